@@ -1,0 +1,87 @@
+"""Crop geometry that travels with a model's weights: which pixels of a face the model was trained to see."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from streamfer.errors import CheckpointError
+
+CropKind = Literal["similarity", "box"]
+
+#: Five landmarks in a 128-pixel crop (x, y), as seen in the picture: left eye, right eye, nose tip, left and
+#: right mouth corner. The ArcFace template scaled to 128, shrunk to 0.9 about the centre and moved up by 8
+#: pixels, so that chin and forehead stay inside: expressions need them, face recognition does not.
+LOOSE_TEMPLATE_128: tuple[tuple[float, float], ...] = (
+    (45.79, 51.57),
+    (82.03, 51.37),
+    (64.03, 72.19),
+    (49.14, 93.40),
+    (79.15, 93.24),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CropProfile:
+    """How a face is cut out of a frame.
+
+    ``similarity``: five landmarks are mapped onto ``landmarks`` (pixels of the crop) by the least-squares
+    similarity transform. ``box``: the detection box, grown by ``margin`` of its size on each side and
+    squashed to a square (DFER-CLIP reads the datasets' face crops that way: facts of its data loader,
+    "plain bilinear resize ignoring aspect ratio"). A face without landmarks always falls back to its box.
+
+    Attributes:
+        kind: ``similarity`` or ``box``.
+        size: side of the square crop, pixels.
+        landmarks: five (x, y) targets in crop pixels; empty for ``box``.
+        margin: fraction of the box added on each side (``box``, and the fallback of ``similarity``).
+    """
+
+    kind: CropKind
+    size: int
+    landmarks: tuple[tuple[float, float], ...] = ()
+    margin: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("similarity", "box"):
+            raise CheckpointError(f"crop profile: kind is {self.kind!r}; expected 'similarity' or 'box'")
+        if self.size < 8:
+            raise CheckpointError(f"crop profile: size is {self.size}; expected at least 8 pixels")
+        if self.kind == "similarity" and len(self.landmarks) != 5:
+            raise CheckpointError(f"crop profile: {len(self.landmarks)} landmarks; a similarity crop needs 5")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON types, the form stored in a weights file's metadata."""
+        return {
+            "kind": self.kind,
+            "size": self.size,
+            "landmarks": [list(point) for point in self.landmarks],
+            "margin": self.margin,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CropProfile:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            CheckpointError: a field is missing or has the wrong form.
+        """
+        try:
+            return cls(
+                kind=values["kind"],
+                size=int(values["size"]),
+                landmarks=tuple((float(x), float(y)) for x, y in values.get("landmarks") or ()),
+                margin=float(values.get("margin", 0.1)),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"crop profile: {error!r} in {values!r}") from error
+
+
+def loose_crop(size: int) -> CropProfile:
+    """Return the loosened ArcFace similarity crop at ``size`` pixels (the built-in models' profile)."""
+    scale = size / 128
+    return CropProfile(
+        kind="similarity",
+        size=size,
+        landmarks=tuple((x * scale, y * scale) for x, y in LOOSE_TEMPLATE_128),
+    )

@@ -1,0 +1,68 @@
+"""What the pipeline asks of an expression model: encode crops once, read windows of features many times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from streamfer.geometry import CropProfile
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Identity of a loaded model, as records carry it.
+
+    Attributes:
+        name: registered name or the file's stem.
+        digest: sha256 of the weights file, hex.
+        classes: emotion names in the order of the probabilities.
+        frames: features a window holds (16 in DFER-CLIP).
+        feature_dim: size of one feature.
+        crop: geometry of the crops that :meth:`ExpressionModel.encode` takes.
+        precision: ``fp32``, ``bf16`` or ``fp16``: what the image encoder computes in.
+        device: torch device, resolved.
+        licence: licence of the weights in plain words.
+    """
+
+    name: str
+    digest: str
+    classes: tuple[str, ...]
+    frames: int
+    feature_dim: int
+    crop: CropProfile
+    precision: str
+    device: str
+    licence: str
+
+
+@runtime_checkable
+class ExpressionModel(Protocol):
+    """A frame encoder and a window classifier, split so that no frame is ever encoded twice."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """Identity of the model."""
+
+    def encode(self, crops: NDArray[np.uint8]) -> torch.Tensor:
+        """Encode face crops.
+
+        Args:
+            crops: uint8 RGB (F, S, S, 3) on the host, S = ``info.crop.size``.
+
+        Returns:
+            float32 (F, D) on the model's device.
+        """
+
+    def classify(self, windows: torch.Tensor) -> NDArray[np.float32]:
+        """Read windows of features.
+
+        Args:
+            windows: float32 (B, T, D) on the model's device, T = ``info.frames``.
+
+        Returns:
+            float32 (B, C) calibrated probabilities, rows sum to 1, classes in ``info.classes`` order.
+        """

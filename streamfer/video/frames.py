@@ -1,0 +1,121 @@
+"""The value types that leave the video room: frames, what a source is, and changes of its state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+TimeOrigin = Literal["rtcp", "wallclock", "file", "pts_only"]
+SourceState = Literal["connecting", "online", "stalled", "backoff", "auth_failed", "ended"]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What is known of a source once it is open.
+
+    Attributes:
+        source_id: stable name of the source; never a URL with credentials.
+        location: where it is read from, credentials removed.
+        width, height: displayed size in pixels, after rotation.
+        codec: FFmpeg codec name.
+        declared_fps: the container's rate, or None where it states none.
+        duration: seconds, or None where unknown (live, GIF, raw streams).
+        rotation: degrees clockwise that were applied to display the frames upright.
+        live: whether frames arrive in real time.
+        epoch_key: identity of this run of the source's clock that survives a restart of streamfer: the
+            file's sha256 (hex) for files, the first frame's wall time in milliseconds for live sources.
+        still: a picture rather than a video.
+    """
+
+    source_id: str
+    location: str
+    width: int
+    height: int
+    codec: str
+    declared_fps: float | None
+    duration: float | None
+    rotation: int
+    live: bool
+    epoch_key: str
+    still: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded picture.
+
+    Attributes:
+        image: uint8 RGB, (H, W, 3), C-contiguous, upright (rotation applied).
+        pts: presentation time in ``time_base`` units, measured from the epoch's own zero.
+        time_base: seconds per pts unit.
+        epoch: counter that rises when the source's clock restarts (reconnect, pts jump backwards).
+        wall_time: seconds; Unix time for ``rtcp`` and ``wallclock``, seconds from the first frame otherwise.
+        time_origin: what ``wall_time`` is measured by.
+        index: number of this frame among the decoded frames of its epoch, from 0.
+    """
+
+    image: NDArray[np.uint8] = field(repr=False)
+    pts: int
+    time_base: Fraction
+    epoch: int
+    wall_time: float
+    time_origin: TimeOrigin
+    index: int
+
+    @property
+    def seconds(self) -> float:
+        """Seconds from the first frame of the epoch (pts x time_base)."""
+        return float(self.pts * self.time_base)
+
+
+@dataclass(frozen=True, slots=True)
+class StateChange:
+    """A source changed its state; travels in the same iterator as the frames, in order.
+
+    Attributes:
+        state: the new state.
+        epoch: epoch the source is in, or will be in after the reconnect.
+        reason: one line, credentials removed; empty when there is nothing to say.
+        attempt: number of the reconnect attempt, 0 when online.
+        delay: seconds until the next attempt (``backoff`` only).
+        wall_time: Unix time of the change, seconds.
+        info: what the source is, once it is (again) open: width and height may differ after a reconnect.
+    """
+
+    state: SourceState
+    epoch: int
+    wall_time: float
+    reason: str = ""
+    attempt: int = 0
+    delay: float = 0.0
+    info: VideoInfo | None = None
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A place that frames come from.
+
+    A source is its configuration: it pickles, and it opens its container only while it is iterated, so that
+    the iteration can move to another process. Each call of :meth:`stream` starts again.
+    """
+
+    @property
+    def source_id(self) -> str:
+        """Stable name, used as ``ce_subject`` and in every metric."""
+
+    @property
+    def live(self) -> bool:
+        """Whether frames arrive in real time (and may be dropped to keep up)."""
+
+    def stream(self) -> Iterator[Frame | StateChange]:
+        """Yield ``StateChange(online)`` first, then frames in presentation order, and ``ended`` last.
+
+        Raises:
+            SourceError: the source cannot be read at all (files at once; live sources never for a fault
+                that may pass: they yield ``backoff`` and try again).
+        """
