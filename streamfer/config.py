@@ -1,0 +1,224 @@
+"""The one validated configuration: a YAML file, then the environment, then flags, each overriding the one before.
+
+Every section is a frozen model with its own limits; unknown keys are refused with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from streamfer.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "STREAMFER_"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SamplingConfig(_Section):
+    """Which frames are analysed."""
+
+    fps: float = Field(8.0, gt=0, le=120, description="analysed frames a second")
+
+
+class ClipConfig(_Section):
+    """How analysed frames become clips."""
+
+    mode: Literal["window", "whole"] = Field(
+        "window", description="sliding windows, or one clip a file sampled at segment centres (DFER-CLIP)"
+    )
+    seconds: float = Field(2.0, gt=0, le=60, description="length of a window")
+    stride: float = Field(1.0, gt=0, le=60, description="seconds between the starts of windows")
+    max_gap: float = Field(
+        1.0, ge=0, le=30, description="seconds of a track that repeat-last may bridge inside a window"
+    )
+    min_real: float = Field(
+        0.5, gt=0, le=1, description="least share of a window's samples that must show the face"
+    )
+
+
+class FacesConfig(_Section):
+    """Detection and tracking."""
+
+    detector: str = Field("auto", description="auto, lbp, yunet, an insightface pack, or a path to an .onnx")
+    provider: str = Field("auto", description="ONNX Runtime execution provider; fails when absent")
+    threshold: float | None = Field(None, gt=0, lt=1, description="least score; the detector's own if unset")
+    det_size: int | None = Field(None, ge=64, le=4096, description="longer side the detector sees, pixels")
+    max_faces: int = Field(64, ge=1, le=1024, description="faces kept a frame, highest scores first")
+    detect_every: int = Field(
+        1, ge=1, le=30, description="detect on every k-th analysed frame, predict between"
+    )
+    min_size: int = Field(20, ge=1, le=4096, description="least side of a face, pixels of the frame")
+    min_quality: float = Field(0.0, ge=0, le=1, description="least crop quality that is analysed")
+
+
+class ModelConfig(_Section):
+    """The expression model and where it runs."""
+
+    name: str = Field("mini", description="registered model or a path to a weights file")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: int = Field(32, ge=1, le=4096, description="most crops encoded at once, across all sources")
+    batch_wait: float = Field(0.02, ge=0, le=5, description="seconds a crop may wait for company (live only)")
+
+
+class LiveConfig(_Section):
+    """Live sources: how long to wait, and how to come back."""
+
+    transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP transport")
+    open_timeout: float = Field(10.0, gt=0, le=300, description="seconds to connect")
+    stall_timeout: float = Field(
+        10.0, gt=0, le=600, description="seconds without a frame before reconnecting"
+    )
+    backoff_first: float = Field(0.5, gt=0, le=60, description="seconds before the first retry")
+    backoff_cap: float = Field(30.0, gt=0, le=3600, description="most seconds between retries")
+    queue_frames: int = Field(
+        8, ge=1, le=256, description="frames kept for a slow consumer; the oldest is dropped"
+    )
+
+
+class PublishConfig(_Section):
+    """Where records go."""
+
+    redis: str | None = Field(
+        None, description="redis://, rediss:// or unix:// URL; embedded server if unset"
+    )
+    site: str = Field("local", min_length=1, max_length=64, description="ce_source is /streamfer/<site>")
+    prefix: str = Field("streamfer", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
+    partitions: int = Field(1, ge=1, le=1024)
+    maxlen: int = Field(100_000, ge=100, description="entries kept a stream (approximately)")
+    dedup_seconds: int = Field(86_400, ge=1, description="how long a record's id suppresses its duplicates")
+    queue_records: int = Field(
+        1024, ge=1, description="records that may wait for Redis before analysis waits"
+    )
+
+
+class SourceConfig(_Section):
+    """One source of ``streamfer run``."""
+
+    url: str = Field(min_length=1)
+    id: str | None = Field(None, min_length=1, max_length=128, pattern=r"^[^\s/:@][^\s:@]*$")
+
+
+class Config(_Section):
+    """Everything that can be set."""
+
+    sources: tuple[SourceConfig, ...] = ()
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    clip: ClipConfig = Field(default_factory=ClipConfig)
+    faces: FacesConfig = Field(default_factory=FacesConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    live: LiveConfig = Field(default_factory=LiveConfig)
+    publish: PublishConfig = Field(default_factory=PublishConfig)
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="cores for the whole process tree; all if unset"
+    )
+
+    @model_validator(mode="after")
+    def _windows_advance(self) -> Config:
+        if self.clip.stride > self.clip.seconds:
+            raise ValueError(
+                f"clip.stride ({self.clip.stride} s) is longer than clip.seconds ({self.clip.seconds} s): "
+                "video between windows would never be analysed; lower the stride"
+            )
+        if self.clip.stride * self.sampling.fps < 1:
+            raise ValueError(
+                f"clip.stride ({self.clip.stride} s) is shorter than one analysed frame at "
+                f"{self.sampling.fps} fps; raise the stride or sampling.fps"
+            )
+        if self.clip.seconds * self.sampling.fps < 1:
+            raise ValueError(
+                f"clip.seconds ({self.clip.seconds} s) holds no analysed frame at {self.sampling.fps} fps"
+            )
+        return self
+
+
+def load_config(
+    path: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Config:
+    """Read the configuration.
+
+    Args:
+        path: YAML file, or None for the defaults.
+        overrides: dotted names to values, e.g. ``{"clip.stride": 0.5}``; None values are skipped.
+        environment: defaults to ``os.environ``; ``STREAMFER_CLIP__STRIDE=0.5`` sets ``clip.stride``.
+
+    Raises:
+        ConfigError: no such file, not YAML, an unknown key, or a value out of range.
+    """
+    tree = _read_yaml(path) if path else {}
+    for name, text in sorted((os.environ if environment is None else environment).items()):
+        if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
+            _put(tree, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"), yaml.safe_load(text))
+    for dotted, value in (overrides or {}).items():
+        if value is not None:
+            _put(tree, dotted.split("."), value)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path)) from None
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; configs/run.yaml is an example") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" at line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}: not valid YAML{place}; check the indentation") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds a {type(tree).__name__}; expected sections such as 'sources:'")
+    return tree
+
+
+def _put(tree: dict[str, Any], names: list[str], value: Any) -> None:
+    for name in names[:-1]:
+        below = tree.setdefault(name, {})
+        if not isinstance(below, dict):
+            below = tree[name] = {}
+        tree = below
+    tree[names[-1]] = value
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    """Turn the first validation fault into one line that names the setting and the way out."""
+    first = error.errors()[0]
+    location = [part for part in first["loc"] if not isinstance(part, int)]
+    name = ".".join(str(part) for part in location) or "configuration"
+    where = f"{path}: " if path else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_keys([str(part) for part in location[:-1]])
+        close = difflib.get_close_matches(str(location[-1]), known, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
+        return f"{where}{name}: unknown setting; {hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = f" (got {first['input']!r})" if isinstance(first["input"], str | int | float | bool) else ""
+    return f"{where}{name}: {message}{value}"
+
+
+def _known_keys(section: list[str]) -> list[str]:
+    model: type[BaseModel] = Config
+    for name in section:
+        if name == "sources":
+            return list(SourceConfig.model_fields)
+        annotation = model.model_fields[name].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
