@@ -1,4 +1,4 @@
-"""The one validated configuration: a YAML file, then the environment, then flags, each overriding the one before.
+"""The one validated configuration: a YAML file, then the environment, then flags; the later one wins.
 
 Every section is a frozen model with its own limits; unknown keys are refused with the nearest known one.
 """
@@ -53,9 +53,7 @@ class FacesConfig(_Section):
     threshold: float | None = Field(None, gt=0, lt=1, description="least score; the detector's own if unset")
     det_size: int | None = Field(None, ge=64, le=4096, description="longer side the detector sees, pixels")
     max_faces: int = Field(64, ge=1, le=1024, description="faces kept a frame, highest scores first")
-    detect_every: int = Field(
-        1, ge=1, le=30, description="detect on every k-th analysed frame, predict between"
-    )
+    detect_every: int = Field(1, ge=1, le=30, description="detect on every k-th analysed frame, predict between")
     min_size: int = Field(20, ge=1, le=4096, description="least side of a face, pixels of the frame")
     min_quality: float = Field(0.0, ge=0, le=1, description="least crop quality that is analysed")
 
@@ -75,30 +73,22 @@ class LiveConfig(_Section):
 
     transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP transport")
     open_timeout: float = Field(10.0, gt=0, le=300, description="seconds to connect")
-    stall_timeout: float = Field(
-        10.0, gt=0, le=600, description="seconds without a frame before reconnecting"
-    )
+    stall_timeout: float = Field(10.0, gt=0, le=600, description="seconds without a frame before reconnecting")
     backoff_first: float = Field(0.5, gt=0, le=60, description="seconds before the first retry")
     backoff_cap: float = Field(30.0, gt=0, le=3600, description="most seconds between retries")
-    queue_frames: int = Field(
-        8, ge=1, le=256, description="frames kept for a slow consumer; the oldest is dropped"
-    )
+    queue_frames: int = Field(8, ge=1, le=256, description="frames kept for a slow consumer; the oldest is dropped")
 
 
 class PublishConfig(_Section):
     """Where records go."""
 
-    redis: str | None = Field(
-        None, description="redis://, rediss:// or unix:// URL; embedded server if unset"
-    )
+    redis: str | None = Field(None, description="redis://, rediss:// or unix:// URL; embedded server if unset")
     site: str = Field("local", min_length=1, max_length=64, description="ce_source is /streamfer/<site>")
     prefix: str = Field("streamfer", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
     partitions: int = Field(1, ge=1, le=1024)
     maxlen: int = Field(100_000, ge=100, description="entries kept a stream (approximately)")
     dedup_seconds: int = Field(86_400, ge=1, description="how long a record's id suppresses its duplicates")
-    queue_records: int = Field(
-        1024, ge=1, description="records that may wait for Redis before analysis waits"
-    )
+    queue_records: int = Field(1024, ge=1, description="records that may wait for Redis before analysis waits")
 
 
 class SourceConfig(_Section):
@@ -118,9 +108,7 @@ class Config(_Section):
     model: ModelConfig = Field(default_factory=ModelConfig)
     live: LiveConfig = Field(default_factory=LiveConfig)
     publish: PublishConfig = Field(default_factory=PublishConfig)
-    threads: int | None = Field(
-        None, ge=1, le=1024, description="cores for the whole process tree; all if unset"
-    )
+    threads: int | None = Field(None, ge=1, le=1024, description="cores for the whole process tree; all if unset")
 
     @model_validator(mode="after")
     def _windows_advance(self) -> Config:
