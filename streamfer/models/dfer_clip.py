@@ -1,0 +1,140 @@
+"""DFER-CLIP (Zhao and Patras, BMVC 2023, arXiv 2308.13382) at any size.
+
+Frames go through CLIP's image encoder one by one, a temporal transformer reads a window of their features,
+and the clip is compared with one text feature per class:
+
+    pixels (B, T, 3, S, S) -> image_encoder -> (B, T, D) -> temporal_net -> (B, D) -> cosine / temperature
+
+A model *with prompts* (training) computes the class features from learned prompts through the text tower; a
+*baked* one holds them as the tensor ``text_features``, because they do not depend on the video.
+
+Shape suffixes: B windows, T frames, F = B x T, S image side, C classes, D feature size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from streamfer.errors import CheckpointError, InternalError
+from streamfer.models.prompts import PromptLearner
+from streamfer.models.temporal import Attention, TemporalConfig, TemporalTransformer, fused_attention
+from streamfer.models.towers import TextConfig, TextTower, VisionConfig, build_image_encoder
+
+#: The temperature that the authors divide cosines by; CLIP's own logit scale is not used.
+PUBLISHED_TEMPERATURE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class DferClipConfig:
+    """Everything that fixes the shapes and the computation of a model; the defaults are the published ones.
+
+    Attributes:
+        classes: emotion names in the order of the logits.
+        embed_dim: D, the size shared by frame and text features.
+        vision: image encoder.
+        temporal: temporal transformer.
+        quick_gelu: OpenAI's activation in the ViT and in the text tower.
+        temperature: cosines are divided by it.
+    """
+
+    classes: tuple[str, ...]
+    embed_dim: int = 512
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    temporal: TemporalConfig = field(default_factory=TemporalConfig)
+    quick_gelu: bool = True
+    temperature: float = PUBLISHED_TEMPERATURE
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise CheckpointError(f"classes are {list(self.classes)}; expected two or more different names")
+        if not self.temperature > 0:
+            raise CheckpointError(f"temperature is {self.temperature}; expected a positive number")
+
+
+class DferClip(nn.Module):
+    """Image encoder, temporal transformer and class features.
+
+    Without ``prompts`` the class features are the parameter ``text_features`` (C, D). With them they come
+    from ``prompt_learner`` and ``text_encoder``. Names of weights equal those of the authors' checkpoints.
+    """
+
+    text_features: nn.Parameter | None
+    prompt_learner: PromptLearner | None
+    text_encoder: TextTower | None
+
+    def __init__(
+        self,
+        config: DferClipConfig,
+        *,
+        prompts: PromptLearner | None = None,
+        text: TextConfig | None = None,
+        attention: Attention = fused_attention,
+    ) -> None:
+        """Build with random weights.
+
+        Args:
+            config: sizes.
+            prompts: learned prompts, one for each class.
+            text: sizes of the text tower that reads the prompts; needed exactly when ``prompts`` is given.
+            attention: implementation of the temporal transformer's attention.
+        """
+        super().__init__()
+        if (prompts is None) != (text is None):
+            raise InternalError("DferClip takes prompts and text together, or neither")
+        self.config = config
+        self.attention = attention
+        self.image_encoder = build_image_encoder(config.vision, config.embed_dim, quick_gelu=config.quick_gelu)
+        self.temporal_net = TemporalTransformer(config.embed_dim, config.temporal, attention)
+        self.prompt_learner = prompts
+        self.text_encoder = None
+        if text is None:
+            self.text_features = nn.Parameter(torch.randn(len(config.classes), config.embed_dim))
+        else:
+            self.register_parameter("text_features", None)
+            self.text_encoder = TextTower(text, config.embed_dim, quick_gelu=config.quick_gelu)
+
+    def class_features(self) -> torch.Tensor:
+        """Return the L2-normalised class features (C, D), computed from the prompts where there are any."""
+        if self.prompt_learner is None or self.text_encoder is None:
+            return F.normalize(cast(torch.Tensor, self.text_features), dim=-1)
+        return F.normalize(self.text_encoder(self.prompt_learner(), self.prompt_learner.eot_C), dim=-1)
+
+    def encode_frames(self, pixels_F3SS: torch.Tensor) -> torch.Tensor:
+        """Encode frames; (F, 3, S, S) to (F, D), not normalised, in the dtype of the image encoder."""
+        return cast(torch.Tensor, self.image_encoder(pixels_F3SS))
+
+    def window_logits(
+        self, features_BTD: torch.Tensor, class_features_CD: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Read windows of frame features; (B, T, D) to logits (B, C).
+
+        Args:
+            features_BTD: frame features as :meth:`encode_frames` returns them.
+            class_features_CD: normalised class features, where the caller has them already.
+        """
+        if class_features_CD is None:
+            class_features_CD = self.class_features()
+        clip_BD = F.normalize(self.temporal_net(features_BTD), dim=-1)
+        return clip_BD @ class_features_CD.T / self.config.temperature
+
+    def forward(self, pixels_BT3SS: torch.Tensor) -> torch.Tensor:
+        """Classify clips; (B, T, 3, S, S) to logits (B, C)."""
+        features_FD = self.encode_frames(pixels_BT3SS.flatten(0, 1))
+        return self.window_logits(features_FD.unflatten(0, pixels_BT3SS.shape[:2]))
+
+    @torch.no_grad()
+    def bake(self) -> DferClip:
+        """Return a copy without prompts and text tower, its class features computed once and kept."""
+        baked = DferClip(self.config, attention=self.attention)
+        kept = {
+            name: tensor
+            for name, tensor in self.state_dict().items()
+            if name.startswith(("image_encoder.", "temporal_net."))
+        }
+        baked.load_state_dict({**kept, "text_features": self.class_features()})
+        return baked.to(next(self.parameters()).device).train(self.training)

@@ -1,0 +1,158 @@
+"""The temporal transformer of DFER-CLIP: a window of frame features in, one clip feature out.
+
+Shape suffixes: B windows, T frames, N tokens (T frames and the class token), D feature size, H heads,
+E size of one head, M hidden size of the feed-forward part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+#: Attention over (B, H, N, E) queries, keys and values, scaled by E^-0.5: the place for a faster kernel.
+Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalConfig:
+    """Sizes of the temporal transformer; the defaults are the published ones.
+
+    Attributes:
+        layers: pre-norm blocks.
+        heads: attention heads.
+        dim_head: size of one head; heads x dim_head may differ from the feature size.
+        mlp_dim: hidden size of the feed-forward part.
+        frames: frames of a training window, one learned position each.
+    """
+
+    layers: int = 1
+    heads: int = 8
+    dim_head: int = 64
+    mlp_dim: int = 1024
+    frames: int = 16
+
+
+def fused_attention(q_BHNE: torch.Tensor, k_BHNE: torch.Tensor, v_BHNE: torch.Tensor) -> torch.Tensor:
+    """Return softmax(q k^T / sqrt(E)) v with PyTorch's fused kernel; (B, H, N, E) like its inputs."""
+    return F.scaled_dot_product_attention(q_BHNE, k_BHNE, v_BHNE)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with one bias-free projection for queries, keys and values."""
+
+    def __init__(self, dim: int, heads: int, dim_head: int, attention: Attention) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention = attention
+        self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
+        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim))
+
+    def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
+        """Mix tokens; (B, N, D) to (B, N, D)."""
+        q_BHNE, k_BHNE, v_BHNE = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.to_qkv(x_BND).chunk(3, dim=-1)
+        )
+        mixed_BHNE = self.attention(q_BHNE, k_BHNE, v_BHNE)
+        return cast(torch.Tensor, self.to_out(mixed_BHNE.transpose(1, 2).flatten(2)))
+
+
+class FeedForward(nn.Module):
+    """Two linear layers around a tanh-approximated GELU."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        # The published stack has a dropout of rate 0 after each layer; only its index survives in the names
+        # of the weights (net.0 and net.3).
+        self.net = nn.Sequential(
+            nn.Linear(dim, hidden), nn.GELU(approximate="tanh"), nn.Identity(), nn.Linear(hidden, dim)
+        )
+
+    def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
+        """Transform each token on its own; (B, N, D) to (B, N, D)."""
+        return cast(torch.Tensor, self.net(x_BND))
+
+
+class PreNorm(nn.Module):
+    """LayerNorm in front of a layer."""
+
+    def __init__(self, dim: int, fn: nn.Module) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.fn = fn
+
+    def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
+        """Return fn(norm(x))."""
+        return cast(torch.Tensor, self.fn(self.norm(x_BND)))
+
+
+class Residual(nn.Module):
+    """A layer added to its input."""
+
+    def __init__(self, fn: nn.Module) -> None:
+        super().__init__()
+        self.fn = fn
+
+    def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
+        """Return x + fn(x)."""
+        return cast(torch.Tensor, self.fn(x_BND) + x_BND)
+
+
+class TemporalBlocks(nn.Module):
+    """The stack of pre-norm blocks, each a list of attention and feed-forward (names as published)."""
+
+    def __init__(self, dim: int, config: TemporalConfig, attention: Attention) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            nn.ModuleList(
+                [
+                    Residual(PreNorm(dim, SelfAttention(dim, config.heads, config.dim_head, attention))),
+                    Residual(PreNorm(dim, FeedForward(dim, config.mlp_dim))),
+                ]
+            )
+            for _ in range(config.layers)
+        )
+
+    def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
+        """Run all blocks; (B, N, D) to (B, N, D). No final normalisation, as published."""
+        for block in self.layers:
+            for part in cast(nn.ModuleList, block):
+                x_BND = part(x_BND)
+        return x_BND
+
+
+class TemporalTransformer(nn.Module):
+    """Frame features to one clip feature through a class token (DFER-CLIP, BMVC 2023, section 3.2).
+
+    Learned additive positions, N(0, 1) at the start, for the class token and each frame; the class token's
+    output is the clip feature. Names of parameters equal those of the authors' checkpoints.
+    """
+
+    def __init__(self, dim: int, config: TemporalConfig, attention: Attention = fused_attention) -> None:
+        super().__init__()
+        self.config = config
+        self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
+        self.pos_embedding = nn.Parameter(torch.randn(1, config.frames + 1, dim))
+        self.temporal_transformer = TemporalBlocks(dim, config, attention)
+
+    def positions(self, frames: int) -> torch.Tensor:
+        """Return positions (1, frames + 1, D): the learned ones, or linearly interpolated for another length.
+
+        First and last frame keep their learned positions, the class token always keeps its own. Lengths
+        other than the trained one are an extension of the publication.
+        """
+        if frames == self.config.frames:
+            return self.pos_embedding
+        frame_1DT = self.pos_embedding[:, 1:].transpose(1, 2)
+        resized_1DT = F.interpolate(frame_1DT, size=frames, mode="linear", align_corners=True)
+        return torch.cat([self.pos_embedding[:, :1], resized_1DT.transpose(1, 2)], dim=1)
+
+    def forward(self, features_BTD: torch.Tensor) -> torch.Tensor:
+        """Read windows of frame features, not normalised; (B, T, D) to (B, D)."""
+        windows, frames, _ = features_BTD.shape
+        x_BND = torch.cat([self.cls_token.expand(windows, -1, -1), features_BTD], dim=1)
+        return cast(torch.Tensor, self.temporal_transformer(x_BND + self.positions(frames))[:, 0])
