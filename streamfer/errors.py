@@ -14,6 +14,7 @@
     │   │   └── UnsafeCheckpointError       (ValueError) the file tries to run code
     │   ├── DeviceError                     (RuntimeError) a requested device or provider is absent
     │   ├── PublishError                    (ConnectionError) Redis cannot be reached or refuses
+    │   ├── RecordError                     (ValueError) a record is malformed or of an unknown type
     │   └── OutputError                     (OSError) a result cannot be written
     └── InternalError                       (RuntimeError) a defect of streamfer itself
 
@@ -82,6 +83,10 @@ class DeviceError(UserError, RuntimeError):
 
 class PublishError(UserError, ConnectionError):
     """Redis cannot be reached, or refuses what it is asked."""
+
+
+class RecordError(UserError, ValueError):
+    """A record is malformed, or of a type or major version that this streamfer does not read."""
 
 
 class OutputError(UserError, OSError):

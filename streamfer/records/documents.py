@@ -1,0 +1,326 @@
+"""The JSON documents that leave streamfer: what stands in a record's ``data``.
+
+Every document is a frozen pydantic model. Writing is strict (an unknown field is a defect of the writer);
+reading (:func:`read_document`) ignores unknown fields, so that a field added inside ``v1`` disturbs no older
+reader. Numbers are rounded when a document is made, so what is in memory equals what was written:
+probabilities, boxes and scores to 6 digits, times to microseconds, milliseconds to 3 digits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core.core_schema import ValidationInfo
+
+from streamfer.errors import RecordError
+
+# The same words as streamfer.video.frames, which stands above this room and cannot be imported here.
+TimeOrigin = Literal["rtcp", "wallclock", "file", "pts_only"]
+SourceState = Literal["connecting", "online", "stalled", "backoff", "auth_failed", "ended"]
+
+_READING = {"reading": True}
+
+
+def _round6(value: float) -> float:
+    # Adding zero turns -0.0 into 0.0: the two compare equal but print differently.
+    return round(value, 6) + 0.0
+
+
+def _round3(value: float) -> float:
+    return round(value, 3) + 0.0
+
+
+def _unit(value: float) -> float:
+    # Rounded first: a float32 softmax may give 1.0000001.
+    rounded = _round6(value)
+    if not 0.0 <= rounded <= 1.0:
+        raise ValueError("must lie between 0 and 1")
+    return rounded
+
+
+Count = Annotated[int, Field(ge=0)]
+Number = Annotated[float, AfterValidator(_round6)]
+Extent = Annotated[float, Field(ge=0), AfterValidator(_round6)]
+UnitInterval = Annotated[float, AfterValidator(_unit), Field(json_schema_extra={"minimum": 0, "maximum": 1})]
+SignedUnit = Annotated[float, Field(ge=-1, le=1), AfterValidator(_round6)]
+Seconds = Annotated[float, AfterValidator(_round6)]
+Milliseconds = Annotated[float, Field(ge=0), AfterValidator(_round3)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Value(BaseModel):
+    """Base of everything inside a document: frozen, finite numbers, strict about names while writing."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, dict) and not (info.context or {}).get("reading"):
+            unknown = sorted(value.keys() - cls.model_fields.keys())
+            if unknown:
+                raise ValueError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}")
+        return value
+
+
+class ClipSpan(_Value):
+    """Which stretch of which source a record speaks of.
+
+    Attributes:
+        start_pts, end_pts: first and last analysed picture, in ``time_base`` units from the epoch's zero.
+        time_base: seconds per pts unit as [numerator, denominator].
+        epoch: counter of the source's clock restarts within one run of streamfer.
+        epoch_key: identity of the epoch's clock across restarts (file sha256, or first wall time in ms).
+        start_time, end_time: seconds; Unix time for ``rtcp`` and ``wallclock``, from the first frame otherwise.
+        time_origin: what those two are measured by.
+        frames_sampled: pictures the clip's window is made of.
+        frames_real: how many of them truly showed the face; the others repeat their predecessor.
+        frames_decoded: pictures decoded between start and end.
+        frames_dropped: pictures not analysed, by cause.
+    """
+
+    start_pts: int
+    end_pts: int
+    time_base: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+    epoch: Count
+    epoch_key: Name
+    start_time: Seconds
+    end_time: Seconds
+    time_origin: TimeOrigin
+    frames_sampled: Count
+    frames_real: Count
+    frames_decoded: Count
+    frames_dropped: Mapping[str, Count] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.end_pts < self.start_pts or self.end_time < self.start_time:
+            raise ValueError("a clip must not end before it starts")
+        if self.frames_real > self.frames_sampled:
+            raise ValueError("frames_real must not exceed frames_sampled")
+        return self
+
+    @property
+    def has_wall_time(self) -> bool:
+        """Whether the times are Unix times."""
+        return self.time_origin in ("rtcp", "wallclock")
+
+
+class Transform(_Value):
+    """One step from the decoded picture to the analysed one, so that boxes can be mapped back.
+
+    Attributes:
+        kind: for example ``rotate`` (degrees clockwise), ``scale`` (x, y factors), ``crop`` (x, y, w, h pixels).
+        values: the step's numbers.
+    """
+
+    kind: Name
+    values: tuple[Number, ...] = ()
+
+
+class VideoFacts(_Value):
+    """What the source looked like: displayed size in pixels, codec, rates in frames a second."""
+
+    width: Annotated[int, Field(gt=0)]
+    height: Annotated[int, Field(gt=0)]
+    codec: str
+    declared_fps: Extent | None = None
+    measured_fps: Extent | None = None
+    transforms: tuple[Transform, ...] = ()
+
+
+class FaceReading(_Value):
+    """One face track's expression over the clip.
+
+    Attributes:
+        track_id: name of the track, unique within source and epoch.
+        track: the same as a number.
+        box: [x, y, w, h] at the clip's end, as fractions of the displayed width and height; a face that the
+            border cuts may reach beyond 0-1.
+        det_score: the detector's confidence.
+        emotions: label to probability, in the model's order of classes.
+        top: the most probable label.
+        quality: how usable the crops were, 0-1.
+        valence, arousal: -1 to 1, where the model gives them.
+    """
+
+    track_id: Name
+    track: Count
+    box: tuple[Number, Number, Extent, Extent]
+    det_score: UnitInterval
+    emotions: Annotated[Mapping[str, UnitInterval], Field(min_length=1)]
+    top: Name
+    quality: UnitInterval
+    valence: SignedUnit | None = None
+    arousal: SignedUnit | None = None
+
+    @model_validator(mode="after")
+    def _top_is_a_label(self) -> Self:
+        if self.top not in self.emotions:
+            raise ValueError(f"top label {self.top!r} is not among the emotions")
+        return self
+
+
+class ModelFacts(_Value):
+    """Which model spoke: registry name, sha256 of its weights (hex), head version, precision, face detector."""
+
+    name: Name
+    digest: Name
+    head_version: str
+    precision: str
+    detector: str | None = None
+
+
+class Producer(_Value):
+    """Which streamfer wrote the record: version, host name, id of the run."""
+
+    version: str
+    host: str
+    run_id: str
+
+
+class Latency(_Value):
+    """Milliseconds from the clip's last picture: in decoding, in queues, in the model, and altogether."""
+
+    decode: Milliseconds
+    queue: Milliseconds
+    infer: Milliseconds
+    total: Milliseconds
+
+
+class Document(_Value):
+    """Base of the four documents; ``kind`` is the record type without prefix, with the schema's major version."""
+
+    kind: ClassVar[str]
+
+    def to_json(self) -> str:
+        """One line of JSON without null fields."""
+        return self.model_dump_json(exclude_none=True)
+
+
+class ClipLabelled(Document):
+    """A clip's expressions. streamfer writes one record a clip and track, so ``faces`` holds one reading."""
+
+    kind: ClassVar[str] = "clip.labelled.v1"
+
+    clip: ClipSpan
+    video: VideoFacts
+    faces: Annotated[tuple[FaceReading, ...], Field(min_length=1)]
+    model: ModelFacts
+    producer: Producer
+    latency_ms: Latency
+
+
+class ClipCaptioned(Document):
+    """A clip's description; follows the label's record and names it.
+
+    Attributes:
+        clip_id: ``ce_id`` of the clip's ``clip.labelled`` record.
+        clip, track_id, track: as in that record.
+        text: the caption or answer.
+        question: what was asked, where the text answers a question.
+        keyframes_pts: pictures that were described, in the clip's ``time_base``.
+    """
+
+    kind: ClassVar[str] = "clip.captioned.v1"
+
+    clip_id: Name
+    clip: ClipSpan
+    track_id: Name
+    track: Count
+    text: str
+    question: str | None = None
+    keyframes_pts: tuple[int, ...] = ()
+    model: ModelFacts
+    producer: Producer
+    latency_ms: Latency
+
+
+class SourceStateChanged(Document):
+    """A source changed its state.
+
+    Attributes:
+        state: the new state.
+        epoch: epoch the source is in, or will be in after the reconnect.
+        wall_time: Unix time of the change, seconds.
+        reason: one line, credentials removed.
+        attempt: number of the reconnect attempt, 0 when online.
+        delay: seconds until the next attempt.
+        epoch_key: identity of the epoch's clock, once it is known.
+    """
+
+    kind: ClassVar[str] = "source.state.v1"
+
+    state: SourceState
+    epoch: Count
+    wall_time: Seconds
+    reason: str = ""
+    attempt: Count = 0
+    delay: Extent = 0.0
+    epoch_key: str | None = None
+    producer: Producer
+
+
+class Gap(Document):
+    """What was not analysed, and why.
+
+    Attributes:
+        cause: a short word, for example ``queue_full``, ``too_old``, ``decode_error``, ``reconnect``,
+            ``face_lost``, ``spool_full``.
+        unit, count: how many of what are missing; 0 where nobody could count.
+        reason: one line for people, credentials removed.
+        start_time, end_time, time_origin: as in :class:`ClipSpan`.
+        start_pts, end_pts: in ``time_base`` units, where known.
+    """
+
+    kind: ClassVar[str] = "gap.v1"
+
+    cause: Name
+    unit: Literal["frames", "clips", "captions", "records"]
+    count: Count
+    epoch: Count
+    epoch_key: Name
+    start_time: Seconds
+    end_time: Seconds
+    time_origin: TimeOrigin
+    reason: str = ""
+    start_pts: int | None = None
+    end_pts: int | None = None
+    time_base: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
+    producer: Producer
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.end_time < self.start_time:
+            raise ValueError("a gap must not end before it starts")
+        return self
+
+
+AnyDocument = ClipLabelled | ClipCaptioned | SourceStateChanged | Gap
+DOCUMENTS: tuple[type[AnyDocument], ...] = (ClipLabelled, ClipCaptioned, SourceStateChanged, Gap)
+_BY_KIND = {document.kind: document for document in DOCUMENTS}
+
+
+def read_document(kind: str, text: str | bytes) -> AnyDocument:
+    """Parse one JSON document of ``kind`` (such as ``clip.labelled.v1``), ignoring fields it does not know.
+
+    Raises:
+        RecordError: the kind is unknown, or the text is not such a document.
+    """
+    model = _BY_KIND.get(kind)
+    if model is None:
+        raise RecordError(f"record of unknown type {kind!r}: this streamfer reads {', '.join(_BY_KIND)}")
+    try:
+        return model.model_validate_json(text, context=_READING)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "document"
+        raise RecordError(f"malformed {kind} record: {where}: {first['msg']}") from error
+
+
+def is_wall_time(origin: TimeOrigin, seconds: float) -> bool:
+    """Whether ``seconds`` is a Unix time that a calendar can hold."""
+    return origin in ("rtcp", "wallclock") and math.isfinite(seconds) and 0 <= seconds < 253402300800

@@ -1,0 +1,258 @@
+"""The envelope: a document with its CloudEvents 1.0 attributes, as Redis fields or as one line of JSON.
+
+CloudEvents has no Redis binding; the fields follow its Kafka binding in binary mode (``ce_`` attributes
+beside the data). ``time`` is when the clip's last picture was captured. A file carries no such moment: its
+times count from its first frame, so ``time`` (optional in CloudEvents) is left out and readers use
+``data.clip.end_time``. ``recordedtime`` is when streamfer made the record, always present.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from fractions import Fraction
+from typing import Any
+
+from streamfer.errors import RecordError
+from streamfer.records.documents import (
+    AnyDocument,
+    ClipCaptioned,
+    ClipLabelled,
+    Gap,
+    SourceStateChanged,
+    TimeOrigin,
+    is_wall_time,
+    read_document,
+)
+from streamfer.records.identity import caption_id, clip_id, gap_id, state_id
+
+SPEC_VERSION = "1.0"
+TYPE_PREFIX = "streamfer."
+CONTENT_TYPE = "application/json"
+SCHEMA_URN = "urn:streamfer:schema:"
+# Wide enough for any 64-bit counter, so that the text sorts as the number does.
+SEQUENCE_DIGITS = 20
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event: a document and its CloudEvents attributes.
+
+    Attributes:
+        id: deterministic id, see :mod:`streamfer.records.identity`.
+        source: ``/streamfer/<site>``.
+        subject: the source id, never a URL with credentials.
+        data: the document.
+        time: capture time of the clip's end, timezone-aware; None where the source has no wall time.
+        recordedtime: when the record was made, timezone-aware.
+        sequence: rises with every record of one subject; None until a publisher numbers it.
+        traceparent: W3C trace context, where the record belongs to a trace.
+    """
+
+    id: str
+    source: str
+    subject: str
+    data: AnyDocument = field(repr=False)
+    time: datetime | None = None
+    recordedtime: datetime = field(default_factory=_now)
+    sequence: int | None = None
+    traceparent: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("id", "source", "subject"):
+            value = getattr(self, name)
+            if not value:
+                raise RecordError(f"record without {name}")
+            if any("\ud800" <= character <= "\udfff" for character in value):
+                raise RecordError(f"record's {name} {value!r} is not valid Unicode: give the source a plain id")
+        for name in ("time", "recordedtime"):
+            moment = getattr(self, name)
+            if moment is not None and moment.tzinfo is None:
+                raise RecordError(f"record's {name} needs a time zone")
+        if self.sequence is not None and not 0 <= self.sequence < 10**SEQUENCE_DIGITS:
+            raise RecordError(f"record's sequence {self.sequence} does not fit {SEQUENCE_DIGITS} digits")
+
+    @classmethod
+    def of(
+        cls,
+        data: AnyDocument,
+        *,
+        source_id: str,
+        site: str = "local",
+        recordedtime: datetime | None = None,
+        traceparent: str | None = None,
+    ) -> Record:
+        """Wrap ``data``, deriving id and time from it.
+
+        Raises:
+            RecordError: ``source_id`` is empty or not valid Unicode.
+        """
+        return cls(
+            id=document_id(data, source_id),
+            source=f"/streamfer/{site}",
+            subject=source_id,
+            data=data,
+            time=_capture_time(data),
+            recordedtime=recordedtime or _now(),
+            traceparent=traceparent,
+        )
+
+    @property
+    def type(self) -> str:
+        """Full event type, such as ``streamfer.clip.labelled.v1``."""
+        return TYPE_PREFIX + self.data.kind
+
+    @property
+    def dataschema(self) -> str:
+        """URN of the JSON Schema that ``data`` obeys; the schema lies in ``streamfer/schemas``."""
+        return SCHEMA_URN + self.data.kind
+
+    def numbered(self, sequence: int) -> Record:
+        """The same record with its place in the order of its subject."""
+        return replace(self, sequence=sequence)
+
+    def attributes(self) -> dict[str, str]:
+        """CloudEvents attributes as text, in a fixed order, without those that are absent."""
+        values = {
+            "specversion": SPEC_VERSION,
+            "id": self.id,
+            "source": self.source,
+            "subject": self.subject,
+            "type": self.type,
+            "time": _rfc3339(self.time) if self.time else None,
+            "recordedtime": _rfc3339(self.recordedtime),
+            "sequence": None if self.sequence is None else f"{self.sequence:0{SEQUENCE_DIGITS}d}",
+            "traceparent": self.traceparent,
+            "dataschema": self.dataschema,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def to_fields(self) -> dict[str, str]:
+        """Fields of a Redis stream entry: ``ce_*`` attributes, ``content-type`` and ``data``."""
+        fields = {f"ce_{name}": value for name, value in self.attributes().items()}
+        return {**fields, "content-type": CONTENT_TYPE, "data": self.data.to_json()}
+
+    def to_json(self) -> str:
+        """One line in CloudEvents' JSON format, as written to ``.jsonl`` files."""
+        head = {**self.attributes(), "datacontenttype": CONTENT_TYPE}
+        opening = json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1]
+        # The document is already JSON in its final form: parsing it again could only change it.
+        return f'{opening},"data":{self.data.to_json()}}}'
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[Any, Any]) -> Record:
+        """Read the fields of a Redis stream entry; keys and values may be bytes or text.
+
+        Raises:
+            RecordError: an attribute is missing or malformed, or the type or its major version is unknown.
+        """
+        try:
+            texts = {_text(name): _text(value) for name, value in fields.items()}
+        except UnicodeDecodeError as error:
+            raise RecordError("malformed record: a field is not UTF-8") from error
+        content_type = texts.get("content-type", CONTENT_TYPE)
+        if content_type.partition(";")[0].strip() != CONTENT_TYPE:
+            raise RecordError(f"record's content-type is {content_type!r}, not {CONTENT_TYPE}")
+        if "data" not in texts:
+            raise RecordError("malformed record: no field 'data'")
+        attributes = {name[3:]: value for name, value in texts.items() if name.startswith("ce_")}
+        return cls._from_attributes(attributes, texts["data"])
+
+    @classmethod
+    def from_json(cls, line: str | bytes) -> Record:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            RecordError: the line is not JSON, or not a record.
+        """
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            raise RecordError(f"malformed record: not JSON: {error}") from error
+        if not isinstance(event, dict) or "data" not in event:
+            raise RecordError("malformed record: no object with a 'data' member")
+        attributes = {name: str(value) for name, value in event.items() if name != "data"}
+        return cls._from_attributes(attributes, json.dumps(event["data"]))
+
+    @classmethod
+    def _from_attributes(cls, attributes: Mapping[str, str], data: str) -> Record:
+        missing = [name for name in ("specversion", "id", "source", "subject", "type") if not attributes.get(name)]
+        if missing:
+            raise RecordError(f"malformed record: no attribute {', '.join(missing)}")
+        if attributes["specversion"] != SPEC_VERSION:
+            raise RecordError(f"record of CloudEvents {attributes['specversion']!r}, not {SPEC_VERSION}")
+        kind = attributes["type"]
+        if not kind.startswith(TYPE_PREFIX):
+            raise RecordError(f"record of foreign type {kind!r}: streamfer's begin with {TYPE_PREFIX!r}")
+        document = read_document(kind.removeprefix(TYPE_PREFIX), data)
+        try:
+            time = datetime.fromisoformat(attributes["time"]) if "time" in attributes else None
+            recorded = datetime.fromisoformat(attributes["recordedtime"])
+            sequence = int(attributes["sequence"]) if "sequence" in attributes else None
+        except (KeyError, ValueError) as error:
+            raise RecordError(f"malformed record: time, recordedtime or sequence: {error}") from error
+        return cls(
+            id=attributes["id"],
+            source=attributes["source"],
+            subject=attributes["subject"],
+            data=document,
+            time=time,
+            recordedtime=recorded,
+            sequence=sequence,
+            traceparent=attributes.get("traceparent"),
+        )
+
+
+def document_id(data: AnyDocument, source_id: str) -> str:
+    """Deterministic id of ``data`` coming from ``source_id``."""
+    if isinstance(data, ClipLabelled):
+        clip = data.clip
+        return clip_id(
+            source_id,
+            epoch_key=clip.epoch_key,
+            epoch=clip.epoch,
+            start_pts=clip.start_pts,
+            end_pts=clip.end_pts,
+            time_base=Fraction(*clip.time_base),
+            track=data.faces[0].track,
+            model_digest=data.model.digest,
+        )
+    if isinstance(data, ClipCaptioned):
+        return caption_id(data.clip_id, data.model.digest, data.question)
+    if isinstance(data, SourceStateChanged):
+        return state_id(
+            source_id, epoch=data.epoch, state=data.state, attempt=data.attempt, wall_time=data.wall_time
+        )
+    return gap_id(
+        source_id,
+        epoch_key=data.epoch_key,
+        epoch=data.epoch,
+        cause=data.cause,
+        start_time=data.start_time,
+        end_time=data.end_time,
+    )
+
+
+def _capture_time(data: AnyDocument) -> datetime | None:
+    origin: TimeOrigin
+    if isinstance(data, SourceStateChanged):
+        origin, seconds = "wallclock", data.wall_time
+    elif isinstance(data, Gap):
+        origin, seconds = data.time_origin, data.end_time
+    else:
+        origin, seconds = data.clip.time_origin, data.clip.end_time
+    return datetime.fromtimestamp(seconds, UTC) if is_wall_time(origin, seconds) else None
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
