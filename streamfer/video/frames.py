@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal, Protocol, runtime_checkable
@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 
 TimeOrigin = Literal["rtcp", "wallclock", "file", "pts_only"]
 SourceState = Literal["connecting", "online", "stalled", "backoff", "auth_failed", "ended"]
+
+FrameFilter = Callable[[int, float, int], bool]
+"""Called once for each decoded frame, in order, with (epoch, seconds, index); False: the frame is not yielded.
+
+Refusing a frame before its conversion to RGB saves most of the work of a frame that nobody looks at.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +118,18 @@ class Source(Protocol):
     def live(self) -> bool:
         """Whether frames arrive in real time (and may be dropped to keep up)."""
 
-    def stream(self) -> Iterator[Frame | StateChange]:
+    @property
+    def frames_decoded(self) -> int:
+        """Frames decoded since the last call of :meth:`stream`, those refused by its filter included."""
+
+    def close(self) -> None:
+        """End the running iteration soon, with ``ended``; may be called from another thread."""
+
+    def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
         """Yield ``StateChange(online)`` first, then frames in presentation order, and ``ended`` last.
+
+        Live sources yield ``connecting`` before ``online``. Only frames that ``wanted`` accepts are converted
+        and yielded; ``Frame.index`` counts the refused ones too.
 
         Raises:
             SourceError: the source cannot be read at all (files at once; live sources never for a fault

@@ -1,0 +1,81 @@
+"""A source's clock: presentation times measured from each epoch's own zero, always rising."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+_GLITCH_SECONDS = 0.1
+_GLITCH_PERIODS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A frame's place in time.
+
+    Attributes:
+        epoch: epoch the frame belongs to.
+        pts: time in ``time_base`` units from the epoch's first frame.
+        index: number of the frame among the decoded frames of its epoch.
+        elapsed: seconds since the clock's very first frame, over all epochs.
+        rose: whether this frame opened a new epoch because the time jumped backwards.
+    """
+
+    epoch: int
+    pts: int
+    index: int
+    elapsed: float
+    rose: bool = False
+
+
+class PtsClock:
+    """Turns decoder timestamps into rising times from zero.
+
+    A missing timestamp is the previous one plus one period. A step back of more than three frame periods (at
+    least 0.1 s) starts a new epoch; a smaller one, or a repeated time, is a muxing glitch, and the frame
+    follows its predecessor by one unit.
+
+    Args:
+        time_base: seconds per unit.
+        period: seconds per frame to assume where the stream states no duration.
+        epoch: epoch of the first frame.
+    """
+
+    def __init__(self, time_base: Fraction, period: float, *, epoch: int = 0) -> None:
+        self.time_base = time_base
+        self.period = period
+        self.epoch = epoch
+        self._base: int | None = None
+        self._last = 0
+        self._last_duration = 0
+        self._index = -1
+        self._elapsed_base = 0.0
+
+    @property
+    def end(self) -> float:
+        """Seconds from the epoch's zero to the end of the last frame."""
+        return float((self._last + self._last_duration) * self.time_base)
+
+    def tick(self, pts: int | None, duration: int | None) -> Tick:
+        """Place the next frame; ``pts`` and ``duration`` are in ``time_base`` units, None or 0 where unknown."""
+        units = max(1, round(self.period / self.time_base))
+        if pts is not None and duration and duration > 0:
+            # Without a timestamp the duration is the parser's guess, and 1 for the frames flushed at the end.
+            units = duration
+        rose = False
+        if self._base is None:
+            self._base, place = pts or 0, 0
+        else:
+            place = self._last + self._last_duration if pts is None else pts - self._base
+            if place <= self._last:
+                back = float((self._last - place) * self.time_base)
+                if back > max(_GLITCH_SECONDS, _GLITCH_PERIODS * self.period):
+                    self._elapsed_base += self.end
+                    self.epoch += 1
+                    self._base, place, self._index, rose = pts or 0, 0, -1, True
+                else:
+                    place = self._last + 1
+        self._last, self._last_duration = place, units
+        self._index += 1
+        elapsed = self._elapsed_base + float(place * self.time_base)
+        return Tick(self.epoch, place, self._index, elapsed, rose)

@@ -1,0 +1,174 @@
+"""Opening FFmpeg containers: what they may read, how long they may take, and what their errors mean."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import av
+import av.error
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from streamfer.errors import (
+    SourceDeniedError,
+    SourceError,
+    SourceNotFoundError,
+    SourceUnreachableError,
+    SourceUnreadableError,
+)
+from streamfer.redaction import redact_text
+from streamfer.video.locate import LIVE_SCHEMES, RAW_SUFFIXES, SourceSpec
+
+# Demuxers that read one file and nothing else. Playlists (hls, dash, concat), which open what they name, are
+# absent; the audio formats are there so that the message can say "no video track".
+_FILE_FORMATS = (
+    "mov,mp4,matroska,webm,avi,asf,flv,live_flv,mpeg,mpegvideo,mpegts,m4v,h261,h263,h264,hevc,vvc,av1,obu,ivf,"
+    "ogg,mxf,nut,yuv4mpegpipe,rawvideo,dv,vc1,gif,apng,mjpeg,mjpeg_2000,webp_anim,image2,jpeg_pipe,png_pipe,"
+    "bmp_pipe,webp_pipe,tiff_pipe,wav,mp3,aac,flac,caf,aiff,au"
+)
+_HTTP_PROTOCOLS = "http,https,httpproxy,tls,tcp,crypto"
+_LIVE_FORMATS = f"{_FILE_FORMATS},rtsp,hls,mpjpeg,rtp,sdp"
+_WEBCAM_FORMAT = "video4linux2,v4l2"
+
+
+def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") -> InputContainer:
+    """Open the source of ``spec`` with only the protocols and formats that its kind needs.
+
+    Args:
+        spec: what to open.
+        timeout: seconds that one network operation may take (FFmpeg's own option; it may retry).
+        transport: RTSP transport, ``tcp`` or ``udp``.
+
+    Raises:
+        SourceError: it cannot be opened; see :func:`classify`.
+    """
+    target, container_format, options = _open_arguments(spec, timeout, transport)
+    with classified(spec):
+        return av.open(target, "r", format=container_format, options=options, metadata_errors="replace")
+
+
+def video_stream(container: InputContainer, spec: SourceSpec, decode_threads: int) -> VideoStream:
+    """Return the picture track that a player would show, its decoder bounded to ``decode_threads`` threads.
+
+    Raises:
+        SourceUnreadableError: there is no video track, or no decoder for it.
+    """
+    stream = container.streams.best("video")
+    if not isinstance(stream, VideoStream):
+        found = ", ".join(sorted({other.type for other in container.streams})) or "no track at all"
+        raise SourceUnreadableError(f"{spec.location}: no video track (found: {found}); give a file with pictures")
+    if stream.codec_context is None:
+        raise SourceUnreadableError(f"{spec.location}: no decoder for its video; convert it to H.264 first")
+    stream.thread_type = "AUTO" if decode_threads > 1 else "SLICE"
+    stream.codec_context.thread_count = decode_threads
+    return stream
+
+
+def _open_arguments(spec: SourceSpec, timeout: float, transport: str) -> tuple[str, str | None, dict[str, str]]:
+    if spec.kind == "webcam":
+        return spec.url, _WEBCAM_FORMAT, {}
+    if not spec.remote:
+        return _file_arguments(spec)
+    microseconds = str(round(timeout * 1e6))
+    scheme = urlsplit(spec.url).scheme.lower()
+    if scheme in {"rtsp", "rtsps"}:
+        return (
+            spec.url,
+            None,
+            {
+                "rtsp_transport": transport,
+                "timeout": microseconds,
+                "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,crypto",
+                "format_whitelist": _LIVE_FORMATS,
+            },
+        )
+    protocols = f"rtmp,rtmps,{_HTTP_PROTOCOLS}" if scheme in LIVE_SCHEMES else _HTTP_PROTOCOLS
+    formats = _LIVE_FORMATS if spec.live else _FILE_FORMATS
+    options = {"rw_timeout": microseconds, "protocol_whitelist": protocols, "format_whitelist": formats}
+    return spec.url, None, options
+
+
+def _file_arguments(spec: SourceSpec) -> tuple[str, str | None, dict[str, str]]:
+    # "file:" keeps a colon in a name from reading as a protocol, pattern_type a "%03d" from reading as a sequence.
+    path = Path(spec.url)
+    if path.is_file() and path.stat().st_size == 0:
+        raise SourceUnreadableError(f"{spec.location}: the file is empty; copy it again")
+    target = f"file:{os.path.abspath(spec.url)}"
+    options = {"protocol_whitelist": "file", "format_whitelist": _FILE_FORMATS, "pattern_type": "none"}
+    if spec.raw_fps is not None:
+        options["framerate"] = str(spec.raw_fps)
+    if path.suffix.lower() not in RAW_SUFFIXES:
+        return target, None, options
+    if spec.raw_size is None or spec.raw_fps is None:
+        missing = " and ".join(
+            name for name, value in (("size", spec.raw_size), ("rate", spec.raw_fps)) if value is None
+        )
+        raise SourceUnreadableError(
+            f"{spec.location}: raw video without a {missing}; name it like clip_320x192_12fps.yuv"
+        )
+    width, height = spec.raw_size
+    return (
+        target,
+        "rawvideo",
+        options | {"video_size": f"{width}x{height}", "pixel_format": spec.raw_pixel_format},
+    )
+
+
+@contextmanager
+def classified(spec: SourceSpec) -> Iterator[None]:
+    """Turn what FFmpeg raises inside the block into the exception tree of streamfer."""
+    try:
+        yield
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, SourceError):
+            raise
+        raise classify(spec, error) from None
+
+
+# First match wins. The words go between the place and the way FFmpeg puts it.
+_Meaning = tuple[type[Exception] | tuple[type[Exception], ...], type[SourceError], str, str]
+_REMOTE_MEANINGS: tuple[_Meaning, ...] = (
+    (
+        (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError),
+        SourceDeniedError,
+        "the server refused the credentials",
+        "check user and password",
+    ),
+    (av.error.HTTPNotFoundError, SourceNotFoundError, "the server has nothing there", "check the path"),
+    (av.error.HTTPClientError, SourceUnreadableError, "the server refused the request", "check the URL"),
+    (
+        (av.error.InvalidDataError, av.error.ArgumentError, av.error.LookupError, ValueError),
+        SourceUnreadableError,
+        "answers, but not with a video that can be decoded",
+        "check the URL",
+    ),
+    (Exception, SourceUnreachableError, "no answer", "check that it is switched on and reachable"),
+)
+_LOCAL_MEANINGS: tuple[_Meaning, ...] = (
+    (FileNotFoundError, SourceNotFoundError, "does not exist", "check the path"),
+    (PermissionError, SourceDeniedError, "not allowed to read it", "check its permissions"),
+    (IsADirectoryError, SourceUnreadableError, "is a folder", "name a file in it"),
+    (
+        Exception,
+        SourceUnreadableError,
+        "not a video that can be decoded",
+        "it may be cut off, still being written, or something else",
+    ),
+)
+_WEBCAM_MEANINGS: tuple[_Meaning, ...] = (
+    *_LOCAL_MEANINGS[:2],
+    (Exception, SourceUnreachableError, "the camera does not answer", "check that nothing else uses it"),
+)
+
+
+def classify(spec: SourceSpec, error: Exception) -> SourceError:
+    """Say in one line, without credentials, what an FFmpeg error means for the user."""
+    reached = _REMOTE_MEANINGS if spec.remote else _LOCAL_MEANINGS
+    table = _WEBCAM_MEANINGS if spec.kind == "webcam" else reached
+    meant, words, way_out = next(row[1:] for row in table if isinstance(error, row[0]))
+    said = redact_text(str(getattr(error, "strerror", None) or error)).replace("\n", " ")
+    return meant(f"{spec.location}: {words} ({said}); {way_out}")

@@ -1,0 +1,212 @@
+"""Reading video files, stills and headerless streams from start to end."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from streamfer.errors import SourceUnreadableError
+from streamfer.video.clock import PtsClock, Tick
+from streamfer.video.container import classified, open_container, video_stream
+from streamfer.video.frames import Frame, FrameFilter, StateChange, VideoInfo
+from streamfer.video.locate import SourceSpec
+from streamfer.video.pixels import RgbConverter, orientation
+
+_ASSUMED_FPS = 25.0
+_STILL_FORMATS = frozenset({"image2", "jpeg_pipe", "png_pipe", "bmp_pipe", "webp_pipe", "tiff_pipe"})
+# A stream that stops this much before its declared end is reported as cut off (edit lists shift ends a little).
+_MISSING_SECONDS = 1.0
+
+
+class FileSource:
+    """A file, or a download over http(s), decoded once from its first to its last frame.
+
+    Only its configuration pickles. Damaged packets are skipped and counted; a file that is cut off yields what
+    decodes and says so in the reason of ``ended``. Anamorphic pixels are not stretched.
+
+    Args:
+        spec: what to read, from :func:`streamfer.video.locate.find_sources`.
+        decode_threads: threads FFmpeg may decode with.
+        timeout: seconds that one network operation may take.
+    """
+
+    live = False
+
+    def __init__(self, spec: SourceSpec, *, decode_threads: int = 1, timeout: float = 20.0) -> None:
+        self.spec = spec
+        self.decode_threads = decode_threads
+        self.timeout = timeout
+        self._decoded = 0
+        self._damaged = 0
+        self._closing = False
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (self.spec, self.decode_threads, self.timeout)
+
+    @property
+    def source_id(self) -> str:
+        """Stable name, free of credentials."""
+        return self.spec.source_id
+
+    @property
+    def frames_decoded(self) -> int:
+        """Frames decoded since the last call of :meth:`stream`."""
+        return self._decoded
+
+    @property
+    def packets_damaged(self) -> int:
+        """Packets skipped since the last call of :meth:`stream` because they did not decode."""
+        return self._damaged
+
+    def close(self) -> None:
+        """End the running iteration before its next frame."""
+        self._closing = True
+
+    def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
+        """Yield ``online``, the frames that ``wanted`` accepts in presentation order, and ``ended``.
+
+        ``wall_time`` is the time in the file, seconds; it goes on rising when a new epoch starts.
+
+        Raises:
+            SourceNotFoundError: no such file, or the server has none under this address.
+            SourceDeniedError: the file or the server refuses access.
+            SourceUnreachableError: the server does not answer.
+            SourceUnreadableError: not a video, no video track, or not one frame that decodes.
+        """
+        self._decoded = self._damaged = 0
+        self._closing = False
+        epoch_key = _identity(self.spec)
+        with open_container(self.spec, timeout=self.timeout) as container:
+            track = video_stream(container, self.spec, self.decode_threads)
+            pictures = self._pictures(container, track)
+            with classified(self.spec):
+                first = next(pictures, None)
+            if first is None:
+                raise SourceUnreadableError(
+                    f"{self.spec.location}: not one frame decodes; the file may be cut off or damaged"
+                )
+            info = _describe(self.spec, container, track, first, epoch_key=epoch_key)
+            time_base = first.time_base or track.time_base or Fraction(1, round(_ASSUMED_FPS))
+            clock = PtsClock(time_base, _period(track))
+            yield StateChange("online", 0, time.time(), info=info)
+            converter = RgbConverter()
+            picture: av.VideoFrame | None = first
+            while picture is not None and not self._closing:
+                tick = clock.tick(picture.pts, picture.duration)
+                if wanted is None or wanted(tick.epoch, float(tick.pts * time_base), tick.index):
+                    yield _frame(picture, tick, time_base, converter)
+                picture = next(pictures, None)
+            yield StateChange("ended", clock.epoch, time.time(), reason=self._closing_words(track, clock, info))
+
+    def _pictures(self, container: InputContainer, track: VideoStream) -> Iterator[av.VideoFrame]:
+        """Decode everything that decodes; a fault of the demuxer ends it only when it repeats at once."""
+        fruitless = 0
+        while fruitless < 2:
+            fruitless += 1
+            try:
+                for packet in container.demux(track):
+                    fruitless = 0
+                    try:
+                        pictures = packet.decode()
+                    except av.error.EOFError:
+                        return
+                    except av.error.FFmpegError:
+                        self._damaged += 1
+                        continue
+                    self._decoded += len(pictures)
+                    yield from pictures
+            except av.error.FFmpegError:
+                self._damaged += 1
+            else:
+                return
+
+    def _closing_words(self, track: VideoStream, clock: PtsClock, info: VideoInfo) -> str:
+        words: list[str] = []
+        if self._closing:
+            words.append("closed on request")
+        elif info.duration is not None and _cut_off(self.spec, track, clock, info.duration):
+            words.append(f"cut off at {clock.end:.1f} s of the {info.duration:.1f} s it declares")
+        if self._damaged:
+            words.append(f"{self._damaged} damaged packet{'s' if self._damaged > 1 else ''} skipped")
+        return ", ".join(words)
+
+
+def _rebuild(spec: SourceSpec, decode_threads: int, timeout: float) -> FileSource:
+    return FileSource(spec, decode_threads=decode_threads, timeout=timeout)
+
+
+def _frame(picture: av.VideoFrame, tick: Tick, time_base: Fraction, converter: RgbConverter) -> Frame:
+    return Frame(
+        image=converter.convert(picture, orientation(picture)),
+        pts=tick.pts,
+        time_base=time_base,
+        epoch=tick.epoch,
+        wall_time=tick.elapsed,
+        time_origin="file",
+        index=tick.index,
+    )
+
+
+def _describe(
+    spec: SourceSpec,
+    container: InputContainer,
+    track: VideoStream,
+    first: av.VideoFrame,
+    *,
+    epoch_key: str,
+) -> VideoInfo:
+    still = container.format.name in _STILL_FORMATS
+    turn = orientation(first)
+    width, height = turn.size(first.width, first.height)
+    return VideoInfo(
+        source_id=spec.source_id,
+        location=spec.location,
+        width=width,
+        height=height,
+        codec=track.codec_context.name,
+        declared_fps=float(track.average_rate) if track.average_rate and not still else _raw_rate(spec),
+        duration=None if still else _duration(container, track),
+        rotation=turn.rotation,
+        live=False,
+        epoch_key=epoch_key,
+        still=still,
+    )
+
+
+def _raw_rate(spec: SourceSpec) -> float | None:
+    return float(spec.raw_fps) if spec.raw_fps is not None else None
+
+
+def _duration(container: InputContainer, track: VideoStream) -> float | None:
+    if track.duration and track.time_base:
+        return float(track.duration * track.time_base)
+    return container.duration / av.time_base if container.duration else None
+
+
+def _period(track: VideoStream) -> float:
+    rate = track.average_rate or track.guessed_rate or track.base_rate
+    return 1 / float(rate) if rate else 1 / _ASSUMED_FPS
+
+
+def _cut_off(spec: SourceSpec, track: VideoStream, clock: PtsClock, declared: float) -> bool:
+    """Whether bytes that the container's index promises are missing, or a good part of its duration is."""
+    if not spec.remote and len(track.index_entries):
+        last = track.index_entries[-1]
+        return last.pos + last.size > Path(spec.url).stat().st_size
+    return clock.epoch == 0 and declared - clock.end > _MISSING_SECONDS
+
+
+def _identity(spec: SourceSpec) -> str:
+    """Sha256 of the file's bytes; of the address without its secrets for a download."""
+    if spec.remote:
+        return hashlib.sha256(spec.location.encode()).hexdigest()
+    with classified(spec), Path(spec.url).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

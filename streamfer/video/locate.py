@@ -1,0 +1,216 @@
+"""Turning what a user typed (files, folders, patterns, URLs, webcams) into descriptions of sources."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from streamfer.errors import SourceDeniedError, SourceNotFoundError
+from streamfer.redaction import redact_text, redact_url
+
+SourceKind = Literal["file", "live", "webcam"]
+
+STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+RAW_SUFFIXES = frozenset({".yuv"})
+# fmt: off
+VIDEO_SUFFIXES = frozenset({
+    ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".f4v", ".mpg",
+    ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".mxf", ".gif", ".apng", ".264",
+    ".h264", ".avc", ".265", ".h265", ".hevc", ".ivf", ".obu", ".y4m", ".mjpeg", ".mjpg",
+})
+# fmt: on
+MEDIA_SUFFIXES = VIDEO_SUFFIXES | STILL_SUFFIXES | RAW_SUFFIXES
+
+LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps"})
+HTTP_SCHEMES = frozenset({"http", "https"})
+ALLOWED_SCHEMES = LIVE_SCHEMES | HTTP_SCHEMES | {"file", "webcam"}
+
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):", re.IGNORECASE)
+_GLOB = re.compile(r"[*?\[]")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+# MJPEG over HTTP is a camera, not a download, although ".mjpg" is also a file suffix.
+_HTTP_LIVE_SUFFIXES = frozenset({".mjpg", ".mjpeg"})
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """Where frames come from, before anything is opened.
+
+    Attributes:
+        url: path, URL (credentials included, hence not in ``repr``) or device.
+        source_id: stable, unique among the sources found together, free of credentials.
+        kind: ``file`` ends by itself, ``live`` and ``webcam`` do not.
+        raw_size: (width, height) in pixels of headerless planar video.
+        raw_fps: frames a second of headerless video; also overrides the assumed rate of raw H.264 and HEVC.
+        raw_pixel_format: FFmpeg name of the pixel layout of headerless video.
+    """
+
+    url: str = field(repr=False)
+    source_id: str
+    kind: SourceKind
+    raw_size: tuple[int, int] | None = None
+    raw_fps: Fraction | None = None
+    raw_pixel_format: str = "yuv420p"
+
+    @property
+    def location(self) -> str:
+        """The url without its credentials: for messages, logs and records."""
+        return redact_url(self.url)
+
+    @property
+    def remote(self) -> bool:
+        """Whether the url names a server."""
+        return "://" in self.url
+
+    @property
+    def live(self) -> bool:
+        """Whether frames arrive in real time."""
+        return self.kind != "file"
+
+
+def find_sources(arguments: Sequence[str], *, recursive: bool = True) -> list[SourceSpec]:
+    """Describe every source that ``arguments`` name, in a deterministic order, each one once.
+
+    An argument is a file of any name, a folder (media files in it, by suffix, sorted, hidden ones left
+    out; stills count), a pattern, ``http(s)``, ``rtsp(s)``, ``rtmp(s)`` or ``file:`` URL, ``webcam:N`` or
+    ``/dev/videoN``. An http URL is a file when its path ends in a media suffix (``.mp4``), else live.
+
+    Raises:
+        SourceNotFoundError: no such file, no media file in a folder, or no match of a pattern.
+        SourceDeniedError: the URL's scheme is not one of :data:`ALLOWED_SCHEMES`.
+    """
+    specs: list[SourceSpec] = []
+    seen: set[str] = set()
+    for argument in arguments:
+        for spec in _expand(argument, recursive):
+            key = spec.url if spec.remote or spec.kind == "webcam" else str(Path(spec.url).resolve())
+            if key not in seen:
+                seen.add(key)
+                specs.append(spec)
+    return _with_unique_ids(specs)
+
+
+def _expand(argument: str, recursive: bool) -> Iterable[SourceSpec]:
+    if webcam := _webcam(argument):
+        return [webcam]
+    scheme = _SCHEME.match(argument)
+    if scheme and not Path(argument).exists():
+        name = scheme.group(1).lower()
+        if name not in ALLOWED_SCHEMES or (name != "file" and "://" not in argument):
+            raise SourceDeniedError(
+                f"{redact_text(argument)}: the scheme {name!r} is not allowed; give a path, or one of "
+                f"{', '.join(sorted(ALLOWED_SCHEMES - {'file', 'webcam'}))}, or webcam:0"
+            )
+        if name != "file":
+            return [_from_url(argument, name)]
+        parts = urlsplit(argument)
+        argument = unquote(parts.path)
+    path = Path(argument).expanduser()
+    if path.is_dir():
+        return _from_folder(path, recursive)
+    if path.exists():
+        return [_from_file(path, path.name)]
+    if _GLOB.search(argument):
+        return _from_pattern(str(path), recursive)
+    raise SourceNotFoundError(f"{argument}: no such file or folder; check the path (relative to {Path.cwd()})")
+
+
+def _webcam(argument: str) -> SourceSpec | None:
+    match = re.fullmatch(r"(?:webcam:(?://)?|/dev/video)(\d+)", argument)
+    if match is None:
+        return None
+    return SourceSpec(url=f"/dev/video{match[1]}", source_id=f"webcam-{match[1]}", kind="webcam")
+
+
+def _from_url(url: str, scheme: str) -> SourceSpec:
+    parts = urlsplit(url)
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise SourceDeniedError(f"{redact_url(url)}: not a valid URL ({error})") from None
+    if not host:
+        raise SourceDeniedError(f"{redact_url(url)}: the URL names no host")
+    suffix = PurePosixPath(parts.path).suffix.lower()
+    downloadable = suffix in MEDIA_SUFFIXES - _HTTP_LIVE_SUFFIXES
+    slug = _UNSAFE.sub("-", f"{host}{f'-{port}' if port else ''}{unquote(parts.path)}").strip("-")
+    return SourceSpec(
+        url=url,
+        source_id=f"{slug}-{_digest(redact_url(url))}",
+        kind="file" if scheme in HTTP_SCHEMES and downloadable else "live",
+    )
+
+
+def _from_file(path: Path, source_id: str) -> SourceSpec:
+    spec = SourceSpec(url=str(path), source_id=source_id, kind="file")
+    return _with_raw_layout(spec) if path.suffix.lower() in RAW_SUFFIXES else spec
+
+
+def _with_raw_layout(spec: SourceSpec) -> SourceSpec:
+    """Read size and rate from a name such as ``people_320x192_12fps.yuv``, the custom of test sequences."""
+    name = Path(spec.url).stem
+    size = re.search(r"(?<!\d)(\d{2,5})[xX](\d{2,5})(?!\d)", name)
+    rate = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)\s*(?:fps|hz)", name, re.IGNORECASE)
+    return replace(
+        spec,
+        raw_size=(int(size[1]), int(size[2])) if size else None,
+        raw_fps=Fraction(rate[1]) if rate else None,
+    )
+
+
+def _from_folder(folder: Path, recursive: bool) -> list[SourceSpec]:
+    pattern = "**/*" if recursive else "*"
+    found = sorted(
+        path.relative_to(folder)
+        for path in folder.glob(pattern)
+        if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()
+    )
+    found = [path for path in found if not any(part.startswith(".") for part in path.parts)]
+    if not found:
+        raise SourceNotFoundError(
+            f"{folder}: no video in this folder (looked for {', '.join(sorted(MEDIA_SUFFIXES))}); "
+            f"name the file itself if its suffix is unusual"
+        )
+    return [_from_file(folder / path, path.as_posix()) for path in found]
+
+
+def _from_pattern(pattern: str, recursive: bool) -> list[SourceSpec]:
+    paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=recursive))]
+    files = [path for path in paths if path.is_file()]
+    if not files:
+        raise SourceNotFoundError(f"{pattern}: no file matches this pattern; check it, or quote it less")
+    fixed = Path(pattern[: _first_magic(pattern)])
+    root = fixed if fixed.is_dir() else fixed.parent
+    return [_from_file(path, path.relative_to(root).as_posix()) for path in files]
+
+
+def _first_magic(pattern: str) -> int:
+    match = _GLOB.search(pattern)
+    return match.start() if match else len(pattern)
+
+
+def _with_unique_ids(specs: list[SourceSpec]) -> list[SourceSpec]:
+    """Give every one of several equal ids a hash of its place, so that the order of arguments plays no part."""
+    counts = Counter(spec.source_id for spec in specs)
+    used: Counter[str] = Counter()
+    unique: list[SourceSpec] = []
+    for spec in specs:
+        name = spec.source_id
+        if counts[name] > 1:
+            place = spec.location if spec.remote else str(Path(spec.url).resolve())
+            name = f"{name}-{_digest(place)}"
+        used[name] += 1
+        # Two URLs that differ in nothing but a secret: only their order can tell them apart.
+        unique.append(replace(spec, source_id=name if used[name] == 1 else f"{name}-{used[name]}"))
+    return unique
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]

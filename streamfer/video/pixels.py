@@ -1,0 +1,76 @@
+"""From a decoded FFmpeg picture to an upright RGB array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import av
+import numpy as np
+from av.buffer import Buffer
+from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Orientation:
+    """How stored pixels become displayed ones: mirror left-right first, then turn clockwise.
+
+    Attributes:
+        rotation: degrees clockwise, one of 0, 90, 180, 270.
+        mirrored: whether the stored picture is mirrored.
+    """
+
+    rotation: int = 0
+    mirrored: bool = False
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """Displayed (width, height) in pixels of a stored picture."""
+        return (height, width) if self.rotation % 180 else (width, height)
+
+    def apply(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Turn ``image`` (H, W, 3) upright; the result is C-contiguous."""
+        if self.mirrored:
+            image = image[:, ::-1]
+        if self.rotation:
+            image = np.rot90(image, -self.rotation // 90)
+        return np.ascontiguousarray(image)
+
+
+UPRIGHT = Orientation()
+
+
+def orientation(frame: av.VideoFrame) -> Orientation:
+    """Read the display matrix that travels with ``frame`` (containers, EXIF of JPEG stills).
+
+    The matrix maps stored (x, y), y downwards, to (a·x + c·y, b·x + d·y), 16.16 fixed point (ISO/IEC 14496-12,
+    6.2.2); angles are rounded to quarter turns.
+    """
+    try:
+        data = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:
+        # PyAV 18.1 cannot list a frame's side data when a kind it does not know (EXIF) is among them. The
+        # angle alone remains: a mirrored EXIF orientation is turned, not mirrored.
+        return Orientation(rotation=round(-frame.rotation / 90) % 4 * 90)
+    if data is None:
+        return UPRIGHT
+    a, b, _, c, d = np.frombuffer(bytes(cast(Buffer, data)), dtype=np.int32, count=5).astype(float)
+    mirrored = a * d - b * c < 0
+    if mirrored:
+        a, b = -a, -b
+    return Orientation(rotation=round(np.degrees(np.arctan2(b, a)) / 90) % 4 * 90, mirrored=bool(mirrored))
+
+
+class RgbConverter:
+    """Converts decoded pictures of one stream; keeps FFmpeg's scaler between frames."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def convert(self, frame: av.VideoFrame, turn: Orientation) -> NDArray[np.uint8]:
+        """Return uint8 RGB (H, W, 3), C-contiguous, upright.
+
+        Colours follow the stream's matrix and range; one thread, because the pipeline owns the thread budget.
+        """
+        rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
+        return turn.apply(rgb.to_ndarray().astype(np.uint8, copy=False))
