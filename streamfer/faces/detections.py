@@ -35,6 +35,34 @@ class Detections:
         """Return no faces."""
         return cls(np.zeros((0, 4), np.float32), np.zeros((0,), np.float32), np.zeros((0, 5, 2), np.float32))
 
+    @classmethod
+    def ranked(
+        cls,
+        boxes: NDArray[np.floating],
+        scores: NDArray[np.floating],
+        landmarks: NDArray[np.floating] | None,
+        max_faces: int,
+    ) -> Detections:
+        """Sort by score, drop boxes without area or with numbers that are not finite, and apply the cap.
+
+        Args:
+            boxes: (N, 4), x1 y1 x2 y2 in pixels.
+            scores: (N,).
+            landmarks: (N, 5, 2) in pixels, or ``None`` where the detector gives none.
+            max_faces: at most so many faces are kept; ``left_out`` counts the others.
+        """
+        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        scores = np.asarray(scores, np.float32).reshape(-1)
+        points = np.full((len(boxes), 5, 2), np.nan, np.float32)
+        if landmarks is not None:
+            points = np.asarray(landmarks, np.float32).reshape(-1, 5, 2)
+        usable = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+        usable &= (boxes[:, 2] - boxes[:, 0] >= 1) & (boxes[:, 3] - boxes[:, 1] >= 1)
+        order = np.flatnonzero(usable)
+        order = order[np.argsort(-scores[order], kind="stable")]
+        kept = order[:max_faces]
+        return cls(boxes[kept], np.clip(scores[kept], 0, 1), points[kept], left_out=len(order) - len(kept))
+
 
 @dataclass(frozen=True, slots=True)
 class TrackedFace:

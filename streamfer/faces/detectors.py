@@ -1,0 +1,131 @@
+"""One door to every face detector: by registered name, by insightface pack, or by file."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import onnx
+import structlog
+
+from streamfer.errors import DeviceError, UnknownModelError
+from streamfer.faces import registry
+from streamfer.faces.cascade import CascadeDetector
+from streamfer.faces.detections import Detector
+from streamfer.faces.fetch import fetch
+from streamfer.faces.images import DetectionSize
+from streamfer.faces.packs import ensure_pack, pack_file, pack_folder
+from streamfer.faces.scrfd import ScrfdDetector
+from streamfer.faces.sessions import CPU, SHORT_NAMES, unreadable
+from streamfer.faces.yunet import YuNetDetector
+
+log = structlog.get_logger(__name__)
+
+#: Most faces of one frame, highest scores first; :attr:`Detections.left_out` counts the others.
+MAX_FACES = 64
+
+
+def load_detector(
+    name: str = "auto",
+    *,
+    threshold: float | None = None,
+    det_size: int | str | None = None,
+    max_faces: int = MAX_FACES,
+    threads: int = 1,
+    provider: str = "auto",
+) -> Detector:
+    """Load a face detector and say in the log what was loaded, on what it runs and under which licence.
+
+    Args:
+        name: ``auto`` (the built-in detector, or ``lbp`` where a checkout lacks its weights), ``builtin``,
+            ``lbp``, ``yunet``, ``yunet_s``, an insightface pack (``buffalo_l``, ... or any folder under
+            insightface's ``models``), a pack folder, or a path to a YuNet or SCRFD ``.onnx``.
+        threshold: least score; the network's own if unset.
+        det_size: longer side of the detector's input in pixels, or ``auto``: 640, more for large frames so
+            that faces of 32 pixels of a 1080p frame stay findable (:class:`~streamfer.faces.images.DetectionSize`).
+        max_faces: cap a frame; :attr:`Detections.left_out` counts what it drops.
+        threads: intra-op threads of ONNX Runtime. OpenCV's networks follow ``cv2.setNumThreads`` instead.
+        provider: ``auto``, ``cpu``, ``cuda`` or a full ONNX Runtime provider name; a named one is asserted.
+
+    Raises:
+        UnknownModelError: no such name and no such file.
+        ModelError: the weights cannot be pulled, are damaged, or are no face detector.
+        DeviceError: the provider was asked for by name and cannot run this detector.
+        ConfigError: ``det_size`` is neither a number nor ``auto``.
+    """
+    size = DetectionSize.parse(det_size)
+    entry, path = _resolve(name)
+    detector: Detector
+    if entry.kind == "cascade":
+        _only_cpu(provider, entry.name)
+        detector = CascadeDetector(det_size=None if size.longer_side is None else size, max_faces=max_faces)
+    elif entry.kind == "yunet":
+        _only_cpu(provider, entry.name)
+        detector = YuNetDetector(
+            path or fetch(entry),
+            name=entry.name,
+            licence=entry.licence,
+            threshold=threshold,
+            det_size=size,
+            max_faces=max_faces,
+        )
+    else:
+        detector = ScrfdDetector(
+            path or pack_file(ensure_pack(entry), "detection"),
+            name=entry.name,
+            licence=entry.licence,
+            threshold=threshold,
+            det_size=size,
+            max_faces=max_faces,
+            threads=threads,
+            provider=provider,
+        )
+    say = log.warning if entry.licence == registry.NON_COMMERCIAL else log.info
+    say("detector.loaded", name=detector.name, provider=detector.provider, licence=detector.licence)
+    return detector
+
+
+def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
+    """Return the entry behind a name, and the weights file when it is known already."""
+    builtin = registry.builtin_weights()
+    if name == "auto":
+        name = "builtin" if builtin.is_file() else "lbp"
+    if name == "builtin" and not builtin.is_file():
+        raise UnknownModelError(
+            "builtin: this checkout has no packaged weights (streamfer/weights/faces.onnx); train them with "
+            "'streamfer train faces', or use detector 'lbp' or 'yunet'"
+        )
+    if (entry := registry.find(name)) is not None:
+        return entry, builtin if name == "builtin" else None
+    path = Path(name).expanduser()
+    if path.is_file():
+        kind = _kind_of(path)
+        return registry.DetectorEntry(path.stem, kind, registry.UNKNOWN_LICENCE, "a file of yours"), path
+    folder = path if path.is_dir() else pack_folder(name)
+    if name and folder.is_dir():
+        entry = registry.DetectorEntry(
+            folder.name, "scrfd", registry.NON_COMMERCIAL, "an insightface pack", pack=True
+        )
+        return entry, pack_file(folder, "detection")
+    known = [entry.name for entry in registry.entries()]
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    raise UnknownModelError(f"detector {name!r}: no registered name, no file and no pack folder; {hint}")
+
+
+def _kind_of(path: Path) -> registry.DetectorKind:
+    """Tell YuNet from SCRFD by the names of the outputs: YuNet has twelve, ``cls_8`` to ``kps_32``."""
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except Exception as error:  # protobuf's DecodeError shares no base with OSError and ValueError
+        raise unreadable(path, error) from error
+    names = {output.name for output in graph.output}
+    return "yunet" if {"cls_8", "obj_8", "bbox_8", "kps_8"} <= names else "scrfd"
+
+
+def _only_cpu(provider: str, name: str) -> None:
+    if provider != "auto" and SHORT_NAMES.get(provider.lower(), provider) != CPU:
+        raise DeviceError(
+            f"provider {provider}: detector {name!r} runs on the CPU only; use provider 'auto' or 'cpu', "
+            "or a SCRFD detector ('builtin', an insightface pack)"
+        )

@@ -1,0 +1,90 @@
+"""What a detector accepts as a picture, and how large it looks at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.errors import ConfigError
+
+#: A face of this many pixels of a 1080p frame has to stay findable.
+FACE_TO_FIND = 32
+#: Below this many pixels the detectors lose recall quickly (docs/results/tracking.md, "Small faces").
+SMALLEST_SEEN = 12
+#: Longer side of the detector's input that "auto" starts from, and where it stops.
+USUAL_SIDE, LARGEST_SIDE = 640, 1280
+
+
+def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return ``image`` as uint8 RGB (H, W, 3); grey is repeated, a fourth channel (alpha) is dropped.
+
+    A frame with a side of zero pixels comes back as (0, 0, 3): it has no faces, and that is no error.
+
+    Raises:
+        ValueError: not a uint8 array of shape (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+    """
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise ValueError(f"frame is {kind}; expected a uint8 array, RGB (H, W, 3)")
+    if image.ndim == 2:
+        image = image[:, :, None]
+    if image.ndim != 3 or image.shape[2] not in (1, 3, 4):
+        raise ValueError(f"frame has shape {image.shape}; expected (H, W, 3), or grey (H, W), or RGBA (H, W, 4)")
+    if image.size == 0:
+        return np.zeros((0, 0, 3), np.uint8)
+    if image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    return np.ascontiguousarray(image[:, :, :3])
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionSize:
+    """How far a frame is shrunk before a detector sees it; frames are never enlarged.
+
+    Attributes:
+        longer_side: pixels of the longer side of the input, or ``None`` for "auto": 640, or as much more as a
+            face of 32 pixels needs to keep 12, up to 1280. So a 1080p frame is read at 720 x 405.
+    """
+
+    longer_side: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.longer_side is not None and self.longer_side < 32:
+            raise ConfigError(f"det_size: {self.longer_side} is too small; use at least 32 pixels, or 'auto'")
+
+    @classmethod
+    def parse(cls, value: int | str | None) -> DetectionSize:
+        """Read ``"auto"``, ``None`` or a number of pixels.
+
+        Raises:
+            ConfigError: none of these.
+        """
+        if value is None or value == "auto":
+            return cls()
+        try:
+            return cls(int(value))
+        except ValueError as error:
+            raise ConfigError(f"det_size: {value!r} is neither 'auto' nor a number of pixels") from error
+
+    def scale(self, height: int, width: int) -> float:
+        """Return the factor, at most 1, by which a frame of this size is shrunk."""
+        longer = max(height, width)
+        if self.longer_side is not None:
+            return min(1.0, self.longer_side / longer)
+        side = max(USUAL_SIDE, longer * SMALLEST_SEEN / FACE_TO_FIND)
+        return min(1.0, min(side, LARGEST_SIDE) / longer)
+
+    def shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+        """Return the picture at the detector's size and the factors (x, y) that lead to it."""
+        height, width = image.shape[:2]
+        scale = self.scale(height, width)
+        if scale >= 1.0:
+            return image, (1.0, 1.0)
+        new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+        # Area averaging keeps small faces from dissolving into aliases where plain bilinear skips pixels.
+        method = cv2.INTER_AREA if scale < 0.7 else cv2.INTER_LINEAR
+        small = cv2.resize(image, (new_width, new_height), interpolation=method)
+        return np.asarray(small, np.uint8), (new_width / width, new_height / height)

@@ -1,0 +1,102 @@
+"""ONNX Runtime sessions for the faces room: the provider that was asked for, or an error, and few threads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import structlog
+
+from streamfer.errors import CheckpointError, DeviceError
+
+log = structlog.get_logger(__name__)
+
+CPU = "CPUExecutionProvider"
+#: Short names people type, and what "auto" tries before the CPU.
+SHORT_NAMES = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "coreml": "CoreMLExecutionProvider"}
+PREFERRED = ("CUDAExecutionProvider",)
+
+
+def choose_providers(provider: str) -> list[str]:
+    """Return the providers to ask ONNX Runtime for, best first.
+
+    Args:
+        provider: ``auto``, ``cpu``, ``cuda``, or a full provider name.
+
+    Raises:
+        DeviceError: a provider asked for by name is absent from this ONNX Runtime.
+    """
+    available = onnxruntime.get_available_providers()
+    if provider == "auto":
+        return [name for name in PREFERRED if name in available] + [CPU]
+    wanted = SHORT_NAMES.get(provider.lower(), provider)
+    if wanted not in available:
+        raise DeviceError(
+            f"provider {wanted}: not in this ONNX Runtime (it has {', '.join(available)}); "
+            "install onnxruntime-gpu for CUDA, or use provider 'auto' or 'cpu'"
+        )
+    return [wanted]
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return options that keep a session within ``threads`` and its memory from growing with odd sizes."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = max(1, threads)
+    options.inter_op_num_threads = 1
+    # Frames of many sizes pass: patterns and arenas would hold the largest of each for ever.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    return options
+
+
+def assert_provider(session: Any, asked: list[str], *, by_name: bool, path: Path) -> str:
+    """Return the provider that runs the session; ONNX Runtime itself falls back to the CPU without an error.
+
+    Raises:
+        DeviceError: the provider was asked for by name and did not start.
+    """
+    active = str(session.get_providers()[0])
+    if active == asked[0]:
+        return active
+    if by_name:
+        raise DeviceError(
+            f"provider {asked[0]}: ONNX Runtime has it but could not start it for {path.name} and would run "
+            f"on {active}; mend the driver (streamfer doctor), or use provider 'auto' or 'cpu'"
+        )
+    log.warning("detector.provider_fell_back", asked=asked[0], active=active, model=path.name)
+    return active
+
+
+def open_session(path: Path, *, provider: str, threads: int) -> tuple[onnxruntime.InferenceSession, str]:
+    """Open a network and return its session with the provider that runs it.
+
+    Raises:
+        DeviceError: see :func:`choose_providers` and :func:`assert_provider`.
+        CheckpointError: the file is not a network that ONNX Runtime can load.
+    """
+    asked = choose_providers(provider)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such file; name an .onnx network, or a registered detector")
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), sess_options=session_options(threads), providers=_with_options(asked)
+        )
+    except Exception as error:  # ONNX Runtime raises its own classes, which share no base but Exception
+        raise unreadable(path, error) from error
+    return session, assert_provider(session, asked, by_name=provider != "auto", path=path)
+
+
+def unreadable(path: Path, error: Exception) -> CheckpointError:
+    """Return the error for a file that ONNX Runtime refuses, on one line."""
+    reason = " ".join(str(error).split())[:160]
+    return CheckpointError(
+        f"{path}: not an ONNX network that can be loaded ({reason}); the file is damaged or no network: "
+        "delete it and pull it again"
+    )
+
+
+def _with_options(providers: list[str]) -> list[Any]:
+    """Cap the GPU arena's growth: by default it doubles with every new frame size and is never given back."""
+    options = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
+    return [(name, options) if name == "CUDAExecutionProvider" else name for name in providers]

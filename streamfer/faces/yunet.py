@@ -1,0 +1,109 @@
+"""YuNet through OpenCV's FaceDetectorYN."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.errors import CheckpointError
+from streamfer.faces.detections import Detections
+from streamfer.faces.images import DetectionSize, as_rgb
+
+#: Boxes that overlap by more than this are one face (OpenCV's default for YuNet).
+NMS_IOU = 0.3
+#: Candidates that survive the threshold before overlapping ones are merged.
+CANDIDATES = 5000
+
+
+class YuNetDetector:
+    """YuNet: W. Wu, H. Peng, S. Yu, "YuNet: A Tiny Millisecond-level Face Detector" (2023).
+
+    OpenCV runs it on the CPU with the threads that ``cv2.setNumThreads`` allows the process. One instance may
+    be shared by threads: calls take turns, because the wrapped object remembers its input size.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name: str,
+        licence: str,
+        threshold: float | None = None,
+        det_size: DetectionSize | None = None,
+        max_faces: int = 64,
+    ) -> None:
+        """Load the network.
+
+        Raises:
+            CheckpointError: the file is not a YuNet that OpenCV can run.
+        """
+        self._name, self._licence = name, licence
+        self._det_size = det_size or DetectionSize()
+        self._max_faces = max_faces
+        self._lock = threading.Lock()
+        score = 0.6 if threshold is None else threshold
+        try:
+            with _quiet():
+                self._network = cv2.FaceDetectorYN.create(str(path), "", (64, 64), score, NMS_IOU, CANDIDATES)
+                # A foreign network loads without complaint and fails on its first picture: fail here instead.
+                self._network.detect(np.zeros((64, 64, 3), np.uint8))
+        except cv2.error as error:
+            reason = " ".join(str(error).split())[:160]
+            raise CheckpointError(
+                f"{path}: not a YuNet network that OpenCV can run ({reason}); pull 'yunet' again or name another"
+            ) from error
+
+    @property
+    def name(self) -> str:
+        """Registered name, or the file's name."""
+        return self._name
+
+    @property
+    def provider(self) -> str:
+        """OpenCV's network runner on the CPU."""
+        return "OpenCV"
+
+    @property
+    def licence(self) -> str:
+        """Licence of the weights in plain words."""
+        return self._licence
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
+        return [self._detect(as_rgb(image)) for image in images]
+
+    def _detect(self, image: NDArray[np.uint8]) -> Detections:
+        if image.size == 0:
+            return Detections.empty()
+        small, (fx, fy) = self._det_size.shrink(image)
+        with self._lock:
+            self._network.setInputSize((small.shape[1], small.shape[0]))
+            found: Any = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
+        if found is None:
+            return Detections.empty()
+        rows: NDArray[np.float32] = np.asarray(found, np.float32).reshape(-1, 15)
+        boxes = rows[:, :4].copy()
+        boxes[:, 2:] += boxes[:, :2]
+        boxes /= np.array([fx, fy, fx, fy], np.float32)
+        # OpenCV's order (right eye first, the person's own right) is already left to right in the picture.
+        landmarks = np.asarray(rows[:, 4:14].reshape(-1, 5, 2) / np.array([fx, fy]), np.float32)
+        return Detections.ranked(boxes, rows[:, 14], landmarks, self._max_faces)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence OpenCV while it loads: it warns of a target setting that it makes itself."""
+    logging: Any = cv2.utils.logging  # absent from OpenCV's type stubs
+    before = logging.getLogLevel()
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logging.setLogLevel(before)
