@@ -1,0 +1,368 @@
+"""The front of the pipeline: one source's frames become tracked faces and crops.
+
+A source has two threads. The *reader* decodes and chooses frames; the *analyser* detects, tracks and cuts
+crops. For files the reader waits when the analyser is busy; for live sources the oldest waiting frame is
+dropped and counted, so that a slow machine falls behind in rate and never in time.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.errors import InternalError, StreamferError
+from streamfer.faces.alignment import crop_faces
+from streamfer.faces.detections import Detections, Detector, TrackedFace, Tracker
+from streamfer.geometry import CropProfile
+from streamfer.pipeline.clock import StageClock
+from streamfer.pipeline.selection import Pick, Selector
+from streamfer.video.frames import Frame, Source, StateChange, TimeOrigin, VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFacts:
+    """What is kept of an analysed frame when its pixels are gone.
+
+    Attributes:
+        index, pts, seconds, wall_time: as in :class:`~streamfer.video.frames.Frame`.
+        dropped: frames of this epoch dropped before this one because the analysis was busy.
+        decode_s: seconds of decoding since the frame chosen before.
+        arrived: monotonic time at which the frame was decoded.
+        analysed: monotonic time at which its faces were cut out.
+        detect_s: seconds of detection and tracking.
+    """
+
+    index: int
+    pts: int
+    seconds: float
+    wall_time: float
+    dropped: int
+    decode_s: float
+    arrived: float
+    analysed: float
+    detect_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysedFrame:
+    """One frame's faces on their way to the encoder.
+
+    Attributes:
+        source_id, epoch: where it belongs.
+        tick: place in the windows; None when the frame only helped tracking.
+        facts: times and counts.
+        faces: confirmed faces, in the order of ``crops``.
+        crops: uint8 RGB (F, S, S, 3); empty when ``tick`` is None.
+        left_out: faces beyond the detector's cap.
+    """
+
+    source_id: str
+    epoch: int
+    tick: int | None
+    facts: FrameFacts
+    faces: tuple[TrackedFace, ...]
+    crops: NDArray[np.uint8] = field(repr=False)
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The first chosen frame of an epoch is about to follow.
+
+    Attributes:
+        source_id, epoch: what begins.
+        info: what the source is in this epoch.
+        time_base, time_origin: of this epoch's frames.
+    """
+
+    source_id: str
+    epoch: int
+    info: VideoInfo
+    time_base: Fraction
+    time_origin: TimeOrigin
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A source changed its state."""
+
+    source_id: str
+    change: StateChange
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last item of a source."""
+
+    source_id: str
+    error: StreamferError | None
+    stopped: bool
+    frames_decoded: int
+    frames_dropped: int
+
+
+Item = AnalysedFrame | Opened | Changed | Ended
+
+
+class DetectorPool:
+    """A few detectors shared by many sources: at most as many detections run at once as there are detectors."""
+
+    def __init__(self, detectors: Sequence[Detector]) -> None:
+        if not detectors:
+            raise InternalError("a detector pool needs at least one detector")
+        self._idle: queue.SimpleQueue[Detector] = queue.SimpleQueue()
+        for detector in detectors:
+            self._idle.put(detector)
+
+    @contextmanager
+    def borrow(self) -> Iterator[Detector]:
+        """Wait for a detector, and give it back afterwards."""
+        detector = self._idle.get()
+        try:
+            yield detector
+        finally:
+            self._idle.put(detector)
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisPlan:
+    """How the frames of a source are analysed.
+
+    Attributes:
+        crop: geometry of the crops the model eats.
+        detect_every: detection runs on every k-th analysed frame.
+        min_size: least side of a face, pixels.
+        min_quality: least quality of a crop, 0 to 1.
+        queue_frames: chosen frames that may wait for the analyser.
+        selector: makes the chooser of an epoch's frames.
+        tracker: makes the tracker of an epoch.
+    """
+
+    crop: CropProfile
+    detect_every: int
+    min_size: int
+    min_quality: float
+    queue_frames: int
+    selector: Callable[[VideoInfo], Selector]
+    tracker: Callable[[VideoInfo], Tracker]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    frame: Frame
+    pick: Pick
+    decode_s: float
+    arrived: float
+
+
+class _Chooser:
+    """Answers the source's question, for each decoded frame and before its conversion, whether it is analysed."""
+
+    def __init__(self, selector: Callable[[VideoInfo], Selector]) -> None:
+        self._make = selector
+        self._info: VideoInfo | None = None
+        self._epoch: int | None = None
+        self._selector: Selector | None = None
+        self._pick: Pick | None = None
+
+    def describe(self, change: StateChange) -> None:
+        """Note what the source is from here on."""
+        if change.info is not None:
+            self._info, self._selector = change.info, None
+
+    def wants(self, epoch: int, seconds: float, index: int) -> bool:
+        """Decide on one frame; an epoch's first frame makes a new selector."""
+        if self._info is None:
+            raise InternalError("a frame came before its source was online")
+        if self._selector is None or epoch != self._epoch:
+            self._selector, self._epoch = self._make(self._info), epoch
+        self._pick = self._selector.choose(seconds, index)
+        return self._pick is not None
+
+    def take(self) -> Pick:
+        """Return the decision on the frame that the source has just yielded."""
+        if self._pick is None:
+            raise InternalError("the source yielded a frame that was refused")
+        return self._pick
+
+
+class SourceAnalysis:
+    """Runs one source from its first frame to its last, putting items into the pipeline's shared queue."""
+
+    def __init__(
+        self,
+        source: Source,
+        plan: AnalysisPlan,
+        detectors: DetectorPool,
+        out: Callable[[Item], None],
+        stop: threading.Event,
+        clock: StageClock,
+    ) -> None:
+        self._source = source
+        self._plan = plan
+        self._detectors = detectors
+        self._out = out
+        self._stop = stop
+        self._clock = clock
+        self._waiting: deque[_Chosen | StateChange] = deque()
+        self._changed = threading.Condition()
+        self._finished = False
+        self._error: StreamferError | None = None
+        self._dropped = 0
+
+    def run(self) -> None:
+        """Analyse the source to its end; always puts an :class:`Ended` last."""
+        reader = threading.Thread(target=self._read, name=f"read {self._source.source_id}", daemon=True)
+        reader.start()
+        try:
+            self._analyse()
+        except Exception as error:
+            # A defect in one source must not take the others down: it is reported as that source's end.
+            self._error = _as_streamfer_error(self._source.source_id, error)
+        finally:
+            self._finish()
+            self._source.close()
+            reader.join(timeout=10)
+            self._out(
+                Ended(
+                    self._source.source_id,
+                    self._error,
+                    self._stop.is_set(),
+                    self._source.frames_decoded,
+                    self._dropped,
+                )
+            )
+
+    def _finish(self) -> None:
+        with self._changed:
+            self._finished = True
+            self._changed.notify_all()
+
+    # Reader thread ----------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        chooser = _Chooser(self._plan.selector)
+        began = time.perf_counter()
+        try:
+            for item in self._source.stream(chooser.wants):
+                if self._done():
+                    break
+                if isinstance(item, StateChange):
+                    chooser.describe(item)
+                    self._hand_over(item)
+                else:
+                    arrived = time.perf_counter()
+                    self._clock.add("decode", arrived - began)
+                    self._hand_over(_Chosen(item, chooser.take(), arrived - began, arrived))
+                began = time.perf_counter()
+        except Exception as error:
+            self._error = _as_streamfer_error(self._source.source_id, error)
+        finally:
+            self._finish()
+
+    def _hand_over(self, item: _Chosen | StateChange) -> None:
+        with self._changed:
+            if self._source.live:
+                self._drop_stale()
+            else:
+                while len(self._waiting) >= self._plan.queue_frames and not self._done():
+                    self._changed.wait(0.2)
+            self._waiting.append(item)
+            self._changed.notify_all()
+
+    def _drop_stale(self) -> None:
+        frames = sum(isinstance(waiting, _Chosen) for waiting in self._waiting)
+        if frames >= self._plan.queue_frames:
+            stale = next(waiting for waiting in self._waiting if isinstance(waiting, _Chosen))
+            self._waiting.remove(stale)
+            self._dropped += 1
+
+    def _done(self) -> bool:
+        return self._stop.is_set() or self._finished
+
+    # Analyser ---------------------------------------------------------------------------------------------
+
+    def _next(self) -> _Chosen | StateChange | None:
+        with self._changed:
+            while not self._waiting:
+                if self._done():
+                    return None
+                self._changed.wait(0.2)
+            if self._stop.is_set():
+                return None
+            item = self._waiting.popleft()
+            self._changed.notify_all()
+            return item
+
+    def _analyse(self) -> None:
+        info: VideoInfo | None = None
+        tracker: Tracker | None = None
+        epoch: int | None = None
+        analysed = 0
+        while (item := self._next()) is not None:
+            if isinstance(item, StateChange):
+                if item.info is not None:
+                    info, tracker = item.info, None
+                self._out(Changed(self._source.source_id, item))
+                continue
+            if info is None:
+                raise InternalError("a frame came before its source was online")
+            if tracker is None or item.frame.epoch != epoch:
+                tracker, epoch, analysed = self._plan.tracker(info), item.frame.epoch, 0
+                self._out(Opened(self._source.source_id, epoch, info, item.frame.time_base, item.frame.time_origin))
+            detect = analysed % self._plan.detect_every == 0
+            analysed += 1
+            self._out(self._analyse_frame(item, tracker, detect))
+
+    def _analyse_frame(self, chosen: _Chosen, tracker: Tracker, detect: bool) -> AnalysedFrame:
+        frame = chosen.frame
+        began = time.perf_counter()
+        detections = self._detect(frame.image) if detect else None
+        with self._clock.measure("track"):
+            tracked = tracker.update(frame.image, detections)
+        detect_s = time.perf_counter() - began
+        faces = tuple(face for face in tracked.faces if self._usable(face))
+        crops = np.zeros((0, self._plan.crop.size, self._plan.crop.size, 3), np.uint8)
+        if faces and chosen.pick.tick is not None:
+            with self._clock.measure("crop", len(faces)):
+                boxes = np.stack([face.box for face in faces])
+                landmarks = np.stack([face.landmarks for face in faces])
+                crops = crop_faces(frame.image, boxes, landmarks, self._plan.crop)
+        facts = FrameFacts(
+            index=frame.index,
+            pts=frame.pts,
+            seconds=frame.seconds,
+            wall_time=frame.wall_time,
+            dropped=self._dropped,
+            decode_s=chosen.decode_s,
+            arrived=chosen.arrived,
+            analysed=time.perf_counter(),
+            detect_s=detect_s,
+        )
+        left_out = detections.left_out if detections else 0
+        return AnalysedFrame(self._source.source_id, frame.epoch, chosen.pick.tick, facts, faces, crops, left_out)
+
+    def _detect(self, image: NDArray[np.uint8]) -> Detections:
+        with self._detectors.borrow() as detector, self._clock.measure("detect"):
+            return detector.detect([image])[0]
+
+    def _usable(self, face: TrackedFace) -> bool:
+        width, height = face.box[2] - face.box[0], face.box[3] - face.box[1]
+        return min(width, height) >= self._plan.min_size and face.quality >= self._plan.min_quality
+
+
+def _as_streamfer_error(source_id: str, error: Exception) -> StreamferError:
+    if isinstance(error, StreamferError):
+        return error
+    internal = InternalError(f"{source_id}: {type(error).__name__}: {error}")
+    internal.__cause__ = error
+    return internal

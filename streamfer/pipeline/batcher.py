@@ -1,0 +1,44 @@
+"""Gathering crops of all sources and tracks into batches."""
+
+from __future__ import annotations
+
+import queue
+import time
+
+from streamfer.pipeline.analysis import AnalysedFrame, Item
+
+
+class Batcher:
+    """Takes items from the shared queue until enough crops are together or the oldest has waited long enough.
+
+    A batch closes at a maximum number of crops or a maximum wait; it never waits for a particular source. The
+    order of items is kept.
+
+    Args:
+        items: bounded queue that the sources' analysers fill.
+        max_crops: crops at which a batch closes; one frame with more faces makes a larger batch.
+        max_wait: seconds the first item of a batch may wait for others.
+    """
+
+    def __init__(self, items: queue.Queue[Item], *, max_crops: int, max_wait: float) -> None:
+        self._items = items
+        self._max_crops = max_crops
+        self._max_wait = max_wait
+
+    def next(self) -> list[Item]:
+        """Return the next batch, at least one item; waits for the first one."""
+        batch = [self._items.get()]
+        crops = _crops(batch[0])
+        deadline = time.monotonic() + self._max_wait
+        while crops < self._max_crops:
+            try:
+                item = self._items.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            batch.append(item)
+            crops += _crops(item)
+        return batch
+
+
+def _crops(item: Item) -> int:
+    return len(item.crops) if isinstance(item, AnalysedFrame) else 0

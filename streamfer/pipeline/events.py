@@ -1,0 +1,99 @@
+"""What the pipeline hands to its consumer, in order for each source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from streamfer.errors import StreamferError
+from streamfer.records import Record
+from streamfer.video.frames import VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class FaceRow:
+    """One face of one analysed frame, as frame tables list it.
+
+    Attributes:
+        track: number of the track within source and epoch.
+        track_id: public name of the track.
+        box: x, y, width, height as fractions of the frame.
+        score: detection score, 0 to 1.
+        quality: crop quality, 0 to 1.
+    """
+
+    track: int
+    track_id: str
+    box: tuple[float, float, float, float]
+    score: float
+    quality: float
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFaces:
+    """The faces of one analysed frame.
+
+    Attributes:
+        source_id: the source.
+        epoch: epoch of its clock.
+        index: number of the frame among the decoded ones.
+        seconds: time from the epoch's first frame.
+        faces: the confirmed faces.
+    """
+
+    source_id: str
+    epoch: int
+    index: int
+    seconds: float
+    faces: tuple[FaceRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOpened:
+    """A source is open; comes before everything else of its epoch."""
+
+    source_id: str
+    epoch: int
+    info: VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStats:
+    """What a source came to.
+
+    Attributes:
+        frames_decoded, frames_analysed, frames_dropped: counts over all epochs.
+        seconds: video time covered, summed over epochs.
+        clips: labelled clips.
+        tracks: distinct tracks that gave at least one labelled clip.
+        faces_left_out: faces beyond the cap.
+    """
+
+    frames_decoded: int = 0
+    frames_analysed: int = 0
+    frames_dropped: int = 0
+    seconds: float = 0.0
+    clips: int = 0
+    tracks: int = 0
+    faces_left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SourceDone:
+    """A source has ended; nothing of it follows.
+
+    Attributes:
+        source_id: the source.
+        error: why it failed, or None when it ended by itself or was stopped.
+        stopped: the run was stopped before the source's end.
+        note: one line about an end that was not clean, such as a truncated file.
+        stats: what it came to.
+    """
+
+    source_id: str
+    error: StreamferError | None = None
+    stopped: bool = False
+    note: str = ""
+    stats: SourceStats = field(default_factory=SourceStats)
+
+
+Event = Record | FrameFaces | SourceOpened | SourceDone

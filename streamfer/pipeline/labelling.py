@@ -1,0 +1,185 @@
+"""The back of the pipeline: crops become features once, windows of features become records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from streamfer.models.expression import ExpressionModel
+from streamfer.pipeline.analysis import AnalysedFrame, Changed, Ended, Item, Opened
+from streamfer.pipeline.clock import StageClock
+from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
+from streamfer.pipeline.reports import RecordWriter
+from streamfer.pipeline.session import ClipJob, EpochSession
+from streamfer.pipeline.windows import WindowGrid
+from streamfer.video.frames import StateChange
+
+
+@dataclass(slots=True)
+class _SourceLog:
+    """Running counts of one source."""
+
+    stats: SourceStats
+    tracks: set[tuple[int, int]]
+    note: str = ""
+    offline_since: float | None = None
+
+
+class Labeller:
+    """Turns batches of items into events. Runs in one thread; all sources share its model calls.
+
+    Args:
+        model: encoder and classifier.
+        grid: the windows.
+        records: makes records from classified windows.
+        clock: where encoding and classification time is counted.
+        batch_size: most crops in one call of the encoder.
+    """
+
+    def __init__(
+        self,
+        model: ExpressionModel,
+        grid: WindowGrid,
+        records: RecordWriter,
+        clock: StageClock,
+        batch_size: int,
+    ) -> None:
+        self._model = model
+        self._grid = grid
+        self._records = records
+        self._clock = clock
+        self._batch_size = batch_size
+        self._sessions: dict[str, EpochSession] = {}
+        self._logs: dict[str, _SourceLog] = {}
+
+    def process(self, items: Sequence[Item]) -> list[Event]:
+        """Encode the crops of ``items`` together, close windows, classify them together.
+
+        Returns:
+            Events in the order of the items, so in order for each source.
+        """
+        encoding = time.perf_counter()
+        features = self._encode(items)
+        encode_s = time.perf_counter() - encoding
+        pending: list[Event | ClipJob] = []
+        taken = 0
+        for item in items:
+            if isinstance(item, AnalysedFrame):
+                faces = len(item.crops)
+                pending += self._take_frame(item, features[taken : taken + faces])
+                taken += faces
+            else:
+                pending += self._take_notice(item)
+        return self._label(pending, encode_s)
+
+    def _encode(self, items: Sequence[Item]) -> torch.Tensor:
+        arrays = [item.crops for item in items if isinstance(item, AnalysedFrame) and len(item.crops)]
+        if not arrays:
+            return torch.zeros((0, self._model.info.feature_dim))
+        crops = np.concatenate(arrays)
+        with self._clock.measure("encode", len(crops)):
+            parts = [
+                self._model.encode(crops[start : start + self._batch_size])
+                for start in range(0, len(crops), self._batch_size)
+            ]
+        return torch.cat(parts)
+
+    def _take_frame(self, frame: AnalysedFrame, features: torch.Tensor) -> list[Event | ClipJob]:
+        log = self._logs[frame.source_id]
+        log.stats = replace(
+            log.stats,
+            frames_analysed=log.stats.frames_analysed + 1,
+            faces_left_out=log.stats.faces_left_out + frame.left_out,
+        )
+        session = self._sessions[frame.source_id]
+        size = session.info.width, session.info.height
+        rows = tuple(
+            FaceRow(
+                track=face.track,
+                track_id=self._records.track_id(frame.source_id, frame.epoch, face.track),
+                box=_relative(face.box, size),
+                score=face.score,
+                quality=face.quality,
+            )
+            for face in frame.faces
+        )
+        row = FrameFaces(frame.source_id, frame.epoch, frame.facts.index, frame.facts.seconds, rows)
+        return [row, *session.add(frame, features)]
+
+    def _take_notice(self, item: Opened | Changed | Ended | AnalysedFrame) -> list[Event | ClipJob]:
+        log = self._logs.setdefault(item.source_id, _SourceLog(SourceStats(), set()))
+        if isinstance(item, Opened):
+            events = self._end_session(item.source_id, flush=True)
+            self._sessions[item.source_id] = EpochSession(
+                item.source_id, item.epoch, item.info, item.time_base, item.time_origin, self._grid
+            )
+            return [*events, SourceOpened(item.source_id, item.epoch, item.info)]
+        if isinstance(item, Changed):
+            return self._take_change(item.source_id, item.change, log)
+        if isinstance(item, Ended):
+            return self._end_source(item)
+        return []
+
+    def _take_change(self, source_id: str, change: StateChange, log: _SourceLog) -> list[Event | ClipJob]:
+        events: list[Event | ClipJob] = []
+        if change.state == "ended":
+            log.note = change.reason
+        elif change.state == "online":
+            if log.offline_since is not None:
+                events.append(self._records.offline_gap(source_id, change, log.offline_since))
+            log.offline_since = None
+        else:
+            events = self._end_session(source_id, flush=True)
+            # "connecting" opens every live source: only what follows a picture leaves a gap.
+            if log.stats.frames_analysed and log.offline_since is None:
+                log.offline_since = change.wall_time
+        return [*events, self._records.state(source_id, change)]
+
+    def _end_source(self, item: Ended) -> list[Event | ClipJob]:
+        events = self._end_session(item.source_id, flush=not item.stopped)
+        log = self._logs[item.source_id]
+        log.stats = replace(log.stats, frames_decoded=item.frames_decoded, frames_dropped=item.frames_dropped)
+        # The count of clips is complete only when the jobs before it are labelled: see _label.
+        return [*events, SourceDone(item.source_id, item.error, item.stopped, log.note)]
+
+    def _end_session(self, source_id: str, *, flush: bool) -> list[Event | ClipJob]:
+        session = self._sessions.pop(source_id, None)
+        if session is None:
+            return []
+        log = self._logs[source_id]
+        log.stats = replace(log.stats, seconds=log.stats.seconds + session.last_seconds)
+        return list(session.finish(flush=flush))
+
+    def _label(self, pending: Sequence[Event | ClipJob], encode_s: float) -> list[Event]:
+        jobs = [entry for entry in pending if isinstance(entry, ClipJob)]
+        probabilities = iter(self._classify(jobs))
+        events: list[Event] = []
+        for entry in pending:
+            if isinstance(entry, ClipJob):
+                log = self._logs[entry.source_id]
+                log.tracks.add((entry.epoch, entry.track))
+                log.stats = replace(log.stats, clips=log.stats.clips + 1, tracks=len(log.tracks))
+                events.append(self._records.labelled(entry, next(probabilities), encode_s))
+            elif isinstance(entry, SourceDone):
+                events.append(replace(entry, stats=self._logs.pop(entry.source_id).stats))
+            else:
+                events.append(entry)
+        return events
+
+    def _classify(self, jobs: Sequence[ClipJob]) -> list[np.ndarray]:
+        rows: list[np.ndarray] = []
+        for start in range(0, len(jobs), self._batch_size):
+            part = jobs[start : start + self._batch_size]
+            with self._clock.measure("classify", len(part)):
+                rows += list(self._model.classify(torch.stack([job.features for job in part])))
+        return rows
+
+
+def _relative(box: np.ndarray, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    left, top, right, bottom = (float(value) for value in box)
+    width, height = size
+    return left / width, top / height, (right - left) / width, (bottom - top) / height

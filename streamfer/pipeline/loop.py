@@ -1,0 +1,152 @@
+"""The loop: sources in, events out, every queue between them bounded.
+
+Threads: two a source (:mod:`streamfer.pipeline.analysis`), one for the model, and the caller's own, which takes
+events. A slow consumer makes the model's thread wait, that makes the analysers wait, and those make files
+wait and live sources drop: memory never grows with the length of a video.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from streamfer.errors import InternalError
+from streamfer.models.expression import ExpressionModel
+from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, Ended, Item, SourceAnalysis
+from streamfer.pipeline.batcher import Batcher
+from streamfer.pipeline.clock import StageClock
+from streamfer.pipeline.events import Event
+from streamfer.pipeline.labelling import Labeller
+from streamfer.pipeline.reports import RecordWriter
+from streamfer.pipeline.windows import WindowGrid
+from streamfer.video.frames import Source
+
+_ITEMS = 64
+_EVENTS = 256
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineParts:
+    """Everything a run needs, already loaded.
+
+    Attributes:
+        plan: how frames are analysed.
+        detectors: shared by the sources.
+        model: shared by the sources.
+        grid: the windows.
+        records: makes the records.
+        batch_size: most crops in one call of the encoder.
+        batch_wait: seconds a crop may wait for others.
+        max_open: sources analysed at the same time; None for all (live).
+    """
+
+    plan: AnalysisPlan
+    detectors: DetectorPool
+    model: ExpressionModel
+    grid: WindowGrid
+    records: RecordWriter
+    batch_size: int
+    batch_wait: float
+    max_open: int | None = None
+
+
+class Pipeline:
+    """Analyses sources and yields what it finds.
+
+    One pipeline makes one run: :meth:`events` may be iterated once.
+    """
+
+    def __init__(self, parts: PipelineParts) -> None:
+        self._parts = parts
+        self._stop = threading.Event()
+        self._items: queue.Queue[Item] = queue.Queue(_ITEMS)
+        self._events: queue.Queue[Event | BaseException | None] = queue.Queue(_EVENTS)
+        self._open: dict[str, tuple[Source, threading.Thread]] = {}
+        self.clock = StageClock()
+
+    def stop(self) -> None:
+        """End the run soon: complete windows are still labelled, and every source still gets its end."""
+        self._stop.set()
+        for source, _ in list(self._open.values()):
+            source.close()
+
+    def events(self, sources: Iterable[Source]) -> Iterator[Event]:
+        """Analyse ``sources`` and yield events until the last source has ended.
+
+        Leaving the iteration early stops the run.
+
+        Args:
+            sources: taken one after another as places become free; ids must be unique.
+
+        Raises:
+            StreamferError: the model or the loop failed. A source that fails does not raise: its
+                ``SourceDone`` carries the error and the others go on.
+        """
+        worker = threading.Thread(target=self._work, args=(iter(sources),), name="streamfer model", daemon=True)
+        worker.start()
+        try:
+            while (event := self._events.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            self.stop()
+            while worker.is_alive():
+                self._drain(self._events)
+                worker.join(_POLL_SECONDS)
+
+    def _work(self, sources: Iterator[Source]) -> None:
+        parts = self._parts
+        labeller = Labeller(parts.model, parts.grid, parts.records, self.clock, parts.batch_size)
+        batcher = Batcher(self._items, max_crops=parts.batch_size, max_wait=parts.batch_wait)
+        try:
+            self._open_more(sources)
+            while self._open:
+                items = batcher.next()
+                for event in labeller.process(items):
+                    self._events.put(event)
+                ended = [item for item in items if isinstance(item, Ended)]
+                for item in ended:
+                    _, thread = self._open.pop(item.source_id)
+                    thread.join()
+                if ended:
+                    self._open_more(sources)
+        except Exception as error:
+            self._events.put(error)
+            self._abandon()
+        finally:
+            self._events.put(None)
+
+    def _open_more(self, sources: Iterator[Source]) -> None:
+        limit = self._parts.max_open
+        while not self._stop.is_set() and (limit is None or len(self._open) < limit):
+            source = next(sources, None)
+            if source is None:
+                return
+            if source.source_id in self._open:
+                raise InternalError(f"two sources share the id {source.source_id!r}")
+            analysis = SourceAnalysis(
+                source, self._parts.plan, self._parts.detectors, self._items.put, self._stop, self.clock
+            )
+            thread = threading.Thread(target=analysis.run, name=f"analyse {source.source_id}", daemon=True)
+            self._open[source.source_id] = (source, thread)
+            thread.start()
+
+    def _abandon(self) -> None:
+        """After a fault of the model: stop the sources and keep taking their items until all have ended."""
+        self.stop()
+        threads = [thread for _, thread in self._open.values()]
+        while any(thread.is_alive() for thread in threads):
+            self._drain(self._items)
+            threads[0].join(_POLL_SECONDS)
+
+    @staticmethod
+    def _drain(waiting: queue.Queue[Item] | queue.Queue[Event | BaseException | None]) -> None:
+        while True:
+            try:
+                waiting.get_nowait()
+            except queue.Empty:
+                return

@@ -1,0 +1,173 @@
+"""Writing down what the pipeline found, as records."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.models.expression import ModelInfo
+from streamfer.pipeline.session import ClipJob
+from streamfer.records import (
+    ClipLabelled,
+    ClipSpan,
+    FaceReading,
+    Gap,
+    Latency,
+    ModelFacts,
+    Producer,
+    Record,
+    SourceStateChanged,
+    Transform,
+    VideoFacts,
+)
+from streamfer.redaction import redact_text
+from streamfer.video.frames import StateChange
+
+#: Version of what lies between features and probabilities; rises when the same weights would say something else.
+HEAD_VERSION = "1"
+
+
+class RecordWriter:
+    """Makes the records of one run.
+
+    Args:
+        model: identity of the expression model.
+        detector: name of the face detector.
+        site: last part of ``ce_source``.
+        track_name: public name of a track from source id, epoch and number.
+    """
+
+    def __init__(
+        self, model: ModelInfo, detector: str, site: str, track_name: Callable[[str, int, int], str]
+    ) -> None:
+        self._model = model
+        self._site = site
+        self._track_name = track_name
+        self._facts = ModelFacts(
+            name=model.name,
+            digest=model.digest,
+            head_version=HEAD_VERSION,
+            precision=model.precision,
+            detector=detector,
+        )
+        self._producer = Producer(
+            version=version("streamfer"), host=socket.gethostname(), run_id=uuid.uuid4().hex[:12]
+        )
+
+    def track_id(self, source_id: str, epoch: int, track: int) -> str:
+        """Return the public name of a track."""
+        return self._track_name(source_id, epoch, track)
+
+    def labelled(self, job: ClipJob, probabilities: NDArray[np.float32], encode_s: float) -> Record:
+        """Return the record of one classified window.
+
+        Args:
+            job: the window.
+            probabilities: float32 (C,), in the order of the model's classes.
+            encode_s: seconds that the encoder's last batch took.
+        """
+        emotions = {name: float(value) for name, value in zip(self._model.classes, probabilities, strict=True)}
+        last = job.sightings[-1]
+        face = FaceReading(
+            track_id=self.track_id(job.source_id, job.epoch, job.track),
+            track=job.track,
+            box=last.box,
+            det_score=float(np.mean([sighting.score for sighting in job.sightings])),
+            emotions=emotions,
+            top=max(emotions, key=emotions.__getitem__),
+            quality=float(np.mean([sighting.quality for sighting in job.sightings])),
+        )
+        document = ClipLabelled(
+            clip=_span(job),
+            video=_video(job),
+            faces=(face,),
+            model=self._facts,
+            producer=self._producer,
+            latency_ms=_latency(job, encode_s),
+        )
+        return Record.of(document, source_id=job.source_id, site=self._site)
+
+    def state(self, source_id: str, change: StateChange) -> Record:
+        """Return the record of a source's change of state."""
+        document = SourceStateChanged(
+            state=change.state,
+            epoch=change.epoch,
+            wall_time=change.wall_time,
+            reason=redact_text(change.reason),
+            attempt=change.attempt,
+            delay=change.delay,
+            epoch_key=change.info.epoch_key if change.info else None,
+            producer=self._producer,
+        )
+        return Record.of(document, source_id=source_id, site=self._site)
+
+    def offline_gap(self, source_id: str, online: StateChange, since: float) -> Record:
+        """Return the record of the stretch in which a live source gave nothing.
+
+        Args:
+            source_id: the source.
+            online: the change that ended the stretch.
+            since: Unix time at which it went offline, seconds.
+        """
+        document = Gap(
+            cause="reconnect",
+            unit="frames",
+            count=0,
+            epoch=online.epoch,
+            epoch_key=online.info.epoch_key if online.info else str(online.epoch),
+            start_time=since,
+            end_time=max(since, online.wall_time),
+            time_origin="wallclock",
+            reason="the source was offline",
+            producer=self._producer,
+        )
+        return Record.of(document, source_id=source_id, site=self._site)
+
+
+def _span(job: ClipJob) -> ClipSpan:
+    dropped = job.last.dropped - job.first.dropped
+    return ClipSpan(
+        start_pts=job.first.pts,
+        end_pts=job.last.pts,
+        time_base=(job.time_base.numerator, job.time_base.denominator),
+        epoch=job.epoch,
+        epoch_key=job.info.epoch_key,
+        start_time=job.first.wall_time,
+        end_time=max(job.first.wall_time, job.last.wall_time),
+        time_origin=job.time_origin,
+        frames_sampled=job.frames_sampled,
+        frames_real=min(job.filling.real, job.frames_sampled),
+        frames_decoded=job.last.index - job.first.index + 1,
+        frames_dropped={"queue_full": dropped} if dropped else {},
+    )
+
+
+def _video(job: ClipJob) -> VideoFacts:
+    info = job.info
+    elapsed = job.last.seconds - job.first.seconds
+    return VideoFacts(
+        width=info.width,
+        height=info.height,
+        codec=info.codec,
+        declared_fps=info.declared_fps,
+        measured_fps=(job.last.index - job.first.index) / elapsed if elapsed > 0 else None,
+        transforms=(Transform(kind="rotate", values=(float(info.rotation),)),) if info.rotation else (),
+    )
+
+
+def _latency(job: ClipJob, encode_s: float) -> Latency:
+    now = time.perf_counter()
+    total = now - job.last.arrived
+    infer = min(total, job.last.detect_s + encode_s)
+    return Latency(
+        decode=job.last.decode_s * 1000,
+        queue=max(0.0, total - infer) * 1000,
+        infer=infer * 1000,
+        total=total * 1000,
+    )

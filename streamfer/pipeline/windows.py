@@ -1,0 +1,144 @@
+"""Which analysed frames make a window, and how a track's gaps are filled.
+
+Time is counted in *ticks*: tick k is the k-th analysed position of an epoch (k / fps seconds for time
+sampling, the k-th segment of a whole clip). All tracks of a source share one grid of windows, so "clip 7"
+means the same seconds for everybody in the picture.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from streamfer.video.sampling import segment_centres
+
+FillReason = Literal["ok", "absent", "gap", "sparse"]
+
+
+@dataclass(frozen=True, slots=True)
+class WindowGrid:
+    """The windows of a source.
+
+    Attributes:
+        length: ticks a window spans.
+        stride: ticks between the starts of windows; 0 for a single window (a whole clip).
+        frames: features the model reads (16 in DFER-CLIP).
+        max_gap: most consecutive missing ticks that a neighbouring feature may stand in for.
+        min_real: least share, of the features a window could have, that the track must really have.
+    """
+
+    length: int
+    stride: int
+    frames: int
+    max_gap: int
+    min_real: float
+
+    @classmethod
+    def sliding(
+        cls, *, fps: float, seconds: float, stride: float, frames: int, max_gap: float, min_real: float
+    ) -> WindowGrid:
+        """Return the grid of sliding windows; ``seconds``, ``stride`` and ``max_gap`` in seconds."""
+        return cls(
+            length=max(1, round(seconds * fps)),
+            stride=max(1, round(stride * fps)),
+            frames=frames,
+            max_gap=round(max_gap * fps),
+            min_real=min_real,
+        )
+
+    @classmethod
+    def whole(cls, *, frames: int, min_real: float) -> WindowGrid:
+        """Return the grid of one window over a whole clip, whose ticks are its segment centres; bridges any gap."""
+        return cls(length=frames, stride=0, frames=frames, max_gap=frames, min_real=min_real)
+
+    def start(self, number: int) -> int:
+        """Return the first tick of window ``number``."""
+        return number * self.stride
+
+    def end(self, number: int) -> int:
+        """Return the tick after the last of window ``number``."""
+        return self.start(number) + self.length
+
+    def complete_through(self, tick: int) -> int:
+        """Return how many windows, counted from 0, are complete once ``tick`` has been analysed."""
+        if tick + 1 < self.length:
+            return 0
+        return 1 if self.stride == 0 else (tick + 1 - self.length) // self.stride + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """Which tick stands in each slot of a window, or why there is no window.
+
+    Attributes:
+        ticks: absolute tick whose feature fills each of the model's slots; empty unless ``ok``.
+        real: distinct features among them.
+        reason: ``ok``; ``absent`` (no feature at all); ``gap`` (a hole longer than ``max_gap``);
+            ``sparse`` (less than ``min_real`` of what the window could have held).
+    """
+
+    ticks: tuple[int, ...]
+    real: int
+    reason: FillReason
+
+
+def fill_window(
+    grid: WindowGrid,
+    number: int,
+    present: Iterable[int],
+    analysed: Sequence[int],
+    *,
+    stop: int | None = None,
+    lenient: bool = False,
+) -> Filling:
+    """Decide what a track contributes to a window.
+
+    A missing tick repeats the last present one before it (at the window's start, the first after it), as
+    DFER-CLIP pads clips that are too short. A hole of more than ``max_gap`` ticks ends the clip there: such a
+    window is not labelled. A source slower than the ticks has no frame at many of them; that is no gap of
+    the track, so what the track has is compared with what a face in every analysed frame would have given.
+
+    Args:
+        grid: the windows of the source.
+        number: which window.
+        present: ticks at which the track has a feature; others than the window's may be among them.
+        analysed: ticks that had a frame, ascending, reaching at least over the window.
+        stop: tick after the last analysed one when the source ended inside the window; the window is then
+            sampled like a shorter clip.
+        lenient: accept any number of real features and any hole (the only window of a short track).
+    """
+    start = grid.start(number)
+    stop = grid.end(number) if stop is None else min(grid.end(number), stop)
+    have = sorted(tick for tick in present if start <= tick < stop)
+    if not have:
+        return Filling((), 0, "absent")
+    slots = [start + slot for slot in segment_centres(stop - start, grid.frames)]
+    ticks = _stand_ins(have, slots)
+    real = len(set(ticks))
+    if lenient:
+        return Filling(ticks, real, "ok")
+    if _longest_hole(have, start, stop) > max(grid.max_gap, 2 * _typical_spacing(analysed)):
+        return Filling((), real, "gap")
+    offered = analysed[bisect_left(analysed, start) : bisect_left(analysed, stop)]
+    if real < grid.min_real * len(set(_stand_ins(offered, slots))) or stop - start < grid.min_real * grid.length:
+        return Filling((), real, "sparse")
+    return Filling(ticks, real, "ok")
+
+
+def _stand_ins(have: Sequence[int], slots: Sequence[int]) -> tuple[int, ...]:
+    """Return, for each slot, the last tick of ``have`` not after it, else the first one."""
+    return tuple(have[max(0, bisect_right(have, slot) - 1)] for slot in slots)
+
+
+def _longest_hole(have: Sequence[int], start: int, stop: int) -> int:
+    edges = [start - 1, *have, stop]
+    return max(after - before - 1 for before, after in pairwise(edges))
+
+
+def _typical_spacing(analysed: Sequence[int]) -> int:
+    """Return the median distance of analysed ticks: 1 unless the source is slower than the ticks."""
+    steps = sorted(after - before for before, after in pairwise(analysed))
+    return steps[len(steps) // 2] if steps else 1
