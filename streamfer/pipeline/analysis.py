@@ -143,7 +143,7 @@ class AnalysisPlan:
         min_size: least side of a face, pixels.
         min_quality: least quality of a crop, 0 to 1.
         queue_frames: chosen frames that may wait for the analyser.
-        selector: makes the chooser of an epoch's frames.
+        selector: makes the chooser of an epoch's frames, from the source and what it is.
         tracker: makes the tracker of an epoch.
     """
 
@@ -152,7 +152,7 @@ class AnalysisPlan:
     min_size: int
     min_quality: float
     queue_frames: int
-    selector: Callable[[VideoInfo], Selector]
+    selector: Callable[[Source, VideoInfo], Selector]
     tracker: Callable[[VideoInfo], Tracker]
 
 
@@ -167,7 +167,8 @@ class _Chosen:
 class _Chooser:
     """Answers the source's question, for each decoded frame and before its conversion, whether it is analysed."""
 
-    def __init__(self, selector: Callable[[VideoInfo], Selector]) -> None:
+    def __init__(self, source: Source, selector: Callable[[Source, VideoInfo], Selector]) -> None:
+        self._source = source
         self._make = selector
         self._info: VideoInfo | None = None
         self._epoch: int | None = None
@@ -184,7 +185,7 @@ class _Chooser:
         if self._info is None:
             raise InternalError("a frame came before its source was online")
         if self._selector is None or epoch != self._epoch:
-            self._selector, self._epoch = self._make(self._info), epoch
+            self._selector, self._epoch = self._make(self._source, self._info), epoch
         self._pick = self._selector.choose(seconds, index)
         return self._pick is not None
 
@@ -250,7 +251,7 @@ class SourceAnalysis:
     # Reader thread ----------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        chooser = _Chooser(self._plan.selector)
+        chooser = _Chooser(self._source, self._plan.selector)
         began = time.perf_counter()
         try:
             for item in self._source.stream(chooser.wants):

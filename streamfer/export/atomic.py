@@ -1,0 +1,55 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import IO, Any
+
+from streamfer.errors import OutputError
+
+
+class AtomicFile:
+    """A text file written beside its destination and renamed onto it by :meth:`commit`.
+
+    Until then a reader sees the old file, or none; :meth:`discard` leaves no trace.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file: IO[Any] = self._part.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise OutputError(
+                f"{path}: cannot be written ({error.strerror}); choose another folder with --output"
+            ) from error
+
+    @property
+    def file(self) -> IO[str]:
+        """The open text file."""
+        return self._file
+
+    def commit(self) -> None:
+        """Make the file appear under its name, its bytes on disk first.
+
+        Raises:
+            OutputError: the disk is full, or the folder has gone.
+        """
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._part.replace(self.path)
+        except OSError as error:
+            self.discard()
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+    def discard(self) -> None:
+        """Remove what was written; the destination stays as it was."""
+        self._file.close()
+        self._part.unlink(missing_ok=True)

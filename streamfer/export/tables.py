@@ -1,0 +1,181 @@
+"""Writers of one source's results: each takes the pipeline's events and makes one file."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from streamfer.errors import ConfigError
+from streamfer.export.atomic import AtomicFile
+from streamfer.pipeline.events import Event, FrameFaces
+from streamfer.records import ClipLabelled, Record
+
+#: Columns of the clip table before the probabilities, one for each class (``p_<class>``), which follow them.
+CLIP_COLUMNS = (
+    "source",
+    "clip_id",
+    "track_id",
+    "track",
+    "start_s",
+    "end_s",
+    "label",
+    "probability",
+    "frames_sampled",
+    "frames_real",
+    "x",
+    "y",
+    "width",
+    "height",
+    "det_score",
+    "quality",
+    "model",
+    "epoch",
+)
+FRAME_COLUMNS = (
+    "source",
+    "epoch",
+    "frame",
+    "seconds",
+    "faces",
+    "track_id",
+    "track",
+    "x",
+    "y",
+    "width",
+    "height",
+    "det_score",
+    "quality",
+)
+
+
+class Writer(Protocol):
+    """Writes one file from the events of one source."""
+
+    def add(self, event: Event) -> None:
+        """Take the next event; those of other kinds are ignored."""
+
+    def commit(self) -> None:
+        """Make the file appear, complete."""
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+
+
+class ClipCsv:
+    """One row a labelled clip and track; times in seconds, boxes as fractions of the frame."""
+
+    suffix = ".clips.csv"
+
+    def __init__(self, path: Path) -> None:
+        self._target = AtomicFile(path)
+        self._rows = csv.writer(self._target.file)
+        self._classes: tuple[str, ...] | None = None
+
+    def add(self, event: Event) -> None:
+        """Write a row for a labelled clip."""
+        if not (isinstance(event, Record) and isinstance(event.data, ClipLabelled)):
+            return
+        clip, model = event.data.clip, event.data.model
+        for face in event.data.faces:
+            self._begin(tuple(face.emotions))
+            self._rows.writerow(
+                [
+                    *(event.subject, event.id, face.track_id, face.track),
+                    *(f"{clip.start_time:.3f}", f"{clip.end_time:.3f}"),
+                    *(face.top, f"{face.emotions[face.top]:.6f}"),
+                    *(clip.frames_sampled, clip.frames_real),
+                    *(f"{value:.6f}" for value in face.box),
+                    *(f"{face.det_score:.4f}", f"{face.quality:.4f}", model.name, clip.epoch),
+                    *(f"{value:.6f}" for value in face.emotions.values()),
+                ]
+            )
+
+    def commit(self) -> None:
+        """Make the table appear; one without clips has its header only."""
+        self._begin(())
+        self._target.commit()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._target.discard()
+
+    def _begin(self, classes: tuple[str, ...]) -> None:
+        if self._classes is None:
+            self._classes = classes
+            self._rows.writerow([*CLIP_COLUMNS, *(f"p_{name}" for name in classes)])
+
+
+class FrameCsv:
+    """One row a face of an analysed frame; a frame without a face has one row with empty columns."""
+
+    suffix = ".frames.csv"
+
+    def __init__(self, path: Path) -> None:
+        self._target = AtomicFile(path)
+        self._rows = csv.writer(self._target.file)
+        self._rows.writerow(FRAME_COLUMNS)
+
+    def add(self, event: Event) -> None:
+        """Write the rows of an analysed frame."""
+        if not isinstance(event, FrameFaces):
+            return
+        head = (event.source_id, event.epoch, event.index, f"{event.seconds:.3f}", len(event.faces))
+        for face in event.faces:
+            numbers = (*(f"{value:.6f}" for value in face.box), f"{face.score:.4f}", f"{face.quality:.4f}")
+            self._rows.writerow([*head, face.track_id, face.track, *numbers])
+        if not event.faces:
+            self._rows.writerow([*head, *[""] * (len(FRAME_COLUMNS) - len(head))])
+
+    def commit(self) -> None:
+        """Make the table appear."""
+        self._target.commit()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._target.discard()
+
+
+class RecordJsonl:
+    """One line a record, in CloudEvents' JSON format: exactly what subscribers of Redis receive."""
+
+    suffix = ".records.jsonl"
+
+    def __init__(self, path: Path) -> None:
+        self._target = AtomicFile(path)
+
+    def add(self, event: Event) -> None:
+        """Write a record."""
+        if isinstance(event, Record):
+            self._target.file.write(event.to_json() + "\n")
+
+    def commit(self) -> None:
+        """Make the file appear."""
+        self._target.commit()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._target.discard()
+
+
+#: Format name to the files it writes: suffix of the file, and the writer.
+FORMATS: Mapping[str, tuple[tuple[str, Callable[[Path], Writer]], ...]] = {
+    "csv": ((ClipCsv.suffix, ClipCsv), (FrameCsv.suffix, FrameCsv)),
+    "jsonl": ((RecordJsonl.suffix, RecordJsonl),),
+}
+
+
+def check_formats(names: str) -> tuple[str, ...]:
+    """Split a comma-separated list of formats.
+
+    Raises:
+        ConfigError: a format is unknown.
+    """
+    chosen = tuple(dict.fromkeys(name.strip().lower() for name in names.split(",") if name.strip()))
+    for name in chosen:
+        if name not in FORMATS:
+            raise ConfigError(f"format {name!r}: unknown; choose from {', '.join(FORMATS)}")
+    if not chosen:
+        raise ConfigError(f"no output format; choose from {', '.join(FORMATS)}")
+    return chosen

@@ -1,0 +1,151 @@
+"""From a configuration to a pipeline with everything loaded."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import structlog
+
+from streamfer.config import Config
+from streamfer.errors import ConfigError
+from streamfer.faces import FaceTracker, TrackNames, load_detector
+from streamfer.faces.detections import Detector, Tracker
+from streamfer.models import ExpressionModel, load_model
+from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
+from streamfer.pipeline.loop import Pipeline, PipelineParts
+from streamfer.pipeline.reports import RecordWriter
+from streamfer.pipeline.selection import Selector, TimeSelector, WholeClipSelector
+from streamfer.pipeline.windows import WindowGrid
+from streamfer.threads import ThreadBudget, apply_libraries, plan_threads
+from streamfer.video.frames import Source, VideoInfo
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModels:
+    """Models and threads of a run; several pipelines may use them one after another.
+
+    Attributes:
+        expression: the expression model.
+        detectors: at least one; at most as many detections run at once.
+        budget: threads they were loaded for.
+    """
+
+    expression: ExpressionModel
+    detectors: tuple[Detector, ...]
+    budget: ThreadBudget
+
+    @property
+    def detector(self) -> Detector:
+        """One of the detectors; they are all alike."""
+        return self.detectors[0]
+
+
+def load_models(config: Config, sources: int = 1) -> LoadedModels:
+    """Load what ``config`` asks for, within one thread budget.
+
+    Args:
+        config: the configuration.
+        sources: sources that will be analysed side by side.
+
+    Raises:
+        ModelError: weights are missing, damaged or unknown.
+        DeviceError: a device or provider was asked for and is absent.
+    """
+    budget = plan_threads(config.threads, sources)
+    apply_libraries(budget)
+    # Small detectors gain more from several running side by side than from many threads in one.
+    workers = max(1, min(budget.detect, sources))
+    faces = config.faces
+    detectors = tuple(
+        load_detector(
+            faces.detector,
+            threshold=faces.threshold,
+            det_size=faces.det_size,
+            max_faces=faces.max_faces,
+            threads=max(1, budget.detect // workers),
+            provider=faces.provider,
+        )
+        for _ in range(workers)
+    )
+    expression = load_model(config.model.name, device=config.model.device, precision=config.model.precision)
+    log.info("models.loaded", expression=expression.info.name, detector=detectors[0].name, **budget.to_dict())
+    return LoadedModels(expression, detectors, budget)
+
+
+def build_pipeline(config: Config, models: LoadedModels, *, live: bool, salt: str | None = None) -> Pipeline:
+    """Assemble a pipeline.
+
+    Args:
+        config: the configuration.
+        models: from :func:`load_models`.
+        live: all sources are opened at once; files are taken a few at a time.
+        salt: makes the public names of tracks repeatable; random if None.
+
+    Raises:
+        ConfigError: whole-clip mode was asked of live sources.
+    """
+    if live and config.clip.mode == "whole":
+        raise ConfigError("clip.mode: 'whole' needs files, which end; a live source needs 'window'")
+    info = models.expression.info
+    names = TrackNames(salt)
+    return Pipeline(
+        PipelineParts(
+            plan=_plan(config, models),
+            detectors=DetectorPool(models.detectors),
+            model=models.expression,
+            grid=_grid(config, info.frames),
+            records=RecordWriter(info, models.detector.name, config.publish.site, names.name),
+            batch_size=config.model.batch_size,
+            batch_wait=config.model.batch_wait,
+            max_open=None if live else max(1, models.budget.total // 2),
+        )
+    )
+
+
+def _grid(config: Config, frames: int) -> WindowGrid:
+    clip = config.clip
+    if clip.mode == "whole":
+        return WindowGrid.whole(frames=frames, min_real=clip.min_real)
+    return WindowGrid.sliding(
+        fps=config.sampling.fps,
+        seconds=clip.seconds,
+        stride=clip.stride,
+        frames=frames,
+        max_gap=clip.max_gap,
+        min_real=clip.min_real,
+    )
+
+
+def _plan(config: Config, models: LoadedModels) -> AnalysisPlan:
+    frames = models.expression.info.frames
+    fps = config.sampling.fps
+
+    def selector(source: Source, info: VideoInfo) -> Selector:
+        if config.clip.mode == "whole":
+            return WholeClipSelector(_count_frames(source), frames, fps)
+        return TimeSelector(fps)
+
+    def tracker(info: VideoInfo) -> Tracker:
+        sampled = min(fps, info.declared_fps) if info.declared_fps else fps
+        return FaceTracker(sampled, still=info.still)
+
+    return AnalysisPlan(
+        crop=models.expression.info.crop,
+        detect_every=config.faces.detect_every,
+        min_size=config.faces.min_size,
+        min_quality=config.faces.min_quality,
+        queue_frames=config.live.queue_frames,
+        selector=selector,
+        tracker=tracker,
+    )
+
+
+def _count_frames(source: Source) -> int:
+    """Decode a copy of ``source`` to its end: containers state frame counts that do not hold."""
+    twin = copy.copy(source)
+    for _ in twin.stream(lambda _epoch, _seconds, _index: False):
+        continue
+    return max(1, twin.frames_decoded)
