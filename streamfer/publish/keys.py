@@ -1,0 +1,93 @@
+"""Names of the Redis keys. The braces are cluster hash tags: what one script touches lies in one slot.
+
+streamfer:{p}:clips          labels and gaps, in order per source and epoch
+streamfer:{p}:captions       captions
+streamfer:{p}:sources        changes of the sources' states
+streamfer:{p}:dead           entries that no consumer could handle
+streamfer:{p}:seen:<id>      ids published lately (expires)
+streamfer:status:<source>    a source's heartbeat (hash, expires)
+streamfer:blob:<id>          large data that a record refers to (expires)
+
+``p`` is a source's partition: order holds per source, and consumers have few keys to follow.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from streamfer.errors import ConfigError
+from streamfer.records import ClipCaptioned, Record, SourceStateChanged
+
+StreamName = Literal["clips", "captions", "sources"]
+STREAM_NAMES: tuple[StreamName, ...] = get_args(StreamName)
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Key names under one prefix.
+
+    Attributes:
+        prefix: first part of every key.
+        partitions: number of slots that sources are spread over; all publishers and subscribers must agree.
+    """
+
+    prefix: str = "streamfer"
+    partitions: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.prefix or any(character in "{}: \t\n" for character in self.prefix):
+            raise ConfigError(f"Redis key prefix {self.prefix!r}: use a word without braces, colons or blanks")
+        if self.partitions < 1:
+            raise ConfigError(f"Redis partitions {self.partitions}: must be 1 or more")
+
+    def partition(self, source_id: str) -> int:
+        """Partition of a source; CRC-32, since Python's own hash differs between processes."""
+        return zlib.crc32(source_id.encode()) % self.partitions
+
+    def stream(self, name: StreamName, partition: int = 0) -> str:
+        """Key of one of the record streams."""
+        return f"{self.prefix}:{{{partition}}}:{name}"
+
+    def stream_of(self, record: Record) -> str:
+        """Key of the stream that ``record`` belongs to; a gap stands among the clips that it interrupts."""
+        name: StreamName = "clips"
+        if isinstance(record.data, ClipCaptioned):
+            name = "captions"
+        elif isinstance(record.data, SourceStateChanged):
+            name = "sources"
+        return self.stream(name, self.partition(record.subject))
+
+    def streams(self, names: Iterable[StreamName], sources: Iterable[str] | None = None) -> list[str]:
+        """Keys to follow for ``names``, in all partitions or only in those of ``sources``.
+
+        Raises:
+            ConfigError: a name is none of the streams.
+        """
+        wanted = list(names)
+        for name in wanted:
+            if name not in STREAM_NAMES:
+                raise ConfigError(f"no stream {name!r}: choose from {', '.join(STREAM_NAMES)}")
+        if sources is None:
+            partitions = list(range(self.partitions))
+        else:
+            partitions = sorted({self.partition(source) for source in sources})
+        return [self.stream(name, partition) for partition in partitions for name in wanted]
+
+    def seen(self, record: Record) -> str:
+        """Key that marks ``record`` as published, in the slot of its stream."""
+        return f"{self.prefix}:{{{self.partition(record.subject)}}}:seen:{record.id}"
+
+    def dead(self, stream: str) -> str:
+        """Dead-letter stream in the slot of ``stream``."""
+        return f"{stream.rpartition(':')[0]}:dead"
+
+    def status(self, source_id: str) -> str:
+        """Heartbeat hash of a source."""
+        return f"{self.prefix}:status:{source_id}"
+
+    def blob(self, blob_id: str) -> str:
+        """Large data that a record refers to by ``dataref``."""
+        return f"{self.prefix}:blob:{blob_id}"
