@@ -79,3 +79,28 @@ class PtsClock:
         self._index += 1
         elapsed = self._elapsed_base + float(place * self.time_base)
         return Tick(self.epoch, place, self._index, elapsed, rose)
+
+
+class ArrivalClock:
+    """Wall time of frames by when they arrived, without the network's jitter.
+
+    The smallest recent difference between arrival and stream time is the path's delay at its best; later
+    arrivals were held up. The estimate looks back 30 to 60 seconds, so that a camera whose crystal drifts does not
+    drag it along. Times never run backwards and never lie after the arrival.
+    """
+
+    _BUCKET_SECONDS = 30.0
+
+    def __init__(self) -> None:
+        self._bucket = 0
+        self._earlier = float("inf")
+        self._current = float("inf")
+
+    def wall_time(self, seconds: float, arrived: float) -> float:
+        """Unix time of the frame at ``seconds`` of its epoch that came in at Unix time ``arrived``."""
+        bucket = int(seconds // self._BUCKET_SECONDS)
+        if bucket != self._bucket:
+            self._earlier, self._current = self._current, float("inf")
+            self._bucket = bucket
+        self._current = min(self._current, arrived - seconds)
+        return seconds + min(self._current, self._earlier)

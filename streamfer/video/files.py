@@ -67,7 +67,7 @@ class FileSource:
         return self._damaged
 
     def close(self) -> None:
-        """End the running iteration before its next frame."""
+        """End the iteration before its next frame, for good."""
         self._closing = True
 
     def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
@@ -82,7 +82,9 @@ class FileSource:
             SourceUnreadableError: not a video, no video track, or not one frame that decodes.
         """
         self._decoded = self._damaged = 0
-        self._closing = False
+        if self._closing:
+            yield StateChange("ended", 0, time.time(), reason="closed on request")
+            return
         epoch_key = _identity(self.spec)
         with open_container(self.spec, timeout=self.timeout) as container:
             track = video_stream(container, self.spec, self.decode_threads)

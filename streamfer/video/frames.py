@@ -123,7 +123,7 @@ class Source(Protocol):
         """Frames decoded since the last call of :meth:`stream`, those refused by its filter included."""
 
     def close(self) -> None:
-        """End the running iteration soon, with ``ended``; may be called from another thread."""
+        """End the iteration soon, with ``ended``, and for good; may be called from another thread."""
 
     def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
         """Yield ``StateChange(online)`` first, then frames in presentation order, and ``ended`` last.

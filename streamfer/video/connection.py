@@ -1,0 +1,153 @@
+"""One connection to a live source: a thread that decodes, so that its owner never blocks in FFmpeg."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import av.error
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from streamfer.errors import SourceError
+from streamfer.video.container import classified, classify, open_container, video_stream
+from streamfer.video.locate import SourceSpec
+
+_QUEUE_PICTURES = 4
+_HANDOVER_SECONDS = 0.1
+# Their demuxers number the frames at an assumed 25 a second: only the time of arrival is true.
+_UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "image2"})
+_UNTIMED_START = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the container says once it is open; ``rate`` in frames a second, ``duration`` in seconds."""
+
+    codec: str
+    rate: float | None
+    duration: float | None
+    time_base: Fraction
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """One decoded picture.
+
+    Attributes:
+        picture: FFmpeg's picture, not converted.
+        pts: in ``Opened.time_base`` units, by the stream's clock or, where it has none, by the time of arrival.
+        arrived: Unix time, seconds.
+        captured: Unix time by RTCP sender reports, seconds; None before the first report and for other protocols.
+    """
+
+    picture: av.VideoFrame
+    pts: int
+    arrived: float
+    captured: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection is over: ``error`` says why, None when the other side ended the stream in good order."""
+
+    error: SourceError | None
+
+
+Event = Opened | Arrival | Lost
+
+
+class Connection:
+    """Opens ``spec`` and decodes it in a thread of its own until it ends, fails, or is abandoned.
+
+    FFmpeg calls can block for a multiple of their timeouts and cannot be interrupted from Python: so the owner
+    waits on a queue, and abandons a thread that is stuck; FFmpeg's own timeout ends that thread later.
+
+    Args:
+        spec: what to open.
+        decode_threads: threads FFmpeg may decode with.
+        timeout: seconds that one network operation may take.
+        transport: RTSP transport, ``tcp`` or ``udp``.
+    """
+
+    def __init__(self, spec: SourceSpec, *, decode_threads: int, timeout: float, transport: str) -> None:
+        self._spec = spec
+        self._decode_threads = decode_threads
+        self._timeout = timeout
+        self._transport = transport
+        self._events: queue.Queue[Event] = queue.Queue(_QUEUE_PICTURES)
+        self._abandoned = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"decode {spec.source_id}", daemon=True)
+        self._thread.start()
+
+    def next_event(self, seconds: float) -> Event | None:
+        """Wait up to ``seconds`` for the next event; None when there was none."""
+        try:
+            return self._events.get(timeout=seconds)
+        except queue.Empty:
+            return None
+
+    def abandon(self, seconds: float = 0.5) -> None:
+        """Tell the thread to close the container, and wait up to ``seconds`` for it."""
+        self._abandoned.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        try:
+            with open_container(self._spec, timeout=self._timeout, transport=self._transport) as container:
+                track = video_stream(container, self._spec, self._decode_threads)
+                with classified(self._spec):
+                    self._decode(container, track)
+            self._hand_over(Lost(None))
+        except SourceError as error:
+            self._hand_over(Lost(error))
+        except Exception as error:  # a thread must never die silently: its owner would wait for ever
+            self._hand_over(Lost(classify(self._spec, error)))
+
+    def _decode(self, container: InputContainer, track: VideoStream) -> None:
+        time_base = track.time_base or Fraction(1, av.time_base)
+        duration = container.duration / av.time_base if container.duration else None
+        rate = float(track.average_rate) if track.average_rate else None
+        self._hand_over(Opened(track.codec_context.name, rate, duration, time_base))
+        by_arrival = container.format.name in _UNTIMED_FORMATS
+        untimed = 0
+        for packet in container.demux(track):
+            if self._abandoned.is_set():
+                return
+            try:
+                pictures = packet.decode()
+            except av.error.EOFError:
+                return
+            except av.error.FFmpegError:
+                continue  # a damaged packet: the next key frame mends the picture
+            for picture in pictures:
+                arrived = time.time()
+                if picture.pts is None and not by_arrival:
+                    # Probing decodes the first picture without its time; the true times follow at once.
+                    untimed += 1
+                    by_arrival = untimed >= _UNTIMED_START
+                    continue
+                pts = round(arrived / time_base) if by_arrival or picture.pts is None else picture.pts
+                captured = None if by_arrival else _captured(container, pts, time_base)
+                self._hand_over(Arrival(picture, pts, arrived, captured))
+
+    def _hand_over(self, event: Event) -> None:
+        while not self._abandoned.is_set():
+            try:
+                self._events.put(event, timeout=_HANDOVER_SECONDS)
+            except queue.Full:
+                continue
+            return
+
+
+def _captured(container: InputContainer, pts: int, time_base: Fraction) -> float | None:
+    """Unix time of ``pts`` by the sender's clock: FFmpeg relates RTCP's NTP time to the stream's start."""
+    origin = container.start_time_realtime
+    if origin is None:
+        return None
+    start = (container.start_time or 0) / av.time_base
+    return origin / 1e6 + float(pts * time_base) - start

@@ -1,0 +1,109 @@
+"""Writing small video files: the demo's clip, and files for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from streamfer.errors import OutputError
+
+# MPEG-4 Part 2 is FFmpeg's own encoder. The H.264 encoder in PyAV's wheel is x264, which is under the GPL: it is
+# used only where a caller asks for it by name.
+DEFAULT_CODEC = "mpeg4"
+_QUALITY = {"mpeg4": {"qmin": "2", "qmax": "5"}, "libx264": {"crf": "20", "preset": "veryfast"}}
+
+
+def write_video(
+    path: str | Path,
+    frames: Iterable[NDArray[np.uint8]],
+    fps: float,
+    *,
+    codec: str = DEFAULT_CODEC,
+    rotation: int = 0,
+    times: Iterable[float] | None = None,
+) -> int:
+    """Encode uint8 RGB frames (H, W, 3), H and W even, into the container that the suffix of ``path`` names.
+
+    The file appears under its name only when it is complete.
+
+    Args:
+        path: ``.mp4``, ``.mkv``, ``.mov``, ``.avi`` ...
+        frames: pictures of one size; consumed one by one.
+        fps: declared rate, frames a second.
+        codec: FFmpeg encoder name.
+        rotation: degrees clockwise, in quarter turns, that a player shall turn the pictures by (mp4, mov).
+        times: seconds of each frame, rising, for a variable rate; by default ``index / fps``.
+
+    Returns:
+        The number of frames written.
+
+    Raises:
+        OutputError: the file cannot be written, there is no frame, or the encoder does not know the size.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        with av.open(str(partial), "w") as container:
+            count = _encode(container, frames, fps, codec=codec, rotation=rotation, times=times)
+        if count == 0:
+            raise OutputError(f"{path}: no frame to write")
+        partial.replace(path)
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{path}: cannot be written ({error}); check folder, suffix and codec {codec}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def _encode(
+    container: OutputContainer,
+    frames: Iterable[NDArray[np.uint8]],
+    fps: float,
+    *,
+    codec: str,
+    rotation: int,
+    times: Iterable[float] | None,
+) -> int:
+    rate = Fraction(fps).limit_denominator(1001)
+    # Steady video counts in frames, irregular video in milliseconds.
+    time_base = 1 / rate if times is None else Fraction(1, 1000)
+    moments = iter(times) if times is not None else None
+    stream: VideoStream | None = None
+    count = 0
+    for count, image in enumerate(frames, start=1):
+        if stream is None:
+            stream = _add_stream(container, codec, rate, time_base, image.shape)
+            if rotation:
+                # FFmpeg counts angles against the clock.
+                stream.set_display_rotation(-rotation)
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        picture.time_base = time_base
+        picture.pts = count - 1 if moments is None else round(next(moments) * 1000)
+        container.mux(stream.encode(picture))
+    if stream is not None:
+        container.mux(stream.encode(None))
+    return count
+
+
+def _add_stream(
+    container: OutputContainer, codec: str, rate: Fraction, time_base: Fraction, shape: tuple[int, ...]
+) -> VideoStream:
+    height, width = shape[:2]
+    stream = container.add_stream(codec, rate=rate, options=_QUALITY.get(codec, {}))
+    if not isinstance(stream, VideoStream):
+        raise OutputError(f"{codec} is not a video encoder")
+    stream.width, stream.height = width, height
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.time_base = time_base
+    stream.codec_context.thread_count = 1
+    return stream
