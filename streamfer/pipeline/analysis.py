@@ -143,7 +143,7 @@ class AnalysisPlan:
         min_size: least side of a face, pixels.
         min_quality: least quality of a crop, 0 to 1.
         queue_frames: chosen frames that may wait for the analyser.
-        selector: makes the chooser of an epoch's frames, from the source and what it is.
+        selector: makes the chooser of an epoch's frames.
         tracker: makes the tracker of an epoch.
     """
 
@@ -152,7 +152,7 @@ class AnalysisPlan:
     min_size: int
     min_quality: float
     queue_frames: int
-    selector: Callable[[Source, VideoInfo], Selector]
+    selector: Callable[[Source], Selector]
     tracker: Callable[[VideoInfo], Tracker]
 
 
@@ -167,25 +167,17 @@ class _Chosen:
 class _Chooser:
     """Answers the source's question, for each decoded frame and before its conversion, whether it is analysed."""
 
-    def __init__(self, source: Source, selector: Callable[[Source, VideoInfo], Selector]) -> None:
+    def __init__(self, source: Source, selector: Callable[[Source], Selector]) -> None:
         self._source = source
         self._make = selector
-        self._info: VideoInfo | None = None
         self._epoch: int | None = None
         self._selector: Selector | None = None
         self._pick: Pick | None = None
 
-    def describe(self, change: StateChange) -> None:
-        """Note what the source is from here on."""
-        if change.info is not None:
-            self._info, self._selector = change.info, None
-
     def wants(self, epoch: int, seconds: float, index: int) -> bool:
         """Decide on one frame; an epoch's first frame makes a new selector."""
-        if self._info is None:
-            raise InternalError("a frame came before its source was online")
         if self._selector is None or epoch != self._epoch:
-            self._selector, self._epoch = self._make(self._source, self._info), epoch
+            self._selector, self._epoch = self._make(self._source), epoch
         self._pick = self._selector.choose(seconds, index)
         return self._pick is not None
 
@@ -258,7 +250,6 @@ class SourceAnalysis:
                 if self._done():
                     break
                 if isinstance(item, StateChange):
-                    chooser.describe(item)
                     self._hand_over(item)
                 else:
                     arrived = time.perf_counter()

@@ -123,7 +123,7 @@ def _plan(config: Config, models: LoadedModels) -> AnalysisPlan:
     frames = models.expression.info.frames
     fps = config.sampling.fps
 
-    def selector(source: Source, info: VideoInfo) -> Selector:
+    def selector(source: Source) -> Selector:
         if config.clip.mode == "whole":
             return WholeClipSelector(_count_frames(source), frames, fps)
         return TimeSelector(fps)
