@@ -17,7 +17,7 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Jump:
-    """The source's clock leaps: forwards by ``seconds`` (a gap), or back to zero in a new epoch (``seconds`` None)."""
+    """The source's clock leaps: forwards by ``seconds`` (a gap), or, with None, back to zero in a new epoch."""
 
     seconds: float | None = None
 
@@ -97,12 +97,12 @@ class FakeSource:
         self._decoded = 0
         epoch = index = pts = 0
         elapsed = Fraction(0)
-        yield StateChange("online", epoch, time.time(), info=self._info(epoch, 0.0))
+        yield StateChange("online", epoch, time.time(), info=self._info(0.0))
         for number in range(self._count):
             for happening in self._script.get(number, ()):
                 if isinstance(happening, Jump) and happening.seconds is None:
                     epoch, index, pts = epoch + 1, 0, 0
-                    yield StateChange("online", epoch, time.time(), info=self._info(epoch, float(elapsed)))
+                    yield StateChange("online", epoch, time.time(), info=self._info(float(elapsed)))
                 elif isinstance(happening, Jump):
                     leap = round(happening.seconds / self._time_base) if happening.seconds else 0
                     pts, elapsed = pts + leap, elapsed + leap * self._time_base
@@ -134,7 +134,7 @@ class FakeSource:
     def _picture(self, number: int) -> Picture:
         return self._pictures(number) if callable(self._pictures) else self._pictures[number % len(self._pictures)]
 
-    def _info(self, epoch: int, elapsed: float) -> VideoInfo:
+    def _info(self, elapsed: float) -> VideoInfo:
         height, width = self._picture(0).shape[:2] if self._count else (0, 0)
         began = round((self._start_time + elapsed) * 1000)
         return VideoInfo(

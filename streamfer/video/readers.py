@@ -1,0 +1,260 @@
+"""Random access to the frames of a file: clips for annotation and training, behind one small interface."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+import av
+import av.error
+import numpy as np
+from av.container import InputContainer
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from streamfer.errors import ConfigError, SourceUnreadableError
+from streamfer.video.container import classified, open_container, video_stream
+from streamfer.video.locate import SourceSpec, find_sources
+from streamfer.video.pixels import RgbConverter, orientation
+
+ReaderName = Literal["auto", "pyav", "decord"]
+
+_ASSUMED_FPS = 25.0
+# Their demuxers seek to key frames exactly; elsewhere a seek may land anywhere: frames are counted from the start.
+_SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+
+
+class ClipReader(Protocol):
+    """Frames of one file by their number in presentation order."""
+
+    @property
+    def fps(self) -> float:
+        """Declared (or assumed) rate, frames a second."""
+
+    def __len__(self) -> int:
+        """Number of frames."""
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Return uint8 RGB (K, H, W, 3), upright, in the order of ``indices``; repeats are allowed.
+
+        Raises:
+            IndexError: an index is negative or not below ``len``.
+            SourceUnreadableError: a frame does not decode.
+        """
+
+    def close(self) -> None:
+        """Give the file back."""
+
+
+def open_reader(
+    path: str | Path | SourceSpec, prefer: ReaderName = "auto", *, decode_threads: int = 1
+) -> ClipReader:
+    """Open ``path`` for random access.
+
+    ``auto`` is PyAV: docs/results/readers.md shows why (decord is no faster where it is right, and wrong or
+    helpless for raw streams, stills, GIF, rotation metadata and edit lists).
+
+    Raises:
+        SourceError: there is no such file, or it is not a video.
+        ConfigError: no reader of that name.
+    """
+    spec = path if isinstance(path, SourceSpec) else find_sources([str(path)])[0]
+    if prefer in {"auto", "pyav"}:
+        return PyAvReader(spec, decode_threads=decode_threads)
+    if prefer == "decord":
+        return DecordReader(spec, decode_threads=decode_threads)
+    raise ConfigError(f"reader {prefer!r} is unknown; choose auto, pyav or decord")
+
+
+class PyAvReader:
+    """Random access through PyAV: seeks to key frames in mp4, mov and mkv, decodes from the start elsewhere.
+
+    Opening walks the packets of a seekable file once without decoding them, which makes ``len`` exact where
+    containers lie about it (edit lists, variable rate). Other formats are decoded once for ``len``.
+
+    Args:
+        spec: what to read.
+        decode_threads: threads FFmpeg may decode with.
+    """
+
+    def __init__(self, spec: SourceSpec, *, decode_threads: int = 1) -> None:
+        self._spec = spec
+        self._decode_threads = decode_threads
+        self._converter = RgbConverter()
+        self._container, self._track = self._open()
+        rate = self._track.average_rate or self._track.guessed_rate
+        self._fps = float(rate) if rate else _ASSUMED_FPS
+        self._length: int | None = None
+        self._times: list[int] = []
+        self._keys: list[int] = []
+        if self._container.format.name in _SEEKABLE_FORMATS:
+            with classified(spec):
+                self._index_packets()
+
+    def _open(self) -> tuple[InputContainer, VideoStream]:
+        container = open_container(self._spec, timeout=20.0)
+        try:
+            return container, video_stream(container, self._spec, self._decode_threads)
+        except SourceUnreadableError:
+            container.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def fps(self) -> float:
+        """Declared rate, frames a second; 25 where the file states none."""
+        return self._fps
+
+    def __len__(self) -> int:
+        if self._length is None:
+            with classified(self._spec):
+                self._length = len(self._times) or sum(1 for _ in self._from_start())
+        return self._length
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Return uint8 RGB (K, H, W, 3); see :meth:`ClipReader.read`."""
+        _check(indices, len(self))
+        wanted = sorted(set(indices))
+        with classified(self._spec):
+            pictures = self._by_time(wanted) if self._times else self._by_count(wanted)
+            images = {index: self._converter.convert(picture, orientation(picture)) for index, picture in pictures}
+        missing = [index for index in wanted if index not in images]
+        if missing:
+            raise SourceUnreadableError(
+                f"{self._spec.location}: frame {missing[0]} does not decode; the file is damaged"
+            )
+        return np.stack([images[index] for index in indices]) if indices else np.empty((0, 0, 0, 3), np.uint8)
+
+    def _index_packets(self) -> None:
+        times: list[int] = []
+        for packet in self._container.demux(self._track):
+            if packet.size == 0 or packet.is_discard:
+                continue
+            if packet.pts is None:
+                return
+            times.append(packet.pts)
+            if packet.is_keyframe:
+                self._keys.append(packet.pts)
+        times.sort()
+        if all(earlier < later for earlier, later in pairwise(times)):
+            self._times = times
+            self._keys.sort()
+
+    def _by_time(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode towards each wanted time, seeking only when a key frame lies between here and there."""
+        here: int | None = None
+        running: Iterator[av.VideoFrame] = iter(())
+        for index in wanted:
+            target = self._times[index]
+            key = bisect.bisect_right(self._keys, target) - 1
+            if here is None or (key >= 0 and self._keys[key] > here):
+                running = self._from(self._keys[key] if key >= 0 else self._times[0])
+            for picture in running:
+                if picture.pts is not None:
+                    here = picture.pts
+                if here is not None and here >= target:
+                    break
+            if here == target:
+                yield index, picture
+
+    def _from(self, time: int) -> Iterator[av.VideoFrame]:
+        self._container.seek(time, stream=self._track)
+        yield from _decoded(self._container, self._track)
+
+    def _by_count(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        remaining = set(wanted)
+        for index, picture in enumerate(self._from_start()):
+            if index in remaining:
+                remaining.discard(index)
+                yield index, picture
+            if not remaining:
+                return
+
+    def _from_start(self) -> Iterator[av.VideoFrame]:
+        # Reopened, because raw streams and stills cannot seek, not even to their start.
+        self._container.close()
+        self._container, self._track = self._open()
+        yield from _decoded(self._container, self._track)
+
+
+class DecordReader:
+    """Random access through decord 0.6 on the CPU, for comparison and for training sets known to suit it.
+
+    It refuses raw streams, stills, GIF and turned videos; it counts packets that an edit list hides.
+
+    Args:
+        spec: what to read.
+        decode_threads: threads decord may decode with.
+    """
+
+    def __init__(self, spec: SourceSpec, *, decode_threads: int = 1) -> None:
+        import decord
+
+        self._spec = spec
+        # decord stops with a cryptic error, or worse, at whatever is no video: PyAV says it better.
+        with PyAvReader(spec) as checked:
+            first = next(iter(checked._from_start()), None)
+        if first is None:
+            raise SourceUnreadableError(f"{spec.location}: not one frame decodes; the file may be damaged")
+        if orientation(first).rotation or orientation(first).mirrored:
+            raise SourceUnreadableError(
+                f"{spec.location}: decord cannot turn pictures upright; use the pyav reader"
+            )
+        try:
+            self._reader = decord.VideoReader(spec.url, ctx=decord.cpu(0), num_threads=decode_threads)
+        except (decord.DECORDError, RuntimeError):
+            # Its own words are a source line of its build machine.
+            raise SourceUnreadableError(
+                f"{spec.location}: decord cannot read this kind of file; use the pyav reader"
+            ) from None
+        self._fps = float(self._reader.get_avg_fps())
+
+    @property
+    def fps(self) -> float:
+        """Average rate, frames a second."""
+        return self._fps
+
+    def __len__(self) -> int:
+        return len(self._reader)
+
+    def close(self) -> None:
+        """Release decord's decoder and its buffers."""
+        del self._reader
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """Return uint8 RGB (K, H, W, 3); see :meth:`ClipReader.read`."""
+        _check(indices, len(self))
+        frames: NDArray[np.uint8] = self._reader.get_batch(list(indices)).asnumpy()
+        return frames
+
+
+def _decoded(container: InputContainer, track: VideoStream) -> Iterator[av.VideoFrame]:
+    for packet in container.demux(track):
+        try:
+            pictures = packet.decode()
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            continue  # a damaged packet costs its own frame; read() says which one is missing
+        yield from pictures
+
+
+def _check(indices: Sequence[int], length: int) -> None:
+    for index in indices:
+        if not 0 <= index < length:
+            raise IndexError(f"frame {index} of a clip of {length}")
