@@ -124,8 +124,9 @@ class DferClip(nn.Module):
 
     def forward(self, pixels_BT3SS: torch.Tensor) -> torch.Tensor:
         """Classify clips; (B, T, 3, S, S) to logits (B, C)."""
+        windows, frames = pixels_BT3SS.shape[:2]
         features_FD = self.encode_frames(pixels_BT3SS.flatten(0, 1))
-        return self.window_logits(features_FD.unflatten(0, pixels_BT3SS.shape[:2]))
+        return self.window_logits(features_FD.reshape(windows, frames, -1))
 
     @torch.no_grad()
     def bake(self) -> DferClip:

@@ -38,8 +38,6 @@ class VisionConfig:
     image_size: int = 224
 
     def __post_init__(self) -> None:
-        if isinstance(self.layers, list):
-            object.__setattr__(self, "layers", tuple(self.layers))
         depths = self.layers if isinstance(self.layers, tuple) else (self.layers,)
         if len(depths) not in (1, 4) or min(depths) < 1:
             raise CheckpointError(f"vision.layers is {self.layers!r}; expected a depth, or four stage depths")
@@ -115,8 +113,6 @@ def build_image_encoder(config: VisionConfig, embed_dim: int, *, quick_gelu: boo
 class TextTower(nn.Module):
     """CLIP's text transformer, fed with token embeddings instead of token ids (as CoOp's prompts need)."""
 
-    attn_mask: torch.Tensor
-
     def __init__(self, config: TextConfig, embed_dim: int, *, quick_gelu: bool) -> None:
         super().__init__()
         self.config = config
@@ -131,8 +127,6 @@ class TextTower(nn.Module):
         self.positional_embedding = nn.Parameter(0.01 * torch.randn(config.context_length, config.width))
         self.ln_final = LayerNorm(config.width)
         self.text_projection = nn.Parameter(config.width**-0.5 * torch.randn(config.width, embed_dim))
-        shape = (config.context_length, config.context_length)
-        self.register_buffer("attn_mask", torch.full(shape, float("-inf")).triu_(1), persistent=False)
 
     def forward(self, prompts_CLW: torch.Tensor, eot_C: torch.Tensor) -> torch.Tensor:
         """Read prompts.
@@ -144,6 +138,8 @@ class TextTower(nn.Module):
         Returns:
             (C, D) text features, not normalised.
         """
-        x_CLW = self.transformer(prompts_CLW + self.positional_embedding, attn_mask=self.attn_mask)
+        length = self.config.context_length
+        causal_LL = torch.full((length, length), float("-inf"), device=prompts_CLW.device).triu_(1)
+        x_CLW = self.transformer(prompts_CLW + self.positional_embedding, attn_mask=causal_LL)
         rows = torch.arange(len(eot_C), device=x_CLW.device)
         return cast(torch.Tensor, self.ln_final(x_CLW)[rows, eot_C] @ self.text_projection)

@@ -1,0 +1,186 @@
+"""The models that can be loaded by name: built into the package, or imported by the user."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+import structlog
+import torch
+
+from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
+from streamfer.models.card import ModelCard
+from streamfer.models.inference import DferClipModel
+from streamfer.models.precision import choose_device, choose_precision
+from streamfer.models.weights import SUFFIX, digest_of, read_card, read_weights
+
+log = structlog.get_logger(__name__)
+
+#: Overrides where imported models are kept.
+HOME_VARIABLE = "STREAMFER_HOME"
+DEFAULT_MODEL = "mini"
+#: Suffixes under which the authors' checkpoints travel: good to import, not to load.
+_FOREIGN = (".pt", ".pth", ".tar", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEntry:
+    """One model on this machine.
+
+    Attributes:
+        name: what :func:`load_model` takes.
+        path: its weights file.
+        origin: ``built-in`` or ``imported``.
+        classes: emotion names in the order of the probabilities.
+        licence: licence of the weights in plain words.
+        size_bytes: size of the file.
+        digest: sha256 of the file, hex.
+    """
+
+    name: str
+    path: Path
+    origin: Literal["built-in", "imported"]
+    classes: tuple[str, ...]
+    licence: str
+    size_bytes: int
+    digest: str
+
+
+def built_in_folder() -> Path:
+    """Return the folder of the weights that the package carries."""
+    return Path(str(resources.files("streamfer"))) / "weights"
+
+
+def user_folder() -> Path:
+    """Return the folder of imported models: ``$STREAMFER_HOME/models`` or the platform's data folder."""
+    home = os.environ.get(HOME_VARIABLE)
+    return (Path(home) if home else platformdirs.user_data_path("streamfer")) / "models"
+
+
+def _files() -> Iterator[tuple[str, Path, Literal["built-in", "imported"]]]:
+    """Yield name, path and origin; a built-in hides an imported file of its name."""
+    names: set[str] = set()
+    folders: tuple[tuple[Literal["built-in", "imported"], Path], ...] = (
+        ("built-in", built_in_folder()),
+        ("imported", user_folder()),
+    )
+    for origin, folder in folders:
+        for path in sorted(folder.glob(f"*{SUFFIX}")):
+            if path.stem not in names:
+                names.add(path.stem)
+                yield path.stem, path, origin
+
+
+def list_models() -> tuple[ModelEntry, ...]:
+    """Return the models on this machine; a file that cannot be read is logged and left out."""
+    entries = []
+    for name, path, origin in _files():
+        try:
+            card = read_card(path)
+        except CheckpointError as error:
+            log.warning("model_unreadable", model=name, path=str(path), error=str(error))
+            continue
+        if card.name != name:
+            log.debug("model_renamed", model=name, card=card.name)
+        entries.append(
+            ModelEntry(name, path, origin, card.config.classes, card.licence, path.stat().st_size, digest_of(path))
+        )
+    return tuple(entries)
+
+
+def check_name(name: str) -> None:
+    """Refuse names that cannot be a file's or that a built-in model bears.
+
+    Raises:
+        ConfigError: choose another name.
+    """
+    if not name or name.startswith(".") or not all(part.isalnum() or part in "-_." for part in name):
+        raise ConfigError(f"model name {name!r}: use letters, digits, '-', '_' and '.'")
+    if (built_in_folder() / f"{name}{SUFFIX}").exists():
+        raise ConfigError(f"model name {name!r} belongs to a built-in model; choose another with --name")
+
+
+def find_model(name_or_path: str) -> Path:
+    """Return the weights file of a name, or the path itself.
+
+    Raises:
+        UnknownModelError: neither a name nor a file; the message lists what exists.
+        CheckpointError: a checkpoint of another program, which has to be imported first.
+    """
+    known = {name: path for name, path, _ in _files()}
+    if name_or_path in known:
+        return known[name_or_path]
+    path = Path(name_or_path)
+    if path.is_file():
+        if path.suffix.lower() in _FOREIGN:
+            raise CheckpointError(
+                f"{path}: not a weights file of streamfer; import it with 'streamfer models import {path}'"
+            )
+        return path
+    names = ", ".join(sorted(known)) or "none"
+    if path.suffix or os.sep in name_or_path:
+        raise UnknownModelError(f"model {name_or_path!r}: no such file; models by name: {names}")
+    close = difflib.get_close_matches(name_or_path, known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UnknownModelError(
+        f"model {name_or_path!r} is unknown; {hint}models here: {names}; add one with 'streamfer models import'"
+    )
+
+
+def load_model(
+    name_or_path: str = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+) -> DferClipModel:
+    """Load a model by name or from a weights file.
+
+    Args:
+        name_or_path: a name that :func:`list_models` returns, or a path.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: of the image encoder: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        threads: torch's thread count for this process; None leaves it as it is.
+
+    Raises:
+        UnknownModelError: no such model.
+        CheckpointError: the file is damaged or foreign.
+        DeviceError: the device is absent.
+        ConfigError: device, precision or threads is not a value they can have.
+    """
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads is {threads}; expected at least 1")
+    path = find_model(str(name_or_path))
+    chosen_device = choose_device(device)
+    chosen_precision = choose_precision(precision, chosen_device.device)
+    network, card = read_weights(path)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = DferClipModel(
+        network,
+        card,
+        digest=digest_of(path),
+        device=chosen_device.device,
+        precision=chosen_precision.precision,
+    )
+    _announce(model, card, chosen_device.reason, chosen_precision.reason)
+    return model
+
+
+def _announce(model: DferClipModel, card: ModelCard, device_reason: str, precision_reason: str) -> None:
+    log.info(
+        "model_loaded",
+        model=card.name,
+        licence=card.licence,
+        digest=model.info.digest[:12],
+        device=model.info.device,
+        device_reason=device_reason,
+        precision=model.info.precision,
+        precision_reason=precision_reason,
+    )

@@ -1,0 +1,148 @@
+"""streamfer's weights files: safetensors whose metadata carries the model's card.
+
+Tensors ``image_encoder.*``, ``temporal_net.*`` and ``text_features`` (C, D); fp16 on disk is welcome, in
+memory everything is fp32 until a precision is chosen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from streamfer.errors import CheckpointError, OutputError
+from streamfer.models.card import ModelCard
+from streamfer.models.dfer_clip import DferClip
+from streamfer.models.temporal import Attention, fused_attention
+
+METADATA_KEY = "streamfer"
+SUFFIX = ".safetensors"
+
+
+def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: str) -> None:
+    """Compare names and shapes, and name the first that differs.
+
+    Raises:
+        CheckpointError: a tensor is missing, has another shape, or is not one of the architecture's.
+    """
+    for name, tensor in expected.items():
+        if name not in found:
+            missing = len(expected.keys() - found.keys())
+            raise CheckpointError(f"{where}: tensor {name!r} is missing ({missing} missing in all)")
+        if found[name].shape != tensor.shape:
+            raise CheckpointError(
+                f"{where}: tensor {name!r} has shape {tuple(found[name].shape)}; expected {tuple(tensor.shape)}"
+            )
+    if extra := sorted(found.keys() - expected.keys()):
+        raise CheckpointError(f"{where}: tensor {extra[0]!r} is not part of the model ({len(extra)} in all)")
+
+
+def _as_fp32(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary neighbour of ``path`` that takes its place, whole and on disk, or vanishes."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write there ({error.strerror}); choose another folder") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot write ({error.strerror}); is the disk full?") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_weights(path: Path, model: DferClip, card: ModelCard, *, half: bool = False) -> None:
+    """Write a weights file, atomically.
+
+    Args:
+        path: where to, ending in ``.safetensors``; an existing file is replaced.
+        model: a model; its prompts, if any, are baked into ``text_features``.
+        card: what the file says about itself; its sizes must be the model's.
+        half: store fp16 (half the bytes; weights then agree to about 5e-4 relative).
+
+    Raises:
+        CheckpointError: the card describes another model.
+        OutputError: the file cannot be written.
+    """
+    if model.config != card.config:
+        raise CheckpointError(f"{path}: the card describes another model than the one to be written")
+    baked = model if model.text_features is not None else model.bake()
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in baked.state_dict().items()
+    }
+    with _replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={METADATA_KEY: card.to_json()})
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read only the card of a weights file.
+
+    Raises:
+        CheckpointError: not a weights file of streamfer, or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            metadata = stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    if METADATA_KEY not in metadata:
+        raise CheckpointError(
+            f"{path}: a safetensors file without streamfer's metadata; import it with "
+            f"'streamfer models import {path}'"
+        )
+    try:
+        return ModelCard.from_json(metadata[METADATA_KEY])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def read_weights(path: Path, *, attention: Attention = fused_attention) -> tuple[DferClip, ModelCard]:
+    """Read a weights file into a model on the CPU, fp32, in evaluation mode.
+
+    Raises:
+        CheckpointError: not a weights file of streamfer, damaged, or tensors that do not fit the card.
+    """
+    card = read_card(path)
+    with torch.device("meta"):
+        model = DferClip(card.config, attention=attention)
+    try:
+        with safe_open(path, framework="pt") as stream:
+            shapes = {
+                name: torch.empty(stream.get_slice(name).get_shape(), device="meta")
+                for name in stream.keys()  # noqa: SIM118 - a handle, not a dictionary
+            }
+            check_tensors(model.state_dict(), shapes, str(path))
+            tensors = {name: _as_fp32(stream.get_tensor(name)) for name in shapes}
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{path}: tensor {name!r} holds values that are not finite")
+    model.load_state_dict(tensors, assign=True)
+    return model.requires_grad_(False).eval(), card
+
+
+def digest_of(path: Path) -> str:
+    """Return the sha256 of a file in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
