@@ -4,18 +4,32 @@
 """
 
 from streamfer.faces.alignment import crop_faces
-from streamfer.faces.detections import Detections, Detector, TrackedFace, TrackedFrame, Tracker
+from streamfer.faces.detections import (
+    Detections,
+    Detector,
+    EarlierFace,
+    TrackedFace,
+    TrackedFrame,
+    Tracker,
+)
 from streamfer.faces.detectors import load_detector
 from streamfer.faces.fake import FakeDetector
+from streamfer.faces.privacy import TrackNames, blur_faces
 from streamfer.faces.quality import face_quality
+from streamfer.faces.tracking import FaceTracker, TrackerSettings
 
 __all__ = [
     "Detections",
     "Detector",
+    "EarlierFace",
+    "FaceTracker",
     "FakeDetector",
+    "TrackNames",
     "TrackedFace",
     "TrackedFrame",
     "Tracker",
+    "TrackerSettings",
+    "blur_faces",
     "crop_faces",
     "face_quality",
     "load_detector",

@@ -84,18 +84,34 @@ class TrackedFace:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlierFace:
+    """A face of an earlier frame whose track was confirmed only now.
+
+    Attributes:
+        samples_ago: how many sampled frames back it was seen, from 1 (the frame before) to ``Tracker.horizon``.
+        face: the face as it was seen then, with its track's number.
+    """
+
+    samples_ago: int
+    face: TrackedFace
+
+
+@dataclass(frozen=True, slots=True)
 class TrackedFrame:
     """What the tracker says of one sampled frame.
 
     Attributes:
-        faces: faces seen in this frame that belong to a confirmed track.
+        faces: faces seen in this frame that belong to a confirmed track, by track number.
         ended: numbers of the tracks that are over and will not come back.
-        cut: the tracker took this frame for the first of a new scene.
+        cut: the tracker took this frame for the first of a new scene; ``ended`` then lists every open track.
+        confirmed_earlier: the first faces of tracks confirmed in this frame, oldest first, so that nothing is
+            lost of a track's start. Whoever wants them keeps the last ``Tracker.horizon`` sampled frames.
     """
 
     faces: tuple[TrackedFace, ...]
     ended: tuple[int, ...] = ()
     cut: bool = False
+    confirmed_earlier: tuple[EarlierFace, ...] = ()
 
 
 @runtime_checkable
@@ -121,6 +137,10 @@ class Detector(Protocol):
 @runtime_checkable
 class Tracker(Protocol):
     """Joins detections of consecutive sampled frames of one source and epoch into tracks."""
+
+    @property
+    def horizon(self) -> int:
+        """Return how many sampled frames back ``confirmed_earlier`` may reach; 0 where it stays empty."""
 
     def update(self, image: NDArray[np.uint8], detections: Detections | None) -> TrackedFrame:
         """Take the next sampled frame; ``None`` means detection was skipped on it (predict only)."""

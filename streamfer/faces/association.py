@@ -1,0 +1,134 @@
+"""Which detection continues which track, by roboflow trackers: ByteTrack, OC-SORT or BoT-SORT."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import supervision as sv
+from numpy.typing import NDArray
+from trackers import BaseIoU, BIoU, BoTSORTTracker, ByteTrackTracker, OCSORTTracker
+
+from streamfer.faces.appearance import similarity
+from streamfer.faces.detections import Detections
+
+Method = Literal["bytetrack", "ocsort", "botsort"]
+
+#: Boxes grow by this share of their size on each side before they are compared: at 8 sampled frames a second
+#: a face may leave its own box between two frames.
+BUFFER = 0.5
+#: Appearance this alike or less leaves a fifth of the overlap; this alike or more leaves all of it.
+UNLIKE, ALIKE, FLOOR = 0.55, 0.85, 0.2
+
+
+class AppearanceIoU(BaseIoU):
+    """Overlap of grown boxes, lowered where the person in the detection looks unlike the track's person.
+
+    The library's extension point hands over boxes alone; rows and columns are recognised by their boxes.
+    """
+
+    def __init__(self, buffer: float = BUFFER) -> None:
+        self._overlap = BIoU(buffer)
+        self._engine: Any = None
+        self._seen: dict[bytes, NDArray[np.float32]] = {}
+        self._templates: dict[int, NDArray[np.float32]] = {}
+
+    def attach(self, engine: Any) -> None:
+        """Remember the tracker whose tracks the rows are."""
+        self._engine = engine
+
+    def prepare(
+        self,
+        boxes: NDArray[np.float64],
+        descriptors: NDArray[np.float32] | None,
+        templates: dict[int, NDArray[np.float32]],
+    ) -> None:
+        """Set what the next frame's detections look like, and each library id's template."""
+        self._seen = {}
+        if descriptors is not None:
+            self._seen = {box.tobytes(): row for box, row in zip(boxes, descriptors, strict=True)}
+        self._templates = templates
+
+    def _compute(self, boxes_1: NDArray[np.float64], boxes_2: NDArray[np.float64]) -> NDArray[np.float64]:
+        overlap = np.asarray(self._overlap.compute(boxes_1, boxes_2), np.float64)
+        if not self._seen or not self._templates:
+            return overlap
+        ids = {_key(track.get_state_bbox()): track.tracker_id for track in self._engine.tracks}
+        rows = [self._templates.get(ids.get(_key(box), -1)) for box in boxes_1]
+        columns = [self._seen.get(_key(box)) for box in boxes_2]
+        for i, template in enumerate(rows):
+            for j, descriptor in enumerate(columns):
+                if template is not None and descriptor is not None and overlap[i, j] > 0:
+                    alike = float(similarity(template[None], descriptor[None])[0, 0])
+                    overlap[i, j] *= float(np.clip((alike - UNLIKE) / (ALIKE - UNLIKE), FLOOR, 1.0))
+        return overlap
+
+
+class Associator:
+    """One library tracker, told the sampled rate and the time of every frame."""
+
+    def __init__(self, method: Method, *, fps: float, lost_seconds: float, least_score: float) -> None:
+        self._method: Method = method
+        self._iou = AppearanceIoU()
+        common: dict[str, Any] = {
+            # The library counts the buffer in frames of 30 a second whatever the real rate.
+            "lost_track_buffer": max(1, round(30 * lost_seconds)),
+            "frame_rate": fps,
+            "minimum_consecutive_frames": 1,
+            "high_conf_det_threshold": least_score,
+            "iou": self._iou,
+        }
+        if method == "bytetrack":
+            self._engine: Any = ByteTrackTracker(
+                **common, track_activation_threshold=least_score, minimum_iou_threshold=0.1
+            )
+        elif method == "ocsort":
+            self._engine = OCSORTTracker(**common, minimum_iou_threshold=0.1)
+        else:
+            self._engine = BoTSORTTracker(
+                **common,
+                track_activation_threshold=least_score,
+                minimum_iou_threshold_first_assoc=0.1,
+                minimum_iou_threshold_second_assoc=0.2,
+                minimum_iou_threshold_unconfirmed_assoc=0.1,
+                enable_cmc=False,
+            )
+        self._iou.attach(self._engine)
+
+    def step(
+        self,
+        detections: Detections,
+        time: float,
+        descriptors: NDArray[np.float32] | None,
+        templates: dict[int, NDArray[np.float32]],
+    ) -> NDArray[np.int64]:
+        """Return the library's id of every detection (N,), -1 where it has none yet.
+
+        Args:
+            detections: faces of this frame.
+            time: seconds since the first frame, larger than at the last call.
+            descriptors: (N, P, D), or ``None`` to go by boxes alone.
+            templates: descriptor (P, D) by library id.
+        """
+        boxes = detections.boxes.astype(np.float64)
+        self._iou.prepare(boxes, descriptors, templates)
+        found = self._engine.update(
+            sv.Detections(
+                xyxy=boxes,
+                confidence=detections.scores.astype(np.float64),
+                data={"row": np.arange(len(detections))},
+            ),
+            timestamp=time,
+        )
+        ids = np.full(len(detections), -1, np.int64)
+        if len(found):
+            ids[found.data["row"]] = found.tracker_id
+        return ids
+
+    def reset(self) -> None:
+        """Forget every track."""
+        self._engine.reset()
+
+
+def _key(box: Any) -> bytes:
+    return np.ascontiguousarray(box, np.float64).tobytes()

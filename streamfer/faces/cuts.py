@@ -1,0 +1,78 @@
+"""Scene cuts: did the camera's picture change for another one between two sampled frames?
+
+A cut changes what colours there are *and* where they are. Fast motion changes where they are, a light that goes
+on changes what they are; so both have to change, and by much more than they did lately.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+THUMBNAIL = (48, 27)
+BINS = 8
+#: Darker than this everywhere (grey level of the 99th percentile): a black frame, which shows no scene.
+BLACK = 24
+#: Share of pixels whose colour has to be new.
+NEW_COLOURS = 0.45
+#: Correlation with the last thumbnail below which the layout is new.
+SAME_LAYOUT = 0.5
+#: A cut stands out from the changes of the last frames by this factor.
+STANDS_OUT = 2.0
+MEMORY = 0.8
+
+
+class CutDetector:
+    """Tells, frame by frame, whether a new scene begins. State: one thumbnail and one histogram.
+
+    Attributes:
+        black: the last frame was black.
+    """
+
+    def __init__(self) -> None:
+        self._thumbnail: NDArray[np.float32] | None = None
+        self._histogram: NDArray[np.float32] | None = None
+        self._usual = 0.0
+        self.black = False
+
+    def step(self, image: NDArray[np.uint8]) -> bool:
+        """Take the next frame (uint8 RGB (H, W, 3)); true when it is the first of a new scene.
+
+        Black frames are passed over: what comes after one is compared with what came before, so that a
+        blackout inside a scene is no cut and a cut through black is one.
+        """
+        if image.size == 0:
+            return False
+        # Every n-th pixel first: averaging a whole 1080p frame would cost more than all the rest.
+        step = max(1, min(image.shape[1] // (4 * THUMBNAIL[0]), image.shape[0] // (4 * THUMBNAIL[1])))
+        small = np.asarray(cv2.resize(image[::step, ::step], THUMBNAIL, interpolation=cv2.INTER_AREA), np.uint8)
+        self.black = bool(np.percentile(small.max(axis=2), 99) < BLACK)
+        if self.black:
+            return False
+        thumbnail = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (5, 5), 0).astype(np.float32)
+        histogram = _histogram(small)
+        before, colours = self._thumbnail, self._histogram
+        self._thumbnail, self._histogram = thumbnail, histogram
+        if before is None or colours is None:
+            return False
+        change = 1.0 - float(np.minimum(colours, histogram).sum())
+        alike = _correlation(before, thumbnail)
+        cut = change > max(NEW_COLOURS, STANDS_OUT * self._usual) and alike < SAME_LAYOUT
+        self._usual = 0.0 if cut else MEMORY * self._usual + (1 - MEMORY) * change
+        return cut
+
+
+def _histogram(small: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the joint colour histogram, smoothed so that a slight change of light does not empty a bin."""
+    lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
+    counts = cv2.calcHist([lab], [0, 1, 2], None, [BINS, 2 * BINS, 2 * BINS], [0, 256, 64, 192, 64, 192])
+    for axis in range(3):
+        counts = counts + 0.5 * (np.roll(counts, 1, axis) + np.roll(counts, -1, axis))
+    return np.asarray(counts / max(float(counts.sum()), 1e-6), np.float32)
+
+
+def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    x, y = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return float((x * y).sum()) / norm if norm > 1e-6 else 0.0

@@ -1,0 +1,311 @@
+"""One person, one number: tracks over the sampled frames of one source and epoch.
+
+roboflow trackers joins detections from frame to frame (:mod:`streamfer.faces.association`). This module adds
+what faces at a low sampled rate need: confirmation that loses no frame, numbers that survive short absences,
+prediction on frames without detection, and an end at every scene cut. docs/results/tracking.md has the numbers
+by which method and defaults were chosen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+from streamfer.errors import ConfigError
+from streamfer.faces.appearance import AppearanceModel, ColourAppearance, similarity
+from streamfer.faces.association import Associator, Method
+from streamfer.faces.cuts import CutDetector
+from streamfer.faces.detections import Detections, EarlierFace, TrackedFace, TrackedFrame
+from streamfer.faces.images import as_rgb
+from streamfer.faces.quality import face_quality
+from streamfer.faces.tracks import HORIZON, Sight, Track, centre, side
+
+#: A predicted face is worth this much less with every sample since its detection.
+PREDICTED_SCORE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerSettings:
+    """What the tracker believes and for how long.
+
+    Attributes:
+        method: the association of roboflow trackers.
+        least_score: detections below it neither start nor feed a track.
+        confirm_hits: detections a track needs before it is a person; a still needs one.
+        confirm_evidence: sum over the detections of (score - 0.4) / 0.5, each 0 to 1, that it needs besides:
+            three sure faces, or four doubtful ones.
+        confirm_density: share of the detected frames since its first in which it was seen.
+        tentative_seconds: a track without confirmation is dropped after this long unseen.
+        lost_seconds: the association library keeps a lost track this long, by its motion.
+        forget_seconds: a confirmed track is over after this long unseen; until then appearance and place may
+            bring it back.
+        appearance: compare what people look like, not boxes alone.
+    """
+
+    method: Method = "bytetrack"
+    least_score: float = 0.4
+    confirm_hits: int = 3
+    confirm_evidence: float = 1.8
+    confirm_density: float = 0.5
+    tentative_seconds: float = 0.4
+    lost_seconds: float = 0.5
+    forget_seconds: float = 2.5
+    appearance: bool = True
+
+
+class FaceTracker:
+    """Tracks the faces of one source and epoch; numbers from 1 in order of first confirmed appearance.
+
+    Numbers depend on the frames alone, never on how they were batched for detection. Memory is O(open tracks).
+    """
+
+    def __init__(
+        self,
+        sampled_fps: float,
+        *,
+        still: bool = False,
+        settings: TrackerSettings | None = None,
+        appearance: AppearanceModel | None = None,
+    ) -> None:
+        """Start with no tracks.
+
+        Args:
+            sampled_fps: sampled frames a second, as :meth:`update` will see them.
+            still: a picture, or a source with fewer frames than confirmation takes: every face counts at once.
+            settings: thresholds and times; the defaults if unset.
+            appearance: what tells people apart; colours and gradients if unset
+                (:class:`streamfer.faces.embedding.ArcFaceAppearance` where a pack is at hand).
+
+        Raises:
+            ConfigError: the rate is not a positive number.
+        """
+        if not np.isfinite(sampled_fps) or sampled_fps <= 0:
+            raise ConfigError(f"sampled_fps: {sampled_fps} frames a second; expected a positive number")
+        self._settings = settings or TrackerSettings()
+        self._period = 1.0 / sampled_fps
+        self._still = still
+        self._appearance = (appearance or ColourAppearance()) if self._settings.appearance else None
+        self._cuts = CutDetector()
+        self._associator = Associator(
+            self._settings.method,
+            fps=sampled_fps,
+            lost_seconds=self._settings.lost_seconds,
+            least_score=self._settings.least_score,
+        )
+        self._tracks: list[Track] = []
+        self._sample = -1
+        self._detected_sample = -1
+        self._detected_frames = 0
+        self._next_number = 1
+        self._finished = False
+
+    @property
+    def horizon(self) -> int:
+        """Return how many sampled frames back ``confirmed_earlier`` may reach."""
+        return 0 if self._still else HORIZON
+
+    def update(self, image: NDArray[np.uint8], detections: Detections | None) -> TrackedFrame:
+        """Take the next sampled frame.
+
+        Args:
+            image: uint8 RGB (H, W, 3).
+            detections: its faces; ``None`` where detection was skipped: confirmed tracks are predicted.
+
+        Raises:
+            ValueError: the frame is not a picture, or the tracker is finished.
+        """
+        if self._finished:
+            raise ValueError("FaceTracker.update: finish() was called; start a new tracker for a new epoch")
+        image = as_rgb(image)
+        self._sample += 1
+        time = self._sample * self._period
+        cut = self._cuts.step(image)
+        ended = self._end(self._tracks) if cut else ()
+        if cut:
+            self._associator.reset()
+        if detections is None:
+            ended += self._forget(time)
+            # Nobody is seen in the dark, whatever their track says.
+            faces = () if self._cuts.black else self._predict(image, time)
+            return TrackedFrame(faces, ended, cut)
+        self._detected_sample = self._sample
+        self._detected_frames += 1
+        seen = self._associate(image, _above(detections, self._settings.least_score), time)
+        quality = face_quality(
+            image,
+            np.array([track.last.box for track in seen], np.float32).reshape(-1, 4),
+            np.array([track.last.landmarks for track in seen], np.float32).reshape(-1, 5, 2),
+        )
+        present: list[TrackedFace] = []
+        earlier: list[EarlierFace] = []
+        for track, worth in sorted(zip(seen, quality, strict=True), key=lambda pair: _seniority(pair[0])):
+            if not track.number and self._is_person(track):
+                earlier += self._confirm(track)
+            face = TrackedFace(track.number, track.last.box, track.last.score, track.last.landmarks, float(worth))
+            if track.number:
+                present.append(face)
+            else:
+                track.waiting.append((self._sample, face))
+        ended += self._forget(time)
+        present.sort(key=lambda face: face.track)
+        earlier.sort(key=lambda item: (-item.samples_ago, item.face.track))
+        return TrackedFrame(tuple(present), ended, cut, tuple(earlier))
+
+    def finish(self) -> tuple[int, ...]:
+        """Return the tracks still open; the tracker is spent afterwards."""
+        self._finished = True
+        return self._end(self._tracks)
+
+    def _associate(self, image: NDArray[np.uint8], faces: Detections, time: float) -> list[Track]:
+        """Give every detection to a track, an old or a new one; return those tracks, one a detection."""
+        described = None
+        if self._appearance is not None:
+            described = self._appearance.describe(image, faces.boxes, faces.landmarks)
+        by_library = {track.library_id: track for track in self._tracks if track.library_id >= 0}
+        templates = {key: t.template for key, t in by_library.items() if t.template is not None}
+        ids = self._associator.step(faces, time, described, templates)
+        owners: list[Track | None] = [by_library.get(int(key)) for key in ids]
+        free = [track for track in self._tracks if not any(track is owner for owner in owners)]
+        open_rows = [row for row, owner in enumerate(owners) if owner is None]
+        for row, track in self._reunite(free, open_rows, faces, described, time):
+            owners[row] = track
+        result = []
+        for row, known in enumerate(owners):
+            look = None if described is None else described[row]
+            sight = Sight(
+                time, self._sample, faces.boxes[row], faces.landmarks[row], float(faces.scores[row]), look
+            )
+            if known is None:
+                owner = Track(sight, first_detected=self._detected_frames)
+                self._tracks.append(owner)
+            else:
+                owner = known
+                owner.observe(sight)
+            owner.evidence += _evidence(sight.score)
+            if ids[row] >= 0:
+                owner.library_id = int(ids[row])
+            result.append(owner)
+        return result
+
+    def _reunite(
+        self,
+        free: list[Track],
+        rows: list[int],
+        faces: Detections,
+        described: NDArray[np.float32] | None,
+        time: float,
+    ) -> list[tuple[int, Track]]:
+        """Find which detections without a track continue one that the library has lost (or not yet taken up)."""
+        if not free or not rows:
+            return []
+        kin = np.zeros((len(free), len(rows)))
+        for i, track in enumerate(free):
+            for j, row in enumerate(rows):
+                look = None if described is None else described[row]
+                kin[i, j] = kinship(track, faces.boxes[row], look, time)
+        pairs = zip(*linear_sum_assignment(kin, maximize=True), strict=True)
+        return [(rows[j], free[i]) for i, j in pairs if kin[i, j] > 0]
+
+    def _is_person(self, track: Track) -> bool:
+        if self._still:
+            return True
+        frames = self._detected_frames - track.first_detected + 1
+        return (
+            track.hits >= self._settings.confirm_hits
+            and track.evidence >= self._settings.confirm_evidence
+            and track.hits >= self._settings.confirm_density * frames
+        )
+
+    def _confirm(self, track: Track) -> list[EarlierFace]:
+        """Give the track its number and return its faces of the frames before."""
+        track.number = self._next_number
+        self._next_number += 1
+        earlier = [
+            EarlierFace(
+                self._sample - sample,
+                TrackedFace(track.number, face.box, face.score, face.landmarks, face.quality),
+            )
+            for sample, face in track.waiting
+            if self._sample - sample <= HORIZON
+        ]
+        track.waiting.clear()
+        return earlier
+
+    def _predict(self, image: NDArray[np.uint8], time: float) -> tuple[TrackedFace, ...]:
+        """Return the confirmed faces of the last detected frame, moved to where they are by now."""
+        present = [track for track in self._tracks if track.last.sample == self._detected_sample]
+        present.sort(key=_seniority)
+        shifts = [track.shift(time) for track in present]
+        boxes = np.array([t.last.box + np.tile(s, 2) for t, s in zip(present, shifts, strict=True)], np.float32)
+        points = np.array([t.last.landmarks + s for t, s in zip(present, shifts, strict=True)], np.float32)
+        boxes, points = boxes.reshape(-1, 4), points.reshape(-1, 5, 2)
+        worth = face_quality(image, boxes, points)
+        fade = PREDICTED_SCORE ** (self._sample - self._detected_sample)
+        faces = []
+        for i, track in enumerate(present):
+            face = TrackedFace(track.number, boxes[i], track.last.score * fade, points[i], float(worth[i]))
+            if track.number:
+                faces.append(face)
+            else:
+                track.waiting.append((self._sample, face))
+        return tuple(faces)
+
+    def _forget(self, time: float) -> tuple[int, ...]:
+        """End the tracks that were away too long; return the numbers of those that had one."""
+        wait = max(self._settings.tentative_seconds, 1.5 * self._period)
+        away = [
+            track
+            for track in self._tracks
+            if time - track.last.time > (self._settings.forget_seconds if track.number else wait)
+        ]
+        return self._end(away) if away else ()
+
+    def _end(self, tracks: list[Track]) -> tuple[int, ...]:
+        over = {id(track) for track in tracks}
+        numbers = sorted(track.number for track in tracks if track.number)
+        self._tracks = [track for track in self._tracks if id(track) not in over]
+        return tuple(numbers)
+
+
+def kinship(track: Track, box: NDArray[np.float32], look: NDArray[np.float32] | None, time: float) -> float:
+    """Return how likely a detection continues a track seen a while ago: 0 (no) to 1.
+
+    Place and size set what is possible, appearance what is likely: a face may move 0.6 of its size at once and
+    1.5 a second more, and grow or shrink by 40 % plus 30 % a second. The further and longer ago, the more it has
+    to look the same.
+    """
+    gap = max(time - track.last.time, 0.0)
+    size = side(box)
+    place = centre(box)
+    expected = track.centre + track.shift(time)
+    unit = (size + track.size) / 2
+    distance = min(float(np.linalg.norm(place - expected)), float(np.linalg.norm(place - track.centre))) / unit
+    reach = 0.6 + 1.5 * gap
+    growth = abs(float(np.log(size / track.size)))
+    if distance > reach or growth > 0.4 + 0.3 * gap:
+        return 0.0
+    near = float(np.exp(-((distance / reach) ** 2)))
+    if look is None or track.template is None:
+        return near
+    alike = float(similarity(track.template[None], look[None])[0, 0])
+    needed = 0.55 + 0.2 * min(1.0, gap) * min(1.0, distance)
+    return near * alike if alike >= needed else 0.0
+
+
+def _evidence(score: float) -> float:
+    return float(np.clip((score - 0.4) / 0.5, 0.0, 1.0))
+
+
+def _seniority(track: Track) -> tuple[int, int, float]:
+    """Order in which tracks are confirmed: first seen first, left to right within a frame."""
+    return (track.number, track.first_sample, float(track.last.box[0]))
+
+
+def _above(faces: Detections, least: float) -> Detections:
+    keep = faces.scores >= least
+    if keep.all():
+        return faces
+    return Detections(faces.boxes[keep], faces.scores[keep], faces.landmarks[keep], faces.left_out)

@@ -1,0 +1,119 @@
+"""One person's track while it lives: where the face was, how it moves, what it looks like."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.faces.appearance import blend
+from streamfer.faces.detections import TrackedFace
+
+#: Samples of a track that may be handed over late, when it is confirmed.
+HORIZON = 8
+#: How fast velocity and appearance follow new observations.
+VELOCITY_RATE, TEMPLATE_RATE = 0.5, 0.15
+#: Velocity is believed for this long; a face that is away longer has likely stopped or turned.
+MOTION_SECONDS = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One detection as a track remembers it.
+
+    Attributes:
+        time: seconds since the first sample.
+        sample: count of sampled frames before it.
+        box: float32 (4,), pixels.
+        landmarks: float32 (5, 2), pixels, NaN where absent.
+        score: 0 to 1.
+        look: descriptor (P, D), or ``None`` when tracking goes by boxes alone.
+    """
+
+    time: float
+    sample: int
+    box: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    score: float
+    look: NDArray[np.float32] | None
+
+
+class Track:
+    """Mutable state of one track; O(1) memory.
+
+    Attributes:
+        number: public number from 1, or 0 while the track is tentative.
+        library_id: id in the association library, -1 where it has none.
+        first_sample: sample of the first detection.
+        first_detected: count of detected frames up to the first one.
+        hits: detections that belong to the track.
+        evidence: what they speak for a face, summed (:class:`~streamfer.faces.tracking.TrackerSettings`).
+        last: the last detection.
+        velocity: of the box's centre, pixels a second, float64 (2,).
+        template: descriptor (P, D) of the person so far, or ``None``.
+        waiting: faces seen while tentative, with their samples.
+    """
+
+    __slots__ = (
+        "evidence",
+        "first_detected",
+        "first_sample",
+        "hits",
+        "last",
+        "library_id",
+        "number",
+        "template",
+        "velocity",
+        "waiting",
+    )
+
+    def __init__(self, sight: Sight, *, first_detected: int) -> None:
+        self.number, self.library_id = 0, -1
+        self.first_sample, self.first_detected = sight.sample, first_detected
+        self.hits, self.evidence = 1, 0.0
+        self.last = sight
+        self.velocity: NDArray[np.float64] = np.zeros(2)
+        self.template = sight.look
+        self.waiting: deque[tuple[int, TrackedFace]] = deque(maxlen=HORIZON)
+
+    @property
+    def size(self) -> float:
+        """Side of the face in pixels (geometric mean)."""
+        return side(self.last.box)
+
+    @property
+    def centre(self) -> NDArray[np.float64]:
+        """Centre of the last detected box."""
+        return centre(self.last.box)
+
+    def shift(self, time: float) -> NDArray[np.float32]:
+        """Return how far the face has likely moved since it was seen, pixels (2,)."""
+        gap = min(max(time - self.last.time, 0.0), MOTION_SECONDS)
+        return np.asarray(self.velocity * gap, np.float32)
+
+    def observe(self, sight: Sight) -> None:
+        """Take a detection of this person."""
+        gap = max(sight.time - self.last.time, 1e-6)
+        step = (centre(sight.box) - self.centre) / gap
+        if gap <= MOTION_SECONDS:
+            self.velocity = (1 - VELOCITY_RATE) * self.velocity + VELOCITY_RATE * step
+        else:
+            # After an absence the straight line between two places says little about the present speed.
+            self.velocity = np.zeros(2)
+        self.last = sight
+        self.hits += 1
+        if sight.look is not None:
+            rate = max(TEMPLATE_RATE, 1 / (self.hits + 1))
+            self.template = sight.look if self.template is None else blend(self.template, sight.look, rate)
+
+
+def side(box: NDArray[np.floating]) -> float:
+    """Return the side of a box in pixels: the geometric mean of width and height."""
+    return float(np.sqrt(max(1e-6, float(np.prod(box[2:] - box[:2])))))
+
+
+def centre(box: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the centre (2,) of a box in pixels."""
+    return np.asarray((box[:2] + box[2:]) / 2, np.float64)
