@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,9 +19,103 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder of the development data; set STREAMFER_SHARED_DATA or keep it beside the checkout as ../shared/data."""
+    """Folder of the development data: STREAMFER_SHARED_DATA, or ../shared/data beside the checkout."""
     chosen = os.environ.get("STREAMFER_SHARED_DATA")
     folder = Path(chosen) if chosen else REPOSITORY.parent / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"development data absent: no folder {folder} (set STREAMFER_SHARED_DATA)")
     return folder
+
+
+class RtspServer:
+    """A gst-rtsp-server process on a free local port; it keeps its port over :meth:`kill` and :meth:`start`."""
+
+    def __init__(self, *arguments: str) -> None:
+        self._arguments = arguments
+        self.port = "0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it (again) and wait until it listens."""
+        command = [SYSTEM_PYTHON, str(RTSP_SCRIPT), "--port", self.port, *self._arguments]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        word, _, port = self._process.stdout.readline().strip().partition(" ")
+        assert word == "ready", f"the RTSP server did not start: {word} {port}"
+        self.port = port
+
+    def url(self, mount: str = "live", credentials: str = "") -> str:
+        """Address of a mount; ``credentials`` as ``user:password``, percent-encoded."""
+        return f"rtsp://{credentials}{'@' if credentials else ''}127.0.0.1:{self.port}/{mount}"
+
+    def freeze(self) -> None:
+        """Stop it without closing its connections."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once; nothing is said to its clients."""
+        self._process.kill()
+        self._process.communicate()
+
+
+SYSTEM_PYTHON = "/usr/bin/python3"
+RTSP_SCRIPT = REPOSITORY / "tests" / "rtsp_server.py"
+
+
+@pytest.fixture(scope="session")
+def rtsp_available() -> None:
+    """Skip where Debian's GStreamer bindings (python3-gi, gir1.2-gst-rtsp-server-1.0) are absent."""
+    try:
+        checked = subprocess.run(
+            [SYSTEM_PYTHON, str(RTSP_SCRIPT), "--check"], capture_output=True, text=True, timeout=60, check=False
+        )
+    except OSError as error:
+        pytest.skip(f"no RTSP server: {error}")
+    if checked.returncode:
+        pytest.skip(f"no RTSP server: {checked.stderr.strip().splitlines()[-1]}")
+
+
+@pytest.fixture
+def rtsp_server(rtsp_available: None) -> Iterator[Callable[..., RtspServer]]:
+    """Start RTSP servers: ``rtsp_server("--user", "u", "--password", "p")``; see tests/rtsp_server.py."""
+    servers: list[RtspServer] = []
+
+    def start(*arguments: str) -> RtspServer:
+        servers.append(RtspServer(*arguments))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.kill()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _private_redis_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tests, and the programs they start, away from the user's own embedded Redis."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAMFER_REDIS_FOLDER", str(tmp_path_factory.mktemp("redis_default")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of a real Redis server on a Unix socket, one for the whole session; tests share its contents."""
+    from streamfer.publish import EmbeddedRedis
+
+    with EmbeddedRedis.start(tmp_path_factory.mktemp("redis_session")) as server:
+        yield server.url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """URL of the session's Redis server, emptied for this test."""
+    from streamfer.publish import connect
+
+    client = connect(redis_server)
+    client.flushall()
+    client.close()
+    return redis_server

@@ -1,0 +1,241 @@
+"""Following records as a subscriber, alone or in a consumer group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import redis
+import stamina
+import structlog
+from redis import exceptions as faults
+
+from streamfer.errors import PublishError, RecordError
+from streamfer.publish.connection import connect, explain
+from streamfer.publish.embedded import EmbeddedRedis
+from streamfer.publish.group import MAX_DELIVERIES, GroupMember
+from streamfer.publish.keys import STREAM_NAMES, Keys, StreamName
+from streamfer.publish.reading import Entry, Follower, Reader
+from streamfer.records import Record
+
+_PASSING = (faults.ConnectionError, faults.TimeoutError, OSError)
+# Above the time a read blocks, so that a quiet stream is not taken for a dead server.
+_ANSWER_SECONDS = 5.0
+
+log = structlog.get_logger(__name__)
+
+
+def subscribe(
+    url: str | None = None,
+    *,
+    streams: Sequence[StreamName] = STREAM_NAMES,
+    from_: str = "new",
+    group: str | None = None,
+    consumer: str | None = None,
+    sources: Iterable[str] | None = None,
+    prefix: str = "streamfer",
+    partitions: int = 1,
+    block_s: float = 2.0,
+    idle_s: float | None = None,
+    reconnect_s: float = 300.0,
+    claim_idle_s: float = 60.0,
+    claim_every_s: float = 15.0,
+) -> Subscription:
+    """Follow the records on ``url``, or on the embedded server where it is None.
+
+    Connects and finds its place before it returns: what is published afterwards is delivered.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+        streams: which of ``clips``, ``captions``, ``sources``.
+        from_: ``new``, ``start`` (all that is kept) or the entry id after which to begin. With a group it
+            counts only where the group is new.
+        group, consumer: join a consumer group; see :class:`streamfer.publish.group.GroupMember`.
+        sources: only records of these source ids.
+        prefix, partitions: as the publishers have them.
+        block_s: seconds a single read waits for new entries.
+        idle_s: end the iteration when no record came for so many seconds; None follows for ever.
+        reconnect_s: seconds to wait for a server that is away before giving up.
+        claim_idle_s, claim_every_s: see :class:`streamfer.publish.group.GroupMember`.
+
+    Raises:
+        PublishError: the server cannot be reached, or refuses.
+        ConfigError: an argument is wrong.
+    """
+    wanted = None if sources is None else frozenset(sources)
+    keys = Keys(prefix, partitions).streams(streams, wanted)
+    reader: Reader
+    if group is None:
+        reader = Follower(keys, from_)
+    else:
+        reader = GroupMember(keys, group, consumer, from_, claim_idle=claim_idle_s, claim_every=claim_every_s)
+    embedded = None if url is not None else EmbeddedRedis.start()
+    address = embedded.url if embedded else str(url)
+    try:
+        client = connect(address, socket_timeout=block_s + _ANSWER_SECONDS, retries=0)
+        return Subscription(
+            reader,
+            client,
+            address,
+            embedded,
+            sources=wanted,
+            block_s=block_s,
+            idle_s=idle_s,
+            reconnect_s=reconnect_s,
+        )
+    except BaseException:
+        if embedded:
+            embedded.close()
+        raise
+
+
+class Subscription(Iterator[Record]):
+    """An iterator over records that survives restarts of the server; made by :func:`subscribe`.
+
+    In a group a record is acknowledged when the next one is asked for: by then its effect is done. A consumer
+    that dies between gets it again, so effects should bear repetition; ``record.id`` tells a repetition. A record
+    that was delivered more than five times, or cannot be read, goes to the dead-letter stream.
+
+    Attributes:
+        places: stream key to id of the last entry that was handed out; resume from it with ``from_``.
+        skipped: entries that could not be read as records.
+        lost: entries that were trimmed from the stream before their consumer was done with them.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        client: redis.Redis,
+        url: str,
+        embedded: EmbeddedRedis | None = None,
+        *,
+        sources: frozenset[str] | None = None,
+        block_s: float = 2.0,
+        idle_s: float | None = None,
+        reconnect_s: float = 300.0,
+    ) -> None:
+        self.places: dict[str, str] = {}
+        self.skipped = 0
+        self.lost = 0
+        self._reader, self._client, self._url, self._embedded = reader, client, url, embedded
+        self._sources, self._block_s, self._idle_s, self._reconnect_s = sources, block_s, idle_s, reconnect_s
+        self._current: Entry | None = None
+        self._closed = False
+        try:
+            reader.prepare(client)
+        except (*_PASSING, faults.RedisError) as error:
+            client.close()
+            raise PublishError(explain(url, error)) from error
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Record:
+        """Wait for the next record.
+
+        Raises:
+            StopIteration: the subscription was closed, or idle for ``idle_s``.
+            PublishError: the server stayed away for ``reconnect_s``, or refuses.
+        """
+        deadline = None if self._idle_s is None else time.monotonic() + self._idle_s
+        while not self._closed:
+            record = self._attempt(deadline)
+            if record is not None:
+                return record
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+        raise StopIteration
+
+    def commit(self) -> None:
+        """Acknowledge the record handed out last without asking for another, for example before stopping.
+
+        Raises:
+            PublishError: the server is away or refuses; the record will be delivered again.
+        """
+        try:
+            self._finish()
+        except (*_PASSING, faults.RedisError) as error:
+            raise PublishError(explain(self._url, error)) from error
+
+    def close(self) -> None:
+        """Leave; a record that was handed out last and not committed stays unfinished. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._reader.leave(self._client)
+        except (*_PASSING, faults.RedisError) as error:
+            log.info("subscribe.left_silently", reason=explain(self._url, error))
+        finally:
+            self._client.close()
+            if self._embedded:
+                self._embedded.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _attempt(self, deadline: float | None) -> Record | None:
+        block = self._block_s
+        if deadline is not None:
+            # Zero would block for ever.
+            block = min(block, max(0.001, deadline - time.monotonic()))
+        try:
+            self._finish()
+            entry = self._reader.next_entry(self._client, max(1, int(block * 1000)))
+            return None if entry is None else self._accept(entry)
+        except _PASSING as error:
+            self._reconnect(error)
+            return None
+        except faults.RedisError as error:
+            raise PublishError(explain(self._url, error)) from error
+
+    def _finish(self) -> None:
+        if self._current is not None:
+            self._reader.done(self._client, self._current)
+            self._current = None
+
+    def _accept(self, entry: Entry) -> Record | None:
+        if entry.fields is None:
+            self.lost += 1
+            log.warning("subscribe.lost", stream=entry.stream, entry=entry.id)
+            self._reader.done(self._client, entry)
+            return None
+        if entry.deliveries > MAX_DELIVERIES:
+            self._refuse(entry, f"delivered {entry.deliveries - 1} times without success")
+            return None
+        try:
+            record = Record.from_fields(entry.fields)
+        except RecordError as error:
+            self._refuse(entry, str(error))
+            return None
+        if self._sources is not None and record.subject not in self._sources:
+            self._reader.done(self._client, entry)
+            return None
+        self._current = entry
+        self.places[entry.stream] = entry.id
+        return record
+
+    def _refuse(self, entry: Entry, reason: str) -> None:
+        self.skipped += 1
+        log.warning("subscribe.skipped", stream=entry.stream, entry=entry.id, reason=reason)
+        self._reader.reject(self._client, entry, reason)
+
+    def _reconnect(self, error: Exception) -> None:
+        log.warning("subscribe.disconnected", reason=explain(self._url, error))
+        self._reader.interrupted()
+        try:
+            for attempt in stamina.retry_context(
+                on=_PASSING, attempts=None, timeout=self._reconnect_s, wait_initial=0.1, wait_max=5.0
+            ):
+                with attempt:
+                    self._client.ping()
+        except (*_PASSING, faults.RedisError) as last:
+            raise PublishError(explain(self._url, last)) from last
+        log.info("subscribe.reconnected")

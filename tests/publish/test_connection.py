@@ -1,0 +1,101 @@
+"""Connecting: one clear line for every way in which it can fail, and never a password in it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from streamfer.errors import PublishError
+from streamfer.publish import EmbeddedRedis, connect
+
+SECRET = "hunter2"
+
+
+def failure(url: str, **settings: float) -> str:
+    with pytest.raises(PublishError) as caught:
+        connect(url, retries=0, **settings)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message
+    assert SECRET not in message
+    return message
+
+
+@contextmanager
+def service(answer: bytes | None) -> Iterator[int]:
+    """A TCP service that answers each first message with ``answer``, or never; yields its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    opened: list[socket.socket] = []
+
+    def serve() -> None:
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            opened.append(peer)
+            if answer is not None:
+                peer.recv(1024)
+                peer.sendall(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        for peer in opened:
+            peer.close()
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (f"redis://:{SECRET}@127.0.0.1:1/0", ("127.0.0.1:1", "cannot be reached", "embedded")),
+        (f"redis://:{SECRET}@no-such-host.invalid/0", ("no-such-host.invalid", "cannot be reached")),
+        ("unix:///nowhere/redis.sock", ("/nowhere/redis.sock", "cannot be reached")),
+        (f"http://user:{SECRET}@host/", ("scheme 'http'", "redis://", "rediss://", "unix://")),
+        ("localhost:6379", ("no scheme", "redis://HOST:PORT/0")),
+        (f"user:{SECRET}@localhost", ("no scheme",)),
+        (f"redis://:{SECRET}@localhost:99999999", ("cannot be read",)),
+        (f"redis://:{SECRET}@[::1", ("cannot be read",)),
+    ],
+)
+def test_wrong_urls(url: str, words: tuple[str, ...]) -> None:
+    message = failure(url)
+    for word in words:
+        assert word in message
+
+
+def test_a_web_server_is_not_redis() -> None:
+    with service(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+        assert "does not speak Redis" in failure(f"redis://:{SECRET}@127.0.0.1:{port}/0")
+
+
+def test_a_service_that_never_answers() -> None:
+    with service(None) as port:
+        assert "does not answer" in failure(f"redis://127.0.0.1:{port}/0", socket_timeout=0.2)
+
+
+def test_passwords(tmp_path: Path) -> None:
+    with EmbeddedRedis.start(tmp_path) as server:
+        with closing(connect(server.url)) as client:
+            client.config_set("requirepass", "other")
+        for url in (server.url, server.url.replace("unix://", f"unix://:{SECRET}@")):
+            message = failure(url)
+            assert "denies access" in message
+            assert "redis://USER:PASSWORD@HOST" in message
+        with closing(connect(server.url.replace("unix://", "unix://:other@"))) as client:
+            assert client.ping()
+
+
+def test_a_working_connection(redis_url: str) -> None:
+    with closing(connect(redis_url, client_name="tester")) as client:
+        assert client.client_getname() == "tester"
+        assert client.get_connection_kwargs()["health_check_interval"] > 0

@@ -1,0 +1,116 @@
+"""Publisher on a real server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+import redis
+from record_examples import examples, labelled, span
+
+from streamfer.errors import PublishError
+from streamfer.publish import Outcome, Publisher, Retention, connect
+from streamfer.records import Record
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with closing(connect(redis_url)) as client:
+        yield client
+
+
+def clips(count: int, source: str = "hall") -> list[Record]:
+    return [Record.of(labelled(span(start_pts=i)), source_id=source) for i in range(count)]
+
+
+def stored(client: redis.Redis, key: str = "streamfer:{0}:clips") -> list[Record]:
+    entries: Any = client.xrange(key)
+    return [Record.from_fields(fields) for _, fields in entries]
+
+
+def test_publishing_again_changes_nothing(client: redis.Redis) -> None:
+    records = clips(600)
+    assert Publisher(client).publish_many(records) == [Outcome.NEW] * 600
+    assert Publisher(client).publish_many(records) == [Outcome.DUPLICATE] * 600
+    assert [record.id for record in stored(client)] == [record.id for record in records]
+
+
+def test_sequences_count_per_source_and_rise_across_restarts(client: redis.Redis) -> None:
+    first = Publisher(client)
+    hall, door = clips(3), clips(2, "door")
+    first.publish_many([hall[0], door[0], hall[1], door[1]])
+    Publisher(client).publish(hall[2])
+    numbers = {name: [r.sequence for r in stored(client) if r.subject == name] for name in ("hall", "door")}
+    assert numbers["hall"][1] == numbers["hall"][0] + 1
+    assert numbers["door"] == numbers["hall"][:2]
+    assert numbers["hall"][2] > numbers["hall"][1]
+
+
+def test_a_given_sequence_is_kept(client: redis.Redis) -> None:
+    Publisher(client).publish(clips(1)[0].numbered(42))
+    assert stored(client)[0].sequence == 42
+
+
+def test_two_publishers_of_the_same_records(redis_url: str, client: redis.Redis) -> None:
+    records = clips(200)
+    outcomes: list[list[Outcome]] = []
+
+    def work() -> None:
+        with Publisher.open(redis_url) as publisher:
+            outcomes.append([publisher.publish(record) for record in records])
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [record.id for record in stored(client)] == [record.id for record in records]
+    assert all(set(pair) == {"new", "duplicate"} for pair in zip(*outcomes, strict=True))
+
+
+def test_prefix_partitions_and_retention(client: redis.Redis) -> None:
+    publisher = Publisher(client, "lab", "mine", partitions=4, retention=Retention(100, 30))
+    publisher.publish_many([record for name in "abcdefgh" for record in clips(1, name)])
+    keys = {key.decode().rpartition(":")[0] for key in client.keys("mine:*clips")}
+    assert keys <= {f"mine:{{{partition}}}" for partition in range(4)}
+    assert len(keys) > 1
+    assert all(0 < client.ttl(key) <= 30 for key in client.keys("mine:*:seen:*"))
+
+
+def test_heartbeat(client: redis.Redis) -> None:
+    publisher = Publisher(client)
+    publisher.heartbeat("hall", {"state": "online", "fps": 7.9, "old": 1}, ttl=20)
+    publisher.heartbeat("hall", {"state": "stalled", "fps": 0.0}, ttl=20)
+    status: Any = client.hgetall("streamfer:status:hall")
+    assert {key.decode() for key in status} == {"state", "fps", "updated"}
+    assert status[b"state"] == b"stalled"
+    assert 0 < client.ttl("streamfer:status:hall") <= 20
+
+
+def test_a_refusal_is_one_line_without_the_record(client: redis.Redis) -> None:
+    publisher = Publisher(client, url="redis://user:secret@host:6379/0")
+    client.set("streamfer:{0}:clips", "no stream")
+    with pytest.raises(PublishError, match="refuses") as caught:
+        publisher.publish_many(clips(1))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "secret" not in message
+    assert "emotions" not in message
+
+
+def test_a_server_that_went_away_for_good() -> None:
+    client = redis.Redis(host="127.0.0.1", port=1)
+    with pytest.raises(PublishError, match="cannot be reached"):
+        Publisher(client, url="redis://127.0.0.1:1/0")
+
+
+def test_open_on_the_embedded_server() -> None:
+    with Publisher.open() as publisher:
+        first = publisher.publish(examples()["gap.v1"])
+    with Publisher.open() as publisher:
+        again = publisher.publish(examples()["gap.v1"])
+    publisher.close()
+    assert (first, again) == (Outcome.NEW, Outcome.DUPLICATE)
