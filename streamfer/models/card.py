@@ -42,9 +42,7 @@ class PixelProfile:
         if (self.mean is None) != (self.std is None):
             raise CheckpointError("pixels: mean and std belong together; give both or neither")
         if self.interpolation not in ("bilinear", "bicubic", "area"):
-            raise CheckpointError(
-                f"pixels.interpolation is {self.interpolation!r}; expected bilinear, bicubic, area"
-            )
+            raise CheckpointError(f"pixels.interpolation is {self.interpolation!r}; expected bilinear, bicubic, area")
         if self.std is not None and not min(self.std) > 0:
             raise CheckpointError(f"pixels.std is {self.std}; expected positive numbers")
 

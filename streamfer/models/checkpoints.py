@@ -77,9 +77,7 @@ class _Archive:
         """Materialise one tensor, bounds checked."""
         dtype = _DTYPES.get(record.storage.kind)
         if dtype is None:
-            raise CheckpointError(
-                f"{self._path}: tensor {name!r} is stored as {record.storage.kind}; not supported"
-            )
+            raise CheckpointError(f"{self._path}: tensor {name!r} is stored as {record.storage.kind}; not supported")
         reach = record.offset + sum((n - 1) * s for n, s in zip(record.shape, record.strides, strict=True)) + 1
         if math.prod(record.shape) and reach > record.storage.elements:
             raise CheckpointError(f"{self._path}: tensor {name!r} reaches beyond its storage")
@@ -94,12 +92,12 @@ class _Archive:
             size = storage.elements * dtype.itemsize
             data = self._read(f"{self._folder}data/{storage.key}", size)
             if len(data) != size:
-                raise CheckpointError(
-                    f"{self._path}: storage {storage.key!r} has {len(data)} bytes; expected {size}"
-                )
-            self._storages[storage.key] = torch.frombuffer(bytearray(data), dtype=dtype) if size else torch.empty(0)
+                raise CheckpointError(f"{self._path}: storage {storage.key!r} has {len(data)} bytes; expected {size}")
+            self._storages[storage.key] = (
+                torch.frombuffer(bytearray(data), dtype=dtype) if size else torch.empty(0, dtype=dtype)
+            )
         found = self._storages[storage.key]
-        if found.dtype != dtype and found.numel():
+        if found.dtype != dtype:
             raise CheckpointError(f"{self._path}: storage {storage.key!r} is used with two types")
         return found
 
@@ -170,9 +168,7 @@ def _state_records(path: Path, contents: Any) -> dict[str, TensorRecord]:
             contents = contents[wrapper]
             break
     records = {
-        name: record
-        for name, record in contents.items()
-        if isinstance(name, str) and isinstance(record, TensorRecord)
+        name: record for name, record in contents.items() if isinstance(name, str) and isinstance(record, TensorRecord)
     }
     if not records:
         raise CheckpointError(f"{path}: no state dictionary in it (looked for tensors and 'state_dict')")

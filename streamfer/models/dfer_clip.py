@@ -108,9 +108,7 @@ class DferClip(nn.Module):
         """Encode frames; (F, 3, S, S) to (F, D), not normalised, in the dtype of the image encoder."""
         return cast(torch.Tensor, self.image_encoder(pixels_F3SS))
 
-    def window_logits(
-        self, features_BTD: torch.Tensor, class_features_CD: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def window_logits(self, features_BTD: torch.Tensor, class_features_CD: torch.Tensor | None = None) -> torch.Tensor:
         """Read windows of frame features; (B, T, D) to logits (B, C).
 
         Args:

@@ -94,9 +94,7 @@ class _Tensors:
             )
         shape = tuple(self.tensors[name].shape)
         if len(shape) != dimensions or 0 in shape:
-            raise CheckpointError(
-                f"{self.where}: tensor {name!r} has shape {shape}; expected {dimensions} dimensions"
-            )
+            raise CheckpointError(f"{self.where}: tensor {name!r} has shape {shape}; expected {dimensions} dimensions")
         return shape
 
     def depth(self, prefix: str) -> int:
@@ -152,9 +150,7 @@ def _temporal(found: _Tensors, heads: int | None) -> TemporalConfig:
     rows, _ = found.shape(f"{blocks}0.0.fn.fn.to_qkv.weight", 2)
     hidden, _ = found.shape(f"{blocks}0.1.fn.fn.net.0.weight", 2)
     if rows % 3:
-        raise CheckpointError(
-            f"{found.where}: tensor '{blocks}0.0.fn.fn.to_qkv.weight' has {rows} rows, not 3 x heads"
-        )
+        raise CheckpointError(f"{found.where}: tensor '{blocks}0.0.fn.fn.to_qkv.weight' has {rows} rows, not 3 x heads")
     inner = rows // 3
     count = _heads(inner, heads, "temporal", found.where)
     return TemporalConfig(
@@ -192,9 +188,7 @@ def describe(token_ids_CL: torch.Tensor, contexts: int) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _prompts(
-    found: _Tensors, text: TextConfig, position: Position
-) -> tuple[PromptLearner, torch.Tensor, PromptConfig]:
+def _prompts(found: _Tensors, text: TextConfig, position: Position) -> tuple[PromptLearner, torch.Tensor, PromptConfig]:
     tensors = found.tensors
     classes, _, width = found.shape("prompt_learner.token_prefix", 3)
     _, rest, _ = found.shape("prompt_learner.token_suffix", 3)
@@ -249,9 +243,7 @@ def read_official(
     descriptions = describe(token_ids, prompt.contexts)
     names = tuple(classes) if classes is not None else name_classes(descriptions, where)
     if len(names) != len(descriptions):
-        raise ConfigError(
-            f"{where}: {len(names)} class names given; the checkpoint has {len(descriptions)} classes"
-        )
+        raise ConfigError(f"{where}: {len(names)} class names given; the checkpoint has {len(descriptions)} classes")
     config = DferClipConfig(classes=names, embed_dim=embed_dim, vision=vision, temporal=temporal)
     with torch.device("meta"):
         model = DferClip(config, text=text, prompts=prompts)

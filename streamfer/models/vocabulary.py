@@ -55,9 +55,7 @@ def _best_assignment(descriptions: Sequence[str], names: Sequence[str]) -> list[
     import numpy as np
     from scipy.optimize import linear_sum_assignment
 
-    scores = np.array(
-        [[sum(cue in text.lower() for cue in _CUES[name]) for name in names] for text in descriptions]
-    )
+    scores = np.array([[sum(cue in text.lower() for cue in _CUES[name]) for name in names] for text in descriptions])
     rows, columns = linear_sum_assignment(scores, maximize=True)
     if min(scores[rows, columns]) == 0:
         return []
