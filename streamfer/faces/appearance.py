@@ -79,9 +79,7 @@ def blend(old: NDArray[np.float32], new: NDArray[np.float32], rate: float) -> ND
     return np.asarray(mixed / np.maximum(length, 1e-9), np.float32)
 
 
-def _colours(
-    image: NDArray[np.uint8], box: NDArray[np.float64], region: NDArray[np.float64]
-) -> NDArray[np.float32]:
+def _colours(image: NDArray[np.uint8], box: NDArray[np.float64], region: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return the square-rooted colour histogram (Hellinger kernel) of one part, zero where it is not seen."""
     height, width = image.shape[:2]
     size = np.tile(box[2:] - box[:2], 2)

@@ -65,14 +65,18 @@ class AppearanceIoU(BaseIoU):
 
 
 class Associator:
-    """One library tracker, told the sampled rate and the time of every frame."""
+    """One library tracker, told the sampled rate.
+
+    It counts time in detected frames, not in timestamps: by timestamps it would drop every track whose last
+    frame is further back than its buffer, which at one frame a second is each of them.
+    """
 
     def __init__(self, method: Method, *, fps: float, lost_seconds: float, least_score: float) -> None:
         self._method: Method = method
         self._iou = AppearanceIoU()
         common: dict[str, Any] = {
             # The library counts the buffer in frames of 30 a second whatever the real rate.
-            "lost_track_buffer": max(1, round(30 * lost_seconds)),
+            "lost_track_buffer": max(round(30 * lost_seconds), round(60 / fps)),
             "frame_rate": fps,
             "minimum_consecutive_frames": 1,
             "high_conf_det_threshold": least_score,
@@ -98,7 +102,6 @@ class Associator:
     def step(
         self,
         detections: Detections,
-        time: float,
         descriptors: NDArray[np.float32] | None,
         templates: dict[int, NDArray[np.float32]],
     ) -> NDArray[np.int64]:
@@ -106,7 +109,6 @@ class Associator:
 
         Args:
             detections: faces of this frame.
-            time: seconds since the first frame, larger than at the last call.
             descriptors: (N, P, D), or ``None`` to go by boxes alone.
             templates: descriptor (P, D) by library id.
         """
@@ -117,8 +119,7 @@ class Associator:
                 xyxy=boxes,
                 confidence=detections.scores.astype(np.float64),
                 data={"row": np.arange(len(detections))},
-            ),
-            timestamp=time,
+            )
         )
         ids = np.full(len(detections), -1, np.int64)
         if len(found):

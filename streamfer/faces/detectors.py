@@ -103,9 +103,7 @@ def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
         return registry.DetectorEntry(path.stem, kind, registry.UNKNOWN_LICENCE, "a file of yours"), path
     folder = path if path.is_dir() else pack_folder(name)
     if name and folder.is_dir():
-        entry = registry.DetectorEntry(
-            folder.name, "scrfd", registry.NON_COMMERCIAL, "an insightface pack", pack=True
-        )
+        entry = registry.DetectorEntry(folder.name, "scrfd", registry.NON_COMMERCIAL, "an insightface pack", pack=True)
         return entry, pack_file(folder, "detection")
     known = [entry.name for entry in registry.entries()]
     near = difflib.get_close_matches(name, known, n=1)

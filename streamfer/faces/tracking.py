@@ -25,6 +25,8 @@ from streamfer.faces.tracks import HORIZON, Sight, Track, centre, side
 
 #: A predicted face is worth this much less with every sample since its detection.
 PREDICTED_SCORE = 0.9
+#: No track is over before it was missed in so many detected frames.
+MISSED_CHANCES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +168,7 @@ class FaceTracker:
             described = self._appearance.describe(image, faces.boxes, faces.landmarks)
         by_library = {track.library_id: track for track in self._tracks if track.library_id >= 0}
         templates = {key: t.template for key, t in by_library.items() if t.template is not None}
-        ids = self._associator.step(faces, time, described, templates)
+        ids = self._associator.step(faces, described, templates)
         owners: list[Track | None] = [by_library.get(int(key)) for key in ids]
         free = [track for track in self._tracks if not any(track is owner for owner in owners)]
         open_rows = [row for row, owner in enumerate(owners) if owner is None]
@@ -175,15 +177,13 @@ class FaceTracker:
         result = []
         for row, known in enumerate(owners):
             look = None if described is None else described[row]
-            sight = Sight(
-                time, self._sample, faces.boxes[row], faces.landmarks[row], float(faces.scores[row]), look
-            )
+            sight = Sight(time, self._sample, faces.boxes[row], faces.landmarks[row], float(faces.scores[row]), look)
             if known is None:
-                owner = Track(sight, first_detected=self._detected_frames)
+                owner = Track(sight, detected_frames=self._detected_frames)
                 self._tracks.append(owner)
             else:
                 owner = known
-                owner.observe(sight)
+                owner.observe(sight, detected_frames=self._detected_frames)
             owner.evidence += _evidence(sight.score)
             if ids[row] >= 0:
                 owner.library_id = int(ids[row])
@@ -255,12 +255,13 @@ class FaceTracker:
 
     def _forget(self, time: float) -> tuple[int, ...]:
         """End the tracks that were away too long; return the numbers of those that had one."""
-        wait = max(self._settings.tentative_seconds, 1.5 * self._period)
-        away = [
-            track
-            for track in self._tracks
-            if time - track.last.time > (self._settings.forget_seconds if track.number else wait)
-        ]
+        away = []
+        for track in self._tracks:
+            long = self._settings.forget_seconds if track.number else self._settings.tentative_seconds
+            # At a low rate the seconds are over before the face had a chance to be seen again.
+            chances = self._detected_frames - track.last_detected
+            if time - track.last.time > long and chances >= MISSED_CHANCES:
+                away.append(track)
         return self._end(away) if away else ()
 
     def _end(self, tracks: list[Track]) -> tuple[int, ...]:

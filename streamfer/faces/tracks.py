@@ -47,7 +47,7 @@ class Track:
         number: public number from 1, or 0 while the track is tentative.
         library_id: id in the association library, -1 where it has none.
         first_sample: sample of the first detection.
-        first_detected: count of detected frames up to the first one.
+        first_detected: count of detected frames at the first detection; ``last_detected`` at the last one.
         hits: detections that belong to the track.
         evidence: what they speak for a face, summed (:class:`~streamfer.faces.tracking.TrackerSettings`).
         last: the last detection.
@@ -62,6 +62,7 @@ class Track:
         "first_sample",
         "hits",
         "last",
+        "last_detected",
         "library_id",
         "number",
         "template",
@@ -69,9 +70,10 @@ class Track:
         "waiting",
     )
 
-    def __init__(self, sight: Sight, *, first_detected: int) -> None:
+    def __init__(self, sight: Sight, *, detected_frames: int) -> None:
         self.number, self.library_id = 0, -1
-        self.first_sample, self.first_detected = sight.sample, first_detected
+        self.first_sample = sight.sample
+        self.first_detected = self.last_detected = detected_frames
         self.hits, self.evidence = 1, 0.0
         self.last = sight
         self.velocity: NDArray[np.float64] = np.zeros(2)
@@ -93,7 +95,7 @@ class Track:
         gap = min(max(time - self.last.time, 0.0), MOTION_SECONDS)
         return np.asarray(self.velocity * gap, np.float32)
 
-    def observe(self, sight: Sight) -> None:
+    def observe(self, sight: Sight, *, detected_frames: int) -> None:
         """Take a detection of this person."""
         gap = max(sight.time - self.last.time, 1e-6)
         step = (centre(sight.box) - self.centre) / gap
@@ -102,7 +104,7 @@ class Track:
         else:
             # After an absence the straight line between two places says little about the present speed.
             self.velocity = np.zeros(2)
-        self.last = sight
+        self.last, self.last_detected = sight, detected_frames
         self.hits += 1
         if sight.look is not None:
             rate = max(TEMPLATE_RATE, 1 / (self.hits + 1))
