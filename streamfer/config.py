@@ -40,9 +40,7 @@ class ClipConfig(_Section):
     max_gap: float = Field(
         1.0, ge=0, le=30, description="seconds of a track that repeat-last may bridge inside a window"
     )
-    min_real: float = Field(
-        0.5, gt=0, le=1, description="least share of a window's samples that must show the face"
-    )
+    min_real: float = Field(0.5, gt=0, le=1, description="least share of a window's samples that must show the face")
 
 
 class FacesConfig(_Section):
@@ -72,6 +70,7 @@ class LiveConfig(_Section):
     """Live sources: how long to wait, and how to come back."""
 
     transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP transport")
+    wait: bool = Field(False, description="keep trying a source that does not answer at the start")
     open_timeout: float = Field(10.0, gt=0, le=300, description="seconds to connect")
     stall_timeout: float = Field(10.0, gt=0, le=600, description="seconds without a frame before reconnecting")
     backoff_first: float = Field(0.5, gt=0, le=60, description="seconds before the first retry")
@@ -123,9 +122,7 @@ class Config(_Section):
                 f"{self.sampling.fps} fps; raise the stride or sampling.fps"
             )
         if self.clip.seconds * self.sampling.fps < 1:
-            raise ValueError(
-                f"clip.seconds ({self.clip.seconds} s) holds no analysed frame at {self.sampling.fps} fps"
-            )
+            raise ValueError(f"clip.seconds ({self.clip.seconds} s) holds no analysed frame at {self.sampling.fps} fps")
         return self
 
 

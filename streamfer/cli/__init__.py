@@ -1,0 +1,64 @@
+"""The command line: one module a command.
+
+The modules import torch and its like inside their commands, so that ``streamfer --help`` answers at once and the
+thread budget is set before any library starts its threads.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from streamfer.cli import annotate, demo, doctor, models, run, tail
+from streamfer.cli.terminal import configure_logging, fail
+from streamfer.errors import StreamferError
+from streamfer.redaction import redact_text
+
+app = typer.Typer(
+    name="streamfer",
+    help="Video in, facial expressions out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("demo")(demo.demo)
+app.command("annotate")(annotate.annotate)
+app.command("run")(run.run)
+app.command("tail")(tail.tail)
+app.add_typer(models.app, name="models")
+app.command("doctor")(doctor.doctor)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"streamfer {version('streamfer')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Log what happens, as events on standard error.")
+    ] = False,
+) -> None:
+    configure_logging(verbose=verbose)
+
+
+def main() -> None:
+    """Run the command line; every error that streamfer raises on purpose ends in one line and its exit code."""
+    try:
+        app()
+    except StreamferError as error:
+        if os.environ.get("STREAMFER_TRACEBACK"):
+            raise
+        fail(redact_text(str(error)), error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone (head, less): not an error, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(0) from None

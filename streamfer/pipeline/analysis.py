@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from streamfer.errors import InternalError, StreamferError
 from streamfer.faces.alignment import crop_faces
-from streamfer.faces.detections import Detections, Detector, TrackedFace, Tracker
+from streamfer.faces.detections import Detections, Detector, EarlierFace, TrackedFace, Tracker
 from streamfer.geometry import CropProfile
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.selection import Pick, Selector
@@ -53,6 +53,21 @@ class FrameFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LateFace:
+    """A face of an earlier frame whose track was confirmed only now.
+
+    Attributes:
+        frames_ago: how many analysed frames back it was seen, from 1.
+        tick: tick of that frame.
+        face: the face as it was then.
+    """
+
+    frames_ago: int
+    tick: int
+    face: TrackedFace
+
+
+@dataclass(frozen=True, slots=True)
 class AnalysedFrame:
     """One frame's faces on their way to the encoder.
 
@@ -60,8 +75,9 @@ class AnalysedFrame:
         source_id, epoch: where it belongs.
         tick: place in the windows; None when the frame only helped tracking.
         facts: times and counts.
-        faces: confirmed faces, in the order of ``crops``.
-        crops: uint8 RGB (F, S, S, 3); empty when ``tick`` is None.
+        faces: confirmed faces of this frame.
+        late: faces of earlier frames that are confirmed only now, oldest first.
+        crops: uint8 RGB (F, S, S, 3): those of ``late``, then (unless ``tick`` is None) those of ``faces``.
         left_out: faces beyond the detector's cap.
     """
 
@@ -70,6 +86,7 @@ class AnalysedFrame:
     tick: int | None
     facts: FrameFacts
     faces: tuple[TrackedFace, ...]
+    late: tuple[LateFace, ...]
     crops: NDArray[np.uint8] = field(repr=False)
     left_out: int = 0
 
@@ -82,6 +99,7 @@ class Opened:
         source_id, epoch: what begins.
         info: what the source is in this epoch.
         time_base, time_origin: of this epoch's frames.
+        horizon: how many analysed frames back a face may still be confirmed.
     """
 
     source_id: str
@@ -89,6 +107,7 @@ class Opened:
     info: VideoInfo
     time_base: Fraction
     time_origin: TimeOrigin
+    horizon: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +205,28 @@ class _Chooser:
         if self._pick is None:
             raise InternalError("the source yielded a frame that was refused")
         return self._pick
+
+
+class _Spares:
+    """Crops of the last frames' faces that no confirmed track owns yet: they may be confirmed later.
+
+    Crops instead of frames: eight frames of 1080p are 50 MB a camera, their unconfirmed faces a few kilobytes.
+    """
+
+    def __init__(self, horizon: int) -> None:
+        self._frames: deque[tuple[int | None, NDArray[np.float32], NDArray[np.uint8]]] = deque(maxlen=horizon)
+
+    def keep(self, tick: int | None, boxes: NDArray[np.float32], crops: NDArray[np.uint8]) -> None:
+        """Remember one analysed frame's unconfirmed faces: boxes (N, 4), crops (N, S, S, 3)."""
+        self._frames.append((tick, boxes, crops))
+
+    def find(self, frames_ago: int, box: NDArray[np.float32]) -> tuple[int, NDArray[np.uint8]] | None:
+        """Return tick and crop (S, S, 3) of the face that had ``box``, where that frame had a tick and it is kept."""
+        if frames_ago > len(self._frames):
+            return None
+        tick, boxes, crops = self._frames[-frames_ago]
+        same = np.flatnonzero(np.all(boxes == box, axis=1))
+        return (tick, crops[same[0]]) if tick is not None and len(same) else None
 
 
 class SourceAnalysis:
@@ -298,6 +339,7 @@ class SourceAnalysis:
     def _analyse(self) -> None:
         info: VideoInfo | None = None
         tracker: Tracker | None = None
+        spares = _Spares(0)
         epoch: int | None = None
         analysed = 0
         while (item := self._next()) is not None:
@@ -310,25 +352,31 @@ class SourceAnalysis:
                 raise InternalError("a frame came before its source was online")
             if tracker is None or item.frame.epoch != epoch:
                 tracker, epoch, analysed = self._plan.tracker(info), item.frame.epoch, 0
-                self._out(Opened(self._source.source_id, epoch, info, item.frame.time_base, item.frame.time_origin))
+                spares = _Spares(tracker.horizon)
+                frame = item.frame
+                self._out(
+                    Opened(self._source.source_id, epoch, info, frame.time_base, frame.time_origin, tracker.horizon)
+                )
             detect = analysed % self._plan.detect_every == 0
             analysed += 1
-            self._out(self._analyse_frame(item, tracker, detect))
+            self._out(self._analyse_frame(item, tracker, spares, detect))
 
-    def _analyse_frame(self, chosen: _Chosen, tracker: Tracker, detect: bool) -> AnalysedFrame:
-        frame = chosen.frame
+    def _analyse_frame(self, chosen: _Chosen, tracker: Tracker, spares: _Spares, detect: bool) -> AnalysedFrame:
+        frame, tick = chosen.frame, chosen.pick.tick
         began = time.perf_counter()
         detections = self._detect(frame.image) if detect else None
         with self._clock.measure("track"):
             tracked = tracker.update(frame.image, detections)
         detect_s = time.perf_counter() - began
         faces = tuple(face for face in tracked.faces if self._usable(face))
-        crops = np.zeros((0, self._plan.crop.size, self._plan.crop.size, 3), np.uint8)
-        if faces and chosen.pick.tick is not None:
-            with self._clock.measure("crop", len(faces)):
-                boxes = np.stack([face.box for face in faces])
-                landmarks = np.stack([face.landmarks for face in faces])
-                crops = crop_faces(frame.image, boxes, landmarks, self._plan.crop)
+        late, crops = self._late(tracked.confirmed_earlier, spares)
+        spare = _unowned(detections, tracked.faces)
+        if tick is not None:
+            cut = self._crop(frame.image, [(face.box, face.landmarks) for face in faces] + spare)
+            crops = np.concatenate([crops, cut[: len(faces)]])
+            spares.keep(tick, _boxes(spare), cut[len(faces) :])
+        else:
+            spares.keep(None, _boxes([]), self._crop(frame.image, []))
         facts = FrameFacts(
             index=frame.index,
             pts=frame.pts,
@@ -341,7 +389,25 @@ class SourceAnalysis:
             detect_s=detect_s,
         )
         left_out = detections.left_out if detections else 0
-        return AnalysedFrame(self._source.source_id, frame.epoch, chosen.pick.tick, facts, faces, crops, left_out)
+        return AnalysedFrame(self._source.source_id, frame.epoch, tick, facts, faces, late, crops, left_out)
+
+    def _late(self, earlier: Sequence[EarlierFace], spares: _Spares) -> tuple[tuple[LateFace, ...], NDArray[np.uint8]]:
+        """Return the usable faces that are confirmed only now, with their crops from back then."""
+        late: list[LateFace] = []
+        crops = [np.zeros((0, self._plan.crop.size, self._plan.crop.size, 3), np.uint8)]
+        for item in earlier:
+            kept = spares.find(item.samples_ago, item.face.box)
+            if kept is not None and self._usable(item.face):
+                late.append(LateFace(item.samples_ago, kept[0], item.face))
+                crops.append(kept[1][None])
+        return tuple(late), np.concatenate(crops)
+
+    def _crop(self, image: NDArray[np.uint8], faces: Sequence[_Place]) -> NDArray[np.uint8]:
+        if not faces:
+            return np.zeros((0, self._plan.crop.size, self._plan.crop.size, 3), np.uint8)
+        landmarks = np.stack([points for _, points in faces])
+        with self._clock.measure("crop", len(faces)):
+            return crop_faces(image, _boxes(faces), landmarks, self._plan.crop)
 
     def _detect(self, image: NDArray[np.uint8]) -> Detections:
         with self._detectors.borrow() as detector, self._clock.measure("detect"):
@@ -350,6 +416,25 @@ class SourceAnalysis:
     def _usable(self, face: TrackedFace) -> bool:
         width, height = face.box[2] - face.box[0], face.box[3] - face.box[1]
         return min(width, height) >= self._plan.min_size and face.quality >= self._plan.min_quality
+
+
+_Place = tuple[NDArray[np.float32], NDArray[np.float32]]
+
+
+def _boxes(faces: Sequence[_Place]) -> NDArray[np.float32]:
+    return np.array([box for box, _ in faces], np.float32).reshape(-1, 4)
+
+
+def _unowned(detections: Detections | None, faces: Sequence[TrackedFace]) -> list[_Place]:
+    """Return box and landmarks of the detections that no confirmed track took."""
+    if detections is None:
+        return []
+    owned = _boxes([(face.box, face.landmarks) for face in faces])
+    return [
+        (box, points)
+        for box, points in zip(detections.boxes, detections.landmarks, strict=True)
+        if not np.any(np.all(owned == box, axis=1))
+    ]
 
 
 def _as_streamfer_error(source_id: str, error: Exception) -> StreamferError:

@@ -92,9 +92,7 @@ def annotate(
     config = config or Config()
     specs = find_sources([str(path)])
     if len(specs) != 1:
-        raise ConfigError(
-            f"{path}: holds {len(specs)} sources; annotate() takes one file, 'streamfer annotate' many"
-        )
+        raise ConfigError(f"{path}: holds {len(specs)} sources; annotate() takes one file, 'streamfer annotate' many")
     models = models or load_models(config)
     pipeline = build_pipeline(config, models, live=False, salt=salt)
     source = open_source(specs[0], decode_threads=models.budget.decode)

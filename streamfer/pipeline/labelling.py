@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from streamfer.faces.detections import TrackedFace
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.analysis import AnalysedFrame, Changed, Ended, Item, Opened
 from streamfer.pipeline.clock import StageClock
@@ -55,6 +57,7 @@ class Labeller:
         self._batch_size = batch_size
         self._sessions: dict[str, EpochSession] = {}
         self._logs: dict[str, _SourceLog] = {}
+        self._rows: dict[str, _Rows] = {}
 
     def process(self, items: Sequence[Item]) -> list[Event]:
         """Encode the crops of ``items`` together, close windows, classify them together.
@@ -96,19 +99,20 @@ class Labeller:
             faces_left_out=log.stats.faces_left_out + frame.left_out,
         )
         session = self._sessions[frame.source_id]
-        size = session.info.width, session.info.height
-        rows = tuple(
-            FaceRow(
-                track=face.track,
-                track_id=self._records.track_id(frame.source_id, frame.epoch, face.track),
-                box=_relative(face.box, size),
-                score=face.score,
-                quality=face.quality,
-            )
-            for face in frame.faces
+        rows = self._rows[frame.source_id]
+        ready = rows.add(frame, [self._face_row(session, face) for face in frame.faces])
+        for late in frame.late:
+            rows.amend(late.frames_ago, self._face_row(session, late.face))
+        return [*ready, *session.add(frame, features)]
+
+    def _face_row(self, session: EpochSession, face: TrackedFace) -> FaceRow:
+        return FaceRow(
+            track=face.track,
+            track_id=self._records.track_id(session.source_id, session.epoch, face.track),
+            box=session.relative_box(face.box),
+            score=face.score,
+            quality=face.quality,
         )
-        row = FrameFaces(frame.source_id, frame.epoch, frame.facts.index, frame.facts.seconds, rows)
-        return [row, *session.add(frame, features)]
 
     def _take_notice(self, item: Opened | Changed | Ended | AnalysedFrame) -> list[Event | ClipJob]:
         log = self._logs.setdefault(item.source_id, _SourceLog(SourceStats(), set()))
@@ -117,6 +121,7 @@ class Labeller:
             self._sessions[item.source_id] = EpochSession(
                 item.source_id, item.epoch, item.info, item.time_base, item.time_origin, self._grid
             )
+            self._rows[item.source_id] = _Rows(item.horizon)
             return [*events, SourceOpened(item.source_id, item.epoch, item.info)]
         if isinstance(item, Changed):
             return self._take_change(item.source_id, item.change, log)
@@ -152,7 +157,7 @@ class Labeller:
             return []
         log = self._logs[source_id]
         log.stats = replace(log.stats, seconds=log.stats.seconds + session.last_seconds)
-        return list(session.finish(flush=flush))
+        return [*self._rows.pop(source_id).finish(), *session.finish(flush=flush)]
 
     def _label(self, pending: Sequence[Event | ClipJob], encode_s: float) -> list[Event]:
         jobs = [entry for entry in pending if isinstance(entry, ClipJob)]
@@ -179,7 +184,25 @@ class Labeller:
         return rows
 
 
-def _relative(box: np.ndarray, size: tuple[int, int]) -> tuple[float, float, float, float]:
-    left, top, right, bottom = (float(value) for value in box)
-    width, height = size
-    return left / width, top / height, (right - left) / width, (bottom - top) / height
+class _Rows:
+    """The last frames' rows, held back while a face in them may still be confirmed."""
+
+    def __init__(self, horizon: int) -> None:
+        self._horizon = horizon
+        self._held: deque[FrameFaces] = deque()
+
+    def add(self, frame: AnalysedFrame, faces: Sequence[FaceRow]) -> list[FrameFaces]:
+        """Take the newest frame; return the rows that are final now."""
+        facts = frame.facts
+        self._held.append(FrameFaces(frame.source_id, frame.epoch, facts.index, facts.seconds, tuple(faces)))
+        return [self._held.popleft()] if len(self._held) > self._horizon + 1 else []
+
+    def amend(self, frames_ago: int, face: FaceRow) -> None:
+        """Add a face to an earlier frame."""
+        row = self._held[-1 - frames_ago]
+        self._held[-1 - frames_ago] = replace(row, faces=(*row.faces, face))
+
+    def finish(self) -> list[FrameFaces]:
+        """Return the rows still held."""
+        rows, self._held = list(self._held), deque()
+        return rows

@@ -43,9 +43,7 @@ class RecordWriter:
         track_name: public name of a track from source id, epoch and number.
     """
 
-    def __init__(
-        self, model: ModelInfo, detector: str, site: str, track_name: Callable[[str, int, int], str]
-    ) -> None:
+    def __init__(self, model: ModelInfo, detector: str, site: str, track_name: Callable[[str, int, int], str]) -> None:
         self._model = model
         self._site = site
         self._track_name = track_name
@@ -56,9 +54,7 @@ class RecordWriter:
             precision=model.precision,
             detector=detector,
         )
-        self._producer = Producer(
-            version=version("streamfer"), host=socket.gethostname(), run_id=uuid.uuid4().hex[:12]
-        )
+        self._producer = Producer(version=version("streamfer"), host=socket.gethostname(), run_id=uuid.uuid4().hex[:12])
 
     def track_id(self, source_id: str, epoch: int, track: int) -> str:
         """Return the public name of a track."""

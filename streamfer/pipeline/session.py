@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from streamfer.faces.detections import TrackedFace
 from streamfer.pipeline.analysis import AnalysedFrame, FrameFacts
@@ -74,15 +77,14 @@ class EpochSession:
 
         Args:
             frame: the frame; one without a tick only moves the time.
-            features: float32 (F, D), one for each face of the frame.
+            features: float32 (F, D), one for each of the frame's crops.
         """
         self.last_seconds = frame.facts.seconds
+        self._remember([(late.tick, late.face) for late in frame.late], features[: len(frame.late)])
         if frame.tick is None:
             return []
         self._frames.append((frame.tick, frame.facts))
-        for face, feature in zip(frame.faces, features, strict=True):
-            ring = self._rings.setdefault(face.track, FeatureRing())
-            ring.append(_sighting(frame.tick, face, self.info), feature)
+        self._remember([(frame.tick, face) for face in frame.faces], features[len(frame.late) :])
         return self._close(self._grid.complete_through(frame.tick))
 
     def finish(self, *, flush: bool) -> list[ClipJob]:
@@ -101,6 +103,13 @@ class EpochSession:
             jobs += self._last_window(track, stop)
         self._rings.clear()
         return jobs
+
+    def _remember(self, faces: Sequence[tuple[int, TrackedFace]], features: torch.Tensor) -> None:
+        for (tick, face), feature in zip(faces, features, strict=True):
+            if tick >= self._grid.start(self._closed):
+                self._rings.setdefault(face.track, FeatureRing()).append(
+                    Sighting(tick, self.relative_box(face.box), face.score, face.quality), feature
+                )
 
     def _close(self, complete: int) -> list[ClipJob]:
         jobs: list[ClipJob] = []
@@ -154,8 +163,8 @@ class EpochSession:
             if not ring:
                 del self._rings[track]
 
-
-def _sighting(tick: int, face: TrackedFace, info: VideoInfo) -> Sighting:
-    left, top, right, bottom = (float(value) for value in face.box)
-    box = (left / info.width, top / info.height, (right - left) / info.width, (bottom - top) / info.height)
-    return Sighting(tick=tick, box=box, score=face.score, quality=face.quality)
+    def relative_box(self, box: NDArray[np.float32]) -> tuple[float, float, float, float]:
+        """Return x, y, width, height as fractions of the frame for a box (4,) in corner pixels."""
+        left, top, right, bottom = (float(value) for value in box)
+        width, height = self.info.width, self.info.height
+        return left / width, top / height, (right - left) / width, (bottom - top) / height

@@ -1,0 +1,77 @@
+"""The demo's film: two photographs of real people, filmed with a moving camera.
+
+The pictures come with installed packages: scikit-image's portrait of Eileen Collins (NASA, public domain) and
+insightface's sample group photograph. Nothing is downloaded and nothing is stored in this repository.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.errors import ConfigError
+
+WIDTH, HEIGHT, FPS = 960, 540, 25.0
+_SHOT_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Shot:
+    """A camera move over a still: from one view to another, views as (centre x, centre y, height) in fractions."""
+
+    picture: NDArray[np.uint8]
+    start: tuple[float, float, float]
+    end: tuple[float, float, float]
+
+
+def film() -> Iterator[NDArray[np.uint8]]:
+    """Yield the frames, uint8 RGB (540, 960, 3): a slow zoom on a portrait, a cut, a slow pan over a group.
+
+    Raises:
+        ConfigError: a package that should carry a picture does not.
+    """
+    portrait, group = _portrait(), _group()
+    shots = (
+        _Shot(portrait, (0.44, 0.33, 0.62), (0.46, 0.27, 0.42)),
+        _Shot(group, (0.47, 0.50, 0.98), (0.53, 0.46, 0.86)),
+    )
+    for shot in shots:
+        count = round(_SHOT_SECONDS * FPS)
+        for number in range(count):
+            yield _view(shot, number / (count - 1))
+
+
+def _view(shot: _Shot, progress: float) -> NDArray[np.uint8]:
+    # A slow start and end, as a hand-held zoom has: half a cosine.
+    ease = 0.5 - 0.5 * np.cos(np.pi * progress)
+    x, y, part = (1 - ease) * np.array(shot.start) + ease * np.array(shot.end)
+    height, width = shot.picture.shape[:2]
+    scale = HEIGHT / (part * height)
+    matrix = np.array(
+        [[scale, 0, WIDTH / 2 - scale * x * width], [0, scale, HEIGHT / 2 - scale * y * height]], np.float64
+    )
+    frame = cv2.warpAffine(
+        shot.picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101
+    )
+    return np.ascontiguousarray(frame, dtype=np.uint8)
+
+
+def _portrait() -> NDArray[np.uint8]:
+    from skimage import data
+
+    return np.asarray(data.astronaut(), dtype=np.uint8)
+
+
+def _group() -> NDArray[np.uint8]:
+    import insightface
+
+    path = Path(insightface.__file__).parent / "data" / "images" / "t1.jpg"
+    picture = cv2.imread(str(path)) if path.is_file() else None
+    if picture is None:
+        raise ConfigError(f"demo: the installed insightface carries no sample picture ({path}); reinstall insightface")
+    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), dtype=np.uint8)

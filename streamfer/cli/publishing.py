@@ -1,0 +1,39 @@
+"""Opening the publisher that a configuration asks for, and saying where records are."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from streamfer.redaction import redact_url
+
+if TYPE_CHECKING:
+    from streamfer.config import PublishConfig
+    from streamfer.publish import Publisher
+
+
+def open_publisher(config: PublishConfig) -> Publisher:
+    """Connect to the configured Redis, or start or join the embedded server.
+
+    Raises:
+        PublishError: the server cannot be reached, or refuses.
+    """
+    from streamfer.publish import Publisher, Retention
+
+    return Publisher.open(
+        config.redis,
+        config.site,
+        config.prefix,
+        partitions=config.partitions,
+        retention=Retention(config.maxlen, config.dedup_seconds),
+    )
+
+
+def follow_command(config: PublishConfig, *extra: str) -> str:
+    """Return the command that follows the records of this configuration, ready to be pasted."""
+    words = ["streamfer", "tail"]
+    if config.redis is not None:
+        words.append(redact_url(config.redis))
+    if config.prefix != "streamfer":
+        words += ["--prefix", config.prefix]
+    return shlex.join([*words, *extra])
