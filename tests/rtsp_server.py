@@ -19,6 +19,7 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402  (the versions must be chosen first)
 
 ROLE = "viewer"
+ELEMENTS = ("videotestsrc", "x264enc", "rtph264pay", "qtdemux", "h264parse")
 
 
 def launch_line(options: argparse.Namespace) -> str:
@@ -36,7 +37,9 @@ def launch_line(options: argparse.Namespace) -> str:
     )
 
 
-def protect(server: GstRtspServer.RTSPServer, factory: GstRtspServer.RTSPMediaFactory, user: str, password: str) -> None:
+def protect(
+    server: GstRtspServer.RTSPServer, factory: GstRtspServer.RTSPMediaFactory, user: str, password: str
+) -> None:
     auth = GstRtspServer.RTSPAuth()
     token = GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", ROLE)
@@ -58,9 +61,13 @@ def main() -> None:
     parser.add_argument("--file", default="")
     parser.add_argument("--user", default="")
     parser.add_argument("--password", default="")
+    parser.add_argument("--check", action="store_true", help="only say which GStreamer elements are missing")
     options = parser.parse_args()
 
     Gst.init(None)
+    if options.check:
+        missing = [name for name in ELEMENTS if Gst.ElementFactory.find(name) is None]
+        sys.exit(f"GStreamer lacks {', '.join(missing)}" if missing else 0)
     loop = GLib.MainLoop()
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")

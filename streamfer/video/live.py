@@ -154,9 +154,7 @@ class LiveSource:
                 epoch += 1
                 attempt = 0 if outcome.online_seconds >= _SETTLED_SECONDS else attempt
             attempt += 1
-            reason = (
-                str(outcome.error) if outcome.error else f"{self.spec.location}: the other side ended the stream"
-            )
+            reason = str(outcome.error) if outcome.error else f"{self.spec.location}: the other side ended the stream"
             if isinstance(outcome.error, SourceDeniedError):
                 yield StateChange("auth_failed", epoch, time.time(), reason=reason, attempt=attempt)
             delay = self.backoff.delay(attempt, self._rng)
@@ -217,13 +215,10 @@ class LiveSource:
     def _stalled(
         self, line: _FrameLine | None, epoch: int, online_since: float
     ) -> Generator[StateChange, None, _Outcome]:
-        where = self.spec.location
+        limit = self._stall_limit(line.opened) if line else self.open_timeout
+        error = SourceUnreachableError(f"{self.spec.location}: no picture for {limit:g} s; check that it still sends")
         if line is None:
-            error = SourceUnreachableError(
-                f"{where}: no picture within {self.open_timeout:g} s; check that it sends"
-            )
             return _Outcome(epoch, error, None)
-        error = SourceUnreachableError(f"{where}: no picture for {self._stall_limit(line.opened):g} s")
         yield StateChange("stalled", line.epoch, time.time(), reason=str(error))
         return _Outcome(line.epoch, error, time.monotonic() - online_since)
 

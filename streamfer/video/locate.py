@@ -203,9 +203,8 @@ def _with_unique_ids(specs: list[SourceSpec]) -> list[SourceSpec]:
     unique: list[SourceSpec] = []
     for spec in specs:
         name = spec.source_id
-        if counts[name] > 1:
-            place = spec.location if spec.remote else str(Path(spec.url).resolve())
-            name = f"{name}-{_digest(place)}"
+        if counts[name] > 1 and not spec.remote:
+            name = f"{name}-{_digest(str(Path(spec.url).resolve()))}"
         used[name] += 1
         # Two URLs that differ in nothing but a secret: only their order can tell them apart.
         unique.append(replace(spec, source_id=name if used[name] == 1 else f"{name}-{used[name]}"))

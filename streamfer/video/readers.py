@@ -50,9 +50,7 @@ class ClipReader(Protocol):
         """Give the file back."""
 
 
-def open_reader(
-    path: str | Path | SourceSpec, prefer: ReaderName = "auto", *, decode_threads: int = 1
-) -> ClipReader:
+def open_reader(path: str | Path | SourceSpec, prefer: ReaderName = "auto", *, decode_threads: int = 1) -> ClipReader:
     """Open ``path`` for random access.
 
     ``auto`` is PyAV: docs/results/readers.md shows why (decord is no faster where it is right, and wrong or
@@ -212,9 +210,7 @@ class DecordReader:
         if first is None:
             raise SourceUnreadableError(f"{spec.location}: not one frame decodes; the file may be damaged")
         if orientation(first).rotation or orientation(first).mirrored:
-            raise SourceUnreadableError(
-                f"{spec.location}: decord cannot turn pictures upright; use the pyav reader"
-            )
+            raise SourceUnreadableError(f"{spec.location}: decord cannot turn pictures upright; use the pyav reader")
         try:
             self._reader = decord.VideoReader(spec.url, ctx=decord.cpu(0), num_threads=decode_threads)
         except (decord.DECORDError, RuntimeError):

@@ -1,0 +1,330 @@
+"""Reading files: the development videos, and the hard cases, made here."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import itertools
+import json
+import pickle
+import threading
+import wave
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from streamfer.errors import (
+    SourceDeniedError,
+    SourceError,
+    SourceNotFoundError,
+    SourceUnreachableError,
+    SourceUnreadableError,
+)
+from streamfer.video import (
+    FileSource,
+    Frame,
+    StateChange,
+    TimeSampler,
+    VideoInfo,
+    find_sources,
+    open_source,
+    write_video,
+)
+
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def corners(height: int = 48, width: int = 64) -> NDArray[np.uint8]:
+    """Quarters red, green / blue, white: any turn or mirror shows."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[: height // 2, : width // 2], image[: height // 2, width // 2 :] = RED, GREEN
+    image[height // 2 :, : width // 2], image[height // 2 :, width // 2 :] = BLUE, WHITE
+    return image
+
+
+def quarters(image: NDArray[np.uint8]) -> list[tuple[int, ...]]:
+    """Colours of the four quarters' centres, rounded to 0 or 255: top left, top right, bottom left, bottom right."""
+    height, width = image.shape[:2]
+    places = [(y, x) for y in (height // 4, -height // 4) for x in (width // 4, -width // 4)]
+    return [tuple(int(value > 127) * 255 for value in image[place]) for place in places]
+
+
+def source(path: Path | str) -> FileSource:
+    opened = open_source(find_sources([str(path)])[0])
+    assert isinstance(opened, FileSource)
+    return opened
+
+
+def read(path: Path | str) -> tuple[VideoInfo, list[Frame], StateChange]:
+    first, *frames, last = source(path).stream()
+    assert isinstance(first, StateChange)
+    assert isinstance(last, StateChange)
+    assert (first.state, last.state) == ("online", "ended")
+    assert first.info is not None
+    return first.info, [frame for frame in frames if isinstance(frame, Frame)], last
+
+
+def test_every_development_video_decodes_to_its_known_frames(shared_data: Path) -> None:
+    truth = json.loads((shared_data / "videos" / "ground_truth.json").read_text())["videos"]
+    specs = find_sources([str(shared_data / "videos")])
+    assert {spec.source_id for spec in specs} == set(truth)
+    for spec in specs:
+        known = truth[spec.source_id]
+        info, frames, last = read(spec.url)
+        assert len(frames) == known["frames"], spec.source_id
+        assert (info.width, info.height) == (known["width"], known["height"]), spec.source_id
+        assert {frame.image.shape for frame in frames} == {(known["height"], known["width"], 3)}
+        assert frames[0].pts == 0
+        assert [frame.index for frame in frames] == list(range(len(frames)))
+        assert all(one.pts < two.pts for one, two in itertools.pairwise(frames))
+        assert last.reason == "", spec.source_id
+        assert info.still == (known["fps"] is None)
+        if known["last_frame_time_s"] is not None:
+            assert frames[-1].seconds == pytest.approx(known["last_frame_time_s"], abs=0.002)
+            assert info.declared_fps == pytest.approx(known["fps"], abs=0.001)
+        assert info.epoch_key == hashlib.sha256(Path(spec.url).read_bytes()).hexdigest()
+
+
+def test_frames_are_upright_rgb_in_one_block(tmp_path: Path) -> None:
+    write_video(tmp_path / "plain.mp4", [corners()] * 3, 25)
+    info, frames, _ = read(tmp_path / "plain.mp4")
+    image = frames[0].image
+    assert (image.dtype, image.shape, image.flags.c_contiguous) == (np.uint8, (48, 64, 3), True)
+    assert quarters(image) == [RED, GREEN, BLUE, WHITE]
+    assert (info.rotation, info.codec, info.declared_fps, info.live) == (0, "mpeg4", 25.0, False)
+    assert [(frame.time_origin, round(frame.wall_time, 3)) for frame in frames] == [
+        ("file", 0.0),
+        ("file", 0.04),
+        ("file", 0.08),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"),
+    [
+        (90, [BLUE, RED, WHITE, GREEN]),
+        (180, [WHITE, BLUE, GREEN, RED]),
+        (270, [GREEN, WHITE, RED, BLUE]),
+    ],
+)
+def test_rotation_metadata_is_applied(tmp_path: Path, degrees: int, expected: list[tuple[int, int, int]]) -> None:
+    write_video(tmp_path / "turned.mp4", [corners()] * 2, 25, rotation=degrees)
+    info, frames, _ = read(tmp_path / "turned.mp4")
+    assert info.rotation == degrees
+    assert (info.height, info.width) == frames[0].image.shape[:2] == ((48, 64) if degrees == 180 else (64, 48))
+    assert frames[0].image.flags.c_contiguous
+    assert quarters(frames[0].image) == expected
+
+
+def test_mirrored_video_is_mirrored_back(tmp_path: Path) -> None:
+    write_video(tmp_path / "mirror.mp4", [corners()] * 2, 25, rotation=180)
+    data = (tmp_path / "mirror.mp4").read_bytes()
+    turned = np.array([-1, 0, 0, 0, -1, 0, 0, 0, 16384], dtype=">i4") * np.array(65536, dtype=">i4")
+    mirrored = np.array([-1, 0, 0, 0, 1, 0, 0, 0, 16384], dtype=">i4") * np.array(65536, dtype=">i4")
+    assert data.count(turned.tobytes()[:20]) == 1
+    (tmp_path / "mirror.mp4").write_bytes(data.replace(turned.tobytes()[:20], mirrored.tobytes()[:20]))
+    _, frames, _ = read(tmp_path / "mirror.mp4")
+    assert quarters(frames[0].image) == [GREEN, RED, WHITE, BLUE]
+
+
+def test_variable_frame_rate_keeps_its_times(tmp_path: Path) -> None:
+    times = [0.0, 0.03, 0.1, 0.15, 0.4, 0.41, 0.6, 0.9, 1.2, 1.21]
+    write_video(tmp_path / "vfr.mkv", [corners()] * len(times), 25, times=times)
+    _, frames, last = read(tmp_path / "vfr.mkv")
+    assert [round(frame.seconds, 3) for frame in frames] == times
+    assert last.reason == ""
+
+
+def test_times_start_at_zero_whatever_the_container_says(tmp_path: Path) -> None:
+    write_video(tmp_path / "late.mkv", [corners()] * 3, 25, times=[5.0, 5.04, 5.08])
+    _, frames, _ = read(tmp_path / "late.mkv")
+    assert [round(frame.seconds, 3) for frame in frames] == [0.0, 0.04, 0.08]
+
+
+def test_raw_hevc_without_times_gets_rising_ones(tmp_path: Path) -> None:
+    path = tmp_path / "raw.h265"
+    with av.open(str(path), "w", format="hevc") as container:
+        stream = container.add_stream("libx265", rate=25, options={"x265-params": "log-level=none:pools=1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for level in range(12):
+            picture = np.full((64, 64, 3), level * 20, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+    info, frames, _ = read(path)
+    assert [round(frame.seconds, 3) for frame in frames] == [round(0.04 * index, 3) for index in range(12)]
+    brightness = [frame.image.mean() for frame in frames]
+    assert brightness == sorted(brightness)
+    assert (info.codec, info.duration) == ("hevc", None)
+
+
+def test_gif_and_stills(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(np.full((20, 30, 3), level, np.uint8)) for level in (0, 120, 240)]
+    pictures[0].save(tmp_path / "three.gif", save_all=True, append_images=pictures[1:], duration=[100, 300, 100])
+    pictures[1].save(tmp_path / "one_%03d.png")
+    _, frames, _ = read(tmp_path / "three.gif")
+    assert [round(frame.seconds, 2) for frame in frames] == [0.0, 0.1, 0.4]
+    info, frames, _ = read(tmp_path / "one_%03d.png")
+    assert (len(frames), info.still, info.duration, info.declared_fps) == (1, True, None, None)
+
+
+def test_a_photograph_is_turned_by_its_exif_orientation(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(corners()).save(tmp_path / "phone.jpg", exif=exif, quality=95)
+    info, frames, _ = read(tmp_path / "phone.jpg")
+    assert (info.width, info.height, info.rotation) == (48, 64, 90)
+    assert quarters(frames[0].image) == [BLUE, RED, WHITE, GREEN]
+
+
+def test_raw_planar_video_by_its_name(tmp_path: Path) -> None:
+    plane = np.concatenate([np.full(64 * 48, 120, np.uint8), np.full(64 * 48 // 2, 128, np.uint8)])
+    (tmp_path / "grey_64x48_10fps.yuv").write_bytes(plane.tobytes() * 4)
+    info, frames, _ = read(tmp_path / "grey_64x48_10fps.yuv")
+    assert [round(frame.seconds, 3) for frame in frames] == [0.0, 0.1, 0.2, 0.3]
+    assert (info.width, info.height, info.declared_fps) == (64, 48, 10.0)
+    (tmp_path / "grey.yuv").write_bytes(plane.tobytes())
+    with pytest.raises(SourceUnreadableError, match=r"grey\.yuv: raw video without a size and rate; name it like"):
+        read(tmp_path / "grey.yuv")
+
+
+def silence(path: Path) -> None:
+    with wave.open(str(path.with_suffix(".wav")), "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(8000)
+        sound.writeframes(bytes(16000))
+    path.with_suffix(".wav").rename(path)
+
+
+def cut(path: Path, share: float) -> None:
+    whole = path.with_name("whole.mp4")
+    write_video(whole, [np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)] * 50, 25)
+    data = whole.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.write_text("hello\n" * 500), "not a video"),
+        (lambda path: path.touch(), "the file is empty"),
+        (silence, r"no video track \(found: audio\)"),
+        (lambda path: cut(path, 0.5), "not a video that can be decoded .* cut off"),
+        (lambda path: path.write_bytes(np.random.default_rng(1).bytes(5000)), "not a video"),
+        (lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"), "not a video"),
+        (lambda path: path.write_text("ffconcat version 1.0\nfile other.mp4\n"), "not a video"),
+    ],
+    ids=["text", "empty", "audio only", "cut before its index", "noise", "playlist", "concat script"],
+)
+def test_what_is_no_video_is_one_clear_line(tmp_path: Path, make: object, words: str) -> None:
+    path = tmp_path / "clip.mp4"
+    make(path)  # type: ignore[operator]
+    with pytest.raises(SourceUnreadableError, match=words) as unreadable:
+        read(path)
+    assert str(path) in str(unreadable.value)
+    assert "\n" not in str(unreadable.value)
+
+
+def test_a_file_that_vanished(tmp_path: Path) -> None:
+    write_video(tmp_path / "gone.mp4", [corners()], 25)
+    vanished = source(tmp_path / "gone.mp4")
+    (tmp_path / "gone.mp4").unlink()
+    with pytest.raises(SourceNotFoundError, match=r"gone\.mp4"):
+        next(vanished.stream())
+
+
+def test_a_file_cut_off_in_its_pictures_yields_what_is_there_and_says_so(shared_data: Path, tmp_path: Path) -> None:
+    whole = (shared_data / "videos" / "WolfgangLanger_Pexels.mp4").read_bytes()
+    (tmp_path / "half.mp4").write_bytes(whole[: len(whole) // 2])
+    _, frames, last = read(tmp_path / "half.mp4")
+    assert 200 < len(frames) < 260
+    assert last.reason.startswith("cut off at 9.")
+
+
+def test_damage_in_the_middle_costs_some_frames_and_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "scratched.avi"
+    pictures = np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), np.uint8)
+    write_video(path, pictures, 25, codec="ffv1")
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 200] = bytes(200)
+    path.write_bytes(data)
+    scratched = source(path)
+    frames = [item for item in scratched.stream() if isinstance(item, Frame)]
+    assert scratched.packets_damaged + scratched.frames_decoded >= 29
+    assert 25 <= len(frames) <= 30
+
+
+def test_unwanted_frames_are_counted_but_not_yielded(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", [corners()] * 50, 25)
+    clip = source(tmp_path / "clip.mp4")
+    frames = [item for item in clip.stream(TimeSampler(5).wants) if isinstance(item, Frame)]
+    assert [frame.index for frame in frames] == list(range(0, 50, 5))
+    assert clip.frames_decoded == 50
+
+
+def test_streaming_again_starts_again_and_closing_is_for_good(tmp_path: Path) -> None:
+    write_video(tmp_path / "clip.mp4", [corners()] * 10, 25)
+    clip = pickle.loads(pickle.dumps(source(tmp_path / "clip.mp4")))
+    assert [len(list(clip.stream())) for _ in range(2)] == [12, 12]
+    running = clip.stream()
+    items = [next(running), next(running)]
+    clip.close()
+    items += list(running)
+    assert [type(item).__name__ for item in items] == ["StateChange", "Frame", "StateChange"]
+    assert items[-1].reason == "closed on request"
+    assert [item.state for item in clip.stream()] == ["ended"]
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    def do_GET(self) -> None:
+        if self.path == "/secret.mp4":
+            self.send_error(401)
+        else:
+            super().do_GET()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    write_video(tmp_path / "clip.mp4", [corners()] * 10, 25)
+    (tmp_path / "page.mp4").write_text("<html>not found</html>")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_download_is_a_file(web: str) -> None:
+    info, frames, _ = read(f"http://{web}/clip.mp4")
+    assert len(frames) == 10
+    assert info.duration == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("secret.mp4", SourceDeniedError),
+        ("missing.mp4", SourceNotFoundError),
+        ("page.mp4", SourceUnreadableError),
+    ],
+)
+def test_a_download_that_fails_is_one_line_without_the_password(web: str, name: str, error: type[SourceError]) -> None:
+    with pytest.raises(error) as refused:
+        read(f"http://admin:hunter2@{web}/{name}")
+    assert name in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_server_that_is_not_there() -> None:
+    with pytest.raises(SourceUnreachableError, match="no answer"):
+        read("http://127.0.0.1:9/clip.mp4")

@@ -1,0 +1,267 @@
+"""Live sources against a real RTSP server: coming online, breaking, coming back, being refused."""
+
+from __future__ import annotations
+
+import http.server
+import pickle
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamfer.errors import (
+    ConfigError,
+    SourceDeniedError,
+    SourceNotFoundError,
+    SourceUnreachableError,
+    SourceUnreadableError,
+)
+from streamfer.video import Backoff, Frame, LiveSource, StateChange, TimeSampler, find_sources, open_source
+
+QUICK = Backoff(initial=0.2, cap=0.5)
+
+
+class Server(Protocol):
+    def url(self, mount: str = "live", credentials: str = "") -> str: ...
+    def start(self) -> None: ...
+    def kill(self) -> None: ...
+    def freeze(self) -> None: ...
+    def thaw(self) -> None: ...
+
+
+StartServer = Callable[..., Server]
+
+
+def live(url: str, **settings: object) -> LiveSource:
+    return LiveSource(find_sources([url])[0], **{"backoff": QUICK, **settings})  # type: ignore[arg-type]
+
+
+def until_frames(items: Iterator[Frame | StateChange], count: int) -> tuple[list[StateChange], list[Frame]]:
+    states: list[StateChange] = []
+    frames: list[Frame] = []
+    for item in items:
+        if isinstance(item, Frame):
+            frames.append(item)
+        else:
+            states.append(item)
+        if len(frames) == count:
+            break
+    return states, frames
+
+
+def test_it_comes_online_and_is_sampled_by_time(rtsp_server: StartServer) -> None:
+    source = live(rtsp_server().url())
+    began = time.time()
+    states, frames = until_frames(source.stream(TimeSampler(5).wants), 6)
+    assert [state.state for state in states] == ["connecting", "online"]
+    info = states[1].info
+    assert info is not None
+    assert (info.width, info.height, info.codec, info.live) == (160, 120, "h264", True)
+    assert info.declared_fps == pytest.approx(25)
+    assert int(info.epoch_key) == round(frames[0].wall_time * 1000)
+    assert [round(frame.seconds, 3) for frame in frames] == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert source.frames_decoded >= 26
+    assert all(frame.image.shape == (120, 160, 3) for frame in frames)
+    assert all(began - 5 < frame.wall_time <= time.time() for frame in frames)
+    assert {frame.time_origin for frame in frames} <= {"wallclock", "rtcp"}
+
+
+def test_a_server_that_dies_and_returns_opens_a_new_epoch(rtsp_server: StartServer) -> None:
+    server = rtsp_server()
+    source = live(server.url())
+    items = source.stream()
+    _, before = until_frames(items, 3)
+    server.kill()
+    lost: list[StateChange] = []
+    for item in items:
+        if isinstance(item, StateChange):
+            lost.append(item)
+            if len([state for state in lost if state.state == "backoff"]) == 2:
+                break
+    server.start()
+    found, after = until_frames(items, 3)
+    source.close()
+    rest = [item for item in items if isinstance(item, StateChange)]
+    assert [state.state for state in lost] == ["backoff", "connecting", "backoff"]
+    assert [state.attempt for state in lost if state.state == "backoff"] == [1, 2]
+    assert "Connection refused" in lost[-1].reason
+    assert [state.state for state in found][-2:] == ["connecting", "online"]
+    assert {frame.epoch for frame in before} == {0}
+    assert {frame.epoch for frame in after} == {1}
+    assert (after[0].pts, after[0].index) == (0, 0)
+    assert [state.state for state in rest] == ["ended"]
+
+
+def test_a_server_that_freezes_is_noticed_by_its_missing_frames(rtsp_server: StartServer) -> None:
+    server = rtsp_server()
+    source = live(server.url(), stall_seconds=0.8)
+    items = source.stream()
+    until_frames(items, 3)
+    server.freeze()
+    states = list(until_states(items, "backoff"))
+    server.thaw()
+    assert [state.state for state in states] == ["stalled", "backoff"]
+    assert "no picture for 0.8 s" in states[0].reason
+    states, frames = until_frames(items, 1)
+    assert states[-1].state == "online"
+    assert frames[0].epoch == 1
+    source.close()
+
+
+def until_states(items: Iterator[Frame | StateChange], last: str) -> Iterator[StateChange]:
+    for item in items:
+        if isinstance(item, StateChange):
+            yield item
+            if item.state == last:
+                return
+
+
+def test_the_end_of_a_stream_is_a_reconnect(rtsp_server: StartServer) -> None:
+    items = live(rtsp_server("--frames", "30").url()).stream()
+    states = [*until_states(items, "backoff"), *until_states(items, "online")]
+    assert [state.state for state in states] == ["connecting", "online", "backoff", "connecting", "online"]
+    assert "the other side ended the stream" in states[2].reason
+    assert [state.epoch for state in states] == [0, 0, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("mount", "credentials", "error"),
+    [
+        ("nothing", "viewer:p%40ss%2Fw", SourceNotFoundError),
+        ("live", "viewer:hunter2", SourceDeniedError),
+        ("live", "", SourceDeniedError),
+    ],
+    ids=["wrong mount", "wrong password", "no password"],
+)
+def test_a_wrong_address_ends_at_once_in_one_line_without_the_password(
+    rtsp_server: StartServer, mount: str, credentials: str, error: type[Exception]
+) -> None:
+    server = rtsp_server("--user", "viewer", "--password", "p@ss/w")
+    with pytest.raises(error) as refused:
+        list(live(server.url(mount, credentials), first_open="retry").stream())
+    said = str(refused.value)
+    assert f"/{mount}" in said
+    assert "\n" not in said
+    assert not any(secret in said for secret in ("hunter2", "p%40ss", "p@ss"))
+
+
+def test_the_right_password_opens(rtsp_server: StartServer) -> None:
+    server = rtsp_server("--user", "viewer", "--password", "p@ss/w")
+    states, frames = until_frames(live(server.url(credentials="viewer:p%40ss%2Fw")).stream(), 1)
+    assert len(frames) == 1
+    assert not any("p%40ss" in f"{state!r}" for state in states)
+
+
+def test_credentials_that_are_refused_later_are_said_and_tried_again(rtsp_server: StartServer) -> None:
+    server = rtsp_server()
+    source = live(server.url(credentials="viewer:hunter2"))
+    items = source.stream()
+    until_frames(items, 1)
+    server.kill()
+    server._arguments = ("--user", "viewer", "--password", "changed")  # type: ignore[attr-defined]
+    server.start()
+    states = list(until_states(items, "auth_failed"))
+    assert "refused the credentials" in states[-1].reason
+    assert "hunter2" not in f"{states!r}"
+    assert next(items).state == "backoff"  # type: ignore[union-attr]
+    source.close()
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_server_that_takes_the_connection_and_says_nothing(silent_port: int) -> None:
+    source = live(f"rtsp://127.0.0.1:{silent_port}/live", open_timeout=0.5)
+    with pytest.raises(SourceUnreachableError, match=r"no picture for 0\.5 s"):
+        list(source.stream())
+
+
+def test_nobody_there_fails_or_retries_as_asked() -> None:
+    url = "rtsp://127.0.0.1:9/live"
+    with pytest.raises(SourceUnreachableError, match="no answer"):
+        list(live(url).stream())
+    waits: list[float] = []
+    patient = live(url, first_open="retry", sleep=waits.append, backoff=Backoff(jitter=0))
+    items = patient.stream()
+    while len(waits) < 7:
+        item = next(items)
+        assert isinstance(item, StateChange)
+        assert item.epoch == 0
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+
+
+class _Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>hello</html>")
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def test_what_answers_but_is_no_video() -> None:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(SourceUnreadableError, match="not with a video"):
+            list(live(f"http://127.0.0.1:{server.server_port}/stream").stream())
+        server.shutdown()
+
+
+def test_closing_ends_a_long_wait_at_once() -> None:
+    source = live("rtsp://127.0.0.1:9/live", first_open="retry", backoff=Backoff(initial=3600, cap=3600))
+    items = source.stream()
+    assert [state.state for state in until_states(items, "backoff")] == ["connecting", "backoff"]
+    threading.Timer(0.1, source.close).start()
+    assert [item.state for item in items if isinstance(item, StateChange)] == ["ended"]
+    assert [item.state for item in source.stream() if isinstance(item, StateChange)] == ["ended"]
+
+
+def test_a_source_leaves_no_threads_behind(rtsp_server: StartServer) -> None:
+    before = set(threading.enumerate())
+    items = live(rtsp_server().url()).stream()
+    until_frames(items, 2)
+    items.close()  # type: ignore[attr-defined]
+    assert set(threading.enumerate()) == before
+
+
+def test_a_missing_camera() -> None:
+    with pytest.raises(SourceNotFoundError, match="/dev/video99"):
+        list(open_source(find_sources(["webcam:99"])[0]).stream())
+
+
+def test_it_pickles_as_its_configuration() -> None:
+    source = live("rtsp://u:p@127.0.0.1:9/live", stall_seconds=3.0)
+    source.close()
+    copy = pickle.loads(pickle.dumps(source))
+    assert (copy.spec, copy.stall_seconds, copy.backoff, copy.source_id) == (
+        source.spec,
+        3.0,
+        QUICK,
+        source.source_id,
+    )
+
+
+@given(attempt=st.integers(1, 10**6), seed=st.integers(), jitter=st.floats(0, 1))
+def test_waits_are_capped_and_jittered_downwards(attempt: int, seed: int, jitter: float) -> None:
+    backoff = Backoff(jitter=jitter)
+    full = Backoff(jitter=0).delay(attempt, random.Random(0))
+    assert full <= 30
+    assert full * (1 - jitter) - 1e-9 <= backoff.delay(attempt, random.Random(seed)) <= full
+
+
+@pytest.mark.parametrize("settings", [{"initial": -1}, {"factor": 0.5}, {"cap": 0.1}, {"jitter": 2}])
+def test_a_backoff_that_makes_no_sense(settings: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="Backoff"):
+        Backoff(**settings)
