@@ -103,9 +103,12 @@ class EmbeddedRedis:
         folder = (folder or default_folder()).resolve()
         _make_private(folder)
         socket = _socket_path(folder)
-        # Waits while the last guard shuts its server down.
-        users = guard.lock_file(folder / guard.USERS_LOCK)
         try:
+            users = guard.lock_file(folder / guard.USERS_LOCK)
+        except OSError as error:
+            raise _unusable(folder, error) from error
+        try:
+            # Waits while the last guard shuts its server down.
             fcntl.flock(users, fcntl.LOCK_SH)
             process = _ensure(executable, folder, socket, port)
         except BaseException:
@@ -195,9 +198,13 @@ def _make_private(folder: Path) -> None:
     except OSError as error:
         if isinstance(error, PublishError):
             raise
-        raise PublishError(
-            f"embedded Redis: folder {folder}: {error.strerror}; set {FOLDER_VARIABLE} to a folder of your own"
-        ) from error
+        raise _unusable(folder, error) from error
+
+
+def _unusable(folder: Path, error: OSError) -> PublishError:
+    return PublishError(
+        f"embedded Redis: folder {folder}: {error.strerror}; set {FOLDER_VARIABLE} to a folder of your own"
+    )
 
 
 def _socket_path(folder: Path) -> Path:

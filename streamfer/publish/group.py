@@ -60,6 +60,7 @@ class GroupMember:
     ) -> None:
         if not group:
             raise ConfigError("consumer group: the name is empty")
+        self.lost = 0
         self._streams = list(streams)
         self._group = group
         self._consumer = consumer or f"{socket.gethostname()}-{os.getpid()}"
@@ -148,6 +149,8 @@ class GroupMember:
             if entry is not None:
                 return entry
         new: dict[Any, Any] = dict.fromkeys(self._streams, ">")
+        # A quiet stream must not keep this member from looking for abandoned entries; zero would block for ever.
+        block_ms = max(1, min(block_ms, int((self._next_claim - time.monotonic()) * 1000)))
         reply: Any = client.xreadgroup(self._group, self._consumer, new, count=_PREFETCH, block=block_ms)
         for stream, items in reply or []:
             self._buffer.extend(Entry(_text(stream), _text(number), fields) for number, fields in items)
@@ -190,6 +193,7 @@ class GroupMember:
                 log.info("subscribe.claimed", stream=stream, group=self._group, entries=len(claimed))
                 self._unfinished[stream] = "0"
             if lost:
+                self.lost += len(lost)
                 log.warning("subscribe.lost", stream=stream, group=self._group, entries=len(lost))
 
 

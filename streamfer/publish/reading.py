@@ -36,7 +36,13 @@ class Entry:
 
 
 class Reader(Protocol):
-    """A way to read; a lost connection surfaces as redis-py's exception, and reading goes on afterwards."""
+    """A way to read; a lost connection surfaces as redis-py's exception, and reading goes on afterwards.
+
+    Attributes:
+        lost: entries that the server reported as trimmed without naming their place among the others.
+    """
+
+    lost: int
 
     def prepare(self, client: redis.Redis) -> None:
         """Find the place to begin, before the first entry is asked for."""
@@ -77,6 +83,7 @@ class Follower:
     """
 
     def __init__(self, streams: Sequence[str], start: str) -> None:
+        self.lost = 0
         self._streams = list(streams)
         self._start = check_start(start)
         self._places: dict[str, str] = {}

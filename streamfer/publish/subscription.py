@@ -101,7 +101,6 @@ class Subscription(Iterator[Record]):
     Attributes:
         places: stream key to id of the last entry that was handed out; resume from it with ``from_``.
         skipped: entries that could not be read as records.
-        lost: entries that were trimmed from the stream before their consumer was done with them.
     """
 
     def __init__(
@@ -118,7 +117,7 @@ class Subscription(Iterator[Record]):
     ) -> None:
         self.places: dict[str, str] = {}
         self.skipped = 0
-        self.lost = 0
+        self._lost = 0
         self._reader, self._client, self._url, self._embedded = reader, client, url, embedded
         self._sources, self._block_s, self._idle_s, self._reconnect_s = sources, block_s, idle_s, reconnect_s
         self._current: Entry | None = None
@@ -147,6 +146,11 @@ class Subscription(Iterator[Record]):
             if deadline is not None and time.monotonic() >= deadline:
                 break
         raise StopIteration
+
+    @property
+    def lost(self) -> int:
+        """Entries that were trimmed from the stream before the group was done with them."""
+        return self._lost + self._reader.lost
 
     def commit(self) -> None:
         """Acknowledge the record handed out last without asking for another, for example before stopping.
@@ -203,7 +207,7 @@ class Subscription(Iterator[Record]):
 
     def _accept(self, entry: Entry) -> Record | None:
         if entry.fields is None:
-            self.lost += 1
+            self._lost += 1
             log.warning("subscribe.lost", stream=entry.stream, entry=entry.id)
             self._reader.done(self._client, entry)
             return None

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import redis
 from record_examples import examples, labelled, span
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from streamfer.errors import PublishError
 from streamfer.publish import Outcome, Publisher, Retention, connect
@@ -102,7 +104,7 @@ def test_a_refusal_is_one_line_without_the_record(client: redis.Redis) -> None:
 
 
 def test_a_server_that_went_away_for_good() -> None:
-    client = redis.Redis(host="127.0.0.1", port=1)
+    client = redis.Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0))
     with pytest.raises(PublishError, match="cannot be reached"):
         Publisher(client, url="redis://127.0.0.1:1/0")
 

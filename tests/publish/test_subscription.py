@@ -1,0 +1,312 @@
+"""Following records on a real server, alone and in consumer groups."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+import redis
+from record_examples import examples, labelled, span
+from redis import exceptions as faults
+
+from streamfer.errors import ConfigError, PublishError
+from streamfer.publish import Publisher, Retention, Subscription, connect, subscribe
+from streamfer.publish.group import GroupMember
+from streamfer.records import Record
+
+CLIPS = "streamfer:{0}:clips"
+DEAD = "streamfer:{0}:dead"
+IDLE = 0.3
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with closing(connect(redis_url)) as client:
+        yield client
+
+
+def clips(count: int, source: str = "hall") -> list[Record]:
+    return [Record.of(labelled(span(start_pts=i)), source_id=source).numbered(i) for i in range(count)]
+
+
+def member(url: str, consumer: str | None = "one", **settings: Any) -> Subscription:
+    return subscribe(url, **{"group": "g", "consumer": consumer, "from_": "start", "idle_s": IDLE, **settings})
+
+
+def pending(client: redis.Redis) -> int:
+    return int(client.xpending(CLIPS, "g")["pending"])  # type: ignore[index, call-overload]
+
+
+class TestAlone:
+    def test_new_begins_when_subscribe_returns(self, redis_url: str, client: redis.Redis) -> None:
+        records, publisher = clips(4), Publisher(client)
+        publisher.publish_many(records[:2])
+        with subscribe(redis_url, idle_s=IDLE) as subscription:
+            publisher.publish_many(records[2:])
+            assert list(subscription) == records[2:]
+
+    def test_new_on_a_stream_that_does_not_exist_yet(self, redis_url: str, client: redis.Redis) -> None:
+        with subscribe(redis_url, idle_s=IDLE) as subscription:
+            Publisher(client).publish_many(clips(1))
+            assert list(subscription) == clips_equal(client)
+
+    def test_start_reads_everything_in_order(self, redis_url: str, client: redis.Redis) -> None:
+        """Two hundred clips fill several batches; the state published between them keeps its place."""
+        state, records = examples()["source.state.v1"], clips(200)
+        publisher = Publisher(client)
+        publisher.publish_many([*records[:150], state])
+        publisher.publish_many(records[150:])
+        with subscribe(redis_url, from_="start", idle_s=IDLE) as subscription:
+            got = list(subscription)
+        assert [r.id for r in got if r != state] == [r.id for r in records]
+        ids = [entry for entry, _ in client.xrange("streamfer:{0}:sources")]  # type: ignore[union-attr]
+        before = sum(entry <= ids[0] for entry, _ in client.xrange(CLIPS))  # type: ignore[union-attr]
+        assert abs(got.index(state) - before) <= 1
+
+    def test_resuming_from_a_place(self, redis_url: str, client: redis.Redis) -> None:
+        records = clips(5)
+        Publisher(client).publish_many(records)
+        with subscribe(redis_url, from_="start") as subscription:
+            assert [next(subscription), next(subscription)] == records[:2]
+            place = subscription.places[CLIPS]
+        with subscribe(redis_url, streams=("clips",), from_=place, idle_s=IDLE) as subscription:
+            assert list(subscription) == records[2:]
+
+    def test_streams_and_sources_filter(self, redis_url: str, client: redis.Redis) -> None:
+        hall, door = clips(2), clips(2, "door")
+        publisher = Publisher(client, partitions=3)
+        publisher.publish_many([hall[0], door[0], hall[1], door[1], *examples().values()])
+        settings: dict[str, Any] = {"from_": "start", "idle_s": IDLE, "partitions": 3}
+        with subscribe(redis_url, streams=("clips",), sources=["door"], **settings) as subscription:
+            assert list(subscription) == door
+        with subscribe(redis_url, streams=("captions", "sources"), **settings) as subscription:
+            assert {record.data.kind for record in subscription} == {"clip.captioned.v1", "source.state.v1"}
+
+    def test_entries_that_are_no_records_are_skipped(self, redis_url: str, client: redis.Redis) -> None:
+        good = clips(2)
+        publisher = Publisher(client)
+        publisher.publish(good[0])
+        client.xadd(CLIPS, {"hello": "world"})
+        client.xadd(CLIPS, {b"ce_id": b"\xff\xfe"})
+        later = {**good[0].to_fields(), "ce_type": "streamfer.clip.labelled.v2"}
+        client.xadd(CLIPS, dict(later))
+        publisher.publish(good[1])
+        with subscribe(redis_url, from_="start", idle_s=IDLE) as subscription:
+            assert list(subscription) == good
+            assert subscription.skipped == 3
+        assert client.xlen(CLIPS) == 5
+
+    def test_waiting_reads_wake_up(self, redis_url: str, client: redis.Redis) -> None:
+        with subscribe(redis_url, block_s=4.0) as subscription:
+            timer = threading.Timer(0.3, Publisher(client).publish_many, [clips(1)])
+            timer.start()
+            assert next(subscription).subject == "hall"
+            timer.join()
+
+    def test_quiet_longer_than_a_block(self, redis_url: str, client: redis.Redis) -> None:
+        with subscribe(redis_url, block_s=0.05, idle_s=5) as subscription:
+            timer = threading.Timer(0.5, Publisher(client).publish_many, [clips(1)])
+            timer.start()
+            assert next(subscription).subject == "hall"
+            timer.join()
+
+    def test_a_closed_subscription_ends(self, redis_url: str) -> None:
+        subscription = subscribe(redis_url)
+        subscription.close()
+        subscription.close()
+        assert list(subscription) == []
+
+    @pytest.mark.parametrize(
+        "wrong", [{"from_": "yesterday"}, {"from_": "$"}, {"streams": ["faces"]}, {"group": "", "consumer": "a"}]
+    )
+    def test_wrong_arguments(self, redis_url: str, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ConfigError):
+            subscribe(redis_url, **wrong)
+
+    def test_unreachable(self) -> None:
+        with pytest.raises(PublishError, match="cannot be reached"):
+            subscribe("redis://127.0.0.1:1/0")
+
+    def test_the_embedded_server_is_found(self) -> None:
+        with Publisher.open() as publisher, subscribe(idle_s=IDLE) as subscription:
+            record = publisher_record = clips(1, "embedded")[0]
+            publisher.publish(publisher_record)
+            assert list(subscription) == [record]
+        with subscribe(from_="start", idle_s=IDLE, sources=["embedded"]) as subscription:
+            assert list(subscription) == [record], "and again when nothing else runs"
+
+
+def clips_equal(client: redis.Redis) -> list[Record]:
+    entries: Any = client.xrange(CLIPS)
+    return [Record.from_fields(fields) for _, fields in entries]
+
+
+class TestGroup:
+    def test_members_share_the_records(self, redis_url: str, client: redis.Redis) -> None:
+        records = clips(40)
+        Publisher(client).publish_many(records)
+        with member(redis_url, "one") as one, member(redis_url, "two") as two:
+            got = [next(one), next(two)]
+            got += [*one, *two]
+        assert sorted(r.sequence or 0 for r in got) == list(range(40))
+        assert pending(client) == 0
+
+    def test_acknowledged_only_when_the_next_is_asked_for(self, redis_url: str, client: redis.Redis) -> None:
+        Publisher(client).publish_many(clips(3))
+        with member(redis_url) as one:
+            next(one)
+            next(one)
+            assert pending(client) == 2
+            one.commit()
+            one.commit()
+            assert pending(client) == 1
+
+    def test_own_unfinished_entries_come_first(self, redis_url: str, client: redis.Redis) -> None:
+        records = clips(4)
+        publisher = Publisher(client)
+        publisher.publish_many(records[:3])
+        with member(redis_url) as one:
+            assert [next(one), next(one)] == records[:2]
+        publisher.publish(records[3])
+        with member(redis_url) as one:
+            assert list(one) == records[1:]
+
+    def test_abandoned_entries_are_claimed(self, redis_url: str, client: redis.Redis) -> None:
+        records = clips(3)
+        Publisher(client).publish_many(records)
+        with member(redis_url, "gone") as gone:
+            next(gone)
+        with member(redis_url, "two", claim_idle_s=30) as two:
+            assert list(two) == [], "they may still be at work on them"
+        with member(redis_url, "two", claim_idle_s=0.05, claim_every_s=0.05, idle_s=1) as two:
+            assert list(two) == records
+        assert pending(client) == 0
+
+    def test_a_slow_consumer_does_not_repeat_what_was_taken_from_it(self, redis_url: str, client: redis.Redis) -> None:
+        records = clips(5)
+        Publisher(client).publish_many(records)
+        with member(redis_url, "slow", claim_idle_s=0.2, claim_every_s=60) as slow:
+            first = next(slow)
+            threading.Event().wait(0.4)
+            with member(redis_url, "fast", claim_idle_s=0.2, claim_every_s=0.05, idle_s=1) as fast:
+                taken = list(fast)
+            rest = list(slow)
+        assert first == records[0]
+        assert taken == records
+        assert rest == []
+
+    def test_an_entry_that_kills_its_consumer_goes_to_the_dead(self, redis_url: str, client: redis.Redis) -> None:
+        """Five attempts on the first one; those behind it have lost none of theirs."""
+        records = clips(3)
+        Publisher(client).publish_many(records)
+        for _ in range(5):
+            with member(redis_url) as crashing:
+                assert next(crashing) == records[0]
+        with member(redis_url) as one:
+            assert list(one) == records[1:]
+            assert one.skipped == 1
+        ((_, dead),) = client.xrange(DEAD)  # type: ignore[misc]
+        assert Record.from_fields(dead) == records[0]
+        assert dead[b"dead_group"] == b"g"
+        assert dead[b"dead_stream"] == CLIPS.encode()
+        assert b"delivered 5 times" in dead[b"dead_reason"]
+        assert pending(client) == 0
+
+    def test_malformed_entries_go_to_the_dead(self, redis_url: str, client: redis.Redis) -> None:
+        client.xadd(CLIPS, {"hello": "world"})
+        Publisher(client).publish_many(clips(1))
+        with member(redis_url) as one:
+            assert list(one) == clips_equal_last(client)
+        ((_, dead),) = client.xrange(DEAD)  # type: ignore[misc]
+        assert dead[b"hello"] == b"world"
+        assert pending(client) == 0
+
+    @pytest.mark.parametrize("consumer", ["one", "two"])
+    def test_pending_entries_that_were_trimmed_count_as_lost(
+        self, redis_url: str, client: redis.Redis, consumer: str
+    ) -> None:
+        Publisher(client, retention=Retention(max_entries=100)).publish_many(clips(3))
+        with member(redis_url, "one") as one:
+            next(one)
+        client.xtrim(CLIPS, maxlen=1, approximate=False)
+        with member(redis_url, consumer, claim_idle_s=0.05, claim_every_s=0.05, idle_s=1) as again:
+            assert [record.sequence for record in again] == [2]
+            assert again.lost == 2
+        assert pending(client) == 0
+
+    def test_filtered_records_are_acknowledged(self, redis_url: str, client: redis.Redis) -> None:
+        Publisher(client).publish_many([*clips(2), *clips(1, "door")])
+        with member(redis_url, sources=["door"]) as one:
+            assert [record.subject for record in one] == ["door"]
+        assert pending(client) == 0
+
+    def test_a_server_that_came_back_empty(self, redis_url: str, client: redis.Redis) -> None:
+        records = clips(2)
+        Publisher(client).publish(records[0])
+        with member(redis_url, idle_s=2) as one:
+            assert next(one) == records[0]
+            client.flushall()
+            Publisher(client).publish(records[1])
+            assert next(one) == records[1]
+
+    def test_a_nameless_member_leaves_no_trace(self, redis_url: str, client: redis.Redis) -> None:
+        Publisher(client).publish_many(clips(2))
+        with member(redis_url, None) as one:
+            assert len(list(one)) == 2
+        assert client.xinfo_consumers(CLIPS, "g") == []
+
+    def test_a_nameless_member_with_unfinished_entries_stays(self, redis_url: str, client: redis.Redis) -> None:
+        """Removing it would remove its pending entries, and nobody would ever get them again."""
+        records = clips(2)
+        Publisher(client).publish_many(records)
+        with member(redis_url, None) as one:
+            next(one)
+        assert pending(client) == 2
+        with member(redis_url, "two", claim_idle_s=0.05, claim_every_s=0.05, idle_s=1) as two:
+            assert list(two) == records
+
+    def test_losses_named_by_newer_servers(self, redis_url: str, client: redis.Redis) -> None:
+        """Redis 7 answers XAUTOCLAIM in three parts; the third names what was trimmed while pending."""
+
+        class Newer(redis.Redis):
+            def xautoclaim(self, *args: Any, **kwargs: Any) -> Any:
+                cursor, claimed = super().xautoclaim(*args, **kwargs)  # type: ignore[misc]
+                return [cursor, claimed, [b"1-1"]]
+
+        Publisher(client).publish_many(clips(1))
+        newer = Newer(connection_pool=client.connection_pool)
+        reader = GroupMember([CLIPS], "g", "one", "start", claim_idle=0.01, claim_every=0)
+        reader.prepare(newer)
+        threading.Event().wait(0.05)
+        entry = reader.next_entry(newer, 10)
+        assert entry is not None
+        assert entry.fields is not None
+        assert reader.lost == 1
+
+    def test_other_refusals_end_it(self, redis_url: str, client: redis.Redis) -> None:
+        with member(redis_url) as one:
+            client.delete(CLIPS)
+            client.set(CLIPS, "no stream")
+            with pytest.raises(PublishError, match="WRONGTYPE"):
+                next(one)
+            client.delete(CLIPS)
+
+
+def clips_equal_last(client: redis.Redis) -> list[Record]:
+    entries: Any = client.xrange(CLIPS)
+    return [Record.from_fields(entries[-1][1])]
+
+
+def test_commit_says_when_it_failed(redis_url: str, client: redis.Redis) -> None:
+    Publisher(client).publish_many(clips(1))
+    with member(redis_url) as one:
+        next(one)
+        client.delete(CLIPS)
+        client.set(CLIPS, "no stream")
+        with pytest.raises(PublishError) as caught:
+            one.commit()
+        assert isinstance(caught.value.__cause__, faults.ResponseError)
+        client.delete(CLIPS)
