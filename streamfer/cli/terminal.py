@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from streamfer.errors import InternalError
+
 if TYPE_CHECKING:
     from streamfer.records import ClipLabelled, Record
 
@@ -20,6 +22,7 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 _BAR_CELLS = 10
+_WORTH_SHOWING = 0.01
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -54,37 +57,43 @@ def configure_logging(*, verbose: bool) -> None:
     logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
 
 
-def clip_table(records: Iterable[Record], *, title: str | None = None) -> Table:
-    """Return a table of labelled clips: track, time, label and all probabilities, highest first."""
-    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False, box=None)
-    table.add_column("source", overflow="fold", max_width=28)
-    table.add_column("track")
+def clip_table(records: Iterable[Record]) -> Table:
+    """Return a table of labelled clips, person by person: track, time, label and the other likely labels."""
+    rows = sorted(
+        ((record.subject, record.data, face) for record in records for face in _clip(record).faces),
+        key=lambda row: (row[0], row[1].clip.epoch, row[2].track, row[1].clip.start_time),
+    )
+    many = len({subject for subject, _, _ in rows}) > 1
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    if many:
+        table.add_column("source", overflow="fold", max_width=28)
+    table.add_column("track", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     table.add_column("label", style="bold", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("probabilities", overflow="fold")
-    for record in records:
-        document: ClipLabelled = record.data  # type: ignore[assignment]  # callers pass labelled clips only
-        for face in document.faces:
-            probability = face.emotions[face.top]
-            table.add_row(
-                record.subject,
-                face.track_id,
-                f"{document.clip.start_time:.1f}–{document.clip.end_time:.1f} s",
-                face.top,
-                bar(probability),
-                probabilities(face.emotions),
-            )
+    table.add_column("probability", no_wrap=True)
+    table.add_column("then", overflow="ellipsis", no_wrap=True, style="dim")
+    for subject, document, face in rows:
+        span = f"{document.clip.start_time:.1f}–{document.clip.end_time:.1f} s"
+        cells = [face.track_id, span, face.top, bar(face.emotions[face.top]), runners_up(face.emotions)]
+        table.add_row(*([subject] if many else []), *cells)
     return table
+
+
+def _clip(record: Record) -> ClipLabelled:
+    from streamfer.records import ClipLabelled as Labelled
+
+    if not isinstance(record.data, Labelled):
+        raise InternalError(f"the table of clips was given a {record.type} record")
+    return record.data
 
 
 def bar(probability: float) -> str:
     """Return a bar of ten cells and the percentage."""
     filled = round(probability * _BAR_CELLS)
-    return "█" * filled + "░" * (_BAR_CELLS - filled) + f" {probability:4.0%}"
+    return "█" * filled + "░" * (_BAR_CELLS - filled) + f" {probability:.0%}"
 
 
-def probabilities(emotions: Mapping[str, float]) -> str:
-    """Return ``label 0.12`` for each class, the most probable first."""
-    items = sorted(emotions.items(), key=lambda item: -item[1])
-    return "  ".join(f"{name} {value:.2f}" for name, value in items)
+def runners_up(emotions: Mapping[str, float]) -> str:
+    """Return the labels after the most probable one, down to one per cent."""
+    items = sorted(emotions.items(), key=lambda item: -item[1])[1:]
+    return ", ".join(f"{name} {value:.0%}" for name, value in items if value >= _WORTH_SHOWING)
