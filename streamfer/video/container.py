@@ -146,7 +146,7 @@ _REMOTE_MEANINGS: tuple[_Meaning, ...] = (
         "answers, but not with a video that can be decoded",
         "check the URL",
     ),
-    (Exception, SourceUnreachableError, "no answer", "check that it is switched on and reachable"),
+    (Exception, SourceUnreachableError, "gives no video", "check that it is switched on and reachable"),
 )
 _LOCAL_MEANINGS: tuple[_Meaning, ...] = (
     (FileNotFoundError, SourceNotFoundError, "does not exist", "check the path"),

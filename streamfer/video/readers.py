@@ -87,6 +87,8 @@ class PyAvReader:
         rate = self._track.average_rate or self._track.guessed_rate
         self._fps = float(rate) if rate else _ASSUMED_FPS
         self._length: int | None = None
+        self._running: Iterator[av.VideoFrame] = iter(())
+        self._here: int | None = None
         self._times: list[int] = []
         self._keys: list[int] = []
         if self._container.format.name in _SEEKABLE_FORMATS:
@@ -117,26 +119,38 @@ class PyAvReader:
     def __len__(self) -> int:
         if self._length is None:
             with classified(self._spec):
-                self._length = len(self._times) or sum(1 for _ in self._from_start())
+                self._length = len(self._times) or self._counted()
         return self._length
+
+    def _counted(self) -> int:
+        self._restart(0)
+        # Whoever reads next starts again: the position stays unknown.
+        return sum(1 for _ in self._running)
 
     def close(self) -> None:
         """Close the file."""
+        self._running = iter(())
         self._container.close()
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """Return uint8 RGB (K, H, W, 3); see :meth:`ClipReader.read`."""
         _check(indices, len(self))
-        wanted = sorted(set(indices))
+        places: dict[int, list[int]] = {}
+        for place, index in enumerate(indices):
+            places.setdefault(index, []).append(place)
+        images = np.empty((0, 0, 0, 3), np.uint8)
         with classified(self._spec):
-            pictures = self._by_time(wanted) if self._times else self._by_count(wanted)
-            images = {index: self._converter.convert(picture, orientation(picture)) for index, picture in pictures}
-        missing = [index for index in wanted if index not in images]
-        if missing:
+            for index, picture in self._pictures(sorted(places)):
+                image = self._converter.convert(picture, orientation(picture))
+                if not len(images):
+                    images = np.empty((len(indices), *image.shape), np.uint8)
+                images[places.pop(index)] = image
+        if places:
+            self._here = None
             raise SourceUnreadableError(
-                f"{self._spec.location}: frame {missing[0]} does not decode; the file is damaged"
+                f"{self._spec.location}: frame {min(places)} does not decode; the file is damaged"
             )
-        return np.stack([images[index] for index in indices]) if indices else np.empty((0, 0, 0, 3), np.uint8)
+        return images
 
     def _index_packets(self) -> None:
         times: list[int] = []
@@ -153,41 +167,51 @@ class PyAvReader:
             self._times = times
             self._keys.sort()
 
-    def _by_time(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        """Decode towards each wanted time, seeking only when a key frame lies between here and there."""
-        here: int | None = None
-        running: Iterator[av.VideoFrame] = iter(())
+    def _pictures(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Decode towards each wanted frame, going on from where the last call stopped if that is nearer."""
         for index in wanted:
-            target = self._times[index]
-            key = bisect.bisect_right(self._keys, target) - 1
-            if here is None or (key >= 0 and self._keys[key] > here):
-                running = self._from(self._keys[key] if key >= 0 else self._times[0])
-            for picture in running:
-                if picture.pts is not None:
-                    here = picture.pts
-                if here is not None and here >= target:
-                    break
-            if here == target:
+            target = self._times[index] if self._times else index
+            if self._must_seek(target):
+                self._restart(target)
+            picture = next((found for found in self._running if self._passed(found) >= target), None)
+            if picture is not None and self._here == target:
                 yield index, picture
 
-    def _from(self, time: int) -> Iterator[av.VideoFrame]:
-        self._container.seek(time, stream=self._track)
-        yield from _decoded(self._container, self._track)
+    def _must_seek(self, target: int) -> bool:
+        """Whether the target was passed already, or a key frame lies between here and there."""
+        if self._here is None or target <= self._here:
+            return True
+        key = self._key_before(target)
+        return key is not None and key > self._here
 
-    def _by_count(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        remaining = set(wanted)
-        for index, picture in enumerate(self._from_start()):
-            if index in remaining:
-                remaining.discard(index)
-                yield index, picture
-            if not remaining:
-                return
+    def _passed(self, picture: av.VideoFrame) -> int:
+        """Note that ``picture`` was decoded, and return its time (or its number where times are unknown)."""
+        before = -1 if self._here is None else self._here
+        self._here = (picture.pts if picture.pts is not None else before) if self._times else before + 1
+        return self._here
 
-    def _from_start(self) -> Iterator[av.VideoFrame]:
-        # Reopened, because raw streams and stills cannot seek, not even to their start.
-        self._container.close()
-        self._container, self._track = self._open()
-        yield from _decoded(self._container, self._track)
+    def _key_before(self, target: int) -> int | None:
+        place = bisect.bisect_right(self._keys, target) - 1
+        return self._keys[place] if place >= 0 else None
+
+    def _restart(self, target: int) -> None:
+        self._here = None
+        if self._times:
+            key = self._key_before(target)
+            self._container.seek(self._times[0] if key is None else key, stream=self._track)
+        else:
+            # Reopened, because raw streams and stills cannot seek, not even to their start.
+            self._container.close()
+            self._container, self._track = self._open()
+        self._running = _decoded(self._container, self._track)
+
+    def first_picture(self) -> av.VideoFrame | None:
+        """Return FFmpeg's first picture, or None where not one decodes."""
+        with classified(self._spec):
+            self._restart(0 if not self._times else self._times[0])
+            picture = next(self._running, None)
+        self._here = None
+        return picture
 
 
 class DecordReader:
@@ -206,7 +230,7 @@ class DecordReader:
         self._spec = spec
         # decord stops with a cryptic error, or worse, at whatever is no video: PyAV says it better.
         with PyAvReader(spec) as checked:
-            first = next(iter(checked._from_start()), None)
+            first = checked.first_picture()
         if first is None:
             raise SourceUnreadableError(f"{spec.location}: not one frame decodes; the file may be damaged")
         if orientation(first).rotation or orientation(first).mirrored:

@@ -188,7 +188,7 @@ def test_a_server_that_takes_the_connection_and_says_nothing(silent_port: int) -
 
 def test_nobody_there_fails_or_retries_as_asked() -> None:
     url = "rtsp://127.0.0.1:9/live"
-    with pytest.raises(SourceUnreachableError, match="no answer"):
+    with pytest.raises(SourceUnreachableError, match="gives no video"):
         list(live(url).stream())
     waits: list[float] = []
     patient = live(url, first_open="retry", sleep=waits.append, backoff=Backoff(jitter=0))
@@ -204,6 +204,7 @@ class _Page(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", "18")
         self.end_headers()
         self.wfile.write(b"<html>hello</html>")
 
