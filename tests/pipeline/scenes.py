@@ -1,0 +1,111 @@
+"""Scenes for pipeline tests: bright squares that a fake detector takes for faces, and pipelines of fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.faces import FaceTracker, FakeDetector
+from streamfer.models.expression import ExpressionModel
+from streamfer.models.fake import FakeExpressionModel
+from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
+from streamfer.pipeline.events import Event, FrameFaces, SourceDone
+from streamfer.pipeline.loop import Pipeline, PipelineParts
+from streamfer.pipeline.reports import RecordWriter
+from streamfer.pipeline.selection import TimeSelector
+from streamfer.pipeline.windows import WindowGrid
+from streamfer.records import ClipLabelled, Record
+from streamfer.video.frames import Source, VideoInfo
+
+FPS = 8.0
+GRID = WindowGrid.sliding(fps=FPS, seconds=2, stride=1, frames=16, max_gap=1, min_real=0.5)
+
+
+def squares(*places: tuple[int, int], number: int = 0, size: int = 48) -> NDArray[np.uint8]:
+    """Return a dark picture (160, 240, 3) with a bright square at each (x, y), different in every frame."""
+    picture = np.full((160, 240, 3), 30, np.uint8)
+    rng = np.random.default_rng(number)
+    for x, y in places:
+        picture[y : y + size, x : x + size] = rng.integers(205, 255, (size, size, 3))
+    return picture
+
+
+def one_face(number: int) -> NDArray[np.uint8]:
+    """A square that drifts to the right and back."""
+    return squares((20 + abs(number % 200 - 100), 50), number=number)
+
+
+def two_faces(number: int) -> NDArray[np.uint8]:
+    """Two squares side by side."""
+    return squares((20, 50), (150, 60 + abs(number % 40 - 20)), number=number)
+
+
+def pipeline(
+    *,
+    model: ExpressionModel | None = None,
+    grid: WindowGrid = GRID,
+    batch_size: int = 32,
+    batch_wait: float = 0.01,
+    max_open: int | None = None,
+    fps: float = FPS,
+    **plan: object,
+) -> Pipeline:
+    """Return a pipeline of fakes with the real tracker."""
+    model = model or FakeExpressionModel()
+
+    def tracker(info: VideoInfo) -> FaceTracker:
+        return FaceTracker(fps, still=info.still)
+
+    settings = AnalysisPlan(
+        crop=model.info.crop,
+        detect_every=1,
+        min_size=8,
+        min_quality=0.0,
+        queue_frames=4,
+        selector=lambda _source: TimeSelector(fps),
+        tracker=tracker,
+    )
+    return Pipeline(
+        PipelineParts(
+            plan=replace(settings, **plan),  # type: ignore[arg-type]
+            detectors=DetectorPool([FakeDetector()]),
+            model=model,
+            grid=grid,
+            records=RecordWriter(model.info, "fake", "test", lambda source, epoch, track: f"{source}-{epoch}-{track}"),
+            batch_size=batch_size,
+            batch_wait=batch_wait,
+            max_open=max_open,
+        )
+    )
+
+
+def run(sources: Sequence[Source], **settings: object) -> list[Event]:
+    """Run a pipeline of fakes to its end."""
+    return list(pipeline(**settings).events(sources))  # type: ignore[arg-type]
+
+
+def clips(events: Sequence[Event], source_id: str | None = None) -> list[ClipLabelled]:
+    """Return the labelled clips among ``events``."""
+    return [
+        event.data
+        for event in events
+        if isinstance(event, Record)
+        and isinstance(event.data, ClipLabelled)
+        and (source_id is None or event.subject == source_id)
+    ]
+
+
+def rows(events: Sequence[Event]) -> list[FrameFaces]:
+    """Return the frame rows among ``events``."""
+    return [event for event in events if isinstance(event, FrameFaces)]
+
+
+def done(events: Sequence[Event]) -> dict[str, SourceDone]:
+    """Return each source's end."""
+    return {event.source_id: event for event in events if isinstance(event, SourceDone)}
+
+
+Picture = Callable[[int], NDArray[np.uint8]]

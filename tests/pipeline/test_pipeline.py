@@ -1,0 +1,280 @@
+"""The pipeline as a whole, on fakes: what it promises whatever the model, the detector and the source."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from scenes import GRID, clips, done, one_face, pipeline, rows, run, squares, two_faces
+
+from streamfer.errors import InternalError, SourceUnreadableError
+from streamfer.models.fake import FakeExpressionModel
+from streamfer.pipeline.events import SourceDone, SourceOpened
+from streamfer.pipeline.windows import WindowGrid
+from streamfer.records import Gap, Record, SourceStateChanged
+from streamfer.video.fake import FakeSource, Jump
+from streamfer.video.frames import StateChange
+
+
+class RememberingModel(FakeExpressionModel):
+    """Keeps every crop with its feature, and every window."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.crops: list[np.ndarray] = []
+        self.windows: list[torch.Tensor] = []
+
+    def encode(self, crops: np.ndarray) -> torch.Tensor:
+        self.crops += list(crops)
+        return super().encode(crops)
+
+    def classify(self, windows: torch.Tensor) -> np.ndarray:
+        self.windows += list(windows)
+        return super().classify(windows)
+
+
+def test_no_crop_is_encoded_twice() -> None:
+    model = FakeExpressionModel()
+    events = run([FakeSource(one_face, count=250, fps=25)], model=model)
+    analysed = sum(bool(row.faces) for row in rows(events))
+    assert analysed == 80
+    assert model.encoded == analysed
+    assert len(set(model.seen)) == model.encoded
+    # Sixteen frames a window every eight: without the ring 1.8 times as many.
+    assert sum(16 for _ in clips(events)) > 1.7 * model.encoded
+
+
+def test_a_sliding_window_equals_encoding_its_frames_afresh() -> None:
+    model = RememberingModel()
+    events = run([FakeSource(one_face, count=250, fps=25)], model=model)
+    fresh = FakeExpressionModel()
+    labelled = clips(events)
+    assert len(labelled) == 9
+    for number, document in enumerate(labelled):
+        start = GRID.start(number)
+        window = fresh.encode(np.stack(model.crops[start : start + 16]))[None]
+        expected = fresh.classify(window)[0]
+        assert torch.equal(model.windows[number], window[0])
+        assert np.allclose(list(document.faces[0].emotions.values()), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7, 32, 1000])
+def test_labels_and_ids_do_not_depend_on_the_batch(batch_size: int) -> None:
+    def films() -> list[FakeSource]:
+        return [FakeSource(two_faces, count=90, fps=25, source_id=name) for name in ("a", "b", "c")]
+
+    def told(events: list) -> dict[str, object]:
+        return {e.id: e.data.faces[0].emotions for e in events if isinstance(e, Record) and e.type.endswith("led.v1")}
+
+    reference = told(run(films(), batch_size=16))
+    assert len(reference) == 3 * 2 * 3
+    assert told(run(films(), batch_size=batch_size)) == reference
+
+
+def test_crops_of_different_sources_share_a_batch() -> None:
+    model = FakeExpressionModel()
+    films = [FakeSource(one_face, count=60, fps=25, source_id=f"film-{number}") for number in range(6)]
+    run(films, model=model, batch_size=16, batch_wait=0.5)
+    assert max(model.batches) > 6
+    assert max(model.batches) <= 16
+
+
+def test_two_people_are_two_tracks_on_one_grid() -> None:
+    labelled = clips(run([FakeSource(two_faces, count=100, fps=25)]))
+    spans = {face.track: [] for clip in labelled for face in clip.faces}
+    for clip in labelled:
+        spans[clip.faces[0].track].append((clip.clip.start_pts, clip.clip.end_pts))
+    assert set(spans) == {1, 2}
+    assert spans[1] == spans[2]
+
+
+def test_a_short_source_is_labelled_from_what_it_shows() -> None:
+    (clip,) = clips(run([FakeSource(one_face, count=20, fps=25)]))
+    assert clip.clip.frames_real == clip.clip.frames_sampled == 7
+
+
+def test_the_end_of_a_source_is_labelled_when_half_a_window_is_new() -> None:
+    ends = [clip.clip.end_time for clip in clips(run([FakeSource(one_face, count=67, fps=25)]))]
+    assert ends == pytest.approx([1.88, 2.64])
+
+
+def test_a_face_that_leaves_and_comes_back_has_no_clip_across_the_gap() -> None:
+    def picture(number: int) -> np.ndarray:
+        return squares(number=number) if 50 <= number < 125 else squares((60, 50), number=number)
+
+    labelled = clips(run([FakeSource(picture, count=250, fps=25)]))
+    spans = sorted((clip.clip.start_time, clip.clip.frames_real) for clip in labelled)
+    assert spans[0][1] == 16
+    # 2.0 to 5.0 s show nobody: the window of second 1 has half its frames, those of 2 and 3 none, of 4 half.
+    assert [round(start) for start, _ in spans] == [0, 1, 4, 5, 6, 7, 8]
+
+
+def test_a_track_confirmed_late_loses_none_of_its_first_frames() -> None:
+    events = run([FakeSource(one_face, count=100, fps=25)])
+    assert all(len(row.faces) == 1 for row in rows(events))
+    assert clips(events)[0].clip.frames_real == 16
+
+
+def test_frame_rows_are_complete_and_in_order() -> None:
+    found = rows(run([FakeSource(two_faces, count=100, fps=25)]))
+    assert [row.index for row in found] == sorted({row.index for row in found})
+    assert len(found) == 32
+    assert all(len(row.faces) == 2 for row in found)
+
+
+def test_a_source_that_fails_leaves_the_others_alone() -> None:
+    broken = FakeSource(
+        one_face, count=80, fps=25, source_id="broken", script={60: [SourceUnreadableError("broken: torn tape")]}
+    )
+    events = run([broken, FakeSource(one_face, count=100, fps=25, source_id="sound")])
+    ends = done(events)
+    assert str(ends["broken"].error) == "broken: torn tape"
+    assert ends["sound"].error is None
+    assert len(clips(events, "sound")) == 3
+
+
+def test_a_defect_in_one_source_is_reported_as_its_end() -> None:
+    broken = FakeSource(one_face, count=80, source_id="broken", script={9: [ZeroDivisionError("oops")]})
+    error = done(run([broken]))["broken"].error
+    assert isinstance(error, InternalError)
+    assert "oops" in str(error)
+
+
+def test_a_failing_model_ends_the_run_with_its_error() -> None:
+    class Failing(FakeExpressionModel):
+        def encode(self, crops: np.ndarray) -> torch.Tensor:
+            raise RuntimeError(f"no memory for {len(crops)} crops")
+
+    films = [FakeSource(one_face, count=2000, source_id=str(number)) for number in range(3)]
+    with pytest.raises(RuntimeError, match="no memory"):
+        run(films, model=Failing())
+
+
+def test_nothing_of_a_source_follows_its_end() -> None:
+    events = run([FakeSource(one_face, count=100, fps=25, source_id=name) for name in "abc"])
+    for name in "abc":
+        mine = [
+            e for e in events if (e.subject if isinstance(e, Record) else e.source_id) == name
+        ]  # fmt: skip
+        assert isinstance(mine[-1], SourceDone)
+        assert sum(isinstance(e, SourceDone) for e in mine) == 1
+
+
+def test_files_are_opened_a_few_at_a_time() -> None:
+    events = run([FakeSource(one_face, count=50, fps=25, source_id=name) for name in "abcd"], max_open=1)
+    kinds = [type(event) for event in events if isinstance(event, SourceOpened | SourceDone)]
+    assert kinds == [SourceOpened, SourceDone] * 4
+
+
+def test_stopping_labels_complete_windows_and_ends_every_source() -> None:
+    class Slow(FakeSource):
+        def stream(self, wanted=None):
+            for item in super().stream(wanted):
+                time.sleep(0.001)
+                yield item
+
+    running = pipeline()
+    events = []
+    for event in running.events([Slow(one_face, count=10**6, fps=25, source_id=name) for name in "ab"]):
+        events.append(event)
+        if len(clips(events)) == 6:
+            running.stop()
+    ends = done(events)
+    assert set(ends) == {"a", "b"}
+    assert all(end.stopped and end.error is None for end in ends.values())
+    assert all(clip.clip.frames_sampled == 16 for clip in clips(events))
+    assert not [thread for thread in threading.enumerate() if "analyse" in thread.name or "read " in thread.name]
+
+
+def test_leaving_the_iteration_ends_every_thread() -> None:
+    events = pipeline().events([FakeSource(one_face, count=10**6, source_id="endless", live=True)])
+    next(events)
+    events.close()
+    assert not [thread for thread in threading.enumerate() if "endless" in thread.name]
+
+
+def test_a_slow_consumer_holds_files_back_and_memory_with_them() -> None:
+    made = []
+
+    def picture(number: int) -> np.ndarray:
+        made.append(number)
+        return one_face(number)
+
+    events = pipeline().events([FakeSource(picture, count=5000, fps=8)])
+    for _ in range(5):
+        next(events)
+    time.sleep(1.0)
+    ahead = len(made)
+    # Bounded queues: events, items, chosen frames. Far less than the film.
+    assert ahead < 600
+    events.close()
+
+
+def test_live_frames_are_dropped_oldest_first_and_counted() -> None:
+    class Hesitant(FakeExpressionModel):
+        def encode(self, crops: np.ndarray) -> torch.Tensor:
+            time.sleep(0.05)
+            return super().encode(crops)
+
+    events = run([FakeSource(one_face, count=4000, fps=8, live=True)], model=Hesitant(), batch_size=1)
+    stats = done(events)["fake"].stats
+    assert stats.frames_decoded == 4000
+    assert stats.frames_dropped > 0
+    # "online" and the like are never dropped; every frame is either analysed or counted.
+    assert stats.frames_analysed + stats.frames_dropped == 4000
+
+
+def test_a_restarted_clock_begins_a_new_epoch_with_new_ids() -> None:
+    events = run([FakeSource(one_face, count=120, fps=25, live=True, script={60: [Jump()]})], queue_frames=200)
+    spans = {(clip.clip.epoch, clip.clip.start_pts) for clip in clips(events)}
+    assert {epoch for epoch, _ in spans} == {0, 1}
+    ids = [event.id for event in events if isinstance(event, Record)]
+    assert len(ids) == len(set(ids))
+
+
+def test_an_interruption_is_a_state_record_and_a_gap() -> None:
+    lost = StateChange("backoff", 0, 1000.0, reason="rtsp://user:secret@10.0.0.1/ went away", attempt=1, delay=0.5)
+    source = FakeSource(one_face, count=120, fps=25, live=True, script={60: [lost, Jump()]})
+    documents = [event.data for event in run([source], queue_frames=200) if isinstance(event, Record)]
+    states = [document for document in documents if isinstance(document, SourceStateChanged)]
+    assert [state.state for state in states] == ["online", "backoff", "online", "ended"]
+    assert "secret" not in states[1].reason
+    (gap,) = [document for document in documents if isinstance(document, Gap)]
+    assert (gap.cause, gap.epoch, gap.start_time, gap.end_time) == ("reconnect", 1, 1000.0, states[2].wall_time)
+
+
+def test_the_same_film_gives_the_same_ids() -> None:
+    def ids() -> list[str]:
+        events = run([FakeSource(two_faces, count=100, fps=25)])
+        return [event.id for event in events if isinstance(event, Record) and event.data in clips([event])]
+
+    assert ids() == ids()
+
+
+def test_whole_clips_have_one_window() -> None:
+    from streamfer.pipeline.selection import WholeClipSelector
+
+    events = run(
+        [FakeSource(one_face, count=100, fps=25)],
+        grid=WindowGrid.whole(frames=16, min_real=0.5),
+        selector=lambda _source: WholeClipSelector(100, 16, 8.0),
+    )
+    (clip,) = clips(events)
+    tick = 100 / 16
+    assert clip.clip.frames_real == 16
+    assert clip.clip.start_pts == int(tick / 2) * 1000
+    assert clip.clip.end_pts == int(tick / 2 + 15 * tick) * 1000
+
+
+def test_records_say_where_the_clip_lies() -> None:
+    first, second, *_ = clips(run([FakeSource(one_face, count=100, fps=25)]))
+    assert (first.clip.start_time, first.clip.end_time) == pytest.approx((0.0, 1.88))
+    assert second.clip.start_time == pytest.approx(1.0)
+    assert first.clip.frames_decoded == 48
+    assert first.video.measured_fps == pytest.approx(25)
+    for earlier, later in pairwise([first, second]):
+        assert later.clip.start_pts > earlier.clip.start_pts
