@@ -182,7 +182,10 @@ class TestGroup:
         with member(redis_url, "two", claim_idle_s=30) as two:
             assert list(two) == [], "they may still be at work on them"
         with member(redis_url, "two", claim_idle_s=0.05, claim_every_s=0.05, idle_s=1) as two:
-            assert list(two) == records
+            assert next(two) == records[0]
+            attempts: Any = client.xpending_range(CLIPS, "g", "-", "+", 9)
+            assert [entry["times_delivered"] for entry in attempts] == [2, 1, 1], "claiming is no attempt"
+            assert list(two) == records[1:]
         assert pending(client) == 0
 
     def test_a_slow_consumer_does_not_repeat_what_was_taken_from_it(self, redis_url: str, client: redis.Redis) -> None:
