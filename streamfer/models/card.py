@@ -168,10 +168,12 @@ def _count(where: str, value: Any, largest: int = _LARGEST) -> int:
 
 
 def _sizes(part: type[_Part], where: str, values: dict[str, Any]) -> _Part:
-    """Read one nested configuration strictly: unknown fields would change the computation unseen."""
+    """Read one nested configuration strictly: a field unknown or left out would change the computation unseen."""
     known = {entry.name for entry in fields(part)}
     if unknown := sorted(values.keys() - known):
         raise CheckpointError(f"{where}.{unknown[0]} is not a field this streamfer knows; upgrade or re-import")
+    if missing := sorted(known - values.keys()):
+        raise CheckpointError(f"{where}.{missing[0]} is missing")
     read: dict[str, Any] = {}
     for name, value in values.items():
         if name == "layers" and isinstance(value, list):

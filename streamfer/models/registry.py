@@ -120,7 +120,7 @@ def find_model(name_or_path: str) -> Path:
     if path.is_file():
         if path.suffix.lower() in _FOREIGN:
             raise CheckpointError(
-                f"{path}: not a weights file of streamfer; import it with 'streamfer models import {path}'"
+                f"{path}: not a weights file of streamfer; import it with 'streamfer models import {path} --name NAME'"
             )
         return path
     names = ", ".join(sorted(known)) or "none"

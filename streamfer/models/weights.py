@@ -107,7 +107,8 @@ def read_card(path: Path) -> ModelCard:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
     if METADATA_KEY not in metadata:
         raise CheckpointError(
-            f"{path}: a safetensors file without streamfer's metadata; import it with 'streamfer models import {path}'"
+            f"{path}: a safetensors file without streamfer's metadata; import it with "
+            f"'streamfer models import {path} --name NAME'"
         )
     try:
         return ModelCard.from_json(metadata[METADATA_KEY])

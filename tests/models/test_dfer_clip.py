@@ -1,0 +1,198 @@
+"""The architecture: golden numbers, the split for inference, prompts, positions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from streamfer.errors import CheckpointError, ConfigError, InternalError
+from streamfer.models.dfer_clip import DferClip, DferClipConfig
+from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
+from streamfer.models.temporal import TemporalConfig, TemporalTransformer
+from streamfer.models.towers import TextConfig, VisionConfig
+
+VIT = VisionConfig(layers=2, width=32, head_width=16, patch_size=8, image_size=16)
+RESNET = VisionConfig(layers=(1, 1, 1, 1), width=8, head_width=32, image_size=64)
+TEMPORAL = TemporalConfig(layers=2, heads=2, dim_head=8, mlp_dim=24, frames=3)
+CLASSES = ("a", "b", "c")
+
+
+def _config(vision: VisionConfig) -> DferClipConfig:
+    return DferClipConfig(CLASSES, embed_dim=16, vision=vision, temporal=TEMPORAL)
+
+
+def _wave(count: int, step: float) -> torch.Tensor:
+    """Numbers that no generator's version can change."""
+    return (torch.arange(count, dtype=torch.float64) * step).sin().float()
+
+
+def _fixed_weights(model: DferClip) -> DferClip:
+    with torch.no_grad():
+        for position, (name, tensor) in enumerate(sorted(model.state_dict().items())):
+            if tensor.is_floating_point():
+                scale = 2 / tensor[0].numel() ** 0.5 if tensor.dim() > 1 else 0.3
+                tensor.copy_(scale * _wave(tensor.numel(), 2.1 + 0.013 * position).reshape(tensor.shape))
+                if name.endswith("running_var"):
+                    tensor.abs_().add_(0.1)
+                elif tensor.dim() == 1 and name.endswith("weight"):
+                    tensor.abs_().add_(0.5)
+    return model.eval()
+
+
+def _fixed_clips(size: int) -> torch.Tensor:
+    """Two clips, one of fine and one of coarse stripes."""
+    clips = [_wave(3 * 3 * size * size, step).abs().reshape(1, 3, 3, size, size) for step in (0.37, 0.011)]
+    return torch.cat(clips)
+
+
+GOLDEN = {
+    "vit": (VIT, [[28.6145, -12.9209, -33.0508], [28.9504, -12.1041, -32.9335]]),
+    "resnet": (RESNET, [[-7.4573, -7.0394, 4.0501], [-7.4553, -7.0392, 4.0482]]),
+}
+
+
+@pytest.mark.parametrize(("vision", "expected"), GOLDEN.values(), ids=GOLDEN.keys())
+def test_golden_logits(vision: VisionConfig, expected: list[list[float]]) -> None:
+    model = _fixed_weights(DferClip(_config(vision)))
+    with torch.inference_mode():
+        logits = model(_fixed_clips(vision.image_size))
+    torch.testing.assert_close(logits, torch.tensor(expected), atol=5e-4, rtol=2e-5)
+
+
+@pytest.mark.parametrize("vision", [VIT, RESNET], ids=["vit", "resnet"])
+def test_the_split_equals_the_whole(vision: VisionConfig) -> None:
+    torch.manual_seed(0)
+    model = DferClip(_config(vision)).eval()
+    clips = torch.rand(2, 3, 3, vision.image_size, vision.image_size)
+    with torch.inference_mode():
+        whole = model(clips)
+        one_by_one = torch.cat([model.encode_frames(frame[None]) for frame in clips.flatten(0, 1)])
+        split = model.window_logits(one_by_one.reshape(2, 3, -1))
+    torch.testing.assert_close(split, whole, atol=1e-3, rtol=1e-4)
+
+
+def test_temporal_maths_by_hand() -> None:
+    torch.manual_seed(1)
+    dim = 6
+    net = TemporalTransformer(dim, TemporalConfig(layers=1, heads=2, dim_head=5, mlp_dim=7, frames=4)).eval()
+    features = torch.randn(3, 4, dim)
+    weights = dict(net.named_parameters())
+    x = torch.cat([net.cls_token.expand(3, -1, -1), features], 1) + net.pos_embedding
+    at = "temporal_transformer.layers.0."
+    y = F.layer_norm(x, (dim,), weights[f"{at}0.fn.norm.weight"], weights[f"{at}0.fn.norm.bias"], 1e-5)
+    q, k, v = (y @ weights[f"{at}0.fn.fn.to_qkv.weight"].T).reshape(3, 5, 3, 2, 5).permute(2, 0, 3, 1, 4)
+    mixed = (q @ k.mT / 5**0.5).softmax(-1) @ v
+    x = x + F.linear(
+        mixed.transpose(1, 2).reshape(3, 5, 10),
+        weights[f"{at}0.fn.fn.to_out.0.weight"],
+        weights[f"{at}0.fn.fn.to_out.0.bias"],
+    )
+    y = F.layer_norm(x, (dim,), weights[f"{at}1.fn.norm.weight"], weights[f"{at}1.fn.norm.bias"], 1e-5)
+    y = F.linear(y, weights[f"{at}1.fn.fn.net.0.weight"], weights[f"{at}1.fn.fn.net.0.bias"])
+    y = 0.5 * y * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (y + 0.044715 * y**3)))
+    x = x + F.linear(y, weights[f"{at}1.fn.fn.net.3.weight"], weights[f"{at}1.fn.fn.net.3.bias"])
+    torch.testing.assert_close(net(features), x[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_another_attention_can_be_plugged_in() -> None:
+    calls = []
+
+    def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        calls.append(q.shape)
+        return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+
+    torch.manual_seed(0)
+    fused = DferClip(_config(VIT)).eval()
+    plugged = DferClip(_config(VIT), attention=plain).eval()
+    plugged.load_state_dict(fused.state_dict())
+    features = torch.randn(2, 3, 16)
+    torch.testing.assert_close(plugged.window_logits(features), fused.window_logits(features), atol=1e-3, rtol=1e-4)
+    assert calls == [(2, 2, 4, 8)] * 2
+    assert plugged.bake().attention is plain
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3, 7, 32])
+def test_positions_of_other_lengths(frames: int) -> None:
+    net = TemporalTransformer(4, TemporalConfig(layers=1, heads=1, dim_head=4, mlp_dim=4, frames=3))
+    positions = net.positions(frames)
+    assert positions.shape == (1, frames + 1, 4)
+    assert torch.equal(positions[:, :2], net.pos_embedding[:, :2])
+    if frames > 1:
+        torch.testing.assert_close(positions[:, -1], net.pos_embedding[:, -1])
+    if frames == 7:  # positions 1, 2, 3 stretched over seven frames: the fourth is the second
+        torch.testing.assert_close(positions[:, 4], net.pos_embedding[:, 2])
+
+
+@pytest.mark.parametrize("class_specific", [True, False])
+@pytest.mark.parametrize("position", ["end", "middle", "front"])
+def test_prompts(class_specific: bool, position: str) -> None:
+    torch.manual_seed(0)
+    ids = tokenize_prompts(["a smile.", "a long face.", "tears"], contexts=3, context_length=20)
+    table = torch.randn(49408, 5)
+    learner = PromptLearner(PromptConfig(3, class_specific, position), ids, table)  # type: ignore[arg-type]
+    prompts = learner()
+    assert prompts.shape == (3, 20, 5)
+    for row, length in enumerate(learner.description_lengths):
+        context = learner.ctx[row] if class_specific else learner.ctx
+        start = {"end": 1, "middle": 1, "front": 1 + length}[position]
+        assert torch.equal(prompts[row, 0], table[49406])
+        assert torch.equal(prompts[row, start], context[0]) or position == "middle"
+        assert torch.equal(prompts[row, 4 + length], table[49407])
+        assert int(learner.eot_C[row]) == 4 + length
+        words = {"end": slice(4, 4 + length), "middle": slice(2, 2 + length), "front": slice(1, 1 + length)}[position]
+        assert torch.equal(prompts[row, words], table[ids[row, 4 : 4 + length]])
+    prompts.sum().backward()
+    assert learner.ctx.grad is not None
+    assert [name for name, _ in learner.named_parameters()] == ["ctx"]
+
+
+def test_official_end_positions() -> None:
+    # facts of the released tokenizer: class names take two tokens with the full stop, disgust three
+    ids = tokenize_prompts(["happiness.", "disgust.", "helplessness."], contexts=8)
+    assert (ids.argmax(dim=1) - 9).tolist() == [2, 3, 4]
+    assert ids[0, :11].tolist() == [49406, *[343] * 8, int(ids[0, 9]), 269]
+
+
+def test_a_prompted_model_bakes_to_the_same_logits() -> None:
+    torch.manual_seed(0)
+    ids = tokenize_prompts(["happy.", "sad.", "cross."], contexts=2, context_length=12)
+    prompts = PromptLearner(PromptConfig(2), ids, torch.randn(49408, 32))
+    model = DferClip(_config(VIT), prompts=prompts, text=TextConfig(2, 32, 2, 12))
+    clips = torch.rand(2, 3, 3, 16, 16)
+    baked = model.bake()
+    torch.testing.assert_close(baked(clips), model(clips), atol=1e-3, rtol=1e-4)
+    assert {name.split(".")[0] for name in baked.state_dict()} == {"image_encoder", "temporal_net", "text_features"}
+    model(clips).sum().backward()
+    assert prompts.ctx.grad is not None
+    assert prompts.ctx.grad.abs().sum() > 0
+
+
+def test_sizes_and_names_of_the_published_model() -> None:
+    prompts = PromptLearner(PromptConfig(), tokenize_prompts(list("abcdefg"), 8), torch.zeros(49408, 512))
+    with torch.device("meta"):
+        model = DferClip(DferClipConfig(tuple("abcdefg")), prompts=prompts, text=TextConfig())
+    assert sum(tensor.numel() for tensor in model.image_encoder.parameters()) == 87_849_216
+    assert sum(tensor.numel() for tensor in model.temporal_net.parameters()) == 2_110_464
+    assert prompts.ctx.numel() == 28_672
+    # 618 names of an official checkpoint less its second copy of CLIP (302)
+    assert len(model.state_dict()) == 316
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: PromptConfig(position="side"), ConfigError, "prompt.position"),  # type: ignore[arg-type]
+        (lambda: PromptConfig(contexts=0), ConfigError, "prompt.contexts"),
+        (lambda: VisionConfig(layers=(1, 2)), CheckpointError, "vision.layers"),
+        (lambda: VisionConfig(width=100), CheckpointError, "head_width"),
+        (lambda: VisionConfig(image_size=16), CheckpointError, "image_size"),
+        (lambda: DferClipConfig(("a", "a")), CheckpointError, "different names"),
+        (lambda: DferClipConfig(CLASSES, temperature=0), CheckpointError, "temperature"),
+        (lambda: tokenize_prompts(["word " * 80], 8), ConfigError, "shorten"),
+        (lambda: DferClip(_config(VIT), text=TextConfig()), InternalError, "together"),
+    ],
+)
+def test_wrong_configurations_are_named(make: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()  # type: ignore[operator]

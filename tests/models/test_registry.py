@@ -1,0 +1,123 @@
+"""Models by name: what is listed, what loads, and what an unknown name says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import structlog
+import torch
+from tiny_models import tiny_weights
+
+import streamfer.models
+from streamfer.errors import CheckpointError, ConfigError, DeviceError, UnknownModelError, UserError
+from streamfer.models import registry
+from streamfer.models.expression import ExpressionModel
+from streamfer.models.registry import check_name, find_model, list_models, load_model
+from streamfer.models.weights import digest_of
+
+
+@pytest.fixture
+def built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package folder with one tiny model called ``mini``; imported models go to an empty home."""
+    folder = tmp_path / "package"
+    folder.mkdir()
+    monkeypatch.setattr(registry, "built_in_folder", lambda: folder)
+    monkeypatch.setenv("STREAMFER_HOME", str(tmp_path / "home"))
+    tiny_weights(folder / "mini.safetensors", licence="Apache-2.0")
+    return folder
+
+
+@pytest.mark.usefixtures("built_in")
+def test_mini_is_the_default() -> None:
+    model = load_model(device="cpu", precision="fp32")
+    assert isinstance(model, ExpressionModel)
+    assert model.info.name == "mini"
+    assert model.info.classes == ("joy", "gloom", "calm")
+    assert (model.info.frames, model.info.feature_dim, model.info.device) == (4, 16, "cpu")
+
+
+def test_built_in_and_imported_are_listed(built_in: Path, tmp_path: Path) -> None:
+    mine = tiny_weights(tmp_path / "home" / "models" / "mine.safetensors", resnet=True, licence="private")
+    tiny_weights(tmp_path / "home" / "models" / "mini.safetensors", seed=9)
+    (tmp_path / "home" / "models" / "broken.safetensors").write_bytes(b"no")
+    with structlog.testing.capture_logs() as logs:
+        found = {entry.name: entry for entry in list_models()}
+    assert set(found) == {"mini", "mine"}
+    assert (found["mini"].origin, found["mini"].licence) == ("built-in", "Apache-2.0")
+    assert (found["mine"].origin, found["mine"].licence) == ("imported", "private")
+    assert found["mine"].digest == digest_of(mine)
+    assert found["mine"].size_bytes == mine.stat().st_size
+    assert [(event["event"], event["model"]) for event in logs] == [("model_unreadable", "broken")]
+    assert find_model("mini") == built_in / "mini.safetensors"
+
+
+@pytest.mark.usefixtures("built_in")
+def test_the_licence_is_said_at_load() -> None:
+    with structlog.testing.capture_logs() as logs:
+        load_model("mini", device="cpu")
+    (event,) = [event for event in logs if event["event"] == "model_loaded"]
+    assert event["licence"] == "Apache-2.0"
+    assert event["precision_reason"]
+
+
+@pytest.mark.usefixtures("built_in")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("minni", "did you mean 'mini'"),
+        ("something-else", "models here: mini"),
+        ("no/such/file.safetensors", "no such file; models by name: mini"),
+        ("absent.pth", "no such file"),
+    ],
+)
+def test_unknown_names_list_what_exists(name: str, message: str) -> None:
+    with pytest.raises(UnknownModelError, match=message) as caught:
+        load_model(name)
+    assert isinstance(caught.value, UserError)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("built_in")
+def test_a_path_loads_and_a_foreign_checkpoint_points_to_import(tmp_path: Path) -> None:
+    path = tiny_weights(tmp_path / "elsewhere.safetensors", resnet=True)
+    assert load_model(str(path), device="cpu").info.digest == digest_of(path)
+    torch.save({"a": torch.ones(1)}, tmp_path / "official.pth")
+    with pytest.raises(CheckpointError, match="streamfer models import"):
+        load_model(str(tmp_path / "official.pth"))
+
+
+@pytest.mark.usefixtures("built_in")
+def test_wrong_settings() -> None:
+    with pytest.raises(ConfigError, match="threads is 0"):
+        load_model(threads=0)
+    with pytest.raises(ConfigError, match="precision 'int8'"):
+        load_model(precision="int8")
+    with pytest.raises(DeviceError, match="cuda:63"):
+        load_model(device="cuda:63")
+
+
+@pytest.mark.usefixtures("built_in")
+@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "a b", "mini"])
+def test_names_that_cannot_be_taken(name: str) -> None:
+    with pytest.raises(ConfigError, match="model name"):
+        check_name(name)
+
+
+@pytest.mark.usefixtures("built_in")
+def test_threads_are_set_only_when_asked() -> None:
+    before = torch.get_num_threads()
+    try:
+        load_model(device="cpu")
+        assert torch.get_num_threads() == before
+        load_model(device="cpu", threads=1)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_room_exports_its_names() -> None:
+    for name in streamfer.models.__all__:
+        assert getattr(streamfer.models, name).__name__ == name
+    with pytest.raises(AttributeError, match="nonsense"):
+        streamfer.models.nonsense  # noqa: B018
