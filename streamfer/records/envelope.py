@@ -226,9 +226,7 @@ def document_id(data: AnyDocument, source_id: str) -> str:
     if isinstance(data, ClipCaptioned):
         return caption_id(data.clip_id, data.model.digest, data.question)
     if isinstance(data, SourceStateChanged):
-        return state_id(
-            source_id, epoch=data.epoch, state=data.state, attempt=data.attempt, wall_time=data.wall_time
-        )
+        return state_id(source_id, epoch=data.epoch, state=data.state, attempt=data.attempt, wall_time=data.wall_time)
     return gap_id(
         source_id,
         epoch_key=data.epoch_key,
