@@ -1,0 +1,94 @@
+"""`python -m streamfer_train.faces`: compose, train, export and evaluate the built-in face detector."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import cv2
+import torch
+
+from streamfer.errors import ConfigError, UserError
+from streamfer_train.faces.config import FacesConfig, load_config
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; user errors are one line on standard error and exit code 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        config = load_config(options.config, _overrides(options.set))
+        cv2.setNumThreads(1)
+        torch.set_num_threads(options.threads)
+        options.command(config, options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m streamfer_train.faces", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    for name, command, text in (
+        ("compose", _compose, "gather sources and compose the pools that are missing"),
+        ("train", _train, "compose what is missing, then train or resume"),
+        ("export", _export, "write the averaged weights as ONNX"),
+        ("evaluate", _evaluate, "print recall, false positives, landmark error and time"),
+    ):
+        sub = commands.add_parser(name, help=text)
+        sub.set_defaults(command=command)
+        sub.add_argument("-c", "--config", type=Path, default=Path("configs/train/faces.yaml"))
+        sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting")
+        sub.add_argument("--threads", type=int, default=1, help="threads for torch")
+        if name == "train":
+            sub.add_argument("--until", type=int, help="stop after this many steps")
+        if name == "export":
+            sub.add_argument("-o", "--output", type=Path, required=True)
+            sub.add_argument("--threshold", type=float, default=0.5, help="score threshold stored as metadata")
+            sub.add_argument("--licence", default=None, help="licence text stored as metadata")
+        if name == "evaluate":
+            sub.add_argument("--weights", type=Path, required=True)
+            sub.add_argument("--sweep", action="store_true", help="print a table over thresholds")
+            sub.add_argument("--compare", action="store_true", help="measure YuNet s and RFB-320 too")
+    return parser
+
+
+def _overrides(pairs: list[str]) -> dict[str, str]:
+    settings = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found:
+            raise ConfigError(f"--set {pair}: has no '='; write NAME=VALUE, as in train.steps=500")
+        settings[name] = value
+    return settings
+
+
+def _compose(config: FacesConfig, _options: argparse.Namespace) -> None:
+    from streamfer_train.faces.pool import compose_missing
+
+    compose_missing(config)
+
+
+def _train(config: FacesConfig, options: argparse.Namespace) -> None:
+    from streamfer_train.faces.pool import compose_missing
+    from streamfer_train.faces.training import train
+
+    compose_missing(config)
+    print(train(config, until=options.until))
+
+
+def _export(config: FacesConfig, options: argparse.Namespace) -> None:
+    from streamfer_train.faces.export import export_checkpoint
+
+    export_checkpoint(config, options.output, threshold=options.threshold, licence=options.licence)
+
+
+def _evaluate(config: FacesConfig, options: argparse.Namespace) -> None:
+    from streamfer_train.faces.evaluate import evaluate
+
+    evaluate(config, options.weights, sweep=options.sweep, compare=options.compare)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
