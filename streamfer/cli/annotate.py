@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-import signal
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from streamfer.cli import options
-from streamfer.cli.terminal import clip_table, complain, err, note, out
+from streamfer.cli.run import stopping
+from streamfer.cli.terminal import complain, err
 from streamfer.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
+    from streamfer.cli.batch import Batch
     from streamfer.config import Config
-    from streamfer.export import Settings, SourceFolder
-    from streamfer.pipeline.build import LoadedModels
-    from streamfer.pipeline.events import Event, SourceDone
     from streamfer.pipeline.loop import Pipeline
     from streamfer.publish import Publisher
-    from streamfer.records import Record
-    from streamfer.video.frames import Source
     from streamfer.video.locate import SourceSpec
 
 
@@ -83,6 +76,7 @@ def annotate(
         },
         assignments,
     )
+    from streamfer.cli.batch import Batch
     from streamfer.export import Settings, check_formats
     from streamfer.pipeline.build import build_pipeline, load_models
 
@@ -93,15 +87,16 @@ def annotate(
     models = load_models(config)
     settings = Settings(_digest(config), models.expression.info.digest, models.detector.name, names)
     publisher = _publisher(redis, config)
-    job = _Job(specs, output, settings, publisher, overwrite=overwrite, table=not quiet)
+    batch = Batch(specs, output, settings, publisher, overwrite)
     pipeline = build_pipeline(config, models, live=False, salt=track_salt)
     try:
-        _work(job, pipeline, models, show=not quiet)
+        _work(batch, pipeline, models.budget.decode, show=not quiet)
     finally:
         if publisher is not None:
             publisher.close()
-    _report(job, output, quiet=quiet)
-    if failures or job.failed:
+    if not quiet:
+        batch.report()
+    if failures or batch.failed:
         raise SystemExit(2)
 
 
@@ -147,152 +142,16 @@ def _digest(config: Config) -> str:
     return hashlib.sha256(relevant.encode()).hexdigest()[:16]
 
 
-@dataclass(slots=True)
-class _Job:
-    """Where each source's events go."""
-
-    specs: list[SourceSpec]
-    output: Path
-    settings: Settings
-    publisher: Publisher | None
-    overwrite: bool
-    table: bool
-    clips: list[Record] = field(default_factory=list)
-    done: list[SourceDone] = field(default_factory=list)
-    failed: int = 0
-    skipped: int = 0
-    _folders: dict[str, SourceFolder] = field(default_factory=dict)
-    _digests: dict[str, str] = field(default_factory=dict)
-
-    def pending(self, decode_threads: int, progress: _Bars) -> Iterator[Source]:
-        """Yield the sources that are still to be done, opening nothing before it is needed."""
-        from streamfer.export import SourceFolder
-        from streamfer.video import open_source
-
-        for spec in self.specs:
-            folder = SourceFolder(self.output, spec.source_id, self.settings)
-            if not self.overwrite and not spec.remote and folder.is_done(_file_digest(Path(spec.url))):
-                self.skipped += 1
-                progress.finish(spec.source_id)
-                continue
-            yield open_source(spec, decode_threads=decode_threads)
-
-    def take(self, event: Event, progress: _Bars) -> None:
-        """Route one event to its source's files, to Redis and to the progress bar."""
-        from streamfer.pipeline.events import FrameFaces, SourceDone, SourceOpened
-        from streamfer.records import ClipLabelled
-
-        if isinstance(event, SourceDone):
-            self._finish(event)
-            progress.finish(event.source_id)
-            return
-        if isinstance(event, SourceOpened):
-            self._open(event)
-            progress.open(event.source_id, event.info.duration)
-        elif isinstance(event, FrameFaces):
-            progress.advance(event.source_id, event.seconds)
-        elif self.publisher is not None:
-            self.publisher.publish_many([event])
-        source_id = event.subject if not isinstance(event, FrameFaces | SourceOpened) else event.source_id
-        if (folder := self._folders.get(source_id)) is not None:
-            folder.add(event)
-        if self.table and not isinstance(event, FrameFaces | SourceOpened) and isinstance(event.data, ClipLabelled):
-            self.clips.append(event)
-
-    def discard(self) -> None:
-        """Leave nothing behind of sources that did not end."""
-        for folder in self._folders.values():
-            folder.discard()
-        self._folders.clear()
-
-    def _open(self, event: Any) -> None:
-        from streamfer.export import SourceFolder
-
-        if event.source_id not in self._folders:
-            folder = SourceFolder(self.output, event.source_id, self.settings)
-            folder.open()
-            self._folders[event.source_id] = folder
-            self._digests[event.source_id] = event.info.epoch_key
-
-    def _finish(self, event: SourceDone) -> None:
-        folder = self._folders.pop(event.source_id, None)
-        if event.error is not None or event.stopped:
-            if folder is not None:
-                folder.discard()
-            if event.error is not None:
-                self.failed += 1
-                complain(str(event.error))
-            return
-        if folder is not None:
-            folder.commit(self._digests[event.source_id], event)
-        if event.note:
-            note(f"{event.source_id}: {event.note}")
-        self.done.append(event)
-
-
-class _Bars:
-    """One progress bar over all sources, in units of a source."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self._progress = progress
-        self._task: TaskID = progress.add_task("", total=total)
-        self._durations: dict[str, float | None] = {}
-        self._parts: dict[str, float] = {}
-        self._finished = 0
-
-    def open(self, source_id: str, duration: float | None) -> None:
-        """A source has begun."""
-        self._durations[source_id] = duration
-        self._progress.update(self._task, description=source_id)
-
-    def advance(self, source_id: str, seconds: float) -> None:
-        """A source has come to ``seconds``."""
-        if duration := self._durations.get(source_id):
-            self._parts[source_id] = min(0.99, seconds / duration)
-            self._show()
-
-    def finish(self, source_id: str) -> None:
-        """A source has ended, or was skipped."""
-        self._parts.pop(source_id, None)
-        self._finished += 1
-        self._show()
-
-    def _show(self) -> None:
-        self._progress.update(self._task, completed=self._finished + sum(self._parts.values()))
-
-
-def _work(job: _Job, pipeline: Pipeline, models: LoadedModels, *, show: bool) -> None:
+def _work(batch: Batch, pipeline: Pipeline, decode_threads: int, *, show: bool) -> None:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+    from streamfer.cli.batch import Bars
+
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    previous = signal.signal(signal.SIGTERM, lambda *_: pipeline.stop())
     try:
-        with Progress(*columns, console=err, transient=True, disable=not show) as progress:
-            bars = _Bars(progress, len(job.specs))
-            for event in pipeline.events(job.pending(models.budget.decode, bars)):
-                job.take(event, bars)
+        with stopping(pipeline), Progress(*columns, console=err, transient=True, disable=not show) as progress:
+            bars = Bars(progress, len(batch.specs))
+            for event in pipeline.events(batch.pending(decode_threads, bars)):
+                batch.take(event, bars)
     finally:
-        job.discard()
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _report(job: _Job, output: Path, *, quiet: bool) -> None:
-    if quiet:
-        return
-    if job.clips:
-        out.print(clip_table(job.clips))
-    faceless = [done.source_id for done in job.done if not done.stats.clips]
-    if faceless:
-        note(f"no face long enough for a clip in: {', '.join(faceless)}")
-    words = [f"{len(job.done)} done"]
-    words += [f"{job.skipped} already done (--overwrite does them again)"] if job.skipped else []
-    words += [f"{job.failed} failed"] if job.failed else []
-    note(f"{', '.join(words)}; results in {output}/")
-
-
-def _file_digest(path: Path) -> str | None:
-    try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError:
-        return None
+        batch.discard()

@@ -129,7 +129,7 @@ def _publish_all(pipeline: Pipeline, sources: Iterator[Source], publisher: Publi
 
     failed = 0
     beats = _Heartbeats(publisher)
-    with _stopping(pipeline):
+    with stopping(pipeline):
         for event in pipeline.events(sources):
             if isinstance(event, SourceDone):
                 failed += event.error is not None
@@ -167,7 +167,7 @@ class _Heartbeats:
 
 
 @contextmanager
-def _stopping(pipeline: Pipeline) -> Iterator[None]:
+def stopping(pipeline: Pipeline) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM end the run in order; a second SIGINT ends the process."""
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -68,11 +68,11 @@ def tail(
                 typer.echo(record.to_json())
             else:
                 out.print(record_line(record), soft_wrap=True)
+            subscription.commit()
             seen += 1
             if count is not None and seen >= count:
                 break
     except KeyboardInterrupt:
-        # The user's way to end: the record in hand was printed, so it may be acknowledged.
         note(f"{seen} records")
     finally:
         subscription.close()

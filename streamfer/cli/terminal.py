@@ -58,24 +58,19 @@ def configure_logging(*, verbose: bool) -> None:
 
 
 def clip_table(records: Iterable[Record]) -> Table:
-    """Return a table of labelled clips, person by person: track, time, label and the other likely labels."""
+    """Return a table of one source's labelled clips, person by person: time, label and the other likely labels."""
     rows = sorted(
-        ((record.subject, record.data, face) for record in records for face in _clip(record).faces),
-        key=lambda row: (row[0], row[1].clip.epoch, row[2].track, row[1].clip.start_time),
+        ((document, face) for document in map(_clip, records) for face in document.faces),
+        key=lambda row: (row[0].clip.epoch, row[1].track, row[0].clip.start_time),
     )
-    many = len({subject for subject, _, _ in rows}) > 1
     table = Table(header_style="bold", pad_edge=False, box=None)
-    if many:
-        table.add_column("source", overflow="fold", max_width=28)
-    table.add_column("track", no_wrap=True)
-    table.add_column("time", justify="right", no_wrap=True)
-    table.add_column("label", style="bold", no_wrap=True)
-    table.add_column("probability", no_wrap=True)
+    for name, width in (("track", 8), ("time", 12), ("label", 9), ("probability", _BAR_CELLS + 5)):
+        table.add_column(name, no_wrap=True, min_width=width, justify="right" if name == "time" else "left")
     table.add_column("then", overflow="ellipsis", no_wrap=True, style="dim")
-    for subject, document, face in rows:
+    for document, face in rows:
         span = f"{document.clip.start_time:.1f}–{document.clip.end_time:.1f} s"
-        cells = [face.track_id, span, face.top, bar(face.emotions[face.top]), runners_up(face.emotions)]
-        table.add_row(*([subject] if many else []), *cells)
+        shown = bar(face.emotions[face.top])
+        table.add_row(face.track_id, span, Text(face.top, style="bold"), shown, runners_up(face.emotions))
     return table
 
 
