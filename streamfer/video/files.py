@@ -73,7 +73,8 @@ class FileSource:
     def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
         """Yield ``online``, the frames that ``wanted`` accepts in presentation order, and ``ended``.
 
-        ``wall_time`` is the time in the file, seconds; it goes on rising when a new epoch starts.
+        A time that jumps back (joined recordings) yields ``online`` again, with the new epoch. ``wall_time`` is the
+        time in the file, seconds; it goes on rising over epochs.
 
         Raises:
             SourceNotFoundError: no such file, or the server has none under this address.
@@ -103,6 +104,8 @@ class FileSource:
             picture: av.VideoFrame | None = first
             while picture is not None and not self._closing:
                 tick = clock.tick(picture.pts, picture.duration)
+                if tick.rose:
+                    yield StateChange("online", tick.epoch, time.time(), "the file's clock jumps back", info=info)
                 if wanted is None or wanted(tick.epoch, float(tick.pts * time_base), tick.index):
                     yield _frame(picture, tick, time_base, converter)
                 picture = next(pictures, None)

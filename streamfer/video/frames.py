@@ -128,7 +128,8 @@ class Source(Protocol):
     def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
         """Yield ``StateChange(online)`` first, then frames in presentation order, and ``ended`` last.
 
-        Live sources yield ``connecting`` before ``online``. Only frames that ``wanted`` accepts are converted
+        Live sources yield ``connecting`` before ``online``; ``online`` comes again, with its ``info``, whenever an
+        epoch begins, before its frames are offered to ``wanted``. Only frames that ``wanted`` accepts are converted
         and yielded; ``Frame.index`` counts the refused ones too.
 
         Raises:

@@ -16,18 +16,14 @@ from streamfer.errors import (
     SourceUnreachableError,
     SourceUnreadableError,
 )
-from streamfer.video.clock import ArrivalClock, PtsClock
 from streamfer.video.connection import Arrival, Connection, Lost, Opened
-from streamfer.video.frames import Frame, FrameFilter, StateChange, TimeOrigin, VideoInfo
+from streamfer.video.frame_line import FrameLine
+from streamfer.video.frames import Frame, FrameFilter, StateChange
 from streamfer.video.locate import SourceSpec
-from streamfer.video.pixels import RgbConverter, orientation
 
 _POLL_SECONDS = 0.1
-_ASSUMED_FPS = 25.0
 _MIN_STALL_SECONDS = 10.0
 _STALL_PERIODS = 5
-# A camera whose clock was never set reports 1970: such a time is worse than the time of arrival.
-_BELIEVABLE_SECONDS = 300.0
 _SETTLED_SECONDS = 10.0
 _END_SLACK_SECONDS = 1.0
 
@@ -183,7 +179,7 @@ class LiveSource:
         self, connection: Connection, epoch: int, wanted: FrameFilter | None
     ) -> Generator[Frame | StateChange, None, _Outcome]:
         opened: Opened | None = None
-        line: _FrameLine | None = None
+        line: FrameLine | None = None
         online_since = 0.0
         deadline = time.monotonic() + self.open_timeout
         while not self._stop.is_set():
@@ -195,7 +191,7 @@ class LiveSource:
             elif isinstance(event, Arrival) and opened is not None:
                 self._decoded += 1
                 if line is None:
-                    line = _FrameLine(self.spec, opened, epoch)
+                    line = FrameLine(self.spec, opened, epoch)
                     online_since = time.monotonic()
                 yield from line.advance(event, wanted)
                 # After the frame was taken: a slow consumer is no stall of the source.
@@ -204,7 +200,7 @@ class LiveSource:
                 return (yield from self._stalled(line, epoch, online_since))
         return _Outcome(line.epoch if line else epoch, None, None)
 
-    def _lost(self, event: Lost, line: _FrameLine | None, epoch: int, online_since: float) -> _Outcome:
+    def _lost(self, event: Lost, line: FrameLine | None, epoch: int, online_since: float) -> _Outcome:
         if line is None:
             nothing = SourceUnreadableError(f"{self.spec.location}: it ended without a picture; check the URL")
             return _Outcome(epoch, event.error or nothing, None)
@@ -213,7 +209,7 @@ class LiveSource:
         return _Outcome(line.epoch, event.error, time.monotonic() - online_since, complete)
 
     def _stalled(
-        self, line: _FrameLine | None, epoch: int, online_since: float
+        self, line: FrameLine | None, epoch: int, online_since: float
     ) -> Generator[StateChange, None, _Outcome]:
         limit = self._stall_limit(line.opened) if line else self.open_timeout
         error = SourceUnreachableError(f"{self.spec.location}: no picture for {limit:g} s; check that it still sends")
@@ -236,69 +232,3 @@ class _Outcome:
     error: SourceError | None
     online_seconds: float | None
     complete: bool = False
-
-
-class _FrameLine:
-    """The frames of one connection: their clock, wall time, and the ``online`` announcements between them."""
-
-    def __init__(self, spec: SourceSpec, opened: Opened, epoch: int) -> None:
-        self.opened = opened
-        self._spec = spec
-        self._announced = False
-        self._clock = PtsClock(opened.time_base, 1 / (opened.rate or _ASSUMED_FPS), epoch=epoch)
-        self._arrivals = ArrivalClock()
-        self._converter = RgbConverter()
-
-    @property
-    def epoch(self) -> int:
-        return self._clock.epoch
-
-    @property
-    def end(self) -> float:
-        return self._clock.end
-
-    def advance(self, arrival: Arrival, wanted: FrameFilter | None) -> Iterator[Frame | StateChange]:
-        picture = arrival.picture
-        tick = self._clock.tick(arrival.pts, picture.duration)
-        seconds = float(tick.pts * self.opened.time_base)
-        if tick.rose:
-            self._arrivals = ArrivalClock()
-        wall_time, origin = self._wall_time(arrival, seconds)
-        if tick.rose or not self._announced:
-            self._announced = True
-            reason = "the source's clock jumped back" if tick.rose else ""
-            info = self._info(arrival, wall_time)
-            yield StateChange("online", tick.epoch, time.time(), reason=reason, info=info)
-        if wanted is None or wanted(tick.epoch, seconds, tick.index):
-            yield Frame(
-                image=self._converter.convert(picture, orientation(picture)),
-                pts=tick.pts,
-                time_base=self.opened.time_base,
-                epoch=tick.epoch,
-                wall_time=wall_time,
-                time_origin=origin,
-                index=tick.index,
-            )
-
-    def _wall_time(self, arrival: Arrival, seconds: float) -> tuple[float, TimeOrigin]:
-        by_arrival = self._arrivals.wall_time(seconds, arrival.arrived)
-        captured = arrival.captured
-        if captured is not None and abs(captured - arrival.arrived) < _BELIEVABLE_SECONDS:
-            return captured, "rtcp"
-        return by_arrival, "wallclock"
-
-    def _info(self, arrival: Arrival, wall_time: float) -> VideoInfo:
-        turn = orientation(arrival.picture)
-        width, height = turn.size(arrival.picture.width, arrival.picture.height)
-        return VideoInfo(
-            source_id=self._spec.source_id,
-            location=self._spec.location,
-            width=width,
-            height=height,
-            codec=self.opened.codec,
-            declared_fps=self.opened.rate,
-            duration=self.opened.duration,
-            rotation=turn.rotation,
-            live=True,
-            epoch_key=str(round(wall_time * 1000)),
-        )

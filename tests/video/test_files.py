@@ -148,6 +148,17 @@ def test_times_start_at_zero_whatever_the_container_says(tmp_path: Path) -> None
     assert [round(frame.seconds, 3) for frame in frames] == [0.0, 0.04, 0.08]
 
 
+def test_joined_recordings_open_a_new_epoch_where_the_clock_jumps_back(tmp_path: Path) -> None:
+    write_video(tmp_path / "one.ts", [corners()] * 50, 25)
+    (tmp_path / "two.ts").write_bytes((tmp_path / "one.ts").read_bytes() * 2)
+    items = list(source(tmp_path / "two.ts").stream())
+    changes = [(index, item.state, item.epoch) for index, item in enumerate(items) if isinstance(item, StateChange)]
+    assert changes == [(0, "online", 0), (51, "online", 1), (102, "ended", 1)]
+    frames = [item for item in items if isinstance(item, Frame)]
+    assert [(frame.epoch, frame.index, frame.pts) for frame in frames[50:51]] == [(1, 0, 0)]
+    assert [round(frame.wall_time, 2) for frame in frames] == [round(0.04 * index, 2) for index in range(100)]
+
+
 def test_raw_hevc_without_times_gets_rising_ones(tmp_path: Path) -> None:
     path = tmp_path / "raw.h265"
     with av.open(str(path), "w", format="hevc") as container:

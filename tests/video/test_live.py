@@ -9,8 +9,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Protocol
 
+import av
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +26,8 @@ from streamfer.errors import (
     SourceUnreadableError,
 )
 from streamfer.video import Backoff, Frame, LiveSource, StateChange, TimeSampler, find_sources, open_source
+from streamfer.video.connection import Arrival, Opened
+from streamfer.video.frame_line import FrameLine
 
 QUICK = Backoff(initial=0.2, cap=0.5)
 
@@ -252,6 +257,42 @@ def test_it_pickles_as_its_configuration() -> None:
         QUICK,
         source.source_id,
     )
+
+
+@pytest.mark.parametrize(
+    ("captured", "origin", "wall_time"),
+    [(None, "wallclock", 5000.0), (4999.7, "rtcp", 4999.7), (100.0, "wallclock", 5000.0)],
+    ids=["no report", "sender report", "camera clock never set"],
+)
+def test_wall_time_follows_the_sender_where_it_can_be_believed(
+    captured: float | None, origin: str, wall_time: float
+) -> None:
+    opened = Opened("h264", 25.0, None, Fraction(1, 90000))
+    line = FrameLine(find_sources(["rtsp://cam/live"])[0], opened, epoch=3)
+    picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))
+    online, frame = line.advance(Arrival(picture, 9000, 5000.0, captured), None)
+    assert isinstance(online, StateChange)
+    assert isinstance(frame, Frame)
+    assert (frame.time_origin, frame.wall_time, frame.epoch) == (origin, wall_time, 3)
+    assert online.info is not None
+    assert online.info.epoch_key == str(round(wall_time * 1000))
+
+
+def test_a_clock_that_jumps_back_within_a_connection_opens_an_epoch() -> None:
+    opened = Opened("h264", 25.0, None, Fraction(1, 90000))
+    line = FrameLine(find_sources(["rtsp://cam/live"])[0], opened, epoch=0)
+    picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))
+    arrivals = [Arrival(picture, pts, 5000.0 + second, None) for second, pts in enumerate((900_000, 990_000, 45_000))]
+    items = [item for arrival in arrivals for item in line.advance(arrival, None)]
+    assert [(type(item).__name__, item.epoch) for item in items] == [
+        ("StateChange", 0),
+        ("Frame", 0),
+        ("Frame", 0),
+        ("StateChange", 1),
+        ("Frame", 1),
+    ]
+    assert isinstance(items[3], StateChange)
+    assert "clock jumped back" in items[3].reason
 
 
 @given(attempt=st.integers(1, 10**6), seed=st.integers(), jitter=st.floats(0, 1))

@@ -1,0 +1,93 @@
+"""From pictures as they arrive over one connection to frames with their place in time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from streamfer.video.clock import ArrivalClock, PtsClock
+from streamfer.video.connection import Arrival, Opened
+from streamfer.video.frames import Frame, FrameFilter, StateChange, TimeOrigin, VideoInfo
+from streamfer.video.locate import SourceSpec
+from streamfer.video.pixels import RgbConverter, orientation
+
+_ASSUMED_FPS = 25.0
+# A camera whose clock was never set reports 1970: such a time is worse than the time of arrival.
+_BELIEVABLE_SECONDS = 300.0
+
+
+class FrameLine:
+    """The frames of one connection: their clock, their wall time, and ``online`` where an epoch begins.
+
+    The wall time is the sender's (RTCP) where it is known and within five minutes of ours, else the arrival's.
+
+    Args:
+        spec: the source.
+        opened: what its container said.
+        epoch: epoch of the first frame.
+    """
+
+    def __init__(self, spec: SourceSpec, opened: Opened, epoch: int) -> None:
+        self.opened = opened
+        self._spec = spec
+        self._announced = False
+        self._clock = PtsClock(opened.time_base, 1 / (opened.rate or _ASSUMED_FPS), epoch=epoch)
+        self._arrivals = ArrivalClock()
+        self._converter = RgbConverter()
+
+    @property
+    def epoch(self) -> int:
+        """Epoch of the latest frame."""
+        return self._clock.epoch
+
+    @property
+    def end(self) -> float:
+        """Seconds from the epoch's first frame to the end of the latest."""
+        return self._clock.end
+
+    def advance(self, arrival: Arrival, wanted: FrameFilter | None) -> Iterator[Frame | StateChange]:
+        """Yield ``online`` where an epoch begins, and the frame where it is wanted."""
+        picture = arrival.picture
+        tick = self._clock.tick(arrival.pts, picture.duration)
+        seconds = float(tick.pts * self.opened.time_base)
+        if tick.rose:
+            self._arrivals = ArrivalClock()
+        wall_time, origin = self._wall_time(arrival, seconds)
+        if tick.rose or not self._announced:
+            self._announced = True
+            reason = "the source's clock jumped back" if tick.rose else ""
+            info = self._info(arrival, wall_time)
+            yield StateChange("online", tick.epoch, time.time(), reason=reason, info=info)
+        if wanted is None or wanted(tick.epoch, seconds, tick.index):
+            yield Frame(
+                image=self._converter.convert(picture, orientation(picture)),
+                pts=tick.pts,
+                time_base=self.opened.time_base,
+                epoch=tick.epoch,
+                wall_time=wall_time,
+                time_origin=origin,
+                index=tick.index,
+            )
+
+    def _wall_time(self, arrival: Arrival, seconds: float) -> tuple[float, TimeOrigin]:
+        by_arrival = self._arrivals.wall_time(seconds, arrival.arrived)
+        captured = arrival.captured
+        if captured is not None and abs(captured - arrival.arrived) < _BELIEVABLE_SECONDS:
+            return captured, "rtcp"
+        return by_arrival, "wallclock"
+
+    def _info(self, arrival: Arrival, wall_time: float) -> VideoInfo:
+        turn = orientation(arrival.picture)
+        width, height = turn.size(arrival.picture.width, arrival.picture.height)
+        return VideoInfo(
+            source_id=self._spec.source_id,
+            location=self._spec.location,
+            width=width,
+            height=height,
+            codec=self.opened.codec,
+            declared_fps=self.opened.rate,
+            duration=self.opened.duration,
+            rotation=turn.rotation,
+            live=True,
+            epoch_key=str(round(wall_time * 1000)),
+        )
