@@ -16,8 +16,9 @@ from streamfer.faces.alignment import crop_transforms, warp
 from streamfer.geometry import loose_crop
 
 PATCH = 32
-BINS_L, BINS_AB = 6, 8
-DIMENSIONS = 128
+#: Bins of lightness and of each colour axis; tints beyond 96 to 176 (grey is 128) share the outermost bins.
+BINS_L, BINS_AB, TINTS = 8, 16, (96, 176)
+DIMENSIONS = BINS_L + BINS_AB**2
 #: Parts in units of the face box (x1, y1, x2, y2 from its corner): face, hair and forehead, collar and chest.
 PARTS = np.array([(0.15, 0.2, 0.85, 0.95), (0.0, -0.35, 1.0, 0.15), (-0.2, 1.15, 1.2, 1.9)], np.float64)
 #: Weight of each part, and of the gradients, in the similarity.
@@ -44,7 +45,7 @@ class ColourAppearance:
     def describe(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32], landmarks: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Return descriptors float32 (F, 4, 128) of the faces of one uint8 RGB frame."""
+        """Return descriptors float32 (F, 4, 264) of the faces of one uint8 RGB frame."""
         descriptors = np.zeros((len(boxes), len(PARTS) + 1, DIMENSIONS), np.float32)
         if not len(boxes) or image.size == 0:
             return descriptors
@@ -60,13 +61,13 @@ class ColourAppearance:
 
 
 def similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the weighted cosine (N, M), 0 to 1, of descriptors (N, P, D) and (M, P, D) over the parts both have.
+    """Return the weighted cosine (N, M), at most 1, of descriptors (N, P, D) and (M, P, D) over the parts both have.
 
     0.5, which says nothing either way, where they share no part.
     """
     weights = WEIGHTS if a.shape[1] == len(WEIGHTS) else np.ones(a.shape[1], np.float32)
-    shared = np.einsum("p,np,mp->nm", weights, (a != 0).any(-1), (b != 0).any(-1))
-    alike = np.einsum("p,npd,mpd->nm", weights, a, b)
+    shared = (weights * (a != 0).any(-1)) @ (b != 0).any(-1).T.astype(np.float32)
+    alike = (weights[:, None] * a).reshape(len(a), -1) @ b.reshape(len(b), -1).T
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(np.where(shared > 0, alike / shared, 0.5), np.float32)
 
@@ -80,7 +81,7 @@ def blend(old: NDArray[np.float32], new: NDArray[np.float32], rate: float) -> ND
 
 
 def _colours(image: NDArray[np.uint8], box: NDArray[np.float64], region: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the square-rooted colour histogram (Hellinger kernel) of one part, zero where it is not seen."""
+    """Return the colour histogram of one part, length 1, zero where it is not seen."""
     height, width = image.shape[:2]
     size = np.tile(box[2:] - box[:2], 2)
     whole = np.tile(box[:2], 2) + region * size
@@ -91,21 +92,27 @@ def _colours(image: NDArray[np.uint8], box: NDArray[np.float64], region: NDArray
         return np.zeros(DIMENSIONS, np.float32)
     patch = cv2.resize(image[y1:y2, x1:x2], (PATCH, PATCH), interpolation=cv2.INTER_AREA)
     lab = cv2.cvtColor(patch, cv2.COLOR_RGB2LAB)
-    light = cv2.calcHist([lab], [0], None, [BINS_L], [0, 256]).reshape(-1)
-    tint = cv2.calcHist([lab], [1, 2], None, [BINS_AB, BINS_AB], [88, 168, 88, 168])
-    tint = cv2.GaussianBlur(tint, (3, 3), 0.7).reshape(-1)
-    packed = np.zeros(DIMENSIONS, np.float32)
-    packed[:BINS_L] = np.sqrt(light * 0.5)
-    packed[BINS_L : BINS_L + BINS_AB**2] = np.sqrt(tint)
+    lab[:, :, 1:] = np.clip(lab[:, :, 1:], TINTS[0], TINTS[1] - 1)
+    light = cv2.calcHist([lab], [0], None, [BINS_L], [0, 256])
+    tint = cv2.calcHist([lab], [1, 2], None, [BINS_AB, BINS_AB], [*TINTS, *TINTS])
+    # Smoothing keeps a slight change of light from moving everything into the next bin.
+    light = cv2.GaussianBlur(light.reshape(1, -1), (3, 1), 0.7)
+    tint = cv2.GaussianBlur(tint, (3, 3), 0.9)
+    packed = np.concatenate([0.5 * light.reshape(-1), tint.reshape(-1)])
     return np.asarray(packed / max(float(np.linalg.norm(packed)), 1e-6), np.float32)
 
 
 def _gradients(patch: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return a histogram of oriented gradients: 4 x 4 cells of 8 pixels, 8 directions."""
+    """Return a histogram of oriented gradients: 4 x 4 cells of 8 pixels, 8 directions, each cell's mean removed.
+
+    Without its mean a cell tells directions, not how much texture it has, which all faces share.
+    """
     grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float32)
     gx, gy = cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)
     strength = np.sqrt(np.hypot(gx, gy))
     direction = (np.mod(np.arctan2(gy, gx), np.pi) * (8 / np.pi)).astype(int) % 8
     cells = (np.arange(PATCH) // 8)[:, None] * 4 + np.arange(PATCH) // 8
-    found = np.bincount((cells * 8 + direction).ravel(), strength.ravel(), minlength=DIMENSIONS)
+    counts = np.bincount((cells * 8 + direction).ravel(), strength.ravel(), minlength=128).reshape(16, 8)
+    found = np.zeros(DIMENSIONS, np.float32)
+    found[:128] = (counts - counts.mean(axis=1, keepdims=True)).ravel()
     return np.asarray(found / max(float(np.linalg.norm(found)), 1e-6), np.float32)

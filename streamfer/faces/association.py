@@ -18,7 +18,7 @@ Method = Literal["bytetrack", "ocsort", "botsort"]
 #: a face may leave its own box between two frames.
 BUFFER = 0.5
 #: Appearance this alike or less leaves a fifth of the overlap; this alike or more leaves all of it.
-UNLIKE, ALIKE, FLOOR = 0.55, 0.85, 0.2
+UNLIKE, ALIKE, FLOOR = 0.6, 0.85, 0.2
 
 
 class AppearanceIoU(BaseIoU):
@@ -56,11 +56,15 @@ class AppearanceIoU(BaseIoU):
         ids = {_key(track.get_state_bbox()): track.tracker_id for track in self._engine.tracks}
         rows = [self._templates.get(ids.get(_key(box), -1)) for box in boxes_1]
         columns = [self._seen.get(_key(box)) for box in boxes_2]
-        for i, template in enumerate(rows):
-            for j, descriptor in enumerate(columns):
-                if template is not None and descriptor is not None and overlap[i, j] > 0:
-                    alike = float(similarity(template[None], descriptor[None])[0, 0])
-                    overlap[i, j] *= float(np.clip((alike - UNLIKE) / (ALIKE - UNLIKE), FLOOR, 1.0))
+        known_rows = [index for index, row in enumerate(rows) if row is not None]
+        known_columns = [index for index, column in enumerate(columns) if column is not None]
+        if known_rows and known_columns:
+            alike = similarity(
+                np.stack([row for row in rows if row is not None]),
+                np.stack([column for column in columns if column is not None]),
+            )
+            factor = np.clip((alike - UNLIKE) / (ALIKE - UNLIKE), FLOOR, 1.0)
+            overlap[np.ix_(known_rows, known_columns)] *= factor
         return overlap
 
 

@@ -145,9 +145,11 @@ class FaceTracker:
         earlier: list[EarlierFace] = []
         for track, worth in sorted(zip(seen, quality, strict=True), key=lambda pair: _seniority(pair[0])):
             if not track.number and self._is_person(track):
-                earlier += self._confirm(track)
+                track.number = self._next_number
+                self._next_number += 1
             face = TrackedFace(track.number, track.last.box, track.last.score, track.last.landmarks, float(worth))
             if track.number:
+                earlier += self._release(track)
                 present.append(face)
             else:
                 track.waiting.append((self._sample, face))
@@ -170,9 +172,11 @@ class FaceTracker:
         templates = {key: t.template for key, t in by_library.items() if t.template is not None}
         ids = self._associator.step(faces, described, templates)
         owners: list[Track | None] = [by_library.get(int(key)) for key in ids]
-        free = [track for track in self._tracks if not any(track is owner for owner in owners)]
-        open_rows = [row for row, owner in enumerate(owners) if owner is None]
-        for row, track in self._reunite(free, open_rows, faces, described, time):
+        for row, track in self._reunite(owners, faces, described, time):
+            newcomer = owners[row]
+            if newcomer is not None:
+                track.waiting.extend(newcomer.waiting)
+                self._tracks.remove(newcomer)
             owners[row] = track
         result = []
         for row, known in enumerate(owners):
@@ -192,20 +196,26 @@ class FaceTracker:
 
     def _reunite(
         self,
-        free: list[Track],
-        rows: list[int],
+        owners: list[Track | None],
         faces: Detections,
         described: NDArray[np.float32] | None,
         time: float,
     ) -> list[tuple[int, Track]]:
-        """Find which detections without a track continue one that the library has lost (or not yet taken up)."""
+        """Find which detections continue a track that nothing else continues in this frame.
+
+        Detections without an owner may continue any such track. Those of a tentative track may turn out to be a
+        person known before, who came back half hidden and looks like itself only now.
+        """
+        free = [track for track in self._tracks if not any(track is owner for owner in owners)]
+        rows = [row for row, owner in enumerate(owners) if owner is None or not owner.number]
         if not free or not rows:
             return []
         kin = np.zeros((len(free), len(rows)))
         for i, track in enumerate(free):
             for j, row in enumerate(rows):
-                look = None if described is None else described[row]
-                kin[i, j] = kinship(track, faces.boxes[row], look, time)
+                if owners[row] is None or track.number:
+                    look = None if described is None else described[row]
+                    kin[i, j] = kinship(track, faces.boxes[row], look, time)
         pairs = zip(*linear_sum_assignment(kin, maximize=True), strict=True)
         return [(rows[j], free[i]) for i, j in pairs if kin[i, j] > 0]
 
@@ -219,10 +229,8 @@ class FaceTracker:
             and track.hits >= self._settings.confirm_density * frames
         )
 
-    def _confirm(self, track: Track) -> list[EarlierFace]:
-        """Give the track its number and return its faces of the frames before."""
-        track.number = self._next_number
-        self._next_number += 1
+    def _release(self, track: Track) -> list[EarlierFace]:
+        """Return the faces of the frames before, now that it is known whose they are."""
         earlier = [
             EarlierFace(
                 self._sample - sample,
@@ -292,7 +300,7 @@ def kinship(track: Track, box: NDArray[np.float32], look: NDArray[np.float32] | 
     if look is None or track.template is None:
         return near
     alike = float(similarity(track.template[None], look[None])[0, 0])
-    needed = 0.55 + 0.2 * min(1.0, gap) * min(1.0, distance)
+    needed = track.least_alike - 0.06 - 0.1 * (1 - min(1.0, gap) * min(1.0, distance))
     return near * alike if alike >= needed else 0.0
 
 

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamfer.faces.appearance import blend
+from streamfer.faces.appearance import blend, similarity
 from streamfer.faces.detections import TrackedFace
 
 #: Samples of a track that may be handed over late, when it is confirmed.
 HORIZON = 8
 #: How fast velocity and appearance follow new observations.
-VELOCITY_RATE, TEMPLATE_RATE = 0.5, 0.15
+VELOCITY_RATE, TEMPLATE_RATE, FAITH_RATE = 0.5, 0.15, 0.1
+#: Less alike than this is never the same person.
+NEVER_ALIKE = 0.6
 #: Velocity is believed for this long; a face that is away longer has likely stopped or turned.
 MOTION_SECONDS = 0.5
 
@@ -57,6 +59,8 @@ class Track:
     """
 
     __slots__ = (
+        "_strays",
+        "_usual",
         "evidence",
         "first_detected",
         "first_sample",
@@ -78,6 +82,7 @@ class Track:
         self.last = sight
         self.velocity: NDArray[np.float64] = np.zeros(2)
         self.template = sight.look
+        self._usual, self._strays = 0.92, 0.03
         self.waiting: deque[tuple[int, TrackedFace]] = deque(maxlen=HORIZON)
 
     @property
@@ -106,9 +111,17 @@ class Track:
             self.velocity = np.zeros(2)
         self.last, self.last_detected = sight, detected_frames
         self.hits += 1
-        if sight.look is not None:
+        if sight.look is not None and self.template is not None:
+            alike = float(similarity(self.template[None], sight.look[None])[0, 0])
+            self._usual += FAITH_RATE * (alike - self._usual)
+            self._strays += FAITH_RATE * (abs(alike - self._usual) - self._strays)
             rate = max(TEMPLATE_RATE, 1 / (self.hits + 1))
-            self.template = sight.look if self.template is None else blend(self.template, sight.look, rate)
+            self.template = blend(self.template, sight.look, rate)
+
+    @property
+    def least_alike(self) -> float:
+        """Return the similarity below which this person was hardly ever seen: some change, others do not."""
+        return max(NEVER_ALIKE, self._usual - 3 * self._strays)
 
 
 def side(box: NDArray[np.floating]) -> float:

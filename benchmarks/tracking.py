@@ -1,0 +1,214 @@
+"""Compare trackers on generated scenes with known ids and on real clips; prints Markdown tables.
+
+    python benchmarks/tracking.py                       generated scenes
+    python benchmarks/tracking.py --clips FOLDER --weights yunet_n_dynamic.onnx
+    python benchmarks/tracking.py --small-faces --weights yunet_n_dynamic.onnx
+
+HOTA, IDF1 and id switches are computed by the trackers library's own evaluation. A face that the detector missed
+counts as missed by the tracker: no tracker here invents faces.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import supervision as sv
+from numpy.typing import NDArray
+from trackers import BoTSORTTracker, ByteTrackTracker, OCSORTTracker
+from trackers.eval import (
+    aggregate_clear_metrics,
+    aggregate_hota_metrics,
+    aggregate_identity_metrics,
+    box_iou,
+    compute_clear_metrics,
+    compute_hota_metrics,
+    compute_identity_metrics,
+)
+from tracking_clips import clip_table, small_face_table
+from tracking_scenes import Sample, play, scenes, sprites
+
+from streamfer.faces import FaceTracker, TrackerSettings
+
+#: Ids and boxes of one frame.
+Frame = tuple[NDArray[np.int64], NDArray[np.float32]]
+Follow = Callable[[Sequence[Sample], float], list[Frame]]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Metrics of one tracker over some scenes."""
+
+    hota: float
+    idf1: float
+    switches: int
+    missed: int
+    invented: int
+    milliseconds: float
+
+
+def plain(make: Callable[[float], Any]) -> Follow:
+    """Return the library's tracker as it is: its defaults, told the frame rate."""
+
+    def follow(samples: Sequence[Sample], fps: float) -> list[Frame]:
+        engine = make(fps)
+        frames = []
+        for sample in samples:
+            found = engine.update(
+                sv.Detections(
+                    xyxy=sample.detections.boxes.astype(np.float64),
+                    confidence=sample.detections.scores.astype(np.float64),
+                )
+            )
+            ids = np.asarray(found.tracker_id, np.int64)
+            frames.append((ids[ids >= 0], found.xyxy[ids >= 0].astype(np.float32)))
+        return frames
+
+    return follow
+
+
+def ours(detect_every: int = 1, **settings: Any) -> Follow:
+    """Return streamfer's tracker with these settings."""
+
+    def follow(samples: Sequence[Sample], fps: float) -> list[Frame]:
+        tracker = FaceTracker(fps, settings=TrackerSettings(**settings))
+        found: dict[int, list[tuple[int, NDArray[np.float32]]]] = defaultdict(list)
+        for index, sample in enumerate(samples):
+            skipped = index % detect_every != 0
+            frame = tracker.update(sample.image, None if skipped else sample.detections)
+            for face in frame.faces:
+                found[index].append((face.track, face.box))
+            for item in frame.confirmed_earlier:
+                found[index - item.samples_ago].append((item.face.track, item.face.box))
+        return [
+            (
+                np.array([number for number, _ in found[index]], np.int64),
+                np.array([box for _, box in found[index]], np.float32).reshape(-1, 4),
+            )
+            for index in range(len(samples))
+        ]
+
+    return follow
+
+
+CANDIDATES: dict[str, Follow] = {
+    "ByteTrack as it comes": plain(lambda fps: ByteTrackTracker(frame_rate=fps)),
+    "OC-SORT as it comes": plain(lambda fps: OCSORTTracker(frame_rate=fps)),
+    "BoT-SORT as it comes": plain(lambda fps: BoTSORTTracker(frame_rate=fps, enable_cmc=False)),
+    "streamfer, ByteTrack (default)": ours(),
+    "streamfer, OC-SORT": ours(method="ocsort"),
+    "streamfer, BoT-SORT": ours(method="botsort"),
+    "streamfer, boxes alone": ours(appearance=False),
+    "streamfer, no return after absence": ours(forget_seconds=0.5),
+    "streamfer, detection on every 2nd sample": ours(detect_every=2),
+    "streamfer, detection on every 3rd sample": ours(detect_every=3),
+}
+
+
+def measure(samples: Sequence[Sample], frames: Sequence[Frame]) -> tuple[dict[str, Any], ...]:
+    """Return HOTA, identity and CLEAR metrics of one scene."""
+    truth = _dense([sample.ids for sample in samples])
+    found = _dense([ids for ids, _ in frames])
+    overlaps = [
+        box_iou(sample.boxes.astype(np.float64), boxes.astype(np.float64)).reshape(len(sample.ids), len(ids))
+        for sample, (ids, boxes) in zip(samples, frames, strict=True)
+    ]
+    return (
+        compute_hota_metrics(truth, found, overlaps),
+        compute_identity_metrics(truth, found, overlaps),
+        compute_clear_metrics(truth, found, overlaps),
+    )
+
+
+def summary(parts: Sequence[tuple[dict[str, Any], ...]], milliseconds: float) -> Score:
+    """Join the metrics of several scenes."""
+    hota = aggregate_hota_metrics([part[0] for part in parts])
+    identity = aggregate_identity_metrics([part[1] for part in parts])
+    clear = aggregate_clear_metrics([part[2] for part in parts])
+    return Score(
+        float(np.mean(hota["HOTA"])),
+        float(identity["IDF1"]),
+        int(clear["IDSW"]),
+        int(clear["CLR_FN"]),
+        int(clear["CLR_FP"]),
+        milliseconds,
+    )
+
+
+def compare(fps: float, seeds: int, names: Iterable[str]) -> None:
+    """Print one table over all scenes, and the default's table by kind of scene."""
+    people = sprites()
+    played = {scene.name: list(play(scene, fps, people)) for scene in scenes(seeds)}
+    total = sum(len(sample.ids) for samples in played.values() for sample in samples)
+    print(f"\n{len(played)} scenes, {total} visible faces, {fps:g} samples a second\n")
+    print("| tracker | HOTA | IDF1 | id switches | missed | invented | ms a frame |")
+    print("|---|---|---|---|---|---|---|")
+    for name in names:
+        results = {scene: _run(CANDIDATES[name], samples, fps) for scene, samples in played.items()}
+        cost = float(np.mean([spent for _, spent in results.values()]))
+        _print_row(name, summary([part for part, _ in results.values()], cost))
+        if "default" in name:
+            default = results
+    print("\nThe default by kind of scene:\n")
+    print("| scenes | HOTA | IDF1 | id switches | missed | invented | ms a frame |")
+    print("|---|---|---|---|---|---|---|")
+    kinds = dict.fromkeys(scene.rsplit("-", 1)[0] for scene in default)
+    for kind in kinds:
+        chosen = [value for scene, value in default.items() if scene.startswith(kind)]
+        _print_row(kind, summary([part for part, _ in chosen], float(np.mean([spent for _, spent in chosen]))))
+
+
+def _run(follow: Follow, samples: Sequence[Sample], fps: float) -> tuple[tuple[dict[str, Any], ...], float]:
+    start = time.perf_counter()
+    frames = follow(samples, fps)
+    spent = (time.perf_counter() - start) / max(1, len(samples)) * 1000
+    return measure(samples, frames), spent
+
+
+def _print_row(name: str, score: Score) -> None:
+    print(
+        f"| {name} | {score.hota:.3f} | {score.idf1:.3f} | {score.switches} | {score.missed} "
+        f"| {score.invented} | {score.milliseconds:.1f} |"
+    )
+
+
+def _dense(ids: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Renumber ids from 0 without gaps, as the library's evaluation wants them."""
+    known: dict[int, int] = {}
+    return [np.array([known.setdefault(int(key), len(known)) for key in frame], np.int64) for frame in ids]
+
+
+def main() -> None:
+    """Run what the flags ask for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--fps", type=float, nargs="+", default=[8.0])
+    parser.add_argument("--seeds", type=int, default=4, help="scenes of each kind")
+    parser.add_argument("--only", help="run the candidates whose name holds this")
+    parser.add_argument("--clips", type=Path, help="folder with clips and ground_truth.json")
+    parser.add_argument("--weights", default="auto", help="detector for the clips")
+    parser.add_argument("--small-faces", action="store_true", help="recall of small faces in a 1080p frame")
+    arguments = parser.parse_args()
+    cv2.setNumThreads(1)
+    warnings.simplefilter("ignore")
+    if arguments.small_faces:
+        small_face_table(arguments.weights)
+    elif arguments.clips:
+        truth = json.loads((arguments.clips / "ground_truth.json").read_text())["videos"]
+        clip_table(arguments.clips, truth, arguments.weights)
+    else:
+        names = [name for name in CANDIDATES if not arguments.only or arguments.only in name or "default" in name]
+        for fps in arguments.fps:
+            compare(fps, arguments.seeds, names)
+
+
+if __name__ == "__main__":
+    main()
