@@ -1,0 +1,240 @@
+"""Where the time of one file goes: each stage alone, the whole pipeline, and what the feature ring saves.
+
+    python benchmarks/end_to_end.py                      # a film made from packaged pictures
+    python benchmarks/end_to_end.py interview.mp4 --detector buffalo_s --threads 2
+
+Prints a Markdown table. Numbers are medians over ``--repeats`` runs in this process; quote ratios, since machines
+differ and are noisy. Goals: the pipeline's time over the sum of its stages alone <= 1.1 on two cores; sliding
+windows from the ring >= 10 times re-encoding every window (16 frames, stride of one frame).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.cli.demo_film import FPS, film
+from streamfer.config import load_config
+from streamfer.threads import apply_environment, plan_threads
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table: what was measured, how much of it a second, and remarks."""
+
+    name: str
+    rate: str
+    seconds: float
+    remark: str = ""
+
+
+def median_seconds(work: Callable[[], object], repeats: int) -> float:
+    """Return the median elapsed seconds of ``work`` after one warm-up."""
+    work()
+    times = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
+def make_film(folder: Path, seconds: float) -> Path:
+    """Write the demo's film, repeated to about ``seconds``."""
+    from streamfer.video.encode import write_video
+
+    frames = list(film())
+    path = folder / "film.mp4"
+    write_video(path, (frames[index % len(frames)] for index in range(round(seconds * FPS))), FPS)
+    return path
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video", nargs="?", help="a file; a film from packaged pictures when not given")
+    parser.add_argument("--detector", default="auto")
+    parser.add_argument("--model", default="mini")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--film-seconds", type=float, default=24.0)
+    arguments = parser.parse_args()
+    config = load_config(
+        None,
+        {
+            "faces.detector": arguments.detector,
+            "model.name": arguments.model,
+            "threads": arguments.threads,
+        },
+    )
+    apply_environment(plan_threads(config.threads))
+    from streamfer.pipeline.build import load_models
+
+    models = load_models(config)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(arguments.video) if arguments.video else make_film(Path(folder), arguments.film_seconds)
+        bench = Bench(path, config, models, arguments.repeats)
+        rows = [*bench.stages(), *bench.pipeline(), *bench.ring()]
+    info = models.expression.info
+    print(
+        f"\n{datetime.date.today()} · {cpu_name()} · {models.budget.total} cores · Python {platform.python_version()}"
+    )
+    print(f"`{path.name}` · detector {models.detector.name} · model {info.name}, {info.precision}\n")
+    print("| what | rate | seconds | remark |\n|---|---|---|---|")
+    for row in rows:
+        print(f"| {row.name} | {row.rate} | {row.seconds:.2f} | {row.remark} |")
+
+
+class Bench:
+    """The measurements on one file."""
+
+    def __init__(self, path: Path, config, models, repeats: int) -> None:  # type: ignore[no-untyped-def]
+        from streamfer.video import find_sources
+
+        self._spec = find_sources([str(path)])[0]
+        self._config, self._models, self._repeats = config, models, repeats
+        self._frames: list[NDArray[np.uint8]] = []
+        self._crops: NDArray[np.uint8] = np.zeros((0, 1, 1, 3), np.uint8)
+        self._alone = 0.0
+
+    def stages(self) -> Iterator[Row]:
+        """Each stage by itself, on what it would get in the pipeline."""
+        from streamfer.faces import crop_faces
+        from streamfer.video import TimeSampler
+
+        decoded = self._decode(lambda *_: True)
+        seconds = median_seconds(lambda: self._decode(lambda *_: True), self._repeats)
+        yield Row("decode all frames to RGB", f"{decoded / seconds:.0f} frames/s", seconds)
+        sampling = self._config.sampling.fps
+        seconds = median_seconds(lambda: self._decode(TimeSampler(sampling).wants), self._repeats)
+        yield Row("decode only", f"{decoded / seconds:.0f} frames/s", seconds, f"RGB for {sampling:g} frames/s only")
+        self._alone += seconds
+        self._keep_sampled()
+        found = self._models.detector.detect(self._frames)
+        seconds = median_seconds(self._detect, self._repeats)
+        yield Row("detect only", f"{len(self._frames) / seconds:.0f} frames/s", seconds)
+        self._alone += seconds
+        profile = self._models.expression.info.crop
+        pairs = list(zip(self._frames, found, strict=True))
+        self._crops = np.concatenate([crop_faces(f, d.boxes, d.landmarks, profile) for f, d in pairs])
+        seconds = median_seconds(
+            lambda: [crop_faces(f, d.boxes, d.landmarks, profile) for f, d in pairs], self._repeats
+        )
+        yield Row("align and crop only", f"{len(self._crops) / seconds:.0f} faces/s", seconds)
+        self._alone += seconds
+        seconds = median_seconds(self._track(found), self._repeats)
+        yield Row("track only", f"{len(self._frames) / seconds:.0f} frames/s", seconds)
+        self._alone += seconds
+        seconds = median_seconds(self._encode, self._repeats)
+        yield Row("encode only", f"{len(self._crops) / seconds:.0f} faces/s", seconds)
+        self._alone += seconds
+
+    def pipeline(self) -> Iterator[Row]:
+        """The whole, against its parts."""
+        elapsed: list[float] = []
+        busy: list[float] = []
+        clips = 0
+        for _ in range(self._repeats + 1):
+            began = time.perf_counter()
+            clips, stages = self._run()
+            elapsed.append(time.perf_counter() - began)
+            busy.append(sum(stages.values()))
+        total = statistics.median(elapsed[1:])
+        yield Row("whole pipeline", f"{self._decoded / total:.0f} frames/s", total, f"{clips} clips")
+        yield Row("… over the sum of its stages alone", f"{total / self._alone:.2f}", self._alone, "goal ≤ 1.1")
+        ratio = statistics.median(e / b for e, b in zip(elapsed[1:], busy[1:], strict=True))
+        yield Row("… over its stages' busy time", f"{ratio:.2f}", statistics.median(busy[1:]), "goal ≤ 1.1")
+
+    def ring(self) -> Iterator[Row]:
+        """Sliding windows of 16 features at a stride of one frame, from the ring and by encoding all again."""
+        import torch
+
+        model = self._models.expression
+        length = model.info.frames
+        crops = np.concatenate([self._crops] * (1 + 96 // max(1, len(self._crops))))[: length + 64]
+        windows = len(crops) - length + 1
+        batch = self._config.model.batch_size
+
+        def from_ring() -> None:
+            features = torch.cat([model.encode(crops[at : at + batch]) for at in range(0, len(crops), batch)])
+            model.classify(torch.stack([features[at : at + length] for at in range(windows)]))
+
+        def afresh() -> None:
+            stacked = np.concatenate([crops[at : at + length] for at in range(windows)])
+            features = torch.cat([model.encode(stacked[at : at + batch]) for at in range(0, len(stacked), batch)])
+            model.classify(features.reshape(windows, length, -1))
+
+        quick, slow = median_seconds(from_ring, self._repeats), median_seconds(afresh, self._repeats)
+        yield Row("sliding windows from the ring", f"{windows / quick:.0f} clips/s", quick)
+        yield Row("… encoding every window afresh", f"{windows / slow:.0f} clips/s", slow)
+        yield Row("… ratio", f"{slow / quick:.1f}", 0.0, "goal ≥ 10")
+
+    def _decode(self, wanted: Callable[[int, float, int], bool]) -> int:
+        from streamfer.video import open_source
+
+        source = open_source(self._spec, decode_threads=self._models.budget.decode)
+        for _ in source.stream(wanted):
+            pass
+        self._decoded = source.frames_decoded
+        return self._decoded
+
+    def _keep_sampled(self) -> None:
+        from streamfer.video import Frame, TimeSampler, open_source
+
+        source = open_source(self._spec, decode_threads=self._models.budget.decode)
+        stream = source.stream(TimeSampler(self._config.sampling.fps).wants)
+        self._frames = [item.image for item in stream if isinstance(item, Frame)]
+
+    def _detect(self) -> None:
+        for frame in self._frames:
+            self._models.detector.detect([frame])
+
+    def _track(self, found) -> Callable[[], None]:  # type: ignore[no-untyped-def]
+        from streamfer.faces import FaceTracker
+
+        def work() -> None:
+            tracker = FaceTracker(self._config.sampling.fps)
+            for frame, detections in zip(self._frames, found, strict=True):
+                tracker.update(frame, detections)
+
+        return work
+
+    def _encode(self) -> None:
+        batch = self._config.model.batch_size
+        for at in range(0, len(self._crops), batch):
+            self._models.expression.encode(self._crops[at : at + batch])
+
+    def _run(self) -> tuple[int, dict[str, float]]:
+        from streamfer.pipeline.build import build_pipeline
+        from streamfer.pipeline.events import SourceDone
+        from streamfer.video import open_source
+
+        running = build_pipeline(self._config, self._models, live=False)
+        clips = 0
+        for event in running.events([open_source(self._spec, decode_threads=self._models.budget.decode)]):
+            if isinstance(event, SourceDone):
+                clips = event.stats.clips
+        return clips, running.clock.seconds
+
+
+def cpu_name() -> str:
+    """Return the processor's name as Linux states it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+if __name__ == "__main__":
+    main()
