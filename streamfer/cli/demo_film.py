@@ -37,8 +37,8 @@ def film() -> Iterator[NDArray[np.uint8]]:
     """
     portrait, group = _portrait(), _group()
     shots = (
-        _Shot(portrait, (0.44, 0.33, 0.62), (0.46, 0.27, 0.42)),
-        _Shot(group, (0.47, 0.50, 0.98), (0.53, 0.46, 0.86)),
+        _Shot(portrait, (0.50, 0.30, 0.56), (0.45, 0.25, 0.42)),
+        _Shot(group, (0.50, 0.41, 0.80), (0.50, 0.385, 0.76)),
     )
     for shot in shots:
         count = round(_SHOT_SECONDS * FPS)
@@ -55,9 +55,7 @@ def _view(shot: _Shot, progress: float) -> NDArray[np.uint8]:
     matrix = np.array(
         [[scale, 0, WIDTH / 2 - scale * x * width], [0, scale, HEIGHT / 2 - scale * y * height]], np.float64
     )
-    frame = cv2.warpAffine(
-        shot.picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT_101
-    )
+    frame = cv2.warpAffine(shot.picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(frame, dtype=np.uint8)
 
 

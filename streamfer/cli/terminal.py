@@ -89,6 +89,6 @@ def bar(probability: float) -> str:
 
 
 def runners_up(emotions: Mapping[str, float]) -> str:
-    """Return the labels after the most probable one, down to one per cent."""
-    items = sorted(emotions.items(), key=lambda item: -item[1])[1:]
+    """Return the two labels after the most probable one, where they have one per cent or more."""
+    items = sorted(emotions.items(), key=lambda item: -item[1])[1:3]
     return ", ".join(f"{name} {value:.0%}" for name, value in items if value >= _WORTH_SHOWING)
