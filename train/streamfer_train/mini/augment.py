@@ -1,0 +1,145 @@
+"""Crops and augmentation of the mini model, on whole batches of grey pictures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CROP = 64
+# A FER2013 picture enlarged to this size and centred puts its mean face on that of the aligned crops
+# (`streamfer.geometry.loose_crop`): the correlation of the two mean faces is highest there.
+FER_EXTENT = 52.0
+_PADDING = ("border", "border", "reflection", "zeros")
+
+
+@dataclass(frozen=True, slots=True)
+class Strength:
+    """How far augmentation goes; ranges are symmetric, angles in degrees, shifts in crop pixels."""
+
+    scale: tuple[float, float] = (0.85, 1.25)
+    aspect: float = 0.06
+    rotation: float = 15.0
+    shift: float = 4.0
+    gamma: float = 0.4
+    contrast: float = 0.4
+    brightness: float = 0.15
+    soften: float = 0.15
+    jpeg: float = 0.08
+    noise: float = 0.25
+    cutout: float = 0.3
+
+    def relaxed(self, factor: float) -> Strength:
+        """Return every range and share multiplied by `factor` (0 switches augmentation off)."""
+        low, high = self.scale
+        rest = {name: value * factor for name, value in asdict(self).items() if name != "scale"}
+        return Strength(scale=(low**factor, high**factor), **rest)
+
+
+def crop(pixels: Tensor, extent: float, theta: Tensor | None = None, padding: str = "border") -> Tensor:
+    """Cut 64-pixel crops out of square pictures.
+
+    `pixels` is uint8 (B, H, H); `extent` the size of the whole picture in crop pixels; `theta` float32 (B, 2, 3)
+    moves crop coordinates in [-1, 1] (identity when None). Returns float32 (B, 1, 64, 64) in [0, 1].
+    """
+    images = pixels[:, None].float().div_(255)
+    if theta is None:
+        theta = torch.eye(2, 3).expand(len(images), 2, 3)
+    # The grid is in units of the picture: a crop wider than the picture reads beyond its edge.
+    grid = F.affine_grid(theta * (CROP / extent), [len(images), 1, CROP, CROP], align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+
+
+def jitter(count: int, strength: Strength, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw similarity transforms (with a little aspect and mirroring).
+
+    Returns theta float32 (count, 2, 3) for `crop` and the mirrored mask bool (count,).
+    """
+    low, high = strength.scale
+    scale = torch.exp(_uniform(count, math.log(low), math.log(high), rng))
+    aspect = torch.exp(_uniform(count, -strength.aspect, strength.aspect, rng))
+    angle = _uniform(count, -strength.rotation, strength.rotation, rng) * (math.pi / 180)
+    shift = _uniform(2 * count, -strength.shift, strength.shift, rng).view(count, 2) * (2 / CROP)
+    mirrored = torch.rand(count, generator=rng) < 0.5
+    return similarity(scale, angle, shift, mirrored, aspect), mirrored
+
+
+def similarity(scale: Tensor, angle: Tensor, shift: Tensor, mirrored: Tensor, aspect: Tensor) -> Tensor:
+    """Build theta (B, 2, 3) from zoom (> 1 enlarges the face), radians, shift in [-1, 1] units and mirroring."""
+    x_zoom, y_zoom = 1 / (scale * aspect), aspect / scale
+    sign = 1 - 2 * mirrored.float()
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    row_x = torch.stack([sign * cos * x_zoom, -sign * sin * x_zoom, shift[:, 0]], 1)
+    row_y = torch.stack([sin * y_zoom, cos * y_zoom, shift[:, 1]], 1)
+    return torch.stack([row_x, row_y], 1)
+
+
+def random_padding(rng: torch.Generator) -> str:
+    """Draw what lies beyond a picture's edge, so that no single kind of margin is learnt."""
+    return _PADDING[int(torch.randint(len(_PADDING), (), generator=rng))]
+
+
+def photometric(images: Tensor, strength: Strength, rng: torch.Generator, group: int = 1) -> Tensor:
+    """Change light, resolution and compression of float32 (B, 1, 64, 64) images in [0, 1].
+
+    Each run of `group` images shares its light: the frames of one clip.
+    """
+    count = len(images)
+    images = _light(images, strength, rng, group)
+    images = _soften(images, strength.soften, rng)
+    images = _compress(images, strength.jpeg, rng)
+    noisy = (torch.rand(count, generator=rng) < strength.noise).view(-1, 1, 1, 1)
+    sigma = _uniform(count, 0.0, 0.05, rng).view(-1, 1, 1, 1) * noisy
+    images = (images + sigma * torch.randn(images.shape, generator=rng)).clamp(0, 1)
+    return _cut_out(images, strength.cutout, rng)
+
+
+def _uniform(count: int, low: float, high: float, rng: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=rng) * (high - low) + low
+
+
+def _chosen(count: int, share: float, rng: torch.Generator) -> Tensor:
+    return (torch.rand(count, generator=rng) < share).nonzero()[:, 0]
+
+
+def _light(images: Tensor, strength: Strength, rng: torch.Generator, group: int) -> Tensor:
+    def drawn(reach: float) -> Tensor:
+        values = _uniform(len(images) // group, -reach, reach, rng)
+        return values.repeat_interleave(group).view(-1, 1, 1, 1)
+
+    images = images.clamp(1e-4, 1).pow(torch.exp(drawn(strength.gamma)))
+    contrast, shift = torch.exp(drawn(strength.contrast)), drawn(strength.brightness)
+    middle = images.mean((2, 3), keepdim=True)
+    return ((images - middle) * contrast + middle + shift).clamp(0, 1)
+
+
+def _soften(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    chosen = _chosen(len(images), share, rng)
+    if len(chosen):
+        small = int(torch.randint(20, 44, (), generator=rng))
+        low = F.interpolate(images[chosen], size=(small, small), mode="bilinear", antialias=True)
+        images[chosen] = F.interpolate(low, size=(CROP, CROP), mode="bilinear").clamp(0, 1)
+    return images
+
+
+def _compress(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    for row in _chosen(len(images), share, rng).tolist():
+        quality = int(torch.randint(20, 70, (), generator=rng))
+        raw = (images[row, 0] * 255).round().to(torch.uint8).numpy()
+        _, jpeg = cv2.imencode(".jpg", raw, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)
+        images[row, 0] = torch.from_numpy(np.asarray(decoded, np.float32) / 255)
+    return images
+
+
+def _cut_out(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    for row in _chosen(len(images), share, rng).tolist():
+        height, width = torch.randint(8, 25, (2,), generator=rng).tolist()
+        top, left = torch.randint(0, CROP - 8, (2,), generator=rng).tolist()
+        images[row, 0, top : top + height, left : left + width] = float(torch.rand((), generator=rng))
+    return images
