@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from streamfer.cli import annotate, demo, doctor, models, run, tail
+from streamfer.cli import annotate, demo, doctor, models, run, tail, train
 from streamfer.cli.terminal import configure_logging, fail
 from streamfer.errors import StreamferError
 from streamfer.redaction import redact_text
@@ -29,6 +29,8 @@ app.command("annotate")(annotate.annotate)
 app.command("run")(run.run)
 app.command("tail")(tail.tail)
 app.add_typer(models.app, name="models")
+app.command("train", context_settings=train.PASS_ON)(train.train)
+app.command("evaluate", context_settings=train.PASS_ON)(train.evaluate)
 app.command("doctor")(doctor.doctor)
 
 

@@ -1,0 +1,48 @@
+"""``streamfer train`` and ``streamfer evaluate``: hand over to a recipe of ``streamfer_train``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+from streamfer.errors import UnknownModelError
+
+#: Recipe to its module; each has a ``main(arguments)`` that returns an exit code and knows its own ``--help``.
+RECIPES = {"faces": "streamfer_train.faces.__main__", "mini": "streamfer_train.mini.__main__"}
+
+#: Everything after the recipe's name belongs to the recipe.
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["--usage"]}
+
+
+def train(
+    context: typer.Context,
+    recipe: Annotated[
+        str | None, typer.Argument(help="faces (the built-in detector) or mini (the built-in expressions).")
+    ] = None,
+) -> None:
+    """Train a built-in model; what follows the recipe's name goes to the recipe (try: streamfer train faces --help).
+
+    Training resumes where it stopped.
+    """
+    _hand_over(context, recipe, ["train", *context.args] if recipe == "faces" else context.args)
+
+
+def evaluate(
+    context: typer.Context,
+    recipe: Annotated[str | None, typer.Argument(help="faces (the built-in detector).")] = None,
+) -> None:
+    """Measure a model; what follows the recipe's name goes to the recipe (try: streamfer evaluate faces --help)."""
+    _hand_over(context, recipe, ["evaluate", *context.args])
+
+
+def _hand_over(context: typer.Context, recipe: str | None, words: list[str]) -> None:
+    if recipe is None:
+        typer.echo(context.get_help())
+        return
+    if recipe not in RECIPES:
+        raise UnknownModelError(f"recipe {recipe!r}: unknown; choose from {', '.join(RECIPES)}")
+    code = import_module(RECIPES[recipe]).main(words)
+    if code:
+        raise SystemExit(code)
