@@ -38,10 +38,10 @@ def evaluate(
 
 
 def _hand_over(context: typer.Context, recipe: str | None, words: list[str]) -> None:
-    if recipe is None:
+    if recipe in (None, "--help", "-h"):
         typer.echo(context.get_help())
         return
-    if recipe not in RECIPES:
+    if recipe is None or recipe not in RECIPES:
         raise UnknownModelError(f"recipe {recipe!r}: unknown; choose from {', '.join(RECIPES)}")
     code = import_module(RECIPES[recipe]).main(words)
     if code:
