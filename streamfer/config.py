@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamfer.errors import ConfigError
+from streamfer.redaction import redact_text
 
 ENVIRONMENT_PREFIX = "STREAMFER_"
 
@@ -144,7 +145,7 @@ def load_config(
     tree = _read_yaml(path) if path else {}
     for name, text in sorted((os.environ if environment is None else environment).items()):
         if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
-            _put(tree, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"), yaml.safe_load(text))
+            _put(tree, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"), read_value(name, text))
     for dotted, value in (overrides or {}).items():
         if value is not None:
             _put(tree, dotted.split("."), value)
@@ -152,6 +153,22 @@ def load_config(
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from None
+
+
+def read_value(name: str, text: str) -> Any:
+    """Return one value written as YAML: ``0.5``, ``true``, ``null``, ``rtsp://camera/live``.
+
+    Args:
+        name: where it was written, for the message.
+        text: the value.
+
+    Raises:
+        ConfigError: it is not YAML.
+    """
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"{name}={redact_text(text)}: the value is not valid YAML; quote it") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -169,7 +186,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: holds a {type(tree).__name__}; expected sections such as 'sources:'")
-    return tree
+    # "clip:" with nothing below it is a section whose lines are all commented out.
+    return {name: section for name, section in tree.items() if section is not None}
 
 
 def _put(tree: dict[str, Any], names: list[str], value: Any) -> None:
@@ -194,7 +212,7 @@ def _explain(error: ValidationError, path: Path | None) -> str:
         return f"{where}{name}: unknown setting; {hint}"
     message = first["msg"].removeprefix("Value error, ")
     value = f" (got {first['input']!r})" if isinstance(first["input"], str | int | float | bool) else ""
-    return f"{where}{name}: {message}{value}"
+    return redact_text(f"{where}{name}: {message}{value}")
 
 
 def _known_keys(section: list[str]) -> list[str]:

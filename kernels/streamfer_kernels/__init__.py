@@ -1,0 +1,1 @@
+"""Triton kernels; depends on torch and triton alone."""

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from streamfer.config import Config, load_config
+from streamfer.config import Config, load_config, read_value
+from streamfer.errors import ConfigError
 from streamfer.threads import apply_environment, plan_threads
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file, such as configs/run.yaml.")]
@@ -52,17 +53,10 @@ def parse_assignments(assignments: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: a word has no ``=`` or its value is not YAML.
     """
-    import yaml
-
-    from streamfer.errors import ConfigError
-
     parsed: dict[str, Any] = {}
     for word in assignments:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise ConfigError(f"--set {word}: expected name=value, e.g. clip.stride=0.5")
-        try:
-            parsed[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {word}: the value is not valid YAML") from None
+        parsed[name] = read_value(f"--set {name}", value)
     return parsed

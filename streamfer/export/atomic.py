@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from streamfer.errors import OutputError
 
@@ -23,7 +24,8 @@ class AtomicFile:
         self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file: IO[Any] = self._part.open("w", encoding="utf-8", newline="")
+            # Names of files that are no UTF-8 stand in the tables as \udc.. escapes instead of breaking them.
+            self._file: IO[str] = self._part.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         except OSError as error:
             raise OutputError(
                 f"{path}: cannot be written ({error.strerror}); choose another folder with --output"
@@ -34,16 +36,29 @@ class AtomicFile:
         """The open text file."""
         return self._file
 
+    def prepare(self) -> None:
+        """Bring everything written to the disk, so that only the renaming is left to :meth:`commit`.
+
+        Raises:
+            OutputError: the disk is full, or the folder has gone; nothing is left behind.
+        """
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            self.discard()
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror})") from error
+
     def commit(self) -> None:
         """Make the file appear under its name, its bytes on disk first.
 
         Raises:
             OutputError: the disk is full, or the folder has gone.
         """
+        if not self._file.closed:
+            self.prepare()
         try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
             self._part.replace(self.path)
         except OSError as error:
             self.discard()
@@ -51,5 +66,7 @@ class AtomicFile:
 
     def discard(self) -> None:
         """Remove what was written; the destination stays as it was."""
-        self._file.close()
+        # Closing writes what is still in memory, which fails once more on a full disk.
+        with contextlib.suppress(OSError):
+            self._file.close()
         self._part.unlink(missing_ok=True)

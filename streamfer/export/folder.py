@@ -63,8 +63,10 @@ class SourceFolder:
         except (OSError, ValueError):
             return False
         wanted = self._identity(source_digest)
-        return all(manifest.get(name) == value for name, value in wanted.items()) and all(
-            path.exists() for path in self.paths
+        return (
+            isinstance(manifest, dict)
+            and all(manifest.get(name) == value for name, value in wanted.items())
+            and all(path.exists() for path in self.paths)
         )
 
     def open(self) -> None:
@@ -82,28 +84,38 @@ class SourceFolder:
             raise
 
     def add(self, event: Event) -> None:
-        """Hand an event to every file."""
-        for writer in self._writers:
-            writer.add(event)
+        """Hand an event to every file.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        try:
+            for writer in self._writers:
+                writer.add(event)
+        except OSError as error:
+            self.discard()
+            raise OutputError(f"{self._base}: cannot be written ({error.strerror})") from error
 
     def commit(self, source_digest: str | None, done: SourceDone) -> None:
         """Make all files appear, the manifest last.
 
+        Everything is on the disk before the first file gets its name, so that a full disk leaves none of them.
+
         Raises:
             OutputError: a file cannot be written; those not yet in place are discarded.
         """
-        writers, self._writers = self._writers, []
-        for number, writer in enumerate(writers):
-            try:
-                writer.commit()
-            except OutputError:
-                for other in writers[number + 1 :]:
-                    other.discard()
-                raise
-        manifest = AtomicFile(self._manifest)
         content: dict[str, Any] = {**self._identity(source_digest), "stats": asdict(done.stats), "note": done.note}
-        manifest.file.write(json.dumps(content, indent=2) + "\n")
-        manifest.commit()
+        try:
+            manifest = _Manifest(self._manifest, content)
+            self._writers.append(manifest)
+            for writer in self._writers:
+                writer.prepare()
+            for writer in self._writers:
+                writer.commit()
+        except OutputError:
+            self.discard()
+            raise
+        self._writers = []
 
     def discard(self) -> None:
         """Leave nothing behind of what was not committed."""
@@ -118,6 +130,30 @@ class SourceFolder:
     def _identity(self, source_digest: str | None) -> dict[str, Any]:
         settings = asdict(self._settings)
         return {**settings, "formats": list(self._settings.formats), "source_sha256": source_digest}
+
+
+class _Manifest:
+    """The file that says, by being there, that the others are complete."""
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self._target = AtomicFile(path)
+        self._text = json.dumps(content, indent=2) + "\n"
+
+    def add(self, event: Event) -> None:
+        """Take no notice: a manifest is about the whole."""
+
+    def prepare(self) -> None:
+        """Write it."""
+        self._target.file.write(self._text)
+        self._target.prepare()
+
+    def commit(self) -> None:
+        """Make it appear."""
+        self._target.commit()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._target.discard()
 
 
 def _safe(source_id: str) -> Path:

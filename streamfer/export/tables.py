@@ -56,8 +56,11 @@ class Writer(Protocol):
     def add(self, event: Event) -> None:
         """Take the next event; those of other kinds are ignored."""
 
+    def prepare(self) -> None:
+        """Bring everything to the disk; nothing is added afterwards."""
+
     def commit(self) -> None:
-        """Make the file appear, complete."""
+        """Make the file appear, complete, under its name."""
 
     def discard(self) -> None:
         """Leave nothing behind."""
@@ -92,9 +95,13 @@ class ClipCsv:
                 ]
             )
 
-    def commit(self) -> None:
-        """Make the table appear; one without clips has its header only."""
+    def prepare(self) -> None:
+        """Bring the table to the disk; one without clips has its header only."""
         self._begin(())
+        self._target.prepare()
+
+    def commit(self) -> None:
+        """Make the table appear."""
         self._target.commit()
 
     def discard(self) -> None:
@@ -128,6 +135,10 @@ class FrameCsv:
         if not event.faces:
             self._rows.writerow([*head, *[""] * (len(FRAME_COLUMNS) - len(head))])
 
+    def prepare(self) -> None:
+        """Bring the table to the disk."""
+        self._target.prepare()
+
     def commit(self) -> None:
         """Make the table appear."""
         self._target.commit()
@@ -149,6 +160,10 @@ class RecordJsonl:
         """Write a record."""
         if isinstance(event, Record):
             self._target.file.write(event.to_json() + "\n")
+
+    def prepare(self) -> None:
+        """Bring the file to the disk."""
+        self._target.prepare()
 
     def commit(self) -> None:
         """Make the file appear."""

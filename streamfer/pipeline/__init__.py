@@ -1,0 +1,1 @@
+"""From frames to labelled clips: analysis, the feature ring, windows, batches, the loop."""

@@ -1,0 +1,1 @@
+"""Recipes, data and evaluation behind the weights: imports streamfer, never the reverse."""

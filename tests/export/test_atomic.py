@@ -1,0 +1,99 @@
+"""A file appears whole under its name, or there is no trace of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamfer.errors import OutputError
+from streamfer.export.atomic import AtomicFile
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def disk_full(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_file_appears_only_when_committed(tmp_path: Path) -> None:
+    target = AtomicFile(tmp_path / "deep" / "er" / "a.csv")
+    target.file.write("one\n")
+    assert names(tmp_path / "deep" / "er") != ["a.csv"]
+    target.commit()
+    assert names(tmp_path / "deep" / "er") == ["a.csv"]
+    assert target.path.read_text() == "one\n"
+
+
+def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    target = AtomicFile(path)
+    target.file.write("new")
+    target.prepare()
+    assert path.read_text() == "old"
+    target.commit()
+    assert path.read_text() == "new"
+
+
+def test_discarding_leaves_no_trace(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+    target = AtomicFile(path)
+    target.file.write("new")
+    target.discard()
+    target.discard()
+    assert names(tmp_path) == ["a.csv"]
+    assert path.read_text() == "old"
+
+
+def test_a_full_disk_at_the_end_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = AtomicFile(tmp_path / "a.csv")
+    target.file.write("new")
+    monkeypatch.setattr(os, "fsync", disk_full)
+    with pytest.raises(OutputError, match=r"a\.csv: cannot be written \(No space left on device\)"):
+        target.commit()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: Linux only")
+def test_a_full_disk_while_what_is_in_memory_is_written(tmp_path: Path) -> None:
+    target = AtomicFile(tmp_path / "a.csv")
+    # The kernel's own full disk in place of the file: every write that leaves the memory fails.
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, target.file.fileno())
+    os.close(full)
+    target.file.write("new")
+    with pytest.raises(OutputError, match="No space left on device"):
+        target.commit()
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_has_gone(tmp_path: Path) -> None:
+    target = AtomicFile(tmp_path / "out" / "a.csv")
+    target.file.write("new")
+    target.prepare()
+    for path in (tmp_path / "out").iterdir():
+        path.unlink()
+    (tmp_path / "out").rmdir()
+    with pytest.raises(OutputError, match="No such file"):
+        target.commit()
+
+
+def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("I am a file")
+    with pytest.raises(OutputError, match=r"out/a\.csv: cannot be written .*--output"):
+        AtomicFile(tmp_path / "out" / "a.csv")
+    assert (tmp_path / "out").read_text() == "I am a file"
+
+
+def test_names_that_are_no_utf8_are_escaped(tmp_path: Path) -> None:
+    target = AtomicFile(tmp_path / "a.jsonl")
+    target.file.write(os.fsdecode(b"caf\xe9.mp4"))
+    target.commit()
+    assert (tmp_path / "a.jsonl").read_text() == "caf\\udce9.mp4"

@@ -1,0 +1,137 @@
+"""The files of one source: all or none, inside the folder, and known again by the next run."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from record_examples import labelled
+
+from streamfer.errors import OutputError
+from streamfer.export import FORMATS, Settings, SourceFolder
+from streamfer.pipeline.events import FrameFaces, SourceDone, SourceStats
+from streamfer.records import Record
+
+SETTINGS = Settings("c0ffee", "ab" * 32, "lbp", ("csv", "jsonl"))
+DONE = SourceDone("a.mp4", stats=SourceStats(clips=1))
+FILES = {"a.mp4.clips.csv", "a.mp4.frames.csv", "a.mp4.records.jsonl", "a.mp4.streamfer.json"}
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if path.is_file()}
+
+
+def begun(folder: Path, source_id: str = "a.mp4") -> SourceFolder:
+    source = SourceFolder(folder, source_id, SETTINGS)
+    source.open()
+    source.add(FrameFaces(source_id, 0, 0, 0.0, ()))
+    source.add(Record.of(labelled(), source_id=source_id))
+    return source
+
+
+def test_all_files_appear_together(tmp_path: Path) -> None:
+    source = begun(tmp_path)
+    assert not names(tmp_path) & FILES
+    source.commit("d1", DONE)
+    assert names(tmp_path) == FILES
+    assert {path.name for path in source.paths} == FILES - {"a.mp4.streamfer.json"}
+
+
+def test_discarding_leaves_nothing(tmp_path: Path) -> None:
+    begun(tmp_path).discard()
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("fails_at", range(1, 5))
+def test_a_full_disk_leaves_none_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
+    calls: list[int] = []
+
+    def fsync(number: int) -> None:
+        calls.append(number)
+        if len(calls) == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OutputError, match="No space left"):
+        begun(tmp_path).commit("d1", DONE)
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: Linux only")
+def test_a_disk_that_fills_while_rows_are_written(tmp_path: Path) -> None:
+    source = begun(tmp_path)
+    full = os.open("/dev/full", os.O_WRONLY)
+    writers: Any = source._writers
+    os.dup2(full, writers[1]._target.file.fileno())
+    os.close(full)
+
+    def write_on() -> None:
+        for number in range(10_000):
+            source.add(FrameFaces("a.mp4", 0, number, 0.0, ()))
+
+    with pytest.raises(OutputError, match=r"a\.mp4: cannot be written \(No space left on device\)"):
+        write_on()
+    assert names(tmp_path) == set()
+
+
+def test_a_later_run_knows_what_is_done(tmp_path: Path) -> None:
+    begun(tmp_path).commit("d1", DONE)
+    again = SourceFolder(tmp_path, "a.mp4", SETTINGS)
+    assert again.is_done("d1")
+    assert not again.is_done("d2"), "other bytes"
+    assert not again.is_done(None), "bytes that cannot be read"
+    for change in ({"config": "x"}, {"model": "x"}, {"detector": "x"}, {"formats": ("csv",)}):
+        assert not SourceFolder(tmp_path, "a.mp4", replace(SETTINGS, **change)).is_done("d1")  # type: ignore[arg-type]
+    assert not SourceFolder(tmp_path, "b.mp4", SETTINGS).is_done("d1")
+
+
+@pytest.mark.parametrize("missing", sorted(FILES))
+def test_a_missing_file_is_not_done(tmp_path: Path, missing: str) -> None:
+    begun(tmp_path).commit("d1", DONE)
+    (tmp_path / missing).unlink()
+    assert not SourceFolder(tmp_path, "a.mp4", SETTINGS).is_done("d1")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{", '{"config": "c0ffee"}', "\x00\x01"])
+def test_a_damaged_manifest_is_not_done(tmp_path: Path, content: str) -> None:
+    begun(tmp_path).commit("d1", DONE)
+    (tmp_path / "a.mp4.streamfer.json").write_text(content)
+    assert not SourceFolder(tmp_path, "a.mp4", SETTINGS).is_done("d1")
+
+
+def test_folders_in_a_source_id_are_kept(tmp_path: Path) -> None:
+    begun(tmp_path, "day/one/a.mp4").commit("d1", DONE)
+    assert names(tmp_path / "day" / "one") == FILES
+
+
+@pytest.mark.parametrize(
+    "source_id", ["../../etc/a.mp4", "/etc/a.mp4", "..", ".", "a/../../../b.mp4", "..\\..\\a.mp4", "a/", "//"]
+)
+def test_no_source_id_leads_out_of_the_folder(tmp_path: Path, source_id: str) -> None:
+    out = tmp_path / "deep" / "out"
+    begun(out, source_id).commit("d1", DONE)
+    assert len(names(out)) == 4
+    assert len(names(tmp_path)) == 4
+
+
+@given(st.text(alphabet="./\\ab", max_size=12))
+def test_paths_stay_inside_whatever_the_source_is_called(source_id: str) -> None:
+    root = Path("/nowhere/out")
+    for path in SourceFolder(root, source_id, SETTINGS).paths:
+        assert path.resolve().is_relative_to(root)
+        assert path.name.endswith(tuple(suffix for pairs in FORMATS.values() for suffix, _ in pairs))
+
+
+def test_a_folder_that_refuses_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ("a.mp4.frames.csv")).mkdir()
+    source = begun(tmp_path / "out")
+    with pytest.raises(OutputError, match=r"a\.mp4\.frames\.csv: cannot be written \(Is a directory\)"):
+        source.commit("d1", DONE)
+    assert not [name for name in names(tmp_path) if name.endswith(".part") or name.endswith("streamfer.json")]

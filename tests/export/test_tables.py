@@ -1,0 +1,99 @@
+"""What stands in the tables, byte by byte where it matters."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from record_examples import examples, labelled, span
+
+from streamfer.errors import ConfigError
+from streamfer.export import check_formats
+from streamfer.export.tables import CLIP_COLUMNS, FRAME_COLUMNS, ClipCsv, FrameCsv, RecordJsonl
+from streamfer.pipeline.events import FaceRow, FrameFaces
+from streamfer.records import Record
+
+
+def written(writer: Any, *events: Any) -> Path:
+    for event in events:
+        writer.add(event)
+    writer.prepare()
+    writer.commit()
+    return Path(writer._target.path)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def clip(source_id: str = "hall", **changes: Any) -> Record:
+    return Record.of(labelled(span(**changes)), source_id=source_id)
+
+
+def frame(source_id: str = "hall", faces: int = 1) -> FrameFaces:
+    row = FaceRow(3, "0-3", (0.25, 0.125, 0.2, 0.3), 0.987654, 0.5)
+    return FrameFaces(source_id, 1, 42, 1.6800001, (row,) * faces)
+
+
+def test_a_clip_is_a_row(tmp_path: Path) -> None:
+    record = clip(start_time=1.0, end_time=2.875, time_origin="file")
+    (row,) = table(written(ClipCsv(tmp_path / "a.csv"), record, frame(), examples()["gap.v1"]))
+    assert list(row) == [*CLIP_COLUMNS, "p_happiness", "p_neutral"]
+    assert row["clip_id"] == record.id
+    assert (row["source"], row["track_id"], row["track"], row["epoch"]) == ("hall", "0-3", "3", "0")
+    assert (row["start_s"], row["end_s"]) == ("1.000", "2.875")
+    assert (row["label"], row["probability"], row["p_neutral"]) == ("happiness", "0.700000", "0.333333")
+    assert (row["frames_sampled"], row["frames_real"]) == ("16", "15")
+    assert (row["x"], row["y"], row["det_score"]) == ("0.250000", "0.123457", "0.9800")
+
+
+def test_a_table_without_clips_has_its_header(tmp_path: Path) -> None:
+    path = written(ClipCsv(tmp_path / "a.csv"), frame())
+    assert path.read_text().splitlines() == [",".join(CLIP_COLUMNS)]
+
+
+def test_every_face_of_a_frame_is_a_row_and_an_empty_frame_too(tmp_path: Path) -> None:
+    rows = table(written(FrameCsv(tmp_path / "a.csv"), frame(faces=2), clip(), frame(faces=0)))
+    assert [row["faces"] for row in rows] == ["2", "2", "0"]
+    assert list(rows[0]) == list(FRAME_COLUMNS)
+    assert (rows[0]["seconds"], rows[0]["frame"], rows[0]["epoch"]) == ("1.680", "42", "1")
+    assert (rows[0]["det_score"], rows[0]["width"]) == ("0.9877", "0.200000")
+    assert (rows[2]["track_id"], rows[2]["x"]) == ("", "")
+
+
+def test_every_record_is_a_line_whatever_it_is(tmp_path: Path) -> None:
+    records = list(examples().values())
+    path = written(RecordJsonl(tmp_path / "a.jsonl"), *records, frame())
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines == [record.to_json() for record in records]
+    assert [json.loads(line)["type"] for line in lines] == [record.type for record in records]
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=30))
+def test_any_source_name_comes_back_from_the_tables(tmp_path: Path, name: str) -> None:
+    (row,) = table(written(FrameCsv(tmp_path / "frames.csv"), frame(name)))
+    assert row["source"] == name
+    assert row["track_id"] == "0-3"
+
+
+@pytest.mark.parametrize("name", ['a,b";c.mp4', "two\nlines.mp4", "=1+1.mp4", " spaces ", "Ж,é.mp4"])
+def test_names_that_need_quotes(tmp_path: Path, name: str) -> None:
+    (row,) = table(written(ClipCsv(tmp_path / "a.csv"), clip(name)))
+    assert row["source"] == name
+    assert row["label"] == "happiness"
+
+
+def test_formats_are_split_and_checked() -> None:
+    assert check_formats("csv,jsonl") == ("csv", "jsonl")
+    assert check_formats(" JSONL, csv,csv,") == ("jsonl", "csv")
+    with pytest.raises(ConfigError, match=r"format 'xlsx': unknown; choose from csv, jsonl"):
+        check_formats("csv,xlsx")
+    with pytest.raises(ConfigError, match="no output format"):
+        check_formats(" , ")

@@ -1,0 +1,156 @@
+"""The house plan, held by machine: imports run one way, modules stay small and say what they are."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGES = {
+    "streamfer": REPOSITORY / "streamfer",
+    "streamfer_kernels": REPOSITORY / "kernels" / "streamfer_kernels",
+    "streamfer_train": REPOSITORY / "train" / "streamfer_train",
+}
+#: Rooms from the ground floor up: a room imports itself and the floors below, never its neighbours.
+FLOORS = (
+    {"errors"},
+    {"records", "redaction", "geometry", "threads", "schemas", "weights"},
+    {"config"},
+    {"models", "faces", "video"},
+    {"export", "publish", "pipeline"},
+    {"cli", "serve"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+#: Neighbours that may be imported all the same: tables are made of events.
+DOORS = {"export": {"streamfer.pipeline.events"}}
+LONGEST_MODULE = 450
+SHAPELESS_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, where it stands, and whether only type checkers follow it."""
+
+    source: str
+    target: str
+    line: int
+    typing_only: bool
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line} imports {self.target}"
+
+
+def modules() -> dict[str, Path]:
+    """Dotted names of all modules, packages under their own name."""
+    found = {}
+    for package, folder in PACKAGES.items():
+        for path in sorted(folder.rglob("*.py")):
+            parts = path.relative_to(folder).with_suffix("").parts
+            parts = parts[:-1] if parts[-1] == "__init__" else parts
+            found[".".join((package, *parts))] = path
+    return found
+
+
+MODULES = modules()
+
+
+def typing_lines(tree: ast.Module) -> set[int]:
+    """Lines inside ``if TYPE_CHECKING:`` blocks."""
+    lines: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            lines |= {line for child in node.body for line in range(child.lineno, (child.end_lineno or 0) + 1)}
+    return lines
+
+
+def imports(name: str, path: Path) -> Iterator[Import]:
+    """Every import of a module of ours, inside functions too; ``from package import module`` names the module."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = typing_lines(tree)
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            targets = [f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names]
+        for target in dict.fromkeys(targets):
+            if target.split(".")[0] in PACKAGES:
+                yield Import(name, target, node.lineno, node.lineno in typing_only)
+
+
+ALL_IMPORTS = [found for name, path in MODULES.items() for found in imports(name, path)]
+
+
+def room(module: str) -> str:
+    """First part below the package; empty for the package itself."""
+    return [*module.split("."), ""][1]
+
+
+def test_every_module_is_found() -> None:
+    assert {"streamfer", "streamfer.cli", "streamfer.export.atomic", "streamfer_kernels"} <= MODULES.keys()
+    assert any(
+        found.target == "streamfer.pipeline.build" and found.source == "streamfer.cli.run" for found in ALL_IMPORTS
+    )
+
+
+def test_every_room_has_a_floor() -> None:
+    rooms = {room(name) for name in MODULES if name.startswith("streamfer.")}
+    assert rooms <= FLOOR_OF.keys()
+
+
+def test_imports_of_the_product_run_downwards() -> None:
+    wrong = []
+    for found in ALL_IMPORTS:
+        here, there = room(found.source), room(found.target)
+        if not (found.source.startswith("streamfer.") and found.target.startswith("streamfer.")) or here == there:
+            continue
+        if FLOOR_OF[there] >= FLOOR_OF[here] and found.target not in DOORS.get(here, set()):
+            wrong.append(str(found))
+    assert wrong == []
+
+
+def test_the_package_itself_imports_nothing_when_it_loads() -> None:
+    assert [str(found) for found in ALL_IMPORTS if found.source == "streamfer" and not found.typing_only] == []
+
+
+def test_the_product_never_imports_training() -> None:
+    # The command line may load recipes, lazily; nothing of it does yet.
+    assert [str(f) for f in ALL_IMPORTS if f.source.startswith("streamfer.") and "streamfer_train" in f.target] == []
+
+
+def test_kernels_import_nothing_of_ours() -> None:
+    wrong = [f for f in ALL_IMPORTS if f.source.startswith("streamfer_kernels") and f.target != "streamfer_kernels"]
+    assert [str(f) for f in wrong if not f.target.startswith("streamfer_kernels.")] == []
+
+
+def test_kernels_are_imported_by_models_alone() -> None:
+    users = {room(f.source) for f in ALL_IMPORTS if f.target.startswith("streamfer_kernels")}
+    assert users <= {"models", ""}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_has_one_size_and_one_purpose(name: str) -> None:
+    text = MODULES[name].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= LONGEST_MODULE
+    assert not SHAPELESS_NAMES & set(name.split("."))
+    assert ast.get_docstring(ast.parse(text)), "a module says in a docstring what it is"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_nothing_unpickles_what_others_wrote(name: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[name].read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        assert called not in ("pickle.load", "pickle.loads", "pickle.Unpickler", "dill.load", "joblib.load")
+        unsafe = [k for k in node.keywords if k.arg == "weights_only" and ast.unparse(k.value) != "True"]
+        assert not unsafe, f"line {node.lineno}: weights_only must be True"
+        if called == "torch.load":
+            assert any(k.arg == "weights_only" for k in node.keywords), f"line {node.lineno}: say weights_only=True"
