@@ -1,0 +1,192 @@
+"""A copy of the video with what was found drawn on it: boxes, names of tracks, labels; faces blurred if asked."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from streamfer.errors import OutputError
+from streamfer.faces.privacy import blur_faces
+from streamfer.pipeline.events import Event, FrameFaces
+from streamfer.records import ClipLabelled, Record
+from streamfer.video.encode import write_video
+from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
+
+#: One colour a track, distinguishable for most colour-blind people (Okabe and Ito, 2008), black left out.
+_COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
+#: A box is shown, and a face blurred, for this long before its first and after its last sighting.
+_HOLD_SECONDS = 0.25
+_BLUR_HOLD_SECONDS = 0.75
+
+_Box = tuple[float, float, float, float]
+
+
+@dataclass(slots=True)
+class _Path:
+    """Where one track was: times in seconds, ascending, with boxes as fractions of the frame."""
+
+    name: str
+    times: list[float] = field(default_factory=list)
+    boxes: list[_Box] = field(default_factory=list)
+    clip_starts: list[float] = field(default_factory=list)
+    clips: list[tuple[float, str, float]] = field(default_factory=list)
+
+    def box_at(self, seconds: float, hold: float) -> _Box | None:
+        """Return the box at a time, interpolated between sightings at most a second apart."""
+        after = bisect_right(self.times, seconds)
+        before = after - 1
+        if before >= 0 and after < len(self.times) and self.times[after] - self.times[before] <= 1.0:
+            part = (seconds - self.times[before]) / (self.times[after] - self.times[before])
+            pairs = zip(self.boxes[before], self.boxes[after], strict=True)
+            x, y, width, height = ((1 - part) * old + part * new for old, new in pairs)
+            return x, y, width, height
+        if before >= 0 and seconds - self.times[before] <= hold:
+            return self.boxes[before]
+        if after < len(self.times) and self.times[after] - seconds <= hold:
+            return self.boxes[after]
+        return None
+
+    def label_at(self, seconds: float) -> tuple[str, float] | None:
+        """Return label and probability of the newest clip that covers a time."""
+        for number in range(bisect_right(self.clip_starts, seconds) - 1, -1, -1):
+            end, label, probability = self.clips[number]
+            if end >= seconds:
+                return label, probability
+        return None
+
+
+class OverlayNotes:
+    """Remembers, from the events of one source, what has to be drawn: a few numbers a face and analysed frame."""
+
+    def __init__(self) -> None:
+        self._paths: dict[tuple[int, int], _Path] = {}
+
+    def add(self, event: Event) -> None:
+        """Take the next event; those of other kinds are ignored."""
+        if isinstance(event, FrameFaces):
+            for face in event.faces:
+                path = self._paths.setdefault((event.epoch, face.track), _Path(face.track_id))
+                path.times.append(event.seconds)
+                path.boxes.append(face.box)
+        elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
+            clip = event.data.clip
+            seconds_a_tick = clip.time_base[0] / clip.time_base[1]
+            for reading in event.data.faces:
+                path = self._paths.setdefault((clip.epoch, reading.track), _Path(reading.track_id))
+                path.clip_starts.append(clip.start_pts * seconds_a_tick)
+                path.clips.append((clip.end_pts * seconds_a_tick, reading.top, reading.emotions[reading.top]))
+
+    def faces_at(self, epoch: int, seconds: float, hold: float) -> Iterator[tuple[int, _Path, _Box]]:
+        """Yield track number, path and box of every face on screen at a time."""
+        for (of_epoch, track), path in self._paths.items():
+            box = path.box_at(seconds, hold) if of_epoch == epoch else None
+            if box is not None:
+                yield track, path, box
+
+
+def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: bool = False) -> Path:
+    """Decode ``source`` again and write it with what ``notes`` hold drawn on every frame.
+
+    Args:
+        source: the file, not opened yet.
+        notes: what was found in it.
+        path: ``.mp4``; a still becomes a ``.png`` beside it.
+        blur: make every face unrecognisable.
+
+    Returns:
+        The file written.
+
+    Raises:
+        OutputError: it cannot be written.
+        SourceError: the file cannot be read any more.
+    """
+    stream = source.stream()
+    first = next(stream)
+    info = first.info if isinstance(first, StateChange) else None
+    if info is None:
+        raise OutputError(f"{path}: the source was not online")
+    if info.still:
+        picture = next(item for item in stream if isinstance(item, Frame))
+        return _write_still(_draw(picture, notes, info, blur=blur), path.with_suffix(".png"))
+    clock = [0.0]
+
+    def frames() -> Iterator[NDArray[np.uint8]]:
+        for item in stream:
+            if isinstance(item, Frame):
+                clock[0] = item.wall_time
+                yield _draw(item, notes, info, blur=blur)
+
+    def times() -> Iterator[float]:
+        # The encoder asks for a frame, then for its time.
+        while True:
+            yield clock[0]
+
+    write_video(path, frames(), info.declared_fps or 25.0, times=times())
+    return path
+
+
+def _draw(frame: Frame, notes: OverlayNotes, info: VideoInfo, *, blur: bool) -> NDArray[np.uint8]:
+    height, width = frame.image.shape[:2]
+    image = frame.image.copy()
+    hold = _BLUR_HOLD_SECONDS if blur else _HOLD_SECONDS
+    faces = [
+        (track, path, _pixels(box, width, height))
+        for track, path, box in notes.faces_at(frame.epoch, frame.seconds, hold)
+    ]
+    if blur and faces:
+        image = blur_faces(image, np.array([box for _, _, box in faces], np.float64))
+    thickness = max(2, round(height / 300))
+    for track, path, box in faces:
+        colour = _COLOURS[(track - 1) % len(_COLOURS)]
+        corners = tuple(round(value) for value in box)
+        cv2.rectangle(image, corners[:2], corners[2:], colour, thickness, cv2.LINE_AA)
+        label = path.label_at(frame.seconds)
+        words = f"{path.name}  {label[0]} {label[1]:.0%}" if label else path.name
+        _paste(image, _chip(words, colour, max(12, round(info.height / 30))), corners[0], corners[1])
+    # Encoders of 4:2:0 video need even sides.
+    return np.ascontiguousarray(image[: height - height % 2, : width - width % 2])
+
+
+def _pixels(box: _Box, width: int, height: int) -> _Box:
+    x, y, w, h = box
+    return x * width, y * height, (x + w) * width, (y + h) * height
+
+
+@lru_cache(maxsize=512)
+def _chip(words: str, colour: tuple[int, int, int], size: int) -> NDArray[np.uint8]:
+    """Return a small picture of ``words`` on ``colour``: uint8 RGB (h, w, 3)."""
+    font = ImageFont.load_default(size)
+    left, top, right, bottom = font.getbbox(words)
+    pad = max(2, size // 4)
+    chip = Image.new("RGB", (round(right - left) + 2 * pad, round(bottom - top) + 2 * pad), colour)
+    # Dark letters on light colours, light ones on dark: by the colour's luminance.
+    light = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 140
+    ImageDraw.Draw(chip).text((pad - left, pad - top), words, font=font, fill=(0, 0, 0) if light else (255, 255, 255))
+    return np.asarray(chip, np.uint8)
+
+
+def _paste(image: NDArray[np.uint8], chip: NDArray[np.uint8], x: int, y: int) -> None:
+    """Put a chip above (x, y), inside the picture."""
+    height, width = image.shape[:2]
+    tall, wide = min(chip.shape[0], height), min(chip.shape[1], width)
+    left, top = min(max(0, x), width - wide), min(max(0, y - tall), height - tall)
+    image[top : top + tall, left : left + wide] = chip[:tall, :wide]
+
+
+def _write_still(image: NDArray[np.uint8], path: Path) -> Path:
+    part = path.with_name(f".{path.stem}.partial.png")
+    try:
+        Image.fromarray(image).save(part)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+    return path

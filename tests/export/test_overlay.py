@@ -1,0 +1,112 @@
+"""The overlay video: every frame kept, boxes where faces were, blurred faces beyond recognition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from record_examples import labelled
+
+from streamfer.export.overlay import OverlayNotes, write_overlay
+from streamfer.pipeline.events import FaceRow, FrameFaces
+from streamfer.records import Record
+from streamfer.video import Frame, StateChange, find_sources, open_source
+from streamfer.video.encode import write_video
+
+BOX = (0.25, 0.25, 0.25, 0.5)
+
+
+def picture(number: int) -> np.ndarray:
+    """A textured frame, 160 x 120, that changes slowly."""
+    rng = np.random.default_rng(3)
+    texture = rng.integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    return np.roll(texture, number, axis=1)
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path = tmp_path / "film.mp4"
+    write_video(path, (picture(number) for number in range(30)), 25)
+    return path
+
+
+def notes(*times: float, box: tuple[float, float, float, float] = BOX) -> OverlayNotes:
+    found = OverlayNotes()
+    for index, seconds in enumerate(times):
+        found.add(FrameFaces("film.mp4", 0, index, seconds, (FaceRow(1, "abcd1234", box, 0.9, 0.8),)))
+    return found
+
+
+def frames(path: Path) -> list[np.ndarray]:
+    (spec,) = find_sources([str(path)])
+    return [item.image for item in open_source(spec).stream() if isinstance(item, Frame)]
+
+
+def overlay(path: Path, found: OverlayNotes, *, blur: bool = False) -> Path:
+    (spec,) = find_sources([str(path)])
+    return write_overlay(open_source(spec), found, path.with_name("over.mp4"), blur=blur)
+
+
+def test_every_frame_is_kept_with_its_time(film: Path) -> None:
+    made = overlay(film, notes(0.0, 0.5, 1.0))
+    (spec,) = find_sources([str(made)])
+    times = [item.seconds for item in open_source(spec).stream() if not isinstance(item, StateChange)]
+    assert times == pytest.approx([number / 25 for number in range(30)], abs=0.002)
+
+
+def test_the_box_is_drawn_only_while_the_face_is_there(film: Path) -> None:
+    before = frames(film)
+    after = frames(overlay(film, notes(0.0, 0.2, 0.4)))
+    changed = [np.abs(old.astype(int) - new).mean() for old, new in zip(before, after, strict=True)]
+    plain = np.median(changed[20:])
+    assert min(changed[:16]) > plain + 1
+    assert max(changed[18:]) < plain + 0.5
+
+
+def test_a_box_moves_between_two_sightings() -> None:
+    found = OverlayNotes()
+    for seconds, x in ((0.0, 0.0), (1.0, 0.5)):
+        found.add(FrameFaces("film", 0, 0, seconds, (FaceRow(1, "abcd1234", (x, 0.1, 0.2, 0.2), 0.9, 0.8),)))
+    ((_, _, box),) = found.faces_at(0, 0.5, 0.25)
+    assert box == pytest.approx((0.25, 0.1, 0.2, 0.2))
+    assert not list(found.faces_at(1, 0.5, 0.25))
+
+
+def test_the_newest_clip_that_covers_a_time_gives_the_label() -> None:
+    document = labelled()
+    found = OverlayNotes()
+    found.add(Record.of(document, source_id="film"))
+    ((_, path),) = found._paths.items()
+    base = document.clip.time_base[0] / document.clip.time_base[1]
+    assert path.label_at(document.clip.end_pts * base) == (
+        document.faces[0].top,
+        document.faces[0].emotions[document.faces[0].top],
+    )
+    assert path.label_at(document.clip.end_pts * base + 1) is None
+
+
+def test_blurred_faces_keep_almost_no_detail(film: Path) -> None:
+    before = frames(film)[5]
+    after = frames(overlay(film, notes(0.0, 0.5, 1.0), blur=True))[5]
+    inside = (slice(50, 80), slice(50, 70))
+    assert after[inside].astype(float).std() < 0.3 * before[inside].astype(float).std()
+    outside = (slice(60, 120), slice(110, 160))
+    assert np.abs(before[outside].astype(int) - after[outside]).mean() < 25
+
+
+def test_blur_covers_moments_without_a_sighting(film: Path) -> None:
+    before, after = frames(film), frames(overlay(film, notes(0.0, 0.1), blur=True))
+    inside = (slice(50, 80), slice(50, 70))
+    # 0.6 s after the last sighting the face is still hidden.
+    assert after[17][inside].astype(float).std() < 0.3 * before[17][inside].astype(float).std()
+
+
+def test_a_still_becomes_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "still.png"
+    Image.fromarray(picture(0)).save(path)
+    (spec,) = find_sources([str(path)])
+    made = write_overlay(open_source(spec), notes(0.0), tmp_path / "over.mp4")
+    assert made.suffix == ".png"
+    assert np.asarray(Image.open(made)).shape == (120, 160, 3)
