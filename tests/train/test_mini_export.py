@@ -95,3 +95,11 @@ def test_a_smiling_face_is_happiness_whatever_its_colour(shipped: tuple[DferClip
             logits = model(pixels.expand(1, 16, -1, -1, -1)) / card.calibration_temperature
         probabilities = dict(zip(card.config.classes, logits.softmax(1)[0].tolist(), strict=True))
         assert probabilities["happiness"] > 0.8, probabilities
+
+
+@pytest.mark.parametrize("wrong", ["0", "-3", "many"])
+def test_the_command_refuses_senseless_epochs(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["images", "--data", "nowhere", "--epochs", wrong])
+    assert stopped.value.code == 2
+    assert "--epochs" in capsys.readouterr().err

@@ -1,1 +1,1 @@
-"""Training of the built-in expression model."""
+"""The built-in mini model: DFER-CLIP at small scale, trained from scratch on stills."""

@@ -18,15 +18,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="folder that holds fer2013/, faces/, blendshapes/")
     parser.add_argument("--out", type=Path, default=Path("runs/mini"), help="checkpoints (resumed when present)")
     parser.add_argument("--to", type=Path, default=Path("mini.safetensors"), help="weights file that export writes")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default 1)")
-    parser.add_argument("--epochs", type=int, help="epochs of the stage, instead of the recipe's own")
+    parser.add_argument("--threads", type=_count, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--epochs", type=_count, help="epochs of stage images, instead of the recipe's own")
     options = parser.parse_args(arguments)
     try:
         _run(options)
     except StreamferError as error:
         sys.stderr.write(f"error: {error}\n")
-        return 2
+        return error.exit_code
     return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
 
 
 def _run(options: argparse.Namespace) -> None:

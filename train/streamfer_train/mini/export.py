@@ -29,11 +29,6 @@ LICENCE = (
     "licence stated; labelled news photographs of muxspace/facial_expressions, rights with their owners). For "
     "evaluation and research; the user decides about, and answers for, any other use."
 )
-COMMANDS = (
-    "python -m streamfer_train.mini images --data DATA",
-    "python -m streamfer_train.mini clips --data DATA",
-    "python -m streamfer_train.mini export --data DATA --to FILE",
-)
 # ITU-R BT.601 luma, which turned the training pictures grey.
 _LUMA = (0.299, 0.587, 0.114)
 
@@ -129,13 +124,19 @@ def card(config: DferClipConfig, metrics: dict[str, Any], recipes: dict[str, Any
         calibration_temperature=numbers["calibration"]["temperature"],
         train={
             "date": date,
-            "commands": list(COMMANDS),
+            "commands": commands(recipes["images"]["epochs"]),
             "recipes": recipes,
             "data": data,
             "metrics": numbers,
             "text_features": "L2-normalised",
         },
     )
+
+
+def commands(epochs: int) -> list[str]:
+    """Return the commands that make the file again."""
+    run = "python -m streamfer_train.mini"
+    return [f"{run} images --data DATA --epochs {epochs}", f"{run} clips --data DATA", f"{run} export --data DATA"]
 
 
 def export(folder: Path, corpus: Corpus, data: Path, to: Path, date: str, views: int = 16) -> ModelCard:

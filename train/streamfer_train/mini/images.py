@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from streamfer_train.mini import augment
 from streamfer_train.mini.data import CLASSES, Corpus, Pictures, sampling_weights
+from streamfer_train.mini.evaluate import score
 
 log = structlog.get_logger(__name__)
 
@@ -140,13 +141,6 @@ def predict(model: ImageModel, pictures: Pictures, batch: int = 256) -> Tensor:
     return torch.cat(out)
 
 
-def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Return accuracy and unweighted average recall over the classes present."""
-    hit = (logits.argmax(1) == labels).double()
-    recalls = [hit[labels == c].mean() for c in torch.unique(labels)]
-    return float(hit.mean()), float(torch.stack(recalls).mean())
-
-
 def train(corpus: Corpus, recipe: ImageRecipe, out: Path, vision: dict[str, Any] | None = None) -> ImageModel:
     """Train, or resume from `out`/images.pt, and return the averaged model.
 
@@ -164,14 +158,14 @@ def train(corpus: Corpus, recipe: ImageRecipe, out: Path, vision: dict[str, Any]
         began = time.monotonic()
         model.train()
         loss = _epoch(corpus, recipe, epoch, steps, model, average, optimizer)
-        acc, uar = accuracy(predict(average.model, corpus.val), corpus.val.labels)
+        scores = score(predict(average.model, corpus.val), corpus.val.labels)
         seconds = round(time.monotonic() - began, 1)
         log.info(
             "mini.images.epoch",
             epoch=epoch,
             loss=round(loss, 4),
-            val_acc=round(acc, 4),
-            val_uar=round(uar, 4),
+            val_acc=round(scores.accuracy, 4),
+            val_uar=round(scores.uar, 4),
             seconds=seconds,
         )
         save(
