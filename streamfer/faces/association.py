@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +18,17 @@ Method = Literal["bytetrack", "ocsort", "botsort"]
 #: Boxes grow by this share of their size on each side before they are compared: at 8 sampled frames a second
 #: a face may leave its own box between two frames.
 BUFFER = 0.5
-#: Appearance this alike or less leaves a fifth of the overlap; this alike or more leaves all of it.
-UNLIKE, ALIKE, FLOOR = 0.6, 0.85, 0.2
+#: Overlap counts in full from this far below a person's usual likeness, and at the floor from this far. The floor
+#: lets only a face at the very same place go on after its looks have changed all at once (a light goes on).
+FULL, NONE, FLOOR = 0.03, 0.2, 0.12
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What a track's person looks like: a descriptor (P, D), and the least likeness seen so far."""
+
+    template: NDArray[np.float32]
+    least_alike: float
 
 
 class AppearanceIoU(BaseIoU):
@@ -31,7 +41,7 @@ class AppearanceIoU(BaseIoU):
         self._overlap = BIoU(buffer)
         self._engine: Any = None
         self._seen: dict[bytes, NDArray[np.float32]] = {}
-        self._templates: dict[int, NDArray[np.float32]] = {}
+        self._people: dict[int, Person] = {}
 
     def attach(self, engine: Any) -> None:
         """Remember the tracker whose tracks the rows are."""
@@ -41,29 +51,30 @@ class AppearanceIoU(BaseIoU):
         self,
         boxes: NDArray[np.float64],
         descriptors: NDArray[np.float32] | None,
-        templates: dict[int, NDArray[np.float32]],
+        people: dict[int, Person],
     ) -> None:
-        """Set what the next frame's detections look like, and each library id's template."""
+        """Set what the next frame's detections look like, and each library id's person."""
         self._seen = {}
         if descriptors is not None:
             self._seen = {box.tobytes(): row for box, row in zip(boxes, descriptors, strict=True)}
-        self._templates = templates
+        self._people = people
 
     def _compute(self, boxes_1: NDArray[np.float64], boxes_2: NDArray[np.float64]) -> NDArray[np.float64]:
         overlap = np.asarray(self._overlap.compute(boxes_1, boxes_2), np.float64)
-        if not self._seen or not self._templates:
+        if not self._seen or not self._people:
             return overlap
         ids = {_key(track.get_state_bbox()): track.tracker_id for track in self._engine.tracks}
-        rows = [self._templates.get(ids.get(_key(box), -1)) for box in boxes_1]
+        rows = [self._people.get(ids.get(_key(box), -1)) for box in boxes_1]
         columns = [self._seen.get(_key(box)) for box in boxes_2]
         known_rows = [index for index, row in enumerate(rows) if row is not None]
         known_columns = [index for index, column in enumerate(columns) if column is not None]
         if known_rows and known_columns:
             alike = similarity(
-                np.stack([row for row in rows if row is not None]),
+                np.stack([row.template for row in rows if row is not None]),
                 np.stack([column for column in columns if column is not None]),
             )
-            factor = np.clip((alike - UNLIKE) / (ALIKE - UNLIKE), FLOOR, 1.0)
+            least = np.array([[row.least_alike] for row in rows if row is not None])
+            factor = np.clip((alike - (least - NONE)) / (NONE - FULL), FLOOR, 1.0)
             overlap[np.ix_(known_rows, known_columns)] *= factor
         return overlap
 
@@ -107,17 +118,17 @@ class Associator:
         self,
         detections: Detections,
         descriptors: NDArray[np.float32] | None,
-        templates: dict[int, NDArray[np.float32]],
+        people: dict[int, Person],
     ) -> NDArray[np.int64]:
         """Return the library's id of every detection (N,), -1 where it has none yet.
 
         Args:
             detections: faces of this frame.
             descriptors: (N, P, D), or ``None`` to go by boxes alone.
-            templates: descriptor (P, D) by library id.
+            people: what each library id's person looks like.
         """
         boxes = detections.boxes.astype(np.float64)
-        self._iou.prepare(boxes, descriptors, templates)
+        self._iou.prepare(boxes, descriptors, people)
         found = self._engine.update(
             sv.Detections(
                 xyxy=boxes,

@@ -4,7 +4,7 @@ quality = size * sharpness * pose * inside, each factor from 0 to 1:
 
 - size: the face's side (geometric mean of the box's sides) over 64 pixels, at most 1. Models see 64 to 224
   pixels; below 64 a crop holds less than the smallest of them expects.
-- sharpness: v / (v + 40) with v the variance of the Laplacian of the face at 64 x 64 grey pixels, divided by
+- sharpness: v / (v + 80) with v the variance of the Laplacian of the face at 64 x 64 grey pixels, divided by
   the variance of its grey levels over 2500 (a contrast of 50 levels), so that dim light is not taken for blur.
 - pose: 1 for a frontal face, falling with the turn seen in the five landmarks: the nose's distance from the
   middle of the eyes, along the line of the eyes, over half the eyes' distance (yaw), and the nose's place
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 #: Side in pixels from which size costs nothing, and at which sharpness is measured.
 FULL_SIZE = 64
 #: Laplacian variance, at a contrast of 50 grey levels, that counts as half sharp.
-HALF_SHARP = 40.0
+HALF_SHARP = 80.0
 USUAL_VARIANCE = 2500.0
 #: Pose factor of a face without landmarks.
 UNKNOWN_POSE = 0.8

@@ -16,12 +16,12 @@ from scipy.optimize import linear_sum_assignment
 
 from streamfer.errors import ConfigError
 from streamfer.faces.appearance import AppearanceModel, ColourAppearance, similarity
-from streamfer.faces.association import Associator, Method
+from streamfer.faces.association import Associator, Method, Person
 from streamfer.faces.cuts import CutDetector
 from streamfer.faces.detections import Detections, EarlierFace, TrackedFace, TrackedFrame
 from streamfer.faces.images import as_rgb
 from streamfer.faces.quality import face_quality
-from streamfer.faces.tracks import HORIZON, Sight, Track, centre, side
+from streamfer.faces.tracks import HORIZON, NEVER_ALIKE, Sight, Track, centre, side
 
 #: A predicted face is worth this much less with every sample since its detection.
 PREDICTED_SCORE = 0.9
@@ -169,8 +169,12 @@ class FaceTracker:
         if self._appearance is not None:
             described = self._appearance.describe(image, faces.boxes, faces.landmarks)
         by_library = {track.library_id: track for track in self._tracks if track.library_id >= 0}
-        templates = {key: t.template for key, t in by_library.items() if t.template is not None}
-        ids = self._associator.step(faces, described, templates)
+        people = {
+            key: Person(track.template, track.least_alike)
+            for key, track in by_library.items()
+            if track.template is not None
+        }
+        ids = self._associator.step(faces, described, people)
         owners: list[Track | None] = [by_library.get(int(key)) for key in ids]
         for row, track in self._reunite(owners, faces, described, time):
             newcomer = owners[row]
@@ -300,7 +304,8 @@ def kinship(track: Track, box: NDArray[np.float32], look: NDArray[np.float32] | 
     if look is None or track.template is None:
         return near
     alike = float(similarity(track.template[None], look[None])[0, 0])
-    needed = track.least_alike - 0.06 - 0.1 * (1 - min(1.0, gap) * min(1.0, distance))
+    leniency = 0.06 + 0.07 * (1 - min(1.0, gap)) + 0.03 * (1 - min(1.0, distance))
+    needed = max(NEVER_ALIKE, track.least_alike - leniency)
     return near * alike if alike >= needed else 0.0
 
 
