@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-
-from streamfer.errors import InternalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +30,10 @@ class FeatureRing:
     """Features of one track by tick, oldest first. State: at most the ticks that a window can still need."""
 
     def __init__(self) -> None:
-        self._sightings: deque[Sighting] = deque()
-        self._features: deque[torch.Tensor] = deque()
+        # Lists of a few dozen entries: what a window holds.
+        self._ticks: list[int] = []
+        self._sightings: list[Sighting] = []
+        self._features: list[torch.Tensor] = []
         self._labelled_before = 0
 
     def __len__(self) -> int:
@@ -45,35 +45,40 @@ class FeatureRing:
     @property
     def ticks(self) -> list[int]:
         """Ticks with a feature, ascending."""
-        return [sighting.tick for sighting in self._sightings]
+        return list(self._ticks)
 
     @property
     def labelled_before(self) -> int:
         """Tick after the last one that a labelled window of this track covered; 0 before the first."""
         return self._labelled_before
 
-    def append(self, sighting: Sighting, feature: torch.Tensor) -> None:
-        """Add the feature of the next tick.
+    def add(self, sighting: Sighting, feature: torch.Tensor) -> bool:
+        """Take the feature of one tick; the newest as a rule, an earlier one when a track is confirmed late.
 
         Args:
-            sighting: where and how well the face was seen; its tick must be later than all before.
+            sighting: where and how well the face was seen.
             feature: float32 (D,) on the model's device.
+
+        Returns:
+            False when the tick has a feature already: the first one stays (a tracker may learn only later that
+            two of its tracks are one person, who was then seen twice in a frame).
         """
-        if self._sightings and sighting.tick <= self._sightings[-1].tick:
-            raise InternalError(f"ring: tick {sighting.tick} after tick {self._sightings[-1].tick}")
-        self._sightings.append(sighting)
-        self._features.append(feature)
+        place = bisect_left(self._ticks, sighting.tick)
+        if place < len(self._ticks) and self._ticks[place] == sighting.tick:
+            return False
+        self._ticks.insert(place, sighting.tick)
+        self._sightings.insert(place, sighting)
+        self._features.insert(place, feature)
+        return True
 
     def forget_before(self, tick: int) -> None:
         """Drop everything earlier than ``tick``."""
-        while self._sightings and self._sightings[0].tick < tick:
-            self._sightings.popleft()
-            self._features.popleft()
+        old = bisect_left(self._ticks, tick)
+        del self._ticks[:old], self._sightings[:old], self._features[:old]
 
     def gather(self, ticks: Sequence[int]) -> torch.Tensor:
         """Return the features at ``ticks``, repeats allowed: float32 (T, D)."""
-        position = {sighting.tick: index for index, sighting in enumerate(self._sightings)}
-        return torch.stack([self._features[position[tick]] for tick in ticks])
+        return torch.stack([self._features[bisect_left(self._ticks, tick)] for tick in ticks])
 
     def mark_labelled(self, before: int) -> None:
         """Remember that every tick before ``before`` is covered by a labelled window."""

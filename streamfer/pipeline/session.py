@@ -107,7 +107,7 @@ class EpochSession:
     def _remember(self, faces: Sequence[tuple[int, TrackedFace]], features: torch.Tensor) -> None:
         for (tick, face), feature in zip(faces, features, strict=True):
             if tick >= self._grid.start(self._closed):
-                self._rings.setdefault(face.track, FeatureRing()).append(
+                self._rings.setdefault(face.track, FeatureRing()).add(
                     Sighting(tick, self.relative_box(face.box), face.score, face.quality), feature
                 )
 
