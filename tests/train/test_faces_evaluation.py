@@ -13,6 +13,7 @@ from streamfer_train.faces.__main__ import main
 from streamfer_train.faces.detectors import Found
 from streamfer_train.faces.evaluate import chosen_threshold, totals
 from streamfer_train.faces.frames import frames, known_videos
+from streamfer_train.faces.large_frames import find_in_tiles, walls
 from streamfer_train.faces.metrics import Reference, Tally, tally
 
 POINTS = np.array([[10, 10], [30, 10], [20, 20], [12, 30], [28, 30]], np.float32)
@@ -89,6 +90,35 @@ def test_raw_and_described_videos_are_read(tmp_path: Path) -> None:
     assert always.shows_face(1)
     assert not never.shows_face(0)
     assert [partly.shows_face(index) for index in (4, 5)] == [True, False]
+
+
+def test_walls_move_references_with_their_pictures() -> None:
+    sample = (np.full((320, 320, 3), 9, np.uint8), reference([[10, 20, 60, 80]], [True]))
+    (frame, seen), *rest = walls([sample] * 19)
+    assert not rest
+    assert frame.shape == (1080, 1920, 3)
+    assert len(seen.boxes) == 18
+    assert seen.boxes[7].tolist() == [330, 340, 380, 400]
+    assert seen.landmarks[7, 0].tolist() == [330, 330]
+
+
+def test_tiles_cover_the_frame_and_count_a_face_once() -> None:
+    class WhiteSquares:
+        """Finds the bright square of a picture wherever it is."""
+
+        def find(self, picture: np.ndarray) -> Found:
+            rows, columns = np.nonzero(picture[..., 0] > 200)
+            if not len(rows):
+                return found([])
+            return found([[columns.min(), rows.min(), columns.max() + 1.0, rows.max() + 1.0]])
+
+    for left, top in ((0, 0), (940, 520), (1000, 540), (1880, 1040)):
+        frame = np.zeros((1080, 1920, 3), np.uint8)
+        frame[top : top + 40, left : left + 40] = 255
+        seen = find_in_tiles(WhiteSquares(), frame, (2, 2))
+        # Where a tile cuts the square, the cut one may win by an equal score: nearly whole is enough.
+        assert len(seen.boxes) == 1
+        assert np.abs(seen.boxes[0] - [left, top, left + 40, top + 40]).max() <= 4
 
 
 def test_unreadable_videos_are_named(tmp_path: Path) -> None:

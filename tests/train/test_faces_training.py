@@ -15,7 +15,7 @@ from streamfer_train.faces.labels import Labels
 from streamfer_train.faces.network import FaceNetwork, Shape
 from streamfer_train.faces.pool import Pool, shard_path
 from streamfer_train.faces.shards import Shard, coded_jpeg
-from streamfer_train.faces.training import CHECKPOINT, Trainer, learning_rate, train
+from streamfer_train.faces.training import CHECKPOINT, Trainer, batch_of_side, learning_rate, train
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def config(tmp_path: Path) -> FacesConfig:
         pool=PoolConfig(shards=1),
         train=TrainConfig(
             steps=24,
-            batch=6,
+            batch=1,
             sides=(96,),
             bfloat16=False,
             checkpoint_every=6,
@@ -121,6 +121,11 @@ def test_batches_depend_on_seed_and_step_alone(config: FacesConfig) -> None:
     assert torch.equal(first.pictures, again.pictures)
     assert torch.equal(first.targets.boxes, again.targets.boxes)
     assert not torch.equal(first.pictures, other.pictures)
+
+
+def test_larger_pictures_come_in_smaller_batches() -> None:
+    settings = TrainConfig(batch=32)
+    assert [batch_of_side(settings, side) for side in (192, 256, 320, 384)] == [57, 32, 20, 14]
 
 
 def test_learning_rate_rises_then_falls() -> None:

@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         if name == "evaluate":
             sub.add_argument("--weights", type=Path, required=True)
             sub.add_argument("--sweep", action="store_true", help="print a table over thresholds")
+            sub.add_argument("--large", type=float, metavar="THRESHOLD", help="measure input sizes for 1080p instead")
             sub.add_argument("--compare", action="store_true", help="measure YuNet s and RFB-320 too")
     return parser
 
@@ -85,8 +86,11 @@ def _export(config: FacesConfig, options: argparse.Namespace) -> None:
 
 
 def _evaluate(config: FacesConfig, options: argparse.Namespace) -> None:
-    from streamfer_train.faces.evaluate import evaluate
+    from streamfer_train.faces.evaluate import evaluate, evaluate_large
 
+    if options.large is not None:
+        evaluate_large(config, options.weights, options.large)
+        return
     evaluate(config, options.weights, sweep=options.sweep, compare=options.compare)
 
 

@@ -48,17 +48,29 @@ class OptimiserConfig(_Part):
     average: float = Field(0.998, ge=0, lt=1)
 
 
+class LossConfig(_Part):
+    """Multipliers of the three losses."""
+
+    score: float = Field(1.0, ge=0)
+    box: float = Field(2.0, ge=0)
+    landmarks: float = Field(8.0, ge=0)
+
+
 class TrainConfig(_Part):
-    """Steps, batch and the sides (pixels, multiples of 32) of which one is drawn each step."""
+    """Steps, the sides (pixels, multiples of 32) of which one is drawn each step, and the batch.
+
+    ``batch`` is meant at 256 pixels; larger pictures come in smaller batches, so that every step costs the same.
+    """
 
     steps: int = Field(4000, ge=1)
     batch: int = Field(32, ge=1)
-    sides: tuple[int, ...] = (256, 320)
+    sides: tuple[int, ...] = (192, 256, 320, 384)
     seed: int = 1
     bfloat16: bool = True
     checkpoint_every: int = Field(200, ge=1)
     log_every: int = Field(20, ge=1)
     optimiser: OptimiserConfig = OptimiserConfig()
+    loss: LossConfig = LossConfig()
 
     @field_validator("sides")
     @classmethod

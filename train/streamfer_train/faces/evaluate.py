@@ -18,6 +18,7 @@ from streamfer_train.faces.config import FacesConfig
 from streamfer_train.faces.detectors import Detector, Found, OnnxDetector, RfbDetector, YuNetDetector, milliseconds
 from streamfer_train.faces.frames import frames, known_videos
 from streamfer_train.faces.labels import Labels, Picture, overlaps
+from streamfer_train.faces.large_frames import large_frame_table
 from streamfer_train.faces.metrics import Reference, Tally, tally
 from streamfer_train.faces.pool import Pool
 from streamfer_train.faces.shards import Shard
@@ -156,6 +157,15 @@ def evaluate(config: FacesConfig, weights: Path, *, sweep: bool = False, compare
         }
         for name, other in others.items():
             print(table(name, totals(results(samples, _found(other, samples), 0.0))))
+
+
+def evaluate_large(config: FacesConfig, weights: Path, threshold: float) -> None:
+    """Print recall by face size and the time for several ways to look at 1080p frames."""
+    samples = [
+        (sample.picture, sample.reference) for sample in validation_samples(config) if sample.group == "composites"
+    ]
+    print(f"### 1920x1080 frames, threshold {threshold:.2f}\n")
+    print(large_frame_table(weights, samples, threshold))
 
 
 def _found(detector: Detector, samples: list[Sample]) -> list[Found]:

@@ -25,6 +25,7 @@ from streamfer_train.faces.pool import Batch, Pool
 log = structlog.get_logger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
+REFERENCE_SIDE = 256
 
 
 @dataclass(slots=True)
@@ -64,7 +65,8 @@ class Trainer:
         predictions = decoded(maps)
         height, width = pictures.shape[-2:]
         assignment = assign(predictions, batch.targets, height, width)
-        result = losses(predictions, batch.targets, assignment, LossWeights())
+        weights = LossWeights(**self.settings.loss.model_dump())
+        result = losses(predictions, batch.targets, assignment, weights)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(result.total)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.optimiser.clip)
@@ -159,6 +161,11 @@ def side_of_step(settings: TrainConfig, step: int) -> int:
     return settings.sides[int(rng.integers(len(settings.sides)))]
 
 
+def batch_of_side(settings: TrainConfig, side: int) -> int:
+    """How many pictures of ``side`` pixels make a step: as many pixels as ``batch`` pictures of 256 have."""
+    return max(1, round(settings.batch * (REFERENCE_SIDE / side) ** 2))
+
+
 def train(config: FacesConfig, *, until: int | None = None) -> Path:
     """Train to ``config.train.steps`` (or stop at ``until``), resuming from the work folder; returns the checkpoint."""
     settings = config.train
@@ -171,9 +178,10 @@ def train(config: FacesConfig, *, until: int | None = None) -> Path:
     last = settings.steps if until is None else min(until, settings.steps)
     began, shown = time.monotonic(), 0
     while trainer.step < last:
-        batch = pool.batch(settings.seed, trainer.step, settings.batch, side_of_step(settings, trainer.step))
-        result = trainer.advance(batch)
-        shown += settings.batch
+        side = side_of_step(settings, trainer.step)
+        count = batch_of_side(settings, side)
+        result = trainer.advance(pool.batch(settings.seed, trainer.step, count, side))
+        shown += count
         if trainer.step % settings.log_every == 0:
             log.info(
                 "faces.train.step",
