@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,8 +12,8 @@ from streamfer.errors import ConfigError
 
 #: A face of this many pixels of a 1080p frame has to stay findable.
 FACE_TO_FIND = 32
-#: Below this many pixels the detectors lose recall quickly (docs/results/tracking.md, "Small faces").
-SMALLEST_SEEN = 12
+#: Below this many pixels of its input a detector loses recall quickly (docs/results/tracking.md, "Small faces").
+SMALLEST_SEEN = 16.0
 #: Longer side of the detector's input that "auto" starts from, and where it stops.
 USUAL_SIDE, LARGEST_SIDE = 640, 1280
 
@@ -46,10 +46,12 @@ class DetectionSize:
 
     Attributes:
         longer_side: pixels of the longer side of the input, or ``None`` for "auto": 640, or as much more as a
-            face of 32 pixels needs to keep 12, up to 1280. So a 1080p frame is read at 720 x 405.
+            face of 32 pixels needs to keep ``smallest``, up to 1280. So a 1080p frame is read at 960 x 540.
+        smallest: pixels of the input from which the detector finds faces reliably.
     """
 
     longer_side: int | None = None
+    smallest: float = SMALLEST_SEEN
 
     def __post_init__(self) -> None:
         if self.longer_side is not None and self.longer_side < 32:
@@ -69,12 +71,16 @@ class DetectionSize:
         except ValueError as error:
             raise ConfigError(f"det_size: {value!r} is neither 'auto' nor a number of pixels") from error
 
+    def reading(self, smallest: float) -> DetectionSize:
+        """Return the same rule for a detector that needs ``smallest`` pixels."""
+        return replace(self, smallest=smallest)
+
     def scale(self, height: int, width: int) -> float:
         """Return the factor, at most 1, by which a frame of this size is shrunk."""
         longer = max(height, width)
         if self.longer_side is not None:
             return min(1.0, self.longer_side / longer)
-        side = max(USUAL_SIDE, longer * SMALLEST_SEEN / FACE_TO_FIND)
+        side = max(USUAL_SIDE, longer * self.smallest / FACE_TO_FIND)
         return min(1.0, min(side, LARGEST_SIDE) / longer)
 
     def shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:

@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from streamfer.errors import CheckpointError
 from streamfer.faces.detections import Detections
-from streamfer.faces.images import DetectionSize, as_rgb
+from streamfer.faces.images import SMALLEST_SEEN, DetectionSize, as_rgb
 from streamfer.faces.sessions import open_session
 
 #: The coarsest stride of a three-level SCRFD: its input has to be a multiple of it.
 STRIDE = 32
 #: Score from which a box counts, for networks that state none (insightface's own default).
 USUAL_THRESHOLD = 0.5
-#: Names under which a network's own threshold may stand in its ONNX metadata.
-THRESHOLD_KEYS = ("threshold", "streamfer.threshold")
+#: Numbers that a network may state in its ONNX metadata.
+THRESHOLD, SMALLEST_FACE = "threshold", "smallest_face"
 
 
 class ScrfdDetector:
@@ -67,8 +67,8 @@ class ScrfdDetector:
         self._fixed = _fixed_size(inputs[0].shape)
         # One session serves every size: a graph rewritten per size, insightface's default, costs memory a size.
         self._network: Any = SCRFD(model_file=str(path), session=session, static_shape_sessions=False)
-        self.threshold = self._stated_threshold() if threshold is None else threshold
-        self._det_size = det_size or DetectionSize()
+        self.threshold = self._stated(THRESHOLD, USUAL_THRESHOLD) if threshold is None else threshold
+        self._det_size = (det_size or DetectionSize()).reading(self._stated(SMALLEST_FACE, SMALLEST_SEEN))
         self._max_faces = max_faces
 
     @property
@@ -125,16 +125,16 @@ class ScrfdDetector:
             return 1.0
         return float(min(self._fixed[0] / image.shape[0], self._fixed[1] / image.shape[1]))
 
-    def _stated_threshold(self) -> float:
-        for key in THRESHOLD_KEYS:
-            if key in self.metadata:
-                try:
-                    return float(self.metadata[key])
-                except ValueError as error:
-                    raise CheckpointError(
-                        f"{self._name}: threshold {self.metadata[key]!r} in the network's metadata is no number"
-                    ) from error
-        return USUAL_THRESHOLD
+    def _stated(self, key: str, usual: float) -> float:
+        value = self.metadata.get(key)
+        if value is None:
+            return usual
+        try:
+            return float(value)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self._name}: {key} {value!r} in the network's metadata is no number; export the network again"
+            ) from error
 
 
 def _fixed_size(shape: Sequence[int | str | None]) -> tuple[int, int] | None:

@@ -161,7 +161,8 @@ def test_the_size_rule_keeps_small_faces() -> None:
     assert rule.scale(480, 640) == 1.0
     assert rule.scale(100, 120) == 1.0, "never enlarged"
     assert rule.scale(720, 1280) * 1280 >= 640
-    assert rule.scale(1080, 1920) * 32 >= 12
+    assert rule.scale(1080, 1920) * 32 >= 16
+    assert rule.reading(12.0).scale(1080, 1920) * 32 >= 12
     assert max(rule.scale(4320, 7680) * np.array([4320, 7680])) <= 1280
     assert DetectionSize.parse("320").scale(640, 480) == 0.5
 

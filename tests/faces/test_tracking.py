@@ -15,13 +15,14 @@ from streamfer.faces.alignment import landmarks_within
 FPS = 8.0
 #: Clothes and skin of generated people: colours far enough apart to tell them by.
 PEOPLE = {"red": (200, 60, 50), "blue": (50, 80, 210), "green": (60, 170, 70)}
+SKIN = {"red": (205, 160, 135), "blue": (150, 105, 80), "green": (230, 200, 185)}
 
 
 def person(name: str) -> np.ndarray:
     """Return the picture (150, 100, 3) of a person whose face is the box 20..80 by 20..90."""
     rng = np.random.default_rng(sorted(PEOPLE).index(name))
     picture = np.full((150, 100, 3), PEOPLE[name], np.uint8)
-    picture[15:95, 15:85] = (205, 160, 135)
+    picture[15:95, 15:85] = SKIN[name]
     texture = cv2.resize(rng.integers(-60, 60, (9, 9), np.int16).astype(np.float32), (60, 70))
     picture[20:90, 20:80] = np.clip(picture[20:90, 20:80] + texture[:, :, None], 0, 255).astype(np.uint8)
     return picture
