@@ -47,7 +47,7 @@ _ENTRIES: tuple[DetectorEntry, ...] = (
     DetectorEntry(
         "builtin",
         "scrfd",
-        "Apache-2.0 (streamfer)",
+        "stated in the weights and on their card, streamfer/weights/faces.md",
         "streamfer's own detector, packaged; five landmarks; the default",
     ),
     DetectorEntry(

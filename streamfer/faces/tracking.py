@@ -39,6 +39,8 @@ class TrackerSettings:
         confirm_hits: detections a track needs before it is a person; a still needs one.
         confirm_evidence: sum over the detections of (score - 0.4) / 0.5, each 0 to 1, that it needs besides:
             three sure faces, or four doubtful ones.
+        confirm_seconds: time since its first detection that it needs besides: at a full rate three frames are
+            one glance.
         confirm_density: share of the detected frames since its first in which it was seen.
         tentative_seconds: a track without confirmation is dropped after this long unseen.
         lost_seconds: the association library keeps a lost track this long, by its motion.
@@ -51,6 +53,7 @@ class TrackerSettings:
     least_score: float = 0.4
     confirm_hits: int = 3
     confirm_evidence: float = 1.8
+    confirm_seconds: float = 0.2
     confirm_density: float = 0.5
     tentative_seconds: float = 0.4
     lost_seconds: float = 0.5
@@ -227,8 +230,10 @@ class FaceTracker:
         if self._still:
             return True
         frames = self._detected_frames - track.first_detected + 1
+        lasted = (self._sample - track.first_sample) * self._period
         return (
-            track.hits >= self._settings.confirm_hits
+            lasted >= self._settings.confirm_seconds
+            and track.hits >= self._settings.confirm_hits
             and track.evidence >= self._settings.confirm_evidence
             and track.hits >= self._settings.confirm_density * frames
         )
