@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Tiny models and checkpoints, which the tests of models make, serve other rooms too.
+sys.path.append(str(REPOSITORY / "tests" / "models"))
 
 
 @pytest.fixture(scope="session")
@@ -119,3 +123,40 @@ def redis_url(redis_server: str) -> str:
     client.flushall()
     client.close()
     return redis_server
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a random expression model that costs next to nothing: joy, gloom, calm."""
+    from tiny_models import tiny_weights
+
+    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def yunet(shared_data: Path) -> Path:
+    """The reference face detector of the development data."""
+    return shared_data / "weights" / "yunet_n_dynamic.onnx"
+
+
+@pytest.fixture(scope="session")
+def face_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three seconds of one real face, scikit-image's astronaut, that moves slowly; 240x240, ten frames a second."""
+    return _astronaut(tmp_path_factory.mktemp("films") / "astronaut.mp4", seconds=3)
+
+
+@pytest.fixture(scope="session")
+def long_face_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two minutes of the same in H.264: to be streamed, or interrupted."""
+    return _astronaut(tmp_path_factory.mktemp("films") / "long.mp4", seconds=120, codec="libx264")
+
+
+def _astronaut(path: Path, *, seconds: int, codec: str = "mpeg4") -> Path:
+    from skimage import data
+
+    from streamfer.video.encode import write_video
+
+    picture = data.astronaut()
+    corners = [(100 + abs(number % 80 - 40), 10 + abs(number % 40 - 20)) for number in range(10 * seconds)]
+    write_video(path, (picture[y : y + 240, x : x + 240] for x, y in corners), 10, codec=codec)
+    return path

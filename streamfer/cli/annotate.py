@@ -39,7 +39,9 @@ def annotate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Do files again that are already done.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table and no progress bar.")] = False,
     raw_size: Annotated[str | None, typer.Option("--raw-size", help="Size of .yuv files, e.g. 320x192.")] = None,
-    raw_fps: Annotated[float | None, typer.Option("--raw-fps", help="Rate of .yuv, .264 and .h265 files.")] = None,
+    raw_fps: Annotated[
+        float | None, typer.Option("--raw-fps", min=0.01, max=1000, help="Rate of .yuv, .264 and .h265 files.")
+    ] = None,
     track_salt: Annotated[
         str | None,
         typer.Option("--track-salt", help="Makes track ids repeatable across runs; random if not given."),
@@ -78,18 +80,21 @@ def annotate(
     )
     from streamfer.cli.batch import Batch
     from streamfer.export import Settings, check_formats
-    from streamfer.pipeline.build import build_pipeline, load_models
 
     names = check_formats(formats)
     specs, failures = _find(paths, raw_size, raw_fps)
     if not specs:
         raise SystemExit(2)
-    models = load_models(config)
-    settings = Settings(_digest(config), models.expression.info.digest, models.detector.name, names)
+    # A server that is away is said before the seconds that torch and the models take to load.
     publisher = _publisher(redis, config)
-    batch = Batch(specs, output, settings, publisher, overwrite)
-    pipeline = build_pipeline(config, models, live=False, salt=track_salt)
     try:
+        from streamfer.pipeline.build import build_pipeline, load_models
+
+        models = load_models(config)
+        info = models.expression.info
+        decisive = _digest(config, raw_size, raw_fps, track_salt, info.precision)
+        batch = Batch(specs, output, Settings(decisive, info.digest, models.detector.name, names), publisher, overwrite)
+        pipeline = build_pipeline(config, models, live=False, salt=track_salt)
         _work(batch, pipeline, models.budget.decode, show=not quiet)
     finally:
         if publisher is not None:
@@ -120,7 +125,7 @@ def _find(paths: list[str], raw_size: str | None, raw_fps: float | None) -> tupl
 def _with_raw_layout(spec: SourceSpec, size: str | None, fps: float | None) -> SourceSpec:
     """Apply ``--raw-size`` and ``--raw-fps``; files with a header ignore them."""
     if size is not None:
-        match = re.fullmatch(r"(\d+)[xX](\d+)", size)
+        match = re.fullmatch(r"([1-9]\d*)[xX]([1-9]\d*)", size)
         if match is None:
             raise ConfigError(f"--raw-size {size}: expected WIDTHxHEIGHT, e.g. 320x192")
         spec = replace(spec, raw_size=(int(match[1]), int(match[2])))
@@ -136,10 +141,10 @@ def _publisher(redis: str | None, config: Config) -> Publisher | None:
     return open_publisher(config.publish.model_copy(update={"redis": url}))
 
 
-def _digest(config: Config) -> str:
-    """Return a short digest of the settings that results depend on."""
+def _digest(config: Config, *flags: object) -> str:
+    """Return a short digest of the settings that results depend on; a secret among them cannot be read from it."""
     relevant = config.model_dump_json(include={"sampling", "clip", "faces"})
-    return hashlib.sha256(relevant.encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{relevant}{flags!r}".encode()).hexdigest()[:16]
 
 
 def _work(batch: Batch, pipeline: Pipeline, decode_threads: int, *, show: bool) -> None:
@@ -148,8 +153,10 @@ def _work(batch: Batch, pipeline: Pipeline, decode_threads: int, *, show: bool) 
     from streamfer.cli.batch import Bars
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    # Without a terminal a bar would be nothing but empty lines.
+    hidden = not (show and err.is_terminal)
     try:
-        with stopping(pipeline), Progress(*columns, console=err, transient=True, disable=not show) as progress:
+        with stopping(pipeline), Progress(*columns, console=err, transient=True, disable=hidden) as progress:
             bars = Bars(progress, len(batch.specs))
             for event in pipeline.events(batch.pending(decode_threads, bars)):
                 batch.take(event, bars)

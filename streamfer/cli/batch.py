@@ -38,7 +38,7 @@ class Batch:
         settings: what the results depend on.
         sink: where records are published too, or None.
         overwrite: do files again that an earlier run has done.
-        done, failed, skipped: ends of files.
+        done, failed, skipped: ends of files; the rest was not reached because the run was stopped.
         labels: for each file that is done, how many clips have which label.
         first_clips: the first few clips, for the table of a single file.
     """
@@ -109,6 +109,8 @@ class Batch:
         words = [f"{len(self.done)} done"]
         words += [f"{self.skipped} already done (--overwrite does them again)"] if self.skipped else []
         words += [f"{self.failed} failed"] if self.failed else []
+        undone = len(self.specs) - len(self.done) - self.skipped - self.failed
+        words += [f"stopped with {undone} to do (the same command goes on)"] if undone else []
         note(f"{', '.join(words)}; results in {self.output}/")
 
     def _open(self, event: SourceOpened) -> None:

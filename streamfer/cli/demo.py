@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from streamfer.cli import options
 from streamfer.cli.terminal import clip_table, note, out
-from streamfer.errors import InternalError
+from streamfer.errors import InternalError, OutputError
 
 if TYPE_CHECKING:
     from streamfer.config import Config
@@ -39,12 +40,11 @@ def demo(
     from streamfer.cli.publishing import follow_command, open_publisher
     from streamfer.video.encode import write_video
 
-    output.mkdir(parents=True, exist_ok=True)
-    path = output / "demo.mp4"
-    note(f"making {path} from pictures that scikit-image and insightface carry")
-    write_video(path, film(), FPS)
     publisher = open_publisher(config.publish)
     try:
+        path = _folder(output) / "demo.mp4"
+        note(f"making {path} from pictures that scikit-image and insightface carry")
+        write_video(path, film(), FPS)
         note(f"analysing, publishing to Redis at {_place(publisher)}")
         published = _analyse(path, config, publisher)
         records = _read_back(publisher, config, [record for record, _ in published])
@@ -57,7 +57,17 @@ def demo(
     out.print(f"\n{len(published)} clips in Redis{again}. Read them again, or follow new ones:", soft_wrap=True)
     out.print(f"  {follow_command(config.publish, '--from', 'start', '--idle', '1')}", soft_wrap=True)
     out.print(f"  {follow_command(config.publish)}", soft_wrap=True)
-    out.print(f"Your own video: streamfer annotate {path}", soft_wrap=True)
+    out.print(f"Your own video: {shlex.join(['streamfer', 'annotate', str(path)])}", soft_wrap=True)
+
+
+def _folder(output: Path) -> Path:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{output}: no folder can be made ({error.strerror}); choose another with --output"
+        ) from error
+    return output
 
 
 def _analyse(path: Path, config: Config, publisher: Publisher) -> list[tuple[Record, Outcome]]:

@@ -9,11 +9,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
+import structlog
 import typer
 
 from streamfer.cli import options
 from streamfer.cli.terminal import bar, complain, note, out
-from streamfer.errors import ConfigError
+from streamfer.errors import ConfigError, PublishError
 
 if TYPE_CHECKING:
     from streamfer.config import Config
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from streamfer.video.locate import SourceSpec
 
 _HEARTBEAT_SECONDS = 10.0
+
+log = structlog.get_logger(__name__)
 
 
 def run(
@@ -70,11 +73,12 @@ def run(
         assignments,
     )
     from streamfer.cli.publishing import follow_command, open_publisher
-    from streamfer.pipeline.build import build_pipeline, load_models
 
     specs = _specs(sources or [], config)
     publisher = open_publisher(config.publish)
     try:
+        from streamfer.pipeline.build import build_pipeline, load_models
+
         models = load_models(config, len(specs))
         pipeline = build_pipeline(config, models, live=True)
         note(f"{len(specs)} source{'s' if len(specs) != 1 else ''}; follow the records with: "
@@ -163,7 +167,11 @@ class _Heartbeats:
                 "seconds": event.seconds,
                 "faces": len(event.faces),
             }
-            self._publisher.heartbeat(event.source_id, status)
+            try:
+                self._publisher.heartbeat(event.source_id, status)
+            except PublishError as error:
+                # Records wait for Redis to come back; a heartbeat that is late is of no use to anybody.
+                log.warning("run.heartbeat_lost", source=event.source_id, reason=str(error))
 
 
 @contextmanager

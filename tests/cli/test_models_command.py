@@ -1,0 +1,126 @@
+"""``streamfer models``: what is there, what a file says of itself, and how one is added."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import streamfer
+from official_checkpoint import Sizes, make_state, write_checkpoint
+
+from streamfer.models.vocabulary import SEVEN_CLASSES
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMFER_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint in the authors' layout, tiny."""
+    write_checkpoint(tmp_path / "official.pth", make_state(Sizes()))
+    return tmp_path / "official.pth"
+
+
+def test_an_official_checkpoint_becomes_a_model_by_name(checkpoint: Path, tmp_path: Path) -> None:
+    done = streamfer("models", "import", checkpoint, "--name", "mine", "--licence", "ask me")
+    assert done.code == 0
+    assert done.out.split() == f"imported mine: {', '.join(SEVEN_CLASSES)}".split()
+    assert "--model mine" in done.err
+
+    shown = streamfer("models", "show", "mine")
+    facts = json.loads(shown.out)
+    assert shown.code == 0
+    assert (facts["licence"], len(facts["sha256"])) == ("ask me", 64)
+    assert Path(facts["file"]).is_relative_to(tmp_path / "home")
+    assert all(name in shown.out for name in SEVEN_CLASSES)
+
+    listed = streamfer("models", "list")
+    assert listed.code == 0
+    (row,) = [line for line in listed.out.splitlines() if line.startswith("mine ")]
+    assert "imported" in row
+    assert "ask me" in row
+    assert facts["sha256"][:12] in row
+
+
+def test_detectors_are_listed_with_their_licence() -> None:
+    listed = streamfer("models", "list").out
+    assert "lbp" in listed
+    assert "buffalo_l" in listed
+    assert "non-commercial" in listed
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("nothing", "model 'nothing' is unknown"), ("nothing.safetensors", "no such file"), ("a/b", "no such file")],
+)
+def test_an_unknown_model_is_one_line(name: str, words: str) -> None:
+    done = streamfer("models", "show", name)
+    assert (done.code, done.out) == (2, "")
+    assert len(done.complaints) == 1
+    assert words in done.complaints[0]
+
+
+def test_an_unknown_detector_cannot_be_pulled() -> None:
+    done = streamfer("models", "pull", "nothing")
+    assert (done.code, done.out) == (2, "")
+    assert "detector 'nothing'" in done.complaints[0]
+    assert "buffalo_l" in done.complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"", "a.pth"), (b"I am a text file", "a.pth"), (None, "no such checkpoint file")],
+    ids=["empty", "text", "absent"],
+)
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes | None, words: str) -> None:
+    if content is not None:
+        (tmp_path / "a.pth").write_bytes(content)
+    done = streamfer("models", "import", tmp_path / "a.pth", "--name", "mine")
+    assert (done.code, done.out) == (2, "")
+    assert len(done.err.splitlines()) == 1
+    assert words in done.complaints[0]
+    assert not list((tmp_path / "home").rglob("*.*"))
+
+
+class Bomb:
+    """Pickles as a command that makes a file."""
+
+    def __init__(self, witness: Path) -> None:
+        self.witness = witness
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self.witness}",)
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["torch.save", "pickle"])
+def test_a_pickle_that_runs_code_is_refused_and_runs_nothing(tmp_path: Path, archive: bool) -> None:
+    witness, path = tmp_path / "witness", tmp_path / "bomb.pth"
+    content = {"state_dict": {"a": torch.ones(2)}, "recorder": Bomb(witness)}
+    if archive:
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content["recorder"]))
+    done = streamfer("models", "import", path, "--name", "mine")
+    assert (done.code, done.out) == (2, "")
+    assert len(done.complaints) == 1
+    assert "bomb.pth" in done.complaints[0]
+    assert "system" in done.complaints[0]
+    for suffix in (".pth", ".safetensors", ".weights"):
+        shown = streamfer("models", "show", path.rename(path.with_suffix(suffix)))
+        path = path.with_suffix(suffix)
+        assert (shown.code, shown.out, len(shown.complaints)) == (2, "", 1)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".hidden", "a b"])
+def test_names_that_cannot_be_a_file_are_refused(checkpoint: Path, name: str) -> None:
+    done = streamfer("models", "import", checkpoint, "--name", name)
+    assert (done.code, done.out) == (2, "")
+    assert "model name" in done.complaints[0]

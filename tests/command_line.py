@@ -1,0 +1,125 @@
+"""Calling the command line: inside this process where that is enough, as a program where the process matters."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from unittest import mock
+
+import structlog
+
+PATIENCE_SECONDS = 90.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaints(self) -> list[str]:
+        """The error lines, without the program's name."""
+        return [line.removeprefix("streamfer: ") for line in self.err.splitlines() if line.startswith("streamfer: ")]
+
+
+def streamfer(*words: str | Path) -> Finished:
+    """Run ``streamfer WORDS`` in this process; signals, logging and structlog are afterwards as before."""
+    from streamfer import cli
+
+    out, err = io.StringIO(), io.StringIO()
+    code = 0
+    argv = mock.patch.object(sys, "argv", ["streamfer", *map(str, words)])
+    with _nothing_kept(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), argv:
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finished = Finished(code, out.getvalue(), err.getvalue())
+    assert "Traceback" not in finished.err + finished.out
+    return finished
+
+
+@contextlib.contextmanager
+def _nothing_kept() -> Iterator[None]:
+    numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    loggers = list(logging.root.handlers)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for added in [handler for handler in logging.root.handlers if handler not in loggers]:
+            logging.root.removeHandler(added)
+        structlog.reset_defaults()
+
+
+class Program:
+    """``streamfer WORDS`` as a process of its own; ends with the ``with`` block at the latest."""
+
+    def __init__(self, *words: str | Path, **environment: str) -> None:
+        command = [sys.executable, "-c", "from streamfer.cli import main; main()", *map(str, words)]
+        self._process = subprocess.Popen(
+            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def __enter__(self) -> Program:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def wait(self) -> Finished:
+        """Wait for its end."""
+        out, err = self._process.communicate(timeout=2 * PATIENCE_SECONDS)
+        assert "Traceback" not in err + out
+        return Finished(self._process.returncode, out, err)
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until ``condition`` holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def when(condition: Callable[[], bool], action: Callable[[], object]) -> Iterator[list[bool]]:
+    """Do something once ``condition`` holds, beside the block; the yielded list says whether it was done."""
+    over = threading.Event()
+    done: list[bool] = []
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            if condition():
+                action()
+                done.append(True)
+                return
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield done
+    finally:
+        over.set()
+        thread.join()
