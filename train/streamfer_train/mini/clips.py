@@ -41,10 +41,10 @@ DESCRIPTIONS: dict[str, str] = {
 class ClipRecipe:
     """Hyper-parameters of stage 2."""
 
-    pictures: int = 10_000
+    pictures: int = 8_000
     views: int = 3
-    steps: int = 700
-    batch: int = 96
+    steps: int = 600
+    batch: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.05
     warm_up: float = 0.05
