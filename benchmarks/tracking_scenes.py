@@ -245,10 +245,10 @@ def _mill(rng: np.random.Generator, size: float) -> Path3:
     return where
 
 
-def scenes(seeds: int = 3) -> list[Scene]:
+def scenes(seeds: int = 3, first: int = 0) -> list[Scene]:
     """Return the test scenes, each kind ``seeds`` times with other people, places and faults."""
     made: list[Scene] = []
-    for seed in range(seeds):
+    for seed in range(first, first + seeds):
         rng = np.random.default_rng(1000 + seed)
         a, b, c, d, e = rng.permutation(7)[:5]
         size, y = rng.uniform(44, 64), rng.uniform(95, 125)
