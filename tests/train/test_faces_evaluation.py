@@ -10,8 +10,9 @@ import pytest
 
 from streamfer.errors import SourceNotFoundError, SourceUnreadableError
 from streamfer_train.faces.__main__ import main
+from streamfer_train.faces.config import load_config
 from streamfer_train.faces.detectors import Found
-from streamfer_train.faces.evaluate import chosen_threshold, totals
+from streamfer_train.faces.evaluate import chosen_threshold, sweep_table, totals
 from streamfer_train.faces.frames import frames, known_videos
 from streamfer_train.faces.large_frames import find_in_tiles, walls
 from streamfer_train.faces.metrics import Reference, Tally, tally
@@ -67,6 +68,15 @@ def test_the_threshold_is_the_lowest_allowed_one() -> None:
     assert chosen_threshold({0.3: sums(9), 0.4: sums(2), 0.5: sums(0)}) == 0.4
     gathered = totals(sums(1) | {"a.mp4": Tally(10, 4, 4, 0, 0), "b.mp4": Tally(10, 4, 2, 1, 1)})
     assert gathered["videos"].recall == 0.75
+    lines = sweep_table({0.3: sums(9), 0.5: sums(0)}).splitlines()
+    assert len(lines) == 4
+    assert lines[2].startswith("| 0.30 | 0.900, 0.090 |")
+
+
+def test_the_shipped_configuration_is_valid() -> None:
+    config = load_config(Path(__file__).parents[2] / "configs" / "train" / "faces.yaml", {"train.steps": "7"})
+    assert config.train.steps == 7
+    assert config.data.teacher_path().name == "yunet_n_dynamic.onnx"
 
 
 def test_raw_and_described_videos_are_read(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def network() -> FaceNetwork:
             score, box, landmarks = cast(Head, head).finals()
             for final in (score, box, landmarks):
                 final.weight.normal_(std=0.3)
+            cast(torch.nn.Conv2d, cast(Head, head).points[1]).weight.normal_(std=0.3)
             cast(torch.Tensor, score.bias).fill_(0.0)
     return made.eval()
 

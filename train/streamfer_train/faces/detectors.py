@@ -148,13 +148,16 @@ def suppressed(boxes: FloatArray, landmarks: FloatArray, scores: FloatArray) -> 
 
 
 def milliseconds(path: Path, height: int, width: int, *, runs: int = 100) -> float:
-    """Median time in ms of one network pass (no resize, no decoding) at ``height`` x ``width`` by one thread."""
+    """Median CPU time in ms of one network pass (no resize, no decoding) at ``height`` x ``width`` by one thread.
+
+    CPU time, not wall time: on a shared machine the latter measures the neighbours.
+    """
     session = one_thread_session(path)
     blob = np.random.default_rng(0).standard_normal((1, 3, height, width), dtype=np.float32)
     name = session.get_inputs()[0].name
     times = []
     for _ in range(runs + 5):
-        began = time.perf_counter()
+        began = time.process_time()
         session.run(None, {name: blob})
-        times.append(time.perf_counter() - began)
+        times.append(time.process_time() - began)
     return float(np.median(times[5:]) * 1000)

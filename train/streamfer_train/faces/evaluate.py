@@ -27,7 +27,7 @@ from streamfer_train.faces.teacher import LONGER_SIDE, SCORE_THRESHOLD, Teacher,
 VALIDATION_SETS = ("composites", "composites, all", "pictures")
 SMALLEST = 32.0
 _HESITANT = 0.3
-_THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+_THRESHOLDS = tuple(step / 50 for step in range(15, 40))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,17 @@ def table(title: str, sums: dict[str, Tally]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def sweep_table(by_threshold: dict[float, dict[str, Tally]]) -> str:
+    """A Markdown table of recall and false positives an image over thresholds, videos gathered."""
+    names = list(totals(next(iter(by_threshold.values()))))
+    lines = ["| threshold | " + " | ".join(f"{name}: recall, false" for name in names) + " |"]
+    lines.append("|---" * (len(names) + 1) + "|")
+    for threshold, sums in by_threshold.items():
+        cells = [f"{each.recall:.3f}, {each.false_per_picture:.3f}" for each in totals(sums).values()]
+        lines.append(f"| {threshold:.2f} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def chosen_threshold(by_threshold: dict[float, dict[str, Tally]], allowed: float = 0.02) -> float:
     """The lowest threshold at which neither validation set exceeds ``allowed`` false positives an image."""
     for threshold, sums in sorted(by_threshold.items()):
@@ -144,8 +155,7 @@ def evaluate(config: FacesConfig, weights: Path, *, sweep: bool = False, compare
     by_threshold = {threshold: results(samples, ours, threshold) for threshold in _THRESHOLDS}
     threshold = chosen_threshold(by_threshold)
     if sweep:
-        for each, sums in by_threshold.items():
-            print(table(f"{weights.name} at threshold {each:.2f}", totals(sums)))
+        print(sweep_table(by_threshold))
     print(table(f"{weights.name} at threshold {threshold:.2f} (chosen on validation)", by_threshold[threshold]))
     print(table("the same, videos gathered", totals(by_threshold[threshold])))
     for height, width in ((320, 320), (384, 640), (640, 640)):

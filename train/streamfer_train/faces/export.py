@@ -180,7 +180,7 @@ def _emit_head(graph: _Graph, head: Head, level: str, stride: int, priors: tuple
     raw = {
         "score": _emit(graph, head.score, shared),
         "box": _emit(graph, head.box[1], boxes),
-        "landmarks": _emit(graph, head.landmarks, boxes),
+        "landmarks": graph.add("Add", [_emit(graph, head.landmarks, boxes), _emit(graph, head.points, shared)]),
     }
     for group in GROUPS:
         rows = graph.constant(np.array([-1, ANCHORS, WIDTHS[group]], np.int64))

@@ -80,7 +80,7 @@ def find_in_tiles(detector: Detector, frame: Picture, tiles: tuple[int, int]) ->
 
 
 def pass_milliseconds(weights: Path, setting: Setting) -> float:
-    """Time of all passes that a setting needs for one frame, one thread, without resizing and decoding."""
+    """CPU time of all passes that a setting needs for one frame, one thread, without resizing and decoding."""
     columns, rows = setting.tiles
     wide = WIDTH / (columns - (columns - 1) * _TILE_OVERLAP)
     tall = HEIGHT / (rows - (rows - 1) * _TILE_OVERLAP)

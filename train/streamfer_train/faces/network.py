@@ -68,7 +68,10 @@ class Separable(nn.Sequential):
 
 
 class Head(nn.Module):
-    """Scores, boxes and landmarks of one stride from its pyramid map."""
+    """Scores, boxes and landmarks of one stride from its pyramid map.
+
+    Landmarks start from the box's features and are refined by a dense branch of their own.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -76,6 +79,7 @@ class Head(nn.Module):
         self.score = nn.Sequential(ConvUnit(channels, channels, 3, 1, channels), nn.Conv2d(channels, ANCHORS, 1))
         self.box = nn.Sequential(ConvUnit(channels, channels, 3, 1, channels), nn.Conv2d(channels, ANCHORS * 4, 1))
         self.landmarks = nn.Conv2d(channels, ANCHORS * 10, 1)
+        self.points = nn.Sequential(ConvUnit(channels, channels), nn.Conv2d(channels, ANCHORS * 10, 1, bias=False))
 
     def finals(self) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]:
         """The last convolutions, for scores, boxes and landmarks."""
@@ -85,7 +89,7 @@ class Head(nn.Module):
         """Raw score, box and landmark maps."""
         shared = self.shared(features_BCHW)
         boxes = self.box[0](shared)
-        return self.score(shared), self.box[1](boxes), self.landmarks(boxes)
+        return self.score(shared), self.box[1](boxes), self.landmarks(boxes) + self.points(shared)
 
 
 class FaceNetwork(nn.Module):
@@ -116,6 +120,7 @@ class FaceNetwork(nn.Module):
             for final in (score, box, landmarks):
                 nn.init.normal_(final.weight, std=0.01)
                 nn.init.zeros_(cast(Tensor, final.bias))
+            nn.init.zeros_(cast(nn.Conv2d, cast(Head, head).points[1]).weight)
             # Faces are rare among anchors: starting at a score of 0.02 keeps the first steps calm.
             nn.init.constant_(cast(Tensor, score.bias), -4.0)
 

@@ -186,9 +186,9 @@ def train(config: FacesConfig, *, until: int | None = None) -> Path:
             log.info(
                 "faces.train.step",
                 step=trainer.step,
-                score=round(float(result.score), 4),
-                box=round(float(result.box), 4),
-                landmarks=round(float(result.landmarks), 4),
+                score=round(result.score.item(), 4),
+                box=round(result.box.item(), 4),
+                landmarks=round(result.landmarks.item(), 4),
                 learning_rate=round(learning_rate(settings, trainer.step), 6),
                 pictures_per_second=round(shown / (time.monotonic() - began), 1),
             )
