@@ -1,0 +1,163 @@
+"""``streamfer annotate`` on a real face: what it writes, skips, repeats, publishes, and refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from command_line import Finished, streamfer
+
+from streamfer.publish import subscribe
+
+SUFFIXES = (".clips.csv", ".frames.csv", ".records.jsonl", ".streamfer.json")
+
+
+@pytest.fixture
+def words(tiny_model: Path, tmp_path: Path) -> tuple[str | Path, ...]:
+    """Settings that are quick, and a folder of the test's own."""
+    return ("-o", tmp_path / "out", "--model", tiny_model, "--detector", "lbp", "--fps", "4", "--track-salt", "s")
+
+
+def annotate(films: Path | tuple[Path, ...], *words: str | Path) -> Finished:
+    return streamfer("annotate", *(films if isinstance(films, tuple) else (films,)), *words)
+
+
+def results(folder: Path) -> dict[str, str]:
+    """Contents of the tables, by file name."""
+    return {path.name: path.read_text() for path in folder.rglob("*.csv")}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_single_file_is_a_table_of_clips_and_four_files(
+    face_film: Path, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = annotate(face_film, *words)
+    assert (done.code, done.complaints) == (0, [])
+    assert done.out.splitlines()[0].split() == ["track", "time", "label", "probability", "then"]
+    assert done.err == f"1 done; results in {tmp_path}/out/\n"
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"astronaut.mp4{suffix}" for suffix in SUFFIXES}
+    clips = rows(tmp_path / "out" / "astronaut.mp4.clips.csv")
+    spans = {(row["start_s"], row["end_s"]) for row in clips if row["track"] == clips[0]["track"]}
+    assert spans == {("0.000", "1.800"), ("1.000", "2.800")}
+    assert {row["label"] for row in clips} <= {"joy", "gloom", "calm"}
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    again = annotate(face_film, *words)
+    assert (again.code, again.out) == (0, "")
+    assert "0 done, 1 already done (--overwrite does them again)" in again.err
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+    first = results(tmp_path / "out")
+    forced = annotate(face_film, *words, "--overwrite", "--quiet")
+    assert (forced.code, forced.out, forced.err) == (0, "", "")
+    assert all(path.stat().st_mtime_ns > before[path] for path in (tmp_path / "out").iterdir())
+    assert results(tmp_path / "out") == first
+
+    # Other settings, other results: done again without being told.
+    changed = annotate(face_film, *words, "--stride", "0.5", "--track-salt", "t")
+    assert "1 done;" in changed.err
+    assert results(tmp_path / "out").keys() == first.keys()
+    assert rows(tmp_path / "out" / "astronaut.mp4.clips.csv")[0]["track_id"] != clips[0]["track_id"]
+
+
+def test_a_whole_clip_is_one_clip_of_segment_centres(face_film: Path, words: tuple[str, ...], tmp_path: Path) -> None:
+    done = annotate(face_film, *words, "--whole-clip", "-f", "csv")
+    assert done.code == 0
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".csv", ".json"}
+    clips = rows(tmp_path / "out" / "astronaut.mp4.clips.csv")
+    # The tiny model reads four frames: of thirty, those at the centres of four segments.
+    assert {(row["start_s"], row["end_s"], row["frames_sampled"]) for row in clips} == {("0.300", "2.600", "4")}
+    assert len({row["track_id"] for row in clips}) == len(clips) >= 1
+
+
+def test_records_are_published_as_they_are_written(
+    face_film: Path, words: tuple[str, ...], tmp_path: Path, redis_url: str
+) -> None:
+    done = annotate(face_film, *words, "--redis", redis_url, "--set", "publish.site=lab")
+    assert done.code == 0
+    lines = (tmp_path / "out" / "astronaut.mp4.records.jsonl").read_text().splitlines()
+    written = [json.loads(line) for line in lines]
+    with subscribe(redis_url, from_="start", idle_s=0.3) as subscription:
+        published = {record.id: record for record in subscription}
+    clips = [entry for entry in written if entry["type"].endswith("clip.labelled.v1")]
+    assert clips
+    for entry in clips:
+        assert json.loads(published[entry["id"]].data.to_json()) == entry["data"]
+        assert published[entry["id"]].source == entry["source"] == "/streamfer/lab"
+    # The same results published again are duplicates: stored once.
+    assert annotate(face_film, *words, "--redis", redis_url, "--set", "publish.site=lab", "--overwrite").code == 0
+    with subscribe(redis_url, from_="start", idle_s=0.3, streams=("clips",)) as subscription:
+        assert sorted(record.id for record in subscription) == sorted(entry["id"] for entry in clips)
+
+
+def test_bad_files_are_named_and_the_good_one_is_done(face_film: Path, words: tuple[str, ...], tmp_path: Path) -> None:
+    films = tmp_path / "films"
+    films.mkdir()
+    good = Path(shutil.copy(face_film, films / "good.mp4"))
+    (films / "cut.mp4").write_bytes(face_film.read_bytes()[:4000])
+    (films / "text.mp4").write_text("I am a text file.\n" * 100)
+    (films / "empty.mp4").touch()
+    (films / "deep").mkdir()
+    done = annotate((films / "absent.mp4", films, films / "deep", good), *words)
+    assert done.code == 2
+    names = {"absent.mp4", "cut.mp4", "text.mp4", "empty.mp4", "deep"}
+    assert len(done.complaints) == len(names)
+    for name in names:
+        (line,) = [line for line in done.complaints if line.startswith(f"{films / name}: ")]
+        assert len(line) > len(f"{films / name}: ") + 15
+    assert "no video in this folder" in done.err
+    assert "1 done, 3 failed; results in" in done.err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"good.mp4{suffix}" for suffix in SUFFIXES}
+
+
+def test_nothing_is_made_when_nothing_can_be_done(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = annotate(tmp_path / "absent.mp4", *words)
+    assert (done.code, done.out, len(done.complaints)) == (2, "", 1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--model", "nothing"), "model 'nothing' is unknown"),
+        (("--model", "nothing.safetensors"), "model 'nothing.safetensors': no such file"),
+        (("--detector", "nobody"), "nobody"),
+        (("--detector", "nobody.onnx"), "nobody.onnx"),
+        (("--device", "cuda:77"), "cuda:77"),
+        (("--device", "abacus"), "abacus"),
+        (("--format", "xlsx"), "format 'xlsx': unknown; choose from csv"),
+        (("--raw-size", "big"), "--raw-size big: expected WIDTHxHEIGHT, e.g. 320x192"),
+        (("--raw-size", "0x10"), "--raw-size 0x10: expected WIDTHxHEIGHT"),
+        (("--redis", "redis://me:hunter2@127.0.0.1:1"), "Redis at redis://***@127.0.0.1:1 cannot be reached"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_choices_are_one_line_and_leave_nothing(
+    face_film: Path, words: tuple[str, ...], tmp_path: Path, extra: tuple[str, ...], message: str
+) -> None:
+    done = annotate(face_film, *words, *extra)
+    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
+    assert message in done.complaints[0]
+    assert "hunter2" not in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_sources_without_a_header_follow_their_flags(words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "grey.yuv").write_bytes(bytes(64 * 48 * 3 // 2) * 10)
+    without = annotate(tmp_path / "grey.yuv", *words)
+    assert without.code == 2
+    assert "--raw-size" in without.err or "size" in without.complaints[0]
+    done = annotate(tmp_path / "grey.yuv", *words, "--raw-size", "64x48", "--raw-fps", "5")
+    assert done.code == 0
+    frames = rows(tmp_path / "out" / "grey.yuv.frames.csv")
+    assert frames[-1]["seconds"] == "1.800"
+    faster = annotate(tmp_path / "grey.yuv", *words, "--raw-size", "64x48", "--raw-fps", "10")
+    assert "1 done" in faster.err
+    assert rows(tmp_path / "out" / "grey.yuv.frames.csv")[-1]["seconds"] == "0.800"

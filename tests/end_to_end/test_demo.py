@@ -1,0 +1,83 @@
+"""``streamfer demo`` as a newcomer runs it: a program in an empty folder, with a server of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from command_line import Finished, Program
+
+from streamfer.models.registry import DEFAULT_MODEL, built_in_folder
+
+
+@pytest.fixture(scope="module")
+def redis_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("demo_redis"))
+
+
+@pytest.fixture(scope="module")
+def demo(tiny_model: Path, redis_folder: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Finished, Path]:
+    """The demo's end, and the folder of its film; a random model where the checkout holds no built-in one."""
+    folder = tmp_path_factory.mktemp("demo") / "my demo"
+    built_in = (built_in_folder() / f"{DEFAULT_MODEL}.safetensors").is_file()
+    words = () if built_in else ("--model", tiny_model)
+    with Program("demo", "-o", folder, *words, STREAMFER_REDIS_FOLDER=redis_folder) as program:
+        return program.wait(), folder
+
+
+def table(done: Finished) -> list[str]:
+    """Rows of the table of clips."""
+    lines = done.out.splitlines()
+    return lines[1 : lines.index("")]
+
+
+def test_it_shows_clips_of_several_people(demo: tuple[Finished, Path]) -> None:
+    done, folder = demo
+    assert done.code == 0
+    assert done.complaints == []
+    assert done.out.splitlines()[0].split() == ["track", "time", "label", "probability", "then"]
+    tracks = {row.split()[0] for row in table(done)}
+    assert len(tracks) >= 4
+    assert all(re.search(r"\d+\.\d–\d+\.\d s  \S+ +[█░]{10} \d+%", row) for row in table(done))
+    assert (folder / "demo.mp4").stat().st_size > 100_000
+    assert [path.name for path in folder.iterdir()] == ["demo.mp4"]
+
+
+def test_it_says_what_it_does_on_standard_error(demo: tuple[Finished, Path]) -> None:
+    lines = demo[0].err.splitlines()
+    assert [line.split()[0] for line in lines] == ["making", "analysing,", "model"]
+
+
+def test_it_ends_with_the_commands_that_go_on(demo: tuple[Finished, Path]) -> None:
+    done, folder = demo
+    clips, again, follow, own = done.out.splitlines()[-4:]
+    assert clips == f"{len(table(done))} clips in Redis. Read them again, or follow new ones:"
+    assert (again, follow) == ("  streamfer tail --from start --idle 1", "  streamfer tail")
+    assert own == f"Your own video: streamfer annotate '{folder / 'demo.mp4'}'"
+
+
+def test_tail_in_another_process_reads_the_records(demo: tuple[Finished, Path], redis_folder: str) -> None:
+    words = ("tail", "--from", "start", "--idle", "1", "--json")
+    with Program(*words, STREAMFER_REDIS_FOLDER=redis_folder) as program:
+        done = program.wait()
+    assert (done.code, done.err) == (0, "")
+    records = [json.loads(line) for line in done.out.splitlines()]
+    clips = [record for record in records if record["type"].endswith("clip.labelled.v1")]
+    assert len(clips) == len(table(demo[0]))
+    shown = {row.split()[0] for row in table(demo[0])}
+    assert {face["track_id"] for clip in clips for face in clip["data"]["faces"]} == shown
+    states = [record["data"]["state"] for record in records if record["type"].endswith("source.state.v1")]
+    assert states == ["online", "ended"]
+
+
+def test_the_smiling_astronaut_is_happy(demo: tuple[Finished, Path]) -> None:
+    if "model mini " not in demo[0].err:
+        pytest.skip("this checkout holds no built-in expression model")
+    first_shot = [row for row in table(demo[0]) if float(re.search(r"–(\d+\.\d) s", row)[1]) <= 4]  # type: ignore[index]
+    track = max(
+        {row.split()[0] for row in first_shot}, key=lambda name: sum(row.startswith(name) for row in first_shot)
+    )
+    labels = [row.split()[3] for row in first_shot if row.startswith(track)]
+    assert labels.count("happiness") > len(labels) / 2
