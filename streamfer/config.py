@@ -53,6 +53,9 @@ class FacesConfig(_Section):
     det_size: int | None = Field(None, ge=64, le=4096, description="longer side the detector sees, pixels")
     max_faces: int = Field(64, ge=1, le=1024, description="faces kept a frame, highest scores first")
     detect_every: int = Field(1, ge=1, le=30, description="detect on every k-th analysed frame, predict between")
+    appearance: str = Field(
+        "colour", description="what tells people apart: colour, none, or an insightface pack for its ArcFace"
+    )
     min_size: int = Field(20, ge=1, le=4096, description="least side of a face, pixels of the frame")
     min_quality: float = Field(0.0, ge=0, le=1, description="least crop quality that is analysed")
 

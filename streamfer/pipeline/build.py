@@ -10,7 +10,10 @@ import structlog
 from streamfer.config import Config
 from streamfer.errors import ConfigError
 from streamfer.faces import FaceTracker, TrackNames, load_detector
+from streamfer.faces.appearance import AppearanceModel
 from streamfer.faces.detections import Detector, Tracker
+from streamfer.faces.embedding import ArcFaceAppearance
+from streamfer.faces.tracking import TrackerSettings
 from streamfer.models import ExpressionModel, load_model
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
 from streamfer.pipeline.loop import Pipeline, PipelineParts
@@ -19,6 +22,9 @@ from streamfer.pipeline.selection import Selector, TimeSelector, WholeClipSelect
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.threads import ThreadBudget, apply_libraries, plan_threads
 from streamfer.video.frames import Source, VideoInfo
+
+#: Analysed frames that the tracker needs to take somebody for a person.
+_CONFIRMING_FRAMES = 4
 
 log = structlog.get_logger(__name__)
 
@@ -31,11 +37,13 @@ class LoadedModels:
         expression: the expression model.
         detectors: at least one; at most as many detections run at once.
         budget: threads they were loaded for.
+        appearance: ArcFace as a cue for tracking, where it was asked for.
     """
 
     expression: ExpressionModel
     detectors: tuple[Detector, ...]
     budget: ThreadBudget
+    appearance: AppearanceModel | None = None
 
     @property
     def detector(self) -> Detector:
@@ -72,7 +80,10 @@ def load_models(config: Config, sources: int = 1) -> LoadedModels:
     )
     expression = load_model(config.model.name, device=config.model.device, precision=config.model.precision)
     log.info("models.loaded", expression=expression.info.name, detector=detectors[0].name, **budget.to_dict())
-    return LoadedModels(expression, detectors, budget)
+    appearance = None
+    if faces.appearance not in ("colour", "none"):
+        appearance = ArcFaceAppearance.from_pack(faces.appearance, provider=faces.provider)
+    return LoadedModels(expression, detectors, budget, appearance)
 
 
 def build_pipeline(config: Config, models: LoadedModels, *, live: bool, salt: str | None = None) -> Pipeline:
@@ -130,7 +141,14 @@ def _plan(config: Config, models: LoadedModels) -> AnalysisPlan:
 
     def tracker(info: VideoInfo) -> Tracker:
         sampled = min(fps, info.declared_fps) if info.declared_fps else fps
-        return FaceTracker(sampled, still=info.still)
+        # Too short to confirm anybody over several frames: every face counts, as in a still.
+        brief = info.duration is not None and info.duration * sampled < _CONFIRMING_FRAMES
+        return FaceTracker(
+            sampled,
+            still=info.still or brief,
+            settings=TrackerSettings(appearance=config.faces.appearance != "none"),
+            appearance=models.appearance,
+        )
 
     return AnalysisPlan(
         crop=models.expression.info.crop,
