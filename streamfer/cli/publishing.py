@@ -36,4 +36,6 @@ def follow_command(config: PublishConfig, *extra: str) -> str:
         words.append(redact_url(config.redis))
     if config.prefix != "streamfer":
         words += ["--prefix", config.prefix]
+    if config.partitions != 1:
+        words += ["--partitions", str(config.partitions)]
     return shlex.join([*words, *extra])

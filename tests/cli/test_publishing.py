@@ -1,0 +1,65 @@
+"""The commands' side of publishing: the line that tells how to follow, heartbeats, readable records."""
+
+from __future__ import annotations
+
+import shlex
+from typing import Any
+
+import pytest
+from command_line import streamfer
+from record_examples import examples
+
+from streamfer.cli.publishing import follow_command, open_publisher
+from streamfer.cli.run import _Heartbeats, record_line
+from streamfer.config import PublishConfig
+from streamfer.errors import PublishError
+from streamfer.pipeline.events import FrameFaces
+from streamfer.records import Record
+
+
+@pytest.mark.parametrize(
+    ("settings", "command"),
+    [
+        ({}, "streamfer tail"),
+        ({"redis": "redis://h:1/2"}, "streamfer tail redis://h:1/2"),
+        ({"redis": "redis://me:hunter2@h:1/2"}, "streamfer tail 'redis://***@h:1/2'"),
+        ({"redis": "unix:///a b.sock"}, "streamfer tail 'unix:///a b.sock'"),
+        ({"prefix": "lab", "partitions": 4}, "streamfer tail --prefix lab --partitions 4"),
+    ],
+)
+def test_the_line_can_be_pasted(settings: dict[str, Any], command: str) -> None:
+    assert follow_command(PublishConfig(**settings)) == command
+
+
+def test_the_command_that_is_shown_finds_the_records(redis_url: str) -> None:
+    config = PublishConfig(redis=redis_url, prefix="lab", partitions=3)
+    with open_publisher(config) as publisher:
+        publisher.publish_many(list(examples().values()))
+    words = shlex.split(follow_command(config, "--from", "start", "--idle", "0.3"))[1:]
+    assert len(streamfer(*words).out.splitlines()) == len(examples())
+
+
+class FailingPublisher:
+    """Counts the heartbeats that it refuses."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def heartbeat(self, source_id: str, status: dict[str, object]) -> None:
+        self.calls.append(source_id)
+        raise PublishError("Redis at redis://h is away")
+
+
+def test_a_heartbeat_that_fails_ends_nothing() -> None:
+    publisher: Any = FailingPublisher()
+    beats = _Heartbeats(publisher)
+    for source_id in ("a", "a", "b"):
+        beats.beat(FrameFaces(source_id, 0, 1, 0.1, ()))
+    assert publisher.calls == ["a", "b"]
+
+
+@pytest.mark.parametrize("record", examples().values(), ids=examples().keys())
+def test_every_record_has_a_line(record: Record) -> None:
+    line = record_line(record)
+    assert "\n" not in line
+    assert record.subject in line
