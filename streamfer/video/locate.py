@@ -36,6 +36,7 @@ ALLOWED_SCHEMES = LIVE_SCHEMES | HTTP_SCHEMES | {"file", "webcam"}
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):", re.IGNORECASE)
 _GLOB = re.compile(r"[*?\[]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_NOT_UNICODE = re.compile("[\ud800-\udfff]")
 # MJPEG over HTTP is a camera, not a download, although ".mjpg" is also a file suffix.
 _HTTP_LIVE_SUFFIXES = frozenset({".mjpg", ".mjpeg"})
 
@@ -149,7 +150,9 @@ def _from_url(url: str, scheme: str) -> SourceSpec:
 
 
 def _from_file(path: Path, source_id: str) -> SourceSpec:
-    spec = SourceSpec(url=str(path), source_id=source_id, kind="file")
+    # Records are Unicode; names of files need not be. Their odd bytes are written as in URLs.
+    plain = _NOT_UNICODE.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", source_id)
+    spec = SourceSpec(url=str(path), source_id=plain, kind="file")
     return _with_raw_layout(spec) if path.suffix.lower() in RAW_SUFFIXES else spec
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -161,3 +166,48 @@ def test_sources_without_a_header_follow_their_flags(words: tuple[str, ...], tmp
     faster = annotate(tmp_path / "grey.yuv", *words, "--raw-size", "64x48", "--raw-fps", "10")
     assert "1 done" in faster.err
     assert rows(tmp_path / "out" / "grey.yuv.frames.csv")[-1]["seconds"] == "0.800"
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files and says nothing."""
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def web(face_film: Path) -> Iterator[str]:
+    """Address of a web server over the film's folder, host and port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(face_film.parent))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_download_is_a_file_and_its_password_is_nowhere(
+    web: str, words: tuple[str, ...], tmp_path: Path, redis_url: str
+) -> None:
+    done = streamfer("annotate", f"http://me:hunter2@{web}/astronaut.mp4?token=hunter2", *words, "--redis", redis_url)
+    assert (done.code, done.complaints) == (0, [])
+    assert len(list((tmp_path / "out").iterdir())) == len(SUFFIXES)
+    with subscribe(redis_url, from_="start", idle_s=0.3) as subscription:
+        told = [record.to_json() for record in subscription]
+    assert told
+    told += [path.read_text() + path.name for path in (tmp_path / "out").iterdir()]
+    assert "hunter2" not in "".join([*told, done.out, done.err])
+    absent = streamfer("annotate", f"http://me:hunter2@{web}/absent.mp4", *words)
+    assert (absent.code, len(absent.complaints)) == (2, 1)
+    assert f"http://***@{web}/absent.mp4" in absent.complaints[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["spaces and, commas.mp4", "naïve Ж.mp4", '"quoted".mp4', os.fsdecode(b"latin\xe9.mp4")]
+)
+def test_any_file_name_will_do(face_film: Path, words: tuple[str, ...], tmp_path: Path, name: str) -> None:
+    film = Path(shutil.copy(face_film, tmp_path / name))
+    done = annotate(film, *words)
+    assert (done.code, done.complaints) == (0, [])
+    shown = name.replace("\udce9", "%E9")
+    assert {row["source"] for row in rows(tmp_path / "out" / f"{shown}.clips.csv")} == {shown}
+    lines = (tmp_path / "out" / f"{shown}.records.jsonl").read_text().splitlines()
+    assert {json.loads(line)["subject"] for line in lines} == {shown}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -122,3 +123,10 @@ def test_a_file_with_a_colon_in_its_name_is_a_file(tmp_path: Path, monkeypatch: 
     monkeypatch.chdir(tmp_path)
     Path("take:1.mp4").touch()
     assert find_sources(["take:1.mp4"])[0].kind == "file"
+
+
+def test_names_that_are_no_unicode_become_ids_that_are(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"latin\xe9.mp4")
+    path.touch()
+    (spec,) = find_sources([str(tmp_path)])
+    assert (spec.url, spec.source_id) == (str(path), "latin%E9.mp4")
