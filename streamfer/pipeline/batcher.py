@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import time
 
-from streamfer.pipeline.analysis import AnalysedFrame, Item
+from streamfer.pipeline.items import AnalysedFrame, Item
 
 
 class Batcher:

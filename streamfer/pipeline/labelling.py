@@ -12,9 +12,9 @@ import torch
 
 from streamfer.faces.detections import TrackedFace
 from streamfer.models.expression import ExpressionModel
-from streamfer.pipeline.analysis import AnalysedFrame, Changed, Ended, Item, Opened
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
+from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, Item, Opened
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.session import ClipJob, EpochSession
 from streamfer.pipeline.windows import WindowGrid

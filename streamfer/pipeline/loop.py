@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 from streamfer.errors import InternalError
 from streamfer.models.expression import ExpressionModel
-from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, Ended, Item, SourceAnalysis
+from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalysis
 from streamfer.pipeline.batcher import Batcher
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event
+from streamfer.pipeline.items import Ended, Item
 from streamfer.pipeline.labelling import Labeller
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.windows import WindowGrid

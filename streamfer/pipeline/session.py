@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamfer.faces.detections import TrackedFace
-from streamfer.pipeline.analysis import AnalysedFrame, FrameFacts
+from streamfer.pipeline.items import AnalysedFrame, FrameFacts
 from streamfer.pipeline.ring import FeatureRing, Sighting
 from streamfer.pipeline.windows import Filling, WindowGrid, fill_window
 from streamfer.video.frames import TimeOrigin, VideoInfo

@@ -1,0 +1,117 @@
+"""What travels from the analysis of a source to the model's thread, in order for each source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.errors import StreamferError
+from streamfer.faces.detections import TrackedFace
+from streamfer.video.frames import StateChange, TimeOrigin, VideoInfo
+
+
+@dataclass(frozen=True, slots=True)
+class FrameFacts:
+    """What is kept of an analysed frame when its pixels are gone.
+
+    Attributes:
+        index, pts, seconds, wall_time: as in :class:`~streamfer.video.frames.Frame`.
+        dropped: frames of this epoch dropped before this one because the analysis was busy.
+        decode_s: seconds of decoding since the frame chosen before.
+        arrived: monotonic time at which the frame was decoded.
+        analysed: monotonic time at which its faces were cut out.
+        detect_s: seconds of detection and tracking.
+    """
+
+    index: int
+    pts: int
+    seconds: float
+    wall_time: float
+    dropped: int
+    decode_s: float
+    arrived: float
+    analysed: float
+    detect_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class LateFace:
+    """A face of an earlier frame whose track was confirmed only now.
+
+    Attributes:
+        frames_ago: how many analysed frames back it was seen, from 1.
+        tick: tick of that frame.
+        face: the face as it was then.
+    """
+
+    frames_ago: int
+    tick: int
+    face: TrackedFace
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysedFrame:
+    """One frame's faces on their way to the encoder.
+
+    Attributes:
+        source_id, epoch: where it belongs.
+        tick: place in the windows; None when the frame only helped tracking.
+        facts: times and counts.
+        faces: confirmed faces of this frame.
+        late: faces of earlier frames that are confirmed only now, oldest first.
+        crops: uint8 RGB (F, S, S, 3): those of ``late``, then (unless ``tick`` is None) those of ``faces``.
+        left_out: faces beyond the detector's cap.
+    """
+
+    source_id: str
+    epoch: int
+    tick: int | None
+    facts: FrameFacts
+    faces: tuple[TrackedFace, ...]
+    late: tuple[LateFace, ...]
+    crops: NDArray[np.uint8] = field(repr=False)
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The first chosen frame of an epoch is about to follow.
+
+    Attributes:
+        source_id, epoch: what begins.
+        info: what the source is in this epoch.
+        time_base, time_origin: of this epoch's frames.
+        horizon: how many analysed frames back a face may still be confirmed.
+    """
+
+    source_id: str
+    epoch: int
+    info: VideoInfo
+    time_base: Fraction
+    time_origin: TimeOrigin
+    horizon: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A source changed its state."""
+
+    source_id: str
+    change: StateChange
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The last item of a source."""
+
+    source_id: str
+    error: StreamferError | None
+    stopped: bool
+    frames_decoded: int
+    frames_dropped: int
+
+
+Item = AnalysedFrame | Opened | Changed | Ended
