@@ -1,0 +1,172 @@
+"""Triton kernels of the attention's forward pass: one for short sequences, one for longer ones.
+
+Heads of a size that is no power of two are cut in two parts, HEAD_A (a power of two) and HEAD_B (a power of two
+that covers the rest, 0 if there is none): 88 becomes 64 + 32, which costs 96 columns of tensor-core work, not 128.
+
+Logits are kept in units of log2: ``scale_log2`` is the softmax scale times log2(e), and exp2 is the hardware's own.
+"""
+# Kernels are typed by Triton, whose decorator and tensors mypy cannot see.
+# mypy: allow-untyped-defs, allow-untyped-decorators, allow-incomplete-defs
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from streamfer_kernels.tiles import load_rows, multiply, store_rows
+
+
+@triton.jit
+def product(a_first, a_rest, b_first, b_rest, HEAD_B: tl.constexpr, PRECISION: tl.constexpr):
+    """Return a b^T in fp32, summed over both parts of the head."""
+    total = tl.zeros((a_first.shape[0], b_first.shape[0]), tl.float32)
+    total = multiply(a_first, tl.trans(b_first), total, PRECISION)
+    if HEAD_B:
+        total = multiply(a_rest, tl.trans(b_rest), total, PRECISION)
+    return total
+
+
+@triton.jit
+def valid_keys(lengths, batch, keys, HAS_LENGTHS: tl.constexpr):
+    """Return how many keys of a batch element count: its entry of ``lengths``, held to 0..keys."""
+    if HAS_LENGTHS:
+        return tl.minimum(tl.maximum(tl.load(lengths + batch).to(tl.int32), 0), keys)
+    return keys
+
+
+@triton.jit(do_not_specialize=["pairs", "heads", "queries", "keys"])
+def short_forward(
+    q, k, v, out, lengths, qsb, qsh, qsn, ksb, ksh, ksn, vsb, vsh, vsn, osb, osh, osn, pairs, heads, queries, keys,
+    scale_log2,
+    HEAD: tl.constexpr, HEAD_A: tl.constexpr, HEAD_B: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    PAIRS: tl.constexpr, CAUSAL: tl.constexpr, HAS_LENGTHS: tl.constexpr, PRECISION: tl.constexpr,
+    ALIGN: tl.constexpr,
+):  # fmt: skip
+    """Attend within PAIRS neighbouring (batch, head) pairs, each of which fits one tile of ROWS x COLUMNS."""
+    rows = tl.arange(0, ROWS)
+    columns = tl.arange(0, COLUMNS)
+    for step in range(PAIRS):
+        pair = tl.program_id(0) * PAIRS + step
+        # A pair beyond the last one reads and writes nothing: its limits are zero.
+        inside = pair < pairs
+        held = tl.minimum(pair, pairs - 1)
+        batch, head = (held // heads).to(tl.int64), (held % heads).to(tl.int64)
+        n = tl.where(inside, queries, 0)
+        m = tl.where(inside, keys, 0)
+        q_base = q + tl.multiple_of(batch * qsb + head * qsh, ALIGN)
+        k_base = k + tl.multiple_of(batch * ksb + head * ksh, ALIGN)
+        v_base = v + tl.multiple_of(batch * vsb + head * vsh, ALIGN)
+        o_base = out + tl.multiple_of(batch * osb + head * osh, ALIGN)
+        q_a = load_rows(q_base, rows, tl.multiple_of(qsn, ALIGN), n, HEAD, 0, HEAD_A, True)
+        k_a = load_rows(k_base, columns, tl.multiple_of(ksn, ALIGN), m, HEAD, 0, HEAD_A, True)
+        v_a = load_rows(v_base, columns, tl.multiple_of(vsn, ALIGN), m, HEAD, 0, HEAD_A, True)
+        q_b, k_b, v_b = q_a, k_a, v_a
+        if HEAD_B:
+            q_b = load_rows(q_base, rows, tl.multiple_of(qsn, ALIGN), n, HEAD, HEAD_A, HEAD_B, True)
+            k_b = load_rows(k_base, columns, tl.multiple_of(ksn, ALIGN), m, HEAD, HEAD_A, HEAD_B, True)
+            v_b = load_rows(v_base, columns, tl.multiple_of(vsn, ALIGN), m, HEAD, HEAD_A, HEAD_B, True)
+        logits = product(q_a, q_b, k_a, k_b, HEAD_B, PRECISION) * scale_log2
+        allowed = columns[None, :] < valid_keys(lengths, batch, keys, HAS_LENGTHS)
+        if CAUSAL:
+            allowed = allowed & (columns[None, :] <= rows[:, None])
+        logits = tl.where(allowed, logits, float("-inf"))
+        top = tl.max(logits, 1)
+        # A row without any key: exp2(-inf - 0) makes zeros where exp2(-inf + inf) would make NaN.
+        weights = tl.exp2(logits - tl.where(top == float("-inf"), 0.0, top)[:, None])
+        total = tl.sum(weights, 1)
+        share = 1.0 / tl.where(total == 0.0, 1.0, total)
+        mixing = weights.to(v_a.dtype)
+        mixed_a = multiply(mixing, v_a, tl.zeros((ROWS, HEAD_A), tl.float32), PRECISION) * share[:, None]
+        store_rows(o_base, rows, tl.multiple_of(osn, ALIGN), n, mixed_a, HEAD, 0, HEAD_A)
+        if HEAD_B:
+            mixed_b = multiply(mixing, v_b, tl.zeros((ROWS, HEAD_B), tl.float32), PRECISION) * share[:, None]
+            store_rows(o_base, rows, tl.multiple_of(osn, ALIGN), n, mixed_b, HEAD, HEAD_A, HEAD_B)
+
+
+@triton.jit
+def absorb(
+    q_a, q_b, k_base, v_base, ksn, vsn, start, rows, limit, scale_log2, top, total, mixed_a, mixed_b,
+    HEAD: tl.constexpr, HEAD_A: tl.constexpr, HEAD_B: tl.constexpr, SIZE: tl.constexpr, MASKED: tl.constexpr,
+    CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Take SIZE more keys into a running softmax (Milakov and Gimelshein, arXiv 1805.02867)."""
+    columns = start + tl.arange(0, SIZE)
+    k_a = load_rows(k_base, columns, ksn, limit, HEAD, 0, HEAD_A, MASKED)
+    v_a = load_rows(v_base, columns, vsn, limit, HEAD, 0, HEAD_A, MASKED)
+    k_b, v_b = k_a, v_a
+    if HEAD_B:
+        k_b = load_rows(k_base, columns, ksn, limit, HEAD, HEAD_A, HEAD_B, MASKED)
+        v_b = load_rows(v_base, columns, vsn, limit, HEAD, HEAD_A, HEAD_B, MASKED)
+    logits = product(q_a, q_b, k_a, k_b, HEAD_B, PRECISION) * scale_log2
+    if MASKED:
+        allowed = columns[None, :] < limit
+        if CAUSAL:
+            allowed = allowed & (columns[None, :] <= rows[:, None])
+        logits = tl.where(allowed, logits, float("-inf"))
+    # Never -inf: the first tile holds key 0, which every row may see.
+    higher = tl.maximum(top, tl.max(logits, 1))
+    weights = tl.exp2(logits - higher[:, None])
+    shrink = tl.exp2(top - higher)
+    total = total * shrink + tl.sum(weights, 1)
+    mixing = weights.to(v_a.dtype)
+    mixed_a = multiply(mixing, v_a, mixed_a * shrink[:, None], PRECISION)
+    if HEAD_B:
+        mixed_b = multiply(mixing, v_b, mixed_b * shrink[:, None], PRECISION)
+    return higher, total, mixed_a, mixed_b
+
+
+@triton.jit(do_not_specialize=["heads", "queries", "keys"])
+def long_forward(
+    q, k, v, out, lse, lengths, qsb, qsh, qsn, ksb, ksh, ksn, vsb, vsh, vsn, osb, osh, osn, heads, queries, keys,
+    scale_log2,
+    HEAD: tl.constexpr, HEAD_A: tl.constexpr, HEAD_B: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    TAIL: tl.constexpr, CAUSAL: tl.constexpr, HAS_LENGTHS: tl.constexpr, KEEP_LSE: tl.constexpr,
+    PRECISION: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    """Attend from ROWS queries of one (batch, head) pair to its keys: whole tiles first, without masks.
+
+    The last keys come in tiles of TAIL: 257 keys are 4 x 64 + 16 columns of work, not 5 x 64. Tiles of one pair
+    are neighbours in the grid, so that its keys and values are read from L2 but once.
+    """
+    tiles = tl.cdiv(queries, ROWS)
+    pair = tl.program_id(0) // tiles
+    first = (tl.program_id(0) % tiles) * ROWS
+    batch, head = (pair // heads).to(tl.int64), (pair % heads).to(tl.int64)
+    rows = first + tl.arange(0, ROWS)
+    qsn, ksn = tl.multiple_of(qsn, ALIGN), tl.multiple_of(ksn, ALIGN)
+    vsn, osn = tl.multiple_of(vsn, ALIGN), tl.multiple_of(osn, ALIGN)
+    q_base = q + tl.multiple_of(batch * qsb + head * qsh, ALIGN)
+    k_base = k + tl.multiple_of(batch * ksb + head * ksh, ALIGN)
+    v_base = v + tl.multiple_of(batch * vsb + head * vsh, ALIGN)
+    q_a = load_rows(q_base, rows, qsn, queries, HEAD, 0, HEAD_A, True)
+    q_b = q_a
+    mixed_a = tl.zeros((ROWS, HEAD_A), tl.float32)
+    mixed_b = tl.zeros((ROWS, HEAD_B if HEAD_B else 1), tl.float32)
+    if HEAD_B:
+        q_b = load_rows(q_base, rows, qsn, queries, HEAD, HEAD_A, HEAD_B, True)
+    top = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    limit = valid_keys(lengths, batch, keys, HAS_LENGTHS)
+    end, whole = limit, limit // COLUMNS * COLUMNS
+    if CAUSAL:
+        end = tl.minimum(limit, first + ROWS)
+        whole = tl.minimum(whole, first // COLUMNS * COLUMNS)
+    for start in range(0, whole, COLUMNS):
+        top, total, mixed_a, mixed_b = absorb(
+            q_a, q_b, k_base, v_base, ksn, vsn, start, rows, limit, scale_log2, top, total, mixed_a, mixed_b,
+            HEAD, HEAD_A, HEAD_B, COLUMNS, False, False, PRECISION,
+        )  # fmt: skip
+    for start in range(whole, end, TAIL):
+        top, total, mixed_a, mixed_b = absorb(
+            q_a, q_b, k_base, v_base, ksn, vsn, start, rows, limit, scale_log2, top, total, mixed_a, mixed_b,
+            HEAD, HEAD_A, HEAD_B, TAIL, True, CAUSAL, PRECISION,
+        )  # fmt: skip
+    share = 1.0 / tl.where(total == 0.0, 1.0, total)
+    o_base = out + tl.multiple_of(batch * osb + head * osh, ALIGN)
+    store_rows(o_base, rows, osn, queries, mixed_a * share[:, None], HEAD, 0, HEAD_A)
+    if HEAD_B:
+        store_rows(o_base, rows, osn, queries, mixed_b * share[:, None], HEAD, HEAD_A, HEAD_B)
+    if KEEP_LSE:
+        # +inf for a row without keys: the backward pass then finds weights of exp2(-inf) = 0.
+        value = tl.where(total == 0.0, float("inf"), top + tl.log2(total))
+        tl.store(lse + pair.to(tl.int64) * queries + rows, value, mask=rows < queries)

@@ -1,0 +1,85 @@
+"""Tile sizes of the attention kernels for each shape: plain arithmetic, needs neither Triton nor a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+#: Up to this many queries and keys, one tile holds all logits of a (batch, head) pair.
+SHORT = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Tiles:
+    """Sizes that a kernel is compiled for.
+
+    Attributes:
+        rows: queries of a tile.
+        columns: keys of a tile.
+        tail: size of the smaller tiles that take what is left over.
+        pairs: (batch, head) pairs of a program, for short sequences.
+        warps: of a program.
+        stages: of the software pipeline.
+    """
+
+    rows: int
+    columns: int
+    tail: int = 16
+    pairs: int = 1
+    warps: int = 4
+    stages: int = 2
+
+
+def head_parts(head: int) -> tuple[int, int]:
+    """Split a head size into two powers of two that cover it, the second 0 if the first does: 88 to (64, 32)."""
+    first = max(16, 1 << (head.bit_length() - 1))
+    rest = head - first
+    return first, 0 if rest <= 0 else max(16, power_of_two(rest))
+
+
+def power_of_two(number: int) -> int:
+    """Return the smallest power of two that is not smaller."""
+    return 1 << max(0, number - 1).bit_length()
+
+
+def is_short(queries: int, keys: int, element_size: int) -> bool:
+    """Whether one tile holds a pair; fp32 products take many more registers, so only half the size fits."""
+    return max(queries, keys) <= (SHORT if element_size == 2 else SHORT // 2)
+
+
+def tail_of(length: int, tile: int, regular: bool) -> int:
+    """Return the size of the tiles that follow the whole ones; exact only where all rows end alike."""
+    left = length % tile
+    return min(tile, max(16, power_of_two(left))) if regular else min(tile, 32)
+
+
+def short_tiles(queries: int, keys: int, pairs: int) -> Tiles:
+    """Tiles for sequences that :func:`is_short` admits."""
+    rows, columns = max(16, power_of_two(queries)), max(16, power_of_two(keys))
+    # Enough programs to fill the GPU come before fewer, longer ones.
+    shared = 4 if pairs >= 16384 else 2 if pairs >= 8192 else 1
+    return Tiles(rows, columns, pairs=shared, warps=4 if max(rows, columns) == 64 else 2, stages=1)
+
+
+def forward_tiles(queries: int, keys: int, head: int, element_size: int, regular: bool) -> Tiles:
+    """Tiles of the long forward kernel; ``regular``: not causal, and no key lengths."""
+    if element_size == 4:
+        rows, columns, warps, stages = 32, 32, 4, 1
+    elif queries <= 32:
+        rows, columns, warps, stages = max(16, power_of_two(queries)), 64, 2 if queries > 16 else 1, 2
+    elif queries <= 384:
+        rows, columns, warps, stages = 64, 64, 4, 2
+    else:
+        rows, columns, warps, stages = 128, 64, 8 if head > 64 else 4, 3
+    return Tiles(rows, columns, tail_of(keys, columns, regular), warps=warps, stages=stages)
+
+
+def backward_query_tiles(keys: int, head: int, element_size: int, regular: bool) -> Tiles:
+    """Tiles of the kernel of the queries' gradient."""
+    rows, columns = (64, 64 if head <= 64 else 32) if element_size == 2 else (32, 16)
+    return Tiles(rows, columns, tail_of(keys, columns, regular), stages=2 if element_size == 2 else 1)
+
+
+def backward_key_tiles(queries: int, head: int, element_size: int) -> Tiles:
+    """Tiles of the kernel of the keys' and values' gradients; its tail is of queries."""
+    rows, columns = (64 if head <= 64 else 32, 64) if element_size == 2 else (16, 32)
+    return Tiles(rows, columns, tail_of(queries, rows, True), stages=2 if element_size == 2 else 1)
