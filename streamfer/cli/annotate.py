@@ -32,6 +32,12 @@ def annotate(
         bool,
         typer.Option("--whole-clip", help="One clip a file, sampled at segment centres as DFER-CLIP's test does."),
     ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Also write NAME.overlay.mp4: the video with boxes, ids and labels.")
+    ] = False,
+    blur_faces: Annotated[
+        bool, typer.Option("--blur-faces", help="Make the faces in the overlay unrecognisable.")
+    ] = False,
     redis: Annotated[
         str | None,
         typer.Option("--redis", help="Also publish the records: a Redis URL, or 'embedded' for the built-in server."),
@@ -81,6 +87,8 @@ def annotate(
     from streamfer.cli.batch import Batch
     from streamfer.export import Settings, check_formats
 
+    if blur_faces and not overlay:
+        raise ConfigError("--blur-faces: there is no picture to blur; add --overlay")
     names = check_formats(formats)
     specs, failures = _find(paths, raw_size, raw_fps)
     if not specs:
@@ -92,8 +100,9 @@ def annotate(
 
         models = load_models(config)
         info = models.expression.info
-        decisive = _digest(config, raw_size, raw_fps, track_salt, info.precision)
-        batch = Batch(specs, output, Settings(decisive, info.digest, models.detector.name, names), publisher, overwrite)
+        decisive = _digest(config, raw_size, raw_fps, track_salt, info.precision, overlay and blur_faces)
+        settings = Settings(decisive, info.digest, models.detector.name, names)
+        batch = Batch(specs, output, settings, publisher, overwrite, overlay, blur_faces)
         pipeline = build_pipeline(config, models, live=False, salt=track_salt)
         _work(batch, pipeline, models.budget.decode, show=not quiet)
     finally:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from streamfer.cli.terminal import clip_table, complain, note, out
-from streamfer.export import Settings, SourceFolder
+from streamfer.export import OverlayWriter, Settings, SourceFolder
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened
 from streamfer.records import ClipLabelled, Record
 from streamfer.video import open_source
+from streamfer.video.locate import STILL_SUFFIXES
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -38,6 +39,7 @@ class Batch:
         settings: what the results depend on.
         sink: where records are published too, or None.
         overwrite: do files again that an earlier run has done.
+        overlay, blur_faces: also draw what was found onto a copy of the video, and hide the faces in it.
         done, failed, skipped: ends of files; the rest was not reached because the run was stopped.
         labels: for each file that is done, how many clips have which label.
         first_clips: the first few clips, for the table of a single file.
@@ -48,6 +50,8 @@ class Batch:
     settings: Settings
     sink: Sink | None
     overwrite: bool
+    overlay: bool = False
+    blur_faces: bool = False
     done: list[SourceDone] = field(default_factory=list)
     failed: int = 0
     skipped: int = 0
@@ -59,7 +63,7 @@ class Batch:
     def pending(self, decode_threads: int, progress: Bars) -> Iterator[Source]:
         """Yield the sources that are still to be done, opening nothing before it is needed."""
         for spec in self.specs:
-            folder = SourceFolder(self.output, spec.source_id, self.settings)
+            folder = self._folder(spec)
             if not self.overwrite and not spec.remote and folder.is_done(_file_digest(Path(spec.url))):
                 self.skipped += 1
                 progress.finish(spec.source_id)
@@ -115,10 +119,21 @@ class Batch:
 
     def _open(self, event: SourceOpened) -> None:
         if event.source_id not in self._folders:
-            folder = SourceFolder(self.output, event.source_id, self.settings)
+            folder = self._folder(next(spec for spec in self.specs if spec.source_id == event.source_id))
             folder.open()
             self._folders[event.source_id] = folder
             self._digests[event.source_id] = event.info.epoch_key
+
+    def _folder(self, spec: SourceSpec) -> SourceFolder:
+        if not self.overlay:
+            return SourceFolder(self.output, spec.source_id, self.settings)
+        still = Path(spec.url).suffix.lower() in STILL_SUFFIXES
+
+        def overlay(path: Path) -> OverlayWriter:
+            return OverlayWriter(path, open_source(spec), blur=self.blur_faces)
+
+        drawn = f".overlay{'.png' if still else '.mp4'}"
+        return SourceFolder(self.output, spec.source_id, self.settings, [(drawn, overlay)])
 
     def _add(self, source_id: str, event: Event) -> None:
         # A source's "online" state comes before it is open; its files begin with what is analysed.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
-from rich.table import Table
+from rich.padding import Padding
+from rich.text import Text
 
 from streamfer.cli.terminal import note, out
-from streamfer.errors import UnknownModelError
+from streamfer.errors import ConfigError, UnknownModelError
 
 app = typer.Typer(help="List, show and import models and their licences.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -18,22 +19,37 @@ app = typer.Typer(help="List, show and import models and their licences.", no_ar
 @app.command("list")
 def list_models() -> None:
     """List expression models and face detectors, with licence and size."""
-    from streamfer.faces import registry
-    from streamfer.faces.fetch import cached, sha256_of
+    from skimage.data import lbp_frontal_face_cascade_filename
+
+    from streamfer.faces import load_detector, registry
+    from streamfer.faces.fetch import cached
+    from streamfer.faces.packs import pack_file, pack_folder
     from streamfer.models import list_models as expression_models
 
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    for column in ("name", "kind", "origin", "size", "sha256", "licence"):
-        table.add_column(column, overflow="fold", no_wrap=column in ("name", "size", "sha256"))
+    out.print(Text("expression models", style="bold cyan"))
     for entry in expression_models():
-        size = f"{entry.size_bytes / 1e6:.1f} MB"
-        table.add_row(entry.name, "expression", entry.origin, size, entry.digest[:12], entry.licence)
+        _say(entry.name, entry.path, entry.origin, entry.licence)
+    out.print(Text("face detectors", style="bold cyan"))
     for detector in registry.entries():
-        path = registry.builtin_weights() if detector.name == "builtin" else cached(detector)
-        size = f"{path.stat().st_size / 1e6:.1f} MB" if path and path.is_file() else "-"
-        digest = sha256_of(path)[:12] if path and path.is_file() else "-"
-        table.add_row(detector.name, "faces", detector.about, size, digest, detector.licence)
-    out.print(table)
+        path, licence = cached(detector), detector.licence
+        if detector.name == "builtin" and registry.builtin_weights().is_file():
+            path, licence = registry.builtin_weights(), load_detector("builtin").licence
+        elif detector.kind == "cascade":
+            path = Path(lbp_frontal_face_cascade_filename())
+        elif detector.pack and pack_folder(detector.name).is_dir():
+            path = pack_file(pack_folder(detector.name), "detection")
+        _say(detector.name, path, detector.about, licence)
+
+
+def _say(name: str, path: Path | None, about: str, licence: str) -> None:
+    """Print one model: a line of facts, and its licence below, wrapped to the terminal."""
+    from streamfer.faces.fetch import sha256_of
+
+    facts = "not on this machine"
+    if path is not None and path.is_file():
+        facts = f"{path.stat().st_size / 1e6:.1f} MB, sha256 {sha256_of(path)[:12]}"
+    out.print(Text.assemble("  ", (f"{name:<12}", "bold"), f"{about}; {facts}"), soft_wrap=True)
+    out.print(Padding(Text(f"licence: {licence}", style="dim"), (0, 0, 0, 14)))
 
 
 @app.command("show")
@@ -58,6 +74,9 @@ def import_model(
         str | None,
         typer.Option("--classes", help="Class names in order, with commas; recovered from the prompts if not given."),
     ] = None,
+    position: Annotated[
+        str, typer.Option("--position", help="Where the description stands in the prompt: end, middle or front.")
+    ] = "end",
     licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights, in plain words.")] = None,
 ) -> None:
     """Convert a published checkpoint to a weights file that streamfer loads by name.
@@ -65,9 +84,14 @@ def import_model(
     Every size is read from the tensors. The file is read without running any code in it.
     """
     from streamfer.models.import_official import LICENCE, import_checkpoint
+    from streamfer.models.prompts import Position
 
     names = tuple(word.strip() for word in classes.split(",")) if classes else None
-    entry = import_checkpoint(checkpoint, name=name, classes=names, licence=licence or LICENCE)
+    if position not in get_args(Position):
+        raise ConfigError(f"--position {position}: choose from {', '.join(get_args(Position))}")
+    entry = import_checkpoint(
+        checkpoint, name=name, classes=names, position=cast("Position", position), licence=licence or LICENCE
+    )
     out.print(f"imported {entry.name}: {', '.join(entry.classes)}")
     note(f"{entry.path}; use it with: streamfer annotate --model {entry.name} PATH")
 

@@ -1,6 +1,17 @@
-"""Files out: tables and record lines of annotated sources, whole or not at all."""
+"""Files out: tables, record lines and overlay videos of annotated sources, whole or not at all."""
 
 from streamfer.export.folder import Settings, SourceFolder
-from streamfer.export.tables import FORMATS, Writer, check_formats
+from streamfer.export.overlay import OverlayNotes, OverlayWriter, write_overlay
+from streamfer.export.tables import FORMATS, MakeWriter, Writer, check_formats
 
-__all__ = ["FORMATS", "Settings", "SourceFolder", "Writer", "check_formats"]
+__all__ = [
+    "FORMATS",
+    "MakeWriter",
+    "OverlayNotes",
+    "OverlayWriter",
+    "Settings",
+    "SourceFolder",
+    "Writer",
+    "check_formats",
+    "write_overlay",
+]

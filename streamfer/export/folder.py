@@ -10,7 +10,7 @@ from typing import Any
 
 from streamfer.errors import OutputError
 from streamfer.export.atomic import AtomicFile
-from streamfer.export.tables import FORMATS, Writer
+from streamfer.export.tables import FORMATS, MakeWriter, Writer
 from streamfer.pipeline.events import Event, SourceDone
 
 _MANIFEST = ".streamfer.json"
@@ -40,21 +40,21 @@ class SourceFolder:
         folder: output folder.
         source_id: names the files; a source id with folders in it keeps them.
         settings: stored in the manifest, compared by :meth:`is_done`.
+        more: files besides those of the formats, as pairs of suffix and writer.
     """
 
-    def __init__(self, folder: Path, source_id: str, settings: Settings) -> None:
+    def __init__(
+        self, folder: Path, source_id: str, settings: Settings, more: Sequence[tuple[str, MakeWriter]] = ()
+    ) -> None:
         self._base = folder / _safe(source_id)
         self._settings = settings
+        self._kinds = [pair for name in settings.formats for pair in FORMATS[name]] + list(more)
         self._writers: list[Writer] = []
 
     @property
     def paths(self) -> list[Path]:
         """The files that :meth:`commit` makes, the manifest not counted."""
-        return [
-            self._base.with_name(self._base.name + suffix)
-            for name in self._settings.formats
-            for suffix, _ in FORMATS[name]
-        ]
+        return [self._base.with_name(self._base.name + suffix) for suffix, _ in self._kinds]
 
     def is_done(self, source_digest: str | None) -> bool:
         """Whether an earlier run wrote these files for the same bytes with the same settings."""
@@ -75,9 +75,8 @@ class SourceFolder:
         Raises:
             OutputError: the folder cannot be written.
         """
-        pairs = [pair for name in self._settings.formats for pair in FORMATS[name]]
         try:
-            for path, (_, make) in zip(self.paths, pairs, strict=True):
+            for path, (_, make) in zip(self.paths, self._kinds, strict=True):
                 self._writers.append(make(path))
         except OutputError:
             self.discard()

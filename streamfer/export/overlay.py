@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -92,17 +93,59 @@ class OverlayNotes:
                 yield track, path, box
 
 
-def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: bool = False) -> Path:
+class OverlayWriter:
+    """One source's overlay as a file among the others: drawn when everything is known, in place when all are.
+
+    Args:
+        path: ``.mp4``, or ``.png`` for a still.
+        source: the file once more, not opened yet.
+        blur: make every face unrecognisable.
+    """
+
+    def __init__(self, path: Path, source: Source, *, blur: bool) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        self._source = source
+        self._blur = blur
+        self._notes = OverlayNotes()
+
+    def add(self, event: Event) -> None:
+        """Remember what has to be drawn."""
+        self._notes.add(event)
+
+    def prepare(self) -> None:
+        """Decode the file once more and draw.
+
+        Raises:
+            OutputError: it cannot be written.
+            SourceError: the file cannot be read any more.
+        """
+        write_overlay(self._source, self._notes, self._part, blur=self._blur)
+
+    def commit(self) -> None:
+        """Put the video in its place.
+
+        Raises:
+            OutputError: the folder has gone.
+        """
+        try:
+            self._part.replace(self._path)
+        except OSError as error:
+            raise OutputError(f"{self._path}: cannot be written ({error.strerror})") from error
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._part.unlink(missing_ok=True)
+
+
+def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: bool = False) -> None:
     """Decode ``source`` again and write it with what ``notes`` hold drawn on every frame.
 
     Args:
         source: the file, not opened yet.
         notes: what was found in it.
-        path: ``.mp4``; a still becomes a ``.png`` beside it.
+        path: ``.mp4``, or ``.png`` for a still.
         blur: make every face unrecognisable.
-
-    Returns:
-        The file written.
 
     Raises:
         OutputError: it cannot be written.
@@ -115,7 +158,8 @@ def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: bool
         raise OutputError(f"{path}: the source was not online")
     if info.still:
         picture = next(item for item in stream if isinstance(item, Frame))
-        return _write_still(_draw(picture, notes, info, blur=blur), path.with_suffix(".png"))
+        _write_still(_draw(picture, notes, info, blur=blur), path)
+        return
     clock = [0.0]
 
     def frames() -> Iterator[NDArray[np.uint8]]:
@@ -130,7 +174,6 @@ def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: bool
             yield clock[0]
 
     write_video(path, frames(), info.declared_fps or 25.0, times=times())
-    return path
 
 
 def _draw(frame: Frame, notes: OverlayNotes, info: VideoInfo, *, blur: bool) -> NDArray[np.uint8]:
@@ -181,7 +224,7 @@ def _paste(image: NDArray[np.uint8], chip: NDArray[np.uint8], x: int, y: int) ->
     image[top : top + tall, left : left + wide] = chip[:tall, :wide]
 
 
-def _write_still(image: NDArray[np.uint8], path: Path) -> Path:
+def _write_still(image: NDArray[np.uint8], path: Path) -> None:
     part = path.with_name(f".{path.stem}.partial.png")
     try:
         Image.fromarray(image).save(part)
@@ -189,4 +232,3 @@ def _write_still(image: NDArray[np.uint8], path: Path) -> Path:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
-    return path

@@ -66,6 +66,9 @@ class Writer(Protocol):
         """Leave nothing behind."""
 
 
+MakeWriter = Callable[[Path], Writer]
+
+
 class ClipCsv:
     """One row a labelled clip and track; times in seconds, boxes as fractions of the frame."""
 
@@ -175,7 +178,7 @@ class RecordJsonl:
 
 
 #: Format name to the files it writes: suffix of the file, and the writer.
-FORMATS: Mapping[str, tuple[tuple[str, Callable[[Path], Writer]], ...]] = {
+FORMATS: Mapping[str, tuple[tuple[str, MakeWriter], ...]] = {
     "csv": ((ClipCsv.suffix, ClipCsv), (FrameCsv.suffix, FrameCsv)),
     "jsonl": ((RecordJsonl.suffix, RecordJsonl),),
 }

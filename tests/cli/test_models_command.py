@@ -43,10 +43,16 @@ def test_an_official_checkpoint_becomes_a_model_by_name(checkpoint: Path, tmp_pa
 
     listed = streamfer("models", "list")
     assert listed.code == 0
-    (row,) = [line for line in listed.out.splitlines() if line.startswith("mine ")]
-    assert "imported" in row
-    assert "ask me" in row
-    assert facts["sha256"][:12] in row
+    lines = listed.out.splitlines()
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("  mine ")]
+    assert "imported" in lines[place]
+    assert facts["sha256"][:12] in lines[place]
+    assert "licence: ask me" in lines[place + 1]
+
+
+def test_an_unknown_position_is_refused(checkpoint: Path) -> None:
+    done = streamfer("models", "import", checkpoint, "--name", "mine", "--position", "side")
+    assert (done.code, done.complaints) == (2, ["streamfer: --position side: choose from end, middle, front"])
 
 
 def test_detectors_are_listed_with_their_licence() -> None:

@@ -12,10 +12,12 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import Finished, streamfer
 
 from streamfer.publish import subscribe
+from streamfer.video import Frame, find_sources, open_source
 
 SUFFIXES = (".clips.csv", ".frames.csv", ".records.jsonl", ".streamfer.json")
 
@@ -70,6 +72,29 @@ def test_a_single_file_is_a_table_of_clips_and_four_files(
     assert "1 done;" in changed.err
     assert results(tmp_path / "out").keys() == first.keys()
     assert rows(tmp_path / "out" / "astronaut.mp4.clips.csv")[0]["track_id"] != clips[0]["track_id"]
+
+
+def test_an_overlay_has_every_frame_and_can_hide_the_faces(
+    face_film: Path, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    def frames(path: Path) -> list[np.ndarray]:
+        (spec,) = find_sources([str(path)])
+        return [item.image for item in open_source(spec).stream() if isinstance(item, Frame)]
+
+    drawn = tmp_path / "out" / "astronaut.mp4.overlay.mp4"
+    assert annotate(face_film, *words, "--overlay").code == 0
+    shown = frames(drawn)
+    assert len(shown) == len(frames(face_film)) == 30
+    assert annotate(face_film, *words, "--overlay", "--blur-faces").code == 0
+    (face, *_) = rows(tmp_path / "out" / "astronaut.mp4.frames.csv")
+    x, y, width, height = (round(float(face[name]) * 240) for name in ("x", "y", "width", "height"))
+    inside = (slice(y + height // 4, y + 3 * height // 4), slice(x + width // 4, x + 3 * width // 4))
+    sharp, hidden = (
+        np.abs(np.diff(picture[0][inside].astype(int), axis=0)).mean() for picture in (shown, frames(drawn))
+    )
+    assert hidden < 0.6 * sharp
+    refused = annotate(face_film, *words, "--blur-faces")
+    assert (refused.code, len(refused.complaints)) == (2, 1)
 
 
 def test_a_whole_clip_is_one_clip_of_segment_centres(face_film: Path, words: tuple[str, ...], tmp_path: Path) -> None:
