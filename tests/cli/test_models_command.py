@@ -52,7 +52,7 @@ def test_an_official_checkpoint_becomes_a_model_by_name(checkpoint: Path, tmp_pa
 
 def test_an_unknown_position_is_refused(checkpoint: Path) -> None:
     done = streamfer("models", "import", checkpoint, "--name", "mine", "--position", "side")
-    assert (done.code, done.complaints) == (2, ["streamfer: --position side: choose from end, middle, front"])
+    assert (done.code, done.complaints) == (2, ["--position side: choose from end, middle, front"])
 
 
 def test_detectors_are_listed_with_their_licence() -> None:
