@@ -62,7 +62,7 @@ class TrainConfig(_Part):
     ``batch`` is meant at 256 pixels; larger pictures come in smaller batches, so that every step costs the same.
     """
 
-    steps: int = Field(5600, ge=1)
+    steps: int = Field(5100, ge=1)
     batch: int = Field(32, ge=1)
     sides: tuple[int, ...] = (192, 256, 320, 384, 448)
     seed: int = 1

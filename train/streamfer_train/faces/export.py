@@ -36,9 +36,9 @@ from streamfer_train.faces.training import CHECKPOINT, averaged_network, read_ch
 FORMAT_VERSION = "1"
 VERSION = "1"
 DATA_WITH_PHOTOGRAPHS = (
-    "Composites of 16,000 photographs of faces from muxspace/facial_expressions (repository Apache-2.0, photographs "
-    "belong to third parties), heads rendered from ICT-FaceKit (MIT), drawn backgrounds, and pictures packaged with "
-    "scikit-image; boxes and landmarks after YuNet n (Apache-2.0)."
+    "Composites of pictures and crops of faces from muxspace/facial_expressions (repository Apache-2.0; the "
+    "photographs belong to third parties), heads rendered from ICT-FaceKit (MIT), drawn backgrounds, and pictures "
+    "packaged with scikit-image; boxes and landmarks after YuNet n (Apache-2.0)."
 )
 DATA_RENDERED = (
     "Heads rendered from ICT-FaceKit (MIT), drawn backgrounds and pictures packaged with scikit-image; boxes and "
