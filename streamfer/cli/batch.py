@@ -82,6 +82,7 @@ class Batch:
             progress.finish(event.source_id)
         elif isinstance(event, SourceOpened):
             self._open(event)
+            self._add(event.source_id, event)
             progress.open(event.source_id, event.info.duration)
         elif isinstance(event, FrameFaces):
             self._add(event.source_id, event)

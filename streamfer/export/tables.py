@@ -9,7 +9,7 @@ from typing import Protocol
 
 from streamfer.errors import ConfigError
 from streamfer.export.atomic import AtomicFile
-from streamfer.pipeline.events import Event, FrameFaces
+from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 from streamfer.records import ClipLabelled, Record
 
 #: Columns of the clip table before the probabilities, one for each class (``p_<class>``), which follow them.
@@ -69,18 +69,42 @@ class Writer(Protocol):
 MakeWriter = Callable[[Path], Writer]
 
 
-class ClipCsv:
-    """One row a labelled clip and track; times in seconds, boxes as fractions of the frame."""
+class _TextFile:
+    """A text file that appears whole; what goes into it is the writer's."""
+
+    def __init__(self, path: Path) -> None:
+        self._target = AtomicFile(path)
+
+    def prepare(self) -> None:
+        """Bring the file to the disk."""
+        self._target.prepare()
+
+    def commit(self) -> None:
+        """Make the file appear."""
+        self._target.commit()
+
+    def discard(self) -> None:
+        """Leave nothing behind."""
+        self._target.discard()
+
+
+class ClipCsv(_TextFile):
+    """One row a labelled clip and track; times in seconds, boxes as fractions of the frame.
+
+    The columns are the same for every file of a run, those without a clip included.
+    """
 
     suffix = ".clips.csv"
 
     def __init__(self, path: Path) -> None:
-        self._target = AtomicFile(path)
+        super().__init__(path)
         self._rows = csv.writer(self._target.file)
         self._classes: tuple[str, ...] | None = None
 
     def add(self, event: Event) -> None:
-        """Write a row for a labelled clip."""
+        """Write the header when the source opens, and a row for a labelled clip."""
+        if isinstance(event, SourceOpened):
+            self._begin(event.classes)
         if not (isinstance(event, Record) and isinstance(event.data, ClipLabelled)):
             return
         clip, model = event.data.clip, event.data.model
@@ -98,32 +122,19 @@ class ClipCsv:
                 ]
             )
 
-    def prepare(self) -> None:
-        """Bring the table to the disk; one without clips has its header only."""
-        self._begin(())
-        self._target.prepare()
-
-    def commit(self) -> None:
-        """Make the table appear."""
-        self._target.commit()
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        self._target.discard()
-
     def _begin(self, classes: tuple[str, ...]) -> None:
         if self._classes is None:
             self._classes = classes
             self._rows.writerow([*CLIP_COLUMNS, *(f"p_{name}" for name in classes)])
 
 
-class FrameCsv:
+class FrameCsv(_TextFile):
     """One row a face of an analysed frame; a frame without a face has one row with empty columns."""
 
     suffix = ".frames.csv"
 
     def __init__(self, path: Path) -> None:
-        self._target = AtomicFile(path)
+        super().__init__(path)
         self._rows = csv.writer(self._target.file)
         self._rows.writerow(FRAME_COLUMNS)
 
@@ -138,43 +149,16 @@ class FrameCsv:
         if not event.faces:
             self._rows.writerow([*head, *[""] * (len(FRAME_COLUMNS) - len(head))])
 
-    def prepare(self) -> None:
-        """Bring the table to the disk."""
-        self._target.prepare()
 
-    def commit(self) -> None:
-        """Make the table appear."""
-        self._target.commit()
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        self._target.discard()
-
-
-class RecordJsonl:
+class RecordJsonl(_TextFile):
     """One line a record, in CloudEvents' JSON format: exactly what subscribers of Redis receive."""
 
     suffix = ".records.jsonl"
-
-    def __init__(self, path: Path) -> None:
-        self._target = AtomicFile(path)
 
     def add(self, event: Event) -> None:
         """Write a record."""
         if isinstance(event, Record):
             self._target.file.write(event.to_json() + "\n")
-
-    def prepare(self) -> None:
-        """Bring the file to the disk."""
-        self._target.prepare()
-
-    def commit(self) -> None:
-        """Make the file appear."""
-        self._target.commit()
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        self._target.discard()
 
 
 #: Format name to the files it writes: suffix of the file, and the writer.

@@ -49,11 +49,18 @@ class FrameFaces:
 
 @dataclass(frozen=True, slots=True)
 class SourceOpened:
-    """A source is open; comes before everything else of its epoch."""
+    """A source is open; comes before what is analysed of its epoch.
+
+    Attributes:
+        source_id, epoch: what begins.
+        info: what the source is.
+        classes: labels that its clips may get, in the model's order.
+    """
 
     source_id: str
     epoch: int
     info: VideoInfo
+    classes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class Labeller:
                 item.source_id, item.epoch, item.info, item.time_base, item.time_origin, self._grid
             )
             self._rows[item.source_id] = _Rows(item.horizon)
-            return [*events, SourceOpened(item.source_id, item.epoch, item.info)]
+            return [*events, SourceOpened(item.source_id, item.epoch, item.info, self._model.info.classes)]
         if isinstance(item, Changed):
             return self._take_change(item.source_id, item.change, log)
         if isinstance(item, Ended):

@@ -15,8 +15,9 @@ from record_examples import examples, labelled, span
 from streamfer.errors import ConfigError
 from streamfer.export import check_formats
 from streamfer.export.tables import CLIP_COLUMNS, FRAME_COLUMNS, ClipCsv, FrameCsv, RecordJsonl
-from streamfer.pipeline.events import FaceRow, FrameFaces
+from streamfer.pipeline.events import FaceRow, FrameFaces, SourceOpened
 from streamfer.records import Record
+from streamfer.video.frames import VideoInfo
 
 
 def written(writer: Any, *events: Any) -> Path:
@@ -54,8 +55,9 @@ def test_a_clip_is_a_row(tmp_path: Path) -> None:
 
 
 def test_a_table_without_clips_has_its_header(tmp_path: Path) -> None:
-    path = written(ClipCsv(tmp_path / "a.csv"), frame())
-    assert path.read_text().splitlines() == [",".join(CLIP_COLUMNS)]
+    info = VideoInfo("hall", "hall.mp4", 64, 48, "mpeg4", 25.0, 2.0, 0, False, "key")
+    path = written(ClipCsv(tmp_path / "a.csv"), SourceOpened("hall", 0, info, ("joy", "calm")), frame())
+    assert path.read_text().splitlines() == [",".join([*CLIP_COLUMNS, "p_joy", "p_calm"])]
 
 
 def test_every_face_of_a_frame_is_a_row_and_an_empty_frame_too(tmp_path: Path) -> None:
