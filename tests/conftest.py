@@ -14,6 +14,10 @@ import pytest
 # Tests run beside each other on small machines: one thread per library keeps timings and memory predictable.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
+# Without a GPU, Triton's kernels are tested in its interpreter, which has to be chosen before anything imports
+# triton (open_clip does). Nothing but tests/kernels ever forces these kernels.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -96,7 +96,7 @@ def launch_forward(
     # Never read without HAS_LENGTHS, but a pointer must be passed.
     lengths = lengths_B if lengths_B is not None else q_BHNE
     if is_short(queries, keys, size):
-        tiles = short_tiles(queries, keys, batch * heads)
+        tiles = short_tiles(queries, keys, batch * heads, head, size, backward=False)
         constants = _constants(q_BHNE, tiles, causal, lengths_B, allow_tf32, alignment(*parts))
         forward_kernels.short_forward[_grid(-(-batch * heads // tiles.pairs))](
             *parts, lengths, *strides, batch * heads, heads, queries, keys, scale * LOG2_E,
@@ -141,7 +141,7 @@ def launch_backward(
     align = alignment(q, k, v, out, d_out, d_q, d_k, d_v)
     scales = (scale, scale * LOG2_E)
     if is_short(queries, keys, size):
-        tiles = short_tiles(queries, keys, batch * heads)
+        tiles = short_tiles(queries, keys, batch * heads, head, size, backward=True)
         constants = _constants(q_BHNE, tiles, causal, lengths_B, allow_tf32, align)
         backward_kernels.short_backward[_grid(-(-batch * heads // tiles.pairs))](
             q, k, v, d_out, d_q, d_k, d_v, lengths, *strides(q, k, v, d_out, d_q, d_k, d_v),
@@ -149,7 +149,7 @@ def launch_backward(
         )  # fmt: skip
         return
     delta = torch.empty_like(lse_BHN)
-    tiles = backward_query_tiles(keys, head, size, regular=not causal and lengths_B is None)
+    tiles = backward_query_tiles(queries, keys, head, size, regular=not causal and lengths_B is None)
     constants = _constants(q_BHNE, tiles, causal, lengths_B, allow_tf32, align)
     backward_kernels.long_backward_queries[_grid(batch * heads * -(-queries // tiles.rows))](
         q, k, v, out, d_out, d_q, lse_BHN, delta, lengths, *strides(q, k, v, out, d_out, d_q),
