@@ -14,8 +14,12 @@ from streamfer_train.faces.config import load_config
 from streamfer_train.faces.detectors import Found
 from streamfer_train.faces.evaluate import chosen_threshold, sweep_table, totals
 from streamfer_train.faces.frames import frames, known_videos
+from streamfer_train.faces.labels import Labels
 from streamfer_train.faces.large_frames import find_in_tiles, walls
 from streamfer_train.faces.metrics import Reference, Tally, tally
+from streamfer_train.faces.shards import Shard, coded_jpeg
+from streamfer_train.faces.teacher import TeacherFaces
+from streamfer_train.faces.teacher_noise import MARGIN, self_disagreement
 
 POINTS = np.array([[10, 10], [30, 10], [20, 20], [12, 30], [28, 30]], np.float32)
 
@@ -129,6 +133,24 @@ def test_tiles_cover_the_frame_and_count_a_face_once() -> None:
         # Where a tile cuts the square, the cut one may win by an equal score: nearly whole is enough.
         assert len(seen.boxes) == 1
         assert np.abs(seen.boxes[0] - [left, top, left + 40, top + 40]).max() <= 4
+
+
+def test_a_teacher_that_moves_its_points_disagrees_by_that_much() -> None:
+    class Shaky:
+        """Sees the stored face, moved by two pixels of the picture it is shown."""
+
+        def __init__(self, scale: float) -> None:
+            self.scale = scale
+
+        def faces(self, _picture: np.ndarray) -> TeacherFaces:
+            points = POINTS[None] * np.float32(self.scale) + np.float32(MARGIN + 2)
+            return TeacherFaces(np.zeros((1, 4), np.float32), points, np.ones(1, np.float32))
+
+    picture = np.full((130, 130, 3), 50, np.uint8)
+    shard = Shard.of([coded_jpeg(picture)] * 3, [Labels.single(np.array([0, 0, 40, 40], np.float32), POINTS)] * 3)
+    count, error = self_disagreement(Shaky(0.5), shard, 0.5)
+    assert count == 3
+    assert error == pytest.approx(2 * np.sqrt(2) / 0.5 / 20)
 
 
 def test_unreadable_videos_are_named(tmp_path: Path) -> None:

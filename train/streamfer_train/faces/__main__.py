@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--weights", type=Path, required=True)
             sub.add_argument("--sweep", action="store_true", help="print a table over thresholds")
             sub.add_argument("--large", type=float, metavar="THRESHOLD", help="measure input sizes for 1080p instead")
+            sub.add_argument("--teacher", action="store_true", help="measure the teacher against itself instead")
+            sub.add_argument("--threshold", type=float, help="score threshold; chosen on validation when absent")
+            sub.add_argument("--enlarge", action="store_true", help="enlarge smaller pictures to 640 pixels first")
             sub.add_argument("--compare", action="store_true", help="measure YuNet s and RFB-320 too")
     return parser
 
@@ -86,12 +89,22 @@ def _export(config: FacesConfig, options: argparse.Namespace) -> None:
 
 
 def _evaluate(config: FacesConfig, options: argparse.Namespace) -> None:
-    from streamfer_train.faces.evaluate import evaluate, evaluate_large
+    from streamfer_train.faces.evaluate import evaluate, evaluate_large, evaluate_teacher
 
+    if options.teacher:
+        evaluate_teacher(config)
+        return
     if options.large is not None:
         evaluate_large(config, options.weights, options.large)
         return
-    evaluate(config, options.weights, sweep=options.sweep, compare=options.compare)
+    evaluate(
+        config,
+        options.weights,
+        threshold=options.threshold,
+        enlarge=options.enlarge,
+        sweep=options.sweep,
+        compare=options.compare,
+    )
 
 
 if __name__ == "__main__":

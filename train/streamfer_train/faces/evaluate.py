@@ -23,6 +23,7 @@ from streamfer_train.faces.metrics import Reference, Tally, tally
 from streamfer_train.faces.pool import Pool
 from streamfer_train.faces.shards import Shard
 from streamfer_train.faces.teacher import LONGER_SIDE, SCORE_THRESHOLD, Teacher, TeacherFaces
+from streamfer_train.faces.teacher_noise import SCALES, self_disagreement
 
 VALIDATION_SETS = ("composites", "composites, all", "pictures")
 SMALLEST = 32.0
@@ -147,17 +148,31 @@ def chosen_threshold(by_threshold: dict[float, dict[str, Tally]], allowed: float
     return max(by_threshold)
 
 
-def evaluate(config: FacesConfig, weights: Path, *, sweep: bool = False, compare: bool = False) -> None:
-    """Print our numbers per set and per video, the time of a pass, and with ``compare`` other detectors' numbers."""
+def evaluate(
+    config: FacesConfig,
+    weights: Path,
+    *,
+    threshold: float | None = None,
+    enlarge: bool = False,
+    sweep: bool = False,
+    compare: bool = False,
+) -> None:
+    """Print our numbers per set and per video, the time of a pass, and with ``compare`` other detectors' numbers.
+
+    Without a ``threshold`` the lowest one allowed on the validation sets is taken. With ``enlarge`` pictures smaller
+    than 640 pixels are enlarged to that first, as insightface's own call does.
+    """
     root = config.data.root
     samples = [*validation_samples(config), *video_samples(root / "videos", config.data.teacher_path())]
-    ours = _found(OnnxDetector(weights), samples)
+    ours = _found(OnnxDetector(weights, enlarge=enlarge), samples)
     by_threshold = {threshold: results(samples, ours, threshold) for threshold in _THRESHOLDS}
-    threshold = chosen_threshold(by_threshold)
+    if threshold is None:
+        threshold = chosen_threshold(by_threshold)
     if sweep:
         print(sweep_table(by_threshold))
-    print(table(f"{weights.name} at threshold {threshold:.2f} (chosen on validation)", by_threshold[threshold]))
-    print(table("the same, videos gathered", totals(by_threshold[threshold])))
+    sums = results(samples, ours, threshold)
+    print(table(f"{weights.name} at threshold {threshold:.2f}", sums))
+    print(table("the same, videos gathered", totals(sums)))
     for height, width in ((320, 320), (384, 640), (640, 640)):
         print(f"- {weights.name} at {width}x{height}: {milliseconds(weights, height, width):.2f} ms, one thread")
     if compare:
@@ -176,6 +191,15 @@ def evaluate_large(config: FacesConfig, weights: Path, threshold: float) -> None
     ]
     print(f"### 1920x1080 frames, threshold {threshold:.2f}\n")
     print(large_frame_table(weights, samples, threshold))
+
+
+def evaluate_teacher(config: FacesConfig) -> None:
+    """Print by how much the teacher disagrees with itself about landmarks on the validation pictures."""
+    teacher = Teacher(config.data.teacher_path())
+    pictures = Shard.load(config.work / "sources" / "val-scenes.npz")
+    for scale in SCALES:
+        count, error = self_disagreement(teacher, pictures, scale)
+        print(f"- at {scale:.1f} of the size: {100 * error:.1f} % of the inter-ocular distance, {count} faces")
 
 
 def _found(detector: Detector, samples: list[Sample]) -> list[Found]:
