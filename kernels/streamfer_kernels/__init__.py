@@ -6,18 +6,20 @@ see :func:`choice` and :func:`use`.
 """
 
 from streamfer_kernels.attention import attention, attention_packed, supports_head
-from streamfer_kernels.backend import Choice, Measurement, backend_report, choice, mode, use
+from streamfer_kernels.backend import Backend, Choice, Measurement, Mode, backend_report, choice, mode, use
 from streamfer_kernels.crops import crop_faces
 from streamfer_kernels.label_head import CapturedLabelHead, LabelHead
 from streamfer_kernels.pointwise import gelu_tanh, quick_gelu, residual_layer_norm
 from streamfer_kernels.temporal import BlockWeights, temporal_block
 
 __all__ = [
+    "Backend",
     "BlockWeights",
     "CapturedLabelHead",
     "Choice",
     "LabelHead",
     "Measurement",
+    "Mode",
     "attention",
     "attention_packed",
     "backend_report",

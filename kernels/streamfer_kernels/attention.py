@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from streamfer_kernels import checks
 from streamfer_kernels.attention_ops import attention_forward, packed_forward
-from streamfer_kernels.backend import Choice, choice
+from streamfer_kernels.backend import Backend, Choice, choice
 
 #: Longest sequence and largest head that the kernels take; a head size is a multiple of 8.
 LONGEST = 1024
@@ -32,6 +32,7 @@ def attention(
     scale: float | None = None,
     allow_tf32: bool = False,
     deterministic: bool = False,
+    backend: Backend | None = None,
 ) -> torch.Tensor:
     """Return softmax(scale q k^T) v.
 
@@ -50,6 +51,7 @@ def attention(
             ``torch.backends.cuda.matmul`` instead.
         deterministic: equal inputs give bitwise equal gradients. Triton's backward pass always is; PyTorch is
             then held to plain matrix products.
+        backend: ``torch`` or ``triton`` to force one for this call; None to follow :func:`choice`.
 
     Returns:
         (B, H, N, E); with Triton it lies in memory as (B, N, H, E).
@@ -68,7 +70,7 @@ def attention(
     scale = _checked_scale(scale, head)
     q, k, v = (_autocast(value) for value in (q, k, v))
     training = _wants_gradients(q, k, v)
-    if attention_choice(q, batch * heads, queries, keys, head, causal, training).backend == "triton":
+    if attention_choice(q, batch * heads, queries, keys, head, causal, training, backend).backend == "triton":
         out: torch.Tensor = attention_forward(q, k, v, key_lengths, causal, scale, allow_tf32, training)[0]
         return out
     return torch_attention(q, k, v, causal, key_lengths, scale, deterministic and training)
@@ -83,6 +85,7 @@ def attention_packed(
     scale: float | None = None,
     allow_tf32: bool = False,
     deterministic: bool = False,
+    backend: Backend | None = None,
 ) -> torch.Tensor:
     """Return self-attention within a linear layer's own output, without permuting or copying it.
 
@@ -95,6 +98,7 @@ def attention_packed(
         scale: likewise.
         allow_tf32: likewise.
         deterministic: likewise.
+        backend: likewise.
 
     Returns:
         (B, N, H E), contiguous: ready for the output projection.
@@ -116,7 +120,7 @@ def attention_packed(
     scale = _checked_scale(scale, head)
     qkv = _autocast(qkv)
     training = _wants_gradients(qkv)
-    if attention_choice(qkv, batch * heads, rows, rows, head, causal, training).backend == "triton":
+    if attention_choice(qkv, batch * heads, rows, rows, head, causal, training, backend).backend == "triton":
         out: torch.Tensor = packed_forward(qkv, heads, key_lengths, causal, scale, allow_tf32, training)[0]
         return out
     q, k, v = (part.view(batch, rows, heads, head).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
@@ -156,7 +160,14 @@ def torch_attention(
 
 
 def attention_choice(
-    like: torch.Tensor, pairs: int, queries: int, keys: int, head: int, causal: bool, training: bool
+    like: torch.Tensor,
+    pairs: int,
+    queries: int,
+    keys: int,
+    head: int,
+    causal: bool,
+    training: bool,
+    wanted: Backend | None = None,
 ) -> Choice:
     """Return what runs for such sizes, and why; ``like`` gives device and dtype."""
     return choice(
@@ -164,6 +175,7 @@ def attention_choice(
         like.device,
         like.dtype,
         training=training,
+        wanted=wanted,
         pairs=pairs,
         queries=queries,
         keys=keys,

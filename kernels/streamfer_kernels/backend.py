@@ -158,7 +158,15 @@ def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def choice(operation: str, device: torch.device, dtype: torch.dtype, *, training: bool = False, **sizes: int) -> Choice:
+def choice(
+    operation: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    training: bool = False,
+    wanted: Backend | None = None,
+    **sizes: int,
+) -> Choice:
     """Return what a call of these sizes would run, and why.
 
     Args:
@@ -166,20 +174,24 @@ def choice(operation: str, device: torch.device, dtype: torch.dtype, *, training
         device: where the tensors are.
         dtype: of the tensors, after autocast.
         training: whether a backward pass follows.
+        wanted: force one for this call, whatever the mode.
         sizes: of attention: ``pairs`` (batch x heads), ``queries``, ``keys``, ``head``, ``causal`` (0 or 1); of
             the others: those the benchmark prints.
 
     Raises:
-        ValueError: no such operation.
+        ValueError: no such operation or backend.
     """
     if operation not in OPERATIONS:
         raise ValueError(f"operation is {operation!r}; expected one of {', '.join(OPERATIONS)}")
-    if _mode == "torch":
+    if wanted not in (None, "torch", "triton"):
+        raise ValueError(f"backend is {wanted!r}; expected torch, triton or None")
+    forced = wanted or _mode
+    if forced == "torch":
         return Choice("torch", "forced")
     obstacle = _obstacle(device)
     if obstacle is not None:
         return Choice("torch", obstacle)
-    if _mode == "triton":
+    if forced == "triton":
         return Choice("triton", "forced")
     if not MEASURED:
         return Choice("torch", "no measurement of any shape yet")

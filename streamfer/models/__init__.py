@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from streamfer.models.attention import choose_attention
     from streamfer.models.expression import ExpressionModel, ModelInfo
     from streamfer.models.import_official import import_checkpoint
     from streamfer.models.precision import choose_device, choose_precision
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "ExpressionModel": "streamfer.models.expression",
     "ModelInfo": "streamfer.models.expression",
+    "choose_attention": "streamfer.models.attention",
     "choose_device": "streamfer.models.precision",
     "choose_precision": "streamfer.models.precision",
     "import_checkpoint": "streamfer.models.import_official",
@@ -26,6 +28,7 @@ _HOMES = {
 __all__ = [
     "ExpressionModel",
     "ModelInfo",
+    "choose_attention",
     "choose_device",
     "choose_precision",
     "import_checkpoint",

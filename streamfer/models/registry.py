@@ -15,6 +15,7 @@ import structlog
 import torch
 
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
+from streamfer.models.attention import AttentionChoice, choose_attention, replace_attention
 from streamfer.models.card import ModelCard
 from streamfer.models.inference import DferClipModel
 from streamfer.models.precision import choose_device, choose_precision
@@ -139,6 +140,7 @@ def load_model(
     device: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    attention: str = "auto",
 ) -> DferClipModel:
     """Load a model by name or from a weights file.
 
@@ -147,19 +149,22 @@ def load_model(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: of the image encoder: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         threads: torch's thread count for this process; None leaves it as it is.
+        attention: of image encoder and temporal transformer: ``auto``, ``torch`` or ``triton``.
 
     Raises:
         UnknownModelError: no such model.
         CheckpointError: the file is damaged or foreign.
-        DeviceError: the device is absent.
-        ConfigError: device, precision or threads is not a value they can have.
+        DeviceError: the device is absent, or cannot run the attention asked for.
+        ConfigError: device, precision, threads or attention is not a value they can have.
     """
     if threads is not None and threads < 1:
         raise ConfigError(f"threads is {threads}; expected at least 1")
     path = find_model(str(name_or_path))
     chosen_device = choose_device(device)
     chosen_precision = choose_precision(precision, chosen_device.device)
-    network, card = read_weights(path)
+    chosen_attention = choose_attention(attention, chosen_device.device)
+    network, card = read_weights(path, attention=chosen_attention.function)
+    replace_attention(network.image_encoder, chosen_attention)
     if threads is not None:
         torch.set_num_threads(threads)
     model = DferClipModel(
@@ -169,11 +174,13 @@ def load_model(
         device=chosen_device.device,
         precision=chosen_precision.precision,
     )
-    _announce(model, card, chosen_device.reason, chosen_precision.reason)
+    _announce(model, card, chosen_device.reason, chosen_precision.reason, chosen_attention)
     return model
 
 
-def _announce(model: DferClipModel, card: ModelCard, device_reason: str, precision_reason: str) -> None:
+def _announce(
+    model: DferClipModel, card: ModelCard, device_reason: str, precision_reason: str, attention: AttentionChoice
+) -> None:
     log.info(
         "model_loaded",
         model=card.name,
@@ -183,4 +190,6 @@ def _announce(model: DferClipModel, card: ModelCard, device_reason: str, precisi
         device_reason=device_reason,
         precision=model.info.precision,
         precision_reason=precision_reason,
+        attention=attention.implementation,
+        attention_reason=attention.reason,
     )
