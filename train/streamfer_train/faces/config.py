@@ -28,7 +28,7 @@ class DataConfig(_Part):
 class PoolConfig(_Part):
     """Composed pictures: ``shards`` times ``shard_size`` for training, ``validation`` to validate, ``side`` pixels."""
 
-    shards: int = Field(8, ge=1)
+    shards: int = Field(4, ge=1)
     shard_size: int = Field(1500, ge=1)
     validation: int = Field(600, ge=1)
     side: int = Field(320, ge=64)
