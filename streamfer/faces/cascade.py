@@ -55,7 +55,7 @@ class CascadeDetector:
     def _detect(self, image: NDArray[np.uint8]) -> Detections:
         if min(image.shape[:2]) < SMALLEST_WINDOW:
             return Detections.empty()
-        small, (fx, fy) = self._det_size.shrink(image)
+        small, (fx, fy) = self._det_size.resize(image)
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         side = min(grey.shape)
         if side < SMALLEST_WINDOW:

@@ -33,6 +33,7 @@ def load_detector(
     max_faces: int = MAX_FACES,
     threads: int = 1,
     provider: str = "auto",
+    for_tracking: bool = False,
 ) -> Detector:
     """Load a face detector and say in the log what was loaded, on what it runs and under which licence.
 
@@ -44,6 +45,8 @@ def load_detector(
         det_size: longer side of the detector's input in pixels, or ``auto``: 640, more for large frames so
             that faces of 32 pixels of a 1080p frame stay findable (:class:`~streamfer.faces.images.DetectionSize`).
         max_faces: cap a frame; :attr:`Detections.left_out` counts what it drops.
+        for_tracking: without a threshold, take the lower one that the network states for tracked video, where
+            several frames have to agree before anybody counts.
         threads: intra-op threads of ONNX Runtime. OpenCV's networks follow ``cv2.setNumThreads`` instead.
         provider: ``auto``, ``cpu``, ``cuda`` or a full ONNX Runtime provider name; a named one is asserted.
 
@@ -79,6 +82,7 @@ def load_detector(
             max_faces=max_faces,
             threads=threads,
             provider=provider,
+            for_tracking=for_tracking,
         )
     say = log.warning if entry.licence == registry.NON_COMMERCIAL else log.info
     say("detector.loaded", name=detector.name, provider=detector.provider, licence=detector.licence)

@@ -15,7 +15,7 @@ FACE_TO_FIND = 32
 #: Below this many pixels of its input a detector loses recall quickly (docs/results/tracking.md, "Small faces").
 SMALLEST_SEEN = 16.0
 #: Longer side of the detector's input that "auto" starts from, and where it stops.
-USUAL_SIDE, LARGEST_SIDE = 640, 1280
+USUAL_SIDE, LARGEST_SIDE = 640, 1920
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -42,16 +42,19 @@ def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class DetectionSize:
-    """How far a frame is shrunk before a detector sees it; frames are never enlarged.
+    """At which size a detector sees a frame.
 
     Attributes:
-        longer_side: pixels of the longer side of the input, or ``None`` for "auto": 640, or as much more as a
-            face of 32 pixels needs to keep ``smallest``, up to 1280. So a 1080p frame is read at 960 x 540.
+        longer_side: pixels of the longer side of the input, larger frames being shrunk to it; or ``None`` for
+            "auto": 640, or as much more as a face of 32 pixels needs to keep ``smallest``, up to 1920. So a 1080p
+            frame is read at 960 x 540 by a detector that finds faces of 16 pixels.
         smallest: pixels of the input from which the detector finds faces reliably.
+        least_side: with "auto", frames whose longer side is less are enlarged to it; 0 enlarges none.
     """
 
     longer_side: int | None = None
     smallest: float = SMALLEST_SEEN
+    least_side: int = 0
 
     def __post_init__(self) -> None:
         if self.longer_side is not None and self.longer_side < 32:
@@ -71,23 +74,25 @@ class DetectionSize:
         except ValueError as error:
             raise ConfigError(f"det_size: {value!r} is neither 'auto' nor a number of pixels") from error
 
-    def reading(self, smallest: float) -> DetectionSize:
-        """Return the same rule for a detector that needs ``smallest`` pixels."""
-        return replace(self, smallest=smallest)
+    def reading(self, smallest: float, least_side: int = 0) -> DetectionSize:
+        """Return the same rule for a detector that needs ``smallest`` pixels, and frames of ``least_side``."""
+        return replace(self, smallest=smallest, least_side=least_side)
 
     def scale(self, height: int, width: int) -> float:
-        """Return the factor, at most 1, by which a frame of this size is shrunk."""
+        """Return the factor by which a frame of this size is resized; more than 1 enlarges it."""
         longer = max(height, width)
         if self.longer_side is not None:
             return min(1.0, self.longer_side / longer)
+        if longer < self.least_side:
+            return self.least_side / longer
         side = max(USUAL_SIDE, longer * self.smallest / FACE_TO_FIND)
         return min(1.0, min(side, LARGEST_SIDE) / longer)
 
-    def shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    def resize(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         """Return the picture at the detector's size and the factors (x, y) that lead to it."""
         height, width = image.shape[:2]
         scale = self.scale(height, width)
-        if scale >= 1.0:
+        if scale == 1.0:
             return image, (1.0, 1.0)
         new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
         # Area averaging keeps small faces from dissolving into aliases where plain bilinear skips pixels.

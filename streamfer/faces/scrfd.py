@@ -20,7 +20,8 @@ STRIDE = 32
 #: Score from which a box counts, for networks that state none (insightface's own default).
 USUAL_THRESHOLD = 0.5
 #: Numbers that a network may state in its ONNX metadata.
-THRESHOLD, SMALLEST_FACE = "threshold", "smallest_face"
+THRESHOLD, TRACKING_THRESHOLD = "threshold", "tracking_threshold"
+SMALLEST_FACE, LEAST_SIDE = "smallest_face", "least_side"
 
 
 class ScrfdDetector:
@@ -31,7 +32,8 @@ class ScrfdDetector:
 
     Attributes:
         threshold: score from which a box counts.
-        metadata: the network's ONNX metadata (name, licence and threshold of the built-in detector).
+        metadata: the network's ONNX metadata: of the built-in detector its name, licence, threshold, and the sizes
+            of face and frame that it needs.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class ScrfdDetector:
         max_faces: int = 64,
         threads: int = 1,
         provider: str = "auto",
+        for_tracking: bool = False,
     ) -> None:
         """Load the network and look at its outputs.
 
@@ -67,8 +70,13 @@ class ScrfdDetector:
         self._fixed = _fixed_size(inputs[0].shape)
         # One session serves every size: a graph rewritten per size, insightface's default, costs memory a size.
         self._network: Any = SCRFD(model_file=str(path), session=session, static_shape_sessions=False)
-        self.threshold = self._stated(THRESHOLD, USUAL_THRESHOLD) if threshold is None else threshold
-        self._det_size = (det_size or DetectionSize()).reading(self._stated(SMALLEST_FACE, SMALLEST_SEEN))
+        stated = self._stated(THRESHOLD, USUAL_THRESHOLD)
+        if for_tracking:
+            stated = self._stated(TRACKING_THRESHOLD, stated)
+        self.threshold = stated if threshold is None else threshold
+        self._det_size = (det_size or DetectionSize()).reading(
+            self._stated(SMALLEST_FACE, SMALLEST_SEEN), int(self._stated(LEAST_SIDE, 0))
+        )
         self._max_faces = max_faces
 
     @property
@@ -109,12 +117,12 @@ class ScrfdDetector:
     def _prepare(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Return the picture as BGR on a canvas of the network's size, and the factors (x, y) that lead there."""
         if self._fixed is None:
-            small, factors = self._det_size.shrink(image)
+            small, factors = self._det_size.resize(image)
             height, width = (math.ceil(side / STRIDE) * STRIDE for side in small.shape[:2])
         else:
             height, width = self._fixed
             fit = DetectionSize(max(32, int(max(image.shape[:2]) * min(1, self._fit(image)))))
-            small, factors = fit.shrink(image)
+            small, factors = fit.resize(image)
             small = small[:height, :width]
         canvas = np.zeros((height, width, 3), np.uint8)
         canvas[: small.shape[0], : small.shape[1]] = small[:, :, ::-1]

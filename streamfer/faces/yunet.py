@@ -82,7 +82,7 @@ class YuNetDetector:
     def _detect(self, image: NDArray[np.uint8]) -> Detections:
         if image.size == 0:
             return Detections.empty()
-        small, (fx, fy) = self._det_size.shrink(image)
+        small, (fx, fy) = self._det_size.resize(image)
         with self._lock:
             self._network.setInputSize((small.shape[1], small.shape[0]))
             found: Any = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]

@@ -75,6 +75,7 @@ def load_models(config: Config, sources: int = 1) -> LoadedModels:
             max_faces=faces.max_faces,
             threads=max(1, budget.detect // workers),
             provider=faces.provider,
+            for_tracking=True,
         )
         for _ in range(workers)
     )

@@ -39,13 +39,18 @@ def truth(shared_data: Path) -> dict[str, dict[str, Any]]:
     return videos
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["yunet", "builtin"])
 def annotated(
-    shared_data: Path, yunet: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    shared_data: Path,
+    yunet: Path,
+    tiny_model: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Finished, Path]:
-    """The whole folder in one run, and where its results are."""
+    """The whole folder in one run for each detector, and where its results are."""
+    detector = yunet if request.param == "yunet" else "builtin"
     out = tmp_path_factory.mktemp("annotated")
-    words = ("annotate", shared_data / "videos", "-o", out, "--detector", yunet, "--model", tiny_model)
+    words = ("annotate", shared_data / "videos", "-o", out, "--detector", detector, "--model", tiny_model)
     return streamfer(*words, "--track-salt", "s"), out
 
 

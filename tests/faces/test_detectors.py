@@ -163,8 +163,19 @@ def test_the_size_rule_keeps_small_faces() -> None:
     assert rule.scale(720, 1280) * 1280 >= 640
     assert rule.scale(1080, 1920) * 32 >= 16
     assert rule.reading(12.0).scale(1080, 1920) * 32 >= 12
-    assert max(rule.scale(4320, 7680) * np.array([4320, 7680])) <= 1280
+    assert rule.reading(32.0).scale(1080, 1920) == 1.0
+    assert max(rule.scale(4320, 7680) * np.array([4320, 7680])) <= 1920
     assert DetectionSize.parse("320").scale(640, 480) == 0.5
+
+
+def test_small_frames_are_enlarged_for_detectors_that_ask_for_it() -> None:
+    rule = DetectionSize().reading(32.0, 640)
+    assert rule.scale(180, 320) == 2.0
+    assert rule.scale(360, 640) == 1.0
+    bigger, factors = rule.resize(np.zeros((180, 320, 3), np.uint8))
+    assert bigger.shape == (360, 640, 3)
+    assert factors == (2.0, 2.0)
+    assert DetectionSize(320).reading(32.0, 640).scale(100, 100) == 1.0, "a size that was asked for stays"
 
 
 class TestPacks:

@@ -103,7 +103,12 @@ def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float, lice
         "licence": licence or (LICENCE_WITH_PHOTOGRAPHS if config.pool.photographs else LICENCE_RENDERED),
         "training_data": data,
         "threshold": f"{threshold:.2f}",
+        # A tracker asks for three agreeing frames, so it can be given more doubtful faces.
+        "tracking_threshold": f"{max(0.05, threshold - 0.05):.2f}",
         "nms_overlap": "0.40",
+        # docs/results/faces.md, "Enlarging small videos" and "Input size for 1080p".
+        "smallest_face": "32",
+        "least_side": "640",
         "steps": str(read_checkpoint(config.work / CHECKPOINT)["step"]),
     }
     export(network, path, metadata)
