@@ -1,0 +1,105 @@
+"""The benchmark's own code, run through on the CPU with tiny shapes and no clock: what it prints and writes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from references import DEVICE
+
+import streamfer_kernels
+from streamfer_kernels.backend import read_measurements
+
+SCRIPT = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "kernels.py"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module that thinks it has a small GPU."""
+    torch.use_deterministic_algorithms(False)
+    specification = importlib.util.spec_from_file_location("benchmark_of_kernels", SCRIPT)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    monkeypatch.setitem(sys.modules, "benchmark_of_kernels", module)
+    path = list(sys.path)
+    specification.loader.exec_module(module)
+    sys.path[:] = path
+
+    def once(calls: Any) -> float:
+        for call in calls if isinstance(calls, list) else [calls]:
+            call()
+        once.time += 1.0  # type: ignore[attr-defined]
+        return once.time  # type: ignore[attr-defined,no-any-return]
+
+    once.time = 0.0  # type: ignore[attr-defined]
+
+    def capture(head: Callable[..., torch.Tensor], ring: torch.Tensor, windows: int) -> Callable[..., torch.Tensor]:
+        def call(indices: torch.Tensor) -> torch.Tensor:
+            assert len(indices) == windows
+            with streamfer_kernels.use("triton"):
+                return head(ring, indices)
+
+        return call
+
+    shapes = [("temporal", 2, 2, 5, 5, 16, 2.0, 2.5, 1.5), ("prompts, causal", 2, 1, 35, 35, 24, 0.0, 0.0, 0.0)]
+    for name, value in (
+        ("DEVICE", DEVICE.type), ("SHAPES", shapes), ("WINDOWS", (1, 2)), ("ROWS", 20), ("DEPTH", 64),
+        ("FRAME", (24, 32)), ("FACE_SIDE", 9), ("CROP_SIDE", 6), ("replay_ms", once), ("event_ms", once),
+        ("ceilings", lambda: (4e12, 8e14)),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, value)
+    monkeypatch.setattr(streamfer_kernels.LabelHead, "capture", capture)
+    monkeypatch.setattr(torch, "compile", lambda call, **_: call)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "Test GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (9, 0))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(L2_cache_size=2**10))
+    monkeypatch.setattr(streamfer_kernels, "backend_report", lambda: {"obstacle": None})
+    return module
+
+
+@pytest.mark.slow
+def test_every_case_runs_and_lands_in_both_files(
+    benchmark: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, table = tmp_path / "RESULTS.md", tmp_path / "measured.json"
+    out.write_text("# before\n")
+    monkeypatch.setattr(sys, "argv", ["kernels.py", "--out", str(out), "--append", "--table", str(table)])
+    assert benchmark.main() == 0
+    text = out.read_text()
+    assert text.startswith("# before\n")
+    assert "## Test GPU" in text
+    assert "copy 4.00 TB/s" in text
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
+    # forward, backward and both for two shapes, apart and packed; head and block at two sizes; three; crops
+    assert len(rows) == 2 * 2 * 3 + 4 + 3 + 1
+    for row in rows:
+        assert float(row[-1].strip(" |")) < 0.1, row
+        assert "math" in row[6] or "compile" in row[6]
+    lines = read_measurements(table.read_text())
+    assert {line.operation for line in lines} == {
+        "attention", "label_head", "temporal_block", "crop_faces", "residual_layer_norm", "quick_gelu", "gelu_tanh"
+    }  # fmt: skip
+    assert all(line.device == "Test GPU" for line in lines)
+    first = json.loads(table.read_text())[0]
+    assert first["sizes"] == {"queries": [5, 5], "keys": [5, 5], "head": [16, 16], "causal": [0, 0], "pairs": [4, None]}
+    assert first["ratio"] > 1  # the clock of this test runs slower for each next rival
+
+
+@pytest.mark.skipif(DEVICE.type == "cuda", reason="there is a GPU")
+def test_without_a_gpu_it_says_so_in_one_line() -> None:
+    ran = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert ran.stderr.count("\n") == 1
+    assert "needs a CUDA device" in ran.stderr
