@@ -16,6 +16,9 @@ FACE_TO_FIND = 32
 SMALLEST_SEEN = 16.0
 #: Longer side of the detector's input that "auto" starts from, and where it stops.
 USUAL_SIDE, LARGEST_SIDE = 640, 1920
+#: Frames up to this longer side are read at 640: docs/results/faces.md has the recall on videos of that size, and
+#: a larger input takes two to three times as long.
+MODEST_SIDE = 960
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -46,8 +49,8 @@ class DetectionSize:
 
     Attributes:
         longer_side: pixels of the longer side of the input, larger frames being shrunk to it; or ``None`` for
-            "auto": 640, or as much more as a face of 32 pixels needs to keep ``smallest``, up to 1920. So a 1080p
-            frame is read at 960 x 540 by a detector that finds faces of 16 pixels.
+            "auto": 640 for frames up to 960, for larger ones as much more as a face of 32 pixels needs to keep
+            ``smallest``, up to 1920. So a detector that finds faces of 16 pixels reads a 1080p frame at 960 x 540.
         smallest: pixels of the input from which the detector finds faces reliably.
         least_side: with "auto", frames whose longer side is less are enlarged to it; 0 enlarges none.
     """
@@ -85,7 +88,7 @@ class DetectionSize:
             return min(1.0, self.longer_side / longer)
         if longer < self.least_side:
             return self.least_side / longer
-        side = max(USUAL_SIDE, longer * self.smallest / FACE_TO_FIND)
+        side = USUAL_SIDE if longer <= MODEST_SIDE else max(USUAL_SIDE, longer * self.smallest / FACE_TO_FIND)
         return min(1.0, min(side, LARGEST_SIDE) / longer)
 
     def resize(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:

@@ -164,6 +164,7 @@ def test_the_size_rule_keeps_small_faces() -> None:
     assert rule.scale(1080, 1920) * 32 >= 16
     assert rule.reading(12.0).scale(1080, 1920) * 32 >= 12
     assert rule.reading(32.0).scale(1080, 1920) == 1.0
+    assert rule.reading(32.0).scale(540, 960) * 960 == 640
     assert max(rule.scale(4320, 7680) * np.array([4320, 7680])) <= 1920
     assert DetectionSize.parse("320").scale(640, 480) == 0.5
 
