@@ -21,6 +21,7 @@ from streamfer_kernels.attention_shapes import (
     is_short,
     short_tiles,
 )
+from streamfer_kernels.devices import on_device_of_first
 from streamfer_kernels.tiles import precision_of
 
 #: A launch's first grid dimension, and every 32-bit index in the kernels, end here.
@@ -72,6 +73,7 @@ def _grid(programs: int) -> tuple[int]:
     return (programs,)
 
 
+@on_device_of_first
 def launch_forward(
     q_BHNE: torch.Tensor,
     k_BHME: torch.Tensor,
@@ -95,7 +97,7 @@ def launch_forward(
     strides = [stride for part in parts for stride in strides_of(part)]
     # Never read without HAS_LENGTHS, but a pointer must be passed.
     lengths = lengths_B if lengths_B is not None else q_BHNE
-    if is_short(queries, keys, size):
+    if is_short(queries, keys, head, size):
         tiles = short_tiles(queries, keys, batch * heads, head, size, backward=False)
         constants = _constants(q_BHNE, tiles, causal, lengths_B, allow_tf32, alignment(*parts))
         forward_kernels.short_forward[_grid(-(-batch * heads // tiles.pairs))](
@@ -113,6 +115,7 @@ def launch_forward(
     return lse
 
 
+@on_device_of_first
 def launch_backward(
     q_BHNE: torch.Tensor,
     k_BHME: torch.Tensor,
@@ -140,7 +143,7 @@ def launch_backward(
 
     align = alignment(q, k, v, out, d_out, d_q, d_k, d_v)
     scales = (scale, scale * LOG2_E)
-    if is_short(queries, keys, size):
+    if is_short(queries, keys, head, size):
         tiles = short_tiles(queries, keys, batch * heads, head, size, backward=True)
         constants = _constants(q_BHNE, tiles, causal, lengths_B, allow_tf32, align)
         backward_kernels.short_backward[_grid(-(-batch * heads // tiles.pairs))](

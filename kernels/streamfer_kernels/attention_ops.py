@@ -23,10 +23,12 @@ def _joined(like_BHNE: torch.Tensor) -> torch.Tensor:
     return like_BHNE.new_empty(batch, rows, heads, head).transpose(1, 2)
 
 
-def _log_sums(batch: int, heads: int, queries: int, keys: int, like: torch.Tensor, keep: bool) -> torch.Tensor:
+def _log_sums(
+    batch: int, heads: int, queries: int, keys: int, head: int, like: torch.Tensor, keep: bool
+) -> torch.Tensor:
     from streamfer_kernels.attention_shapes import is_short
 
-    shape = (batch, heads, queries) if keep and not is_short(queries, keys, like.element_size()) else (0,)
+    shape = (batch, heads, queries) if keep and not is_short(queries, keys, head, like.element_size()) else (0,)
     return like.new_empty(shape, dtype=torch.float32)
 
 
@@ -67,8 +69,8 @@ def _(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, key_lengths: Any, causal: bool, scale: float, allow_tf32: bool,
     keep_lse: bool,
 ) -> Pair:  # fmt: skip
-    batch, heads, queries, _ = q.shape
-    return _joined(q), _log_sums(batch, heads, queries, k.shape[2], q, keep_lse)
+    batch, heads, queries, head = q.shape
+    return _joined(q), _log_sums(batch, heads, queries, k.shape[2], head, q, keep_lse)
 
 
 @torch.library.custom_op(
@@ -136,7 +138,9 @@ def _(
     qkv: torch.Tensor, heads: int, key_lengths: Any, causal: bool, scale: float, allow_tf32: bool, keep_lse: bool
 ) -> Pair:
     batch, rows, columns = qkv.shape
-    return qkv.new_empty(batch, rows, columns // 3), _log_sums(batch, heads, rows, rows, qkv, keep_lse)
+    return qkv.new_empty(batch, rows, columns // 3), _log_sums(
+        batch, heads, rows, rows, columns // (3 * heads), qkv, keep_lse
+    )
 
 
 @torch.library.custom_op(

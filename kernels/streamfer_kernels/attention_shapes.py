@@ -41,9 +41,9 @@ def power_of_two(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()
 
 
-def is_short(queries: int, keys: int, element_size: int) -> bool:
-    """Whether one tile holds a pair; fp32 products take many more registers, so only half the size fits."""
-    return max(queries, keys) <= (SHORT if element_size == 2 else SHORT // 2)
+def is_short(queries: int, keys: int, head: int, element_size: int) -> bool:
+    """Whether one tile holds a pair; only half the size fits in registers for the largest heads, and for fp32."""
+    return max(queries, keys) <= (SHORT if element_size == 2 and head <= 96 else SHORT // 2)
 
 
 def tail_of(length: int, tile: int, regular: bool) -> int:
@@ -68,7 +68,7 @@ def short_tiles(queries: int, keys: int, pairs: int, head: int, element_size: in
 def forward_tiles(queries: int, keys: int, head: int, element_size: int, regular: bool) -> Tiles:
     """Tiles of the long forward kernel; ``regular``: not causal, and no key lengths."""
     if element_size == 4:
-        rows, columns, warps, stages = 32, 32, 8 if head > 64 else 4, 1
+        rows, columns, warps, stages = 16 if head > 96 else 32, 32, 8 if head > 64 else 4, 1
     elif queries <= 32:
         rows, columns, warps, stages = max(16, power_of_two(queries)), 64, 2 if queries > 16 else 1, 2
     elif queries <= 384:
@@ -81,7 +81,7 @@ def forward_tiles(queries: int, keys: int, head: int, element_size: int, regular
 def backward_query_tiles(queries: int, keys: int, head: int, element_size: int, regular: bool) -> Tiles:
     """Tiles of the kernel of the queries' gradient."""
     if element_size == 4:
-        return Tiles(32, 16, tail_of(keys, 16, regular), warps=8 if head > 64 else 4, stages=1)
+        return Tiles(16 if head > 96 else 32, 16, tail_of(keys, 16, regular), warps=8 if head > 64 else 4, stages=1)
     rows, columns = 32 if queries <= 32 else 64, 64 if head <= 64 else 32
     return Tiles(rows, columns, tail_of(keys, columns, regular))
 

@@ -24,6 +24,7 @@ import torch
 
 from streamfer_kernels import checks
 from streamfer_kernels.backend import choice
+from streamfer_kernels.devices import on_device_of_first
 
 ColourMatrix = Literal["bt601", "bt709"]
 ChromaSite = Literal["left", "centre"]
@@ -200,6 +201,7 @@ def _(
     return matrices.new_empty(matrices.shape[0], 3, size, size, dtype=dtype)
 
 
+@on_device_of_first
 def launch_crop(
     luma: torch.Tensor,
     chroma: torch.Tensor | None,

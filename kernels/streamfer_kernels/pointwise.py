@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from streamfer_kernels import checks
 from streamfer_kernels.attention_shapes import power_of_two
 from streamfer_kernels.backend import choice
+from streamfer_kernels.devices import on_device_of_first
 
 #: Longest row of :func:`residual_layer_norm`: it stays in one program's registers.
 LONGEST_ROW = 8192
@@ -97,6 +98,7 @@ def _activation(name: str, x: torch.Tensor) -> torch.Tensor:
 
 
 @torch.library.custom_op("streamfer_kernels::activate", mutates_args=(), schema="(Tensor x, bool quick) -> Tensor")
+@on_device_of_first
 def _activate(x: torch.Tensor, quick: bool) -> torch.Tensor:
     from streamfer_kernels import pointwise_kernels
 
@@ -113,6 +115,7 @@ def _(x: torch.Tensor, quick: bool) -> torch.Tensor:
 @torch.library.custom_op(
     "streamfer_kernels::activate_backward", mutates_args=(), schema="(Tensor x, Tensor d_out, bool quick) -> Tensor"
 )
+@on_device_of_first
 def _activate_backward(x: torch.Tensor, d_out: torch.Tensor, quick: bool) -> torch.Tensor:
     from streamfer_kernels import pointwise_kernels
 
@@ -133,6 +136,7 @@ def _(x: torch.Tensor, d_out: torch.Tensor, quick: bool) -> torch.Tensor:
     mutates_args=(),
     schema="(Tensor x, Tensor residual, Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor)",
 )
+@on_device_of_first
 def _residual_norm(
     x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float
 ) -> Pair:
@@ -157,6 +161,7 @@ def _(x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, bias: torch
     mutates_args=(),
     schema="(Tensor total, Tensor weight, Tensor d_total, Tensor d_normed, float eps) -> (Tensor, Tensor, Tensor)",
 )
+@on_device_of_first
 def _residual_norm_backward(
     total: torch.Tensor, weight: torch.Tensor, d_total: torch.Tensor, d_normed: torch.Tensor, eps: float
 ) -> Triple:

@@ -10,6 +10,7 @@ import torch
 from streamfer_kernels import temporal_kernels
 from streamfer_kernels.attention_launch import LOG2_E, launch_forward
 from streamfer_kernels.attention_shapes import power_of_two
+from streamfer_kernels.devices import on_device_of_first
 from streamfer_kernels.temporal import BlockWeights
 from streamfer_kernels.tiles import precision_of
 
@@ -31,6 +32,7 @@ def linear_tiles(rows: int, columns: int, element_size: int) -> tuple[int, int, 
     return 64, 128, 64, 4
 
 
+@on_device_of_first
 def launch_linear(
     x_RD: torch.Tensor,
     weight: torch.Tensor,
@@ -82,6 +84,7 @@ def launch_block(
     return flat_RD if first_token_only else flat_RD.view(windows, tokens, depth)
 
 
+@on_device_of_first
 def launch_gather(
     ring_RD: torch.Tensor, indices_BT: torch.Tensor, class_token_D: torch.Tensor, positions_ND: torch.Tensor
 ) -> torch.Tensor:
@@ -97,6 +100,7 @@ def launch_gather(
     return out
 
 
+@on_device_of_first
 def launch_cosine_softmax(clips_BD: torch.Tensor, classes_CD: torch.Tensor, temperature: float) -> torch.Tensor:
     """Return probabilities (B, C), fp32."""
     windows, depth = clips_BD.shape

@@ -234,7 +234,8 @@ def test_parts_cover_a_head(head: int, parts: tuple[int, int]) -> None:
 
 
 def test_wide_numbers_fill_a_tile_sooner() -> None:
-    assert is_short(64, 64, 2)
-    assert not is_short(65, 10, 2)
-    assert is_short(32, 32, 4)
-    assert not is_short(33, 32, 4)
+    assert is_short(64, 64, 96, 2)
+    assert not is_short(65, 10, 64, 2)
+    assert is_short(32, 32, 128, 4)
+    assert not is_short(33, 32, 64, 4)
+    assert not is_short(33, 32, 128, 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,18 +20,23 @@ from streamfer_kernels.backend import read_measurements
 SCRIPT = Path(__file__).resolve().parent.parent.parent / "benchmarks" / "kernels.py"
 
 
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The script as a module that thinks it has a small GPU."""
-    torch.use_deterministic_algorithms(False)
+def load(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module."""
     specification = importlib.util.spec_from_file_location("benchmark_of_kernels", SCRIPT)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     monkeypatch.setitem(sys.modules, "benchmark_of_kernels", module)
-    path = list(sys.path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     specification.loader.exec_module(module)
-    sys.path[:] = path
+    return module
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script as a module that thinks it has a small GPU."""
+    torch.use_deterministic_algorithms(False)
+    module = load(monkeypatch)
 
     def once(calls: Any) -> float:
         for call in calls if isinstance(calls, list) else [calls]:
@@ -96,10 +100,15 @@ def test_every_case_runs_and_lands_in_both_files(
     assert first["ratio"] > 1  # the clock of this test runs slower for each next rival
 
 
-@pytest.mark.skipif(DEVICE.type == "cuda", reason="there is a GPU")
-def test_without_a_gpu_it_says_so_in_one_line() -> None:
-    ran = subprocess.run([sys.executable, str(SCRIPT)], capture_output=True, text=True, check=False)
-    assert ran.returncode == 2
-    assert ran.stdout == ""
-    assert ran.stderr.count("\n") == 1
-    assert "needs a CUDA device" in ran.stderr
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_it_says_so_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "RESULTS.md"
+    monkeypatch.setattr(sys, "argv", ["kernels.py", "--out", str(out)])
+    assert load(monkeypatch).main() == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert "needs a CUDA device" in shown.err
+    assert not out.exists()

@@ -310,3 +310,18 @@ def test_weights_keep_their_order() -> None:
     weights = BlockWeights(*(torch.full((1,), float(place)) for place in range(len(names))))
     assert [float(value) for value in weights.tensors()] == list(range(11))
     assert error(weights.to("cpu", torch.float64).fc2_bias, torch.full((1,), 10.0)) == 0
+
+
+def test_launches_go_to_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded: list[torch.Tensor] = []
+    original = torch.cuda.device_of
+
+    def record(value: torch.Tensor) -> Any:
+        guarded.append(value)
+        return original(value)
+
+    monkeypatch.setattr(torch.cuda, "device_of", record)
+    for name, (operator, arguments) in samples().items():
+        guarded.clear()
+        operator(*arguments)
+        assert guarded, name
