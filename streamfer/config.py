@@ -66,6 +66,10 @@ class ModelConfig(_Section):
     name: str = Field("mini", description="registered model or a path to a weights file")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    attention: Literal["auto", "torch", "triton"] = Field(
+        "auto",
+        description="attention of the encoder and the temporal transformer; auto takes what is known to be faster",
+    )
     batch_size: int = Field(32, ge=1, le=4096, description="most crops encoded at once, across all sources")
     batch_wait: float = Field(0.02, ge=0, le=5, description="seconds a crop may wait for company (live only)")
 

@@ -82,18 +82,20 @@ def _versions() -> list[_Row]:
 
 
 def _compute(total: int | None) -> list[_Row]:
+    from streamfer.models.attention import choose_attention
     from streamfer.models.precision import choose_device, choose_precision
     from streamfer.threads import available_cores, plan_threads
 
     device = choose_device("auto")
     precision = choose_precision("auto", device.device)
+    attention = choose_attention("auto", device.device)
     budget = plan_threads(total)
     shares = f"decode {budget.decode} a source, detect {budget.detect}, encode {budget.encode}"
     return [
         ("device", f"{device.device} ({device.reason})", True),
         ("precision", f"{precision.precision} ({precision.reason})", True),
         ("threads", f"{budget.total} of {available_cores()} available cores: {shares}", True),
-        ("attention", "PyTorch scaled_dot_product_attention", True),
+        ("attention", attention.reason, True),
     ]
 
 

@@ -79,7 +79,12 @@ def load_models(config: Config, sources: int = 1) -> LoadedModels:
         )
         for _ in range(workers)
     )
-    expression = load_model(config.model.name, device=config.model.device, precision=config.model.precision)
+    expression = load_model(
+        config.model.name,
+        device=config.model.device,
+        precision=config.model.precision,
+        attention=config.model.attention,
+    )
     log.info("models.loaded", expression=expression.info.name, detector=detectors[0].name, **budget.to_dict())
     appearance = None
     if faces.appearance not in ("colour", "none"):
