@@ -18,8 +18,8 @@ from streamfer.errors import ConfigError, DeviceError
 from streamfer.models.temporal import Attention, fused_attention
 
 AttentionRequest = Literal["auto", "torch", "triton"]
-#: Lengths above are left to PyTorch's kernels, which are made for them.
-_LONGEST = 1024
+#: Lengths above this are left to PyTorch's kernels, which are made for them.
+LONGEST = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def kernel_attention(
     """
     from streamfer_kernels import attention, supports_head
 
-    if not supports_head(q_BHNE.shape[-1]) or max(q_BHNE.shape[2], k_BHNE.shape[2]) > _LONGEST:
+    if not supports_head(q_BHNE.shape[-1]) or max(q_BHNE.shape[2], k_BHNE.shape[2]) > LONGEST:
         return fused_attention(q_BHNE, k_BHNE, v_BHNE)
     return attention(q_BHNE, k_BHNE, v_BHNE, backend="triton" if forced else None)
 
@@ -119,7 +119,7 @@ class PackedAttention(nn.MultiheadAttention):
         """As nn.MultiheadAttention; masks, weights and cross-attention are left to it."""
         plain = query is key and query is value and not need_weights and not is_causal
         unmasked = key_padding_mask is None and attn_mask is None
-        if not plain or not unmasked or query.dim() != 3 or query.shape[1] > _LONGEST:
+        if not plain or not unmasked or query.dim() != 3 or query.shape[1] > LONGEST:
             return super().forward(
                 query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
             )
