@@ -55,7 +55,7 @@ def _root(
 def main() -> None:
     """Run the command line; every error that streamfer raises on purpose ends in one line and its exit code."""
     try:
-        app()
+        app(prog_name="streamfer")
     except StreamferError as error:
         if os.environ.get("STREAMFER_TRACEBACK"):
             raise
