@@ -13,10 +13,10 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() and os.environ.get("TR
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 1.2e-2, torch.float16: 1.5e-3}
 
 
-def error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Return |found - expected| / |expected|; NaN if anything is NaN."""
+def error(found: torch.Tensor, expected: torch.Tensor, floor: float = 1e-30) -> float:
+    """Return |found - expected| over |expected|, or over ``floor`` where that is larger; NaN if anything is NaN."""
     difference = (found.detach().double() - expected.detach().double()).norm()
-    return float(difference / expected.detach().double().norm().clamp(min=1e-30))
+    return float(difference / expected.detach().double().norm().clamp(min=floor))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,10 @@ def check(case: Case, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None
         out = attention(q, k, v, causal=case.causal, key_lengths=case.key_lengths(), scale=case.scale)
         found = [out, *torch.autograd.grad(out, (q, k, v), d_out)]
     assert out.dtype == case.dtype
+    # Gradients may vanish by cancellation (a single key: d_q is zero), but not their rounding errors.
+    floor = 0.3 * float(d_out.double().norm())
     for name, one, other in zip(("out", "d_q", "d_k", "d_v"), found, exact_results(case, q, k, v, d_out), strict=True):
-        wrong = error(one, other)
+        wrong = error(one, other, 1e-30 if name == "out" else floor)
         assert wrong <= TOLERANCE[case.dtype], f"{name}: {wrong:.2e}"
 
 
@@ -94,8 +96,8 @@ def test_any_shape_and_any_strides(problem: tuple[Case, list[tuple[tuple[int, ..
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
-@given(problems(longest=300))
+@settings(max_examples=20, deadline=None)
+@given(problems(longest=200))
 def test_any_longer_shape_and_any_strides(problem: tuple[Case, list[tuple[tuple[int, ...], int]]]) -> None:
     case, layouts = problem
     q, k, v = (relaid(value, *layout) for value, layout in zip(case.inputs(seed=4), layouts, strict=True))
