@@ -41,16 +41,16 @@ DESCRIPTIONS: dict[str, str] = {
 class ClipRecipe:
     """Hyper-parameters of stage 2."""
 
-    pictures: int = 8_000
+    pictures: int = 12_000
     views: int = 3
-    steps: int = 600
+    steps: int = 1_200
     batch: int = 64
     lr: float = 1e-3
     weight_decay: float = 0.05
     warm_up: float = 0.05
     smoothing: float = 0.05
     temperature: float = 0.07
-    static: float = 0.5
+    static: float = 0.6
     padded: float = 0.25
     held: float = 0.2
     seed: int = 2
