@@ -23,6 +23,7 @@ FLOORS = (
     {"models", "faces", "video"},
     {"export", "publish", "pipeline"},
     {"cli", "serve"},
+    {"__main__"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 #: Neighbours that may be imported all the same: tables are made of events.

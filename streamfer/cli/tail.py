@@ -58,7 +58,9 @@ def tail(
         partitions=partitions,
         idle_s=idle,
     )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Both by hand: a shell has its background jobs ignore SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     seen = 0
     try:
         if not as_json and start == "new":

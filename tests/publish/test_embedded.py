@@ -24,7 +24,9 @@ from streamfer.publish.embedded import discover, guarded, stop
 
 RECORD = examples()["clip.labelled.v1"]
 HOLD = """
-import sys, time
+import signal, sys, time
+# Whoever starts the tests in the background of a shell has them ignore SIGINT, and their children with them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from pathlib import Path
 from streamfer.publish import EmbeddedRedis
 server = EmbeddedRedis.start(Path(sys.argv[1]))
