@@ -102,6 +102,14 @@ def rtsp_server(rtsp_available: None) -> Iterator[Callable[..., RtspServer]]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _streamfer_on_the_path() -> Iterator[None]:
+    """Let the shell find the program, as an activated environment does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _private_redis_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep tests, and the programs they start, away from the user's own embedded Redis."""
     with pytest.MonkeyPatch.context() as patch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +36,7 @@ def demo(
         {"publish.redis": redis, "model.name": model, "faces.detector": detector, "threads": threads},
     )
     from streamfer.cli.demo_film import FPS, film
-    from streamfer.cli.publishing import follow_command, open_publisher
+    from streamfer.cli.publishing import follow_command, open_publisher, program
     from streamfer.video.encode import write_video
 
     publisher = open_publisher(config.publish)
@@ -57,7 +56,7 @@ def demo(
     out.print(f"\n{len(published)} clips in Redis{again}. Read them again, or follow new ones:", soft_wrap=True)
     out.print(f"  {follow_command(config.publish, '--from', 'start', '--idle', '1')}", soft_wrap=True)
     out.print(f"  {follow_command(config.publish)}", soft_wrap=True)
-    out.print(f"Your own video: {shlex.join(['streamfer', 'annotate', str(path)])}", soft_wrap=True)
+    out.print(f"Label a video of your own:\n  {program()} annotate VIDEO", soft_wrap=True)
 
 
 def _folder(output: Path) -> Path:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from command_line import streamfer
 from record_examples import examples
 
-from streamfer.cli.publishing import follow_command, open_publisher
+from streamfer.cli.publishing import follow_command, open_publisher, program
 from streamfer.cli.run import _Heartbeats, record_line
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
@@ -63,3 +65,14 @@ def test_every_record_has_a_line(record: Record) -> None:
     line = record_line(record)
     assert "\n" not in line
     assert record.subject in line
+
+
+def test_commands_name_the_program_so_that_they_can_be_pasted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert program() == "streamfer"
+    monkeypatch.setenv("PATH", "/nowhere")
+    script = Path(sys.executable).parent / "streamfer"
+    assert (Path.cwd() / program()) == script
+    monkeypatch.chdir("/")
+    assert Path("/", program()) == script
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    assert program() == "/nowhere/python -m streamfer"

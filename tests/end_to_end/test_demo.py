@@ -51,11 +51,12 @@ def test_it_says_what_it_does_on_standard_error(demo: tuple[Finished, Path]) -> 
 
 
 def test_it_ends_with_the_commands_that_go_on(demo: tuple[Finished, Path]) -> None:
-    done, folder = demo
-    clips, again, follow, own = done.out.splitlines()[-4:]
+    done, _ = demo
+    clips, again, follow, label, own = done.out.splitlines()[-5:]
     assert clips == f"{len(table(done))} clips in Redis. Read them again, or follow new ones:"
     assert (again, follow) == ("  streamfer tail --from start --idle 1", "  streamfer tail")
-    assert own == f"Your own video: streamfer annotate '{folder / 'demo.mp4'}'"
+    assert label == "Label a video of your own:"
+    assert own == "  streamfer annotate VIDEO"
 
 
 def test_tail_in_another_process_reads_the_records(demo: tuple[Finished, Path], redis_folder: str) -> None:
