@@ -85,3 +85,18 @@ def loose_crop(size: int) -> CropProfile:
         size=size,
         landmarks=tuple((x * scale, y * scale) for x, y in LOOSE_TEMPLATE_128),
     )
+
+
+def squashed_crop(size: int, margin: float = 0.0) -> CropProfile:
+    """Return the crop that squashes the detection box, grown by ``margin`` on each side, to ``size`` pixels."""
+    return CropProfile(kind="box", size=size, margin=margin)
+
+
+#: Profiles by the family of models that eats them; a weights file carries its own, which is what counts.
+CROP_PROFILES: dict[str, CropProfile] = {
+    # The datasets' own face crops, resized to 224 whatever their aspect (DFER-CLIP, data loader, test branch).
+    "dfer-clip": squashed_crop(224),
+    "mini": loose_crop(64),
+    # Exp-BLIP reads pictures of faces with some surroundings, resized to 224 whatever their aspect (its evaluation).
+    "exp-blip": squashed_crop(224, margin=0.25),
+}

@@ -17,7 +17,7 @@ import structlog
 import torch
 
 from streamfer.errors import CheckpointError, ConfigError
-from streamfer.geometry import CropProfile
+from streamfer.geometry import squashed_crop
 from streamfer.models.card import ModelCard, PixelProfile
 from streamfer.models.checkpoints import read_state_dict
 from streamfer.models.dfer_clip import DferClip, DferClipConfig
@@ -307,7 +307,7 @@ def import_checkpoint(
         name=name,
         config=config,
         pixels=PixelProfile(size=size),
-        crop=CropProfile(kind="box", size=size, margin=0.0),
+        crop=squashed_crop(size),
         licence=licence,
         train={
             "imported_from": source.name,
