@@ -22,7 +22,7 @@ FLOORS = (
     {"config"},
     {"models", "faces", "video"},
     {"export", "publish", "pipeline"},
-    {"cli", "serve"},
+    {"cli"},
     {"__main__"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
