@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 from pathlib import Path
 from typing import IO
@@ -21,9 +22,10 @@ class AtomicFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._part = part_of(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            sweep(path)
             # Names of files that are no UTF-8 stand in the tables as \udc.. escapes instead of breaking them.
             self._file: IO[str] = self._part.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         except OSError as error:
@@ -70,3 +72,26 @@ class AtomicFile:
         with contextlib.suppress(OSError):
             self._file.close()
         self._part.unlink(missing_ok=True)
+
+
+def part_of(path: Path, suffix: str = "") -> Path:
+    """Return the hidden name, ending in ``suffix``, under which this process writes ``path``."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part{suffix}")
+
+
+def sweep(path: Path) -> None:
+    """Remove what processes that were killed left behind of ``path``."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
+        owner = leftover.name.removeprefix(f".{path.name}.").partition(".")[0]
+        if owner.isdecimal() and not _runs(int(owner)):
+            leftover.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from streamfer.errors import OutputError
+from streamfer.export.atomic import part_of, sweep
 from streamfer.faces.privacy import blur_faces
 from streamfer.pipeline.events import Event, FrameFaces
 from streamfer.records import ClipLabelled, Record
@@ -104,7 +104,8 @@ class OverlayWriter:
 
     def __init__(self, path: Path, source: Source, *, blur: bool) -> None:
         self._path = path
-        self._part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+        self._part = part_of(path, path.suffix)
+        sweep(path)
         self._source = source
         self._blur = blur
         self._notes = OverlayNotes()

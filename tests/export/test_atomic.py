@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +99,19 @@ def test_names_that_are_no_utf8_are_escaped(tmp_path: Path) -> None:
     target.file.write(os.fsdecode(b"caf\xe9.mp4"))
     target.commit()
     assert (tmp_path / "a.jsonl").read_text() == "caf\\udce9.mp4"
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    dead, living = tmp_path / f".t.csv.{gone.pid}.part", tmp_path / f".t.csv.{os.getppid()}.part"
+    foreign = tmp_path / ".t.csv.notes.part"
+    for leftover in (dead, living, foreign):
+        leftover.write_text("half")
+    target = AtomicFile(tmp_path / "t.csv")
+    target.file.write("whole")
+    target.commit()
+    assert not dead.exists()
+    assert living.exists()
+    assert foreign.exists()
+    assert (tmp_path / "t.csv").read_text() == "whole"
