@@ -95,7 +95,6 @@ class PublishConfig(_Section):
     partitions: int = Field(1, ge=1, le=1024)
     maxlen: int = Field(100_000, ge=100, description="entries kept a stream (approximately)")
     dedup_seconds: int = Field(86_400, ge=1, description="how long a record's id suppresses its duplicates")
-    queue_records: int = Field(1024, ge=1, description="records that may wait for Redis before analysis waits")
 
 
 class SourceConfig(_Section):

@@ -272,7 +272,7 @@ class SourceAnalysis:
             crops = np.concatenate([crops, cut[: len(faces)]])
             spares.keep(tick, _boxes(spare), cut[len(faces) :])
         else:
-            spares.keep(None, _boxes([]), self._crop(frame.image, []))
+            spares.keep(None, _boxes([]), crops[:0])
         facts = FrameFacts(
             index=frame.index,
             pts=frame.pts,
@@ -281,7 +281,6 @@ class SourceAnalysis:
             dropped=self._dropped,
             decode_s=chosen.decode_s,
             arrived=chosen.arrived,
-            analysed=time.perf_counter(),
             detect_s=detect_s,
         )
         left_out = detections.left_out if detections else 0

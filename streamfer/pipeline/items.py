@@ -22,7 +22,6 @@ class FrameFacts:
         dropped: frames of this epoch dropped before this one because the analysis was busy.
         decode_s: seconds of decoding since the frame chosen before.
         arrived: monotonic time at which the frame was decoded.
-        analysed: monotonic time at which its faces were cut out.
         detect_s: seconds of detection and tracking.
     """
 
@@ -33,7 +32,6 @@ class FrameFacts:
     dropped: int
     decode_s: float
     arrived: float
-    analysed: float
     detect_s: float
 
 

@@ -103,11 +103,6 @@ class ClipSpan(_Value):
             raise ValueError("frames_real must not exceed frames_sampled")
         return self
 
-    @property
-    def has_wall_time(self) -> bool:
-        """Whether the times are Unix times."""
-        return self.time_origin in ("rtcp", "wallclock")
-
 
 class Transform(_Value):
     """One step from the decoded picture to the analysed one, so that boxes can be mapped back.
