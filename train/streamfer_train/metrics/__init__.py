@@ -1,0 +1,1 @@
+"""What a model is worth: recalls, calibration, intervals, regression and detection scores, pictures of them."""

@@ -1,0 +1,230 @@
+"""What a classifier of clips is worth: recalls, confusion, calibration and what abstaining would gain.
+
+Shape suffixes: N clips, C classes, K coverages.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streamfer.errors import ConfigError
+from streamfer_train.metrics.arrays import BoolArray, FloatArray, IntArray, Values, as_labels, as_scores, log_softmax
+
+#: Bins of the calibration errors, as in the literature (Guo et al. 2017).
+BINS = 15
+#: Probabilities below this count as this in the log-likelihood, so that one clip cannot make it infinite.
+_SMALLEST = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that is said of one set of predictions; rates are in 0-1.
+
+    Attributes:
+        classes: names in the order of the columns.
+        count: clips.
+        war: weighted average recall, which is accuracy.
+        uar: mean recall over the classes that occur among the targets.
+        uar_authors: mean recall as the authors of DFER-CLIP compute it: over the classes that occur among targets
+            *or* predictions. NaN where a class is predicted that no target has (0/0 there); equal to ``uar``
+            otherwise. A class in neither is left out by both.
+        recalls: recall of each class; NaN for a class that no target has.
+        confusion_CC: counts, rows are targets and columns predictions, all classes in order.
+        ece: expected calibration error over 15 equally wide bins of confidence.
+        ece_adaptive: the same over 15 bins of equally many clips.
+        nll: mean negative log-likelihood, nats.
+        brier: mean over clips of the squared error summed over classes, 0-2.
+        aurc: area under the risk-coverage curve; 0 is perfect, 1 - war is what random abstention gives.
+    """
+
+    classes: tuple[str, ...]
+    count: int
+    war: float
+    uar: float
+    uar_authors: float
+    recalls: dict[str, float]
+    confusion_CC: IntArray
+    ece: float
+    ece_adaptive: float
+    nll: float
+    brier: float
+    aurc: float
+
+    def numbers(self) -> dict[str, float]:
+        """Return the scalar scores by name, for logs and tables."""
+        names = ("war", "uar", "uar_authors", "ece", "ece_adaptive", "nll", "brier", "aurc")
+        return {name: getattr(self, name) for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; NaN becomes None."""
+        return {
+            "count": self.count,
+            **{name: _plain(value) for name, value in self.numbers().items()},
+            "recalls": {name: _plain(value) for name, value in self.recalls.items()},
+            "classes": list(self.classes),
+            "confusion": self.confusion_CC.tolist(),
+        }
+
+
+def report(logits_NC: Values, labels_N: Values, classes: Sequence[str]) -> Report:
+    """Score logits (N, C), any float type and device, against class numbers (N,).
+
+    Raises:
+        ConfigError: no clips, shapes that do not fit, a label out of range, or logits that are not finite.
+    """
+    return _report(log_softmax(as_scores(logits_NC)), labels_N, classes)
+
+
+def report_probabilities(probabilities_NC: Values, labels_N: Values, classes: Sequence[str]) -> Report:
+    """Score probabilities (N, C), rows summing to 1, against class numbers (N,).
+
+    Raises:
+        ConfigError: as :func:`report`, or rows that are no probabilities.
+    """
+    checked = as_scores(probabilities_NC)
+    if (checked < 0).any() or not np.allclose(checked.sum(axis=1), 1, atol=1e-3):
+        raise ConfigError("probabilities: rows must be non-negative and sum to 1; logits go to report()")
+    return _report(np.log(np.clip(checked, _SMALLEST, None)), labels_N, classes)
+
+
+def _report(log_probabilities_NC: FloatArray, labels_N: Values, classes: Sequence[str]) -> Report:
+    count, width = log_probabilities_NC.shape
+    if len(classes) != width:
+        raise ConfigError(f"{len(classes)} class names for scores of {width} classes")
+    labels = as_labels(labels_N, count, width)
+    probabilities_NC = np.exp(log_probabilities_NC)
+    predicted = log_probabilities_NC.argmax(axis=1)
+    confidence = probabilities_NC.max(axis=1)
+    hit = predicted == labels
+    table_CC = confusion(predicted, labels, width)
+    recalls_C = recalls(table_CC)
+    likelihood = np.maximum(log_probabilities_NC[np.arange(count), labels], math.log(_SMALLEST))
+    return Report(
+        classes=tuple(classes),
+        count=count,
+        war=float(hit.mean()),
+        uar=float(np.nanmean(recalls_C)),
+        uar_authors=uar_of_authors(table_CC),
+        recalls=dict(zip(classes, recalls_C.tolist(), strict=True)),
+        confusion_CC=table_CC,
+        ece=calibration_error(confidence, hit),
+        ece_adaptive=calibration_error(confidence, hit, adaptive=True),
+        nll=float(-likelihood.mean()),
+        brier=float(((probabilities_NC - np.eye(width)[labels]) ** 2).sum(axis=1).mean()),
+        aurc=risk_coverage(confidence, hit).area,
+    )
+
+
+def confusion(predicted_N: IntArray, labels_N: IntArray, classes: int) -> IntArray:
+    """Count (target, prediction) pairs; (C, C) with every class in it."""
+    pairs = np.bincount(labels_N * classes + predicted_N, minlength=classes * classes)
+    return pairs.reshape(classes, classes).astype(np.int64)
+
+
+def recalls(confusion_CC: IntArray) -> FloatArray:
+    """Return the recall of each class (C,), NaN for a class without targets."""
+    totals_C = confusion_CC.sum(axis=1)
+    out = np.full(len(totals_C), np.nan)
+    np.divide(confusion_CC.diagonal(), totals_C, out=out, where=totals_C > 0)
+    return out
+
+
+def uar_of_authors(confusion_CC: IntArray) -> float:
+    """Return the mean recall over classes among targets or predictions; NaN where one of them has no target.
+
+    Source: main.py of DFER-CLIP: scikit-learn's ``confusion_matrix`` keeps the labels that occur in either list,
+    and each row is divided by its sum.
+    """
+    occurs_C = (confusion_CC.sum(axis=1) + confusion_CC.sum(axis=0)) > 0
+    return float(recalls(confusion_CC)[occurs_C].mean())
+
+
+def calibration_error(confidence_N: FloatArray, hit_N: BoolArray, *, bins: int = BINS, adaptive: bool = False) -> float:
+    """Return the mean distance of confidence and accuracy over bins, weighted by their share of the clips.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3; adaptive bins as in
+    Nixon et al., Measuring Calibration in Deep Learning, 2019.
+    """
+    return float(
+        sum(b.share * abs(b.confidence - b.accuracy) for b in calibration_bins(confidence_N, hit_N, bins, adaptive))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """Clips of like confidence: their mean confidence, their accuracy, their share of all clips, all in 0-1."""
+
+    confidence: float
+    accuracy: float
+    share: float
+
+
+def calibration_bins(
+    confidence_N: FloatArray, hit_N: BoolArray, bins: int = BINS, adaptive: bool = False
+) -> tuple[Bin, ...]:
+    """Group clips by confidence, in rising order; empty bins are left out.
+
+    Equally wide bins are (0, 1/bins], (1/bins, 2/bins], ...; adaptive ones hold equally many clips, and clips of
+    the same confidence share their mean accuracy, so that the order of the clips does not matter.
+    """
+    order = np.argsort(confidence_N, kind="stable")
+    if adaptive:
+        hits = _tied_means(confidence_N[order], hit_N[order].astype(np.float64))
+        places = [part for part in np.array_split(np.arange(len(order)), bins) if len(part)]
+    else:
+        hits = hit_N[order].astype(np.float64)
+        index = np.clip(np.ceil(confidence_N[order] * bins).astype(np.int64) - 1, 0, bins - 1)
+        places = [np.flatnonzero(index == b) for b in np.unique(index)]
+    sorted_confidence = confidence_N[order]
+    return tuple(
+        Bin(float(sorted_confidence[part].mean()), float(hits[part].mean()), len(part) / len(order)) for part in places
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RiskCoverage:
+    """Error rate among the most confident clips, by how many of them are kept.
+
+    Attributes:
+        coverage_K: share of clips kept, rising to 1.
+        risk_K: error rate among them.
+        area: mean risk over all coverages (AURC).
+    """
+
+    coverage_K: FloatArray
+    risk_K: FloatArray
+    area: float
+
+    def risk_at(self, coverage: float) -> float:
+        """Return the risk at the smallest coverage that is at least ``coverage``."""
+        place = int(np.searchsorted(self.coverage_K, coverage - 1e-12))
+        return float(self.risk_K[min(place, len(self.risk_K) - 1)])
+
+
+def risk_coverage(confidence_N: FloatArray, hit_N: BoolArray) -> RiskCoverage:
+    """Rank clips by confidence and measure the error of each leading part; ties count with their mean.
+
+    Source: Geifman and El-Yaniv, Selective Classification for Deep Neural Networks, NeurIPS 2017.
+    """
+    order = np.argsort(-confidence_N, kind="stable")
+    errors = _tied_means(confidence_N[order], 1.0 - hit_N[order])
+    ranks = np.arange(1, len(order) + 1)
+    risk_K = np.cumsum(errors) / ranks
+    return RiskCoverage(ranks / len(order), risk_K, float(risk_K.mean()))
+
+
+def _tied_means(sorted_N: FloatArray, values_N: FloatArray) -> FloatArray:
+    """Replace values by their mean within runs of equal keys: what any order of the tied clips gives on average."""
+    starts = np.flatnonzero(np.r_[True, sorted_N[1:] != sorted_N[:-1]])
+    lengths = np.diff(np.r_[starts, len(sorted_N)])
+    means: FloatArray = np.repeat(np.add.reduceat(values_N, starts) / lengths, lengths)
+    return means
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else round(float(value), 6)
