@@ -1,0 +1,134 @@
+"""Class names of the datasets, and what their labels mean: a label becomes a name once, at the list it is read from.
+
+Repositories number MAFW's classes differently, and a silent renumbering is the classic error between them. Numbers
+therefore never leave this module without the order they belong to.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Literal
+
+from streamfer.errors import ConfigError
+from streamfer.models.vocabulary import ELEVEN_CLASSES, SEVEN_CLASSES
+
+DatasetName = Literal["dfew", "ferv39k", "mafw", "csv"]
+LabelScheme = Literal["authors", "dfew", "mafw", "names"]
+
+#: The classes of each dataset in the order of the authors' lists, which is the order of their checkpoints' outputs.
+VOCABULARIES: dict[DatasetName, tuple[str, ...]] = {
+    "dfew": SEVEN_CLASSES,
+    "ferv39k": SEVEN_CLASSES,
+    "mafw": ELEVEN_CLASSES,
+    "csv": SEVEN_CLASSES,
+}
+
+#: DFEW's annotation files number the same order from 1; the authors subtract one.
+DFEW_LABELS: dict[int, str] = dict(enumerate(SEVEN_CLASSES, start=1))
+#: MAFW's own order, in which MAE-DFER (preprocess/mafw.py) numbers its lists from 0; the authors' order differs.
+MAFW_OWN_ORDER = (
+    "anger",
+    "disgust",
+    "fear",
+    "happiness",
+    "neutral",
+    "sadness",
+    "surprise",
+    "contempt",
+    "anxiety",
+    "helplessness",
+    "disappointment",
+)
+#: Names of FERV39k's emotion folders, <scene>/<emotion>/<clip>.
+FERV39K_FOLDERS: dict[str, str] = {
+    "Angry": "anger",
+    "Disgust": "disgust",
+    "Fear": "fear",
+    "Happy": "happiness",
+    "Neutral": "neutral",
+    "Sad": "sadness",
+    "Surprise": "surprise",
+}
+
+#: What a numbered label means in each scheme; ``names`` has no numbers.
+SCHEMES: dict[LabelScheme, dict[int, str]] = {
+    "authors": dict(enumerate(ELEVEN_CLASSES)),
+    "dfew": DFEW_LABELS,
+    "mafw": dict(enumerate(MAFW_OWN_ORDER)),
+    "names": {},
+}
+
+_OTHER_WORDS = {
+    "angry": "anger",
+    "disgusted": "disgust",
+    "fearful": "fear",
+    "afraid": "fear",
+    "happy": "happiness",
+    "joy": "happiness",
+    "neutrality": "neutral",
+    "sad": "sadness",
+    "surprised": "surprise",
+    "contemptuous": "contempt",
+    "anxious": "anxiety",
+    "helpless": "helplessness",
+    "disappointed": "disappointment",
+}
+
+
+def canonical(word: str) -> str:
+    """Return the name that the authors' lists use for an emotion word; words without one come back in lower case.
+
+    >>> canonical("Happy"), canonical("Sad"), canonical("boredom")
+    ('happiness', 'sadness', 'boredom')
+    """
+    lower = word.strip().lower()
+    return _OTHER_WORDS.get(lower, lower)
+
+
+def class_of(label: str, scheme: LabelScheme, classes: Sequence[str]) -> str:
+    """Return the class that one label of a list means, spelled as in ``classes``.
+
+    Args:
+        label: what stands in the list, a number or, for the scheme ``names``, a word.
+        scheme: how the list labels its clips.
+        classes: names of the model's classes.
+
+    Raises:
+        ConfigError: the label is no number of the scheme, or names none of the classes. The message says what is
+            known; the caller adds where the label stands.
+    """
+    spelled = {name.lower(): name for name in classes}
+    if scheme == "names":
+        for name in (label.strip().lower(), canonical(label)):
+            if name in spelled:
+                return spelled[name]
+        close = difflib.get_close_matches(canonical(label), spelled, n=1)
+        hint = f"did you mean {spelled[close[0]]!r}?" if close else f"known are {', '.join(classes)}"
+        numbered = "; for numbers set data.labels" if label.strip().lstrip("-").isdigit() else ""
+        raise ConfigError(f"label {label!r} is none of the classes; {hint}{numbered}")
+    meanings = {number: name for number, name in SCHEMES[scheme].items() if name in spelled}
+    span = f"{min(meanings)} to {max(meanings)}" if meanings else "nothing"
+    if not label.isdecimal():
+        raise ConfigError(
+            f"label {label!r} is no number; {scheme!r} labels go from {span}, for words set data.labels: names"
+        )
+    if int(label) not in meanings:
+        raise ConfigError(f"label {label} is out of range; {scheme!r} labels go from {span}")
+    return spelled[meanings[int(label)]]
+
+
+def mapping(source: Sequence[str], target: Sequence[str]) -> list[int]:
+    """Return, for each class of ``source``, its place in ``target``: how one model's outputs are read as another's.
+
+    >>> mapping(("anger", "Happy"), ("happiness", "sadness", "anger"))
+    [2, 0]
+
+    Raises:
+        ConfigError: a class of ``source`` is not in ``target``.
+    """
+    places = {canonical(name): place for place, name in enumerate(target)}
+    lacking = [name for name in source if canonical(name) not in places]
+    if lacking:
+        raise ConfigError(f"classes {', '.join(lacking)} are not among {', '.join(target)}; leave their clips out")
+    return [places[canonical(name)] for name in source]
