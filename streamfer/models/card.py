@@ -18,6 +18,8 @@ Interpolation = Literal["bilinear", "bicubic", "area"]
 #: No tower that CLIP's families know comes near; a larger number is a damaged or hostile file.
 _LARGEST = 1 << 16
 _DEEPEST = 256
+#: Fields that files written before them lack; absent, they have their defaults.
+_ADDED = frozenset({"block"})
 
 _Part = TypeVar("_Part", VisionConfig, TemporalConfig)
 
@@ -168,11 +170,14 @@ def _count(where: str, value: Any, largest: int = _LARGEST) -> int:
 
 
 def _sizes(part: type[_Part], where: str, values: dict[str, Any]) -> _Part:
-    """Read one nested configuration strictly: a field unknown or left out would change the computation unseen."""
+    """Read one nested configuration strictly: a field unknown or left out would change the computation unseen.
+
+    Fields of ``_ADDED`` may be left out: their defaults compute what was computed before they existed.
+    """
     known = {entry.name for entry in fields(part)}
     if unknown := sorted(values.keys() - known):
         raise CheckpointError(f"{where}.{unknown[0]} is not a field this streamfer knows; upgrade or re-import")
-    if missing := sorted(known - values.keys()):
+    if missing := sorted(known - _ADDED - values.keys()):
         raise CheckpointError(f"{where}.{missing[0]} is missing")
     read: dict[str, Any] = {}
     for name, value in values.items():
@@ -182,6 +187,8 @@ def _sizes(part: type[_Part], where: str, values: dict[str, Any]) -> _Part:
             if not 0 < float(value) <= 64:
                 raise CheckpointError(f"{where}.mlp_ratio is {value!r}; expected a number up to 64")
             read[name] = float(value)
+        elif name == "block":
+            read[name] = value  # the configuration knows its names
         else:
             read[name] = _count(f"{where}.{name}", value, _DEEPEST if name == "layers" else _LARGEST)
     return part(**read)

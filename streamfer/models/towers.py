@@ -1,4 +1,7 @@
-"""CLIP's two towers, built from open_clip: sizes by configuration, names of weights as in the checkpoints.
+"""CLIP's two towers: sizes by configuration, names of weights as in the checkpoints.
+
+Three image encoders: open_clip's ViT and ModifiedResNet, as OpenAI trained them, and a plain residual network
+from timm for small faces, where bottlenecks and an attention pool cost more than they give.
 
 Shape suffixes: F frames, S image side, C classes, L tokens of a prompt, W width of the text tower, D feature
 size.
@@ -7,14 +10,17 @@ size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import LayerNorm, QuickGELU, Transformer, VisionTransformer
+from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from streamfer.errors import CheckpointError
+
+Block = Literal["bottleneck", "basic"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +28,14 @@ class VisionConfig:
     """Sizes of the image encoder, in the words of open_clip's ``CLIPVisionCfg``.
 
     Attributes:
-        layers: transformer blocks of a ViT, or four stage depths of a ModifiedResNet.
-        width: width of the ViT, or of the ResNet's first stage.
-        head_width: width of one attention head.
+        layers: transformer blocks of a ViT, or four stage depths of a residual network.
+        width: width of the ViT, or of the residual network's first stage.
+        head_width: width of one attention head; without effect on basic blocks.
         mlp_ratio: hidden size of a ViT block's MLP over its width.
         patch_size: side of a patch, pixels (ViT).
         image_size: side of the input, pixels.
+        block: of a residual network: ``bottleneck`` is CLIP's ModifiedResNet; ``basic`` has two 3x3
+            convolutions and squeeze-and-excitation a block, a stem that halves once, and a mean over places.
     """
 
     layers: int | tuple[int, ...] = 12
@@ -36,21 +44,38 @@ class VisionConfig:
     mlp_ratio: float = 4.0
     patch_size: int = 32
     image_size: int = 224
+    block: Block = "bottleneck"
 
     def __post_init__(self) -> None:
+        if self.block not in ("bottleneck", "basic"):
+            raise CheckpointError(f"vision.block is {self.block!r}; expected bottleneck or basic")
         depths = self.layers if isinstance(self.layers, tuple) else (self.layers,)
-        if len(depths) not in (1, 4) or min(depths) < 1:
+        if len(depths) != (4 if self.is_resnet else 1) or min(depths) < 1:
             raise CheckpointError(f"vision.layers is {self.layers!r}; expected a depth, or four stage depths")
-        wide = self.width * 32 if self.is_resnet else self.width
-        if wide % self.head_width:
-            raise CheckpointError(f"vision.head_width {self.head_width} does not divide the width {wide}")
-        step = 32 if self.is_resnet else self.patch_size
-        if self.image_size < step:
-            raise CheckpointError(f"vision.image_size is {self.image_size}; expected at least {step}")
+        if self.block == "basic":
+            self._check_basic()
+        else:
+            wide = self.width * 32 if self.is_resnet else self.width
+            if wide % self.head_width:
+                raise CheckpointError(f"vision.head_width {self.head_width} does not divide the width {wide}")
+        if self.image_size < self._smallest:
+            raise CheckpointError(f"vision.image_size is {self.image_size}; expected at least {self._smallest}")
+
+    def _check_basic(self) -> None:
+        if not self.is_resnet:
+            raise CheckpointError(f"vision.block is basic but vision.layers is {self.layers!r}; give four stage depths")
+        if self.width % 2:
+            raise CheckpointError(f"vision.width is {self.width}; basic blocks need an even width")
+
+    @property
+    def _smallest(self) -> int:
+        if self.is_resnet:
+            return 16 if self.block == "basic" else 32
+        return self.patch_size
 
     @property
     def is_resnet(self) -> bool:
-        """Whether this is a convolutional tower (CLIP's ModifiedResNet)."""
+        """Whether this is a convolutional tower, of either kind of block."""
         return isinstance(self.layers, tuple)
 
 
@@ -74,15 +99,17 @@ class TextConfig:
 
 
 def build_image_encoder(config: VisionConfig, embed_dim: int, *, quick_gelu: bool) -> nn.Module:
-    """Return CLIP's image encoder, projection included: (F, 3, S, S) to (F, D), features not normalised.
+    """Return the image encoder, projection included: (F, 3, S, S) to (F, D), features not normalised.
 
     Args:
         config: sizes.
         embed_dim: D.
         quick_gelu: x * sigmoid(1.702 x) in the ViT's MLPs, as OpenAI trained them. Without effect on a
-            ResNet.
+            residual network.
     """
     if isinstance(config.layers, tuple):
+        if config.block == "basic":
+            return build_basic(config.layers, config.width, embed_dim)
         heads = config.width * 32 // config.head_width
         return cast(
             nn.Module,
@@ -108,6 +135,34 @@ def build_image_encoder(config: VisionConfig, embed_dim: int, *, quick_gelu: boo
             norm_layer=LayerNorm,
         ),
     )
+
+
+def build_basic(layers: tuple[int, ...], width: int, embed_dim: int, *, channels: int = 3) -> nn.Module:
+    """Return a residual network of basic blocks: (F, channels, S, S) to (F, D), S at least 16.
+
+    Its last feature map has S / 16 places, because the stem halves once: pooling would lose half of a small
+    face before the first block. Weights have timm's names (He et al. 2016; Hu et al. 2018; He et al. 2019 for
+    the stem of three convolutions and the averaged shortcut).
+
+    Args:
+        layers: blocks of each of the four stages, of widths w, 2w, 4w, 8w.
+        width: w, even.
+        embed_dim: D.
+        channels: of the input; training reads grey pictures, weights files hold three.
+    """
+    network = ResNet(
+        BasicBlock,
+        layers,
+        num_classes=embed_dim,
+        in_chans=channels,
+        channels=(width, 2 * width, 4 * width, 8 * width),
+        stem_type="deep",
+        stem_width=width // 2,
+        avg_down=True,
+        block_args={"attn_layer": "se"},
+    )
+    network.maxpool = nn.Identity()
+    return cast(nn.Module, network)
 
 
 class TextTower(nn.Module):

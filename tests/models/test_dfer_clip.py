@@ -10,10 +10,11 @@ from streamfer.errors import CheckpointError, ConfigError, InternalError
 from streamfer.models.dfer_clip import DferClip, DferClipConfig
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
 from streamfer.models.temporal import TemporalConfig, TemporalTransformer
-from streamfer.models.towers import TextConfig, VisionConfig
+from streamfer.models.towers import TextConfig, VisionConfig, build_image_encoder
 
 VIT = VisionConfig(layers=2, width=32, head_width=16, patch_size=8, image_size=16)
 RESNET = VisionConfig(layers=(1, 1, 1, 1), width=8, head_width=32, image_size=64)
+BASIC = VisionConfig(layers=(1, 1, 1, 1), width=8, image_size=32, block="basic")
 TEMPORAL = TemporalConfig(layers=2, heads=2, dim_head=8, mlp_dim=24, frames=3)
 CLASSES = ("a", "b", "c")
 
@@ -49,6 +50,7 @@ def _fixed_clips(size: int) -> torch.Tensor:
 GOLDEN = {
     "vit": (VIT, [[28.6145, -12.9209, -33.0508], [28.9504, -12.1041, -32.9335]]),
     "resnet": (RESNET, [[-7.4573, -7.0394, 4.0501], [-7.4553, -7.0392, 4.0482]]),
+    "basic": (BASIC, [[63.4741, -63.8954, 63.4095], [63.3455, -63.7416, 63.2327]]),
 }
 
 
@@ -179,6 +181,26 @@ def test_sizes_and_names_of_the_published_model() -> None:
     assert len(model.state_dict()) == 316
 
 
+def test_the_plain_network_has_timms_names_and_keeps_a_small_face_large() -> None:
+    encoder = build_image_encoder(BASIC, 16, quick_gelu=False)
+    weights = encoder.state_dict()
+    assert {
+        "conv1.0.weight",
+        "bn1.weight",
+        "layer1.0.conv2.weight",
+        "layer4.0.se.fc1.weight",
+        "fc.bias",
+    } < weights.keys()
+    assert weights["conv1.0.weight"].shape == (4, 3, 3, 3)
+    assert weights["layer2.0.downsample.1.weight"].shape == (16, 8, 1, 1)  # after an averaging pool
+    assert weights["fc.weight"].shape == (16, 64)
+    places = []
+    encoder.get_submodule("layer4").register_forward_hook(lambda module, given, out: places.append(out.shape[-1]))
+    for size in (16, 48):
+        assert encoder(torch.rand(2, 3, size, size)).shape == (2, 16)
+    assert places == [1, 3]
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -187,6 +209,11 @@ def test_sizes_and_names_of_the_published_model() -> None:
         (lambda: VisionConfig(layers=(1, 2)), CheckpointError, "vision.layers"),
         (lambda: VisionConfig(width=100), CheckpointError, "head_width"),
         (lambda: VisionConfig(image_size=16), CheckpointError, "image_size"),
+        (lambda: VisionConfig(layers=(2,)), CheckpointError, "vision.layers"),
+        (lambda: VisionConfig(block="wide"), CheckpointError, "bottleneck or basic"),  # type: ignore[arg-type]
+        (lambda: VisionConfig(block="basic"), CheckpointError, "four stage depths"),
+        (lambda: VisionConfig(layers=(1, 1, 1, 1), width=7, block="basic"), CheckpointError, "even width"),
+        (lambda: VisionConfig(layers=(1, 1, 1, 1), width=8, image_size=15, block="basic"), CheckpointError, "least 16"),
         (lambda: DferClipConfig(("a", "a")), CheckpointError, "different names"),
         (lambda: DferClipConfig(CLASSES, temperature=0), CheckpointError, "temperature"),
         (lambda: tokenize_prompts(["word " * 80], 8), ConfigError, "shorten"),

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_models import tiny_card, tiny_model
+from tiny_models import BASIC, RESNET, VIT, tiny_card, tiny_model
 
 from streamfer.errors import CheckpointError, OutputError
 from streamfer.geometry import CropProfile
 from streamfer.models.card import ModelCard, PixelProfile
+from streamfer.models.towers import VisionConfig
 from streamfer.models.weights import digest_of, read_card, read_weights, write_weights
 
 
@@ -35,10 +36,10 @@ def _rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **chang
     save_file(tensors or load_file(path), path, metadata={"streamfer": json.dumps(document)})
 
 
-@pytest.mark.parametrize("resnet", [False, True])
+@pytest.mark.parametrize("vision", [VIT, RESNET, BASIC], ids=["vit", "bottleneck", "basic"])
 @pytest.mark.parametrize("half", [False, True])
-def test_round_trip(tmp_path: Path, resnet: bool, half: bool) -> None:
-    model = tiny_model(resnet=resnet)
+def test_round_trip(tmp_path: Path, vision: VisionConfig, half: bool) -> None:
+    model = tiny_model(vision=vision)
     card = tiny_card(model, train={"recipe": "none", "metrics": {"uar": 0.5}}, calibration_temperature=1.7)
     write_weights(tmp_path / "m.safetensors", model, card, half=half)
     found, found_card = read_weights(tmp_path / "m.safetensors")
@@ -51,6 +52,16 @@ def test_round_trip(tmp_path: Path, resnet: bool, half: bool) -> None:
     assert not found.training
     assert not any(parameter.requires_grad for parameter in found.parameters())
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_a_file_from_before_the_choice_of_block_is_clips_network(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    model = tiny_model(vision=RESNET)
+    write_weights(path, model, tiny_card(model))
+    _rewrite(path, vision__block=None)
+    found, card = read_weights(path)
+    assert card == tiny_card(model)
+    assert found.config.vision == RESNET
 
 
 def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -72,6 +83,8 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"vision__timm_model_name": "x"}, r"vision\.timm_model_name is not a field"),
         ({"vision__width": 10**9}, r"vision\.width is 1000000000"),
         ({"vision__layers": 10**6}, r"vision\.layers is 1000000"),
+        ({"vision__block": "wide"}, r"vision\.block is 'wide'"),
+        ({"vision__block": ["basic"]}, r"vision\.block is \['basic'\]"),
         ({"vision__layers": "many"}, r"vision\.layers is 'many'"),
         ({"temporal__heads": 0}, r"temporal\.heads is 0"),
         ({"temperature": 0}, "temperature is 0"),

@@ -17,6 +17,7 @@ from streamfer.models.weights import write_weights
 
 VIT = VisionConfig(layers=2, width=32, head_width=16, patch_size=8, image_size=32)
 RESNET = VisionConfig(layers=(1, 1, 1, 1), width=8, head_width=32, image_size=64)
+BASIC = VisionConfig(layers=(1, 1, 1, 1), width=8, image_size=32, block="basic")
 
 
 def _settle(model: DferClip) -> None:
@@ -27,21 +28,22 @@ def _settle(model: DferClip) -> None:
         nn.init.normal_(norm.bias, std=0.1)
         norm.momentum = 1.0
     with torch.no_grad():
-        model.train().encode_frames(torch.rand(16, 3, RESNET.image_size, RESNET.image_size))
+        model.train().encode_frames(torch.rand(16, 3, *(2 * (model.config.vision.image_size,))))
 
 
-def tiny_model(*, resnet: bool = False, seed: int = 0) -> DferClip:
-    """A random model whose outputs vary with its input."""
+def tiny_model(*, resnet: bool = False, seed: int = 0, vision: VisionConfig | None = None) -> DferClip:
+    """A random model whose outputs vary with its input; ``vision`` overrides ``resnet``."""
+    vision = vision or (RESNET if resnet else VIT)
     torch.manual_seed(seed)
     config = DferClipConfig(
         classes=("joy", "gloom", "calm"),
         embed_dim=16,
-        vision=RESNET if resnet else VIT,
+        vision=vision,
         temporal=TemporalConfig(layers=1, heads=2, dim_head=8, mlp_dim=24, frames=4),
         temperature=0.05,
     )
     model = DferClip(config)
-    if resnet:
+    if vision.is_resnet:
         _settle(model)
     return model.eval()
 
