@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -63,3 +64,8 @@ def log_softmax(logits_NC: FloatArray) -> FloatArray:
     shifted = logits_NC - logits_NC.max(axis=1, keepdims=True)
     normalised: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return normalised
+
+
+def json_number(value: float) -> float | None:
+    """Return the value with six digits; None where it is not finite, which JSON cannot say."""
+    return round(float(value), 6) if math.isfinite(value) else None

@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 
 from streamfer.errors import ConfigError
-from streamfer_train.metrics.arrays import BoolArray, FloatArray, IntArray, Values, as_labels, as_scores, log_softmax
+from streamfer_train.metrics.arrays import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    Values,
+    as_labels,
+    as_scores,
+    json_number,
+    log_softmax,
+)
 
 #: Bins of the calibration errors, as in the literature (Guo et al. 2017).
 BINS = 15
@@ -64,8 +73,8 @@ class Report:
         """Return plain JSON values; NaN becomes None."""
         return {
             "count": self.count,
-            **{name: _plain(value) for name, value in self.numbers().items()},
-            "recalls": {name: _plain(value) for name, value in self.recalls.items()},
+            **{name: json_number(value) for name, value in self.numbers().items()},
+            "recalls": {name: json_number(value) for name, value in self.recalls.items()},
             "classes": list(self.classes),
             "confusion": self.confusion_CC.tolist(),
         }
@@ -212,7 +221,7 @@ def risk_coverage(confidence_N: FloatArray, hit_N: BoolArray) -> RiskCoverage:
     Source: Geifman and El-Yaniv, Selective Classification for Deep Neural Networks, NeurIPS 2017.
     """
     order = np.argsort(-confidence_N, kind="stable")
-    errors = _tied_means(confidence_N[order], 1.0 - hit_N[order])
+    errors = _tied_means(confidence_N[order], (~hit_N[order]).astype(np.float64))
     ranks = np.arange(1, len(order) + 1)
     risk_K = np.cumsum(errors) / ranks
     return RiskCoverage(ranks / len(order), risk_K, float(risk_K.mean()))
@@ -224,7 +233,3 @@ def _tied_means(sorted_N: FloatArray, values_N: FloatArray) -> FloatArray:
     lengths = np.diff(np.r_[starts, len(sorted_N)])
     means: FloatArray = np.repeat(np.add.reduceat(values_N, starts) / lengths, lengths)
     return means
-
-
-def _plain(value: float) -> float | None:
-    return None if math.isnan(value) else round(float(value), 6)

@@ -1,0 +1,176 @@
+"""Action units and other present-or-absent targets: ranking, F1, and the threshold that serves it best.
+
+Shape suffixes: N clips, A action units. NaN among the targets means that nobody coded this unit on this clip.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from streamfer.errors import ConfigError
+from streamfer_train.metrics.arrays import BoolArray, FloatArray, Values, as_floats, json_number
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionScore:
+    """One unit.
+
+    Attributes:
+        count: coded clips.
+        positives: clips on which it is present.
+        auc: area under the ROC curve; NaN where it is present on all clips or none.
+        average_precision: area under the precision-recall curve; NaN where present on none.
+        f1: at ``threshold``; NaN where present on none and never detected.
+        threshold: scores at or above it count as present.
+    """
+
+    count: int
+    positives: int
+    auc: float
+    average_precision: float
+    f1: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionReport:
+    """Every unit by name, and means over the units whose number is defined."""
+
+    units: dict[str, DetectionScore]
+    mean_auc: float
+    mean_average_precision: float
+    mean_f1: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; NaN becomes None."""
+        units = {
+            name: {
+                "count": s.count,
+                "positives": s.positives,
+                "auc": json_number(s.auc),
+                "average_precision": json_number(s.average_precision),
+                "f1": json_number(s.f1),
+                "threshold": json_number(s.threshold),
+            }
+            for name, s in self.units.items()
+        }
+        means = {
+            "mean_auc": json_number(self.mean_auc),
+            "mean_average_precision": json_number(self.mean_average_precision),
+            "mean_f1": json_number(self.mean_f1),
+        }
+        return {**means, "units": units}
+
+
+def report(
+    scores_NA: Values,
+    targets_NA: Values,
+    names: Sequence[str],
+    *,
+    thresholds: Mapping[str, float] | float = 0.5,
+    present_above: float = 0.5,
+) -> DetectionReport:
+    """Score each unit over the clips on which it was coded.
+
+    Args:
+        scores_NA: anything that rises with presence: probabilities, logits or intensities.
+        targets_NA: 0 and 1, or intensities; NaN where not coded.
+        names: of the units.
+        thresholds: on the scores, one for all or one a unit. Take them from :func:`best_thresholds` on *other* clips
+            than these; the best threshold on the clips reported on flatters.
+        present_above: targets greater than this count as present.
+
+    Raises:
+        ConfigError: shapes that do not fit, scores that are not finite, or a unit without a threshold.
+    """
+    scores, targets = _checked(scores_NA, targets_NA, names)
+    units = {}
+    for a, name in enumerate(names):
+        coded = ~np.isnan(targets[:, a])
+        cut = _threshold(thresholds, name)
+        units[name] = _score(scores[coded, a], targets[coded, a] > present_above, cut)
+    return DetectionReport(
+        units,
+        _mean(score.auc for score in units.values()),
+        _mean(score.average_precision for score in units.values()),
+        _mean(score.f1 for score in units.values()),
+    )
+
+
+def best_thresholds(
+    scores_NA: Values, targets_NA: Values, names: Sequence[str], *, present_above: float = 0.5
+) -> dict[str, float]:
+    """Return the threshold with the highest F1 of each unit; infinite for a unit that is present on no coded clip.
+
+    It lies half way between the lowest score that counts as present and the next lower one, so that rounding of a
+    score does not decide.
+
+    Raises:
+        ConfigError: shapes that do not fit, or scores that are not finite.
+    """
+    scores, targets = _checked(scores_NA, targets_NA, names)
+    found = {}
+    for a, name in enumerate(names):
+        coded = ~np.isnan(targets[:, a])
+        found[name] = _best_threshold(scores[coded, a], targets[coded, a] > present_above)
+    return found
+
+
+def _checked(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    scores, targets = as_floats(scores_NA), as_floats(targets_NA)
+    if scores.ndim != 2 or scores.shape != targets.shape or scores.shape[1] != len(names):
+        raise ConfigError(f"scores {scores.shape}, targets {targets.shape} and {len(names)} names do not fit together")
+    if not np.isfinite(scores).all():
+        raise ConfigError("scores are not finite: the model diverged")
+    return scores, targets
+
+
+def _threshold(thresholds: Mapping[str, float] | float, name: str) -> float:
+    if not isinstance(thresholds, Mapping):
+        return float(thresholds)
+    if name not in thresholds:
+        raise ConfigError(f"no threshold for {name!r}; thresholds are given for {', '.join(thresholds)}")
+    return float(thresholds[name])
+
+
+def _score(scores_N: FloatArray, present_N: BoolArray, threshold: float) -> DetectionScore:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    positives, count = int(present_N.sum()), len(present_N)
+    detected_N = scores_N >= threshold
+    found = int((detected_N & present_N).sum())
+    relevant = positives + int(detected_N.sum())
+    return DetectionScore(
+        count=count,
+        positives=positives,
+        auc=float(roc_auc_score(present_N, scores_N)) if 0 < positives < count else math.nan,
+        average_precision=float(average_precision_score(present_N, scores_N)) if positives else math.nan,
+        f1=2 * found / relevant if relevant else math.nan,
+        threshold=threshold,
+    )
+
+
+def _best_threshold(scores_N: FloatArray, present_N: BoolArray) -> float:
+    positives = int(present_N.sum())
+    if not positives:
+        return math.inf
+    order = np.argsort(-scores_N, kind="stable")
+    sorted_scores = scores_N[order]
+    found = np.cumsum(present_N[order])
+    f1 = 2 * found / (np.arange(1, len(order) + 1) + positives)
+    # Clips of one score are detected together: only the last of each run is a possible place to cut.
+    ends = np.flatnonzero(np.r_[sorted_scores[1:] != sorted_scores[:-1], True])
+    best = int(ends[f1[ends].argmax()])
+    if best + 1 == len(order):
+        return float(sorted_scores[best])
+    return float((sorted_scores[best] + sorted_scores[best + 1]) / 2)
+
+
+def _mean(values: Any) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
