@@ -1,4 +1,4 @@
-"""What a weights file says about itself: sizes, preprocessing, class names, calibration, licence."""
+"""What a weights file says about itself: sizes, preprocessing, names of classes and action units, licence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Interpolation = Literal["bilinear", "bicubic", "area"]
 _LARGEST = 1 << 16
 _DEEPEST = 256
 #: Fields that files written before them lack; absent, they have their defaults.
-_ADDED = frozenset({"block"})
+_ADDED = frozenset({"block", "token"})
 
 _Part = TypeVar("_Part", VisionConfig, TemporalConfig)
 
@@ -60,6 +60,8 @@ class ModelCard:
         crop: geometry of the face crop.
         licence: licence of the weights in plain words.
         calibration_temperature: logits are divided by it before the softmax (1 is uncalibrated).
+        action_thresholds: for each of ``config.action_units``, the intensity from which it counts as present;
+            empty where nobody measured them.
         train: where the weights come from and what they are worth, plain JSON.
     """
 
@@ -69,6 +71,7 @@ class ModelCard:
     crop: CropProfile
     licence: str
     calibration_temperature: float = 1.0
+    action_thresholds: tuple[float, ...] = ()
     train: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -80,6 +83,13 @@ class ModelCard:
             raise CheckpointError(
                 f"calibration_temperature is {self.calibration_temperature}; expected a positive number"
             )
+        if self.action_thresholds and len(self.action_thresholds) != len(self.config.action_units):
+            raise CheckpointError(
+                f"action_thresholds: {len(self.action_thresholds)} for {len(self.config.action_units)} action units; "
+                "expected one each, or none"
+            )
+        if not all(0 < threshold < 1 for threshold in self.action_thresholds):
+            raise CheckpointError(f"action_thresholds are {self.action_thresholds}; expected numbers between 0 and 1")
 
     def to_json(self) -> str:
         """Return the document stored under the key ``streamfer`` of a safetensors file's metadata."""
@@ -93,12 +103,17 @@ class ModelCard:
             "quick_gelu": self.config.quick_gelu,
             "temporal": asdict(self.config.temporal),
             "temperature": self.config.temperature,
+            "head": self.config.head,
             "calibration_temperature": self.calibration_temperature,
             "pixels": asdict(self.pixels),
             "crop": self.crop.to_dict(),
             "licence": self.licence,
             "train": self.train,
         }
+        if self.config.action_units:
+            document["action_units"] = list(self.config.action_units)
+        if self.action_thresholds:
+            document["action_thresholds"] = dict(zip(self.config.action_units, self.action_thresholds, strict=True))
         return json.dumps(document, ensure_ascii=False, sort_keys=True)
 
     @classmethod
@@ -111,13 +126,15 @@ class ModelCard:
         try:
             document = json.loads(text)
             _check_kind(document["format"], document["architecture"])
+            config = _config(document)
             return cls(
                 name=str(document["name"]),
-                config=_config(document),
+                config=config,
                 pixels=_pixels(document["pixels"]),
                 crop=CropProfile.from_dict(document["crop"]),
                 licence=str(document["licence"]),
                 calibration_temperature=float(document.get("calibration_temperature", 1.0)),
+                action_thresholds=_thresholds(document.get("action_thresholds"), config.action_units),
                 train=dict(document.get("train") or {}),
             )
         except CheckpointError:
@@ -143,6 +160,7 @@ def _config(document: dict[str, Any]) -> DferClipConfig:
         temporal=_sizes(TemporalConfig, "temporal", document["temporal"]),
         quick_gelu=bool(document["quick_gelu"]),
         temperature=float(document["temperature"]),
+        head=document.get("head", "cosine"),
     )
 
 
@@ -187,7 +205,7 @@ def _sizes(part: type[_Part], where: str, values: dict[str, Any]) -> _Part:
             if not 0 < float(value) <= 64:
                 raise CheckpointError(f"{where}.mlp_ratio is {value!r}; expected a number up to 64")
             read[name] = float(value)
-        elif name == "block":
+        elif name in ("block", "token"):
             read[name] = value  # the configuration knows its names
         else:
             read[name] = _count(f"{where}.{name}", value, _DEEPEST if name == "layers" else _LARGEST)

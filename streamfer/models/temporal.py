@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from streamfer.errors import CheckpointError
+
 #: Attention over (B, H, N, E) queries, keys and values, scaled by E^-0.5: the place for a faster kernel.
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Token = Literal["class", "mean"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class TemporalConfig:
         dim_head: size of one head; heads x dim_head may differ from the feature size.
         mlp_dim: hidden size of the feed-forward part.
         frames: frames of a training window, one learned position each.
+        token: what is read: a ``class`` token put before the frames, or the ``mean`` of all frames.
     """
 
     layers: int = 1
@@ -35,6 +39,11 @@ class TemporalConfig:
     dim_head: int = 64
     mlp_dim: int = 1024
     frames: int = 16
+    token: Token = "class"
+
+    def __post_init__(self) -> None:
+        if self.token not in ("class", "mean"):
+            raise CheckpointError(f"temporal.token is {self.token!r}; expected class or mean")
 
 
 def fused_attention(q_BHNE: torch.Tensor, k_BHNE: torch.Tensor, v_BHNE: torch.Tensor) -> torch.Tensor:
@@ -129,30 +138,36 @@ class TemporalTransformer(nn.Module):
     """Frame features to one clip feature through a class token (DFER-CLIP, BMVC 2023, section 3.2).
 
     Learned additive positions, N(0, 1) at the start, for the class token and each frame; the class token's
-    output is the clip feature. Names of parameters equal those of the authors' checkpoints.
+    output is the clip feature. With ``token: mean`` there is no class token, and the mean of all outputs is the
+    clip feature (the paper's ablation). Names of parameters equal those of the authors' checkpoints.
     """
+
+    cls_token: nn.Parameter | None
 
     def __init__(self, dim: int, config: TemporalConfig, attention: Attention = fused_attention) -> None:
         super().__init__()
         self.config = config
-        self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
-        self.pos_embedding = nn.Parameter(torch.randn(1, config.frames + 1, dim))
+        self.own = 1 if config.token == "class" else 0
+        self.register_parameter("cls_token", nn.Parameter(torch.randn(1, 1, dim)) if self.own else None)
+        self.pos_embedding = nn.Parameter(torch.randn(1, config.frames + self.own, dim))
         self.temporal_transformer = TemporalBlocks(dim, config, attention)
 
     def positions(self, frames: int) -> torch.Tensor:
-        """Return positions (1, frames + 1, D): the learned ones, or linearly interpolated for another length.
+        """Return positions (1, N, D): the learned ones, or linearly interpolated for another length.
 
         First and last frame keep their learned positions, the class token always keeps its own. Lengths
         other than the trained one are an extension of the publication.
         """
         if frames == self.config.frames:
             return self.pos_embedding
-        frame_1DT = self.pos_embedding[:, 1:].transpose(1, 2)
+        frame_1DT = self.pos_embedding[:, self.own :].transpose(1, 2)
         resized_1DT = F.interpolate(frame_1DT, size=frames, mode="linear", align_corners=True)
-        return torch.cat([self.pos_embedding[:, :1], resized_1DT.transpose(1, 2)], dim=1)
+        return torch.cat([self.pos_embedding[:, : self.own], resized_1DT.transpose(1, 2)], dim=1)
 
     def forward(self, features_BTD: torch.Tensor) -> torch.Tensor:
         """Read windows of frame features, not normalised; (B, T, D) to (B, D)."""
         windows, frames, _ = features_BTD.shape
+        if self.cls_token is None:
+            return cast(torch.Tensor, self.temporal_transformer(features_BTD + self.positions(frames)).mean(dim=1))
         x_BND = torch.cat([self.cls_token.expand(windows, -1, -1), features_BTD], dim=1)
         return cast(torch.Tensor, self.temporal_transformer(x_BND + self.positions(frames))[:, 0])
