@@ -1,0 +1,313 @@
+"""The configuration of `streamfer train dfer-clip`: defaults are the authors' scripts, options go beyond them.
+
+Source of the defaults: train_DFEW.sh, train_FERV39K.sh and train_MAFW.sh of DFER-CLIP, which differ only in their
+data, and the constants of its main.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from streamfer.errors import ConfigError
+from streamfer_train.dfer_clip.data_config import DataConfig
+from streamfer_train.dfer_clip.descriptors import TextType
+
+EXAMPLE = "configs/train/dfer_clip/csv.yaml"
+#: Sections and settings that may change between an interrupted run and its continuation.
+MAY_CHANGE = ("run", "log", "data.workers", "data.prefetch", "data.root", "data.face_crops.cache")
+Part = Literal["image_encoder", "temporal_net", "prompt_learner", "heads"]
+Selection = Literal["best_on_test", "last", "held_out"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SizesConfig(_Part):
+    """Sizes of both towers, for ``backbone.name: custom``; the defaults are a tower for experiments on a CPU."""
+
+    embed_dim: int = Field(128, ge=8)
+    layers: int = Field(4, ge=1)
+    width: int = Field(192, ge=8)
+    head_width: int = Field(64, ge=4)
+    mlp_ratio: float = Field(4.0, gt=0)
+    patch: int = Field(16, ge=4)
+    text_layers: int = Field(2, ge=1)
+    text_width: int = Field(128, ge=8)
+    text_heads: int = Field(2, ge=1)
+
+
+class BackboneConfig(_Part):
+    """Both towers of CLIP and where their weights come from.
+
+    ``weights`` is a tag of open_clip (``openai``, ``laion2b_s34b_b79k``, ...), a file (``.safetensors``, ``.bin``,
+    ``.pt``: CLIP's own, a checkpoint of DFER-CLIP, or a weights file of streamfer), the name of an installed
+    streamfer model (``mini``: its towers' sizes are taken over, ``name`` is not read), or ``random``.
+    """
+
+    name: str = Field("ViT-B-32", description="ViT-B-32, ViT-B-16, ViT-L-14 or any CLIP ViT of open_clip; or custom")
+    weights: str = Field("openai", min_length=1)
+    quick_gelu: bool | None = Field(None, description="OpenAI's activation; from the tag if unset")
+    custom: SizesConfig = SizesConfig()
+
+
+class TextConfig(_Part):
+    """Learned prompts (the paper's ablations)."""
+
+    type: TextType = "class_descriptor"
+    contexts: int = Field(8, ge=1, le=64, description="learned context vectors")
+    class_specific: bool = Field(True, description="context vectors of each class's own")
+    position: Literal["end", "middle", "front"] = Field("end", description="where the class's text stands")
+    descriptors: dict[str, str] = Field(default_factory=dict, description="own texts by class")
+
+
+class TemporalConfig(_Part):
+    """The temporal transformer; ``positions`` other than ``data.frames`` are interpolated."""
+
+    layers: int = Field(1, ge=1, le=64)
+    heads: int = Field(8, ge=1)
+    dim_head: int = Field(64, ge=1)
+    mlp_dim: int = Field(1024, ge=1)
+    token: Literal["class", "mean"] = Field("class", description="what is read: a class token, or the mean of all")
+    positions: int | None = Field(None, ge=1, le=512, description="learned positions; data.frames if unset")
+
+
+class HeadsConfig(_Part):
+    """What classifies, and what else is predicted.
+
+    ``text`` compares with the prompts; ``classifier`` is a linear layer (the paper's ablation); ``cosine`` compares
+    with freely learned class features. Weights above 0 switch the other heads on: valence and arousal (CCC and mean
+    squared error), action units (binary cross-entropy on ``data.actions``; missing values do not count).
+    """
+
+    kind: Literal["text", "classifier", "cosine"] = "text"
+    temperature: float = Field(0.01, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    valence_arousal: float = Field(0.0, ge=0, description="weight of the loss; 0 is no such head")
+    actions: float = Field(0.0, ge=0, description="weight of the loss; 0 is no such head")
+
+
+class LoraConfig(_Part):
+    """Low-rank updates of the image encoder (peft); merged into the weights that are exported. Rank 0 is off."""
+
+    rank: int = Field(0, ge=0, le=512)
+    alpha: float = Field(16.0, gt=0)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    targets: tuple[Literal["attn", "c_fc", "c_proj"], ...] = ("attn", "c_fc", "c_proj")
+
+
+class AdapterConfig(_Part):
+    """Temporal adapters inside a frozen image encoder (after S2D, arXiv 2312.05447). Width 0 is off.
+
+    They mix frames within a window, so such a model cannot encode a frame once and reuse it: it is evaluated from
+    its checkpoint and not exported for streaming.
+    """
+
+    width: int = Field(0, ge=0, description="bottleneck of an adapter")
+    heads: int = Field(4, ge=1)
+    last: int | None = Field(None, ge=1, description="only the last so many blocks; all if unset")
+
+
+class OptimiserConfig(_Part):
+    """One optimiser, a learning rate for each part of the model (groups as the authors name them).
+
+    ``freeze`` names parts that are not trained. ``batch`` is what one optimiser step sees, over all processes and
+    accumulated micro-batches.
+    """
+
+    kind: Literal["sgd", "adamw"] = "sgd"
+    temporal_net: float = Field(1e-2, ge=0)
+    image_encoder: float = Field(1e-5, ge=0)
+    prompt_learner: float = Field(1e-3, ge=0)
+    heads: float = Field(1e-2, ge=0, description="classifier, action units, valence and arousal")
+    adapters: float = Field(1e-3, ge=0, description="LoRA and temporal adapters")
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    freeze: tuple[Part, ...] = ()
+    batch: int = Field(48, ge=1)
+    accumulate: int = Field(1, ge=1, description="micro-batches that make one step")
+    epochs: int = Field(50, ge=1)
+    schedule: Literal["multistep", "cosine"] = "multistep"
+    milestones: tuple[int, ...] = (30, 40)
+    gamma: float = Field(0.1, gt=0, le=1)
+    warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    average: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average; 0 is off")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate {self.accumulate} does not divide batch {self.batch}")
+        return self
+
+
+class RuntimeConfig(_Part):
+    """How fast, not what: the same result up to rounding whatever is chosen here."""
+
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the image encoder; the rest is fp32")
+    tf32: bool = Field(False, description="faster matrix products on recent NVIDIA cards, rounded to 10 bits")
+    compile: bool = Field(False, description="torch.compile the image encoder and the temporal transformer")
+    checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+
+
+class StopConfig(_Part):
+    """Early stop on held-out clips; patience 0 is off."""
+
+    patience: int = Field(0, ge=0, description="epochs without a better value")
+    metric: Literal["war", "uar", "nll"] = "uar"
+
+
+class RunSection(_Part):
+    """Where and how often; may differ when a run is continued."""
+
+    out: Path = Path("runs/dfer_clip")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints within an epoch")
+    backend: Literal["auto", "nccl", "gloo"] = Field("auto", description="of processes that train together")
+
+
+class LogConfig(_Part):
+    """What is written while training."""
+
+    every: int = Field(10, ge=1, description="steps between rows of steps.csv")
+    tensorboard: bool = True
+    progress: bool = Field(True, description="progress bars where standard error is a terminal")
+
+
+class RunConfig(_Part):
+    """Everything that `streamfer train dfer-clip` needs."""
+
+    data: DataConfig
+    backbone: BackboneConfig = BackboneConfig()
+    text: TextConfig = TextConfig()
+    temporal: TemporalConfig = TemporalConfig()
+    heads: HeadsConfig = HeadsConfig()
+    lora: LoraConfig = LoraConfig()
+    adapters: AdapterConfig = AdapterConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    stop: StopConfig = StopConfig()
+    run: RunSection = RunSection()
+    log: LogConfig = LogConfig()
+    seeds: tuple[int, ...] = (1,)
+    export: Selection = Field("last", description="which epoch's weights become the exported model")
+
+    @field_validator("seeds")
+    @classmethod
+    def _different_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+            raise ValueError("at least one seed, each named once, from 0")
+        return seeds
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        held_out = self.data.held_out.wanted
+        if self.stop.patience and not held_out:
+            raise ValueError("stop.patience needs held-out clips: set data.held_out.fraction, for example 0.1")
+        if self.export == "held_out" and not held_out:
+            raise ValueError("export: held_out needs held-out clips: set data.held_out.fraction, for example 0.1")
+        if self.heads.actions and not self.data.actions:
+            raise ValueError("heads.actions needs the columns of action units: set data.actions")
+        if self.lora.rank and self.adapters.width:
+            raise ValueError("lora and adapters exclude each other: set lora.rank or adapters.width to 0")
+        return self
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a YAML file and settings of the form ``a.b=value`` (values in YAML).
+
+    Raises:
+        ConfigError: the file is absent or no YAML, or a setting is unknown, missing or out of range.
+    """
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise ConfigError(f"{path}: cannot be read ({reason}); name an existing configuration file") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: is not YAML; compare it with {EXAMPLE}") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path}: holds no settings; compare it with {EXAMPLE}")
+    for pair in overrides:
+        _put(settings, pair)
+    return parse_config(settings, str(path))
+
+
+def parse_config(settings: Mapping[str, Any], where: str) -> RunConfig:
+    """Check plain settings.
+
+    Raises:
+        ConfigError: a setting is unknown, missing or out of range; the message names the first.
+    """
+    try:
+        return RunConfig.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        message = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            message = "no such setting; 'streamfer train dfer-clip --settings' lists them all"
+        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise ConfigError(f"{where}: {name}: {message}{more}") from error
+
+
+def _put(settings: dict[str, Any], pair: str) -> None:
+    name, found, value = pair.partition("=")
+    if not found or not name:
+        raise ConfigError(f"--set {pair}: has no '='; write NAME=VALUE, as in optimiser.epochs=10")
+    *parents, last = name.split(".")
+    place = settings
+    for parent in parents:
+        inner = place.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {pair}: {parent} holds a value, not settings; correct the name")
+        place = inner
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {pair}: {value!r} is not YAML; quote it") from error
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ``("a.b", value)`` for each setting of a nested mapping."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
+    """Return a sentence about the first setting that differs and may not (``MAY_CHANGE``), or None.
+
+    Args:
+        stored: plain settings of an earlier run, as ``RunConfig.model_dump(mode="json")`` gives them.
+        asked: those of now.
+    """
+    before, now = dict(flatten(stored)), dict(flatten(asked))
+    for name in [*now, *(name for name in before if name not in now)]:
+        if name.startswith(tuple(f"{free}." for free in MAY_CHANGE)) or name in MAY_CHANGE:
+            continue
+        if before.get(name) != now.get(name):
+            return f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+    return None
+
+
+def describe_settings() -> str:
+    """Return every setting with its default as YAML, for `--settings`."""
+    sections: dict[str, Any] = {}
+    for name, field in RunConfig.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        sections[name] = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+    required = {"dataset": "REQUIRED", "train": "REQUIRED", "test": "REQUIRED"}
+    sections["data"] = {
+        **required,
+        **DataConfig(dataset="csv", train="-", test="-").model_dump(mode="json", exclude=set(required)),
+    }
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in sections.items()}
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
