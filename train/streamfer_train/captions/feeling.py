@@ -1,0 +1,89 @@
+"""Sentences over the emotion, and over the actions that speak for it.
+
+A face shows actions; a feeling is inferred. So the sentences say "consistent with" and the like, and give as reasons
+only actions that are present and belong to the emotion's prototype.
+"""
+
+from __future__ import annotations
+
+import random
+
+from streamfer_train.captions.labels import FaceLabels
+from streamfer_train.captions.phrases import Wording, wordings
+from streamfer_train.captions.vocabulary import EMOTION_WORDS, PROTOTYPES, join
+
+_PLAIN = (
+    "the expression is consistent with {}", "this is consistent with {}", "taken together, this points to {}",
+    "the whole fits {}", "the expression suggests {}", "an observer would read this as {}", "this looks like {}",
+    "the overall impression is one of {}", "as a whole, the face conveys {}", "the face seems to express {}",
+)  # fmt: skip
+_BECAUSE = (
+    "{reasons} {speak} for {emotion}", "the expression is consistent with {emotion}, as {reasons} {suggest}",
+    "{emotion} can be inferred from {reasons}", "{reasons} {make} the expression consistent with {emotion}",
+    "from {reasons} one may infer {emotion}", "the expression points to {emotion}, given {reasons}",
+    "this suggests {emotion}, most of all through {reasons}", "{reasons} {be} what one sees in {emotion}",
+)  # fmt: skip
+_NEUTRAL = (
+    "the expression is neutral", "as a whole, the expression is neutral", "this is consistent with a neutral state",
+    "the overall impression is neutral", "an observer would call this neutral", "the expression looks neutral",
+)  # fmt: skip
+_CALLED = (
+    'people describe this expression as "{}"', 'the expression was given the name "{}"',
+    'observers call this "{}"', 'the word that observers chose for this is "{}"',
+)  # fmt: skip
+
+
+def emotion_sentence(labels: FaceLabels, draw: random.Random) -> str:
+    """Return a sentence over all emotions of ``labels``, with reasons where actions that are present give any."""
+    known = [emotion for emotion in labels.emotions if emotion in EMOTION_WORDS and emotion != "neutral"]
+    parts = []
+    if known:
+        parts.append(_inferred(labels, known, draw))
+    elif "neutral" in labels.emotions:
+        parts.append(draw.choice(_NEUTRAL))
+    foreign = [emotion for emotion in labels.emotions if emotion not in EMOTION_WORDS]
+    parts += [draw.choice(_CALLED).format('" and "'.join(foreign))] if foreign else []
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def reasons_for(labels: FaceLabels, emotion: str) -> frozenset[int]:
+    """Return units that are present and belong to the prototype of ``emotion``."""
+    return (labels.action_units or frozenset()) & frozenset(PROTOTYPES.get(emotion, ()))
+
+
+def _inferred(labels: FaceLabels, emotions: list[str], draw: random.Random) -> str:
+    if len(emotions) > 1:
+        text = join(_with_reason(labels, emotion, draw) for emotion in emotions)
+        if "{" not in text and any(reasons_for(labels, emotion) for emotion in emotions) and draw.random() < 0.7:
+            return f"{draw.choice(('this blends', 'the expression mixes', 'the face combines signs of'))} {text}"
+        return draw.choice(_PLAIN).format(f"a mix of {join(emotions)}")
+    (emotion,) = emotions
+    rows = _pick(labels, emotion, draw)
+    if not rows or draw.random() < 0.25:
+        return draw.choice(_PLAIN).format(emotion)
+    plural = len(rows) > 1 or rows[0].plural
+    return draw.choice(_BECAUSE).format(
+        reasons=_named(rows, draw),
+        emotion=emotion,
+        speak="speak" if plural else "speaks",
+        suggest="suggest" if plural else "suggests",
+        make="make" if plural else "makes",
+        be="are" if plural else "is",
+    )
+
+
+def _with_reason(labels: FaceLabels, emotion: str, draw: random.Random) -> str:
+    """``surprise (the lifted brows)``."""
+    rows = _pick(labels, emotion, draw)
+    return f"{emotion} ({_named(rows, draw)})" if rows else emotion
+
+
+def _pick(labels: FaceLabels, emotion: str, draw: random.Random) -> list[Wording]:
+    """One to three rows of units that speak for the emotion, in reading order."""
+    single, _ = wordings(reasons_for(labels, emotion))
+    return sorted(draw.sample(single, min(len(single), draw.randint(1, 3))), key=lambda row: row.order)
+
+
+def _named(rows: list[Wording], draw: random.Random) -> str:
+    return join(f"the {draw.choice(row.adjectives)} {draw.choice(row.short)}" for row in rows)

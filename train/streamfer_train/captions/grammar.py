@@ -1,0 +1,178 @@
+"""A grammar of captions: thousands of sentences for one set of labels, drawn by seed, without any language model.
+
+A caption reads the face from brow to neck. Its units are cut into one to three sentences; each sentence has a frame
+("the lips are parted", "the person parts the lips", "the face shows parted lips", or "with parted lips"), a way in and
+a place or moment at its end. Then come the emotion, with the actions that speak for it, and the course of a clip.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+from streamfer_train.captions.course import course_sentence
+from streamfer_train.captions.feeling import emotion_sentence
+from streamfer_train.captions.labels import FaceLabels
+from streamfer_train.captions.phrases import Wording, gerund, third_person, wordings
+from streamfer_train.captions.resting import resting_sentence
+from streamfer_train.captions.vocabulary import join
+
+#: How clearly an action of intensity 1 (trace) to 5 (maximum) shows.
+ADVERBS = {
+    1: ("barely", "just noticeably", "minimally"),
+    2: ("slightly", "mildly", "lightly"),
+    3: ("clearly", "markedly", "distinctly"),
+    4: ("strongly", "heavily", "intensely"),
+    5: ("very strongly", "very markedly", "most intensely"),
+}
+_PERSONS = ("the person", "this person", "the person in view", "the subject", "the person shown")
+_FACES = ("the face", "this face", "the person's face", "the face in view", "the face shown")
+_SHOWS = ("shows", "displays", "presents", "has", "features")
+_SEEN = ("is seen", "appears", "presents itself", "can be seen")
+_WAYS_IN = ("", "", "Here, ", "In this view, ", "At this moment, ", "One can see that ", "It is visible that ")
+_WAYS_ON = ("", "", "In addition, ", "Besides, ", "At the same time, ", "Also, ", "Furthermore, ")
+_ENDS = ("", "", "", " here", " at this moment", " in this view", " at present")
+
+
+def describe(labels: FaceLabels, seed: int | str) -> str:
+    """Return one caption of ``labels``; the same seed always gives the same text.
+
+    It mentions exactly the action units that are present. Without coded units it speaks of the emotion alone; with
+    none present, of a face at rest.
+    """
+    # Text seeds make the draw independent of Python's hash seed and of neighbouring numbers.
+    draw = random.Random(f"{seed}")  # noqa: S311
+    sentences = list(action_sentences(labels, draw))
+    if labels.emotions:
+        sentences.append(emotion_sentence(labels, draw))
+    if labels.course is not None and (labels.action_units or labels.emotions):
+        sentences.append(course_sentence(labels.course, draw))
+    return " ".join(sentences)
+
+
+def captions(labels: FaceLabels, count: int, seed: int | str = 0) -> tuple[str, ...]:
+    """Return up to ``count`` different captions; fewer only where the grammar has no more to say."""
+    found: dict[str, None] = {}
+    for attempt in range(20 * count):
+        if len(found) == count:
+            break
+        found[describe(labels, f"{seed}/{attempt}")] = None
+    return tuple(found)
+
+
+def action_sentences(labels: FaceLabels, draw: random.Random) -> Iterator[str]:
+    """Sentences over the units present, or one over a face at rest; nothing where nobody coded."""
+    if labels.action_units is None:
+        return
+    if not labels.action_units:
+        yield resting_sentence(draw)
+        return
+    chosen = _choose(labels.action_units, draw)
+    for number, group in enumerate(_cut(chosen, draw)):
+        frame = draw.choice(_FRAMES)
+        adverbs = [_adverb(row, labels, draw) for row in group]
+        lead = draw.choice(_WAYS_ON if number else _WAYS_IN)
+        yield finish(f"{lead}{frame(group, adverbs, draw)}{draw.choice(_ENDS)}")
+
+
+def finish(text: str) -> str:
+    """Return a sentence with a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def _choose(units: frozenset[int], draw: random.Random) -> list[Wording]:
+    """Rows that cover each unit once, joint ones now and then, in reading order."""
+    single, joint = wordings(units)
+    rows = list(single)
+    for row in draw.sample(joint, len(joint)):
+        covered = [other for other in rows if other.units <= row.units]
+        if draw.random() < 0.5 and frozenset().union(*(other.units for other in covered)) == row.units:
+            rows = [other for other in rows if other not in covered] + [row]
+    return sorted(rows, key=lambda row: row.order)
+
+
+def _cut(rows: list[Wording], draw: random.Random) -> Iterator[list[Wording]]:
+    """Cut rows into sentences of at most four."""
+    start = 0
+    while start < len(rows):
+        size = draw.randint(1, 4)
+        yield rows[start : start + size]
+        start += size
+
+
+def _adverb(row: Wording, labels: FaceLabels, draw: random.Random) -> str:
+    """Adverb with a blank behind it where all units of the row have the same intensity; else nothing."""
+    strengths = {labels.intensities.get(unit) for unit in row.units}
+    strength = strengths.pop()
+    return f"{draw.choice(ADVERBS[strength])} " if strength and not strengths else ""
+
+
+def _states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+    """``the brows are lowered, the nose is wrinkled and the lips are parted``."""
+    return join(
+        f"the {draw.choice(row.parts)} {'are' if row.plural else 'is'} {adverb}{draw.choice(row.states)}"
+        for row, adverb in zip(rows, adverbs, strict=True)
+    )
+
+
+def _moves(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+    """``the brows sink and the lips part``; a row that cannot move by itself is given as a state."""
+    return join(
+        f"the {draw.choice(row.parts)} {adverb}{draw.choice(row.moves)}"
+        if row.moves
+        else _states([row], [adverb], draw)
+        for row, adverb in zip(rows, adverbs, strict=True)
+    )
+
+
+def _deeds(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+    """``the person lowers the brows and parts the lips``."""
+    return f"{draw.choice(_PERSONS)} {join(_deed(row, a, draw, third_person) for row, a in zip(rows, adverbs, strict=True))}"
+
+
+def _deed(row: Wording, adverb: str, draw: random.Random, form: Callable[[str], str]) -> str:
+    return adverb + form(draw.choice(row.deeds)).format(f"the {draw.choice(row.parts)}")
+
+
+def _shapes(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+    """``the face shows lowered brows and a wrinkled nose``."""
+    return f"{draw.choice(_FACES)} {draw.choice(_SHOWS)} {_shape_list(rows, adverbs, draw)}"
+
+
+def _with_shapes(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+    """``the face is seen with lowered brows and a wrinkled nose``."""
+    return f"{draw.choice(_FACES)} {draw.choice(_SEEN)} with {_shape_list(rows, adverbs, draw)}"
+
+
+def _with_states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+    """``the face appears with the brows lowered and the lips parted``."""
+    absolute = join(
+        f"the {draw.choice(row.parts)} {adverb}{draw.choice(row.states)}"
+        for row, adverb in zip(rows, adverbs, strict=True)
+    )
+    return f"{draw.choice(_FACES)} {draw.choice(_SEEN)} with {absolute}"
+
+
+def _mixed(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+    """``the person lowers the brows, parting the lips``; a single row is a deed."""
+    if len(rows) < 2:
+        return _deeds(rows, adverbs, draw)
+    tail = join(_deed(row, a, draw, gerund) for row, a in zip(rows[1:], adverbs[1:], strict=True))
+    return f"{_deeds(rows[:1], adverbs[:1], draw)}, {tail}"
+
+
+def _shape_list(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+    return join(shape(row, adverb, draw, definite=False) for row, adverb in zip(rows, adverbs, strict=True))
+
+
+def shape(row: Wording, adverb: str, draw: random.Random, *, definite: bool) -> str:
+    """``a wrinkled nose``, ``lowered brows``, or with the definite article."""
+    words = f"{adverb}{draw.choice(row.adjectives)} {draw.choice(row.short)}"
+    if definite:
+        return f"the {words}"
+    if row.plural:
+        return words
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+_FRAMES = (_states, _moves, _deeds, _shapes, _with_shapes, _with_states, _mixed)

@@ -1,0 +1,161 @@
+"""What is known of a face before it is described: action units, emotions, and their course through a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from streamfer.errors import RecordError
+from streamfer_train.captions.vocabulary import ACTION_UNITS, canonical_emotion
+
+#: Letters by which FACS writes intensity.
+_INTENSITY_LETTERS = "ABCDE"
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """When an expression sets in, is strongest, and fades, as fractions of a clip (0-1); None: outside the clip."""
+
+    onset: float | None
+    apex: float
+    offset: float | None
+
+    def __post_init__(self) -> None:
+        """Check the order.
+
+        Raises:
+            RecordError: a fraction is outside 0-1, or the three are out of order.
+        """
+        moments = [moment for moment in (self.onset, self.apex, self.offset) if moment is not None]
+        if not all(0 <= moment <= 1 for moment in moments) or moments != sorted(moments):
+            raise RecordError(f"course {moments}: must rise from onset over apex to offset within 0-1; correct it")
+
+    @classmethod
+    def of_track(cls, strengths: Sequence[float], threshold: float = 0.5) -> Course | None:
+        """Read the course off a track of strengths at equal steps; None where it never reaches ``threshold``.
+
+        The stretch around the strongest moment that stays at or above the threshold is the expression: it has an
+        onset or offset only if the track also shows the time before or after it.
+        """
+        if not strengths or max(strengths) < threshold:
+            return None
+        peak = max(range(len(strengths)), key=strengths.__getitem__)
+        first = last = peak
+        while first > 0 and strengths[first - 1] >= threshold:
+            first -= 1
+        while last < len(strengths) - 1 and strengths[last + 1] >= threshold:
+            last += 1
+        span = max(len(strengths) - 1, 1)
+        return cls(first / span if first > 0 else None, peak / span, last / span if last < len(strengths) - 1 else None)
+
+
+@dataclass(frozen=True, slots=True)
+class FaceLabels:
+    """Labels of one face.
+
+    ``action_units`` are the units that are present; None means that nobody coded them. ``coded`` are the units that
+    were looked for (None: all of the vocabulary), so that the absence of the others is unknown. ``intensities`` give
+    1 (trace) to 5 (maximum) for some or all of the present units. ``emotions`` are in the words of
+    :func:`canonical_emotion`; several name a mixed expression.
+    """
+
+    action_units: frozenset[int] | None = None
+    emotions: tuple[str, ...] = ()
+    intensities: Mapping[int, int] = field(default_factory=dict)
+    coded: frozenset[int] | None = None
+    course: Course | None = None
+
+    def __post_init__(self) -> None:
+        """Bring emotions to one word each and check the units.
+
+        Raises:
+            RecordError: a unit is unknown, or an intensity is out of range or of a unit that is not present.
+        """
+        present = self.action_units or frozenset()
+        unknown = sorted((present | (self.coded or frozenset())) - ACTION_UNITS.keys())
+        if unknown:
+            raise RecordError(f"action unit {unknown[0]}: is none of the 27 that can be described; leave it out")
+        if self.coded is not None and not present <= self.coded:
+            raise RecordError(f"action unit {min(present - self.coded)}: present, yet not among the coded; add it")
+        for unit, strength in self.intensities.items():
+            if unit not in present or not 1 <= strength <= 5:
+                raise RecordError(f"action unit {unit}: intensity {strength} needs a present unit and a value of 1-5")
+        object.__setattr__(self, "emotions", tuple(dict.fromkeys(map(canonical_emotion, self.emotions))))
+
+    @property
+    def absent(self) -> frozenset[int]:
+        """Units that were looked for and not found; empty where nobody coded."""
+        if self.action_units is None:
+            return frozenset()
+        return frozenset(ACTION_UNITS if self.coded is None else self.coded) - self.action_units
+
+    @classmethod
+    def of(cls, units: Iterable[int] | None = None, *emotions: str, **more: Any) -> FaceLabels:
+        """Labels from plain numbers and words; units outside the vocabulary are dropped."""
+        known = None if units is None else frozenset(units).intersection(ACTION_UNITS)
+        return cls(known, emotions, **more)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> FaceLabels:
+        """Labels from an entry such as ``{"action_units": [1, "4C"], "emotions": ["sad"], "course": [0.1, 0.5, null]}``.
+
+        A unit may carry its intensity as a letter, A (trace) to E (maximum); ``coded`` is optional.
+
+        Raises:
+            RecordError: a value is not of that form.
+        """
+        units, strengths = _units(entry.get("action_units"))
+        coded = entry.get("coded")
+        emotions = entry.get("emotions", [])
+        emotions = [emotions] if isinstance(emotions, str) else emotions
+        if not isinstance(emotions, list) or not all(isinstance(word, str) and word.strip() for word in emotions):
+            raise RecordError('field emotions: must be a list of words, as in ["happiness"]')
+        course = entry.get("course")
+        if course is not None and not (isinstance(course, list) and len(course) == 3 and _is_number(course[1])):
+            raise RecordError("field course: must be [onset, apex, offset] with null for what lies outside the clip")
+        return cls(
+            units,
+            tuple(emotions),
+            strengths,
+            None if coded is None else _units(coded)[0],
+            None if course is None else Course(*course),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` reads, without the empty fields."""
+        entry: dict[str, Any] = {}
+        if self.action_units is not None:
+            entry["action_units"] = [
+                f"{unit}{_INTENSITY_LETTERS[self.intensities[unit] - 1]}" if unit in self.intensities else unit
+                for unit in sorted(self.action_units)
+            ]
+        if self.emotions:
+            entry["emotions"] = list(self.emotions)
+        if self.coded is not None:
+            entry["coded"] = sorted(self.coded)
+        if self.course is not None:
+            entry["course"] = [self.course.onset, self.course.apex, self.course.offset]
+        return entry
+
+
+def _units(value: Any) -> tuple[frozenset[int] | None, dict[int, int]]:
+    if value is None:
+        return None, {}
+    if not isinstance(value, list):
+        raise RecordError('field action_units: must be a list of numbers, as in [1, 2, "12C"]')
+    units, strengths = set(), {}
+    for item in value:
+        text = str(item)
+        letter = text[-1:].upper() if isinstance(item, str) and text[-1:].upper() in _INTENSITY_LETTERS else ""
+        number = text[: -len(letter)] if letter else text
+        if isinstance(item, bool) or not number.isdecimal():
+            raise RecordError(f'field action_units: {item!r} is no unit; write a number, or one with a letter: "12C"')
+        units.add(int(number))
+        if letter:
+            strengths[int(number)] = _INTENSITY_LETTERS.index(letter) + 1
+    return frozenset(units), strengths
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

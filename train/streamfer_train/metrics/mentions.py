@@ -1,0 +1,376 @@
+"""Reading a caption back: which action units and emotions it names, and which it denies.
+
+A text is cut into clauses and phrases. In each phrase the parts of the face and the actions are found, an action is
+tied to the part that it moves, and the pair is looked up: ("lip corners", "raise") is unit 12. Lists share: "the
+brows are lowered and drawn together", "raises inner brow, outer brow and chin". A phrase with a negation denies.
+Understood are FACS names, Exp-BLIP's verb forms, our own grammar, and the everyday words of language models; the
+same reader refuses synthetic captions and scores captioners.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from streamfer_train.captions.vocabulary import EMOTION_WORDS
+
+
+@dataclass(frozen=True, slots=True)
+class Mentions:
+    """What a text says: units affirmed and denied, and emotions (as nouns, in order of appearance) likewise."""
+
+    units: frozenset[int]
+    denied: frozenset[int]
+    emotions: tuple[str, ...]
+    denied_emotions: tuple[str, ...]
+
+
+def read(text: str) -> Mentions:
+    """Return what ``text`` mentions; an empty text mentions nothing.
+
+    >>> found = read("The inner brows are raised and the person smiles, but the lips are not parted.")
+    >>> sorted(found.units), sorted(found.denied)
+    ([1, 12], [25])
+    """
+    units: set[int] = set()
+    denied: set[int] = set()
+    emotions: dict[str, None] = {}
+    denied_emotions: dict[str, None] = {}
+    for clause in _clauses(text):
+        phrases = list(_phrases(clause))
+        _share(phrases)
+        for phrase in phrases:
+            (denied if phrase.negated else units).update(phrase.units)
+            if not phrase.negated:
+                denied.update(phrase.at_rest)
+            for emotion in phrase.emotions:
+                (denied_emotions if phrase.negated else emotions)[emotion] = None
+    return Mentions(frozenset(units), frozenset(denied), tuple(emotions), tuple(denied_emotions))
+
+
+class _Token(NamedTuple):
+    """A part or an action at a place of a phrase."""
+
+    start: int
+    kind: str  # "part", "place" (a part that only says where), "action", or "pull" (an action without direction)
+    name: str
+
+
+@dataclass(slots=True)
+class _Phrase:
+    """A stretch between separators, with what was found in it."""
+
+    text: str
+    negated: bool
+    tokens: list[_Token]
+    standing: set[int]
+    emotions: list[str]
+    lent_parts: list[str] = field(default_factory=list)
+    lent_actions: list[str] = field(default_factory=list)
+
+    @property
+    def parts(self) -> list[str]:
+        """Parts that can move; those that only say where count if there are no others."""
+        return [t.name for t in self.tokens if t.kind == "part"] or [t.name for t in self.tokens if t.kind == "place"]
+
+    @property
+    def actions(self) -> list[str]:
+        """Actions that mean something by themselves."""
+        return [t.name for t in self.tokens if t.kind == "action"]
+
+    @property
+    def starts_with_action(self) -> bool:
+        """Whether nothing but adverbs and articles stands before the first action."""
+        first = next((t for t in self.tokens if t.kind in ("action", "pull")), None)
+        return first is not None and re.fullmatch(r"(?:(?:an?|the|\w+ly)\s+)*", self.text[: first.start]) is not None
+
+    @property
+    def units(self) -> set[int]:
+        """Units that the phrase names."""
+        pairs = set(self._pairs())
+        if pairs & {("mouth", "wide"), ("mouth", "stretch")}:
+            pairs.discard(("mouth", "open"))  # "wide open" is one thing
+        return self.standing | {unit for pair in pairs for unit in _UNITS.get(pair, ())}
+
+    @property
+    def at_rest(self) -> set[int]:
+        """Units that the phrase rules out by saying how the part is: a closed mouth has no parted lips."""
+        pairs = set(self._pairs())
+        return {unit for pair in pairs for unit in _AT_REST.get(pair, ())} - self.units
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        """Every part with the actions tied to it, own ones by their order, lent ones with all."""
+        for part in self.lent_parts:
+            yield from ((part, action) for action in self.actions)
+        for action in self.lent_actions:
+            yield from ((part, action) for part in self.parts)
+        movable = any(t.kind == "part" for t in self.tokens)
+        tokens = [t for t in self.tokens if not (movable and t.kind == "place")]
+        groups = _groups(tokens)
+        for parts, actions in groups:
+            # "Pulled down" goes down; only "pulled" alone goes where the muscle pulls.
+            directed = [a for a in actions if a != "pull"] or actions
+            yield from ((part, action) for part in parts for action in directed)
+
+
+def _groups(tokens: list[_Token]) -> list[tuple[list[str], list[str]]]:
+    """Tie parts and actions by their order: ``part action action | part action``, or ``action part | action part``."""
+    groups: list[tuple[list[str], list[str]]] = []
+    if not tokens:
+        return groups
+    first_is_part = tokens[0].kind in ("part", "place")
+    for token in tokens:
+        is_part = token.kind in ("part", "place")
+        parts, actions = groups[-1] if groups else ([], [])
+        # A group ends where what it began with comes again after the other kind.
+        if not groups or (is_part == first_is_part and (actions if is_part else parts)):
+            groups.append(([], []))
+        (groups[-1][0] if is_part else groups[-1][1]).append(token.name)
+    if len(groups) > 1 and not groups[-1][0] and not first_is_part:
+        # Behind "pulls the chin" comes "up": what has no part of its own belongs to the part before.
+        groups[-2][1].extend(groups.pop()[1])
+    return groups
+
+
+def _share(phrases: list[_Phrase]) -> None:
+    """Lend parts to phrases that have only actions, and actions to phrases that have only parts."""
+    for place, phrase in enumerate(phrases):
+        before = phrases[place - 1] if place else None
+        after = phrases[place + 1] if place + 1 < len(phrases) else None
+        own_parts = [t for t in phrase.tokens if t.kind == "part"]
+        if phrase.actions and not phrase.parts:
+            _lend_parts(phrase, before, after)
+        elif own_parts and not phrase.actions:
+            _lend_actions(phrase, before, phrases[place + 1 :])
+
+
+def _lend_parts(phrase: _Phrase, before: _Phrase | None, after: _Phrase | None) -> None:
+    adverb_alone = all(action in _ADVERBS for action in phrase.actions) and _ADVERB_FIRST.match(phrase.text)
+    if after and after.parts and after.starts_with_action and phrase.starts_with_action and not adverb_alone:
+        phrase.lent_parts = after.parts[:1]
+    elif before:
+        phrase.lent_parts = before.parts[-1:] or before.lent_parts
+
+
+def _lend_actions(phrase: _Phrase, before: _Phrase | None, later: list[_Phrase]) -> None:
+    if before and (before.lent_actions or (before.starts_with_action and before.actions)):
+        phrase.lent_actions = before.lent_actions or before.actions
+        return
+    for other in later:
+        if other.actions:
+            first = other.tokens[0]
+            phrase.lent_actions = other.actions if first.kind == "part" else []
+            return
+
+
+_CLAUSE_ENDS = re.compile(
+    r"[.;:!?()\n]+|\b(?:but|while|whereas|although|though|however|yet|because|since|rather than|instead of)\b"
+)
+_NEGATING_ENDS = ("rather than", "instead of")
+_SEPARATORS = re.compile(
+    r"(,|\b(?:and|or|nor|with|as|so that|so|which|that|where|who|plus|by|the person|this person|he|she|they)\b)"
+)
+_NEGATIONS = re.compile(
+    r"\b(?:no|not|never|without|neither|nor|cannot|lacks?|lacking|absence of|absent|free of|free from)\b|n['’]t\b"
+)
+_HARMLESS = re.compile(r"\bnot (?:only|just|merely|simply)\b|\bbut also\b|\bno (?:doubt|more than|other|further)\b")
+#: Words that a negation before them still covers: "without a smile or raised brows".
+_CARRIES_NEGATION = {"or", "nor"}
+
+
+def _clauses(text: str) -> Iterator[str]:
+    lowered = _HARMLESS.sub(" and ", " ".join(text.lower().replace("’", "'").split()))
+    start, prefix = 0, ""
+    for end in _CLAUSE_ENDS.finditer(lowered):
+        yield prefix + lowered[start : end.start()]
+        prefix = "not " if end.group() in _NEGATING_ENDS else ""
+        start = end.end()
+    yield prefix + lowered[start:]
+
+
+def _phrases(clause: str) -> Iterator[_Phrase]:
+    standing_by_place: dict[int, set[int]] = {}
+    clause, found = _consume(clause, _EXPRESSIONS)
+    for start, numbers in found:
+        standing_by_place[start] = {int(number) for number in numbers.split("+")}
+    # Parts go first: "inner and outer brows" holds a separator that is none.
+    clause, parts = _consume(clause, _PARTS)
+    negated, start = False, 0
+    pieces = [*_SEPARATORS.finditer(clause), None]
+    for piece in pieces:
+        stop = piece.start() if piece else len(clause)
+        text = clause[start:stop]
+        negated = negated or _NEGATIONS.search(text) is not None
+        tokens = []
+        for place, name in parts:
+            if start <= place < stop:
+                where = "place" if _SAYS_WHERE.search(clause[start:place]) else "part"
+                tokens += [_Token(place - start, where, one) for one in name.split("+")]
+        text_left, actions = _consume(text, _ACTIONS)
+        tokens += [_Token(place, "pull" if name == "pull" else "action", name) for place, name in actions]
+        emotions = [_EMOTION_OF[m.group()] for m in _EMOTION.finditer(text_left)]
+        standing = set().union(*(units for place, units in standing_by_place.items() if start <= place < stop))
+        yield _Phrase(text, negated, sorted(tokens), standing, emotions)
+        if piece is None:
+            return
+        negated = negated and _goes_on(piece.group(), clause[piece.end() :])
+        start = piece.end()
+
+
+def _goes_on(separator: str, rest: str) -> bool:
+    """Whether a negation covers what comes behind a separator: behind "or", or a comma of a list that ends in "or"."""
+    if separator in _CARRIES_NEGATION:
+        return True
+    following = re.search(r"\b(and|or|nor|with|who|which|that)\b", rest)
+    return separator == "," and following is not None and following.group() in _CARRIES_NEGATION
+
+
+def _consume(text: str, patterns: tuple[tuple[re.Pattern[str], str], ...]) -> tuple[str, list[tuple[int, str]]]:
+    """Find patterns in order of rank, each place once; return the text with blanks there, and places with names."""
+    found = []
+    for pattern, name in patterns:
+        for match in pattern.finditer(text):
+            found.append((match.start(), name))
+        text = pattern.sub(lambda match: "_" * len(match.group()), text)
+    return text, sorted(found)
+
+
+def _patterns(rows: tuple[tuple[str, str], ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
+    return tuple((re.compile(rf"\b(?:{pattern})\b"), name) for name, pattern in rows)
+
+
+_BROW = r"(?:eye)?-?brows?"
+_OF = r"(?:(?:end|corner|part|portion|half|edge|tip|side|area|section)s? of (?:the |both |their |his |her |its )?)?"
+_THE_MOUTH = r"(?:the |his |her |their |its )?(?:mouth|lips?)"
+_WING = r"(?:either side of |both sides of |the sides of )?(?:the |his |her )?(?:wings of the )?nose"
+
+#: Expressions that name units without a part and an action; units joined by "+".
+_EXPRESSIONS = _patterns((
+    ("6", r"(?:wrinkl\w*|crinkl\w*|creas\w*|lines|crow's[- ]feet)(?: \w+){0,3} (?:corners of (?:the|his|her|their) eyes|eyes)"),
+    ("6", r"crow's[- ]feet|reach(?:es|ing)? (?:the|his|her|their) eyes"),
+    ("12+25", r"(?:open|open-mouthed|toothy) (?:smil(?:e|es|ing)|grin\w*)"),
+    ("12", r"smil(?:e|es|ed|ing)|grin(?:s|ning|ned)?"),
+    ("15", r"(?:mouth|lips?) (?:\w+ ){0,2}frown\w*|frowning (?:mouth|lips)"),
+    ("7", r"squint\w*"),
+    ("14", r"dimpler|dimples (?:show|appear|form)|dimples"),
+    ("22", r"lip funnell?er"),
+    ("19", r"(?:sticks?|sticking|stuck|pokes?|poking|shows?|showing) (?:the |his |her |their )?tongue(?: out)?|tongue"),
+    ("8", r"lips? (?:\w+ ){0,3}towards? (?:each other|one another)"),
+))  # fmt: skip
+_PARTS = _patterns((
+    ("inner brow+outer brow", rf"(?:inner and outer|outer and inner) {_OF}{_BROW}"),
+    ("inner brow", rf"inner (?:\w+ )?{_OF}{_BROW}"),
+    ("outer brow", rf"outer (?:\w+ )?{_OF}{_BROW}"),
+    ("brows", rf"(?:whole |entire )?{_BROW}"),
+    ("upper lid", r"upper (?:eye)?-?lids?"),
+    ("lower lid", r"lower (?:eye)?-?lids?"),
+    ("lids", r"(?:eye)?-?lids?"),
+    ("nasolabial", rf"nasolabial(?: (?:fold|furrow|line|crease)s?)?|(?:fold|furrow|line|crease)s? (?:that run )?"
+                   rf"(?:beside|from|around|between|next to|along) {_WING}"),
+    ("lip corners", rf"lip[- ]corners?|mouth[- ]corners?|corners? of (?:both )?{_THE_MOUTH}"),
+    ("upper lip+lower lip", r"upper and lower lips?"),
+    ("upper lip", r"upper lips?"),
+    ("lower lip", r"(?:lower|bottom) lips?"),
+    ("lips", r"lips?"),
+    ("mouth", r"mouth"),
+    ("eyes", r"eyes?"),
+    ("nose", r"nose|nostrils?"),
+    ("cheeks", r"cheeks?"),
+    ("chin", r"chin"),
+    ("jaw", r"jaw"),
+    ("neck", r"neck"),
+))  # fmt: skip
+_ACTIONS = _patterns((
+    ("toward", r"(?:towards? (?:each other|one another)|converg\w+)"),
+    ("lower", r"lower(?:s|ed|ing|er)?(?! (?:part|half|face|region))|depress\w*|down|downwards?|downturned|droop\w*"
+              r"|sink(?:s|ing)?|sunk(?:en)?|turned-down"),
+    ("drop", r"drop\w*|hang\w*|hung|fall(?:s|ing|en)?|sag\w*|slack\w*"),
+    ("raise", r"rais\w+|lift\w*|ris(?:e|es|en|ing)|elevat\w+|arch(?:ed|es|ing)?|up|upwards?|upturned|curl(?:s|ed|ing)?"),
+    ("together", r"together|knit\w*|furrow\w*|frown\w*|pinch\w*|creas\w+"),
+    ("press", r"press\w*|compress\w*|squeez\w+|clamp\w*|against each other"),
+    ("tighten", r"tight(?!ly)\w*|tens(?:e|es|ed|ing|ion)|narrow\w*|thin|thins|thinned|thinner|thinning|strain\w*"),
+    ("tuck", r"tuck\w*(?:-in)?|inwards?|dimpl\w+"),
+    ("suck", r"suck\w*(?:-in)?|roll\w*(?:-in)?"),
+    ("funnel", r"funnel\w*|flar(?:e|es|ed|ing)|outwards?"),
+    ("stretch", r"stretch\w*|sideways|laterally|horizontally"),
+    ("pucker", r"pucker\w*|purs(?:e|es|ed|ing)|pout\w*"),
+    ("part", r"part(?:s|ed|ing)?(?! of)|separat\w+|apart"),
+    ("wide", r"wide(?:-open)?|widen\w*|widely|gap(?:e|es|ed|ing)"),
+    ("open", r"open(?:s|ed|ing)?"),
+    ("close", r"clos(?:e|es|ed|ing)|shut\w*"),
+    ("deepen", r"deep\w*|etched|pronounced|visible|accentuat\w+|more prominent"),
+    ("wrinkle", r"wrinkl\w*|crinkl\w*|scrunch\w*|bunch\w*"),
+    ("pull", r"pull\w*|draw(?:s|n|ing)?|back"),
+))  # fmt: skip
+#: Actions that can stand behind a verb, as "together" behind "drawn".
+_ADVERBS = {"together", "raise", "lower", "funnel", "stretch", "tuck", "wide", "open", "part", "toward"}
+_ADVERB_FIRST = re.compile(
+    r"\s*(?:\w+ly )?(?:together|up|upwards?|down|downwards?|inwards?|outwards?|sideways|apart|wide|open|toward)\b"
+)
+#: A preposition right before a part makes it a place: "lifted toward the nose".
+_SAYS_WHERE = re.compile(
+    r"\b(?:in|on|at|around|near|over|under|below|above|across|to|toward|towards|of|beside|between|against|into|from)"
+    r"(?: (?:the|his|her|their|its|both))?\s*$"
+)
+_UNITS: dict[tuple[str, str], tuple[int, ...]] = {
+    ("inner brow", "raise"): (1,),
+    ("outer brow", "raise"): (2,),
+    ("brows", "raise"): (1, 2),
+    **{(part, action): (4,) for part in ("brows", "inner brow", "outer brow") for action in
+       ("lower", "together", "drop", "tighten", "wrinkle")},
+    ("upper lid", "raise"): (5,),
+    ("lids", "raise"): (5,),
+    ("eyes", "wide"): (5,),
+    **{(part, "tighten"): (7,) for part in ("lids", "lower lid", "upper lid", "eyes")},
+    ("lower lid", "raise"): (7,),
+    **{(part, "close"): (43,) for part in ("eyes", "lids", "upper lid")},
+    ("cheeks", "raise"): (6,),
+    ("nose", "wrinkle"): (9,),
+    ("nasolabial", "deepen"): (11,),
+    ("upper lip", "raise"): (10,),
+    ("lip corners", "raise"): (12,),
+    ("lip corners", "pull"): (12,),
+    ("lip corners", "tighten"): (14,),
+    ("lip corners", "tuck"): (14,),
+    ("cheeks", "tuck"): (14,),
+    ("lip corners", "lower"): (15,),
+    ("lip corners", "drop"): (15,),
+    ("mouth", "lower"): (15,),
+    ("lower lip", "lower"): (16,),
+    ("lower lip", "drop"): (16,),
+    ("chin", "raise"): (17,),
+    ("chin", "wrinkle"): (17,),
+    ("lower lip", "raise"): (17,),
+    **{(part, "pucker"): (18,) for part in ("lips", "mouth")},
+    ("lips", "stretch"): (20,),
+    ("lip corners", "stretch"): (20,),
+    ("neck", "tighten"): (21,),
+    ("lips", "funnel"): (22,),
+    ("lips", "tighten"): (23,),
+    ("mouth", "tighten"): (23,),
+    ("lips", "press"): (24,),
+    ("mouth", "press"): (24,),
+    ("lips", "toward"): (8,),
+    ("lips", "part"): (25,),
+    ("lips", "open"): (25,),
+    ("mouth", "part"): (25,),
+    ("mouth", "open"): (25,),
+    ("jaw", "drop"): (26,),
+    ("jaw", "lower"): (26,),
+    ("jaw", "open"): (26,),
+    ("mouth", "drop"): (25, 26),
+    ("mouth", "stretch"): (27,),
+    ("mouth", "wide"): (27,),
+    ("lips", "suck"): (28,),
+    ("lips", "tuck"): (28,),
+}  # fmt: skip
+_AT_REST: dict[tuple[str, str], tuple[int, ...]] = {
+    ("mouth", "close"): (25, 26, 27),
+    ("lips", "close"): (25, 26, 27),
+    ("jaw", "close"): (26, 27),
+    ("eyes", "open"): (43,),
+}
+_EMOTION_OF = {word: emotion for emotion, words in EMOTION_WORDS.items() for word in words}
+_EMOTION = re.compile(rf"\b(?:{'|'.join(sorted(_EMOTION_OF, key=len, reverse=True))})\b(?! (?:position|pose|angle))")
