@@ -161,7 +161,24 @@ def _config(document: dict[str, Any]) -> DferClipConfig:
         quick_gelu=bool(document["quick_gelu"]),
         temperature=float(document["temperature"]),
         head=document.get("head", "cosine"),
+        action_units=_names("action_units", document.get("action_units")),
     )
+
+
+def _names(where: str, value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise CheckpointError(f"{where} is {value!r}; expected a list of names")
+    return tuple(value)
+
+
+def _thresholds(value: Any, units: tuple[str, ...]) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, dict) or value.keys() != set(units):
+        raise CheckpointError(f"action_thresholds is {value!r}; expected a number for each of the action units")
+    return tuple(float(value[name]) for name in units)
 
 
 def _pixels(document: dict[str, Any]) -> PixelProfile:

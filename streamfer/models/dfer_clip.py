@@ -47,6 +47,7 @@ class DferClipConfig:
         temperature: cosines are divided by it.
         head: ``cosine`` compares directions with the class features; ``linear`` is a linear layer of which
             ``text_features`` are the weights (the paper's ablation), without temperature.
+        action_units: names in the order of the intensities, such as ``AU06``; none without an action head.
     """
 
     classes: tuple[str, ...]
@@ -56,6 +57,7 @@ class DferClipConfig:
     quick_gelu: bool = True
     temperature: float = PUBLISHED_TEMPERATURE
     head: Head = "cosine"
+    action_units: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
@@ -64,6 +66,11 @@ class DferClipConfig:
             raise CheckpointError(f"temperature is {self.temperature}; expected a positive number")
         if self.head not in ("cosine", "linear"):
             raise CheckpointError(f"head is {self.head!r}; expected cosine or linear")
+        for name in self.action_units:
+            if not _ACTION_UNIT.fullmatch(name):
+                raise CheckpointError(f"action_units has {name!r}; expected AU and two digits, such as AU06")
+        if len(set(self.action_units)) != len(self.action_units):
+            raise CheckpointError(f"action_units are {list(self.action_units)}; expected different names")
 
 
 class DferClip(nn.Module):
@@ -171,7 +178,7 @@ class DferClip(nn.Module):
         kept = {
             name: tensor
             for name, tensor in self.state_dict().items()
-            if name.startswith(("image_encoder.", "temporal_net.", "class_bias"))
+            if name.startswith(("image_encoder.", "temporal_net.", "class_bias", "action_head."))
         }
         baked.load_state_dict({**kept, "text_features": self.class_features()})
         return baked.to(next(self.parameters()).device).train(self.training)

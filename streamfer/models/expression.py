@@ -26,6 +26,8 @@ class ModelInfo:
         precision: ``fp32``, ``bf16`` or ``fp16``: what the image encoder computes in.
         device: torch device, resolved.
         licence: licence of the weights in plain words.
+        action_units: names, such as ``AU06``, in the order of the intensities; none if the model reads none.
+        action_thresholds: for each of them, the intensity from which it counts as present; may be empty.
     """
 
     name: str
@@ -37,11 +39,13 @@ class ModelInfo:
     precision: str
     device: str
     licence: str
+    action_units: tuple[str, ...] = ()
+    action_thresholds: tuple[float, ...] = ()
 
 
 @runtime_checkable
 class ExpressionModel(Protocol):
-    """A frame encoder and a window classifier, split so that no frame is ever encoded twice."""
+    """A frame encoder with its readers of frames and windows, split so that no frame is ever encoded twice."""
 
     @property
     def info(self) -> ModelInfo:
@@ -55,6 +59,17 @@ class ExpressionModel(Protocol):
 
         Returns:
             float32 (F, D) on the model's device.
+        """
+
+    def actions(self, features: torch.Tensor) -> NDArray[np.float32]:
+        """Read action units from single frames.
+
+        Args:
+            features: float32 (F, D) on the model's device, as :meth:`encode` returns them.
+
+        Returns:
+            float32 (F, A) intensities on the host, 0 (absent) to 1 on the scale of the model's training (not
+            FACS's A to E), in the order of ``info.action_units``; A = 0 where the model reads none.
         """
 
     def classify(self, windows: torch.Tensor) -> NDArray[np.float32]:

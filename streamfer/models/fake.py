@@ -16,6 +16,8 @@ from streamfer.models.vocabulary import SEVEN_CLASSES
 class FakeExpressionModel:
     """Features are plain statistics of a crop, probabilities a softmax of the window's mean feature.
 
+    The intensity of the k-th action unit is the k-th feature, so there are at most as many as classes.
+
     The same crop gives the same feature bit for bit, whatever the batch. ``encoded`` counts crops and
     ``seen`` holds a digest of each, so a test can tell whether a crop was encoded twice.
     """
@@ -27,6 +29,7 @@ class FakeExpressionModel:
         frames: int = 16,
         crop: CropProfile | None = None,
         name: str = "fake",
+        action_units: tuple[str, ...] = (),
     ) -> None:
         self.encoded = 0
         self.batches: list[int] = []
@@ -41,6 +44,8 @@ class FakeExpressionModel:
             precision="fp32",
             device="cpu",
             licence="none: not a model",
+            action_units=action_units,
+            action_thresholds=(0.5,) * len(action_units),
         )
 
     @property
@@ -59,6 +64,11 @@ class FakeExpressionModel:
             for column, band in enumerate(np.array_split(crop, dim)):
                 features[row, column] = float(band.sum(dtype=np.int64)) / max(band.size, 1) / 255
         return torch.from_numpy(features)
+
+    def actions(self, features: torch.Tensor) -> NDArray[np.float32]:
+        """Read features, float32 (F, D), to intensities (F, A): the first A of the features."""
+        intensities: NDArray[np.float32] = features[:, : len(self._info.action_units)].to(torch.float32).numpy()
+        return intensities
 
     def classify(self, windows: torch.Tensor) -> NDArray[np.float32]:
         """Read windows of features, float32 (B, T, D), to probabilities (B, C)."""

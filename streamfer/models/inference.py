@@ -1,6 +1,7 @@
-"""DFER-CLIP behind the pipeline's seam: crops to features, windows of features to probabilities.
+"""DFER-CLIP behind the pipeline's seam: crops to features, features to action units, windows to probabilities.
 
-Shape suffixes: F frames, S image side, B windows, T frames of a window, C classes, D feature size.
+Shape suffixes: F frames, S image side, B windows, T frames of a window, C classes, D feature size, A
+action units.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from streamfer.models.card import ModelCard, PixelProfile
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.expression import ModelInfo
 from streamfer.models.precision import DTYPES, Precision
+from streamfer.models.towers import fold_norms
 
 
 def prepare_pixels(crops_FSS3: torch.Tensor, profile: PixelProfile) -> torch.Tensor:
@@ -50,7 +52,9 @@ class DferClipModel:
     def __init__(
         self, model: DferClip, card: ModelCard, *, digest: str, device: str = "cpu", precision: Precision = "fp32"
     ) -> None:
-        """Take over ``model``: it is moved to ``device`` and its image encoder converted to ``precision``.
+        """Take over ``model``: it is moved to ``device``, its image encoder converted to ``precision``.
+
+        The norms of a convolutional encoder are folded into its convolutions, so the model cannot be trained on.
 
         Raises:
             InternalError: the model still has prompts; bake it first.
@@ -61,6 +65,8 @@ class DferClipModel:
         self._device = torch.device(device)
         self._dtype = DTYPES[precision]
         self._model = model.requires_grad_(False).eval().to(self._device)
+        if card.config.vision.is_resnet:
+            fold_norms(self._model.image_encoder)
         # Converting once is faster than autocast, which casts the weights again at each call.
         self._model.image_encoder.to(dtype=self._dtype)
         if card.config.vision.is_resnet:
@@ -77,6 +83,8 @@ class DferClipModel:
             precision=precision,
             device=str(self._device),
             licence=card.licence,
+            action_units=card.config.action_units,
+            action_thresholds=card.action_thresholds,
         )
 
     @property
@@ -109,6 +117,13 @@ class DferClipModel:
         if not self._card.config.vision.is_resnet:
             pixels_F3SS = pixels_F3SS.contiguous()
         return self._model.encode_frames(pixels_F3SS).float()
+
+    @torch.inference_mode()
+    def actions(self, features: torch.Tensor) -> NDArray[np.float32]:
+        """Read action units from features, float32 (F, D), to intensities (F, A) in [0, 1] on the host."""
+        intensities_FA = self._model.action_intensities(features.to(self._device, torch.float32))
+        intensities: NDArray[np.float32] = intensities_FA.cpu().numpy()
+        return intensities
 
     @torch.inference_mode()
     def logits(self, windows: torch.Tensor) -> torch.Tensor:

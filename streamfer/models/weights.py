@@ -1,6 +1,7 @@
 """streamfer's weights files: safetensors whose metadata carries the model's card.
 
-Tensors ``image_encoder.*``, ``temporal_net.*`` and ``text_features`` (C, D); fp16 on disk is welcome, in
+Tensors ``image_encoder.*``, ``temporal_net.*``, ``text_features`` (C, D) and, where the card names action
+units, ``action_head.*``; fp16 on disk is welcome, in
 memory everything is fp32 until a precision is chosen.
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -201,6 +203,30 @@ def test_the_plain_network_has_timms_names_and_keeps_a_small_face_large() -> Non
     assert places == [1, 3]
 
 
+def test_action_units_are_read_from_every_frame() -> None:
+    config = replace(_config(VIT), action_units=("AU01", "AU12"))
+    model = DferClip(config).eval()
+    assert model.action_head is not None
+    with torch.no_grad():
+        model.action_head.weight.copy_(_wave(32, 2.3).reshape(2, 16))
+        model.action_head.bias.copy_(torch.tensor([0.25, -2.0]))
+        features = _wave(48, 0.7).reshape(3, 16)
+        read = model.action_intensities(features)
+    expected = 1 / (1 + torch.exp(-(features @ model.action_head.weight.T + model.action_head.bias)))
+    torch.testing.assert_close(read, expected.detach())
+    assert read.shape == (3, 2)
+    assert DferClip(_config(VIT)).action_intensities(features).shape == (3, 0)
+
+
+def test_baking_keeps_the_action_head() -> None:
+    config = replace(_config(VIT), action_units=("AU01", "AU12"))
+    ids = tokenize_prompts(["a", "b", "c"], 2, 10)
+    prompts = PromptLearner(PromptConfig(2), ids, torch.randn(49408, 8))
+    model = DferClip(config, prompts=prompts, text=TextConfig(1, 8, 1, 10)).eval()
+    features = torch.randn(5, 16)
+    torch.testing.assert_close(model.bake().action_intensities(features), model.action_intensities(features))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -215,6 +241,8 @@ def test_the_plain_network_has_timms_names_and_keeps_a_small_face_large() -> Non
         (lambda: VisionConfig(layers=(1, 1, 1, 1), width=7, block="basic"), CheckpointError, "even width"),
         (lambda: VisionConfig(layers=(1, 1, 1, 1), width=8, image_size=15, block="basic"), CheckpointError, "least 16"),
         (lambda: DferClipConfig(("a", "a")), CheckpointError, "different names"),
+        (lambda: DferClipConfig(CLASSES, action_units=("AU6",)), CheckpointError, "'AU6'; expected AU and two digits"),
+        (lambda: DferClipConfig(CLASSES, action_units=("AU06", "AU06")), CheckpointError, "action_units"),
         (lambda: DferClipConfig(CLASSES, temperature=0), CheckpointError, "temperature"),
         (lambda: tokenize_prompts(["word " * 80], 8), ConfigError, "shorten"),
         (lambda: DferClip(_config(VIT), text=TextConfig()), InternalError, "together"),

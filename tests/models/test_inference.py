@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tiny_models import tiny_card, tiny_model
+from tiny_models import BASIC, RESNET, tiny_card, tiny_model
+from torch import nn
 from torch.nn import functional as F
 
 from streamfer.errors import ConfigError, InternalError
@@ -17,7 +20,7 @@ from streamfer.models.fake import FakeExpressionModel
 from streamfer.models.inference import DferClipModel, prepare_pixels
 from streamfer.models.precision import Precision
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
-from streamfer.models.towers import TextConfig
+from streamfer.models.towers import TextConfig, VisionConfig, fold_norms
 
 
 def _loaded(*, resnet: bool = False, precision: Precision = "fp32", calibration: float = 1.0) -> DferClipModel:
@@ -97,10 +100,52 @@ def test_it_equals_the_trainable_model() -> None:
     torch.testing.assert_close(model.logits(model.encode(crops)[None]), expected, atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("vision", [RESNET, BASIC], ids=["bottleneck", "basic"])
+def test_folded_norms_leave_the_features_as_they_were(vision: VisionConfig) -> None:
+    network = tiny_model(vision=vision)
+    folded = deepcopy(network)
+    fold_norms(folded.image_encoder)
+    assert not [module for module in folded.modules() if isinstance(module, nn.BatchNorm2d)]
+    pixels = torch.rand(8, 3, vision.image_size, vision.image_size)
+    with torch.inference_mode():
+        before, after = network.encode_frames(pixels), folded.encode_frames(pixels)
+    assert float(before.std(dim=0).mean()) > 1e-3
+    torch.testing.assert_close(after, before, atol=1e-5 * float(before.abs().max()), rtol=0)
+
+
+def test_a_norm_without_a_convolution_cannot_be_folded() -> None:
+    with pytest.raises(InternalError, match="no convolution"):
+        fold_norms(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_action_units_are_read_frame_by_frame(precision: Precision) -> None:
+    network = tiny_model(actions=("AU01", "AU06", "AU12"))
+    expected_head = deepcopy(network.action_head)
+    card = tiny_card(network, action_thresholds=(0.5, 0.25, 0.5))
+    model = DferClipModel(network, card, digest="", precision=precision)
+    assert (model.info.action_units, model.info.action_thresholds) == (("AU01", "AU06", "AU12"), (0.5, 0.25, 0.5))
+    features = model.encode(_crops(6, 32))
+    read = model.actions(features)
+    assert (read.dtype, read.shape) == (np.float32, (6, 3))
+    assert expected_head is not None
+    with torch.inference_mode():
+        expected = expected_head(features).sigmoid()
+    np.testing.assert_allclose(read, expected.numpy(), atol=1e-6)
+    np.testing.assert_allclose(model.actions(features[2:3]), read[2:3], atol=1e-6)
+
+
+def test_a_model_without_action_units_reads_none() -> None:
+    model = _loaded()
+    assert model.info.action_units == ()
+    assert model.actions(model.encode(_crops(2, 32))).shape == (2, 0)
+
+
 def test_nothing_in_nothing_out() -> None:
     model = _loaded()
     assert model.encode(_crops(0, 32)).shape == (0, 16)
     assert model.classify(torch.empty(0, 4, 16)).shape == (0, 3)
+    assert model.actions(torch.empty(0, 16)).shape == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -142,3 +187,6 @@ def test_the_fake_is_a_model_that_counts() -> None:
     assert fake.info.classes[int(probabilities.argmax())] == "happiness"
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
     assert fake.classify(torch.empty(0, 4, 7)).shape == (0, 7)
+    assert fake.actions(fake.encode(bright)).shape == (4, 0)
+    reading = FakeExpressionModel(action_units=("AU12", "AU06"))
+    np.testing.assert_allclose(reading.actions(reading.encode(bright)), fake.encode(bright)[:, :2])

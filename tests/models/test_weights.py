@@ -54,6 +54,57 @@ def test_round_trip(tmp_path: Path, vision: VisionConfig, half: bool) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
+def test_action_units_travel_with_their_thresholds(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    model = tiny_model(actions=("AU12", "AU06"))
+    card = tiny_card(model, action_thresholds=(0.625, 0.25))
+    write_weights(path, model, card)
+    found, found_card = read_weights(path)
+    assert found_card == card
+    assert json.loads(card.to_json())["action_units"] == ["AU12", "AU06"]
+    assert json.loads(card.to_json())["action_thresholds"] == {"AU12": 0.625, "AU06": 0.25}
+    features = torch.randn(4, 16)
+    torch.testing.assert_close(found.action_intensities(features), model.action_intensities(features))
+
+
+def test_a_model_without_action_units_says_nothing_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    model = tiny_model()
+    write_weights(path, model, tiny_card(model))
+    assert "action" not in tiny_card(model).to_json()
+    assert not [name for name in load_file(path) if "action" in name]
+    assert read_card(path).action_thresholds == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"action_units": "AU12"}, "action_units is 'AU12'; expected a list"),
+        ({"action_units": ["smile", "AU06"]}, "action_units has 'smile'"),
+        ({"action_units": ["AU12", "AU06", "AU01"]}, "action_thresholds is .*; expected a number for each"),
+        ({"action_units": None}, "action_thresholds is"),
+        ({"action_thresholds": [0.5, 0.5]}, "action_thresholds is"),
+        ({"action_thresholds": {"AU12": 0.5, "AU06": 1.5}}, "expected numbers between 0 and 1"),
+        ({"action_thresholds": {"AU12": 0.5, "AU06": "high"}}, "high"),
+        ({"action_units": ["AU12", "AU06", "AU01"], "action_thresholds": None}, r"'action_head\.weight' has shape"),
+        ({"action_units": None, "action_thresholds": None}, r"'action_head\.bias' is not part of the model"),
+    ],
+)
+def test_wrong_action_units_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    path = tmp_path / "m.safetensors"
+    model = tiny_model(actions=("AU12", "AU06"))
+    write_weights(path, model, tiny_card(model, action_thresholds=(0.5, 0.5)))
+    _rewrite(path, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        read_weights(path)
+
+
+def test_a_threshold_belongs_to_a_unit() -> None:
+    model = tiny_model(actions=("AU12", "AU06"))
+    with pytest.raises(CheckpointError, match="1 for 2 action units"):
+        tiny_card(model, action_thresholds=(0.5,))
+
+
 def test_a_file_from_before_the_choice_of_block_is_clips_network(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     model = tiny_model(vision=RESNET)

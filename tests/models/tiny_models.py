@@ -31,7 +31,9 @@ def _settle(model: DferClip) -> None:
         model.train().encode_frames(torch.rand(16, 3, *(2 * (model.config.vision.image_size,))))
 
 
-def tiny_model(*, resnet: bool = False, seed: int = 0, vision: VisionConfig | None = None) -> DferClip:
+def tiny_model(
+    *, resnet: bool = False, seed: int = 0, vision: VisionConfig | None = None, actions: tuple[str, ...] = ()
+) -> DferClip:
     """A random model whose outputs vary with its input; ``vision`` overrides ``resnet``."""
     vision = vision or (RESNET if resnet else VIT)
     torch.manual_seed(seed)
@@ -41,6 +43,7 @@ def tiny_model(*, resnet: bool = False, seed: int = 0, vision: VisionConfig | No
         vision=vision,
         temporal=TemporalConfig(layers=1, heads=2, dim_head=8, mlp_dim=24, frames=4),
         temperature=0.05,
+        action_units=actions,
     )
     model = DferClip(config)
     if vision.is_resnet:
@@ -61,8 +64,10 @@ def tiny_card(model: DferClip, **changes: Any) -> ModelCard:
     return ModelCard(**{**fields, **changes})
 
 
-def tiny_weights(path: Path, *, resnet: bool = False, seed: int = 0, **changes: Any) -> Path:
+def tiny_weights(
+    path: Path, *, resnet: bool = False, seed: int = 0, actions: tuple[str, ...] = (), **changes: Any
+) -> Path:
     """A weights file of a tiny model."""
-    model = tiny_model(resnet=resnet, seed=seed)
+    model = tiny_model(resnet=resnet, seed=seed, actions=actions)
     write_weights(path, model, tiny_card(model, name=path.stem, **changes))
     return path
