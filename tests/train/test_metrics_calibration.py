@@ -1,0 +1,63 @@
+"""Temperatures and scalings that are known, and ones that have no bound."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from streamfer_train.metrics import calibration, classification
+
+
+def drawn(count: int, temperature: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits that are too sure by ``temperature``."""
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randn(count, 5, generator=random) * 2
+    labels = torch.multinomial(logits.softmax(1), 1, generator=random)[:, 0]
+    return logits * temperature, labels
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+def test_a_known_temperature_is_found(temperature: float) -> None:
+    logits, labels = drawn(20_000, temperature)
+    assert calibration.fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.03)
+
+
+def test_no_other_temperature_is_better() -> None:
+    logits, labels = drawn(300, 2.5)
+    best = calibration.fit_temperature(logits, labels)
+    losses = [float(F.cross_entropy(logits.double() / (best * step), labels)) for step in (0.99, 1.0, 1.01)]
+    assert losses[1] == min(losses)
+
+
+def test_perfect_and_hopeless_predictions_stay_within_bounds() -> None:
+    labels = np.arange(5)
+    assert calibration.fit_temperature(np.eye(5), labels) == calibration.TEMPERATURES[0]
+    assert calibration.fit_temperature(-np.eye(5), labels) == calibration.TEMPERATURES[1]
+
+
+def test_scaling_undoes_a_bias_that_a_temperature_cannot() -> None:
+    logits, labels = drawn(5_000, 2.0)
+    crooked = logits + torch.tensor([4.0, 0, 0, 0, -4.0])
+    before = classification.report(crooked, labels, "abcde")
+    for kind in ("bias", "vector"):
+        scaling = calibration.fit_scaling(crooked, labels, kind)
+        after = classification.report(scaling.apply(crooked), labels, "abcde")
+        assert scaling.scale_C == pytest.approx(np.full(5, 0.5), rel=0.1)
+        assert scaling.bias_C == pytest.approx([-2, 0, 0, 0, 2], abs=0.25)
+        assert after.war > before.war + 0.02
+        assert after.ece < 0.02 < before.ece
+
+
+def test_no_clip_is_judged_by_a_temperature_it_helped_to_fit() -> None:
+    logits, labels = drawn(400, 3.0)
+    calibrated = calibration.cross_fitted(logits, labels, parts=2, seed=1)
+    used = logits.double().numpy()[:, 0] / calibrated[:, 0]
+    temperatures = np.unique(used.round(6))
+    assert len(temperatures) == 2
+    for temperature in temperatures:
+        others = used.round(6) != temperature
+        assert calibration.fit_temperature(logits[others], labels[others]) == pytest.approx(temperature, abs=1e-5)
+    report = classification.report(calibrated, labels, "abcde")
+    assert report.ece < classification.report(logits, labels, "abcde").ece

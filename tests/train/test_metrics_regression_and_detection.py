@@ -1,0 +1,101 @@
+"""Concordance, and action units with gaps in the coding."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import f1_score, roc_auc_score
+
+from streamfer.errors import ConfigError
+from streamfer_train.metrics import detection, regression
+
+NAN = math.nan
+
+
+def test_concordance_punishes_offset_and_scale() -> None:
+    targets = np.random.default_rng(0).normal(size=1000)
+    variance = targets.var()
+    assert regression.ccc(targets, targets) == pytest.approx(1)
+    assert regression.ccc(targets + 1, targets) == pytest.approx(2 * variance / (2 * variance + 1))
+    assert regression.ccc(3 * targets, targets) == pytest.approx(
+        6 * variance / (10 * variance + 4 * targets.mean() ** 2)
+    )
+    assert regression.ccc(-targets, targets) == pytest.approx(-2 * variance / (2 * variance + 4 * targets.mean() ** 2))
+
+
+def test_unrated_clips_do_not_count() -> None:
+    predictions = np.array([[0.1, 9.0], [0.4, 0.2], [0.8, 0.9]])
+    targets = np.array([[0.0, NAN], [0.5, 0.0], [1.0, 1.0]])
+    found = regression.report(predictions, targets, ("valence", "arousal"))
+    assert found.dimensions["arousal"].count == 2
+    assert found.dimensions["arousal"].mse == pytest.approx((0.04 + 0.01) / 2)
+    assert found.dimensions["valence"].pearson == pytest.approx(np.corrcoef(predictions[:, 0], targets[:, 0])[0, 1])
+    assert found.mean_ccc == pytest.approx(np.mean([score.ccc for score in found.dimensions.values()]))
+
+
+def test_a_dimension_that_nobody_rated_has_no_number() -> None:
+    found = regression.report(np.zeros((2, 2)), np.array([[0, NAN], [1, NAN]]), ("valence", "arousal"))
+    assert found.to_dict()["dimensions"]["arousal"] == {"count": 0, "ccc": None, "pearson": None, "mse": None}
+    assert found.mean_ccc == found.dimensions["valence"].ccc == 0
+
+
+def test_units_agree_with_scikit_learn_where_they_are_coded() -> None:
+    random = np.random.default_rng(1)
+    targets = (random.random((200, 3)) < 0.3).astype(float)
+    scores = np.clip(targets * 0.3 + random.random((200, 3)) * 0.7, 0, 1)
+    targets[random.random((200, 3)) < 0.2] = NAN
+    found = detection.report(scores, targets, ("AU1", "AU4", "AU12"), thresholds=0.4)
+    for a, name in enumerate(found.units):
+        coded = ~np.isnan(targets[:, a])
+        assert found.units[name].count == coded.sum()
+        assert found.units[name].auc == pytest.approx(roc_auc_score(targets[coded, a], scores[coded, a]))
+        assert found.units[name].f1 == pytest.approx(f1_score(targets[coded, a], scores[coded, a] >= 0.4))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 10_000), st.integers(2, 25))
+def test_no_threshold_beats_the_best(seed: int, count: int) -> None:
+    random = np.random.default_rng(seed)
+    scores = random.integers(0, 6, (count, 1)) / 5
+    targets = random.integers(0, 2, (count, 1)).astype(float)
+    targets[0] = 1
+    best = detection.best_thresholds(scores, targets, ("AU12",))
+    reached = detection.report(scores, targets, ("AU12",), thresholds=best).units["AU12"].f1
+    tried = [f1_score(targets[:, 0], scores[:, 0] >= cut) for cut in np.linspace(-0.1, 1.1, 13)]
+    assert reached == pytest.approx(max(tried))
+
+
+def test_units_always_or_never_present() -> None:
+    scores = np.array([[0.2, 0.9, 0.5], [0.7, 0.8, 0.5]])
+    targets = np.array([[0, 1, NAN], [0, 1, NAN]])
+    found = detection.report(scores, targets, ("AU1", "AU2", "AU4"))
+    never, always, uncoded = found.units.values()
+    assert math.isnan(never.auc)
+    assert never.f1 == 0
+    assert (always.f1, always.average_precision) == (1, 1)
+    assert math.isnan(always.auc)
+    assert (uncoded.count, uncoded.positives) == (0, 0)
+    assert math.isnan(uncoded.f1)
+    assert found.mean_f1 == 0.5
+    assert math.isnan(found.mean_auc)
+    assert detection.best_thresholds(scores, targets, ("AU1", "AU2", "AU4"))["AU1"] == math.inf
+    assert found.to_dict()["units"]["AU4"]["f1"] is None
+
+
+def test_intensities_count_from_a_level_on() -> None:
+    found = detection.report(np.array([[0.9], [0.1], [0.8]]), np.array([[3], [1], [2]]), ("AU6",), present_above=1)
+    assert found.units["AU6"].positives == 2
+    assert found.units["AU6"].auc == 1
+
+
+def test_misfits_are_refused() -> None:
+    with pytest.raises(ConfigError, match="do not fit"):
+        detection.report(np.zeros((2, 3)), np.zeros((2, 2)), ("AU1", "AU2"))
+    with pytest.raises(ConfigError, match="no threshold for 'AU2'"):
+        detection.report(np.zeros((2, 2)), np.zeros((2, 2)), ("AU1", "AU2"), thresholds={"AU1": 0.5})
+    with pytest.raises(ConfigError, match="diverged"):
+        regression.ccc(np.array([NAN, 1]), np.array([0, 1.0]))
