@@ -98,7 +98,7 @@ def class_of(label: str, scheme: LabelScheme, classes: Sequence[str]) -> str:
         ConfigError: the label is no number of the scheme, or names none of the classes. The message says what is
             known; the caller adds where the label stands.
     """
-    spelled = {name.lower(): name for name in classes}
+    spelled = {canonical(name): name for name in classes} | {name.lower(): name for name in classes}
     if scheme == "names":
         for name in (label.strip().lower(), canonical(label)):
             if name in spelled:

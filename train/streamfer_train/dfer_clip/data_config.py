@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from streamfer_train.dfer_clip.classes import SCHEMES, VOCABULARIES, DatasetName, LabelScheme
+from streamfer_train.dfer_clip.classes import SCHEMES, VOCABULARIES, DatasetName, LabelScheme, canonical
 
 AugmentationName = Literal["dfew", "ferv39k", "mafw", "none"]
 #: Trailing parts of a path in the authors' lists that name the clip; what stands before them is their machine's.
@@ -77,7 +77,7 @@ class DataConfig(_Part):
     keep_parts: int | None = Field(
         None, ge=1, le=10, description="trailing parts of a listed path that stay below root; by dataset if unset"
     )
-    labels: LabelScheme = Field("authors", description="what the label column holds")
+    labels: LabelScheme | None = Field(None, description="what the label column holds; authors, or names for csv")
     classes: tuple[str, ...] | None = Field(None, description="class names in the model's order; by dataset if unset")
     actions: tuple[str, ...] = Field((), description="columns of action-unit intensities, e.g. [AU1, AU12]")
 
@@ -120,12 +120,16 @@ class DataConfig(_Part):
             raise ValueError(
                 f"folds {list(self.folds)} need {{fold}} in both train and test; else they are all the same"
             )
-        if self.labels != "names" and len(SCHEMES[self.labels]) < len(VOCABULARIES[self.dataset]):
-            raise ValueError(
-                f"labels {self.labels!r} number {len(SCHEMES[self.labels])} classes, {self.dataset} has "
-                f"{len(VOCABULARIES[self.dataset])}; use 'authors', 'mafw' or 'names'"
-            )
+        scheme = set(SCHEMES[self.label_scheme].values())
+        lacking = [name for name in self.class_names if canonical(name) not in scheme]
+        if scheme and lacking:
+            raise ValueError(f"labels {self.label_scheme!r} have no number for {', '.join(lacking)}; use labels: names")
         return self
+
+    @property
+    def label_scheme(self) -> LabelScheme:
+        """What the label column of the lists holds."""
+        return self.labels or ("names" if self.dataset == "csv" else "authors")
 
     @property
     def class_names(self) -> tuple[str, ...]:

@@ -1,0 +1,121 @@
+"""Folds: the clips that are learned from, chosen by, and tested on."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from streamfer.errors import ConfigError
+from streamfer_train.dfer_clip.data_config import HeldOutConfig
+from streamfer_train.dfer_clip.entries import Clip, Problem, data_digest
+
+
+@dataclass(frozen=True, slots=True)
+class Fold:
+    """One fold's clips; no clip is in two of its parts.
+
+    Attributes:
+        number: the fold's number, as in the names of its lists.
+        classes: names of the classes in the model's order.
+        train: clips that are learned from.
+        held_out: clips that choose an epoch without the test list; empty where nothing is held out.
+        test: clips of the test list.
+    """
+
+    number: int
+    classes: tuple[str, ...]
+    train: tuple[Clip, ...]
+    held_out: tuple[Clip, ...]
+    test: tuple[Clip, ...]
+
+    def digests(self) -> dict[str, str]:
+        """Return a sha256 of each part, to be stored with a run (:func:`data_digest`)."""
+        parts = {"train": self.train, "held_out": self.held_out, "test": self.test}
+        return {name: data_digest(clips) for name, clips in parts.items()}
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the clips of each class in each part, in the order of ``classes``."""
+        parts = {"train": self.train, "held_out": self.held_out, "test": self.test}
+        return {name: class_counts(clips, self.classes) for name, clips in parts.items()}
+
+
+def class_counts(clips: Iterable[Clip], classes: Sequence[str]) -> dict[str, int]:
+    """Return how many clips each class has, classes without any included."""
+    found = Counter(clip.label for clip in clips)
+    return {name: found[name] for name in classes}
+
+
+def hold_out(clips: Sequence[Clip], config: HeldOutConfig) -> tuple[list[Clip], list[Clip]]:
+    """Split a training list into what is learned from and what is held out, both in the list's order.
+
+    The split depends on the clips' paths and ``config.seed`` alone, not on their order in the list. By clip, each
+    class gives its share (rounded); by group, whole groups are taken in random order until the share is reached.
+
+    Raises:
+        ConfigError: clips are split by group and some have none, or there are too few groups.
+    """
+    if not config.fraction:
+        return list(clips), []
+    held = _held_groups(clips, config) if config.by == "group" else _held_clips(clips, config)
+    return [clip for clip in clips if clip.identity not in held], [clip for clip in clips if clip.identity in held]
+
+
+_Identity = tuple[str, float | None, float | None]
+
+
+def _held_clips(clips: Sequence[Clip], config: HeldOutConfig) -> set[_Identity]:
+    by_class: defaultdict[str, set[_Identity]] = defaultdict(set)
+    for clip in clips:
+        by_class[clip.label].add(clip.identity)
+    held: set[_Identity] = set()
+    for label, identities in sorted(by_class.items()):
+        held |= set(_shuffled(identities, f"{config.seed}.{label}")[: round(config.fraction * len(identities))])
+    return held
+
+
+def _held_groups(clips: Sequence[Clip], config: HeldOutConfig) -> set[_Identity]:
+    groups: defaultdict[str, set[_Identity]] = defaultdict(set)
+    for clip in clips:
+        if clip.group is None:
+            raise ConfigError(
+                f"data.held_out.by: group, but {clip.where} has no group; add the column 'group' or use by: clip"
+            )
+        groups[clip.group].add(clip.identity)
+    if len(groups) < 2:
+        raise ConfigError(f"data.held_out.by: group needs two groups at least; the training list has {len(groups)}")
+    wanted, held = config.fraction * len(clips), set[_Identity]()
+    for name in _shuffled(groups, str(config.seed))[:-1]:
+        # Whichever of stopping before this group and after it comes nearer to the share.
+        if len(held) and len(held) + len(groups[name]) / 2 > wanted:
+            break
+        held |= groups[name]
+    return held
+
+
+def _shuffled(items: Iterable, seed: str) -> list:  # type: ignore[type-arg]
+    ordered = sorted(items, key=str)
+    random.Random(seed).shuffle(ordered)
+    return ordered
+
+
+def shared_clips(fold: Fold) -> list[Problem]:
+    """Return what a fold's test list shares with the rest: the same clip, the same file, the same group."""
+    learned = {clip.identity: clip for clip in (*fold.train, *fold.held_out)}
+    files = {clip.path: clip for clip in learned.values()}
+    groups = {clip.group: clip for clip in learned.values() if clip.group is not None}
+    problems: list[Problem] = []
+    seen_groups: set[str] = set()
+    for clip in fold.test:
+        if (other := learned.get(clip.identity)) is not None:
+            what = f"fold {fold.number} tests on {clip.path}, which it learns from ({other.where})"
+            problems.append(Problem("error", "in train and test", clip.where, what))
+        elif (other := files.get(clip.path)) is not None:
+            what = f"fold {fold.number} learns from another part of {clip.path} ({other.where})"
+            problems.append(Problem("warning", "one video in train and test", clip.where, what))
+        elif clip.group in groups and clip.group is not None and clip.group not in seen_groups:
+            seen_groups.add(clip.group)
+            what = f"fold {fold.number} learns from group {clip.group!r} too ({groups[clip.group].where})"
+            problems.append(Problem("warning", "one group in train and test", clip.where, what))
+    return problems
