@@ -1,0 +1,167 @@
+"""The model under evaluation, whatever file it comes in: streamfer's weights, a run's checkpoint, the authors' file.
+
+Shape suffixes: B clips, T frames, S image side, C classes, A action units.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import structlog
+import torch
+
+from streamfer.errors import UnknownModelError
+from streamfer.models.import_official import import_checkpoint
+from streamfer.models.inference import DferClipModel
+from streamfer.models.precision import choose_device
+from streamfer.models.registry import find_model, list_models, load_model
+from streamfer.models.weights import SUFFIX, digest_of
+from streamfer_train.dfer_clip.checkpoint import is_checkpoint, load_learner
+
+log = structlog.get_logger(__name__)
+
+#: uint8 (B, T, 3, S, S) to float32 on the host: ``logits`` (B, C), and where the model has those heads ``actions``
+#: (B, A), rising with presence, and ``valence_arousal`` (B, 2).
+Predict = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A loaded model and what the report says of it.
+
+    Attributes:
+        name: its name, or the file's.
+        origin: what kind of file it was read from.
+        digest: sha256 of the file, hex.
+        classes: emotion names in the order of the logits.
+        frames: frames of a clip that it reads.
+        size: side of its input, pixels.
+        temperature: logits are divided by it before the softmax.
+        action_units: names in the order of its action units.
+        fold: fold whose training list it has learned from, where the file says so.
+        licence: licence of the weights in plain words.
+        device: torch device, resolved.
+        precision: of the image encoder.
+        predict: from pixels to outputs.
+    """
+
+    name: str
+    origin: str
+    digest: str
+    classes: tuple[str, ...]
+    frames: int
+    size: int
+    temperature: float
+    action_units: tuple[str, ...]
+    fold: int | None
+    licence: str
+    device: str
+    precision: str
+    predict: Predict
+
+
+def read_subject(weights: str, *, device: str = "auto", precision: str = "auto") -> Subject:
+    """Load the model that ``weights`` names.
+
+    Args:
+        weights: name of an installed model, or a file: streamfer's weights, a checkpoint of
+            ``streamfer train dfer-clip``, or a checkpoint of DFER-CLIP's authors (read without running anything in it).
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: of the image encoder; a run's checkpoint keeps the precision it was trained in.
+
+    Raises:
+        UnknownModelError: neither a model's name nor a file.
+        CheckpointError: the file is damaged or foreign.
+        UnsafeCheckpointError: the file asks to run something; nothing was run.
+        DeviceError: the device is absent.
+    """
+    path = Path(weights)
+    if any(weights == entry.name for entry in list_models()) or path.suffix == SUFFIX:
+        return _from_weights(find_model(weights), device, precision, "streamfer weights")
+    if not path.is_file():
+        find_model(weights)
+        raise UnknownModelError(f"model {weights!r}: no such file")
+    if is_checkpoint(path):
+        return _from_run(path, device)
+    return _from_authors(path, device, precision)
+
+
+def _from_weights(path: Path, device: str, precision: str, origin: str, name: str | None = None) -> Subject:
+    model = load_model(str(path), device=device, precision=precision)
+    fold = model.card.train.get("fold")
+    return Subject(
+        name=name or model.info.name,
+        origin=origin,
+        digest=model.info.digest,
+        classes=model.info.classes,
+        frames=model.info.frames,
+        size=model.card.pixels.size,
+        temperature=model.card.calibration_temperature,
+        action_units=model.info.action_units,
+        fold=fold if isinstance(fold, int) else None,
+        licence=model.info.licence,
+        device=model.info.device,
+        precision=model.info.precision,
+        predict=_product(model),
+    )
+
+
+def _from_authors(path: Path, device: str, precision: str) -> Subject:
+    with tempfile.TemporaryDirectory(prefix="streamfer-") as folder:
+        converted = Path(folder) / f"official{SUFFIX}"
+        import_checkpoint(path, "official", output=converted)
+        subject = _from_weights(converted, device, precision, "checkpoint of DFER-CLIP's authors", path.stem)
+    # The digest of the converted file would mean nothing to a reader.
+    return replace(subject, digest=digest_of(path))
+
+
+def _product(model: DferClipModel) -> Predict:
+    """Run the product's own code path: each frame encoded once, then the window read."""
+
+    def predict(pixels_BT3SS: torch.Tensor) -> dict[str, torch.Tensor]:
+        clips, frames = pixels_BT3SS.shape[:2]
+        crops_FSS3 = np.ascontiguousarray(pixels_BT3SS.flatten(0, 1).permute(0, 2, 3, 1).numpy())
+        features_FD = model.encode(crops_FSS3)
+        outputs = {"logits": model.logits(features_FD.unflatten(0, (clips, frames))).float().cpu()}
+        if model.info.action_units:
+            intensities_FA = torch.from_numpy(model.actions(features_FD))
+            outputs["actions"] = intensities_FA.unflatten(0, (clips, frames)).mean(dim=1)
+        return outputs
+
+    return predict
+
+
+def _from_run(path: Path, device: str) -> Subject:
+    learner, config, progress = load_learner(path)
+    chosen = choose_device(device)
+    learner = learner.to(chosen.device).eval()
+    with torch.inference_mode():
+        class_features_CD = learner.clip.class_features()
+
+    @torch.inference_mode()
+    def predict(pixels_BT3SS: torch.Tensor) -> dict[str, torch.Tensor]:
+        pixels = pixels_BT3SS.to(chosen.device).float() / 255
+        return {name: tensor.float().cpu() for name, tensor in learner(pixels, class_features_CD).items()}
+
+    log.info(
+        "dfer_clip.checkpoint_loaded", path=str(path), fold=progress.fold, seed=progress.seed, device=chosen.device
+    )
+    return Subject(
+        name=f"{path.parent.name}/{path.stem}",
+        origin="checkpoint of streamfer train dfer-clip",
+        digest=digest_of(path),
+        classes=learner.classes,
+        frames=config.data.frames,
+        size=learner.sizes.pixels.size,
+        temperature=1.0,
+        action_units=learner.clip.config.action_units,
+        fold=progress.fold,
+        licence="your own training",
+        device=chosen.device,
+        precision=learner.precision,
+        predict=predict,
+    )
