@@ -74,9 +74,8 @@ def drawn_light(rng: np.random.Generator) -> Light:
     main = rng.normal(size=3) * [0.7, 0.45, 0.2] + [0, 0.45, 0.9]
     second = rng.normal(size=3) * [1.0, 0.4, 0.3] + [0, 0.1, 0.4]
     unit = [direction / np.linalg.norm(direction) for direction in (main, second)]
-    return Light(
-        unit[0].astype(np.float32), unit[1].astype(np.float32), float(rng.uniform(0.25, 0.7)), float(rng.uniform(0, 0.5))
-    )
+    ambient, strength = rng.uniform(0.25, 0.7), rng.uniform(0, 0.5)
+    return Light(np.float32(unit[0]), np.float32(unit[1]), float(ambient), float(strength))
 
 
 class Painter:
@@ -91,7 +90,7 @@ class Painter:
         self._socket_S = parts["eye_socket_left"] | parts["eye_socket_right"]
         self._lash_S = parts["eyelashes_left"] | parts["eyelashes_right"]
         self._eyes = [parts["eyeball_left"], parts["eyeball_right"]]
-        centre = surfels.rest_S3[self._face_S | self._head_S].mean(axis=0) + [0, 2, -1]
+        centre = surfels.rest_S3[self._face_S | self._head_S].mean(axis=0) + np.array([0, 2, -1], np.float32)
         outward = surfels.rest_S3 - centre
         self._outward_S3 = (outward / (np.linalg.norm(outward, axis=1, keepdims=True) + 1e-6)).astype(np.float32)
 
@@ -99,7 +98,7 @@ class Painter:
         """A random person's paint."""
         rest_S3 = self._surfels.rest_S3
         tone = float(np.exp(rng.uniform(np.log(0.12), np.log(0.62))))
-        hair = float(tone * rng.uniform(0.05, 0.35) if rng.random() < 0.8 else tone * rng.uniform(0.4, 1.2))
+        hair = float(tone * rng.uniform(0.05, 0.35) if rng.random() < 0.8 else tone * rng.uniform(0.35, 0.8))
         canvas = Canvas(self._landmarks_683, rng)
         skin = canvas.skin(tone, hair)
         front_S = self._face_S & (rest_S3[:, 2] > 1.5)
@@ -110,10 +109,10 @@ class Painter:
         creases_LS = np.zeros((len(layers), len(rest_S3)), np.float32)
         for crease_S, layer in zip(creases_LS, layers, strict=True):
             crease_S[front_S] = canvas.looked_up(layer, rest_S3[front_S]) * depth
-        gloss_S = np.full(len(rest_S3), rng.uniform(0, 0.10), np.float32)
+        gloss_S = np.full(len(rest_S3), tone * rng.uniform(0, 0.25), np.float32)
         sharpness_S = np.full(len(rest_S3), rng.uniform(8, 24), np.float32)
         self._paint_mouth(albedo_S, gloss_S, tone, rng)
-        self._paint_eyes(albedo_S, gloss_S, sharpness_S, rng)
+        self._paint_eyes(albedo_S, gloss_S, sharpness_S, tone, rng)
         albedo_S[self._lash_S] = min(hair, tone * 0.3) * rng.uniform(0.5, 1.0)
         # The chin keeps light from the throat.
         throat = np.clip((-6.2 - rest_S3[:, 1]) / 2, 0, 1) * np.clip((7.5 - rest_S3[:, 2]) / 3, 0, 1)
@@ -127,14 +126,15 @@ class Painter:
         light_S = np.clip((rest_S3[:, 2] - 6.5) / 4, 0.0, 1)
         albedo_S[self._mouth_S] = tone * 0.25 * light_S[self._mouth_S] ** 2 + 0.004
         albedo_S[self._tongue_S] = (0.14 * light_S[self._tongue_S] + 0.006) * rng.uniform(0.6, 1.1)
-        albedo_S[self._teeth_S] = rng.uniform(0.45, 0.8) * light_S[self._teeth_S] ** 1.5 + 0.01
-        gloss_S[self._teeth_S] = 0.15
+        albedo_S[self._teeth_S] = tone**0.4 * rng.uniform(0.6, 0.95) * light_S[self._teeth_S] ** 1.5 + 0.01
+        gloss_S[self._teeth_S] = 0.3 * tone
         albedo_S[self._socket_S] = tone * 0.15
 
     def _paint_eyes(
-        self, albedo_S: FloatArray, gloss_S: FloatArray, sharpness_S: FloatArray, rng: np.random.Generator
+        self, albedo_S: FloatArray, gloss_S: FloatArray, sharpness_S: FloatArray, tone: float, rng: np.random.Generator
     ) -> None:
-        iris, white, pupil = rng.uniform(0.015, 0.12), rng.uniform(0.42, 0.7), _PUPIL * rng.uniform(0.8, 1.3)
+        iris, white = rng.uniform(0.015, 0.12), tone**0.5 * rng.uniform(0.65, 0.95)
+        pupil = _PUPIL * rng.uniform(0.8, 1.3)
         for eye_S in self._eyes:
             rest = self._surfels.rest_S3[eye_S]
             middle = (rest.max(axis=0) + rest.min(axis=0)) / 2
@@ -146,7 +146,7 @@ class Painter:
             shade = 1 - 0.45 * np.clip((rest[:, 1] - middle[1] - 0.15) / 0.5, 0, 1)
             shade *= 1 - 0.35 * np.clip((np.abs(rest[:, 0] - middle[0]) - 0.7) / 0.6, 0, 1)
             albedo_S[eye_S] = paint * shade
-            gloss_S[eye_S], sharpness_S[eye_S] = 0.7, 90.0
+            gloss_S[eye_S], sharpness_S[eye_S] = 1.2 * tone, 120.0
 
     def _grow_hair(
         self, albedo_S: FloatArray, gloss_S: FloatArray, hair: float, rng: np.random.Generator
@@ -165,12 +165,13 @@ class Painter:
         if rng.random() < 0.4:
             line = np.where(z < rng.uniform(2.0, 4.2), -30.0, line)
         grown_S = (self._face_S | self._head_S) & (y > line)
-        edge_S = np.clip((y - line) / 0.8, 0, 1) * grown_S
-        direction = rng.normal(size=3) * [5, 2, 4]
-        strands = 1 + 0.3 * np.sin(self._surfels.rest_S3 @ direction + 2 * np.sin(y * 1.3))
-        albedo_S[:] = np.where(grown_S, hair * strands, albedo_S)
-        gloss_S[grown_S] = rng.uniform(0.0, 0.12)
-        thickness = rng.uniform(0.1, 1.6) * (1 + 0.3 * np.sin(self._surfels.rest_S3 @ (rng.normal(size=3) * 1.2)))
+        edge_S = np.clip((y - line) / 1.3, 0, 1) * grown_S
+        cover_S = np.clip(edge_S * rng.uniform(2, 6), 0, 1)
+        direction = rng.normal(size=3) * [3, 0.7, 2.5]
+        strands = 1 + rng.uniform(0.05, 0.3) * np.sin(self._surfels.rest_S3 @ direction + 2 * np.sin(y * 1.3))
+        albedo_S[:] = albedo_S * (1 - cover_S) + hair * strands * cover_S
+        gloss_S[grown_S] = hair * rng.uniform(0.0, 0.5)
+        thickness = rng.uniform(0.1, 1.1) * (1 + 0.3 * np.sin(self._surfels.rest_S3 @ (rng.normal(size=3) * 0.7)))
         raised_S3[:] = self._outward_S3 * (thickness * edge_S)[:, None]
         return raised_S3
 
@@ -184,17 +185,17 @@ def crease_strengths(units_A: FloatArray) -> FloatArray:
 def lit(splat: Splat, looks: Looks, light: Light, units_A: FloatArray) -> FloatArray:
     """Light (P,) that reaches the viewer from each cell: Lambert, highlights, and creases as deep as the units say."""
     surfel = splat.surfel_P
-    normal_P3 = splat.normal_P3
+    _, up_P, towards_P = splat.normal_3P
     creases_P = crease_strengths(units_A) @ looks.creases_LS[:, surfel]
     albedo_P = looks.albedo_S[surfel] * np.clip(1 - creases_P, 0.2, 1)
     soft = 0.15
-    main_P = np.maximum((normal_P3 @ light.main_3 + soft) / (1 + soft), 0)
-    second_P = np.maximum(normal_P3 @ light.second_3, 0) * light.second
-    ambient_P = 0.65 + 0.35 * normal_P3[:, 1] + 0.2 * (normal_P3[:, 2] - 0.6)
+    main_P = np.maximum((light.main_3 @ splat.normal_3P + soft) / (1 + soft), 0)
+    second_P = np.maximum(light.second_3 @ splat.normal_3P, 0) * light.second
+    ambient_P = 0.65 + 0.35 * up_P + 0.2 * (towards_P - 0.6)
     shade_P = light.ambient * ambient_P + (1 - light.ambient) * (main_P + second_P)
     half_3 = light.main_3 + np.array([0, 0, 1], np.float32)
     half_3 /= np.linalg.norm(half_3)
-    shine_P = np.maximum(normal_P3 @ half_3, 0) ** looks.sharpness_S[surfel] * looks.gloss_S[surfel]
+    shine_P = np.maximum(half_3 @ splat.normal_3P, 0) ** looks.sharpness_S[surfel] * looks.gloss_S[surfel]
     return np.asarray(albedo_P * shade_P + shine_P * (1 - light.ambient), np.float32)
 
 

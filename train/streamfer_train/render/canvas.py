@@ -6,6 +6,8 @@ Places are given in the model's centimetres, x to the right of the picture and y
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +33,7 @@ class Canvas:
     def skin(self, tone: float, hair: float) -> FloatArray:
         """Reflectance of the skin with everything that grows or is worn on it."""
         rng = self._rng
-        skin = tone * (1 + self._blotches() + self._grain(rng.uniform(0.0, 0.05)))
+        skin = tone * (1 + self._blotches() + self._grain(rng.uniform(0.0, 0.03)))
         skin = skin * (1 - self._hollows())
         skin = _mixed(skin, skin * rng.uniform(0.55, 0.95), self._cheeks() * rng.uniform(0, 0.5))
         lips = self._lips()
@@ -45,7 +47,7 @@ class Canvas:
         return np.clip(skin, 0.004, 0.95).astype(np.float32)
 
     def creases(self) -> list[FloatArray]:
-        """Layers that action units deepen: forehead, glabella, nose, nasolabial, crow's feet, lower lids, chin, corners."""
+        """Layers that action units deepen, in the order of the table in :mod:`.appearance`."""
         corner, wing = self._points[54], self._points[35]
         eye = self._points[45]
         shift = self._rng.normal(size=2) * 0.15
@@ -111,7 +113,7 @@ class Canvas:
 
     def _brows(self) -> FloatArray:
         rng = self._rng
-        thick, rise, lean = rng.uniform(0.35, 0.95), rng.normal() * 0.15, rng.normal() * 0.06
+        thick, rise, lean = rng.uniform(0.45, 1.05), rng.normal() * 0.15, rng.normal() * 0.06
         inner = rng.uniform(-0.25, 0.4)
         brow = self._points[22:27].copy()
         brow[0, 0] += inner
@@ -119,13 +121,13 @@ class Canvas:
         dense = np.stack([np.interp(np.linspace(0, 4, 13), range(5), brow[:, axis]) for axis in (0, 1)], axis=1)
         layer = np.zeros((SIDE, SIDE), np.float32)
         for side in (-1, 1):
-            for k, ((x1, y1), (x2, y2)) in enumerate(zip(dense[:-1], dense[1:], strict=True)):
+            for k, ((x1, y1), (x2, y2)) in enumerate(pairwise(dense)):
                 width = thick * (1.0 - 0.6 * (k / 11) ** 2) * (0.8 if k == 0 else 1)
                 ends = _pixels(np.array([(side * x1, y1), (side * x2, y2)]))
                 cv2.line(layer, ends[0, 0], ends[1, 0], 1.0, max(1, round(width * SCALE)), cv2.LINE_AA, _SUB)
         soft = np.asarray(cv2.GaussianBlur(layer, (0, 0), 0.12 * SCALE), np.float32)
         hairs = 1 + self._grain(0.25)
-        return np.clip(soft * hairs, 0, 1) * rng.uniform(0.55, 1.0)
+        return np.clip(soft * hairs * 1.2, 0, 1) * rng.uniform(0.65, 1.0)
 
     def _lid_lines(self) -> FloatArray:
         upper = [[*self._points[36:40]], [*self._points[42:46]]]

@@ -135,6 +135,12 @@ def load_shard(path: Path) -> RenderedClips:
     return RenderedClips(**arrays)
 
 
+def shard_seed(path: Path) -> int:
+    """Seed a readable shard was rendered with."""
+    with safe_open(path, framework="numpy") as file:
+        return int(file.metadata()["seed"])
+
+
 def load_shards(folder: Path, split: str) -> RenderedClips:
     """Read all finished shards of ``split`` (``train`` or ``val``) in the order of their clips.
 

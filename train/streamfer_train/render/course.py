@@ -84,9 +84,7 @@ def drawn_preceding(rng: np.random.Generator) -> tuple[Course, Course]:
     return first, Course(turn - rng.uniform(0, change / 2), change, 100, 20, "onset")
 
 
-def intensities(
-    peaks_A: FloatArray, course: Course, rng: np.random.Generator, *, wobble: float = 0.04
-) -> FloatArray:
+def intensities(peaks_A: FloatArray, course: Course, rng: np.random.Generator, *, wobble: float = 0.04) -> FloatArray:
     """Intensities (T, A) of units that follow ``course``, each a little early or late, breathing by ``wobble``."""
     lags = rng.normal(size=len(peaks_A)) * min(0.6, course.rise * 0.12)
     moments = np.arange(FRAMES)[:, None] - lags[None]

@@ -1,9 +1,9 @@
 """Surfels: small pictures of a dense mesh without a loop over its triangles.
 
-At 64 pixels most triangles of a head are smaller than a pixel. So the mesh is covered once with sample points (surfels),
-dense enough for every cell of a picture of twice the size to be hit; for a frame the points are moved with their
-triangles, and of the points in a cell the nearest to the viewer wins. What wins is shaded, and two by two cells
-are averaged to a pixel.
+At 64 pixels most triangles of a head are smaller than a pixel. So the mesh is covered once with sample points
+(surfels), dense enough for every cell of a picture of twice the size to be hit; for a frame the points are moved
+with their triangles, and of the points in a cell the nearest to the viewer wins. What wins is shaded, and two by two
+cells are averaged to a pixel.
 
 Shape suffixes: V vertices, F triangles, S surfels, P cells that were hit.
 """
@@ -21,7 +21,7 @@ from streamfer_train.render.model import FaceModel, FloatArray
 
 OVERSAMPLING = 2
 """Cells along each side of a pixel."""
-_FACE, _HEAD, _EYE = 58.0, 46.0, 110.0
+_FACE, _HEAD, _EYE = 75.0, 55.0, 100.0
 _DENSITY = {
     "face": _FACE, "head_neck": _HEAD, "mouth_socket": 30.0, "eye_socket_left": 20.0, "eye_socket_right": 20.0,
     "gums_tongue": 30.0, "teeth": 45.0, "eyeball_left": _EYE, "eyeball_right": _EYE, "eyelashes_left": 25.0,
@@ -30,7 +30,9 @@ _DENSITY = {
 """Surfels on a square centimetre: a face of 64 pixels shows 28 cells on one."""
 _INNER_EYE = ("M_IrisLeft", "M_IrisRight")
 _BACK = -0.6
-_FINE_POINTS, _FINE_REACH, _FINE_GAIN = slice(36, 68), 1.1, 2.4
+_GAP, _SURROUNDED = 0.6, 6
+"""A cell this much (cm) behind so many of its eight neighbours is a gap between surfels."""
+_FINE_POINTS, _FINE_REACH, _FINE_GAIN = slice(36, 68), 1.0, 1.8
 """Around the landmarks of eyes and mouth, where something bright or dark lies behind the skin, surfels are denser."""
 
 
@@ -40,20 +42,25 @@ class Surfels:
 
     Attributes:
         triangle_S: the triangle each lies on.
-        spread_SV: sparse weights of the triangle's three vertices.
+        vertices_3S: that triangle's vertices.
+        weights_3S: weights of the three vertices.
         rest_S3: places on the mean face at rest, for painting.
         part_S: part of the model.
-        both_sides_S: seen from behind too (lashes).
     """
 
     triangle_S: NDArray[np.int64]
-    spread_SV: csr_array
+    vertices_3S: NDArray[np.int64]
+    weights_3S: FloatArray
     rest_S3: FloatArray
     part_S: NDArray[np.int8]
-    both_sides_S: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.triangle_S)
+
+    def of(self, values_V3: FloatArray, chosen: NDArray[np.int64]) -> FloatArray:
+        """Three values (K, 3) at the surfels ``chosen`` (K,) of what is given at the vertices (V, 3)."""
+        weights = self.weights_3S[:, chosen, None]
+        return np.asarray(sum(weights[k] * values_V3[self.vertices_3S[k, chosen]] for k in range(3)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,30 +71,42 @@ class Splat:
         side: cells along each side.
         cell_P: numbers (row x side + column) of the cells that were hit.
         surfel_P: the surfel that is seen there.
-        normal_P3: its unit normal in the viewer's frame.
-        inner_P: the mouth's inside or an eye: what skin should cover unless lips or lids are open.
+        normal_3P: its unit normal in the viewer's frame.
+        depth_P: its place along the viewer's axis, centimetres; larger is nearer.
     """
 
     side: int
     cell_P: NDArray[np.int64]
     surfel_P: NDArray[np.int64]
-    normal_P3: FloatArray
-    inner_P: NDArray[np.bool_]
+    normal_3P: FloatArray
+    depth_P: FloatArray
 
 
 class Rasteriser:
     """Covers a face model with surfels and finds which of them a viewer sees."""
 
     def __init__(self, model: FaceModel, *, seed: int = 0) -> None:
-        self.triangles_F3 = model.triangles_F3.astype(np.int64)
         self.surfels = cover(model, seed=seed)
-        skin = [model.parts.index(name) for name in ("face", "head_neck", "eyelashes_left", "eyelashes_right")]
-        self._inner_S = ~np.isin(self.surfels.part_S, skin)
-        corners, count = self.triangles_F3.reshape(-1), len(self.triangles_F3)
-        ones = np.ones(len(corners), np.float32)
+        # Only triangles that carry surfels, and those around them, are worth moving.
+        carrying = np.zeros(len(model.neutral_V3), bool)
+        carrying[self.surfels.vertices_3S] = True
+        self._kept = np.flatnonzero(carrying[model.triangles_F3].all(axis=1))
+        number = np.zeros(len(model.triangles_F3), np.int64)
+        number[self._kept] = np.arange(len(self._kept))
+        self._triangle_S = number[self.surfels.triangle_S]
+        self._corners_3F = np.ascontiguousarray(model.triangles_F3[self._kept].T.astype(np.int64))
+        count = len(self._kept)
+        rows, columns = self._corners_3F.T.reshape(-1), np.repeat(np.arange(count), 3)
         self._gather_VF = csr_array(
-            (ones, (corners, np.repeat(np.arange(count), 3))), shape=(len(model.neutral_V3), count)
+            (np.ones(3 * count, np.float32), (rows, columns)), shape=(len(model.neutral_V3), count)
         )
+        surfels = self.surfels
+        rows, columns = np.repeat(np.arange(len(surfels)), 3), surfels.vertices_3S.T.reshape(-1)
+        self._spread_SV = csr_array(
+            (surfels.weights_3S.T.reshape(-1), (rows, columns)), shape=(len(surfels), len(model.neutral_V3))
+        )
+        lashes = [model.parts.index(name) for name in ("eyelashes_left", "eyelashes_right")]
+        self._both_sides_S = np.isin(self.surfels.part_S, lashes)
 
     def splat(
         self, vertices_V3: FloatArray, affine_23: FloatArray, distance: float, side: int, raised_S3: FloatArray | None
@@ -101,29 +120,42 @@ class Rasteriser:
             side: of the picture, pixels; cells are `OVERSAMPLING` times finer.
             raised_S3: how far each surfel stands off the skin (hair), in the viewer's frame.
         """
-        flat_F3 = _triangle_normals(vertices_V3, self.triangles_F3)
-        surfels = self.surfels
-        places_S3 = np.asarray(surfels.spread_SV @ vertices_V3)
-        facing_S = _facing(flat_F3[surfels.triangle_S], places_S3, distance) | surfels.both_sides_S
+        x_V, y_V, z_V = np.ascontiguousarray(vertices_V3.T)
+        to_cells = affine_23 * np.float32(OVERSAMPLING)
+        scale_V = np.float32(distance) / (np.float32(distance) - z_V)
+        across_V, down_V = scale_V * x_V, -scale_V * y_V
+        u_V = to_cells[0, 0] * across_V + to_cells[0, 1] * down_V + (to_cells[0, 2] + OVERSAMPLING / 2)
+        v_V = to_cells[1, 0] * across_V + to_cells[1, 1] * down_V + (to_cells[1, 2] + OVERSAMPLING / 2)
+        i, j, k = self._corners_3F
+        # Seen from outside a triangle's corners run clockwise in a picture whose rows grow downwards.
+        facing_F = (u_V[j] - u_V[i]) * (v_V[k] - v_V[i]) < (u_V[k] - u_V[i]) * (v_V[j] - v_V[i])
+        places_S3 = np.asarray(self._spread_SV @ np.stack([u_V, v_V, z_V], axis=1))
         if raised_S3 is not None:
-            places_S3 = places_S3 + raised_S3
-        seen = np.flatnonzero(facing_S)
-        places = places_S3[seen]
-        pixels = perspective(places, distance) @ affine_23[:, :2].T + affine_23[:, 2]
-        cells = np.floor((pixels + 0.5) * OVERSAMPLING).astype(np.int64)
+            places_S3[:, :2] += raised_S3[:, :2] @ (to_cells[:, :2] * np.array([1, -1], np.float32)).T
+            places_S3[:, 2] += raised_S3[:, 2]
+        u, v, depth = places_S3.T
         wide = side * OVERSAMPLING
-        inside = ((cells >= 0) & (cells < wide)).all(axis=1)
-        seen, cells, depth = seen[inside], cells[inside], places[inside, 2]
+        seen = facing_F[self._triangle_S] | self._both_sides_S
+        seen = np.flatnonzero(seen & (u >= 0) & (u < wide) & (v >= 0) & (v < wide))
+        depth = depth[seen]
+        cells = v[seen].astype(np.int64) * wide + u[seen].astype(np.int64)
         # Depth in 1/2000 cm above the surfel's number: the largest key is the nearest surfel.
         keys = (((depth + 60) * 2000).astype(np.int64) << 20) | seen
         nearest = np.full(wide * wide, -1, np.int64)
-        np.maximum.at(nearest, cells[:, 1] * wide + cells[:, 0], keys)
+        np.maximum.at(nearest, cells, keys)
         hit = np.flatnonzero(nearest >= 0)
         winner = nearest[hit] & ((1 << 20) - 1)
-        normals_V3 = np.asarray(self._gather_VF @ flat_F3)
-        normals_P3 = np.asarray(surfels.spread_SV[winner] @ normals_V3)
-        normals_P3 /= np.linalg.norm(normals_P3, axis=1, keepdims=True) + 1e-9
-        return Splat(wide, hit, winner, normals_P3.astype(np.float32), self._inner_S[winner])
+        reach = (nearest[hit] >> 20).astype(np.float32) / 2000 - 60
+        return Splat(wide, hit, winner, self._normals(x_V, y_V, z_V, winner), reach)
+
+    def _normals(self, x_V: FloatArray, y_V: FloatArray, z_V: FloatArray, chosen: NDArray[np.int64]) -> FloatArray:
+        """Smooth unit normals (3, K) at the surfels ``chosen``: large triangles count more."""
+        i, j, k = self._corners_3F
+        px, py, pz = x_V[j] - x_V[i], y_V[j] - y_V[i], z_V[j] - z_V[i]
+        qx, qy, qz = x_V[k] - x_V[i], y_V[k] - y_V[i], z_V[k] - z_V[i]
+        flat_F3 = np.stack([py * qz - pz * qy, pz * qx - px * qz, px * qy - py * qx], axis=1)
+        normals = self.surfels.of(np.asarray(self._gather_VF @ flat_F3), chosen).T
+        return np.asarray(normals / (np.sqrt((normals * normals).sum(axis=0)) + 1e-9), np.float32)
 
 
 def cover(model: FaceModel, *, seed: int) -> Surfels:
@@ -140,20 +172,15 @@ def cover(model: FaceModel, *, seed: int) -> Surfels:
     wanted[from_fine < _FINE_REACH] *= _FINE_GAIN
     # The eyeball is two shells; the outer one is enough.
     wanted[np.isin(model.material_F, [model.materials.index(name) for name in _INNER_EYE])] = 0
-    head = model.of_part("head_neck")[model.triangles_F3[:, 0]]
-    wanted[head & (normals[:, 2] < _BACK * 2 * areas)] = 0
+    # What faces away on the mean face is seen by nobody: the back of the head, of the teeth and of the eyes.
+    wanted[normals[:, 2] < _BACK * 2 * areas] = 0
     count = np.floor(wanted + rng.random(len(wanted))).astype(np.int64)
     triangle = np.repeat(np.arange(len(count)), count)
-    weights = _spread_points(count, triangle)
-    vertices = model.triangles_F3[triangle]
-    rows = np.repeat(np.arange(len(triangle)), 3)
-    spread = csr_array(
-        (weights.astype(np.float32).reshape(-1), (rows, vertices.reshape(-1))),
-        shape=(len(triangle), len(model.neutral_V3)),
-    )
-    lashes = model.of_part("eyelashes_left", "eyelashes_right")[vertices[:, 0]]
-    rest = np.asarray(spread @ model.neutral_V3, np.float32)
-    return Surfels(triangle, spread, rest, model.part_V[vertices[:, 0]], lashes)
+    weights = _spread_points(count, triangle).astype(np.float32)
+    vertices = model.triangles_F3[triangle].astype(np.int64)
+    rest = np.einsum("sk,skc->sc", weights, model.neutral_V3[vertices]).astype(np.float32)
+    part = model.part_V[vertices[:, 0]]
+    return Surfels(triangle, np.ascontiguousarray(vertices.T), np.ascontiguousarray(weights.T), rest, part)
 
 
 def perspective(points: FloatArray, distance: float) -> FloatArray:
@@ -165,19 +192,21 @@ def perspective(points: FloatArray, distance: float) -> FloatArray:
 def resolved(splat: Splat, values_P: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Average the cells' values to pixels: grey values and how much of each pixel the head covers, both (side, side).
 
-    Single cells that no surfel hit, or where the inside shows through a gap in the skin, take the mean of the skin
-    around them.
+    A cell that no surfel hit, or where one far behind its surroundings shows through a gap, takes their mean.
     """
     shape = (splat.side, splat.side)
-    values, covered, skin = np.zeros((3, splat.side * splat.side), np.float32)
-    values[splat.cell_P], covered[splat.cell_P], skin[splat.cell_P] = values_P, 1, ~splat.inner_P
-    values, covered, skin = values.reshape(shape), covered.reshape(shape), skin.reshape(shape)
-    for source, least in ((skin, 6.5 / 9), (covered, 0.5)):
-        around = cv2.blur(source, (3, 3))
-        holes = (source == 0) & (around > least)
-        mean = cv2.blur(values * source, (3, 3)) / np.maximum(around, 1e-6)
-        values = np.where(holes, mean, values)
-        covered = np.where(holes, np.float32(1), covered)
+    values, covered = np.zeros((2, splat.side * splat.side), np.float32)
+    depth = np.full(splat.side * splat.side, -1e3, np.float32)
+    values[splat.cell_P], covered[splat.cell_P], depth[splat.cell_P] = values_P, 1, splat.depth_P
+    values, covered, depth = values.reshape(shape), covered.reshape(shape), depth.reshape(shape)
+    framed = np.pad(depth, 1, constant_values=-1e3)
+    side, before = splat.side, np.zeros(shape, np.float32)
+    for row, column in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)):
+        before += framed[row : row + side, column : column + side] > depth + _GAP
+    holes = (before >= _SURROUNDED) | ((covered == 0) & (cv2.blur(covered, (3, 3)) > 0.5))
+    sound = np.where(holes, np.float32(0), covered)
+    mean = cv2.blur(values * sound, (3, 3)) / np.maximum(cv2.blur(sound, (3, 3)), 1e-6)
+    values, covered = np.where(holes, mean, values), np.where(holes, np.float32(1), covered)
     small = (splat.side // OVERSAMPLING, splat.side // OVERSAMPLING)
     share = cv2.resize(covered, small, interpolation=cv2.INTER_AREA)
     total = cv2.resize(values, small, interpolation=cv2.INTER_AREA)
@@ -196,22 +225,3 @@ def _spread_points(count: NDArray[np.int64], triangle: NDArray[np.int64]) -> NDA
     folded = u + v > 1
     u, v = np.where(folded, 1 - u, u), np.where(folded, 1 - v, v)
     return np.stack([1 - u - v, u, v], axis=1)
-
-
-def _triangle_normals(vertices: FloatArray, triangles: NDArray[np.int64]) -> FloatArray:
-    """Normals (F, 3) whose length is twice the area: large triangles count more where they are averaged."""
-    a, b, c = vertices[triangles[:, 0]], vertices[triangles[:, 1]], vertices[triangles[:, 2]]
-    p, q = b - a, c - a
-    return np.stack(
-        [
-            p[:, 1] * q[:, 2] - p[:, 2] * q[:, 1],
-            p[:, 2] * q[:, 0] - p[:, 0] * q[:, 2],
-            p[:, 0] * q[:, 1] - p[:, 1] * q[:, 0],
-        ],
-        axis=1,
-    )
-
-
-def _facing(normals: FloatArray, places: FloatArray, distance: float) -> NDArray[np.bool_]:
-    towards_viewer = np.einsum("sc,sc->s", normals, places)
-    return np.asarray(normals[:, 2] * distance - towards_viewer > 0)

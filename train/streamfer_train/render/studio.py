@@ -16,9 +16,18 @@ from streamfer.faces.alignment import similarity_transforms
 from streamfer.geometry import LOOSE_TEMPLATE_128
 from streamfer_train.faces.backgrounds import random_background
 from streamfer_train.render.actions import ACTION_UNITS, UNIT, shape_matrix, shape_weights
-from streamfer_train.render.appearance import Light, Looks, Painter, developed, drawn_light, lit, softened
+from streamfer_train.render.appearance import Light, Painter, developed, drawn_light, lit, softened
 from streamfer_train.render.course import (
-    DIRECTIONS, FRAMES, blinks, combined, drawn_course, drawn_preceding, head_motion, intensities, speech, wandering,
+    DIRECTIONS,
+    FRAMES,
+    blinks,
+    combined,
+    drawn_course,
+    drawn_preceding,
+    head_motion,
+    intensities,
+    speech,
+    wandering,
 )  # fmt: skip
 from streamfer_train.render.expressions import EMOTIONS, drawn_expression, habitual_face
 from streamfer_train.render.model import FloatArray, identity_weights, load_face_model
@@ -148,7 +157,7 @@ def drawn_performance(number: int, rng: np.random.Generator) -> Performance:
     if EMOTIONS[emotion] == "neutral":
         return _neutral(emotion, traces, rng)
     preceding, before = -1, None
-    strength = float(rng.uniform(0.5, 1.0))
+    strength = float(rng.uniform(0.5, 1.1))
     if not forward and rng.random() < 0.3:
         before, course = drawn_preceding(rng)
         others = [k for k, name in enumerate(EMOTIONS) if k != emotion and name != "neutral"]
@@ -160,13 +169,13 @@ def drawn_performance(number: int, rng: np.random.Generator) -> Performance:
         course = drawn_course(str(rng.choice(kinds, p=odds)), rng)
     peaks_A = drawn_expression(EMOTIONS[emotion], strength, rng)
     units_TA = combined([intensities(peaks_A, course, rng), *traces])
-    envelope_T = course.at(np.arange(FRAMES)) * np.float32(strength)
+    envelope_T = course.at(np.arange(FRAMES)) * np.float32(min(1.0, strength))
     return Performance(emotion, preceding, units_TA, envelope_T, course.phases(), DIRECTIONS.index(course.kind))
 
 
 def _neutral(emotion: int, traces: list[FloatArray], rng: np.random.Generator) -> Performance:
     if rng.random() < 0.55:
-        traces.append(speech(rng, float(rng.uniform(0.4, 1.0))))
+        traces.append(speech(rng, float(rng.uniform(0.25, 0.8))))
     still = np.zeros(FRAMES, np.float32)
     return Performance(
         emotion, -1, combined(traces), still, np.zeros(FRAMES, np.uint8), DIRECTIONS.index("none")
@@ -183,13 +192,13 @@ def rotation(pose_3: FloatArray) -> FloatArray:
 
 
 def five_points(landmarks_683: FloatArray) -> FloatArray:
-    """The five points (5, 3) of a detector: middles between the eyes' corners, tip of the nose, corners of the mouth."""
+    """The five points (5, 3) of a detector: middles of the eyes, tip of the nose, corners of the mouth."""
     eyes = [landmarks_683[[36, 39]].mean(axis=0), landmarks_683[[42, 45]].mean(axis=0)]
     return np.stack([*eyes, landmarks_683[30], landmarks_683[48], landmarks_683[54]])
 
 
 def aligned(landmarks_683: FloatArray, distance: float, noise_52: NDArray[np.floating]) -> FloatArray:
-    """Map (2, 3) from the picture plane to a frame in which the face is aligned, as if found with ``noise_52`` pixels."""
+    """Map (2, 3) from the picture plane to a frame with the face aligned, as if found ``noise_52`` pixels off."""
     places = perspective(five_points(landmarks_683), distance)
     return similarity_transforms(places[None], TEMPLATE_52 + noise_52)[0].astype(np.float32)
 
@@ -213,9 +222,9 @@ def _photographed(
     """Expose for the face, put the background behind it, soften and add a sensor's noise."""
     middle = (slice(None), slice(16, 48), slice(16, 48))
     typical = float(np.median(light_TSS[middle][share_TSS[middle] > 0.5]))
-    contrast = float(rng.uniform(0.9, 1.4))
-    exposure = float(rng.uniform(0.32, 0.68)) ** (2.2 / contrast) / max(typical, 1e-4)
-    sigma, noise = float(rng.uniform(0.0, 0.8)), float(rng.choice([0.0, rng.uniform(0, 0.03)]))
+    contrast = float(rng.uniform(1.0, 1.9))
+    exposure = float(rng.uniform(0.36, 0.74)) ** (2.2 / contrast) / max(typical, 1e-4)
+    sigma, noise = float(rng.uniform(0.0, 0.65)), float(rng.choice([0.0, rng.uniform(0, 0.02)], p=[0.6, 0.4]))
     frames = np.empty(light_TSS.shape, np.uint8)
     drift = rng.normal(size=2) * 0.15
     for frame, (light, share) in enumerate(zip(light_TSS, share_TSS, strict=True)):
