@@ -19,7 +19,7 @@ from streamfer_train.dfer_clip.descriptors import TextType
 
 EXAMPLE = "configs/train/dfer_clip/csv.yaml"
 #: Sections and settings that may change between an interrupted run and its continuation.
-MAY_CHANGE = ("run", "log", "data.workers", "data.prefetch", "data.root", "data.face_crops.cache")
+MAY_CHANGE = ("run", "log", "seeds", "data.workers", "data.prefetch", "data.root", "data.face_crops.cache")
 Part = Literal["image_encoder", "temporal_net", "prompt_learner", "heads"]
 Selection = Literal["best_on_test", "last", "held_out"]
 
@@ -215,6 +215,8 @@ class RunConfig(_Part):
             raise ValueError("heads.actions needs the columns of action units: set data.actions")
         if self.lora.rank and self.adapters.width:
             raise ValueError("lora and adapters exclude each other: set lora.rank or adapters.width to 0")
+        if self.lora.rank and "attn" in self.lora.targets and self.runtime.compile:
+            raise ValueError("runtime.compile cannot follow peft's attention layer: take attn out of lora.targets")
         return self
 
 
@@ -263,7 +265,7 @@ def _put(settings: dict[str, Any], pair: str) -> None:
     *parents, last = name.split(".")
     place = settings
     for parent in parents:
-        inner = place.setdefault(parent, {})
+        inner = place[parent] = {} if place.get(parent) is None else place[parent]
         if not isinstance(inner, dict):
             raise ConfigError(f"--set {pair}: {parent} holds a value, not settings; correct the name")
         place = inner

@@ -1,0 +1,271 @@
+"""The towers a recipe starts from: their sizes, and their weights from open_clip, a file, or an installed model.
+
+Tensors keep the names of streamfer's architecture: ``image_encoder.*``, ``text_encoder.*``, ``temporal_net.*``,
+``prompt_learner.ctx``, ``text_features`` and the table ``token_embedding.weight``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from torch.nn import functional as F
+
+from streamfer.errors import ConfigError, UnknownModelError
+from streamfer.geometry import CropProfile, squashed_crop
+from streamfer.models.card import PixelProfile
+from streamfer.models.checkpoints import read_state_dict
+from streamfer.models.registry import find_model, list_models
+from streamfer.models.temporal import TemporalConfig
+from streamfer.models.towers import TextConfig, VisionConfig
+from streamfer.models.weights import SUFFIX, read_weights
+from streamfer_train.dfer_clip.config import BackboneConfig, RunConfig
+
+log = structlog.get_logger(__name__)
+
+CUSTOM = "custom"
+RANDOM = "random"
+TOKEN_TABLE = "token_embedding.weight"  # noqa: S105 - a tensor's name
+_VOCABULARY = 49408
+#: A copy of CLIP in the authors' checkpoints; its token table is the only part that stands nowhere else.
+_COPY = "clip_model_."
+_TEXT = ("transformer.", "ln_final.", "positional_embedding", "text_projection")
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Everything that fixes the shapes of a model but its classes, and how its pictures are prepared."""
+
+    embed_dim: int
+    vision: VisionConfig
+    text: TextConfig
+    temporal: TemporalConfig
+    quick_gelu: bool
+    pixels: PixelProfile
+    crop: CropProfile
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, as a checkpoint stores them."""
+        return {**asdict(self), "crop": self.crop.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Sizes:
+        """Read what :meth:`to_dict` wrote."""
+        vision = {key: tuple(value) if isinstance(value, list) else value for key, value in values["vision"].items()}
+        pixels = {key: tuple(value) if isinstance(value, list) else value for key, value in values["pixels"].items()}
+        return cls(
+            embed_dim=values["embed_dim"],
+            vision=VisionConfig(**vision),
+            text=TextConfig(**values["text"]),
+            temporal=TemporalConfig(**values["temporal"]),
+            quick_gelu=values["quick_gelu"],
+            pixels=PixelProfile(**pixels),
+            crop=CropProfile.from_dict(values["crop"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Backbone:
+    """Sizes, the weights to start from (none of them where they are drawn), and where they come from.
+
+    Attributes:
+        sizes: of the model.
+        tensors: float32, on the CPU; tensors that are not in it keep their random start.
+        classes: names that the rows of ``text_features`` belong to, where there are any.
+        source: for logs and the card.
+    """
+
+    sizes: Sizes
+    tensors: dict[str, torch.Tensor]
+    classes: tuple[str, ...]
+    source: str
+
+
+def read_backbone(config: RunConfig) -> Backbone:
+    """Return the towers that a configuration asks for.
+
+    Raises:
+        ConfigError: no such architecture or tag, weights that cannot be had or do not fit, or sizes that
+            contradict ``data``.
+        CheckpointError: a file that is damaged or foreign.
+    """
+    asked = config.backbone
+    installed = _installed(asked.weights)
+    if installed is not None:
+        return _from_streamfer(config, installed)
+    name, quick_gelu = asked.name, asked.quick_gelu
+    tensors: dict[str, torch.Tensor] = {}
+    if asked.weights != RANDOM:
+        path, from_tag = _weights_file(asked)
+        quick_gelu = from_tag if quick_gelu is None else quick_gelu
+        tensors = _renamed(read_state_dict(path), path)
+    sizes = _sizes(config, True if quick_gelu is None else quick_gelu)
+    if tensors and name != CUSTOM:
+        tensors = _resized(tensors, sizes)
+    return Backbone(sizes, tensors, (), f"{name}:{asked.weights}")
+
+
+def _installed(weights: str) -> Path | None:
+    """Return the weights file of streamfer that ``weights`` names, if it does."""
+    if any(weights == entry.name for entry in list_models()):
+        return find_model(weights)
+    path = Path(weights)
+    if path.suffix == SUFFIX and path.is_file():
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt") as stream:
+            return path if "streamfer" in (stream.metadata() or {}) else None
+    return None
+
+
+def _from_streamfer(config: RunConfig, path: Path) -> Backbone:
+    """Take over an installed model: towers, temporal transformer and preprocessing; only its texts are gone."""
+    if config.heads.kind == "text":
+        raise ConfigError(
+            f"backbone.weights: {config.backbone.weights} has no text tower (weights files keep only its result); "
+            "set heads.kind: cosine, which starts from its class features"
+        )
+    model, card = read_weights(path)
+    if config.data.size != card.pixels.size:
+        raise ConfigError(f"data.size is {config.data.size}; {path.name} reads {card.pixels.size} pixels: set that")
+    sizes = Sizes(
+        embed_dim=card.config.embed_dim,
+        vision=card.config.vision,
+        text=TextConfig(),
+        temporal=card.config.temporal,
+        quick_gelu=card.config.quick_gelu,
+        pixels=card.pixels,
+        crop=card.crop,
+    )
+    log.info("dfer_clip.backbone", source=path.name, licence=card.licence, temporal="taken over")
+    return Backbone(sizes, dict(model.state_dict()), card.config.classes, path.name)
+
+
+def _weights_file(asked: BackboneConfig) -> tuple[Path, bool | None]:
+    """Return the file of weights and the activation that its tag is known to have been trained with."""
+    import open_clip
+
+    path = Path(asked.weights)
+    if path.suffix or path.exists():
+        if not path.is_file():
+            raise ConfigError(f"backbone.weights: {path}: no such file; give a file, a tag of open_clip, or random")
+        return path, None
+    if asked.name == CUSTOM:
+        raise ConfigError(f"backbone.weights is {asked.weights!r}; custom towers start from a file or from random")
+    model = asked.name.removesuffix("-quickgelu")
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    if not tags:
+        raise UnknownModelError(f"backbone.name {asked.name!r}: no such CLIP; ViT-B-32, ViT-B-16, ViT-L-14, custom")
+    if asked.weights not in tags:
+        raise ConfigError(
+            f"backbone.weights {asked.weights!r}: neither a file, an installed model nor a tag of {model}; "
+            f"its tags: {', '.join(tags)}"
+        )
+    known = open_clip.get_pretrained_cfg(model, asked.weights)
+    try:
+        found = open_clip.download_pretrained(known)
+    except Exception as error:  # httpx, huggingface_hub and urllib have no common ancestor
+        where = f"huggingface.co/{known['hf_hub'].strip('/')}" if known.get("hf_hub") else known.get("url")
+        raise ConfigError(
+            f"backbone.weights: {asked.weights!r} of {model} cannot be downloaded ({type(error).__name__}); fetch "
+            f"open_clip_model.safetensors from {where} where there is a network, and give that file, or random"
+        ) from error
+    return Path(found), bool(known.get("quick_gelu", False))
+
+
+def _renamed(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
+    """Name the tensors of CLIP, or of an authors' checkpoint, as streamfer does."""
+    if "image_encoder.conv1.weight" in tensors:
+        kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_COPY)}
+        table = tensors.get(f"{_COPY}{TOKEN_TABLE}")
+        extra = {} if table is None else {TOKEN_TABLE: table}
+        return {name: tensor.float() for name, tensor in {**kept, **extra}.items() if _is_learned(name)}
+    renamed = {}
+    for name, tensor in tensors.items():
+        inner = name.removeprefix("text.")
+        if inner.startswith("visual."):
+            renamed[f"image_encoder.{inner.removeprefix('visual.')}"] = tensor.float()
+        elif inner == TOKEN_TABLE:
+            renamed[inner] = tensor.float()
+        elif inner.startswith(_TEXT):
+            renamed[f"text_encoder.{inner}"] = tensor.float()
+    if not any(name.startswith("image_encoder.") for name in renamed):
+        raise ConfigError(f"backbone.weights: {path}: holds no image encoder of CLIP; is it a CLIP checkpoint?")
+    return renamed
+
+
+def _is_learned(name: str) -> bool:
+    """Whether a tensor of an authors' checkpoint is weights; the rest follows from the texts of the prompts."""
+    return not name.startswith("prompt_learner.") or name == "prompt_learner.ctx"
+
+
+def _sizes(config: RunConfig, quick_gelu: bool) -> Sizes:
+    embed_dim, vision, text = _custom(config) if config.backbone.name == CUSTOM else _published(config)
+    asked = config.temporal
+    temporal = TemporalConfig(
+        layers=asked.layers,
+        heads=asked.heads,
+        dim_head=asked.dim_head,
+        mlp_dim=asked.mlp_dim,
+        frames=asked.positions or config.data.frames,
+        token=asked.token,
+    )
+    size = config.data.size
+    # The authors feed pixels in [0, 1] without CLIP's mean and deviation; so do we, whatever the towers.
+    return Sizes(embed_dim, vision, text, temporal, quick_gelu, PixelProfile(size=size), squashed_crop(size))
+
+
+def _custom(config: RunConfig) -> tuple[int, VisionConfig, TextConfig]:
+    asked = config.backbone.custom
+    vision = VisionConfig(
+        layers=asked.layers,
+        width=asked.width,
+        head_width=asked.head_width,
+        mlp_ratio=asked.mlp_ratio,
+        patch_size=asked.patch,
+        image_size=config.data.size,
+    )
+    return asked.embed_dim, vision, TextConfig(asked.text_layers, asked.text_width, asked.text_heads)
+
+
+def _published(config: RunConfig) -> tuple[int, VisionConfig, TextConfig]:
+    import open_clip
+
+    name = config.backbone.name
+    known = open_clip.get_model_config(name)
+    if known is None or "timm_model_name" in known["vision_cfg"] or "hf_model_name" in known["text_cfg"]:
+        raise UnknownModelError(f"backbone.name {name!r}: no CLIP ViT or ResNet; ViT-B-32, ViT-B-16, ViT-L-14, custom")
+    image, words = known["vision_cfg"], known["text_cfg"]
+    layers = image["layers"]
+    sizes = {field.name: image[field.name] for field in fields(VisionConfig) if field.name in image}
+    vision = VisionConfig(**{**sizes, "layers": tuple(layers) if isinstance(layers, list) else layers})
+    text = TextConfig(
+        layers=words["layers"], width=words["width"], heads=words["heads"], context_length=words["context_length"]
+    )
+    return known["embed_dim"], replace(vision, image_size=config.data.size), text
+
+
+def _resized(tensors: dict[str, torch.Tensor], sizes: Sizes) -> dict[str, torch.Tensor]:
+    """Interpolate a ViT's positions where pictures are larger or smaller than those it was trained on."""
+    name = "image_encoder.positional_embedding"
+    if sizes.vision.is_resnet or name not in tensors:
+        return tensors
+    wanted = sizes.vision.image_size // sizes.vision.patch_size
+    own, grid_PW = tensors[name][:1], tensors[name][1:]
+    side = math.isqrt(len(grid_PW))
+    if side == wanted:
+        return tensors
+    square_1WSS = grid_PW.T.reshape(1, -1, side, side)
+    resized_1WSS = F.interpolate(square_1WSS, size=(wanted, wanted), mode="bicubic", antialias=True)
+    log.info("dfer_clip.positions_interpolated", before=side, after=wanted)
+    return {**tensors, name: torch.cat([own, resized_1WSS.flatten(2)[0].T])}
+
+
+def random_table(width: int, seed: int) -> torch.Tensor:
+    """Return random word vectors (V, W): frozen, they tell texts apart where no pretrained ones exist."""
+    generator = torch.Generator().manual_seed(seed)
+    return 0.02 * torch.randn(_VOCABULARY, width, generator=generator)

@@ -1,0 +1,137 @@
+"""What a run writes down while it goes: CSV files, TensorBoard, progress bars."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from streamfer.errors import ConfigError
+from streamfer_train.dfer_clip.checkpoint import write_text
+from streamfer_train.dfer_clip.config import LogConfig
+
+STEPS, EPOCHS = "steps.csv", "epochs.csv"
+
+
+class Table:
+    """A CSV file that grows by rows; columns are those of its first row."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path = path
+        self.key = key
+        self.columns: list[str] = []
+
+    def keep_until(self, last: int) -> None:
+        """Drop rows whose key is beyond ``last``: a continued run writes them again."""
+        if not self.path.exists():
+            return
+        with self.path.open(newline="", encoding="utf-8") as stream:
+            reader = csv.DictReader(stream)
+            self.columns = list(reader.fieldnames or [])
+            kept = [row for row in reader if (row.get(self.key) or "").isdecimal() and int(row[self.key]) <= last]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(kept)
+        write_text(self.path, text.getvalue())
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Append a row; it is in the file when this returns."""
+        fresh = not self.columns
+        if fresh:
+            self.columns = list(row)
+        with self.path.open("w" if fresh else "a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, self.columns, lineterminator="\n", extrasaction="ignore", restval="")
+            if fresh:
+                writer.writeheader()
+            writer.writerow({name: f"{v:.7g}" if isinstance(v, float) else v for name, v in row.items()})
+
+
+class Journal:
+    """Rows to ``steps.csv`` and ``epochs.csv``, the same numbers to TensorBoard, and a bar on the terminal.
+
+    Only the leading process keeps one; a silent journal takes everything and writes nothing.
+    """
+
+    def __init__(self, folder: Path, config: LogConfig, *, silent: bool = False) -> None:
+        self.silent = silent
+        self.config = config
+        self.steps, self.epochs = Table(folder / STEPS, "step"), Table(folder / EPOCHS, "epoch")
+        self._folder = folder
+        self._board: Any = None
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def open(self, step: int, epoch: int) -> Self:
+        """Begin, or go on after ``step`` steps and ``epoch`` epochs; later rows of an interrupted run are dropped.
+
+        Raises:
+            ConfigError: TensorBoard is wanted and not installed.
+        """
+        if self.silent:
+            return self
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.steps.keep_until(step)
+        self.epochs.keep_until(epoch)
+        if self.config.tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as error:
+                raise ConfigError(
+                    "log.tensorboard needs tensorboard: pip install 'streamfer[train]', or set it to false"
+                ) from error
+            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
+        if self.config.progress and sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._board is not None:
+            self._board.close()
+
+    def stage(self, name: str, total: int, done: int = 0) -> None:
+        """Show a bar for the next piece of work."""
+        if self._bar is not None:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task = self._bar.add_task(name, total=total, completed=done)
+
+    def advance(self) -> None:
+        """Move the bar by one."""
+        if self._bar is not None and self._task is not None:
+            self._bar.advance(self._task)
+
+    def step(self, step: int, row: Mapping[str, float]) -> None:
+        """Write down one optimiser step, if it is one of those that are."""
+        if self.silent or step % self.config.every:
+            return
+        self.steps.add({"step": step, **row})
+        self._plot("step", row, step)
+
+    def epoch(self, epoch: int, step: int, row: Mapping[str, float]) -> None:
+        """Write down one epoch, counted from 1."""
+        if self.silent:
+            return
+        self.epochs.add({"epoch": epoch, "step": step, **row})
+        self._plot("epoch", row, step)
+
+    def _plot(self, kind: str, row: Mapping[str, float], step: int) -> None:
+        if self._board is not None:
+            for name, value in row.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)

@@ -1,0 +1,215 @@
+"""The model in training: DFER-CLIP with its prompts, and the heads and adapters that a recipe switches on.
+
+Only the image encoder runs in the chosen precision: cosines are divided by 0.01, so bf16 after it would blur logits
+by a tenth, and everything after it is small.
+
+Shape suffixes: B clips, T frames, F = B x T, S image side, C classes, D feature size, A action units.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from streamfer.errors import CheckpointError, ConfigError
+from streamfer.models.dfer_clip import DferClip, DferClipConfig
+from streamfer.models.precision import DTYPES, Precision
+from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
+from streamfer.models.weights import check_tensors
+from streamfer_train.dfer_clip.adapters import attach_adapters, attach_lora, merged
+from streamfer_train.dfer_clip.backbones import TOKEN_TABLE, Backbone, random_table
+from streamfer_train.dfer_clip.classes import canonical
+from streamfer_train.dfer_clip.config import RunConfig
+from streamfer_train.dfer_clip.descriptors import prompts
+
+_PIXELS = ("mean", "std")
+
+
+class Learner(nn.Module):
+    """``clip`` is the product's model; what stands beside it exists in training only.
+
+    ``valence_arousal`` reads the clip feature; action units are read from each frame by ``clip.action_head`` and
+    averaged as logits over the window. ``adapters`` run inside the image encoder.
+    """
+
+    def __init__(self, clip: DferClip, config: RunConfig, backbone: Backbone) -> None:
+        super().__init__()
+        self.clip = clip
+        self.sizes = backbone.sizes
+        self.precision: Precision = config.runtime.precision
+        dim = clip.config.embed_dim
+        self.valence_arousal = nn.Linear(dim, 2) if config.heads.valence_arousal else None
+        self.adapters: nn.ModuleList | None = None
+        self._lora: tuple[Any, ...] = ()  # in a tuple, so that peft's handle is no module of ours
+        if config.adapters.width:
+            self.adapters = attach_adapters(clip.image_encoder, config.adapters, config.data.frames)
+        profile = backbone.sizes.pixels
+        for name, fallback in (("mean", 0.0), ("std", 1.0)):
+            values = getattr(profile, name) or (fallback,) * 3
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in the order of the logits."""
+        return self.clip.config.classes
+
+    @property
+    def exportable(self) -> bool:
+        """Whether frames are encoded one by one, as streaming needs: temporal adapters mix them."""
+        return self.adapters is None
+
+    def add_lora(self, config: RunConfig) -> None:
+        """Put low-rank updates into the image encoder; its own weights must be there already."""
+        if config.lora.rank:
+            self._lora = (attach_lora(self.clip.image_encoder, config.lora),)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training; a frozen image encoder keeps the statistics of its norms."""
+        super().train(mode)
+        if not any(weight.requires_grad for weight in self.clip.image_encoder.parameters()):
+            self.clip.image_encoder.eval()
+        return self
+
+    def forward(
+        self, pixels_BT3SS: torch.Tensor, class_features_CD: torch.Tensor | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Read clips.
+
+        Args:
+            pixels_BT3SS: uint8, or float32 in [0, 1].
+            class_features_CD: as ``clip.class_features()`` returns them, where the caller has them already.
+
+        Returns:
+            fp32 ``logits`` (B, C), and where their heads are ``valence_arousal`` (B, 2) in -1 to 1 and ``actions``
+            (B, A) logits.
+        """
+        windows, frames = pixels_BT3SS.shape[:2]
+        pixels_F3SS = pixels_BT3SS.flatten(0, 1)
+        if pixels_F3SS.dtype == torch.uint8:
+            pixels_F3SS = pixels_F3SS.float() / 255
+        pixels_F3SS = (pixels_F3SS - self.mean) / self.std
+        low = self.precision != "fp32"
+        with torch.autocast(pixels_F3SS.device.type, dtype=DTYPES[self.precision], enabled=low):
+            features_FD = self.clip.encode_frames(pixels_F3SS)
+        features_BTD = features_FD.float().unflatten(0, (windows, frames))
+        clip_BD = self.clip.temporal_net(features_BTD)
+        if class_features_CD is None:
+            class_features_CD = self.clip.class_features()
+        outputs = {"logits": self.clip.clip_logits(clip_BD, class_features_CD)}
+        if self.valence_arousal is not None:
+            outputs["valence_arousal"] = self.valence_arousal(clip_BD).tanh()
+        if self.clip.action_head is not None:
+            outputs["actions"] = self.clip.action_head(features_BTD).mean(dim=1)
+        return outputs
+
+    @torch.no_grad()
+    def product(self) -> DferClip:
+        """Return the model as streamfer runs it: low-rank updates added to the weights, prompts computed once.
+
+        Raises:
+            CheckpointError: temporal adapters cannot be added to the weights.
+        """
+        if not self.exportable:
+            raise CheckpointError(
+                "a model with temporal adapters encodes whole windows, not single frames, and cannot be exported for "
+                "streaming; evaluate its checkpoint with 'streamfer evaluate dfer-clip'"
+            )
+        clip = self.clip
+        if not self._lora:
+            return clip.bake() if clip.text_features is None else clip
+        handle, encoder = self._lora[0], clip.image_encoder
+        state = {f"image_encoder.{name}": tensor for name, tensor in merged(handle).state_dict().items()}
+        prefixes = ("temporal_net.", "class_bias", "action_head.", "text_features")
+        state |= {name: tensor for name, tensor in clip.state_dict().items() if name.startswith(prefixes)}
+        state["text_features"] = clip.class_features()
+        product = DferClip(clip.config)
+        product.load_state_dict(state)
+        return product.to(next(encoder.parameters()).device).eval()
+
+
+def build_learner(config: RunConfig, backbone: Backbone, seed: int) -> Learner:
+    """Build a model: pretrained tensors where the backbone has them, the rest drawn from ``seed``.
+
+    Raises:
+        ConfigError: settings that contradict each other or the backbone.
+        CheckpointError: the backbone's tensors do not fit its sizes.
+    """
+    torch.manual_seed(seed)
+    sizes = backbone.sizes
+    clip_config = DferClipConfig(
+        classes=config.data.class_names,
+        embed_dim=sizes.embed_dim,
+        vision=sizes.vision,
+        temporal=sizes.temporal,
+        quick_gelu=sizes.quick_gelu,
+        temperature=config.heads.temperature,
+        head="linear" if config.heads.kind == "classifier" else "cosine",
+        action_units=tuple(_action_unit(name) for name in config.data.actions) if config.heads.actions else (),
+    )
+    if config.heads.kind == "text":
+        clip = DferClip(clip_config, prompts=_prompts(config, backbone, seed), text=sizes.text)
+    else:
+        clip = DferClip(clip_config)
+        if clip.class_bias is not None and clip.text_features is not None:
+            nn.init.normal_(clip.text_features, std=sizes.embed_dim**-0.5)
+    _load(clip, backbone)
+    learner = Learner(clip, config, backbone)
+    learner.add_lora(config)
+    if config.runtime.checkpointing:
+        _checkpoint_activations(clip)
+    return learner
+
+
+def _action_unit(column: str) -> str:
+    """Return a column's action unit as the product writes it: AU6 and AU06_r are AU06."""
+    found = re.match(r"AU0*([0-9]{1,2})(?![0-9])", column, re.IGNORECASE)
+    if found is None:
+        raise ConfigError(f"data.actions: {column!r} names no action unit; expected AU and a number, such as AU12")
+    return f"AU{int(found[1]):02d}"
+
+
+def _prompts(config: RunConfig, backbone: Backbone, seed: int) -> PromptLearner:
+    asked, length = config.text, backbone.sizes.text.context_length
+    texts = prompts(config.data.class_names, asked.type, asked.descriptors)
+    ids_CL = tokenize_prompts(texts, asked.contexts, length)
+    table = backbone.tensors.get(TOKEN_TABLE)
+    if table is None:
+        table = random_table(backbone.sizes.text.width, seed)
+    return PromptLearner(PromptConfig(asked.contexts, asked.class_specific, asked.position), ids_CL, table)
+
+
+def _load(clip: DferClip, backbone: Backbone) -> None:
+    """Load what the backbone has; the towers must be whole, the rest is taken where it fits."""
+    expected = clip.state_dict()
+    for tower in ("image_encoder.", "text_encoder."):
+        found = {name: tensor for name, tensor in backbone.tensors.items() if name.startswith(tower)}
+        wanted = {name: tensor for name, tensor in expected.items() if name.startswith(tower)}
+        if found and wanted:
+            check_tensors(wanted, found, f"backbone {backbone.source}")
+    fits = {
+        name: tensor
+        for name, tensor in backbone.tensors.items()
+        if name in expected and expected[name].shape == tensor.shape and name != "text_features"
+    }
+    clip.load_state_dict(fits, strict=False)
+    rows = backbone.tensors.get("text_features")
+    if rows is not None and clip.text_features is not None and clip.class_bias is None:
+        places = {canonical(name): place for place, name in enumerate(backbone.classes)}
+        with torch.no_grad():
+            for row, name in enumerate(clip.config.classes):
+                if canonical(name) in places:
+                    clip.text_features[row] = rows[places[canonical(name)]]
+
+
+def _checkpoint_activations(clip: DferClip) -> None:
+    towers = [tower for tower in (clip.image_encoder, clip.text_encoder) if hasattr(tower, "transformer")]
+    if not towers:
+        raise ConfigError("runtime.checkpointing needs a ViT; this image encoder has no transformer blocks")
+    for tower in towers:
+        tower.transformer.grad_checkpointing = True  # type: ignore[union-attr]

@@ -1,0 +1,128 @@
+"""Which weights learn how fast: groups by the authors' name rules, schedules, and the moving average."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from streamfer_train.dfer_clip.config import OptimiserConfig
+from streamfer_train.dfer_clip.model import Learner
+
+#: In the authors' order, then what goes beyond them.
+GROUPS = ("temporal_net", "image_encoder", "prompt_learner", "heads", "adapters")
+_HEADS = ("text_features", "class_bias", "action_head", "valence_arousal")
+
+
+def group_of(name: str) -> str | None:
+    """Return the group of a weight by its name, or None for one that is never trained (the text tower).
+
+    The authors un-freeze by the substrings ``image_encoder``, ``temporal_net`` and ``prompt_learner`` (main.py).
+    """
+    if "lora_" in name or name.startswith("adapters."):
+        return "adapters"
+    for group in ("image_encoder", "temporal_net", "prompt_learner"):
+        if group in name:
+            return group
+    return "heads" if any(part in name for part in _HEADS) else None
+
+
+def choose_trained(learner: Learner, config: OptimiserConfig) -> None:
+    """Let exactly those weights learn whose group is not frozen; adapters and LoRA freeze the encoder they sit in."""
+    names = [name for name, _ in learner.named_parameters()]
+    frozen = set(config.freeze)
+    if any(group_of(name) == "adapters" for name in names):
+        frozen.add("image_encoder")
+    for name, weight in learner.named_parameters():
+        group = group_of(name)
+        weight.requires_grad_(group is not None and group not in frozen)
+
+
+def parameter_groups(learner: Learner, config: OptimiserConfig) -> list[dict[str, Any]]:
+    """Return the optimiser's groups, each with its ``name`` and base ``lr``; empty ones are left out."""
+    groups = []
+    for group in GROUPS:
+        weights = [w for name, w in learner.named_parameters() if w.requires_grad and group_of(name) == group]
+        if weights:
+            groups.append({"params": weights, "lr": float(getattr(config, group)), "name": group})
+    return groups
+
+
+def build_optimiser(learner: Learner, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """Return SGD as the authors set it up, or AdamW."""
+    groups = parameter_groups(learner, config)
+    if config.kind == "adamw":
+        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, lr=config.temporal_net, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+def factor(config: OptimiserConfig, epoch: float) -> float:
+    """Return what base learning rates are multiplied by at a moment of training.
+
+    ``multistep``: ``gamma`` to the number of milestones passed (30 and 40 of 50 epochs in the authors' scripts).
+    ``cosine``: half a cosine down to 1 %. Both after ``warmup`` epochs that rise linearly.
+
+    Args:
+        config: the schedule.
+        epoch: epochs done, with a fraction within one.
+    """
+    if epoch < config.warmup:
+        return max(epoch, 1e-3) / config.warmup
+    if config.schedule == "multistep":
+        return config.gamma ** sum(int(epoch) >= milestone for milestone in config.milestones)
+    done = (epoch - config.warmup) / max(config.epochs - config.warmup, 1e-9)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
+def set_learning_rates(optimiser: torch.optim.Optimizer, config: OptimiserConfig, epoch: float) -> None:
+    """Set each group's learning rate for a moment of training."""
+    scale = factor(config, epoch)
+    for group in optimiser.param_groups:
+        group["lr"] = float(getattr(config, group["name"])) * scale
+
+
+class Average:
+    """A moving average of everything that learns, running statistics of norms included."""
+
+    def __init__(self, learner: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.tensors = {name: tensor.detach().clone() for name, tensor in _moving(learner).items()}
+
+    @torch.no_grad()
+    def update(self, learner: nn.Module, step: int) -> None:
+        """Take in the weights after ``step`` steps; the memory grows with them, else the random start would stay."""
+        keep = min(self.decay, (1 + step) / (10 + step))
+        now = _moving(learner)
+        torch._foreach_lerp_(list(self.tensors.values()), [now[name] for name in self.tensors], 1 - keep)
+
+    @contextlib.contextmanager
+    def in_place_of(self, learner: nn.Module) -> Iterator[None]:
+        """Lend the averaged weights to ``learner`` for a while."""
+        own = {name: tensor.detach().clone() for name, tensor in _moving(learner).items()}
+        self.copy_to(learner)
+        try:
+            yield
+        finally:
+            _copy(own, learner)
+
+    def copy_to(self, learner: nn.Module) -> None:
+        """Give ``learner`` the averaged weights for good."""
+        _copy(self.tensors, learner)
+
+
+@torch.no_grad()
+def _copy(tensors: dict[str, torch.Tensor], learner: nn.Module) -> None:
+    for name, tensor in _moving(learner).items():
+        tensor.copy_(tensors[name])
+
+
+def _moving(learner: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what training changes, by name: trained weights, and buffers of floating point that are stored."""
+    trained = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
+    stored = learner.state_dict()
+    norms = {n: b for n, b in learner.named_buffers() if n in stored and b.is_floating_point() and "running_" in n}
+    return {**trained, **norms}

@@ -1,0 +1,124 @@
+"""What a model says about every clip of a list, gathered from all processes, scored and stored.
+
+Shape suffixes: N clips of the list, C classes, A action units.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+
+from streamfer.errors import CheckpointError
+from streamfer_train.dfer_clip.checkpoint import write_whole
+from streamfer_train.dfer_clip.distributed import World
+from streamfer_train.dfer_clip.journal import Journal
+from streamfer_train.dfer_clip.model import Learner
+from streamfer_train.metrics import regression
+from streamfer_train.metrics.classification import report
+
+#: Outputs of the model beside logits, and the batch's key of what they are compared with.
+_OTHERS = ("valence_arousal", "actions")
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Outputs and labels, in the order of the list.
+
+    Attributes:
+        classes: names in the order of the columns.
+        logits_NC: float32, uncalibrated.
+        labels_N: int64.
+        index_N: int64, place of each clip in its list.
+        others: float32 outputs of further heads and, under ``NAME_target``, what they should be (NaN: unknown).
+    """
+
+    classes: tuple[str, ...]
+    logits_NC: torch.Tensor
+    labels_N: torch.Tensor
+    index_N: torch.Tensor
+    others: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def scores(self) -> dict[str, float]:
+        """Return the scalar scores by name; a score that does not exist (NaN) is left out."""
+        numbers = report(self.logits_NC, self.labels_N, self.classes).numbers()
+        if "valence_arousal" in self.others:
+            pair = self.others["valence_arousal"], self.others["valence_arousal_target"]
+            found = regression.report(*pair, ("valence", "arousal"))
+            numbers["ccc"] = found.mean_ccc
+        if "actions" in self.others:
+            numbers["actions_bce"] = self._actions_loss()
+        return {name: float(value) for name, value in numbers.items() if not math.isnan(value)}
+
+    def _actions_loss(self) -> float:
+        from streamfer_train.dfer_clip.heads import actions_loss
+
+        if not bool(torch.isfinite(self.others["actions_target"]).any()):
+            return math.nan
+        return float(actions_loss(self.others["actions"], self.others["actions_target"]))
+
+    def write(self, path: Path) -> None:
+        """Write as safetensors: ``logits``, ``labels``, ``index`` and the further heads.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        tensors = {"logits": self.logits_NC, "labels": self.labels_N, "index": self.index_N, **self.others}
+        contents = to_bytes(
+            {name: tensor.contiguous() for name, tensor in tensors.items()},
+            metadata={"classes": "\t".join(self.classes)},
+        )
+        write_whole(path, lambda stream: stream.write(contents) and None)
+
+    @classmethod
+    def read(cls, path: Path, classes: tuple[str, ...]) -> Predictions:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            CheckpointError: absent or damaged.
+        """
+        try:
+            tensors = load_file(path)
+            logits, labels, index = (tensors.pop(name) for name in ("logits", "labels", "index"))
+        except (SafetensorError, OSError, KeyError) as error:
+            raise CheckpointError(f"{path}: no readable predictions ({error}); train this fold again") from error
+        return cls(classes, logits, labels, index, tensors)
+
+
+@torch.no_grad()
+def predict(learner: Learner, loader: Iterable[Any], world: World, journal: Journal | None = None) -> Predictions:
+    """Run a model over a list; each process over its part, and every process returns the whole.
+
+    Args:
+        learner: the model; its mode is restored afterwards.
+        loader: batches of this process.
+        world: the processes.
+        journal: whose bar is moved.
+    """
+    training = learner.training
+    learner.eval()
+    parts: list[dict[str, torch.Tensor]] = []
+    class_features = learner.clip.class_features()
+    for batch in loader:
+        outputs = learner(batch["pixels"].to(world.device, non_blocking=True), class_features)
+        row = {"index": batch["index"], "labels": batch["label"], "logits": outputs["logits"].float().cpu()}
+        for name in _OTHERS:
+            if name in outputs:
+                row |= {name: outputs[name].float().cpu(), f"{name}_target": batch[name]}
+        parts.append(row)
+        if journal is not None:
+            journal.advance()
+    learner.train(training)
+    whole = [part for everyone in world.everyones(parts) for part in everyone]
+    columns = {name: torch.cat([part[name] for part in whole]) for name in whole[0]}
+    order = columns["index"].argsort()
+    ordered = {name: column[order] for name, column in columns.items()}
+    logits, labels, index = (ordered.pop(name) for name in ("logits", "labels", "index"))
+    return Predictions(learner.classes, logits, labels, index, ordered)

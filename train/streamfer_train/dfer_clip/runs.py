@@ -1,0 +1,251 @@
+"""A whole run: every fold under every seed, each resumable on its own, then averaged.
+
+A run's folder::
+
+    OUT/config.yaml                      every setting, defaults included
+    OUT/data_report.txt                  what is odd about the data
+    OUT/summary.{json,md}                folds and seeds combined, beside published numbers
+    OUT/seed1/fold1/run.json             code version, data digests, clips a class, command, libraries
+                    steps.csv            losses and learning rates every log.every steps
+                    epochs.csv           losses and scores of each epoch
+                    tensorboard/         the same
+                    last.pt              the state that --resume continues from
+                    best_on_test.pt      weights of the epoch best on the test list (comparable with the paper)
+                    held_out.pt          weights of the epoch best on held-out clips
+                    predictions/         logits of each protocol's epoch (safetensors)
+                    confusion_*.png      one for each protocol
+                    report.json          scores of each protocol; there when the fold is finished
+                    dfer-clip-*.safetensors   what 'streamfer annotate --model' takes
+
+Folds may be trained by separate commands (``--fold``) into the same folder.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+import yaml
+
+from streamfer.errors import CheckpointError, ConfigError
+from streamfer_train.dfer_clip.backbones import Backbone, read_backbone
+from streamfer_train.dfer_clip.checkpoint import check_same, write_text
+from streamfer_train.dfer_clip.checks import check_clips
+from streamfer_train.dfer_clip.config import RunConfig
+from streamfer_train.dfer_clip.distributed import World, joined
+from streamfer_train.dfer_clip.folds import Fold
+from streamfer_train.dfer_clip.model import build_learner
+from streamfer_train.dfer_clip.optimiser import choose_trained, parameter_groups
+from streamfer_train.dfer_clip.protocols import ProtocolResult
+from streamfer_train.dfer_clip.reports import REPORT, write_report, write_summary
+from streamfer_train.dfer_clip.training import LAST, Trainer
+
+log = structlog.get_logger(__name__)
+
+CONFIG, DATA_REPORT, RUN = "config.yaml", "data_report.txt", "run.json"
+
+
+def folder_of(out: Path, seed: int, fold: int) -> Path:
+    """Return the folder of one fold under one seed."""
+    return out / f"seed{seed}" / f"fold{fold}"
+
+
+def train(config: RunConfig, *, folds: Sequence[int] | None = None, resume: bool = False) -> list[ProtocolResult]:
+    """Train every fold under every seed, report each, and combine those that are finished.
+
+    Args:
+        config: the recipe; ``config.run.out`` is the run's folder.
+        folds: only these of ``config.data.folds``.
+        resume: go on where a run stopped; finished folds are left as they are.
+
+    Raises:
+        UserError: see :class:`~streamfer_train.dfer_clip.training.Trainer`, and: the data has errors, the folder
+            holds another run, or a fold was started already and ``resume`` was not asked for.
+    """
+    wanted = _wanted(config, folds)
+    out = config.run.out
+    with joined(config.run.device, config.run.backend) as world:
+        _claim(out, config, wanted, resume=resume, world=world)
+        found = _checked(config, wanted, world)
+        backbone = _read_in_turn(config, world)
+        for seed in config.seeds:
+            for fold in found:
+                _train_fold(config, fold, seed, world, backbone, resume=resume)
+        world.wait()
+        return _summarise(config) if world.leads else []
+
+
+def check(config: RunConfig, *, folds: Sequence[int] | None = None) -> str:
+    """Check data and configuration without training or writing anything; returns what would be trained.
+
+    Raises:
+        UserError: whatever would keep training from starting.
+    """
+    wanted = _wanted(config, folds)
+    report = check_clips(config.data, wanted)
+    print(report.text())
+    report.raise_for_errors()
+    backbone = read_backbone(config)
+    learner = build_learner(config, backbone, config.seeds[0])
+    choose_trained(learner, config.optimiser)
+    lines = [f"backbone {backbone.source}"]
+    for group in parameter_groups(learner, config.optimiser):
+        count = sum(weight.numel() for weight in group["params"])
+        lines.append(f"  {group['name']}: {count:,} weights learn at {group['lr']:g}")
+    for fold in report.folds:
+        parts = {"train": fold.train, "held out": fold.held_out, "test": fold.test}
+        steps = len(fold.train) // config.optimiser.batch
+        clips = ", ".join(f"{len(clips):,} {name}" for name, clips in parts.items())
+        lines.append(f"fold {fold.number}: {clips} clips; {steps:,} steps an epoch, {config.optimiser.epochs} epochs")
+    if not learner.exportable:
+        lines.append("temporal adapters: evaluated from its checkpoint, not exported for streaming")
+    return "\n".join(lines)
+
+
+def _wanted(config: RunConfig, folds: Sequence[int] | None) -> tuple[int, ...]:
+    unknown = [fold for fold in folds or () if fold not in config.data.folds]
+    if unknown:
+        raise ConfigError(f"--fold {unknown[0]}: data.folds are {', '.join(map(str, config.data.folds))}")
+    return tuple(dict.fromkeys(folds)) if folds else config.data.folds
+
+
+def _claim(out: Path, config: RunConfig, folds: Sequence[int], *, resume: bool, world: World) -> None:
+    """Make sure that the folder is this run's, and write the configuration there."""
+    stored = out / CONFIG
+    if stored.exists():
+        try:
+            before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise CheckpointError(f"{stored}: cannot be read; choose another --out") from error
+        check_same(stored, before if isinstance(before, dict) else {}, config)
+    if not resume:
+        for seed in config.seeds:
+            for fold in folds:
+                started = folder_of(out, seed, fold) / LAST
+                if started.exists():
+                    raise ConfigError(f"{started.parent} holds a run already; add --resume, or choose another --out")
+    world.wait()
+    if world.leads:
+        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_text(stored, text)
+
+
+def _checked(config: RunConfig, folds: Sequence[int], world: World) -> tuple[Fold, ...]:
+    """Look at all clips, write down what is odd about them, and cut their faces where that is asked for."""
+    report, path = check_clips(config.data, folds), config.run.out / DATA_REPORT
+    if world.leads:
+        write_text(path, report.text(examples=None) + "\n")
+        counts = {"clips": report.clips, "errors": len(report.errors), "warnings": len(report.warnings)}
+        log.info("dfer_clip.data", **counts, report=str(path))
+    report.raise_for_errors(path)
+    if config.data.faces == "as_is":
+        return report.folds
+    from streamfer_train.dfer_clip.face_crops import with_face_crops
+
+    # One process cuts, the others then find the crops in the cache.
+    if not world.leads:
+        world.wait()
+    cut = with_face_crops(report, config.data)
+    if world.leads:
+        write_text(path, cut.text(examples=None) + "\n")
+        world.wait()
+    cut.raise_for_errors(path)
+    return cut.folds
+
+
+def _read_in_turn(config: RunConfig, world: World) -> Backbone:
+    """Read the backbone in the leading process first, so that a download happens once."""
+    if world.leads:
+        backbone = read_backbone(config)
+        world.wait()
+        return backbone
+    world.wait()
+    return read_backbone(config)
+
+
+def _train_fold(config: RunConfig, fold: Fold, seed: int, world: World, backbone: Backbone, *, resume: bool) -> None:
+    folder = folder_of(config.run.out, seed, fold.number)
+    if resume and (folder / REPORT).exists():
+        if world.leads:
+            log.info("dfer_clip.finished_before", fold=fold.number, seed=seed)
+        return
+    about = _about(config, fold, seed, world, backbone)
+    if world.leads:
+        write_text(folder / RUN, json.dumps(about, indent=2) + "\n")
+    trainer = Trainer(config, fold, seed, folder, world, backbone)
+    progress = trainer.run(resume=resume)
+    if world.leads:
+        write_report(folder, config, progress.history, about)
+    world.wait()
+
+
+def _about(config: RunConfig, fold: Fold, seed: int, world: World, backbone: Backbone) -> dict[str, Any]:
+    """Return where a fold's numbers come from, as plain JSON."""
+    return {
+        "recipe": "dfer-clip",
+        "dataset": config.data.dataset,
+        "fold": fold.number,
+        "seed": seed,
+        "code": code_version(),
+        "command": Path(sys.argv[0]).name + " " + " ".join(sys.argv[1:]),
+        "backbone": backbone.source,
+        "data_digests": fold.digests(),
+        "clips": fold.counts(),
+        "processes": world.size,
+        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else world.device.type,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def code_version() -> str:
+    """Return ``git describe`` of a checkout, or the installed version."""
+    here = Path(__file__).resolve().parent
+    version = importlib.metadata.version("streamfer")
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--tags"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        ).stdout.strip()
+        listed = subprocess.run(
+            ["git", "ls-files", "--error-unmatch", Path(__file__).name],
+            cwd=here,
+            capture_output=True,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return version
+    # An environment inside another project's checkout would be described by that project's commits.
+    return f"{version}+{described}" if listed.returncode == 0 else version
+
+
+def _summarise(config: RunConfig) -> list[ProtocolResult]:
+    """Combine what is finished, by earlier commands too; seeds that lack a fold that another has wait for it."""
+    found = [path.parent.parent.name.removeprefix("seed") for path in config.run.out.glob(f"seed*/fold*/{REPORT}")]
+    seeds = sorted({*config.seeds, *(int(name) for name in found if name.isdecimal())})
+    done = {
+        (fold, seed): folder_of(config.run.out, seed, fold) / REPORT
+        for fold in config.data.folds
+        for seed in seeds
+        if (folder_of(config.run.out, seed, fold) / REPORT).exists()
+    }
+    by_seed = {seed: {fold for fold, other in done if other == seed} for seed in seeds}
+    shared = set.intersection(*by_seed.values())
+    complete = {key: path for key, path in done.items() if key[0] in shared}
+    missing = [fold for fold in config.data.folds if fold not in shared]
+    if missing:
+        log.info("dfer_clip.folds_to_come", folds=missing)
+    return write_summary(config.run.out, config, complete) if complete else []
