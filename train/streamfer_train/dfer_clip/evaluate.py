@@ -1,307 +1,172 @@
-"""Any model on any list of labelled clips: class names matched by name, predictions, scores with intervals.
-
-Shape suffixes: N clips, C classes, B clips of a batch, A action units.
-"""
+"""``streamfer evaluate dfer-clip``: one model on one list of clips, or the runs of a recipe over folds and seeds."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
-import numpy as np
 import structlog
-import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streamfer.errors import ConfigError
-from streamfer_train.dfer_clip.checks import CheckReport, check_clips
-from streamfer_train.dfer_clip.classes import canonical
-from streamfer_train.dfer_clip.data_config import DataConfig, HeldOutConfig
-from streamfer_train.dfer_clip.entries import Clip
-from streamfer_train.dfer_clip.loader import ClipDataset, ClipLoader, EvaluationSampler
-from streamfer_train.dfer_clip.subjects import Subject
-from streamfer_train.metrics import classification, detection, regression
-from streamfer_train.metrics.arrays import FloatArray, IntArray, log_softmax
-from streamfer_train.metrics.calibration import cross_fitted, fit_temperature
-from streamfer_train.metrics.intervals import Interval, bootstrap
+from streamfer.errors import ConfigError, StreamferError
+from streamfer.threads import available_cores
+from streamfer_train.dfer_clip.config import load_config
+from streamfer_train.dfer_clip.data_config import DataConfig, FacesConfig
+from streamfer_train.dfer_clip.evaluation_report import Occasion, terminal_table, write_report
+from streamfer_train.dfer_clip.protocols import SELECTIONS
+from streamfer_train.dfer_clip.run_scores import read_runs, runs_table, write_runs
+from streamfer_train.dfer_clip.scoring import clips_of, match_classes, predict, score, shared_units
+from streamfer_train.dfer_clip.subjects import Subject, read_subject
 
 log = structlog.get_logger(__name__)
 
-#: Fewer clips than this cannot be split to fit a temperature on one half and judge it on the other.
-_FEWEST_TO_CALIBRATE = 20
+_EXAMPLES = """examples:
+  streamfer evaluate dfer-clip -c configs/train/dfer_clip/dfew.yaml --weights DFEW-set1-model.pth --fold 1
+  streamfer evaluate dfer-clip -c configs/train/dfer_clip/dfew.yaml --protocol held_out
+  streamfer evaluate dfer-clip --list my_videos.csv --weights mini --faces detect
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
-    """How a model's classes and the data's go together, by name.
-
-    Attributes:
-        classes: names that are scored, in the data's order.
-        columns: place of each among the model's outputs.
-        left_out: the data's classes that the model does not know; their clips are not scored.
-        unused: the model's classes that the data does not have; their outputs are not read.
-    """
-
-    classes: tuple[str, ...]
-    columns: tuple[int, ...]
-    left_out: tuple[str, ...]
-    unused: tuple[str, ...]
-
-    @property
-    def whole(self) -> bool:
-        """Whether both sides know the same classes."""
-        return not self.left_out and not self.unused
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; a user error is one line on standard error and exit code 2."""
+    options = build_parser().parse_args(arguments)
+    try:
+        run(options)
+    except StreamferError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
 
 
-def match_classes(model: Sequence[str], data: Sequence[str], *, subset: bool = False) -> Match:
-    """Match classes by name; their order does not matter, nor does ``Happy`` for ``happiness``.
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="streamfer evaluate dfer-clip",
+        description=__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_arguments(parser)
+    return parser
 
-    Args:
-        model: names in the order of the model's outputs.
-        data: names of the data's classes.
-        subset: score the shared classes alone where the two differ.
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options to a parser."""
+    what = parser.add_argument_group("what is measured")
+    what.add_argument("-c", "--config", type=Path, help="recipe whose test list is used")
+    what.add_argument("--list", type=Path, help="CSV of your own clips (video,label), instead of a recipe's test list")
+    what.add_argument(
+        "--weights", help="installed model, weights file, a run's checkpoint, or the authors' .pt or .pth"
+    )
+    what.add_argument("--fold", type=int, help="fold of the recipe (default: the checkpoint's own, or the only one)")
+    what.add_argument("--subset", action="store_true", help="score shared classes alone where model and data differ")
+    what.add_argument("--faces", choices=["as_is", "detect"], help="take pictures as faces, or find the faces first")
+    what.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting of the recipe"
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument("--out", type=Path, help="folder of the report (default: runs/evaluate/MODEL)")
+    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    how.add_argument("--precision", default="auto", help="of the image encoder: auto, fp32, bf16 or fp16")
+    how.add_argument("--batch", type=_count, default=8, help="clips a batch (default 8)")
+    how.add_argument("--workers", type=int, default=None, help="processes that read clips (default: one a core)")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Evaluate and report.
 
     Raises:
-        ConfigError: the two differ and ``subset`` was not asked for, or they share fewer than two classes.
+        ConfigError: options that contradict each other, or data that cannot be used.
+        ModelError: the model cannot be loaded.
+        OutputError: the report cannot be written.
     """
-    places = {canonical(name): place for place, name in enumerate(model)}
-    known = {canonical(name) for name in data}
-    shared = tuple(name for name in data if canonical(name) in places)
-    left_out = tuple(name for name in data if canonical(name) not in places)
-    unused = tuple(name for name in model if canonical(name) not in known)
-    if (left_out or unused) and not subset:
-        lacks = f"the model does not know {', '.join(left_out)}" if left_out else ""
-        extra = f"the data has no {', '.join(unused)}" if unused else ""
-        raise ConfigError(
-            f"classes differ: {'; '.join(filter(None, (lacks, extra)))}. Give --subset to score the "
-            f"{len(shared)} shared classes alone, or set data.classes"
+    console = Console(highlight=False)
+    if options.weights is None:
+        _report_runs(options, console)
+        return
+    data = _data(options)
+    subject = read_subject(_weights(options), device=options.device, precision=options.precision)
+    match = match_classes(subject.classes, data.class_names, subset=options.subset)
+    fold = _fold(options.fold, subject, data)
+    with _progress() as progress:
+        faces = progress.add_task("faces", total=None, visible=data.faces == "detect")
+        found = clips_of(
+            data.model_copy(update={"size": subject.size}),
+            fold,
+            lambda done, total: progress.update(faces, completed=done, total=total),
         )
-    if len(shared) < 2:
-        raise ConfigError(f"model and data share {len(shared)} class(es) of {', '.join(data)}; scoring needs two")
-    return Match(shared, tuple(places[canonical(name)] for name in shared), left_out, unused)
+        clips = [clip for clip in found.folds[0].test if clip.label in match.classes]
+        task = progress.add_task("clips", total=len(clips))
+        predicted = predict(
+            subject,
+            clips,
+            data,
+            match,
+            batch=options.batch,
+            workers=_workers(options.workers, len(clips), options.batch),
+            advance=lambda done: progress.advance(task, done),
+        )
+    evaluation = score(predicted, units=tuple(shared_units(subject, data).values()))
+    warnings = tuple(f"{problem.where}: {problem.what}" for problem in found.problems)
+    occasion = Occasion(subject, data.dataset, str(data.test_list(fold)), fold, match, warnings)
+    folder = options.out or Path("runs/evaluate") / subject.name.replace("/", "_")
+    document = write_report(folder, occasion, evaluation)
+    console.print(occasion.title, style="bold")
+    console.print(terminal_table(evaluation))
+    for remark in document["remarks"]:
+        console.print(remark, style="dim")
+    console.print(f"report: {folder / 'report.md'}", soft_wrap=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Predictions:
-    """A model's outputs on the clips that were scored, in the list's order.
-
-    Attributes:
-        clips: N clips.
-        classes: C names, in the order of the columns.
-        labels_N: place of each clip's label in ``classes``.
-        logits_NC: divided by the model's own temperature, so that their softmax is what it reports.
-        seconds: time that reading and predicting took.
-        actions_NA: action units, where model and data have them; likewise ``valence_arousal_N2``.
-    """
-
-    clips: tuple[Clip, ...]
-    classes: tuple[str, ...]
-    labels_N: IntArray
-    logits_NC: FloatArray
-    seconds: float
-    actions_NA: FloatArray | None = None
-    action_targets_NA: FloatArray | None = None
-    valence_arousal_N2: FloatArray | None = None
-    valence_arousal_targets_N2: FloatArray | None = None
-
-    @property
-    def probabilities_NC(self) -> FloatArray:
-        """Probabilities, rows sum to 1."""
-        return np.exp(log_softmax(self.logits_NC))
-
-    @property
-    def groups(self) -> list[str] | None:
-        """The clips' groups (film, person), where every clip has one."""
-        groups = [clip.group for clip in self.clips if clip.group is not None]
-        return groups if len(groups) == len(self.clips) else None
+def _report_runs(options: argparse.Namespace, console: Console) -> None:
+    """Combine the stored predictions of a recipe's folds and seeds."""
+    if options.config is None or options.protocol is None:
+        raise ConfigError(
+            "--weights is missing: name an installed model or a file; or give -c and --protocol to combine the folds "
+            "and seeds of a run"
+        )
+    config = load_config(options.config, options.set)
+    runs = read_runs(config.run.out, options.protocol, config.data.class_names)
+    folder = options.out or config.run.out / f"evaluation_{options.protocol}"
+    result, pooled = write_runs(folder, config.data.dataset, options.protocol, runs)
+    console.print(f"{config.data.dataset}, {options.protocol}: {SELECTIONS[options.protocol]}", style="bold")
+    console.print(runs_table(result, pooled))
+    console.print(f"report: {folder / 'report.md'}", soft_wrap=True)
 
 
-def test_clips(config: DataConfig, fold: int) -> tuple[tuple[Clip, ...], CheckReport]:
-    """Return the usable clips of a fold's test list and everything that was found wrong with it.
-
-    The training list is not looked at: evaluating needs the test clips alone.
-    """
-    alone = config.model_copy(update={"train": config.test, "folds": (fold,), "held_out": HeldOutConfig()})
-    found = check_clips(alone)
-    # The test list stands in for the training list here, so all of it is "in both".
-    problems = tuple(problem for problem in found.problems if problem.kind != "in train and test")
-    clips = found.folds[0].test if found.folds else ()
-    return clips, replace(found, problems=problems)
-
-
-def predict(
-    subject: Subject,
-    clips: Sequence[Clip],
-    config: DataConfig,
-    match: Match,
-    *,
-    batch: int = 8,
-    workers: int = 0,
-    advance: Callable[[int], None] = lambda _done: None,
-) -> Predictions:
-    """Run a model on clips with the test sampling and the test view.
-
-    Args:
-        subject: the model; its frames and its image size are used whatever the configuration says.
-        clips: clips that were checked; those of classes that are left out are skipped.
-        config: how clips are read.
-        match: of the model's classes and the data's.
-        batch: clips a batch.
-        workers: processes that read clips.
-        advance: called with the number of clips done after each batch.
-
-    Raises:
-        ConfigError: no clip has a class that is scored.
-        SourceUnreadableError: a frame cannot be read.
-    """
-    chosen = [clip for clip in clips if clip.label in match.classes]
-    if not chosen:
-        raise ConfigError(f"no clip of {', '.join(match.classes)} is in the list; nothing can be scored")
-    own = config.model_copy(update={"frames": subject.frames, "size": subject.size})
-    dataset = ClipDataset(chosen, own, training=False)
-    loader = ClipLoader(
-        dataset,
-        batch_size=batch,
-        sampler=EvaluationSampler(len(dataset)),
-        num_workers=workers,
-        worker_init_fn=_one_thread,
-    )
-    began = time.perf_counter()
-    parts: dict[str, list[torch.Tensor]] = {}
-    for sample in loader:
-        outputs = subject.predict(sample["pixels"])
-        targets = {f"target_{name}": sample[name] for name in ("actions", "valence_arousal")}
-        for name, tensor in {**outputs, **targets}.items():
-            parts.setdefault(name, []).append(tensor)
-        advance(len(sample["index"]))
-    values = {name: torch.cat(tensors).double().numpy() for name, tensors in parts.items()}
-    return Predictions(
-        clips=tuple(chosen),
-        classes=match.classes,
-        labels_N=np.array([match.classes.index(clip.label) for clip in chosen], dtype=np.int64),
-        logits_NC=values["logits"][:, match.columns] / subject.temperature,
-        seconds=time.perf_counter() - began,
-        **_other_heads(values, subject, config),
-    )
+def _weights(options: argparse.Namespace) -> str:
+    """Return the file that ``--weights`` means: of a fold's folder the checkpoint of the protocol."""
+    weights = str(options.weights)
+    if not Path(weights).is_dir():
+        return weights
+    selection = options.protocol or "last"
+    name = "last.pt" if selection == "last" else f"{selection}.pt"
+    path = Path(weights) / name
+    if not path.is_file():
+        raise ConfigError(f"{weights}: holds no {name}; give the folder of one fold, as in OUT/seed1/fold1")
+    return str(path)
 
 
-def _one_thread(_worker: int) -> None:
-    # The workers are the parallelism; OpenCV would start a thread a core in each.
-    cv2.setNumThreads(1)
+def _data(options: argparse.Namespace) -> DataConfig:
+    """Return the data section that the options ask for."""
+    if options.config is not None:
+        data = load_config(options.config, options.set).data
+        if options.list is not None:
+            data = data.model_copy(update={"test": str(options.list)})
+    elif options.list is not None:
+        data = own_videos(options.list)
+    else:
+        raise ConfigError("nothing to evaluate on: give a recipe with -c, or a CSV file of clips with --list")
+    if options.faces is not None:
+        data = data.model_copy(update={"faces": options.faces})
+    return data
 
 
-def _other_heads(values: Mapping[str, FloatArray], subject: Subject, config: DataConfig) -> dict[str, FloatArray]:
-    """Outputs and targets of the other heads that model and data share; action units in the data's order."""
-    found = {}
-    if "valence_arousal" in values and not np.isnan(values["target_valence_arousal"]).all():
-        found["valence_arousal_N2"] = values["valence_arousal"]
-        found["valence_arousal_targets_N2"] = values["target_valence_arousal"]
-    units = shared_units(subject, config)
-    if "actions" in values and units:
-        found["actions_NA"] = values["actions"][:, [subject.action_units.index(unit) for unit in units.values()]]
-        found["action_targets_NA"] = values["target_actions"][:, [config.actions.index(column) for column in units]]
-    return found
-
-
-def shared_units(subject: Subject, config: DataConfig) -> dict[str, str]:
-    """Return the data's columns of action units that the model has, each with the model's name (AU6 is AU06)."""
-    own = {unit.upper().replace("AU0", "AU"): unit for unit in subject.action_units}
-    columns = {column: column.upper().partition("_")[0].replace("AU0", "AU") for column in config.actions}
-    return {column: own[plain] for column, plain in columns.items() if plain in own}
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Scores of one model on one list.
-
-    Attributes:
-        predictions: what they rest on.
-        report: scores of the model as it is, its own temperature applied.
-        intervals: of UAR, WAR, ECE and AURC over other clips like these (bootstrap; whole groups where known).
-        fitted_temperature: the factor on top of its own temperature that these clips ask for; 1 is calibrated.
-        ece_cross_fitted: ECE if that factor were fitted on the other half of the clips; None for too few clips.
-        risk_at: error rate among the most confident share of the clips, by that share.
-        valence_arousal: scores of that head, where model and data have it; likewise ``actions``.
-    """
-
-    predictions: Predictions
-    report: classification.Report
-    intervals: dict[str, Interval]
-    fitted_temperature: float
-    ece_cross_fitted: float | None
-    risk_at: dict[float, float]
-    valence_arousal: regression.RegressionReport | None = None
-    actions: detection.DetectionReport | None = None
-
-
-def score(predictions: Predictions, *, units: Sequence[str] = (), samples: int = 1000, seed: int = 0) -> Evaluation:
-    """Score predictions.
-
-    Args:
-        predictions: of a model on a list.
-        units: names of the action units, in the order of their columns.
-        samples: resamples of the bootstrap.
-        seed: of the bootstrap and of the halves for calibration.
-
-    Raises:
-        ConfigError: outputs that are not finite.
-    """
-    logits_NC, labels_N = predictions.logits_NC, predictions.labels_N
-    report = classification.report(logits_NC, labels_N, predictions.classes)
-    confidence, hit = confidences(predictions)
-    curve = classification.risk_coverage(confidence, hit)
-    crossed = None
-    if len(labels_N) >= _FEWEST_TO_CALIBRATE:
-        calibrated = cross_fitted(logits_NC, labels_N, seed=seed)
-        crossed = classification.report(calibrated, labels_N, predictions.classes).ece
-    va, va_targets = predictions.valence_arousal_N2, predictions.valence_arousal_targets_N2
-    au, au_targets = predictions.actions_NA, predictions.action_targets_NA
-    return Evaluation(
-        predictions=predictions,
-        report=report,
-        intervals=_intervals(predictions, samples, seed),
-        fitted_temperature=fit_temperature(logits_NC, labels_N),
-        ece_cross_fitted=crossed,
-        risk_at={share: curve.risk_at(share) for share in (0.5, 0.8, 0.9, 1.0)},
-        valence_arousal=(
-            None if va is None or va_targets is None else regression.report(va, va_targets, ("valence", "arousal"))
-        ),
-        actions=None if au is None or au_targets is None else detection.report(au, au_targets, units),
-    )
-
-
-def confidences(predictions: Predictions) -> tuple[FloatArray, classification.BoolArray]:
-    """Return the probability of each clip's most probable class, and whether it is the label; both (N,)."""
-    probabilities_NC = predictions.probabilities_NC
-    return probabilities_NC.max(axis=1), probabilities_NC.argmax(axis=1) == predictions.labels_N
-
-
-def _intervals(predictions: Predictions, samples: int, seed: int) -> dict[str, Interval]:
-    confidence, hit = confidences(predictions)
-    labels, size = predictions.labels_N, len(predictions.classes)
-    predicted = predictions.logits_NC.argmax(axis=1)
-
-    def statistics(rows: IntArray) -> dict[str, float]:
-        table_CC = classification.confusion(predicted[rows], labels[rows], size)
-        return {
-            "uar": float(np.nanmean(classification.recalls(table_CC))),
-            "war": float(hit[rows].mean()),
-            "ece": classification.calibration_error(confidence[rows], hit[rows]),
-            "aurc": classification.risk_coverage(confidence[rows], hit[rows]).area,
-        }
-
-    return bootstrap(statistics, len(labels), groups=predictions.groups, samples=samples, seed=seed)
-
-
-def own_videos(table: Path, *, detect: bool) -> DataConfig:
-    """Return the data section for a plain CSV of one's own videos (``video,label``), without a recipe.
-
-    Args:
-        table: the CSV file; relative paths in it start at its folder.
-        detect: find the faces in the videos, instead of taking the pictures as faces.
-    """
+def own_videos(table: Path) -> DataConfig:
+    """Return the data section for a plain CSV of one's own clips; relative paths in it start at its folder."""
     listed = str(table)
     return DataConfig(
         dataset="csv",
@@ -309,5 +174,36 @@ def own_videos(table: Path, *, detect: bool) -> DataConfig:
         test=listed,
         root=table.parent,
         labels="names",
-        faces="detect" if detect else "as_is",
+        face_crops=FacesConfig(cache=table.parent / ".face_crops"),
     )
+
+
+def _fold(asked: int | None, subject: Subject, data: DataConfig) -> int:
+    if asked is not None:
+        return asked
+    if subject.fold is not None and subject.fold in data.folds:
+        return subject.fold
+    if len(data.folds) > 1:
+        raise ConfigError(
+            f"the recipe has folds {', '.join(map(str, data.folds))} and the weights do not say which one they were "
+            "trained on; give --fold (on another fold's test list they were trained on its clips)"
+        )
+    return data.folds[0]
+
+
+def _workers(asked: int | None, clips: int, batch: int) -> int:
+    """Return the reading processes: one a core, none where starting them would take longer than reading."""
+    if asked is not None:
+        return max(0, asked)
+    return 0 if clips <= 4 * batch else available_cores()
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)

@@ -144,8 +144,8 @@ def _from_run(path: Path, device: str) -> Subject:
 
     @torch.inference_mode()
     def predict(pixels_BT3SS: torch.Tensor) -> dict[str, torch.Tensor]:
-        pixels = pixels_BT3SS.to(chosen.device).float() / 255
-        return {name: tensor.float().cpu() for name, tensor in learner(pixels, class_features_CD).items()}
+        outputs = learner(pixels_BT3SS.to(chosen.device), class_features_CD)
+        return {name: tensor.float().cpu() for name, tensor in outputs.items()}
 
     log.info(
         "dfer_clip.checkpoint_loaded", path=str(path), fold=progress.fold, seed=progress.seed, device=chosen.device

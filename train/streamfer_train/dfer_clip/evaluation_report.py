@@ -1,0 +1,319 @@
+"""What an evaluation leaves behind: predictions as a table, the report as JSON and Markdown, and pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from streamfer_train.dfer_clip.checkpoint import write_text, write_whole
+from streamfer_train.dfer_clip.entries import data_digest
+from streamfer_train.dfer_clip.protocols import CALIBRATION_ON_DFEW, PUBLISHED
+from streamfer_train.dfer_clip.scoring import Evaluation, Match, Predicted, confidences
+from streamfer_train.dfer_clip.subjects import Subject
+from streamfer_train.metrics import pictures
+from streamfer_train.metrics.classification import risk_coverage
+from streamfer_train.metrics.intervals import Interval
+
+PREDICTIONS, REPORT, PAGE = "predictions.parquet", "report.json", "report.md"
+PICTURES = ("confusion.png", "reliability.png", "risk_coverage.png")
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """What was evaluated on what.
+
+    Attributes:
+        subject: the model.
+        dataset: ``dfew``, ``ferv39k``, ``mafw`` or ``csv``.
+        list: the list of clips, as it was named.
+        fold: number of the fold.
+        match: of the model's classes and the data's.
+        warnings: what was found of the data, in words.
+    """
+
+    subject: Subject
+    dataset: str
+    list: str
+    fold: int
+    match: Match
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Model, data and fold in a few words."""
+        place = f"{self.dataset} fold {self.fold}" if self.dataset != "csv" else Path(self.list).name
+        return f"{self.subject.name} on {place}"
+
+    def remarks(self, evaluation: Evaluation) -> list[str]:
+        """Return what a reader of the numbers has to know before comparing them."""
+        found = []
+        subject, match = self.subject, self.match
+        if subject.fold is not None and self.dataset != "csv" and subject.fold != self.fold:
+            found.append(
+                f"The model was trained on fold {subject.fold}: its training list holds clips of this test list, "
+                "and the numbers flatter."
+            )
+        if match.left_out:
+            found.append(f"Left out, because the model does not know them: {', '.join(match.left_out)}.")
+        if match.unused:
+            found.append(f"Not read, because the data has none of them: {', '.join(match.unused)}.")
+        absent = [
+            name for name, total in zip(match.classes, evaluation.report.confusion_CC.sum(1), strict=True) if not total
+        ]
+        if absent:
+            found.append(f"No clip is labelled {', '.join(absent)}; UAR is the mean over the others.")
+        if evaluation.predicted.groups is None:
+            found.append(
+                "Intervals resample clips as if they were independent; with a column 'group' (film, person) "
+                "they would resample whole groups."
+            )
+        return found
+
+
+def to_document(occasion: Occasion, evaluation: Evaluation) -> dict[str, Any]:
+    """Return the whole report as plain JSON values."""
+    subject, predicted = occasion.subject, evaluation.predicted
+    document: dict[str, Any] = {
+        "title": occasion.title,
+        "made": datetime.now(tz=UTC).isoformat(timespec="seconds"),
+        "streamfer": version("streamfer"),
+        "model": {
+            "name": subject.name,
+            "origin": subject.origin,
+            "digest": subject.digest,
+            "classes": list(subject.classes),
+            "frames": subject.frames,
+            "pixels": subject.size,
+            "calibration_temperature": subject.temperature,
+            "licence": subject.licence,
+            "device": subject.device,
+            "precision": subject.precision,
+        },
+        "data": {
+            "dataset": occasion.dataset,
+            "list": occasion.list,
+            "fold": occasion.fold,
+            "clips": len(predicted.clips),
+            "digest": data_digest(predicted.clips),
+            "classes": list(predicted.classes),
+            "left_out": list(occasion.match.left_out),
+            "unused": list(occasion.match.unused),
+        },
+        "scores": evaluation.report.to_dict(),
+        "intervals": {name: interval.to_dict() for name, interval in evaluation.intervals.items()},
+        "calibration": {
+            "further_temperature": round(evaluation.fitted_temperature, 6),
+            "ece_cross_fitted": evaluation.ece_cross_fitted and round(evaluation.ece_cross_fitted, 6),
+        },
+        "risk_at_coverage": {f"{share:g}": round(risk, 6) for share, risk in evaluation.risk_at.items()},
+        "seconds": round(predicted.seconds, 2),
+        "clips_per_second": round(len(predicted.clips) / max(predicted.seconds, 1e-9), 2),
+        "remarks": occasion.remarks(evaluation),
+        "warnings": list(occasion.warnings),
+    }
+    if evaluation.valence_arousal is not None:
+        document["valence_arousal"] = evaluation.valence_arousal.to_dict()
+    if evaluation.actions is not None:
+        document["actions"] = evaluation.actions.to_dict()
+    return document
+
+
+def write_report(folder: Path, occasion: Occasion, evaluation: Evaluation) -> dict[str, Any]:
+    """Write predictions, report and pictures into a folder and return the report as plain values.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        ConfigError: matplotlib is not installed.
+    """
+    document = to_document(occasion, evaluation)
+    write_predictions(folder / PREDICTIONS, evaluation.predicted)
+    confidence, hit = confidences(evaluation.predicted)
+    confusion, reliability, risk = (folder / name for name in PICTURES)
+    pictures.confusion_picture(evaluation.report, confusion, occasion.title)
+    pictures.reliability_picture(confidence, hit, reliability, f"Reliability of {occasion.subject.name}")
+    curves = {occasion.subject.name: risk_coverage(confidence, hit)}
+    pictures.risk_coverage_picture(curves, risk, "What abstaining gains")
+    write_text(folder / PAGE, to_markdown(document, evaluation))
+    write_text(folder / REPORT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    return document
+
+
+def write_predictions(path: Path, predicted: Predicted) -> None:
+    """Write one row a clip: where it is listed, its label, the predicted class, and a probability for each class.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    probabilities_NC = predicted.probabilities_NC
+    chosen = probabilities_NC.argmax(axis=1)
+    columns: dict[str, Any] = {
+        "clip": [clip.path for clip in predicted.clips],
+        "where": [clip.where for clip in predicted.clips],
+        "group": [clip.group for clip in predicted.clips],
+        "label": [clip.label for clip in predicted.clips],
+        "predicted": [predicted.classes[place] for place in chosen],
+        "confidence": probabilities_NC.max(axis=1).astype("float32"),
+    }
+    for place, name in enumerate(predicted.classes):
+        columns[f"p_{name}"] = probabilities_NC[:, place].astype("float32")
+    if predicted.valence_arousal_N2 is not None:
+        for name, values in zip(("valence", "arousal"), predicted.valence_arousal_N2.T, strict=True):
+            columns[name] = values.astype("float32")
+    table = pa.table({**columns, "group": pa.array(columns["group"], pa.string())})
+    write_whole(path, lambda stream: pq.write_table(table, stream))
+
+
+def to_markdown(document: dict[str, Any], evaluation: Evaluation) -> str:
+    """Return the report as a page that shows the pictures beside it."""
+    data, model, scores = document["data"], document["model"], document["scores"]
+    lines = [
+        f"# {document['title']}",
+        "",
+        f"{data['clips']:,} clips of `{data['list']}`, read by {model['origin']} `{model['name']}` "
+        f"({model['digest'][:12]}; {model['frames']} frames of {model['pixels']} pixels; {model['precision']} on "
+        f"{model['device']}; {document['clips_per_second']:g} clips a second). "
+        f"{document['made'][:10]}, streamfer {document['streamfer']}.",
+        "",
+        "| UAR | WAR | ECE | AURC | NLL | Brier |",
+        "|---|---|---|---|---|---|",
+        "| " + " | ".join([*_cells(evaluation.intervals), f"{scores['nll']:.3f}", f"{scores['brier']:.3f}"]) + " |",
+        "",
+        "In brackets: 95 % bootstrap intervals.",
+        *([""] + [f"- {remark}" for remark in document["remarks"]] if document["remarks"] else []),
+        "",
+        "| class | clips | recall |",
+        "|---|---|---|",
+        *(f"| {name} | {total:,} | {_percent(recall)} |" for name, total, recall in _rows(evaluation)),
+        "",
+        "![Confusion matrix](confusion.png)",
+        "",
+        "## Confidence",
+        "",
+        _calibration_sentence(evaluation),
+        "",
+        _risk_sentence(evaluation),
+        "",
+        "![Reliability](reliability.png) ![Risk and coverage](risk_coverage.png)",
+        "",
+        *_other_heads(document),
+        *_published(data["dataset"], evaluation),
+    ]
+    if document["warnings"]:
+        lines += ["## About the data", "", *(f"- {warning}" for warning in document["warnings"]), ""]
+    return "\n".join(lines)
+
+
+def _cells(intervals: dict[str, Interval]) -> list[str]:
+    return [intervals[name].percent() for name in ("uar", "war")] + [
+        intervals[name].plain() for name in ("ece", "aurc")
+    ]
+
+
+def _rows(evaluation: Evaluation) -> list[tuple[str, int, float]]:
+    totals = evaluation.report.confusion_CC.sum(axis=1).tolist()
+    return [
+        (name, total, recall) for total, (name, recall) in zip(totals, evaluation.report.recalls.items(), strict=True)
+    ]
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.1%}"
+
+
+def _calibration_sentence(evaluation: Evaluation) -> str:
+    factor = evaluation.fitted_temperature
+    kind = "too sure" if factor > 1 else "too hesitant"
+    sentence = f"Its probabilities are {kind}: on these clips a further temperature of {factor:.2f} fits best."
+    if 0.95 <= factor <= 1.05:
+        sentence = f"Its temperature fits these clips (a further one of {factor:.2f} would be best)."
+    if evaluation.ece_cross_fitted is not None:
+        sentence += (
+            f" ECE is {evaluation.report.ece:.3f} as it is, and {evaluation.ece_cross_fitted:.3f} with a temperature "
+            "fitted on the other half of the clips."
+        )
+    return sentence
+
+
+def _risk_sentence(evaluation: Evaluation) -> str:
+    parts = [f"{risk:.1%} of the most confident {share:.0%}" for share, risk in evaluation.risk_at.items() if share < 1]
+    return f"Of all clips it gets {evaluation.risk_at[1.0]:.1%} wrong; {', '.join(parts)}."
+
+
+def _other_heads(document: dict[str, Any]) -> list[str]:
+    lines = []
+    if affect := document.get("valence_arousal"):
+        lines += ["## Valence and arousal", "", "| | clips | CCC | Pearson | MSE |", "|---|---|---|---|---|"]
+        for name, s in affect["dimensions"].items():
+            lines.append(
+                f"| {name} | {s['count']:,} | {_number(s['ccc'])} | {_number(s['pearson'])} | {_number(s['mse'])} |"
+            )
+        lines.append("")
+    if actions := document.get("actions"):
+        lines += ["## Action units", "", "| unit | clips | present | AUC | F1 at 0.5 |", "|---|---|---|---|---|"]
+        for name, s in actions["units"].items():
+            lines.append(f"| {name} | {s['count']:,} | {s['positives']:,} | {_number(s['auc'])} | {_number(s['f1'])} |")
+        lines += [f"| mean | | | {_number(actions['mean_auc'])} | {_number(actions['mean_f1'])} |", ""]
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _published(dataset: str, evaluation: Evaluation) -> list[str]:
+    """The published numbers beside this one: theirs are means over the folds."""
+    rows = PUBLISHED.get(dataset, ())
+    if not rows:
+        return []
+    folds = "their mean over the folds" if dataset != "ferv39k" else "their test list"
+    lines = [
+        "## Beside published numbers",
+        "",
+        f"Published are UAR and WAR on {folds}, the epoch chosen on the test list.",
+        "",
+        "| method | UAR | WAR | source |",
+        "|---|---|---|---|",
+        f"| **this model, this list** | {100 * evaluation.report.uar:.2f} | {100 * evaluation.report.war:.2f} | |",
+    ]
+    for row in rows:
+        uar, war = row.scores().split(" / ")
+        lines.append(f"| {row.method}, {row.year} | {uar} | {war} | {row.source} |")
+    if dataset == "dfew":
+        known = ", ".join(f"{c.method} {c.ece:.3f} / {c.aurc:.3f}" for c in CALIBRATION_ON_DFEW)
+        lines += ["", f"ECE / AURC on DFEW's folds: {known}."]
+    return [*lines, ""]
+
+
+def terminal_table(evaluation: Evaluation) -> Table:
+    """Return the short table that the command prints: recall by class, then the means with their intervals."""
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    table.add_column("class", no_wrap=True)
+    table.add_column("clips", justify="right")
+    table.add_column("recall", justify="right", min_width=7)
+    table.add_column("most often taken for", style="dim")
+    for place, (name, total, recall) in enumerate(_rows(evaluation)):
+        table.add_row(name, f"{total:,}", _percent(recall), _confused_with(evaluation, place))
+    table.add_section()
+    for name, interval in evaluation.intervals.items():
+        value = interval.percent() if name in ("uar", "war") else interval.plain()
+        table.add_row(name.upper(), f"{evaluation.report.count:,}", value.partition(" ")[0], value.partition(" ")[2])
+    return table
+
+
+def _confused_with(evaluation: Evaluation, place: int) -> str:
+    row = evaluation.report.confusion_CC[place].copy()
+    total, row[place] = int(row.sum()), 0
+    if not row.any():
+        return ""
+    other = int(row.argmax())
+    return f"{evaluation.report.classes[other]} {row[other] / total:.0%}"
