@@ -10,7 +10,11 @@ import typer
 from streamfer.errors import UnknownModelError
 
 #: Recipe to its module; each has a ``main(arguments)`` that returns an exit code and knows its own ``--help``.
-RECIPES = {"faces": "streamfer_train.faces.__main__", "mini": "streamfer_train.mini.__main__"}
+RECIPES = {
+    "dfer-clip": "streamfer_train.dfer_clip.__main__",
+    "faces": "streamfer_train.faces.__main__",
+    "mini": "streamfer_train.mini.__main__",
+}
 
 #: Everything after the recipe's name belongs to the recipe.
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["--usage"]}
@@ -19,21 +23,22 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 def train(
     context: typer.Context,
     recipe: Annotated[
-        str | None, typer.Argument(help="faces (the built-in detector) or mini (the built-in expressions).")
+        str | None,
+        typer.Argument(help="dfer-clip (your own data), faces (the built-in detector) or mini (its expressions)."),
     ] = None,
 ) -> None:
-    """Train a built-in model; what follows the recipe's name goes to the recipe (try: streamfer train faces --help).
+    """Train a model; what follows the recipe's name goes to the recipe (try: streamfer train dfer-clip --help).
 
     Training resumes where it stopped.
     """
-    _hand_over(context, recipe, ["train", *context.args] if recipe == "faces" else context.args)
+    _hand_over(context, recipe, context.args if recipe == "mini" else ["train", *context.args])
 
 
 def evaluate(
     context: typer.Context,
-    recipe: Annotated[str | None, typer.Argument(help="faces (the built-in detector).")] = None,
+    recipe: Annotated[str | None, typer.Argument(help="dfer-clip, or faces (the built-in detector).")] = None,
 ) -> None:
-    """Measure a model; what follows the recipe's name goes to the recipe (try: streamfer evaluate faces --help)."""
+    """Measure a model; what follows the recipe's name goes to the recipe (try: streamfer evaluate dfer-clip --help)."""
     _hand_over(context, recipe, ["evaluate", *context.args])
 
 
