@@ -75,7 +75,7 @@ def drawn_light(rng: np.random.Generator) -> Light:
     second = rng.normal(size=3) * [1.0, 0.4, 0.3] + [0, 0.1, 0.4]
     unit = [direction / np.linalg.norm(direction) for direction in (main, second)]
     ambient, strength = rng.uniform(0.25, 0.7), rng.uniform(0, 0.5)
-    return Light(np.float32(unit[0]), np.float32(unit[1]), float(ambient), float(strength))
+    return Light(unit[0].astype(np.float32), unit[1].astype(np.float32), float(ambient), float(strength))
 
 
 class Painter:

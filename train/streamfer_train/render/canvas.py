@@ -98,7 +98,7 @@ class Canvas:
         sockets = self._spots([(-1.75, 4.1), (1.75, 4.1)], (0.6, 0.75), 0.35) * self._rng.uniform(0.1, 0.45)
         circles = self._spots([(-3.0, 2.3), (3.0, 2.3)], (1.2, 0.35), 0.25) * self._rng.uniform(0, 0.3)
         lids = self._spots([(-3.2, 4.35), (3.2, 4.35)], (1.4, 0.32), 0.18) * self._rng.uniform(0.05, 0.35)
-        return np.maximum.reduce([nostrils, wings, below_lip, sockets, circles, lids])
+        return np.asarray(np.maximum.reduce([nostrils, wings, below_lip, sockets, circles, lids]), np.float32)
 
     def _cheeks(self) -> FloatArray:
         return self._spots([(-4.4, 0.2), (4.4, 0.2)], (1.5, 1.2), 0.9)
@@ -109,7 +109,8 @@ class Canvas:
         cv2.fillPoly(layer, [_pixels(outer)], 1.0, cv2.LINE_AA, _SUB)
         seam = self._lines([[*inner[:5]]], 0.14, 0.08)
         strength = self._rng.uniform(0.55, 1.0)
-        return np.maximum(np.asarray(cv2.GaussianBlur(layer, (0, 0), 0.09 * SCALE), np.float32) * strength, seam)
+        soft = np.asarray(cv2.GaussianBlur(layer, (0, 0), 0.09 * SCALE), np.float32)
+        return np.asarray(np.maximum(soft * strength, seam), np.float32)
 
     def _brows(self) -> FloatArray:
         rng = self._rng
@@ -127,13 +128,14 @@ class Canvas:
                 cv2.line(layer, ends[0, 0], ends[1, 0], 1.0, max(1, round(width * SCALE)), cv2.LINE_AA, _SUB)
         soft = np.asarray(cv2.GaussianBlur(layer, (0, 0), 0.12 * SCALE), np.float32)
         hairs = 1 + self._grain(0.25)
-        return np.clip(soft * hairs * 1.2, 0, 1) * rng.uniform(0.65, 1.0)
+        return np.asarray(np.clip(soft * hairs * 1.2, 0, 1) * rng.uniform(0.65, 1.0), np.float32)
 
     def _lid_lines(self) -> FloatArray:
         upper = [[*self._points[36:40]], [*self._points[42:46]]]
         lower = [[*self._points[[39, 40, 41, 36]]], [*self._points[[45, 46, 47, 42]]]]
         dark = self._lines(_moved(upper, np.array([0, 0.04])), 0.12, 0.06) * self._rng.uniform(0.5, 1.0)
-        return np.maximum(dark, self._lines(lower, 0.08, 0.06) * self._rng.uniform(0.1, 0.5))
+        fine = self._lines(lower, 0.08, 0.06) * self._rng.uniform(0.1, 0.5)
+        return np.asarray(np.maximum(dark, fine), np.float32)
 
     def _beard(self) -> FloatArray:
         rng = self._rng
@@ -143,7 +145,8 @@ class Canvas:
         moustache = self._lines([[(-2.6, -3.0), (-1.0, -1.9), (1.0, -1.9), (2.6, -3.0)]], 0.9, 0.2)
         kind = rng.integers(3)
         layer = [np.maximum(chin, moustache), moustache, np.maximum(moustache, chin * 0.6)][kind]
-        return np.clip(layer * (1 + self._grain(0.3)), 0, 1) * np.float32(rng.uniform(0.15, 0.9))
+        dense = np.clip(layer * (1 + self._grain(0.3)), 0, 1)
+        return np.asarray(dense * rng.uniform(0.15, 0.9), np.float32)
 
     def _glasses(self) -> FloatArray:
         layer = np.zeros((SIDE, SIDE), np.float32)
@@ -176,7 +179,7 @@ class Canvas:
 def _pixels(places: NDArray[np.float64]) -> NDArray[np.int32]:
     """Places (K, 2) as OpenCV's fixed-point contour (K, 1, 2)."""
     scaled = np.stack([(places[:, 0] + REACH) * SCALE, (REACH - places[:, 1]) * SCALE], axis=1)
-    return np.round(scaled * 2**_SUB).astype(np.int32)[:, None]
+    return np.asarray(np.round(scaled * 2**_SUB)[:, None], np.int32)
 
 
 def _both_sides(lines: list[list[tuple[float, float]]]) -> list[list[tuple[float, float]]]:

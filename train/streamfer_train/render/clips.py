@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from streamfer.errors import SourceNotFoundError, SourceUnreadableError
+from streamfer.errors import OutputError, SourceNotFoundError, SourceUnreadableError
 from streamfer_train.render.actions import ACTION_UNITS
 from streamfer_train.render.course import DIRECTIONS, FRAMES, PHASES
 from streamfer_train.render.expressions import EMOTIONS
@@ -48,7 +48,8 @@ class RenderedClips:
         envelope: float16 (N, T), strength 0-1 of the emotion's expression (0 throughout in neutral clips).
         phase: uint8 (N, T), index into `PHASES`: rest, onset, apex, offset of that expression.
         direction: uint8 (N,), index into `DIRECTIONS`: onset, offset, full, held, or none (neutral clips).
-        identity: int64 (N,); identities of the two splits are made of different components and never equal.
+        identity: int64 (N,), whose face's shape it is; skin, hair and light are drawn for each clip. Identities of
+            the two splits are made of different components and never equal.
         pose: float16 (N, T, 3), yaw, pitch and roll of the head in degrees before alignment took the roll out.
             Negative yaw: turned towards the left of the picture; negative pitch: looking up; positive roll:
             counter-clockwise.
@@ -103,13 +104,20 @@ def shard_path(folder: Path, split: str, first: int) -> Path:
 
 
 def save_shard(clips: RenderedClips, path: Path, *, seed: int) -> None:
-    """Write a shard so that a reader sees either nothing or all of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.part")
+    """Write a shard so that a reader sees either nothing or all of it.
+
+    Raises:
+        OutputError: the folder cannot be made, or the disk is full.
+    """
     arrays = {name: np.ascontiguousarray(getattr(clips, name)) for name in _FIELDS}
     names = {name: json.dumps(list(values)) for name, values in _NAMES.items()}
-    save_file(arrays, unfinished, {"format": FORMAT, "seed": str(seed), **names})
-    unfinished.replace(path)
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(arrays, unfinished, {"format": FORMAT, "seed": str(seed), **names})
+        unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{path}: cannot be written ({error}); choose another folder or make room") from error
 
 
 def load_shard(path: Path) -> RenderedClips:

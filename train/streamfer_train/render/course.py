@@ -40,7 +40,7 @@ class Course:
     fall: float
     kind: str
 
-    def at(self, moments: NDArray[np.floating]) -> FloatArray:
+    def at(self, moments: NDArray[np.floating | np.integer]) -> FloatArray:
         """Strength at each moment (frames); both ramps are smooth steps."""
         up = _smooth((moments - self.start) / self.rise)
         down = _smooth((moments - self.start - self.rise - self.hold) / self.fall)
@@ -89,7 +89,7 @@ def intensities(peaks_A: FloatArray, course: Course, rng: np.random.Generator, *
     lags = rng.normal(size=len(peaks_A)) * min(0.6, course.rise * 0.12)
     moments = np.arange(FRAMES)[:, None] - lags[None]
     breath = 1 + wandering(rng, len(peaks_A), wobble)
-    return np.clip(peaks_A[None] * course.at(moments) * breath, 0, 1).astype(np.float32)
+    return np.asarray(np.clip(peaks_A[None] * course.at(moments) * breath, 0, 1), np.float32)
 
 
 def wandering(rng: np.random.Generator, count: int, size: float, memory: float = 0.75) -> FloatArray:

@@ -84,7 +84,7 @@ def drawn_expression(emotion: str, strength: float, rng: np.random.Generator) ->
     if rng.random() < 0.15:
         stray = rng.choice(["AU01", "AU02", "AU04", "AU07", "AU14", "AU17", "AU18"])
         units[UNIT[stray]] = max(units[UNIT[stray]], rng.uniform(0.05, 0.25))
-    return np.clip(units * np.float32(strength), 0, 1)
+    return np.asarray(np.clip(units * strength, 0, 1), np.float32)
 
 
 def habitual_face(rng: np.random.Generator) -> NDArray[np.float32]:

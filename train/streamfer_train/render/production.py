@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import structlog
-from tqdm import tqdm
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streamfer.errors import SourceUnreadableError
+from streamfer.errors import OutputError, SourceUnreadableError
 from streamfer_train.render.clips import SHARD, RenderedClips, load_shard, save_shard, shard_path, shard_seed
-from streamfer_train.render.course import FRAMES
 from streamfer_train.render.studio import Clip, Studio
 
 log = structlog.get_logger(__name__)
@@ -28,30 +29,41 @@ def produce(model: Path, folder: Path, split: str, seed: int, clips: int, *, wor
     Raises:
         SourceNotFoundError: the face model is absent.
         SourceUnreadableError: the face model cannot be read, or a shard on disk is of another seed.
+        OutputError: a shard cannot be written.
     """
     firsts = [first for first in range(0, clips, SHARD) if not _finished(folder, split, seed, first, clips)]
     missing = sum(min(SHARD, clips - first) for first in firsts)
     log.info("render.produce", split=split, clips=clips, missing=missing, seed=seed, workers=workers)
-    with tqdm(total=missing * FRAMES, unit="frame", disable=not missing) as progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"{split} clips", total=missing)
         if workers == 1:
             for first in firsts:
-                _produce_shard(model, folder, split, seed, first, clips, progress)
+                _produce_shard(model, folder, split, seed, first, clips, partial(progress.advance, task))
             return
         spawned = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=spawned, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
             jobs = {pool.submit(_produce_shard, model, folder, split, seed, first, clips): first for first in firsts}
             for job in as_completed(jobs):
                 job.result()
-                progress.update(min(SHARD, clips - jobs[job]) * FRAMES)
+                progress.advance(task, min(SHARD, clips - jobs[job]))
 
 
 def contact_sheet(model: Path, split: str, seed: int, clips: int, path: Path) -> None:
-    """Write a PNG with a row of frames for each of the clips 0 to ``clips`` - 1."""
+    """Write a PNG with a row of frames for each of the clips 0 to ``clips`` - 1.
+
+    Raises:
+        OutputError: the picture cannot be written.
+        SourceNotFoundError, SourceUnreadableError: the face model is absent or cannot be read.
+    """
     studio = _studio(model, split, seed)
     rows = [np.concatenate(list(studio.clip(number).frames[list(_SHOWN)]), axis=1) for number in range(clips)]
     sheet = cv2.resize(np.concatenate(rows), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another path") from error
 
 
 def packed(clips: list[Clip], first: int) -> RenderedClips:
@@ -75,13 +87,13 @@ def packed(clips: list[Clip], first: int) -> RenderedClips:
 
 
 def _produce_shard(
-    model: Path, folder: Path, split: str, seed: int, first: int, clips: int, progress: tqdm[None] | None = None
+    model: Path, folder: Path, split: str, seed: int, first: int, clips: int, advance: Callable[[], None] | None = None
 ) -> None:
     studio, rendered = _studio(model, split, seed), []
     for number in range(first, min(first + SHARD, clips)):
         rendered.append(studio.clip(number))
-        if progress is not None:
-            progress.update(FRAMES)
+        if advance is not None:
+            advance()
     save_shard(packed(rendered, first), shard_path(folder, split, first), seed=seed)
 
 

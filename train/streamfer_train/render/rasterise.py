@@ -145,7 +145,7 @@ class Rasteriser:
         np.maximum.at(nearest, cells, keys)
         hit = np.flatnonzero(nearest >= 0)
         winner = nearest[hit] & ((1 << 20) - 1)
-        reach = (nearest[hit] >> 20).astype(np.float32) / 2000 - 60
+        reach = np.asarray((nearest[hit] >> 20) / 2000 - 60, np.float32)
         return Splat(wide, hit, winner, self._normals(x_V, y_V, z_V, winner), reach)
 
     def _normals(self, x_V: FloatArray, y_V: FloatArray, z_V: FloatArray, chosen: NDArray[np.int64]) -> FloatArray:

@@ -110,7 +110,8 @@ class Studio:
         person_V3 = self._model.person(identity_weights(identity, self._split, len(self._model.identity_IV3)))
         moved_TV3 = self._model.performed(person_V3 - _NECK, weights_TE)
         distance = float(rng.uniform(45, 140))
-        background = random_background(rng, SIDE, SIDE, held_out=self._split == "val").mean(axis=2) / np.float32(255)
+        scenery = random_background(rng, SIDE, SIDE, held_out=self._split == "val").mean(axis=2) / 255
+        background = scenery.astype(np.float32)
         grey_TSS, share_TSS = np.empty((2, FRAMES, SIDE, SIDE), np.float32)
         place_noise = rng.normal(size=(5, 2)) * 0.35
         shake = rng.uniform(0.05, 0.25)
@@ -194,13 +195,13 @@ def rotation(pose_3: FloatArray) -> FloatArray:
 def five_points(landmarks_683: FloatArray) -> FloatArray:
     """The five points (5, 3) of a detector: middles of the eyes, tip of the nose, corners of the mouth."""
     eyes = [landmarks_683[[36, 39]].mean(axis=0), landmarks_683[[42, 45]].mean(axis=0)]
-    return np.stack([*eyes, landmarks_683[30], landmarks_683[48], landmarks_683[54]])
+    return np.asarray(np.stack([*eyes, landmarks_683[30], landmarks_683[48], landmarks_683[54]]), np.float32)
 
 
 def aligned(landmarks_683: FloatArray, distance: float, noise_52: NDArray[np.floating]) -> FloatArray:
     """Map (2, 3) from the picture plane to a frame with the face aligned, as if found ``noise_52`` pixels off."""
     places = perspective(five_points(landmarks_683), distance)
-    return similarity_transforms(places[None], TEMPLATE_52 + noise_52)[0].astype(np.float32)
+    return np.asarray(similarity_transforms(places[None], TEMPLATE_52 + noise_52)[0], np.float32)
 
 
 def _reversed(clip: Clip, number: int) -> Clip:
@@ -217,7 +218,7 @@ def _reversed(clip: Clip, number: int) -> Clip:
 
 
 def _photographed(
-    light_TSS: FloatArray, share_TSS: FloatArray, background: NDArray[np.floating], rng: np.random.Generator
+    light_TSS: FloatArray, share_TSS: FloatArray, background: FloatArray, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
     """Expose for the face, put the background behind it, soften and add a sensor's noise."""
     middle = (slice(None), slice(16, 48), slice(16, 48))
@@ -229,7 +230,7 @@ def _photographed(
     drift = rng.normal(size=2) * 0.15
     for frame, (light, share) in enumerate(zip(light_TSS, share_TSS, strict=True)):
         shift = np.array([[1, 0, drift[0] * frame], [0, 1, drift[1] * frame]])
-        behind = cv2.warpAffine(np.float32(background), shift, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
+        behind = cv2.warpAffine(background, shift, (SIDE, SIDE), borderMode=cv2.BORDER_REPLICATE)
         picture = softened(developed(light, exposure, contrast) * share + behind * (1 - share), sigma)
         picture = picture + rng.standard_normal(picture.shape, np.float32) * np.float32(noise)
         frames[frame] = np.clip(picture * 255 + 0.5, 0, 255)
