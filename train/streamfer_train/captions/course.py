@@ -14,7 +14,7 @@ _MOMENTS = (
     ("at the very end", "as the clip ends", "in the last moments"),
 )
 _WHAT = ("the expression", "the display", "it all", "what the face shows")
-_SETS_IN = ("sets in", "begins", "comes up", "starts")
+_SETS_IN = ("appears", "begins", "comes up", "starts")
 _PEAKS = ("is strongest", "peaks", "reaches its height", "is at its clearest")
 _FADES = ("fades", "has gone", "dies away", "ebbs away")
 _THERE = ("is there from the first frame", "is already there when the clip opens", "is present from the outset")

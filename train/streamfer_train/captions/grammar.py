@@ -25,13 +25,13 @@ ADVERBS = {
     4: ("strongly", "heavily", "intensely"),
     5: ("very strongly", "very markedly", "most intensely"),
 }
-_PERSONS = ("the person", "this person", "the person in view", "the subject", "the person shown")
-_FACES = ("the face", "this face", "the person's face", "the face in view", "the face shown")
+_PERSONS = ("the person", "this person", "the person in view", "the subject", "the person pictured")
+_FACES = ("the face", "this face", "the person's face", "the face in view", "the face pictured")
 _SHOWS = ("shows", "displays", "presents", "has", "features")
 _SEEN = ("is seen", "appears", "presents itself", "can be seen")
 _WAYS_IN = ("", "", "Here, ", "In this view, ", "At this moment, ", "One can see that ", "It is visible that ")
-_WAYS_ON = ("", "", "In addition, ", "Besides, ", "At the same time, ", "Also, ", "Furthermore, ")
-_ENDS = ("", "", "", " here", " at this moment", " in this view", " at present")
+_WAYS_ON = ("", "", "", "In addition, ", "Besides, ", "At the same time, ", "Also, ", "Furthermore, ", "Moreover, ")
+_ENDS = ("", "", "", " here", " at this moment", " at present", " right now")
 
 
 def describe(labels: FaceLabels, seed: int | str) -> str:
@@ -41,7 +41,7 @@ def describe(labels: FaceLabels, seed: int | str) -> str:
     none present, of a face at rest.
     """
     # Text seeds make the draw independent of Python's hash seed and of neighbouring numbers.
-    draw = random.Random(f"{seed}")  # noqa: S311
+    draw = random.Random(f"{seed}")
     sentences = list(action_sentences(labels, draw))
     if labels.emotions:
         sentences.append(emotion_sentence(labels, draw))
@@ -68,11 +68,14 @@ def action_sentences(labels: FaceLabels, draw: random.Random) -> Iterator[str]:
         yield resting_sentence(draw)
         return
     chosen = _choose(labels.action_units, draw)
+    ways_on = draw.sample(_WAYS_ON, len(_WAYS_ON))
     for number, group in enumerate(_cut(chosen, draw)):
         frame = draw.choice(_FRAMES)
         adverbs = [_adverb(row, labels, draw) for row in group]
-        lead = draw.choice(_WAYS_ON if number else _WAYS_IN)
-        yield finish(f"{lead}{frame(group, adverbs, draw)}{draw.choice(_ENDS)}")
+        lead = ways_on[number % len(ways_on)] if number else draw.choice(_WAYS_IN)
+        # One adverbial a sentence is enough.
+        end = "" if lead or number else draw.choice(_ENDS)
+        yield finish(f"{lead}{frame(group, adverbs, draw)}{end}")
 
 
 def finish(text: str) -> str:
@@ -127,7 +130,8 @@ def _moves(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random)
 
 def _deeds(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
     """``the person lowers the brows and parts the lips``."""
-    return f"{draw.choice(_PERSONS)} {join(_deed(row, a, draw, third_person) for row, a in zip(rows, adverbs, strict=True))}"
+    deeds = (_deed(row, adverb, draw, third_person) for row, adverb in zip(rows, adverbs, strict=True))
+    return f"{draw.choice(_PERSONS)} {join(deeds)}"
 
 
 def _deed(row: Wording, adverb: str, draw: random.Random, form: Callable[[str], str]) -> str:

@@ -98,7 +98,7 @@ class FaceLabels:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> FaceLabels:
-        """Labels from an entry such as ``{"action_units": [1, "4C"], "emotions": ["sad"], "course": [0.1, 0.5, null]}``.
+        """Labels from ``{"action_units": [1, "4C"], "emotions": ["sad"], "course": [0.1, 0.5, null]}``, each optional.
 
         A unit may carry its intensity as a letter, A (trace) to E (maximum); ``coded`` is optional.
 

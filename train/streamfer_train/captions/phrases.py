@@ -71,7 +71,8 @@ SINGLE = (
         "close | stay shut | remain closed", "closed | shut", "eyes",
     ),
     _wording(
-        "6", "cheeks", "raised | lifted | pushed up | pulled upward", "raise {} | lift {} | push {} up | pull {} upward",
+        "6", "cheeks", "raised | lifted | pushed up | pulled upward",
+        "raise {} | lift {} | push {} up | pull {} upward",
         "rise | move upward | go up", "raised | lifted", "cheeks",
     ),
     _wording(
@@ -84,7 +85,8 @@ SINGLE = (
         "wrinkles | crinkles", "wrinkled | crinkled | scrunched", "nose", plural=False,
     ),
     _wording(
-        "10", "upper lip", "raised | lifted | pulled up | drawn upward", "raise {} | lift {} | pull {} up | draw {} upward",
+        "10", "upper lip", "raised | lifted | pulled up | drawn upward",
+        "raise {} | lift {} | pull {} up | draw {} upward",
         "rises | moves upward | goes up", "raised | lifted | curled", "upper lip", plural=False,
     ),
     _wording(
@@ -141,7 +143,8 @@ SINGLE = (
         "move toward each other | go toward each other", "converging", "lips",
     ),
     _wording(
-        "25", "lips", "parted | separated | apart | held apart", "part {} | separate {} | hold {} apart | keep {} apart",
+        "25", "lips", "parted | separated | apart | held apart",
+        "part {} | separate {} | hold {} apart | keep {} apart",
         "part | separate | stay apart", "parted | separated", "lips",
     ),
     _wording(

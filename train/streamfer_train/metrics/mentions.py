@@ -84,7 +84,10 @@ class _Phrase:
     def starts_with_action(self) -> bool:
         """Whether nothing but adverbs and articles stands before the first action."""
         first = next((t for t in self.tokens if t.kind in ("action", "pull")), None)
-        return first is not None and re.fullmatch(r"(?:(?:an?|the|\w+ly)\s+)*", self.text[: first.start]) is not None
+        return (
+            first is not None
+            and re.fullmatch(r"\s*(?:(?:an?|the|very|most|just|\w+ly)\s+)*", self.text[: first.start]) is not None
+        )
 
     @property
     def units(self) -> set[int]:
@@ -148,7 +151,8 @@ def _share(phrases: list[_Phrase]) -> None:
 
 def _lend_parts(phrase: _Phrase, before: _Phrase | None, after: _Phrase | None) -> None:
     adverb_alone = all(action in _ADVERBS for action in phrase.actions) and _ADVERB_FIRST.match(phrase.text)
-    if after and after.parts and after.starts_with_action and phrase.starts_with_action and not adverb_alone:
+    goes_before = phrase.starts_with_action or not (before and (before.parts or before.lent_parts))
+    if after and after.parts and after.starts_with_action and goes_before and not adverb_alone:
         phrase.lent_parts = after.parts[:1]
     elif before:
         phrase.lent_parts = before.parts[-1:] or before.lent_parts
@@ -170,7 +174,7 @@ _CLAUSE_ENDS = re.compile(
 )
 _NEGATING_ENDS = ("rather than", "instead of")
 _SEPARATORS = re.compile(
-    r"(,|\b(?:and|or|nor|with|as|so that|so|which|that|where|who|plus|by|the person|this person|he|she|they)\b)"
+    r"(,|\b(?:and|or|nor|with|as|so that|so|which|that|where|who|plus|by|(?:the|this) (?:person|subject)(?: pictured| in view)?|he|she|they)\b)"
 )
 _NEGATIONS = re.compile(
     r"\b(?:no|not|never|without|neither|nor|cannot|lacks?|lacking|absence of|absent|free of|free from)\b|n['’]t\b"
@@ -248,7 +252,8 @@ _WING = r"(?:either side of |both sides of |the sides of )?(?:the |his |her )?(?
 
 #: Expressions that name units without a part and an action; units joined by "+".
 _EXPRESSIONS = _patterns((
-    ("6", r"(?:wrinkl\w*|crinkl\w*|creas\w*|lines|crow's[- ]feet)(?: \w+){0,3} (?:corners of (?:the|his|her|their) eyes|eyes)"),
+    ("6", r"(?:wrinkl\w*|crinkl\w*|creas\w*|lines|crow's[- ]feet)(?: \w+){0,3}"
+          r" (?:corners of (?:the|his|her|their) eyes|eyes)"),
     ("6", r"crow's[- ]feet|reach(?:es|ing)? (?:the|his|her|their) eyes"),
     ("12+25", r"(?:open|open-mouthed|toothy) (?:smil(?:e|es|ing)|grin\w*)"),
     ("12", r"smil(?:e|es|ed|ing)|grin(?:s|ning|ned)?"),
@@ -287,7 +292,8 @@ _ACTIONS = _patterns((
     ("lower", r"lower(?:s|ed|ing|er)?(?! (?:part|half|face|region))|depress\w*|down|downwards?|downturned|droop\w*"
               r"|sink(?:s|ing)?|sunk(?:en)?|turned-down"),
     ("drop", r"drop\w*|hang\w*|hung|fall(?:s|ing|en)?|sag\w*|slack\w*"),
-    ("raise", r"rais\w+|lift\w*|ris(?:e|es|en|ing)|elevat\w+|arch(?:ed|es|ing)?|up|upwards?|upturned|curl(?:s|ed|ing)?"),
+    ("raise", r"rais\w+|lift\w*|ris(?:e|es|en|ing)|elevat\w+|arch(?:ed|es|ing)?|up|upwards?|upturned"
+              r"|curl(?:s|ed|ing)?"),
     ("together", r"together|knit\w*|furrow\w*|frown\w*|pinch\w*|creas\w+"),
     ("press", r"press\w*|compress\w*|squeez\w+|clamp\w*|against each other"),
     ("tighten", r"tight(?!ly)\w*|tens(?:e|es|ed|ing|ion)|narrow\w*|thin|thins|thinned|thinner|thinning|strain\w*"),
