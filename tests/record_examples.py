@@ -72,6 +72,14 @@ def labelled(clip: ClipSpan | None = None, **face: Any) -> ClipLabelled:
     )
 
 
+def labelled_with_units() -> Record:
+    """A clip of a model that reads action units."""
+    document = labelled(
+        action_units={"AU06": 0.4567891, "AU12": 0.5}, action_units_peak={"AU06": 0.875, "AU12": 1.00000001}
+    )
+    return Record.of(document, source_id="hall", recordedtime=RECORDED).numbered(7)
+
+
 def examples() -> dict[str, Record]:
     clip = Record.of(labelled(), source_id="hall", recordedtime=RECORDED).numbered(7)
     documents: tuple[AnyDocument, ...] = (

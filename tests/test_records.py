@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from record_examples import examples, labelled, span
+from record_examples import examples, labelled, labelled_with_units, span
 
 from streamfer import records
 from streamfer.errors import RecordError
@@ -33,6 +33,20 @@ def test_golden_record(kind: str) -> None:
     golden = (GOLDEN / f"{kind}.jsonl").read_text(encoding="utf-8")
     assert examples()[kind].to_json() + "\n" == golden
     assert Record.from_json(golden) == examples()[kind]
+
+
+def test_golden_record_with_action_units() -> None:
+    golden = (GOLDEN / "clip.labelled.v1.action_units.jsonl").read_text(encoding="utf-8")
+    record = labelled_with_units()
+    assert record.to_json() + "\n" == golden
+    assert Record.from_json(golden) == record
+    jsonschema.Draft202012Validator(load_schema("clip.labelled.v1")).validate(json.loads(golden)["data"])
+    # Beside the new fields it is what older readers know, under the same id.
+    older, face = json.loads(golden), json.loads(golden)["data"]["faces"][0]
+    assert face.pop("action_units") == {"AU06": 0.456789, "AU12": 0.5}
+    assert face.pop("action_units_peak") == {"AU06": 0.875, "AU12": 1.0}
+    older["data"]["faces"] = [face]
+    assert older == json.loads((GOLDEN / "clip.labelled.v1.jsonl").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.kind)
@@ -130,6 +144,11 @@ def test_a_softmax_slightly_above_one_is_accepted() -> None:
         {"box": (0, 0, -0.1, 0.1)},
         {"valence": 1.5},
         {"mood": "fine"},
+        {"action_units": {"AU12": 0.5}},
+        {"action_units_peak": {"AU12": 0.5}},
+        {"action_units": {"AU12": 0.5}, "action_units_peak": {"AU06": 0.5}},
+        {"action_units": {"AU12": 1.5}, "action_units_peak": {"AU12": 1.5}},
+        {"action_units": {}, "action_units_peak": {}},
     ],
 )
 def test_writing_is_strict(wrong: dict[str, Any]) -> None:

@@ -1,9 +1,12 @@
-"""A copy of the video with what was found drawn on it: boxes, names of tracks, labels; faces blurred if asked."""
+"""A copy of the video with what was found drawn on it: boxes, names of tracks, labels, the strongest action units.
+
+Faces are blurred if asked.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from streamfer.errors import OutputError
 from streamfer.export.atomic import part_of, sweep
 from streamfer.faces.privacy import blur_faces
-from streamfer.pipeline.events import Event, FrameFaces
+from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 from streamfer.records import ClipLabelled, Record
 from streamfer.video.encode import write_video
 from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
@@ -26,17 +29,24 @@ _COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 1
 #: A box is shown, and a face blurred, for this long before its first and after its last sighting.
 _HOLD_SECONDS = 0.25
 _BLUR_HOLD_SECONDS = 0.75
+#: Action units named under a label, and the intensity from which they are where the model has no thresholds.
+_UNITS_SHOWN = 3
+_UNIT_PRESENT = 0.5
+#: Share of a new sighting in the shown intensity.
+_SMOOTHING = 0.4
 
 _Box = tuple[float, float, float, float]
 
 
 @dataclass(slots=True)
 class _Path:
-    """Where one track was: times in seconds, ascending, with boxes as fractions of the frame."""
+    """Where one track was: times in seconds, ascending, with boxes as fractions of the frame and action units."""
 
     name: str
     times: list[float] = field(default_factory=list)
     boxes: list[_Box] = field(default_factory=list)
+    units: list[str] = field(default_factory=list)
+    smooth: dict[str, float] = field(default_factory=dict)
     clip_starts: list[float] = field(default_factory=list)
     clips: list[tuple[float, str, float]] = field(default_factory=list)
 
@@ -55,6 +65,10 @@ class _Path:
             return self.boxes[after]
         return None
 
+    def units_at(self, seconds: float) -> str:
+        """Return the strongest action units in words: those of the last sighting not after a time, else the first."""
+        return self.units[max(0, bisect_right(self.times, seconds) - 1)] if self.units else ""
+
     def label_at(self, seconds: float) -> tuple[str, float] | None:
         """Return label and probability of the newest clip that covers a time."""
         for number in range(bisect_right(self.clip_starts, seconds) - 1, -1, -1):
@@ -69,14 +83,18 @@ class OverlayNotes:
 
     def __init__(self) -> None:
         self._paths: dict[tuple[int, int], _Path] = {}
+        self._thresholds: dict[str, float] = {}
 
     def add(self, event: Event) -> None:
         """Take the next event; those of other kinds are ignored."""
-        if isinstance(event, FrameFaces):
+        if isinstance(event, SourceOpened):
+            self._thresholds = dict(zip(event.action_units, event.action_thresholds, strict=False))
+        elif isinstance(event, FrameFaces):
             for face in event.faces:
                 path = self._paths.setdefault((event.epoch, face.track), _Path(face.track_id))
                 path.times.append(event.seconds)
                 path.boxes.append(face.box)
+                path.units.append(self._strongest(path, face.action_units or {}))
         elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
             clip = event.data.clip
             seconds_a_tick = clip.time_base[0] / clip.time_base[1]
@@ -84,6 +102,16 @@ class OverlayNotes:
                 path = self._paths.setdefault((clip.epoch, reading.track), _Path(reading.track_id))
                 path.clip_starts.append(clip.start_pts * seconds_a_tick)
                 path.clips.append((clip.end_pts * seconds_a_tick, reading.top, reading.emotions[reading.top]))
+
+    def _strongest(self, path: _Path, intensities: Mapping[str, float]) -> str:
+        """Return the units that count as present, the strongest first; smoothed, so that a reader can follow."""
+        for name, value in intensities.items():
+            before = path.smooth.get(name, value)
+            path.smooth[name] = before + _SMOOTHING * (value - before)
+        present = [
+            (value, name) for name, value in path.smooth.items() if value >= self._thresholds.get(name, _UNIT_PRESENT)
+        ]
+        return ", ".join(f"{name} {value:.1f}" for value, name in sorted(present, reverse=True)[:_UNITS_SHOWN])
 
     def faces_at(self, epoch: int, seconds: float, hold: float) -> Iterator[tuple[int, _Path, _Box]]:
         """Yield track number, path and box of every face on screen at a time."""
@@ -194,7 +222,8 @@ def _draw(frame: Frame, notes: OverlayNotes, info: VideoInfo, *, blur: bool) -> 
         cv2.rectangle(image, corners[:2], corners[2:], colour, thickness, cv2.LINE_AA)
         label = path.label_at(frame.seconds)
         words = f"{path.name}  {label[0]} {label[1]:.0%}" if label else path.name
-        _paste(image, _chip(words, colour, max(12, round(info.height / 30))), corners[0], corners[1])
+        chip = _chip(words, path.units_at(frame.seconds), colour, max(12, round(info.height / 30)))
+        _paste(image, chip, corners[0], corners[1])
     # Encoders of 4:2:0 video need even sides.
     return np.ascontiguousarray(image[: height - height % 2, : width - width % 2])
 
@@ -205,15 +234,20 @@ def _pixels(box: _Box, width: int, height: int) -> _Box:
 
 
 @lru_cache(maxsize=512)
-def _chip(words: str, colour: tuple[int, int, int], size: int) -> NDArray[np.uint8]:
-    """Return a small picture of ``words`` on ``colour``: uint8 RGB (h, w, 3)."""
-    font = ImageFont.load_default(size)
-    left, top, right, bottom = font.getbbox(words)
+def _chip(words: str, small: str, colour: tuple[int, int, int], size: int) -> NDArray[np.uint8]:
+    """Return a picture of ``words``, and of ``small`` below them, on ``colour``: uint8 RGB (h, w, 3)."""
+    fonts = [ImageFont.load_default(size), ImageFont.load_default(max(11, round(0.75 * size)))]
+    lines = [(text, font, font.getbbox(text)) for text, font in zip((words, small), fonts, strict=True) if text]
     pad = max(2, size // 4)
-    chip = Image.new("RGB", (round(right - left) + 2 * pad, round(bottom - top) + 2 * pad), colour)
+    width = max(right - left for _, _, (left, _, right, _) in lines)
+    height = sum(bottom - top for _, _, (_, top, _, bottom) in lines)
+    chip = Image.new("RGB", (round(width) + 2 * pad, round(height) + (1 + len(lines)) * pad), colour)
     # Dark letters on light colours, light ones on dark: by the colour's luminance.
     light = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 140
-    ImageDraw.Draw(chip).text((pad - left, pad - top), words, font=font, fill=(0, 0, 0) if light else (255, 255, 255))
+    y = float(pad)
+    for text, font, (left, top, _, bottom) in lines:
+        ImageDraw.Draw(chip).text((pad - left, y - top), text, font=font, fill=(0, 0, 0) if light else (255, 255, 255))
+        y += bottom - top + pad
     return np.asarray(chip, np.uint8)
 
 

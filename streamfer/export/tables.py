@@ -12,7 +12,8 @@ from streamfer.export.atomic import AtomicFile
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 from streamfer.records import ClipLabelled, Record
 
-#: Columns of the clip table before the probabilities, one for each class (``p_<class>``), which follow them.
+#: Columns of the clip table before those that depend on the model: a probability for each class (``p_<class>``),
+#: then, where it reads action units, each unit's mean (``AU12_mean``) and its peak (``AU12_peak``).
 CLIP_COLUMNS = (
     "source",
     "clip_id",
@@ -33,6 +34,7 @@ CLIP_COLUMNS = (
     "model",
     "epoch",
 )
+#: Columns of the frame table before the intensities of the model's action units, if any (``AU12_r``, 0 to 1).
 FRAME_COLUMNS = (
     "source",
     "epoch",
@@ -99,17 +101,17 @@ class ClipCsv(_TextFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._rows = csv.writer(self._target.file)
-        self._classes: tuple[str, ...] | None = None
+        self._units: tuple[str, ...] | None = None
 
     def add(self, event: Event) -> None:
         """Write the header when the source opens, and a row for a labelled clip."""
         if isinstance(event, SourceOpened):
-            self._begin(event.classes)
+            self._begin(event.classes, event.action_units)
         if not (isinstance(event, Record) and isinstance(event.data, ClipLabelled)):
             return
         clip, model = event.data.clip, event.data.model
         for face in event.data.faces:
-            self._begin(tuple(face.emotions))
+            units = self._begin(tuple(face.emotions), tuple(face.action_units or ()))
             self._rows.writerow(
                 [
                     *(event.subject, event.id, face.track_id, face.track),
@@ -119,13 +121,18 @@ class ClipCsv(_TextFile):
                     *(f"{value:.6f}" for value in face.box),
                     *(f"{face.det_score:.4f}", f"{face.quality:.4f}", model.name, clip.epoch),
                     *(f"{value:.6f}" for value in face.emotions.values()),
+                    *_intensities(face.action_units, units),
+                    *_intensities(face.action_units_peak, units),
                 ]
             )
 
-    def _begin(self, classes: tuple[str, ...]) -> None:
-        if self._classes is None:
-            self._classes = classes
-            self._rows.writerow([*CLIP_COLUMNS, *(f"p_{name}" for name in classes)])
+    def _begin(self, classes: tuple[str, ...], units: tuple[str, ...]) -> tuple[str, ...]:
+        """Write the header once; return the action units that have columns."""
+        if self._units is None:
+            self._units = units
+            of_units = [f"{name}_{what}" for what in ("mean", "peak") for name in units]
+            self._rows.writerow([*CLIP_COLUMNS, *(f"p_{name}" for name in classes), *of_units])
+        return self._units
 
 
 class FrameCsv(_TextFile):
@@ -136,18 +143,38 @@ class FrameCsv(_TextFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._rows = csv.writer(self._target.file)
-        self._rows.writerow(FRAME_COLUMNS)
+        self._units: tuple[str, ...] | None = None
 
     def add(self, event: Event) -> None:
-        """Write the rows of an analysed frame."""
+        """Write the header when the source opens, and the rows of an analysed frame."""
+        if isinstance(event, SourceOpened):
+            self._begin(event.action_units)
         if not isinstance(event, FrameFaces):
             return
+        units = self._begin(())
         head = (event.source_id, event.epoch, event.index, f"{event.seconds:.3f}", len(event.faces))
         for face in event.faces:
             numbers = (*(f"{value:.6f}" for value in face.box), f"{face.score:.4f}", f"{face.quality:.4f}")
-            self._rows.writerow([*head, face.track_id, face.track, *numbers])
+            self._rows.writerow([*head, face.track_id, face.track, *numbers, *_intensities(face.action_units, units)])
         if not event.faces:
-            self._rows.writerow([*head, *[""] * (len(FRAME_COLUMNS) - len(head))])
+            self._rows.writerow([*head, *[""] * (len(FRAME_COLUMNS) + len(units) - len(head))])
+
+    def prepare(self) -> None:
+        """Bring the file to the disk, with its header even if nothing was analysed."""
+        self._begin(())
+        super().prepare()
+
+    def _begin(self, units: tuple[str, ...]) -> tuple[str, ...]:
+        """Write the header once; return the action units that have columns."""
+        if self._units is None:
+            self._units = units
+            self._rows.writerow([*FRAME_COLUMNS, *(f"{name}_r" for name in units)])
+        return self._units
+
+
+def _intensities(found: Mapping[str, float] | None, units: tuple[str, ...]) -> list[str]:
+    """Return a cell for each unit that has a column: empty for a face that was not encoded."""
+    return [f"{found[name]:.6f}" if found else "" for name in units]
 
 
 class RecordJsonl(_TextFile):

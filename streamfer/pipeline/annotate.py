@@ -56,6 +56,8 @@ class Annotation:
                 "frames_real": clip.clip.frames_real,
                 "quality": face.quality,
                 **{f"p_{name}": value for name, value in face.emotions.items()},
+                **{f"{name}_mean": value for name, value in (face.action_units or {}).items()},
+                **{f"{name}_peak": value for name, value in (face.action_units_peak or {}).items()},
             }
             for clip in self.clips
             for face in clip.faces

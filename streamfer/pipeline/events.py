@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from streamfer.errors import StreamferError
@@ -19,6 +20,8 @@ class FaceRow:
         box: x, y, width, height as fractions of the frame.
         score: detection score, 0 to 1.
         quality: crop quality, 0 to 1.
+        action_units: unit to intensity in this frame, as in :class:`~streamfer.records.FaceReading`; None where
+            the model reads none, or the frame only helped tracking and its faces were not encoded.
     """
 
     track: int
@@ -26,6 +29,7 @@ class FaceRow:
     box: tuple[float, float, float, float]
     score: float
     quality: float
+    action_units: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +59,16 @@ class SourceOpened:
         source_id, epoch: what begins.
         info: what the source is.
         classes: labels that its clips may get, in the model's order.
+        action_units: names of the action units that its faces are read for, in the model's order.
+        action_thresholds: for each of them, the intensity from which it counts as present; may be empty.
     """
 
     source_id: str
     epoch: int
     info: VideoInfo
     classes: tuple[str, ...]
+    action_units: tuple[str, ...] = ()
+    action_thresholds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,32 +66,39 @@ class Labeller:
             Events in the order of the items, so in order for each source.
         """
         encoding = time.perf_counter()
-        features = self._encode(items)
+        features, actions = self._encode(items)
         encode_s = time.perf_counter() - encoding
         pending: list[Event | ClipJob] = []
         taken = 0
         for item in items:
             if isinstance(item, AnalysedFrame):
                 faces = len(item.crops)
-                pending += self._take_frame(item, features[taken : taken + faces])
+                crops = slice(taken, taken + faces)
+                pending += self._take_frame(item, features[crops], actions[crops])
                 taken += faces
             else:
                 pending += self._take_notice(item)
         return self._label(pending, encode_s)
 
-    def _encode(self, items: Sequence[Item]) -> torch.Tensor:
+    def _encode(self, items: Sequence[Item]) -> tuple[torch.Tensor, list[tuple[float, ...]]]:
+        """Return the features (F, D) of all crops and, once for each of them, the action units' intensities."""
         arrays = [item.crops for item in items if isinstance(item, AnalysedFrame) and len(item.crops)]
         if not arrays:
-            return torch.zeros((0, self._model.info.feature_dim))
+            return torch.zeros((0, self._model.info.feature_dim)), []
         crops = np.concatenate(arrays)
         with self._clock.measure("encode", len(crops)):
             parts = [
                 self._model.encode(crops[start : start + self._batch_size])
                 for start in range(0, len(crops), self._batch_size)
             ]
-        return torch.cat(parts)
+            features = torch.cat(parts)
+            if not self._model.info.action_units:
+                return features, [()] * len(features)
+            return features, [tuple(row) for row in self._model.actions(features).tolist()]
 
-    def _take_frame(self, frame: AnalysedFrame, features: torch.Tensor) -> list[Event | ClipJob]:
+    def _take_frame(
+        self, frame: AnalysedFrame, features: torch.Tensor, actions: Sequence[tuple[float, ...]]
+    ) -> list[Event | ClipJob]:
         log = self._logs[frame.source_id]
         log.stats = replace(
             log.stats,
@@ -100,18 +107,23 @@ class Labeller:
         )
         session = self._sessions[frame.source_id]
         rows = self._rows[frame.source_id]
-        ready = rows.add(frame, [self._face_row(session, face) for face in frame.faces])
-        for late in frame.late:
-            rows.amend(late.frames_ago, self._face_row(session, late.face))
-        return [*ready, *session.add(frame, features)]
+        # The faces of a frame without a tick are listed, but they were not encoded.
+        now = [()] * len(frame.faces) if frame.tick is None else actions[len(frame.late) :]
+        seen = zip(frame.faces, now, strict=True)
+        ready = rows.add(frame, [self._face_row(session, face, intensities) for face, intensities in seen])
+        for late, intensities in zip(frame.late, actions, strict=False):
+            rows.amend(late.frames_ago, self._face_row(session, late.face, intensities))
+        return [*ready, *session.add(frame, features, actions)]
 
-    def _face_row(self, session: EpochSession, face: TrackedFace) -> FaceRow:
+    def _face_row(self, session: EpochSession, face: TrackedFace, intensities: tuple[float, ...]) -> FaceRow:
+        units = self._model.info.action_units
         return FaceRow(
             track=face.track,
             track_id=self._records.track_id(session.source_id, session.epoch, face.track),
             box=session.relative_box(face.box),
             score=face.score,
             quality=face.quality,
+            action_units=dict(zip(units, intensities, strict=True)) if intensities else None,
         )
 
     def _take_notice(self, item: Opened | Changed | Ended | AnalysedFrame) -> list[Event | ClipJob]:
@@ -122,7 +134,11 @@ class Labeller:
                 item.source_id, item.epoch, item.info, item.time_base, item.time_origin, self._grid
             )
             self._rows[item.source_id] = _Rows(item.horizon)
-            return [*events, SourceOpened(item.source_id, item.epoch, item.info, self._model.info.classes)]
+            model = self._model.info
+            opened = SourceOpened(
+                item.source_id, item.epoch, item.info, model.classes, model.action_units, model.action_thresholds
+            )
+            return [*events, opened]
         if isinstance(item, Changed):
             return self._take_change(item.source_id, item.change, log)
         if isinstance(item, Ended):

@@ -70,6 +70,7 @@ class RecordWriter:
         """
         emotions = {name: float(value) for name, value in zip(self._model.classes, probabilities, strict=True)}
         last = job.sightings[-1]
+        means, peaks = self._action_units(job)
         face = FaceReading(
             track_id=self.track_id(job.source_id, job.epoch, job.track),
             track=job.track,
@@ -78,6 +79,8 @@ class RecordWriter:
             emotions=emotions,
             top=max(emotions, key=emotions.__getitem__),
             quality=float(np.mean([sighting.quality for sighting in job.sightings])),
+            action_units=means,
+            action_units_peak=peaks,
         )
         document = ClipLabelled(
             clip=_span(job),
@@ -88,6 +91,15 @@ class RecordWriter:
             latency_ms=_latency(job, encode_s),
         )
         return Record.of(document, source_id=job.source_id, site=self._site)
+
+    def _action_units(self, job: ClipJob) -> tuple[dict[str, float], dict[str, float]] | tuple[None, None]:
+        """Return each unit's mean and peak over the pictures that showed the face; None if the model reads none."""
+        names = self._model.action_units
+        if not names:
+            return None, None
+        intensities = np.array([sighting.actions for sighting in job.sightings])
+        means, peaks = intensities.mean(axis=0).tolist(), intensities.max(axis=0).tolist()
+        return dict(zip(names, means, strict=True)), dict(zip(names, peaks, strict=True))
 
     def state(self, source_id: str, change: StateChange) -> Record:
         """Return the record of a source's change of state."""

@@ -18,12 +18,14 @@ class Sighting:
         box: x, y, width, height as fractions of the frame.
         score: detection score, 0 to 1.
         quality: crop quality, 0 to 1.
+        actions: intensities of the model's action units, in its order; empty where it reads none.
     """
 
     tick: int
     box: tuple[float, float, float, float]
     score: float
     quality: float
+    actions: tuple[float, ...] = ()
 
 
 class FeatureRing:

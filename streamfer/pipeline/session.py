@@ -72,19 +72,21 @@ class EpochSession:
         self._closed = 0
         self.last_seconds = 0.0
 
-    def add(self, frame: AnalysedFrame, features: torch.Tensor) -> list[ClipJob]:
+    def add(self, frame: AnalysedFrame, features: torch.Tensor, actions: Sequence[tuple[float, ...]]) -> list[ClipJob]:
         """Take one analysed frame with the features of its crops; return the windows that it completes.
 
         Args:
             frame: the frame; one without a tick only moves the time.
             features: float32 (F, D), one for each of the frame's crops.
+            actions: intensities of the action units, one tuple for each of the frame's crops.
         """
         self.last_seconds = frame.facts.seconds
-        self._remember([(late.tick, late.face) for late in frame.late], features[: len(frame.late)])
+        past = len(frame.late)
+        self._remember([(late.tick, late.face) for late in frame.late], features[:past], actions[:past])
         if frame.tick is None:
             return []
         self._frames.append((frame.tick, frame.facts))
-        self._remember([(frame.tick, face) for face in frame.faces], features[len(frame.late) :])
+        self._remember([(frame.tick, face) for face in frame.faces], features[past:], actions[past:])
         return self._close(self._grid.complete_through(frame.tick))
 
     def finish(self, *, flush: bool) -> list[ClipJob]:
@@ -104,11 +106,16 @@ class EpochSession:
         self._rings.clear()
         return jobs
 
-    def _remember(self, faces: Sequence[tuple[int, TrackedFace]], features: torch.Tensor) -> None:
-        for (tick, face), feature in zip(faces, features, strict=True):
+    def _remember(
+        self,
+        faces: Sequence[tuple[int, TrackedFace]],
+        features: torch.Tensor,
+        actions: Sequence[tuple[float, ...]],
+    ) -> None:
+        for (tick, face), feature, intensities in zip(faces, features, actions, strict=True):
             if tick >= self._grid.start(self._closed):
                 self._rings.setdefault(face.track, FeatureRing()).add(
-                    Sighting(tick, self.relative_box(face.box), face.score, face.quality), feature
+                    Sighting(tick, self.relative_box(face.box), face.score, face.quality, intensities), feature
                 )
 
     def _close(self, complete: int) -> list[ClipJob]:

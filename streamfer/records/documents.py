@@ -140,6 +140,10 @@ class FaceReading(_Value):
         top: the most probable label.
         quality: how usable the crops were, 0-1.
         valence, arousal: -1 to 1, where the model gives them.
+        action_units: facial action unit (``AU12``) to its mean intensity over the pictures that truly showed the
+            face, where the model reads them: 0 (absent) to 1 on the scale of the model's training, which is not
+            FACS's A to E.
+        action_units_peak: the same units with their highest intensity in those pictures.
     """
 
     track_id: Name
@@ -151,11 +155,19 @@ class FaceReading(_Value):
     quality: UnitInterval
     valence: SignedUnit | None = None
     arousal: SignedUnit | None = None
+    action_units: Annotated[Mapping[str, UnitInterval], Field(min_length=1)] | None = None
+    action_units_peak: Annotated[Mapping[str, UnitInterval], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _top_is_a_label(self) -> Self:
         if self.top not in self.emotions:
             raise ValueError(f"top label {self.top!r} is not among the emotions")
+        return self
+
+    @model_validator(mode="after")
+    def _every_mean_has_a_peak(self) -> Self:
+        if (self.action_units or {}).keys() != (self.action_units_peak or {}).keys():
+            raise ValueError("action_units and action_units_peak must name the same units")
         return self
 
 

@@ -12,7 +12,13 @@ import torch
 from command_line import streamfer
 from official_checkpoint import Sizes, make_state, write_checkpoint
 
+from streamfer.geometry import loose_crop
+from streamfer.models.card import ModelCard, PixelProfile
+from streamfer.models.dfer_clip import DferClip, DferClipConfig
+from streamfer.models.temporal import TemporalConfig
+from streamfer.models.towers import VisionConfig
 from streamfer.models.vocabulary import SEVEN_CLASSES
+from streamfer.models.weights import write_weights
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +54,27 @@ def test_an_official_checkpoint_becomes_a_model_by_name(checkpoint: Path, tmp_pa
     assert "imported" in lines[place]
     assert facts["sha256"][:12] in lines[place]
     assert "licence: ask me" in lines[place + 1]
+
+
+def test_action_units_and_their_thresholds_are_shown(tmp_path: Path) -> None:
+    path = tmp_path / "reader.safetensors"
+    torch.manual_seed(0)
+    config = DferClipConfig(
+        classes=("joy", "calm"),
+        embed_dim=8,
+        vision=VisionConfig(layers=1, width=8, head_width=8, patch_size=8, image_size=16),
+        temporal=TemporalConfig(heads=1, dim_head=8, mlp_dim=8, frames=4),
+        action_units=("AU06", "AU12"),
+    )
+    card = ModelCard(
+        "reader", config, PixelProfile(16), loose_crop(16), "CC0: random numbers", action_thresholds=(0.25, 0.5)
+    )
+    write_weights(path, DferClip(config), card)
+    shown = streamfer("models", "show", path)
+    assert shown.code == 0
+    facts = json.loads(shown.out)
+    assert facts["action_units"] == ["AU06", "AU12"]
+    assert facts["action_thresholds"] == {"AU06": 0.25, "AU12": 0.5}
 
 
 def test_an_unknown_position_is_refused(checkpoint: Path) -> None:

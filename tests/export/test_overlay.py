@@ -9,11 +9,12 @@ import pytest
 from PIL import Image
 from record_examples import labelled
 
-from streamfer.export.overlay import OverlayNotes, write_overlay
-from streamfer.pipeline.events import FaceRow, FrameFaces
+from streamfer.export.overlay import OverlayNotes, _draw, write_overlay
+from streamfer.pipeline.events import FaceRow, FrameFaces, SourceOpened
 from streamfer.records import Record
 from streamfer.video import Frame, StateChange, find_sources, open_source
 from streamfer.video.encode import write_video
+from streamfer.video.frames import VideoInfo
 
 BOX = (0.25, 0.25, 0.25, 0.5)
 
@@ -87,6 +88,45 @@ def test_the_newest_clip_that_covers_a_time_gives_the_label() -> None:
         document.faces[0].emotions[document.faces[0].top],
     )
     assert path.label_at(document.clip.end_pts * base + 1) is None
+
+
+def units_shown(thresholds: tuple[float, ...], *intensities: dict[str, float], at: float = 0.0) -> str:
+    found = OverlayNotes()
+    info = VideoInfo("film", "film.mp4", 160, 120, "mpeg4", 25.0, 2.0, 0, False, "key")
+    found.add(SourceOpened("film", 0, info, ("joy", "calm"), ("AU01", "AU06", "AU12", "AU25"), thresholds))
+    for index, units in enumerate(intensities):
+        row = FaceRow(1, "abcd1234", BOX, 0.9, 0.8, units)
+        found.add(FrameFaces("film", 0, index, index / 8, (row,)))
+    ((_, path, _),) = found.faces_at(0, at, 0.25)
+    return path.units_at(at)
+
+
+def test_the_strongest_units_that_count_as_present_stand_under_the_label() -> None:
+    units = {"AU01": 0.62, "AU06": 0.55, "AU12": 0.9, "AU25": 0.71}
+    assert units_shown((), units) == "AU12 0.9, AU25 0.7, AU01 0.6"
+    assert units_shown((0.8, 0.5, 0.5, 0.5), units) == "AU12 0.9, AU25 0.7, AU06 0.6"
+    assert units_shown((0.95,) * 4, units) == ""
+
+
+def test_the_shown_intensity_follows_in_time_and_does_not_jump() -> None:
+    course = [{"AU12": 1.0}, {"AU12": 0.5}, {"AU12": 0.5}, {"AU12": 0.5}]
+    shown = [units_shown((0.1,), *course, at=index / 8 + 0.01) for index in range(4)]
+    assert shown == ["AU12 1.0", "AU12 0.8", "AU12 0.7", "AU12 0.6"]
+    assert units_shown((0.1,), *course, at=-0.1) == "AU12 1.0"
+
+
+def test_units_make_the_chip_taller(film: Path) -> None:
+    (frame, *_) = (item for item in open_source(find_sources([str(film)])[0]).stream() if isinstance(item, Frame))
+    info = VideoInfo("film", "film.mp4", 160, 120, "mpeg4", 25.0, 2.0, 0, False, "key")
+
+    def chip_rows(units: dict[str, float] | None) -> int:
+        found = OverlayNotes()
+        found.add(FrameFaces("film", 0, 0, 0.0, (FaceRow(1, "a", (0.2, 0.6, 0.25, 0.3), 0.9, 0.8, units),)))
+        drawn = _draw(frame, found, info, blur=False)
+        return int((drawn == (0, 114, 178)).all(axis=2)[:70, 33].sum())
+
+    assert chip_rows({"AU12": 0.9}) >= chip_rows(None) + 10
+    assert chip_rows({"AU12": 0.1}) == chip_rows({}) == chip_rows(None) > 5
 
 
 def test_blurred_faces_keep_almost_no_detail(film: Path) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from record_examples import examples, labelled, span
+from record_examples import examples, labelled, labelled_with_units, span
 
 from streamfer.errors import ConfigError
 from streamfer.export import check_formats
@@ -55,9 +56,43 @@ def test_a_clip_is_a_row(tmp_path: Path) -> None:
 
 
 def test_a_table_without_clips_has_its_header(tmp_path: Path) -> None:
-    info = VideoInfo("hall", "hall.mp4", 64, 48, "mpeg4", 25.0, 2.0, 0, False, "key")
-    path = written(ClipCsv(tmp_path / "a.csv"), SourceOpened("hall", 0, info, ("joy", "calm")), frame())
+    path = written(ClipCsv(tmp_path / "a.csv"), SourceOpened("hall", 0, INFO, ("joy", "calm")), frame())
     assert path.read_text().splitlines() == [",".join([*CLIP_COLUMNS, "p_joy", "p_calm"])]
+
+
+INFO = VideoInfo("hall", "hall.mp4", 64, 48, "mpeg4", 25.0, 2.0, 0, False, "key")
+OPENED = SourceOpened("hall", 0, INFO, ("happiness", "neutral"), ("AU06", "AU12"), (0.5, 0.5))
+
+
+def test_action_units_of_a_clip_have_columns_after_the_probabilities(tmp_path: Path) -> None:
+    (row,) = table(written(ClipCsv(tmp_path / "a.csv"), OPENED, labelled_with_units()))
+    more = ["p_happiness", "p_neutral", "AU06_mean", "AU12_mean", "AU06_peak", "AU12_peak"]
+    assert list(row) == [*CLIP_COLUMNS, *more]
+    assert [row[name] for name in more[2:]] == ["0.456789", "0.500000", "0.875000", "1.000000"]
+    (unopened,) = table(written(ClipCsv(tmp_path / "b.csv"), labelled_with_units()))
+    assert unopened == row
+    empty = written(ClipCsv(tmp_path / "c.csv"), OPENED)
+    assert empty.read_text().splitlines() == [",".join([*CLIP_COLUMNS, *more])]
+
+
+def test_action_units_of_a_frame_have_columns_after_the_others(tmp_path: Path) -> None:
+    read = replace(frame().faces[0], action_units={"AU06": 0.25, "AU12": 0.1234567})
+    both = replace(frame(), faces=(read, replace(read, action_units=None)))
+    rows = table(written(FrameCsv(tmp_path / "a.csv"), OPENED, both, frame(faces=0)))
+    assert list(rows[0]) == [*FRAME_COLUMNS, "AU06_r", "AU12_r"]
+    assert [(row["AU06_r"], row["AU12_r"]) for row in rows] == [("0.250000", "0.123457"), ("", ""), ("", "")]
+    assert all(None not in row and None not in row.values() for row in rows)
+
+
+def test_a_model_without_action_units_has_no_columns_for_them(tmp_path: Path) -> None:
+    opened = replace(OPENED, action_units=(), action_thresholds=())
+    clips, frames = ClipCsv(tmp_path / "clips.csv"), FrameCsv(tmp_path / "frames.csv")
+    assert "AU" not in written(clips, opened, clip()).read_text()
+    assert "AU" not in written(frames, opened, frame(), frame(faces=0)).read_text()
+
+
+def test_a_frame_table_of_nothing_has_its_header(tmp_path: Path) -> None:
+    assert written(FrameCsv(tmp_path / "a.csv")).read_text().splitlines() == [",".join(FRAME_COLUMNS)]
 
 
 def test_every_face_of_a_frame_is_a_row_and_an_empty_frame_too(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from scenes import GRID, clips, done, one_face, pipeline, rows, run, squares, tw
 from streamfer.errors import InternalError, SourceUnreadableError
 from streamfer.models.fake import FakeExpressionModel
 from streamfer.pipeline.events import SourceDone, SourceOpened
+from streamfer.pipeline.selection import WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.records import Gap, Record, SourceStateChanged
 from streamfer.video.fake import FakeSource, Jump
@@ -60,6 +61,88 @@ def test_a_sliding_window_equals_encoding_its_frames_afresh() -> None:
         expected = fresh.classify(window)[0]
         assert torch.equal(model.windows[number], window[0])
         assert np.allclose(list(document.faces[0].emotions.values()), expected, atol=1e-6)
+
+
+UNITS = ("AU06", "AU12", "AU25")
+
+
+class CountingReader(FakeExpressionModel):
+    """Reads action units, and counts for how many features it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(action_units=UNITS)
+        self.read = 0
+        self.calls = 0
+
+    def actions(self, features: torch.Tensor) -> np.ndarray:
+        self.read += len(features)
+        self.calls += 1
+        return super().actions(features)
+
+
+def test_action_units_are_read_once_a_face_and_reach_rows_and_records() -> None:
+    model = CountingReader()
+    events = run([FakeSource(two_faces, count=100, fps=25)], model=model)
+    found = [row for row in rows(events) if row.faces]
+    assert model.read == model.encoded == 2 * len(found)
+    assert model.calls <= len(model.batches)
+    (opened,) = [event for event in events if isinstance(event, SourceOpened)]
+    assert (opened.action_units, opened.action_thresholds) == (UNITS, (0.5, 0.5, 0.5))
+    by_track: dict[int, list[tuple[float, ...]]] = {1: [], 2: []}
+    for row in found:
+        for face in row.faces:
+            assert face.action_units is not None
+            assert tuple(face.action_units) == UNITS
+            by_track[face.track].append(tuple(face.action_units.values()))
+    labelled = clips(events)
+    assert len(labelled) == 2 * 3
+    for clip in labelled:
+        (face,) = clip.faces
+        first = round(clip.clip.start_time * 8)
+        seen = np.array(by_track[face.track][first : first + clip.clip.frames_real])
+        assert face.action_units is not None
+        assert face.action_units_peak is not None
+        assert tuple(face.action_units) == tuple(face.action_units_peak) == UNITS
+        np.testing.assert_allclose(list(face.action_units.values()), seen.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(list(face.action_units_peak.values()), seen.max(axis=0), atol=1e-6)
+        assert face.action_units["AU25"] < face.action_units_peak["AU25"]
+
+
+def test_a_units_mean_is_over_the_pictures_that_showed_the_face() -> None:
+    def picture(number: int) -> np.ndarray:
+        return squares(number=number) if 10 <= number < 22 else squares((60, 50), number=number)
+
+    events = run([FakeSource(picture, count=50, fps=25)], model=FakeExpressionModel(action_units=UNITS))
+    (clip,) = clips(events)
+    assert (clip.clip.frames_real, clip.clip.frames_sampled) == (12, 16)
+    seen = [list((face.action_units or {}).values()) for row in rows(events) for face in row.faces]
+    assert len(seen) == 12
+    np.testing.assert_allclose(list((clip.faces[0].action_units or {}).values()), np.mean(seen, axis=0), atol=1e-6)
+
+
+def test_frames_that_only_help_tracking_have_no_action_units() -> None:
+    events = run(
+        [FakeSource(one_face, count=200, fps=25)],
+        model=CountingReader(),
+        grid=WindowGrid.whole(frames=16, min_real=0.5),
+        selector=lambda _source: WholeClipSelector(200, 16, 8.0),
+    )
+    read = [face.action_units is not None for row in rows(events) for face in row.faces]
+    assert sum(read) == 16
+    assert len(read) > 60
+    (clip,) = clips(events)
+    assert set(clip.faces[0].action_units or {}) == set(UNITS)
+
+
+def test_a_model_without_action_units_is_not_asked_for_them() -> None:
+    class Without(FakeExpressionModel):
+        def actions(self, features: torch.Tensor) -> np.ndarray:
+            raise AssertionError(f"asked for {len(features)} faces")
+
+    events = run([FakeSource(one_face, count=60, fps=25)], model=Without())
+    assert all(face.action_units is None for row in rows(events) for face in row.faces)
+    assert all(clip.faces[0].action_units is None for clip in clips(events))
+    assert not any("action_units" in event.to_json() for event in events if isinstance(event, Record))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7, 32, 1000])
