@@ -231,11 +231,13 @@ def _count(row: Mapping[str, str], listed: str) -> int | None:
     text = row.get("frames") or ""
     if not text:
         return None
-    if not text.lstrip("-").isdecimal():
-        raise _Refused("not a number", f"{text!r} is no number of frames")
-    if int(text) < 1:
-        raise _Refused("empty clip", f"{listed} has {text} frames; at least one is needed")
-    return int(text)
+    try:
+        count = int(text)
+    except ValueError:
+        raise _Refused("not a number", f"{text!r} is no number of frames") from None
+    if count < 1:
+        raise _Refused("empty clip", f"{listed} has {count} frames; at least one is needed")
+    return count
 
 
 def _number(row: Mapping[str, str], name: str, least: float, most: float = math.inf) -> float | None:

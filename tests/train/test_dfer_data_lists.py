@@ -1,0 +1,500 @@
+"""Annotation lists: labels become names, every fault is found before training, folds share nothing."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pydantic import ValidationError
+
+from streamfer.errors import ConfigError, UserError
+from streamfer.video import write_video
+from streamfer_train.dfer_clip import checks
+from streamfer_train.dfer_clip.checks import CheckReport, ClipListError, check_clips
+from streamfer_train.dfer_clip.classes import (
+    DFEW_LABELS,
+    FERV39K_FOLDERS,
+    MAFW_OWN_ORDER,
+    SCHEMES,
+    VOCABULARIES,
+    canonical,
+    class_of,
+    mapping,
+)
+from streamfer_train.dfer_clip.data_config import DataConfig, HeldOutConfig
+from streamfer_train.dfer_clip.entries import Clip, clip_path, data_digest, read_list
+from streamfer_train.dfer_clip.folds import Fold, hold_out, shared_clips
+
+SEVEN = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
+ELEVEN = (*SEVEN, "contempt", "anxiety", "helplessness", "disappointment")
+
+
+def config(**settings: Any) -> DataConfig:
+    return DataConfig.model_validate({"dataset": "dfew", "train": "train.txt", "test": "test.txt", **settings})
+
+
+# Classes ------------------------------------------------------------------------------------------------------
+
+
+def test_the_authors_order_is_the_checkpoints_order() -> None:
+    assert VOCABULARIES["dfew"] == VOCABULARIES["ferv39k"] == SEVEN
+    assert VOCABULARIES["mafw"] == ELEVEN
+    assert {number: class_of(str(number), "authors", ELEVEN) for number in range(11)} == dict(enumerate(ELEVEN))
+
+
+def test_dfew_counts_the_same_order_from_one() -> None:
+    assert dict(zip(range(1, 8), SEVEN, strict=True)) == DFEW_LABELS
+    assert class_of("1", "dfew", SEVEN) == "happiness"
+    assert class_of("7", "dfew", SEVEN) == "fear"
+    with pytest.raises(ConfigError, match="label 0 is out of range; 'dfew' labels go from 1 to 7"):
+        class_of("0", "dfew", SEVEN)
+
+
+def test_mafw_own_numbers_are_not_the_authors() -> None:
+    # Fold 1's test counts in both numberings (facts 1.5): the same clips, so the same count of each name.
+    authors = dict(zip(ELEVEN, (249, 294, 228, 278, 215, 128, 125, 48, 184, 53, 37), strict=True))
+    own = [authors[name] for name in MAFW_OWN_ORDER]
+    assert own == [278, 128, 125, 249, 228, 294, 215, 48, 184, 53, 37]
+    assert mapping(MAFW_OWN_ORDER, ELEVEN) == [3, 5, 6, 0, 2, 1, 4, 7, 8, 9, 10]
+    assert class_of("0", "mafw", ELEVEN) == "anger"
+    assert class_of("0", "authors", ELEVEN) == "happiness"
+
+
+@given(st.sampled_from([MAFW_OWN_ORDER, ELEVEN, tuple(reversed(ELEVEN))]))
+def test_a_mapping_there_and_back_is_nothing(order: tuple[str, ...]) -> None:
+    there, back = mapping(order, ELEVEN), mapping(ELEVEN, order)
+    assert [back[place] for place in there] == list(range(11))
+    assert [ELEVEN[place] for place in there] == list(order)
+
+
+def test_folders_of_ferv39k_are_the_seven_classes() -> None:
+    assert sorted(FERV39K_FOLDERS.values()) == sorted(SEVEN)
+    assert all(canonical(folder) == name for folder, name in FERV39K_FOLDERS.items())
+
+
+def test_classes_that_a_target_lacks_are_named() -> None:
+    with pytest.raises(ConfigError, match="contempt, anxiety"):
+        mapping(ELEVEN[:9], SEVEN)
+
+
+@pytest.mark.parametrize(
+    ("label", "scheme", "message"),
+    [
+        ("7", "authors", "label 7 is out of range; 'authors' labels go from 0 to 6"),
+        ("-1", "authors", "label '-1' is no number"),
+        ("happy", "authors", "data.labels: names"),
+        ("hapiness", "names", "did you mean 'happiness'"),
+        ("3", "names", "for numbers set data.labels"),
+        ("", "names", "is none of the classes"),
+    ],
+)
+def test_a_wrong_label_says_what_is_right(label: str, scheme: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        class_of(label, scheme, SEVEN)
+
+
+def test_own_spelling_of_classes_is_kept() -> None:
+    assert class_of("happiness", "names", ("Happy", "Bored")) == "Happy"
+    assert class_of("bored", "names", ("Happy", "Bored")) == "Bored"
+    assert class_of("0", "authors", ("Sad", "Happy")) == "Happy"
+
+
+@given(st.text(max_size=12) | st.integers(-2, 12).map(str), st.sampled_from(sorted(SCHEMES)))
+def test_any_label_is_a_class_or_a_config_error(label: str, scheme: Any) -> None:
+    meant = SCHEMES[scheme].get(int(label)) if label.isdecimal() else None
+    if scheme != "names" and meant in SEVEN:
+        assert class_of(label, scheme, SEVEN) == meant
+    elif canonical(label) not in SEVEN:
+        with pytest.raises(ConfigError, match=r"^[^\n]*$"):
+            class_of(label, scheme, SEVEN)
+
+
+# Configuration ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"folds": [1, 2]}, "need {fold} in both"),
+        ({"folds": [1, 1], "train": "a{fold}", "test": "b{fold}"}, "each fold is named once"),
+        ({"dataset": "mafw", "labels": "dfew"}, "no number for contempt"),
+        ({"classes": ["joy", "gloom"]}, "no number for gloom"),
+        ({"held_out": {"fraction": 0.1, "list": "x"}}, "not both"),
+        ({"oversample": 2}, "less than or equal to 1"),
+        ({"frame": 8}, "Extra inputs"),
+        ({"classes": ["a", "A"], "labels": "names"}, "each named once"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        config(**settings)
+
+
+def test_defaults_follow_the_dataset() -> None:
+    assert [config(dataset=name).augmentation_name for name in ("dfew", "ferv39k", "mafw")] == [
+        "dfew",
+        "ferv39k",
+        "mafw",
+    ]
+    assert config(dataset="csv").label_scheme == "names"
+    assert str(config(train="a_{fold}", test="b_{fold}", folds=(2, 3)).train_list(3)) == "a_3"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "listed", "here"),
+    [
+        ("dfew", "/x/DFEW/DFEW_Frame_Face/00012", "/here/00012"),
+        ("dfew", "12", "/here/00012"),
+        ("ferv39k", "/x/2_ClipsforFaceCrop/Action/Happy/0015", "/here/Action/Happy/0015"),
+        ("mafw", "/x/MAFW/data/faces/00025", "/here/00025"),
+        ("csv", "sub/a.mp4", "/here/sub/a.mp4"),
+        ("csv", "/elsewhere/a.mp4", "/elsewhere/a.mp4"),
+    ],
+)
+def test_the_lists_prefix_gives_way_to_root(dataset: str, listed: str, here: str) -> None:
+    assert clip_path(listed, config(dataset=dataset, root="/here")) == here
+
+
+# Lists --------------------------------------------------------------------------------------------------------
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_authors_list_is_read_as_it_is(tmp_path: Path) -> None:
+    path = written(tmp_path, "l.txt", "/m/DFEW_Frame_Face/00001 77 0\n/m/DFEW_Frame_Face/00042 5 6\n\n")
+    clips, problems = read_list(path, config(root="/r"))
+    assert problems == []
+    assert clips == [
+        Clip("/r/00001", 77, "happiness", f"{path}:1"),
+        Clip("/r/00042", 5, "fear", f"{path}:2"),
+    ]
+
+
+def test_every_bad_line_is_named_and_the_good_ones_are_kept(tmp_path: Path) -> None:
+    lines = ["/a/00001 16 0", "/a/00002 16", "/a/00003 x 1", "/a/00004 0 1", "/a/00005 16 9", "00006", "/a/00007 9 3"]
+    path = written(tmp_path, "l.txt", "\n".join(lines))
+    clips, problems = read_list(path, config())
+    assert [clip.path for clip in clips] == ["/a/00001", "/a/00007"]
+    found = {(problem.where.rpartition(":")[2], problem.kind) for problem in problems}
+    assert found == {
+        ("2", "too few fields"),
+        ("3", "not a number"),
+        ("4", "empty clip"),
+        ("5", "unknown label"),
+        ("6", "too few fields"),
+    }
+
+
+def test_names_may_come_without_a_count(tmp_path: Path) -> None:
+    path = written(tmp_path, "l.txt", "Action/Happy/0267 Happy\nAction/Sad/0001 12 Sad\n")
+    clips, problems = read_list(path, config(dataset="ferv39k", labels="names", root="/r"))
+    assert problems == []
+    assert [(clip.path, clip.frames, clip.label) for clip in clips] == [
+        ("/r/Action/Happy/0267", None, "happiness"),
+        ("/r/Action/Sad/0001", 12, "sadness"),
+    ]
+
+
+def test_a_csv_has_targets_by_column_name(tmp_path: Path) -> None:
+    path = written(
+        tmp_path,
+        "l.csv",
+        "label,video,valence,arousal,AU12,AU1,start,end,group\n"
+        'Happy,"a, b.mp4",0.5,-1,0.9,,1.5,3,anna\n'
+        "sad,c.mp4,,,,0.25,,,\n",
+    )
+    clips, problems = read_list(path, config(dataset="csv", root="/r", actions=("AU1", "AU12")))
+    assert problems == []
+    first, second = clips
+    assert (first.path, first.label, first.valence, first.arousal) == ("/r/a, b.mp4", "happiness", 0.5, -1.0)
+    assert (first.start, first.end, first.group) == (1.5, 3.0, "anna")
+    assert math.isnan(first.actions[0])
+    assert first.actions[1] == 0.9
+    assert (second.valence, second.start, second.group, second.actions[0]) == (None, None, None, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "kind"),
+    [
+        ("video,label\na.mp4\n", 2, "too few fields"),
+        ("video,label\na.mp4,happy,more\n", 2, "too many fields"),
+        ("video,emotion\na.mp4,happy\n", 1, "too few fields"),
+        ("", 1, "too few fields"),
+        ("video,label\n,happy\n", 2, "too few fields"),
+        ("video,label,valence\na.mp4,happy,2\n", 2, "not a number"),
+        ("video,label,arousal\na.mp4,happy,nan\n", 2, "not a number"),
+        ("video,label,start,end\na.mp4,happy,2,2\n", 2, "empty clip"),
+        ("video,label,frames\na.mp4,happy,0\n", 2, "empty clip"),
+        ("video,label\na.mp4,bored\n", 2, "unknown label"),
+    ],
+)
+def test_a_bad_csv_names_its_line(tmp_path: Path, text: str, line: int, kind: str) -> None:
+    path = written(tmp_path, "l.csv", text)
+    clips, problems = read_list(path, config(dataset="csv"))
+    assert clips == []
+    assert [(problem.where, problem.kind, problem.severity) for problem in problems] == [
+        (f"{path}:{line}", kind, "error")
+    ]
+
+
+def test_a_missing_or_binary_list_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "b.txt").write_bytes(b"\xff\xfe\x00")
+    for name in ("none.txt", "b.txt"):
+        clips, problems = read_list(tmp_path / name, config())
+        assert clips == []
+        assert [problem.kind for problem in problems] == ["missing list"]
+
+
+@given(st.text(max_size=200), st.sampled_from([".txt", ".csv"]), st.sampled_from(["authors", "names"]))
+def test_any_text_gives_usable_clips_or_problems(tmp_path_factory: Any, text: str, suffix: str, labels: Any) -> None:
+    path = tmp_path_factory.mktemp("lists") / f"l{suffix}"
+    path.write_text(text, encoding="utf-8")
+    clips, problems = read_list(path, config(labels=labels))
+    assert clips or problems
+    for clip in clips:
+        assert clip.label in SEVEN
+        assert clip.frames is None or clip.frames >= 1
+    for problem in problems:
+        assert problem.where.startswith(str(path))
+
+
+names = st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=1, max_size=8)
+
+
+@given(st.lists(st.tuples(names, st.integers(1, 999), st.integers(0, 6)), min_size=1, max_size=8))
+def test_written_entries_are_read_back(tmp_path_factory: Any, rows: list[tuple[str, int, int]]) -> None:
+    path = tmp_path_factory.mktemp("lists") / "l.txt"
+    path.write_text("".join(f"/m/{name} {frames} {label}\n" for name, frames, label in rows), encoding="utf-8")
+    clips, problems = read_list(path, config(dataset="ferv39k"))
+    assert problems == []
+    assert [(clip.path, clip.frames, clip.label) for clip in clips] == [(f"/m/{n}", f, SEVEN[k]) for n, f, k in rows]
+
+
+def test_the_digest_knows_the_data_and_not_the_machine() -> None:
+    def digest(root: str, label: str = "fear", frames: int = 3) -> str:
+        return data_digest([Clip(f"{root}/S/E/0001", frames, label, "x:1")])
+
+    assert digest("/a") == digest("/b/c")
+    assert len({digest("/a"), digest("/a", label="anger"), digest("/a", frames=4)}) == 3
+
+
+# Checks -------------------------------------------------------------------------------------------------------
+
+
+def frame_folder(folder: Path, frames: int) -> Path:
+    folder.mkdir(parents=True)
+    for number in range(frames):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number + 1:05d}.jpg")
+    return folder
+
+
+def checked(tmp_path: Path, train: str, test: str, **settings: Any) -> CheckReport:
+    written(tmp_path, "train_1.txt", train)
+    written(tmp_path, "test_1.txt", test)
+    lists = {"train": f"{tmp_path}/train_{{fold}}.txt", "test": f"{tmp_path}/test_{{fold}}.txt"}
+    return check_clips(config(**lists, root=tmp_path / "clips", **settings))
+
+
+def kinds(report: CheckReport) -> dict[str, int]:
+    return dict(Counter(f"{problem.severity}: {problem.kind}" for problem in report.problems))
+
+
+def test_sound_data_has_nothing_to_say(tmp_path: Path) -> None:
+    for number in range(1, 15):
+        frame_folder(tmp_path / "clips" / f"{number:05d}", 2)
+    lines = [f"/x/{number:05d} 2 {number % 7}" for number in range(1, 15)]
+    report = checked(tmp_path, "\n".join(lines[:7]), "\n".join(lines[7:]))
+    assert report.problems == ()
+    assert report.text() == "0 errors, 0 warnings in 14 clips"
+    report.raise_for_errors()
+    (fold,) = report.folds
+    assert (len(fold.train), len(fold.held_out), len(fold.test)) == (7, 0, 7)
+    assert {clip.kind for clip in fold.train} == {"frames"}
+    assert sum(fold.counts()["train"].values()) == 7
+
+
+def test_every_fault_of_the_data_is_listed_at_once(tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    for number, frames in {1: 3, 2: 2, 3: 5, 4: 0, 6: 3, 7: 3}.items():
+        frame_folder(clips / f"{number:05d}", frames)
+    (clips / "00001" / "Thumbs.db").write_bytes(b"x")
+    (clips / "00001" / ".DS_Store").write_bytes(b"x")
+    train = "".join(f"/x/{number:05d} 3 {number - 1}\n" for number in range(1, 6))
+    train += "/x/00006 3 0\n/x/00006 3 1\n/x/7\nx 3 12\n"
+    report = checked(tmp_path, train, "/x/00001 3 0\n/x/00007 3 6\n")
+    assert kinds(report) == {
+        "warning: stray files": 1,
+        "error: missing frames": 1,
+        "warning: other frame count": 1,
+        "error: empty clip": 1,
+        "error: missing clip": 1,
+        "error: two labels": 1,
+        "error: too few fields": 1,
+        "error: unknown label": 1,
+        "error: in train and test": 1,
+        "warning: class without clips": 2,
+    }
+    text = report.text()
+    assert text.startswith("7 errors, 4 warnings in 7 clips")
+    assert ".DS_Store, Thumbs.db" in text
+    with pytest.raises(ClipListError, match=r"the data cannot be used: 1 x .*first: .*train_1.txt:") as caught:
+        report.raise_for_errors(Path("run/data.txt"))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("all of them: run/data.txt")
+    assert isinstance(caught.value, UserError)
+    assert caught.value.report is report
+
+
+def test_counts_of_the_disk_may_be_believed(tmp_path: Path) -> None:
+    frame_folder(tmp_path / "clips" / "00001", 2)
+    frame_folder(tmp_path / "clips" / "00002", 9)
+    report = checked(tmp_path, "/x/00001 5 0", "/x/00002 5 0", count="disk")
+    assert report.errors == ()
+    (fold,) = report.folds
+    assert (fold.train[0].frames, fold.test[0].frames) == (2, 9)
+    # The authors sample within the listed count even where there are more.
+    assert checked(tmp_path, "/x/00002 5 0", "/x/00002 5 0").folds[0].train[0].frames == 5
+
+
+def test_a_wrong_root_is_guessed(tmp_path: Path) -> None:
+    report = checked(tmp_path, "/x/1 5 0\n/x/2 5 1", "/x/3 5 2")
+    with pytest.raises(ClipListError, match=r"not one clip is there: set data\.root"):
+        report.raise_for_errors()
+
+
+def test_the_report_shows_examples_and_all_on_request(tmp_path: Path) -> None:
+    report = checked(tmp_path, "\n".join(f"/x/{n} 5 0" for n in range(20)), "/x/90 5 2")
+    assert "... and 16 more" in report.text()
+    assert report.text(examples=None).count("no such folder") == 21
+
+
+def test_ferv39k_folders_contradict_wrong_labels(tmp_path: Path) -> None:
+    frame_folder(tmp_path / "clips" / "Action" / "Happy" / "0001", 3)
+    frame_folder(tmp_path / "clips" / "Action" / "Sad" / "0001", 3)
+    report = checked(tmp_path, "/x/Action/Happy/0001 3 3", "/x/Action/Sad/0001 3 1", dataset="ferv39k")
+    assert [(p.kind, p.what) for p in report.errors] == [
+        ("label against folder", f"labelled anger, but lies in {tmp_path}/clips/Action/Happy")
+    ]
+
+
+def film(path: Path, frames: int = 6) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_video(path, (np.full((32, 48, 3), 20 * number, np.uint8) for number in range(frames)), 10)
+    return path
+
+
+def test_videos_are_found_with_and_without_suffix_and_opened(tmp_path: Path) -> None:
+    film(tmp_path / "clips" / "00001.mp4")
+    film(tmp_path / "clips" / "2.mp4")
+    (tmp_path / "clips" / "00003.mp4").write_bytes(b"")
+    (tmp_path / "clips" / "00004.mp4").write_bytes(b"not a film")
+    report = checked(tmp_path, "/x/00001 6 0\n/x/00002 6 1\n/x/00003 6 1\n/x/00004 6 1", "/x/00005 6 0", input="video")
+    assert [clip.path for clip in report.folds[0].train] == [f"{tmp_path}/clips/00001.mp4", f"{tmp_path}/clips/2.mp4"]
+    assert {clip.kind for clip in report.folds[0].train} == {"video"}
+    assert [problem.kind for problem in report.errors] == ["unreadable clip", "unreadable clip", "missing clip"]
+
+
+def test_parts_of_one_video_warn_and_parts_of_folders_stop(tmp_path: Path) -> None:
+    film(tmp_path / "clips" / "a.mp4")
+    frame_folder(tmp_path / "clips" / "b", 3)
+    train = written(tmp_path, "train.csv", "video,label,start,end,group\na.mp4,happy,0,0.3,x\nb,sad,0,1,y\n")
+    test = written(tmp_path, "test.csv", "video,label,start,end,group\na.mp4,happy,0.3,0.6,x\n")
+    report = check_clips(config(dataset="csv", train=str(train), test=str(test), root=tmp_path / "clips"))
+    assert kinds(report) == {
+        "error: part of a folder": 1,
+        "warning: one video in train and test": 1,
+        "warning: class without clips": 2,
+    }
+
+
+def test_a_folder_is_looked_at_once_however_often_it_is_listed(tmp_path: Path, monkeypatch: Any) -> None:
+    frame_folder(tmp_path / "clips" / "00001", 2)
+    frame_folder(tmp_path / "clips" / "00002", 2)
+    looked: list[str] = []
+    real = checks._look
+    monkeypatch.setattr(checks, "_look", lambda path, config: looked.append(path) or real(path, config))
+    for fold in (2, 3):
+        written(tmp_path, f"train_{fold}.txt", "/x/00002 2 1\n" * 3)
+        written(tmp_path, f"test_{fold}.txt", "/x/00001 2 0")
+    report = checked(tmp_path, "/x/00001 2 0", "/x/00002 2 1", folds=(1, 2, 3))
+    assert sorted(Path(path).name for path in looked) == ["00001", "00002"]
+    assert kinds(report)["warning: listed twice"] == 4
+    assert [len(fold.train) for fold in report.folds] == [1, 1, 1]
+
+
+# Folds --------------------------------------------------------------------------------------------------------
+
+
+def clips_of(*labels: str, group: str | None = None) -> list[Clip]:
+    return [Clip(f"/r/{label}{n}", 16, label, f"l:{n}", group=group) for n, label in enumerate(labels)]
+
+
+@given(st.integers(2, 60), st.sampled_from([0.1, 0.25, 0.5]), st.integers(0, 5))
+def test_holding_out_splits_each_class_and_loses_nothing(number: int, fraction: float, seed: int) -> None:
+    clips = clips_of(*(SEVEN[n % 3] for n in range(number)))
+    train, held = hold_out(clips, HeldOutConfig(fraction=fraction, seed=seed))
+    assert sorted(clip.path for clip in train + held) == sorted(clip.path for clip in clips)
+    counts, held_counts = Counter(clip.label for clip in clips), Counter(clip.label for clip in held)
+    assert all(held_counts[label] == round(fraction * count) for label, count in counts.items())
+
+
+def test_holding_out_depends_on_seed_and_not_on_order() -> None:
+    clips = clips_of(*(SEVEN[n % 3] for n in range(40)))
+    _, held = hold_out(clips, HeldOutConfig(fraction=0.25))
+    _, again = hold_out(clips[::-1], HeldOutConfig(fraction=0.25))
+    _, other = hold_out(clips, HeldOutConfig(fraction=0.25, seed=2))
+    assert {clip.path for clip in held} == {clip.path for clip in again} != {clip.path for clip in other}
+
+
+@given(st.lists(st.integers(0, 7), min_size=12, max_size=60), st.integers(0, 4))
+def test_groups_are_never_divided(groups: list[int], seed: int) -> None:
+    clips = [Clip(f"/r/{n}", 16, "fear", f"l:{n}", group=f"g{group}") for n, group in enumerate(groups)]
+    if len(set(groups)) < 2:
+        return
+    train, held = hold_out(clips, HeldOutConfig(fraction=0.3, by="group", seed=seed))
+    assert held
+    assert train
+    assert not {clip.group for clip in train} & {clip.group for clip in held}
+
+
+def test_groups_have_to_be_known() -> None:
+    with pytest.raises(ConfigError, match=r"l:0 has no group"):
+        hold_out(clips_of("fear", "anger"), HeldOutConfig(fraction=0.5, by="group"))
+    with pytest.raises(ConfigError, match="two groups"):
+        hold_out(clips_of("fear", "anger", group="a"), HeldOutConfig(fraction=0.5, by="group"))
+
+
+def test_held_out_clips_may_be_listed(tmp_path: Path) -> None:
+    for number in (1, 2, 3):
+        frame_folder(tmp_path / "clips" / f"{number:05d}", 2)
+    written(tmp_path, "val_1.txt", "/x/00002 2 0")
+    held_out = {"list": f"{tmp_path}/val_{{fold}}.txt"}
+    report = checked(tmp_path, "/x/00001 2 0\n/x/00002 2 0", "/x/00003 2 0", held_out=held_out)
+    (fold,) = report.folds
+    assert [[Path(clip.path).name for clip in part] for part in (fold.train, fold.held_out, fold.test)] == [
+        ["00001"],
+        ["00002"],
+        ["00003"],
+    ]
+
+
+def test_a_shared_group_is_a_warning_and_a_shared_clip_an_error() -> None:
+    train = [Clip("/a", 9, "fear", "t:1", group="p"), Clip("/b", 9, "fear", "t:2")]
+    test = [Clip("/c", 9, "fear", "s:1", group="p"), Clip("/b", 9, "fear", "s:2"), Clip("/d", 9, "fear", "s:3")]
+    problems = shared_clips(Fold(4, SEVEN, tuple(train), (), tuple(test)))
+    assert [(p.severity, p.kind, p.where) for p in problems] == [
+        ("warning", "one group in train and test", "s:1"),
+        ("error", "in train and test", "s:2"),
+    ]
+    assert "fold 4 tests on /b, which it learns from (t:2)" in problems[1].what
