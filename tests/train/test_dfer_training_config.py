@@ -1,0 +1,179 @@
+"""The recipe's configuration: the authors' values are the defaults, and what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_clips import write_config
+
+from streamfer.errors import ConfigError
+from streamfer.models.prompts import tokenize_prompts
+from streamfer.models.vocabulary import ELEVEN_CLASSES, name_classes
+from streamfer_train.dfer_clip.config import (
+    RunConfig,
+    describe_settings,
+    first_difference,
+    flatten,
+    load_config,
+    parse_config,
+)
+from streamfer_train.dfer_clip.descriptors import DESCRIPTORS, prompts
+
+RECIPES = Path(__file__).resolve().parents[2] / "configs" / "train" / "dfer_clip"
+
+#: train_DFEW.sh, train_FERV39K.sh and train_MAFW.sh, and the constants of main.py.
+AUTHORS = {
+    "backbone.name": "ViT-B-32",
+    "backbone.weights": "openai",
+    "data.frames": 16,
+    "data.size": 224,
+    "data.oversample": 0.0,
+    "data.held_out.fraction": 0.0,
+    "text.type": "class_descriptor",
+    "text.contexts": 8,
+    "text.class_specific": True,
+    "text.position": "end",
+    "temporal.layers": 1,
+    "temporal.heads": 8,
+    "temporal.dim_head": 64,
+    "temporal.mlp_dim": 1024,
+    "temporal.token": "class",
+    "heads.kind": "text",
+    "heads.temperature": 0.01,
+    "heads.label_smoothing": 0.0,
+    "optimiser.kind": "sgd",
+    "optimiser.temporal_net": 1e-2,
+    "optimiser.image_encoder": 1e-5,
+    "optimiser.prompt_learner": 1e-3,
+    "optimiser.momentum": 0.9,
+    "optimiser.weight_decay": 1e-4,
+    "optimiser.batch": 48,
+    "optimiser.epochs": 50,
+    "optimiser.milestones": [30, 40],
+    "optimiser.gamma": 0.1,
+    "optimiser.schedule": "multistep",
+    "optimiser.warmup": 0.0,
+    "optimiser.clip": None,
+    "optimiser.average": 0.0,
+    "optimiser.freeze": [],
+    "runtime.precision": "fp32",
+    "lora.rank": 0,
+    "adapters.width": 0,
+    "seeds": [1],
+}
+
+
+def flat(config: RunConfig) -> dict[str, object]:
+    return dict(flatten(config.model_dump(mode="json")))
+
+
+@pytest.mark.parametrize("dataset", ["dfew", "ferv39k", "mafw"])
+def test_shipped_recipes_are_the_authors_scripts(dataset: str) -> None:
+    config = load_config(RECIPES / f"{dataset}.yaml")
+    assert {name: flat(config)[name] for name in AUTHORS} == AUTHORS
+    assert config.data.dataset == dataset
+    assert config.data.folds == ((1,) if dataset == "ferv39k" else (1, 2, 3, 4, 5))
+    assert len(config.data.class_names) == (11 if dataset == "mafw" else 7)
+
+
+def test_defaults_alone_are_the_authors_values_too() -> None:
+    minimal = {"data": {"dataset": "dfew", "train": "a{fold}.txt", "test": "b{fold}.txt"}}
+    found = flat(parse_config(minimal, "here"))
+    assert {name: found[name] for name in AUTHORS} == AUTHORS
+
+
+def test_the_recipe_for_ones_own_clips_stops_on_held_out_clips() -> None:
+    config = load_config(RECIPES / "csv.yaml")
+    assert config.data.held_out.wanted
+    assert config.stop.patience > 0
+    assert config.export == "held_out"
+
+
+def test_published_numbers_to_beat_stand_in_the_recipes() -> None:
+    numbers = {"dfew": ("76.68", "59.61 / 71.25"), "ferv39k": ("53.65", "41.27 / 51.65"), "mafw": ("58.44", "39.89")}
+    for dataset, wanted in numbers.items():
+        text = (RECIPES / f"{dataset}.yaml").read_text(encoding="utf-8")
+        assert all(number in text for number in wanted)
+
+
+def test_settings_on_the_command_line_win(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    config = load_config(path, ["optimiser.epochs=7", "text.position=middle", "seeds=[3, 4]", "stop.metric=war"])
+    assert (config.optimiser.epochs, config.text.position, config.seeds) == (7, "middle", (3, 4))
+    assert config.stop.metric == "war"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.epoch=7", "optimiser.epoch: no such setting"),
+        ("optimiser.epochs=none", "optimiser.epochs"),
+        ("optimiser.epochs", "has no '='"),
+        ("optimiser.batch.x=1", "holds a value"),
+        ("optimiser.accumulate=3", "accumulate 3 does not divide batch 4"),
+        ("text.position=centre", "text.position"),
+        ("stop.patience=3", "data.held_out.fraction"),
+        ("export=held_out", "data.held_out.fraction"),
+        ("heads.actions=1", "set data.actions"),
+        ("seeds=[1, 1]", "each named once"),
+        ("text.type=[", "is not YAML"),
+    ],
+)
+def test_a_wrong_setting_is_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write_config(tmp_path), [override])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_lora_and_adapters_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"lora\.rank or adapters\.width"):
+        load_config(write_config(tmp_path), ["lora.rank=2", "adapters.width=4"])
+
+
+@pytest.mark.parametrize(("text", "message"), [("- 1\n", "no settings"), ("a: [\n", "not YAML")])
+def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(tmp_path / "absent.yaml")
+
+
+def test_every_setting_is_listed_with_its_default() -> None:
+    listed = yaml.safe_load(describe_settings())
+    listed["data"] |= {"dataset": "csv", "train": "a", "test": "b"}
+    minimal = {"data": {"dataset": "csv", "train": "a", "test": "b"}}
+    assert flat(parse_config(listed, "listed")) == flat(parse_config(minimal, "minimal"))
+
+
+def test_the_first_difference_is_named_and_free_settings_are_not_differences(tmp_path: Path) -> None:
+    path = write_config(tmp_path)
+    before = load_config(path).model_dump(mode="json")
+    moved = load_config(path, ["run.out=elsewhere", "log.every=3", "data.workers=2", "data.root=/x"])
+    assert first_difference(before, moved.model_dump(mode="json")) is None
+    other = load_config(path, ["optimiser.momentum=0.5", "heads.temperature=0.1"]).model_dump(mode="json")
+    assert first_difference(before, other) == "heads.temperature was 0.01 and is now 0.1"
+
+
+def test_descriptors_cover_the_authors_classes_and_are_told_apart() -> None:
+    assert set(DESCRIPTORS) == set(ELEVEN_CLASSES)
+    texts = prompts(ELEVEN_CLASSES, "class_descriptor")
+    ids_CL = tokenize_prompts(texts, contexts=16)
+    assert len({tuple(row) for row in ids_CL.tolist()}) == 11
+    # The cue words by which an imported checkpoint's classes are recognised find ours as well.
+    assert name_classes(texts, "ours") == ELEVEN_CLASSES
+    assert name_classes(texts[:7], "ours") == ELEVEN_CLASSES[:7]
+
+
+def test_text_types_and_own_words() -> None:
+    assert prompts(("anger",), "class_names") == ("anger.",)
+    assert prompts(("anger",), "class_names_with_context") == ("an expression of anger.",)
+    assert prompts(("anger", "pain"), "class_names", {"pain": "a grimace."}) == ("anger.", "a grimace.")
+    with pytest.raises(ConfigError, match="no description of 'pain'"):
+        prompts(("anger", "pain"), "class_descriptor")
+    with pytest.raises(ConfigError, match="'pian' is none of the classes"):
+        prompts(("anger", "pain"), "class_descriptor", {"pian": "a grimace."})
