@@ -77,10 +77,10 @@ class Studio:
     """
 
     def __init__(self, model_path: Path, split: str, seed: int) -> None:
-        self._model = load_face_model(model_path)
-        self._rasteriser = Rasteriser(self._model)
-        self._painter = Painter(self._model, self._rasteriser.surfels)
-        self._matrix = shape_matrix(self._model.shapes)
+        self.model = load_face_model(model_path)
+        self._rasteriser = Rasteriser(self.model)
+        self._painter = Painter(self.model, self._rasteriser.surfels)
+        self._matrix = shape_matrix(self.model.shapes)
         self._split, self._seed = split, seed
         self._last: tuple[int, Clip] | None = None
 
@@ -99,16 +99,17 @@ class Studio:
         performance = drawn_performance(number, rng)
         pose_T3 = head_motion(rng)
         light = drawn_light(rng)
-        frames = self._filmed(identity, performance, pose_T3, light, rng)
+        frames = self.filmed(identity, performance, pose_T3, light, rng)
         return Clip(frames, performance, identity, pose_T3, light, -1)
 
-    def _filmed(
+    def filmed(
         self, identity: int, performance: Performance, pose_T3: FloatArray, light: Light, rng: np.random.Generator
     ) -> NDArray[np.uint8]:
+        """Frames (T, 64, 64) of a performance by person ``identity``; looks, distance and camera are drawn."""
         looks = self._painter.paint(rng)
         weights_TE = self._weights(performance.action_units_TA, pose_T3, rng)
-        person_V3 = self._model.person(identity_weights(identity, self._split, len(self._model.identity_IV3)))
-        moved_TV3 = self._model.performed(person_V3 - _NECK, weights_TE)
+        person_V3 = self.model.person(identity_weights(identity, self._split, len(self.model.identity_IV3)))
+        moved_TV3 = self.model.performed(person_V3 - _NECK, weights_TE)
         distance = float(rng.uniform(45, 140))
         scenery = random_background(rng, SIDE, SIDE, held_out=self._split == "val").mean(axis=2) / 255
         background = scenery.astype(np.float32)
@@ -119,7 +120,7 @@ class Studio:
             turn = rotation(pose_T3[frame])
             vertices_V3 = moved_TV3[frame] @ turn.T
             noise = place_noise + rng.normal(size=(5, 2)) * shake
-            affine = aligned(vertices_V3[self._model.landmarks], distance, noise)
+            affine = aligned(vertices_V3[self.model.landmarks], distance, noise)
             raised_S3 = looks.raised_S3 @ turn.T
             splat = self._rasteriser.splat(vertices_V3, affine, distance, SIDE, raised_S3)
             light_P = lit(splat, looks, light, performance.action_units_TA[frame])
@@ -131,7 +132,7 @@ class Studio:
         sides_2A = (1 + rng.normal(size=(2, len(ACTION_UNITS))) * 0.1).clip(0.6, 1.3).astype(np.float32)
         sides_2A[:, UNIT["AU43"]] = 1
         weights_TE = shape_weights(units_TA, sides_2A, self._matrix)
-        place = {name: position for position, name in enumerate(self._model.shapes)}
+        place = {name: position for position, name in enumerate(self.model.shapes)}
         across, down = (rng.normal(size=(2, 1)) * [[0.2], [0.12]]) + wandering(rng, 2, 0.04, 0.5).T
         if rng.random() < 0.6:
             across, down = across - pose_T3[:, 0] / 45, down - pose_T3[:, 1] / 45
