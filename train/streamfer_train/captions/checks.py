@@ -1,4 +1,4 @@
-"""Checks that a text has to pass before it is used as a caption; what fails is replaced by a sentence of the grammar."""
+"""Checks that a text has to pass before it is used as a caption; a sentence of the grammar replaces what fails."""
 
 from __future__ import annotations
 

@@ -29,7 +29,11 @@ _PERSONS = ("the person", "this person", "the person in view", "the subject", "t
 _FACES = ("the face", "this face", "the person's face", "the face in view", "the face pictured")
 _SHOWS = ("shows", "displays", "presents", "has", "features")
 _SEEN = ("is seen", "appears", "presents itself", "can be seen")
-_WAYS_IN = ("", "", "Here, ", "In this view, ", "At this moment, ", "One can see that ", "It is visible that ")
+_WAYS_IN = (
+    "", "", "", "One can see that ", "It is visible that ", "It can be seen that ", "One notices that ",
+    "What stands out is that ", "The picture shows that ", "A look at the face reveals that ",
+    "Here, ", "In this view, ", "At this moment, ",
+)  # fmt: skip
 _WAYS_ON = ("", "", "", "In addition, ", "Besides, ", "At the same time, ", "Also, ", "Furthermore, ", "Moreover, ")
 _ENDS = ("", "", "", " here", " at this moment", " at present", " right now")
 
@@ -74,7 +78,7 @@ def action_sentences(labels: FaceLabels, draw: random.Random) -> Iterator[str]:
         adverbs = [_adverb(row, labels, draw) for row in group]
         lead = ways_on[number % len(ways_on)] if number else draw.choice(_WAYS_IN)
         # One adverbial a sentence is enough.
-        end = "" if lead or number else draw.choice(_ENDS)
+        end = "" if number or lead.endswith(", ") else draw.choice(_ENDS)
         yield finish(f"{lead}{frame(group, adverbs, draw)}{end}")
 
 

@@ -1,0 +1,202 @@
+"""`python -m streamfer_train.captions`: captions and questions from labels, by rule, grammar or language model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from streamfer.errors import ConfigError, UserError
+from streamfer_train.captions.checks import faults
+from streamfer_train.captions.files import Entry, read_entries, write_entries
+from streamfer_train.captions.grammar import captions
+from streamfer_train.captions.labels import FaceLabels
+from streamfer_train.captions.questions import questions
+from streamfer_train.captions.rules import rule_caption
+from streamfer_train.captions.writers import KEY_VARIABLE
+
+Made = Iterator[dict[str, Any]]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; a user error is one line and exit code 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m streamfer_train.captions", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    parts: dict[str, argparse.ArgumentParser] = {}
+    for name, command, text in (
+        ("rules", _rules, "one fixed sentence a label set, in the form of the released captions"),
+        ("grammar", _grammar, "varied captions without a language model"),
+        ("rewrite", _rewrite, "action captions by a language model, checked against the labels"),
+        ("fuse", _fuse, "captions that join actions and emotion, by a language model"),
+        ("questions", _questions, "questions and answers about the whole face, regions and single actions"),
+        ("check", _check, "say which captions of a file may not stand for its labels"),
+    ):
+        parts[name] = sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=command)
+        sub.add_argument("--labels", type=Path, required=True, metavar="FILE", help="JSON list or JSON lines")
+        if name != "check":
+            sub.add_argument("--out", type=Path, required=True, metavar="FILE", help=".json or .jsonl")
+            sub.add_argument("--seed", type=int, default=0)
+    parts["grammar"].add_argument("--per-image", type=_count, default=1, help="captions for each image")
+    parts["questions"].add_argument("--regions", type=int, default=1, help="region questions for each image")
+    parts["questions"].add_argument("--units", type=int, default=2, help="yes/no questions for each image")
+    parts["check"].add_argument("--captions", type=Path, metavar="FILE", help="captions by image; default: the labels")
+    for name in ("rewrite", "fuse"):
+        _add_model_options(parts[name])
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--url", help=f"OpenAI-compatible endpoint, as https://host/v1; key in {KEY_VARIABLE}")
+    parser.add_argument("--model", required=True, help="model of the endpoint, or folder of a transformers model")
+    parser.add_argument("--cache", type=Path, default=Path("captions.sqlite"), help="answers already paid for")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one answer")
+    parser.add_argument("--concurrency", type=_count, default=4, help="questions under way at a time")
+    parser.add_argument("--tries", type=_count, default=2, help="texts asked before the grammar speaks")
+    parser.add_argument("--variants", type=_count, default=1, help="different texts for equal labels")
+    parser.add_argument("--price", type=float, nargs=2, default=(0.0, 0.0), metavar=("PROMPT", "ANSWER"),
+                        help="price of a million tokens")  # fmt: skip
+    parser.add_argument("--currency", default="USD")
+    parser.add_argument("--budget", type=float, help="stop asking when this much is spent")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _entries(path: Path) -> list[tuple[Entry, FaceLabels]]:
+    """Read labels, and everything that is wrong with them, before anything is written or paid for."""
+    entries = [(entry, entry.labels()) for entry in read_entries(path)]
+    for entry, _ in entries:
+        entry.text("image")
+    return entries
+
+
+def _captioned(entry: Entry, number: int, caption: str) -> dict[str, Any]:
+    return {"image": entry.text("image"), "image_id": entry.fields.get("image_id", number), "caption": caption}
+
+
+def _write(options: argparse.Namespace, made: Made, note: Callable[[], str] = str) -> int:
+    count = write_entries(options.out, made)
+    sys.stdout.write(f"{options.out}: {count} entries{note()}\n")
+    return 0
+
+
+def _rules(options: argparse.Namespace) -> int:
+    entries = _entries(options.labels)
+    made = [(entry, number, rule_caption(labels)) for number, (entry, labels) in enumerate(entries)]
+    silent = sum(caption is None for *_, caption in made)
+    return _write(
+        options,
+        (_captioned(entry, number, caption) for entry, number, caption in made if caption),
+        lambda: f"; {silent} faces without labels to speak of have no rule caption" if silent else "",
+    )
+
+
+def _grammar(options: argparse.Namespace) -> int:
+    entries = _entries(options.labels)
+    return _write(
+        options,
+        (
+            _captioned(entry, number, text)
+            for number, (entry, labels) in enumerate(entries)
+            for text in captions(labels, options.per_image, f"{options.seed}/{number}")
+        ),
+    )
+
+
+def _rewrite(options: argparse.Namespace) -> int:
+    return _by_model(options, fuse=False)
+
+
+def _fuse(options: argparse.Namespace) -> int:
+    return _by_model(options, fuse=True)
+
+
+def _by_model(options: argparse.Namespace, *, fuse: bool) -> int:
+    from streamfer_train.captions.cache import ReplyCache
+    from streamfer_train.captions.rewrite import Policy, Rewriter
+    from streamfer_train.captions.writers import Endpoint, LocalModel
+
+    entries = _entries(options.labels)
+    policy = Policy(
+        tries=options.tries,
+        variants=options.variants,
+        concurrency=options.concurrency,
+        price_prompt=options.price[0],
+        price_answer=options.price[1],
+        currency=options.currency,
+        budget=options.budget,
+    )
+    writer: Endpoint | LocalModel
+    if options.url:
+        if not options.timeout > 0:
+            raise ConfigError(f"--timeout {options.timeout:g}: must be above 0 seconds")
+        writer = Endpoint(options.url, options.model, timeout=options.timeout)
+    else:
+        writer = LocalModel(Path(options.model))
+        writer.load()
+    with ReplyCache(options.cache) as cache:
+        rewriter = Rewriter(writer, cache, policy)
+        faces = [labels for _, labels in entries]
+        texts = rewriter.fuse(faces, options.seed) if fuse else rewriter.rewrite(faces, options.seed)
+        return _write(
+            options,
+            (_captioned(entry, n, made.text) for n, ((entry, _), made) in enumerate(zip(entries, texts, strict=True))),
+            lambda: f"; {rewriter.tally.summary(policy)}",
+        )
+
+
+def _questions(options: argparse.Namespace) -> int:
+    entries = _entries(options.labels)
+    kinds: Counter[str] = Counter()
+
+    def made() -> Made:
+        faces = (labels for _, labels in entries)
+        asked = questions(faces, seed=options.seed, regions=options.regions, units=options.units)
+        for index, question in asked:
+            kinds[question.kind] += 1
+            entry = entries[index][0]
+            yield {
+                "image": entry.text("image"),
+                "image_id": entry.fields.get("image_id", index),
+                "text_input": question.question,
+                "text_output": question.answer,
+            }
+
+    return _write(options, made(), lambda: f" ({', '.join(f'{count} {kind}' for kind, count in kinds.items())})")
+
+
+def _check(options: argparse.Namespace) -> int:
+    entries = _entries(options.labels)
+    labels = {entry.text("image"): known for entry, known in entries}
+    captioned = read_entries(options.captions) if options.captions else [entry for entry, _ in entries]
+    failed = 0
+    for entry in captioned:
+        image, caption = entry.text("image"), entry.text("caption")
+        if image not in labels:
+            raise ConfigError(f"{entry.place}: image {image} has no labels in {options.labels}; add them")
+        wrong = faults(caption, labels[image], complete=False)
+        failed += bool(wrong)
+        if wrong:
+            sys.stdout.write(f"{entry.place}: {'; '.join(wrong)}\n")
+    sys.stdout.write(f"{len(captioned)} captions checked, {failed} refused\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Lists of labelled, captioned or questioned pictures as JSON or JSON lines, in the format of the authors' files.
+
+Train files of Exp-BLIP hold ``image`` and ``caption`` (stage 1), and ``image_id`` besides (stage 2); those of Exp-VQA
+hold ``image``, ``image_id``, ``text_input`` and ``text_output``. Label files hold ``image`` with the fields of
+:meth:`streamfer_train.captions.labels.FaceLabels.from_json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamfer.errors import ConfigError, RecordError
+from streamfer.export.atomic import AtomicFile
+from streamfer_train.captions.labels import FaceLabels
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One object of a list, and where it stands, for messages."""
+
+    fields: Mapping[str, Any]
+    place: str
+
+    def text(self, name: str) -> str:
+        """Return a field that must be a text with something in it.
+
+        Raises:
+            RecordError: it is missing, empty or no text; file, line, entry and field are named.
+        """
+        value = self.fields.get(name)
+        if name not in self.fields:
+            raise RecordError(f"{self.place}: field {name} is missing; every entry needs it")
+        if not isinstance(value, str) or not value.strip():
+            raise RecordError(f"{self.place}: field {name} must be a text that is not empty, not {value!r}")
+        return value
+
+    def identifier(self, name: str = "image_id") -> str:
+        """Return a field that must be a text or a whole number, as text.
+
+        Raises:
+            RecordError: it is missing or something else.
+        """
+        value = self.fields.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+        return self.text(name)
+
+    def labels(self) -> FaceLabels:
+        """Return the labels.
+
+        Raises:
+            RecordError: a field is malformed, or there are no labels at all.
+        """
+        try:
+            labels = FaceLabels.from_json(self.fields)
+        except RecordError as error:
+            raise RecordError(f"{self.place}: {error}") from error
+        if labels.action_units is None and not labels.emotions:
+            raise RecordError(f"{self.place}: fields action_units and emotions are both missing; give at least one")
+        return labels
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Read a JSON list of objects, or JSON lines (chosen by how the file begins).
+
+    Raises:
+        ConfigError: the file cannot be read, or is empty.
+        RecordError: it is no JSON, no list, or an entry is no object; the line is named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise RecordError(f"{path}: is no UTF-8 text (byte {error.start}); save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing file") from error
+    if not text.strip():
+        raise ConfigError(f"{path}: is empty; give a JSON list of entries, or JSON lines")
+    entries = _json_list(path, text) if text.lstrip().startswith("[") else _json_lines(path, text)
+    for entry in entries:
+        if not isinstance(entry.fields, dict):
+            raise RecordError(f'{entry.place}: is no object; write {{"image": ...}}')
+    return entries
+
+
+def _json_lines(path: Path, text: str) -> list[Entry]:
+    entries = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            try:
+                entries.append(Entry(json.loads(line), f"{path}, line {number}"))
+            except json.JSONDecodeError as error:
+                raise RecordError(f"{path}, line {number}: is no JSON ({error.msg}); correct it") from error
+    return entries
+
+
+def _json_list(path: Path, text: str) -> list[Entry]:
+    """Read element by element, because the line of an entry is wanted in messages."""
+    decoder = json.JSONDecoder()
+    entries: list[Entry] = []
+    place, line, counted = text.index("[") + 1, 1, 0
+    while True:
+        place = _past_blanks(text, place)
+        if text[place : place + 1] == "]" and not entries:
+            break
+        line += text.count("\n", counted, place)
+        counted = place
+        try:
+            value, place = decoder.raw_decode(text, place)
+        except json.JSONDecodeError as error:
+            raise RecordError(f"{path}, line {error.lineno}: is no JSON ({error.msg}); correct it") from error
+        entries.append(Entry(value, f"{path}, entry {len(entries) + 1} (line {line})"))
+        place = _past_blanks(text, place)
+        if text[place : place + 1] == "]":
+            break
+        if text[place : place + 1] != ",":
+            line += text.count("\n", counted, place)
+            raise RecordError(f"{path}, line {line}: is no JSON (a comma or ] is missing); correct it")
+        place += 1
+    if text[_past_blanks(text, place + 1) :]:
+        raise RecordError(f"{path}: goes on behind the closing ]; one list a file")
+    return entries
+
+
+def _past_blanks(text: str, place: int) -> int:
+    while place < len(text) and text[place] in " \t\r\n":
+        place += 1
+    return place
+
+
+def write_entries(path: Path, entries: Iterable[Mapping[str, Any]]) -> int:
+    """Write a JSON list, or JSON lines where the name ends in ``.jsonl``; whole or not at all. Return the count.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    lines = path.suffix.lower() == ".jsonl"
+    output = AtomicFile(path)
+    count = 0
+    try:
+        for count, entry in enumerate(entries, start=1):
+            text = json.dumps(entry, ensure_ascii=False)
+            output.file.write(text + "\n" if lines else f"{',' if count > 1 else '['}\n{text}")
+        if not lines:
+            output.file.write("\n]\n" if count else "[]\n")
+        output.commit()
+    except BaseException:
+        output.discard()
+        raise
+    return count

@@ -1,0 +1,235 @@
+"""Captions by a language model, each checked, cached and counted; the grammar speaks where the model fails."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import structlog
+
+from streamfer.errors import ConfigError
+from streamfer_train.captions.cache import ReplyCache, content_key
+from streamfer_train.captions.checks import faults
+from streamfer_train.captions.grammar import describe
+from streamfer_train.captions.labels import FaceLabels
+from streamfer_train.captions.prompts import Message, again, emotion_statement, fuse_messages, rewrite_messages
+from streamfer_train.captions.questions import without_emotion
+from streamfer_train.captions.resting import NEUTRAL_CAPTION
+from streamfer_train.captions.rules import action_caption
+from streamfer_train.captions.writers import Reply, Writer, WriterFault
+from streamfer_train.metrics.mentions import read
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How a model is used.
+
+    ``tries``: texts asked for one caption before the grammar speaks. ``variants``: different texts asked for faces
+    with the same labels. ``concurrency``: questions under way at a time.
+    ``give_up_after``: faults of the writer in a row after which it is not asked again. Prices are in ``currency`` for
+    a million tokens; ``budget`` ends the asking when that much is spent.
+    """
+
+    tries: int = 2
+    variants: int = 1
+    concurrency: int = 4
+    give_up_after: int = 8
+    price_prompt: float = 0.0
+    price_answer: float = 0.0
+    currency: str = "USD"
+    budget: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ConfigError: one is out of range.
+        """
+        for name in ("tries", "variants", "concurrency", "give_up_after"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} {getattr(self, name)}: must be at least 1")
+        if min(self.price_prompt, self.price_answer, self.budget or 0) < 0:
+            raise ConfigError("prices and budget: must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A caption, who wrote it, and, where the grammar had to, why."""
+
+    text: str
+    origin: Literal["model", "cache", "grammar"]
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run cost and where its captions came from."""
+
+    captions: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    refused_texts: int = 0
+    calls: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    uncounted_calls: int = 0
+
+    def cost(self, policy: Policy) -> float:
+        """Return what the counted tokens cost by the prices of ``policy``."""
+        return (self.prompt_tokens * policy.price_prompt + self.answer_tokens * policy.price_answer) / 1e6
+
+    def summary(self, policy: Policy) -> str:
+        """Say it in one line."""
+        total = sum(self.captions.values())
+        written = ", ".join(f"{self.captions[name]} by the {name}" for name in ("model", "cache", "grammar"))
+        why = "; ".join(f"{reason}: {count}" for reason, count in self.reasons.most_common())
+        unknown = f" ({self.uncounted_calls} calls did not say theirs)" if self.uncounted_calls else ""
+        return (
+            f"{total} captions: {written}{f' ({why})' if why else ''}; {self.refused_texts} texts refused; "
+            f"{self.calls} calls, {self.prompt_tokens} + {self.answer_tokens} tokens{unknown}, "
+            f"{self.cost(policy):.4f} {policy.currency}"
+        )
+
+
+class _Stop(Exception):
+    """The writer is not to be asked any more; the reason is the message."""
+
+
+class Rewriter:
+    """Writes captions with a writer, a cache, and the grammar behind them; its :attr:`tally` says what became of it.
+
+    One rewriter may be used from one thread; it asks the writer from ``policy.concurrency`` threads of its own.
+    """
+
+    def __init__(self, writer: Writer, cache: ReplyCache, policy: Policy | None = None) -> None:
+        self.writer, self.cache, self.policy = writer, cache, policy or Policy()
+        self.tally = Tally()
+        self._lock = threading.Lock()
+        self._asking: dict[str, threading.Lock] = {}
+        self._faults_in_a_row = 0
+        self._stopped = ""
+
+    def rewrite(self, faces: Iterable[FaceLabels], seed: int = 0) -> Iterator[Written]:
+        """Yield one text over the action units of each face, in order, without emotions.
+
+        A face at rest gets the fixed neutral text; a face that nobody coded gets the grammar's word on its emotion.
+        """
+        return self._all(partial(self._rewrite, labels, f"{seed}/{n}") for n, labels in enumerate(faces))
+
+    def fuse(self, faces: Iterable[FaceLabels], seed: int = 0) -> Iterator[Written]:
+        """Yield one text a face that joins actions and emotions and says how the one follows from the other."""
+        return self._all(partial(self._fuse, labels, f"{seed}/{n}") for n, labels in enumerate(faces))
+
+    def fuse_texts(self, pairs: Iterable[tuple[str, str]], seed: int = 0) -> Iterator[Written]:
+        """Yield one text for each pair of an action caption and an emotion caption, as captioners wrote them.
+
+        What the pair mentions is what the result has to mention.
+        """
+        return self._all(partial(self._fuse_pair, *pair, f"{seed}/{n}") for n, pair in enumerate(pairs))
+
+    def _all(self, tasks: Iterable[Callable[[], Written]]) -> Iterator[Written]:
+        """Run tasks in threads, a bounded number ahead of what is taken, and yield in order."""
+        with ThreadPoolExecutor(self.policy.concurrency, thread_name_prefix="captions") as pool:
+            ahead: deque[Future[Written]] = deque()
+            try:
+                for task in tasks:
+                    ahead.append(pool.submit(task))
+                    if len(ahead) >= 4 * self.policy.concurrency:
+                        yield self._counted(ahead.popleft().result())
+                while ahead:
+                    yield self._counted(ahead.popleft().result())
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _counted(self, written: Written) -> Written:
+        self.tally.captions[written.origin] += 1
+        if written.reason:
+            self.tally.reasons[written.reason] += 1
+        return written
+
+    def _rewrite(self, labels: FaceLabels, seed: str) -> Written:
+        actions = without_emotion(labels)
+        if not actions.action_units:
+            text = NEUTRAL_CAPTION if actions.action_units is not None else describe(labels, seed)
+            return Written(text, "grammar")
+        return self._write(rewrite_messages(actions), actions, seed, emotion_allowed=False)
+
+    def _fuse(self, labels: FaceLabels, seed: str) -> Written:
+        if labels.action_units is None:
+            return Written(describe(labels, seed), "grammar")
+        action = action_caption(labels, "The person") or NEUTRAL_CAPTION
+        return self._write(fuse_messages(action, emotion_statement(labels)), labels, seed, emotion_allowed=True)
+
+    def _fuse_pair(self, action: str, emotion: str, seed: str) -> Written:
+        labels = labels_of_texts(action, emotion)
+        return self._write(fuse_messages(action, emotion), labels, seed, emotion_allowed=True)
+
+    def _write(self, messages: list[Message], labels: FaceLabels, seed: str, *, emotion_allowed: bool) -> Written:
+        reason = ""
+        first = zlib.crc32(seed.encode()) % self.policy.variants * self.policy.tries
+        try:
+            for number in range(first, first + self.policy.tries):
+                reply, origin = self._reply(messages, number)
+                wrong = faults(reply.text, labels, emotion_allowed=emotion_allowed)
+                if not wrong:
+                    return Written(reply.text, origin)
+                with self._lock:
+                    self.tally.refused_texts += 1
+                log.debug("caption.refused", text=reply.text, faults=wrong)
+                messages, reason = again(messages, reply.text, wrong), "every text failed its checks"
+        except WriterFault as fault:
+            reason = fault.kind
+            self._note_fault(fault)
+        except _Stop as stop:
+            reason = str(stop)
+        return Written(describe(labels, seed), "grammar", reason)
+
+    def _reply(self, messages: Sequence[Message], number: int) -> tuple[Reply, Literal["model", "cache"]]:
+        key = content_key(self.writer.name, messages, number)
+        with self._lock:
+            asking = self._asking.setdefault(key, threading.Lock())
+        # Faces with the same labels wait for the one answer instead of paying twice.
+        with asking:
+            if kept := self.cache.get(key):
+                return kept, "cache"
+            self._may_ask()
+            reply = self.writer.write(messages)
+            self.cache.put(key, reply)
+        with self._lock:
+            self._faults_in_a_row = 0
+            self.tally.calls += 1
+            self.tally.prompt_tokens += reply.prompt_tokens or 0
+            self.tally.answer_tokens += reply.answer_tokens or 0
+            self.tally.uncounted_calls += reply.prompt_tokens is None or reply.answer_tokens is None
+        return reply, "model"
+
+    def _may_ask(self) -> None:
+        with self._lock:
+            budget = self.policy.budget
+            if budget is not None and self.tally.cost(self.policy) >= budget and not self._stopped:
+                self._stopped = "budget spent"
+                log.warning("captions.budget_spent", budget=budget, currency=self.policy.currency)
+            if self._stopped:
+                raise _Stop(self._stopped)
+
+    def _note_fault(self, fault: WriterFault) -> None:
+        with self._lock:
+            self._faults_in_a_row += 1
+            log.warning("caption.writer_failed", kind=fault.kind, reason=str(fault))
+            if self._faults_in_a_row >= self.policy.give_up_after and not self._stopped:
+                self._stopped = "writer given up"
+                log.error("captions.writer_given_up", faults=self._faults_in_a_row, reason=str(fault))
+
+
+def labels_of_texts(action: str, emotion: str) -> FaceLabels:
+    """Return as labels what an action caption and an emotion caption mention."""
+    units, emotions = read(action).units, read(emotion).emotions
+    return FaceLabels(units, tuple(emotions))
