@@ -110,7 +110,8 @@ def _export(
         licence=LICENCE,
         calibration_temperature=protocol["temperature"],
         train={
-            **about,
+            # The command line may hold folders of the user's machine, and a weights file travels.
+            **{name: value for name, value in about.items() if name != "command"},
             "protocol": config.export,
             "epoch": protocol["epoch"],
             "scores": protocol["scores"],

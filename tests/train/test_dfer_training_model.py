@@ -1,0 +1,360 @@
+"""Backbones, variants, parameter groups, schedules and losses; every variant that streams is exported and read back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny_clips import settings
+from tiny_models import tiny_weights
+
+from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
+from streamfer.models.card import ModelCard
+from streamfer.models.weights import read_weights, write_weights
+from streamfer_train.dfer_clip.backbones import Backbone, Sizes, read_backbone
+from streamfer_train.dfer_clip.config import HeadsConfig, OptimiserConfig, RunConfig, parse_config
+from streamfer_train.dfer_clip.heads import actions_loss, losses, valence_arousal_loss
+from streamfer_train.dfer_clip.model import Learner, build_learner
+from streamfer_train.dfer_clip.optimiser import Average, choose_trained, factor, parameter_groups
+from streamfer_train.metrics import regression
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("clips")
+
+
+def recipe(folder: Path, **changes: Any) -> RunConfig:
+    return parse_config(settings(folder, **changes), "test")
+
+
+def built(folder: Path, **changes: Any) -> Learner:
+    config = recipe(folder, **changes)
+    learner = build_learner(config, read_backbone(config), seed=1)
+    choose_trained(learner, config.optimiser)
+    return learner
+
+
+def clips(count: int = 2, frames: int = 4) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(0, 256, (count, frames, 3, 16, 16), dtype=torch.uint8, generator=generator)
+
+
+# -- what learns ------------------------------------------------------------------------------------------------------
+
+
+def test_groups_follow_the_authors_names(folder: Path) -> None:
+    learner = built(folder)
+    parts = ("image_encoder", "temporal_net", "prompt_learner")
+    by_rule = {name for name, _ in learner.named_parameters() if any(part in name for part in parts)}
+    learning = {name for name, weight in learner.named_parameters() if weight.requires_grad}
+    assert learning == by_rule
+    assert not any("text_encoder" in name for name in learning)
+    groups = parameter_groups(learner, OptimiserConfig())
+    assert [(group["name"], group["lr"]) for group in groups] == [
+        ("temporal_net", 1e-2),
+        ("image_encoder", 1e-5),
+        ("prompt_learner", 1e-3),
+    ]
+    names = {weight: name for name, weight in learner.named_parameters()}
+    for group in groups:
+        assert {names[w] for w in group["params"]} == {name for name in by_rule if group["name"] in name}
+
+
+def test_frozen_parts_do_not_learn(folder: Path) -> None:
+    learner = built(folder, optimiser={"freeze": ["image_encoder", "prompt_learner"]})
+    learning = {name.split(".")[1] for name, weight in learner.named_parameters() if weight.requires_grad}
+    assert learning == {"temporal_net"}
+
+
+def test_the_schedule_is_multi_step_as_torch_steps_it() -> None:
+    config = OptimiserConfig()
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    reference = torch.optim.lr_scheduler.MultiStepLR(optimiser, milestones=[30, 40], gamma=0.1)
+    for epoch in range(50):
+        assert factor(config, epoch + 0.99) == pytest.approx(optimiser.param_groups[0]["lr"])
+        optimiser.step()
+        reference.step()
+    assert [factor(config, e) for e in (29, 30, 39, 40)] == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+def test_warm_up_and_cosine() -> None:
+    config = OptimiserConfig(schedule="cosine", warmup=2, epochs=12)
+    assert factor(config, 1.0) == pytest.approx(0.5)
+    assert factor(config, 7.0) == pytest.approx(0.01 + 0.99 * 0.5)
+    assert factor(config, 12.0) == pytest.approx(0.01)
+
+
+def test_the_average_lends_its_weights_and_takes_them_back(folder: Path) -> None:
+    learner = built(folder)
+    average = Average(learner, 0.5)
+    weight = learner.clip.temporal_net.pos_embedding
+    before = weight.detach().clone()
+    with torch.no_grad():
+        weight += 1
+    average.update(learner, step=100)
+    with average.in_place_of(learner):
+        torch.testing.assert_close(weight.detach(), before + 0.5)
+    torch.testing.assert_close(weight.detach(), before + 1)
+
+
+# -- variants ---------------------------------------------------------------------------------------------------------
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "published": {},
+    "shared contexts in the middle": {"text": {"class_specific": False, "position": "middle", "contexts": 4}},
+    "names in front": {"text": {"type": "class_names", "position": "front"}},
+    "mean token, deeper": {"temporal": {"token": "mean", "layers": 3, "heads": 2, "dim_head": 8, "mlp_dim": 16}},
+    "longer window": {"temporal": {"positions": 2, "heads": 2, "dim_head": 8, "mlp_dim": 16}},
+    "linear classifier": {"heads": {"kind": "classifier"}},
+    "cosine classifier": {"heads": {"kind": "cosine"}},
+    "action units": {"heads": {"actions": 1.0}, "data": {"actions": ["AU1", "AU12_r"]}},
+    "valence and arousal": {"heads": {"valence_arousal": 1.0}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_learns_and_its_weights_file_gives_the_same_logits(
+    variant: str, folder: Path, tmp_path: Path
+) -> None:
+    learner = built(folder, **VARIANTS[variant])
+    pixels = clips()
+    outputs = learner(pixels)
+    batch = {
+        "label": torch.tensor([0, 2]),
+        "valence_arousal": torch.tensor([[0.1, 0.2], [0.5, -0.3]]),
+        "actions": torch.tensor([[1.0, 0.0], [float("nan"), 1.0]]),
+    }
+    config = recipe(folder, **VARIANTS[variant])
+    losses(outputs, batch, config.heads)["total"].backward()
+    silent = [n for n, w in learner.named_parameters() if w.requires_grad and (w.grad is None or not w.grad.any())]
+    assert silent == []
+    product = learner.eval().product()
+    card = ModelCard("x", product.config, learner.sizes.pixels, learner.sizes.crop, "none")
+    write_weights(tmp_path / "x.safetensors", product, card)
+    model, read = read_weights(tmp_path / "x.safetensors")
+    with torch.no_grad():
+        torch.testing.assert_close(model(pixels.float() / 255), learner(pixels)["logits"], atol=1e-4, rtol=1e-4)
+    assert read.config == product.config
+    if "actions" in outputs:
+        assert read.config.action_units == ("AU01", "AU12")
+
+
+def test_temporal_adapters_start_as_nothing_then_mix_frames_and_are_not_exported(folder: Path) -> None:
+    plain, adapted = built(folder), built(folder, adapters={"width": 8, "heads": 2})
+    learning = {name.split(".")[0] for name, w in adapted.named_parameters() if w.requires_grad and "image" not in name}
+    assert "adapters" in learning
+    assert not any(weight.requires_grad for weight in adapted.clip.image_encoder.parameters())
+    pixels = clips(1)[0].float() / 255
+    torch.testing.assert_close(adapted.clip.encode_frames(pixels), plain.clip.encode_frames(pixels))
+    assert adapted.adapters is not None
+    torch.manual_seed(0)
+    torch.nn.init.normal_(adapted.adapters[0].up.weight)  # type: ignore[union-attr,arg-type]
+    before = adapted.clip.encode_frames(pixels)
+    changed = pixels.clone()
+    changed[0] = 0
+    after = adapted.clip.encode_frames(changed)
+    assert not torch.allclose(before[3], after[3], atol=1e-4)
+    assert torch.equal(plain.clip.encode_frames(pixels)[3], plain.clip.encode_frames(changed)[3])
+    with pytest.raises(CheckpointError, match="cannot be exported for streaming"):
+        adapted.product()
+
+
+def test_low_rank_updates_are_merged_into_the_product(folder: Path) -> None:
+    learner = built(folder, lora={"rank": 2})
+    groups = [group["name"] for group in parameter_groups(learner, OptimiserConfig())]
+    assert groups == ["temporal_net", "prompt_learner", "adapters"]
+    torch.manual_seed(0)
+    for name, weight in learner.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    learner.eval()
+    pixels = clips()
+    with torch.no_grad():
+        wanted = learner(pixels)["logits"]
+        product = learner.product()
+        torch.testing.assert_close(product(pixels.float() / 255), wanted, atol=2e-4, rtol=1e-4)
+        untouched = built(folder).eval()(pixels)["logits"]
+    assert not torch.allclose(wanted, untouched, atol=1e-3)
+    assert not any("lora" in name for name in product.state_dict())
+
+
+def test_recomputed_activations_give_the_same_gradient(folder: Path) -> None:
+    gradients = []
+    for checkpointing in (False, True):
+        learner = built(folder, runtime={"checkpointing": checkpointing})
+        learner.train()(clips())["logits"].square().sum().backward()
+        gradients.append(learner.clip.image_encoder.conv1.weight.grad)  # type: ignore[union-attr]
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_low_precision_stays_near_and_logits_stay_fp32(folder: Path) -> None:
+    exact, rough = built(folder).eval(), built(folder, runtime={"precision": "bf16"}).eval()
+    with torch.no_grad():
+        a, b = exact(clips())["logits"], rough(clips())["logits"]
+    assert b.dtype == torch.float32
+    assert 0 < float((a - b).abs().max()) < 5
+
+
+# -- backbones --------------------------------------------------------------------------------------------------------
+
+
+def clip_file(path: Path, learner: Learner) -> dict[str, torch.Tensor]:
+    """Write the towers of a model under CLIP's own names."""
+    towers: dict[str, torch.Tensor] = {}
+    for name, tensor in learner.clip.state_dict().items():
+        if name.startswith("image_encoder."):
+            towers[f"visual.{name.removeprefix('image_encoder.')}"] = tensor.clone()
+        elif name.startswith("text_encoder."):
+            towers[name.removeprefix("text_encoder.")] = tensor.clone()
+    towers["token_embedding.weight"] = torch.randn(49408, 16)
+    save_file(towers, path)
+    return towers
+
+
+def test_towers_come_from_a_file_with_clips_names(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "clip.safetensors"
+    towers = clip_file(path, built(folder))
+    backbone = settings(folder)["backbone"] | {"weights": str(path)}
+    config = recipe(folder, backbone=backbone)
+    learner = build_learner(config, read_backbone(config), seed=9)
+    assert torch.equal(learner.clip.state_dict()["image_encoder.proj"], towers["visual.proj"])
+    assert torch.equal(learner.clip.state_dict()["text_encoder.text_projection"], towers["text_projection"])
+    assert learner.clip.prompt_learner is not None
+    prefix = learner.clip.prompt_learner.token_prefix[0, 0]
+    assert torch.equal(prefix, towers["token_embedding.weight"][49406])
+    broken = {name: tensor for name, tensor in towers.items() if name != "visual.proj"}
+    save_file(broken, path)
+    with pytest.raises(CheckpointError, match=r"image_encoder\.proj"):
+        build_learner(config, read_backbone(config), seed=9)
+
+
+def test_an_installed_model_lends_its_towers_and_class_features(folder: Path, tmp_path: Path) -> None:
+    path = tiny_weights(tmp_path / "tiny.safetensors")
+    data = {"classes": ["calm", "joy", "pain"], "size": 32}
+    data = settings(folder)["data"] | data
+    config = recipe(folder, data=data, backbone={"weights": str(path)}, heads={"kind": "cosine", "temperature": 0.05})
+    learner = build_learner(config, read_backbone(config), seed=2)
+    model, card = read_weights(path)
+    assert torch.equal(learner.clip.state_dict()["image_encoder.proj"], model.state_dict()["image_encoder.proj"])
+    assert learner.clip.config.temporal == card.config.temporal
+    assert learner.clip.text_features is not None
+    assert model.text_features is not None
+    assert torch.equal(learner.clip.text_features[0], model.text_features[2])
+    assert torch.equal(learner.clip.text_features[1], model.text_features[0])
+    with pytest.raises(ConfigError, match=r"heads\.kind: cosine"):
+        read_backbone(recipe(folder, data=data, backbone={"weights": str(path)}))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "error", "message"),
+    [
+        ({"name": "ViT-B-32", "weights": "openay"}, ConfigError, "laion2b_s34b_b79k"),
+        ({"name": "ViT-B-33", "weights": "openai"}, UnknownModelError, "ViT-B-16"),
+        ({"name": "ViT-B-32", "weights": "absent.pt"}, ConfigError, "no such file"),
+        ({"name": "custom", "weights": "openai"}, ConfigError, "custom towers"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_named(
+    folder: Path, backbone: dict[str, str], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        read_backbone(recipe(folder, backbone=backbone))
+
+
+def test_without_a_network_the_message_says_which_file_to_fetch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_args: object, **_kwargs: object) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(open_clip, "download_pretrained", fail)
+    with pytest.raises(ConfigError) as caught:
+        read_backbone(recipe(folder, backbone={"name": "ViT-B-32", "weights": "openai"}))
+    assert "timm/vit_base_patch32_clip_224.openai" in str(caught.value)
+    assert "give that file, or random" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "text_width", "embed", "patch"),
+    [("ViT-B-32", 768, 512, 512, 32), ("ViT-B-16", 768, 512, 512, 16), ("ViT-L-14", 1024, 768, 768, 14)],
+)
+def test_published_sizes_come_from_open_clip(
+    folder: Path, name: str, width: int, text_width: int, embed: int, patch: int
+) -> None:
+    data = settings(folder)["data"] | {"size": 224}
+    sizes = read_backbone(recipe(folder, data=data, backbone={"name": name, "weights": "random"})).sizes
+    assert (sizes.vision.width, sizes.text.width, sizes.embed_dim, sizes.vision.patch_size) == (
+        width,
+        text_width,
+        embed,
+        patch,
+    )
+    assert Sizes.from_dict(sizes.to_dict()) == sizes
+
+
+def test_positions_are_interpolated_for_larger_pictures(folder: Path) -> None:
+    from streamfer_train.dfer_clip.backbones import _resized
+
+    data = settings(folder)["data"] | {"size": 448}
+    sizes = read_backbone(recipe(folder, data=data, backbone={"name": "ViT-B-32", "weights": "random"})).sizes
+    name = "image_encoder.positional_embedding"
+    ramp = torch.arange(7.0).repeat(7, 1).reshape(49, 1).expand(49, 768)
+    found = _resized({name: torch.cat([torch.full((1, 768), 9.0), ramp])}, sizes)[name]
+    assert found.shape == (197, 768)
+    assert bool((found[0] == 9).all())
+    across = found[1:15, 0]
+    assert bool((across.diff() >= -1e-4).all())
+    assert float(across[-1] - across[0]) > 5
+
+
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+
+def test_concordance_agrees_with_the_metric_and_gaps_do_not_count() -> None:
+    torch.manual_seed(3)
+    predicted, target = torch.rand(20, 2) * 2 - 1, torch.rand(20, 2) * 2 - 1
+    wanted = regression.report(predicted, target, ("valence", "arousal"))
+    squared = (predicted - target).square().mean()
+    loss = valence_arousal_loss(predicted, target)
+    assert float(loss) == pytest.approx(1 - wanted.mean_ccc + float(squared), abs=1e-5)
+    gaps = torch.full((5, 2), float("nan"))
+    with_gaps = valence_arousal_loss(torch.cat([predicted, torch.rand(5, 2)]), torch.cat([target, gaps]))
+    assert float(with_gaps) == pytest.approx(float(loss), abs=1e-6)
+    none_known = valence_arousal_loss(predicted[:5].requires_grad_(), gaps)
+    assert none_known.item() == 0
+    none_known.backward()
+
+
+def test_action_units_without_a_label_do_not_count() -> None:
+    logits = torch.tensor([[0.0, 2.0], [3.0, -1.0]], requires_grad=True)
+    target = torch.tensor([[1.0, float("nan")], [float("nan"), 5.0]])
+    wanted = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor([0.0, -1.0]), torch.ones(2))
+    loss = actions_loss(logits, target)
+    assert float(loss) == pytest.approx(float(wanted))
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 1] == 0
+    assert logits.grad[1, 0] == 0
+    assert float(actions_loss(logits, torch.full((2, 2), float("nan")))) == 0
+
+
+def test_total_is_the_weighted_sum() -> None:
+    outputs = {"logits": torch.randn(4, 3), "valence_arousal": torch.rand(4, 2), "actions": torch.randn(4, 2)}
+    batch = {"label": torch.tensor([0, 1, 2, 0]), "valence_arousal": torch.rand(4, 2), "actions": torch.ones(4, 2)}
+    once = losses(outputs, batch, HeadsConfig(valence_arousal=1, actions=1))
+    twice = losses(outputs, batch, HeadsConfig(valence_arousal=2, actions=3))
+    wanted = once["classes"] + 2 * once["valence_arousal"] + 3 * once["actions"]
+    torch.testing.assert_close(twice["total"], wanted)
+    reference = torch.nn.functional.cross_entropy(outputs["logits"], batch["label"])
+    torch.testing.assert_close(once["classes"], reference)
+
+
+def test_a_backbone_from_another_architecture_is_named(folder: Path) -> None:
+    config = recipe(folder)
+    drawn = read_backbone(config)
+    foreign = {name: torch.zeros(1) for name in ("image_encoder.proj",)}
+    with pytest.raises(CheckpointError, match="backbone other"):
+        build_learner(config, Backbone(drawn.sizes, foreign, (), "other"), seed=1)
