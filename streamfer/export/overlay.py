@@ -111,7 +111,7 @@ class OverlayNotes:
         present = [
             (value, name) for name, value in path.smooth.items() if value >= self._thresholds.get(name, _UNIT_PRESENT)
         ]
-        return ", ".join(f"{name} {value:.1f}" for value, name in sorted(present, reverse=True)[:_UNITS_SHOWN])
+        return ",  ".join(f"{name}  {value:.1f}" for value, name in sorted(present, reverse=True)[:_UNITS_SHOWN])
 
     def faces_at(self, epoch: int, seconds: float, hold: float) -> Iterator[tuple[int, _Path, _Box]]:
         """Yield track number, path and box of every face on screen at a time."""

@@ -152,7 +152,7 @@ def build_basic(layers: tuple[int, ...], width: int, embed_dim: int, *, channels
         channels: of the input; training reads grey pictures, weights files hold three.
     """
     network = ResNet(
-        BasicBlock,
+        BasicBlock,  # type: ignore[arg-type]  # timm's annotation names an instance, its code wants the class
         layers,
         num_classes=embed_dim,
         in_chans=channels,
@@ -162,7 +162,7 @@ def build_basic(layers: tuple[int, ...], width: int, embed_dim: int, *, channels
         avg_down=True,
         block_args={"attn_layer": "se"},
     )
-    network.maxpool = nn.Identity()
+    network.set_submodule("maxpool", nn.Identity())
     return cast(nn.Module, network)
 
 

@@ -69,9 +69,26 @@ def test_annotate(face_film: Path, config: Config, models: LoadedModels) -> None
     rows = found.to_rows()
     assert len(rows) == found.stats.clips
     assert set(rows[0]) >= {"source", "track_id", "start_s", "end_s", "label", "probability", "p_joy", "p_calm"}
+    assert not any(name.startswith("AU") for name in rows[0])
     assert all(row["probability"] == max(row["p_joy"], row["p_gloom"], row["p_calm"]) for row in rows)
     again = streamfer.annotate(str(face_film), config=config, models=models, salt="s")
     assert again.to_rows() == rows
+
+
+def test_action_units_are_columns_of_the_rows(face_film: Path, config: Config, tmp_path: Path) -> None:
+    from tiny_models import tiny_weights
+
+    path = tiny_weights(tmp_path / "reader.safetensors", actions=("AU06", "AU12"))
+    chosen = config.model_copy(update={"model": config.model.model_copy(update={"name": str(path)})})
+    found = streamfer.annotate(face_film, config=chosen)
+    rows = found.to_rows()
+    assert list(rows[0])[-4:] == ["AU06_mean", "AU12_mean", "AU06_peak", "AU12_peak"]
+    assert all(0 < row[f"{unit}_mean"] <= row[f"{unit}_peak"] < 1 for row in rows for unit in ("AU06", "AU12"))
+    intensities = [face.action_units for frame in found.frames for face in frame.faces]
+    assert all(set(units or {}) == {"AU06", "AU12"} for units in intensities)
+    assert max((units or {})["AU06"] for units in intensities) == pytest.approx(
+        max(row["AU06_peak"] for row in rows), abs=1e-6
+    )
 
 
 def test_annotate_refuses_with_our_exceptions(

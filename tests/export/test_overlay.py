@@ -103,16 +103,16 @@ def units_shown(thresholds: tuple[float, ...], *intensities: dict[str, float], a
 
 def test_the_strongest_units_that_count_as_present_stand_under_the_label() -> None:
     units = {"AU01": 0.62, "AU06": 0.55, "AU12": 0.9, "AU25": 0.71}
-    assert units_shown((), units) == "AU12 0.9, AU25 0.7, AU01 0.6"
-    assert units_shown((0.8, 0.5, 0.5, 0.5), units) == "AU12 0.9, AU25 0.7, AU06 0.6"
+    assert units_shown((), units) == "AU12  0.9,  AU25  0.7,  AU01  0.6"
+    assert units_shown((0.8, 0.5, 0.5, 0.5), units) == "AU12  0.9,  AU25  0.7,  AU06  0.6"
     assert units_shown((0.95,) * 4, units) == ""
 
 
 def test_the_shown_intensity_follows_in_time_and_does_not_jump() -> None:
     course = [{"AU12": 1.0}, {"AU12": 0.5}, {"AU12": 0.5}, {"AU12": 0.5}]
     shown = [units_shown((0.1,), *course, at=index / 8 + 0.01) for index in range(4)]
-    assert shown == ["AU12 1.0", "AU12 0.8", "AU12 0.7", "AU12 0.6"]
-    assert units_shown((0.1,), *course, at=-0.1) == "AU12 1.0"
+    assert shown == ["AU12  1.0", "AU12  0.8", "AU12  0.7", "AU12  0.6"]
+    assert units_shown((0.1,), *course, at=-0.1) == "AU12  1.0"
 
 
 def test_units_make_the_chip_taller(film: Path) -> None:
