@@ -1,0 +1,96 @@
+"""The data sets by name: what each expects on disk, and which side of it is for training.
+
+Source: Exp-BLIP (BMVC 2023), Table 1, for sampling and sizes. Splits by person keep anyone from being on both sides;
+the authors' own lists of people were not published, so ours are drawn by seed, or given in ``test_subjects.txt``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from streamfer.errors import ConfigError
+from streamfer_train.datasets import coded_video, stills
+from streamfer_train.datasets.samples import Sample, Split, sequences, split_randomly, split_subjects, thin_out
+from streamfer_train.datasets.tables import read_lines
+
+#: One name a line: people who are for testing, instead of those drawn by seed.
+SUBJECT_LIST = "test_subjects.txt"
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """How one data set is read and cut.
+
+    ``held_out`` people, or a random ``test_share`` of pictures, are for testing; with neither, the data set itself
+    says. ``thinned`` sides keep every tenth frame and every change.
+    """
+
+    name: str
+    expects: str
+    read: Callable[[Path], list[Sample]]
+    held_out: int = 0
+    test_share: float = 0.0
+    thinned: frozenset[Split] = frozenset()
+
+    def load(self, root: Path, split: Split = "train", seed: int = 0) -> list[Sample]:
+        """Return the samples of one side.
+
+        Raises:
+            ConfigError: something that the data set needs is not on disk; what is expected is said.
+            RecordError: a label is malformed; file, line and field are named.
+        """
+        if not root.is_dir():
+            raise ConfigError(f"{root}: no such folder; {self.name} expects {self.expects}")
+        samples = self.read(root)
+        if self.held_out:
+            held = self._held_out(root, samples, seed)
+            samples = [sample for sample in samples if (sample.subject in held) == (split == "test")]
+        elif self.test_share:
+            samples = split_randomly(samples, self.test_share, split, seed)
+        else:
+            samples = [sample for sample in samples if sample.split == split]
+        if split in self.thinned:
+            samples = [sample for frames in sequences(samples) for sample in thin_out(frames)]
+        if not samples:
+            raise ConfigError(f"{root}: {self.name} has nothing on its {split} side; take the other, or get the rest")
+        return samples
+
+    def _held_out(self, root: Path, samples: list[Sample], seed: int) -> frozenset[str]:
+        people = {sample.subject for sample in samples}
+        if not (root / SUBJECT_LIST).is_file():
+            return split_subjects(people, self.held_out, seed)
+        listed = [line for line, _ in read_lines(root / SUBJECT_LIST, SUBJECT_LIST)]
+        strangers = sorted(set(listed) - people)
+        if strangers:
+            raise ConfigError(f"{root / SUBJECT_LIST}: {strangers[0]} is nobody in {self.name}; correct the name")
+        return frozenset(listed)
+
+
+_TRAIN: frozenset[Split] = frozenset({"train"})
+_BOTH: frozenset[Split] = frozenset({"train", "test"})
+DATASETS = {
+    dataset.name: dataset
+    for dataset in (
+        Dataset("bp4d", coded_video.BP4D_EXPECTS, coded_video.read_bp4d, held_out=13, thinned=_TRAIN),
+        Dataset("disfa", coded_video.DISFA_EXPECTS, coded_video.read_disfa, held_out=3, thinned=_TRAIN),
+        Dataset("gft", coded_video.GFT_EXPECTS, coded_video.read_gft, held_out=18, thinned=_BOTH),
+        Dataset("raf-au", stills.RAF_AU_EXPECTS, stills.read_raf_au, test_share=868 / (868 + 3733)),
+        Dataset("emotionet", stills.EMOTIONET_EXPECTS, stills.read_emotionet, test_share=2117 / (2117 + 19046)),
+        Dataset("affectnet", stills.AFFECTNET_EXPECTS, stills.read_affectnet),
+        Dataset("raf-db-compound", stills.RAF_DB_EXPECTS, stills.read_raf_db),
+        Dataset("faceme", stills.FACEME_EXPECTS, stills.read_faceme),
+    )
+}
+
+
+def dataset(name: str) -> Dataset:
+    """Return a data set by name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in DATASETS:
+        raise ConfigError(f"data set {name!r}: unknown; choose one of {', '.join(DATASETS)}")
+    return DATASETS[name]

@@ -1,0 +1,153 @@
+"""BP4D, DISFA and GFT: videos whose frames carry codes of action units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import structlog
+
+from streamfer.errors import ConfigError, RecordError
+from streamfer_train.captions.labels import FaceLabels
+from streamfer_train.datasets.samples import Sample
+from streamfer_train.datasets.tables import need_folder, read_lines, read_table
+
+log = structlog.get_logger(__name__)
+
+BP4D_UNITS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)
+DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
+GFT_UNITS = (1, 2, 4, 6, 10, 12, 14, 15, 23, 24)
+BP4D_EXPECTS = "AUCoding/AU_OCC/F001_T1.csv ... and Sequences/F001/T1/<frame>.jpg"
+DISFA_EXPECTS = "ActionUnit_Labels/SN001/SN001_au1.txt ... and frames/SN001/<frame>.jpg (cut from the left camera)"
+GFT_EXPECTS = "labels/<person>.csv with columns Frame, AU1, AU2 ... and images/<person>/<frame>.jpg"
+#: A unit of DISFA counts as present from this intensity (B) on, as in the literature.
+DISFA_PRESENT = 2
+_PICTURES = {".jpg", ".jpeg", ".png"}
+
+
+def read_bp4d(root: Path) -> list[Sample]:
+    """Read BP4D's occurrence codes: 1 present, 0 absent, 9 not coded.
+
+    Raises:
+        ConfigError: a folder or all pictures are missing.
+        RecordError: a code file is malformed.
+    """
+    samples: list[Sample] = []
+    missing = 0
+    for path in _code_files(need_folder(root / "AUCoding" / "AU_OCC", BP4D_EXPECTS), BP4D_EXPECTS):
+        subject, _, task = path.stem.partition("_")
+        pictures = _pictures(root, Path("Sequences") / subject / task)
+        lines = list(read_lines(path, BP4D_EXPECTS))
+        columns = [cell.strip() for cell in lines[0][0].split(",")] if lines else []
+        absent = [unit for unit in BP4D_UNITS if str(unit) not in columns[1:]]
+        if absent:
+            raise RecordError(f"{path}, line 1: column {absent[0]} is missing; expected is {BP4D_EXPECTS}")
+        places = {unit: columns.index(str(unit), 1) for unit in BP4D_UNITS}
+        for line, place in lines[1:]:
+            cells = line.split(",")
+            if len(cells) != len(columns):
+                raise RecordError(f"{place}: has {len(cells)} fields for {len(columns)} columns; correct it")
+            frame = _number(cells[0], "frame", place)
+            codes = {unit: _number(cells[at], f"AU{unit}", place) for unit, at in places.items()}
+            missing += frame not in pictures
+            if frame in pictures:
+                samples.append(Sample(pictures[frame], subject, _occurrence(codes, {9}, place), task, frame))
+    return _with_pictures(samples, missing, root, BP4D_EXPECTS)
+
+
+def read_disfa(root: Path) -> list[Sample]:
+    """Read DISFA's intensities 0-5; a unit is present from intensity 2 on.
+
+    Raises:
+        ConfigError: a folder, a code file or all pictures are missing.
+        RecordError: a code file is malformed.
+    """
+    samples: list[Sample] = []
+    missing = 0
+    for folder in sorted(need_folder(root / "ActionUnit_Labels", DISFA_EXPECTS).iterdir()):
+        if not folder.is_dir():
+            continue
+        subject = folder.name
+        pictures = _pictures(root, Path("frames") / subject)
+        strengths: dict[int, dict[int, int]] = {}
+        for unit in DISFA_UNITS:
+            for line, place in read_lines(folder / f"{subject}_au{unit}.txt", DISFA_EXPECTS):
+                frame, comma, strength = line.partition(",")
+                if not comma:
+                    raise RecordError(f"{place}: field intensity is missing; write frame,intensity")
+                value = _number(strength, "intensity", place)
+                if not 0 <= value <= 5:
+                    raise RecordError(f"{place}: field intensity is {value}, not 0-5; correct it")
+                strengths.setdefault(_number(frame, "frame", place), {})[unit] = value
+        for frame, found in sorted(strengths.items()):
+            present = {unit: value for unit, value in found.items() if value >= DISFA_PRESENT}
+            labels = FaceLabels(frozenset(present), (), present, frozenset(found))
+            missing += frame not in pictures
+            if frame in pictures:
+                samples.append(Sample(pictures[frame], subject, labels, "", frame))
+    return _with_pictures(samples, missing, root, DISFA_EXPECTS)
+
+
+def read_gft(root: Path) -> list[Sample]:
+    """Read GFT's occurrence codes: 1 present, 0 absent, -999 or 9 not coded.
+
+    Raises:
+        ConfigError: a folder or all pictures are missing.
+        RecordError: a code file is malformed.
+    """
+    samples: list[Sample] = []
+    missing = 0
+    columns = tuple(f"AU{unit}" for unit in GFT_UNITS)
+    for path in _code_files(need_folder(root / "labels", GFT_EXPECTS), GFT_EXPECTS):
+        pictures = _pictures(root, Path("images") / path.stem)
+        for row in read_table(path, GFT_EXPECTS, ("Frame", *columns)):
+            frame = row.integer("Frame")
+            codes = {unit: row.integer(f"AU{unit}") for unit in GFT_UNITS}
+            missing += frame not in pictures
+            if frame in pictures:
+                labels = _occurrence(codes, {9, -999}, row.place)
+                samples.append(Sample(pictures[frame], path.stem, labels, "", frame))
+    return _with_pictures(samples, missing, root, GFT_EXPECTS)
+
+
+def _code_files(folder: Path, expects: str) -> Iterator[Path]:
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        raise ConfigError(f"{folder}: holds no .csv file; expected is {expects}")
+    yield from files
+
+
+def _pictures(root: Path, folder: Path) -> dict[int, Path]:
+    """Pictures of a folder by frame number, whether or not the numbers are padded with zeros."""
+    if not (root / folder).is_dir():
+        return {}
+    found = {}
+    for path in (root / folder).iterdir():
+        digits = re.search(r"(\d+)$", path.stem)
+        if path.suffix.lower() in _PICTURES and digits:
+            found[int(digits.group())] = folder / path.name
+    return found
+
+
+def _number(text: str, field: str, place: str) -> int:
+    try:
+        return int(text.strip())
+    except ValueError as error:
+        raise RecordError(f"{place}: field {field} is {text.strip()!r}, not a whole number; correct it") from error
+
+
+def _occurrence(codes: dict[int, int], uncoded: set[int], place: str) -> FaceLabels:
+    for unit, code in codes.items():
+        if code not in {0, 1} | uncoded:
+            raise RecordError(f"{place}: field AU{unit} is {code}, not 0 or 1; correct it")
+    coded = frozenset(unit for unit, code in codes.items() if code not in uncoded)
+    return FaceLabels(frozenset(unit for unit in coded if codes[unit] == 1), (), {}, coded)
+
+
+def _with_pictures(samples: list[Sample], missing: int, root: Path, expects: str) -> list[Sample]:
+    if not samples:
+        raise ConfigError(f"{root}: no coded frame has a picture; expected is {expects}")
+    if missing:
+        log.warning("dataset.pictures_missing", root=str(root), missing=missing, found=len(samples))
+    return samples
