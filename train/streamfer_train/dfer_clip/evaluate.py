@@ -59,7 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("-c", "--config", type=Path, help="recipe whose test list is used")
     what.add_argument("--list", type=Path, help="CSV of your own clips (video,label), instead of a recipe's test list")
     what.add_argument(
-        "--weights", help="installed model, weights file, a run's checkpoint, or the authors' .pt or .pth"
+        "--weights", help="installed model, weights file, folder or checkpoint of a run, or the authors' .pt or .pth"
+    )
+    what.add_argument(
+        "--protocol",
+        choices=list(SELECTIONS),
+        help="which epoch of a run; without --weights: all folds and seeds of the recipe's run, combined",
     )
     what.add_argument("--fold", type=int, help="fold of the recipe (default: the checkpoint's own, or the only one)")
     what.add_argument("--subset", action="store_true", help="score shared classes alone where model and data differ")
