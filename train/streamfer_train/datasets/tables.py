@@ -32,7 +32,7 @@ class Row:
             number = float(text)
         except ValueError:
             number = float("nan")
-        if number != number or not number.is_integer():
+        if not number.is_integer():
             raise RecordError(f"{self.place}: field {column} is {text!r}, not a whole number; correct it")
         return int(number)
 

@@ -1,0 +1,243 @@
+"""How close captions come to reference texts: METEOR, ROUGE-L, BLEU, CIDEr-D and similarity of sentence embeddings.
+
+Nothing is downloaded: METEOR's synonyms need NLTK's WordNet data, and without them only exact and stem matches count,
+which the report says; embeddings come from a transformers model in a local folder.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from streamfer.errors import ConfigError
+
+#: Longest n-gram and width of the length penalty of CIDEr-D (Vedantam et al., CVPR 2015, section 7).
+CIDER_ORDER, CIDER_SIGMA = 4, 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class TextReport:
+    """Means over captions. All are in 0-1 but ``cider`` (0-10); ``bleu`` is of the whole corpus.
+
+    Of several references the best counts for METEOR, ROUGE-L and similarity, as in Exp-BLIP. ``meteor_stages`` says
+    which of METEOR's matching stages took part.
+    """
+
+    count: int
+    meteor: float
+    meteor_stages: str
+    rouge_l: float
+    bleu: float
+    bleu_signature: str
+    cider: float
+    similarity: float | None = None
+    similarity_model: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, named by what was measured."""
+        values: dict[str, Any] = {
+            "count": self.count,
+            f"meteor ({self.meteor_stages})": round(self.meteor, 4),
+            "rouge_l": round(self.rouge_l, 4),
+            "bleu": round(self.bleu, 4),
+            "bleu_signature": self.bleu_signature,
+            "cider_d": round(self.cider, 4),
+        }
+        if self.similarity is not None:
+            values[f"similarity ({self.similarity_model})"] = round(self.similarity, 4)
+        return values
+
+
+def score(captions: Sequence[str], references: Sequence[Sequence[str]], encoder: Path | None = None) -> TextReport:
+    """Score captions against the references of the same pictures, with ``encoder`` also by sentence embeddings.
+
+    Raises:
+        ConfigError: nothing to score, numbers differ, a caption has no reference, or the encoder cannot be loaded.
+    """
+    _check(captions, references)
+    stages, words = meteor_stages()
+    bleu_value, signature = bleu(captions, references)
+    similarity = None
+    if encoder is not None:
+        similarity = sum(embedding_similarity(captions, references, encoder)) / len(captions)
+    return TextReport(
+        len(captions),
+        sum(meteor(c, r, words) for c, r in zip(captions, references, strict=True)) / len(captions),
+        stages,
+        sum(rouge_l(c, r) for c, r in zip(captions, references, strict=True)) / len(captions),
+        bleu_value,
+        signature,
+        sum(cider(captions, references)) / len(captions),
+        similarity,
+        encoder.name if encoder is not None else "",
+    )
+
+
+def tokens(text: str) -> list[str]:
+    """Return the words of a text in lower case; punctuation is dropped.
+
+    >>> tokens("The lips, it seems, aren't parted.")
+    ['the', 'lips', 'it', 'seems', "aren't", 'parted']
+    """
+    return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower())
+
+
+class Synonyms(Protocol):
+    """What METEOR asks of WordNet."""
+
+    def synsets(self, word: str) -> Sequence[Any]:
+        """Return the sets of synonyms that hold ``word``."""
+
+
+class _NoSynonyms:
+    """Stands in where WordNet's data are not installed."""
+
+    def synsets(self, word: str) -> Sequence[Any]:  # noqa: ARG002
+        return ()
+
+
+@cache
+def meteor_stages() -> tuple[str, Synonyms]:
+    """Return the matching stages that can be done here, in words, and the source of synonyms."""
+    from nltk.corpus import wordnet
+
+    try:
+        wordnet.ensure_loaded()
+    except LookupError:
+        return "exact, stem", _NoSynonyms()
+    return "exact, stem, synonym", wordnet
+
+
+def meteor(caption: str, references: Sequence[str], synonyms: Synonyms | None = None) -> float:
+    """Return METEOR against the best reference, 0-1, by NLTK (Banerjee and Lavie 2005, its default parameters)."""
+    from nltk.translate.meteor_score import meteor_score
+
+    words = synonyms if synonyms is not None else meteor_stages()[1]
+    return float(meteor_score([tokens(reference) for reference in references], tokens(caption), wordnet=words))
+
+
+@cache
+def _rouge() -> Any:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    return RougeScorer(["rougeL"], use_stemmer=True)
+
+
+def rouge_l(caption: str, references: Sequence[str]) -> float:
+    """Return the F-measure of the longest common subsequence of stems against the best reference, 0-1."""
+    return float(_rouge().score_multi(list(references), caption)["rougeL"].fmeasure)
+
+
+def bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
+    """Return corpus BLEU-4 in 0-1 by sacreBLEU, and its signature."""
+    from sacrebleu.metrics import BLEU
+
+    metric = BLEU(lowercase=True)
+    most = max(map(len, references))
+    # sacreBLEU wants one list a reference position; pictures may have fewer references than others.
+    columns = [[r[place] if place < len(r) else None for r in references] for place in range(most)]
+    return float(metric.corpus_score(list(captions), columns).score) / 100, str(metric.get_signature())
+
+
+def cider(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Return CIDEr-D of every caption, 0-10.
+
+    Counts of n-grams are weighted by how few pictures' references hold them, clipped to the reference, compared by
+    cosine, damped by the difference in length, and averaged over references and n = 1-4. The weights come from the
+    references given, so a score means something only among captions of one set; with a single picture all are 0.
+    Source: Vedantam, Zitnick and Parikh, CIDEr, CVPR 2015, equations 1-5 and section 7. Words are those of
+    :func:`tokens`, without stemming.
+    """
+    _check(captions, references)
+    grams = [[_ngrams(tokens(text)) for text in texts] for texts in references]
+    documents: Counter[tuple[str, ...]] = Counter()
+    for texts in grams:
+        documents.update({gram for text in texts for gram in text})
+    weight = {gram: math.log(len(references) / count) for gram, count in documents.items()}
+    unseen = math.log(len(references))
+
+    def vector(counts: Counter[tuple[str, ...]]) -> list[dict[tuple[str, ...], float]]:
+        vectors: list[dict[tuple[str, ...], float]] = [{} for _ in range(CIDER_ORDER)]
+        for gram, count in counts.items():
+            vectors[len(gram) - 1][gram] = count * weight.get(gram, unseen)
+        return vectors
+
+    scores = []
+    for caption, texts, counted in zip(captions, references, grams, strict=True):
+        own, length = vector(_ngrams(tokens(caption))), len(tokens(caption))
+        total = 0.0
+        for text, counts in zip(texts, counted, strict=True):
+            damping = math.exp(-((length - len(tokens(text))) ** 2) / (2 * CIDER_SIGMA**2))
+            total += damping * sum(map(_clipped_cosine, own, vector(counts))) / CIDER_ORDER
+        scores.append(10 * total / len(texts))
+    return scores
+
+
+def _ngrams(words: Sequence[str]) -> Counter[tuple[str, ...]]:
+    return Counter(
+        tuple(words[start : start + size])
+        for size in range(1, CIDER_ORDER + 1)
+        for start in range(len(words) - size + 1)
+    )
+
+
+def _clipped_cosine(own: dict[tuple[str, ...], float], reference: dict[tuple[str, ...], float]) -> float:
+    norms = math.hypot(*own.values()) * math.hypot(*reference.values())
+    product = sum(min(value, reference[gram]) * reference[gram] for gram, value in own.items() if gram in reference)
+    return product / norms if norms else 0.0
+
+
+def embedding_similarity(
+    captions: Sequence[str], references: Sequence[Sequence[str]], encoder: Path, batch: int = 64
+) -> list[float]:
+    """Return the cosine of each caption's sentence embedding with the nearest of its references', -1 to 1.
+
+    ``encoder`` is the folder of a transformers text encoder; an embedding is the mean over its last states.
+
+    Raises:
+        ConfigError: the folder holds no such model.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    if not (encoder / "config.json").is_file():
+        raise ConfigError(f"{encoder}: no transformers model there (config.json is absent); name its folder")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(encoder, local_files_only=True)
+        model = AutoModel.from_pretrained(encoder, local_files_only=True).eval()
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ConfigError(f"{encoder}: cannot be loaded as a text encoder ({type(error).__name__})") from error
+    texts = [*captions, *(text for several in references for text in several)]
+    vectors = []
+    for start in range(0, len(texts), batch):
+        inputs = tokenizer(texts[start : start + batch], return_tensors="pt", padding=True, truncation=True)
+        with torch.inference_mode():
+            states_BLD = model(**inputs).last_hidden_state
+        mask_BL1 = inputs["attention_mask"].unsqueeze(-1).to(states_BLD.dtype)
+        vectors.append(F.normalize((states_BLD * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1), dim=-1))
+    return _nearest(torch.cat(vectors), [len(several) for several in references])
+
+
+def _nearest(vectors_ND: Tensor, counts: Sequence[int]) -> list[float]:
+    place, nearest = len(counts), []
+    for number, count in enumerate(counts):
+        nearest.append(float((vectors_ND[place : place + count] @ vectors_ND[number]).max()))
+        place += count
+    return nearest
+
+
+def _check(captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if not captions or len(captions) != len(references):
+        raise ConfigError(f"{len(captions)} captions for {len(references)} pictures with references; give one for each")
+    for number, texts in enumerate(references):
+        if not texts:
+            raise ConfigError(f"picture {number + 1}: has no reference text; leave it out, or write one")
