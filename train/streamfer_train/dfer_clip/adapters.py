@@ -76,11 +76,11 @@ def attach_lora(encoder: nn.Module, config: LoraConfig) -> Any:
         ConfigError: peft is not installed, or none of the target layers exists.
     """
     try:
-        import peft
+        from peft import LoraConfig as PeftConfig
         from peft.tuners.lora import LoraModel
     except ImportError as error:
         raise ConfigError("lora.rank needs peft: pip install 'streamfer[train]'") from error
-    asked = peft.LoraConfig(
+    asked = PeftConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(config.targets)
     )
     try:

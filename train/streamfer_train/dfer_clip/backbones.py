@@ -55,8 +55,8 @@ class Sizes:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Sizes:
         """Read what :meth:`to_dict` wrote."""
-        vision = {key: tuple(value) if isinstance(value, list) else value for key, value in values["vision"].items()}
-        pixels = {key: tuple(value) if isinstance(value, list) else value for key, value in values["pixels"].items()}
+        vision: dict[str, Any] = {name: _tupled(value) for name, value in values["vision"].items()}
+        pixels: dict[str, Any] = {name: _tupled(value) for name, value in values["pixels"].items()}
         return cls(
             embed_dim=values["embed_dim"],
             vision=VisionConfig(**vision),
@@ -66,6 +66,10 @@ class Sizes:
             pixels=PixelProfile(**pixels),
             crop=CropProfile.from_dict(values["crop"]),
         )
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 @dataclass(frozen=True, slots=True)

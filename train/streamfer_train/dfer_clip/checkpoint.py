@@ -66,7 +66,7 @@ class Checkpoint:
     scaler: dict[str, Any] | None = None
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
     """Write a file that is whole and on disk under its name, or not there at all: write, fsync, rename.
 
     An existing file of that name survives until the new one is complete.
@@ -108,7 +108,7 @@ def _sync_folder(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a small text file as :func:`write_whole` does."""
-    write_whole(path, lambda stream: stream.write(text.encode()) and None)
+    write_whole(path, lambda stream: stream.write(text.encode()))
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

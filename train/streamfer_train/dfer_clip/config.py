@@ -96,7 +96,7 @@ class LoraConfig(_Part):
     """Low-rank updates of the image encoder (peft); merged into the weights that are exported. Rank 0 is off."""
 
     rank: int = Field(0, ge=0, le=512)
-    alpha: float = Field(16.0, gt=0)
+    alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: tuple[Literal["attn", "c_fc", "c_proj"], ...] = ("attn", "c_fc", "c_proj")
 

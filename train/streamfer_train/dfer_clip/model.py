@@ -97,7 +97,7 @@ class Learner(nn.Module):
         low = self.precision != "fp32"
         with torch.autocast(pixels_F3SS.device.type, dtype=DTYPES[self.precision], enabled=low):
             features_FD = self.clip.encode_frames(pixels_F3SS)
-        features_BTD = features_FD.float().unflatten(0, (windows, frames))
+        features_BTD = features_FD.float().reshape(windows, frames, -1)
         clip_BD = self.clip.temporal_net(features_BTD)
         if class_features_CD is None:
             class_features_CD = self.clip.class_features()

@@ -75,7 +75,7 @@ class Predictions:
             {name: tensor.contiguous() for name, tensor in tensors.items()},
             metadata={"classes": "\t".join(self.classes)},
         )
-        write_whole(path, lambda stream: stream.write(contents) and None)
+        write_whole(path, lambda stream: stream.write(contents))
 
     @classmethod
     def read(cls, path: Path, classes: tuple[str, ...]) -> Predictions:

@@ -19,7 +19,7 @@ import structlog
 import torch
 from torch import nn
 
-from streamfer.errors import ConfigError, UserError
+from streamfer.errors import CheckpointError, ConfigError, UserError
 from streamfer_train.dfer_clip import checkpoint as checkpoints
 from streamfer_train.dfer_clip.backbones import Backbone
 from streamfer_train.dfer_clip.checkpoint import Checkpoint, Progress
@@ -211,9 +211,9 @@ class Trainer:
             with self._no_sync(place < len(micro) - 1):
                 parts = losses(self.parallel(moved["pixels"]), moved, config.heads)
                 self.scaler.scale(parts["total"] / len(micro)).backward()  # type: ignore[no-untyped-call]
-            for name, value in parts.items():
-                sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach() / len(micro)
-        means, stopping = self._agree({name: float(value) for name, value in sums.items()})
+            for name, loss in parts.items():
+                sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + loss.detach() / len(micro)
+        means, stopping = self._agree({name: float(loss) for name, loss in sums.items()})
         if not math.isfinite(means["total"]):
             raise self._diverged("the loss", means["total"])
         self._descend()
@@ -253,7 +253,10 @@ class Trainer:
         """Clip, check and apply the gradient."""
         self.scaler.unscale_(self.optimiser)
         limit = self.config.optimiser.clip
-        norm = torch.nn.utils.clip_grad_norm_(self.trained, math.inf if limit is None else limit)
+        gradients = [weight.grad for weight in self.trained if weight.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if limit is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.trained, limit, norm)
         # With fp16 an overflow is expected now and then: the scaler skips that step and lowers its scale.
         if not self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
             raise self._diverged("the norm of the gradient", float(norm))
@@ -350,10 +353,10 @@ class Trainer:
         for name in ("fold", "seed"):
             before, now = getattr(found.progress, name), getattr(self.progress, name)
             if before != now:
-                raise checkpoints.CheckpointError(f"{path}: is of {name} {before}, not {now}")
+                raise CheckpointError(f"{path}: is of {name} {before}, not {now}")
         checkpoints.restore_model(self.learner, found.model, str(path))
         if found.optimiser is None or found.scaler is None:
-            raise checkpoints.CheckpointError(f"{path}: holds weights only; training resumes from {LAST}")
+            raise CheckpointError(f"{path}: holds weights only; training resumes from {LAST}")
         self.optimiser.load_state_dict(found.optimiser)
         self.scaler.load_state_dict(found.scaler)
         if self.average is not None and found.average is not None:
