@@ -105,6 +105,8 @@ def test_a_report_rests_on_the_product_and_on_names(folder: Path, tmp_path: Path
     assert document["scores"]["war"] == pytest.approx(np.mean(hits), abs=1e-5)
     assert document["data"]["classes"] == ["happiness", "fear", "anger"]
     assert document["intervals"]["uar"]["count"] == 4, "films are resampled, not clips"
+    for name, interval in document["intervals"].items():
+        assert 0 <= interval["low"] <= interval["value"] <= interval["high"], name
     assert document["model"]["calibration_temperature"] == 2.0
     for name in ("confusion.png", "reliability.png", "risk_coverage.png"):
         assert Image.open(out / name).size[0] > 300

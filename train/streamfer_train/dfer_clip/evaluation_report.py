@@ -32,7 +32,7 @@ class Occasion:
     Attributes:
         subject: the model.
         dataset: ``dfew``, ``ferv39k``, ``mafw`` or ``csv``.
-        list: the list of clips, as it was named.
+        table: the list of clips, as it was named.
         fold: number of the fold.
         match: of the model's classes and the data's.
         warnings: what was found of the data, in words.
@@ -40,7 +40,7 @@ class Occasion:
 
     subject: Subject
     dataset: str
-    list: str
+    table: str
     fold: int
     match: Match
     warnings: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Occasion:
     @property
     def title(self) -> str:
         """Model, data and fold in a few words."""
-        place = f"{self.dataset} fold {self.fold}" if self.dataset != "csv" else Path(self.list).name
+        place = f"{self.dataset} fold {self.fold}" if self.dataset != "csv" else Path(self.table).name
         return f"{self.subject.name} on {place}"
 
     def remarks(self, evaluation: Evaluation) -> list[str]:
@@ -98,7 +98,7 @@ def to_document(occasion: Occasion, evaluation: Evaluation) -> dict[str, Any]:
         },
         "data": {
             "dataset": occasion.dataset,
-            "list": occasion.list,
+            "list": occasion.table,
             "fold": occasion.fold,
             "clips": len(predicted.clips),
             "digest": data_digest(predicted.clips),

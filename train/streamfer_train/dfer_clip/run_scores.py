@@ -129,6 +129,6 @@ def runs_table(result: ProtocolResult, recalls: Mapping[str, Interval]) -> Table
         table.add_row(name.upper(), written[0].partition(" ")[0], *ends)
     table.add_section()
     for name, interval in recalls.items():
-        value, _, ends = interval.percent().partition(" ")
-        table.add_row(name, value, ends, "")
+        value, _, around = interval.percent().partition(" ")
+        table.add_row(name, value, around, "")
     return table

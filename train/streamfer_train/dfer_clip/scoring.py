@@ -23,7 +23,7 @@ from streamfer_train.dfer_clip.face_crops import Progress, with_face_crops
 from streamfer_train.dfer_clip.loader import ClipDataset, ClipLoader, EvaluationSampler
 from streamfer_train.dfer_clip.subjects import Subject
 from streamfer_train.metrics import classification, detection, regression
-from streamfer_train.metrics.arrays import FloatArray, IntArray, log_softmax
+from streamfer_train.metrics.arrays import BoolArray, FloatArray, IntArray, log_softmax
 from streamfer_train.metrics.calibration import cross_fitted, fit_temperature
 from streamfer_train.metrics.intervals import Interval, bootstrap
 
@@ -280,7 +280,7 @@ def score(predicted: Predicted, *, units: Sequence[str] = (), samples: int = 100
     )
 
 
-def confidences(predicted: Predicted) -> tuple[FloatArray, classification.BoolArray]:
+def confidences(predicted: Predicted) -> tuple[FloatArray, BoolArray]:
     """Return the probability of each clip's most probable class, and whether it is the label; both (N,)."""
     probabilities_NC = predicted.probabilities_NC
     return probabilities_NC.max(axis=1), probabilities_NC.argmax(axis=1) == predicted.labels_N
@@ -300,4 +300,13 @@ def _intervals(predicted: Predicted, samples: int, seed: int) -> dict[str, Inter
             "aurc": classification.risk_coverage(confidence[rows], hit[rows]).area,
         }
 
-    return bootstrap(statistics, len(labels), groups=predicted.groups, samples=samples, seed=seed)
+    found = bootstrap(statistics, len(labels), groups=predicted.groups, samples=samples, seed=seed)
+    return {**found, "ece": _unbiased(found["ece"])}
+
+
+def _unbiased(ece: Interval) -> Interval:
+    """Mirror the interval at the value: a resample repeats clips, which raises its calibration error.
+
+    Source: Davison and Hinkley, Bootstrap Methods and Their Application, 1997, section 5.2 (basic intervals).
+    """
+    return replace(ece, low=max(0.0, 2 * ece.value - ece.high), high=max(ece.value, 2 * ece.value - ece.low))

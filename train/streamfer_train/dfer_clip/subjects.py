@@ -126,10 +126,10 @@ def _product(model: DferClipModel) -> Predict:
         clips, frames = pixels_BT3SS.shape[:2]
         crops_FSS3 = np.ascontiguousarray(pixels_BT3SS.flatten(0, 1).permute(0, 2, 3, 1).numpy())
         features_FD = model.encode(crops_FSS3)
-        outputs = {"logits": model.logits(features_FD.unflatten(0, (clips, frames))).float().cpu()}
+        outputs = {"logits": model.logits(features_FD.reshape(clips, frames, -1)).float().cpu()}
         if model.info.action_units:
             intensities_FA = torch.from_numpy(model.actions(features_FD))
-            outputs["actions"] = intensities_FA.unflatten(0, (clips, frames)).mean(dim=1)
+            outputs["actions"] = intensities_FA.reshape(clips, frames, -1).mean(dim=1)
         return outputs
 
     return predict
