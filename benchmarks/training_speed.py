@@ -58,7 +58,8 @@ def write_clips(folder: Path, clips: int, frames: int, random_numbers: np.random
         for frame in range(frames):
             shift = int(16 + 15 * np.sin(frame / 9))
             picture = scene[shift : shift + SIZE, 16 : 16 + SIZE] + random_numbers.normal(0, 6, (SIZE, SIZE, 3))
-            cv2.imwrite(str(place / f"{frame:05d}.jpg"), np.clip(picture, 0, 255), (cv2.IMWRITE_JPEG_QUALITY, 92))
+            whole = np.clip(picture, 0, 255).astype(np.uint8)
+            cv2.imwrite(str(place / f"{frame:05d}.jpg"), whole, (cv2.IMWRITE_JPEG_QUALITY, 92))
         lines.append(f"{place} {frames} {clip % 7}")
     table = folder / "train.txt"
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
