@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, cast, get_args
+from typing import Annotated, Literal, cast, get_args
 
 import typer
 from rich.padding import Padding
@@ -18,17 +18,25 @@ app = typer.Typer(help="List, show and import models and their licences.", no_ar
 
 @app.command("list")
 def list_models() -> None:
-    """List expression models and face detectors, with licence and size."""
+    """List expression models, captioners and face detectors, with licence and size."""
     from skimage.data import lbp_frontal_face_cascade_filename
 
     from streamfer.faces import load_detector, registry
     from streamfer.faces.fetch import cached
     from streamfer.faces.packs import pack_file, pack_folder
     from streamfer.models import list_models as expression_models
+    from streamfer.models.captioning.registry import list_captioners
 
     out.print(Text("expression models", style="bold cyan"))
     for entry in expression_models():
         _say(entry.name, entry.path, entry.origin, entry.licence)
+    out.print(Text("captioners", style="bold cyan"))
+    captioners = list_captioners()
+    for one in captioners:
+        does = "answers questions" if one.answers else "describes"
+        _line(one.name, f"{one.origin}; {does}; {_weighed(one.size_bytes, one.digest)}", one.licence)
+    if not captioners:
+        out.print("  none yet: streamfer models import CHECKPOINT --name NAME --language-model FOLDER", soft_wrap=True)
     out.print(Text("face detectors", style="bold cyan"))
     for detector in registry.entries():
         path, licence = cached(detector), detector.licence
@@ -47,17 +55,34 @@ def _say(name: str, path: Path | None, about: str, licence: str) -> None:
 
     facts = "not on this machine"
     if path is not None and path.is_file():
-        facts = f"{path.stat().st_size / 1e6:.1f} MB, sha256 {sha256_of(path)[:12]}"
-    out.print(Text.assemble("  ", (f"{name:<12}", "bold"), f"{about}; {facts}"), soft_wrap=True)
+        facts = _weighed(path.stat().st_size, sha256_of(path))
+    _line(name, f"{about}; {facts}", licence)
+
+
+def _weighed(size: int, digest: str) -> str:
+    return f"{size / 1e6:.1f} MB, sha256 {digest[:12]}"
+
+
+def _line(name: str, facts: str, licence: str) -> None:
+    out.print(Text.assemble("  ", (f"{name:<12}", "bold"), facts), soft_wrap=True)
     out.print(Padding(Text(f"licence: {licence}", style="dim"), (0, 0, 0, 14)))
 
 
 @app.command("show")
-def show(name: Annotated[str, typer.Argument(help="Name of an expression model, or a weights file.")]) -> None:
-    """Show everything a weights file says of itself."""
+def show(
+    name: Annotated[
+        str, typer.Argument(help="Name of an expression model or captioner, or its weights file or folder.")
+    ],
+) -> None:
+    """Show everything a model says of itself."""
+    from streamfer.models.captioning import folder, registry
     from streamfer.models.registry import find_model
     from streamfer.models.weights import digest_of, read_card
 
+    if folder.is_captioner(Path(name)) or name in {one.name for one in registry.list_captioners()}:
+        found = registry.find_captioner(name)
+        out.print_json(data={**json.loads(folder.read_card(found).to_json()), "folder": str(found)})
+        return
     path = find_model(name)
     card = read_card(path)
     out.print_json(data={**json.loads(card.to_json()), "file": str(path), "sha256": digest_of(path)})
@@ -68,8 +93,13 @@ def show(name: Annotated[str, typer.Argument(help="Name of an expression model, 
 
 @app.command("import")
 def import_model(
-    checkpoint: Annotated[Path, typer.Argument(help="The authors' DFER-CLIP checkpoint, or a bare state dict.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="The authors' checkpoint of DFER-CLIP, Exp-BLIP or Exp-VQA, or a bare state dict.")
+    ],
     name: Annotated[str, typer.Option("--name", help="Name to load it by.")],
+    kind: Annotated[
+        str, typer.Option("--kind", help="dfer-clip, exp-blip, exp-vqa, or auto: as the tensors' names say.")
+    ] = "auto",
     classes: Annotated[
         str | None,
         typer.Option("--classes", help="Class names in order, with commas; recovered from the prompts if not given."),
@@ -77,12 +107,27 @@ def import_model(
     position: Annotated[
         str, typer.Option("--position", help="Where the description stands in the prompt: end, middle or front.")
     ] = "end",
+    language_model: Annotated[
+        Path | None,
+        typer.Option("--language-model", help="Captioners: folder of the OPT or Vicuna that it was trained with."),
+    ] = None,
+    question_tokenizer: Annotated[
+        Path | None, typer.Option("--question-tokenizer", help="Exp-VQA: folder of bert-base-uncased's tokenizer.")
+    ] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights, in plain words.")] = None,
 ) -> None:
-    """Convert a published checkpoint to a weights file that streamfer loads by name.
+    """Convert a published checkpoint to weights that streamfer loads by name.
 
     Every size is read from the tensors. The file is read without running any code in it.
     """
+    from streamfer.models.captioning.lavis import looks_like_lavis
+    from streamfer.models.checkpoints import tensor_names
+
+    if kind not in ("auto", "dfer-clip", "exp-blip", "exp-vqa"):
+        raise ConfigError(f"--kind {kind}: choose from auto, dfer-clip, exp-blip, exp-vqa")
+    if kind in ("exp-blip", "exp-vqa") or (kind == "auto" and looks_like_lavis(tensor_names(checkpoint))):
+        _import_captioner(checkpoint, name, kind, language_model, question_tokenizer, licence)
+        return
     from streamfer.models.import_official import LICENCE, import_checkpoint
     from streamfer.models.prompts import Position
 
@@ -94,6 +139,35 @@ def import_model(
     )
     out.print(f"imported {entry.name}: {', '.join(entry.classes)}")
     note(f"{entry.path}; use it with: streamfer annotate --model {entry.name} PATH")
+
+
+def _import_captioner(
+    checkpoint: Path,
+    name: str,
+    kind: str,
+    language_model: Path | None,
+    question_tokenizer: Path | None,
+    licence: str | None,
+) -> None:
+    """Import a LAVIS checkpoint."""
+    from streamfer.models.captioning import import_lavis
+    from streamfer.models.captioning.lavis import Kind
+
+    if language_model is None:
+        raise ConfigError(
+            f"{checkpoint}: a captioner writes with a frozen language model; give its folder with --language-model "
+            "(Exp-BLIP: facebook/opt-6.7b or opt-2.7b; Exp-VQA: Vicuna 7B v1.1)"
+        )
+    entry = import_lavis(
+        checkpoint,
+        name,
+        language_model=language_model,
+        question_tokenizer=question_tokenizer,
+        kind=cast("Kind | Literal['auto']", kind),
+        licence=licence,
+    )
+    out.print(f"imported {entry.name}: {'answers questions' if entry.answers else 'describes faces'}")
+    note(f"{entry.path}; licence: {entry.licence}")
 
 
 @app.command("pull")

@@ -6,14 +6,15 @@ safetensors. The archive's pickle goes through :class:`streamfer.models.pickles.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from streamfer.errors import CheckpointError, SourceNotFoundError
@@ -114,12 +115,37 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         UnsafeCheckpointError: the file asks to run something.
         CheckpointError: damaged, or not a checkpoint.
     """
+    if _is_zip(path):
+        return _read_zip(path)
+    return _read_safetensors(path)
+
+
+def tensor_names(path: Path) -> tuple[str, ...]:
+    """Return the names that :func:`read_state_dict` would give, without reading the tensors.
+
+    Raises:
+        SourceNotFoundError: no such file.
+        UnsafeCheckpointError: the file asks to run something.
+        CheckpointError: damaged, or not a checkpoint.
+    """
+    if not _is_zip(path):
+        try:
+            with safe_open(path, framework="pt") as stream:
+                return tuple(_unprefixed(dict.fromkeys(stream.keys())))
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
+    with _opened(path) as archive:
+        return tuple(_state_records(path, archive.contents()))
+
+
+def _is_zip(path: Path) -> bool:
+    """Tell torch.save's zip archive (True) from safetensors (False); refuse anything else."""
     if not path.is_file():
         raise SourceNotFoundError(f"{path}: no such checkpoint file")
     with path.open("rb") as stream:
         head = stream.read(64)
     if head.startswith(_ZIP_MAGIC):
-        return _read_zip(path)
+        return True
     if _LEGACY_MAGIC in head:
         raise CheckpointError(
             f"{path}: saved in torch's format from before 1.6; load and save it once with a newer torch"
@@ -127,7 +153,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         _refuse_bare_pickle(path)
     if len(head) > 9 and head[8:9] == b"{":
-        return _read_safetensors(path)
+        return False
     raise CheckpointError(
         f"{path}: not a checkpoint (neither torch.save's zip archive nor safetensors); is it the downloaded file "
         "itself, and complete?"
@@ -148,16 +174,22 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
 
 
-def _read_zip(path: Path) -> dict[str, torch.Tensor]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[_Archive]:
+    """Open a zip archive; whatever is wrong with it, then or later, is the checkpoint's error."""
     try:
         with zipfile.ZipFile(path) as opened:
-            archive = _Archive(path, opened)
-            records = _state_records(path, archive.contents())
-            return {name: archive.tensor(name, record) for name, record in records.items()}
+            yield _Archive(path, opened)
     except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path}: damaged or incomplete checkpoint ({error}); download it again") from error
+
+
+def _read_zip(path: Path) -> dict[str, torch.Tensor]:
+    with _opened(path) as archive:
+        records = _state_records(path, archive.contents())
+        return {name: archive.tensor(name, record) for name, record in records.items()}
 
 
 def _state_records(path: Path, contents: Any) -> dict[str, TensorRecord]:

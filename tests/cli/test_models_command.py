@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import streamfer
+from lavis_checkpoint import Sizes as LavisSizes
+from lavis_checkpoint import make_state as make_lavis_state
+from lavis_checkpoint import write_checkpoint as write_lavis_checkpoint
+from lavis_checkpoint import write_language_model
 from official_checkpoint import Sizes, make_state, write_checkpoint
 
 from streamfer.geometry import loose_crop
@@ -157,3 +161,38 @@ def test_names_that_cannot_be_a_file_are_refused(checkpoint: Path, name: str) ->
     done = streamfer("models", "import", checkpoint, "--name", name)
     assert (done.code, done.out) == (2, "")
     assert "model name" in done.complaints[0]
+
+
+def test_a_captioner_is_imported_listed_and_shown(tmp_path: Path) -> None:
+    base = tmp_path / "made"
+    sizes = LavisSizes(blocks=1, layers=2)
+    write_language_model(base / "language", sizes)
+    state = make_lavis_state(sizes)
+    write_lavis_checkpoint(base / "official.pth", state)
+    assert "none yet" in streamfer("models", "list").out
+    # Auto tells a captioner by its tensors; then the language model is needed, and said.
+    done = streamfer("models", "import", base / "official.pth", "--name", "words")
+    assert (done.code, done.out, len(done.complaints)) == (2, "", 1)
+    assert "--language-model" in done.complaints[0]
+    done = streamfer(
+        "models", "import", base / "official.pth", "--name", "words", "--language-model", base / "language",
+        "--licence", "ask me",
+    )  # fmt: skip
+    assert (done.code, done.out.split()) == (0, ["imported", "words:", "describes", "faces"])
+    shown = streamfer("models", "show", "words")
+    facts = json.loads(shown.out)
+    assert (shown.code, facts["licence"], facts["architecture"]) == (0, "ask me", "blip-2")
+    assert Path(facts["folder"]).is_relative_to(tmp_path / "home")
+    lines = streamfer("models", "list").out.splitlines()
+    (place,) = [number for number, line in enumerate(lines) if line.startswith("  words ")]
+    assert facts["digest"][:12] in lines[place]
+    assert "licence: ask me" in lines[place + 1]
+    # Without one tensor, and as a kind that it is not.
+    write_lavis_checkpoint(base / "broken.pth", {name: one for name, one in state.items() if name != "ln_vision.bias"})
+    for kind, words in (("auto", "'ln_vision.bias' is missing"), ("exp-vqa", "is missing"), ("clip", "choose from")):
+        done = streamfer(
+            "models", "import", base / "broken.pth", "--name", "x", "--kind", kind,
+            "--language-model", base / "language", "--question-tokenizer", base / "language",
+        )  # fmt: skip
+        assert (done.code, done.out, len(done.complaints)) == (2, "", 1)
+        assert words in done.complaints[0]

@@ -16,7 +16,7 @@ from streamfer.geometry import CROP_PROFILES, CropProfile
 from streamfer.models.card import PixelProfile
 
 CARD_FILE = "streamfer.json"
-FORMAT = 1
+FORMAT: Literal[1] = 1
 Architecture = Literal["blip-2", "instructblip"]
 #: CLIP's, which EVA-CLIP and so every Exp-* model was trained with.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -150,12 +150,13 @@ def quiet_transformers() -> Iterator[None]:
     """Silence transformers' progress bars and warnings: what matters is checked and said by the caller."""
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    reporting: Any = logging
+    level, bars = reporting.get_verbosity(), reporting.is_progress_bar_enabled()
+    reporting.set_verbosity_error()
+    reporting.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        reporting.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            reporting.enable_progress_bar()

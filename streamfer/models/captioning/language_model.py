@@ -87,9 +87,10 @@ def _pretrained(folder: Path) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
+    models: Any = AutoModelForCausalLM
     try:
         with quiet_transformers():
-            model, report = AutoModelForCausalLM.from_pretrained(
+            model, report = models.from_pretrained(
                 folder, local_files_only=True, use_safetensors=True, dtype="auto", output_loading_info=True
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -120,12 +121,13 @@ def _filled(config: Any, tensors: Mapping[str, torch.Tensor], where: str) -> Any
     """Return a model built around given tensors, which decide its vocabulary's size."""
     from transformers import AutoModelForCausalLM
 
+    models: Any = AutoModelForCausalLM
     table = next((tensor for name, tensor in tensors.items() if name.endswith(_EMBEDDINGS)), None)
     if table is None:
         raise CheckpointError(f"{where}: the language model's tensor '{_EMBEDDINGS}' is missing; is the file complete?")
     config.vocab_size = table.shape[0]
     with torch.device("meta"):
-        model: Any = AutoModelForCausalLM.from_config(config)
+        model: Any = models.from_config(config)
     expected = model.state_dict()
     for name, tensor in expected.items():
         if name not in tensors:

@@ -25,7 +25,7 @@ from streamfer.models.captioning.registry import find_captioner
 from streamfer.models.captioning.search import SearchSettings
 from streamfer.models.captioning.stand_in import load_stand_in
 from streamfer.models.captioning.text import PromptText
-from streamfer.models.precision import DTYPES, choose_device, choose_precision
+from streamfer.models.precision import DTYPES, Precision, choose_device, choose_precision
 
 log = structlog.get_logger(__name__)
 
@@ -101,11 +101,11 @@ def _foreign(name_or_path: str) -> bool:
 
 
 def _load_folder(
-    folder: Path, card: CaptionCard, attention: AttentionChoice, *, precision: str, **options: Any
+    folder: Path, card: CaptionCard, attention: AttentionChoice, *, precision: Precision, **options: Any
 ) -> QueryCaptioner:
     check_files(folder, card)
     text = PromptText(card.text, *read_tokenizers(folder, card))
-    model = read_model(folder, card, attention, dtype=DTYPES[precision])  # type: ignore[index]
+    model = read_model(folder, card, attention, dtype=DTYPES[precision])
     return QueryCaptioner(model, card, text, precision=precision, **options)
 
 
@@ -154,9 +154,10 @@ def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, d
         if names := sorted(str(key) for key in report[kind]):
             raise CheckpointError(f"{folder}: {kind.replace('_', ' ')}: {names[0]!r} ({len(names)} in all)")
     # Defaults of the language model's authors (sampling, lengths) must not mix with the card's.
-    from transformers import GenerationConfig
+    import transformers
 
-    model.language_model.generation_config = GenerationConfig()
+    settings: Any = transformers.GenerationConfig
+    model.language_model.generation_config = settings()
     return model
 
 

@@ -148,7 +148,7 @@ class QueryCaptioner:
         wanted = [int(starts[id(clip)]) + k for clip, count in zip(clips, counts, strict=True) for k in range(count)]
         asked = [question for question, count in zip(questions, counts, strict=True) for _ in range(count)]
         tokens_FQH = self.query(features_FPW[torch.tensor(wanted, device=self._device)], asked)
-        return [part.flatten(0, 1) for part in tokens_FQH.split(counts)]
+        return [part.flatten(0, 1) for part in tokens_FQH.split_with_sizes(counts)]
 
     # -- text -------------------------------------------------------------------------------------------------
 

@@ -71,7 +71,10 @@ class SearchSettings:
         self, language_model: Any, embeds_BNH: torch.Tensor, mask_BN: torch.Tensor, text: PromptText
     ) -> torch.Tensor:
         """Continue rows of embeddings (B, N, H), padded on the left; return the new ids only (B, new)."""
-        from transformers import GenerationConfig, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+        import transformers
+        from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+
+        settings: Any = transformers.GenerationConfig
 
         processors = LogitsProcessorList()
         if self.repetition_penalty != 1:
@@ -80,7 +83,7 @@ class SearchSettings:
             processors.append(RepetitionPenaltyLogitsProcessor(self.repetition_penalty))
         # Padding is no word: a row of the vocabulary that was added for it has no trained logit.
         suppressed = [text.pad_id] if text.pad_id != text.end_id else None
-        config = GenerationConfig(
+        config = settings(
             do_sample=False,
             num_beams=self.num_beams,
             max_new_tokens=self.max_new_tokens,

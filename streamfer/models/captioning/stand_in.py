@@ -19,7 +19,8 @@ from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.captioner import Caption, CaptionerInfo, Keyframes, check_clips, check_questions
 from streamfer.models.captioning.card import DESCRIBE_QUESTION, face_crop
 from streamfer.models.captioning.folder import quiet_transformers
-from streamfer.models.precision import DTYPES
+from streamfer.models.captioning.text import check_plain
+from streamfer.models.precision import DTYPES, Precision
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +37,7 @@ def load_stand_in(
     name_or_path: str,
     *,
     device: str,
-    precision: str,
+    precision: Precision,
     batch: int = 16,
     num_beams: int | None = None,
     max_new_tokens: int | None = None,
@@ -61,18 +62,20 @@ def load_stand_in(
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
+    processors: Any = AutoProcessor
+    models: Any = AutoModelForImageTextToText
     for setting, value in (("num_beams", num_beams), ("max_new_tokens", max_new_tokens)):
         if value is not None and value < 1:
             raise ConfigError(f"{setting} is {value}; expected at least 1")
     source: dict[str, Any] = {"local_files_only": not allow_download, "trust_remote_code": False}
     try:
         with quiet_transformers():
-            processor = AutoProcessor.from_pretrained(name_or_path, **source)
-            model = AutoModelForImageTextToText.from_pretrained(
+            processor = processors.from_pretrained(name_or_path, **source)
+            model = models.from_pretrained(
                 name_or_path,
                 dtype=DTYPES[precision],
                 use_safetensors=True,
-                **source,  # type: ignore[index]
+                **source,
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -145,6 +148,7 @@ class TransformersCaptioner:
 
     def _check(self, questions: Sequence[str]) -> None:
         for question in questions:
+            check_plain(question, self._tokenizer)
             length = len(self._tokenizer(question, add_special_tokens=False)["input_ids"])
             if length > _QUESTION_TOKENS:
                 raise ConfigError(

@@ -70,8 +70,10 @@ class PromptText:
         """Return the tokens that follow the query tokens.
 
         Raises:
-            ConfigError: the question is longer than the card's limit.
+            ConfigError: the question is longer than the card's limit, or holds a control token.
         """
+        for tokenizer in (self.tokenizer, self.question_tokenizer):
+            check_plain(question, tokenizer)
         ids = self._encode(question) if question else []
         self._check_length(len(ids), question)
         return [*self.start_ids, *ids]
@@ -108,6 +110,20 @@ class PromptText:
         kept = list(ids[: ids.index(self.end_id)] if complete else ids)
         kept = [number for number in kept if number != self.pad_id]
         return Written(self.tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept), complete)
+
+
+def check_plain(question: str, tokenizer: Any | None) -> None:
+    """Refuse control tokens in a question: ``</s>`` or ``<image>`` would be read as what they stand for.
+
+    Raises:
+        ConfigError: the question holds one; it is named.
+    """
+    if tokenizer is None:
+        return
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    for token in sorted(added | set(tokenizer.all_special_tokens)):
+        if token in question:
+            raise ConfigError(f"the question holds the model's control token {token!r}; leave it out")
 
 
 def with_pad_token(tokenizer: Any) -> bool:
