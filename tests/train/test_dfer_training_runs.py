@@ -1,0 +1,259 @@
+"""The whole command on tiny clips: end to end, interrupted, diverged, continued, and in two processes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_clips import write_config
+from typer.testing import CliRunner
+
+from streamfer.cli import app
+from streamfer.models.registry import load_model
+from streamfer_train.dfer_clip import checkpoint as checkpoints
+from streamfer_train.dfer_clip import training
+from streamfer_train.dfer_clip.__main__ import main
+from streamfer_train.dfer_clip.checkpoint import load, load_learner
+
+FOLD = Path("seed1") / "fold1"
+#: Two micro-batches a step, moving average, held-out clips, a second head: everything that has state.
+BUSY: dict[str, Any] = {
+    "data": {"held_out": {"fraction": 0.3}, "actions": ["AU12"]},
+    "heads": {"valence_arousal": 0.5, "actions": 0.5},
+    "optimiser": {"batch": 2, "accumulate": 2, "epochs": 2, "average": 0.5, "clip": 1.0, "milestones": [1]},
+}
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_command_trains_folds_reports_and_exports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"data": {"folds": [1, 2], "held_out": {"fraction": 0.3}}, "log": {"every": 1, "tensorboard": True}}
+    path = write_config(tmp_path, **changes)
+    out = tmp_path / "run"
+    assert main(["train", "-c", str(path), "--set", "optimiser.epochs=2"]) == 0
+    assert "held_out: UAR" in capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+    assert [result["protocol"] for result in summary["protocols"]] == ["best_on_test", "last", "held_out"]
+    assert summary["finished"] == [{"fold": 1, "seed": 1}, {"fold": 2, "seed": 1}]
+    folds = [json.loads((out / "seed1" / f"fold{n}" / "report.json").read_text()) for n in (1, 2)]
+    wars = [fold["protocols"]["last"]["scores"]["war"] for fold in folds]
+    assert summary["protocols"][1]["scores"]["war"]["mean"] == pytest.approx(sum(wars) / 2, abs=1e-5)
+    assert folds[0]["protocols"]["last"]["temperature_fitted_on"] == "held-out clips"
+    assert folds[0]["clips"]["test"] == {"happiness": 1, "sadness": 1, "anger": 1}
+    assert len(folds[0]["data_digests"]["train"]) == 64
+    assert folds[0]["code"].startswith("0.")
+    table = (out / "summary.md").read_text()
+    assert "best_on_test" in table
+    assert "comparable with published numbers" in table
+    steps = rows(out / FOLD / "steps.csv")
+    assert [int(row["step"]) for row in steps] == list(range(1, len(steps) + 1))
+    assert {row["lr_temporal_net"] for row in steps} == {"0.01", "0.001"}
+    assert list((out / FOLD / "tensorboard").glob("events*"))
+    _exported_model_is_the_trained_one(out / FOLD, folds[0])
+    assert main(["train", "-c", str(path)]) == 2
+    assert "add --resume" in capsys.readouterr().err
+    before = (out / FOLD / "last.pt").stat().st_mtime_ns
+    assert main(["train", "-c", str(path), "--resume"]) == 0
+    assert (out / FOLD / "last.pt").stat().st_mtime_ns == before
+    assert main(["train", "-c", str(path), "--resume", "--set", "optimiser.momentum=0.5"]) == 2
+    assert "optimiser.momentum was 0.9 and is now 0.5" in capsys.readouterr().err
+
+
+def _exported_model_is_the_trained_one(folder: Path, report: dict[str, Any]) -> None:
+    model = load_model(str(folder / report["exported"]), device="cpu", precision="fp32")
+    assert model.card.calibration_temperature == report["protocols"]["last"]["temperature"]
+    assert model.card.train["data_digests"] == report["data_digests"]
+    assert model.info.classes == ("happiness", "sadness", "anger")
+    learner, _, progress = load_learner(folder / "last.pt")
+    assert progress.epoch == 2
+    pixels = torch.randint(0, 256, (1, 4, 3, 16, 16), dtype=torch.uint8)
+    with torch.no_grad():
+        wanted = learner(pixels)["logits"]
+    features = model.encode(pixels[0].permute(0, 2, 3, 1).contiguous().numpy())
+    torch.testing.assert_close(model.logits(features[None]), wanted, atol=1e-3, rtol=1e-4)
+
+
+def test_it_learns_what_can_be_learned(tmp_path: Path) -> None:
+    learning = {"kind": "adamw", "image_encoder": 3e-3, "temporal_net": 3e-3}
+    changes = {
+        "heads": {"kind": "cosine", "temperature": 0.1},
+        "optimiser": {**learning, "batch": 9, "epochs": 14, "milestones": [14], "clip": None},
+        "data": {"augmentation": "none"},
+    }
+    assert main(["train", "-c", str(write_config(tmp_path, **changes))]) == 0
+    losses = [float(row["train_total"]) for row in rows(tmp_path / "run" / FOLD / "epochs.csv")]
+    assert losses[-1] < 0.35 * losses[0]
+    report = json.loads((tmp_path / "run" / FOLD / "report.json").read_text())
+    assert report["protocols"]["last"]["scores"]["war"] == 1.0
+
+
+def after(calls: int, act: Callable[[], None]) -> Callable[..., dict[str, torch.Tensor]]:
+    """The loop's losses, with something done at one of the calls."""
+    original, count = training.losses, iter(range(1, 10_000))
+
+    def observed(*args: Any) -> dict[str, torch.Tensor]:
+        if next(count) == calls:
+            act()
+        return original(*args)
+
+    return observed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_interrupted_within_an_epoch_ends_at_the_same_weights(
+    number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path, **BUSY)
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert main(["train", "-c", str(path), "--out", str(straight)]) == 0
+    before = signal.getsignal(number)
+    # Two calls a step: the first of the second epoch's second step, in the middle of everything.
+    per_epoch = len(rows(straight / FOLD / "steps.csv")) // 2
+    assert per_epoch >= 2
+    with monkeypatch.context() as patch:
+        act = lambda: os.kill(os.getpid(), number)  # noqa: E731
+        patch.setattr(training, "losses", after(2 * (per_epoch + 1) - 1, act))
+        assert main(["train", "-c", str(path), "--out", str(broken)]) == 130
+    assert f"stopped by {number.name} after step {per_epoch + 1}" in capsys.readouterr().err
+    assert signal.getsignal(number) == before
+    stopped = load(broken / FOLD / "last.pt")
+    assert (stopped.progress.epoch, stopped.progress.batches) == (1, 2)
+    assert not (broken / FOLD / "report.json").exists()
+    assert main(["train", "-c", str(path), "--out", str(broken), "--resume"]) == 0
+    one, two = load(straight / FOLD / "last.pt"), load(broken / FOLD / "last.pt")
+    assert one.average is not None
+    assert two.average is not None
+    for name, tensor in one.model.items():
+        assert torch.equal(tensor, two.model[name]), name
+    for name, tensor in one.average.items():
+        assert torch.equal(tensor, two.average[name]), name
+    assert one.progress.history == two.progress.history
+    for table in ("steps.csv", "epochs.csv"):
+        assert (straight / FOLD / table).read_text() == (broken / FOLD / table).read_text()
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original, count = training.losses, iter(range(1, 100))
+
+    def poisoned(*args: Any) -> dict[str, torch.Tensor]:
+        parts = original(*args)
+        return {**parts, "total": parts["total"] * float("nan")} if next(count) == 3 else parts
+
+    monkeypatch.setattr(training, "losses", poisoned)
+    path = write_config(tmp_path)
+    assert main(["train", "-c", str(path)]) == 2
+    message = capsys.readouterr().err
+    assert "step 3 (epoch 2, fold 1): the loss is nan" in message
+    assert "holds the last good state" in message
+    kept = load(tmp_path / "run" / FOLD / "last.pt")
+    assert kept.progress.step == 2
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in kept.model.values())
+
+
+def test_a_full_disk_stops_the_run_and_the_former_checkpoint_continues_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(tmp_path)
+    real = torch.save
+
+    def full(contents: Any, stream: Any) -> None:
+        if json.loads(contents["progress"])["step"] == 3:
+            stream.write(b"half a checkpoint")
+            raise OSError(28, "No space left on device")
+        real(contents, stream)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.torch, "save", full)
+        assert main(["train", "-c", str(path)]) == 2
+    assert "No space left on device" in capsys.readouterr().err
+    folder = tmp_path / "run" / FOLD
+    assert load(folder / "last.pt").progress.step == 2
+    assert not list(folder.glob(".last.pt.*"))
+    assert main(["train", "-c", str(path), "--resume"]) == 0
+    assert load(folder / "last.pt").progress.step == 4
+
+
+def test_early_stopping_waits_its_patience(tmp_path: Path) -> None:
+    changes = {
+        "data": {"held_out": {"fraction": 0.3}},
+        "optimiser": {"epochs": 9, "temporal_net": 0, "image_encoder": 0, "prompt_learner": 0},
+        "stop": {"patience": 2},
+    }
+    assert main(["train", "-c", str(write_config(tmp_path, **changes))]) == 0
+    # Nothing learns, so the first epoch stays the best.
+    assert load(tmp_path / "run" / FOLD / "last.pt").progress.epoch == 3
+
+
+def test_a_check_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_config(tmp_path)
+    assert main(["train", "-c", str(path), "--check"]) == 0
+    shown = capsys.readouterr().out
+    assert "temporal_net: 1,744 weights learn at 0.01" in shown
+    assert "9 train, 0 held out, 3 test clips; 2 steps an epoch" in shown
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "train1.csv").write_text("video,label\nclips/00000,joyous\n", encoding="utf-8")
+    assert main(["train", "-c", str(path), "--check"]) == 2
+    assert "label 'joyous' is none of the classes" in capsys.readouterr().out
+    assert main(["train", "-c", str(path), "--fold", "4"]) == 2
+    assert "--fold 4: data.folds are 1" in capsys.readouterr().err
+
+
+def test_the_product_command_hands_over(tmp_path: Path) -> None:
+    runner = CliRunner()
+    shown = runner.invoke(app, ["train", "dfer-clip", "--settings"])
+    assert shown.exit_code == 0
+    assert "temporal_net: 0.01" in shown.output
+    helped = runner.invoke(app, ["train", "dfer-clip", "--help"])
+    assert helped.exit_code == 0
+    assert "torchrun" in helped.output
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    path = write_config(tmp_path, heads={"kind": "cosine"})
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    assert main(["train", "-c", str(path), "--out", str(alone)]) == 0
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    # What torchrun sets, without its own process.
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "streamfer_train.dfer_clip", "train", "-c", str(path), "--out", str(together)]
+    started = [
+        subprocess.Popen(
+            command,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        shown = [process.communicate(timeout=240)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], shown
+    one, two = rows(alone / FOLD / "steps.csv"), rows(together / FOLD / "steps.csv")
+    assert [float(row["total"]) for row in two] == pytest.approx([float(row["total"]) for row in one], rel=1e-3)
+    before, after_ = load(alone / FOLD / "last.pt").model, load(together / FOLD / "last.pt").model
+    for name, tensor in before.items():
+        torch.testing.assert_close(after_[name], tensor, atol=1e-4, rtol=1e-3)
+    assert json.loads((together / FOLD / "report.json").read_text())["processes"] == 2
+    counts = [json.loads((run / FOLD / "report.json").read_text())["protocols"] for run in (alone, together)]
+    assert counts[0]["last"]["test"]["count"] == counts[1]["last"]["test"]["count"] == 3
