@@ -6,6 +6,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.data_config import HeldOutConfig
@@ -63,6 +64,7 @@ def hold_out(clips: Sequence[Clip], config: HeldOutConfig) -> tuple[list[Clip], 
 
 
 _Identity = tuple[str, float | None, float | None]
+_Item = TypeVar("_Item")
 
 
 def _held_clips(clips: Sequence[Clip], config: HeldOutConfig) -> set[_Identity]:
@@ -94,7 +96,7 @@ def _held_groups(clips: Sequence[Clip], config: HeldOutConfig) -> set[_Identity]
     return held
 
 
-def _shuffled(items: Iterable, seed: str) -> list:  # type: ignore[type-arg]
+def _shuffled(items: Iterable[_Item], seed: str) -> list[_Item]:
     ordered = sorted(items, key=str)
     random.Random(seed).shuffle(ordered)
     return ordered
