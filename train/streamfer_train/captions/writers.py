@@ -220,7 +220,8 @@ class LocalModel:
                 )
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-                model = AutoModelForCausalLM.from_pretrained(self.folder, local_files_only=True).to(self.device)
+                model: Any = AutoModelForCausalLM.from_pretrained(self.folder, local_files_only=True)
+                model = model.to(self.device)
             except (OSError, ValueError, KeyError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 raise ConfigError(f"{self.folder}: cannot be loaded as a causal language model ({reason})") from error

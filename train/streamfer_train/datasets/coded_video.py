@@ -73,13 +73,13 @@ def read_disfa(root: Path) -> list[Sample]:
         strengths: dict[int, dict[int, int]] = {}
         for unit in DISFA_UNITS:
             for line, place in read_lines(folder / f"{subject}_au{unit}.txt", DISFA_EXPECTS):
-                frame, comma, strength = line.partition(",")
+                number, comma, strength = line.partition(",")
                 if not comma:
                     raise RecordError(f"{place}: field intensity is missing; write frame,intensity")
                 value = _number(strength, "intensity", place)
                 if not 0 <= value <= 5:
                     raise RecordError(f"{place}: field intensity is {value}, not 0-5; correct it")
-                strengths.setdefault(_number(frame, "frame", place), {})[unit] = value
+                strengths.setdefault(_number(number, "frame", place), {})[unit] = value
         for frame, found in sorted(strengths.items()):
             present = {unit: value for unit, value in found.items() if value >= DISFA_PRESENT}
             labels = FaceLabels(frozenset(present), (), present, frozenset(found))

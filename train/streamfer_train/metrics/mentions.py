@@ -67,6 +67,7 @@ class _Phrase:
     tokens: list[_Token]
     standing: set[int]
     emotions: list[str]
+    relative: bool
     lent_parts: list[str] = field(default_factory=list)
     lent_actions: list[str] = field(default_factory=list)
 
@@ -138,14 +139,18 @@ def _groups(tokens: list[_Token]) -> list[tuple[list[str], list[str]]]:
 
 
 def _share(phrases: list[_Phrase]) -> None:
-    """Lend parts to phrases that have only actions, and actions to phrases that have only parts."""
+    """Lend parts to phrases that have only actions, and actions to phrases that are nothing but a part."""
     for place, phrase in enumerate(phrases):
-        before = phrases[place - 1] if place else None
+        before = next((other for other in reversed(phrases[:place]) if other.text.strip()), None)
         after = phrases[place + 1] if place + 1 < len(phrases) else None
         own_parts = [t for t in phrase.tokens if t.kind == "part"]
         if phrase.actions and not phrase.parts:
             _lend_parts(phrase, before, after)
-        elif own_parts and not phrase.actions:
+        elif (
+            own_parts
+            and phrase.text.rstrip().endswith("_")
+            and not any(t.kind in ("action", "pull") for t in phrase.tokens)
+        ):
             _lend_actions(phrase, before, phrases[place + 1 :])
 
 
@@ -155,7 +160,8 @@ def _lend_parts(phrase: _Phrase, before: _Phrase | None, after: _Phrase | None) 
     if after and after.parts and after.starts_with_action and goes_before and not adverb_alone:
         phrase.lent_parts = after.parts[:1]
     elif before:
-        phrase.lent_parts = before.parts[-1:] or before.lent_parts
+        named = [t.name for t in before.tokens if t.kind == "part" or (phrase.relative and t.kind == "place")]
+        phrase.lent_parts = named[-1:] or before.parts[-1:] or before.lent_parts
 
 
 def _lend_actions(phrase: _Phrase, before: _Phrase | None, later: list[_Phrase]) -> None:
@@ -169,58 +175,54 @@ def _lend_actions(phrase: _Phrase, before: _Phrase | None, later: list[_Phrase])
             return
 
 
-_CLAUSE_ENDS = re.compile(
-    r"[.;:!?()\n]+|\b(?:but|while|whereas|although|though|however|yet|because|since|rather than|instead of)\b"
-)
-_NEGATING_ENDS = ("rather than", "instead of")
+_CLAUSE_ENDS = re.compile(r"[.;:!?()\n]+|\b(?:but|while|whereas|although|though|however|yet|because|since)\b")
 _SEPARATORS = re.compile(
-    r"(,|\b(?:and|or|nor|with|as|so that|so|which|that|where|who|plus|by|(?:the|this) (?:person|subject)(?: pictured| in view)?|he|she|they)\b)"
+    r"(,|\b(?:and|or|nor|with|without|as|so that|so|which|that|where|who|plus|by|he|she|they"
+    r"|(?:the|this) (?:person|subject)(?: pictured| in view)?)\b)"
 )
 _NEGATIONS = re.compile(
     r"\b(?:no|not|never|without|neither|nor|cannot|lacks?|lacking|absence of|absent|free of|free from)\b|n['’]t\b"
 )
 _HARMLESS = re.compile(r"\bnot (?:only|just|merely|simply)\b|\bbut also\b|\bno (?:doubt|more than|other|further)\b")
+_PREFERENCES = re.compile(r"\b(?:rather than|instead of)\b")
 #: Words that a negation before them still covers: "without a smile or raised brows".
 _CARRIES_NEGATION = {"or", "nor"}
 
 
-def _clauses(text: str) -> Iterator[str]:
-    lowered = _HARMLESS.sub(" and ", " ".join(text.lower().replace("’", "'").split()))
-    start, prefix = 0, ""
-    for end in _CLAUSE_ENDS.finditer(lowered):
-        yield prefix + lowered[start : end.start()]
-        prefix = "not " if end.group() in _NEGATING_ENDS else ""
-        start = end.end()
-    yield prefix + lowered[start:]
+def _clauses(text: str) -> list[str]:
+    plain = " ".join(text.lower().replace("’", "'").split())
+    plain = _PREFERENCES.sub(", not ", _HARMLESS.sub(" and ", plain))
+    return _CLAUSE_ENDS.split(plain)
 
 
 def _phrases(clause: str) -> Iterator[_Phrase]:
-    standing_by_place: dict[int, set[int]] = {}
-    clause, found = _consume(clause, _EXPRESSIONS)
-    for start, numbers in found:
-        standing_by_place[start] = {int(number) for number in numbers.split("+")}
+    clause, expressions = _consume(clause, _EXPRESSIONS)
     # Parts go first: "inner and outer brows" holds a separator that is none.
     clause, parts = _consume(clause, _PARTS)
-    negated, start = False, 0
-    pieces = [*_SEPARATORS.finditer(clause), None]
-    for piece in pieces:
+    bare, actions = _consume(clause, _ACTIONS)
+    emotions = [(match.start(), _EMOTION_OF[match.group()]) for match in _EMOTION.finditer(bare)]
+    negated, start, opened_by = False, 0, ""
+    for piece in [*_SEPARATORS.finditer(clause), None]:
         stop = piece.start() if piece else len(clause)
         text = clause[start:stop]
-        negated = negated or _NEGATIONS.search(text) is not None
+        negated = negated or opened_by == "without" or _NEGATIONS.search(text) is not None
         tokens = []
-        for place, name in parts:
-            if start <= place < stop:
-                where = "place" if _SAYS_WHERE.search(clause[start:place]) else "part"
-                tokens += [_Token(place - start, where, one) for one in name.split("+")]
-        text_left, actions = _consume(text, _ACTIONS)
-        tokens += [_Token(place, "pull" if name == "pull" else "action", name) for place, name in actions]
-        emotions = [_EMOTION_OF[m.group()] for m in _EMOTION.finditer(text_left)]
-        standing = set().union(*(units for place, units in standing_by_place.items() if start <= place < stop))
-        yield _Phrase(text, negated, sorted(tokens), standing, emotions)
+        for place, name in _between(parts, start, stop):
+            where = "place" if _SAYS_WHERE.search(clause[start:place]) else "part"
+            tokens += [_Token(place - start, where, one) for one in name.split("+")]
+        for place, name in _between(actions, start, stop):
+            tokens.append(_Token(place - start, "pull" if name == "pull" else "action", name))
+        standing = {int(unit) for _, units in _between(expressions, start, stop) for unit in units.split("+")}
+        felt = [emotion for _, emotion in _between(emotions, start, stop)]
+        yield _Phrase(text, negated, sorted(tokens), standing, felt, opened_by in ("which", "that"))
         if piece is None:
             return
         negated = negated and _goes_on(piece.group(), clause[piece.end() :])
-        start = piece.end()
+        start, opened_by = piece.end(), piece.group()
+
+
+def _between(found: list[tuple[int, str]], start: int, stop: int) -> list[tuple[int, str]]:
+    return [item for item in found if start <= item[0] < stop]
 
 
 def _goes_on(separator: str, rest: str) -> bool:
@@ -235,9 +237,10 @@ def _consume(text: str, patterns: tuple[tuple[re.Pattern[str], str], ...]) -> tu
     """Find patterns in order of rank, each place once; return the text with blanks there, and places with names."""
     found = []
     for pattern, name in patterns:
-        for match in pattern.finditer(text):
-            found.append((match.start(), name))
-        text = pattern.sub(lambda match: "_" * len(match.group()), text)
+        places = [match.start() for match in pattern.finditer(text)]
+        if places:
+            found += [(place, name) for place in places]
+            text = pattern.sub(lambda match: "_" * len(match.group()), text)
     return text, sorted(found)
 
 
@@ -258,7 +261,8 @@ _EXPRESSIONS = _patterns((
     ("12+25", r"(?:open|open-mouthed|toothy) (?:smil(?:e|es|ing)|grin\w*)"),
     ("12", r"smil(?:e|es|ed|ing)|grin(?:s|ning|ned)?"),
     ("15", r"(?:mouth|lips?) (?:\w+ ){0,2}frown\w*|frowning (?:mouth|lips)"),
-    ("7", r"squint\w*"),
+    ("4", r"frown(?:s|ed|ing)?"),
+        ("7", r"squint\w*"),
     ("14", r"dimpler|dimples (?:show|appear|form)|dimples"),
     ("22", r"lip funnell?er"),
     ("19", r"(?:sticks?|sticking|stuck|pokes?|poking|shows?|showing) (?:the |his |her |their )?tongue(?: out)?|tongue"),
@@ -275,7 +279,7 @@ _PARTS = _patterns((
     ("nasolabial", rf"nasolabial(?: (?:fold|furrow|line|crease)s?)?|(?:fold|furrow|line|crease)s? (?:that run )?"
                    rf"(?:beside|from|around|between|next to|along) {_WING}"),
     ("lip corners", rf"lip[- ]corners?|mouth[- ]corners?|corners? of (?:both )?{_THE_MOUTH}"),
-    ("upper lip+lower lip", r"upper and lower lips?"),
+    ("lips+upper lip+lower lip", r"upper and lower lips?"),
     ("upper lip", r"upper lips?"),
     ("lower lip", r"(?:lower|bottom) lips?"),
     ("lips", r"lips?"),

@@ -140,12 +140,12 @@ def rouge_l(caption: str, references: Sequence[str]) -> float:
 
 def bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[float, str]:
     """Return corpus BLEU-4 in 0-1 by sacreBLEU, and its signature."""
-    from sacrebleu.metrics import BLEU
+    from sacrebleu.metrics.bleu import BLEU
 
     metric = BLEU(lowercase=True)
     most = max(map(len, references))
     # sacreBLEU wants one list a reference position; pictures may have fewer references than others.
-    columns = [[r[place] if place < len(r) else None for r in references] for place in range(most)]
+    columns: Any = [[r[place] if place < len(r) else None for r in references] for place in range(most)]
     return float(metric.corpus_score(list(captions), columns).score) / 100, str(metric.get_signature())
 
 
@@ -161,8 +161,8 @@ def cider(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[
     _check(captions, references)
     grams = [[_ngrams(tokens(text)) for text in texts] for texts in references]
     documents: Counter[tuple[str, ...]] = Counter()
-    for texts in grams:
-        documents.update({gram for text in texts for gram in text})
+    for several in grams:
+        documents.update({gram for counts in several for gram in counts})
     weight = {gram: math.log(len(references) / count) for gram, count in documents.items()}
     unseen = math.log(len(references))
 
