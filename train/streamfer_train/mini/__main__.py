@@ -1,28 +1,32 @@
-"""`python -m streamfer_train.mini images|clips|export`: train the built-in mini model."""
+"""`streamfer train mini images|joint|clips|export`: train the built-in expression model, one stage at a time.
+
+Each stage resumes where it stopped. Recipes: configs/train/mini.yaml and mini_rendered.yaml.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from streamfer.errors import StreamferError
+from streamfer.errors import ConfigError, StreamferError
+from streamfer_train.mini.recipe import Recipe, load_recipe
+
+STAGES = ("images", "joint", "clips", "export")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage; a user error is one line and exit code 2."""
-    parser = argparse.ArgumentParser(prog="python -m streamfer_train.mini", description=__doc__)
-    parser.add_argument("stage", choices=["images", "clips", "export"])
-    parser.add_argument("--data", type=Path, required=True, help="folder that holds fer2013/, faces/, blendshapes/")
-    parser.add_argument("--out", type=Path, default=Path("runs/mini"), help="checkpoints (resumed when present)")
-    parser.add_argument("--to", type=Path, default=Path("mini.safetensors"), help="weights file that export writes")
+    parser = argparse.ArgumentParser(prog="streamfer train mini", description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("-c", "--config", type=Path, default=Path("configs/train/mini.yaml"))
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting")
     parser.add_argument("--threads", type=_count, default=1, help="CPU threads (default 1)")
-    parser.add_argument("--epochs", type=_count, help="epochs of stage images, instead of the recipe's own")
+    parser.add_argument("--to", type=Path, help="weights file that export writes (default: NAME.safetensors in work)")
     options = parser.parse_args(arguments)
     try:
-        _run(options)
+        _run(options, load_recipe(options.config, _overrides(options.set)))
     except StreamferError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -35,27 +39,37 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _run(options: argparse.Namespace) -> None:
+def _overrides(pairs: list[str]) -> dict[str, str]:
+    settings = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found:
+            raise ConfigError(f"--set {pair}: has no '='; write NAME=VALUE, as in images.epochs=2")
+        settings[name] = value
+    return settings
+
+
+def _run(options: argparse.Namespace, recipe: Recipe) -> None:
     # Heavy imports wait until the arguments are known to be good.
     import torch
 
-    from streamfer_train.mini import clips, data, export, images
+    from streamfer_train.mini import card, clips, data, export, images, joint, renders
 
     torch.set_num_threads(options.threads)
-    corpus = data.load(options.data)
     if options.stage == "images":
-        recipe = images.ImageRecipe(**({"epochs": options.epochs} if options.epochs else {}))
-        images.train(corpus, recipe, options.out)
+        if not recipe.photographs:
+            raise ConfigError(f"{options.config}: photographs is false, so there is no stage images; begin with joint")
+        images.train(data.load(recipe.data), recipe.images, recipe.sizes, recipe.work)
+    elif options.stage == "joint":
+        joint.train(recipe, data.load(recipe.data), renders.load(recipe.renders, "train"))
     elif options.stage == "clips":
-        tower, _ = export.read_images(options.out, len(corpus.mirror))
-        model = clips.ClipModel(clips.ClipRecipe())
-        model.dfer.image_encoder.load_state_dict(tower.image_encoder.state_dict())
-        features = clips.training_features(tower, corpus, clips.ClipRecipe())
-        clips.train(model, features, clips.ClipRecipe(), options.out)
+        rendered = renders.load(recipe.renders, "train", limit=recipe.clips.rendered)
+        clips.train(recipe, data.load(recipe.data), rendered, renders.load(recipe.renders, "val"))
     else:
-        today = datetime.now(tz=UTC).date().isoformat()
-        described = export.export(options.out, corpus, options.data, options.to, today)
-        sys.stdout.write(json.dumps(described.train["metrics"], indent=2) + "\n")
+        to = options.to or recipe.work / f"{recipe.name}.safetensors"
+        described = export.export(recipe, data.load(recipe.data), to, datetime.now(tz=UTC).date().isoformat())
+        card.write(described, to.stat().st_size, to.with_suffix(".md"))
+        sys.stdout.write(f"{to}\n{to.with_suffix('.md')}\n")
 
 
 if __name__ == "__main__":

@@ -11,10 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-CROP = 64
-# A FER2013 picture enlarged to this size and centred puts its mean face on that of the aligned crops
-# (`streamfer.geometry.loose_crop`): the correlation of the two mean faces is highest there.
-FER_EXTENT = 52.0
+CROP = 48
+"""Side of a crop, pixels."""
+FER_EXTENT = 48.0
+"""FER2013's own framing is the crop: its pictures are read as they are."""
+# The correlation of the two mean faces is highest where FER2013's frame is 52/64 of that of the aligned pictures.
+FACES_EXTENT = 48.0 * 64 / 52
+"""The aligned pictures of `faces` (`streamfer.geometry.loose_crop`) at the same size of face."""
+RENDER_EXTENT = 64.0
+"""Rendered frames have the crop's scale, and 8 pixels of margin around it."""
 _PADDING = ("border", "border", "reflection", "zeros")
 
 
@@ -25,7 +30,7 @@ class Strength:
     scale: tuple[float, float] = (0.85, 1.25)
     aspect: float = 0.06
     rotation: float = 15.0
-    shift: float = 4.0
+    shift: float = 3.0
     gamma: float = 0.4
     contrast: float = 0.4
     brightness: float = 0.15
@@ -42,10 +47,10 @@ class Strength:
 
 
 def crop(pixels: Tensor, extent: float, theta: Tensor | None = None, padding: str = "border") -> Tensor:
-    """Cut 64-pixel crops out of square pictures.
+    """Cut 48-pixel crops out of square pictures.
 
     `pixels` is uint8 (B, H, H); `extent` the size of the whole picture in crop pixels; `theta` float32 (B, 2, 3)
-    moves crop coordinates in [-1, 1] (identity when None). Returns float32 (B, 1, 64, 64) in [0, 1].
+    moves crop coordinates in [-1, 1] (identity when None). Returns float32 (B, 1, 48, 48) in [0, 1].
     """
     images = pixels[:, None].float().div_(255)
     if theta is None:
@@ -53,6 +58,13 @@ def crop(pixels: Tensor, extent: float, theta: Tensor | None = None, padding: st
     # The grid is in units of the picture: a crop wider than the picture reads beyond its edge.
     grid = F.affine_grid(theta * (CROP / extent), [len(images), 1, CROP, CROP], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
+
+
+def resized(images: Tensor, side: int) -> Tensor:
+    """Reduce crops (B, 1, 48, 48) to `side` pixels, smoothed; 48 returns them as they are."""
+    if side == CROP:
+        return images
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
 
 
 def jitter(count: int, strength: Strength, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -85,7 +97,7 @@ def random_padding(rng: torch.Generator) -> str:
 
 
 def photometric(images: Tensor, strength: Strength, rng: torch.Generator, group: int = 1) -> Tensor:
-    """Change light, resolution and compression of float32 (B, 1, 64, 64) images in [0, 1].
+    """Change light, resolution and compression of float32 (B, 1, 48, 48) images in [0, 1].
 
     Each run of `group` images shares its light: the frames of one clip.
     """
@@ -121,7 +133,7 @@ def _light(images: Tensor, strength: Strength, rng: torch.Generator, group: int)
 def _soften(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
     chosen = _chosen(len(images), share, rng)
     if len(chosen):
-        small = int(torch.randint(20, 44, (), generator=rng))
+        small = int(torch.randint(16, 36, (), generator=rng))
         low = F.interpolate(images[chosen], size=(small, small), mode="bilinear", antialias=True)
         images[chosen] = F.interpolate(low, size=(CROP, CROP), mode="bilinear").clamp(0, 1)
     return images
@@ -139,7 +151,7 @@ def _compress(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
 
 def _cut_out(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
     for row in _chosen(len(images), share, rng).tolist():
-        height, width = torch.randint(8, 25, (2,), generator=rng).tolist()
-        top, left = torch.randint(0, CROP - 8, (2,), generator=rng).tolist()
+        height, width = torch.randint(6, 20, (2,), generator=rng).tolist()
+        top, left = torch.randint(0, CROP - 6, (2,), generator=rng).tolist()
         images[row, 0, top : top + height, left : left + width] = float(torch.rand((), generator=rng))
     return images

@@ -1,31 +1,50 @@
-"""Stage 2: temporal transformer and prompts of the mini model, on clips made from features of single pictures.
+"""Stage `clips`: temporal transformer and prompts of the mini model, on windows of finished features.
 
-Shape suffixes: N pictures, V views of a picture, B clips, T frames, D feature size.
+A window that never changes has to mean what its picture means, so the picture head of stage `joint` teaches it;
+rendered clips bring what no photograph has: how an expression comes, stays and goes.
+
+Shape suffixes: B windows, T frames, D feature size, C classes, K directions.
 """
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import Any
 
 import structlog
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from streamfer.models.dfer_clip import DferClip, DferClipConfig
+from streamfer.errors import CheckpointError
+from streamfer.models.dfer_clip import DferClip
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
-from streamfer.models.temporal import TemporalConfig
-from streamfer.models.towers import TextConfig, VisionConfig
-from streamfer_train.mini import augment
-from streamfer_train.mini.data import CLASSES, Corpus, Pictures
-from streamfer_train.mini.images import EMBED_DIM, VISION, ImageModel, ImageRecipe, draw, extent, rate, save
+from streamfer_train.metrics.classification import report
+from streamfer_train.mini import checkpoint, images, joint, renders
+from streamfer_train.mini.data import CLASSES, Corpus, sampling_weights
+from streamfer_train.mini.fitting import fit
+from streamfer_train.mini.networks import FRAMES, JointModel, shipped_config, text_config
+from streamfer_train.mini.recipe import ClipsPart, Recipe, Sizes
+from streamfer_train.mini.windows import (
+    ClipFeatures,
+    PictureFeatures,
+    encode_clips,
+    encode_pictures,
+    gapped,
+    synthesise,
+)
+from streamfer_train.render.clips import RenderedClips
+from streamfer_train.render.course import DIRECTIONS
 
 log = structlog.get_logger(__name__)
 
-FRAMES = 16
-TEMPORAL = TemporalConfig(layers=1, heads=4, dim_head=64, mlp_dim=512, frames=FRAMES)
-TEXT = TextConfig(layers=2, width=128, heads=2)
+CHECKPOINT = "clips.pt"
+FEATURES = "features.pt"
+#: Pictures (FER2013 val) and rendered clips (val) that the log watches.
+_WATCHED = 1_000
+
 DESCRIPTIONS: dict[str, str] = {
     "happiness": "a smile that lifts the cheeks and creases the skin beside the eyes.",
     "sadness": "mouth corners that sink, heavy upper lids and the inner brows drawn up.",
@@ -37,52 +56,26 @@ DESCRIPTIONS: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ClipRecipe:
-    """Hyper-parameters of stage 2."""
-
-    pictures: int = 12_000
-    views: int = 3
-    steps: int = 1_200
-    batch: int = 64
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    warm_up: float = 0.05
-    smoothing: float = 0.05
-    temperature: float = 0.07
-    static: float = 0.6
-    padded: float = 0.25
-    held: float = 0.2
-    seed: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Features of several views of each picture: float16 (N, V, D) and int64 labels (N,)."""
-
-    views_NVD: Tensor
-    labels_N: Tensor
-
-
 class ClipModel(nn.Module):
-    """DFER-CLIP with prompts and a learned temperature, fed with features."""
+    """DFER-CLIP's temporal transformer, prompts and text tower, fed with features.
 
-    def __init__(self, recipe: ClipRecipe) -> None:
+    `direction` tells onset from offset on the clip feature; it exists only in training and keeps order in there.
+    """
+
+    def __init__(self, sizes: Sizes, temperature: float) -> None:
         super().__init__()
-        torch.manual_seed(recipe.seed)
-        config = DferClipConfig(
-            classes=CLASSES,
-            embed_dim=EMBED_DIM,
-            vision=VisionConfig(**VISION),
-            temporal=TEMPORAL,
-            quick_gelu=False,
-            temperature=1.0,
-        )
-        ids = tokenize_prompts([DESCRIPTIONS[c] for c in CLASSES], contexts=8, context_length=TEXT.context_length)
+        text = text_config(sizes)
+        texts = [DESCRIPTIONS[name] for name in CLASSES]
+        ids = tokenize_prompts(texts, contexts=sizes.contexts, context_length=text.context_length)
         # No pretrained words exist at this width: random, frozen word vectors tell the descriptions apart.
-        words = torch.randn(int(ids.max()) + 1, TEXT.width) * 0.02
-        self.dfer = DferClip(config, prompts=PromptLearner(PromptConfig(), ids, words), text=TEXT)
-        self.log_scale = nn.Parameter(torch.tensor(1 / recipe.temperature).log())
+        words = torch.randn(int(ids.max()) + 1, text.width) * 0.02
+        prompts = PromptLearner(PromptConfig(contexts=sizes.contexts), ids, words)
+        self.dfer = DferClip(shipped_config(sizes), prompts=prompts, text=text)
+        # Tower and action head are finished; only features come in here.
+        self.dfer.image_encoder = nn.Identity()
+        self.dfer.action_head = None
+        self.log_scale = nn.Parameter(torch.tensor(1 / temperature).log())
+        self.direction = nn.Linear(sizes.embed_dim, len(DIRECTIONS))
         # Positions of unit size would drown features that have learned to speak for themselves.
         nn.init.normal_(self.dfer.temporal_net.pos_embedding, std=0.02)
         nn.init.normal_(self.dfer.temporal_net.cls_token, std=0.02)
@@ -92,129 +85,179 @@ class ClipModel(nn.Module):
         """The learned temperature: cosines are divided by it."""
         return float(torch.exp(-self.log_scale.detach()))
 
-    def forward(self, clips_BTD: Tensor) -> Tensor:
-        """Return logits (B, C) of feature windows."""
-        cosines_BC: Tensor = self.dfer.window_logits(clips_BTD)
-        return cosines_BC * self.log_scale.exp()
+    def feature(self, windows_BTD: Tensor) -> Tensor:
+        """Return clip features (B, D), not normalised."""
+        clip_BD: Tensor = self.dfer.temporal_net(windows_BTD)
+        return clip_BD
 
-    def trained(self) -> list[nn.Parameter]:
-        """Return everything but the image encoder, which stage 1 has finished."""
-        return [p for n, p in self.named_parameters() if not n.startswith("dfer.image_encoder.")]
+    def forward(self, windows_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of emotions (B, C) and of directions (B, K)."""
+        clip_BD = self.feature(windows_BTD)
+        cosines_BC = F.normalize(clip_BD, dim=-1) @ self.dfer.class_features().T
+        return cosines_BC * self.log_scale.exp(), self.direction(clip_BD)
 
 
-def clip_views(pictures: Pictures, index: Tensor, views: int, rng: torch.Generator) -> Tensor:
-    """Crop `views` frames of one drifting, shaking clip out of each picture.
+@dataclass(frozen=True, slots=True)
+class ClipBatch:
+    """Windows float32 (B, T, D), target probabilities (B, C), directions int64 (B,), -100 where none is known."""
 
-    Light is shared by a clip; place, size and angle drift and tremble, as an aligned face does in a video.
-    Returns float32 (B, V, 1, 64, 64) in [0, 1].
+    windows: Tensor
+    targets: Tensor
+    directions: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the stage trains on and what it watches."""
+
+    pictures: PictureFeatures | None
+    clips: ClipFeatures
+    val_pictures: PictureFeatures
+    val_clips: ClipFeatures
+
+
+class ClipsTask:
+    """Batches, loss and validation of the stage; `head` is the finished picture head, which teaches."""
+
+    name = "clips"
+
+    def __init__(self, features: Features, head: nn.Linear, part: ClipsPart) -> None:
+        self.features = features
+        self.head = head.requires_grad_(False)
+        self.part = part
+        self.steps = part.steps
+
+    def batches(self, epoch: int) -> Iterator[ClipBatch]:
+        """Yield windows of photographs and of rendered clips in the recipe's shares."""
+        rng = torch.Generator().manual_seed(self.part.seed * 1000 + epoch)
+        rendered = round(self.part.batch * self.part.render_share)
+        if self.features.pictures is None:
+            rendered = self.part.batch
+        for _ in range(self.steps):
+            parts = [self._rendered(rendered, rng)] if rendered else []
+            if self.features.pictures is not None and rendered < self.part.batch:
+                parts.append(self._photographs(self.features.pictures, self.part.batch - rendered, rng))
+            yield ClipBatch(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+    def loss(self, model: ClipModel, batch: ClipBatch) -> Tensor:
+        """Cross-entropy with soft targets, plus that of the directions that are known."""
+        logits, directions = model(batch.windows)
+        emotion = F.cross_entropy(logits, batch.targets, label_smoothing=self.part.smoothing)
+        if not bool((batch.directions >= 0).any()):
+            return emotion
+        return emotion + self.part.direction_weight * F.cross_entropy(directions, batch.directions)
+
+    @torch.no_grad()
+    def watch(self, average: ClipModel, *, last: bool) -> dict[str, float]:  # noqa: ARG002 - all is cheap here
+        """Return accuracy of stills of FER2013 val, and UAR and direction accuracy of rendered val clips."""
+        still = self.features.val_pictures
+        logits = average(still.views[:, :1].float().expand(-1, FRAMES, -1))[0]
+        clips = self.features.val_clips
+        rendered, directions = average(clips.frames.float())
+        return {
+            "val_acc": round(report(logits, still.labels, CLASSES).war, 4),
+            "head_acc": round(report(self.head(still.views[:, 0].float()), still.labels, CLASSES).war, 4),
+            "rendered_uar": round(report(rendered, clips.labels, CLASSES).uar, 4),
+            "direction_acc": round(float((directions.argmax(1) == clips.directions).float().mean()), 4),
+            "temperature": round(average.temperature, 4),
+        }
+
+    def _photographs(
+        self, features: PictureFeatures, count: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rows = torch.randint(len(features.labels), (count,), generator=rng)
+        made = synthesise(features, rows, self.part, rng)
+        label = F.one_hot(features.labels[rows], len(CLASSES)).float()
+        # The teacher reads the window's own frames where it is static, and the photograph where it is not.
+        still = self.head(features.views[rows].float()).mean(1)
+        seen = torch.where(made.static[:, None], self.head(made.frames).mean(1), still)
+        shown = torch.lerp(label, seen.softmax(1), self.part.distil)
+        targets = torch.lerp(self.head(made.rest).softmax(1), shown, made.own[:, None])
+        return made.frames, targets, torch.full((count,), -100)
+
+    def _rendered(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        clips = self.features.clips
+        rows = torch.randint(len(clips.labels), (count,), generator=rng)
+        order = gapped(count, self.part, rng, padding=False)
+        frames = clips.frames[rows].float()
+        windows = frames.gather(1, order[..., None].expand_as(frames))
+        return windows, F.one_hot(clips.labels[rows], len(CLASSES)).float(), clips.directions[rows]
+
+
+def train(recipe: Recipe, corpus: Corpus, rendered: RenderedClips, rendered_val: RenderedClips) -> ClipModel:
+    """Encode what the stage needs, train or resume from `work`/clips.pt, and return the averaged model."""
+    part = recipe.clips
+    path = recipe.work / CHECKPOINT
+    first, _ = joint.read_joint(recipe.work, recipe.sizes)
+    if path.is_file():
+        _check_joint(recipe, checkpoint.load(path, "clips"))
+    features = _features(recipe, first, corpus, rendered, rendered_val)
+    torch.manual_seed(part.seed)
+    model = ClipModel(recipe.sizes, part.temperature)
+    task = ClipsTask(features, first.expression, part)
+    return fit(model, task, part, path, {"joint": _digest(recipe)})
+
+
+def read_clips(recipe: Recipe) -> tuple[ClipModel, dict[str, Any]]:
+    """Read the averaged model of the stage, and the settings and epochs that made it.
+
+    Raises:
+        ConfigError: the stage has not run, or `joint` has gone on since.
     """
-    count = len(index)
-    along = torch.linspace(-0.5, 0.5, views)
-
-    def path(reach: float, drift: float, shake: float) -> Tensor:
-        base = (torch.rand(count, 1, generator=rng) * 2 - 1) * reach
-        slope = (torch.rand(count, 1, generator=rng) * 2 - 1) * drift
-        return (base + slope * along + torch.randn(count, views, generator=rng) * shake).flatten()
-
-    scale = torch.exp(path(0.1, 0.06, 0.015))
-    angle = path(0.14, 0.12, 0.02)
-    shift = torch.stack([path(2.0, 2.0, 0.3), path(2.0, 2.0, 0.3)], 1) * (2 / augment.CROP)
-    mirrored = (torch.rand(count, generator=rng) < 0.5).repeat_interleave(views)
-    theta = augment.similarity(scale, angle, shift, mirrored, torch.ones(count * views))
-    pixels = pictures.pixels[index].repeat_interleave(views, 0)
-    images = augment.crop(pixels, extent(pictures), theta, augment.random_padding(rng))
-    mild = augment.Strength(gamma=0.3, contrast=0.3, brightness=0.1, jpeg=0.02, noise=0.15, cutout=0.05)
-    return augment.photometric(images, mild, rng, group=views).view(count, views, 1, augment.CROP, augment.CROP)
+    state = checkpoint.load(recipe.work / CHECKPOINT, "clips")
+    _check_joint(recipe, state)
+    model = ClipModel(recipe.sizes, recipe.clips.temperature)
+    model.load_state_dict(state["average"])
+    return model.eval(), {**state["recipe"], "epochs_done": state["epoch"]}
 
 
-@torch.no_grad()
-def encode(model: ImageModel, pictures: Pictures, index: Tensor, views: int, rng: torch.Generator) -> Features:
-    """Encode clip views of the pictures at `index`."""
-    model.eval()
-    parts = []
-    for rows in torch.split(index, max(1, 256 // views)):
-        images = clip_views(pictures, rows, views, rng)
-        parts.append(model.encode(images.flatten(0, 1)).view(len(rows), views, -1).half())
-    return Features(torch.cat(parts), pictures.labels[index])
+def _check_joint(recipe: Recipe, state: dict[str, Any]) -> None:
+    if state["joint"] != _digest(recipe):
+        raise CheckpointError(
+            f"{recipe.work / CHECKPOINT}: was made from another {joint.CHECKPOINT}; delete it and run "
+            "`streamfer train mini clips` again"
+        )
 
 
-def training_features(model: ImageModel, corpus: Corpus, recipe: ClipRecipe) -> Features:
-    """Encode a class-balanced draw of the training pictures."""
-    rng = torch.Generator().manual_seed(recipe.seed)
-    drawn = draw(corpus, ImageRecipe(pictures=recipe.pictures, seed=recipe.seed), epoch=0)
-    parts = [encode(model, pictures, index, recipe.views, rng) for pictures, index in drawn]
-    return Features(torch.cat([p.views_NVD for p in parts]), torch.cat([p.labels_N for p in parts]))
+def _digest(recipe: Recipe) -> str:
+    return hashlib.sha256((recipe.work / joint.CHECKPOINT).read_bytes()).hexdigest()[:16]
 
 
-def synthesise(features: Features, rows: Tensor, recipe: ClipRecipe, rng: torch.Generator) -> Tensor:
-    """Make a clip of 16 features of each picture in `rows`, its label the expression that is shown.
-
-    Half of the clips hold the expression throughout; the others start from, or return to, a neutral picture.
-    Some end in repeats of the last feature (short clips) or repeat one in the middle (a lost face).
-    """
-    count = len(rows)
-    shown_BTD = _walk(features.views_NVD[rows], rng)
-    neutral = (features.labels_N == CLASSES.index("neutral")).nonzero()[:, 0]
-    partner = neutral[torch.randint(len(neutral), (count,), generator=rng)]
-    rest_BTD = _walk(features.views_NVD[partner], rng)
-    weight_BT1 = _envelope(count, recipe.static, rng)[..., None]
-    clips_BTD = weight_BT1 * shown_BTD + (1 - weight_BT1) * rest_BTD
-    order_BT = _order(count, recipe, rng)
-    return clips_BTD.gather(1, order_BT[..., None].expand_as(clips_BTD))
-
-
-def train(model: ClipModel, features: Features, recipe: ClipRecipe, out: Path) -> ClipModel:
-    """Train on synthesised clips and write `out`/clips.pt; minutes, so it starts over rather than resumes."""
-    rng = torch.Generator().manual_seed(recipe.seed + 1)
-    optimizer = torch.optim.AdamW(model.trained(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-    model.train()
-    for step in range(recipe.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * rate(step / recipe.steps, recipe.warm_up)
-        rows = torch.randint(len(features.labels_N), (recipe.batch,), generator=rng)
-        with torch.autocast("cpu", torch.bfloat16):
-            logits = model(synthesise(features, rows, recipe, rng))
-        loss = F.cross_entropy(logits.float(), features.labels_N[rows], label_smoothing=recipe.smoothing)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.trained(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        if step % 200 == 0:
-            log.info("mini.clips.step", step=step, loss=round(loss.item(), 4), temperature=round(model.temperature, 4))
-    save(out / "clips.pt", {"model": model.state_dict(), "recipe": asdict(recipe)})
-    return model.eval()
+def _features(
+    recipe: Recipe, model: JointModel, corpus: Corpus, rendered: RenderedClips, rendered_val: RenderedClips
+) -> Features:
+    """Encode, or take from `work`/features.pt what the same tower encoded."""
+    path, part = recipe.work / FEATURES, recipe.clips
+    key = [_digest(recipe), part.pictures, part.views, part.power, len(rendered), len(rendered_val), recipe.photographs]
+    if path.is_file() and (kept := checkpoint.load(path, "clips"))["key"] == key:
+        return _unpacked(kept)
+    rng = torch.Generator().manual_seed(part.seed)
+    pictures = None
+    if recipe.photographs:
+        parts = []
+        for source, share in zip(corpus.train, (0.85, 0.15), strict=True):
+            weights = sampling_weights(source.labels, power=part.power, cap=None if share > 0.5 else 1_500)
+            index = images.without_clumps(weights, round(part.pictures * share), rng)
+            parts.append(encode_pictures(model, source, index, part.views, rng))
+        pictures = PictureFeatures(torch.cat([p.views for p in parts]), torch.cat([p.labels for p in parts]))
+        log.info("mini.clips.encoded", pictures=len(pictures.labels), views=part.views)
+    clips = encode_clips(model, rendered, rng)
+    val = encode_pictures(model, corpus.val, torch.arange(len(corpus.val)), 1, rng)
+    val_clips = encode_clips(model, renders.chosen(rendered_val, slice(_WATCHED)))
+    log.info("mini.clips.encoded", clips=len(clips.labels))
+    features = Features(pictures, clips, val, val_clips)
+    checkpoint.save(path, {"key": key, **_packed(features)})
+    return features
 
 
-def _walk(views_BVD: Tensor, rng: torch.Generator) -> Tensor:
-    # A straight path through the views, interpolated; a third of the clips hardly move.
-    count, views, _ = views_BVD.shape
-    start, end = torch.rand(2, count, 1, generator=rng) * (views - 1)
-    end = torch.where(torch.rand(count, 1, generator=rng) < 0.33, start, end)
-    place_BT = start + (end - start) * torch.linspace(0, 1, FRAMES)
-    low_BT = place_BT.floor().long().clamp(max=views - 2)
-    part_BT1 = (place_BT - low_BT)[..., None]
-    rows = torch.arange(count)[:, None]
-    floats: Tensor = views_BVD.float()
-    return torch.lerp(floats[rows, low_BT], floats[rows, low_BT + 1], part_BT1)
+def _packed(features: Features) -> dict[str, Any]:
+    return {name: None if (part := getattr(features, name)) is None else asdict(part) for name in Features.__slots__}
 
 
-def _envelope(count: int, static: float, rng: torch.Generator) -> Tensor:
-    # Strength of the expression over time: ramp, plateau, ramp; at least four frames lie on the plateau.
-    centre, plateau, ramp, floor = torch.rand(4, count, 1, generator=rng)
-    centre, plateau, ramp = centre * (FRAMES - 1), 3 + plateau * 6, 1 + ramp * 4
-    distance_BT = (torch.arange(FRAMES) - centre).abs()
-    rising_BT = ((plateau + ramp - distance_BT) / ramp).clamp(0, 1)
-    weight_BT = floor * 0.4 + (1 - floor * 0.4) * rising_BT
-    still = torch.rand(count, 1, generator=rng) < static
-    return torch.where(still, torch.ones_like(weight_BT), weight_BT)
-
-
-def _order(count: int, recipe: ClipRecipe, rng: torch.Generator) -> Tensor:
-    # Which frame stands at each place: repeats of the last one (padding) or of one in the middle (a gap).
-    frames = torch.arange(FRAMES).expand(count, -1)
-    real = torch.randint(4, FRAMES, (count, 1), generator=rng)
-    padded = torch.rand(count, 1, generator=rng) < recipe.padded
-    frames = torch.where(padded, torch.minimum(frames, real - 1), frames)
-    first, length = torch.randint(1, 12, (count, 1), generator=rng), torch.randint(1, 5, (count, 1), generator=rng)
-    lost = (frames >= first) & (frames < first + length) & (torch.rand(count, 1, generator=rng) < recipe.held)
-    return torch.where(lost, first - 1, frames)
+def _unpacked(state: dict[str, Any]) -> Features:
+    return Features(
+        pictures=None if state["pictures"] is None else PictureFeatures(**state["pictures"]),
+        clips=ClipFeatures(**state["clips"]),
+        val_pictures=PictureFeatures(**state["val_pictures"]),
+        val_clips=ClipFeatures(**state["val_clips"]),
+    )

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from streamfer.errors import ConfigError
+from streamfer_train.mini import augment
+from streamfer_train.mini.units import units_of
 
 CLASSES: tuple[str, ...] = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 
@@ -30,32 +32,46 @@ _DEAD_SCORES = frozenset(
         "noseSneerRight",
     }
 )
-_NOT_SCORES = frozenset({"source", "source_id", "detected", "pass", "yaw", "pitch", "roll"})
+_WORDS = frozenset({"source", "source_id", "detected", "pass"})
+_NOT_SCORES = _WORDS | {"yaw", "pitch", "roll"}
 _FILES = ("fer2013/train.parquet", "fer2013/val.parquet", "faces/faces.parquet", "blendshapes/blendshapes.parquet")
 
 # The data set itself already keeps the identities below 0.15 apart; the next slice is ours to hold out.
 _HELD_OUT = (0.15, 0.2775)
 
 
+FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+
+
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Grey pictures of one source with their labels.
+    """Grey pictures of one source with their labels; what a picture lacks is NaN.
 
-    `pixels` is uint8 (N, H, W); `labels` int64 (N,), indices into `CLASSES`; `actions` float32 (N, A), standardised
-    action scores, NaN where a picture has none.
+    Attributes:
+        source: name of the set.
+        extent: size of the whole picture in crop pixels: there its faces lie where the crop's landmarks are.
+        pixels: uint8 (N, H, H).
+        labels: int64 (N,), indices into `CLASSES`.
+        scores: float32 (N, S), standardised blendshape scores, yaw and pitch.
+        units: float32 (N, A), intensity 0-1 of each action unit of `units.ACTION_UNITS`.
+        pose: float32 (N, 2), yaw and pitch in degrees.
     """
 
     source: str
+    extent: float
     pixels: Tensor
     labels: Tensor
-    actions: Tensor
+    scores: Tensor
+    units: Tensor
+    pose: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, index: Tensor) -> Pictures:
         """Return the pictures at `index` (int64 or bool mask)."""
-        return Pictures(self.source, self.pixels[index], self.labels[index], self.actions[index])
+        rows = (part[index] for part in (self.pixels, self.labels, self.scores, self.units, self.pose))
+        return Pictures(self.source, self.extent, *rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +82,28 @@ class Corpus:
     val: Pictures
     held_out: Pictures
     mirror: Tensor
-    """int64 (A,): the action that each action becomes in a mirrored picture."""
+    """int64 (S,): the score that each score becomes in a mirrored picture."""
     mirror_sign: Tensor
-    """float32 (A,): its sign there (the yaw angle turns around)."""
+    """float32 (S,): its sign there (the yaw angle turns around)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
     names: tuple[str, ...]
     rows: dict[tuple[str, str], int]
-    values: np.ndarray[Any, np.dtype[np.float32]]
+    values: FloatArray
+    units: FloatArray
+    pose: FloatArray
 
-    def of(self, source: str, source_ids: Sequence[str]) -> Tensor:
-        blank = np.full(len(self.names), np.nan, np.float32)
-        rows = [self.rows.get((source, s)) for s in source_ids]
-        return torch.from_numpy(np.stack([blank if r is None else self.values[r] for r in rows]))
+    def of(self, source: str, source_ids: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return scores, action units and pose of the named pictures, NaN for a picture without."""
+        rows = np.array([self.rows.get((source, s), -1) for s in source_ids])
+        found = []
+        for table in (self.values, self.units, self.pose):
+            values = table[rows]
+            values[rows < 0] = np.nan
+            found.append(torch.from_numpy(values))
+        return found[0], found[1], found[2]
 
 
 def digests(data: Path) -> dict[str, str]:
@@ -144,12 +167,19 @@ def _mirrored(name: str) -> str:
 def _read_scores(data: Path) -> _Scores:
     table = pq.read_table(_file(data, _FILES[3]))
     names = [n for n in table.schema.names if n not in _NOT_SCORES and n not in _DEAD_SCORES] + ["yaw", "pitch"]
-    values = np.stack([table[n].to_numpy().astype(np.float32) for n in names], 1)
+    column = {n: table[n].to_numpy().astype(np.float32) for n in table.schema.names if n not in _WORDS}
+    values = np.stack([column[n] for n in names], 1)
     # Left and right share their statistics, or mirroring would shift the targets.
     both = np.concatenate([values, values[:, [names.index(_mirrored(n)) for n in names]]])
     values = (values - np.nanmean(both, 0)) / (np.nanstd(both, 0) + 1e-3)
     keys = zip(table["source"].to_pylist(), table["source_id"].to_pylist(), strict=True)
-    return _Scores(tuple(names), {k: i for i, k in enumerate(keys)}, values.clip(-4, 4).astype(np.float32))
+    return _Scores(
+        names=tuple(names),
+        rows={k: i for i, k in enumerate(keys)},
+        values=values.clip(-4, 4).astype(np.float32),
+        units=units_of(column),
+        pose=np.stack([column["yaw"], column["pitch"]], 1),
+    )
 
 
 def _grey(jpeg: bytes, size: int) -> Any:
@@ -166,8 +196,8 @@ def _read_fer(data: Path, split: str, scores: _Scores) -> Pictures:
     pixels = np.stack([_grey(b, 48) for b in table["image"].to_pylist()])
     labels = torch.tensor([CLASSES.index(n) for n in table["label"].to_pylist()])
     source = f"fer2013_{split}"
-    actions = scores.of(source, table["source_id"].to_pylist())
-    return Pictures(source, torch.from_numpy(pixels), labels, actions)
+    known = scores.of(source, table["source_id"].to_pylist())
+    return Pictures(source, augment.FER_EXTENT, torch.from_numpy(pixels), labels, *known)
 
 
 def _read_faces(data: Path, scores: _Scores) -> tuple[Pictures, list[str]]:
@@ -175,5 +205,6 @@ def _read_faces(data: Path, scores: _Scores) -> tuple[Pictures, list[str]]:
     rows = [r for r in table.to_pylist() if r["emotion"] in CLASSES]
     pixels = np.stack([_grey(r["image"], 64) for r in rows])
     labels = torch.tensor([CLASSES.index(r["emotion"]) for r in rows])
-    actions = scores.of("faces", [r["source_id"] for r in rows])
-    return Pictures("faces", torch.from_numpy(pixels), labels, actions), [r["identity"] for r in rows]
+    known = scores.of("faces", [r["source_id"] for r in rows])
+    pictures = Pictures("faces", augment.FACES_EXTENT, torch.from_numpy(pixels), labels, *known)
+    return pictures, [r["identity"] for r in rows]
