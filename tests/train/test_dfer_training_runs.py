@@ -223,6 +223,7 @@ def test_the_product_command_hands_over(tmp_path: Path) -> None:
     assert "torchrun" in helped.output
 
 
+@pytest.mark.timeout(600)  # three interpreters, each importing torch, on whatever core is left
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     path = write_config(tmp_path, heads={"kind": "cosine"})
     alone, together = tmp_path / "alone", tmp_path / "together"
@@ -244,7 +245,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         for rank in (0, 1)
     ]
     try:
-        shown = [process.communicate(timeout=240)[0] for process in started]
+        shown = [process.communicate(timeout=250)[0] for process in started]
     finally:
         for process in started:
             process.kill()
