@@ -39,7 +39,7 @@ class TemporalConfig:
     dim_head: int = 64
     mlp_dim: int = 1024
     frames: int = 16
-    token: Token = "class"
+    token: Token = "class"  # noqa: S105
 
     def __post_init__(self) -> None:
         if self.token not in ("class", "mean"):
@@ -147,7 +147,7 @@ class TemporalTransformer(nn.Module):
     def __init__(self, dim: int, config: TemporalConfig, attention: Attention = fused_attention) -> None:
         super().__init__()
         self.config = config
-        self.own = 1 if config.token == "class" else 0
+        self.own = int(config.token == "class")  # noqa: S105
         self.register_parameter("cls_token", nn.Parameter(torch.randn(1, 1, dim)) if self.own else None)
         self.pos_embedding = nn.Parameter(torch.randn(1, config.frames + self.own, dim))
         self.temporal_transformer = TemporalBlocks(dim, config, attention)
