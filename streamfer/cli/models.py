@@ -79,13 +79,19 @@ def show(
     from streamfer.models.registry import find_model
     from streamfer.models.weights import digest_of, read_card
 
-    if folder.is_captioner(Path(name)) or name in {one.name for one in registry.list_captioners()}:
-        found = registry.find_captioner(name)
+    captioners = {one.name: one.path for one in registry.list_captioners()}
+    try:
+        path = find_model(name)
+    except UnknownModelError:
+        found = captioners.get(name, Path(name))
+        if not folder.is_captioner(found):
+            raise
         out.print_json(data={**json.loads(folder.read_card(found).to_json()), "folder": str(found)})
         return
-    path = find_model(name)
     card = read_card(path)
     out.print_json(data={**json.loads(card.to_json()), "file": str(path), "sha256": digest_of(path)})
+    if name in captioners:
+        note(f"a captioner has this name, too: streamfer models show {captioners[name]}")
     beside = path.with_suffix(".md")
     if beside.is_file():
         note(f"model card: {beside}")

@@ -183,6 +183,7 @@ def test_a_captioner_is_imported_listed_and_shown(tmp_path: Path) -> None:
     facts = json.loads(shown.out)
     assert (shown.code, facts["licence"], facts["architecture"]) == (0, "ask me", "blip-2")
     assert Path(facts["folder"]).is_relative_to(tmp_path / "home")
+    assert json.loads(streamfer("models", "show", facts["folder"]).out) == facts
     lines = streamfer("models", "list").out.splitlines()
     (place,) = [number for number, line in enumerate(lines) if line.startswith("  words ")]
     assert facts["digest"][:12] in lines[place]
