@@ -11,7 +11,8 @@ import torch
 from streamfer_train.mini import augment
 from streamfer_train.mini.data import CLASSES, Corpus, Pictures
 from streamfer_train.mini.recipe import Recipe
-from streamfer_train.mini.units import ACTION_UNITS, BLENDSHAPES
+from streamfer_train.mini.units import BLENDSHAPES
+from streamfer_train.render.actions import ACTION_UNITS
 from streamfer_train.render.clips import RenderedClips
 from streamfer_train.render.course import DIRECTIONS, FRAMES
 

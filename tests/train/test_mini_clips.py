@@ -85,7 +85,7 @@ def test_a_moving_window_shows_its_expression_for_a_while_and_rests_elsewhere() 
     rows = (features.labels == CLASSES.index("happiness")).nonzero()[:, 0].repeat(30)
     window = windows.synthesise(features, rows, moving, _rng())
     made, own = window.frames, window.own
-    assert not bool(window.static.any())
+    assert float(window.static.float().mean()) < 0.2  # a plateau may fill a window
     happy = made[..., CLASSES.index("happiness")] > 6
     rest = made[..., CLASSES.index("neutral")] > 4
     assert int(happy.sum(1).min()) >= 3

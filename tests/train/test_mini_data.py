@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from streamfer.errors import ConfigError
 from streamfer_train.mini import data
-from streamfer_train.mini.units import ACTION_UNITS, BLENDSHAPES, PRESENT
+from streamfer_train.mini.units import BLENDSHAPES, PRESENT
+from streamfer_train.render.actions import ACTION_UNITS
 
 
 def _share(labels: torch.Tensor, weights: torch.Tensor, label: int) -> float:

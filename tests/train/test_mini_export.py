@@ -19,7 +19,7 @@ from streamfer.models.dfer_clip import DferClip
 from streamfer.models.weights import read_weights
 from streamfer_train.mini import card, clips, data, export, images, joint, measure, renders, shipping
 from streamfer_train.mini.recipe import Recipe
-from streamfer_train.mini.units import ACTION_UNITS
+from streamfer_train.render.actions import ACTION_UNITS
 
 SHIPPED = Path(streamfer.__file__).parent / "weights" / "mini.safetensors"
 

@@ -14,7 +14,7 @@ from streamfer_train.mini import checkpoint, images, joint, renders
 from streamfer_train.mini.data import CLASSES
 from streamfer_train.mini.networks import ImageModel
 from streamfer_train.mini.recipe import JointPart, Recipe
-from streamfer_train.mini.units import ACTION_UNITS
+from streamfer_train.render.actions import ACTION_UNITS
 from streamfer_train.render.course import FRAMES
 
 

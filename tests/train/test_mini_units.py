@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from streamfer_train.mini import units
-from streamfer_train.mini.units import ACTION_UNITS
+from streamfer_train.render.actions import ACTION_UNITS
 
 
 def _scores(**given: float) -> dict[str, np.ndarray]:

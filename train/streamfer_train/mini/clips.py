@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import structlog
 import torch
@@ -78,7 +78,7 @@ class ClipModel(nn.Module):
         self.direction = nn.Linear(sizes.embed_dim, len(DIRECTIONS))
         # Positions of unit size would drown features that have learned to speak for themselves.
         nn.init.normal_(self.dfer.temporal_net.pos_embedding, std=0.02)
-        nn.init.normal_(self.dfer.temporal_net.cls_token, std=0.02)
+        nn.init.normal_(cast(Tensor, self.dfer.temporal_net.cls_token), std=0.02)
 
     @property
     def temperature(self) -> float:

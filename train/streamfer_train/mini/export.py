@@ -19,7 +19,7 @@ from streamfer_train.mini.augment import CROP
 from streamfer_train.mini.data import Corpus, digests
 from streamfer_train.mini.recipe import Recipe
 from streamfer_train.mini.shipping import shipped_model
-from streamfer_train.mini.units import ACTION_UNITS
+from streamfer_train.render.actions import ACTION_UNITS
 from streamfer_train.render.clips import RenderedClips
 
 log = structlog.get_logger(__name__)

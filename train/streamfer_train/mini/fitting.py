@@ -20,6 +20,7 @@ from streamfer_train.mini.recipe import Schedule
 log = structlog.get_logger(__name__)
 
 Net = TypeVar("Net", bound=nn.Module)
+Net_contra = TypeVar("Net_contra", bound=nn.Module, contravariant=True)
 Batch = TypeVar("Batch")
 _LOG_EVERY = 50
 
@@ -30,7 +31,7 @@ class Diverged(StreamferError):
     exit_code = 2
 
 
-class Task(Protocol[Net, Batch]):
+class Task(Protocol[Net_contra, Batch]):
     """What makes a stage: its name, the steps of an epoch, and how a batch becomes a loss."""
 
     name: str
@@ -39,10 +40,10 @@ class Task(Protocol[Net, Batch]):
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the `steps` batches of an epoch, decided by the seed and the epoch alone."""
 
-    def loss(self, model: Net, batch: Batch) -> Tensor:
+    def loss(self, model: Net_contra, batch: Batch) -> Tensor:
         """Return the scalar loss."""
 
-    def watch(self, average: Net, *, last: bool) -> dict[str, float]:
+    def watch(self, average: Net_contra, *, last: bool) -> dict[str, float]:
         """Return numbers for the log, measured on the averaged model; a part of the data will do until the last."""
 
 

@@ -27,8 +27,9 @@ from streamfer_train.metrics.classification import Report, report, report_probab
 from streamfer_train.mini import augment, renders
 from streamfer_train.mini.data import CLASSES, Pictures
 from streamfer_train.mini.networks import FRAMES
-from streamfer_train.mini.units import ACTION_UNITS, BLENDSHAPES, PRESENT, RENDERED_ONLY
+from streamfer_train.mini.units import BLENDSHAPES, PRESENT, RENDERED_ONLY
 from streamfer_train.mini.windows import clip_views
+from streamfer_train.render.actions import ACTION_UNITS
 from streamfer_train.render.clips import RenderedClips
 from streamfer_train.render.course import DIRECTIONS
 

@@ -19,7 +19,7 @@ from streamfer.models.towers import TextConfig, VisionConfig, build_basic
 from streamfer_train.mini.augment import CROP
 from streamfer_train.mini.data import CLASSES
 from streamfer_train.mini.recipe import Sizes
-from streamfer_train.mini.units import ACTION_UNITS
+from streamfer_train.render.actions import ACTION_UNITS
 
 FRAMES = 16
 """Frames of a window."""

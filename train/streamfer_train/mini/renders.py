@@ -6,9 +6,11 @@ Shape suffixes: N clips, T frames, F = N x T frames in the order of their clips,
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from streamfer_train.mini import augment
@@ -28,11 +30,11 @@ def load(folder: Path, split: str, limit: int | None = None) -> RenderedClips:
         SourceNotFoundError: there is none; the message has the command that renders them.
     """
     clips = load_shards(folder, split)
-    return clips if limit is None or limit >= len(clips) else chosen(clips, np.arange(limit))
+    return clips if limit is None or limit >= len(clips) else chosen(clips, slice(limit))
 
 
-def chosen(clips: RenderedClips, rows: np.ndarray) -> RenderedClips:  # type: ignore[type-arg]
-    """Return the clips at `rows` (int or bool array)."""
+def chosen(clips: RenderedClips, rows: NDArray[Any] | slice) -> RenderedClips:
+    """Return the clips at `rows` (int or bool array, or a slice)."""
     return RenderedClips(*(getattr(clips, name)[rows] for name in RenderedClips.__slots__))
 
 
