@@ -157,6 +157,34 @@ def test_a_checkpoint_of_the_authors_is_read_as_it_is(tmp_path: Path) -> None:
     assert torch.allclose(subject.predict(pixels)["logits"], wanted, atol=1e-3)
 
 
+def test_a_run_is_evaluated_by_its_folder_and_protocol(folder: Path, tmp_path: Path) -> None:
+    from streamfer_train.dfer_clip.backbones import read_backbone
+    from streamfer_train.dfer_clip.checkpoint import Checkpoint, Progress, save
+    from streamfer_train.dfer_clip.config import load_config
+    from streamfer_train.dfer_clip.model import build_learner
+
+    small = {"embed_dim": 16, "layers": 1, "width": 32, "head_width": 16, "patch": 8}
+    path = recipe(tmp_path / "recipe.yaml", folder / "clips.csv", CLASSES, size=32, frames=4)
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings |= {"backbone": {"name": "custom", "weights": "random", "custom": small}, "heads": {"kind": "cosine"}}
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    config = load_config(path)
+    learner = build_learner(config, read_backbone(config), seed=3).eval()
+    run = tmp_path / "run" / "seed1" / "fold2"
+    stored = Checkpoint(config.model_dump(mode="json"), learner.sizes, Progress(2, 1), learner.state_dict())
+    save(run / "best_on_test.pt", stored)
+
+    subject = read_subject(str(run / "best_on_test.pt"), device="cpu")
+    assert (subject.classes, subject.fold, subject.frames, subject.size) == (CLASSES, 2, 4, 32)
+    pixels = torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        assert torch.allclose(subject.predict(pixels)["logits"], learner(pixels)["logits"], atol=1e-4)
+    out = tmp_path / "out"
+    assert evaluated("-c", path, "--weights", run, "--protocol", "best_on_test", "--out", out) == 0
+    assert json.loads((out / "report.json").read_text(encoding="utf-8"))["data"]["clips"] == 24
+    assert evaluated("-c", path, "--weights", run, "--protocol", "held_out", "--out", out) == 2
+
+
 def test_what_is_no_model_is_said_in_one_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     damaged = tmp_path / "model.pth"
     damaged.write_bytes(b"PK\x03\x04 cut short")
