@@ -1,0 +1,196 @@
+"""Learners from configurations: sizes, where the weights come from, what is frozen, and in which number format."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+import torch
+from torch import Tensor, nn
+
+from streamfer.errors import CheckpointError, ConfigError
+from streamfer.models.captioning.architecture import QuerySizes, build_model
+from streamfer.models.captioning.card import Architecture, TextCard
+from streamfer.models.captioning.language_model import read_language_model, read_tokenizer
+from streamfer.models.captioning.text import PromptText
+from streamfer.models.precision import DTYPES
+from streamfer_train.exp_blip import layout, lora
+from streamfer_train.exp_blip.caption_learner import CaptionLearner, check_room
+from streamfer_train.exp_blip.config import ModelConfig, OptimiserConfig, RuntimeConfig, StepOneConfig
+from streamfer_train.exp_blip.query_learner import QueryLearner
+from streamfer_train.exp_blip.schedule import choose_trained
+from streamfer_train.exp_blip.text import WordReader, read_word_tokenizer
+from streamfer_train.exp_blip.vision import keep_frozen_coarse, recompute
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A captioner in training, and the text it is fed with."""
+
+    learner: CaptionLearner
+    text: PromptText
+
+
+def build_query_learner(
+    model: ModelConfig, step: StepOneConfig, runtime: RuntimeConfig, seed: int
+) -> tuple[QueryLearner, WordReader]:
+    """Return the first step's model and its reader of words, frozen and stored as configured.
+
+    Raises:
+        ConfigError: sizes or limits that do not fit each other.
+        CheckpointError: weights or a tokenizer that cannot be read, or do not fit the sizes.
+        SourceNotFoundError: no such file or folder.
+    """
+    sizes = model.sizes.sizes()
+    if step.max_text_tokens > sizes.positions:
+        raise ConfigError(f"step1.max_text_tokens is {step.max_text_tokens}; the Q-Former has {sizes.positions} places")
+    tokenizer = read_word_tokenizer(model.tokenizer, sizes.vocabulary)
+    torch.manual_seed(seed)
+    learner = QueryLearner(
+        sizes,
+        step,
+        projection=model.projection,
+        pad_id=tokenizer.pad_token_id,
+        dec_id=tokenizer.bos_token_id,
+    )
+    tensors, where = start_tensors(model)
+    _fill(learner, tensors, where, model)
+    lora.attach(learner, model.lora, language=False)
+    _prepare(learner, learner.vision_model, step, runtime)
+    if runtime.checkpointing:
+        recompute(learner.qformer)
+    return learner, WordReader(tokenizer, step.max_text_tokens)
+
+
+def build_writer(
+    architecture: Architecture,
+    model: ModelConfig,
+    step: OptimiserConfig,
+    runtime: RuntimeConfig,
+    card: TextCard,
+    *,
+    tensors: Mapping[str, Tensor],
+    where: str,
+    text_tokens: int,
+    seed: int,
+) -> Writer:
+    """Return a captioner that learns to write, frozen and stored as configured.
+
+    Args:
+        architecture: ``blip-2``, or ``instructblip`` whose Q-Former reads the question.
+        model: sizes and the language model.
+        step: what is frozen.
+        runtime: number format and recomputation.
+        card: tokens and limits of the text.
+        tensors: weights to start from in LAVIS's names; empty for a random start.
+        where: where they come from, for messages.
+        text_tokens: most tokens of prompt and answer together.
+        seed: of the random weights.
+
+    Raises:
+        ConfigError: texts that are too long for the language model.
+        CheckpointError: weights or a tokenizer that cannot be read, or do not fit the sizes.
+        SourceNotFoundError: no such file or folder.
+    """
+    sizes = model.sizes.sizes()
+    tokenizer = read_tokenizer(model.language_model, "language model")
+    language = read_language_model(model.language_model, {}, tokenizer, str(model.language_model))
+    asking = read_word_tokenizer(model.tokenizer, sizes.vocabulary) if architecture == "instructblip" else None
+    torch.manual_seed(seed)
+    network = _around(architecture, sizes, language)
+    check_room(network, text_tokens)
+    _fill(network, tensors, where, model)
+    network.language_model.to(DTYPES[runtime.precision])
+    lora.attach(network, model.lora, language=True)
+    learner = CaptionLearner(network, architecture)
+    _prepare(learner, network.vision_model, step, runtime)
+    if runtime.checkpointing:
+        recompute(network.qformer)
+        recompute(network.language_model)
+    return Writer(learner, PromptText(card, tokenizer, asking))
+
+
+def _around(architecture: Architecture, sizes: QuerySizes, language: Any) -> Any:
+    """Return a model with random weights around a language model that has its own."""
+    shallow = copy.deepcopy(language.config)
+    shallow.num_hidden_layers = 1  # a stand-in that is replaced at once, so that billions of weights are not drawn
+    network: Any = build_model(architecture, sizes, shallow)
+    network.language_model = language
+    network.config.text_config = language.config
+    return network
+
+
+def start_tensors(model: ModelConfig) -> tuple[dict[str, Tensor], str]:
+    """Return the weights that a training starts from, in LAVIS's names, and where they come from."""
+    tensors = layout.read_start(model.start) if model.start is not None else {}
+    if model.vision is not None:
+        tensors |= layout.read_vision(model.vision)
+    return tensors, " and ".join(str(path) for path in (model.start, model.vision) if path is not None)
+
+
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str, model: ModelConfig) -> None:
+    if not tensors:
+        log.info("exp_blip.random_start", reason="model.start names no checkpoint")
+        return
+    alone = "query_tokens" not in tensors
+    lacking = layout.fill(
+        network,
+        tensors,
+        where,
+        optional=("query_tokens", "qformer.", "vision_model.post_layernorm.") if alone else (),
+    )
+    drawn = sorted({name.split(".")[0] for name in lacking})
+    log.info("exp_blip.start", path=where, drawn_at_random=drawn)
+
+
+def _prepare(learner: nn.Module, vision: nn.Module, step: OptimiserConfig, runtime: RuntimeConfig) -> None:
+    choose_trained(learner, step)
+    if not any(weight.requires_grad for weight in learner.parameters()):
+        raise ConfigError("nothing is left to train")
+    if runtime.precision == "bf16":
+        keep_frozen_coarse(learner)
+    if runtime.checkpointing and step.vit == "trained":
+        recompute(vision)
+
+
+def load_trained(learner: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Put what a step has learned into a learner that was built alike, and merge low-rank updates into the weights.
+
+    Raises:
+        CheckpointError: a weight is missing or has another shape.
+    """
+    own = dict(learner.named_parameters())
+    for name, weight in own.items():
+        if weight.requires_grad and (name not in tensors or tensors[name].shape != weight.shape):
+            raise CheckpointError(f"{where}: weight {name!r} is missing or has another shape; train again")
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
+    lora.merge(learner)
+
+
+def describe(learner: nn.Module) -> str:
+    """Return how many weights learn, by part, for `--check`."""
+    counts: dict[str, list[int]] = {}
+    for name, weight in learner.named_parameters():
+        part = name.removeprefix("model.").split(".")[0]
+        entry = counts.setdefault(part, [0, 0])
+        entry[0 if weight.requires_grad else 1] += weight.numel()
+    return "\n".join(f"  {part}: {learn:,} weights learn, {rest:,} are frozen" for part, (learn, rest) in counts.items())
+
+
+def existing(path: Path, what: str) -> Path:
+    """Return a path that is there.
+
+    Raises:
+        ConfigError: it is not; ``what`` says how to make it.
+    """
+    if not path.exists():
+        raise ConfigError(f"{path}: not there; {what}")
+    return path

@@ -1,0 +1,81 @@
+"""The second step's model, and Exp-VQA's: transformers' BLIP-2 or InstructBLIP, with the loss on what is written.
+
+Shape suffixes: B pairs, P and W of picture features, Q queries, E width of the Q-Former, H width of the language
+model, L tokens of text, V its vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from streamfer.errors import ConfigError
+from streamfer.models.captioning.card import Architecture
+from streamfer_train.exp_blip.vision import encode, encoder_learns, without_dropout
+
+
+def query_states(model: Any, features_BPW: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+    """Return what the Q-Former's queries saw (B, Q, E), the question in view where it reads questions."""
+    queries_BQE = model.query_tokens.expand(len(features_BPW), -1, -1)
+    inputs: dict[str, Any] = {"query_embeds": queries_BQE, "encoder_hidden_states": features_BPW}
+    if "question_ids" in batch:
+        mask_BL = batch["question_mask"]
+        inputs["input_ids"] = batch["question_ids"]
+        inputs["attention_mask"] = torch.cat([mask_BL.new_ones(queries_BQE.shape[:2]), mask_BL], dim=1)
+    return cast(Tensor, model.qformer(**inputs).last_hidden_state[:, : queries_BQE.shape[1]])
+
+
+class CaptionLearner(nn.Module):
+    """A captioner that learns to write; the language model only passes gradients on."""
+
+    def __init__(self, model: Any, architecture: Architecture) -> None:
+        """Take over a model of transformers; the language model's dropout ends here, as it is frozen."""
+        super().__init__()
+        self.model = model
+        self.architecture = architecture
+        without_dropout(model.language_model)
+
+    def train(self, mode: bool = True) -> CaptionLearner:
+        """Choose training or evaluation; an encoder that does not learn stays in evaluation."""
+        super().train(mode)
+        if mode and not encoder_learns(self.model.vision_model):
+            self.model.vision_model.eval()
+        return self
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return ``total``, the mean cross-entropy of the tokens to be written (queries, question and padding not).
+
+        Args:
+            batch: ``pixels`` uint8 (B, 3, S, S), ``ids``, ``mask`` and ``targets`` (B, L), padded on the right, and
+                ``question_ids`` with ``question_mask`` for InstructBLIP.
+        """
+        features_BPW = encode(self.model.vision_model, batch["pixels"])
+        seen_BQH = self.model.language_projection(query_states(self.model, features_BPW, batch))
+        language = self.model.language_model
+        words_BLH = language.get_input_embeddings()(batch["ids"])
+        embeds_BNH = torch.cat([seen_BQH.to(words_BLH.dtype), words_BLH], dim=1)
+        mask_BN = torch.cat([batch["mask"].new_ones(seen_BQH.shape[:2]), batch["mask"]], dim=1)
+        length = batch["ids"].shape[1]
+        # The last query already says which token comes first.
+        output = language(
+            inputs_embeds=embeds_BNH, attention_mask=mask_BN, use_cache=False, logits_to_keep=length + 1
+        )
+        logits_BLV = output.logits[:, -length - 1 : -1]
+        loss = F.cross_entropy(logits_BLV.flatten(0, 1).float(), batch["targets"].flatten(), ignore_index=-100)
+        return {"total": loss}
+
+
+def check_room(model: Any, text_tokens: int) -> None:
+    """Make sure that queries and the longest text fit into the language model.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    limit = getattr(model.language_model.config, "max_position_embeddings", None)
+    needed = model.query_tokens.shape[1] + text_tokens
+    if limit is not None and needed > limit:
+        raise ConfigError(f"queries and text take {needed} tokens and the language model has {limit}; lower the limits")

@@ -1,0 +1,224 @@
+"""The configuration of `streamfer train exp-blip`; sections that Exp-VQA has as well are taken from here.
+
+Source of the defaults: the released YAML files of Exp-BLIP, except where they cut captions at 32 tokens by omission.
+``configs/train/exp_blip`` holds paper, supplement and released files, which disagree, as three configurations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from streamfer.models.captioning.architecture import QuerySizes
+from streamfer_train.dfer_clip.config import LogConfig
+from streamfer_train.exp_blip.settings import Part
+
+Tuning = Literal["trained", "frozen"]
+#: Sections and settings that may change between an interrupted run and its continuation.
+MAY_CHANGE = ("run", "log", "data.workers", "pseudo.batch", "runtime.parallel")
+
+
+class Source(Part):
+    """A list of captioned (or questioned) pictures, in the authors' JSON form, and the folder its names start in."""
+
+    file: Path
+    images: Path = Path()
+
+
+class TextConfig(Part):
+    """How captions are cleaned before they are read (LAVIS's ``blip_caption``; it also cuts at 50 words)."""
+
+    lowercase: bool = True
+    punctuation: bool = Field(True, description="false turns !\"()*#:;~ into spaces, as the authors do")
+    max_words: int | None = Field(None, ge=1, description="50 is LAVIS's; longer captions lose their end")
+
+
+class SizesConfig(Part):
+    """Sizes of everything but the language model; the defaults are the published ones."""
+
+    image: int = Field(224, ge=14)
+    patch: int = Field(14, ge=1)
+    vision_width: int = Field(1408, ge=8)
+    vision_layers: int = Field(39, ge=1)
+    vision_heads: int = Field(16, ge=1)
+    vision_mlp: int = Field(6144, ge=8)
+    queries: int = Field(32, ge=1)
+    qformer_width: int = Field(768, ge=8)
+    qformer_layers: int = Field(12, ge=1)
+    qformer_heads: int = Field(12, ge=1)
+    qformer_mlp: int = Field(3072, ge=8)
+    cross_every: int = Field(2, ge=1)
+    vocabulary: int = Field(30523, ge=8, description="words of the Q-Former; BERT's and [DEC]")
+    positions: int = Field(512, ge=8, description="longest text of the Q-Former")
+
+    def sizes(self) -> QuerySizes:
+        """Return them as the models take them.
+
+        Raises:
+            ConfigError: heads do not divide widths, or the patch the picture.
+        """
+        return QuerySizes(**self.model_dump())
+
+    @classmethod
+    def of(cls, sizes: QuerySizes) -> SizesConfig:
+        """Return the section for given sizes."""
+        return cls(**asdict(sizes))
+
+
+class LoraConfig(Part):
+    """Low-rank updates (peft), merged into the weights that are exported. Rank 0 is off."""
+
+    rank: int = Field(0, ge=0, le=512)
+    alpha: int = Field(16, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+    vision: bool = Field(True, description="of the image encoder, whose own weights then stay as they are")
+    language: bool = Field(False, description="of the language model (step 2 and Exp-VQA)")
+
+
+class ModelConfig(Part):
+    """Where weights come from.
+
+    ``start`` is a checkpoint in LAVIS's layout: ``blip2_pretrained.pth``, one of Exp-BLIP, or the ``weights``
+    file of a step of this recipe. Without it all but the language model starts at random.
+    """
+
+    language_model: Path = Field(description="folder of transformers: OPT for Exp-BLIP, Vicuna for Exp-VQA")
+    tokenizer: Path = Field(description="folder of the Q-Former's tokenizer (bert-base-uncased)")
+    start: Path | None = None
+    vision: Path | None = Field(None, description="weights of the image encoder alone (eva_vit_g.pth), over start's")
+    sizes: SizesConfig = SizesConfig()
+    projection: int = Field(256, ge=1, description="width in which pictures and texts are compared")
+    lora: LoraConfig = LoraConfig()
+
+
+class OptimiserConfig(Part):
+    """AdamW and its schedule. ``batch`` is what one step sees, over all processes and micro-batches.
+
+    ``cosine`` falls step by step after ``warmup`` steps; ``cosine_epoch`` is LAVIS's: constant within an epoch, and
+    the warm-up ends with the first epoch even if it is shorter than ``warmup`` steps.
+    """
+
+    epochs: int = Field(10, ge=1)
+    batch: int = Field(112, ge=1)
+    accumulate: int = Field(1, ge=1, description="micro-batches that make one step")
+    lr: float = Field(1e-4, ge=0)
+    min_lr: float = Field(1e-5, ge=0)
+    warmup: int = Field(5000, ge=0, description="steps")
+    warmup_lr: float = Field(1e-6, ge=0)
+    schedule: Literal["cosine", "cosine_epoch"] = "cosine_epoch"
+    weight_decay: float = Field(0.05, ge=0)
+    decay_all: bool = Field(True, description="norms and biases decay too, as in the released runner")
+    betas: tuple[float, float] = (0.9, 0.999)
+    vit_layer_decay: float = Field(1.0, gt=0, le=1, description="factor on the learning rate, block by block down")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+    vit: Tuning = "frozen"
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate {self.accumulate} does not divide batch {self.batch}")
+        return self
+
+
+class StepOneConfig(OptimiserConfig):
+    """Q-Former against frozen features: contrast (ITC), match (ITM), and write (ITG)."""
+
+    max_text_tokens: int = Field(200, ge=4, description="LAVIS's 32 cuts fused captions")
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    temperature: float = Field(0.07, gt=0, description="where the learned temperature starts")
+    same_text: Literal["own", "shared"] = Field(
+        "shared", description="pictures with one caption: each its own class as in LAVIS, or partners of each other"
+    )
+
+
+class StepTwoConfig(OptimiserConfig):
+    """Queries into the frozen language model; the loss is on the caption alone."""
+
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(16, ge=1)
+    lr: float = Field(1e-5, ge=0)
+    min_lr: float = Field(0.0, ge=0)
+    warmup: int = Field(1000, ge=0)
+    warmup_lr: float = Field(1e-8, ge=0)
+    vit: Tuning = "trained"
+    max_text_tokens: int = Field(200, ge=4)
+    max_new_tokens: int = Field(200, ge=1, description="longest caption that the exported captioner writes")
+    num_beams: int = Field(5, ge=1, le=64)
+
+
+class AugmentationConfig(Part):
+    """A crop, a flip, and RandAugment without what harms faces (no Rotate, no AutoContrast)."""
+
+    scale: tuple[float, float] = (0.8, 1.0)
+    flip: bool = True
+    operations: int = Field(2, ge=0, description="of RandAugment; 0 is none")
+    magnitude: int = Field(5, ge=0, le=10)
+
+
+class RuntimeConfig(Part):
+    """How fast, not what."""
+
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast; frozen weights are kept in bf16")
+    checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
+    parallel: Literal["ddp", "fsdp"] = Field("ddp", description="under torchrun: replicate, or shard every block")
+
+
+class RunSection(Part):
+    """Where and how often; may differ when a run is continued."""
+
+    out: Path = Path("runs/exp_blip")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    backend: Literal["auto", "nccl", "gloo"] = "auto"
+    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints within an epoch")
+
+
+class CaptionData(Part):
+    """Lists of captioned pictures; ``expression`` is what the stage pseudo wrote where it is empty."""
+
+    au: tuple[Source, ...] = ()
+    emotion: tuple[Source, ...] = ()
+    expression: tuple[Source, ...] = ()
+    text: TextConfig = TextConfig()
+    workers: int = Field(4, ge=0)
+
+
+class PseudoConfig(Part):
+    """Who writes the missing halves, and who joins them.
+
+    Without captioners those of the stages au and emotion in the same folder are used. Without a writer the grammar
+    joins; a writer is an OpenAI-compatible ``url`` with ``model``, or a folder of transformers in ``model`` alone.
+    """
+
+    au_captioner: str | None = None
+    emotion_captioner: str | None = None
+    batch: int = Field(16, ge=1)
+    url: str | None = None
+    model: str | None = None
+    cache: Path = Path("captions.sqlite")
+    budget: float | None = Field(None, ge=0)
+    price: tuple[float, float] = Field((0.0, 0.0), description="of a million tokens: prompt, answer")
+
+    @model_validator(mode="after")
+    def _writer(self) -> Self:
+        if self.url is not None and self.model is None:
+            raise ValueError("url needs the name of a model: set pseudo.model")
+        return self
+
+
+class ExpBlipConfig(Part):
+    """Everything that `streamfer train exp-blip` needs."""
+
+    data: CaptionData
+    model: ModelConfig
+    step1: StepOneConfig = StepOneConfig()
+    step2: StepTwoConfig = StepTwoConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    pseudo: PseudoConfig = PseudoConfig()
+    run: RunSection = RunSection()
+    log: LogConfig = LogConfig()
+    seed: int = Field(42, ge=0)
+    licence: str = Field("as the training data and the language model allow", min_length=1)

@@ -1,0 +1,217 @@
+"""Captioned and questioned pictures as batches: views are a pure function of (seed, epoch, index).
+
+Shape suffixes: B pairs, S image side, L tokens.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from streamfer.errors import ConfigError, SourceUnreadableError, UserError
+from streamfer.models.captioning.text import PromptText
+from streamfer.threads import available_cores
+from streamfer_train.datasets.authors import read_answers, read_captions
+from streamfer_train.exp_blip.augment import as_tensor, augmented, squashed
+from streamfer_train.exp_blip.config import AugmentationConfig, Source, TextConfig
+from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
+
+log = structlog.get_logger(__name__)
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A picture with what is to be written about it, and with the question if there is one."""
+
+    image: Path
+    text: str
+    question: str = ""
+
+
+def read_pairs(sources: Sequence[Source], text: TextConfig, what: str) -> list[Pair]:
+    """Read caption lists; every picture must be there.
+
+    Raises:
+        ConfigError: no list, or a list or picture is missing.
+        RecordError: an entry lacks a field; file, line and field are named.
+    """
+    if not sources:
+        raise ConfigError(f"{what} names no list of captions; add one with file and images")
+    pairs = [
+        Pair(source.images / pair.image, cleaned(pair.caption, text))
+        for source in sources
+        for pair in read_captions(source.file, 1, source.images)
+    ]
+    empty = sum(not pair.text for pair in pairs)
+    if empty or not pairs:
+        raise ConfigError(f"{what}: {empty or 'no'} captions{' are empty once cleaned' if empty else ''}; correct them")
+    return pairs
+
+
+def read_questions(sources: Sequence[Source], text: TextConfig, what: str) -> list[Pair]:
+    """Read question lists; answers are cleaned as captions are, questions stay as they are.
+
+    Raises:
+        ConfigError: no list, or a list or picture is missing.
+        RecordError: an entry lacks a field; file, line and field are named.
+    """
+    if not sources:
+        raise ConfigError(f"{what} names no list of questions; add one with file and images")
+    return [
+        Pair(source.images / pair.image, cleaned(pair.answer, text), " ".join(pair.question.split()))
+        for source in sources
+        for pair in read_answers(source.file, source.images)
+    ]
+
+
+def read_picture(path: Path) -> Tensor:
+    """Return a picture as uint8 RGB (3, H, W).
+
+    Raises:
+        SourceUnreadableError: no picture can be decoded from it.
+    """
+    try:
+        with Image.open(path) as picture:
+            return as_tensor(picture.convert("RGB"))
+    except (OSError, UnidentifiedImageError, ValueError) as error:
+        raise SourceUnreadableError(f"{path}: no picture that can be read; leave it out of the list") from error
+
+
+class PairDataset(Dataset[tuple[Tensor, Pair]]):
+    """Pictures by (epoch, index): one random view each, or the whole picture without augmentation."""
+
+    def __init__(self, pairs: Sequence[Pair], size: int, augmentation: AugmentationConfig | None, seed: int) -> None:
+        self.pairs, self.size, self.augmentation, self.seed = tuple(pairs), size, augmentation, seed
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Pair]:
+        """Return pixels uint8 (3, S, S) and the pair.
+
+        Raises:
+            SourceUnreadableError: the picture cannot be decoded.
+        """
+        epoch, index = key
+        pair = self.pairs[index]
+        picture = read_picture(pair.image)
+        if self.augmentation is None:
+            return squashed(picture, self.size), pair
+        rng = random.Random(f"{self.seed}.{epoch}.{index}")
+        return augmented(picture, self.size, self.augmentation, rng), pair
+
+
+class PairSampler(Sampler[tuple[int, int]]):
+    """The order of an epoch: whole global batches, of which every process takes its share; can go on in the middle."""
+
+    def __init__(self, length: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        """Take ``batch`` pairs of each of ``world`` processes a time."""
+        self._length, self._batch, self._seed, self._rank, self._world = length, batch, seed, rank, world
+        self._epoch = self._done = 0
+
+    @property
+    def batches(self) -> int:
+        """Batches of a whole epoch."""
+        return self._length // (self._batch * self._world)
+
+    def set_epoch(self, epoch: int, done: int = 0) -> None:
+        """Choose the epoch of the next iteration, and how many of its batches were seen before."""
+        self._epoch, self._done = epoch, done
+
+    def __len__(self) -> int:
+        return max(0, self.batches - self._done) * self._batch
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._length)
+        mine = order[: self.batches * self._batch * self._world][self._rank :: self._world]
+        for index in mine[self._done * self._batch :]:
+            yield self._epoch, int(index)
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionCollate:
+    """Batches of the first step: ``pixels``, ``ids``, ``mask`` of the Q-Former's words, ``key`` of the text."""
+
+    words: WordReader
+
+    def __call__(self, items: Sequence[tuple[Tensor, Pair]]) -> Batch:
+        ids_BL, mask_BL = self.words([pair.text for _, pair in items])
+        keys = torch.tensor([text_key(pair.text) for _, pair in items])
+        return {"pixels": torch.stack([pixels for pixels, _ in items]), "ids": ids_BL, "mask": mask_BL, "key": keys}
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerCollate:
+    """Batches for the language model: ``pixels``, rows ``ids``, ``mask``, ``targets``, and the question's words."""
+
+    text: PromptText
+    limit: int
+
+    def __call__(self, items: Sequence[tuple[Tensor, Pair]]) -> Batch:
+        rows = [written_row(self.text, pair.question, pair.text, self.limit)[0] for _, pair in items]
+        ids_BL, mask_BL, targets_BL = padded(rows, self.text.pad_id)
+        batch = {"pixels": torch.stack([pixels for pixels, _ in items])}
+        batch |= {"ids": ids_BL, "mask": mask_BL, "targets": targets_BL}
+        if self.text.question_tokenizer is not None:
+            asked, seen = self.text.question_ids([pair.question for _, pair in items])
+            batch |= {"question_ids": asked, "question_mask": seen}
+        return batch
+
+
+class PairLoader(DataLoader[Any]):
+    """A DataLoader whose workers' user errors stay one line."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Yield batches.
+
+        Raises:
+            UserError: as the dataset raised it, without the worker's traceback.
+        """
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            last = str(error).strip().splitlines()[-1]
+            raise type(error)(last.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")) from None
+
+
+def build_loader(
+    dataset: PairDataset,
+    sampler: PairSampler,
+    collate: Callable[[Sequence[tuple[Tensor, Pair]]], Batch],
+    *,
+    batch: int,
+    workers: int,
+    world: int = 1,
+    pinned: bool = False,
+) -> PairLoader:
+    """Return the training loader of one process."""
+    used = min(workers, max(1, available_cores() // world)) if workers else 0
+    return PairLoader(
+        dataset,
+        batch_size=batch,
+        sampler=sampler,
+        num_workers=used,
+        persistent_workers=used > 0,
+        pin_memory=pinned,
+        collate_fn=collate,
+        worker_init_fn=_one_thread,
+        # Iterating draws a number; the global generator belongs to the model, and must not feel it.
+        generator=torch.Generator().manual_seed(dataset.seed),
+    )
+
+
+def _one_thread(worker: int) -> None:
+    del worker
+    torch.set_num_threads(1)

@@ -1,0 +1,151 @@
+"""Weights in LAVIS's names: what the first step writes, and what both steps may start from.
+
+The file of the first step is what ``blip2_pretrained.pth`` is: other tools read it, and it needs no code of ours.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+import structlog
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from streamfer.errors import CheckpointError
+from streamfer.models.captioning.lavis import sources
+from streamfer.models.checkpoints import read_state_dict
+
+log = structlog.get_logger(__name__)
+
+#: Names of the first step beside those of encoder, queries and Q-Former: ours, LAVIS's.
+_RULES: tuple[tuple[str, str], ...] = (
+    (r"embeddings\.(.+)", r"Qformer.bert.embeddings.\1"),
+    (r"vision_projection\.(.+)", r"vision_proj.\1"),
+    (r"text_projection\.(.+)", r"text_proj.\1"),
+    (r"itm_head\.(.+)", r"itm_head.\1"),
+    (r"word_head\.dense\.(.+)", r"Qformer.cls.predictions.transform.dense.\1"),
+    (r"word_head\.norm\.(.+)", r"Qformer.cls.predictions.transform.LayerNorm.\1"),
+    (r"word_head\.bias", r"Qformer.cls.predictions.bias"),
+    (r"temperature", r"temp"),
+)
+_HEADS = ("vision_projection.", "text_projection.", "itm_head.", "word_head.", "temperature")
+
+
+def lavis_names(name: str) -> tuple[str, ...]:
+    """Return LAVIS's tensor, or the two of a bias, behind a weight of the first step's model.
+
+    Raises:
+        KeyError: no rule for the name.
+    """
+    for pattern, replacement in _RULES:
+        if match := re.fullmatch(pattern, name):
+            return (match.expand(replacement),)
+    return sources(name, "exp-blip")
+
+
+def to_lavis(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the first step's weights in LAVIS's names.
+
+    EVA's keys have no bias in LAVIS; adding one to every key moves no attention, so leaving it out changes nothing.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        names = lavis_names(name)
+        parts = (tensor,) if len(names) == 1 else (tensor.chunk(3)[0], tensor.chunk(3)[2])
+        found.update({one: part.detach().cpu().contiguous() for one, part in zip(names, parts, strict=True)})
+    # As LAVIS stores them: the head's last layer shares the embeddings.
+    found["Qformer.cls.predictions.decoder.weight"] = found["Qformer.bert.embeddings.word_embeddings.weight"].clone()
+    found["Qformer.cls.predictions.decoder.bias"] = found["Qformer.cls.predictions.bias"].clone()
+    return found
+
+
+def read_start(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint in LAVIS's layout, of either step.
+
+    Raises:
+        CheckpointError: damaged, or of another layout.
+        SourceNotFoundError: no such file.
+    """
+    tensors = read_state_dict(path)
+    if "query_tokens" not in tensors:
+        raise CheckpointError(f"{path}: tensor 'query_tokens' is missing; is it a checkpoint in LAVIS's layout?")
+    return tensors
+
+
+def read_vision(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of an image encoder alone (``eva_vit_g.pth``) under LAVIS's names."""
+    tensors = read_state_dict(path)
+    if any(name.startswith("visual_encoder.") for name in tensors):
+        return {name: tensor for name, tensor in tensors.items() if name.startswith(("visual_encoder.", "ln_vision."))}
+    if "patch_embed.proj.weight" not in tensors:
+        raise CheckpointError(f"{path}: tensor 'patch_embed.proj.weight' is missing; is it an EVA image encoder?")
+    return {f"visual_encoder.{name}": tensor for name, tensor in tensors.items()}
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, optional: tuple[str, ...] = ()) -> list[str]:
+    """Load what a LAVIS checkpoint has for a model; return the model's tensors that it lacks.
+
+    What may be lacking: heads of the first step, the language model and its projection, text parts of the
+    Q-Former, and the image encoder (LAVIS leaves out frozen weights).
+
+    Args:
+        model: either step's model.
+        tensors: in LAVIS's names.
+        where: the file, for messages.
+        optional: prefixes of further names that may be lacking.
+
+    Raises:
+        CheckpointError: the first tensor that is missing and may not be, or has another shape.
+    """
+    found: dict[str, Tensor] = {}
+    lacking = []
+    for name, wanted in model.state_dict().items():
+        if name.startswith("language_model."):
+            continue
+        if name.startswith("language_projection."):
+            parts = tuple(f"{stem}{name.removeprefix('language_projection')}" for stem in ("opt_proj", "llm_proj"))
+            parts = tuple(part for part in parts if part in tensors) or parts[:1]
+        else:
+            parts = lavis_names(name)
+        if any(part not in tensors for part in parts):
+            if not _may_lack(name, optional):
+                raise CheckpointError(f"{where}: tensor {parts[0]!r} is missing; is the checkpoint complete?")
+            lacking.append(name)
+            continue
+        found[name] = _fitted(name, [tensors[part] for part in parts], wanted, parts[0], where)
+    model.load_state_dict(found, strict=False)
+    return lacking
+
+
+def _may_lack(name: str, optional: tuple[str, ...]) -> bool:
+    text = re.fullmatch(r"qformer\.encoder\.layer\.\d+\.(intermediate|output)\..+", name) is not None
+    words = re.fullmatch(r"(qformer\.)?embeddings\.(word|position)_embeddings\.weight", name) is not None
+    return text or words or name.startswith((*_HEADS, "language_projection.", *optional))
+
+
+def _fitted(name: str, parts: list[Tensor], wanted: Tensor, source: str, where: str) -> Tensor:
+    tensor = parts[0]
+    if len(parts) == 2:
+        tensor = torch.cat([tensor, torch.zeros_like(tensor), parts[1]])
+    if name.endswith("position_embedding") and "vision" in name and tensor.shape != wanted.shape:
+        tensor = resized_positions(tensor, wanted.shape[1])
+    if name.startswith("language_projection.") and tensor.shape != wanted.shape:
+        log.warning("exp_blip.projection_anew", reason="another language model", source=source)
+        return wanted
+    if tensor.shape != wanted.shape:
+        raise CheckpointError(
+            f"{where}: tensor {source!r} has shape {tuple(tensor.shape)}; model.sizes ask for {tuple(wanted.shape)}"
+        )
+    return tensor.to(wanted.dtype)
+
+
+def resized_positions(positions_1PW: Tensor, count: int) -> Tensor:
+    """Return position embeddings for another number of patches, bicubic over the grid; the first stays."""
+    old, new = (math.isqrt(number - 1) for number in (positions_1PW.shape[1], count))
+    first, grid = positions_1PW[:, :1], positions_1PW[:, 1:]
+    grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
+    grid = F.interpolate(grid, (new, new), mode="bicubic", align_corners=False)
+    return torch.cat([first.float(), grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1).to(positions_1PW.dtype)

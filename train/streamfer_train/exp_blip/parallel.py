@@ -1,0 +1,99 @@
+"""One model in several processes: replicated (DDP) or sharded block by block (FSDP), and its state as plain tensors.
+
+State is gathered under the names that the model has alone, so a checkpoint continues in any number of processes,
+sharded or not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from streamfer.errors import CheckpointError
+from streamfer_train.dfer_clip.distributed import World
+
+_TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+_LOADING = StateDictOptions(full_state_dict=True, strict=False)
+
+
+def spread(learner: nn.Module, world: World, kind: Literal["ddp", "fsdp"]) -> nn.Module:
+    """Return what the training calls: the learner itself, a replica, or the learner with its blocks sharded.
+
+    Sharded parameters replace the learner's own, so build the optimiser afterwards.
+    """
+    if world.size == 1:
+        return learner
+    if kind == "ddp":
+        devices = [world.device] if world.device.type == "cuda" else None
+        return nn.parallel.DistributedDataParallel(learner, device_ids=devices, find_unused_parameters=True)
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    # Autocast computes in bf16; gathered weights and reduced gradients may stay as they are.
+    policy = MixedPrecisionPolicy(cast_forward_inputs=False)
+    for block in blocks(learner):
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    return fully_shard(learner, mesh=mesh, mp_policy=policy)
+
+
+def blocks(learner: nn.Module) -> list[nn.Module]:
+    """Return the layers of encoder, Q-Former and language model: each a unit of sharding."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return [module for module in learner.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
+def no_sync(parallel: nn.Module, wanted: bool) -> contextlib.AbstractContextManager[Any]:
+    """Return a context in which a replica keeps its gradients to itself (all but the last micro-batch)."""
+    if wanted and isinstance(parallel, nn.parallel.DistributedDataParallel):
+        return parallel.no_sync()
+    return contextlib.nullcontext()
+
+
+def trained_state(learner: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what learns, on the CPU; every process has to call it."""
+    learned = {name for name, weight in learner.named_parameters() if weight.requires_grad}
+    found = get_model_state_dict(learner, options=_TRAINED)
+    # Of matrices that a frozen model uses twice, the gatherer keeps the second name.
+    return {name: tensor for name, tensor in found.items() if name in learned}
+
+
+def optimiser_state(learner: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return the optimiser's state by the names of weights; every process has to call it."""
+    found: dict[str, Any] = get_optimizer_state_dict(learner, optimiser, options=_TRAINED)
+    return found
+
+
+def restore(
+    learner: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    model: dict[str, torch.Tensor],
+    state: dict[str, Any],
+    where: str,
+) -> None:
+    """Load what :func:`trained_state` and :func:`optimiser_state` returned.
+
+    Raises:
+        CheckpointError: other weights than those that learn, or of other shapes; the first is named.
+    """
+    wanted = {name: weight.shape for name, weight in learner.named_parameters() if weight.requires_grad}
+    for name in [*wanted, *model]:
+        if name not in model or name not in wanted:
+            raise CheckpointError(f"{where}: weight {name!r} is in only one of checkpoint and model")
+        if model[name].shape != wanted[name]:
+            raise CheckpointError(
+                f"{where}: weight {name!r} has shape {tuple(model[name].shape)}; expected {tuple(wanted[name])}"
+            )
+    set_model_state_dict(learner, model, options=_LOADING)
+    set_optimizer_state_dict(learner, optimiser, state, options=_LOADING)

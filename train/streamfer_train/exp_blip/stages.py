@@ -1,0 +1,260 @@
+"""The stages that train a captioner: first and second step over one list of captions, and the folder that comes out.
+
+    OUT/config.yaml                   the configuration
+    OUT/au/step1/last.pt              what --resume goes on from, with steps.csv, epochs.csv, tensorboard
+    OUT/au/step1/weights.safetensors  the first step's result, in LAVIS's names
+    OUT/au/step2/...                  the same of the second step
+    OUT/au/captioner/                 what 'streamfer annotate --captions' and 'streamfer ask' load
+    OUT/emotion, OUT/expression, OUT/mix, OUT/cat   likewise
+    OUT/pseudo/                       see streamfer_train.exp_blip.pseudo
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+import yaml
+from safetensors.torch import save as save_tensors
+
+from streamfer.errors import CheckpointError, ConfigError
+from streamfer.models.captioning.card import EXP_BLIP_TEXT, Architecture, CaptionCard, TextCard, clip_pixels, face_crop
+from streamfer.models.captioning.folder import is_captioner, write_folder
+from streamfer_train.dfer_clip.checkpoint import write_text, write_whole
+from streamfer_train.dfer_clip.distributed import World, joined
+from streamfer_train.exp_blip import build, layout
+from streamfer_train.exp_blip.config import MAY_CHANGE, ExpBlipConfig, OptimiserConfig, Source
+from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, Pair, PairDataset, read_pairs
+from streamfer_train.exp_blip.settings import first_difference
+from streamfer_train.exp_blip.state import LAST, load
+from streamfer_train.exp_blip.text import WordReader, written_row
+from streamfer_train.exp_blip.training import Job, Trainer
+
+log = structlog.get_logger(__name__)
+
+Stage = Literal["au", "emotion", "expression"]
+Variant = Literal["exp", "mix", "cat"]
+WEIGHTS, CAPTIONER, CONFIG, RUN = "weights.safetensors", "captioner", "config.yaml", "run.json"
+#: Name of each variant's list and folder: Exp-BLIP, and the ablations.
+LISTS: dict[Variant, str] = {"exp": "fused.json", "mix": "mix.json", "cat": "cat.json"}
+FOLDERS: dict[Variant, str] = {"exp": "expression", "mix": "mix", "cat": "cat"}
+
+
+def folder_of(out: Path, stage: Stage, variant: Variant = "exp") -> Path:
+    """Return the folder of a stage."""
+    return out / (FOLDERS[variant] if stage == "expression" else stage)
+
+
+def train_stage(config: ExpBlipConfig, stage: Stage, variant: Variant = "exp", *, resume: bool = False) -> Path | None:
+    """Train one captioner through both steps; returns its folder, in the leading process.
+
+    Raises:
+        UserError: lists, weights or settings that cannot be used; the folder holds another run; see also
+            :meth:`~streamfer_train.exp_blip.training.Trainer.run`.
+    """
+    folder = folder_of(config.run.out, stage, variant)
+    with joined(config.run.device, config.run.backend) as world:
+        claim(config.run.out, config.model_dump(mode="json"), MAY_CHANGE, world)
+        if not resume and (folder / "step1" / LAST).exists():
+            raise ConfigError(f"{folder} holds a run already; add --resume, or choose another --out")
+        pairs = pairs_of(config, stage, variant)
+        if world.leads:
+            write_text(folder / RUN, json.dumps(about(f"exp-blip {folder.name}", len(pairs), world), indent=2) + "\n")
+        weights = folder / "step1" / WEIGHTS
+        if not (resume and weights.exists()):
+            _first_step(config, pairs, folder / "step1", world, resume=resume)
+        captioner = folder / CAPTIONER
+        if not (resume and is_captioner(captioner)):
+            _second_step(config, pairs, folder, world, resume=resume)
+        world.wait()
+        return captioner if world.leads else None
+
+
+def pairs_of(config: ExpBlipConfig, stage: Stage, variant: Variant) -> list[Pair]:
+    """Return the captions of a stage.
+
+    Raises:
+        ConfigError: no list, or the stage pseudo has not been run yet.
+        RecordError: an entry lacks a field.
+    """
+    if stage != "expression":
+        return read_pairs(getattr(config.data, stage), config.data.text, f"data.{stage}")
+    chosen = config.data.expression
+    if not chosen:
+        written = config.run.out / "pseudo" / LISTS[variant]
+        build.existing(written, "run --stage pseudo first, or name lists in data.expression")
+        chosen = (Source(file=written),)
+    return read_pairs(chosen, config.data.text, "data.expression")
+
+
+def claim(out: Path, config: dict[str, Any], free: tuple[str, ...], world: World) -> None:
+    """Make sure that the folder is this configuration's, and write it there.
+
+    Raises:
+        CheckpointError: it holds runs of another one; the first setting that differs is named.
+    """
+    stored = out / CONFIG
+    if stored.exists():
+        try:
+            before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise CheckpointError(f"{stored}: cannot be read; choose another --out") from error
+        difference = first_difference(before if isinstance(before, dict) else {}, config, free)
+        if difference is not None:
+            raise CheckpointError(f"{stored}: of another configuration: {difference}; choose another --out")
+    world.wait()
+    if world.leads:
+        write_text(stored, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def about(what: str, pairs: int, world: World) -> dict[str, Any]:
+    """Return where a captioner's numbers come from, as plain JSON."""
+    import torch
+    import transformers
+
+    from streamfer_train.dfer_clip.runs import code_version
+
+    return {
+        "recipe": what,
+        "pairs": pairs,
+        "code": code_version(),
+        "command": Path(sys.argv[0]).name + " " + " ".join(sys.argv[1:]),
+        "processes": world.size,
+        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else world.device.type,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+
+
+def job_of(config: Any, name: str, folder: Path, optimiser: OptimiserConfig) -> Job:
+    """Return a step of a recipe whose configuration has the usual sections."""
+    return Job(
+        name=name,
+        folder=folder,
+        optimiser=optimiser,
+        runtime=config.runtime,
+        run=config.run,
+        log=config.log,
+        seed=config.seed,
+        config=config.model_dump(mode="json"),
+        may_change=MAY_CHANGE,
+        layers=config.model.sizes.vision_layers,
+    )
+
+
+def _first_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: World, *, resume: bool) -> None:
+    learner, words = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
+    _say_cut(words_cut(pairs, words), len(pairs), config.step1.max_text_tokens, world)
+    dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
+    job = job_of(config, f"{folder.parent.name}.step1", folder, config.step1)
+    Trainer(job, learner, dataset, CaptionCollate(words), config.data.workers, world).run(resume=resume)
+    if world.leads:
+        plain, _ = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
+        build.load_trained(plain, load(folder / LAST).model, str(folder / LAST))
+        # Nothing but tensors and their names: LAVIS's, so that any reader of its checkpoints takes the file.
+        contents = save_tensors(layout.to_lavis(plain.state_dict()), {"format": "pt"})
+        write_whole(folder / WEIGHTS, lambda stream: stream.write(contents))
+    world.wait()
+
+
+def text_card(config: ExpBlipConfig) -> TextCard:
+    """Return tokens and limits of the captioner that comes out."""
+    limits = {"max_new_tokens": config.step2.max_new_tokens, "num_beams": config.step2.num_beams}
+    return EXP_BLIP_TEXT.model_copy(update=limits)
+
+
+def _writer(config: ExpBlipConfig, weights: Path) -> build.Writer:
+    tensors = layout.read_start(weights)
+    if config.model.start is not None:
+        # A start of the second step knows the projection, which the first step has not.
+        projection = {name: one for name, one in layout.read_start(config.model.start).items() if "opt_proj" in name}
+        tensors = {**projection, **tensors}
+    limit = config.step2.max_text_tokens
+    return build.build_writer(
+        "blip-2",
+        config.model,
+        config.step2,
+        config.runtime,
+        text_card(config),
+        tensors=tensors,
+        where=str(weights),
+        text_tokens=limit + 1,
+        seed=config.seed,
+    )
+
+
+def _second_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: World, *, resume: bool) -> None:
+    weights = folder / "step1" / WEIGHTS
+    writer, limit = _writer(config, weights), config.step2.max_text_tokens
+    _say_cut(rows_cut(pairs, writer, limit), len(pairs), limit, world)
+    dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
+    job = job_of(config, f"{folder.name}.step2", folder / "step2", config.step2)
+    trainer = Trainer(job, writer.learner, dataset, AnswerCollate(writer.text, limit), config.data.workers, world)
+    trainer.run(resume=resume)
+    if world.leads:
+        plain = _writer(config, weights)
+        where = folder / "step2" / LAST
+        build.load_trained(plain.learner, load(where).model, str(where))
+        export(folder / CAPTIONER, plain, f"{folder.name}-blip", config, answers=False)
+
+
+def export(folder: Path, writer: build.Writer, name: str, config: Any, *, answers: bool) -> CaptionCard:
+    """Write a trained captioner as the folder that ``load_captioner`` takes.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    architecture: Architecture = writer.learner.architecture
+    size = config.model.sizes.image
+    card = CaptionCard(
+        name=name,
+        architecture=architecture,
+        pixels=clip_pixels(size),
+        crop=face_crop(size),
+        text=writer.text.card,
+        answers=answers,
+        licence=config.licence,
+        train={
+            "kind": "exp-vqa" if answers else "exp-blip",
+            "language_model": config.model.language_model.name,
+            "configuration": config.model_dump(mode="json", exclude={"run", "log"}),
+        },
+    )
+    written = write_folder(folder, writer.learner.model, card, writer.text.tokenizer, writer.text.question_tokenizer)
+    log.info("exp.captioner_written", path=str(folder), digest=written.digest[:12])
+    return written
+
+
+def words_cut(pairs: list[Pair], words: WordReader) -> int:
+    """Return how many captions the first step cuts."""
+    return sum(words.cut(text) for text in _texts(pairs))
+
+
+def rows_cut(pairs: list[Pair], writer: build.Writer, limit: int) -> int:
+    """Return how many different texts the language model's rows cut; questions that are too long are refused."""
+    different = {(pair.question, pair.text) for pair in pairs}
+    return sum(written_row(writer.text, question, text, limit)[1] for question, text in different)
+
+
+def _texts(pairs: list[Pair]) -> set[str]:
+    return {pair.text for pair in pairs}
+
+
+def _say_cut(cut: int, of: int, limit: int, world: World) -> None:
+    if cut and world.leads:
+        log.warning("exp.captions_cut", texts=cut, pairs=of, limit=limit, way_out="raise max_text_tokens")
+
+
+def check(config: ExpBlipConfig, stage: Stage, variant: Variant) -> str:
+    """Check lists, weights and settings without training or writing anything; returns what would be trained."""
+    pairs = pairs_of(config, stage, variant)
+    learner, words = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
+    lines = [f"{len(pairs):,} pairs, {len(_texts(pairs)):,} different captions"]
+    for name, asked in (("step1", config.step1), ("step2", config.step2)):
+        lines.append(f"{name}: {len(pairs) // asked.batch:,} steps an epoch, {asked.epochs} epochs")
+    lines.append(f"captions longer than step1.max_text_tokens ({words.limit}): {words_cut(pairs, words)}")
+    lines.append(build.describe(learner))
+    return "\n".join(lines)

@@ -1,0 +1,107 @@
+"""Captions as the two steps read them: cleaned, cut at a limit that is counted, and as rows of token ids."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from streamfer.errors import CheckpointError
+from streamfer.models.captioning.language_model import read_tokenizer
+from streamfer.models.captioning.text import PromptText
+from streamfer_train.exp_blip.config import TextConfig
+
+_DROPPED = re.compile(r"[!\"()*#:;~]")
+DEC_TOKEN = "[DEC]"  # noqa: S105 - a token of a vocabulary
+
+
+def cleaned(text: str, config: TextConfig) -> str:
+    """Return a caption as it is learned: one line, cleaned as configured.
+
+    >>> cleaned("The FACE\\n shows: joy!", TextConfig(punctuation=False))
+    'the face shows joy'
+    """
+    if config.lowercase:
+        text = text.lower()
+    if not config.punctuation:
+        text = _DROPPED.sub(" ", text)
+    words = text.split()
+    return " ".join(words[: config.max_words])
+
+
+def text_key(text: str) -> int:
+    """Return a number (63 bits) that is equal for equal texts, in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+def read_word_tokenizer(folder: Path, rows: int) -> Any:
+    """Return the Q-Former's tokenizer with LAVIS's ``[DEC]``.
+
+    Raises:
+        CheckpointError: more words than rows of the embeddings, or no token to pad with.
+    """
+    tokenizer = read_tokenizer(folder, "Q-Former's tokenizer")
+    if tokenizer.bos_token is None:
+        tokenizer.add_special_tokens({"bos_token": DEC_TOKEN})
+    if len(tokenizer) > rows:
+        raise CheckpointError(f"{folder}: {len(tokenizer)} words with {DEC_TOKEN}; model.sizes.vocabulary is {rows}")
+    if tokenizer.pad_token_id is None:
+        raise CheckpointError(f"{folder}: the tokenizer has no token to pad with; is it bert-base-uncased?")
+    return tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a language model learns from one pair: prompt, then what it has to write, its end token included."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+def written_row(text: PromptText, prompt: str, answer: str, limit: int) -> tuple[Row, bool]:
+    """Return the row of one pair, and whether the answer was cut; a cut answer has no end token.
+
+    Raises:
+        ConfigError: the prompt is longer than the model reads.
+    """
+    ids = list(text.tokenizer(answer, add_special_tokens=False)["input_ids"])
+    whole = [*ids, text.end_id]
+    return Row(tuple(text.prompt_ids(prompt)), tuple(whole[:limit])), len(whole) > limit
+
+
+def padded(rows: Sequence[Row], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, mask and targets (B, L) of rows, padded on the right; -100 where nothing is to be learned."""
+    longest = max(len(row.prompt) + len(row.answer) for row in rows)
+    ids_BL = torch.full((len(rows), longest), pad_id)
+    mask_BL = torch.zeros(len(rows), longest, dtype=torch.int64)
+    targets_BL = torch.full((len(rows), longest), -100)
+    for place, row in enumerate(rows):
+        start, end = len(row.prompt), len(row.prompt) + len(row.answer)
+        ids_BL[place, :end] = torch.tensor([*row.prompt, *row.answer])
+        mask_BL[place, :end] = 1
+        targets_BL[place, start:end] = torch.tensor(row.answer)
+    return ids_BL, mask_BL, targets_BL
+
+
+class WordReader:
+    """Captions as the Q-Former reads them: ``[CLS] words [SEP]``, padded on the right."""
+
+    def __init__(self, tokenizer: Any, limit: int) -> None:
+        self.tokenizer, self.limit = tokenizer, limit
+
+    def cut(self, text: str) -> bool:
+        """Return whether a text is longer than the limit."""
+        return len(self.tokenizer(text)["input_ids"]) > self.limit
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return ids and mask (B, L); texts beyond the limit lose words before ``[SEP]``."""
+        found = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.limit, return_tensors="pt"
+        )
+        return found["input_ids"], found["attention_mask"]

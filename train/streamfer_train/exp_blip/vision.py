@@ -1,0 +1,62 @@
+"""Running the parts that both steps share: the image encoder, frozen or not, and which of its memory is recomputed.
+
+Shape suffixes: B pictures, S image side, P positions, W width of the image encoder.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from streamfer.models.captioning.card import CLIP_MEAN, CLIP_STD
+
+
+def normalised(pixels_B3SS: Tensor) -> Tensor:
+    """Return float32 pixels as CLIP takes them from uint8 RGB (B, 3, S, S)."""
+    mean = torch.tensor(CLIP_MEAN, device=pixels_B3SS.device)[:, None, None]
+    std = torch.tensor(CLIP_STD, device=pixels_B3SS.device)[:, None, None]
+    return (pixels_B3SS.float() / 255 - mean) / std
+
+
+def encode(vision_model: Any, pixels_B3SS: Tensor) -> Tensor:
+    """Return features (B, P, W) of uint8 pixels; the last norm runs in its own type, which may be finer."""
+    kind = vision_model.embeddings.patch_embedding.weight.dtype
+    hidden_BPW = vision_model.embeddings(normalised(pixels_B3SS).to(kind))
+    hidden_BPW = vision_model.encoder(inputs_embeds=hidden_BPW).last_hidden_state
+    norm = vision_model.post_layernorm
+    features_BPW: Tensor = norm(hidden_BPW.to(norm.weight.dtype))
+    return features_BPW
+
+
+def encoder_learns(vision_model: nn.Module) -> bool:
+    """Return whether anything below the last norm learns."""
+    return any(w.requires_grad for name, w in vision_model.named_parameters() if "post_layernorm" not in name)
+
+
+def keep_frozen_coarse(part: nn.Module) -> None:
+    """Store weights that do not learn in bf16."""
+    for weight in part.parameters():
+        if not weight.requires_grad and weight.is_floating_point():
+            weight.data = weight.data.to(torch.bfloat16)
+
+
+def recompute(part: Any) -> None:
+    """Let a model of transformers recompute its activations in the backward pass."""
+    # Renamed within transformers 5; the older name warns in the newer releases.
+    newer = getattr(part, "activation_checkpointing_enable", None)
+    (newer or part.gradient_checkpointing_enable)()
+
+
+def without_dropout(part: nn.Module) -> None:
+    """Switch dropout off for good, whether it is a module or a number in a layer.
+
+    A frozen language model has nothing to regularise; in training mode it may still recompute its activations.
+    """
+    for module in part.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
