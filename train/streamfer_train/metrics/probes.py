@@ -27,7 +27,7 @@ class ProbeRecipe:
     """How the layer is trained: full batches of standardised features, AdamW, cosine to zero."""
 
     epochs: int = 100
-    learning_rate: float = 1e-2
+    learning_rate: float = 5e-2
     weight_decay: float = 1e-3
     seed: int = 0
 

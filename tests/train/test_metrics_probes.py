@@ -1,0 +1,77 @@
+"""Linear probes find what is linear, nothing in noise, and ignore what nobody labelled."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from streamfer.errors import ConfigError
+from streamfer_train.captions.labels import FaceLabels
+from streamfer_train.metrics.probes import UNKNOWN, ProbeRecipe, pool, probe_emotions, probe_units, unit_targets
+
+UNITS = (4, 12)
+
+
+def _faces(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of which two directions are the units."""
+    draw = torch.Generator().manual_seed(seed)
+    features = torch.randn(count, 8, generator=draw)
+    return features, (features[:, :2] + 0.3 > 0).float()
+
+
+def test_units_that_are_linear_are_read() -> None:
+    (train, targets), (test, wanted) = _faces(400, 0), _faces(200, 1)
+    with torch.inference_mode():
+        frozen = train * 1.0
+    result = probe_units(frozen, targets, test, wanted, UNITS)
+    assert result.f1.keys() == {4, 12}
+    assert result.mean_f1 > 0.95
+    assert result == probe_units(frozen, targets, test, wanted, UNITS)
+
+
+def test_noise_is_worth_little() -> None:
+    (train, _), (test, wanted) = _faces(400, 0), _faces(200, 1)
+    shuffled = (torch.rand(400, 2, generator=torch.Generator().manual_seed(3)) > 0.5).float()
+    assert probe_units(train, shuffled, test, wanted, UNITS).mean_f1 < 0.8
+
+
+def test_unknown_labels_count_nowhere() -> None:
+    (train, targets), (test, wanted) = _faces(400, 0), _faces(200, 1)
+    targets[::2, 0] = UNKNOWN
+    wanted[:, 1] = UNKNOWN
+    result = probe_units(train, targets, test, wanted, UNITS)
+    assert result.f1.keys() == {4}
+    assert result.mean_f1 > 0.95
+
+
+def test_targets_from_labels() -> None:
+    faces = [FaceLabels(frozenset({12}), (), {}, frozenset({12})), FaceLabels.of([4]), FaceLabels.of(None, "happy")]
+    assert unit_targets(faces, UNITS).tolist() == [[UNKNOWN, 1], [1, 0], [UNKNOWN, UNKNOWN]]
+
+
+def test_emotions_are_told_apart() -> None:
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 3, (300,), generator=draw)
+    features = torch.randn(300, 6, generator=draw) + 4 * torch.nn.functional.one_hot(labels, 6)
+    result = probe_emotions(features[:200], labels[:200], features[200:], labels[200:], ProbeRecipe(epochs=50))
+    assert result.accuracy > 0.95
+    assert result.mean_recall > 0.95
+
+
+def test_pooling_of_queries() -> None:
+    queries = torch.arange(12.0).reshape(2, 3, 2)
+    assert pool(queries).tolist() == [[2, 3], [8, 9]]
+    assert pool(queries, "concat").shape == (2, 6)
+    assert pool(queries[:, 0]).shape == (2, 2)
+    with pytest.raises(ConfigError, match="a probe takes"):
+        pool(torch.zeros(2))
+
+
+def test_features_that_do_not_fit_are_named() -> None:
+    features, targets = _faces(10, 0)
+    with pytest.raises(ConfigError, match="8 and 3 features"):
+        probe_units(features, targets, features[:, :3], targets, UNITS)
+    with pytest.raises(ConfigError, match="training: a feature is not finite"):
+        probe_units(features * torch.nan, targets, features, targets, UNITS)
+    with pytest.raises(ConfigError, match=r"features \(10, 8\) for 9 labels"):
+        probe_units(features, targets[:9], features, targets, UNITS)

@@ -1,0 +1,176 @@
+"""Text metrics against values worked out by hand, and what captions mention against labels."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from streamfer.errors import ConfigError
+from streamfer_train.captions.grammar import describe
+from streamfer_train.captions.labels import FaceLabels
+from streamfer_train.metrics import text
+from streamfer_train.metrics.agreement import (
+    contradictions,
+    evaluate,
+    most_frequent_caption,
+    repeats,
+    repetition,
+)
+from streamfer_train.metrics.mentions import read
+
+
+def test_cider_of_equal_texts_is_ten() -> None:
+    references = [["the lips are pressed together now"], ["brows rise high above the eyes"]]
+    assert text.cider([r[0] for r in references], references) == pytest.approx([10.0, 10.0])
+
+
+def test_cider_by_hand() -> None:
+    # Two pictures; every n-gram but "a" is in one of them, so its weight is ln 2 and that of "a" is 0.
+    references = [["a b c"], ["a d e"]]
+    first, second = text.cider(["a b", "x y z"], references)
+    # Caption "a b" against "a b c": n=1 has b of {b, c}: 1/sqrt 2; n=2 has ab of {ab, bc}: 1/sqrt 2; n=3, 4 nothing.
+    # One word is missing: exp(-1 / 72).
+    assert first == pytest.approx(10 * math.exp(-1 / 72) * (2 / math.sqrt(2)) / 4)
+    assert second == 0.0
+
+
+def test_cider_clips_repeated_words() -> None:
+    references = [["b c d e"], ["f g h i"]]
+    honest, loop = text.cider(["b c d e", "f f f f"], references)
+    assert honest == pytest.approx(10.0)
+    # f four times counts once: 4 f against f: (1 * 1) / (4 * 2), in n = 1 alone; the weights cancel.
+    assert loop == pytest.approx(10 * (1 / 8) / 4)
+
+
+def test_cider_averages_references() -> None:
+    references = [["b c d e", "v w x y"], ["f g h i"]]
+    assert text.cider(["b c d e", "f g h i"], references) == pytest.approx([5.0, 10.0])
+
+
+def test_meteor_without_synonyms_by_hand() -> None:
+    nothing = text._NoSynonyms()
+    # Three of four words match in one chunk: P = 1, R = 3/4, F = P R / (0.9 P + 0.1 R), penalty 0.5 (1/3)^3.
+    fmean = 1 * 0.75 / (0.9 * 1 + 0.1 * 0.75)
+    wanted = fmean * (1 - 0.5 * (1 / 3) ** 3)
+    assert text.meteor("The lips part.", ["the lips part slightly"], nothing) == pytest.approx(wanted)
+    # The stem stage ties "parts" to "parted".
+    assert text.meteor("lips parts", ["lips parted"], nothing) > text.meteor("lips open", ["lips parted"], nothing)
+    assert text.meteor("x", ["y", "the lips part"], nothing) == 0.0
+
+
+def test_meteor_says_which_stages_took_part() -> None:
+    stages, _ = text.meteor_stages()
+    assert stages in ("exact, stem", "exact, stem, synonym")
+    assert f"meteor ({stages})" in text.score(["a b"], [["a b"]]).to_dict()
+
+
+def test_rouge_takes_the_best_reference() -> None:
+    # Longest common subsequence "the lips are" of 4 and 4 words.
+    assert text.rouge_l("The lips are parted", ["nothing here", "the lips are pressed"]) == pytest.approx(0.75)
+
+
+def test_bleu_of_equal_texts_with_uneven_references() -> None:
+    captions = ["the inner brows are raised a little", "the lips are pressed together firmly"]
+    value, signature = text.bleu(captions, [[captions[0], "other text here is different"], [captions[1]]])
+    assert value == pytest.approx(1.0)
+    assert "version" in signature
+
+
+def test_a_report_and_what_it_refuses() -> None:
+    report = text.score(["the lips are parted"], [["the lips are parted"]])
+    assert (report.rouge_l, report.count, report.similarity) == (pytest.approx(1.0), 1, None)
+    with pytest.raises(ConfigError, match="2 captions for 1 pictures"):
+        text.score(["a", "b"], [["a"]])
+    with pytest.raises(ConfigError, match="picture 1: has no reference"):
+        text.score(["a"], [[]])
+
+
+def test_similarity_by_a_local_encoder(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+    words = {word: n for n, word in enumerate(["[PAD]", "[UNK]", "the", "lips", "are", "parted", "brows", "raised"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]", model_max_length=32
+    ).save_pretrained(tmp_path)
+    config = BertConfig(vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    BertModel(config).save_pretrained(tmp_path)
+    same, other = text.embedding_similarity(
+        ["the lips are parted", "brows raised"], [["brows", "the lips are parted"], ["the lips are parted"]], tmp_path
+    )
+    assert same == pytest.approx(1.0, abs=1e-5)  # the longer neighbour's padding must not matter
+    assert other < 0.999
+    with pytest.raises(ConfigError, match="no transformers model there"):
+        text.embedding_similarity(["a"], [["a"]], tmp_path / "none")
+
+
+SMILE, FROWN = FaceLabels.of([6, 12], "happy"), FaceLabels.of([4, 15], "sad")
+
+
+def test_mentions_are_counted() -> None:
+    report = evaluate(["The cheeks are raised and the nose is wrinkled.", "The brows are lowered; this is sad."],
+                      [SMILE, FROWN])  # fmt: skip
+    # Hits 6 and 4, false 9, missed 12 and 15.
+    assert (report.micro.precision, report.micro.recall) == (pytest.approx(2 / 3), pytest.approx(1 / 2))
+    assert report.micro.f1 == pytest.approx(4 / 7)
+    assert report.macro_f1 == pytest.approx((1 + 1 + 0 + 0) / 4)
+    assert report.emotion_agreement == 0.5
+    assert report.units[12].recall == 0.0
+
+
+def test_a_perfect_captioner_is_perfect() -> None:
+    faces = [SMILE, FROWN, FaceLabels.of([1, 2, 5, 25, 26], "surprise"), FaceLabels.of([])]
+    report = evaluate([describe(face, number) for number, face in enumerate(faces)], faces)
+    assert (report.micro.f1, report.macro_f1, report.emotion_agreement) == (1.0, 1.0, 1.0)
+    assert (report.contradictions, report.repetitions) == (0.0, 0.0)
+
+
+def test_uncoded_units_do_not_count_and_implied_ones_on_demand() -> None:
+    partly = FaceLabels(frozenset({12}), (), {}, frozenset({12, 4}))
+    assert evaluate(["A smile with a wrinkled nose."], [partly]).micro.precision == 1.0
+    jaw = FaceLabels.of([25, 26])
+    assert evaluate(["The jaw is dropped."], [jaw]).micro.recall == 0.5
+    assert evaluate(["The jaw is dropped."], [jaw], closed=True).micro.recall == 1.0
+    with pytest.raises(ConfigError, match="0 captions"):
+        evaluate([], [])
+
+
+@pytest.mark.parametrize(
+    ("caption", "labels", "part"),
+    [
+        ("The lips are parted. The lips are not parted.", None, "affirms and denies unit 25"),
+        ("The eyes are closed and the upper lids are raised.", None, "has both unit 5"),
+        ("The person is happy. The person is not happy.", None, "affirms and denies happiness"),
+        ("The face is neutral and angry.", None, "calls the face neutral and speaks of anger"),
+        ("There is no smile.", SMILE, "denies unit 12"),
+        ("The person looks sad.", SMILE, "speaks of sadness where the label is happiness"),
+        ("The eyes are closed.", FaceLabels.of([5]), "names the opposite"),
+    ],
+)
+def test_contradictions(caption: str, labels: FaceLabels | None, part: str) -> None:
+    assert any(part in found for found in contradictions(read(caption), labels))
+
+
+def test_what_labels_themselves_combine_is_no_contradiction() -> None:
+    assert list(contradictions(read("The lips are pressed and parted."), FaceLabels.of([24, 25]))) == []
+    assert list(contradictions(read("The nose is wrinkled."), SMILE)) == []  # wrong, yet not contradictory
+
+
+def test_repetition() -> None:
+    loop = "the lips are pressed together and the brows are low " * 3
+    assert repeats(loop)
+    assert repetition(loop, 5) > 0.5
+    assert repeats("The chin is raised. The chin is raised.")
+    assert repeats("the the chin is raised")
+    assert not repeats("The inner ends of the eyebrows are raised and the outer ends of the eyebrows are raised.")
+    assert repetition("too short") == 0.0
+
+
+def test_the_floor_is_the_best_constant_caption() -> None:
+    faces = [FaceLabels.of([12, 25], "happy")] * 3 + [FaceLabels.of([12, 4], "sad")]
+    floor = most_frequent_caption(faces)
+    assert (floor.action_units, floor.emotions) == ({12, 25}, ("happiness",))
