@@ -45,6 +45,31 @@ def test_rule_captions_are_read_back(units: frozenset[int]) -> None:
         ("With the eyes shut and the lips slightly parted, the person relaxes.", {43, 25}),
         ("The lips are rolled inward and the neck is strained.", {28, 21}),
         ("There is a grin; the nasolabial folds are pronounced.", {12, 11}),
+        (
+            "The eyebrows are raised high, creating horizontal lines across the forehead. The upper eyelids are lifted,"
+            " exposing more of the eyes, and the jaw has dropped.",
+            {1, 2, 5, 26},
+        ),
+        (
+            "The eyebrows are lowered and drawn together, forming vertical creases between them. The eyelids are"
+            " tightened, and the lips are tight and thin.",
+            {4, 7, 23},
+        ),
+        (
+            "The individual's cheeks are lifted upwards, and the corners of their lips are pulled back and up into a wide"
+            " smile, with lips parted to reveal teeth.",
+            {6, 12, 25},
+        ),
+        ("Their nose is crinkled, the upper lip is curled upward, and the chin boss is pushed upward.", {9, 10, 17}),
+        (
+            "The outer portion of the eyebrows is raised while the brows are pulled down, the nose is wrinkled, the lips"
+            " are stretched horizontally and slightly apart.",
+            {2, 4, 9, 20, 25},
+        ),
+        ("There are dimples in the cheeks, and the lip corners are drawn upward.", {12, 14}),
+        ("The mouth curves downward at the corners, and the chin is raised.", {15, 17}),
+        ("The inner part of the eyebrow lifts and the eyebrows squeeze together.", {1, 4}),
+        ("The raised cheeks narrow the eyes.", {6, 7}),
         ("The eyes look ahead and the mouth is closed.", set()),
         ("The lower part of the face is calm.", set()),
         ("", set()),
