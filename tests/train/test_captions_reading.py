@@ -56,14 +56,14 @@ def test_rule_captions_are_read_back(units: frozenset[int]) -> None:
             {4, 7, 23},
         ),
         (
-            "The individual's cheeks are lifted upwards, and the corners of their lips are pulled back and up into a wide"
-            " smile, with lips parted to reveal teeth.",
+            "The individual's cheeks are lifted upwards, and the corners of their lips are pulled back and up into a"
+            " wide smile, with lips parted to reveal teeth.",
             {6, 12, 25},
         ),
         ("Their nose is crinkled, the upper lip is curled upward, and the chin boss is pushed upward.", {9, 10, 17}),
         (
-            "The outer portion of the eyebrows is raised while the brows are pulled down, the nose is wrinkled, the lips"
-            " are stretched horizontally and slightly apart.",
+            "The outer portion of the eyebrows is raised while the brows are pulled down, the nose is wrinkled, the"
+            " lips are stretched horizontally and slightly apart.",
             {2, 4, 9, 20, 25},
         ),
         ("There are dimples in the cheeks, and the lip corners are drawn upward.", {12, 14}),
