@@ -12,6 +12,8 @@ from streamfer.errors import UnknownModelError
 #: Recipe to its module; each has a ``main(arguments)`` that returns an exit code and knows its own ``--help``.
 RECIPES = {
     "dfer-clip": "streamfer_train.dfer_clip.__main__",
+    "exp-blip": "streamfer_train.exp_blip.__main__",
+    "exp-vqa": "streamfer_train.exp_vqa.__main__",
     "faces": "streamfer_train.faces.__main__",
     "mini": "streamfer_train.mini.__main__",
 }

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -86,8 +87,14 @@ def pairs_of(config: ExpBlipConfig, stage: Stage, variant: Variant) -> list[Pair
     if not chosen:
         written = config.run.out / "pseudo" / LISTS[variant]
         build.existing(written, "run --stage pseudo first, or name lists in data.expression")
-        chosen = (Source(file=written),)
+        chosen = (Source(file=written, images=image_root(config)),)
     return read_pairs(chosen, config.data.text, "data.expression")
+
+
+def image_root(config: ExpBlipConfig) -> Path:
+    """Return the deepest folder that holds the pictures of all lists of actions and emotions."""
+    roots = [source.images.absolute() for source in (*config.data.au, *config.data.emotion)]
+    return Path(os.path.commonpath(roots)) if roots else Path()
 
 
 def claim(out: Path, config: dict[str, Any], free: tuple[str, ...], world: World) -> None:

@@ -1,0 +1,155 @@
+"""`streamfer evaluate exp-blip`: what a captioner's captions are worth, and what its features know."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from streamfer.errors import ConfigError
+from streamfer_train.captions.grammar import describe
+from streamfer_train.dfer_clip.checkpoint import write_text
+from streamfer_train.exp_blip.captioned import LabelledPicture, caption_all, read_labelled, references_for
+from streamfer_train.metrics.agreement import CaptionReport, evaluate, most_frequent_caption
+
+_EPILOG = """\
+  streamfer evaluate exp-blip --captioner runs/exp/expression/captioner --labels test.json --images faces --out scores
+  streamfer evaluate exp-blip --captioner exp-blip --labels test.json --images faces --probe-train train.json
+
+The list is JSON or JSON lines: {"image": "a.png", "action_units": [1, "12C"], "emotions": ["happiness"], "coded": [...]}
+as 'python -m streamfer_train.datasets' writes it. Captions are kept in OUT/captions.jsonl: an interrupted run goes on.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Caption, score, print and store.
+
+    Raises:
+        UserError: a list, a picture or the captioner cannot be used.
+    """
+    options = _parser().parse_args(arguments)
+    pictures = read_labelled(options.labels, options.images)
+    trained_on = read_labelled(options.probe_train, options.probe_images or options.images) if options.probe_train else []
+    report = measure(options, pictures)
+    if trained_on:
+        from streamfer_train.exp_blip.probing import probe, recipe_of
+
+        report["probes"] = probe(
+            options.captioner,
+            trained_on,
+            pictures,
+            device=options.device,
+            batch=options.batch,
+            pooling=options.pooling,
+            recipe=recipe_of(options.probe_epochs, options.seed),
+        )
+    write_text(options.out / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    print(readable(report))
+    print(f"{options.out / 'report.json'}")
+    return 0
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what the evaluation of every captioner takes."""
+    parser.add_argument("--captioner", required=True, help="name, folder, or image-text model of transformers")
+    parser.add_argument("--images", type=Path, default=Path(), help="folder that the list's pictures are relative to")
+    parser.add_argument("--out", type=Path, default=Path("caption_scores"), help="folder of captions and report")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch", type=_count, default=16)
+    parser.add_argument("--num-beams", type=_count, help="instead of the captioner's own")
+    parser.add_argument("--max-new-tokens", type=_count, help="instead of the captioner's own")
+    parser.add_argument("--references", type=Path, help="captions by image; else written from the labels")
+    parser.add_argument("--variants", type=_count, default=4, help="of the grammar's references, for each picture")
+    parser.add_argument("--encoder", type=Path, help="folder of a text encoder, for sentence-embedding similarity")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--probe-train", type=Path, help="labelled list that linear probes are trained on")
+    parser.add_argument("--probe-images", type=Path, help="folder of its pictures; --images if unset")
+    parser.add_argument("--probe-epochs", type=_count, default=100)
+    parser.add_argument("--pooling", choices=["mean", "concat"], default="mean", help="of the Q-Former's queries")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="streamfer evaluate exp-blip",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--labels", type=Path, required=True, metavar="FILE", help="list of pictures with labels")
+    add_options(parser)
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def measure(options: argparse.Namespace, pictures: list[LabelledPicture], question: str | None = None) -> dict[str, Any]:
+    """Return scores of a captioner's captions as plain values."""
+    from streamfer.models.captioning import load_captioner
+
+    references, source = references_for(pictures, options.references, variants=options.variants, seed=options.seed)
+    model = load_captioner(
+        options.captioner,
+        device=options.device,
+        precision=options.precision,
+        num_beams=options.num_beams,
+        max_new_tokens=options.max_new_tokens,
+        batch=options.batch,
+    )
+    captions = caption_all(model, pictures, options.out / "captions.jsonl", options.batch, question)
+    return {
+        "captioner": model.info.name,
+        "digest": model.info.digest,
+        "pictures": len(pictures),
+        "references": source,
+        **scores(captions, references, pictures, options.encoder),
+    }
+
+
+def scores(
+    captions: list[str], references: list[list[str]], pictures: list[LabelledPicture], encoder: Path | None
+) -> dict[str, Any]:
+    """Return text scores, agreement with the labels, and the floor: one caption of the most frequent units for all."""
+    try:
+        from streamfer_train.metrics.text import score
+    except ImportError as error:
+        raise ConfigError("scores of texts need nltk, rouge-score, sacrebleu: pip install 'streamfer[train]'") from error
+    labels = [picture.labels for picture in pictures]
+    floor = describe(most_frequent_caption(labels), "floor")
+    return {
+        "text": score(captions, references, encoder).to_dict(),
+        "agreement": _agreement(evaluate(captions, labels)),
+        "floor": {"caption": floor, **_agreement(evaluate([floor] * len(labels), labels))},
+    }
+
+
+def _agreement(report: CaptionReport) -> dict[str, Any]:
+    values = report.to_dict()
+    values["units"] = {str(unit): score for unit, score in values["units"].items()}
+    return values
+
+
+def readable(report: dict[str, Any]) -> str:
+    """Return a report as lines for the terminal."""
+    lines = [f"{report['captioner']}: {report['pictures']} pictures; references: {report['references']}"]
+    lines += [f"  {name}: {value}" for name, value in report["text"].items()]
+    for name in ("agreement", "floor"):
+        part = report[name]
+        micro = part["micro"]
+        emotion = "none labelled" if part["emotion_agreement"] is None else f"{part['emotion_agreement']:.3f}"
+        lines.append(
+            f"  {'captions' if name == 'agreement' else 'floor (most frequent units)'}: mentions P {micro['precision']:.3f} "
+            f"R {micro['recall']:.3f} F1 {micro['f1']:.3f}, macro F1 {part['macro_f1']:.3f}, emotion {emotion}, "
+            f"contradictions {part['contradictions']:.3f}, repetition {part['repetitions']:.3f}"
+        )
+    for name in ("vision", "qformer"):
+        if name in report.get("probes", {}):
+            found = {key: value for key, value in report["probes"][name].items() if key != "unit_f1"}
+            lines.append(f"  probe on {name}: " + ", ".join(f"{key} {value}" for key, value in found.items()))
+    return "\n".join(lines)

@@ -1,0 +1,216 @@
+"""The second stage: every picture gets the half that its labels lack, written by a captioner, and both are joined.
+
+    OUT/pseudo/halves.jsonl   one picture a line, as it is written; an interrupted run goes on behind the last
+    OUT/pseudo/fused.json     both halves in one text: what Exp-BLIP is trained on
+    OUT/pseudo/cat.json       one half behind the other (Cat-BLIP)
+    OUT/pseudo/mix.json       the captions of the lists as they are, unjoined (Mix-BLIP)
+
+Pictures are named from the deepest folder that all lists share. Source: Exp-BLIP (BMVC 2023), section 3.3.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import structlog
+
+from streamfer.errors import RecordError
+from streamfer.models.captioner import Captioner
+from streamfer.models.captioning.folder import is_captioner
+from streamfer_train.captions.files import read_entries, write_entries
+from streamfer_train.captions.grammar import describe
+from streamfer_train.captions.rewrite import Policy, Rewriter, labels_of_texts
+from streamfer_train.captions.writers import Endpoint, LocalModel
+from streamfer_train.exp_blip.augment import squashed
+from streamfer_train.exp_blip.build import existing
+from streamfer_train.exp_blip.config import ExpBlipConfig
+from streamfer_train.exp_blip.data import Pair, read_pairs, read_picture
+from streamfer_train.exp_blip.stages import CAPTIONER, LISTS, Variant, folder_of, image_root
+
+log = structlog.get_logger(__name__)
+
+FOLDER, HALVES = "pseudo", "halves.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Halves:
+    """What is said of one picture: its actions, its emotion, and which of both a captioner wrote (or neither)."""
+
+    image: str
+    action: str
+    emotion: str
+    written: str
+
+    def to_dict(self) -> dict[str, str]:
+        """Return a line of ``halves.jsonl``."""
+        return {"image": self.image, "action": self.action, "emotion": self.emotion, "written": self.written}
+
+
+def write(config: ExpBlipConfig) -> str:
+    """Write missing halves and the three lists; returns what was done, in a line.
+
+    Raises:
+        ConfigError: lists, pictures or captioners are missing.
+        RecordError: a line of ``halves.jsonl`` is damaged; delete it.
+        OutputError: a list cannot be written.
+    """
+    folder = config.run.out / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    action, emotion = _lists(config)
+    halves = _complete(config, folder / HALVES, action, emotion)
+    texts, said = _fused(config, halves)
+    captions: dict[Variant, Iterable[tuple[str, str]]] = {
+        "mix": [(str(one.image), one.text) for one in [*action, *emotion]],
+        "cat": [(one.image, f"{one.action} {one.emotion}") for one in halves],
+        "exp": zip((one.image for one in halves), texts, strict=True),
+    }
+    root = image_root(config)
+    for variant, pairs in captions.items():
+        write_entries(folder / LISTS[variant], _entries(pairs, root))
+    counts = {half: sum(one.written == half for one in halves) for half in ("action", "emotion")}
+    return (
+        f"{folder}: {len(halves)} pictures, {counts['action']} with pseudo actions, {counts['emotion']} with a pseudo "
+        f"emotion; {said}"
+    )
+
+
+def check(config: ExpBlipConfig) -> str:
+    """Return what :func:`write` would have to write, without doing it.
+
+    Raises:
+        ConfigError: lists, pictures or captioners are missing.
+    """
+    action, emotion = _lists(config)
+    with_action, with_emotion = {str(one.image) for one in action}, {str(one.image) for one in emotion}
+    done = len(_read_halves(config.run.out / FOLDER / HALVES))
+    lines = [f"{len(with_action | with_emotion)} pictures, {done} of them done"]
+    for stage, lacking in (("emotion", with_action - with_emotion), ("au", with_emotion - with_action)):
+        if lacking:
+            lines.append(f"{len(lacking)} halves by {_captioner(config, stage)}")
+    return "\n".join(lines)
+
+
+def _lists(config: ExpBlipConfig) -> tuple[list[Pair], list[Pair]]:
+    text = config.data.text
+    return read_pairs(config.data.au, text, "data.au"), read_pairs(config.data.emotion, text, "data.emotion")
+
+
+def _captioner(config: ExpBlipConfig, stage: Any) -> str:
+    """Return the captioner of a half: the one that is named, or the stage's own."""
+    named = config.pseudo.au_captioner if stage == "au" else config.pseudo.emotion_captioner
+    if named is not None:
+        return named
+    folder = folder_of(config.run.out, stage) / CAPTIONER
+    existing(folder, f"run --stage {stage} first, or set pseudo.{stage}_captioner")
+    return str(folder) if is_captioner(folder) else str(existing(folder / "streamfer.json", f"run --stage {stage}"))
+
+
+def _complete(config: ExpBlipConfig, path: Path, action: list[Pair], emotion: list[Pair]) -> list[Halves]:
+    """Return both halves of every picture, in the order of the lists, writing those that are lacking."""
+    actions = {str(pair.image): pair.text for pair in reversed(action)}
+    emotions = {str(pair.image): pair.text for pair in reversed(emotion)}
+    order = list(dict.fromkeys(str(pair.image) for pair in [*action, *emotion]))
+    done = _read_halves(path)
+    for stage, known, half in (("emotion", actions, "emotion"), ("au", emotions, "action")):
+        others = emotions if half == "emotion" else actions
+        lacking = [image for image in order if image in known and image not in others and image not in done]
+        if lacking:
+            made = _describe(lacking, _captioner(config, stage), config)
+            done |= _append(path, _joined(made, known, half), config.pseudo.batch)
+    both = {image: Halves(image, actions[image], emotions[image], "") for image in order
+            if image in actions and image in emotions}  # fmt: skip
+    return [both[image] if image in both else done[image] for image in order]
+
+
+def _joined(made: Iterable[tuple[str, str]], known: Mapping[str, str], half: str) -> Iterator[Halves]:
+    for image, text in made:
+        action, emotion = (known[image], text) if half == "emotion" else (text, known[image])
+        yield Halves(image, action, emotion, half)
+
+
+def _describe(images: list[str], captioner: str, config: ExpBlipConfig) -> Iterator[tuple[str, str]]:
+    """Yield each picture with what a captioner says of it."""
+    from streamfer.models.captioning import load_captioner
+
+    model = load_captioner(captioner, device=config.run.device, batch=config.pseudo.batch)
+    for start in range(0, len(images), config.pseudo.batch):
+        window = images[start : start + config.pseudo.batch]
+        texts = caption_pictures(model, [Path(image) for image in window])
+        yield from zip(window, texts, strict=True)
+        log.info("exp_blip.pseudo", done=start + len(window), of=len(images), captioner=model.info.name)
+
+
+def caption_pictures(model: Captioner, images: list[Path], questions: list[str] | None = None) -> list[str]:
+    """Return what a captioner says of pictures, whole and squashed to its square, one line each."""
+    clips = [face_of(image, model.info.crop.size) for image in images]
+    return [" ".join(caption.text.split()) for caption in model.caption(clips, questions)]
+
+
+def face_of(image: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return a picture as one keyframe, uint8 (S, S, 3)."""
+    keyframe: np.ndarray[Any, np.dtype[np.uint8]] = squashed(read_picture(image), size).permute(1, 2, 0).numpy()
+    return keyframe
+
+
+def _append(path: Path, halves: Iterable[Halves], every: int) -> dict[str, Halves]:
+    """Append lines as they come, on disk after every batch."""
+    found = {}
+    with path.open("a", encoding="utf-8") as stream:
+        for count, one in enumerate(halves, start=1):
+            found[one.image] = one
+            stream.write(json.dumps(one.to_dict(), ensure_ascii=False) + "\n")
+            if count % every == 0:
+                stream.flush()
+                os.fsync(stream.fileno())
+    return found
+
+
+def _read_halves(path: Path) -> dict[str, Halves]:
+    """Return what an earlier run wrote; a last line that was cut short is dropped from the file."""
+    if not path.exists() or not path.stat().st_size:
+        return {}
+    contents = path.read_bytes()
+    if not contents.endswith(b"\n"):
+        with path.open("r+b") as stream:
+            stream.truncate(contents.rfind(b"\n") + 1)
+        return _read_halves(path)
+    found = {}
+    for entry in read_entries(path):
+        fields = {name: entry.fields.get(name) for name in ("image", "action", "emotion", "written")}
+        if not all(isinstance(value, str) for value in fields.values()):
+            raise RecordError(f"{entry.place}: no line of this stage; delete it, and it is written again")
+        one = Halves(**fields)  # type: ignore[arg-type]
+        found[one.image] = one
+    return found
+
+
+def _fused(config: ExpBlipConfig, halves: list[Halves]) -> tuple[list[str], str]:
+    """Return one text a picture and who wrote them: a language model, or the grammar."""
+    asked = config.pseudo
+    pairs = [(one.action, one.emotion) for one in halves]
+    if asked.model is None:
+        texts = [
+            describe(labels_of_texts(action, emotion), f"{config.seed}/{place}")
+            for place, (action, emotion) in enumerate(pairs)
+        ]
+        return texts, "joined by the grammar"
+    from streamfer_train.captions.cache import ReplyCache
+
+    writer = Endpoint(asked.url, asked.model) if asked.url else LocalModel(Path(asked.model))
+    policy = Policy(price_prompt=asked.price[0], price_answer=asked.price[1], budget=asked.budget)
+    with ReplyCache(asked.cache) as cache:
+        rewriter = Rewriter(writer, cache, policy)
+        texts = [one.text for one in rewriter.fuse_texts(pairs, config.seed)]
+        return texts, rewriter.tally.summary(policy)
+
+
+def _entries(captions: Iterable[tuple[str, str]], root: Path) -> Iterator[dict[str, Any]]:
+    for number, (image, text) in enumerate(captions):
+        relative = Path(os.path.relpath(image, root)).as_posix()
+        yield {"image": relative, "image_id": number, "caption": text}

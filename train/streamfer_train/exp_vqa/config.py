@@ -1,0 +1,62 @@
+"""The configuration of `streamfer train exp-vqa`; sections that Exp-BLIP has as well are its own.
+
+Source of the defaults: Exp-VQA's ``vqa_ft_vicuna7b_vqa.yaml``; batches there are 30 pictures on each of 4 GPUs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from streamfer_train.dfer_clip.config import LogConfig
+from streamfer_train.exp_blip.config import (
+    AugmentationConfig,
+    ModelConfig,
+    OptimiserConfig,
+    RunSection,
+    RuntimeConfig,
+    Source,
+    TextConfig,
+    Tuning,
+)
+from streamfer_train.exp_blip.settings import Part
+
+
+class QuestionData(Part):
+    """Lists of questions in the authors' form: ``image``, ``image_id``, ``text_input``, ``text_output``."""
+
+    questions: tuple[Source, ...] = Field(min_length=1)
+    text: TextConfig = Field(TextConfig(lowercase=False), description="cleaning of answers; questions stay")
+    workers: int = Field(4, ge=0)
+
+
+class TrainingConfig(OptimiserConfig):
+    """One stage; the question goes to the Q-Former and to the language model, the loss is on the answer alone."""
+
+    epochs: int = Field(6, ge=1)
+    batch: int = Field(120, ge=1)
+    lr: float = Field(1e-5, ge=0)
+    min_lr: float = Field(0.0, ge=0)
+    warmup: int = Field(1000, ge=0)
+    warmup_lr: float = Field(1e-8, ge=0)
+    vit: Tuning = Field("trained", description="frozen is the authors' Exp-VQA(fz)")
+    max_question_tokens: int = Field(128, ge=4, description="a longer question is refused")
+    max_answer_tokens: int = Field(256, ge=1, description="a longer answer loses its end, which is counted and said")
+    max_new_tokens: int = Field(256, ge=1, description="longest answer that the exported model writes")
+    num_beams: int = Field(5, ge=1, le=64)
+    repetition_penalty: float = Field(1.5, gt=0)
+
+
+class ExpVqaConfig(Part):
+    """Everything that `streamfer train exp-vqa` needs."""
+
+    data: QuestionData
+    model: ModelConfig
+    training: TrainingConfig = TrainingConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    run: RunSection = RunSection(out=Path("runs/exp_vqa"))
+    log: LogConfig = LogConfig()
+    seed: int = Field(42, ge=0)
+    licence: str = Field("as the training data and the language model allow", min_length=1)

@@ -1,0 +1,185 @@
+"""`streamfer evaluate exp-vqa`: action units by likelihood of yes and no, descriptions, answers, and probes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from streamfer.errors import ConfigError
+from streamfer.models.captioner import Captioner
+from streamfer_train.captions.questions import unit_question
+from streamfer_train.captions.vocabulary import ACTION_UNITS
+from streamfer_train.datasets.authors import AnswerPair, read_answers
+from streamfer_train.dfer_clip.checkpoint import write_text
+from streamfer_train.exp_blip.captioned import LabelledPicture, read_labelled
+from streamfer_train.exp_blip.evaluate import add_options, measure, readable
+from streamfer_train.exp_blip.pseudo import face_of
+from streamfer_train.exp_vqa.yes_no import Answered, score
+
+log = structlog.get_logger(__name__)
+
+_EPILOG = """\
+  streamfer evaluate exp-vqa --captioner runs/vqa/captioner --labels test.json --images faces --out scores
+  streamfer evaluate exp-vqa --captioner exp-vqa --questions q3.json --images faces
+
+With --labels every coded unit of every face is asked about (Q3), and each face is described (Q1). With --questions a
+list of the authors' is answered: those with yes or no by likelihood, the others in words against the given answer.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Ask, score, print and store.
+
+    Raises:
+        UserError: a list, a picture or the model cannot be used.
+    """
+    options = _parser().parse_args(arguments)
+    if (options.labels is None) == (options.questions is None):
+        raise ConfigError("give either --labels or --questions")
+    report = _from_labels(options) if options.labels is not None else _from_questions(options)
+    write_text(options.out / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    if "yes_no" in report:
+        shown = {name: value for name, value in report["yes_no"].items() if name != "unit_f1"}
+        print("yes or no: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+    if "agreement" in report:
+        print(readable(report))
+    elif "text" in report:
+        print("\n".join(f"  {name}: {value}" for name, value in report["text"].items()))
+    print(f"{options.out / 'report.json'}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="streamfer evaluate exp-vqa",
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--labels", type=Path, metavar="FILE", help="list of pictures with labels")
+    parser.add_argument("--questions", type=Path, metavar="FILE", help="list of questions with answers")
+    parser.add_argument("--units", type=_units, help="only these action units, as in 1,2,12")
+    parser.add_argument("--skip-descriptions", action="store_true", help="ask yes or no only (--labels)")
+    add_options(parser)
+    return parser
+
+
+def _units(text: str) -> frozenset[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) in ACTION_UNITS for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: write numbers of described action units, as in 1,2,12")
+    return frozenset(int(part) for part in parts)
+
+
+def _model(options: argparse.Namespace) -> Captioner:
+    from streamfer.models.captioning import load_captioner
+
+    return load_captioner(
+        options.captioner,
+        device=options.device,
+        precision=options.precision,
+        num_beams=options.num_beams,
+        max_new_tokens=options.max_new_tokens,
+        batch=options.batch,
+    )
+
+
+def _from_labels(options: argparse.Namespace) -> dict[str, Any]:
+    pictures = read_labelled(options.labels, options.images)
+    report: dict[str, Any] = {}
+    if not options.skip_descriptions:
+        report |= measure(options, pictures)
+    answers = list(ask_units(_model(options), pictures, options.units, batch=options.batch, seed=options.seed))
+    report["yes_no"] = score(answers)
+    if options.probe_train is not None:
+        from streamfer_train.exp_blip.probing import probe, recipe_of
+
+        report["probes"] = probe(
+            options.captioner,
+            read_labelled(options.probe_train, options.probe_images or options.images),
+            pictures,
+            device=options.device,
+            batch=options.batch,
+            pooling=options.pooling,
+            recipe=recipe_of(options.probe_epochs, options.seed),
+        )
+    return report
+
+
+def ask_units(
+    model: Captioner,
+    pictures: Sequence[LabelledPicture],
+    units: frozenset[int] | None = None,
+    *,
+    batch: int = 16,
+    seed: int = 0,
+) -> Iterator[Answered]:
+    """Ask about every unit of a face that was looked for, one wording each, and yield probabilities with the truth."""
+    for start in range(0, len(pictures), batch):
+        clips, questions, facts = [], [], []
+        for place, picture in enumerate(pictures[start : start + batch], start=start):
+            present = picture.labels.action_units or frozenset()
+            looked_for = sorted(present | picture.labels.absent)
+            face = face_of(picture.path, model.info.crop.size)
+            for unit in looked_for:
+                if units is None or unit in units:
+                    # The same array several times is looked at once.
+                    clips.append(face)
+                    questions.append(unit_question(unit, unit in present, f"{seed}/{place}").question)
+                    facts.append((unit, unit in present))
+        chances = model.answer_yes_no(clips, questions) if clips else []
+        for chance, (unit, truth) in zip(chances, facts, strict=True):
+            yield Answered(chance, truth, unit)
+        log.info("exp_vqa.asked", done=min(start + batch, len(pictures)), of=len(pictures))
+
+
+def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
+    asked = read_answers(options.questions, options.images)
+    model = _model(options)
+    binary = [pair for pair in asked if _truth(pair) is not None]
+    worded = [pair for pair in asked if _truth(pair) is None]
+    report: dict[str, Any] = {"captioner": model.info.name, "digest": model.info.digest, "questions": len(asked)}
+    lines: list[dict[str, Any]] = []
+    chances: list[float] = []
+    for clips, questions, window in _batches(model, binary, options):
+        found = model.answer_yes_no(clips, questions)
+        chances += found
+        lines += [_line(pair, {"yes": round(one, 5)}) for pair, one in zip(window, found, strict=True)]
+    texts: list[str] = []
+    for clips, questions, window in _batches(model, worded, options):
+        written = [" ".join(caption.text.split()) for caption in model.caption(clips, questions)]
+        texts += written
+        lines += [_line(pair, {"text": text}) for pair, text in zip(window, written, strict=True)]
+    if binary:
+        truths = [bool(_truth(pair)) for pair in binary]
+        report["yes_no"] = score([Answered(one, truth) for one, truth in zip(chances, truths, strict=True)])
+    if worded:
+        from streamfer_train.metrics.text import score as score_texts
+
+        report["text"] = score_texts(texts, [[pair.answer] for pair in worded], options.encoder).to_dict()
+    write_text(options.out / "answers.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines))
+    return report
+
+
+def _batches(
+    model: Captioner, pairs: Sequence[AnswerPair], options: argparse.Namespace
+) -> Iterator[tuple[list[Any], list[str], Sequence[AnswerPair]]]:
+    for start in range(0, len(pairs), options.batch):
+        window = pairs[start : start + options.batch]
+        faces = {pair.image: face_of(options.images / pair.image, model.info.crop.size) for pair in window}
+        yield [faces[pair.image] for pair in window], [pair.question for pair in window], window
+
+
+def _truth(pair: AnswerPair) -> bool | None:
+    """Return the truth of a question that is answered by yes or no, or None."""
+    word = pair.answer.strip().strip(".!").lower()
+    return {"yes": True, "no": False}.get(word)
+
+
+def _line(pair: AnswerPair, answer: dict[str, Any]) -> dict[str, Any]:
+    return {"image": pair.image.as_posix(), "question": pair.question, "truth": pair.answer, **answer}

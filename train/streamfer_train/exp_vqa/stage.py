@@ -1,0 +1,123 @@
+"""The one stage of Exp-VQA: questions and answers in, a captioner's folder that answers out.
+
+    OUT/config.yaml      the configuration
+    OUT/training/...     last.pt (what --resume goes on from), steps.csv, epochs.csv, tensorboard
+    OUT/captioner/       what 'streamfer ask' loads
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import structlog
+
+from streamfer.errors import ConfigError
+from streamfer.models.captioning.card import EXP_VQA_TEXT, TextCard
+from streamfer.models.captioning.folder import is_captioner
+from streamfer_train.dfer_clip.checkpoint import write_text
+from streamfer_train.dfer_clip.distributed import joined
+from streamfer_train.exp_blip import build
+from streamfer_train.exp_blip.config import MAY_CHANGE
+from streamfer_train.exp_blip.data import AnswerCollate, Pair, PairDataset, read_questions
+from streamfer_train.exp_blip.stages import CAPTIONER, RUN, about, claim, export, job_of, rows_cut
+from streamfer_train.exp_blip.state import LAST, load
+from streamfer_train.exp_blip.training import Trainer
+from streamfer_train.exp_vqa.config import ExpVqaConfig
+
+log = structlog.get_logger(__name__)
+
+FOLDER = "training"
+
+
+def text_card(config: ExpVqaConfig) -> TextCard:
+    """Return tokens, limits and search of the model that comes out."""
+    asked = config.training
+    return EXP_VQA_TEXT.model_copy(
+        update={
+            "max_question_tokens": asked.max_question_tokens,
+            "max_new_tokens": asked.max_new_tokens,
+            "num_beams": asked.num_beams,
+            "repetition_penalty": asked.repetition_penalty,
+        }
+    )
+
+
+def build_writer(config: ExpVqaConfig) -> build.Writer:
+    """Return the model that learns, with its text.
+
+    Raises:
+        UserError: weights, tokenizers or limits that do not fit.
+    """
+    asked = config.training
+    tensors, where = build.start_tensors(config.model)
+    return build.build_writer(
+        "instructblip",
+        config.model,
+        asked,
+        config.runtime,
+        text_card(config),
+        tensors=tensors,
+        where=where,
+        text_tokens=asked.max_question_tokens + asked.max_answer_tokens + 1,
+        seed=config.seed,
+    )
+
+
+def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
+    """Train, or go on; returns the folder of the model, in the leading process.
+
+    Raises:
+        UserError: lists, weights or settings that cannot be used; the folder holds another run; see also
+            :meth:`~streamfer_train.exp_blip.training.Trainer.run`.
+    """
+    out = config.run.out
+    folder = out / FOLDER
+    with joined(config.run.device, config.run.backend) as world:
+        claim(out, config.model_dump(mode="json"), MAY_CHANGE, world)
+        if not resume and (folder / LAST).exists():
+            raise ConfigError(f"{out} holds a run already; add --resume, or choose another --out")
+        if resume and is_captioner(out / CAPTIONER):
+            return out / CAPTIONER if world.leads else None
+        pairs = pairs_of(config)
+        if world.leads:
+            write_text(out / RUN, json.dumps(about("exp-vqa", len(pairs), world), indent=2) + "\n")
+        writer, limit = build_writer(config), config.training.max_answer_tokens
+        cut = rows_cut(pairs, writer, limit)
+        if cut and world.leads:
+            log.warning("exp.answers_cut", texts=cut, limit=limit, way_out="raise training.max_answer_tokens")
+        dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
+        job = job_of(config, "exp-vqa", folder, config.training)
+        collate = AnswerCollate(writer.text, limit)
+        Trainer(job, writer.learner, dataset, collate, config.data.workers, world).run(resume=resume)
+        if world.leads:
+            plain = build_writer(config)
+            build.load_trained(plain.learner, load(folder / LAST).model, str(folder / LAST))
+            name = "exp-vqa" if config.training.vit == "trained" else "exp-vqa-fz"
+            export(out / CAPTIONER, plain, name, config, answers=True)
+        world.wait()
+        return out / CAPTIONER if world.leads else None
+
+
+def pairs_of(config: ExpVqaConfig) -> list[Pair]:
+    """Return the questions with their answers.
+
+    Raises:
+        ConfigError: a list or picture is missing.
+        RecordError: an entry lacks a field.
+    """
+    return read_questions(config.data.questions, config.data.text, "data.questions")
+
+
+def check(config: ExpVqaConfig) -> str:
+    """Check lists, weights and settings without training or writing anything; returns what would be trained."""
+    pairs, writer, asked = pairs_of(config), build_writer(config), config.training
+    return "\n".join(
+        [
+            f"{len(pairs):,} questions about {len({pair.image for pair in pairs}):,} pictures",
+            f"{len(pairs) // asked.batch:,} steps an epoch, {asked.epochs} epochs",
+            f"answers longer than training.max_answer_tokens ({asked.max_answer_tokens}): "
+            f"{rows_cut(pairs, writer, asked.max_answer_tokens)}",
+            build.describe(writer.learner),
+        ]
+    )
