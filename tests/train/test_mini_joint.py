@@ -13,7 +13,7 @@ from streamfer.errors import CheckpointError, ConfigError
 from streamfer_train.mini import checkpoint, images, joint, renders
 from streamfer_train.mini.data import CLASSES
 from streamfer_train.mini.networks import ImageModel
-from streamfer_train.mini.recipe import JointPart, Recipe
+from streamfer_train.mini.recipe import JointPart, Recipe, Sizes
 from streamfer_train.render.actions import ACTION_UNITS
 from streamfer_train.render.course import FRAMES
 
@@ -140,3 +140,12 @@ def test_a_loss_counts_only_weighted_emotions(trained: Recipe) -> None:
     alone = joint.JointBatch(crops[:1], targets[:1], torch.ones(1), unknown[:1])
     assert task.loss(model, both).item() == pytest.approx(task.loss(model, alone).item(), rel=1e-4)
     assert isinstance(joint.read_images(trained.work, trained.sizes, 4), ImageModel)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_frozen_norms_keep_the_statistics_of_the_first_stage(frozen: bool) -> None:
+    model = joint.JointModel(Sizes(layers=(1, 1, 1, 1), width=4), freeze_norms=frozen).train()
+    before = model.image_encoder.state_dict()["bn1.running_mean"].clone()
+    model(torch.rand(4, 1, 48, 48))
+    assert torch.equal(model.image_encoder.state_dict()["bn1.running_mean"], before) == frozen
+    assert model.action_head.training

@@ -112,7 +112,7 @@ def train(recipe: Recipe, corpus: Corpus, clips: RenderedClips) -> JointModel:
     """
     part, path = recipe.joint, recipe.work / CHECKPOINT
     torch.manual_seed(part.seed)
-    model = JointModel(recipe.sizes)
+    model = JointModel(recipe.sizes, freeze_norms=part.freeze_norms)
     teacher: list[Tensor] = []
     if recipe.photographs:
         first = read_images(recipe.work, recipe.sizes, len(corpus.mirror))

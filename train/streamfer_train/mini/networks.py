@@ -80,9 +80,20 @@ class ImageModel(_Tower):
 class JointModel(_Tower):
     """Stage `joint`: emotions and action units of single pictures, photographed or rendered."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: Sizes, *, freeze_norms: bool = False) -> None:
+        """Build with random weights; with `freeze_norms` training leaves the tower's running statistics alone."""
         super().__init__(sizes)
         self.action_head = nn.Linear(sizes.embed_dim, len(ACTION_UNITS))
+        self.freeze_norms = freeze_norms
+
+    def train(self, mode: bool = True) -> JointModel:
+        """Switch to training or evaluation, frozen norms excepted."""
+        super().train(mode)
+        if self.freeze_norms:
+            for module in self.image_encoder.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map grey float32 (B, 1, H, H) to logits of emotions (B, C) and of action units (B, A)."""

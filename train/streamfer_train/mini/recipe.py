@@ -71,7 +71,8 @@ class JointPart(Schedule):
     """Stage `joint`: the same tower with its final heads, on photographs and rendered frames together.
 
     `render_share` of each batch is rendered; a rendered frame's emotion weighs `render_emotion` of a photograph's.
-    `distil` is the share of the photographs' emotion loss that follows the first stage's probabilities.
+    `distil` is the share of the photographs' emotion loss that follows the first stage's probabilities. With
+    `freeze_norms` renders do not move the statistics that photographs are normalised with.
     """
 
     epochs: int = Field(7, ge=1)
@@ -86,6 +87,7 @@ class JointPart(Schedule):
     action_weight: float = Field(1.5, ge=0)
     distil: float = Field(0.5, ge=0, le=1)
     strength: float = Field(0.6, ge=0, le=1)
+    freeze_norms: bool = False
     small: tuple[Small, ...] = ()
 
 
