@@ -74,6 +74,27 @@ class ModelConfig(_Section):
     batch_wait: float = Field(0.02, ge=0, le=5, description="seconds a crop may wait for company (live only)")
 
 
+class CaptionsConfig(_Section):
+    """Descriptions of clips in words, beside their labels."""
+
+    model: str | None = Field(
+        None, description="captioner: a name, a folder, org/name, or auto for the built-in one; off if unset"
+    )
+    when: Literal["changes", "all"] = Field(
+        "changes", description="new tracks, changed labels and every interval; or every clip"
+    )
+    interval: float = Field(10.0, gt=0, le=86_400, description="seconds after which nothing new is described again")
+    keyframes: int = Field(2, ge=1, le=3, description="pictures of a clip: apex, onset before it, offset after it")
+    max_faces: int = Field(8, ge=1, le=1024, description="faces of a frame that may be described, the largest first")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    batch_size: int = Field(8, ge=1, le=256, description="most clips described at once")
+    queue: int = Field(32, ge=1, le=4096, description="most clips that wait; live, the oldest makes room")
+    max_age: float = Field(10.0, gt=0, le=3600, description="seconds a clip may wait before it is dropped (live only)")
+    timeout: float = Field(120.0, gt=0, le=3600, description="seconds the captioner may take for a batch")
+    threads: int | None = Field(None, ge=1, le=1024, description="cores of the captioner; a quarter of all if unset")
+
+
 class LiveConfig(_Section):
     """Live sources: how long to wait, and how to come back."""
 
@@ -112,6 +133,7 @@ class Config(_Section):
     clip: ClipConfig = Field(default_factory=ClipConfig)
     faces: FacesConfig = Field(default_factory=FacesConfig)
     model: ModelConfig = Field(default_factory=ModelConfig)
+    captions: CaptionsConfig = Field(default_factory=CaptionsConfig)
     live: LiveConfig = Field(default_factory=LiveConfig)
     publish: PublishConfig = Field(default_factory=PublishConfig)
     threads: int | None = Field(None, ge=1, le=1024, description="cores for the whole process tree; all if unset")

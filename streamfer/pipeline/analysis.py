@@ -60,6 +60,8 @@ class AnalysisPlan:
         queue_frames: chosen frames that may wait for the analyser.
         selector: makes the chooser of an epoch's frames.
         tracker: makes the tracker of an epoch.
+        portrait: geometry of the crops that a captioner looks at; None where captions are off.
+        portrait_faces: most faces of a frame that are kept for a captioner, the largest first.
     """
 
     crop: CropProfile
@@ -69,6 +71,8 @@ class AnalysisPlan:
     queue_frames: int
     selector: Callable[[Source], Selector]
     tracker: Callable[[VideoInfo], Tracker]
+    portrait: CropProfile | None = None
+    portrait_faces: int = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,18 @@ class _Chooser:
         return self._pick
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Crops of some faces, uint8 RGB (F, S, S, 3), and where captions are on each one's portrait."""
+
+    crops: NDArray[np.uint8]
+    portraits: tuple[NDArray[np.uint8] | None, ...]
+
+    def part(self, start: int, stop: int | None = None) -> _Cut:
+        """Return those of some of the faces."""
+        return _Cut(self.crops[start:stop], self.portraits[start:stop])
+
+
 class _Spares:
     """Crops of the last frames' faces that no confirmed track owns yet: they may be confirmed later.
 
@@ -110,19 +126,19 @@ class _Spares:
     """
 
     def __init__(self, horizon: int) -> None:
-        self._frames: deque[tuple[int | None, NDArray[np.float32], NDArray[np.uint8]]] = deque(maxlen=horizon)
+        self._frames: deque[tuple[int | None, NDArray[np.float32], _Cut]] = deque(maxlen=horizon)
 
-    def keep(self, tick: int | None, boxes: NDArray[np.float32], crops: NDArray[np.uint8]) -> None:
-        """Remember one analysed frame's unconfirmed faces: boxes (N, 4), crops (N, S, S, 3)."""
-        self._frames.append((tick, boxes, crops))
+    def keep(self, tick: int | None, boxes: NDArray[np.float32], cut: _Cut) -> None:
+        """Remember one analysed frame's unconfirmed faces: boxes (N, 4) and what was cut of them."""
+        self._frames.append((tick, boxes, cut))
 
-    def find(self, frames_ago: int, box: NDArray[np.float32]) -> tuple[int, NDArray[np.uint8]] | None:
-        """Return tick and crop (S, S, 3) of the face that had ``box``, where that frame had a tick and it is kept."""
+    def find(self, frames_ago: int, box: NDArray[np.float32]) -> tuple[int, _Cut] | None:
+        """Return tick and cut of the one face that had ``box``, where that frame had a tick and it is kept."""
         if frames_ago > len(self._frames):
             return None
-        tick, boxes, crops = self._frames[-frames_ago]
+        tick, boxes, cut = self._frames[-frames_ago]
         same = np.flatnonzero(np.all(boxes == box, axis=1))
-        return (tick, crops[same[0]]) if tick is not None and len(same) else None
+        return (tick, cut.part(int(same[0]), int(same[0]) + 1)) if tick is not None and len(same) else None
 
 
 class SourceAnalysis:
@@ -265,14 +281,13 @@ class SourceAnalysis:
             tracked = tracker.update(frame.image, detections)
         detect_s = time.perf_counter() - began
         faces = tuple(face for face in tracked.faces if self._usable(face))
-        late, crops = self._late(tracked.confirmed_earlier, spares)
+        late, cuts = self._late(tracked.confirmed_earlier, spares)
         spare = _unowned(detections, tracked.faces)
-        if tick is not None:
-            cut = self._crop(frame.image, [(face.box, face.landmarks) for face in faces] + spare)
-            crops = np.concatenate([crops, cut[: len(faces)]])
-            spares.keep(tick, _boxes(spare), cut[len(faces) :])
-        else:
-            spares.keep(None, _boxes([]), crops[:0])
+        places = [(face.box, face.landmarks) for face in faces] + spare if tick is not None else []
+        cut = self._cut(frame.image, places)
+        known = len(faces) if tick is not None else 0
+        cuts.append(cut.part(0, known))
+        spares.keep(tick, _boxes(places[known:]), cut.part(known))
         facts = FrameFacts(
             index=frame.index,
             pts=frame.pts,
@@ -284,25 +299,61 @@ class SourceAnalysis:
             detect_s=detect_s,
         )
         left_out = detections.left_out if detections else 0
-        return AnalysedFrame(self._source.source_id, frame.epoch, tick, facts, faces, late, crops, left_out)
+        return AnalysedFrame(
+            self._source.source_id,
+            frame.epoch,
+            tick,
+            facts,
+            faces,
+            late,
+            np.concatenate([one.crops for one in cuts]),
+            left_out,
+            tuple(portrait for one in cuts for portrait in one.portraits),
+        )
 
-    def _late(self, earlier: Sequence[EarlierFace], spares: _Spares) -> tuple[tuple[LateFace, ...], NDArray[np.uint8]]:
-        """Return the usable faces that are confirmed only now, with their crops from back then."""
+    def _late(self, earlier: Sequence[EarlierFace], spares: _Spares) -> tuple[tuple[LateFace, ...], list[_Cut]]:
+        """Return the usable faces that are confirmed only now, with what was cut of them back then."""
         late: list[LateFace] = []
-        crops = [np.zeros((0, self._plan.crop.size, self._plan.crop.size, 3), np.uint8)]
+        cuts: list[_Cut] = []
         for item in earlier:
             kept = spares.find(item.samples_ago, item.face.box)
             if kept is not None and self._usable(item.face):
                 late.append(LateFace(item.samples_ago, kept[0], item.face))
-                crops.append(kept[1][None])
-        return tuple(late), np.concatenate(crops)
+                cuts.append(kept[1])
+        return tuple(late), cuts
 
-    def _crop(self, image: NDArray[np.uint8], faces: Sequence[_Place]) -> NDArray[np.uint8]:
+    def _cut(self, image: NDArray[np.uint8], faces: Sequence[_Place]) -> _Cut:
+        """Cut faces as the expression model wants them and, where captions are on, the largest as captioners do."""
+        size = self._plan.crop.size
         if not faces:
-            return np.zeros((0, self._plan.crop.size, self._plan.crop.size, 3), np.uint8)
-        landmarks = np.stack([points for _, points in faces])
+            return _Cut(np.zeros((0, size, size, 3), np.uint8), ())
+        boxes, landmarks = _boxes(faces), np.stack([points for _, points in faces])
         with self._clock.measure("crop", len(faces)):
-            return crop_faces(image, _boxes(faces), landmarks, self._plan.crop)
+            crops = crop_faces(image, boxes, landmarks, self._plan.crop)
+            return _Cut(crops, self._portraits(image, boxes, landmarks, crops))
+
+    def _portraits(
+        self,
+        image: NDArray[np.uint8],
+        boxes: NDArray[np.float32],
+        landmarks: NDArray[np.float32],
+        crops: NDArray[np.uint8],
+    ) -> tuple[NDArray[np.uint8] | None, ...]:
+        profile = self._plan.portrait
+        if profile is None:
+            return ()
+        areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+        largest = np.argsort(-areas, kind="stable")[: self._plan.portrait_faces]
+        portraits: list[NDArray[np.uint8] | None] = [None] * len(boxes)
+        # A captioner that looks at the very crops of the expression model costs no second cut.
+        cut = (
+            crops[largest]
+            if profile == self._plan.crop
+            else crop_faces(image, boxes[largest], landmarks[largest], profile)
+        )
+        for place, portrait in zip(largest, cut, strict=True):
+            portraits[place] = portrait
+        return tuple(portraits)
 
     def _detect(self, image: NDArray[np.uint8]) -> Detections:
         with self._detectors.borrow() as detector, self._clock.measure("detect"):

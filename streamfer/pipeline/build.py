@@ -15,7 +15,11 @@ from streamfer.faces.detections import Detector, Tracker
 from streamfer.faces.embedding import ArcFaceAppearance
 from streamfer.faces.tracking import TrackerSettings
 from streamfer.models import ExpressionModel, load_model
+from streamfer.models.captioner import Captioner
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
+from streamfer.pipeline.caption_desk import CaptionDesk, DeskSettings
+from streamfer.pipeline.caption_process import ProcessCaptioner
+from streamfer.pipeline.captioning import CaptionPlan, CaptionTaker, Surroundings, choose_captioner
 from streamfer.pipeline.loop import Pipeline, PipelineParts
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.selection import Selector, TimeSelector, WholeClipSelector
@@ -38,12 +42,14 @@ class LoadedModels:
         detectors: at least one; at most as many detections run at once.
         budget: threads they were loaded for.
         appearance: ArcFace as a cue for tracking, where it was asked for.
+        captioner: describes clips, where it was asked for.
     """
 
     expression: ExpressionModel
     detectors: tuple[Detector, ...]
     budget: ThreadBudget
     appearance: AppearanceModel | None = None
+    captioner: Captioner | None = None
 
     @property
     def detector(self) -> Detector:
@@ -64,6 +70,8 @@ def load_models(config: Config, sources: int = 1) -> LoadedModels:
     """
     budget = plan_threads(config.threads, sources)
     apply_libraries(budget)
+    # Started first: it loads while the others do.
+    captioner = _start_captioner(config, budget)
     # Small detectors gain more from several running side by side than from many threads in one.
     workers = max(1, min(budget.detect, sources))
     faces = config.faces
@@ -89,10 +97,34 @@ def load_models(config: Config, sources: int = 1) -> LoadedModels:
     appearance = None
     if faces.appearance not in ("colour", "none"):
         appearance = ArcFaceAppearance.from_pack(faces.appearance, provider=faces.provider)
-    return LoadedModels(expression, detectors, budget, appearance)
+    if captioner is not None:
+        info = captioner.info
+        log.info("captioner.loaded", captioner=info.name, device=info.device, precision=info.precision)
+    return LoadedModels(expression, detectors, budget, appearance, captioner)
 
 
-def build_pipeline(config: Config, models: LoadedModels, *, live: bool, salt: str | None = None) -> Pipeline:
+def _start_captioner(config: Config, budget: ThreadBudget) -> ProcessCaptioner | None:
+    captions = config.captions
+    if captions.model is None:
+        return None
+    options = {
+        "name_or_path": choose_captioner(captions.model),
+        "device": captions.device,
+        "precision": captions.precision,
+        "attention": config.model.attention,
+        "batch": captions.batch_size,
+    }
+    return ProcessCaptioner(options, threads=captions.threads or max(1, budget.total // 4))
+
+
+def build_pipeline(
+    config: Config,
+    models: LoadedModels,
+    *,
+    live: bool,
+    salt: str | None = None,
+    captions: CaptionPlan | None = None,
+) -> Pipeline:
     """Assemble a pipeline.
 
     Args:
@@ -100,6 +132,7 @@ def build_pipeline(config: Config, models: LoadedModels, *, live: bool, salt: st
         models: from :func:`load_models`.
         live: all sources are opened at once; files are taken a few at a time.
         salt: makes the public names of tracks repeatable; random if None.
+        captions: how clips are described; as ``config`` and ``models`` say if None.
 
     Raises:
         ConfigError: whole-clip mode was asked of live sources.
@@ -108,9 +141,10 @@ def build_pipeline(config: Config, models: LoadedModels, *, live: bool, salt: st
         raise ConfigError("clip.mode: 'whole' needs files, which end; a live source needs 'window'")
     info = models.expression.info
     names = TrackNames(salt)
+    captions = captions or caption_plan(config, models, live=live)
     return Pipeline(
         PipelineParts(
-            plan=_plan(config, models),
+            plan=_plan(config, models, captions),
             detectors=DetectorPool(models.detectors),
             model=models.expression,
             grid=_grid(config, info.frames),
@@ -118,7 +152,34 @@ def build_pipeline(config: Config, models: LoadedModels, *, live: bool, salt: st
             batch_size=config.model.batch_size,
             batch_wait=config.model.batch_wait,
             max_open=None if live else max(1, models.budget.total // 2),
+            captions=captions,
         )
+    )
+
+
+def caption_plan(config: Config, models: LoadedModels, *, live: bool) -> CaptionPlan | None:
+    """Return how clips are described: not at all without a captioner; files wait for their captions."""
+    captioner, captions = models.captioner, config.captions
+    if captioner is None:
+        return None
+    settings = DeskSettings(
+        batch_size=captions.batch_size,
+        queue=captions.queue,
+        max_age=captions.max_age,
+        timeout=captions.timeout,
+        patient=not live,
+    )
+
+    def desk(run: Surroundings) -> CaptionTaker:
+        return CaptionDesk(captioner, settings, run)
+
+    return CaptionPlan(
+        crop=captioner.info.crop,
+        open=desk,
+        when=captions.when,
+        interval=captions.interval,
+        keyframes=captions.keyframes,
+        faces=captions.max_faces,
     )
 
 
@@ -136,7 +197,7 @@ def _grid(config: Config, frames: int) -> WindowGrid:
     )
 
 
-def _plan(config: Config, models: LoadedModels) -> AnalysisPlan:
+def _plan(config: Config, models: LoadedModels, captions: CaptionPlan | None) -> AnalysisPlan:
     frames = models.expression.info.frames
     fps = config.sampling.fps
 
@@ -164,6 +225,8 @@ def _plan(config: Config, models: LoadedModels) -> AnalysisPlan:
         queue_frames=config.live.queue_frames,
         selector=selector,
         tracker=tracker,
+        portrait=captions.crop if captions else None,
+        portrait_faces=captions.faces if captions else 0,
     )
 
 

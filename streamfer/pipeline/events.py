@@ -81,6 +81,9 @@ class SourceStats:
         clips: labelled clips.
         tracks: distinct tracks that gave at least one labelled clip.
         faces_left_out: faces beyond the cap.
+        captions: captions written.
+        captions_dropped: clips that were to be described and were not, because the captioner was busy.
+        captions_failed: clips that were to be described and were not, because the captioner failed.
     """
 
     frames_decoded: int = 0
@@ -90,6 +93,9 @@ class SourceStats:
     clips: int = 0
     tracks: int = 0
     faces_left_out: int = 0
+    captions: int = 0
+    captions_dropped: int = 0
+    captions_failed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,6 +62,8 @@ class AnalysedFrame:
         late: faces of earlier frames that are confirmed only now, oldest first.
         crops: uint8 RGB (F, S, S, 3): those of ``late``, then (unless ``tick`` is None) those of ``faces``.
         left_out: faces beyond the detector's cap.
+        portraits: one for each of ``crops``, uint8 RGB (P, P, 3) as captioners want it, or None for a face that is
+            not described; empty where captions are off.
     """
 
     source_id: str
@@ -72,6 +74,7 @@ class AnalysedFrame:
     late: tuple[LateFace, ...]
     crops: NDArray[np.uint8] = field(repr=False)
     left_out: int = 0
+    portraits: tuple[NDArray[np.uint8] | None, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ import torch
 
 from streamfer.faces.detections import TrackedFace
 from streamfer.models.expression import ExpressionModel
+from streamfer.pipeline.captioning import CaptionChooser, CaptionJob
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
 from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, Item, Opened
@@ -40,6 +41,7 @@ class Labeller:
         records: makes records from classified windows.
         clock: where encoding and classification time is counted.
         batch_size: most crops in one call of the encoder.
+        captions: decides which clips are described; None where captions are off.
     """
 
     def __init__(
@@ -49,21 +51,24 @@ class Labeller:
         records: RecordWriter,
         clock: StageClock,
         batch_size: int,
+        captions: CaptionChooser | None = None,
     ) -> None:
         self._model = model
         self._grid = grid
         self._records = records
         self._clock = clock
         self._batch_size = batch_size
+        self._captions = captions
         self._sessions: dict[str, EpochSession] = {}
         self._logs: dict[str, _SourceLog] = {}
         self._rows: dict[str, _Rows] = {}
 
-    def process(self, items: Sequence[Item]) -> list[Event]:
+    def process(self, items: Sequence[Item]) -> list[Event | CaptionJob]:
         """Encode the crops of ``items`` together, close windows, classify them together.
 
         Returns:
-            Events in the order of the items, so in order for each source.
+            Events in the order of the items, so in order for each source; behind the label of a clip that deserves a
+            description, the work of describing it.
         """
         encoding = time.perf_counter()
         features, actions = self._encode(items)
@@ -175,16 +180,19 @@ class Labeller:
         log.stats = replace(log.stats, seconds=log.stats.seconds + session.last_seconds)
         return [*self._rows.pop(source_id).finish(), *session.finish(flush=flush)]
 
-    def _label(self, pending: Sequence[Event | ClipJob], encode_s: float) -> list[Event]:
+    def _label(self, pending: Sequence[Event | ClipJob], encode_s: float) -> list[Event | CaptionJob]:
         jobs = [entry for entry in pending if isinstance(entry, ClipJob)]
         probabilities = iter(self._classify(jobs))
-        events: list[Event] = []
+        events: list[Event | CaptionJob] = []
         for entry in pending:
             if isinstance(entry, ClipJob):
                 log = self._logs[entry.source_id]
                 log.tracks.add((entry.epoch, entry.track))
                 log.stats = replace(log.stats, clips=log.stats.clips + 1, tracks=len(log.tracks))
-                events.append(self._records.labelled(entry, next(probabilities), encode_s))
+                record = self._records.labelled(entry, next(probabilities), encode_s)
+                events.append(record)
+                if self._captions is not None and (job := self._captions.consider(entry, record)) is not None:
+                    events.append(job)
             elif isinstance(entry, SourceDone):
                 events.append(replace(entry, stats=self._logs.pop(entry.source_id).stats))
             else:

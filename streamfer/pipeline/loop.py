@@ -1,8 +1,9 @@
 """The loop: sources in, events out, every queue between them bounded.
 
-Threads: two a source (:mod:`streamfer.pipeline.analysis`), one for the model, and the caller's own, which takes
-events. A slow consumer makes the model's thread wait, that makes the analysers wait, and those make files
-wait and live sources drop: memory never grows with the length of a video.
+Threads: two a source (:mod:`streamfer.pipeline.analysis`), one for the model, one for captions where they are on
+(:mod:`streamfer.pipeline.caption_desk`), and the caller's own, which takes events. A slow consumer makes the
+model's thread wait, that makes the analysers wait, and those make files wait and live sources drop: memory never
+grows with the length of a video.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from streamfer.errors import InternalError
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalysis
 from streamfer.pipeline.batcher import Batcher
+from streamfer.pipeline.captioning import CaptionChooser, CaptionJob, CaptionPlan, CaptionTaker, Surroundings
 from streamfer.pipeline.clock import StageClock
-from streamfer.pipeline.events import Event
+from streamfer.pipeline.events import Event, SourceDone
 from streamfer.pipeline.items import Ended, Item
 from streamfer.pipeline.labelling import Labeller
 from streamfer.pipeline.reports import RecordWriter
@@ -42,6 +44,7 @@ class PipelineParts:
         batch_size: most crops in one call of the encoder.
         batch_wait: seconds a crop may wait for others.
         max_open: sources analysed at the same time; None for all (live).
+        captions: which clips are described, and by whom; None for none.
     """
 
     plan: AnalysisPlan
@@ -52,6 +55,7 @@ class PipelineParts:
     batch_size: int
     batch_wait: float
     max_open: int | None = None
+    captions: CaptionPlan | None = None
 
 
 class Pipeline:
@@ -101,14 +105,18 @@ class Pipeline:
 
     def _work(self, sources: Iterator[Source]) -> None:
         parts = self._parts
-        labeller = Labeller(parts.model, parts.grid, parts.records, self.clock, parts.batch_size)
         batcher = Batcher(self._items, max_crops=parts.batch_size, max_wait=parts.batch_wait)
+        plan = parts.captions
+        taker: CaptionTaker | None = None
         try:
+            taker = plan.open(Surroundings(self._events.put, self._stop, self.clock)) if plan else None
+            chooser = CaptionChooser(plan) if plan else None
+            labeller = Labeller(parts.model, parts.grid, parts.records, self.clock, parts.batch_size, chooser)
             self._open_more(sources)
             while self._open:
                 items = batcher.next()
-                for event in labeller.process(items):
-                    self._events.put(event)
+                for entry in labeller.process(items):
+                    self._deliver(entry, taker)
                 ended = [item for item in items if isinstance(item, Ended)]
                 for item in ended:
                     _, thread = self._open.pop(item.source_id)
@@ -119,7 +127,16 @@ class Pipeline:
             self._events.put(error)
             self._abandon()
         finally:
+            if taker is not None:
+                taker.close()
             self._events.put(None)
+
+    def _deliver(self, entry: Event | CaptionJob, taker: CaptionTaker | None) -> None:
+        """Hand an event to the consumer; clips to describe, and the ends behind them, to who describes them."""
+        if taker is not None and isinstance(entry, CaptionJob | SourceDone):
+            taker.take(entry)
+        elif not isinstance(entry, CaptionJob):
+            self._events.put(entry)
 
     def _open_more(self, sources: Iterator[Source]) -> None:
         limit = self._parts.max_open

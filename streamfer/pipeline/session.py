@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from streamfer.faces.detections import TrackedFace
 from streamfer.pipeline.items import AnalysedFrame, FrameFacts
+from streamfer.pipeline.keyframes import PortraitShelf
 from streamfer.pipeline.ring import FeatureRing, Sighting
 from streamfer.pipeline.windows import Filling, WindowGrid, fill_window
 from streamfer.video.frames import TimeOrigin, VideoInfo
@@ -30,6 +31,8 @@ class ClipJob:
         first, last: facts of the first and last analysed frame of the window.
         frames_sampled: analysed frames in the window.
         sightings: where the face was, one for each real tick, oldest first.
+        portraits, portrait_pts: for each sighting the face's crop as captioners want it, where it was kept, and its
+            time; no crop where captions are off.
     """
 
     source_id: str
@@ -44,6 +47,8 @@ class ClipJob:
     last: FrameFacts
     frames_sampled: int
     sightings: tuple[Sighting, ...]
+    portraits: tuple[NDArray[np.uint8] | None, ...] = field(default=(), repr=False)
+    portrait_pts: tuple[int, ...] = ()
 
 
 class EpochSession:
@@ -68,6 +73,7 @@ class EpochSession:
         self._time_origin: TimeOrigin = time_origin
         self._grid = grid
         self._rings: dict[int, FeatureRing] = {}
+        self._portraits = PortraitShelf()
         self._frames: deque[tuple[int, FrameFacts]] = deque()
         self._closed = 0
         self.last_seconds = 0.0
@@ -82,6 +88,7 @@ class EpochSession:
         """
         self.last_seconds = frame.facts.seconds
         past = len(frame.late)
+        self._keep_portraits(frame)
         self._remember([(late.tick, late.face) for late in frame.late], features[:past], actions[:past])
         if frame.tick is None:
             return []
@@ -118,6 +125,16 @@ class EpochSession:
                     Sighting(tick, self.relative_box(face.box), face.score, face.quality, intensities), feature
                 )
 
+    def _keep_portraits(self, frame: AnalysedFrame) -> None:
+        if not frame.portraits:
+            return
+        seen = [(late.tick, late.face.track) for late in frame.late]
+        if frame.tick is not None:
+            seen += [(frame.tick, face.track) for face in frame.faces]
+        for (tick, track), portrait in zip(seen, frame.portraits, strict=True):
+            if tick >= self._grid.start(self._closed):
+                self._portraits.add(track, tick, portrait)
+
     def _close(self, complete: int) -> list[ClipJob]:
         jobs: list[ClipJob] = []
         for number in range(self._closed, complete):
@@ -144,6 +161,9 @@ class EpochSession:
         if filling.reason != "ok":
             return []
         inside = [facts for tick, facts in self._frames if start <= tick < end]
+        pts = {tick: facts.pts for tick, facts in self._frames}
+        sightings = tuple(sighting for sighting in ring if start <= sighting.tick < end)
+        ticks = [sighting.tick for sighting in sightings]
         ring.mark_labelled(end)
         return [
             ClipJob(
@@ -158,7 +178,9 @@ class EpochSession:
                 first=inside[0],
                 last=inside[-1],
                 frames_sampled=len(inside),
-                sightings=tuple(sighting for sighting in ring if start <= sighting.tick < end),
+                sightings=sightings,
+                portraits=tuple(self._portraits.of(track, ticks)),
+                portrait_pts=tuple(pts[tick] for tick in ticks),
             )
         ]
 
@@ -169,6 +191,7 @@ class EpochSession:
             ring.forget_before(tick)
             if not ring:
                 del self._rings[track]
+        self._portraits.forget_before(tick)
 
     def relative_box(self, box: NDArray[np.float32]) -> tuple[float, float, float, float]:
         """Return x, y, width, height as fractions of the frame for a box (4,) in corner pixels."""

@@ -1,0 +1,150 @@
+"""Which pictures of a clip are worth words: the apex of the expression, and the onset before it.
+
+A caption is written about few pictures. The apex is the one in which the expression is strongest against the clip's
+calmest picture; the onset is the last one before it in which little of that was to be seen (the phases of FACS's
+temporal coding). Strength is read off action units where the expression model has them, else off its features.
+
+Shape suffixes: T pictures of a clip, D numbers that describe one, K keyframes, S side of a portrait.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from streamfer.pipeline.session import ClipJob
+
+#: Onset and offset: less than this share of the apex's strength is there (not yet, or no more).
+_LITTLE = 1 / 3
+#: Below this an expression does not change: action units lie in 0 to 1, features are compared with their own length.
+_STILL = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Keyframes:
+    """The pictures that a captioner is shown.
+
+    Attributes:
+        portraits: uint8 RGB (K, S, S, 3), oldest first; K = 0 where no picture of the clip was kept.
+        pts: of each picture, in the clip's time base.
+        strength: of the apex against the clip's calmest picture; 0 for a face that does not move.
+    """
+
+    portraits: NDArray[np.uint8]
+    pts: tuple[int, ...]
+    strength: float
+
+
+def keyframes_of(job: ClipJob, count: int) -> Keyframes:
+    """Choose at most ``count`` pictures of a clip among those whose portraits were kept."""
+    of_tick = dict(zip(job.filling.ticks, range(len(job.filling.ticks)), strict=True))
+    has_units = all(sighting.actions for sighting in job.sightings)
+    kept = [
+        (sighting, portrait, pts)
+        for sighting, portrait, pts in zip(job.sightings, job.portraits, job.portrait_pts, strict=True)
+        if portrait is not None and (has_units or sighting.tick in of_tick)
+    ]
+    if not kept:
+        return Keyframes(np.zeros((0, 8, 8, 3), np.uint8), (), 0.0)
+    if has_units:
+        strengths_T = unit_strengths(np.array([sighting.actions for sighting, _, _ in kept], np.float32))
+    else:
+        rows = [of_tick[sighting.tick] for sighting, _, _ in kept]
+        strengths_T = feature_strengths(job.features[rows].float().cpu().numpy())
+    chosen = choose(strengths_T, count)
+    return Keyframes(
+        np.stack([kept[place][1] for place in chosen]),
+        tuple(kept[place][2] for place in chosen),
+        float(strengths_T.max()),
+    )
+
+
+def unit_strengths(units_TD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how far each picture's action units lie from those of the calmest picture: float32 (T,).
+
+    The calmest picture is the one with the least activity in all units together.
+    """
+    smooth_TD = _smooth(units_TD)
+    calmest = int(np.argmin(np.linalg.norm(smooth_TD, axis=1)))
+    strengths: NDArray[np.float32] = np.linalg.norm(smooth_TD - smooth_TD[calmest], axis=1).astype(np.float32)
+    return strengths
+
+
+def feature_strengths(features_TD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how far each picture's feature lies from the clip's most usual one, as a share of its length: (T,).
+
+    Features do not say which picture is calm; a face is calm most of the time, so the picture nearest to all the
+    others stands in.
+    """
+    smooth_TD = _smooth(features_TD)
+    apart_TT = np.linalg.norm(smooth_TD[:, None] - smooth_TD[None], axis=2)
+    usual = int(np.argmin(apart_TT.sum(axis=1)))
+    strengths: NDArray[np.float32] = (apart_TT[usual] / max(float(np.linalg.norm(smooth_TD[usual])), 1e-12)).astype(
+        np.float32
+    )
+    return strengths
+
+
+def choose(strengths_T: NDArray[np.float32], count: int) -> list[int]:
+    """Return the places of apex, onset before it and offset behind it, as many as asked for and there are, ascending.
+
+    Args:
+        strengths_T: strength of the expression in each picture, float32 (T,), T at least 1.
+        count: 1 for the apex alone, 2 with the onset, 3 with the offset.
+    """
+    apex = int(np.argmax(strengths_T))
+    little = _LITTLE * float(strengths_T[apex])
+    if strengths_T[apex] < _STILL:
+        # Nothing moves: the middle stands for the clip.
+        return [len(strengths_T) // 2]
+    chosen = [apex]
+    before = np.flatnonzero(strengths_T[:apex] <= little)
+    if count > 1 and apex > 0:
+        chosen.insert(0, int(before[-1]) if len(before) else int(np.argmin(strengths_T[:apex])))
+    after = np.flatnonzero(strengths_T[apex + 1 :] <= little)
+    if count > 2 and len(after):
+        chosen.append(apex + 1 + int(after[0]))
+    return chosen
+
+
+def _smooth(values_TD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average each picture with its neighbours: a single blurred picture is no expression."""
+    padded = np.concatenate([values_TD[:1], values_TD, values_TD[-1:]]).astype(np.float32)
+    smooth: NDArray[np.float32] = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+    return smooth
+
+
+class PortraitShelf:
+    """The crops of an epoch's faces that a captioner may still be shown, by track and tick.
+
+    State is bounded as the features' is: what no open window reaches is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, dict[int, NDArray[np.uint8]]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(ticks) for ticks in self._kept.values())
+
+    def add(self, track: int, tick: int, portrait: NDArray[np.uint8] | None) -> None:
+        """Keep the crop (S, S, 3) of a track at a tick, unless there is one."""
+        if portrait is not None:
+            self._kept.setdefault(track, {}).setdefault(tick, portrait)
+
+    def of(self, track: int, ticks: Sequence[int]) -> list[NDArray[np.uint8] | None]:
+        """Return a track's crops at ``ticks``; None where none was kept."""
+        kept = self._kept.get(track, {})
+        return [kept.get(tick) for tick in ticks]
+
+    def forget_before(self, tick: int) -> None:
+        """Drop everything earlier than ``tick``."""
+        for track, kept in list(self._kept.items()):
+            for old in [place for place in kept if place < tick]:
+                del kept[old]
+            if not kept:
+                del self._kept[track]
