@@ -24,6 +24,8 @@ from streamfer_train.render.clips import RenderedClips
 
 log = structlog.get_logger(__name__)
 
+#: Training clips that the probe for direction is fitted on.
+_PROBED = 1_500
 LICENCES = {
     True: (
         "Weights trained from scratch on third-party photographs (FER2013, collected from the web for research, no "
@@ -84,7 +86,8 @@ def _measured(
     windows = measure.encode_rendered(network, val)
     metrics = measure.emotions(network, corpus.val, corpus.held_out, views)
     metrics["action_units"] = measure.action_units(network, corpus.val, val, windows)
-    metrics["motion"] = measure.motion(network, train, measure.encode_rendered(network, train), val, windows)
+    probed = renders.chosen(train, slice(_PROBED))
+    metrics["motion"] = measure.motion(network, probed, measure.encode_rendered(network, probed), val, windows)
     metrics["parameters"] = sum(p.numel() for p in network.model.parameters())
     metrics["rendered_clips"] = {"train": len(train), "val": len(val)}
     return metrics
