@@ -77,6 +77,8 @@ def model_config(architecture: Architecture, sizes: QuerySizes, text: PreTrained
         "num_attention_heads": sizes.vision_heads,
         "image_size": sizes.image,
         "patch_size": sizes.patch,
+        # transformers' own 1e-10 gives every picture the same, empty features.
+        "initializer_range": 0.02,
     }
     qformer = {
         "hidden_size": sizes.qformer_width,
