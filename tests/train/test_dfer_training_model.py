@@ -19,7 +19,7 @@ from streamfer_train.dfer_clip.backbones import Backbone, Sizes, read_backbone
 from streamfer_train.dfer_clip.config import HeadsConfig, OptimiserConfig, RunConfig, parse_config
 from streamfer_train.dfer_clip.heads import actions_loss, losses, valence_arousal_loss
 from streamfer_train.dfer_clip.model import Learner, build_learner
-from streamfer_train.dfer_clip.optimiser import Average, choose_trained, factor, parameter_groups
+from streamfer_train.dfer_clip.optimiser import Average, build_optimiser, choose_trained, factor, parameter_groups
 from streamfer_train.metrics import regression
 
 
@@ -164,8 +164,9 @@ def test_temporal_adapters_start_as_nothing_then_mix_frames_and_are_not_exported
         adapted.product()
 
 
-def test_low_rank_updates_are_merged_into_the_product(folder: Path) -> None:
-    learner = built(folder, lora={"rank": 2})
+@pytest.mark.parametrize("targets", [["attn"], ["c_fc", "attn"]])
+def test_low_rank_updates_are_merged_into_the_product(folder: Path, targets: list[str]) -> None:
+    learner = built(folder, lora={"rank": 2, "targets": targets})
     groups = [group["name"] for group in parameter_groups(learner, OptimiserConfig())]
     assert groups == ["temporal_net", "prompt_learner", "adapters"]
     torch.manual_seed(0)
@@ -180,7 +181,21 @@ def test_low_rank_updates_are_merged_into_the_product(folder: Path) -> None:
         torch.testing.assert_close(product(pixels.float() / 255), wanted, atol=2e-4, rtol=1e-4)
         untouched = built(folder).eval()(pixels)["logits"]
     assert not torch.allclose(wanted, untouched, atol=1e-3)
-    assert not any("lora" in name for name in product.state_dict())
+    assert product.state_dict().keys() == built(folder).product().state_dict().keys()
+
+
+def test_frozen_weights_below_low_rank_updates_do_not_drift(folder: Path) -> None:
+    learner = built(folder, lora={"rank": 2})
+    choose_trained(learner, OptimiserConfig())
+    frozen = {name: weight.clone() for name, weight in learner.named_parameters() if not weight.requires_grad}
+    assert any("in_proj_weight" in name for name in frozen)
+    optimiser = build_optimiser(learner, OptimiserConfig(adapters=0.5))
+    for _ in range(3):
+        learner.train()(clips())["logits"].square().sum().backward()
+        optimiser.step()
+    now = dict(learner.named_parameters())
+    assert all(torch.equal(now[name], weight) for name, weight in frozen.items())
+    assert all(bool(weight.any()) for name, weight in now.items() if "lora_B" in name)
 
 
 def test_recomputed_activations_give_the_same_gradient(folder: Path) -> None:

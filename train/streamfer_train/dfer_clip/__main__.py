@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, help="folder of the run; instead of run.out")
     train.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     train.add_argument("--check", action="store_true", help="check data and configuration, train nothing")
+    train.add_argument("--cut-faces", action="store_true", help="with --check: cut the faces now (data.faces: detect)")
     train.add_argument("--settings", action="store_true", help="print every setting with its default, and stop")
     return parser
 
@@ -64,6 +65,8 @@ def _train(options: argparse.Namespace) -> int:
         return 0
     if options.config is None:
         raise _no_config()
+    if options.cut_faces and not options.check:
+        raise _only_with_check()
     overrides = list(options.set)
     if options.out is not None:
         overrides.append(f"run.out={_quoted(options.out)}")
@@ -71,7 +74,7 @@ def _train(options: argparse.Namespace) -> int:
     from streamfer_train.dfer_clip import runs
 
     if options.check:
-        print(runs.check(config, folds=options.fold))
+        print(runs.check(config, folds=options.fold, cut_faces=options.cut_faces))
         return 0
     for result in runs.train(config, folds=options.fold, resume=options.resume):
         scores = ", ".join(f"{name.upper()} {100 * result.scores[name].mean:.2f}" for name in ("uar", "war"))
@@ -83,6 +86,12 @@ def _no_config() -> UserError:
     from streamfer.errors import ConfigError
 
     return ConfigError("no configuration; give one with -c, for example configs/train/dfer_clip/dfew.yaml")
+
+
+def _only_with_check() -> UserError:
+    from streamfer.errors import ConfigError
+
+    return ConfigError("--cut-faces goes with --check; training cuts faces anyway")
 
 
 def _quoted(path: Path) -> str:

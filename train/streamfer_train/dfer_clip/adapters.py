@@ -1,4 +1,4 @@
-"""Additions to a frozen image encoder: temporal adapters after S2D, and low-rank updates by peft.
+"""Additions to a frozen image encoder: temporal adapters after S2D, and low-rank updates (LoRA).
 
 Shape suffixes: F frames (B windows of T), L places of a picture, W width of the encoder, R width of an adapter.
 """
@@ -6,11 +6,13 @@ Shape suffixes: F frames (B windows of T), L places of a picture, W width of the
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 
 from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.config import AdapterConfig, LoraConfig
@@ -69,26 +71,69 @@ def attach_adapters(encoder: nn.Module, config: AdapterConfig, frames: int) -> n
     return adapters
 
 
-def attach_lora(encoder: nn.Module, config: LoraConfig) -> Any:
-    """Put low-rank updates into the encoder's layers, in place, and return peft's handle on them.
+class LowRank(nn.Module):
+    """A weight plus an update of rank R: alpha / R times B A, where B starts at zero.
+
+    For attention, whose projections are one tensor: peft's own layer for it adds the update to the frozen weight
+    before each forward pass and takes it off afterwards, so that the weight drifts by rounding.
+
+    Source: LoRA (Hu et al., arXiv 2106.09685, section 4.1).
+    """
+
+    def __init__(self, weight_OI: torch.Tensor, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.scale = alpha / rank
+        self.lora_A = nn.Parameter(torch.empty(rank, weight_OI.shape[1]))
+        self.lora_B = nn.Parameter(torch.zeros(weight_OI.shape[0], rank))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def forward(self, weight_OI: torch.Tensor) -> torch.Tensor:
+        """Return the updated weight, (O, I)."""
+        return weight_OI + self.scale * (self.lora_B @ self.lora_A)
+
+
+def attach_lora(encoder: nn.Module, config: LoraConfig) -> nn.Module:
+    """Put low-rank updates into the encoder's layers, in place; returns what :func:`merged` takes.
 
     Raises:
         ConfigError: peft is not installed, or none of the target layers exists.
     """
+    others = [name for name in config.targets if name != "attn"]
+    handle = _attach_peft(encoder, config, others) if others else encoder
+    if "attn" in config.targets:
+        attentions = [module for module in encoder.modules() if isinstance(module, nn.MultiheadAttention)]
+        if not attentions:
+            raise _no_target(config)
+        for attention in attentions:
+            for layer, name in ((attention, "in_proj_weight"), (attention.out_proj, "weight")):
+                update = LowRank(getattr(layer, name), config.rank, config.alpha)
+                parametrize.register_parametrization(layer, name, update)
+    return handle
+
+
+def _attach_peft(encoder: nn.Module, config: LoraConfig, targets: list[str]) -> nn.Module:
     try:
         from peft import LoraConfig as PeftConfig
         from peft.tuners.lora import LoraModel
     except ImportError as error:
         raise ConfigError("lora.rank needs peft: pip install 'streamfer[train]'") from error
-    asked = PeftConfig(
-        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(config.targets)
-    )
+    asked = PeftConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets)
     try:
-        return LoraModel(encoder, asked, "default")
+        return cast(nn.Module, LoraModel(encoder, asked, "default"))
     except ValueError as error:
-        raise ConfigError(f"lora.targets: {', '.join(config.targets)}: none is a layer of this encoder") from error
+        raise _no_target(config) from error
 
 
-def merged(handle: Any) -> nn.Module:
+def _no_target(config: LoraConfig) -> ConfigError:
+    return ConfigError(f"lora.targets: {', '.join(config.targets)}: not all are layers of this encoder")
+
+
+def merged(handle: nn.Module) -> nn.Module:
     """Return a copy of the encoder with the updates added to its weights: names and shapes as without them."""
-    return cast(nn.Module, copy.deepcopy(handle).merge_and_unload())
+    copied: Any = copy.deepcopy(handle)
+    encoder: nn.Module = copied.merge_and_unload() if hasattr(copied, "merge_and_unload") else copied
+    for module in list(encoder.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(cast(Any, module).parametrizations):
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+    return encoder

@@ -93,12 +93,16 @@ class HeadsConfig(_Part):
 
 
 class LoraConfig(_Part):
-    """Low-rank updates of the image encoder (peft); merged into the weights that are exported. Rank 0 is off."""
+    """Low-rank updates of the image encoder; merged into the weights that are exported. Rank 0 is off.
+
+    ``c_fc`` and ``c_proj`` are the layers of the blocks' perceptrons (by peft), ``attn`` their attention; ``dropout``
+    concerns the perceptrons.
+    """
 
     rank: int = Field(0, ge=0, le=512)
     alpha: int = Field(16, ge=1)
     dropout: float = Field(0.0, ge=0, lt=1)
-    targets: tuple[Literal["attn", "c_fc", "c_proj"], ...] = ("attn", "c_fc", "c_proj")
+    targets: tuple[Literal["attn", "c_fc", "c_proj"], ...] = Field(("attn", "c_fc", "c_proj"), min_length=1)
 
 
 class AdapterConfig(_Part):
@@ -215,8 +219,6 @@ class RunConfig(_Part):
             raise ValueError("heads.actions needs the columns of action units: set data.actions")
         if self.lora.rank and self.adapters.width:
             raise ValueError("lora and adapters exclude each other: set lora.rank or adapters.width to 0")
-        if self.lora.rank and "attn" in self.lora.targets and self.runtime.compile:
-            raise ValueError("runtime.compile cannot follow peft's attention layer: take attn out of lora.targets")
         return self
 
 

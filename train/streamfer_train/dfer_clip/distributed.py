@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import distributed
 
-from streamfer.errors import ConfigError
+from streamfer.errors import ConfigError, UserError
 from streamfer.models.precision import choose_device
 
-#: Long enough for one process to evaluate or save while others wait.
+T = TypeVar("T")
+
+#: Between the steps of training, where all processes do the same.
 _PATIENCE = timedelta(minutes=60)
+#: While one process works and the others wait: cutting the faces of a whole data set takes hours. A process that
+#: ends is noticed at once all the same, because its connections close.
+_LONG_PATIENCE = timedelta(days=30)
+
+
+class PeerError(UserError):
+    """Another process of this run has stopped, so this one does too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +36,13 @@ class World:
         rank: number of this process, from 0.
         size: how many there are; 1 without torchrun.
         device: torch device of this process.
+        talk: group of all processes for words instead of tensors, on the CPU; None where there is one process.
     """
 
     rank: int
     size: int
     device: torch.device
+    talk: Any = None
 
     @property
     def leads(self) -> bool:
@@ -39,25 +50,79 @@ class World:
         return self.rank == 0
 
     def sums(self, values: list[float]) -> list[float]:
-        """Return the sums over all processes, the same in each."""
+        """Return the sums over all processes, the same in each.
+
+        Raises:
+            PeerError: another process has ended.
+        """
         if self.size == 1:
             return values
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(tensor)
+        with self._conversation():
+            distributed.all_reduce(tensor)
         return [float(value) for value in tensor.tolist()]
 
     def everyones(self, value: Any) -> list[Any]:
-        """Return what each process brings, in the order of ranks, the same in each."""
+        """Return what each process brings, in the order of ranks, the same in each.
+
+        Raises:
+            PeerError: another process has ended.
+        """
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
-        distributed.all_gather_object(found, value)
+        with self._conversation():
+            distributed.all_gather_object(found, value, group=self.talk)
         return found
 
-    def wait(self) -> None:
-        """Wait until every process is here."""
-        if self.size > 1:
-            distributed.barrier()
+    def share(self, work: Callable[[], T]) -> T:
+        """Let the leading process work while the others wait, and return its result in all of them.
+
+        Raises:
+            PeerError: in the others, where the leading process failed; there the error itself is raised.
+        """
+        if self.size == 1:
+            return work()
+        if self.leads:
+            try:
+                result = work()
+            except BaseException:
+                # Whoever waits must hear of it before this process leaves.
+                with contextlib.suppress(PeerError):
+                    self._tell([False, None])
+                raise
+            self._tell([True, result])
+            return result
+        done, received = self._tell([None, None])
+        if not done:
+            raise PeerError(f"process {self.rank} stops because process 0 did, whose message says why")
+        shared: T = received
+        return shared
+
+    def first(self, work: Callable[[], T]) -> T:
+        """Let every process do the same, the leading one before the others: a download then happens once.
+
+        Raises:
+            PeerError: in the others, where the leading process failed; there the error itself is raised.
+        """
+        done: list[T] = []
+        self.share(lambda: done.append(work()))
+        return done[0] if done else work()
+
+    def _tell(self, message: list[Any]) -> list[Any]:
+        with self._conversation():
+            distributed.broadcast_object_list(message, src=0, group=self.talk, device=torch.device("cpu"))
+        return message
+
+    @contextlib.contextmanager
+    def _conversation(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:  # gloo's connections and nccl's errors alike
+            raise PeerError(
+                f"process {self.rank} stops because another one has ended; its message says why, or the system "
+                f"killed it ({str(error).splitlines()[0][:120]})"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -89,7 +154,7 @@ def joined(device: str = "auto", backend: Literal["auto", "nccl", "gloo"] = "aut
     picked = ("nccl" if chosen.type == "cuda" else "gloo") if backend == "auto" else backend
     distributed.init_process_group(picked, timeout=_PATIENCE)
     try:
-        yield World(rank, size, chosen)
+        yield World(rank, size, chosen, distributed.new_group(backend="gloo", timeout=_LONG_PATIENCE))
     finally:
         distributed.destroy_process_group()
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -13,11 +14,24 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from streamfer.errors import ConfigError
+from streamfer.errors import ConfigError, OutputError
 from streamfer_train.dfer_clip.checkpoint import write_text
 from streamfer_train.dfer_clip.config import LogConfig
 
 STEPS, EPOCHS = "steps.csv", "epochs.csv"
+
+
+def _new_bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+@contextmanager
+def counted(name: str, *, wanted: bool) -> Iterator[Callable[[int, int], None]]:
+    """Lend a bar that is told (done, in all); it shows nothing where standard error is no terminal."""
+    with _new_bar() as bar:
+        task = bar.add_task(name, total=None, visible=wanted)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 class Table:
@@ -43,15 +57,27 @@ class Table:
         write_text(self.path, text.getvalue())
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row; it is in the file when this returns."""
+        """Append a row; it is in the file when this returns.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         fresh = not self.columns
         if fresh:
             self.columns = list(row)
-        with self.path.open("w" if fresh else "a", newline="", encoding="utf-8") as stream:
+        with _writing(self.path), self.path.open("w" if fresh else "a", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, self.columns, lineterminator="\n", extrasaction="ignore", restval="")
             if fresh:
                 writer.writeheader()
             writer.writerow({name: f"{v:.7g}" if isinstance(v, float) else v for name, v in row.items()})
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
 
 
 class Journal:
@@ -89,8 +115,7 @@ class Journal:
                 ) from error
             self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
         if self.config.progress and sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar = _new_bar()
             self._bar.start()
         return self
 
@@ -103,7 +128,8 @@ class Journal:
         if self._bar is not None:
             self._bar.stop()
         if self._board is not None:
-            self._board.close()
+            with _writing(self._folder / "tensorboard"):
+                self._board.close()
 
     def stage(self, name: str, total: int, done: int = 0) -> None:
         """Show a bar for the next piece of work."""
@@ -133,5 +159,6 @@ class Journal:
 
     def _plot(self, kind: str, row: Mapping[str, float], step: int) -> None:
         if self._board is not None:
-            for name, value in row.items():
-                self._board.add_scalar(f"{kind}/{name}", value, step)
+            with _writing(self._folder / "tensorboard"):
+                for name, value in row.items():
+                    self._board.add_scalar(f"{kind}/{name}", value, step)

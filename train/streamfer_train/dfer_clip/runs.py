@@ -38,10 +38,11 @@ import yaml
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer_train.dfer_clip.backbones import Backbone, read_backbone
 from streamfer_train.dfer_clip.checkpoint import check_same, write_text
-from streamfer_train.dfer_clip.checks import check_clips
+from streamfer_train.dfer_clip.checks import CheckReport, check_clips
 from streamfer_train.dfer_clip.config import RunConfig
 from streamfer_train.dfer_clip.distributed import World, joined
 from streamfer_train.dfer_clip.folds import Fold
+from streamfer_train.dfer_clip.journal import counted
 from streamfer_train.dfer_clip.model import build_learner
 from streamfer_train.dfer_clip.optimiser import choose_trained, parameter_groups
 from streamfer_train.dfer_clip.protocols import ProtocolResult
@@ -73,24 +74,32 @@ def train(config: RunConfig, *, folds: Sequence[int] | None = None, resume: bool
     wanted = _wanted(config, folds)
     out = config.run.out
     with joined(config.run.device, config.run.backend) as world:
-        _claim(out, config, wanted, resume=resume, world=world)
-        found = _checked(config, wanted, world)
-        backbone = _read_in_turn(config, world)
+        world.share(lambda: _claim(out, config, wanted, resume=resume))
+        found = world.share(lambda: _checked(config, wanted))
+        backbone = world.first(lambda: read_backbone(config))
         for seed in config.seeds:
             for fold in found:
                 _train_fold(config, fold, seed, world, backbone, resume=resume)
-        world.wait()
-        return _summarise(config) if world.leads else []
+        results = world.share(lambda: _summarise(config))
+        return results if world.leads else []
 
 
-def check(config: RunConfig, *, folds: Sequence[int] | None = None) -> str:
-    """Check data and configuration without training or writing anything; returns what would be trained.
+def check(config: RunConfig, *, folds: Sequence[int] | None = None, cut_faces: bool = False) -> str:
+    """Check data and configuration without training; returns what would be trained. Nothing is written but crops.
+
+    Args:
+        config: the recipe.
+        folds: only these of ``config.data.folds``.
+        cut_faces: where ``data.faces`` is ``detect``, cut them now; training then finds them in the cache.
 
     Raises:
         UserError: whatever would keep training from starting.
     """
     wanted = _wanted(config, folds)
     report = check_clips(config.data, wanted)
+    to_cut = config.data.faces == "detect" and not report.errors
+    if to_cut and cut_faces:
+        report = _cut_faces(report, config)
     print(report.text())
     report.raise_for_errors()
     backbone = read_backbone(config)
@@ -105,6 +114,8 @@ def check(config: RunConfig, *, folds: Sequence[int] | None = None) -> str:
         steps = len(fold.train) // config.optimiser.batch
         clips = ", ".join(f"{len(clips):,} {name}" for name, clips in parts.items())
         lines.append(f"fold {fold.number}: {clips} clips; {steps:,} steps an epoch, {config.optimiser.epochs} epochs")
+    if to_cut and not cut_faces:
+        lines.append("faces were not looked for: training cuts them first, or --check --cut-faces does now")
     if not learner.exportable:
         lines.append("temporal adapters: evaluated from its checkpoint, not exported for streaming")
     return "\n".join(lines)
@@ -117,7 +128,7 @@ def _wanted(config: RunConfig, folds: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(dict.fromkeys(folds)) if folds else config.data.folds
 
 
-def _claim(out: Path, config: RunConfig, folds: Sequence[int], *, resume: bool, world: World) -> None:
+def _claim(out: Path, config: RunConfig, folds: Sequence[int], *, resume: bool) -> None:
     """Make sure that the folder is this run's, and write the configuration there."""
     stored = out / CONFIG
     if stored.exists():
@@ -132,59 +143,42 @@ def _claim(out: Path, config: RunConfig, folds: Sequence[int], *, resume: bool, 
                 started = folder_of(out, seed, fold) / LAST
                 if started.exists():
                     raise ConfigError(f"{started.parent} holds a run already; add --resume, or choose another --out")
-    world.wait()
-    if world.leads:
-        text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-        write_text(stored, text)
+    write_text(stored, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
-def _checked(config: RunConfig, folds: Sequence[int], world: World) -> tuple[Fold, ...]:
+def _checked(config: RunConfig, folds: Sequence[int]) -> tuple[Fold, ...]:
     """Look at all clips, write down what is odd about them, and cut their faces where that is asked for."""
     report, path = check_clips(config.data, folds), config.run.out / DATA_REPORT
-    if world.leads:
-        write_text(path, report.text(examples=None) + "\n")
-        counts = {"clips": report.clips, "errors": len(report.errors), "warnings": len(report.warnings)}
-        log.info("dfer_clip.data", **counts, report=str(path))
+    write_text(path, report.text(examples=None) + "\n")
+    counts = {"clips": report.clips, "errors": len(report.errors), "warnings": len(report.warnings)}
+    log.info("dfer_clip.data", **counts, report=str(path))
     report.raise_for_errors(path)
     if config.data.faces == "as_is":
         return report.folds
-    from streamfer_train.dfer_clip.face_crops import with_face_crops
-
-    # One process cuts, the others then find the crops in the cache.
-    if not world.leads:
-        world.wait()
-    cut = with_face_crops(report, config.data)
-    if world.leads:
-        write_text(path, cut.text(examples=None) + "\n")
-        world.wait()
+    cut = _cut_faces(report, config)
+    write_text(path, cut.text(examples=None) + "\n")
     cut.raise_for_errors(path)
     return cut.folds
 
 
-def _read_in_turn(config: RunConfig, world: World) -> Backbone:
-    """Read the backbone in the leading process first, so that a download happens once."""
-    if world.leads:
-        backbone = read_backbone(config)
-        world.wait()
-        return backbone
-    world.wait()
-    return read_backbone(config)
+def _cut_faces(report: CheckReport, config: RunConfig) -> CheckReport:
+    from streamfer_train.dfer_clip.face_crops import with_face_crops
+
+    with counted("faces", wanted=config.log.progress) as progress:
+        return with_face_crops(report, config.data, progress)
 
 
 def _train_fold(config: RunConfig, fold: Fold, seed: int, world: World, backbone: Backbone, *, resume: bool) -> None:
     folder = folder_of(config.run.out, seed, fold.number)
-    if resume and (folder / REPORT).exists():
+    if world.share(lambda: resume and (folder / REPORT).exists()):
         if world.leads:
             log.info("dfer_clip.finished_before", fold=fold.number, seed=seed)
         return
     about = _about(config, fold, seed, world, backbone)
-    if world.leads:
-        write_text(folder / RUN, json.dumps(about, indent=2) + "\n")
+    world.share(lambda: write_text(folder / RUN, json.dumps(about, indent=2) + "\n"))
     trainer = Trainer(config, fold, seed, folder, world, backbone)
     progress = trainer.run(resume=resume)
-    if world.leads:
-        write_report(folder, config, progress.history, about)
-    world.wait()
+    world.share(lambda: write_report(folder, config, progress.history, about))
 
 
 def _about(config: RunConfig, fold: Fold, seed: int, world: World, backbone: Backbone) -> dict[str, Any]:

@@ -287,10 +287,12 @@ class Trainer:
         scores = {split: found[split].scores() if split in found else {} for split in ("test", "held_out")}
         progress.epoch, progress.batches = progress.epoch + 1, 0
         progress.history.append({"epoch": progress.epoch, **scores})
-        if self.world.leads:
-            for selection in self._chosen_now():
-                self._keep(selection, found)
+        self.world.share(lambda: self._keep_chosen(found))
         return scores
+
+    def _keep_chosen(self, found: dict[str, Predictions]) -> None:
+        for selection in self._chosen_now():
+            self._keep(selection, found)
 
     def _chosen_now(self) -> list[Selection]:
         history = [EpochScores(**entry) for entry in self.progress.history]
@@ -338,9 +340,7 @@ class Trainer:
         """
         if self.progress.batches == 0:
             self.progress.sums = {}
-        if self.world.leads:
-            checkpoints.save(self.folder / LAST, self._checkpoint())
-        self.world.wait()
+        self.world.share(lambda: checkpoints.save(self.folder / LAST, self._checkpoint()))
 
     def restore(self, path: Path) -> None:
         """Take up the state of a checkpoint.
