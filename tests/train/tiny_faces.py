@@ -1,4 +1,4 @@
-"""Synthetic faces in three colours with captions, tiny folders of language models, and settings for seconds of training."""
+"""Synthetic faces in three colours with captions, tiny language models, and settings for seconds of training."""
 
 from __future__ import annotations
 

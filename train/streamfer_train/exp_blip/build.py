@@ -60,7 +60,7 @@ def build_query_learner(
         dec_id=tokenizer.bos_token_id,
     )
     tensors, where = start_tensors(model)
-    _fill(learner, tensors, where, model)
+    _fill(learner, tensors, where)
     lora.attach(learner, model.lora, language=False)
     _prepare(learner, learner.vision_model, step, runtime)
     if runtime.checkpointing:
@@ -105,7 +105,7 @@ def build_writer(
     torch.manual_seed(seed)
     network = _around(architecture, sizes, language)
     check_room(network, text_tokens)
-    _fill(network, tensors, where, model)
+    _fill(network, tensors, where)
     network.language_model.to(DTYPES[runtime.precision])
     lora.attach(network, model.lora, language=True)
     learner = CaptionLearner(network, architecture)
@@ -134,7 +134,7 @@ def start_tensors(model: ModelConfig) -> tuple[dict[str, Tensor], str]:
     return tensors, " and ".join(str(path) for path in (model.start, model.vision) if path is not None)
 
 
-def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str, model: ModelConfig) -> None:
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     if not tensors:
         log.info("exp_blip.random_start", reason="model.start names no checkpoint")
         return
@@ -182,7 +182,9 @@ def describe(learner: nn.Module) -> str:
         part = name.removeprefix("model.").split(".")[0]
         entry = counts.setdefault(part, [0, 0])
         entry[0 if weight.requires_grad else 1] += weight.numel()
-    return "\n".join(f"  {part}: {learn:,} weights learn, {rest:,} are frozen" for part, (learn, rest) in counts.items())
+    return "\n".join(
+        f"  {part}: {learn:,} weights learn, {rest:,} are frozen" for part, (learn, rest) in counts.items()
+    )
 
 
 def existing(path: Path, what: str) -> Path:

@@ -61,9 +61,7 @@ class CaptionLearner(nn.Module):
         mask_BN = torch.cat([batch["mask"].new_ones(seen_BQH.shape[:2]), batch["mask"]], dim=1)
         length = batch["ids"].shape[1]
         # The last query already says which token comes first.
-        output = language(
-            inputs_embeds=embeds_BNH, attention_mask=mask_BN, use_cache=False, logits_to_keep=length + 1
-        )
+        output = language(inputs_embeds=embeds_BNH, attention_mask=mask_BN, use_cache=False, logits_to_keep=length + 1)
         logits_BLV = output.logits[:, -length - 1 : -1]
         loss = F.cross_entropy(logits_BLV.flatten(0, 1).float(), batch["targets"].flatten(), ignore_index=-100)
         return {"total": loss}

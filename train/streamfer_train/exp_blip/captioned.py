@@ -104,9 +104,7 @@ def caption_all(
         for start in range(0, len(left), batch):
             window = left[start : start + batch]
             asked = None if question is None else [question] * len(window)
-            for picture, text in zip(
-                window, caption_pictures(model, [one.path for one in window], asked), strict=True
-            ):
+            for picture, text in zip(window, caption_pictures(model, [one.path for one in window], asked), strict=True):
                 made[picture.name] = text
                 stream.write(json.dumps({"image": picture.name, "caption": text}, ensure_ascii=False) + "\n")
             stream.flush()

@@ -18,7 +18,7 @@ from streamfer_train.exp_blip.settings import Part
 
 Tuning = Literal["trained", "frozen"]
 #: Sections and settings that may change between an interrupted run and its continuation.
-MAY_CHANGE = ("run", "log", "data.workers", "pseudo.batch", "runtime.parallel")
+MAY_CHANGE = ("run", "log", "pseudo", "data.expression", "data.workers", "runtime.parallel", "licence")
 
 
 class Source(Part):
@@ -32,7 +32,7 @@ class TextConfig(Part):
     """How captions are cleaned before they are read (LAVIS's ``blip_caption``; it also cuts at 50 words)."""
 
     lowercase: bool = True
-    punctuation: bool = Field(True, description="false turns !\"()*#:;~ into spaces, as the authors do")
+    punctuation: bool = Field(True, description='false turns !"()*#:;~ into spaces, as the authors do')
     max_words: int | None = Field(None, ge=1, description="50 is LAVIS's; longer captions lose their end")
 
 

@@ -18,8 +18,9 @@ _EPILOG = """\
   streamfer evaluate exp-blip --captioner runs/exp/expression/captioner --labels test.json --images faces --out scores
   streamfer evaluate exp-blip --captioner exp-blip --labels test.json --images faces --probe-train train.json
 
-The list is JSON or JSON lines: {"image": "a.png", "action_units": [1, "12C"], "emotions": ["happiness"], "coded": [...]}
-as 'python -m streamfer_train.datasets' writes it. Captions are kept in OUT/captions.jsonl: an interrupted run goes on.
+The list is JSON or JSON lines, as 'python -m streamfer_train.datasets' writes it: {"image": "a.png",
+"action_units": [1, "12C"], "emotions": ["joy"], "coded": [1, 2, 12]}. Captions are kept in OUT/captions.jsonl:
+an interrupted measurement goes on behind the last.
 """
 
 
@@ -31,7 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     pictures = read_labelled(options.labels, options.images)
-    trained_on = read_labelled(options.probe_train, options.probe_images or options.images) if options.probe_train else []
+    trained_on = (
+        read_labelled(options.probe_train, options.probe_images or options.images) if options.probe_train else []
+    )
     report = measure(options, pictures)
     if trained_on:
         from streamfer_train.exp_blip.probing import probe, recipe_of
@@ -89,7 +92,9 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def measure(options: argparse.Namespace, pictures: list[LabelledPicture], question: str | None = None) -> dict[str, Any]:
+def measure(
+    options: argparse.Namespace, pictures: list[LabelledPicture], question: str | None = None
+) -> dict[str, Any]:
     """Return scores of a captioner's captions as plain values."""
     from streamfer.models.captioning import load_captioner
 
@@ -119,7 +124,9 @@ def scores(
     try:
         from streamfer_train.metrics.text import score
     except ImportError as error:
-        raise ConfigError("scores of texts need nltk, rouge-score, sacrebleu: pip install 'streamfer[train]'") from error
+        raise ConfigError(
+            "scores of texts need nltk, rouge-score, sacrebleu: pip install 'streamfer[train]'"
+        ) from error
     labels = [picture.labels for picture in pictures]
     floor = describe(most_frequent_caption(labels), "floor")
     return {
@@ -143,10 +150,11 @@ def readable(report: dict[str, Any]) -> str:
         part = report[name]
         micro = part["micro"]
         emotion = "none labelled" if part["emotion_agreement"] is None else f"{part['emotion_agreement']:.3f}"
+        what = "captions" if name == "agreement" else "floor (most frequent units)"
         lines.append(
-            f"  {'captions' if name == 'agreement' else 'floor (most frequent units)'}: mentions P {micro['precision']:.3f} "
-            f"R {micro['recall']:.3f} F1 {micro['f1']:.3f}, macro F1 {part['macro_f1']:.3f}, emotion {emotion}, "
-            f"contradictions {part['contradictions']:.3f}, repetition {part['repetitions']:.3f}"
+            f"  {what}: mentions P {micro['precision']:.3f} R {micro['recall']:.3f} F1 {micro['f1']:.3f}, "
+            f"macro F1 {part['macro_f1']:.3f}, emotion {emotion}, contradictions {part['contradictions']:.3f}, "
+            f"repetition {part['repetitions']:.3f}"
         )
     for name in ("vision", "qformer"):
         if name in report.get("probes", {}):

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+
 import structlog
 import torch
 from torch import Tensor, nn

@@ -34,9 +34,7 @@ def _attach(part: nn.Module, config: LoraConfig, ends: tuple[str, ...]) -> None:
         from peft import inject_adapter_in_model
     except ImportError as error:
         raise ConfigError("model.lora needs peft: pip install 'streamfer[train]'") from error
-    asked = PeftConfig(
-        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(ends)
-    )
+    asked = PeftConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(ends))
     try:
         inject_adapter_in_model(asked, part)
     except ValueError as error:

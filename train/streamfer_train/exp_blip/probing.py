@@ -39,7 +39,12 @@ class Features:
 
 @torch.inference_mode()
 def features(
-    captioner: str, pictures: Sequence[LabelledPicture], *, device: str = "auto", batch: int = 16, pooling: Pooling = "mean"
+    captioner: str,
+    pictures: Sequence[LabelledPicture],
+    *,
+    device: str = "auto",
+    batch: int = 16,
+    pooling: Pooling = "mean",
 ) -> Features:
     """Encode pictures with a captioner's image encoder and Q-Former.
 

@@ -173,6 +173,8 @@ def retrieval_config(sizes: QuerySizes, projection: int, pad_id: int) -> Any:
             "num_attention_heads": given["vision_heads"],
             "image_size": given["image"],
             "patch_size": given["patch"],
+            # transformers' own 1e-10 gives every picture the same, empty features.
+            "initializer_range": 0.02,
             "attn_implementation": "sdpa",
         },
         qformer_config={

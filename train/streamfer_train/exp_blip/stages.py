@@ -7,6 +7,8 @@
     OUT/au/captioner/                 what 'streamfer annotate --captions' and 'streamfer ask' load
     OUT/emotion, OUT/expression, OUT/mix, OUT/cat   likewise
     OUT/pseudo/                       see streamfer_train.exp_blip.pseudo
+
+Each stage may be a command of its own, into the same folder.
 """
 
 from __future__ import annotations
@@ -58,19 +60,17 @@ def train_stage(config: ExpBlipConfig, stage: Stage, variant: Variant = "exp", *
     """
     folder = folder_of(config.run.out, stage, variant)
     with joined(config.run.device, config.run.backend) as world:
-        claim(config.run.out, config.model_dump(mode="json"), MAY_CHANGE, world)
-        if not resume and (folder / "step1" / LAST).exists():
-            raise ConfigError(f"{folder} holds a run already; add --resume, or choose another --out")
+        started = None if resume else folder / "step1" / LAST
+        world.share(lambda: claim(config.run.out, config.model_dump(mode="json"), MAY_CHANGE, started))
         pairs = pairs_of(config, stage, variant)
-        if world.leads:
-            write_text(folder / RUN, json.dumps(about(f"exp-blip {folder.name}", len(pairs), world), indent=2) + "\n")
+        about = origin(f"exp-blip {folder.name}", len(pairs), world)
+        world.share(lambda: write_text(folder / RUN, json.dumps(about, indent=2) + "\n"))
         weights = folder / "step1" / WEIGHTS
         if not (resume and weights.exists()):
             _first_step(config, pairs, folder / "step1", world, resume=resume)
         captioner = folder / CAPTIONER
         if not (resume and is_captioner(captioner)):
             _second_step(config, pairs, folder, world, resume=resume)
-        world.wait()
         return captioner if world.leads else None
 
 
@@ -97,11 +97,18 @@ def image_root(config: ExpBlipConfig) -> Path:
     return Path(os.path.commonpath(roots)) if roots else Path()
 
 
-def claim(out: Path, config: dict[str, Any], free: tuple[str, ...], world: World) -> None:
+def claim(out: Path, config: dict[str, Any], free: tuple[str, ...], started: Path | None) -> None:
     """Make sure that the folder is this configuration's, and write it there.
 
+    Args:
+        out: the folder.
+        config: plain settings.
+        free: settings that may differ from those of an earlier run.
+        started: a file that shows that a run has begun, where it may not have; None where it may.
+
     Raises:
-        CheckpointError: it holds runs of another one; the first setting that differs is named.
+        CheckpointError: it holds runs of another configuration; the first setting that differs is named.
+        ConfigError: a run has begun.
     """
     stored = out / CONFIG
     if stored.exists():
@@ -112,12 +119,12 @@ def claim(out: Path, config: dict[str, Any], free: tuple[str, ...], world: World
         difference = first_difference(before if isinstance(before, dict) else {}, config, free)
         if difference is not None:
             raise CheckpointError(f"{stored}: of another configuration: {difference}; choose another --out")
-    world.wait()
-    if world.leads:
-        write_text(stored, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    if started is not None and started.exists():
+        raise ConfigError(f"{started.parent} holds a run already; add --resume, or choose another --out")
+    write_text(stored, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
-def about(what: str, pairs: int, world: World) -> dict[str, Any]:
+def origin(what: str, pairs: int, world: World) -> dict[str, Any]:
     """Return where a captioner's numbers come from, as plain JSON."""
     import torch
     import transformers
@@ -158,13 +165,15 @@ def _first_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: W
     dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
     job = job_of(config, f"{folder.parent.name}.step1", folder, config.step1)
     Trainer(job, learner, dataset, CaptionCollate(words), config.data.workers, world).run(resume=resume)
-    if world.leads:
-        plain, _ = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
-        build.load_trained(plain, load(folder / LAST).model, str(folder / LAST))
-        # Nothing but tensors and their names: LAVIS's, so that any reader of its checkpoints takes the file.
-        contents = save_tensors(layout.to_lavis(plain.state_dict()), {"format": "pt"})
-        write_whole(folder / WEIGHTS, lambda stream: stream.write(contents))
-    world.wait()
+    world.share(lambda: _write_weights(config, folder))
+
+
+def _write_weights(config: ExpBlipConfig, folder: Path) -> None:
+    """Write what the first step has learned as LAVIS names it, so that any reader of its checkpoints takes the file."""
+    plain, _ = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
+    build.load_trained(plain, load(folder / LAST).model, str(folder / LAST))
+    contents = save_tensors(layout.to_lavis(plain.state_dict()), {"format": "pt"})
+    write_whole(folder / WEIGHTS, lambda stream: stream.write(contents))
 
 
 def text_card(config: ExpBlipConfig) -> TextCard:
@@ -201,11 +210,14 @@ def _second_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: 
     job = job_of(config, f"{folder.name}.step2", folder / "step2", config.step2)
     trainer = Trainer(job, writer.learner, dataset, AnswerCollate(writer.text, limit), config.data.workers, world)
     trainer.run(resume=resume)
-    if world.leads:
-        plain = _writer(config, weights)
-        where = folder / "step2" / LAST
-        build.load_trained(plain.learner, load(where).model, str(where))
-        export(folder / CAPTIONER, plain, f"{folder.name}-blip", config, answers=False)
+    world.share(lambda: _export(config, folder))
+
+
+def _export(config: ExpBlipConfig, folder: Path) -> None:
+    plain = _writer(config, folder / "step1" / WEIGHTS)
+    where = folder / "step2" / LAST
+    build.load_trained(plain.learner, load(where).model, str(where))
+    export(folder / CAPTIONER, plain, f"{folder.name}-blip", config, answers=False)
 
 
 def export(folder: Path, writer: build.Writer, name: str, config: Any, *, answers: bool) -> CaptionCard:

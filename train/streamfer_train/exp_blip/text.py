@@ -101,7 +101,5 @@ class WordReader:
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return ids and mask (B, L); texts beyond the limit lose words before ``[SEP]``."""
-        found = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.limit, return_tensors="pt"
-        )
+        found = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self.limit, return_tensors="pt")
         return found["input_ids"], found["attention_mask"]

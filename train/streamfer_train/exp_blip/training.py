@@ -66,7 +66,13 @@ class Trainer:
     """A learner, its optimiser and its progress, in one of the processes that train it."""
 
     def __init__(
-        self, job: Job, learner: nn.Module, dataset: PairDataset, collate: Callable[..., Batch], workers: int, world: World
+        self,
+        job: Job,
+        learner: nn.Module,
+        dataset: PairDataset,
+        collate: Callable[..., Batch],
+        workers: int,
+        world: World,
     ) -> None:
         """Take over a learner whose frozen weights are frozen already.
 
@@ -173,9 +179,7 @@ class Trainer:
         for place, batch in enumerate(micro):
             moved = {name: tensor.to(self.world.device, non_blocking=True) for name, tensor in batch.items()}
             with processes.no_sync(self.parallel, place < len(micro) - 1):
-                with torch.autocast(
-                    self.world.device.type, torch.bfloat16, enabled=job.runtime.precision == "bf16"
-                ):
+                with torch.autocast(self.world.device.type, torch.bfloat16, enabled=job.runtime.precision == "bf16"):
                     parts = self.parallel(moved)
                 (parts["total"] / len(micro)).backward()
             for name, loss in parts.items():
@@ -232,9 +236,8 @@ class Trainer:
         """
         model = processes.trained_state(self.learner)
         optimiser = processes.optimiser_state(self.learner, self.optimiser)
-        if self.world.leads:
-            save(self.job.folder / LAST, State(dict(self.job.config), self.progress, model, optimiser))
-        self.world.wait()
+        state = State(dict(self.job.config), self.progress, model, optimiser)
+        self.world.share(lambda: save(self.job.folder / LAST, state))
 
     def _restore(self, path: Path) -> None:
         found = load(path)

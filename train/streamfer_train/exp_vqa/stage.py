@@ -3,6 +3,8 @@
     OUT/config.yaml      the configuration
     OUT/training/...     last.pt (what --resume goes on from), steps.csv, epochs.csv, tensorboard
     OUT/captioner/       what 'streamfer ask' loads
+
+Loop, checkpoints and data are those of :mod:`streamfer_train.exp_blip`.
 """
 
 from __future__ import annotations
@@ -12,7 +14,6 @@ from pathlib import Path
 
 import structlog
 
-from streamfer.errors import ConfigError
 from streamfer.models.captioning.card import EXP_VQA_TEXT, TextCard
 from streamfer.models.captioning.folder import is_captioner
 from streamfer_train.dfer_clip.checkpoint import write_text
@@ -20,7 +21,7 @@ from streamfer_train.dfer_clip.distributed import joined
 from streamfer_train.exp_blip import build
 from streamfer_train.exp_blip.config import MAY_CHANGE
 from streamfer_train.exp_blip.data import AnswerCollate, Pair, PairDataset, read_questions
-from streamfer_train.exp_blip.stages import CAPTIONER, RUN, about, claim, export, job_of, rows_cut
+from streamfer_train.exp_blip.stages import CAPTIONER, RUN, claim, export, job_of, origin, rows_cut
 from streamfer_train.exp_blip.state import LAST, load
 from streamfer_train.exp_blip.training import Trainer
 from streamfer_train.exp_vqa.config import ExpVqaConfig
@@ -74,14 +75,13 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
     out = config.run.out
     folder = out / FOLDER
     with joined(config.run.device, config.run.backend) as world:
-        claim(out, config.model_dump(mode="json"), MAY_CHANGE, world)
-        if not resume and (folder / LAST).exists():
-            raise ConfigError(f"{out} holds a run already; add --resume, or choose another --out")
+        started = None if resume else folder / LAST
+        world.share(lambda: claim(out, config.model_dump(mode="json"), MAY_CHANGE, started))
         if resume and is_captioner(out / CAPTIONER):
             return out / CAPTIONER if world.leads else None
         pairs = pairs_of(config)
-        if world.leads:
-            write_text(out / RUN, json.dumps(about("exp-vqa", len(pairs), world), indent=2) + "\n")
+        about = origin("exp-vqa", len(pairs), world)
+        world.share(lambda: write_text(out / RUN, json.dumps(about, indent=2) + "\n"))
         writer, limit = build_writer(config), config.training.max_answer_tokens
         cut = rows_cut(pairs, writer, limit)
         if cut and world.leads:
@@ -90,13 +90,15 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
         job = job_of(config, "exp-vqa", folder, config.training)
         collate = AnswerCollate(writer.text, limit)
         Trainer(job, writer.learner, dataset, collate, config.data.workers, world).run(resume=resume)
-        if world.leads:
-            plain = build_writer(config)
-            build.load_trained(plain.learner, load(folder / LAST).model, str(folder / LAST))
-            name = "exp-vqa" if config.training.vit == "trained" else "exp-vqa-fz"
-            export(out / CAPTIONER, plain, name, config, answers=True)
-        world.wait()
+        world.share(lambda: _export(config))
         return out / CAPTIONER if world.leads else None
+
+
+def _export(config: ExpVqaConfig) -> None:
+    plain, where = build_writer(config), config.run.out / FOLDER / LAST
+    build.load_trained(plain.learner, load(where).model, str(where))
+    name = "exp-vqa" if config.training.vit == "trained" else "exp-vqa-fz"
+    export(config.run.out / CAPTIONER, plain, name, config, answers=True)
 
 
 def pairs_of(config: ExpVqaConfig) -> list[Pair]:

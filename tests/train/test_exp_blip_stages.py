@@ -1,0 +1,345 @@
+"""The three stages as commands, on pictures of 28 pixels: training, interruption, pseudo captions, evaluation."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny_faces import settings, write_config
+from typer.testing import CliRunner
+
+from streamfer.cli import app
+from streamfer.errors import ConfigError
+from streamfer.models.captioner import Caption
+from streamfer.models.captioning import FakeCaptioner, load_captioner
+from streamfer.models.captioning.folder import read_card
+from streamfer_train.captions.files import read_entries
+from streamfer_train.exp_blip import evaluate, pseudo, state, training
+from streamfer_train.exp_blip.__main__ import main
+from streamfer_train.exp_blip.captioned import caption_all, read_labelled, references_for
+from streamfer_train.exp_blip.config import ExpBlipConfig
+from streamfer_train.exp_blip.settings import parse_settings
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AU-BLIP and Emot-BLIP after a few steps each; the configuration lies beside the run."""
+    folder = tmp_path_factory.mktemp("stages")
+    path = write_config(folder, step1={"epochs": 6}, step2={"epochs": 6, "max_new_tokens": 6})
+    for stage in ("au", "emotion"):
+        assert main(["train", "--stage", stage, "-c", str(path)]) == 0
+    return folder
+
+
+def test_both_steps_learn(trained: Path) -> None:
+    for stage in ("au", "emotion"):
+        for step, least in (("step1", 0.9), ("step2", 0.9)):
+            losses = [float(row["total"]) for row in rows(trained / "run" / stage / step / "epochs.csv")]
+            assert len(losses) == 6
+            assert losses[-1] < least * losses[0]
+    steps = rows(trained / "run" / "au" / "step1" / "steps.csv")
+    assert [int(row["step"]) for row in steps] == list(range(1, 19))
+    for row in steps:
+        assert float(row["total"]) == pytest.approx(sum(float(row[name]) for name in ("itc", "itm", "itg")), rel=1e-4)
+    assert float(steps[0]["lr"]) == pytest.approx(5e-3)
+
+
+def test_the_captioner_that_comes_out_is_the_one_that_was_trained(trained: Path) -> None:
+    folder = trained / "run" / "au" / "captioner"
+    card = read_card(folder)
+    assert (card.name, card.architecture, card.answers, card.text.max_new_tokens) == ("au-blip", "blip-2", False, 6)
+    assert card.train["configuration"]["step1"]["epochs"] == 6
+    captioner = load_captioner(str(folder), device="cpu", precision="fp32")
+    model: Any = captioner._model  # type: ignore[attr-defined]
+    last = state.load(trained / "run" / "au" / "step2" / "last.pt")
+    assert last.progress.step == 18
+    assert not any("language_model" in name for name in last.model)
+    for name, tensor in last.model.items():
+        assert torch.equal(dict(model.named_parameters())[name.removeprefix("model.")], tensor), name
+    given = [pseudo.face_of(trained / "faces" / "00.png", 28)]
+    assert captioner.caption(given)[0].tokens >= 0
+
+
+def test_a_step_that_was_interrupted_ends_at_the_same_weights(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(trained, step1={"epochs": 2, "accumulate": 3, "batch": 3, "clip": 1.0}, step2={"epochs": 1})
+    straight, broken = tmp_path / "straight", tmp_path / "broken"
+    assert main(["train", "--stage", "au", "-c", str(path), "--out", str(straight)]) == 0
+    original, calls = training.Trainer._descend, iter(range(1, 100))
+
+    def interrupting(self: training.Trainer) -> None:
+        original(self)
+        if next(calls) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Trainer, "_descend", interrupting)
+        assert main(["train", "--stage", "au", "-c", str(path), "--out", str(broken)]) == 130
+    assert "stopped by SIGTERM after step 5 of au.step1" in capsys.readouterr().err
+    assert state.load(broken / "au" / "step1" / "last.pt").progress.batches == 6
+    assert main(["train", "--stage", "au", "-c", str(path), "--out", str(broken)]) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert (
+        main(["train", "--stage", "au", "-c", str(path), "--out", str(broken), "--set", "step1.lr=1", "--resume"]) == 2
+    )
+    assert "step1.lr was 0.005 and is now 1.0" in capsys.readouterr().err
+    assert main(["train", "--stage", "au", "-c", str(path), "--out", str(broken), "--resume"]) == 0
+    for step in ("step1", "step2"):
+        one, two = (state.load(out / "au" / step / "last.pt") for out in (straight, broken))
+        assert one.model.keys() == two.model.keys()
+        for name, tensor in one.model.items():
+            assert torch.equal(tensor, two.model[name]), (step, name)
+        assert one.progress == two.progress
+        assert (straight / "au" / step / "steps.csv").read_text() == (broken / "au" / step / "steps.csv").read_text()
+    before = (broken / "au" / "captioner" / "streamfer.json").stat().st_mtime_ns
+    assert main(["train", "--stage", "au", "-c", str(path), "--out", str(broken), "--resume"]) == 0
+    assert (broken / "au" / "captioner" / "streamfer.json").stat().st_mtime_ns == before
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(trained, run={"checkpoint_every": 1})
+    monkeypatch.setattr(
+        "streamfer_train.exp_blip.objectives.writing",
+        lambda logits, *_: logits.sum() * (float("nan") if next(calls) == 3 else 0.0),
+    )
+    calls = iter(range(1, 100))
+    assert main(["train", "--stage", "au", "-c", str(path), "--out", str(tmp_path)]) == 2
+    assert "au.step1, step 3: the loss is nan" in capsys.readouterr().err
+    assert state.load(tmp_path / "au" / "step1" / "last.pt").progress.step == 2
+
+
+def halved(folder: Path, tmp_path: Path, **changes: Any) -> ExpBlipConfig:
+    """A configuration in which the last two pictures have no action, and the first three no emotion."""
+    lists = {}
+    for name, keep in (("au", slice(0, 7)), ("emotion", slice(3, 9))):
+        entries = json.loads((folder / f"{name}.json").read_text())[keep]
+        (tmp_path / f"{name}.json").write_text(json.dumps(entries))
+        lists[name] = [{"file": str(tmp_path / f"{name}.json"), "images": str(folder)}]
+    plain = settings(folder, data={**lists}, **changes)
+    plain["run"]["out"] = str(tmp_path / "run")
+    return parse_settings(ExpBlipConfig, plain, "test")
+
+
+def test_missing_halves_are_written_once_and_joined(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = {stage: FakeCaptioner() for stage in ("au", "emotion")}
+    said = {"au": "It is a people who raises chin.", "emotion": "the face shows anger."}
+    asked: list[tuple[str, int]] = []
+
+    def loaded(name: str, **_: Any) -> Any:
+        stage = Path(name).parent.name
+        fake = made[stage]
+
+        def caption(clips: Any, questions: Any = None) -> list[Caption]:
+            asked.append((stage, len(clips)))
+            return [Caption(said[stage], 5, 0.0) for _ in clips]
+
+        monkeypatch.setattr(fake, "caption", caption, raising=False)
+        return fake
+
+    monkeypatch.setattr("streamfer.models.captioning.load_captioner", loaded)
+    own = {f"{stage}_captioner": str(trained / "run" / stage / "captioner") for stage in ("au", "emotion")}
+    config = halved(trained, tmp_path, pseudo={**own, "batch": 2})
+    assert "9 pictures, 0 of them done" in pseudo.check(config)
+    summary = pseudo.write(config)
+    assert "9 pictures, 2 with pseudo actions, 3 with a pseudo emotion; joined by the grammar" in summary
+    assert asked == [("emotion", 2), ("emotion", 1), ("au", 2)]
+    folder = tmp_path / "run" / "pseudo"
+    cat = {entry.text("image"): entry.text("caption") for entry in read_entries(folder / "cat.json")}
+    assert cat["faces/00.png"] == "the face pulls the lip corner. the face shows anger."
+    assert cat["faces/08.png"] == "It is a people who raises chin. the person is surprise"
+    assert cat["faces/04.png"] == "the face raises the inner brow. the person parts sadness"
+    fused = {entry.text("image"): entry.text("caption") for entry in read_entries(folder / "fused.json")}
+    assert fused.keys() == cat.keys()
+    assert "anger" in fused["faces/00.png"]
+    mix = [(entry.text("image"), entry.text("caption")) for entry in read_entries(folder / "mix.json")]
+    assert len(mix) == 13
+    assert ("faces/00.png", "the face shows anger.") not in mix
+    # A second time nothing is asked; a line that was cut short is written again.
+    first = (folder / "fused.json").read_text()
+    halves = (folder / "halves.jsonl").read_text().splitlines(keepends=True)
+    assert len(halves) == 5
+    (folder / "halves.jsonl").write_text("".join(halves[:4]) + halves[4][:20])
+    asked.clear()
+    pseudo.write(config)
+    assert asked == [("au", 1)]
+    assert (folder / "fused.json").read_text() == first
+    (folder / "halves.jsonl").write_text('{"image": 3}\n')
+    with pytest.raises(Exception, match="no line of this stage"):
+        pseudo.write(config)
+
+
+def test_real_captioners_write_halves_and_every_variant_trains(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    path = write_config(trained, step1={"epochs": 1}, step2={"epochs": 1})
+    lists = halved(trained, tmp_path).data
+    text = path.read_text()
+    for name in ("au", "emotion"):
+        text = text.replace(str(trained / f"{name}.json"), str(getattr(lists, name)[0].file))
+    path.write_text(text)
+    assert main(["train", "--stage", "expression", "-c", str(path), "--out", str(run)]) == 2
+    assert "run --stage pseudo first" in capsys.readouterr().err
+    assert main(["train", "--stage", "pseudo", "-c", str(path), "--out", str(run)]) == 2
+    assert "run --stage emotion first" in capsys.readouterr().err
+    for stage in ("au", "emotion"):
+        shutil.copytree(trained / "run" / stage, run / stage)
+    assert main(["train", "--stage", "pseudo", "-c", str(path), "--out", str(run)]) == 0
+    assert "2 with pseudo actions" in capsys.readouterr().out
+    for variant, folder, count in (("exp", "expression", 9), ("mix", "mix", 13)):
+        assert main(["train", "--stage", "expression", "--variant", variant, "-c", str(path), "--out", str(run)]) == 0
+        assert read_card(run / folder / "captioner").name == f"{folder}-blip"
+        assert json.loads((run / folder / "run.json").read_text())["pairs"] == count
+    assert (
+        main(["train", "--stage", "expression", "--variant", "cat", "-c", str(path), "--out", str(run), "--check"]) == 0
+    )
+    assert "9 pairs" in capsys.readouterr().out
+
+
+def test_lists_and_pictures_that_are_not_there_are_named(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_config(trained)
+    (tmp_path / "au.json").write_text('[{"image": "faces/00.png"}]')
+    wrong = f'data.au=[{{"file": "{tmp_path / "au.json"}", "images": "{trained}"}}]'
+    base = ["train", "--stage", "au", "-c", str(path)]
+
+    def error(number: int, *changes: str) -> str:
+        sets = [word for change in changes for word in ("--set", change)]
+        assert main([*base, "--out", str(tmp_path / f"run{number}"), *sets]) == 2
+        return capsys.readouterr().err
+
+    assert "line 1): field caption is missing" in error(1, wrong)
+    (tmp_path / "au.json").write_text('[{"image": "faces/77.png", "caption": "x"}]')
+    assert "faces/77.png is missing" in error(2, wrong)
+    assert "data.au names no list" in error(3, "data.au=[]")
+    assert "9 pairs are less than one batch of 64" in error(4, "step1.batch=64")
+    (tmp_path / "faces").mkdir()
+    (tmp_path / "faces" / "77.png").write_bytes(b"no picture")
+    damaged = f'data.au=[{{"file": "{tmp_path / "au.json"}", "images": "{tmp_path}"}}]'
+    assert "no picture that can be read" in error(5, damaged, "step1.batch=1")
+    assert main(["train", "-c", str(path)]) == 2
+    assert "add --stage" in capsys.readouterr().err
+
+
+def test_a_captioner_is_scored_and_its_features_are_probed(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("nltk")
+    captioner = str(trained / "run" / "au" / "captioner")
+    words = ["evaluate", "--captioner", captioner, "--labels", str(trained / "labels.json"), "--images", str(trained),
+             "--out", str(tmp_path), "--device", "cpu", "--probe-train", str(trained / "labels.json")]  # fmt: skip
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    assert "au-blip: 9 pictures; references: rule and 4 of the grammar" in shown
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert {"rouge_l", "bleu", "cider_d"} <= report["text"].keys()
+    assert report["agreement"]["count"] == 9
+    assert report["floor"]["micro"]["recall"] > 0
+    # Three colours tell three label sets apart, whatever the weights.
+    assert report["probes"]["vision"]["mean_f1"] > 0.9
+    assert report["probes"]["qformer"]["emotion_accuracy"] > 0.6
+    assert len((tmp_path / "captions.jsonl").read_text().splitlines()) == 10
+    words[2] = str(trained / "run" / "emotion" / "captioner")
+    assert main(words) == 2
+    assert "captions of another model" in capsys.readouterr().err
+
+
+def test_perfect_captions_score_perfectly_and_are_made_once(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("nltk")
+    pictures = read_labelled(trained / "labels.json", trained)
+    references, source = references_for(pictures, None, variants=2)
+    assert source.startswith("rule")
+    assert references[0][0] == "It is a people who raises cheek and pulls lip corner. The face shows happiness."
+    report = evaluate.scores([texts[0] for texts in references], references, pictures, None)
+    assert report["agreement"]["micro"]["f1"] == 1.0
+    assert report["agreement"]["emotion_agreement"] == 1.0
+    assert report["agreement"]["contradictions"] == 0
+    assert report["text"]["rouge_l"] == pytest.approx(1.0)
+    assert report["floor"]["micro"]["f1"] < 1
+    fake = FakeCaptioner()
+    first = caption_all(fake, pictures, tmp_path / "captions.jsonl", batch=4)
+    stored = (tmp_path / "captions.jsonl").read_text()
+    assert len(first) == 9
+    # Half a line, as a crash leaves it, is made again.
+    lines = stored.splitlines(keepends=True)
+    (tmp_path / "captions.jsonl").write_text("".join(lines[:5]))
+    assert caption_all(fake, pictures, tmp_path / "captions.jsonl", batch=4) == first
+    assert (tmp_path / "captions.jsonl").read_text() == stored
+    (tmp_path / "refs.json").write_text(json.dumps([{"image": "faces/00.png", "caption": "a"}]))
+    with pytest.raises(ConfigError, match=r"has no caption of faces/01.png"):
+        references_for(pictures, tmp_path / "refs.json")
+
+
+def _together(path: Path, out: Path, *extra: str) -> None:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    # What torchrun sets, without its own process.
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "streamfer_train.exp_blip", "train", "--stage", "au", "-c", str(path),
+               "--out", str(out), *extra]  # fmt: skip
+    started = [
+        subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for rank in (0, 1)
+    ]  # fmt: skip
+    try:
+        shown = [process.communicate(timeout=280)[0] for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], shown
+
+
+@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_two_processes_train_as_one(trained: Path, tmp_path: Path, kind: str) -> None:
+    # No dropout and no drawn negatives: those differ between one process and two.
+    fast = {"batch": 6, "epochs": 3, "lr": 1e-3, "warmup": 0}
+    path = write_config(trained, step1={**fast, "epochs": 1}, step2=fast, augmentation={"operations": 0})
+    for out in (tmp_path / "alone", tmp_path / "together"):
+        shutil.copytree(trained / "run" / "au" / "step1", out / "au" / "step1")
+        (out / "config.yaml").unlink(missing_ok=True)
+    assert main(["train", "--stage", "au", "-c", str(path), "--out", str(tmp_path / "alone"), "--resume"]) == 0
+    _together(path, tmp_path / "together", "--resume", "--set", f"runtime.parallel={kind}")
+    one, two = (state.load(tmp_path / name / "au" / "step2" / "last.pt") for name in ("alone", "together"))
+    assert one.model.keys() == two.model.keys()
+    assert one.progress.step == two.progress.step == 3
+    assert (tmp_path / "together" / "au" / "captioner" / "streamfer.json").exists()
+
+
+def test_the_product_command_hands_over() -> None:
+    shown = CliRunner().invoke(app, ["train", "exp-blip", "--settings"])
+    assert shown.exit_code == 0
+    assert "same_text: shared" in shown.output
+    helped = CliRunner().invoke(app, ["evaluate", "exp-blip", "--help"])
+    assert helped.exit_code == 0
+    assert "--probe-train" in helped.output
+
+
+def test_pictures_of_any_kind_are_read(tmp_path: Path) -> None:
+    Image.new("RGBA", (40, 20), (255, 0, 0, 128)).save(tmp_path / "a.png")
+    face = pseudo.face_of(tmp_path / "a.png", 28)
+    assert face.shape == (28, 28, 3)
+    assert face[0, 0].tolist() == [255, 0, 0]
