@@ -157,7 +157,8 @@ def test_pictures_grow_as_the_recipe_says() -> None:
 
 def test_augmentation_relaxes_towards_the_end() -> None:
     assert images.relaxation(0.1) == 1.0
-    assert images.relaxation(1.0) == pytest.approx(0.55)
+    assert images.relaxation(0.525) == pytest.approx(0.65)
+    assert images.relaxation(1.0) == pytest.approx(0.3)
     assert augment.Strength().relaxed(0.0) == augment.Strength(
         scale=(1.0, 1.0), aspect=0, rotation=0, shift=0, gamma=0, contrast=0, brightness=0,
         soften=0, jpeg=0, noise=0, cutout=0,

@@ -82,11 +82,12 @@ def fit(model: Net, task: Task[Net, Any], schedule: Schedule, path: Path, extra:
     average = Average(model, schedule.ema)
     optimizer = torch.optim.AdamW(_groups(model, schedule.weight_decay), lr=schedule.lr, fused=True)
     first = _resume(path, model, average, optimizer, schedule) if path.is_file() else 0
-    for epoch in range(first, schedule.epochs):
+    epochs = schedule.epochs if schedule.stop is None else min(schedule.stop, schedule.epochs)
+    for epoch in range(first, epochs):
         began = time.monotonic()
         model.train()
         loss = _epoch(model, task, schedule, epoch, average, optimizer)
-        seen = task.watch(average.model, last=epoch + 1 == schedule.epochs)
+        seen = task.watch(average.model, last=epoch + 1 == epochs)
         seconds = round(time.monotonic() - began, 1)
         log.info(f"mini.{task.name}.epoch", epoch=epoch, loss=round(loss, 4), seconds=seconds, **seen)
         checkpoint.save(

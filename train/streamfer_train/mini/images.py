@@ -122,8 +122,8 @@ def side_at(progress: float, small: Sequence[Small]) -> int:
 
 
 def relaxation(progress: float) -> float:
-    """Augmentation is full at first and relaxes to 0.55: a short run ends nearer to the pictures it will meet."""
-    return 1.0 if progress < 0.3 else 1.0 - 0.45 * (progress - 0.3) / 0.7
+    """Augmentation is full at first and relaxes to 0.3: a short run ends near to the pictures it will meet."""
+    return 1.0 if progress < 0.3 else max(0.3, 1.0 - 0.7 * (progress - 0.3) / 0.45)
 
 
 def without_clumps(weights: Tensor, count: int, rng: torch.Generator) -> Tensor:

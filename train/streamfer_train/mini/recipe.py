@@ -41,9 +41,14 @@ class Small(Part):
 
 
 class Schedule(Part):
-    """What every stage has: length, batch and AdamW with warm-up, half a cosine, and a moving average of weights."""
+    """What every stage has: length, batch and AdamW with warm-up, half a cosine, and a moving average of weights.
+
+    `epochs` is what the cosine is stretched over. A stage that `stop`s earlier hands its unfinished annealing to the
+    next one, which goes on at a low rate.
+    """
 
     epochs: int = Field(ge=1)
+    stop: int | None = Field(None, ge=1)
     batch: int = Field(128, ge=2)
     lr: float = Field(gt=0)
     weight_decay: float = Field(0.05, ge=0)
@@ -57,6 +62,7 @@ class ImagesPart(Schedule):
     """Stage `images`: the tower on photographs. An epoch is a number of drawn pictures, not a pass."""
 
     epochs: int = Field(44, ge=1)
+    stop: int | None = Field(34, ge=1)
     lr: float = Field(2e-3, gt=0)
     pictures: int = Field(28_000, ge=1)
     smoothing: float = Field(0.1, ge=0, lt=1)
@@ -75,9 +81,9 @@ class JointPart(Schedule):
     `freeze_norms` renders do not move the statistics that photographs are normalised with.
     """
 
-    epochs: int = Field(7, ge=1)
-    lr: float = Field(5e-4, gt=0)
-    pictures: int = Field(16_000, ge=1)
+    epochs: int = Field(8, ge=1)
+    lr: float = Field(6e-4, gt=0)
+    pictures: int = Field(21_000, ge=1)
     smoothing: float = Field(0.05, ge=0, lt=1)
     power: float = Field(0.35, ge=0, le=1)
     faces_share: float = Field(0.15, ge=0, le=1)
@@ -85,8 +91,8 @@ class JointPart(Schedule):
     render_share: float = Field(0.2, ge=0, le=1)
     render_emotion: float = Field(0.25, ge=0)
     action_weight: float = Field(1.5, ge=0)
-    distil: float = Field(0.5, ge=0, le=1)
-    strength: float = Field(0.6, ge=0, le=1)
+    distil: float = Field(0.25, ge=0, le=1)
+    strength: float = Field(0.45, ge=0, le=1)
     freeze_norms: bool = False
     small: tuple[Small, ...] = ()
 
