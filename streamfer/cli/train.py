@@ -16,6 +16,7 @@ RECIPES = {
     "exp-vqa": "streamfer_train.exp_vqa.__main__",
     "faces": "streamfer_train.faces.__main__",
     "mini": "streamfer_train.mini.__main__",
+    "mini-captions": "streamfer_train.mini_captions.__main__",
 }
 
 #: Everything after the recipe's name belongs to the recipe.
@@ -33,7 +34,7 @@ def train(
 
     Training resumes where it stopped.
     """
-    _hand_over(context, recipe, context.args if recipe == "mini" else ["train", *context.args])
+    _hand_over(context, recipe, context.args if recipe in ("mini", "mini-captions") else ["train", *context.args])
 
 
 def evaluate(

@@ -19,7 +19,7 @@ from streamfer.models.attention import AttentionChoice, choose_attention, replac
 from streamfer.models.card import ModelCard
 from streamfer.models.inference import DferClipModel
 from streamfer.models.precision import choose_device, choose_precision
-from streamfer.models.weights import SUFFIX, digest_of, read_card, read_weights
+from streamfer.models.weights import CAPTIONER_KEY, SUFFIX, digest_of, read_card, read_metadata, read_weights
 
 log = structlog.get_logger(__name__)
 
@@ -73,9 +73,17 @@ def _files() -> Iterator[tuple[str, Path, Literal["built-in", "imported"]]]:
     )
     for origin, folder in folders:
         for path in sorted(folder.glob(f"*{SUFFIX}")):
-            if path.stem not in names:
+            if path.stem not in names and not _is_captioner(path):
                 names.add(path.stem)
                 yield path.stem, path, origin
+
+
+def _is_captioner(path: Path) -> bool:
+    """Tell whether a weights file is a captioner's; a damaged one is left to whoever loads it."""
+    try:
+        return CAPTIONER_KEY in read_metadata(path)
+    except CheckpointError:
+        return False
 
 
 def list_models() -> tuple[ModelEntry, ...]:

@@ -24,6 +24,8 @@ from streamfer.models.dfer_clip import DferClip
 from streamfer.models.temporal import Attention, fused_attention
 
 METADATA_KEY = "streamfer"
+#: Stands in its place in the file of a built-in captioner.
+CAPTIONER_KEY = "streamfer-captioner"
 SUFFIX = ".safetensors"
 
 
@@ -50,7 +52,7 @@ def _as_fp32(tensor: torch.Tensor) -> torch.Tensor:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary neighbour of ``path`` that takes its place, whole and on disk, or vanishes."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,8 +93,21 @@ def write_weights(path: Path, model: DferClip, card: ModelCard, *, half: bool = 
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in baked.state_dict().items()
     }
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={METADATA_KEY: card.to_json()})
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read only the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: no readable safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return dict(stream.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
 
 
 def read_card(path: Path) -> ModelCard:
@@ -101,11 +116,9 @@ def read_card(path: Path) -> ModelCard:
     Raises:
         CheckpointError: not a weights file of streamfer, or damaged.
     """
-    try:
-        with safe_open(path, framework="pt") as stream:
-            metadata = stream.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    metadata = read_metadata(path)
+    if CAPTIONER_KEY in metadata:
+        raise CheckpointError(f"{path}: holds a captioner, not an expression model; load it with load_captioner")
     if METADATA_KEY not in metadata:
         raise CheckpointError(
             f"{path}: a safetensors file without streamfer's metadata; import it with "

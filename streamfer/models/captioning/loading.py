@@ -20,6 +20,7 @@ from streamfer.models.captioning.folder import (
     quiet_transformers,
     read_card,
 )
+from streamfer.models.captioning.mini import load_mini
 from streamfer.models.captioning.query_captioner import QueryCaptioner
 from streamfer.models.captioning.registry import find_captioner
 from streamfer.models.captioning.search import SearchSettings
@@ -49,7 +50,7 @@ def load_captioner(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         attention: of image encoder and Q-Former: ``auto``, ``torch`` or ``triton``.
-        num_beams: beams of the search; the model's own number where not given.
+        num_beams: beams of the search; the model's own number where not given (the built-in one knows 1 alone).
         max_new_tokens: longest text; the model's own limit where not given.
         batch: largest number of frames or texts computed at once.
         allow_download: let a model of the Hub be downloaded; otherwise only what is on this machine is used.
@@ -67,7 +68,7 @@ def load_captioner(
     chosen_attention = choose_attention(attention, chosen_device.device)
     options: dict[str, Any] = {"device": chosen_device.device, "precision": chosen_precision.precision, "batch": batch}
     try:
-        folder = find_captioner(name_or_path)
+        found = find_captioner(name_or_path)
     except UnknownModelError:
         if not _foreign(name_or_path):
             raise
@@ -79,15 +80,13 @@ def load_captioner(
             allow_download=allow_download,
         )
     else:
-        card = read_card(folder)
-        search = SearchSettings.of(card.text, chosen_device.device)
-        captioner = _load_folder(
-            folder,
-            card,
-            chosen_attention,
-            search=search.changed(num_beams=num_beams, max_new_tokens=max_new_tokens),
-            **options,
-        )
+        limits = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
+        if found.is_file():
+            captioner = load_mini(found, **options, **limits)
+        else:
+            card = read_card(found)
+            search = SearchSettings.of(card.text, chosen_device.device).changed(**limits)
+            captioner = _load_folder(found, card, chosen_attention, search=search, **options)
     _announce(captioner, chosen_device.reason, chosen_precision.reason, chosen_attention)
     return captioner
 

@@ -1,6 +1,6 @@
 """The captioners that can be loaded by name: built into the package, or imported by the user.
 
-Reads cards only; neither torch nor transformers is imported.
+Reads cards only; transformers is not imported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class CaptionerEntry:
 
     Attributes:
         name: what ``load_captioner`` takes.
-        path: its folder.
+        path: its folder, or the file of the built-in one.
         origin: ``built-in`` or ``imported``.
         answers: takes questions, or describes only.
         licence: licence of the weights in plain words.
@@ -60,9 +60,22 @@ def _folders() -> Iterator[tuple[str, Path, Origin]]:
                 yield name, card.parent, origin
 
 
+def _files() -> Iterator[tuple[str, Path, Origin]]:
+    """Yield name, path and origin of captioners that are one file, as the built-in one is."""
+    from streamfer.models.captioning.mini_weights import is_mini
+    from streamfer.models.registry import built_in_folder, user_folder
+    from streamfer.models.weights import SUFFIX
+
+    places: tuple[tuple[Origin, Path], ...] = (("built-in", built_in_folder()), ("imported", user_folder()))
+    for origin, place in places:
+        for path in sorted(place.glob(f"*{SUFFIX}")):
+            if is_mini(path):
+                yield path.stem, path, origin
+
+
 def list_captioners() -> tuple[CaptionerEntry, ...]:
-    """Return the captioners on this machine; a folder that cannot be read is logged and left out."""
-    entries = []
+    """Return the captioners on this machine; one that cannot be read is logged and left out."""
+    entries = [*_mini_entries()]
     for name, path, origin in _folders():
         try:
             card = read_card(path)
@@ -73,17 +86,35 @@ def list_captioners() -> tuple[CaptionerEntry, ...]:
     return tuple(entries)
 
 
+def _mini_entries() -> Iterator[CaptionerEntry]:
+    from streamfer.models.captioning.mini_weights import read_mini_card
+    from streamfer.models.weights import digest_of
+
+    for name, path, origin in _files():
+        try:
+            card = read_mini_card(path)
+        except CheckpointError as error:
+            log.warning("captioner_unreadable", captioner=name, path=str(path), error=str(error))
+            continue
+        size = path.stat().st_size
+        yield CaptionerEntry(
+            name, path, origin, answers=True, licence=card.licence, size_bytes=size, digest=digest_of(path)
+        )
+
+
 def find_captioner(name_or_path: str) -> Path:
-    """Return the folder of a name, or the path itself where it is a captioner's folder.
+    """Return the folder or file of a name, or the path itself where it is a captioner's.
 
     Raises:
         UnknownModelError: neither; the message lists what exists.
     """
-    known = {name: path for name, path, _ in _folders()}
+    from streamfer.models.captioning.mini_weights import is_mini
+
+    known = {name: path for found in (_folders(), _files()) for name, path, _ in found}
     if name_or_path in known:
         return known[name_or_path]
     path = Path(name_or_path)
-    if is_captioner(path):
+    if is_captioner(path) or is_mini(path):
         return path
     names = ", ".join(sorted(known)) or "none"
     if os.sep in name_or_path:

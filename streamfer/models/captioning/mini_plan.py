@@ -1,0 +1,108 @@
+"""How the built-in captioner decides what to mention before it finds the words.
+
+A plan is read off the decoder one unit at a time. The softmax says which unit comes next; divided by what is left
+once the units before it in reading order were passed over, this is the unit's own probability, given the picture and
+what was chosen before. A unit is mentioned from a threshold on, which was fitted on data: greedy words would leave
+out whatever is likely but not certain, and whatever can be worded in many ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.models.captioning.mini_vocabulary import MiniVocabulary
+
+Logits = NDArray[np.floating[Any]]
+
+
+@dataclass(slots=True)
+class Draft:
+    """One row's answer while it grows.
+
+    Attributes:
+        limit: most words.
+        emotion: id of the emotion that the plan will hold if it holds one at all; None leaves it to the model.
+        ids: everything chosen so far.
+        planning: no words yet.
+        done: the end token came, or the limit was reached.
+    """
+
+    limit: int
+    emotion: int | None = None
+    ids: list[int] = field(default_factory=list)
+    planning: bool = True
+    done: bool = False
+    complete: bool = False
+    words: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """Chooses the next token of each row.
+
+    Attributes:
+        vocabulary: of the model.
+        threshold: probability from which a unit is mentioned.
+        opposed: pairs of units of which a plan holds one at most.
+    """
+
+    vocabulary: MiniVocabulary
+    threshold: float
+    opposed: frozenset[frozenset[int]] = frozenset()
+
+    def step(self, drafts: Iterable[Draft], logits_BV: Logits) -> list[int]:
+        """Extend every draft by one token; return the tokens, padding for those that are done."""
+        return [self._next(draft, logits_V) for draft, logits_V in zip(drafts, logits_BV, strict=True)]
+
+    def _next(self, draft: Draft, logits_V: Logits) -> int:
+        if draft.done:
+            return self.vocabulary.pad
+        token = self._planned(draft, logits_V) if draft.planning else self._word(logits_V)
+        if token == self.vocabulary.end:
+            draft.done = draft.complete = True
+            return token
+        draft.ids.append(token)
+        spoken = token in (self.vocabulary.yes, self.vocabulary.no)
+        draft.planning = draft.planning and not spoken and token != self.vocabulary.say
+        if spoken or token >= self.vocabulary.first_word:
+            draft.words += 1
+            # The end token of a text that just fills the limit still comes; what would be one word more does not.
+            draft.done = spoken or draft.words >= draft.limit
+            draft.complete = spoken
+        return token
+
+    def _word(self, logits_V: Logits) -> int:
+        words = logits_V[self.vocabulary.first_word :]
+        best = int(words.argmax())
+        ends = logits_V[self.vocabulary.end] >= words[best]
+        return self.vocabulary.end if ends else self.vocabulary.first_word + best
+
+    def _planned(self, draft: Draft, logits_V: Logits) -> int:
+        known = self.vocabulary
+        units, first = known.units, known.unit(known.units[0])
+        feelings = first + len(units)
+        if draft.ids and draft.ids[-1] >= feelings:
+            return known.say
+        weights = np.exp(logits_V[: known.first_word] - logits_V[: known.first_word].max())
+        answers = weights[known.yes] + weights[known.no]
+        if not draft.ids and answers > weights[known.say] + weights[first:].sum():
+            return known.yes if weights[known.yes] >= weights[known.no] else known.no
+        passed = max((token - first + 1 for token in draft.ids), default=0)
+        left = float(weights[known.say] + weights[first + passed :].sum())
+        for place in range(passed, len(units)):
+            weight = float(weights[first + place])
+            if left > 0 and weight / left >= self.threshold and not self._opposed(units[place], draft, first):
+                return first + place
+            left -= weight
+        feeling = feelings + int(weights[feelings:].argmax())
+        if weights[feeling] < weights[known.say]:
+            return known.say
+        return feeling if draft.emotion is None else draft.emotion
+
+    def _opposed(self, unit: int, draft: Draft, first: int) -> bool:
+        return any(frozenset((unit, self.vocabulary.units[token - first])) in self.opposed for token in draft.ids)

@@ -1,0 +1,75 @@
+"""`streamfer train mini-captions features|train|export`: train the built-in captioner, one step at a time.
+
+Each step goes on where it stopped. Recipe: configs/train/mini_captions.yaml.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from streamfer.errors import ConfigError, StreamferError
+from streamfer_train.mini_captions.recipe import CaptionRecipe, load_recipe
+
+STEPS = ("features", "train", "export")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one step; a user error is one line and exit code 2."""
+    parser = argparse.ArgumentParser(prog="streamfer train mini-captions", description=__doc__)
+    parser.add_argument("step", choices=STEPS)
+    parser.add_argument("-c", "--config", type=Path, default=Path("configs/train/mini_captions.yaml"))
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting")
+    parser.add_argument("--threads", type=_count, default=1, help="CPU threads (default 1)")
+    parser.add_argument("--to", type=Path, help="file that export writes (default: NAME.safetensors in work)")
+    options = parser.parse_args(arguments)
+    try:
+        _run(options, load_recipe(options.config, _overrides(options.set)))
+    except StreamferError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _overrides(pairs: list[str]) -> dict[str, str]:
+    settings = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found:
+            raise ConfigError(f"--set {pair}: has no '='; write NAME=VALUE, as in train.epochs=2")
+        settings[name] = value
+    return settings
+
+
+def _run(options: argparse.Namespace, recipe: CaptionRecipe) -> None:
+    # Heavy imports wait until the arguments are known to be good.
+    import torch
+
+    from streamfer_train.mini import data, renders
+    from streamfer_train.mini_captions import export, features, training
+
+    torch.set_num_threads(options.threads)
+    seen = features.read_encoder(recipe)
+    corpus = data.load(recipe.data)
+    clips = renders.load(recipe.renders, "train", limit=recipe.features.clips)
+    val = renders.load(recipe.renders, "val")
+    if options.step == "features":
+        features.encode_all(recipe, seen, corpus, clips, val)
+    elif options.step == "train":
+        training.train(recipe, seen, corpus, clips, val)
+    else:
+        to = options.to or recipe.work / f"{recipe.name}.safetensors"
+        export.export(recipe, seen, corpus, clips, val, to, datetime.now(tz=UTC).date().isoformat())
+        sys.stdout.write(f"{to}\n{to.with_suffix('.md')}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
