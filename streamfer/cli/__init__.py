@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from streamfer.cli import annotate, demo, doctor, models, run, tail, train
+from streamfer.cli import annotate, ask, demo, doctor, models, run, tail, train
 from streamfer.cli.terminal import configure_logging, fail
 from streamfer.errors import StreamferError
 from streamfer.redaction import redact_text
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command("demo")(demo.demo)
 app.command("annotate")(annotate.annotate)
+app.command("ask")(ask.ask)
 app.command("run")(run.run)
 app.command("tail")(tail.tail)
 app.add_typer(models.app, name="models")

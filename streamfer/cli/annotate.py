@@ -19,6 +19,7 @@ from streamfer.errors import ConfigError
 if TYPE_CHECKING:
     from streamfer.cli.batch import Batch
     from streamfer.config import Config
+    from streamfer.models.captioner import Captioner
     from streamfer.pipeline.loop import Pipeline
     from streamfer.publish import Publisher
     from streamfer.video.locate import SourceSpec
@@ -38,6 +39,8 @@ def annotate(
     blur_faces: Annotated[
         bool, typer.Option("--blur-faces", help="Make the faces in the overlay unrecognisable.")
     ] = False,
+    captions: options.Captions = None,
+    captioner: options.Captioner = None,
     redis: Annotated[
         str | None,
         typer.Option("--redis", help="Also publish the records: a Redis URL, or 'embedded' for the built-in server."),
@@ -66,8 +69,9 @@ def annotate(
     """Label the expressions in video files and folders, and write a table for each.
 
     Every file gets NAME.clips.csv (one row a clip and face), NAME.frames.csv (one row a face of an analysed
-    frame) and NAME.records.jsonl (what subscribers of Redis receive). A file that fails is named and leaves
-    nothing behind; the others are still done. Files done before with the same settings are skipped.
+    frame) and NAME.records.jsonl (what subscribers of Redis receive); with --captions also NAME.captions.csv. A file
+    that fails is named and leaves nothing behind; the others are still done. Files done before with the same
+    settings are skipped.
     """
     config = options.configure(
         config_file,
@@ -81,6 +85,7 @@ def annotate(
             "clip.stride": stride,
             "clip.mode": "whole" if whole_clip else None,
             "threads": threads,
+            **options.caption_flags(captions, captioner),
         },
         assignments,
     )
@@ -100,9 +105,10 @@ def annotate(
 
         models = load_models(config)
         info = models.expression.info
-        decisive = _digest(config, raw_size, raw_fps, track_salt, info.precision, overlay and blur_faces)
+        described = _described(config, models.captioner)
+        decisive = _digest(config, raw_size, raw_fps, track_salt, info.precision, overlay and blur_faces, *described)
         settings = Settings(decisive, info.digest, models.detector.name, names)
-        batch = Batch(specs, output, settings, publisher, overwrite, overlay, blur_faces)
+        batch = Batch(specs, output, settings, publisher, overwrite, overlay, blur_faces, bool(described))
         pipeline = build_pipeline(config, models, live=False, salt=track_salt)
         _work(batch, pipeline, models.budget.decode, show=not quiet)
     finally:
@@ -110,7 +116,7 @@ def annotate(
             publisher.close()
     if not quiet:
         batch.report()
-    if failures or batch.failed:
+    if failures or batch.failed or batch.undescribed:
         raise SystemExit(2)
 
 
@@ -154,6 +160,14 @@ def _digest(config: Config, *flags: object) -> str:
     """Return a short digest of the settings that results depend on; a secret among them cannot be read from it."""
     relevant = config.model_dump_json(include={"sampling", "clip", "faces"})
     return hashlib.sha256(f"{relevant}{flags!r}".encode()).hexdigest()[:16]
+
+
+def _described(config: Config, captioner: Captioner | None) -> tuple[object, ...]:
+    """Return what captions depend on; empty where there are none."""
+    if captioner is None:
+        return ()
+    captions = config.captions
+    return captions.when, captions.interval, captions.keyframes, captions.max_faces, captioner.info.digest
 
 
 def _work(batch: Batch, pipeline: Pipeline, decode_threads: int, *, show: bool) -> None:

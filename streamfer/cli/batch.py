@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from streamfer.cli.terminal import clip_table, complain, note, out
+from streamfer.cli.run import caption_words
+from streamfer.cli.terminal import caption_table, clip_table, complain, note, out
 from streamfer.export import OverlayWriter, Settings, SourceFolder
+from streamfer.export.captions import CaptionCsv
+from streamfer.export.tables import MakeWriter
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened
-from streamfer.records import ClipLabelled, Record
+from streamfer.records import ClipCaptioned, ClipLabelled, Record
 from streamfer.video import open_source
 from streamfer.video.locate import STILL_SUFFIXES
 
@@ -40,9 +43,10 @@ class Batch:
         sink: where records are published too, or None.
         overwrite: do files again that an earlier run has done.
         overlay, blur_faces: also draw what was found onto a copy of the video, and hide the faces in it.
+        captions: clips are described; the descriptions get a table.
         done, failed, skipped: ends of files; the rest was not reached because the run was stopped.
         labels: for each file that is done, how many clips have which label.
-        first_clips: the first few clips, for the table of a single file.
+        first_clips, first_captions: the first few clips and their captions, for the table of a single file.
     """
 
     specs: list[SourceSpec]
@@ -52,11 +56,13 @@ class Batch:
     overwrite: bool
     overlay: bool = False
     blur_faces: bool = False
+    captions: bool = False
     done: list[SourceDone] = field(default_factory=list)
     failed: int = 0
     skipped: int = 0
     labels: dict[str, Counter[str]] = field(default_factory=dict)
     first_clips: list[Record] = field(default_factory=list)
+    first_captions: list[Record] = field(default_factory=list)
     _folders: dict[str, SourceFolder] = field(default_factory=dict)
     _digests: dict[str, str] = field(default_factory=dict)
 
@@ -93,6 +99,11 @@ class Batch:
             if self.sink is not None:
                 self.sink.publish_many([event])
 
+    @property
+    def undescribed(self) -> int:
+        """Captions that failed in files that are done."""
+        return sum(end.stats.captions_failed for end in self.done)
+
     def discard(self) -> None:
         """Leave nothing behind of files that did not come to their end."""
         for folder in self._folders.values():
@@ -106,8 +117,16 @@ class Batch:
             more = self.done[0].stats.clips - len(self.first_clips)
             if more > 0:
                 note(f"and {more} more clips in the tables")
+            if self.first_captions:
+                out.print(caption_table(self.first_captions))
         elif len(self.done) > 1:
             out.print(self._summary())
+        for end in self.done:
+            if end.stats.captions_failed or end.stats.captions_dropped:
+                complain(
+                    f"{end.source_id}: {'; '.join(caption_words(end.stats))}; gaps in its .records.jsonl say why, and "
+                    "--overwrite does the file again"
+                )
         faceless = [end.source_id for end in self.done if not end.stats.clips]
         if faceless:
             note(f"no face long enough for a clip in: {', '.join(faceless)}")
@@ -126,15 +145,16 @@ class Batch:
             self._digests[event.source_id] = event.info.epoch_key
 
     def _folder(self, spec: SourceSpec) -> SourceFolder:
+        more: list[tuple[str, MakeWriter]] = [(CaptionCsv.suffix, CaptionCsv)] if self.captions else []
         if not self.overlay:
-            return SourceFolder(self.output, spec.source_id, self.settings)
+            return SourceFolder(self.output, spec.source_id, self.settings, more)
         still = Path(spec.url).suffix.lower() in STILL_SUFFIXES
 
         def overlay(path: Path) -> OverlayWriter:
             return OverlayWriter(path, open_source(spec), blur=self.blur_faces)
 
         drawn = f".overlay{'.png' if still else '.mp4'}"
-        return SourceFolder(self.output, spec.source_id, self.settings, [(drawn, overlay)])
+        return SourceFolder(self.output, spec.source_id, self.settings, [*more, (drawn, overlay)])
 
     def _add(self, source_id: str, event: Event) -> None:
         # A source's "online" state comes before it is open; its files begin with what is analysed.
@@ -147,6 +167,8 @@ class Batch:
                 self.labels.setdefault(record.subject, Counter())[face.top] += 1
             if len(self.specs) == 1 and len(self.first_clips) < _LISTED_CLIPS:
                 self.first_clips.append(record)
+        elif isinstance(record.data, ClipCaptioned) and len(self.first_captions) < _LISTED_CLIPS:
+            self.first_captions.append(record)
 
     def _finish(self, event: SourceDone) -> None:
         folder = self._folders.pop(event.source_id, None)

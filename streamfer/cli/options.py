@@ -27,6 +27,17 @@ RedisUrl = Annotated[
     str | None,
     typer.Option("--redis", help="redis://, rediss:// or unix:// URL; an embedded server when not given."),
 ]
+Captions = Annotated[
+    str | None,
+    typer.Option(
+        "--captions",
+        help="Also describe clips in words: 'changes' (new faces, changed labels, every 10 s), 'all', or a captioner.",
+    ),
+]
+Captioner = Annotated[
+    str | None,
+    typer.Option("--captioner", help="Who describes: a name from 'streamfer models list', a folder, or org/name."),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Any setting by its dotted name, e.g. --set clip.max_gap=0.5; repeatable."),
@@ -45,6 +56,19 @@ def configure(path: Path | None, flags: dict[str, Any], assignments: list[str] |
     config = load_config(path, overrides)
     apply_environment(plan_threads(config.threads))
     return config
+
+
+def caption_flags(captions: str | None, captioner: str | None) -> dict[str, Any]:
+    """Return the settings that ``--captions`` and ``--captioner`` stand for.
+
+    Raises:
+        ConfigError: two captioners are named.
+    """
+    if captions in ("changes", "all"):
+        return {"captions.when": captions, "captions.model": captioner or "auto"}
+    if captions and captioner and captions != captioner:
+        raise ConfigError(f"--captions {captions} and --captioner {captioner} name two captioners; choose one")
+    return {"captions.model": captioner or captions}
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, Any]:

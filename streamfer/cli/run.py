@@ -18,7 +18,7 @@ from streamfer.errors import ConfigError, PublishError
 
 if TYPE_CHECKING:
     from streamfer.config import Config
-    from streamfer.pipeline.events import Event, SourceDone
+    from streamfer.pipeline.events import Event, SourceDone, SourceStats
     from streamfer.pipeline.loop import Pipeline
     from streamfer.publish import Publisher
     from streamfer.records import Record
@@ -41,6 +41,8 @@ def run(
         bool | None, typer.Option("--wait/--no-wait", help="Keep trying sources that do not answer at the start.")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no clips, only errors.")] = False,
+    captions: options.Captions = None,
+    captioner: options.Captioner = None,
     model: options.Model = None,
     detector: options.Detector = None,
     device: options.Device = None,
@@ -69,6 +71,7 @@ def run(
             "clip.seconds": clip_seconds,
             "clip.stride": stride,
             "threads": threads,
+            **options.caption_flags(captions, captioner),
         },
         assignments,
     )
@@ -198,9 +201,18 @@ def _say_done(event: SourceDone) -> None:
         return
     how = "stopped" if event.stopped else "ended"
     words = [f"{stats.clips} clips of {stats.tracks} face tracks in {stats.seconds:.1f} s of video"]
+    words += caption_words(stats)
     words += [f"{stats.frames_dropped} frames dropped (this machine was busy)"] if stats.frames_dropped else []
     words += [event.note] if event.note else []
     note(f"{event.source_id}: {how}; {'; '.join(words)}")
+
+
+def caption_words(stats: SourceStats) -> list[str]:
+    """Return what became of a source's captions, in words; nothing where none were asked for."""
+    words = [f"{stats.captions} captions"] if stats.captions else []
+    words += [f"{stats.captions_dropped} captions dropped (the captioner was busy)"] if stats.captions_dropped else []
+    words += [f"{stats.captions_failed} captions failed"] if stats.captions_failed else []
+    return words
 
 
 def record_line(record: Record) -> str:

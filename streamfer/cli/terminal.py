@@ -74,6 +74,20 @@ def clip_table(records: Iterable[Record]) -> Table:
     return table
 
 
+def caption_table(records: Iterable[Record]) -> Table:
+    """Return a table of one source's captions, person by person."""
+    from streamfer.records import ClipCaptioned as Captioned
+
+    found = [record.data for record in records if isinstance(record.data, Captioned)]
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    table.add_column("track", no_wrap=True, min_width=8)
+    table.add_column("time", no_wrap=True, min_width=12, justify="right")
+    table.add_column("caption", overflow="fold")
+    for one in sorted(found, key=lambda one: (one.clip.epoch, one.track, one.clip.start_time)):
+        table.add_row(one.track_id, f"{one.clip.start_time:.1f}–{one.clip.end_time:.1f} s", Text(one.text))
+    return table
+
+
 def _clip(record: Record) -> ClipLabelled:
     from streamfer.records import ClipLabelled as Labelled
 

@@ -71,7 +71,7 @@ class Writer(Protocol):
 MakeWriter = Callable[[Path], Writer]
 
 
-class _TextFile:
+class TextFile:
     """A text file that appears whole; what goes into it is the writer's."""
 
     def __init__(self, path: Path) -> None:
@@ -90,7 +90,7 @@ class _TextFile:
         self._target.discard()
 
 
-class ClipCsv(_TextFile):
+class ClipCsv(TextFile):
     """One row a labelled clip and track; times in seconds, boxes as fractions of the frame.
 
     The columns are the same for every file of a run, those without a clip included.
@@ -135,7 +135,7 @@ class ClipCsv(_TextFile):
         return self._units
 
 
-class FrameCsv(_TextFile):
+class FrameCsv(TextFile):
     """One row a face of an analysed frame; a frame without a face has one row with empty columns."""
 
     suffix = ".frames.csv"
@@ -177,7 +177,7 @@ def _intensities(found: Mapping[str, float] | None, units: tuple[str, ...]) -> l
     return [f"{found[name]:.6f}" if found else "" for name in units]
 
 
-class RecordJsonl(_TextFile):
+class RecordJsonl(TextFile):
     """One line a record, in CloudEvents' JSON format: exactly what subscribers of Redis receive."""
 
     suffix = ".records.jsonl"

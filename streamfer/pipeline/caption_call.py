@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from streamfer.errors import StreamferError
-from streamfer.models.captioner import Caption, Captioner, Keyframes
+from streamfer.models.captioner import Caption, Captioner
+from streamfer.models.captioning.context import ContextCaptioner
+from streamfer.pipeline.captioning import CaptionJob
 
 _POLL_SECONDS = 0.1
 
@@ -44,7 +46,7 @@ class CaptionCall:
         self._grace = grace
         self._hanging: threading.Thread | None = None
 
-    def run(self, clips: Sequence[Keyframes], *, timeout: float) -> list[Caption]:
+    def run(self, jobs: Sequence[CaptionJob], *, timeout: float) -> list[Caption]:
         """Describe clips.
 
         Raises:
@@ -57,7 +59,7 @@ class CaptionCall:
 
         def call() -> None:
             try:
-                results.append(self._captioner.caption(clips))
+                results.append(self._describe(jobs))
             except Exception as error:
                 results.append(error)
 
@@ -70,9 +72,15 @@ class CaptionCall:
         found = results[0]
         if isinstance(found, Exception):
             raise CaptionCallError("captioner_failed", _said(found)) from found
-        if len(found) != len(clips):
-            raise CaptionCallError("captioner_failed", f"{len(found)} captions for {len(clips)} clips")
+        if len(found) != len(jobs):
+            raise CaptionCallError("captioner_failed", f"{len(found)} captions for {len(jobs)} clips")
         return found
+
+    def _describe(self, jobs: Sequence[CaptionJob]) -> list[Caption]:
+        clips = [job.keyframes.portraits for job in jobs]
+        if isinstance(self._captioner, ContextCaptioner):
+            return self._captioner.describe(clips, [job.context for job in jobs])
+        return self._captioner.caption(clips)
 
     def _wait(self, thread: threading.Thread, timeout: float) -> None:
         deadline = time.monotonic() + timeout

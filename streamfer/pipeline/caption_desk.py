@@ -192,7 +192,7 @@ class CaptionDesk:
             return
         began = time.perf_counter()
         try:
-            captions = self._call.run([job.keyframes.portraits for job in batch], timeout=self._settings.timeout)
+            captions = self._call.run(batch, timeout=self._settings.timeout)
         except CaptionCallError as error:
             self._failures += 1
             log.warning("captions.failed", captioner=self._info.name, clips=len(batch), reason=str(error))

@@ -28,6 +28,7 @@ import structlog
 from streamfer import errors
 from streamfer.errors import InternalError, StreamferError
 from streamfer.models.captioner import Caption, CaptionerInfo, Keyframes
+from streamfer.models.captioning.context import ClipContext, ContextCaptioner
 
 LOADER = "streamfer.models.captioning.loading:load_captioner"
 #: Added to the process's niceness: where cores are short, labels come first.
@@ -45,7 +46,7 @@ class ProcessCaptioner:
 
     Args:
         options: arguments of ``load_captioner``.
-        threads: threads of torch in the process.
+        threads: threads of the process's libraries; they read it from their environment when they load.
         loader: what makes the captioner there, as ``module:function``.
     """
 
@@ -73,6 +74,10 @@ class ProcessCaptioner:
         """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
         return list(self._ask("caption", list(clips), questions))
 
+    def describe(self, clips: Sequence[Keyframes], contexts: Sequence[ClipContext]) -> list[Caption]:
+        """Describe clips in their contexts, where the model takes any; see :meth:`ContextCaptioner.describe`."""
+        return list(self._ask("describe", list(clips), contexts))
+
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
         """Return the probability of yes, one question a clip; see :meth:`Captioner.answer_yes_no`."""
         return list(self._ask("answer_yes_no", list(clips), questions))
@@ -85,7 +90,7 @@ class ProcessCaptioner:
         """End the process."""
         self._child.kill()
 
-    def _ask(self, method: str, clips: list[Keyframes], questions: Sequence[str] | None) -> Any:
+    def _ask(self, method: str, clips: list[Keyframes], more: Sequence[Any] | None) -> Any:
         with self._lock:
             if not self._child.alive:
                 log.warning("captions.restart", options=self._options.get("name_or_path"))
@@ -93,7 +98,7 @@ class ProcessCaptioner:
                 self._child = _Child(self._options, self._threads, self._loader)
             # A process that was only just started has as long as it takes, but not at the cost of those who wait.
             self._child.ready(None if self._info is None else 0.0)
-            return self._child.ask((method, clips, questions))
+            return self._child.ask((method, clips, more))
 
 
 class _Child:
@@ -116,7 +121,7 @@ class _Child:
         self._info: CaptionerInfo | None = None
         self._finalizer = weakref.finalize(self, _end, self._process, self._pipe)
         with contextlib.suppress(OSError):
-            self._pipe.send((loader, dict(options), threads))
+            self._pipe.send((loader, dict(options)))
 
     @property
     def alive(self) -> bool:
@@ -144,7 +149,7 @@ class _Child:
             self._info = self._receive()
         return self._info
 
-    def ask(self, request: tuple[str, list[Keyframes], Sequence[str] | None]) -> Any:
+    def ask(self, request: tuple[str, list[Keyframes], Sequence[Any] | None]) -> Any:
         """Make one call.
 
         Raises:
@@ -194,11 +199,8 @@ def _rebuilt(kind: str, message: str) -> StreamferError:
 
 def serve(pipe: Connection) -> None:
     """Load what the parent asks for and answer its calls until it has gone."""
-    loader, options, threads = pipe.recv()
+    loader, options = pipe.recv()
     try:
-        import torch
-
-        torch.set_num_threads(threads)
         module, _, function = loader.partition(":")
         captioner = getattr(import_module(module), function)(**options)
         pipe.send(("ready", captioner.info))
@@ -206,9 +208,11 @@ def serve(pipe: Connection) -> None:
         pipe.send(_told(error))
         return
     while True:
-        method, clips, questions = pipe.recv()
+        method, clips, more = pipe.recv()
+        if method == "describe" and not isinstance(captioner, ContextCaptioner):
+            method, more = "caption", None
         try:
-            answer = ("answer", getattr(captioner, method)(clips, questions))
+            answer = ("answer", getattr(captioner, method)(clips, more))
         except Exception as error:
             answer = _told(error)
         pipe.send(answer)

@@ -12,11 +12,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
 from streamfer.errors import ConfigError, InternalError
 from streamfer.geometry import CropProfile
 from streamfer.models.captioner import Caption, CaptionerInfo
+from streamfer.models.captioning.context import ClipContext
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, SourceDone
 from streamfer.pipeline.keyframes import Keyframes, keyframes_of
@@ -48,6 +50,12 @@ class CaptionJob:
     def label(self) -> ClipLabelled:
         """The document of the label."""
         return label_of(self.record)
+
+    @property
+    def context(self) -> ClipContext:
+        """What the label track knows of the clip besides its pictures."""
+        frames = self.keyframes
+        return ClipContext(frames.apex, frames.onset, frames.offset, self.label.faces[0].top)
 
 
 def label_of(record: Record) -> ClipLabelled:
@@ -177,14 +185,19 @@ def caption_record(job: CaptionJob, caption: Caption, model: CaptionerInfo, infe
 def choose_captioner(name: str | None) -> str:
     """Return the captioner that a name stands for: without one (or with ``auto``) the built-in, else the only one.
 
+    Nothing is loaded yet, so what a name cannot be is said before the seconds that loading takes.
+
     Raises:
         ConfigError: no name was given, and there is no captioner or more than one to choose from.
+        UnknownModelError: a plain name that no captioner has.
     """
-    from streamfer.models.captioning.registry import list_captioners
+    from streamfer.models.captioning import registry
 
-    if name not in (None, "", "auto"):
-        return str(name)
-    entries = list_captioners()
+    if name and name != "auto":
+        if "/" not in name and not Path(name).is_dir():
+            registry.find_captioner(name)
+        return name
+    entries = registry.list_captioners()
     built_in = [entry.name for entry in entries if entry.origin == "built-in"]
     if built_in:
         return built_in[0]

@@ -33,11 +33,25 @@ class Keyframes:
         portraits: uint8 RGB (K, S, S, 3), oldest first; K = 0 where no picture of the clip was kept.
         pts: of each picture, in the clip's time base.
         strength: of the apex against the clip's calmest picture; 0 for a face that does not move.
+        onset, apex, offset: when the expression sets in, is strongest and fades, as fractions of the clip; None where
+            it is there from the start, does not move, or lasts to the end.
     """
 
     portraits: NDArray[np.uint8]
     pts: tuple[int, ...]
-    strength: float
+    strength: float = 0.0
+    onset: float | None = None
+    apex: float | None = None
+    offset: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Where, among a clip's pictures, an expression sets in, is strongest and fades; None as in :class:`Keyframes`."""
+
+    onset: int | None
+    apex: int | None
+    offset: int | None
 
 
 def keyframes_of(job: ClipJob, count: int) -> Keyframes:
@@ -50,17 +64,26 @@ def keyframes_of(job: ClipJob, count: int) -> Keyframes:
         if portrait is not None and (has_units or sighting.tick in of_tick)
     ]
     if not kept:
-        return Keyframes(np.zeros((0, 8, 8, 3), np.uint8), (), 0.0)
+        return Keyframes(np.zeros((0, 8, 8, 3), np.uint8), ())
     if has_units:
         strengths_T = unit_strengths(np.array([sighting.actions for sighting, _, _ in kept], np.float32))
     else:
         rows = [of_tick[sighting.tick] for sighting, _, _ in kept]
         strengths_T = feature_strengths(job.features[rows].float().cpu().numpy())
-    chosen = choose(strengths_T, count)
+    course = course_of(strengths_T)
+    chosen = choose(strengths_T, course, count)
+    length = max(1, job.last.pts - job.first.pts)
+
+    def fraction(place: int | None) -> float | None:
+        return None if place is None else min(1.0, max(0.0, (kept[place][2] - job.first.pts) / length))
+
     return Keyframes(
         np.stack([kept[place][1] for place in chosen]),
         tuple(kept[place][2] for place in chosen),
         float(strengths_T.max()),
+        fraction(course.onset),
+        fraction(course.apex),
+        fraction(course.offset),
     )
 
 
@@ -90,25 +113,35 @@ def feature_strengths(features_TD: NDArray[np.float32]) -> NDArray[np.float32]:
     return strengths
 
 
-def choose(strengths_T: NDArray[np.float32], count: int) -> list[int]:
-    """Return the places of apex, onset before it and offset behind it, as many as asked for and there are, ascending.
+def course_of(strengths_T: NDArray[np.float32]) -> Course:
+    """Return the course of an expression from its strength in each picture, float32 (T,), T at least 1."""
+    apex = int(np.argmax(strengths_T))
+    if strengths_T[apex] < _STILL:
+        return Course(None, None, None)
+    little = _LITTLE * float(strengths_T[apex])
+    before = np.flatnonzero(strengths_T[:apex] <= little)
+    after = np.flatnonzero(strengths_T[apex + 1 :] <= little)
+    return Course(int(before[-1]) if len(before) else None, apex, apex + 1 + int(after[0]) if len(after) else None)
+
+
+def choose(strengths_T: NDArray[np.float32], course: Course, count: int) -> list[int]:
+    """Return the places of the pictures to be shown, ascending.
 
     Args:
-        strengths_T: strength of the expression in each picture, float32 (T,), T at least 1.
-        count: 1 for the apex alone, 2 with the onset, 3 with the offset.
+        strengths_T: strength of the expression in each picture, float32 (T,).
+        course: of the same pictures.
+        count: 1 for the apex alone, 2 with the onset (the calmest picture before the apex where there is none),
+            3 with the offset where there is one.
     """
-    apex = int(np.argmax(strengths_T))
-    little = _LITTLE * float(strengths_T[apex])
-    if strengths_T[apex] < _STILL:
+    if course.apex is None:
         # Nothing moves: the middle stands for the clip.
         return [len(strengths_T) // 2]
-    chosen = [apex]
-    before = np.flatnonzero(strengths_T[:apex] <= little)
-    if count > 1 and apex > 0:
-        chosen.insert(0, int(before[-1]) if len(before) else int(np.argmin(strengths_T[:apex])))
-    after = np.flatnonzero(strengths_T[apex + 1 :] <= little)
-    if count > 2 and len(after):
-        chosen.append(apex + 1 + int(after[0]))
+    chosen = [course.apex]
+    if count > 1 and course.apex > 0:
+        calmest = int(np.argmin(strengths_T[: course.apex]))
+        chosen.insert(0, calmest if course.onset is None else course.onset)
+    if count > 2 and course.offset is not None:
+        chosen.append(course.offset)
     return chosen
 
 

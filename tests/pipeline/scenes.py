@@ -12,6 +12,7 @@ from streamfer.faces import FaceTracker, FakeDetector
 from streamfer.models.expression import ExpressionModel
 from streamfer.models.fake import FakeExpressionModel
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
+from streamfer.pipeline.captioning import CaptionPlan
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone
 from streamfer.pipeline.loop import Pipeline, PipelineParts
 from streamfer.pipeline.reports import RecordWriter
@@ -51,6 +52,7 @@ def pipeline(
     batch_wait: float = 0.01,
     max_open: int | None = None,
     fps: float = FPS,
+    captions: CaptionPlan | None = None,
     **plan: object,
 ) -> Pipeline:
     """Return a pipeline of fakes with the real tracker."""
@@ -78,6 +80,7 @@ def pipeline(
             batch_size=batch_size,
             batch_wait=batch_wait,
             max_open=max_open,
+            captions=captions,
         )
     )
 

@@ -1,0 +1,381 @@
+"""Captions in the pipeline: which clips, which pictures, in which order, and what happens when writing goes wrong."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from scenes import clips, done, one_face, pipeline, squares, two_faces
+
+from streamfer.geometry import squashed_crop
+from streamfer.models.captioner import Caption, Captioner, Keyframes
+from streamfer.models.captioning import FakeCaptioner
+from streamfer.models.captioning.context import ClipContext
+from streamfer.models.fake import FakeExpressionModel
+from streamfer.pipeline import caption_desk
+from streamfer.pipeline.caption_desk import CaptionDesk, DeskSettings
+from streamfer.pipeline.captioning import CaptionPlan
+from streamfer.pipeline.events import Event, SourceDone
+from streamfer.pipeline.keyframes import Course, choose, course_of, feature_strengths, unit_strengths
+from streamfer.pipeline.loop import Pipeline
+from streamfer.records import ClipCaptioned, ClipLabelled, Gap, Record
+from streamfer.video.fake import FakeSource, Jump
+from streamfer.video.frames import Source
+
+PATIENT = DeskSettings(patient=True)
+
+
+def captioned_pipeline(
+    captioner: Captioner,
+    settings: DeskSettings = PATIENT,
+    model: FakeExpressionModel | None = None,
+    plan: dict[str, Any] | None = None,
+) -> Pipeline:
+    """A pipeline of fakes that describes clips."""
+    chosen = CaptionPlan(
+        crop=captioner.info.crop,
+        open=lambda run: CaptionDesk(captioner, settings, run),
+        **{"when": "all", **(plan or {})},
+    )
+    return pipeline(model=model, captions=chosen, portrait=chosen.crop, portrait_faces=chosen.faces)
+
+
+def run(sources: Sequence[Source], captioner: Captioner, *settings: Any, **more: Any) -> list[Event]:
+    return list(captioned_pipeline(captioner, *settings, **more).events(sources))
+
+
+def captions(events: Sequence[Event]) -> list[ClipCaptioned]:
+    return [event.data for event in events if isinstance(event, Record) and isinstance(event.data, ClipCaptioned)]
+
+
+def gaps(events: Sequence[Event]) -> dict[str, int]:
+    """How many captions are lacking, by cause."""
+    found: dict[str, int] = {}
+    for event in events:
+        if isinstance(event, Record) and isinstance(event.data, Gap):
+            assert event.data.unit == "captions"
+            found[event.data.cause] = found.get(event.data.cause, 0) + event.data.count
+    return found
+
+
+def film(seconds: float = 6, source_id: str = "fake") -> FakeSource:
+    return FakeSource(one_face, count=round(25 * seconds), fps=25, source_id=source_id)
+
+
+# -- keyframes --------------------------------------------------------------------------------------------------
+
+
+def rising(*levels: float) -> np.ndarray:
+    """Action units of a face that shows one expression at these levels."""
+    return np.outer(levels, [0.0, 1.0, 0.5]).astype(np.float32)
+
+
+def chosen(strengths: np.ndarray, count: int) -> list[int]:
+    return choose(strengths, course_of(strengths), count)
+
+
+def test_the_apex_is_the_strongest_picture_and_the_onset_the_last_calm_one_before_it() -> None:
+    units = rising(0, 0, 0, 0, 0.1, 0.5, 0.9, 1, 0.9, 0.5, 0, 0, 0)
+    strengths = unit_strengths(units)
+    assert chosen(strengths, 1) == [7]
+    assert chosen(strengths, 2) == [4, 7]
+    assert chosen(strengths, 3) == [4, 7, 10]
+    assert strengths[0] == 0
+    assert course_of(strengths) == Course(4, 7, 10)
+
+
+def test_an_expression_that_fades_has_no_onset_and_one_that_stays_no_offset() -> None:
+    assert chosen(unit_strengths(rising(1, 0.9, 0.8, 0.5, 0.1, 0, 0, 0)), 3) == [0, 4]
+    assert chosen(unit_strengths(rising(0, 0, 0, 0.5, 0.9, 1, 1, 1)), 3)[0] == 2
+    assert len(chosen(unit_strengths(rising(0, 0, 0, 0.5, 0.9, 1, 1, 1)), 3)) == 2
+
+
+def test_the_apex_lies_furthest_from_the_calmest_picture_not_at_the_most_activity() -> None:
+    # A face that smiles throughout and frowns once: the frown is what happens.
+    smile, frown = np.array([1.0, 0.0]), np.array([0.6, 0.9])
+    units = np.stack([smile * 0.95, smile, smile, frown, frown, frown, smile, smile]).astype(np.float32)
+    assert chosen(unit_strengths(units), 1) == [4]
+
+
+def test_a_face_that_does_not_move_is_shown_once() -> None:
+    assert chosen(unit_strengths(np.full((9, 3), 0.4, np.float32)), 3) == [4]
+
+
+def test_features_stand_in_for_action_units() -> None:
+    features = np.ones((12, 8), np.float32)
+    features[7:10] += np.linspace(0, 3, 8, dtype=np.float32)
+    strengths = feature_strengths(features)
+    assert chosen(strengths, 2) == [6, 8]
+    assert feature_strengths(5 * features) == pytest.approx(strengths, abs=1e-6)
+
+
+def test_one_picture_is_its_own_apex() -> None:
+    assert chosen(unit_strengths(rising(0.7)), 3) == [0]
+
+
+def blinking(number: int) -> np.ndarray:
+    """A face that is dim, grows bright from frame 25 on, is brightest at 38, and dims again."""
+    picture = np.full((160, 240, 3), 30, np.uint8)
+    picture[50:98, 60:108] = 205 + max(0, 50 - 4 * abs(number - 38))
+    return picture
+
+
+def test_the_pictures_that_are_described_are_those_of_the_expression() -> None:
+    # The fake model's units are the brightness of bands of the crop, from the top.
+    reader = FakeExpressionModel(action_units=("AU01", "AU06", "AU12", "AU25"))
+    told: list[ClipContext] = []
+
+    class Told(FakeCaptioner):
+        def describe(self, clips: Sequence[Keyframes], contexts: Sequence[ClipContext]) -> list[Caption]:
+            told.extend(contexts)
+            return self.caption(clips)
+
+    events = run([FakeSource(blinking, count=50, fps=25)], Told(), model=reader)
+    (label,), (caption,) = clips(events), captions(events)
+    onset, apex = (pts / label.clip.time_base[1] * label.clip.time_base[0] for pts in caption.keyframes_pts)
+    assert apex == pytest.approx(38 / 25, abs=0.13)
+    assert 0.8 < onset < apex
+    (context,) = told
+    assert context.emotion == label.faces[0].top
+    assert context.apex == pytest.approx(apex / 1.88, abs=0.01)
+    assert context.onset == pytest.approx(onset / 1.88, abs=0.01)
+    assert caption.text.startswith("2 pictures of brightness")
+
+
+# -- which clips ------------------------------------------------------------------------------------------------
+
+
+def test_every_caption_follows_its_label_and_names_it() -> None:
+    events = run([film()], FakeCaptioner())
+    seen: dict[str, Record] = {}
+    described = []
+    for event in events:
+        if isinstance(event, Record) and isinstance(event.data, ClipLabelled):
+            seen[event.id] = event
+        if isinstance(event, Record) and isinstance(event.data, ClipCaptioned):
+            label = seen[event.data.clip_id].data
+            assert isinstance(label, ClipLabelled)
+            assert event.data.clip == label.clip
+            assert (event.data.track_id, event.data.model.name) == (label.faces[0].track_id, "fake")
+            inside = [label.clip.start_pts <= pts <= label.clip.end_pts for pts in event.data.keyframes_pts]
+            assert inside
+            assert all(inside)
+            described.append(event.data.clip_id)
+    assert described == list(seen)
+    assert isinstance(events[-1], SourceDone)
+    stats = events[-1].stats
+    assert (stats.captions, stats.captions_dropped, stats.captions_failed) == (len(described), 0, 0)
+    assert len(described) == stats.clips > 3
+
+
+def test_only_changes_are_described_unless_all_are_asked_for() -> None:
+    still = squares((60, 50))
+
+    def steady_film() -> FakeSource:
+        return FakeSource(lambda _: still, count=200, fps=25)
+
+    steady = run([steady_film()], FakeCaptioner(), plan={"when": "changes", "interval": 100})
+    assert len(captions(steady)) == 1
+    again = run([steady_film()], FakeCaptioner(), plan={"when": "changes", "interval": 3})
+    assert [caption.clip.start_time for caption in captions(again)] == pytest.approx([0, 3, 6], abs=0.1)
+    both = run([FakeSource(two_faces, count=100, fps=25)], FakeCaptioner(), plan={"when": "changes"})
+    assert {caption.track for caption in captions(both)} == {1, 2}
+
+
+def test_a_change_of_label_is_described() -> None:
+    def picture(number: int) -> np.ndarray:
+        # The fake model's label is the brightest band of the face.
+        image = squares((60, 50), number=number)
+        image[51:56, 61:107] = 255 if number < 100 else 201
+        image[90:97, 61:107] = 201 if number < 100 else 255
+        return image
+
+    events = run([FakeSource(picture, count=200, fps=25)], FakeCaptioner(), plan={"when": "changes", "interval": 100})
+    tops = [(clip.clip.start_time, clip.faces[0].top) for clip in clips(events)]
+    changes = [tops[0]] + [now for before, now in pairwise(tops) if before[1] != now[1]]
+    assert len(changes) > 1
+    assert [caption.clip.start_time for caption in captions(events)] == [start for start, _ in changes]
+
+
+def test_a_new_epoch_is_a_new_face() -> None:
+    source = FakeSource(one_face, count=150, fps=25, script={75: [Jump()]})
+    events = run([source], FakeCaptioner(), plan={"when": "changes", "interval": 100})
+    assert {caption.clip.epoch for caption in captions(events)} == {0, 1}
+
+
+def test_faces_beyond_the_cap_are_labelled_and_counted() -> None:
+    events = run([FakeSource(two_faces, count=100, fps=25)], FakeCaptioner(), plan={"faces": 1})
+    assert {clip.faces[0].track for clip in clips(events)} == {1, 2}
+    end = done(events)["fake"].stats
+    assert end.captions + end.captions_dropped == end.clips
+    assert gaps(events) == {"no_picture": end.captions_dropped}
+    assert end.captions_dropped > 0
+
+
+def test_crops_are_those_that_the_captioner_wants() -> None:
+    shapes = set()
+
+    class Looking(FakeCaptioner):
+        def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+            shapes.update(clip.shape[1:] for clip in clips)
+            return super().caption(clips, questions)
+
+    own = FakeExpressionModel()
+    run([film(3)], Looking(crop=squashed_crop(40)), model=own)
+    assert shapes == {(40, 40, 3)}
+    run([film(3)], Looking(crop=own.info.crop), model=own)
+    assert shapes == {(40, 40, 3), (32, 32, 3)}
+
+
+def test_labels_do_not_depend_on_captions() -> None:
+    plain = list(pipeline().events([film()]))
+    described = run([film()], FakeCaptioner())
+    assert [clip.faces for clip in clips(plain)] == [clip.faces for clip in clips(described)]
+
+
+# -- when writing is slow, or goes wrong ------------------------------------------------------------------------
+
+
+def test_clips_that_wait_are_described_together() -> None:
+    slow = FakeCaptioner(delay=0.3)
+    events = run([film(8, "a"), film(8, "b")], slow, DeskSettings(patient=True, batch_size=6))
+    assert max(slow.batches) > 1
+    assert max(slow.batches) <= 6
+    assert sum(slow.batches) == len(captions(events)) == len(clips(events))
+
+
+def test_files_wait_for_their_captions() -> None:
+    slow = FakeCaptioner(delay=0.02)
+    events = run([film(8)], slow, DeskSettings(patient=True, queue=1, batch_size=1, max_age=0.001))
+    assert len(captions(events)) == len(clips(events))
+    assert gaps(events) == {}
+
+
+class Gate(FakeCaptioner):
+    """Writes nothing until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = threading.Event()
+        self.busy = threading.Event()
+
+    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+        self.busy.set()
+        assert self.opened.wait(60)
+        return super().caption(clips, questions)
+
+
+def test_labels_come_while_the_captioner_is_stuck_and_old_clips_are_dropped() -> None:
+    gate = Gate()
+    settings = DeskSettings(queue=3, batch_size=1, max_age=0.05)
+    labels: list[Event] = []
+    events: list[Event] = []
+    for event in captioned_pipeline(gate, settings).events([film(10)]):
+        events.append(event)
+        if isinstance(event, Record) and isinstance(event.data, ClipLabelled):
+            labels.append(event)
+        if len(labels) == 9 and not gate.opened.is_set():
+            # Every label is here and not one caption: nothing waited for words.
+            assert captions(events) == []
+            time.sleep(0.1)
+            gate.opened.set()
+    end = done(events)["fake"].stats
+    assert end.clips == len(labels)
+    assert end.captions == len(captions(events)) == 1
+    assert end.captions_dropped == end.clips - 1
+    lacking = gaps(events)
+    assert set(lacking) == {"queue_full", "too_old"}
+    assert lacking["too_old"] == 3
+    assert sum(lacking.values()) == end.captions_dropped
+
+
+def test_a_captioner_that_fails_is_counted_and_labels_go_on() -> None:
+    events = run([film(8)], FakeCaptioner(error=ValueError("no such token\nsecond line")))
+    end = done(events)["fake"]
+    assert end.error is None
+    assert end.stats.clips == len(clips(events)) > 5
+    assert (end.stats.captions, end.stats.captions_failed) == (0, end.stats.clips)
+    reasons = {event.data.reason for event in events if isinstance(event, Record) and isinstance(event.data, Gap)}
+    assert "ValueError: no such token" in reasons
+
+
+def test_a_captioner_that_fails_again_and_again_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = FakeCaptioner(error=RuntimeError("out of order"))
+    events = run([film(10)], broken, DeskSettings(patient=True, batch_size=1))
+    assert len(broken.batches) == 3
+    assert gaps(events)["captioner_resting"] == len(clips(events)) - 3
+    monkeypatch.setattr(caption_desk, "_REST_SECONDS", 0.0)
+    tireless = FakeCaptioner(error=RuntimeError("out of order"))
+    events = run([film(10)], tireless, DeskSettings(patient=True, batch_size=1))
+    assert len(tireless.batches) == len(clips(events))
+
+
+def test_a_captioner_that_hangs_is_given_up() -> None:
+    gate = Gate()
+    began = time.monotonic()
+    events = run([film(6)], gate, DeskSettings(patient=True, batch_size=2, timeout=0.1))
+    assert time.monotonic() - began < 60
+    end = done(events)["fake"].stats
+    assert (end.captions, end.captions_failed) == (0, end.clips)
+    assert gaps(events)["captioner_timeout"] >= 2
+    gate.opened.set()
+
+
+def test_an_empty_caption_is_no_caption() -> None:
+    class Silent(FakeCaptioner):
+        def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+            return [Caption("", 0, 0.0) for _ in clips]
+
+    events = run([film(4)], Silent())
+    assert captions(events) == []
+    assert gaps(events) == {"empty_caption": len(clips(events))}
+
+
+def test_too_few_captions_are_an_error_not_a_mix_up() -> None:
+    class Miser(FakeCaptioner):
+        def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+            return super().caption(clips, questions)[1:]
+
+    events = run([film(4)], Miser())
+    assert captions(events) == []
+    assert set(gaps(events)) == {"captioner_failed"}
+
+
+def test_stopping_does_not_wait_for_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(caption_desk, "_GRACE_SECONDS", 0.2)
+    gate = Gate()
+    made = captioned_pipeline(gate, DeskSettings(patient=True, batch_size=1))
+    events: list[Event] = []
+    began = 0.0
+    for event in made.events([film(60)]):
+        events.append(event)
+        if gate.busy.is_set() and not began:
+            began = time.monotonic()
+            made.stop()
+    assert began
+    assert time.monotonic() - began < 20
+    assert done(events)["fake"].stopped
+    assert not [thread for thread in threading.enumerate() if thread.name == "streamfer captions"]
+    gate.opened.set()
+
+
+def test_pictures_are_forgotten_with_their_window() -> None:
+    from streamfer.pipeline.keyframes import PortraitShelf
+
+    shelf = PortraitShelf()
+    picture = np.zeros((8, 8, 3), np.uint8)
+    for tick in range(20):
+        shelf.add(1, tick, picture)
+        shelf.add(2, tick, None)
+    shelf.add(1, 3, np.ones_like(picture))
+    assert shelf.of(1, [3, 99])[1] is None
+    assert shelf.of(1, [3])[0] is picture
+    shelf.forget_before(16)
+    assert len(shelf) == 4
+    shelf.forget_before(99)
+    assert len(shelf) == 0
