@@ -47,13 +47,17 @@ def test_a_leading_process_that_fails_leaves_nobody_waiting(tmp_path: Path, monk
     def full() -> None:
         raise OutputError("no space left")
 
-    try:
-        with pytest.raises(OutputError, match="no space left"), joined("cpu") as world:
+    def lead() -> None:
+        with joined("cpu") as world:
             assert world.share(lambda: "hello") == "hello"
             assert world.first(lambda: made.write_text("made")) == 4
             assert world.sums([3.0, 4.0]) == [4.0, 6.0]
             assert world.everyones("a") == ["a", "b"]
             world.share(full)
+
+    try:
+        with pytest.raises(OutputError, match="no space left"):
+            lead()
         shown = other.communicate(timeout=120)[0].splitlines()
     finally:
         other.kill()

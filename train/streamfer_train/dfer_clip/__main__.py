@@ -76,9 +76,14 @@ def _train(options: argparse.Namespace) -> int:
     if options.check:
         print(runs.check(config, folds=options.fold, cut_faces=options.cut_faces))
         return 0
-    for result in runs.train(config, folds=options.fold, resume=options.resume):
+    results = runs.train(config, folds=options.fold, resume=options.resume)
+    for result in results:
         scores = ", ".join(f"{name.upper()} {100 * result.scores[name].mean:.2f}" for name in ("uar", "war"))
         print(f"{result.selection}: {scores} ({len(result.folds)} fold(s) x {len(result.seeds)} seed(s))")
+    if results:
+        print(f"summary: {config.run.out / 'summary.md'}")
+        for exported in sorted(config.run.out.glob("seed*/fold*/dfer-clip-*.safetensors")):
+            print(f"exported: {exported} (try: streamfer annotate VIDEO --model {exported})")
     return 0
 
 
@@ -101,4 +106,7 @@ def _quoted(path: Path) -> str:
 
 
 if __name__ == "__main__":
+    from streamfer.cli.terminal import configure_logging
+
+    configure_logging(verbose=False)
     sys.exit(main())

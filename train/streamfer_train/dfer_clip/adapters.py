@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -111,13 +112,15 @@ def attach_lora(encoder: nn.Module, config: LoraConfig) -> nn.Module:
     return handle
 
 
-def _attach_peft(encoder: nn.Module, config: LoraConfig, targets: list[str]) -> nn.Module:
+def _attach_peft(encoder: nn.Module, config: LoraConfig, targets: Sequence[str]) -> nn.Module:
     try:
         from peft import LoraConfig as PeftConfig
         from peft.tuners.lora import LoraModel
     except ImportError as error:
         raise ConfigError("lora.rank needs peft: pip install 'streamfer[train]'") from error
-    asked = PeftConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=targets)
+    asked = PeftConfig(
+        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(targets)
+    )
     try:
         return cast(nn.Module, LoraModel(encoder, asked, "default"))
     except ValueError as error:

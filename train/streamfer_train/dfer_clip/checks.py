@@ -57,13 +57,17 @@ class CheckReport:
         """The problems that training can live with."""
         return tuple(problem for problem in self.problems if problem.severity == "warning")
 
+    def summary(self) -> str:
+        """Return how many errors and warnings there are, in a line."""
+        return f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')} in {self.clips:,} clips"
+
     def text(self, examples: int | None = _EXAMPLES) -> str:
         """Return the report: problems grouped by kind, the largest group first.
 
         Args:
             examples: lines shown of each kind; None for all.
         """
-        lines = [f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')} in {self.clips:,} clips"]
+        lines = [self.summary()]
         for severity, problems in (("error", self.errors), ("warning", self.warnings)):
             groups: defaultdict[str, list[Problem]] = defaultdict(list)
             for problem in problems:

@@ -131,6 +131,12 @@ class Journal:
             with _writing(self._folder / "tensorboard"):
                 self._board.close()
 
+    def say(self, line: str) -> None:
+        """Show a line on standard error, above the bar where there is one."""
+        if not self.silent:
+            console = self._bar.console if self._bar is not None else Console(stderr=True)
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+
     def stage(self, name: str, total: int, done: int = 0) -> None:
         """Show a bar for the next piece of work."""
         if self._bar is not None:

@@ -152,6 +152,7 @@ def _checked(config: RunConfig, folds: Sequence[int]) -> tuple[Fold, ...]:
     write_text(path, report.text(examples=None) + "\n")
     counts = {"clips": report.clips, "errors": len(report.errors), "warnings": len(report.warnings)}
     log.info("dfer_clip.data", **counts, report=str(path))
+    print(f"data: {report.summary()}; all of it: {path}", file=sys.stderr)
     report.raise_for_errors(path)
     if config.data.faces == "as_is":
         return report.folds
@@ -165,7 +166,11 @@ def _cut_faces(report: CheckReport, config: RunConfig) -> CheckReport:
     from streamfer_train.dfer_clip.face_crops import with_face_crops
 
     with counted("faces", wanted=config.log.progress) as progress:
-        return with_face_crops(report, config.data, progress)
+        cut = with_face_crops(report, config.data, progress)
+    missed = len(cut.problems) - len(report.problems)
+    where = config.data.face_crops.cache
+    print(f"faces: {report.clips:,} clips cut or found in {where}; {missed:,} without a face", file=sys.stderr)
+    return cut
 
 
 def _train_fold(config: RunConfig, fold: Fold, seed: int, world: World, backbone: Backbone, *, resume: bool) -> None:

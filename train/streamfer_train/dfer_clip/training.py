@@ -168,18 +168,15 @@ class Trainer:
         row |= {f"{split}_{name}": value for split in ("test", "held_out") for name, value in scores[split].items()}
         self.journal.epoch(progress.epoch, progress.step, row)
         self.save()
-        if self.world.leads:
-            log.info(
-                "dfer_clip.epoch",
-                fold=progress.fold,
-                seed=progress.seed,
-                epoch=progress.epoch,
-                of=total,
-                loss=round(row["train_total"], 4),
-                war=round(scores["test"]["war"], 4),
-                uar=round(scores["test"]["uar"], 4),
-                seconds=round(time.monotonic() - began, 1),
+        self.journal.say(
+            f"fold {progress.fold} seed {progress.seed} epoch {progress.epoch}/{total}: loss {row['train_total']:.4f}"
+            + "".join(
+                f", {split.replace('_', ' ')} UAR {100 * found['uar']:.2f} WAR {100 * found['war']:.2f}"
+                for split, found in scores.items()
+                if found
             )
+            + f", {time.monotonic() - began:.1f} s"
+        )
 
     def _micro_batches(self) -> Iterator[list[Any]]:
         """Yield the micro-batches of each remaining step of the epoch, whole steps only."""

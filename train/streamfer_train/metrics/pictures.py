@@ -134,8 +134,10 @@ def risk_coverage_picture(curves: Mapping[str, RiskCoverage], path: Path, title:
         colour = _SERIES[place % len(_SERIES)]
         axes.plot(curve.coverage_K, curve.risk_K, color=colour, linewidth=2, label=f"{name}  AURC {curve.area:.3f}")
         half = curve.risk_at(0.5)
-        axes.scatter([0.5], [half], s=34, color=colour, edgecolor="white", linewidth=1.2, zorder=4)
-        axes.annotate(f"{half:.1%}", (0.5, half), (-5, 6), textcoords="offset points", ha="right", color=colour)
+        # With few clips the nearest larger share of them lies beyond one half.
+        share = float(curve.coverage_K[np.searchsorted(curve.coverage_K, 0.5 - 1e-9)])
+        axes.scatter([share], [half], s=34, color=colour, edgecolor="white", linewidth=1.2, zorder=4)
+        axes.annotate(f"{half:.1%}", (share, half), (-5, 6), textcoords="offset points", ha="right", color=colour)
     highest = max(float(curve.risk_K[len(curve.risk_K) // 20 :].max()) for curve in curves.values())
     axes.set_ylim(0, min(1.0, 1.25 * max(highest, error, 0.02)))
     axes.set_xlim(0, 1)
