@@ -46,7 +46,11 @@ def batch(words: int = 6) -> dict[str, torch.Tensor]:
 
 def test_one_pass_writes_and_leaves_the_queries_as_if_alone(folder: Path) -> None:
     learner, given = first(folder).eval(), batch()
-    features = encode(learner.vision_model, given["pixels"])
+    with torch.no_grad():
+        # Fresh weights hardly look at anything.
+        for weight in learner.qformer.parameters():
+            weight.mul_(10 if weight.ndim > 1 else 1)
+    features = encode(learner.vision_model, given["pixels"]).detach()
     queries, logits = learner.look_and_write(features, given["ids"], given["mask"])
     alone = learner.qformer(
         query_embeds=learner.query_tokens.expand(3, -1, -1), encoder_hidden_states=features
@@ -57,11 +61,11 @@ def test_one_pass_writes_and_leaves_the_queries_as_if_alone(folder: Path) -> Non
     _, other = learner.look_and_write(features, changed, given["mask"])
     # What is written before the fourth word cannot know it; what comes from there on does.
     torch.testing.assert_close(other[:, :3], logits[:, :3], atol=1e-5, rtol=1e-4)
-    assert float((other[:, 3] - logits[:, 3]).abs().amax()) > 1e-3
+    assert float((other[:, 3] - logits[:, 3]).detach().abs().amax()) > 1e-3
     # The first token is [DEC] whatever the caption began with, and the picture matters.
     assert learner.dec_id == len(question_tokenizer())
     _, dark = learner.look_and_write(torch.zeros_like(features), given["ids"], given["mask"])
-    assert float((dark - logits).abs().amax()) > 1e-4
+    assert float((dark - logits).detach().abs().amax()) > 1e-3
 
 
 def test_losses_are_those_of_their_definitions(folder: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from streamfer.models.captioner import Caption
 from streamfer.models.captioning import FakeCaptioner, load_captioner
 from streamfer.models.captioning.folder import read_card
 from streamfer_train.captions.files import read_entries
-from streamfer_train.exp_blip import evaluate, pseudo, state, training
+from streamfer_train.exp_blip import evaluate, objectives, pseudo, state, training
 from streamfer_train.exp_blip.__main__ import main
+from streamfer_train.exp_blip.caption_learner import CaptionLearner
 from streamfer_train.exp_blip.captioned import caption_all, read_labelled, references_for
 from streamfer_train.exp_blip.config import ExpBlipConfig
+from streamfer_train.exp_blip.query_learner import QueryLearner
 from streamfer_train.exp_blip.settings import parse_settings
 
 
@@ -49,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_both_steps_learn(trained: Path) -> None:
     for stage in ("au", "emotion"):
-        for step, least in (("step1", 0.9), ("step2", 0.9)):
+        for step, least in (("step1", 0.9), ("step2", 0.95)):
             losses = [float(row["total"]) for row in rows(trained / "run" / stage / step / "epochs.csv")]
             assert len(losses) == 6
             assert losses[-1] < least * losses[0]
@@ -249,7 +251,8 @@ def test_a_captioner_is_scored_and_its_features_are_probed(
     pytest.importorskip("nltk")
     captioner = str(trained / "run" / "au" / "captioner")
     words = ["evaluate", "--captioner", captioner, "--labels", str(trained / "labels.json"), "--images", str(trained),
-             "--out", str(tmp_path), "--device", "cpu", "--probe-train", str(trained / "labels.json")]  # fmt: skip
+             "--out", str(tmp_path), "--device", "cpu", "--probe-train", str(trained / "labels.json"),
+             "--probe-epochs", "400"]  # fmt: skip
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "au-blip: 9 pictures; references: rule and 4 of the grammar" in shown
@@ -259,9 +262,10 @@ def test_a_captioner_is_scored_and_its_features_are_probed(
     assert report["floor"]["micro"]["recall"] > 0
     # Three colours tell three label sets apart, whatever the weights.
     assert report["probes"]["vision"]["mean_f1"] > 0.9
-    assert report["probes"]["qformer"]["emotion_accuracy"] > 0.6
+    assert report["probes"]["vision"]["emotion_accuracy"] == 1.0
+    assert report["probes"]["qformer"]["emotion_accuracy"] > 0.5
     assert len((tmp_path / "captions.jsonl").read_text().splitlines()) == 10
-    words[2] = str(trained / "run" / "emotion" / "captioner")
+    words[words.index(captioner)] = str(trained / "run" / "emotion" / "captioner")
     assert main(words) == 2
     assert "captions of another model" in capsys.readouterr().err
 
@@ -292,41 +296,69 @@ def test_perfect_captions_score_perfectly_and_are_made_once(trained: Path, tmp_p
         references_for(pictures, tmp_path / "refs.json")
 
 
-def _together(path: Path, out: Path, *extra: str) -> None:
+def _process(rank: int, port: int, words: list[str]) -> None:
+    # What torchrun sets, without its own process.
+    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    sys.exit(main(words))
+
+
+def _together(words: list[str]) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    # What torchrun sets, without its own process.
-    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-m", "streamfer_train.exp_blip", "train", "--stage", "au", "-c", str(path),
-               "--out", str(out), *extra]  # fmt: skip
-    started = [
-        subprocess.Popen(command, env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for rank in (0, 1)
-    ]  # fmt: skip
+    # Forked, so that nothing is imported again.
+    context = multiprocessing.get_context("fork")
+    started = [context.Process(target=_process, args=(rank, port, words)) for rank in (0, 1)]
+    for process in started:
+        process.start()
     try:
-        shown = [process.communicate(timeout=280)[0] for process in started]
+        for process in started:
+            process.join(120)
     finally:
         for process in started:
             process.kill()
-    assert [process.returncode for process in started] == [0, 0], shown
+    assert [process.exitcode for process in started] == [0, 0]
 
 
-@pytest.mark.parametrize("kind", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
-def test_two_processes_train_as_one(trained: Path, tmp_path: Path, kind: str) -> None:
-    # No dropout and no drawn negatives: those differ between one process and two.
-    fast = {"batch": 6, "epochs": 3, "lr": 1e-3, "warmup": 0}
-    path = write_config(trained, step1={**fast, "epochs": 1}, step2=fast, augmentation={"operations": 0})
-    for out in (tmp_path / "alone", tmp_path / "together"):
-        shutil.copytree(trained / "run" / "au" / "step1", out / "au" / "step1")
-        (out / "config.yaml").unlink(missing_ok=True)
-    assert main(["train", "--stage", "au", "-c", str(path), "--out", str(tmp_path / "alone"), "--resume"]) == 0
-    _together(path, tmp_path / "together", "--resume", "--set", f"runtime.parallel={kind}")
-    one, two = (state.load(tmp_path / name / "au" / "step2" / "last.pt") for name in ("alone", "together"))
-    assert one.model.keys() == two.model.keys()
-    assert one.progress.step == two.progress.step == 3
-    assert (tmp_path / "together" / "au" / "captioner" / "streamfer.json").exists()
+def _nearest_negative(scores: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
+    return scores.detach().masked_fill(partners, -torch.inf).argmax(1)
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_train_as_one(trained: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Chance differs between processes: no dropout, no drawn negatives, views as they are. Captions of one length,
+    # because a process averages over its own tokens.
+    for learner in (QueryLearner, CaptionLearner):
+        monkeypatch.setattr(learner, "train", lambda self, mode=True: torch.nn.Module.train(self, mode=False))
+    monkeypatch.setattr(objectives, "hard_negatives", _nearest_negative)
+    texts = ("the inner brow lip", "the brow lip inner", "the lip inner brow")
+    entries = [{"image": f"faces/{number:02d}.png", "caption": texts[number % 3]} for number in range(9)]
+    (tmp_path / "even.json").write_text(json.dumps(entries))
+    fast = {"batch": 6, "epochs": 3, "lr": 2e-3, "warmup": 0}
+    path = write_config(
+        trained,
+        data={"au": [{"file": str(tmp_path / "even.json"), "images": str(trained)}]},
+        step1={**fast, "same_text": "own"},
+        step2=fast,
+        augmentation={"operations": 0, "flip": False, "scale": [1.0, 1.0]},
+    )
+    words = ["train", "--stage", "au", "-c", str(path), "--set", f"runtime.parallel={kind}", "--out"]
+    _together([*words, str(tmp_path / "together")])
+    assert main([*words, str(tmp_path / "alone")]) == 0
+    for step in ("step1", "step2"):
+        one, two = (rows(tmp_path / name / "au" / step / "steps.csv") for name in ("alone", "together"))
+        assert len(one) == len(two) == 3
+        for ours, theirs in zip(one, two, strict=True):
+            assert {name: float(value) for name, value in theirs.items()} == pytest.approx(
+                {name: float(value) for name, value in ours.items()}, rel=2e-3
+            )
+        left, right = (state.load(tmp_path / name / "au" / step / "last.pt") for name in ("alone", "together"))
+        assert {name: one.shape for name, one in left.model.items()} == {n: t.shape for n, t in right.model.items()}
+    assert json.loads((tmp_path / "together" / "au" / "run.json").read_text())["processes"] == 2
+    # What two processes began, one goes on with: the state knows nothing of how it was spread.
+    (tmp_path / "together" / "au" / "step1" / "weights.safetensors").unlink()
+    assert main([*words, str(tmp_path / "together"), "--resume"]) == 0
 
 
 def test_the_product_command_hands_over() -> None:

@@ -41,7 +41,9 @@ def test_it_learns_to_answer(trained: Path) -> None:
     with (trained / "run" / "training" / "epochs.csv").open(newline="", encoding="utf-8") as stream:
         losses = [float(row["total"]) for row in csv.DictReader(stream)]
     assert len(losses) == 14
-    assert losses[-1] < 0.5 * losses[0]
+    # The language model stays random: only the queries before it can learn.
+    assert losses[-1] < 0.85 * losses[0]
+    assert min(losses) == pytest.approx(losses[-1], rel=0.02)
 
 
 def test_the_model_that_comes_out_answers(trained: Path) -> None:
