@@ -14,6 +14,7 @@ from streamfer.models.captioner import Captioner, CaptionerInfo, check_questions
 from streamfer.pipeline.build import LoadedModels, build_pipeline
 from streamfer.pipeline.captioning import CaptionJob, CaptionPlan, CaptionTaker, Surroundings
 from streamfer.pipeline.events import FrameFaces, SourceDone
+from streamfer.records import ClipSpan
 from streamfer.video import find_sources, open_source
 
 #: Questions that begin with one of these want a yes or a no.
@@ -65,12 +66,14 @@ class KeyframeCollector:
     Args:
         run: of which it is a part.
         at: only clips around this time count, seconds.
+        reach: how far from a face's pictures it still counts as there, seconds.
         faces: filled with what is found, by track number.
     """
 
-    def __init__(self, run: Surroundings, at: float | None, faces: dict[int, _Face]) -> None:
+    def __init__(self, run: Surroundings, at: float | None, reach: float, faces: dict[int, _Face]) -> None:
         self._emit = run.emit
         self._at = at
+        self._reach = reach
         self._faces = faces
 
     def take(self, entry: CaptionJob | SourceDone) -> None:
@@ -78,11 +81,11 @@ class KeyframeCollector:
         if isinstance(entry, SourceDone):
             self._emit(entry)
             return
-        clip, reading = entry.label.clip, entry.label.faces[0]
+        reading = entry.label.faces[0]
         face = self._faces.setdefault(reading.track, _Face())
         face.clips += 1
         face.area = max(face.area, reading.box[2] * reading.box[3])
-        face.spans.append((clip.start_time, clip.end_time))
+        face.spans.append(_seen(entry))
         if not len(entry.keyframes.portraits) or self._worth(entry) < 0:
             return
         if face.best is None or self._worth(entry) > self._worth(face.best):
@@ -93,13 +96,25 @@ class KeyframeCollector:
 
     def _worth(self, job: CaptionJob) -> float:
         """Return what makes one clip of a track better than another; negative for one that does not count."""
-        clip = job.label.clip
         if self._at is None:
             return job.keyframes.strength
-        if not clip.start_time <= self._at <= clip.end_time:
+        start, end = _seen(job)
+        if not start - self._reach <= self._at <= end + self._reach:
             return -1.0
         # The clip in whose middle the moment lies.
-        return clip.end_time - clip.start_time - abs(2 * self._at - clip.start_time - clip.end_time)
+        return max(0.0, end - start - abs(2 * self._at - start - end))
+
+
+def _moment(clip: ClipSpan, pts: int) -> float:
+    """Return the time of one of a clip's pictures, seconds as the clip's own."""
+    numerator, denominator = clip.time_base
+    return clip.start_time + (pts - clip.start_pts) * numerator / denominator
+
+
+def _seen(job: CaptionJob) -> tuple[float, float]:
+    """Return when the clip's face is truly seen first and last, seconds."""
+    first, last = job.keyframes.seen_pts
+    return _moment(job.label.clip, first), _moment(job.label.clip, last)
 
 
 def check_question(question: str, model: CaptionerInfo) -> str:
@@ -169,7 +184,6 @@ def ask(
         (caption,) = captioner.caption([job.keyframes.portraits], [asked])
         text = caption.text
     clip = job.label.clip
-    numerator, denominator = clip.time_base
     return Answer(
         text=text,
         probability=probability,
@@ -178,9 +192,7 @@ def ask(
         track_id=job.label.faces[0].track_id,
         start=clip.start_time,
         end=clip.end_time,
-        keyframes=tuple(
-            clip.start_time + (pts - clip.start_pts) * numerator / denominator for pts in job.keyframes.pts
-        ),
+        keyframes=tuple(_moment(clip, pts) for pts in job.keyframes.pts),
         tracks=tuple(sorted(faces)),
         model=captioner.info,
     )
@@ -194,7 +206,8 @@ def _faces(path: str, model: CaptionerInfo, models: LoadedModels, config: Config
     faces: dict[int, _Face] = {}
 
     def collector(run: Surroundings) -> CaptionTaker:
-        return KeyframeCollector(run, at, faces)
+        # Analysed frames lie this far apart.
+        return KeyframeCollector(run, at, 1 / config.sampling.fps, faces)
 
     captions = config.captions
     plan = CaptionPlan(

@@ -212,10 +212,9 @@ def serve(pipe: Connection) -> None:
         if method == "describe" and not isinstance(captioner, ContextCaptioner):
             method, more = "caption", None
         try:
-            answer = ("answer", getattr(captioner, method)(clips, more))
+            pipe.send(("answer", getattr(captioner, method)(clips, more)))
         except Exception as error:
-            answer = _told(error)
-        pipe.send(answer)
+            pipe.send(_told(error))
 
 
 def _told(error: Exception) -> tuple[str, str, str]:

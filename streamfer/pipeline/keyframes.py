@@ -32,6 +32,7 @@ class Keyframes:
     Attributes:
         portraits: uint8 RGB (K, S, S, 3), oldest first; K = 0 where no picture of the clip was kept.
         pts: of each picture, in the clip's time base.
+        seen_pts: of the first and the last picture of the clip that show the face.
         strength: of the apex against the clip's calmest picture; 0 for a face that does not move.
         onset, apex, offset: when the expression sets in, is strongest and fades, as fractions of the clip; None where
             it is there from the start, does not move, or lasts to the end.
@@ -39,6 +40,7 @@ class Keyframes:
 
     portraits: NDArray[np.uint8]
     pts: tuple[int, ...]
+    seen_pts: tuple[int, int]
     strength: float = 0.0
     onset: float | None = None
     apex: float | None = None
@@ -56,6 +58,7 @@ class Course:
 
 def keyframes_of(job: ClipJob, count: int) -> Keyframes:
     """Choose at most ``count`` pictures of a clip among those whose portraits were kept."""
+    seen = (job.portrait_pts[0], job.portrait_pts[-1])
     of_tick = dict(zip(job.filling.ticks, range(len(job.filling.ticks)), strict=True))
     has_units = all(sighting.actions for sighting in job.sightings)
     kept = [
@@ -64,7 +67,7 @@ def keyframes_of(job: ClipJob, count: int) -> Keyframes:
         if portrait is not None and (has_units or sighting.tick in of_tick)
     ]
     if not kept:
-        return Keyframes(np.zeros((0, 8, 8, 3), np.uint8), ())
+        return Keyframes(np.zeros((0, 8, 8, 3), np.uint8), (), seen)
     if has_units:
         strengths_T = unit_strengths(np.array([sighting.actions for sighting, _, _ in kept], np.float32))
     else:
@@ -80,6 +83,7 @@ def keyframes_of(job: ClipJob, count: int) -> Keyframes:
     return Keyframes(
         np.stack([kept[place][1] for place in chosen]),
         tuple(kept[place][2] for place in chosen),
+        seen,
         float(strengths_T.max()),
         fraction(course.onset),
         fraction(course.apex),
@@ -148,7 +152,7 @@ def choose(strengths_T: NDArray[np.float32], course: Course, count: int) -> list
 def _smooth(values_TD: NDArray[np.float32]) -> NDArray[np.float32]:
     """Average each picture with its neighbours: a single blurred picture is no expression."""
     padded = np.concatenate([values_TD[:1], values_TD, values_TD[-1:]]).astype(np.float32)
-    smooth: NDArray[np.float32] = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+    smooth: NDArray[np.float32] = ((padded[:-2] + padded[1:-1] + padded[2:]) / 3).astype(np.float32)
     return smooth
 
 
