@@ -76,14 +76,18 @@ def show(
 ) -> None:
     """Show everything a model says of itself."""
     from streamfer.models.captioning import folder, registry
+    from streamfer.models.captioning.mini_weights import is_mini
     from streamfer.models.registry import find_model
     from streamfer.models.weights import digest_of, read_card
 
     captioners = {one.name: one.path for one in registry.list_captioners()}
+    found = captioners.get(name, Path(name))
+    if is_mini(found):
+        _show_mini(found)
+        return
     try:
         path = find_model(name)
     except UnknownModelError:
-        found = captioners.get(name, Path(name))
         if not folder.is_captioner(found):
             raise
         out.print_json(data={**json.loads(folder.read_card(found).to_json()), "folder": str(found)})
@@ -92,6 +96,21 @@ def show(
     out.print_json(data={**json.loads(card.to_json()), "file": str(path), "sha256": digest_of(path)})
     if name in captioners:
         note(f"a captioner has this name, too: streamfer models show {captioners[name]}")
+    _note_card(path)
+
+
+def _show_mini(path: Path) -> None:
+    """Print the card of the built-in captioner without its vocabulary."""
+    from streamfer.models.captioning.mini_weights import read_mini_card
+    from streamfer.models.weights import digest_of
+
+    card = read_mini_card(path)
+    shown = {**card.model_dump(mode="json", exclude={"vocabulary"}), "encoder": json.loads(card.encoder)}
+    out.print_json(data={**shown, "file": str(path), "sha256": digest_of(path)})
+    _note_card(path)
+
+
+def _note_card(path: Path) -> None:
     beside = path.with_suffix(".md")
     if beside.is_file():
         note(f"model card: {beside}")

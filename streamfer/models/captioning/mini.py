@@ -43,12 +43,14 @@ def load_mini(
 
     Raises:
         CheckpointError: no captioner's file, or a damaged one.
-        ConfigError: more than one beam, or more tokens than the decoder has places for.
+        ConfigError: more than one beam, no token, or more than the decoder has places for.
     """
     network, encoder, card, seen = read_mini(path)
     if num_beams is not None and num_beams != 1:
         raise ConfigError(f"num_beams is {num_beams}; captioner {card.name!r} plans its text and searches with 1 beam")
     if max_new_tokens is not None:
+        if max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens is {max_new_tokens}; expected at least 1")
         card = card.model_copy(update={"max_new_tokens": max_new_tokens})
     if seen.config.vision.is_resnet:
         fold_norms(encoder.image_encoder)

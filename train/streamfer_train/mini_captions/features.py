@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,25 +62,37 @@ def read_encoder(recipe: CaptionRecipe) -> Seen:
 
 
 class FeatureFile:
-    """Rows of one set, float16 (N * V, R), mapped from disk."""
+    """Rows of one set, float16 (N * V, R), mapped from disk; the file is made when the first rows come."""
 
     def __init__(self, folder: Path, name: str, count: int, views: int, size: int, key: Mapping[str, Any]) -> None:
         """Open or begin one; `key` is what the rows depend on.
 
         Raises:
             CheckpointError: what is there was made otherwise.
-            OutputError: the folder takes no file of that size.
         """
         self.name, self.count, self.views = name, count, views
         self._path, self._notes = folder / f"{name}.f16", folder / f"{name}.json"
         self._key = {**key, "count": count, "views": views, "size": size}
         self.done = self._resume() if self._notes.is_file() else 0
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            mode: Any = "r+" if self.done else "w+"
-            self.rows = np.memmap(self._path, np.float16, mode, shape=(count * views, size))
-        except OSError as error:
-            raise OutputError(f"{self._path}: cannot be written ({error.strerror}); make room or set work") from error
+        self._mapped: np.memmap[Any, Any] | None = None
+
+    @property
+    def rows(self) -> np.memmap[Any, Any]:
+        """The rows; those that are not encoded yet are zero.
+
+        Raises:
+            OutputError: the folder takes no file of that size.
+        """
+        if self._mapped is None:
+            shape = (self.count * self.views, self._key["size"])
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._mapped = np.memmap(self._path, np.float16, "r+" if self.done else "w+", shape=shape)
+            except (OSError, ValueError) as error:
+                raise OutputError(
+                    f"{self._path}: cannot be mapped ({error}); make room, or delete the folder"
+                ) from error
+        return self._mapped
 
     @property
     def whole(self) -> bool:
@@ -145,11 +157,19 @@ def encode_all(
     crops["faces_held_out"] = _plain(corpus.held_out, place)
     crops["rendered_train"] = _frames(train, part, place, light=True)
     crops["rendered_val"] = _frames(val, part, place, light=False)
-    if seen.card.config.vision.is_resnet:
-        fold_norms(seen.encoder.image_encoder)
+    working = _folded(seen)
     for name, file in files.items():
-        _encode(file, seen, crops[name], part.seed)
+        _encode(file, working, crops[name], part.seed)
     return files
+
+
+def _folded(seen: Seen) -> Seen:
+    """Return a copy whose norms are part of its convolutions, for speed."""
+    encoder = FrozenEncoder(seen.card.config, seen.encoder.taps)
+    encoder.load_state_dict(seen.encoder.state_dict())
+    if seen.card.config.vision.is_resnet:
+        fold_norms(encoder.image_encoder)
+    return replace(seen, encoder=encoder)
 
 
 def whole_features(recipe: CaptionRecipe, seen: Seen, counts: Mapping[str, int]) -> dict[str, FeatureFile]:
