@@ -351,8 +351,10 @@ def test_two_processes_train_as_one(trained: Path, tmp_path: Path, kind: str, mo
         assert len(one) == len(two) == 3
         for ours, theirs in zip(one, two, strict=True):
             assert {name: float(value) for name, value in theirs.items()} == pytest.approx(
-                {name: float(value) for name, value in ours.items()}, rel=2e-3
+                {name: float(value) for name, value in ours.items()}, rel=2e-2
             )
+        first = [{name: float(value) for name, value in side[0].items()} for side in (one, two)]
+        assert first[1] == pytest.approx(first[0], rel=1e-5)
         left, right = (state.load(tmp_path / name / "au" / step / "last.pt") for name in ("alone", "together"))
         assert {name: one.shape for name, one in left.model.items()} == {n: t.shape for n, t in right.model.items()}
     assert json.loads((tmp_path / "together" / "au" / "run.json").read_text())["processes"] == 2

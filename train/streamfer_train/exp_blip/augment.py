@@ -38,7 +38,8 @@ def draw_crop(width: int, height: int, scale: tuple[float, float], rng: random.R
 
 def squashed(picture_3HW: Tensor, size: int) -> Tensor:
     """Return uint8 (3, size, size) of (3, H, W): bicubic, antialiased, whatever its aspect (the authors' test view)."""
-    return V.resize(picture_3HW, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    resized: Tensor = V.resize(picture_3HW, [size, size], interpolation=InterpolationMode.BICUBIC, antialias=True)
+    return resized
 
 
 def augmented(picture_3HW: Tensor, size: int, config: AugmentationConfig, rng: random.Random) -> Tensor:
@@ -58,26 +59,27 @@ def augmented(picture_3HW: Tensor, size: int, config: AugmentationConfig, rng: r
 
 def apply(view_3SS: Tensor, name: str, level: int, sign: int = 1) -> Tensor:
     """Carry out one operation at ``level`` (0-10) in the direction of ``sign``."""
+    changed = view_3SS
     if name == "equalize":
-        return V.equalize(view_3SS)
-    if name in ("brightness", "sharpness"):
-        factor = 0.1 + 1.8 * level / 10
-        change = V.adjust_brightness if name == "brightness" else V.adjust_sharpness
-        return change(view_3SS, factor)
-    if name == "identity":
-        return view_3SS
-    kind, _, axis = name.partition("_")
-    shear = sign * math.degrees(math.atan(0.03 * level)) if kind == "shear" else 0.0
-    shift = sign * level if kind == "translate" else 0
-    return V.affine(
-        view_3SS,
-        angle=0.0,
-        translate=[shift, 0] if axis == "x" else [0, shift],
-        scale=1.0,
-        shear=[shear, 0.0] if axis == "x" else [0.0, shear],
-        interpolation=InterpolationMode.BILINEAR,
-        fill=FILL,
-    )
+        changed = V.equalize(view_3SS)
+    elif name == "brightness":
+        changed = V.adjust_brightness(view_3SS, 0.1 + 1.8 * level / 10)
+    elif name == "sharpness":
+        changed = V.adjust_sharpness(view_3SS, 0.1 + 1.8 * level / 10)
+    elif name != "identity":
+        kind, _, axis = name.partition("_")
+        shear = sign * math.degrees(math.atan(0.03 * level)) if kind == "shear" else 0.0
+        shift = sign * level if kind == "translate" else 0
+        changed = V.affine(
+            view_3SS,
+            angle=0.0,
+            translate=[shift, 0] if axis == "x" else [0, shift],
+            scale=1.0,
+            shear=[shear, 0.0] if axis == "x" else [0.0, shear],
+            interpolation=InterpolationMode.BILINEAR,
+            fill=FILL,
+        )
+    return changed
 
 
 def as_tensor(picture_HW3: object) -> Tensor:

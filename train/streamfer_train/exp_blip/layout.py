@@ -57,6 +57,7 @@ def to_lavis(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         names = lavis_names(name)
         parts = (tensor,) if len(names) == 1 else (tensor.chunk(3)[0], tensor.chunk(3)[2])
         found.update({one: part.detach().cpu().contiguous() for one, part in zip(names, parts, strict=True)})
+    found["temp"] = found["temp"].reshape(())
     # As LAVIS stores them: the head's last layer shares the embeddings.
     found["Qformer.cls.predictions.decoder.weight"] = found["Qformer.bert.embeddings.word_embeddings.weight"].clone()
     found["Qformer.cls.predictions.decoder.bias"] = found["Qformer.cls.predictions.bias"].clone()
@@ -136,6 +137,8 @@ def _fitted(name: str, parts: list[Tensor], wanted: Tensor, source: str, where: 
     if name.startswith("language_projection.") and tensor.shape != wanted.shape:
         log.warning("exp_blip.projection_anew", reason="another language model", source=source)
         return wanted
+    if name == "temperature":
+        tensor = tensor.reshape(-1)
     if tensor.shape != wanted.shape:
         raise CheckpointError(
             f"{where}: tensor {source!r} has shape {tuple(tensor.shape)}; model.sizes ask for {tuple(wanted.shape)}"

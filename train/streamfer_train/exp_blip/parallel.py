@@ -7,7 +7,7 @@ sharded or not.
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -44,7 +44,8 @@ def spread(learner: nn.Module, world: World, kind: Literal["ddp", "fsdp"]) -> nn
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
     for block in blocks(learner):
         fully_shard(block, mesh=mesh, mp_policy=policy)
-    return fully_shard(learner, mesh=mesh, mp_policy=policy)
+    fully_shard(learner, mesh=mesh, mp_policy=policy)
+    return learner
 
 
 def blocks(learner: nn.Module) -> list[nn.Module]:
@@ -64,7 +65,7 @@ def no_sync(parallel: nn.Module, wanted: bool) -> contextlib.AbstractContextMana
 def trained_state(learner: nn.Module) -> dict[str, torch.Tensor]:
     """Return what learns, on the CPU; every process has to call it."""
     learned = {name for name, weight in learner.named_parameters() if weight.requires_grad}
-    found = get_model_state_dict(learner, options=_TRAINED)
+    found = cast(dict[str, torch.Tensor], get_model_state_dict(learner, options=_TRAINED))
     # Of matrices that a frozen model uses twice, the gatherer keeps the second name.
     return {name: tensor for name, tensor in found.items() if name in learned}
 
@@ -95,5 +96,5 @@ def restore(
             raise CheckpointError(
                 f"{where}: weight {name!r} has shape {tuple(model[name].shape)}; expected {tuple(wanted[name])}"
             )
-    set_model_state_dict(learner, model, options=_LOADING)
+    set_model_state_dict(learner, cast(dict[str, Any], model), options=_LOADING)
     set_optimizer_state_dict(learner, optimiser, state, options=_LOADING)

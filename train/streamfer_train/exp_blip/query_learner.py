@@ -59,7 +59,8 @@ class QueryLearner(nn.Module):
         self.vision_projection, self.text_projection = base.vision_projection, base.text_projection
         self.itm_head = base.itm_head
         self.word_head = WordHead(sizes.qformer_width, sizes.vocabulary, eps=1e-12)
-        self.temperature = nn.Parameter(torch.tensor(config.temperature))
+        # One element instead of a scalar, which FSDP cannot shard.
+        self.temperature = nn.Parameter(torch.tensor([config.temperature]))
         self.vision_model.post_layernorm.eps = LAVIS_NORM_EPS
         nn.init.normal_(self.query_tokens, std=0.02)
         self.sizes, self.config, self.dec_id = sizes, config, dec_id
