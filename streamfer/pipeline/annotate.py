@@ -11,7 +11,7 @@ from streamfer.config import Config
 from streamfer.errors import ConfigError
 from streamfer.pipeline.build import LoadedModels, build_pipeline, load_models
 from streamfer.pipeline.events import FrameFaces, SourceDone, SourceOpened, SourceStats
-from streamfer.records import ClipLabelled, Record
+from streamfer.records import ClipCaptioned, ClipLabelled, Record
 from streamfer.video import find_sources, open_source
 from streamfer.video.frames import VideoInfo
 
@@ -26,7 +26,7 @@ class Annotation:
     Attributes:
         source_id: name of the file among its siblings.
         info: what the file is.
-        records: labelled clips, in order.
+        records: labelled clips and, where captions are on, their descriptions, each behind its label.
         frames: the faces of every analysed frame.
         stats: counts.
     """
@@ -42,8 +42,19 @@ class Annotation:
         """The documents of the labelled clips."""
         return tuple(record.data for record in self.records if isinstance(record.data, ClipLabelled))
 
+    @property
+    def captions(self) -> dict[str, str]:
+        """Descriptions of clips by the id of the clip's record; empty where captions are off."""
+        return {
+            record.data.clip_id: record.data.text for record in self.records if isinstance(record.data, ClipCaptioned)
+        }
+
     def to_rows(self) -> list[dict[str, Any]]:
-        """Return one flat row a clip and track; times in seconds, boxes as fractions of the frame."""
+        """Return one flat row a clip and track; times in seconds, boxes as fractions of the frame.
+
+        With captions, ``caption`` is the clip's description; None for a clip that was not described.
+        """
+        captions = self.captions
         return [
             {
                 "source": self.source_id,
@@ -58,8 +69,10 @@ class Annotation:
                 **{f"p_{name}": value for name, value in face.emotions.items()},
                 **{f"{name}_mean": value for name, value in (face.action_units or {}).items()},
                 **{f"{name}_peak": value for name, value in (face.action_units_peak or {}).items()},
+                **({"caption": captions.get(record.id)} if captions else {}),
             }
-            for clip in self.clips
+            for record in self.records
+            if isinstance(clip := record.data, ClipLabelled)
             for face in clip.faces
         ]
 
@@ -111,7 +124,7 @@ def annotate(
             if event.error is not None:
                 raise event.error
             stats = event.stats
-        elif isinstance(event.data, ClipLabelled):
+        elif isinstance(event.data, ClipLabelled | ClipCaptioned):
             records.append(event)
     if info is None:
         raise ConfigError(f"{path}: no frame was analysed; check the sampling settings")
