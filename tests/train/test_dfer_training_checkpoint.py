@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from pathlib import Path
 
@@ -80,6 +81,20 @@ def test_a_full_disk_leaves_the_former_file(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir() if entry.name.startswith(".")] == []
+
+
+def test_bytes_are_on_the_disk_before_they_have_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, real = tmp_path / "a.bin", os.fsync
+    seen: list[tuple[int, bool]] = []
+
+    def observed(handle: int) -> None:
+        seen.append((os.fstat(handle).st_size, path.exists()))
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", observed)
+    write_whole(path, lambda stream: stream.write(b"12345"))
+    assert seen[0] == (5, False)
+    assert path.read_bytes() == b"12345"
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:

@@ -213,6 +213,23 @@ def test_a_check_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "--fold 4: data.folds are 1" in capsys.readouterr().err
 
 
+def test_a_check_cuts_faces_when_asked_and_names_clips_without_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faces = {"faces": "detect", "face_crops": {"cache": str(tmp_path / "crops"), "missing": "error"}}
+    path = write_config(tmp_path, data=faces)
+    assert main(["train", "-c", str(path), "--check"]) == 0
+    assert "faces were not looked for" in capsys.readouterr().out
+    assert not (tmp_path / "crops").exists()
+    assert main(["train", "-c", str(path), "--check", "--cut-faces"]) == 2
+    shown = capsys.readouterr()
+    assert "error: no face (12)" in shown.out
+    assert "12 without a face" in shown.err
+    assert len(list((tmp_path / "crops").glob("*/00000-*/facts.json"))) == 1
+    assert main(["train", "-c", str(path), "--cut-faces"]) == 2
+    assert "--cut-faces goes with --check" in capsys.readouterr().err
+
+
 def test_the_product_command_hands_over(tmp_path: Path) -> None:
     runner = CliRunner()
     shown = runner.invoke(app, ["train", "dfer-clip", "--settings"])
