@@ -353,10 +353,13 @@ def test_two_processes_train_as_one(trained: Path, tmp_path: Path, kind: str, mo
             assert {name: float(value) for name, value in theirs.items()} == pytest.approx(
                 {name: float(value) for name, value in ours.items()}, rel=2e-2
             )
-        first = [{name: float(value) for name, value in side[0].items()} for side in (one, two)]
-        assert first[1] == pytest.approx(first[0], rel=1e-5)
         left, right = (state.load(tmp_path / name / "au" / step / "last.pt") for name in ("alone", "together"))
         assert {name: one.shape for name, one in left.model.items()} == {n: t.shape for n, t in right.model.items()}
+    # Before anything was learned both compute the same; later Adam enlarges what rounding began.
+    first = [rows(tmp_path / name / "au" / "step1" / "steps.csv")[0] for name in ("alone", "together")]
+    assert [float(first[1][name]) for name in first[0]] == pytest.approx(
+        [float(first[0][name]) for name in first[0]], rel=1e-5
+    )
     assert json.loads((tmp_path / "together" / "au" / "run.json").read_text())["processes"] == 2
     # What two processes began, one goes on with: the state knows nothing of how it was spread.
     (tmp_path / "together" / "au" / "step1" / "weights.safetensors").unlink()
