@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="streamfer evaluate dfer-clip",
-        description=__doc__,
+        description="Measure one model on one list of clips, or combine the folds and seeds of a run.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
