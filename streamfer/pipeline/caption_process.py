@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -203,6 +204,7 @@ def serve(pipe: Connection) -> None:
     try:
         module, _, function = loader.partition(":")
         captioner = getattr(import_module(module), function)(**options)
+        _step_back()
         pipe.send(("ready", captioner.info))
     except Exception as error:
         pipe.send(_told(error))
@@ -217,6 +219,17 @@ def serve(pipe: Connection) -> None:
             pipe.send(_told(error))
 
 
+def _step_back() -> None:
+    """Lower the priority, once everything is loaded: until then the run waits for this process.
+
+    Linux keeps niceness by thread, and libraries have started theirs by now.
+    """
+    with contextlib.suppress(OSError):
+        niceness = os.nice(NICENESS)
+        for thread in Path("/proc/self/task").glob("*"):
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), niceness)
+
+
 def _told(error: Exception) -> tuple[str, str, str]:
     return "error", type(error).__name__, " ".join(str(error).split())
 
@@ -225,8 +238,6 @@ def main() -> None:
     """Run the process: its only argument is the number of the socket that it inherited."""
     # Ctrl-C reaches every process of the terminal; the parent decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(OSError):
-        os.nice(NICENESS)
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(30),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
