@@ -20,7 +20,7 @@ from streamfer.models.captioning.mini import MiniCaptioner
 from streamfer_train.mini import checkpoint, data, renders
 from streamfer_train.mini.data import Corpus
 from streamfer_train.mini_captions import __main__ as command
-from streamfer_train.mini_captions import export, features, measure, training
+from streamfer_train.mini_captions import export, features, measure, texts, training
 from streamfer_train.mini_captions.recipe import CaptionRecipe, load_recipe
 from streamfer_train.render.clips import RenderedClips
 
@@ -62,6 +62,12 @@ def elsewhere(made: CaptionRecipe, work: Path, **train: Any) -> CaptionRecipe:
 
 def run(made: CaptionRecipe) -> torch.nn.Module:
     return training.train(made, features.read_encoder(made), CORPUS, TRAIN, VAL)
+
+
+@pytest.fixture(autouse=True)
+def few_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A vocabulary of the most frequent words is found in a moment."""
+    monkeypatch.setattr(texts, "_SAMPLES", 100)
 
 
 # -- features -------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def load_captioner(
             allow_download=allow_download,
         )
     else:
-        limits = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
+        limits: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
         if found.is_file():
             captioner = load_mini(found, **options, **limits)
         else:

@@ -39,7 +39,7 @@ class FeatureLayout:
     def split(self, rows_FN: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """Return the maps, each (F, P, W), and the summary (F, D + A) of rows (F, N)."""
         sizes = [places * width for places, width in self.maps]
-        *parts, summary = rows_FN.split([*sizes, self.summary], dim=1)
+        *parts, summary = torch.split(rows_FN, [*sizes, self.summary], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, self.maps, strict=True)], summary
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from streamfer_train.captions.labels import Course, FaceLabels
 from streamfer_train.captions.vocabulary import OPPOSED, in_order
 from streamfer_train.mini.data import CLASSES, Pictures
-from streamfer_train.mini.units import ACTION_UNITS, BLENDSHAPES, PRESENT
+from streamfer_train.mini.units import BLENDSHAPES, PRESENT
+from streamfer_train.render.actions import ACTION_UNITS
 from streamfer_train.render.clips import RenderedClips
 from streamfer_train.render.expressions import EMOTIONS
 
@@ -112,7 +113,7 @@ class Films:
         views = self._strength_NV.shape[1]
         apex = int(self._strength_NV[face].argmax()) if EMOTIONS[self._emotions[face]] != "neutral" else None
         apex = draw.randrange(views) if apex is None else apex
-        most = 1 if self._follows[face] else self._keyframes
+        most = 1 if self._follows[face] else min(self._keyframes, views)
         others = draw.sample([view for view in range(views) if view != apex], draw.randint(1, most) - 1)
         chosen = sorted([apex, *others])
         return Shown(tuple(face * views + view for view in chosen), self.labels(face, apex, chosen))

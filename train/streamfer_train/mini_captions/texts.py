@@ -11,7 +11,14 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from streamfer.models.captioning.context import ClipContext
 from streamfer.models.captioning.mini_vocabulary import MiniVocabulary, control_tokens
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.questions import Question, global_question, questions, region_units
+from streamfer_train.captions.questions import (
+    ASKED_REGIONS,
+    Question,
+    global_question,
+    questions,
+    region_question,
+    region_units,
+)
 from streamfer_train.captions.vocabulary import OPPOSED, in_order
 from streamfer_train.mini.data import CLASSES
 from streamfer_train.mini_captions.asking import emotion_question, reworded
@@ -19,7 +26,7 @@ from streamfer_train.mini_captions.faces import UNITS, Shown, drawn_course
 from streamfer_train.mini_captions.recipe import TrainPart
 
 #: Label sets whose texts the vocabulary is made from.
-_SAMPLES = 6_000
+_SAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +112,13 @@ def _asked(
     for index, asked in questions([shown.labels for shown in showings], seed=seed, regions=0, units=1):
         if asked.kind == "unit":
             yield index, reworded(asked, draw), showings[index].labels, nothing
-    for index, asked in questions([shown.by_region for shown in showings], seed=seed, regions=1, units=0):
-        if asked.kind == "region" and draw.random() < part.region:
-            yield index, asked, showings[index].labels, nothing
+    for index, shown in enumerate(showings):
+        if draw.random() < part.region:
+            regions = draw.sample(list(ASKED_REGIONS), len(ASKED_REGIONS))
+            known = (region_question(shown.by_region, region, f"{seed}/{index}") for region in regions)
+            # Of a region whose units nobody coded nothing can be said.
+            if asked_region := next(filter(None, known), None):
+                yield index, asked_region, shown.labels, nothing
 
 
 def answer_ids(words: MiniVocabulary, question: Question, labels: FaceLabels) -> tuple[int, ...]:
