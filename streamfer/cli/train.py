@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from streamfer.errors import UnknownModelError
+from streamfer.errors import ConfigError, UnknownModelError
 
 #: Recipe to its module; each has a ``main(arguments)`` that returns an exit code and knows its own ``--help``.
 RECIPES = {
@@ -27,7 +27,7 @@ def train(
     context: typer.Context,
     recipe: Annotated[
         str | None,
-        typer.Argument(help="dfer-clip (your own data), faces (the built-in detector) or mini (its expressions)."),
+        typer.Argument(help="dfer-clip, exp-blip, exp-vqa; or a built-in model: mini, mini-captions, faces."),
     ] = None,
 ) -> None:
     """Train a model; what follows the recipe's name goes to the recipe (try: streamfer train dfer-clip --help).
@@ -39,7 +39,9 @@ def train(
 
 def evaluate(
     context: typer.Context,
-    recipe: Annotated[str | None, typer.Argument(help="dfer-clip, or faces (the built-in detector).")] = None,
+    recipe: Annotated[
+        str | None, typer.Argument(help="dfer-clip, exp-blip, exp-vqa, or faces (the built-in detector).")
+    ] = None,
 ) -> None:
     """Measure a model; what follows the recipe's name goes to the recipe (try: streamfer evaluate dfer-clip --help)."""
     _hand_over(context, recipe, ["evaluate", *context.args])
@@ -51,6 +53,14 @@ def _hand_over(context: typer.Context, recipe: str | None, words: list[str]) -> 
         return
     if recipe is None or recipe not in RECIPES:
         raise UnknownModelError(f"recipe {recipe!r}: unknown; choose from {', '.join(RECIPES)}")
-    code = import_module(RECIPES[recipe]).main(words)
+    try:
+        code = import_module(RECIPES[recipe]).main(words)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("streamfer"):
+            raise
+        raise ConfigError(
+            f"recipe {recipe} needs the package {error.name}; install what training needs: "
+            "pip install 'streamfer[train]'"
+        ) from error
     if code:
         raise SystemExit(code)
