@@ -40,7 +40,7 @@ class FeatureLayout:
         """Return the maps, each (F, P, W), and the summary (F, D + A) of rows (F, N)."""
         sizes = [places * width for places, width in self.maps]
         *parts, summary = torch.split(rows_FN, [*sizes, self.summary], dim=1)
-        return [part.unflatten(1, shape) for part, shape in zip(parts, self.maps, strict=True)], summary
+        return [part.reshape(-1, *shape) for part, shape in zip(parts, self.maps, strict=True)], summary
 
 
 class FrozenEncoder(nn.Module):
