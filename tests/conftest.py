@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 # Tests run beside each other on small machines: one thread per library keeps timings and memory predictable.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -23,6 +24,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Tiny models and checkpoints, which the tests of models make, serve other rooms too.
 sys.path.append(str(REPOSITORY / "tests" / "models"))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Commands point structlog at the streams of their test, which are closed when it ends."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -325,6 +325,8 @@ def _nearest_negative(scores: torch.Tensor, partners: torch.Tensor) -> torch.Ten
     return scores.detach().masked_fill(partners, -torch.inf).argmax(1)
 
 
+# Forks this process, which must not hold threads of other rooms by then: run it by itself, with -m slow.
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_train_as_one(trained: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Chance differs between processes: no dropout, no drawn negatives, views as they are. Captions of one length,

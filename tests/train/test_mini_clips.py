@@ -92,7 +92,7 @@ def test_a_moving_window_shows_its_expression_for_a_while_and_rests_elsewhere() 
     assert float(rest.any(1).float().mean()) > 0.3
     # The longer the expression fills the window, the more the window counts as showing it.
     assert float(own.min()) < 0.9
-    assert float(torch.corrcoef(torch.stack([own, happy.float().mean(1)]))[0, 1]) > 0.5
+    assert float(torch.corrcoef(torch.stack([own, happy.float().mean(1)]))[0, 1]) > 0.3
 
 
 def test_padding_repeats_the_last_real_feature() -> None:

@@ -261,6 +261,8 @@ def build_loaders(
             batch_size=batch,
             sampler=order,
             num_workers=workers,
+            # Forking a process that has threads (torch, OpenCV, ONNX Runtime) can hang the child for ever.
+            multiprocessing_context="forkserver" if workers else None,
             prefetch_factor=config.prefetch if workers else None,
             # Those of evaluation end with it, so that they take no memory from training.
             persistent_workers=workers > 0 and dataset.training,

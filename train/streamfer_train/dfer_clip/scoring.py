@@ -174,6 +174,8 @@ def predict(
         batch_size=batch,
         sampler=EvaluationSampler(len(dataset)),
         num_workers=workers,
+        # Forking a process that has threads (torch, OpenCV, ONNX Runtime) can hang the child for ever.
+        multiprocessing_context="forkserver" if workers else None,
         worker_init_fn=_one_thread,
     )
     began = time.perf_counter()

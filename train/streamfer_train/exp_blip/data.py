@@ -203,6 +203,8 @@ def build_loader(
         batch_size=batch,
         sampler=sampler,
         num_workers=used,
+        # Forking a process that has threads (torch, OpenCV, ONNX Runtime) can hang the child for ever.
+        multiprocessing_context="forkserver" if used else None,
         persistent_workers=used > 0,
         pin_memory=pinned,
         collate_fn=collate,
