@@ -125,6 +125,10 @@ class World:
             ) from error
 
 
+ALONE = World(0, 1, torch.device("cpu"))
+"""One process, on the CPU."""
+
+
 @contextlib.contextmanager
 def joined(device: str = "auto", backend: Literal["auto", "nccl", "gloo"] = "auto") -> Iterator[World]:
     """Join the processes that torchrun started, or be alone.

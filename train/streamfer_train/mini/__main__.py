@@ -1,6 +1,7 @@
 """`streamfer train mini images|joint|clips|export`: train the built-in expression model, one stage at a time.
 
-Each stage resumes where it stopped. Recipes: configs/train/mini.yaml and mini_rendered.yaml.
+Each stage resumes where it stopped; under torchrun (`torchrun --nproc-per-node 2 -m streamfer_train.mini joint`) the
+processes share the batches of `images` and `joint`. Recipes: configs/train/mini.yaml and mini_rendered.yaml.
 """
 
 from __future__ import annotations
@@ -53,15 +54,18 @@ def _run(options: argparse.Namespace, recipe: Recipe) -> None:
     # Heavy imports wait until the arguments are known to be good.
     import torch
 
+    from streamfer_train.dfer_clip.distributed import joined
     from streamfer_train.mini import card, clips, data, export, images, joint, renders
 
     torch.set_num_threads(options.threads)
     if options.stage == "images":
         if not recipe.photographs:
             raise ConfigError(f"{options.config}: photographs is false, so there is no stage images; begin with joint")
-        images.train(data.load(recipe.data), recipe.images, recipe.sizes, recipe.work)
+        with joined("cpu") as world:
+            images.train(data.load(recipe.data), recipe.images, recipe.sizes, recipe.work, world)
     elif options.stage == "joint":
-        joint.train(recipe, data.load(recipe.data), renders.load(recipe.renders, "train"))
+        with joined("cpu") as world:
+            joint.train(recipe, data.load(recipe.data), renders.load(recipe.renders, "train"), world)
     elif options.stage == "clips":
         rendered = renders.load(recipe.renders, "train", limit=recipe.clips.rendered)
         clips.train(recipe, data.load(recipe.data), rendered, renders.load(recipe.renders, "val"))

@@ -1,4 +1,7 @@
-"""The loop that all stages share: epochs of batches, a moving average, checkpoints, resuming to the same result."""
+"""The loop that all stages share: epochs of batches, a moving average, checkpoints, resuming to the same result.
+
+Processes that torchrun started share every batch: the picture a process computes is its own, the step is everyone's.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,16 @@ import copy
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from streamfer.errors import StreamferError
+from streamfer_train.dfer_clip.distributed import ALONE, World
 from streamfer_train.mini import checkpoint
 from streamfer_train.mini.recipe import Schedule
 
@@ -67,10 +72,18 @@ class Average(Generic[Net]):
                 mine.copy_(theirs)
 
 
-def fit(model: Net, task: Task[Net, Any], schedule: Schedule, path: Path, extra: dict[str, Any] | None = None) -> Net:
+def fit(
+    model: Net,
+    task: Task[Net, Any],
+    schedule: Schedule,
+    path: Path,
+    extra: dict[str, Any] | None = None,
+    world: World = ALONE,
+) -> Net:
     """Train `model`, or resume from `path`, and return the averaged model.
 
-    One checkpoint an epoch: `epoch` (done), `model`, `average`, `average_steps`, `optimizer`, `recipe`, and what
+    A run may go on with another number of processes: each takes its share of the same batches. The first one watches
+    and writes. One checkpoint an epoch: `epoch` (done), `model`, `average`, `average_steps`, `optimizer`, `recipe`, and what
     `extra` holds.
 
     Raises:
@@ -86,7 +99,9 @@ def fit(model: Net, task: Task[Net, Any], schedule: Schedule, path: Path, extra:
     for epoch in range(first, epochs):
         began = time.monotonic()
         model.train()
-        loss = _epoch(model, task, schedule, epoch, average, optimizer)
+        loss = _epoch(model, task, schedule, epoch, average, optimizer, world)
+        if not world.leads:
+            continue
         seen = task.watch(average.model, last=epoch + 1 == epochs)
         seconds = round(time.monotonic() - began, 1)
         log.info(f"mini.{task.name}.epoch", epoch=epoch, loss=round(loss, 4), seconds=seconds, **seen)
@@ -119,28 +134,51 @@ def _epoch(
     epoch: int,
     average: Average[Net],
     optimizer: torch.optim.Optimizer,
+    world: World,
 ) -> float:
     total = 0.0
     for step, batch in enumerate(task.batches(epoch)):
         for group in optimizer.param_groups:
             done = (epoch * task.steps + step) / (schedule.epochs * task.steps)
             group["lr"] = schedule.lr * rate(done, schedule.warm_up)
-        loss = task.loss(model, batch)
-        value = loss.item()
+        loss = task.loss(model, _share(batch, world))
+        value = world.sums([loss.item()])[0] / world.size
         if not math.isfinite(value):
             raise Diverged(
                 f"stage {task.name}: the loss is {value} in step {step} of epoch {epoch}; the checkpoint of the last "
                 f"whole epoch is kept: lower {task.name}.lr and run again"
             )
         loss.backward()  # type: ignore[no-untyped-call]
+        _agree(model, world)
         nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
         optimizer.step()
         optimizer.zero_grad()
         average.update(model)
         total += value
-        if step % _LOG_EVERY == 0:
+        if step % _LOG_EVERY == 0 and world.leads:
             log.info(f"mini.{task.name}.step", epoch=epoch, step=step, loss=round(value, 4))
     return total / task.steps
+
+
+def _share(batch: Any, world: World) -> Any:
+    """Return every size-th row of each tensor of a batch (a tuple or a dataclass of tensors), from the rank on."""
+    if world.size == 1:
+        return batch
+    parts = [getattr(batch, f.name) for f in fields(batch)] if is_dataclass(batch) else list(batch)
+    mine = [part[world.rank :: world.size] for part in parts]
+    return type(batch)(*mine) if is_dataclass(batch) else tuple(mine)
+
+
+def _agree(model: nn.Module, world: World) -> None:
+    """Replace every gradient by its mean over the processes."""
+    if world.size == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    parts = torch.split(flat / world.size, [gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from streamfer_train.dfer_clip.distributed import ALONE, World
 from streamfer_train.metrics.classification import report
 from streamfer_train.mini import augment
 from streamfer_train.mini.data import CLASSES, Corpus, Pictures, sampling_weights
@@ -58,11 +59,11 @@ class ImagesTask:
         return watched(average, self.corpus.val, last=last)
 
 
-def train(corpus: Corpus, part: ImagesPart, sizes: Sizes, work: Path) -> ImageModel:
+def train(corpus: Corpus, part: ImagesPart, sizes: Sizes, work: Path, world: World = ALONE) -> ImageModel:
     """Train, or resume from `work`/images.pt, and return the averaged model."""
     torch.manual_seed(part.seed)
     model = ImageModel(sizes, len(corpus.mirror))
-    return fit(model, ImagesTask(corpus, part), part, work / CHECKPOINT, {"sizes": sizes.model_dump()})
+    return fit(model, ImagesTask(corpus, part), part, work / CHECKPOINT, {"sizes": sizes.model_dump()}, world)
 
 
 def draw(

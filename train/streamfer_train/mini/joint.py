@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamfer_train.dfer_clip.distributed import ALONE, World
 from streamfer_train.mini import augment, checkpoint, images, renders
 from streamfer_train.mini.data import CLASSES, Corpus, Pictures
 from streamfer_train.mini.fitting import fit
@@ -76,9 +77,7 @@ class JointTask:
         part = self.part
         rng = torch.Generator().manual_seed(part.seed * 1000 + 700 + epoch)
         drawn = [(s, index.tensor_split(self.steps)) for s, index in self._draw(epoch, rng)]
-        # Without a first stage before it, augmentation starts full and relaxes, as it does there.
-        ease = images.relaxation(epoch / part.epochs) if not self.photographs else part.strength
-        strength = augment.Strength().relaxed(ease)
+        strength = augment.Strength().relaxed(part.strength * images.relaxation(epoch / part.epochs))
         for step in range(self.steps):
             side = images.side_at((epoch + step / self.steps) / part.epochs, part.small)
             yield _batch([(s, chunks[step]) for s, chunks in drawn], strength, side, rng)
@@ -105,7 +104,7 @@ class JointTask:
         return drawn
 
 
-def train(recipe: Recipe, corpus: Corpus, clips: RenderedClips) -> JointModel:
+def train(recipe: Recipe, corpus: Corpus, clips: RenderedClips, world: World = ALONE) -> JointModel:
     """Train, or resume from `work`/joint.pt, and return the averaged model.
 
     With photographs it starts from stage `images`, whose probabilities on the training pictures it distils.
@@ -122,7 +121,7 @@ def train(recipe: Recipe, corpus: Corpus, clips: RenderedClips) -> JointModel:
         teacher = checkpoint.load(path, "joint")["teacher"] if resumed else _taught(first, corpus, model.action_head)
     photographs = tuple(_photographs(s, t, part) for s, t in zip(corpus.train, teacher, strict=False))
     task = JointTask(photographs, _rendered(clips, part), corpus.val, part)
-    return fit(model, task, part, path, {"sizes": recipe.sizes.model_dump(), "teacher": teacher})
+    return fit(model, task, part, path, {"sizes": recipe.sizes.model_dump(), "teacher": teacher}, world)
 
 
 def read_images(work: Path, sizes: Sizes, scores: int) -> ImageModel:
