@@ -83,8 +83,8 @@ def fit(
     """Train `model`, or resume from `path`, and return the averaged model.
 
     A run may go on with another number of processes: each takes its share of the same batches. The first one watches
-    and writes. One checkpoint an epoch: `epoch` (done), `model`, `average`, `average_steps`, `optimizer`, `recipe`, and what
-    `extra` holds.
+    and writes. One checkpoint an epoch: `epoch` (done), `model`, `average`, `average_steps`, `optimizer`, `recipe`,
+    and what `extra` holds.
 
     Raises:
         CheckpointError: the checkpoint was made with another recipe.
