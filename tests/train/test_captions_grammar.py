@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamfer.errors import RecordError
@@ -47,13 +47,13 @@ def test_a_caption_mentions_exactly_its_labels(labels: FaceLabels, seed: int) ->
 
 @settings(max_examples=80, deadline=None)
 @given(faces(), st.integers(0, 10**6))
+@example(FaceLabels(frozenset({25, 1, 2, 4, 5, 6}), ("fear", "happiness")), 0)
 def test_a_caption_is_tidy_english(labels: FaceLabels, seed: int) -> None:
     text = describe(labels, seed)
     assert describe(labels, seed) == text
     assert not re.search(r"\baus?\b|action unit|[{}|]|  | ,|\.\.", text, re.IGNORECASE), text
     assert re.fullmatch(r"(?:[A-Z][^.]*\.(?: |$))+", text), text
-    # Two emotions may rest on the same action: its words then stand in both reasons.
-    assert len(labels.emotions) > 1 or not repeats(text), text
+    assert not repeats(text), text
     assert not re.search(r"\b(\w+) \1\b", text), text
 
 

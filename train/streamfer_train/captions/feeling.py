@@ -54,12 +54,12 @@ def reasons_for(labels: FaceLabels, emotion: str) -> frozenset[int]:
 
 def _inferred(labels: FaceLabels, emotions: list[str], draw: random.Random) -> str:
     if len(emotions) > 1:
-        text = join(_with_reason(labels, emotion, draw) for emotion in emotions)
+        text = join(_with_reasons(labels, emotions, draw))
         if "{" not in text and any(reasons_for(labels, emotion) for emotion in emotions) and draw.random() < 0.7:
             return f"{draw.choice(('this blends', 'the expression mixes', 'the face combines signs of'))} {text}"
         return draw.choice(_PLAIN).format(f"a mix of {join(emotions)}")
     (emotion,) = emotions
-    rows = _pick(labels, emotion, draw)
+    rows = _pick(reasons_for(labels, emotion), draw)
     if not rows or draw.random() < 0.25:
         return draw.choice(_PLAIN).format(emotion)
     plural = len(rows) > 1 or rows[0].plural
@@ -73,15 +73,19 @@ def _inferred(labels: FaceLabels, emotions: list[str], draw: random.Random) -> s
     )
 
 
-def _with_reason(labels: FaceLabels, emotion: str, draw: random.Random) -> str:
-    """``surprise (the lifted brows)``."""
-    rows = _pick(labels, emotion, draw)
-    return f"{emotion} ({_named(rows, draw)})" if rows else emotion
+def _with_reasons(labels: FaceLabels, emotions: list[str], draw: random.Random) -> list[str]:
+    """``surprise (the lifted brows)`` for each; an action speaks for one emotion only, the first that names it."""
+    parts, named = [], frozenset[int]()
+    for emotion in emotions:
+        rows = _pick(reasons_for(labels, emotion) - named, draw)
+        named = named.union(*(row.units for row in rows))
+        parts.append(f"{emotion} ({_named(rows, draw)})" if rows else emotion)
+    return parts
 
 
-def _pick(labels: FaceLabels, emotion: str, draw: random.Random) -> list[Wording]:
-    """One to three rows of units that speak for the emotion, in reading order."""
-    single, _ = wordings(reasons_for(labels, emotion))
+def _pick(units: frozenset[int], draw: random.Random) -> list[Wording]:
+    """One to three rows of the units that speak for an emotion, in reading order."""
+    single, _ = wordings(units)
     return sorted(draw.sample(single, min(len(single), draw.randint(1, 3))), key=lambda row: row.order)
 
 

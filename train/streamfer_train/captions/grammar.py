@@ -73,8 +73,9 @@ def action_sentences(labels: FaceLabels, draw: random.Random) -> Iterator[str]:
         return
     chosen = _choose(labels.action_units, draw)
     ways_on = draw.sample(_WAYS_ON, len(_WAYS_ON))
+    frames = draw.sample(_FRAMES, len(_FRAMES))
     for number, group in enumerate(_cut(chosen, draw)):
-        frame = draw.choice(_FRAMES)
+        frame = frames[number % len(frames)]
         adverbs = [_adverb(row, labels, draw) for row in group]
         lead = ways_on[number % len(ways_on)] if number else draw.choice(_WAYS_IN)
         # One adverbial a sentence is enough.
