@@ -1,6 +1,6 @@
 """A copy of the video with what was found drawn on it: boxes, names of tracks, labels, the strongest action units.
 
-Faces are blurred if asked.
+Where clips were described, their captions are its subtitles. Faces are blurred if asked.
 """
 
 from __future__ import annotations
@@ -8,19 +8,19 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from streamfer.errors import OutputError
 from streamfer.export.atomic import part_of, sweep
+from streamfer.export.lettering import chip, paste, subtitle
 from streamfer.faces.privacy import blur_faces
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
-from streamfer.records import ClipLabelled, Record
+from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, Record
 from streamfer.video.encode import write_video
 from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
 
@@ -34,6 +34,10 @@ _UNITS_SHOWN = 3
 _UNIT_PRESENT = 0.5
 #: Share of a new sighting in the shown intensity.
 _SMOOTHING = 0.4
+#: A caption stays for so long a word (four words a second are read with ease) where its clip is shorter.
+_SECONDS_A_WORD = 0.25
+#: Captions shown at once; of more faces, those that were described last.
+_CAPTIONS_SHOWN = 2
 
 _Box = tuple[float, float, float, float]
 
@@ -49,6 +53,8 @@ class _Path:
     smooth: dict[str, float] = field(default_factory=dict)
     clip_starts: list[float] = field(default_factory=list)
     clips: list[tuple[float, str, float]] = field(default_factory=list)
+    caption_starts: list[float] = field(default_factory=list)
+    captions: list[tuple[float, str]] = field(default_factory=list)
 
     def box_at(self, seconds: float, hold: float) -> _Box | None:
         """Return the box at a time, interpolated between sightings at most a second apart."""
@@ -77,6 +83,13 @@ class _Path:
                 return label, probability
         return None
 
+    def caption_at(self, seconds: float) -> tuple[float, str] | None:
+        """Return start and text of the newest caption, while its clip lasts and until it can have been read."""
+        number = bisect_right(self.caption_starts, seconds) - 1
+        if number < 0 or self.captions[number][0] < seconds:
+            return None
+        return self.caption_starts[number], self.captions[number][1]
+
 
 class OverlayNotes:
     """Remembers, from the events of one source, what has to be drawn: a few numbers a face and analysed frame."""
@@ -96,12 +109,17 @@ class OverlayNotes:
                 path.boxes.append(face.box)
                 path.units.append(self._strongest(path, face.action_units or {}))
         elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
-            clip = event.data.clip
-            seconds_a_tick = clip.time_base[0] / clip.time_base[1]
+            start, end = _span(event.data.clip)
             for reading in event.data.faces:
-                path = self._paths.setdefault((clip.epoch, reading.track), _Path(reading.track_id))
-                path.clip_starts.append(clip.start_pts * seconds_a_tick)
-                path.clips.append((clip.end_pts * seconds_a_tick, reading.top, reading.emotions[reading.top]))
+                path = self._paths.setdefault((event.data.clip.epoch, reading.track), _Path(reading.track_id))
+                path.clip_starts.append(start)
+                path.clips.append((end, reading.top, reading.emotions[reading.top]))
+        elif isinstance(event, Record) and isinstance(event.data, ClipCaptioned):
+            start, end = _span(event.data.clip)
+            path = self._paths.setdefault((event.data.clip.epoch, event.data.track), _Path(event.data.track_id))
+            path.caption_starts.append(start)
+            readable = start + _SECONDS_A_WORD * len(event.data.text.split())
+            path.captions.append((max(end, readable), event.data.text))
 
     def _strongest(self, path: _Path, intensities: Mapping[str, float]) -> str:
         """Return the units that count as present, the strongest first; smoothed, so that a reader can follow."""
@@ -112,6 +130,16 @@ class OverlayNotes:
             (value, name) for name, value in path.smooth.items() if value >= self._thresholds.get(name, _UNIT_PRESENT)
         ]
         return ",  ".join(f"{name}  {value:.1f}" for value, name in sorted(present, reverse=True)[:_UNITS_SHOWN])
+
+    def captions_at(self, epoch: int, seconds: float) -> list[tuple[int, str]]:
+        """Return track number and caption of the faces that were described last, by track number."""
+        found = [
+            (caption, track)
+            for (of_epoch, track), path in self._paths.items()
+            if of_epoch == epoch and (caption := path.caption_at(seconds)) is not None
+        ]
+        newest = sorted(found, reverse=True)[:_CAPTIONS_SHOWN]
+        return sorted((track, text) for (_, text), track in newest)
 
     def faces_at(self, epoch: int, seconds: float, hold: float) -> Iterator[tuple[int, _Path, _Box]]:
         """Yield track number, path and box of every face on screen at a time."""
@@ -205,6 +233,12 @@ def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: bool
     write_video(path, frames(), info.declared_fps or 25.0, times=times())
 
 
+def _span(clip: ClipSpan) -> tuple[float, float]:
+    """Return start and end of a clip on the file's own clock, seconds."""
+    seconds_a_tick = clip.time_base[0] / clip.time_base[1]
+    return clip.start_pts * seconds_a_tick, clip.end_pts * seconds_a_tick
+
+
 def _draw(frame: Frame, notes: OverlayNotes, info: VideoInfo, *, blur: bool) -> NDArray[np.uint8]:
     height, width = frame.image.shape[:2]
     image = frame.image.copy()
@@ -217,46 +251,26 @@ def _draw(frame: Frame, notes: OverlayNotes, info: VideoInfo, *, blur: bool) -> 
         image = blur_faces(image, np.array([box for _, _, box in faces], np.float64))
     thickness = max(2, round(height / 300))
     for track, path, box in faces:
-        colour = _COLOURS[(track - 1) % len(_COLOURS)]
+        colour = _colour(track)
         corners = tuple(round(value) for value in box)
         cv2.rectangle(image, corners[:2], corners[2:], colour, thickness, cv2.LINE_AA)
         label = path.label_at(frame.seconds)
         words = f"{path.name}  {label[0]} {label[1]:.0%}" if label else path.name
-        chip = _chip(words, path.units_at(frame.seconds), colour, max(12, round(info.height / 30)))
-        _paste(image, chip, corners[0], corners[1])
+        piece = chip(words, path.units_at(frame.seconds), colour, max(12, round(info.height / 30)))
+        paste(image, piece, corners[0], corners[1])
+    captions = notes.captions_at(frame.epoch, frame.seconds)
+    subtitle(image, [(text, _colour(track)) for track, text in captions], max(12, round(info.height / 32)))
     # Encoders of 4:2:0 video need even sides.
     return np.ascontiguousarray(image[: height - height % 2, : width - width % 2])
+
+
+def _colour(track: int) -> tuple[int, int, int]:
+    return _COLOURS[(track - 1) % len(_COLOURS)]
 
 
 def _pixels(box: _Box, width: int, height: int) -> _Box:
     x, y, w, h = box
     return x * width, y * height, (x + w) * width, (y + h) * height
-
-
-@lru_cache(maxsize=512)
-def _chip(words: str, small: str, colour: tuple[int, int, int], size: int) -> NDArray[np.uint8]:
-    """Return a picture of ``words``, and of ``small`` below them, on ``colour``: uint8 RGB (h, w, 3)."""
-    fonts = [ImageFont.load_default(size), ImageFont.load_default(max(11, round(0.75 * size)))]
-    lines = [(text, font, font.getbbox(text)) for text, font in zip((words, small), fonts, strict=True) if text]
-    pad = max(2, size // 4)
-    width = max(right - left for _, _, (left, _, right, _) in lines)
-    height = sum(bottom - top for _, _, (_, top, _, bottom) in lines)
-    chip = Image.new("RGB", (round(width) + 2 * pad, round(height) + (1 + len(lines)) * pad), colour)
-    # Dark letters on light colours, light ones on dark: by the colour's luminance.
-    light = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 140
-    y = float(pad)
-    for text, font, (left, top, _, bottom) in lines:
-        ImageDraw.Draw(chip).text((pad - left, y - top), text, font=font, fill=(0, 0, 0) if light else (255, 255, 255))
-        y += bottom - top + pad
-    return np.asarray(chip, np.uint8)
-
-
-def _paste(image: NDArray[np.uint8], chip: NDArray[np.uint8], x: int, y: int) -> None:
-    """Put a chip above (x, y), inside the picture."""
-    height, width = image.shape[:2]
-    tall, wide = min(chip.shape[0], height), min(chip.shape[1], width)
-    left, top = min(max(0, x), width - wide), min(max(0, y - tall), height - tall)
-    image[top : top + tall, left : left + wide] = chip[:tall, :wide]
 
 
 def _write_still(image: NDArray[np.uint8], path: Path) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
-from record_examples import labelled
+from PIL import Image, ImageFont
+from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
 
+from streamfer.export.lettering import subtitle, wrapped
 from streamfer.export.overlay import OverlayNotes, _draw, write_overlay
 from streamfer.pipeline.events import FaceRow, FrameFaces, SourceOpened
-from streamfer.records import Record
+from streamfer.records import ClipCaptioned, Record
 from streamfer.video import Frame, StateChange, find_sources, open_source
 from streamfer.video.encode import write_video
 from streamfer.video.frames import VideoInfo
@@ -152,3 +153,53 @@ def test_a_still_becomes_a_picture(tmp_path: Path) -> None:
     made = tmp_path / "over.png"
     write_overlay(open_source(spec), notes(0.0), made)
     assert np.asarray(Image.open(made)).shape == (120, 160, 3)
+
+
+def caption(text: str, start: int, end: int, track: int = 1) -> Record:
+    """A caption of a clip between two times, milliseconds."""
+    clip = span(start_pts=start, end_pts=end, time_base=(1, 1000), epoch=0)
+    document = ClipCaptioned(
+        clip_id="0" * 32, clip=clip, track_id="abcd1234", track=track, text=text, model=MODEL, producer=PRODUCER,
+        latency_ms=LATENCY,
+    )  # fmt: skip
+    return Record.of(document, source_id="film.mp4")
+
+
+def test_a_caption_stands_while_its_clip_lasts_and_until_it_can_be_read() -> None:
+    found = OverlayNotes()
+    found.add(caption("Short.", 1000, 3000))
+    found.add(caption("Twelve words " * 6, 5000, 6000))
+    found.add(caption("A new one.", 7000, 7500))
+    shown = {at: found.captions_at(0, at) for at in (0.9, 1.0, 3.0, 3.1, 6.9, 7.0, 7.6, 7.8)}
+    assert shown[0.9] == shown[3.1] == shown[7.8] == []
+    assert shown[1.0] == shown[3.0] == [(1, "Short.")]
+    assert shown[6.9][0][1].startswith("Twelve")
+    assert shown[7.0] == shown[7.6] == [(1, "A new one.")]
+    assert found.captions_at(1, 2.0) == []
+
+
+def test_of_many_faces_those_described_last_are_subtitled() -> None:
+    found = OverlayNotes()
+    for track, start in ((1, 0), (2, 400), (3, 200)):
+        found.add(caption(f"Face {track} smiles all the time.", start, 5000, track))
+    assert found.captions_at(0, 1.0) == [(2, "Face 2 smiles all the time."), (3, "Face 3 smiles all the time.")]
+
+
+def test_a_subtitle_darkens_the_foot_of_the_picture_and_nothing_else() -> None:
+    image = np.full((120, 160, 3), 200, np.uint8)
+    subtitle(image, [("One face.", (255, 0, 0)), ("Another.", (0, 0, 255))], 12)
+    lines = np.flatnonzero((image != 200).any(axis=(1, 2)))
+    assert lines.min() > 60
+    assert lines.max() == 119
+    assert image[-3, 0].tolist() == [0, 0, 255]
+    assert image[lines.min() + 3, 0].tolist() == [255, 0, 0]
+    assert int(image[lines.min() :].max()) > 220  # letters
+
+
+def test_a_text_that_is_too_long_says_that_it_goes_on() -> None:
+    font = ImageFont.load_default(12)
+    lines = wrapped("the inner ends of the eyebrows are raised " * 8, font, 150)
+    assert len(lines) == 4
+    assert lines[-1].endswith(" …")
+    assert all(font.getlength(line) <= 170 for line in lines)
+    assert wrapped("short", font, 150) == ["short"]
