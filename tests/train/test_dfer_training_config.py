@@ -11,15 +11,9 @@ from tiny_clips import write_config
 from streamfer.errors import ConfigError
 from streamfer.models.prompts import tokenize_prompts
 from streamfer.models.vocabulary import ELEVEN_CLASSES, name_classes
-from streamfer_train.dfer_clip.config import (
-    RunConfig,
-    describe_settings,
-    first_difference,
-    flatten,
-    load_config,
-    parse_config,
-)
+from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, load_config, parse_config
 from streamfer_train.dfer_clip.descriptors import DESCRIPTORS, prompts
+from streamfer_train.recipes.settings import describe_settings, first_difference, flatten
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "train" / "dfer_clip"
 
@@ -108,9 +102,9 @@ def test_settings_on_the_command_line_win(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimiser.epoch=7", "optimiser.epoch: no such setting"),
+        ("optimiser.epoch=7", "optimiser.epoch: no such setting; 'streamfer train dfer-clip --settings' lists"),
         ("optimiser.epochs=none", "optimiser.epochs"),
-        ("optimiser.epochs", "has no '='"),
+        ("optimiser.epochs", "has no '='; write optimiser.epochs=VALUE"),
         ("optimiser.batch.x=1", "holds a value"),
         ("optimiser.accumulate=3", "accumulate 3 does not divide batch 4"),
         ("text.position=centre", "text.position"),
@@ -144,7 +138,7 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str, message: s
 
 
 def test_every_setting_is_listed_with_its_default() -> None:
-    listed = yaml.safe_load(describe_settings())
+    listed = yaml.safe_load(describe_settings(RunConfig))
     listed["data"] |= {"dataset": "csv", "train": "a", "test": "b"}
     minimal = {"data": {"dataset": "csv", "train": "a", "test": "b"}}
     assert flat(parse_config(listed, "listed")) == flat(parse_config(minimal, "minimal"))
@@ -154,9 +148,9 @@ def test_the_first_difference_is_named_and_free_settings_are_not_differences(tmp
     path = write_config(tmp_path)
     before = load_config(path).model_dump(mode="json")
     moved = load_config(path, ["run.out=elsewhere", "log.every=3", "data.workers=2", "data.root=/x"])
-    assert first_difference(before, moved.model_dump(mode="json")) is None
+    assert first_difference(before, moved.model_dump(mode="json"), MAY_CHANGE) is None
     other = load_config(path, ["optimiser.momentum=0.5", "heads.temperature=0.1"]).model_dump(mode="json")
-    assert first_difference(before, other) == "heads.temperature was 0.01 and is now 0.1"
+    assert first_difference(before, other, MAY_CHANGE) == "heads.temperature was 0.01 and is now 0.1"
 
 
 def test_descriptors_cover_the_authors_classes_and_are_told_apart() -> None:

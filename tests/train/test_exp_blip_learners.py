@@ -16,8 +16,8 @@ from streamfer_train.exp_blip import build, layout, lora, stages
 from streamfer_train.exp_blip.config import ExpBlipConfig
 from streamfer_train.exp_blip.query_learner import QueryLearner
 from streamfer_train.exp_blip.schedule import build_optimiser
-from streamfer_train.exp_blip.settings import parse_settings
 from streamfer_train.exp_blip.vision import encode
+from streamfer_train.recipes.settings import parse_settings
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,12 @@ from streamfer.errors import ConfigError
 from streamfer.models.captioning.card import TextCard
 from streamfer.models.captioning.text import PromptText
 from streamfer_train.exp_blip import augment, objectives
-from streamfer_train.exp_blip.config import AugmentationConfig, ExpBlipConfig, OptimiserConfig, TextConfig
+from streamfer_train.exp_blip.config import AugmentationConfig, ExpBlipConfig, OptimiserConfig, TextConfig, load_config
 from streamfer_train.exp_blip.data import PairSampler
 from streamfer_train.exp_blip.schedule import depth_factor, learning_rate, learns
-from streamfer_train.exp_blip.settings import describe_settings, first_difference, load_settings
 from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
-from streamfer_train.exp_vqa.config import ExpVqaConfig
+from streamfer_train.exp_vqa.config import load_config as load_vqa_config
+from streamfer_train.recipes.settings import describe_settings, first_difference
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
 
@@ -151,7 +151,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_paper_supplement_and_released_files_disagree_as_they_do(name: str) -> None:
-    config = load_settings(ExpBlipConfig, CONFIGS / "exp_blip" / f"{name}.yaml")
+    config = load_config(CONFIGS / "exp_blip" / f"{name}.yaml")
     for step, expected in zip((config.step1, config.step2), EXPECTED[name], strict=True):
         assert {key: getattr(step, key) for key in expected} == expected
         assert (step.weight_decay, step.betas) == (0.05, (0.9, 0.999))
@@ -165,7 +165,7 @@ def test_paper_supplement_and_released_files_disagree_as_they_do(name: str) -> N
 
 @pytest.mark.parametrize(("name", "vit"), [("released", "trained"), ("frozen", "frozen")])
 def test_exp_vqa_has_the_released_numbers(name: str, vit: str) -> None:
-    asked = load_settings(ExpVqaConfig, CONFIGS / "exp_vqa" / f"{name}.yaml").training
+    asked = load_vqa_config(CONFIGS / "exp_vqa" / f"{name}.yaml").training
     assert (asked.epochs, asked.batch, asked.lr, asked.min_lr, asked.warmup) == (6, 120, 1e-5, 0, 1000)
     assert (asked.warmup_lr, asked.weight_decay, asked.schedule, asked.vit) == (1e-8, 0.05, "cosine_epoch", vit)
     assert (asked.max_question_tokens, asked.max_answer_tokens, asked.repetition_penalty) == (128, 256, 1.5)
@@ -173,15 +173,15 @@ def test_exp_vqa_has_the_released_numbers(name: str, vit: str) -> None:
 
 def test_settings_are_checked_and_compared(tmp_path: Path) -> None:
     path = CONFIGS / "exp_blip" / "paper.yaml"
-    assert load_settings(ExpBlipConfig, path, ["step1.lr=3e-4", "data.workers=0"]).step1.lr == 3e-4
+    assert load_config(path, ["step1.lr=3e-4", "data.workers=0"]).step1.lr == 3e-4
     with pytest.raises(ConfigError, match=r"step1\.speed: no such setting"):
-        load_settings(ExpBlipConfig, path, ["step1.speed=3"])
+        load_config(path, ["step1.speed=3"])
     with pytest.raises(ConfigError, match="accumulate 3 does not divide batch 28"):
-        load_settings(ExpBlipConfig, path, ["step1.accumulate=3"])
+        load_config(path, ["step1.accumulate=3"])
     with pytest.raises(ConfigError, match="no '='"):
-        load_settings(ExpBlipConfig, path, ["step1.lr"])
+        load_config(path, ["step1.lr"])
     with pytest.raises(ConfigError, match="cannot be read"):
-        load_settings(ExpBlipConfig, tmp_path / "absent.yaml")
+        load_config(tmp_path / "absent.yaml")
     assert first_difference({"a": {"b": 1}, "run": {"c": 1}}, {"a": {"b": 2}, "run": {"c": 2}}, ["run"]) == (
         "a.b was 1 and is now 2"
     )

@@ -31,7 +31,7 @@ from streamfer_train.exp_blip.caption_learner import CaptionLearner
 from streamfer_train.exp_blip.captioned import caption_all, read_labelled, references_for
 from streamfer_train.exp_blip.config import ExpBlipConfig
 from streamfer_train.exp_blip.query_learner import QueryLearner
-from streamfer_train.exp_blip.settings import parse_settings
+from streamfer_train.recipes.settings import parse_settings
 
 
 def rows(path: Path) -> list[dict[str, str]]:

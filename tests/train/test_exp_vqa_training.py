@@ -19,12 +19,12 @@ from streamfer.models.captioning.folder import read_card
 from streamfer_train.exp_blip import pseudo, state
 from streamfer_train.exp_blip.captioned import read_labelled
 from streamfer_train.exp_blip.data import AnswerCollate, Pair
-from streamfer_train.exp_blip.settings import parse_settings
 from streamfer_train.exp_vqa import stage
 from streamfer_train.exp_vqa.__main__ import main
 from streamfer_train.exp_vqa.config import ExpVqaConfig
 from streamfer_train.exp_vqa.evaluate import ask_units
 from streamfer_train.exp_vqa.yes_no import Answered, score
+from streamfer_train.recipes.settings import parse_settings
 
 
 @pytest.fixture(scope="module")

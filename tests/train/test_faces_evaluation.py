@@ -78,7 +78,7 @@ def test_the_threshold_is_the_lowest_allowed_one() -> None:
 
 
 def test_the_shipped_configuration_is_valid() -> None:
-    config = load_config(Path(__file__).parents[2] / "configs" / "train" / "faces.yaml", {"train.steps": "7"})
+    config = load_config(Path(__file__).parents[2] / "configs" / "train" / "faces.yaml", ["train.steps=7"])
     assert config.train.steps == 7
     assert config.data.teacher_path().name == "yunet_n_dynamic.onnx"
 
@@ -167,9 +167,9 @@ def test_unreadable_videos_are_named(tmp_path: Path) -> None:
         (None, [], "cannot be read"),
         ("- a list", [], "holds no settings"),
         ("a: [", [], "is not YAML"),
-        ("work: w\ndata: {root: r}\ncolour: red", [], "colour"),
+        ("work: w\ndata: {root: r}\ncolour: red", [], "colour: no such setting; see configs/train/faces.yaml"),
         ("work: w\ndata: {root: r}\ntrain: {sides: [100]}", [], "multiple of 32"),
-        ("work: w\ndata: {root: r}", ["--set", "train.steps"], "NAME=VALUE"),
+        ("work: w\ndata: {root: r}", ["--set", "train.steps"], "write train.steps=VALUE"),
         ("work: w\ndata: {root: r}", ["--set", "work.x=1"], "holds a value"),
         ("work: w\ndata: {root: absent}", [], "no such file"),
     ],

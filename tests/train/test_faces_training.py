@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import pytest
 import torch
 
-from streamfer.errors import CheckpointError, SourceNotFoundError
+from streamfer.errors import CheckpointError, OutputError, SourceNotFoundError
 from streamfer_train.faces import training
 from streamfer_train.faces.config import DataConfig, FacesConfig, OptimiserConfig, PoolConfig, TrainConfig
 from streamfer_train.faces.labels import Labels
@@ -84,13 +85,13 @@ def test_a_crash_while_writing_keeps_the_former_checkpoint(
     trainer.save(path)
     before = path.read_bytes()
 
-    def torn(_state: object, target: Path) -> None:
-        target.write_bytes(b"half")
+    def torn(_state: object, target: IO[bytes]) -> None:
+        target.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", torn)
     trainer.step = 99
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OutputError, match=r"checkpoint\.pt: cannot be written \(disk full\)"):
         trainer.save(path)
     assert path.read_bytes() == before
 

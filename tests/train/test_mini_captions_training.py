@@ -241,7 +241,7 @@ def test_a_captioner_is_measured_by_what_its_captions_say(encoded: CaptionRecipe
         (["train", "-c", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
         (["train", "--set", "train.epochs"], "has no '='"),
         (["train", "--set", "train.epochs=0"], "train.epochs: input should be greater"),
-        (["train", "--set", "train.rate=1"], "train.rate: extra inputs"),
+        (["train", "--set", "train.rate=1"], "train.rate: no such setting; see configs/train/mini_captions.yaml"),
         (["train", "--set", "network.vocabulary=9"], "network.vocabulary"),
     ],
 )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from streamfer.errors import ConfigError, UserError
+from streamfer.errors import ConfigError
 from streamfer_train.captions.checks import faults
 from streamfer_train.captions.files import Entry, read_entries, write_entries
 from streamfer_train.captions.grammar import captions
@@ -17,6 +17,7 @@ from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.questions import questions
 from streamfer_train.captions.rules import rule_caption
 from streamfer_train.captions.writers import KEY_VARIABLE
+from streamfer_train.recipes.command import positive, reported
 
 Made = Iterator[dict[str, Any]]
 
@@ -24,11 +25,7 @@ Made = Iterator[dict[str, Any]]
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a user error is one line and exit code 2."""
     options = _parser().parse_args(arguments)
-    try:
-        return int(options.command(options))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+    return reported(lambda: int(options.command(options)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         if name != "check":
             sub.add_argument("--out", type=Path, required=True, metavar="FILE", help=".json or .jsonl")
             sub.add_argument("--seed", type=int, default=0)
-    parts["grammar"].add_argument("--per-image", type=_count, default=1, help="captions for each image")
+    parts["grammar"].add_argument("--per-image", type=positive, default=1, help="captions for each image")
     parts["questions"].add_argument("--regions", type=int, default=1, help="region questions for each image")
     parts["questions"].add_argument("--units", type=int, default=2, help="yes/no questions for each image")
     parts["check"].add_argument("--captions", type=Path, metavar="FILE", help="captions by image; default: the labels")
@@ -63,19 +60,13 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help="model of the endpoint, or folder of a transformers model")
     parser.add_argument("--cache", type=Path, default=Path("captions.sqlite"), help="answers already paid for")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one answer")
-    parser.add_argument("--concurrency", type=_count, default=4, help="questions under way at a time")
-    parser.add_argument("--tries", type=_count, default=2, help="texts asked before the grammar speaks")
-    parser.add_argument("--variants", type=_count, default=1, help="different texts for equal labels")
+    parser.add_argument("--concurrency", type=positive, default=4, help="questions under way at a time")
+    parser.add_argument("--tries", type=positive, default=2, help="texts asked before the grammar speaks")
+    parser.add_argument("--variants", type=positive, default=1, help="different texts for equal labels")
     parser.add_argument("--price", type=float, nargs=2, default=(0.0, 0.0), metavar=("PROMPT", "ANSWER"),
                         help="price of a million tokens")  # fmt: skip
     parser.add_argument("--currency", default="USD")
     parser.add_argument("--budget", type=float, help="stop asking when this much is spent")
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
 
 
 def _entries(path: Path) -> list[tuple[Entry, FaceLabels]]:

@@ -6,9 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from streamfer.errors import UserError
 from streamfer_train.captions.files import write_entries
 from streamfer_train.datasets.catalogue import DATASETS, dataset
+from streamfer_train.recipes.command import reported
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,15 +25,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--split", choices=["train", "test"], default="train")
     parser.add_argument("--seed", type=int, default=0, help="of the split")
     options = parser.parse_args(arguments)
-    try:
-        samples = dataset(options.name).load(options.root, options.split, options.seed)
-        count = write_entries(options.out, (sample.to_json() for sample in samples))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
+    return reported(lambda: _write(options))
+
+
+def _write(options: argparse.Namespace) -> None:
+    samples = dataset(options.name).load(options.root, options.split, options.seed)
+    count = write_entries(options.out, (sample.to_json() for sample in samples))
     people = len({sample.subject for sample in samples})
     sys.stdout.write(f"{options.out}: {count} pictures of {people} people or sources\n")
-    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,10 +25,9 @@ class Row:
             RecordError: the column is missing, or holds something else.
         """
         text = self.text(column)
-        try:
+        # Whole numbers first: as floats, long ones would lose digits.
+        with contextlib.suppress(ValueError):
             return int(text)
-        except ValueError:
-            pass
         try:
             number = float(text)
         except ValueError:

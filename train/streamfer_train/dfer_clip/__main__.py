@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
-from streamfer.errors import UserError
+from streamfer.errors import ConfigError
+from streamfer_train.recipes.command import add_run_options, overrides_of, reported, train_or_evaluate
+from streamfer_train.recipes.settings import describe_settings
 
 _TRAIN = """\
 Train DFER-CLIP on frame folders or videos: the authors' recipe, and what goes beyond it as configuration.
@@ -22,54 +23,35 @@ Train DFER-CLIP on frame folders or videos: the authors' recipe, and what goes b
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    try:
-        if words[:1] == ["evaluate"]:
-            from streamfer_train.dfer_clip import evaluate
+    if words[:1] == ["evaluate"]:
+        from streamfer_train.dfer_clip import evaluate
 
-            return int(evaluate.main(words[1:]) or 0)
-        return _train(_parser().parse_args(words))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return evaluate.main(words[1:])
+    return reported(lambda: _train(_parser().parse_args(words)))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="dfer-clip", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="train|evaluate")
-    commands.add_parser("evaluate", help="measure a checkpoint, the authors' included", add_help=False)
-    train = commands.add_parser(
-        "train",
-        help="train, check or resume",
-        prog="streamfer train dfer-clip",
-        description=_TRAIN,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    train.add_argument("-c", "--config", type=Path, help="YAML file; configs/train/dfer_clip has the datasets'")
-    train.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting, as in optimiser.epochs=10"
+    parser, train = train_or_evaluate("dfer-clip", _TRAIN, "measure a checkpoint, the authors' included", __doc__)
+    add_run_options(
+        train,
+        configs="configs/train/dfer_clip has the datasets'",
+        example="optimiser.epochs=10",
+        checks="data and configuration",
     )
     train.add_argument("--fold", type=int, action="append", help="only this fold (repeatable)")
-    train.add_argument("--out", type=Path, help="folder of the run; instead of run.out")
-    train.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    train.add_argument("--check", action="store_true", help="check data and configuration, train nothing")
     train.add_argument("--cut-faces", action="store_true", help="with --check: cut the faces now (data.faces: detect)")
-    train.add_argument("--settings", action="store_true", help="print every setting with its default, and stop")
     return parser
 
 
 def _train(options: argparse.Namespace) -> int:
-    from streamfer_train.dfer_clip.config import describe_settings, load_config
+    from streamfer_train.dfer_clip.config import RunConfig, load_config
 
     if options.settings:
-        print(describe_settings(), end="")
+        print(describe_settings(RunConfig), end="")
         return 0
-    if options.config is None:
-        raise _no_config()
+    overrides = overrides_of(options, "configs/train/dfer_clip/dfew.yaml")
     if options.cut_faces and not options.check:
-        raise _only_with_check()
-    overrides = list(options.set)
-    if options.out is not None:
-        overrides.append(f"run.out={_quoted(options.out)}")
+        raise ConfigError("--cut-faces goes with --check; training cuts faces anyway")
     config = load_config(options.config, overrides)
     from streamfer_train.dfer_clip import runs
 
@@ -85,24 +67,6 @@ def _train(options: argparse.Namespace) -> int:
         for exported in sorted(config.run.out.glob("seed*/fold*/dfer-clip-*.safetensors")):
             print(f"exported: {exported} (try: streamfer annotate VIDEO --model {exported})")
     return 0
-
-
-def _no_config() -> UserError:
-    from streamfer.errors import ConfigError
-
-    return ConfigError("no configuration; give one with -c, for example configs/train/dfer_clip/dfew.yaml")
-
-
-def _only_with_check() -> UserError:
-    from streamfer.errors import ConfigError
-
-    return ConfigError("--cut-faces goes with --check; training cuts faces anyway")
-
-
-def _quoted(path: Path) -> str:
-    import json
-
-    return json.dumps(str(path))
 
 
 if __name__ == "__main__":

@@ -6,24 +6,22 @@ are JSON texts, ``model``, ``optimiser``, ``average`` and ``scaler`` hold tensor
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
-from streamfer.errors import CheckpointError, OutputError
+from streamfer.errors import CheckpointError
 from streamfer.models.weights import check_tensors
 from streamfer_train.dfer_clip.backbones import Backbone, Sizes
-from streamfer_train.dfer_clip.config import RunConfig, first_difference, parse_config
+from streamfer_train.dfer_clip.config import RunConfig, parse_config
 from streamfer_train.dfer_clip.model import Learner, build_learner
+from streamfer_train.recipes.files import read_checkpoint, taking_apart, write_whole
 
 KIND = "streamfer dfer-clip training, format 1"
+_OURS = "'streamfer train dfer-clip'"
 
 
 @dataclass(slots=True)
@@ -66,51 +64,6 @@ class Checkpoint:
     scaler: dict[str, Any] | None = None
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Write a file that is whole and on disk under its name, or not there at all: write, fsync, rename.
-
-    An existing file of that name survives until the new one is complete.
-
-    Raises:
-        OutputError: it cannot be written, a full disk included; what was there before is untouched.
-    """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(handle, "wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    # torch reports a failed write of its archive as RuntimeError.
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        kept = "; the file that was there before is untouched" if path.exists() else ""
-        raise OutputError(f"{path}: cannot be written ({reason}); is the disk full?{kept}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    # Not every file system lets a folder be synchronised; the rename itself is atomic all the same.
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file as :func:`write_whole` does."""
-    write_whole(path, lambda stream: stream.write(text.encode()))
-
-
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint.
 
@@ -136,15 +89,8 @@ def load(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: absent, cut short, or not of this recipe.
     """
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint; train first") from error
-    except Exception as error:  # torch has no common exception for damaged files
-        raise CheckpointError(f"{path}: not a readable checkpoint; delete it to start anew") from error
-    if not isinstance(contents, dict) or contents.get("kind") != KIND:
-        raise CheckpointError(f"{path}: not a checkpoint of 'streamfer train dfer-clip'; choose another file")
-    try:
+    contents = read_checkpoint(path, _OURS, KIND)
+    with taking_apart(path):
         return Checkpoint(
             config=json.loads(contents["config"]),
             sizes=Sizes.from_dict(json.loads(contents["sizes"])),
@@ -154,28 +100,15 @@ def load(path: Path) -> Checkpoint:
             average=contents["average"],
             scaler=contents["scaler"],
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: a part of the checkpoint is missing or damaged ({error})") from error
 
 
 def is_checkpoint(path: Path) -> bool:
     """Whether a file is a checkpoint of this recipe (and not, for example, one of the authors')."""
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # whatever it is, it is not ours
+        read_checkpoint(path, _OURS, KIND, mapped=True)
+    except CheckpointError:
         return False
-    return isinstance(contents, dict) and contents.get("kind") == KIND
-
-
-def check_same(path: Path, stored: dict[str, Any], config: RunConfig) -> None:
-    """Refuse to continue a run under other settings.
-
-    Raises:
-        CheckpointError: naming the first setting that differs.
-    """
-    difference = first_difference(stored, config.model_dump(mode="json"))
-    if difference is not None:
-        raise CheckpointError(f"{path}: of another configuration: {difference}; restore it, or choose another --out")
+    return True
 
 
 def restore_model(learner: Learner, tensors: dict[str, torch.Tensor], where: str) -> None:

@@ -6,29 +6,27 @@ data, and the constants of its main.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.descriptors import TextType
+from streamfer_train.dfer_clip.protocols import Selection
+from streamfer_train.recipes import sections
+from streamfer_train.recipes.sections import LogConfig
+from streamfer_train.recipes.settings import Part, load_settings, parse_settings
 
 EXAMPLE = "configs/train/dfer_clip/csv.yaml"
+_LISTING = "'streamfer train dfer-clip --settings' lists them all"
 #: Sections and settings that may change between an interrupted run and its continuation.
 MAY_CHANGE = ("run", "log", "seeds", "data.workers", "data.prefetch", "data.root", "data.face_crops.cache")
-Part = Literal["image_encoder", "temporal_net", "prompt_learner", "heads"]
-Selection = Literal["best_on_test", "last", "held_out"]
+Group = Literal["image_encoder", "temporal_net", "prompt_learner", "heads"]
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class SizesConfig(_Part):
+class SizesConfig(Part):
     """Sizes of both towers, for ``backbone.name: custom``; the defaults are a tower for experiments on a CPU."""
 
     embed_dim: int = Field(128, ge=8)
@@ -42,7 +40,7 @@ class SizesConfig(_Part):
     text_heads: int = Field(2, ge=1)
 
 
-class BackboneConfig(_Part):
+class BackboneConfig(Part):
     """Both towers of CLIP and where their weights come from.
 
     ``weights`` is a tag of open_clip (``openai``, ``laion2b_s34b_b79k``, ...), a file (``.safetensors``, ``.bin``,
@@ -56,7 +54,7 @@ class BackboneConfig(_Part):
     custom: SizesConfig = SizesConfig()
 
 
-class TextConfig(_Part):
+class TextConfig(Part):
     """Learned prompts (the paper's ablations)."""
 
     type: TextType = "class_descriptor"
@@ -66,7 +64,7 @@ class TextConfig(_Part):
     descriptors: dict[str, str] = Field(default_factory=dict, description="own texts by class")
 
 
-class TemporalConfig(_Part):
+class TemporalConfig(Part):
     """The temporal transformer; ``positions`` other than ``data.frames`` are interpolated."""
 
     layers: int = Field(1, ge=1, le=64)
@@ -77,7 +75,7 @@ class TemporalConfig(_Part):
     positions: int | None = Field(None, ge=1, le=512, description="learned positions; data.frames if unset")
 
 
-class HeadsConfig(_Part):
+class HeadsConfig(Part):
     """What classifies, and what else is predicted.
 
     ``text`` compares with the prompts; ``classifier`` is a linear layer (the paper's ablation); ``cosine`` compares
@@ -92,7 +90,7 @@ class HeadsConfig(_Part):
     actions: float = Field(0.0, ge=0, description="weight of the loss; 0 is no such head")
 
 
-class LoraConfig(_Part):
+class LoraConfig(Part):
     """Low-rank updates of the image encoder; merged into the weights that are exported. Rank 0 is off.
 
     ``c_fc`` and ``c_proj`` are the layers of the blocks' perceptrons (by peft), ``attn`` their attention; ``dropout``
@@ -105,7 +103,7 @@ class LoraConfig(_Part):
     targets: tuple[Literal["attn", "c_fc", "c_proj"], ...] = Field(("attn", "c_fc", "c_proj"), min_length=1)
 
 
-class AdapterConfig(_Part):
+class AdapterConfig(Part):
     """Temporal adapters inside a frozen image encoder (after S2D, arXiv 2312.05447). Width 0 is off.
 
     They mix frames within a window, so such a model cannot encode a frame once and reuse it: it is evaluated from
@@ -117,7 +115,7 @@ class AdapterConfig(_Part):
     last: int | None = Field(None, ge=1, description="only the last so many blocks; all if unset")
 
 
-class OptimiserConfig(_Part):
+class OptimiserConfig(Part):
     """One optimiser, a learning rate for each part of the model (groups as the authors name them).
 
     ``freeze`` names parts that are not trained. ``batch`` is what one optimiser step sees, over all processes and
@@ -132,7 +130,7 @@ class OptimiserConfig(_Part):
     adapters: float = Field(1e-3, ge=0, description="LoRA and temporal adapters")
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
-    freeze: tuple[Part, ...] = ()
+    freeze: tuple[Group, ...] = ()
     batch: int = Field(48, ge=1)
     accumulate: int = Field(1, ge=1, description="micro-batches that make one step")
     epochs: int = Field(50, ge=1)
@@ -150,7 +148,7 @@ class OptimiserConfig(_Part):
         return self
 
 
-class RuntimeConfig(_Part):
+class RuntimeConfig(Part):
     """How fast, not what: the same result up to rounding whatever is chosen here."""
 
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the image encoder; the rest is fp32")
@@ -159,31 +157,20 @@ class RuntimeConfig(_Part):
     checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
 
 
-class StopConfig(_Part):
+class StopConfig(Part):
     """Early stop on held-out clips; patience 0 is off."""
 
     patience: int = Field(0, ge=0, description="epochs without a better value")
     metric: Literal["war", "uar", "nll"] = "uar"
 
 
-class RunSection(_Part):
+class RunSection(sections.RunSection):
     """Where and how often; may differ when a run is continued."""
 
     out: Path = Path("runs/dfer_clip")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints within an epoch")
-    backend: Literal["auto", "nccl", "gloo"] = Field("auto", description="of processes that train together")
 
 
-class LogConfig(_Part):
-    """What is written while training."""
-
-    every: int = Field(10, ge=1, description="steps between rows of steps.csv")
-    tensorboard: bool = True
-    progress: bool = Field(True, description="progress bars where standard error is a terminal")
-
-
-class RunConfig(_Part):
+class RunConfig(Part):
     """Everything that `streamfer train dfer-clip` needs."""
 
     data: DataConfig
@@ -228,18 +215,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: the file is absent or no YAML, or a setting is unknown, missing or out of range.
     """
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise ConfigError(f"{path}: cannot be read ({reason}); name an existing configuration file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML; compare it with {EXAMPLE}") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: holds no settings; compare it with {EXAMPLE}")
-    for pair in overrides:
-        _put(settings, pair)
-    return parse_config(settings, str(path))
+    return load_settings(RunConfig, path, overrides, example=EXAMPLE, listing=_LISTING)
 
 
 def parse_config(settings: Mapping[str, Any], where: str) -> RunConfig:
@@ -248,70 +224,4 @@ def parse_config(settings: Mapping[str, Any], where: str) -> RunConfig:
     Raises:
         ConfigError: a setting is unknown, missing or out of range; the message names the first.
     """
-    try:
-        return RunConfig.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = "no such setting; 'streamfer train dfer-clip --settings' lists them all"
-        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigError(f"{where}: {name}: {message}{more}") from error
-
-
-def _put(settings: dict[str, Any], pair: str) -> None:
-    name, found, value = pair.partition("=")
-    if not found or not name:
-        raise ConfigError(f"--set {pair}: has no '='; write NAME=VALUE, as in optimiser.epochs=10")
-    *parents, last = name.split(".")
-    place = settings
-    for parent in parents:
-        inner = place[parent] = {} if place.get(parent) is None else place[parent]
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {pair}: {parent} holds a value, not settings; correct the name")
-        place = inner
-    try:
-        place[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {pair}: {value!r} is not YAML; quote it") from error
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield ``("a.b", value)`` for each setting of a nested mapping."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> str | None:
-    """Return a sentence about the first setting that differs and may not (``MAY_CHANGE``), or None.
-
-    Args:
-        stored: plain settings of an earlier run, as ``RunConfig.model_dump(mode="json")`` gives them.
-        asked: those of now.
-    """
-    before, now = dict(flatten(stored)), dict(flatten(asked))
-    for name in [*now, *(name for name in before if name not in now)]:
-        if name.startswith(tuple(f"{free}." for free in MAY_CHANGE)) or name in MAY_CHANGE:
-            continue
-        if before.get(name) != now.get(name):
-            return f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
-    return None
-
-
-def describe_settings() -> str:
-    """Return every setting with its default as YAML, for `--settings`."""
-    sections: dict[str, Any] = {}
-    for name, field in RunConfig.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        sections[name] = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
-    required = {"dataset": "REQUIRED", "train": "REQUIRED", "test": "REQUIRED"}
-    sections["data"] = {
-        **required,
-        **DataConfig(dataset="csv", train="-", test="-").model_dump(mode="json", exclude=set(required)),
-    }
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in sections.items()}
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+    return parse_settings(RunConfig, settings, where, listing=_LISTING)

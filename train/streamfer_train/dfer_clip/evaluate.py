@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streamfer.errors import ConfigError, StreamferError
+from streamfer.errors import ConfigError
 from streamfer.threads import available_cores
 from streamfer_train.dfer_clip.config import load_config
 from streamfer_train.dfer_clip.data_config import DataConfig, FacesConfig
 from streamfer_train.dfer_clip.evaluation_report import Occasion, terminal_table, write_report
+from streamfer_train.dfer_clip.journal import new_bar
 from streamfer_train.dfer_clip.protocols import SELECTIONS
 from streamfer_train.dfer_clip.run_scores import read_runs, runs_table, write_runs
 from streamfer_train.dfer_clip.scoring import clips_of, match_classes, predict, score, shared_units
 from streamfer_train.dfer_clip.subjects import Subject, read_subject
+from streamfer_train.recipes.command import add_set, positive, reported
 
 log = structlog.get_logger(__name__)
 
@@ -33,12 +33,7 @@ _EXAMPLES = """examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a user error is one line on standard error and exit code 2."""
     options = build_parser().parse_args(arguments)
-    try:
-        run(options)
-    except StreamferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return reported(lambda: run(options))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,14 +64,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--fold", type=int, help="fold of the recipe (default: the checkpoint's own, or the only one)")
     what.add_argument("--subset", action="store_true", help="score shared classes alone where model and data differ")
     what.add_argument("--faces", choices=["as_is", "detect"], help="take pictures as faces, or find the faces first")
-    what.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting of the recipe"
-    )
+    add_set(what, "data.root=DFEW")
     how = parser.add_argument_group("how")
     how.add_argument("--out", type=Path, help="folder of the report (default: runs/evaluate/MODEL)")
     how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     how.add_argument("--precision", default="auto", help="of the image encoder: auto, fp32, bf16 or fp16")
-    how.add_argument("--batch", type=_count, default=8, help="clips a batch (default 8)")
+    how.add_argument("--batch", type=positive, default=8, help="clips a batch (default 8)")
     how.add_argument("--workers", type=int, default=None, help="processes that read clips (default: one a core)")
 
 
@@ -96,7 +89,7 @@ def run(options: argparse.Namespace) -> None:
     subject = read_subject(_weights(options), device=options.device, precision=options.precision)
     match = match_classes(subject.classes, data.class_names, subset=options.subset)
     fold = _fold(options.fold, subject, data)
-    with _progress() as progress:
+    with new_bar() as progress:
         faces = progress.add_task("faces", total=None, visible=data.faces == "detect")
         found = clips_of(
             data.model_copy(update={"size": subject.size}),
@@ -201,14 +194,3 @@ def _workers(asked: int | None, clips: int, batch: int) -> int:
     if asked is not None:
         return max(0, asked)
     return 0 if clips <= 4 * batch else available_cores()
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)

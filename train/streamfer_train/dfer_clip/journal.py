@@ -15,13 +15,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from streamfer.errors import ConfigError, OutputError
-from streamfer_train.dfer_clip.checkpoint import write_text
-from streamfer_train.dfer_clip.config import LogConfig
+from streamfer_train.recipes.files import write_text
+from streamfer_train.recipes.sections import LogConfig
 
 STEPS, EPOCHS = "steps.csv", "epochs.csv"
 
 
-def _new_bar() -> Progress:
+def new_bar() -> Progress:
+    """Return a progress bar; it shows nothing where standard error is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
@@ -29,7 +30,7 @@ def _new_bar() -> Progress:
 @contextmanager
 def counted(name: str, *, wanted: bool) -> Iterator[Callable[[int, int], None]]:
     """Lend a bar that is told (done, in all); it shows nothing where standard error is no terminal."""
-    with _new_bar() as bar:
+    with new_bar() as bar:
         task = bar.add_task(name, total=None, visible=wanted)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -115,7 +116,7 @@ class Journal:
                 ) from error
             self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
         if self.config.progress and sys.stderr.isatty():
-            self._bar = _new_bar()
+            self._bar = new_bar()
             self._bar.start()
         return self
 

@@ -13,21 +13,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-import cv2
 import numpy as np
 import structlog
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
-from streamfer.errors import ConfigError, UserError
+from streamfer.errors import ConfigError
 from streamfer.threads import available_cores
 from streamfer_train.dfer_clip.augment import draw_view, render, whole_view
 from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.entries import Clip
 from streamfer_train.dfer_clip.folds import Fold
 from streamfer_train.dfer_clip.frames import read_clip
+from streamfer_train.recipes.loading import Loader
 
 log = structlog.get_logger(__name__)
 
@@ -185,30 +185,14 @@ class EvaluationSampler(Sampler[Draw]):
         return iter(self._draws)
 
 
-class ClipLoader(DataLoader[Sample]):
-    """A DataLoader whose workers' user errors stay one line."""
-
-    def __iter__(self) -> Iterator[Sample]:  # type: ignore[override]
-        """Yield batches.
-
-        Raises:
-            UserError: as the dataset raised it, without the worker's traceback.
-        """
-        try:
-            yield from super().__iter__()
-        except UserError as error:
-            last = str(error).strip().splitlines()[-1]
-            raise type(error)(last.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")) from None
-
-
 @dataclass(frozen=True, slots=True)
 class Loaders:
     """The loaders of one fold; ``held_out`` is None where nothing is held out."""
 
-    train: ClipLoader
+    train: Loader[Sample]
     train_sampler: TrainSampler
-    held_out: ClipLoader | None
-    test: ClipLoader
+    held_out: Loader[Sample] | None
+    test: Loader[Sample]
 
 
 def build_loaders(
@@ -255,26 +239,22 @@ def build_loaders(
     if not fold.test:
         raise ConfigError(f"fold {fold.number}: the test list has no clip that can be used")
 
-    def loader(dataset: ClipDataset, order: Sampler[Draw], batch: int) -> ClipLoader:
-        return ClipLoader(
+    def loader(dataset: ClipDataset, order: Sampler[Draw], batch: int) -> Loader[Sample]:
+        return Loader(
             dataset,
             batch_size=batch,
             sampler=order,
-            num_workers=workers,
-            # Forking a process that has threads (torch, OpenCV, ONNX Runtime) can hang the child for ever.
-            multiprocessing_context="forkserver" if workers else None,
+            workers=workers,
+            seed=seed,
             prefetch_factor=config.prefetch if workers else None,
             # Those of evaluation end with it, so that they take no memory from training.
             persistent_workers=workers > 0 and dataset.training,
             pin_memory=pin_memory,
-            worker_init_fn=_one_thread,
-            # Iterating draws a number; the global generator belongs to the model, and must not feel it.
-            generator=torch.Generator().manual_seed(seed),
         )
 
     workers = _worker_count(config.workers, world_size)
 
-    def evaluation(clips: Sequence[Clip]) -> ClipLoader:
+    def evaluation(clips: Sequence[Clip]) -> Loader[Sample]:
         dataset = ClipDataset(clips, config, training=False, seed=seed)
         order = EvaluationSampler(len(dataset), rank=rank, world_size=world_size)
         return loader(dataset, order, evaluation_batch or batch_size)
@@ -293,13 +273,6 @@ def _worker_count(wanted: int, world_size: int) -> int:
     if wanted > share:
         log.info("data.workers", wanted=wanted, used=share, reason="cores of this process")
     return min(wanted, share)
-
-
-def _one_thread(worker: int) -> None:
-    """Keep a worker to its core: the workers are the parallelism."""
-    del worker
-    cv2.setNumThreads(1)
-    torch.set_num_threads(1)
 
 
 def _quotas(labels: NDArray[np.int64], oversample: float) -> dict[int, int]:

@@ -11,7 +11,7 @@ import structlog
 from streamfer.errors import CheckpointError
 from streamfer.models.card import ModelCard
 from streamfer.models.weights import SUFFIX, write_weights
-from streamfer_train.dfer_clip.checkpoint import load_learner, write_text
+from streamfer_train.dfer_clip.checkpoint import load_learner
 from streamfer_train.dfer_clip.config import RunConfig
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import (
@@ -27,6 +27,7 @@ from streamfer_train.dfer_clip.training import LAST
 from streamfer_train.metrics.calibration import fit_temperature
 from streamfer_train.metrics.classification import report
 from streamfer_train.metrics.pictures import confusion_picture
+from streamfer_train.recipes.files import write_text
 
 log = structlog.get_logger(__name__)
 

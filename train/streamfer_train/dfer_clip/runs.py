@@ -33,14 +33,11 @@ from typing import Any
 
 import structlog
 import torch
-import yaml
 
-from streamfer.errors import CheckpointError, ConfigError
+from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.backbones import Backbone, read_backbone
-from streamfer_train.dfer_clip.checkpoint import check_same, write_text
 from streamfer_train.dfer_clip.checks import CheckReport, check_clips
-from streamfer_train.dfer_clip.config import RunConfig
-from streamfer_train.dfer_clip.distributed import World, joined
+from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig
 from streamfer_train.dfer_clip.folds import Fold
 from streamfer_train.dfer_clip.journal import counted
 from streamfer_train.dfer_clip.model import build_learner
@@ -48,10 +45,12 @@ from streamfer_train.dfer_clip.optimiser import choose_trained, parameter_groups
 from streamfer_train.dfer_clip.protocols import ProtocolResult
 from streamfer_train.dfer_clip.reports import REPORT, write_report, write_summary
 from streamfer_train.dfer_clip.training import LAST, Trainer
+from streamfer_train.recipes.files import claim, write_text
+from streamfer_train.recipes.world import World, joined
 
 log = structlog.get_logger(__name__)
 
-CONFIG, DATA_REPORT, RUN = "config.yaml", "data_report.txt", "run.json"
+DATA_REPORT, RUN = "data_report.txt", "run.json"
 
 
 def folder_of(out: Path, seed: int, fold: int) -> Path:
@@ -74,7 +73,9 @@ def train(config: RunConfig, *, folds: Sequence[int] | None = None, resume: bool
     wanted = _wanted(config, folds)
     out = config.run.out
     with joined(config.run.device, config.run.backend) as world:
-        world.share(lambda: _claim(out, config, wanted, resume=resume))
+        lasts = [folder_of(out, seed, fold) / LAST for seed in config.seeds for fold in wanted]
+        plain = config.model_dump(mode="json")
+        world.share(lambda: claim(out, plain, MAY_CHANGE, () if resume else lasts))
         found = world.share(lambda: _checked(config, wanted))
         backbone = world.first(lambda: read_backbone(config))
         for seed in config.seeds:
@@ -126,24 +127,6 @@ def _wanted(config: RunConfig, folds: Sequence[int] | None) -> tuple[int, ...]:
     if unknown:
         raise ConfigError(f"--fold {unknown[0]}: data.folds are {', '.join(map(str, config.data.folds))}")
     return tuple(dict.fromkeys(folds)) if folds else config.data.folds
-
-
-def _claim(out: Path, config: RunConfig, folds: Sequence[int], *, resume: bool) -> None:
-    """Make sure that the folder is this run's, and write the configuration there."""
-    stored = out / CONFIG
-    if stored.exists():
-        try:
-            before = yaml.safe_load(stored.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise CheckpointError(f"{stored}: cannot be read; choose another --out") from error
-        check_same(stored, before if isinstance(before, dict) else {}, config)
-    if not resume:
-        for seed in config.seeds:
-            for fold in folds:
-                started = folder_of(out, seed, fold) / LAST
-                if started.exists():
-                    raise ConfigError(f"{started.parent} holds a run already; add --resume, or choose another --out")
-    write_text(stored, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
 
 
 def _checked(config: RunConfig, folds: Sequence[int]) -> tuple[Fold, ...]:

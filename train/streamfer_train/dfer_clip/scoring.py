@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import structlog
 import torch
@@ -20,12 +19,13 @@ from streamfer_train.dfer_clip.classes import canonical
 from streamfer_train.dfer_clip.data_config import DataConfig, HeldOutConfig
 from streamfer_train.dfer_clip.entries import Clip
 from streamfer_train.dfer_clip.face_crops import Progress, with_face_crops
-from streamfer_train.dfer_clip.loader import ClipDataset, ClipLoader, EvaluationSampler
+from streamfer_train.dfer_clip.loader import ClipDataset, EvaluationSampler, Sample
 from streamfer_train.dfer_clip.subjects import Subject
 from streamfer_train.metrics import classification, detection, regression
 from streamfer_train.metrics.arrays import BoolArray, FloatArray, IntArray, log_softmax
 from streamfer_train.metrics.calibration import cross_fitted, fit_temperature
 from streamfer_train.metrics.intervals import Interval, bootstrap
+from streamfer_train.recipes.loading import Loader
 
 log = structlog.get_logger(__name__)
 
@@ -169,14 +169,11 @@ def predict(
         raise ConfigError(f"no clip of {', '.join(match.classes)} is in the list; nothing can be scored")
     own = config.model_copy(update={"frames": subject.frames, "size": subject.size})
     dataset = ClipDataset(chosen, own, training=False)
-    loader = ClipLoader(
+    loader: Loader[Sample] = Loader(
         dataset,
         batch_size=batch,
         sampler=EvaluationSampler(len(dataset)),
-        num_workers=workers,
-        # Forking a process that has threads (torch, OpenCV, ONNX Runtime) can hang the child for ever.
-        multiprocessing_context="forkserver" if workers else None,
-        worker_init_fn=_one_thread,
+        workers=workers,
     )
     began = time.perf_counter()
     parts: dict[str, list[torch.Tensor]] = {}
@@ -195,11 +192,6 @@ def predict(
         seconds=time.perf_counter() - began,
         **_other_heads(values, subject, config),
     )
-
-
-def _one_thread(_worker: int) -> None:
-    # The workers are the parallelism; OpenCV would start a thread a core in each.
-    cv2.setNumThreads(1)
 
 
 def _other_heads(values: Mapping[str, FloatArray], subject: Subject, config: DataConfig) -> dict[str, FloatArray]:

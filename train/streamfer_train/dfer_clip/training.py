@@ -23,8 +23,7 @@ from streamfer.errors import CheckpointError, ConfigError, UserError
 from streamfer_train.dfer_clip import checkpoint as checkpoints
 from streamfer_train.dfer_clip.backbones import Backbone
 from streamfer_train.dfer_clip.checkpoint import Checkpoint, Progress
-from streamfer_train.dfer_clip.config import RunConfig
-from streamfer_train.dfer_clip.distributed import World
+from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig
 from streamfer_train.dfer_clip.folds import Fold
 from streamfer_train.dfer_clip.heads import losses
 from streamfer_train.dfer_clip.journal import Journal
@@ -32,12 +31,14 @@ from streamfer_train.dfer_clip.loader import build_loaders
 from streamfer_train.dfer_clip.model import build_learner
 from streamfer_train.dfer_clip.optimiser import Average, build_optimiser, choose_trained, set_learning_rates
 from streamfer_train.dfer_clip.predictions import Predictions, predict
-from streamfer_train.dfer_clip.protocols import EpochScores, Selection, choose
+from streamfer_train.dfer_clip.protocols import SELECTIONS, EpochScores, Selection, choose
+from streamfer_train.recipes.loading import in_steps
+from streamfer_train.recipes.settings import check_same
+from streamfer_train.recipes.world import World
 
 log = structlog.get_logger(__name__)
 
 LAST = "last.pt"
-SELECTIONS: tuple[Selection, ...] = ("best_on_test", "last", "held_out")
 
 
 class DivergedError(UserError, ArithmeticError):
@@ -156,7 +157,9 @@ class Trainer:
         self.journal.stage(
             f"epoch {progress.epoch + 1}/{total}", self.steps_of_epoch, progress.batches // config.optimiser.accumulate
         )
-        for micro in self._micro_batches():
+        size = config.optimiser.accumulate
+        left = self.steps_of_epoch - progress.batches // size
+        for micro in in_steps(self.loaders.train, size, left):
             parts = self._step(micro)
             for name, value in parts.items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
@@ -177,21 +180,6 @@ class Trainer:
             )
             + f", {time.monotonic() - began:.1f} s"
         )
-
-    def _micro_batches(self) -> Iterator[list[Any]]:
-        """Yield the micro-batches of each remaining step of the epoch, whole steps only."""
-        count = self.config.optimiser.accumulate
-        waiting: list[Any] = []
-        left = self.steps_of_epoch - self.progress.batches // count
-        if not left:
-            return
-        for batch in self.loaders.train:
-            waiting.append(batch)
-            if len(waiting) == count:
-                yield waiting
-                waiting, left = [], left - 1
-                if not left:
-                    return
 
     def _step(self, micro: list[Any]) -> dict[str, float]:
         """Take one optimiser step; returns the losses before it, averaged over processes."""
@@ -346,7 +334,7 @@ class Trainer:
             CheckpointError: damaged, or of another configuration, fold or seed; the message names what differs.
         """
         found = checkpoints.load(path)
-        checkpoints.check_same(path, found.config, self.config)
+        check_same(path, found.config, self.config.model_dump(mode="json"), MAY_CHANGE)
         for name in ("fold", "seed"):
             before, now = getattr(found.progress, name), getattr(self.progress, name)
             if before != now:

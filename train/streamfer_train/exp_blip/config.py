@@ -6,6 +6,7 @@ Source of the defaults: the released YAML files of Exp-BLIP, except where they c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Self
@@ -13,9 +14,12 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from streamfer.models.captioning.architecture import QuerySizes
-from streamfer_train.dfer_clip.config import LogConfig
-from streamfer_train.exp_blip.settings import Part
+from streamfer_train.recipes import sections
+from streamfer_train.recipes.sections import LogConfig
+from streamfer_train.recipes.settings import Part, load_settings
 
+EXAMPLE = "configs/train/exp_blip/released.yaml"
+_LISTING = "'streamfer train exp-blip --settings' lists them all"
 Tuning = Literal["trained", "frozen"]
 #: Sections and settings that may change between an interrupted run and its continuation.
 MAY_CHANGE = ("run", "log", "pseudo", "data.expression", "data.workers", "runtime.parallel", "licence")
@@ -166,13 +170,10 @@ class RuntimeConfig(Part):
     parallel: Literal["ddp", "fsdp"] = Field("ddp", description="under torchrun: replicate, or shard every block")
 
 
-class RunSection(Part):
+class RunSection(sections.RunSection):
     """Where and how often; may differ when a run is continued."""
 
     out: Path = Path("runs/exp_blip")
-    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    backend: Literal["auto", "nccl", "gloo"] = "auto"
-    checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints within an epoch")
 
 
 class CaptionData(Part):
@@ -222,3 +223,12 @@ class ExpBlipConfig(Part):
     log: LogConfig = LogConfig()
     seed: int = Field(42, ge=0)
     licence: str = Field("as the training data and the language model allow", min_length=1)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> ExpBlipConfig:
+    """Read a YAML file and settings of the form ``a.b=value`` (values in YAML).
+
+    Raises:
+        ConfigError: the file is absent or no YAML, or a setting is unknown, missing or out of range.
+    """
+    return load_settings(ExpBlipConfig, path, overrides, example=EXAMPLE, listing=_LISTING)

@@ -9,22 +9,22 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import structlog
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 
-from streamfer.errors import ConfigError, SourceUnreadableError, UserError
+from streamfer.errors import ConfigError, SourceUnreadableError
 from streamfer.models.captioning.text import PromptText
 from streamfer.threads import available_cores
 from streamfer_train.datasets.authors import read_answers, read_captions
 from streamfer_train.exp_blip.augment import as_tensor, augmented, squashed
 from streamfer_train.exp_blip.config import AugmentationConfig, Source, TextConfig
 from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
+from streamfer_train.recipes.loading import Loader
 
 log = structlog.get_logger(__name__)
 
@@ -170,22 +170,6 @@ class AnswerCollate:
         return batch
 
 
-class PairLoader(DataLoader[Any]):
-    """A DataLoader whose workers' user errors stay one line."""
-
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
-        """Yield batches.
-
-        Raises:
-            UserError: as the dataset raised it, without the worker's traceback.
-        """
-        try:
-            yield from super().__iter__()
-        except UserError as error:
-            last = str(error).strip().splitlines()[-1]
-            raise type(error)(last.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")) from None
-
-
 def build_loader(
     dataset: PairDataset,
     sampler: PairSampler,
@@ -195,25 +179,16 @@ def build_loader(
     workers: int,
     world: int = 1,
     pinned: bool = False,
-) -> PairLoader:
+) -> Loader[Batch]:
     """Return the training loader of one process."""
     used = min(workers, max(1, available_cores() // world)) if workers else 0
-    return PairLoader(
+    return Loader(
         dataset,
         batch_size=batch,
         sampler=sampler,
-        num_workers=used,
-        # Forking a process that has threads (torch, OpenCV, ONNX Runtime) can hang the child for ever.
-        multiprocessing_context="forkserver" if used else None,
+        workers=used,
+        seed=dataset.seed,
         persistent_workers=used > 0,
         pin_memory=pinned,
         collate_fn=collate,
-        worker_init_fn=_one_thread,
-        # Iterating draws a number; the global generator belongs to the model, and must not feel it.
-        generator=torch.Generator().manual_seed(dataset.seed),
     )
-
-
-def _one_thread(worker: int) -> None:
-    del worker
-    torch.set_num_threads(1)

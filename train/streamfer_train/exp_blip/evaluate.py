@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.errors import ConfigError
+from streamfer.models.captioner import Captioner
 from streamfer_train.captions.grammar import describe
-from streamfer_train.dfer_clip.checkpoint import write_text
 from streamfer_train.exp_blip.captioned import LabelledPicture, caption_all, read_labelled, references_for
 from streamfer_train.metrics.agreement import CaptionReport, evaluate, most_frequent_caption
+from streamfer_train.recipes.command import positive, reported
+from streamfer_train.recipes.files import write_text
 
 _EPILOG = """\
   streamfer evaluate exp-blip --captioner runs/exp/expression/captioner --labels test.json --images faces --out scores
@@ -25,12 +27,11 @@ an interrupted measurement goes on behind the last.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Caption, score, print and store.
+    """Caption, score, print and store; a user error is one line on standard error and its exit code."""
+    return reported(lambda: _run(_parser().parse_args(arguments)))
 
-    Raises:
-        UserError: a list, a picture or the captioner cannot be used.
-    """
-    options = _parser().parse_args(arguments)
+
+def _run(options: argparse.Namespace) -> None:
     pictures = read_labelled(options.labels, options.images)
     trained_on = (
         read_labelled(options.probe_train, options.probe_images or options.images) if options.probe_train else []
@@ -51,7 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(options.out / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     print(readable(report))
     print(f"{options.out / 'report.json'}")
-    return 0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -61,16 +61,16 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("caption_scores"), help="folder of captions and report")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--batch", type=_count, default=16)
-    parser.add_argument("--num-beams", type=_count, help="instead of the captioner's own")
-    parser.add_argument("--max-new-tokens", type=_count, help="instead of the captioner's own")
+    parser.add_argument("--batch", type=positive, default=16)
+    parser.add_argument("--num-beams", type=positive, help="instead of the captioner's own")
+    parser.add_argument("--max-new-tokens", type=positive, help="instead of the captioner's own")
     parser.add_argument("--references", type=Path, help="captions by image; else written from the labels")
-    parser.add_argument("--variants", type=_count, default=4, help="of the grammar's references, for each picture")
+    parser.add_argument("--variants", type=positive, default=4, help="of the grammar's references, for each picture")
     parser.add_argument("--encoder", type=Path, help="folder of a text encoder, for sentence-embedding similarity")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--probe-train", type=Path, help="labelled list that linear probes are trained on")
     parser.add_argument("--probe-images", type=Path, help="folder of its pictures; --images if unset")
-    parser.add_argument("--probe-epochs", type=_count, default=100)
+    parser.add_argument("--probe-epochs", type=positive, default=100)
     parser.add_argument("--pooling", choices=["mean", "concat"], default="mean", help="of the Q-Former's queries")
 
 
@@ -86,20 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
+def captioner_of(options: argparse.Namespace) -> Captioner:
+    """Return the captioner that :func:`add_options` asked for.
 
-
-def measure(
-    options: argparse.Namespace, pictures: list[LabelledPicture], question: str | None = None
-) -> dict[str, Any]:
-    """Return scores of a captioner's captions as plain values."""
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     from streamfer.models.captioning import load_captioner
 
-    references, source = references_for(pictures, options.references, variants=options.variants, seed=options.seed)
-    model = load_captioner(
+    return load_captioner(
         options.captioner,
         device=options.device,
         precision=options.precision,
@@ -107,6 +102,14 @@ def measure(
         max_new_tokens=options.max_new_tokens,
         batch=options.batch,
     )
+
+
+def measure(
+    options: argparse.Namespace, pictures: list[LabelledPicture], question: str | None = None
+) -> dict[str, Any]:
+    """Return scores of a captioner's captions as plain values."""
+    references, source = references_for(pictures, options.references, variants=options.variants, seed=options.seed)
+    model = captioner_of(options)
     captions = caption_all(model, pictures, options.out / "captions.jsonl", options.batch, question)
     return {
         "captioner": model.info.name,

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from streamfer.errors import CheckpointError
-from streamfer_train.dfer_clip.distributed import World
+from streamfer_train.recipes.world import World
 
 _TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 _LOADING = StateDictOptions(full_state_dict=True, strict=False)

@@ -20,27 +20,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import structlog
-import yaml
 from safetensors.torch import save as save_tensors
 
-from streamfer.errors import CheckpointError, ConfigError
 from streamfer.models.captioning.card import EXP_BLIP_TEXT, Architecture, CaptionCard, TextCard, clip_pixels, face_crop
 from streamfer.models.captioning.folder import is_captioner, write_folder
-from streamfer_train.dfer_clip.checkpoint import write_text, write_whole
-from streamfer_train.dfer_clip.distributed import World, joined
 from streamfer_train.exp_blip import build, layout
 from streamfer_train.exp_blip.config import MAY_CHANGE, ExpBlipConfig, OptimiserConfig, Source
 from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, Pair, PairDataset, read_pairs
-from streamfer_train.exp_blip.settings import first_difference
 from streamfer_train.exp_blip.state import LAST, load
 from streamfer_train.exp_blip.text import WordReader, written_row
 from streamfer_train.exp_blip.training import Job, Trainer
+from streamfer_train.recipes.files import claim, write_text, write_whole
+from streamfer_train.recipes.world import World, joined
 
 log = structlog.get_logger(__name__)
 
 Stage = Literal["au", "emotion", "expression"]
 Variant = Literal["exp", "mix", "cat"]
-WEIGHTS, CAPTIONER, CONFIG, RUN = "weights.safetensors", "captioner", "config.yaml", "run.json"
+WEIGHTS, CAPTIONER, RUN = "weights.safetensors", "captioner", "run.json"
 #: Name of each variant's list and folder: Exp-BLIP, and the ablations.
 LISTS: dict[Variant, str] = {"exp": "fused.json", "mix": "mix.json", "cat": "cat.json"}
 FOLDERS: dict[Variant, str] = {"exp": "expression", "mix": "mix", "cat": "cat"}
@@ -60,7 +57,7 @@ def train_stage(config: ExpBlipConfig, stage: Stage, variant: Variant = "exp", *
     """
     folder = folder_of(config.run.out, stage, variant)
     with joined(config.run.device, config.run.backend) as world:
-        started = None if resume else folder / "step1" / LAST
+        started = () if resume else (folder / "step1" / LAST,)
         world.share(lambda: claim(config.run.out, config.model_dump(mode="json"), MAY_CHANGE, started))
         pairs = pairs_of(config, stage, variant)
         about = origin(f"exp-blip {folder.name}", len(pairs), world)
@@ -95,33 +92,6 @@ def image_root(config: ExpBlipConfig) -> Path:
     """Return the deepest folder that holds the pictures of all lists of actions and emotions."""
     roots = [source.images.absolute() for source in (*config.data.au, *config.data.emotion)]
     return Path(os.path.commonpath(roots)) if roots else Path()
-
-
-def claim(out: Path, config: dict[str, Any], free: tuple[str, ...], started: Path | None) -> None:
-    """Make sure that the folder is this configuration's, and write it there.
-
-    Args:
-        out: the folder.
-        config: plain settings.
-        free: settings that may differ from those of an earlier run.
-        started: a file that shows that a run has begun, where it may not have; None where it may.
-
-    Raises:
-        CheckpointError: it holds runs of another configuration; the first setting that differs is named.
-        ConfigError: a run has begun.
-    """
-    stored = out / CONFIG
-    if stored.exists():
-        try:
-            before = yaml.safe_load(stored.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
-            raise CheckpointError(f"{stored}: cannot be read; choose another --out") from error
-        difference = first_difference(before if isinstance(before, dict) else {}, config, free)
-        if difference is not None:
-            raise CheckpointError(f"{stored}: of another configuration: {difference}; choose another --out")
-    if started is not None and started.exists():
-        raise ConfigError(f"{started.parent} holds a run already; add --resume, or choose another --out")
-    write_text(stored, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
 
 def origin(what: str, pairs: int, world: World) -> dict[str, Any]:

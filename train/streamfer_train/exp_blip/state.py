@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from streamfer.errors import CheckpointError
-from streamfer_train.dfer_clip.checkpoint import write_whole
+from streamfer_train.recipes.files import read_checkpoint, taking_apart, write_whole
 
 KIND = "streamfer exp-blip training, format 1"
 LAST = "last.pt"
@@ -67,20 +66,11 @@ def load(path: Path) -> State:
     Raises:
         CheckpointError: absent, cut short, or not of this recipe.
     """
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint; train first") from error
-    except Exception as error:  # torch has no common exception for damaged files
-        raise CheckpointError(f"{path}: not a readable checkpoint; delete it to start anew") from error
-    if not isinstance(contents, dict) or contents.get("kind") != KIND:
-        raise CheckpointError(f"{path}: not a checkpoint of this recipe; choose another folder")
-    try:
+    contents = read_checkpoint(path, "'streamfer train exp-blip' or 'exp-vqa'", KIND)
+    with taking_apart(path):
         return State(
             config=json.loads(contents["config"]),
             progress=Progress(**json.loads(contents["progress"])),
             model=contents["model"],
             optimiser=contents["optimiser"],
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: a part of the checkpoint is missing or damaged ({error})") from error

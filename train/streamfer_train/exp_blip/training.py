@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,18 @@ import structlog
 import torch
 from torch import nn
 
-from streamfer.errors import CheckpointError, ConfigError
-from streamfer_train.dfer_clip.config import LogConfig
-from streamfer_train.dfer_clip.distributed import World
+from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.journal import Journal
 from streamfer_train.dfer_clip.training import DivergedError, InterruptedRunError, StopSignal
 from streamfer_train.exp_blip import parallel as processes
-from streamfer_train.exp_blip.config import OptimiserConfig, RunSection, RuntimeConfig
+from streamfer_train.exp_blip.config import OptimiserConfig, RuntimeConfig
 from streamfer_train.exp_blip.data import Batch, PairDataset, PairSampler, build_loader
 from streamfer_train.exp_blip.schedule import build_optimiser, learning_rate
-from streamfer_train.exp_blip.settings import first_difference
 from streamfer_train.exp_blip.state import LAST, Progress, State, load, save
+from streamfer_train.recipes.loading import in_steps
+from streamfer_train.recipes.sections import LogConfig, RunSection
+from streamfer_train.recipes.settings import check_same
+from streamfer_train.recipes.world import World
 
 log = structlog.get_logger(__name__)
 
@@ -138,7 +139,8 @@ class Trainer:
             self.steps_of_epoch,
             progress.batches // asked.accumulate,
         )
-        for micro in self._micro_batches():
+        left = self.steps_of_epoch - progress.batches // asked.accumulate
+        for micro in in_steps(self.loader, asked.accumulate, left):
             for name, value in self._step(micro).items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
             self.journal.advance()
@@ -152,19 +154,6 @@ class Trainer:
             seconds = round(time.monotonic() - began, 1)
             shown = {name: round(value, 4) for name, value in means.items()}
             log.info("exp.epoch", job=self.job.name, epoch=progress.epoch, of=asked.epochs, seconds=seconds, **shown)
-
-    def _micro_batches(self) -> Iterator[list[Batch]]:
-        """Yield the micro-batches of each remaining step of the epoch, whole steps only."""
-        count = self.job.optimiser.accumulate
-        left = self.steps_of_epoch - self.progress.batches // count
-        waiting: list[Batch] = []
-        for batch in self.loader if left else ():
-            waiting.append(batch)
-            if len(waiting) == count:
-                yield waiting
-                waiting, left = [], left - 1
-                if not left:
-                    return
 
     def _step(self, micro: list[Batch]) -> dict[str, float]:
         """Take one optimiser step; returns the losses before it, averaged over processes."""
@@ -241,11 +230,7 @@ class Trainer:
 
     def _restore(self, path: Path) -> None:
         found = load(path)
-        difference = first_difference(found.config, self.job.config, self.job.may_change)
-        if difference is not None:
-            raise CheckpointError(
-                f"{path}: of another configuration: {difference}; restore it, or choose another --out"
-            )
+        check_same(path, found.config, self.job.config, self.job.may_change)
         processes.restore(self.learner, self.optimiser, found.model, found.optimiser, str(path))
         self.progress = found.progress
         if self.world.leads:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from streamfer.errors import UserError
-from streamfer_train.exp_blip.__main__ import add_run_options, overrides_of
+from streamfer_train.recipes.command import add_run_options, overrides_of, reported, train_or_evaluate
+from streamfer_train.recipes.settings import describe_settings
 
 _TRAIN = """\
 Train Exp-VQA: questions about faces, answered by an InstructBLIP whose Q-Former reads the question.
@@ -21,40 +21,31 @@ Train Exp-VQA: questions about faces, answered by an InstructBLIP whose Q-Former
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
     words = sys.argv[1:] if arguments is None else arguments
-    try:
-        if words[:1] == ["evaluate"]:
-            from streamfer_train.exp_vqa import evaluate
+    if words[:1] == ["evaluate"]:
+        from streamfer_train.exp_vqa import evaluate
 
-            return evaluate.main(words[1:])
-        return _train(_parser().parse_args(words))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+        return evaluate.main(words[1:])
+    return reported(lambda: _train(_parser().parse_args(words)))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="exp-vqa", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="train|evaluate")
-    commands.add_parser("evaluate", help="ask a model and score its answers", add_help=False)
-    train = commands.add_parser(
-        "train",
-        prog="streamfer train exp-vqa",
-        description=_TRAIN,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser, train = train_or_evaluate("exp-vqa", _TRAIN, "ask a model and score its answers", __doc__)
+    add_run_options(
+        train,
+        configs="configs/train/exp_vqa holds both variants",
+        example="training.epochs=3",
+        checks="lists, weights and settings",
     )
-    add_run_options(train, "configs/train/exp_vqa holds both variants")
     return parser
 
 
 def _train(options: argparse.Namespace) -> int:
-    from streamfer_train.exp_blip.settings import describe_settings, load_settings
-    from streamfer_train.exp_vqa.config import ExpVqaConfig
+    from streamfer_train.exp_vqa.config import EXAMPLE, ExpVqaConfig, load_config
 
     if options.settings:
         print(describe_settings(ExpVqaConfig), end="")
         return 0
-    overrides = overrides_of(options)
-    config = load_settings(ExpVqaConfig, options.config, overrides)
+    config = load_config(options.config, overrides_of(options, EXAMPLE))
     from streamfer_train.exp_vqa import stage
 
     if options.check:

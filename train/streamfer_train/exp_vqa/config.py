@@ -5,22 +5,26 @@ Source of the defaults: Exp-VQA's ``vqa_ft_vicuna7b_vqa.yaml``; batches there ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
-from streamfer_train.dfer_clip.config import LogConfig
 from streamfer_train.exp_blip.config import (
     AugmentationConfig,
     ModelConfig,
     OptimiserConfig,
-    RunSection,
     RuntimeConfig,
     Source,
     TextConfig,
     Tuning,
 )
-from streamfer_train.exp_blip.settings import Part
+from streamfer_train.recipes import sections
+from streamfer_train.recipes.sections import LogConfig
+from streamfer_train.recipes.settings import Part, load_settings
+
+EXAMPLE = "configs/train/exp_vqa/released.yaml"
+_LISTING = "'streamfer train exp-vqa --settings' lists them all"
 
 
 class QuestionData(Part):
@@ -48,6 +52,12 @@ class TrainingConfig(OptimiserConfig):
     repetition_penalty: float = Field(1.5, gt=0)
 
 
+class RunSection(sections.RunSection):
+    """Where and how often; may differ when a run is continued."""
+
+    out: Path = Path("runs/exp_vqa")
+
+
 class ExpVqaConfig(Part):
     """Everything that `streamfer train exp-vqa` needs."""
 
@@ -56,7 +66,16 @@ class ExpVqaConfig(Part):
     training: TrainingConfig = TrainingConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    run: RunSection = RunSection(out=Path("runs/exp_vqa"))
+    run: RunSection = RunSection()
     log: LogConfig = LogConfig()
     seed: int = Field(42, ge=0)
     licence: str = Field("as the training data and the language model allow", min_length=1)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> ExpVqaConfig:
+    """Read a YAML file and settings of the form ``a.b=value`` (values in YAML).
+
+    Raises:
+        ConfigError: the file is absent or no YAML, or a setting is unknown, missing or out of range.
+    """
+    return load_settings(ExpVqaConfig, path, overrides, example=EXAMPLE, listing=_LISTING)

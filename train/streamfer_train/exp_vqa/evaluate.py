@@ -15,11 +15,12 @@ from streamfer.models.captioner import Captioner
 from streamfer_train.captions.questions import unit_question
 from streamfer_train.captions.vocabulary import ACTION_UNITS
 from streamfer_train.datasets.authors import AnswerPair, read_answers
-from streamfer_train.dfer_clip.checkpoint import write_text
 from streamfer_train.exp_blip.captioned import LabelledPicture, read_labelled
-from streamfer_train.exp_blip.evaluate import add_options, measure, readable
+from streamfer_train.exp_blip.evaluate import add_options, captioner_of, measure, readable
 from streamfer_train.exp_blip.pseudo import face_of
 from streamfer_train.exp_vqa.yes_no import Answered, score
+from streamfer_train.recipes.command import reported
+from streamfer_train.recipes.files import write_text
 
 log = structlog.get_logger(__name__)
 
@@ -33,12 +34,11 @@ list of the authors' is answered: those with yes or no by likelihood, the others
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask, score, print and store.
+    """Ask, score, print and store; a user error is one line on standard error and its exit code."""
+    return reported(lambda: _run(_parser().parse_args(arguments)))
 
-    Raises:
-        UserError: a list, a picture or the model cannot be used.
-    """
-    options = _parser().parse_args(arguments)
+
+def _run(options: argparse.Namespace) -> None:
     if (options.labels is None) == (options.questions is None):
         raise ConfigError("give either --labels or --questions")
     report = _from_labels(options) if options.labels is not None else _from_questions(options)
@@ -51,7 +51,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif "text" in report:
         print("\n".join(f"  {name}: {value}" for name, value in report["text"].items()))
     print(f"{options.out / 'report.json'}")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,25 +75,12 @@ def _units(text: str) -> frozenset[int]:
     return frozenset(int(part) for part in parts)
 
 
-def _model(options: argparse.Namespace) -> Captioner:
-    from streamfer.models.captioning import load_captioner
-
-    return load_captioner(
-        options.captioner,
-        device=options.device,
-        precision=options.precision,
-        num_beams=options.num_beams,
-        max_new_tokens=options.max_new_tokens,
-        batch=options.batch,
-    )
-
-
 def _from_labels(options: argparse.Namespace) -> dict[str, Any]:
     pictures = read_labelled(options.labels, options.images)
     report: dict[str, Any] = {}
     if not options.skip_descriptions:
         report |= measure(options, pictures)
-    answers = list(ask_units(_model(options), pictures, options.units, batch=options.batch, seed=options.seed))
+    answers = list(ask_units(captioner_of(options), pictures, options.units, batch=options.batch, seed=options.seed))
     report["yes_no"] = score(answers)
     if options.probe_train is not None:
         from streamfer_train.exp_blip.probing import probe, recipe_of
@@ -140,7 +126,7 @@ def ask_units(
 
 def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
     asked = read_answers(options.questions, options.images)
-    model = _model(options)
+    model = captioner_of(options)
     binary = [pair for pair in asked if _truth(pair) is not None]
     worded = [pair for pair in asked if _truth(pair) is None]
     report: dict[str, Any] = {"captioner": model.info.name, "digest": model.info.digest, "questions": len(asked)}

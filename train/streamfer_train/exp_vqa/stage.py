@@ -16,15 +16,15 @@ import structlog
 
 from streamfer.models.captioning.card import EXP_VQA_TEXT, TextCard
 from streamfer.models.captioning.folder import is_captioner
-from streamfer_train.dfer_clip.checkpoint import write_text
-from streamfer_train.dfer_clip.distributed import joined
 from streamfer_train.exp_blip import build
 from streamfer_train.exp_blip.config import MAY_CHANGE
 from streamfer_train.exp_blip.data import AnswerCollate, Pair, PairDataset, read_questions
-from streamfer_train.exp_blip.stages import CAPTIONER, RUN, claim, export, job_of, origin, rows_cut
+from streamfer_train.exp_blip.stages import CAPTIONER, RUN, export, job_of, origin, rows_cut
 from streamfer_train.exp_blip.state import LAST, load
 from streamfer_train.exp_blip.training import Trainer
 from streamfer_train.exp_vqa.config import ExpVqaConfig
+from streamfer_train.recipes.files import claim, write_text
+from streamfer_train.recipes.world import joined
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
     out = config.run.out
     folder = out / FOLDER
     with joined(config.run.device, config.run.backend) as world:
-        started = None if resume else folder / LAST
+        started = () if resume else (folder / LAST,)
         world.share(lambda: claim(out, config.model_dump(mode="json"), MAY_CHANGE, started))
         if resume and is_captioner(out / CAPTIONER):
             return out / CAPTIONER if world.leads else None

@@ -9,22 +9,21 @@ from pathlib import Path
 import cv2
 import torch
 
-from streamfer.errors import ConfigError, UserError
-from streamfer_train.faces.config import FacesConfig, load_config
+from streamfer_train.faces.config import EXAMPLE, FacesConfig, load_config
+from streamfer_train.recipes.command import add_recipe_options, reported
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; user errors are one line on standard error and exit code 2."""
     options = _parser().parse_args(arguments)
-    try:
-        config = load_config(options.config, _overrides(options.set))
-        cv2.setNumThreads(1)
-        torch.set_num_threads(options.threads)
-        options.command(config, options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return reported(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    config = load_config(options.config, options.set)
+    cv2.setNumThreads(1)
+    torch.set_num_threads(options.threads)
+    options.command(config, options)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -38,9 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         sub = commands.add_parser(name, help=text)
         sub.set_defaults(command=command)
-        sub.add_argument("-c", "--config", type=Path, default=Path("configs/train/faces.yaml"))
-        sub.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting")
-        sub.add_argument("--threads", type=int, default=1, help="threads for torch")
+        add_recipe_options(sub, Path(EXAMPLE), "train.steps=500")
         if name == "train":
             sub.add_argument("--until", type=int, help="stop after this many steps")
         if name == "export":
@@ -56,16 +53,6 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--enlarge", action="store_true", help="enlarge smaller pictures to 640 pixels first")
             sub.add_argument("--compare", action="store_true", help="measure YuNet s and RFB-320 too")
     return parser
-
-
-def _overrides(pairs: list[str]) -> dict[str, str]:
-    settings = {}
-    for pair in pairs:
-        name, found, value = pair.partition("=")
-        if not found:
-            raise ConfigError(f"--set {pair}: has no '='; write NAME=VALUE, as in train.steps=500")
-        settings[name] = value
-    return settings
 
 
 def _compose(config: FacesConfig, _options: argparse.Namespace) -> None:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from streamfer.errors import ConfigError
+from streamfer_train.recipes.settings import Part, load_settings
 
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+EXAMPLE = "configs/train/faces.yaml"
 
 
-class DataConfig(_Part):
+class DataConfig(Part):
     """Where the image sets and the teacher are; ``root`` holds faces/, ict_face/, videos/ and weights/."""
 
     root: Path
@@ -25,7 +23,7 @@ class DataConfig(_Part):
         return self.root / self.teacher
 
 
-class PoolConfig(_Part):
+class PoolConfig(Part):
     """Composed pictures: ``shards`` times ``shard_size`` for training, ``validation`` to validate, ``side`` pixels."""
 
     shards: int = Field(4, ge=1)
@@ -38,7 +36,7 @@ class PoolConfig(_Part):
     seed: int = 7
 
 
-class OptimiserConfig(_Part):
+class OptimiserConfig(Part):
     """AdamW with linear warm-up and cosine decay; ``average`` is the decay of the weights' moving average."""
 
     learning_rate: float = Field(2e-3, gt=0)
@@ -48,7 +46,7 @@ class OptimiserConfig(_Part):
     average: float = Field(0.998, ge=0, lt=1)
 
 
-class LossConfig(_Part):
+class LossConfig(Part):
     """Multipliers of the three losses."""
 
     score: float = Field(1.0, ge=0)
@@ -56,7 +54,7 @@ class LossConfig(_Part):
     landmarks: float = Field(8.0, ge=0)
 
 
-class TrainConfig(_Part):
+class TrainConfig(Part):
     """Steps, the sides (pixels, multiples of 32) of which one is drawn each step, and the batch.
 
     ``batch`` is meant at 256 pixels; larger pictures come in smaller batches, so that every step costs the same.
@@ -80,7 +78,7 @@ class TrainConfig(_Part):
         return sides
 
 
-class FacesConfig(_Part):
+class FacesConfig(Part):
     """Everything that `streamfer train faces` needs; ``work`` holds sources, pool, checkpoints and logs."""
 
     data: DataConfig
@@ -89,36 +87,10 @@ class FacesConfig(_Part):
     train: TrainConfig = TrainConfig()
 
 
-def load_config(path: Path, overrides: dict[str, str] | None = None) -> FacesConfig:
-    """Read ``path``; ``overrides`` maps dotted names to YAML values (``{"train.steps": "100"}``).
+def load_config(path: Path, overrides: Sequence[str] = ()) -> FacesConfig:
+    """Read ``path`` and settings of the form ``train.steps=100`` (values in YAML).
 
     Raises:
         ConfigError: the file is absent, is not YAML, or a setting is unknown or out of range.
     """
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing configuration file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML; compare it with configs/train/faces.yaml") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: holds no settings; compare it with configs/train/faces.yaml")
-    for name, value in (overrides or {}).items():
-        _put(settings, name, value)
-    try:
-        return FacesConfig.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg'].lower()}; see configs/train/faces.yaml") from error
-
-
-def _put(settings: dict[str, object], name: str, value: str) -> None:
-    *parents, last = name.split(".")
-    place = settings
-    for parent in parents:
-        inner = place.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{name}: {parent} holds a value, not settings; correct the name")
-        place = inner
-    place[last] = yaml.safe_load(value)
+    return load_settings(FacesConfig, path, overrides, example=EXAMPLE)

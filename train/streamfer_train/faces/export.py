@@ -31,7 +31,8 @@ from streamfer_train.faces.network import (
     FaceNetwork,
     Head,
 )  # fmt: skip
-from streamfer_train.faces.training import CHECKPOINT, averaged_network, read_checkpoint
+from streamfer_train.faces.training import CHECKPOINT, OURS, averaged_network
+from streamfer_train.recipes.files import read_checkpoint
 
 FORMAT_VERSION = "1"
 VERSION = "1"
@@ -109,7 +110,7 @@ def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float, lice
         # docs/results/faces.md, "Enlarging small videos" and "Input size for 1080p".
         "smallest_face": "32",
         "least_side": "640",
-        "steps": str(read_checkpoint(config.work / CHECKPOINT)["step"]),
+        "steps": str(read_checkpoint(config.work / CHECKPOINT, OURS)["step"]),
     }
     export(network, path, metadata)
 

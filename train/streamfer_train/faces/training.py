@@ -6,11 +6,9 @@ Everything random is a function of (seed, step), so an interrupted run that resu
 from __future__ import annotations
 
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import structlog
@@ -21,10 +19,12 @@ from streamfer_train.faces.config import FacesConfig, TrainConfig
 from streamfer_train.faces.losses import Losses, LossWeights, assign, losses
 from streamfer_train.faces.network import FaceNetwork, decoded
 from streamfer_train.faces.pool import Batch, Pool
+from streamfer_train.recipes.files import read_checkpoint, write_whole
 
 log = structlog.get_logger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
+OURS = "'streamfer train faces'"
 REFERENCE_SIDE = 256
 
 
@@ -87,17 +87,18 @@ class Trainer:
                 value.copy_(theirs[name])
 
     def save(self, path: Path) -> None:
-        """Write the state so that a reader, or a crash, sees the former file or the whole new one."""
+        """Write the state so that a reader, or a crash, sees the former file or the whole new one.
+
+        Raises:
+            OutputError: it cannot be written; the former file is untouched.
+        """
         state = {
             "step": self.step,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-        torch.save(state, unfinished)
-        unfinished.replace(path)
+        write_whole(path, lambda stream: torch.save(state, stream))
 
     def restore(self, path: Path) -> None:
         """Take up the state of a checkpoint.
@@ -105,7 +106,7 @@ class Trainer:
         Raises:
             CheckpointError: the file is not a checkpoint of this network.
         """
-        state = read_checkpoint(path)
+        state = read_checkpoint(path, OURS)
         try:
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
@@ -113,23 +114,6 @@ class Trainer:
             self.step = int(state["step"])
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path}: is of another network; choose another work folder") from error
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The tensors of a checkpoint, read without running any code from it.
-
-    Raises:
-        CheckpointError: the file is absent, cut short, or holds more than tensors.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint; train first") from error
-    except Exception as error:
-        raise CheckpointError(f"{path}: not a readable checkpoint; delete it to start anew") from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: not a checkpoint of the face detector; choose another file")
-    return state
 
 
 def averaged_network(path: Path) -> FaceNetwork:
@@ -140,7 +124,7 @@ def averaged_network(path: Path) -> FaceNetwork:
     """
     network = FaceNetwork()
     try:
-        network.load_state_dict(read_checkpoint(path)["average"])
+        network.load_state_dict(read_checkpoint(path, OURS)["average"])
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"{path}: is of another network; train it again") from error
     return network.eval()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from streamfer.errors import CheckpointError, ConfigError, OutputError
+from streamfer.errors import CheckpointError, ConfigError
+from streamfer_train.recipes.files import read_checkpoint, write_whole
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -18,18 +18,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written; the file at `path`, if any, is the one before.
     """
-    partial = path.with_suffix(".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:
-        # torch's zip writer turns a failed write into a RuntimeError.
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot write the checkpoint ({error}); is the disk full?") from error
+    write_whole(path, lambda stream: torch.save(dict(state), stream))
 
 
 def load(path: Path, stage: str) -> dict[str, Any]:
@@ -41,13 +30,7 @@ def load(path: Path, stage: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no checkpoint; run `streamfer train mini {stage}` with the same recipe first")
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler and the zip reader raise of every kind
-        raise CheckpointError(
-            f"{path}: damaged checkpoint ({type(error).__name__}); delete it and run again"
-        ) from error
-    return state
+    return read_checkpoint(path, "'streamfer train mini' or 'mini-captions'")
 
 
 def check_recipe(stored: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:

@@ -9,7 +9,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, distributed, nn
 
 from streamfer.errors import StreamferError
-from streamfer_train.dfer_clip.distributed import ALONE, World
 from streamfer_train.mini import checkpoint
 from streamfer_train.mini.recipe import Schedule
+from streamfer_train.recipes.world import ALONE, World
 
 log = structlog.get_logger(__name__)
 
@@ -164,9 +164,10 @@ def _share(batch: Any, world: World) -> Any:
     """Return every size-th row of each tensor of a batch (a tuple or a dataclass of tensors), from the rank on."""
     if world.size == 1:
         return batch
-    parts = [getattr(batch, f.name) for f in fields(batch)] if is_dataclass(batch) else list(batch)
-    mine = [part[world.rank :: world.size] for part in parts]
-    return type(batch)(*mine) if is_dataclass(batch) else tuple(mine)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        mine = {field.name: getattr(batch, field.name)[world.rank :: world.size] for field in fields(batch)}
+        return replace(batch, **mine)
+    return tuple(part[world.rank :: world.size] for part in batch)
 
 
 def _agree(model: nn.Module, world: World) -> None:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from streamfer_train.dfer_clip.distributed import ALONE, World
 from streamfer_train.metrics.classification import report
 from streamfer_train.mini import augment
 from streamfer_train.mini.data import CLASSES, Corpus, Pictures, sampling_weights
 from streamfer_train.mini.fitting import fit
 from streamfer_train.mini.networks import ImageModel, JointModel
 from streamfer_train.mini.recipe import ImagesPart, JointPart, Sizes, Small
+from streamfer_train.recipes.world import ALONE, World
 
 CHECKPOINT = "images.pt"
 #: Before the last epoch only every eighth validation picture is watched.

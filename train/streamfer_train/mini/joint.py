@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from streamfer_train.dfer_clip.distributed import ALONE, World
 from streamfer_train.mini import augment, checkpoint, images, renders
 from streamfer_train.mini.data import CLASSES, Corpus, Pictures
 from streamfer_train.mini.fitting import fit
 from streamfer_train.mini.networks import ImageModel, JointModel
 from streamfer_train.mini.recipe import JointPart, Recipe, Sizes
 from streamfer_train.mini.units import unit_loss
+from streamfer_train.recipes.world import ALONE, World
 from streamfer_train.render.clips import RenderedClips
 
 log = structlog.get_logger(__name__)

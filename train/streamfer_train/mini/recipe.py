@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from streamfer.errors import ConfigError
+from streamfer_train.recipes.settings import Part, load_settings
 
-
-class Part(BaseModel):
-    """A part of the recipe: nothing unknown, nothing changed later."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+EXAMPLE = "configs/train/mini.yaml"
 
 
 class Sizes(Part):
@@ -152,37 +147,10 @@ class Recipe(Part):
         return self
 
 
-def load_recipe(path: Path, overrides: dict[str, str] | None = None) -> Recipe:
-    """Read `path`; `overrides` maps dotted names to YAML values (`{"images.epochs": "2"}`).
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read `path` and settings of the form `images.epochs=2` (values in YAML).
 
     Raises:
         ConfigError: the file is absent, is not YAML, or a setting is unknown or out of range.
     """
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing recipe with -c") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML; compare it with configs/train/mini.yaml") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: holds no settings; compare it with configs/train/mini.yaml")
-    for name, value in (overrides or {}).items():
-        _put(settings, name, value)
-    try:
-        return Recipe.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        said = first["msg"].removeprefix("Value error, ").lower()
-        raise ConfigError(f"{path}: {f'{where}: ' if where else ''}{said}; see configs/train/mini.yaml") from error
-
-
-def _put(settings: dict[str, Any], name: str, value: str) -> None:
-    *parents, last = name.split(".")
-    place = settings
-    for parent in parents:
-        inner = place.setdefault(parent, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"{name}: {parent} holds a value, not settings; correct the name")
-        place = inner
-    place[last] = yaml.safe_load(value)
+    return load_settings(Recipe, path, overrides, example=EXAMPLE)

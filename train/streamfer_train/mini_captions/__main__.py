@@ -10,8 +10,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from streamfer.errors import ConfigError, StreamferError
-from streamfer_train.mini_captions.recipe import CaptionRecipe, load_recipe
+from streamfer_train.mini_captions.recipe import EXAMPLE, CaptionRecipe, load_recipe
+from streamfer_train.recipes.command import add_recipe_options, reported
 
 STEPS = ("features", "train", "export")
 
@@ -20,33 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one step; a user error is one line and exit code 2."""
     parser = argparse.ArgumentParser(prog="streamfer train mini-captions", description=__doc__)
     parser.add_argument("step", choices=STEPS)
-    parser.add_argument("-c", "--config", type=Path, default=Path("configs/train/mini_captions.yaml"))
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="override a setting")
-    parser.add_argument("--threads", type=_count, default=1, help="CPU threads (default 1)")
+    add_recipe_options(parser, Path(EXAMPLE), "train.epochs=2")
     parser.add_argument("--to", type=Path, help="file that export writes (default: NAME.safetensors in work)")
     options = parser.parse_args(arguments)
-    try:
-        _run(options, load_recipe(options.config, _overrides(options.set)))
-    except StreamferError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return error.exit_code
-    return 0
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
-def _overrides(pairs: list[str]) -> dict[str, str]:
-    settings = {}
-    for pair in pairs:
-        name, found, value = pair.partition("=")
-        if not found:
-            raise ConfigError(f"--set {pair}: has no '='; write NAME=VALUE, as in train.epochs=2")
-        settings[name] = value
-    return settings
+    return reported(lambda: _run(options, load_recipe(options.config, options.set)))
 
 
 def _run(options: argparse.Namespace, recipe: CaptionRecipe) -> None:

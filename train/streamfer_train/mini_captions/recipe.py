@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from streamfer.errors import ConfigError
 from streamfer.models.captioning.mini_network import MiniSizes
-from streamfer_train.mini.recipe import Part, Schedule
+from streamfer_train.mini.recipe import Schedule
+from streamfer_train.recipes.settings import Part, load_settings
+
+EXAMPLE = "configs/train/mini_captions.yaml"
 
 
 class FeaturesPart(Part):
@@ -88,30 +90,10 @@ class CaptionRecipe(Part):
     train: TrainPart = TrainPart()
 
 
-def load_recipe(path: Path, overrides: dict[str, str] | None = None) -> CaptionRecipe:
-    """Read `path`; `overrides` maps dotted names to YAML values (`{"train.epochs": "2"}`).
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> CaptionRecipe:
+    """Read `path` and settings of the form `train.epochs=2` (values in YAML).
 
     Raises:
         ConfigError: the file is absent, is not YAML, or a setting is unknown or out of range.
     """
-    see = "configs/train/mini_captions.yaml"
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing recipe with -c") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML; compare it with {see}") from error
-    if not isinstance(settings, dict):
-        raise ConfigError(f"{path}: holds no settings; compare it with {see}")
-    for name, value in (overrides or {}).items():
-        part, _, field = name.rpartition(".")
-        place = settings.setdefault(part, {}) if part else settings
-        if not isinstance(place, dict):
-            raise ConfigError(f"{name}: {part} holds a value, not settings; correct the name")
-        place[field] = yaml.safe_load(value)
-    try:
-        return CaptionRecipe.model_validate(settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"{path}: {where}: {first['msg'].lower()}; see {see}") from error
+    return load_settings(CaptionRecipe, path, overrides, example=EXAMPLE)

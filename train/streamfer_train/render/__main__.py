@@ -8,26 +8,26 @@ from pathlib import Path
 
 import cv2
 
-from streamfer.errors import ConfigError, UserError
+from streamfer.errors import ConfigError
+from streamfer_train.recipes.command import reported
 from streamfer_train.render.production import contact_sheet, produce
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Render; user errors are one line on standard error and exit code 2."""
     options = _parser().parse_args(arguments)
-    try:
-        if options.clips < 1 or options.threads < 1 or options.seed < 0:
-            raise ConfigError("--clips and --threads take a number from 1 upwards, --seed one from 0 upwards")
-        cv2.setNumThreads(1)
-        model = options.data / "ict_face" / "ict_face.npz"
-        if options.sheet is not None:
-            contact_sheet(model, options.split, options.seed, options.clips, options.sheet)
-        else:
-            produce(model, options.out, options.split, options.seed, options.clips, workers=options.threads)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    return reported(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.clips < 1 or options.threads < 1 or options.seed < 0:
+        raise ConfigError("--clips and --threads take a number from 1 upwards, --seed one from 0 upwards")
+    cv2.setNumThreads(1)
+    model = options.data / "ict_face" / "ict_face.npz"
+    if options.sheet is not None:
+        contact_sheet(model, options.split, options.seed, options.clips, options.sheet)
+    else:
+        produce(model, options.out, options.split, options.seed, options.clips, workers=options.threads)
 
 
 def _parser() -> argparse.ArgumentParser:

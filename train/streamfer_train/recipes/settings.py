@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from streamfer.errors import ConfigError
+from streamfer.errors import CheckpointError, ConfigError
 
 
 class Part(BaseModel):
@@ -19,10 +19,21 @@ class Part(BaseModel):
 
 
 _Config = TypeVar("_Config", bound=BaseModel)
+#: PyYAML lets out what dates such as 2024-13-45 and tags such as !!bool x end in.
+_NO_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError)
 
 
-def load_settings(kind: type[_Config], path: Path, overrides: Sequence[str] = ()) -> _Config:
+def load_settings(
+    kind: type[_Config], path: Path, overrides: Sequence[str] = (), *, example: str, listing: str | None = None
+) -> _Config:
     """Read a YAML file and settings of the form ``a.b=value`` (values in YAML).
+
+    Args:
+        kind: what the settings must be.
+        path: the YAML file.
+        overrides: settings that win over those of the file; of two for the same name the later one does.
+        example: a file that shows how it is done, for messages.
+        listing: where settings are listed, for messages, as in "'... --settings' lists them all"; else the example.
 
     Raises:
         ConfigError: the file is absent or no YAML, or a setting is unknown, missing or out of range.
@@ -31,18 +42,26 @@ def load_settings(kind: type[_Config], path: Path, overrides: Sequence[str] = ()
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise ConfigError(f"{path}: cannot be read ({reason}); name an existing configuration file") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: is not YAML; compare it with the files in configs/train") from error
+        raise ConfigError(
+            f"{path}: cannot be read ({reason}); name an existing file with -c, for example {example}"
+        ) from error
+    except _NO_YAML as error:
+        raise ConfigError(f"{path}: is not YAML; compare it with {example}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds no settings; compare it with the files in configs/train")
+        raise ConfigError(f"{path}: holds no settings; compare it with {example}")
     for pair in overrides:
-        _put(values, pair)
-    return parse_settings(kind, values, str(path))
+        put(values, pair)
+    return parse_settings(kind, values, str(path), listing=listing or f"see {example}")
 
 
-def parse_settings(kind: type[_Config], values: Mapping[str, Any], where: str) -> _Config:
+def parse_settings(kind: type[_Config], values: Mapping[str, Any], where: str, *, listing: str = "") -> _Config:
     """Check plain settings.
+
+    Args:
+        kind: what the settings must be.
+        values: the settings.
+        where: the file they are from, for messages.
+        listing: where settings are listed, for messages.
 
     Raises:
         ConfigError: a setting is unknown, missing or out of range; the message names the first.
@@ -51,19 +70,33 @@ def parse_settings(kind: type[_Config], values: Mapping[str, Any], where: str) -
         return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
-        message = first["msg"].removeprefix("Value error, ")
+        name = "".join(f"{part}." for part in first["loc"]).removesuffix(".")
+        message = first["msg"]
+        # What a recipe's own checks say is an answer in itself; what pydantic says is worth a pointer.
+        own = message.removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            message = "no such setting; --settings lists them all"
+            message = "no such setting"
+        elif own != message:
+            message, listing = own, ""
+        else:
+            message = message[:1].lower() + message[1:]
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-        raise ConfigError(f"{where}: {name}: {message}{more}") from error
+        place = f"{where}: {name}" if name else where
+        raise ConfigError(f"{place}: {message}{more}{f'; {listing}' if listing else ''}") from error
 
 
-def _put(values: dict[str, Any], pair: str) -> None:
+def put(values: dict[str, Any], pair: str) -> None:
+    """Put one setting of the form ``a.b=value`` among plain settings; sections that are missing or empty appear.
+
+    Raises:
+        ConfigError: it has no name or no value, the value is no YAML, or its section is no section.
+    """
     name, found, text = pair.partition("=")
-    if not found or not name:
-        raise ConfigError(f"--set {pair}: has no '='; write NAME=VALUE, as in step1.epochs=10")
+    if not found:
+        raise ConfigError(f"--set {pair}: has no '='; write {name or 'NAME'}=VALUE")
     *parents, last = name.split(".")
+    if not all((*parents, last)):
+        raise ConfigError(f"--set {pair}: has no name before '='; write SECTION.NAME=VALUE")
     place = values
     for parent in parents:
         inner = place[parent] = {} if place.get(parent) is None else place[parent]
@@ -72,14 +105,15 @@ def _put(values: dict[str, Any], pair: str) -> None:
         place = inner
     try:
         place[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except _NO_YAML as error:
         raise ConfigError(f"--set {pair}: {text!r} is not YAML; quote it") from error
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ``("a.b", value)`` for each setting of a nested mapping."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flatten(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
@@ -88,17 +122,28 @@ def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any], free: 
     """Return a sentence about the first setting that differs and may not, or None.
 
     Args:
-        stored: plain settings of an earlier run.
+        stored: plain settings of an earlier run, as ``model_dump(mode="json")`` gives them.
         asked: those of now.
         free: settings and sections that may change.
     """
-    before, now = dict(_flat(stored)), dict(_flat(asked))
+    before, now = dict(flatten(stored)), dict(flatten(asked))
     for name in [*now, *(name for name in before if name not in now)]:
         if name in free or name.startswith(tuple(f"{one}." for one in free)):
             continue
         if before.get(name) != now.get(name):
             return f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
     return None
+
+
+def check_same(where: Path, stored: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str]) -> None:
+    """Refuse to continue a run under other settings; arguments as those of :func:`first_difference`.
+
+    Raises:
+        CheckpointError: naming the first setting that differs.
+    """
+    difference = first_difference(stored, asked, free)
+    if difference is not None:
+        raise CheckpointError(f"{where}: of another configuration: {difference}; restore it, or choose another --out")
 
 
 def describe_settings(kind: type[BaseModel]) -> str:

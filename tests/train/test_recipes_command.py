@@ -1,0 +1,43 @@
+"""Command lines of recipes: what they have in common, and errors that end in one line."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from streamfer.errors import ConfigError, InternalError
+from streamfer_train.recipes.command import add_recipe_options, add_run_options, overrides_of, reported
+
+
+def test_an_error_is_one_line_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(error: Exception) -> int:
+        raise error
+
+    assert reported(lambda: None) == 0
+    assert reported(lambda: 3) == 3
+    assert reported(lambda: fail(ConfigError("x: is wrong; correct it"))) == 2
+    assert reported(lambda: fail(InternalError("a defect"))) == 1
+    assert capsys.readouterr().err == "error: x: is wrong; correct it\nerror: a defect\n"
+    with pytest.raises(ZeroDivisionError):
+        reported(lambda: 1 // 0)
+
+
+def test_a_run_is_configured_and_placed_on_the_command_line() -> None:
+    parser = argparse.ArgumentParser()
+    add_run_options(parser, configs="in configs", example="step.lr=1", checks="lists")
+    words = ["-c", "a.yaml", "--set", "x.y=1", "--out", "runs/my run: 1", "--set", "z=[1, 2]"]
+    assert overrides_of(parser.parse_args(words), "b.yaml") == ["x.y=1", "z=[1, 2]", 'run.out="runs/my run: 1"']
+    with pytest.raises(ConfigError, match=r"no configuration; give one with -c, for example b\.yaml"):
+        overrides_of(parser.parse_args(["--set", "x.y=1"]), "b.yaml")
+
+
+@pytest.mark.parametrize("wrong", ["0", "-3", "many", "1.5", ""])
+def test_threads_are_a_whole_number_above_0(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_recipe_options(parser, Path("a.yaml"), "train.steps=3")
+    assert parser.parse_args(["--threads", "2"]).threads == 2
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--threads={wrong}"])
+    assert "is no whole number above 0" in capsys.readouterr().err
