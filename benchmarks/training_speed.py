@@ -41,8 +41,8 @@ from streamfer.video.sampling import segment_random
 from streamfer_train.dfer_clip.backbones import read_backbone
 from streamfer_train.dfer_clip.checks import check_clips
 from streamfer_train.dfer_clip.config import RunConfig, parse_config
-from streamfer_train.dfer_clip.distributed import joined
 from streamfer_train.dfer_clip.training import Trainer
+from streamfer_train.recipes.world import joined
 
 SIZE, SEGMENTS = 224, 16
 SMALL = {"embed_dim": 128, "layers": 4, "width": 192, "patch": 32, "text_layers": 2, "text_width": 128}

@@ -126,6 +126,12 @@ def test_the_product_never_imports_training() -> None:
     assert [str(f) for f in ALL_IMPORTS if f.source.startswith("streamfer.") and "streamfer_train" in f.target] == []
 
 
+def test_the_ground_floor_of_training_imports_no_other_room_of_it() -> None:
+    floor = "streamfer_train.recipes"
+    wrong = [f for f in ALL_IMPORTS if f.source.startswith(floor) and f.target.startswith("streamfer_train.")]
+    assert [str(f) for f in wrong if not f.target.startswith(floor)] == []
+
+
 def test_kernels_import_nothing_of_ours() -> None:
     wrong = [f for f in ALL_IMPORTS if f.source.startswith("streamfer_kernels") and f.target != "streamfer_kernels"]
     assert [str(f) for f in wrong if not f.target.startswith("streamfer_kernels.")] == []

@@ -78,7 +78,7 @@ def test_shards_are_read_back_as_written(sources: FaceSources, tmp_path: Path) -
     for index in range(4):
         assert np.array_equal(first.picture(index), second.picture(index))
         assert np.array_equal(first.faces(index).boxes, second.faces(index).boxes)
-    assert not list(tmp_path.glob(".*part"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_damaged_shard_and_absent_sources_are_named(tmp_path: Path) -> None:

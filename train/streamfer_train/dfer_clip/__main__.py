@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from streamfer.errors import ConfigError
-from streamfer_train.recipes.command import add_run_options, overrides_of, reported, train_or_evaluate
+from streamfer_train.recipes.command import add_run_options, overrides_of, recipe_parser, train_or_evaluate
 from streamfer_train.recipes.settings import describe_settings
 
 _TRAIN = """\
@@ -22,16 +22,11 @@ Train DFER-CLIP on frame folders or videos: the authors' recipe, and what goes b
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if words[:1] == ["evaluate"]:
-        from streamfer_train.dfer_clip import evaluate
-
-        return evaluate.main(words[1:])
-    return reported(lambda: _train(_parser().parse_args(words)))
+    return train_or_evaluate(arguments, "streamfer_train.dfer_clip.evaluate", _parser, _train)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser, train = train_or_evaluate("dfer-clip", _TRAIN, "measure a checkpoint, the authors' included", __doc__)
+    parser, train = recipe_parser("dfer-clip", _TRAIN, "measure a checkpoint, the authors' included", __doc__)
     add_run_options(
         train,
         configs="configs/train/dfer_clip has the datasets'",

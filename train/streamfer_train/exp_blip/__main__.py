@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from streamfer.errors import ConfigError
-from streamfer_train.recipes.command import add_run_options, overrides_of, reported, train_or_evaluate
+from streamfer_train.recipes.command import add_run_options, overrides_of, recipe_parser, train_or_evaluate
 from streamfer_train.recipes.settings import describe_settings
 
 _TRAIN = """\
@@ -23,16 +23,11 @@ Train Exp-BLIP in three stages; every stage writes below the same --out.
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if words[:1] == ["evaluate"]:
-        from streamfer_train.exp_blip import evaluate
-
-        return evaluate.main(words[1:])
-    return reported(lambda: _train(_parser().parse_args(words)))
+    return train_or_evaluate(arguments, "streamfer_train.exp_blip.evaluate", _parser, _train)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser, train = train_or_evaluate("exp-blip", _TRAIN, "caption a list and score the captions", __doc__)
+    parser, train = recipe_parser("exp-blip", _TRAIN, "caption a list and score the captions", __doc__)
     train.add_argument("--stage", choices=["au", "emotion", "pseudo", "expression"], help="which stage")
     train.add_argument("--variant", choices=["exp", "mix", "cat"], default="exp", help="of the stage expression")
     add_run_options(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from streamfer_train.recipes.command import add_run_options, overrides_of, reported, train_or_evaluate
+from streamfer_train.recipes.command import add_run_options, overrides_of, recipe_parser, train_or_evaluate
 from streamfer_train.recipes.settings import describe_settings
 
 _TRAIN = """\
@@ -20,16 +20,11 @@ Train Exp-VQA: questions about faces, answered by an InstructBLIP whose Q-Former
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
-    words = sys.argv[1:] if arguments is None else arguments
-    if words[:1] == ["evaluate"]:
-        from streamfer_train.exp_vqa import evaluate
-
-        return evaluate.main(words[1:])
-    return reported(lambda: _train(_parser().parse_args(words)))
+    return train_or_evaluate(arguments, "streamfer_train.exp_vqa.evaluate", _parser, _train)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser, train = train_or_evaluate("exp-vqa", _TRAIN, "ask a model and score its answers", __doc__)
+    parser, train = recipe_parser("exp-vqa", _TRAIN, "ask a model and score its answers", __doc__)
     add_run_options(
         train,
         configs="configs/train/exp_vqa holds both variants",

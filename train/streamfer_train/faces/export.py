@@ -7,7 +7,6 @@ but convolutions, ReLU, a few element-wise operations and reshapes.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -32,7 +31,7 @@ from streamfer_train.faces.network import (
     Head,
 )  # fmt: skip
 from streamfer_train.faces.training import CHECKPOINT, OURS, averaged_network
-from streamfer_train.recipes.files import read_checkpoint
+from streamfer_train.recipes.files import read_checkpoint, write_whole
 
 FORMAT_VERSION = "1"
 VERSION = "1"
@@ -75,7 +74,11 @@ class _Graph:
 
 
 def export(network: FaceNetwork, path: Path, metadata: dict[str, str]) -> None:
-    """Write ``network`` in evaluation mode to ``path``, atomically, with ``metadata`` beside the fixed entries."""
+    """Write ``network`` in evaluation mode to ``path``, atomically, with ``metadata`` beside the fixed entries.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     model = build(network)
     fixed = {
         "format": "streamfer-faces",
@@ -87,10 +90,7 @@ def export(network: FaceNetwork, path: Path, metadata: dict[str, str]) -> None:
     }
     helper.set_model_props(model, fixed | metadata)
     onnx.checker.check_model(model, full_check=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    unfinished.write_bytes(model.SerializeToString())
-    unfinished.replace(path)
+    write_whole(path, lambda stream: stream.write(model.SerializeToString()))
 
 
 def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float, licence: str | None = None) -> None:

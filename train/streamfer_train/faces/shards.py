@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamfer.errors import SourceUnreadableError
 from streamfer_train.faces.labels import Labels, Picture
+from streamfer_train.recipes.files import write_whole
 
 _FIELDS = ("data", "picture_ends", "face_ends", "boxes", "landmarks", "ignored", "precise")
 
@@ -53,21 +53,21 @@ class Shard:
         return Shard(joined, picture_ends, face_ends, Labels.joined(labels))
 
     def save(self, path: Path) -> None:
-        """Write the shard so that a reader sees either nothing or all of it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with unfinished.open("wb") as file:
-            np.savez(
-                file,
-                data=self.data,
-                picture_ends=self.picture_ends,
-                face_ends=self.face_ends,
-                boxes=self.labels.boxes,
-                landmarks=self.labels.landmarks,
-                ignored=self.labels.ignored,
-                precise=self.labels.precise,
-            )
-        unfinished.replace(path)
+        """Write the shard so that a reader sees either nothing or all of it.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        arrays = {
+            "data": self.data,
+            "picture_ends": self.picture_ends,
+            "face_ends": self.face_ends,
+            "boxes": self.labels.boxes,
+            "landmarks": self.labels.landmarks,
+            "ignored": self.labels.ignored,
+            "precise": self.labels.precise,
+        }
+        write_whole(path, lambda stream: np.savez(stream, **arrays))
 
     @staticmethod
     def load(path: Path) -> Shard:

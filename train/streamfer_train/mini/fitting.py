@@ -17,7 +17,7 @@ import structlog
 import torch
 from torch import Tensor, distributed, nn
 
-from streamfer.errors import StreamferError
+from streamfer.errors import UserError
 from streamfer_train.mini import checkpoint
 from streamfer_train.mini.recipe import Schedule
 from streamfer_train.recipes.world import ALONE, World
@@ -30,10 +30,8 @@ Batch = TypeVar("Batch")
 _LOG_EVERY = 50
 
 
-class Diverged(StreamferError):
+class Diverged(UserError):
     """A loss is no longer a number; the last good checkpoint was kept."""
-
-    exit_code = 2
 
 
 class Task(Protocol[Net_contra, Batch]):

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from streamfer.errors import ConfigError, StreamferError
@@ -20,6 +21,26 @@ def reported(body: Callable[[], int | None]) -> int:
         return error.exit_code
 
 
+def train_or_evaluate(
+    arguments: list[str] | None,
+    evaluation: str,
+    parser: Callable[[], argparse.ArgumentParser],
+    train: Callable[[argparse.Namespace], int],
+) -> int:
+    """Run ``train`` or ``evaluate`` of a recipe and return its exit code; a user error is one line.
+
+    Args:
+        arguments: the command line; None is that of the process.
+        evaluation: module whose ``main`` evaluates; loaded only then.
+        parser: what :func:`recipe_parser` returned, with options.
+        train: called with the options of ``train``.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    if words[:1] == ["evaluate"]:
+        return int(import_module(evaluation).main(words[1:]))
+    return reported(lambda: train(parser().parse_args(words)))
+
+
 def positive(text: str) -> int:
     """Return a whole number above 0 (a type for argparse).
 
@@ -31,7 +52,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def train_or_evaluate(
+def recipe_parser(
     name: str, train: str, evaluate: str, description: str | None
 ) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
     """Return the parser of a recipe that has ``train`` and ``evaluate``, and that of its ``train``, without options.
