@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
@@ -58,16 +59,20 @@ class Shard:
         Raises:
             OutputError: it cannot be written.
         """
-        arrays = {
-            "data": self.data,
-            "picture_ends": self.picture_ends,
-            "face_ends": self.face_ends,
-            "boxes": self.labels.boxes,
-            "landmarks": self.labels.landmarks,
-            "ignored": self.labels.ignored,
-            "precise": self.labels.precise,
-        }
-        write_whole(path, lambda stream: np.savez(stream, **arrays))
+
+        def write(stream: IO[bytes]) -> None:
+            np.savez(
+                stream,
+                data=self.data,
+                picture_ends=self.picture_ends,
+                face_ends=self.face_ends,
+                boxes=self.labels.boxes,
+                landmarks=self.labels.landmarks,
+                ignored=self.labels.ignored,
+                precise=self.labels.precise,
+            )
+
+        write_whole(path, write)
 
     @staticmethod
     def load(path: Path) -> Shard:
