@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import without_chance
 from PIL import Image
 from tiny_faces import settings, write_config
 from typer.testing import CliRunner
@@ -25,12 +26,10 @@ from streamfer.models.captioner import Caption
 from streamfer.models.captioning import FakeCaptioner, load_captioner
 from streamfer.models.captioning.folder import read_card
 from streamfer_train.captions.files import read_entries
-from streamfer_train.exp_blip import evaluate, objectives, pseudo, state, training
+from streamfer_train.exp_blip import evaluate, pseudo, state, training
 from streamfer_train.exp_blip.__main__ import main
-from streamfer_train.exp_blip.caption_learner import CaptionLearner
 from streamfer_train.exp_blip.captioned import caption_all, read_labelled, references_for
 from streamfer_train.exp_blip.config import ExpBlipConfig
-from streamfer_train.exp_blip.query_learner import QueryLearner
 from streamfer_train.recipes.settings import parse_settings
 
 
@@ -296,44 +295,37 @@ def test_perfect_captions_score_perfectly_and_are_made_once(trained: Path, tmp_p
         references_for(pictures, tmp_path / "refs.json")
 
 
-def _process(rank: int, port: int, words: list[str]) -> None:
-    # What torchrun sets, without its own process.
-    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-    sys.exit(main(words))
-
-
 def _together(words: list[str]) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    # Forked, so that nothing is imported again.
-    context = multiprocessing.get_context("fork")
-    started = [context.Process(target=_process, args=(rank, port, words)) for rank in (0, 1)]
-    for process in started:
-        process.start()
+    # What torchrun sets, without its own process.
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, without_chance.__file__, *words]
+    started = [
+        subprocess.Popen(
+            command,
+            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
     try:
-        for process in started:
-            process.join(120)
+        said = [process.communicate(timeout=240)[0] for process in started]
     finally:
         for process in started:
             process.kill()
-    assert [process.exitcode for process in started] == [0, 0]
+    assert [process.returncode for process in started] == [0, 0], said
 
 
-def _nearest_negative(scores: torch.Tensor, partners: torch.Tensor) -> torch.Tensor:
-    return scores.detach().masked_fill(partners, -torch.inf).argmax(1)
-
-
-# Forks this process, which must not hold threads of other rooms by then: run it by itself, with -m slow.
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
 def test_two_processes_train_as_one(trained: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # Chance differs between processes: no dropout, no drawn negatives, views as they are. Captions of one length,
     # because a process averages over its own tokens.
-    for learner in (QueryLearner, CaptionLearner):
-        monkeypatch.setattr(learner, "train", lambda self, mode=True: torch.nn.Module.train(self, mode=False))
-    monkeypatch.setattr(objectives, "hard_negatives", _nearest_negative)
+    for owner, name, replacement in without_chance.REPLACED:
+        monkeypatch.setattr(owner, name, replacement)
     texts = ("the inner brow lip", "the brow lip inner", "the lip inner brow")
     entries = [{"image": f"faces/{number:02d}.png", "caption": texts[number % 3]} for number in range(9)]
     (tmp_path / "even.json").write_text(json.dumps(entries))
