@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from streamfer_kernels import checks
 from streamfer_kernels.attention_ops import attention_forward, packed_forward
+from streamfer_kernels.attention_shapes import LARGEST_INDEX
 from streamfer_kernels.backend import Backend, Choice, choice
 
 #: Longest sequence and largest head that the kernels take; a head size is a multiple of 8.
@@ -45,7 +46,7 @@ def attention(
         v: (B, H, M, E), likewise.
         causal: query i sees keys 0 to i only (counted from the start, as PyTorch's ``is_causal``).
         key_lengths: int32 or int64 (B,): how many keys, from the first, count for each batch element; held to
-            0..M. None for all.
+            0..M. None for all. Keys and values beyond are not used, whatever they hold, and their gradients are 0.
         scale: of the logits; 1 / sqrt(E) if None.
         allow_tf32: let Triton multiply fp32 on tensor cores with 10-bit mantissas. PyTorch's own kernels follow
             ``torch.backends.cuda.matmul`` instead.
@@ -62,8 +63,9 @@ def attention(
     """
     batch, heads, queries, head = _check_query(q)
     keys = k.shape[2] if isinstance(k, torch.Tensor) and k.dim() == 4 else None
+    kinds = checks.FLOATS if torch.is_autocast_enabled(q.device.type) else (q.dtype,)
     for name, value in (("k", k), ("v", v)):
-        checks.tensor(name, value, (batch, heads, keys, head), (q.dtype,), q.device)
+        checks.tensor(name, value, (batch, heads, keys, head), kinds, q.device)
         checks.rows_contiguous(name, value)
     keys = checks.whole_number("the length of k", k.shape[2], 1, LONGEST)
     _check_lengths(key_lengths, batch, q.device)
@@ -111,6 +113,7 @@ def attention_packed(
     checks.rows_contiguous("qkv", qkv)
     batch, rows, columns = qkv.shape
     checks.whole_number("the length of qkv", rows, 1, LONGEST)
+    checks.whole_number("the elements of one batch element of qkv", rows * columns, 1, LARGEST_INDEX)
     checks.whole_number("heads", heads, 1, 2**16)
     if columns % (3 * heads):
         raise ValueError(f"qkv has {columns} columns; expected a multiple of 3 x heads = {3 * heads}")
@@ -141,6 +144,9 @@ def torch_attention(
     mask = None
     if key_lengths_B is not None:
         columns = torch.arange(k_BHME.shape[2], device=q_BHNE.device)
+        # A weight of zero would not silence NaN in the padding.
+        padding = (columns >= key_lengths_B[:, None])[:, None, :, None]
+        k_BHME, v_BHME = k_BHME.masked_fill(padding, 0), v_BHME.masked_fill(padding, 0)
         # A batch element without keys keeps one here and loses its result below: no NaN, not in gradients either.
         mask = (columns < key_lengths_B.clamp(min=1)[:, None])[:, None, None]
     if causal and (mask is not None or deterministic):
@@ -205,13 +211,7 @@ def _check_lengths(key_lengths: torch.Tensor | None, batch: int, device: torch.d
 
 
 def _checked_scale(scale: float | None, head: int) -> float:
-    if scale is None:
-        return float(head**-0.5)
-    if isinstance(scale, bool) or not isinstance(scale, int | float):
-        raise TypeError(f"scale is a {type(scale).__name__}; expected a number or None")
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"scale is {scale}; expected a positive number")
-    return float(scale)
+    return float(head**-0.5) if scale is None else checks.positive("scale", scale)
 
 
 def _autocast(value: torch.Tensor) -> torch.Tensor:

@@ -36,22 +36,23 @@ def short_backward(  # noqa: PLR0915 - one tile's five products, with two parts 
         batch, head = (held // heads).to(tl.int64), (held % heads).to(tl.int64)
         n = tl.where(inside, queries, 0)
         m = tl.where(inside, keys, 0)
+        limit = tl.where(inside, valid_keys(lengths, batch, keys, HAS_LENGTHS), 0)
         q_base = q + tl.multiple_of(batch * qsb + head * qsh, ALIGN)
         k_base = k + tl.multiple_of(batch * ksb + head * ksh, ALIGN)
         v_base = v + tl.multiple_of(batch * vsb + head * vsh, ALIGN)
         g_base = d_out + tl.multiple_of(batch * gsb + head * gsh, ALIGN)
         q_a = load_rows(q_base, rows, tl.multiple_of(qsn, ALIGN), n, HEAD, 0, HEAD_A, True)
-        k_a = load_rows(k_base, columns, tl.multiple_of(ksn, ALIGN), m, HEAD, 0, HEAD_A, True)
-        v_a = load_rows(v_base, columns, tl.multiple_of(vsn, ALIGN), m, HEAD, 0, HEAD_A, True)
+        k_a = load_rows(k_base, columns, tl.multiple_of(ksn, ALIGN), limit, HEAD, 0, HEAD_A, True)
+        v_a = load_rows(v_base, columns, tl.multiple_of(vsn, ALIGN), limit, HEAD, 0, HEAD_A, True)
         g_a = load_rows(g_base, rows, tl.multiple_of(gsn, ALIGN), n, HEAD, 0, HEAD_A, True)
         q_b, k_b, v_b, g_b = q_a, k_a, v_a, g_a
         if HEAD_B:
             q_b = load_rows(q_base, rows, tl.multiple_of(qsn, ALIGN), n, HEAD, HEAD_A, HEAD_B, True)
-            k_b = load_rows(k_base, columns, tl.multiple_of(ksn, ALIGN), m, HEAD, HEAD_A, HEAD_B, True)
-            v_b = load_rows(v_base, columns, tl.multiple_of(vsn, ALIGN), m, HEAD, HEAD_A, HEAD_B, True)
+            k_b = load_rows(k_base, columns, tl.multiple_of(ksn, ALIGN), limit, HEAD, HEAD_A, HEAD_B, True)
+            v_b = load_rows(v_base, columns, tl.multiple_of(vsn, ALIGN), limit, HEAD, HEAD_A, HEAD_B, True)
             g_b = load_rows(g_base, rows, tl.multiple_of(gsn, ALIGN), n, HEAD, HEAD_A, HEAD_B, True)
         logits = product(q_a, q_b, k_a, k_b, HEAD_B, PRECISION) * scale_log2
-        allowed = columns[None, :] < valid_keys(lengths, batch, keys, HAS_LENGTHS)
+        allowed = columns[None, :] < limit
         if CAUSAL:
             allowed = allowed & (columns[None, :] <= rows[:, None])
         logits = tl.where(allowed, logits, float("-inf"))
@@ -220,17 +221,17 @@ def long_backward_keys(
     k_base = k + tl.multiple_of(batch * ksb + head * ksh, ALIGN)
     v_base = v + tl.multiple_of(batch * vsb + head * vsh, ALIGN)
     g_base = d_out + tl.multiple_of(batch * gsb + head * gsh, ALIGN)
-    k_a = load_rows(k_base, columns, ksn, keys, HEAD, 0, HEAD_A, True)
-    v_a = load_rows(v_base, columns, vsn, keys, HEAD, 0, HEAD_A, True)
+    limit = valid_keys(lengths, batch, keys, HAS_LENGTHS)
+    k_a = load_rows(k_base, columns, ksn, limit, HEAD, 0, HEAD_A, True)
+    v_a = load_rows(v_base, columns, vsn, limit, HEAD, 0, HEAD_A, True)
     k_b, v_b = k_a, v_a
     d_ka = tl.zeros((COLUMNS, HEAD_A), tl.float32)
     d_va = tl.zeros((COLUMNS, HEAD_A), tl.float32)
     d_kb = tl.zeros((COLUMNS, HEAD_B if HEAD_B else 1), tl.float32)
     d_vb = tl.zeros((COLUMNS, HEAD_B if HEAD_B else 1), tl.float32)
     if HEAD_B:
-        k_b = load_rows(k_base, columns, ksn, keys, HEAD, HEAD_A, HEAD_B, True)
-        v_b = load_rows(v_base, columns, vsn, keys, HEAD, HEAD_A, HEAD_B, True)
-    limit = valid_keys(lengths, batch, keys, HAS_LENGTHS)
+        k_b = load_rows(k_base, columns, ksn, limit, HEAD, HEAD_A, HEAD_B, True)
+        v_b = load_rows(v_base, columns, vsn, limit, HEAD, HEAD_A, HEAD_B, True)
     lse += pair.to(tl.int64) * queries
     delta += pair.to(tl.int64) * queries
     begin = 0

@@ -30,7 +30,8 @@ def product(a_first, a_rest, b_first, b_rest, HEAD_B: tl.constexpr, PRECISION: t
 def valid_keys(lengths, batch, keys, HAS_LENGTHS: tl.constexpr):
     """Return how many keys of a batch element count: its entry of ``lengths``, held to 0..keys."""
     if HAS_LENGTHS:
-        return tl.minimum(tl.maximum(tl.load(lengths + batch).to(tl.int32), 0), keys)
+        # Held before it is narrowed: 2^32 + 1 is many keys, not one.
+        return tl.minimum(tl.maximum(tl.load(lengths + batch), 0), keys).to(tl.int32)
     return keys
 
 
@@ -52,7 +53,8 @@ def short_forward(
         held = tl.minimum(pair, pairs - 1)
         batch, head = (held // heads).to(tl.int64), (held % heads).to(tl.int64)
         n = tl.where(inside, queries, 0)
-        m = tl.where(inside, keys, 0)
+        # Keys beyond their length are not even read: what lies there may be NaN.
+        m = tl.where(inside, valid_keys(lengths, batch, keys, HAS_LENGTHS), 0)
         q_base = q + tl.multiple_of(batch * qsb + head * qsh, ALIGN)
         k_base = k + tl.multiple_of(batch * ksb + head * ksh, ALIGN)
         v_base = v + tl.multiple_of(batch * vsb + head * vsh, ALIGN)
@@ -66,7 +68,7 @@ def short_forward(
             k_b = load_rows(k_base, columns, tl.multiple_of(ksn, ALIGN), m, HEAD, HEAD_A, HEAD_B, True)
             v_b = load_rows(v_base, columns, tl.multiple_of(vsn, ALIGN), m, HEAD, HEAD_A, HEAD_B, True)
         logits = product(q_a, q_b, k_a, k_b, HEAD_B, PRECISION) * scale_log2
-        allowed = columns[None, :] < valid_keys(lengths, batch, keys, HAS_LENGTHS)
+        allowed = columns[None, :] < m
         if CAUSAL:
             allowed = allowed & (columns[None, :] <= rows[:, None])
         logits = tl.where(allowed, logits, float("-inf"))

@@ -13,6 +13,7 @@ import torch
 from streamfer_kernels import attention_backward as backward_kernels
 from streamfer_kernels import attention_forward as forward_kernels
 from streamfer_kernels.attention_shapes import (
+    LARGEST_INDEX,
     Tiles,
     backward_key_tiles,
     backward_query_tiles,
@@ -24,8 +25,6 @@ from streamfer_kernels.attention_shapes import (
 from streamfer_kernels.devices import on_device_of_first
 from streamfer_kernels.tiles import precision_of
 
-#: A launch's first grid dimension, and every 32-bit index in the kernels, end here.
-LARGEST_GRID = 2**31 - 1
 LOG2_E = math.log2(math.e)
 
 
@@ -42,9 +41,15 @@ def alignment(*tensors_BHNE: torch.Tensor) -> int:
 
 
 def indexable(tensor_BHNE: torch.Tensor) -> torch.Tensor:
-    """Return the tensor, or a contiguous copy of one whose rows of a head span more than 32 bits."""
-    rows = tensor_BHNE.shape[2] * abs(tensor_BHNE.stride(2)) + tensor_BHNE.shape[3]
-    return tensor_BHNE if rows <= LARGEST_GRID else tensor_BHNE.contiguous()
+    """Return the tensor, or a contiguous copy of one that the kernels cannot index.
+
+    Those are: rows of a head that span more than 32 bits; a last stride other than 1; rows one element apart (a
+    sliding window), because Triton compiles a stride of 1 in, where no alignment can be promised.
+    """
+    _, _, rows, head = tensor_BHNE.shape
+    apart = strides_of(tensor_BHNE)[2]
+    fits = rows * apart + head <= LARGEST_INDEX and tensor_BHNE.stride(3) == 1 and apart != 1
+    return tensor_BHNE if fits else tensor_BHNE.contiguous()
 
 
 def _constants(
@@ -68,8 +73,8 @@ def _constants(
 
 
 def _grid(programs: int) -> tuple[int]:
-    if programs > LARGEST_GRID:
-        raise ValueError(f"q has too many rows for one launch ({programs} programs); expected at most {LARGEST_GRID}")
+    if programs > LARGEST_INDEX:
+        raise ValueError(f"q has too many rows for one launch ({programs} programs); expected at most {LARGEST_INDEX}")
     return (programs,)
 
 
@@ -134,7 +139,7 @@ def launch_backward(
     batch, heads, queries, head = q_BHNE.shape
     keys, size = k_BHME.shape[2], q_BHNE.element_size()
     q, k, v, out = indexable(q_BHNE), indexable(k_BHME), indexable(v_BHME), indexable(out_BHNE)
-    d_out = indexable(d_out_BHNE if d_out_BHNE.stride(-1) == 1 else d_out_BHNE.contiguous())
+    d_out = indexable(d_out_BHNE)
     d_q, d_k, d_v = gradients
     lengths = lengths_B if lengths_B is not None else q
 

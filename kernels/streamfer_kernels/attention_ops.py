@@ -1,7 +1,8 @@
 """The attention kernels as PyTorch operators: shapes for tracing, gradients, torch.compile and CUDA graphs.
 
 Each operator takes plain tensors and numbers; the choice between backends is made before (``attention.py``).
-Outputs lie in memory as (B, N, H, E), so that joining the heads afterwards is free.
+Outputs lie in memory as (B, N, H, E), so that joining the heads afterwards is free; only where 32 bits could not
+index a head's rows in there do they lie as (B, H, N, E).
 """
 # Fake implementations and set-ups of gradients take all of an operator's arguments.
 # ruff: noqa: ARG001
@@ -12,6 +13,8 @@ from typing import Any
 
 import torch
 
+from streamfer_kernels.attention_shapes import LARGEST_INDEX, is_short
+
 Pair = tuple[torch.Tensor, torch.Tensor]
 Triple = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -20,14 +23,14 @@ _OPTIONS = "Tensor? key_lengths, bool causal, float scale, bool allow_tf32"
 
 def _joined(like_BHNE: torch.Tensor) -> torch.Tensor:
     batch, heads, rows, head = like_BHNE.shape
+    if rows * heads * head > LARGEST_INDEX:
+        return like_BHNE.new_empty(batch, heads, rows, head)
     return like_BHNE.new_empty(batch, rows, heads, head).transpose(1, 2)
 
 
 def _log_sums(
     batch: int, heads: int, queries: int, keys: int, head: int, like: torch.Tensor, keep: bool
 ) -> torch.Tensor:
-    from streamfer_kernels.attention_shapes import is_short
-
     shape = (batch, heads, queries) if keep and not is_short(queries, keys, head, like.element_size()) else (0,)
     return like.new_empty(shape, dtype=torch.float32)
 

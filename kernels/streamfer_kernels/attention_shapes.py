@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+#: The kernels index within a (batch, head) pair, and count programs, with 32 bits.
+LARGEST_INDEX = 2**31 - 1
 #: Up to this many queries and keys, one tile holds all logits of a (batch, head) pair.
 SHORT = 64
 

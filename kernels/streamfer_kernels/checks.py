@@ -89,6 +89,20 @@ def no_gradients(operation: str, **tensors: torch.Tensor | None) -> None:
             raise ValueError(f"{name} requires gradients; {operation} is for inference (use torch.no_grad())")
 
 
+def positive(name: str, value: object) -> float:
+    """Return ``value`` as a float if it is a finite number above zero.
+
+    Raises:
+        TypeError: not an int or a float.
+        ValueError: zero, negative, infinite or NaN.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is a {type(value).__name__}; expected a number")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} is {value}; expected a positive number")
+    return float(value)
+
+
 def whole_number(name: str, value: object, low: int, high: int) -> int:
     """Return ``value`` if it is an int (or a symbolic one) within low..high.
 

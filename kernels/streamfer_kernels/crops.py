@@ -16,6 +16,7 @@ Shape suffixes: K frames, F faces, S side of a crop.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -153,9 +154,13 @@ def _planes(frames: torch.Tensor, pixel_format: str) -> tuple[torch.Tensor, torc
 def _normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:
     """Scales and offsets of values in 0..255."""
     for name, values in (("mean", mean), ("std", std)):
+        if not hasattr(values, "__len__") or isinstance(values, str):
+            raise TypeError(f"{name} is {values!r}; expected 3 numbers (red, green, blue)")
         if len(values) != 3:
             raise ValueError(f"{name} has {len(values)} numbers; expected 3 (red, green, blue)")
-    if not all(value > 0 for value in std):
+    if not all(math.isfinite(value) for value in mean):
+        raise ValueError(f"mean is {tuple(mean)}; expected finite numbers")
+    if not all(0 < value < math.inf for value in std):
         raise ValueError(f"std is {tuple(std)}; expected positive numbers")
     return [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
 

@@ -33,15 +33,16 @@ def residual_layer_norm(
         residual: like x.
         weight: (D,) of the norm, fp32, bf16 or fp16.
         bias: (D,) of the norm, of the weight's dtype.
-        eps: added to the variance.
+        eps: added to the variance; above zero.
 
     Returns:
         Two tensors like x.
 
     Raises:
         TypeError: an argument of another type or dtype.
-        ValueError: a shape, stride or device that does not fit.
+        ValueError: a shape, stride, device or number that does not fit.
     """
+    eps = checks.positive("eps", eps)
     checks.tensor("x", x, (None,) * max(1, x.dim() if isinstance(x, torch.Tensor) else 1))
     checks.tensor("residual", residual, tuple(x.shape), (x.dtype,), x.device)
     depth = checks.whole_number("the last dimension of x", x.shape[-1], 1, LONGEST_ROW)

@@ -91,14 +91,15 @@ def temporal_block(
         x: (B, N, D), contiguous, fp32, bf16 or fp16; N up to 1,024.
         weights: of the block, of x's dtype and device.
         heads: H.
-        eps: of both norms.
+        eps: of both norms, above zero.
         first_token_only: compute the first token's output alone, (B, D): what a last block owes a class token.
             Every token still serves as key and value.
 
     Raises:
         TypeError: an argument of another type or dtype.
-        ValueError: a shape, stride or device that does not fit; gradients asked for.
+        ValueError: a shape, stride, device or number that does not fit; gradients asked for.
     """
+    eps = checks.positive("eps", eps)
     checks.tensor("x", x, (None, None, None))
     checks.contiguous("x", x)
     checks.whole_number("the length of x", x.shape[1], 1, LONGEST)

@@ -25,17 +25,19 @@ def tensors(
     return q, k, v
 
 
-def forward(*sizes: Any, causal: bool = False, lengths: bool = False, keep_lse: bool = False) -> None:
+def forward(
+    *sizes: Any, causal: bool = False, lengths: bool = False, keep_lse: bool = False, allow_tf32: bool = False
+) -> None:
     """What the forward operator launches."""
     from streamfer_kernels.attention_launch import launch_forward
 
     q, k, v = tensors(*sizes)
     key_lengths = torch.empty(q.shape[0], dtype=torch.int32, device=META) if lengths else None
     out = torch.empty_like(q)
-    launch_forward(q, k, v, out, key_lengths, causal=causal, scale=0.125, allow_tf32=False, keep_lse=keep_lse)
+    launch_forward(q, k, v, out, key_lengths, causal=causal, scale=0.125, allow_tf32=allow_tf32, keep_lse=keep_lse)
 
 
-def backward(*sizes: Any, causal: bool = False, lengths: bool = False) -> None:
+def backward(*sizes: Any, causal: bool = False, lengths: bool = False, allow_tf32: bool = False) -> None:
     """What the backward operator launches."""
     from streamfer_kernels.attention_launch import launch_backward
 
@@ -45,7 +47,7 @@ def backward(*sizes: Any, causal: bool = False, lengths: bool = False) -> None:
     out, d_out = torch.empty_like(q), torch.empty_like(q)
     launch_backward(
         q, k, v, out, lse, d_out, (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)), key_lengths,
-        causal=causal, scale=0.125, allow_tf32=False,
+        causal=causal, scale=0.125, allow_tf32=allow_tf32,
     )  # fmt: skip
 
 
@@ -128,6 +130,8 @@ def cases(*, everything: bool) -> Cases:
             whole = (*sizes[:5], FP32, sizes[5])
             found[f"{name} fp32 forward"] = partial(forward, *whole)
             found[f"{name} fp32 backward"] = partial(backward, *whole)
+            found[f"{name} tf32 forward"] = partial(forward, *whole, allow_tf32=True, keep_lse=True)
+            found[f"{name} tf32 backward"] = partial(backward, *whole, allow_tf32=True)
         for name, *sizes in SHAPES[:5]:
             whole = (*sizes[:5], BF16, sizes[5])
             found[f"{name} causal lengths forward"] = partial(forward, *whole, causal=True, lengths=True)

@@ -173,14 +173,57 @@ def test_rows_without_keys_are_zero_and_pass_no_gradient(keys: int) -> None:
             assert gradient[1].isfinite().all()
 
 
+@pytest.mark.parametrize("mode", ["triton", "torch"])
 @pytest.mark.parametrize("keys", [9, 90])
-def test_padding_is_never_read_into_the_result(keys: int, triton: None) -> None:
-    case = Case(1, 1, 6, keys, 32, lengths=(keys - 2,))
+@pytest.mark.parametrize("filling", [1e30, float("nan")])
+def test_padding_is_never_read_into_results_and_gradients(keys: int, filling: float, mode: str) -> None:
+    case = Case(2, 1, 6, keys, 24, lengths=(keys - 2, 0))
     q, k, v = case.inputs()
-    out = attention(q, k, v, key_lengths=case.key_lengths())
-    with torch.no_grad():
-        k[:, :, -2:], v[:, :, -2:] = 1e30, -1e30
-    assert torch.equal(attention(q, k, v, key_lengths=case.key_lengths()), out)
+    runs = []
+    for _ in range(2):
+        with use(mode):  # type: ignore[arg-type]
+            out = attention(q, k, v, key_lengths=case.key_lengths())
+            runs.append([out, *torch.autograd.grad(out.sum(), (q, k, v))])
+        with torch.no_grad():
+            for padded in (k, v):
+                padded[0, :, -2:], padded[1] = filling, -filling
+    for before, after in zip(*runs, strict=True):
+        assert torch.equal(before, after)
+    for gradient in runs[1][2:]:
+        assert not gradient[0, :, -2:].any()
+
+
+@pytest.mark.parametrize("keys", [9, 90])
+def test_lengths_are_held_to_the_keys_before_they_are_narrowed(keys: int, triton: None) -> None:
+    q, k, v = Case(3, 1, 6, keys, 16).inputs()
+    huge = torch.tensor([2**32 + 1, 2**31, -(2**32) + 5], device=DEVICE)
+    found = attention(q, k, v, key_lengths=huge)
+    assert torch.equal(found[:2], attention(q, k, v)[:2])
+    assert not found[2].any()
+
+
+def test_what_the_kernels_cannot_index_is_copied_first() -> None:
+    plain = torch.zeros(2, 3, 20, 16)
+    assert attention_launch.indexable(plain) is plain
+    sliding = torch.arange(2 * 3 * 40.0).view(2, 3, 40).unfold(2, 16, 1)
+    stepped = torch.arange(2 * 3 * 20 * 32.0).view(2, 3, 20, 32)[..., ::2]
+    for odd in (sliding, stepped):
+        copied = attention_launch.indexable(odd)
+        assert torch.equal(copied, odd)
+        assert copied.is_contiguous()
+    far = torch.empty(1, 2**21, 17, 64, device="meta").transpose(1, 2).contiguous().transpose(1, 2)
+    assert far.stride(2) * 17 > 2**31
+    assert attention_launch.indexable(far).stride(2) == 64
+
+
+def test_an_output_of_millions_of_heads_stays_within_32_bits() -> None:
+    for heads in (2**10, 2**21):
+        q = torch.empty(1, heads, 17, 64, device="meta", dtype=BF16)
+        out, _ = torch.ops.streamfer_kernels.attention(q, q, q, None, False, 0.1, False, False)
+        assert out.stride(2) * 17 + 64 < 2**31
+        assert out.transpose(1, 2).is_contiguous() == (heads == 2**10)
+    with pytest.raises(ValueError, match="the elements of one batch element of qkv is 12884901888; expected 1 to"):
+        attention_packed(torch.empty(1, 1024, 3 * 2**15 * 128, device="meta"), 2**15)
 
 
 @pytest.mark.parametrize("rows", [9, 70])

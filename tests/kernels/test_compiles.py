@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 SCRIPT = Path(__file__).with_name("compile_report.py")
-#: Shared memory that one program may take, bytes (CUDA programming guide, technical specifications).
-SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}
+#: Shared memory that one program may take, bytes (CUDA programming guide, technical specifications). 8.0 stands for
+#: 8.6 and 8.9, too, which run the same instructions and have less of it.
+SHARED_LIMIT = {80: 99 * 1024, 90: 227 * 1024}
 KERNELS = {
     "short_forward", "short_backward", "long_forward", "long_backward_queries", "long_backward_keys", "linear",
     "gather_tokens", "cosine_softmax", "crop",
@@ -73,6 +74,6 @@ def test_every_shape_fits(capability: int, tmp_path: Path) -> None:
     found = compiled(tmp_path, "--capability", str(capability), "--all")
     assert len(found) > 70
     check(found)
-    bf16 = [one for one in found if "fp32" not in one["case"]]
+    bf16 = [one for one in found if "fp32" not in one["case"] and "tf32" not in one["case"]]
     spilled = {f"{one['case']}: {one['kernel']}": one["local_bytes"] for one in bf16 if one["local_bytes"] > 128}
     assert spilled == {}

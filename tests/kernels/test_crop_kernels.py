@@ -197,6 +197,8 @@ def test_kernel_and_definition_agree(
         ({"size": 4.0}, TypeError, "size is a float"),
         ({"std": (1, 1, 0)}, ValueError, "std is"),
         ({"mean": (1, 1)}, ValueError, "mean has 2"),
+        ({"mean": 0.5}, TypeError, "mean is 0.5; expected 3 numbers"),
+        ({"mean": (0, float("nan"), 0)}, ValueError, "mean is .*; expected finite numbers"),
         ({"colour_matrix": "bt2020"}, ValueError, "bt601 or bt709"),
         ({"dtype": torch.float64}, TypeError, "dtype is"),
     ],

@@ -16,6 +16,7 @@ from references import DEVICE, error
 
 import streamfer_kernels
 from streamfer_kernels import (
+    LabelHead,
     attention,
     attention_packed,
     backend,
@@ -65,6 +66,11 @@ def samples() -> dict[str, tuple[Any, tuple[Any, ...]]]:
             (frames[:, :4], frames[:, 4:], matrix, None, 3, [0.5] * 8, [0.1] * 3, [0.0] * 3, torch.bfloat16, True),
         ),
         "temporal_block": (OPERATORS.temporal_block.default, (random(2, 3, 8, gradient=False), weights, 1, 1e-5, True)),
+        "label_head": (
+            OPERATORS.label_head.default,
+            (plain[0][0, 0, :, :8], lengths.new_zeros(2, 2), row.detach(), random(3, 8, gradient=False),
+             random(4, 8, gradient=False), weights + weights, 1, 0.1, 1e-5),
+        ),
     }  # fmt: skip
 
 
@@ -77,12 +83,22 @@ def test_opcheck(name: str) -> None:
     assert set(results.values()) == {"SUCCESS"}
 
 
+def small_head() -> LabelHead:
+    """Two blocks on windows of two frames."""
+    weights = BlockWeights(*samples()["label_head"][1][5][:11])
+    parts = (random(8, gradient=False), random(3, 8, gradient=False), random(4, 8, gradient=False))
+    return LabelHead([weights, weights], *parts, heads=1, temperature=0.1)
+
+
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]] = {
     "attention": (attention, lambda: (random(1, 2, 5, 16), random(1, 2, 9, 16), random(1, 2, 9, 16))),
     "attention_packed": (lambda x: attention_packed(x, 2), lambda: (random(2, 40, 96),)),
     "quick_gelu": (quick_gelu, lambda: (random(3, 8),)),
     "residual_layer_norm": (
         lambda *t: residual_layer_norm(*t)[1], lambda: (random(3, 8), random(3, 8), random(8), random(8))
+    ),
+    "label_head": (
+        small_head(), lambda: (random(6, 8, gradient=False), torch.tensor([[0, 5], [3, 9]], device=DEVICE))
     ),
     "crop_faces": (
         lambda f, m: crop_faces(f, m, 4),
@@ -101,7 +117,7 @@ def test_compiles_as_one_graph(name: str, mode: str) -> None:
     whole = torch.compile(function, fullgraph=True, backend="aot_eager")
     with use(mode):  # type: ignore[arg-type]
         expected, found = function(*arguments), whole(*arguments)
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(found, expected, equal_nan=True)
         if expected.requires_grad:
             asked = [value for value in arguments if value.requires_grad]
             for one, other in zip(
@@ -133,7 +149,9 @@ def test_autocast(mode: str) -> None:
     with use(mode), torch.autocast(DEVICE.type, torch.bfloat16):  # type: ignore[arg-type]
         out = attention(q, q, q)
         packed = attention_packed(q.reshape(1, 5, 32).repeat(1, 1, 3), 2)
+        mixed = attention(q, q.bfloat16(), q.half())
     assert out.dtype == packed.dtype == torch.bfloat16
+    assert error(mixed, out) < 1e-2
     out.float().sum().backward()
     assert q.grad is not None
     assert q.grad.dtype == torch.float32
@@ -205,6 +223,8 @@ ROWS, ROW = torch.zeros(2, 3), torch.ones(3)
         (lambda: residual_layer_norm(ROWS, torch.zeros(2, 4), ROW, ROW), ValueError, "residual has shape"),
         (lambda: residual_layer_norm(ROWS, ROWS, torch.ones(4), ROW), ValueError, "weight has shape"),
         (lambda: residual_layer_norm(ROWS, ROWS, ROW, ROW.half()), TypeError, "bias is float16"),
+        (lambda: residual_layer_norm(ROWS, ROWS, ROW, ROW, eps="1e-5"), TypeError, "eps is a str; expected a number"),
+        (lambda: residual_layer_norm(ROWS, ROWS, ROW, ROW, eps=0), ValueError, "eps is 0; expected a positive number"),
     ],
 )  # fmt: skip
 def test_bad_pointwise_input_is_named(call: Callable[[], object], kind: type[Exception], message: str) -> None:

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from references import DEVICE, TOLERANCE, error
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from streamfer_kernels import BlockWeights, LabelHead, temporal_block, use
@@ -107,6 +114,46 @@ def test_a_graph_needs_a_gpu() -> None:
         head.capture(torch.zeros(30, DEPTH), 4)
 
 
+@MODES
+def test_weights_taken_over_without_gradients_never_ask_for_them(mode: str) -> None:
+    weights = random_weights(torch.float32)
+    weights.fc2_bias.requires_grad_()
+    _, ring, parts, _ = head_and_ring(torch.float32, 1)
+    with torch.no_grad():
+        head = LabelHead([weights], *parts, heads=HEADS, temperature=1)
+    with use(mode):  # type: ignore[arg-type]
+        assert not head(ring, torch.zeros(2, 4, dtype=torch.int64, device=DEVICE)).requires_grad
+
+
+def test_a_graph_keeps_its_weights_and_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    def stand_in(name: str) -> Any:
+        @contextlib.contextmanager
+        def entered(*values: Any, **named: Any) -> Any:
+            seen.append((name, *values, *named.values()))
+            yield
+
+        return entered
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    for name in ("device", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, stand_in(name))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: "graph")
+    monkeypatch.setattr(LabelHead, "__call__", lambda head, ring, indices: ring.new_empty(len(indices), 7))
+    head, _, _, _ = head_and_ring(torch.float32, 1)
+    with FakeTensorMode():
+        captured = head.capture(torch.empty(30, DEPTH, device="cuda:1"), 5)
+    assert seen == [("device", torch.device("cuda:1")), ("stream", stream), ("graph", "graph", stream)]
+    assert captured.indices.device == torch.device("cuda:1")
+    watched = weakref.ref(head)
+    del head
+    gc.collect()
+    assert watched() is not None
+
+
 def test_wrong_weights_and_tokens_are_named() -> None:
     weights = random_weights(torch.float32)
     x = torch.zeros(1, 3, DEPTH, device=DEVICE)
@@ -133,5 +180,13 @@ def test_wrong_weights_and_tokens_are_named() -> None:
         head(ring, torch.zeros(2, 4, device=DEVICE))
     with pytest.raises(ValueError, match="temperature is 0"):
         LabelHead([weights], token, positions, classes, heads=HEADS, temperature=0)
+    with pytest.raises(TypeError, match="temperature is a str"):
+        LabelHead([weights], token, positions, classes, heads=HEADS, temperature="1")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="blocks is empty"):
         LabelHead([], token, positions, classes, heads=HEADS, temperature=1)
+    with pytest.raises(TypeError, match="blocks is a BlockWeights; expected a sequence"):
+        LabelHead(weights, token, positions, classes, heads=HEADS, temperature=1)  # type: ignore[arg-type]
+    for name, value in fields.items():
+        learning = BlockWeights(**{**fields, name: value.clone().requires_grad_()})
+        with pytest.raises(ValueError, match=rf"blocks.{name} requires gradients; LabelHead is for inference"):
+            LabelHead([learning], token, positions, classes, heads=HEADS, temperature=1)
