@@ -78,15 +78,17 @@ def test_every_case_runs_and_lands_in_both_files(
 ) -> None:
     out, table = tmp_path / "RESULTS.md", tmp_path / "measured.json"
     out.write_text("# before\n")
-    monkeypatch.setattr(sys, "argv", ["kernels.py", "--out", str(out), "--append", "--table", str(table)])
+    monkeypatch.setattr(
+        sys, "argv", ["kernels.py", "--out", str(out), "--append", "--table", str(table), "--dtypes", "bf16"]
+    )
     assert benchmark.main() == 0
     text = out.read_text()
     assert text.startswith("# before\n")
     assert "## Test GPU" in text
     assert "copy 4.00 TB/s" in text
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| ")][1:]
-    # forward, backward and both for two shapes, apart and packed; head and block at two sizes; three; crops
-    assert len(rows) == 2 * 2 * 3 + 4 + 3 + 1
+    # forward, backward and both for two shapes, apart and packed; head and block at two sizes; three; two crops
+    assert len(rows) == 2 * 2 * 3 + 4 + 3 + 2
     for row in rows:
         assert float(row[-1].strip(" |")) < 0.1, row
         assert "math" in row[6] or "compile" in row[6]
@@ -98,6 +100,54 @@ def test_every_case_runs_and_lands_in_both_files(
     first = json.loads(table.read_text())[0]
     assert first["sizes"] == {"queries": [5, 5], "keys": [5, 5], "head": [16, 16], "causal": [0, 0], "pairs": [4, None]}
     assert first["ratio"] > 1  # the clock of this test runs slower for each next rival
+
+
+def test_a_table_keeps_other_cases_and_loses_wrong_results(benchmark: ModuleType, tmp_path: Path) -> None:
+    def row(operation: str, dtype: str, ratio: float, error: float) -> Any:
+        made = benchmark.Row(operation, dtype, 1.0, {"math": ratio}, error=error)
+        made.measurement = benchmark.entry(operation, dtype, {"rows": [1, None]}, ratio)
+        return made
+
+    path = tmp_path / "measured.json"
+    names = ("quick_gelu", "gelu_tanh", "attention")
+    path.write_text(json.dumps(benchmark.merged(path, [row(name, "bf16", 2.0, 1e-3) for name in names])))
+    assert len(read_measurements(path.read_text())) == 3
+    rows = [
+        row("quick_gelu", "bf16", 3.0, 1e-3),
+        row("quick_gelu", "fp32", 4.0, 1e-7),
+        row("gelu_tanh", "bf16", 9.0, float("nan")),
+    ]
+    path.write_text(json.dumps(benchmark.merged(path, rows)))
+    found = {(line.operation, line.dtype): line.ratio for line in read_measurements(path.read_text())}
+    assert found == {("attention", "bfloat16"): 2.0, ("quick_gelu", "bfloat16"): 3.0, ("quick_gelu", "float32"): 4.0}
+
+
+def test_wrong_gradients_are_seen(benchmark: ModuleType) -> None:
+    inputs = tuple(torch.randn(2, 1, 5, 16, device=DEVICE) for _ in range(3))
+
+    def careless(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return benchmark.plain_attention(q, k.detach() + 0 * k, v, False)
+
+    for call, right in ((lambda *t: benchmark.plain_attention(*t, False), True), (careless, False)):
+        forward, backward = benchmark.errors(call, inputs, 1, False, False)
+        assert forward < 1e-5
+        assert (backward < benchmark.WRONG) == right
+
+
+@pytest.mark.parametrize("pixel_format", ["nv12", "rgb"])
+def test_the_usual_crops_are_the_same_crops(benchmark: ModuleType, pixel_format: Any) -> None:
+    planar = pixel_format == "nv12"
+    shape = (2, 36, 32) if planar else (2, 24, 32, 3)
+    frames = torch.randint(100, 140, shape, dtype=torch.uint8, device=DEVICE)
+    matrices = torch.zeros(4, 2, 3, device=DEVICE)
+    matrices[:, 0, 0] = matrices[:, 1, 1] = 1
+    matrices[:, :, 2] = -torch.arange(4, device=DEVICE)[:, None]
+    found = benchmark.convert_and_sample(frames, matrices, 8, planar)
+    # A whole frame's chroma is enlarged about its centres, which is what "centre" says.
+    expected = streamfer_kernels.crop_faces(
+        frames, matrices, 8, frame_index=torch.arange(4, device=DEVICE) // 2, pixel_format=pixel_format, chroma="centre"
+    )
+    assert float((found - expected).abs().max()) < 0.01
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
