@@ -155,6 +155,25 @@ def test_pictures_grow_as_the_recipe_says() -> None:
     assert images.side_at(0.0, ()) == augment.CROP
 
 
+def test_pictures_are_watched_at_the_size_that_is_trained(
+    corpus: Corpus, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = tiny.images.model_copy(update={"epochs": 4, "small": (Small(until=0.5, side=32),)})
+    task = images.ImagesTask(corpus, part)
+    seen: list[int] = []
+    model = images.ImageModel(tiny.sizes, len(corpus.mirror))
+
+    def encode(images_B1HH: torch.Tensor) -> torch.Tensor:
+        seen.append(images_B1HH.shape[-1])
+        return torch.zeros(len(images_B1HH), tiny.sizes.embed_dim)
+
+    monkeypatch.setattr(model, "encode", encode)
+    for epoch in (1, 2):
+        assert len(list(task.batches(epoch))) == task.steps
+        task.watch(model, last=False)
+    assert seen == [32, 48]
+
+
 def test_augmentation_relaxes_towards_the_end() -> None:
     assert images.relaxation(0.1) == 1.0
     assert images.relaxation(0.525) == pytest.approx(0.65)

@@ -34,6 +34,7 @@ class ImagesTask:
         self.corpus = corpus
         self.part = part
         self.steps = math.ceil(part.pictures / part.batch)
+        self.side = augment.CROP
 
     def batches(self, epoch: int) -> Iterator[ImageBatch]:
         """Yield images (B, 1, H, H), labels (B,) and blendshape scores (B, S)."""
@@ -43,8 +44,8 @@ class ImagesTask:
         strength = augment.Strength().relaxed(relaxation(epoch / part.epochs))
         for step in range(self.steps):
             images, labels, scores = batch_of(self.corpus, [(p, chunks[step]) for p, chunks in drawn], strength, rng)
-            side = side_at((epoch + step / self.steps) / part.epochs, part.small)
-            yield augment.resized(images, side), labels, scores
+            self.side = side_at((epoch + step / self.steps) / part.epochs, part.small)
+            yield augment.resized(images, self.side), labels, scores
 
     def loss(self, model: ImageModel, batch: ImageBatch) -> Tensor:
         """Cross-entropy plus the weighted error of the blendshape scores that exist."""
@@ -55,8 +56,8 @@ class ImagesTask:
         return F.cross_entropy(logits, labels, label_smoothing=self.part.smoothing) + self.part.action_weight * error
 
     def watch(self, average: ImageModel, *, last: bool) -> dict[str, float]:
-        """Return accuracy and UAR on FER2013 val."""
-        return watched(average, self.corpus.val, last=last)
+        """Return accuracy and UAR on FER2013 val, whose pictures are as large as those the epoch ended with."""
+        return watched(average, self.corpus.val, self.side, last=last)
 
 
 def train(corpus: Corpus, part: ImagesPart, sizes: Sizes, work: Path, world: World = ALONE) -> ImageModel:
@@ -99,21 +100,18 @@ def batch_of(
 
 
 @torch.no_grad()
-def predict(model: ImageModel | JointModel, pictures: Pictures, *, flip: bool, batch: int = 256) -> Tensor:
-    """Return float32 logits (N, C) of the plain crops; `flip` averages those of the mirrored crop in."""
+def predict(model: ImageModel | JointModel, pictures: Pictures, side: int, batch: int = 256) -> Tensor:
+    """Return float32 logits (N, C) of the plain crops at `side` pixels."""
     model.eval()
-    out = []
-    for rows in torch.split(torch.arange(len(pictures)), batch):
-        images = augment.crop(pictures.pixels[rows], pictures.extent)
-        logits = model(images)[0]
-        out.append((logits + model(images.flip(-1))[0]) / 2 if flip else logits)
-    return torch.cat(out)
+    parts = torch.split(torch.arange(len(pictures)), batch)
+    crops = (augment.crop(pictures.pixels[rows], pictures.extent) for rows in parts)
+    return torch.cat([model(augment.resized(images, side))[0] for images in crops])
 
 
-def watched(model: ImageModel | JointModel, val: Pictures, *, last: bool) -> dict[str, float]:
+def watched(model: ImageModel | JointModel, val: Pictures, side: int, *, last: bool) -> dict[str, float]:
     """Return accuracy and UAR, of an eighth of the pictures until the last epoch."""
     seen = val if last else val.subset(torch.arange(0, len(val), _WATCHED))
-    scores = report(predict(model, seen, flip=False), seen.labels, CLASSES)
+    scores = report(predict(model, seen, side), seen.labels, CLASSES)
     return {"val_acc": round(scores.war, 4), "val_uar": round(scores.uar, 4)}
 
 

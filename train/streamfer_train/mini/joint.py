@@ -71,6 +71,7 @@ class JointTask:
         self.val = val
         self.part = part
         self.steps = math.ceil(part.pictures / part.batch)
+        self.side = augment.CROP
 
     def batches(self, epoch: int) -> Iterator[JointBatch]:
         """Yield batches of photographs and rendered frames in the recipe's shares."""
@@ -79,8 +80,8 @@ class JointTask:
         drawn = [(s, index.tensor_split(self.steps)) for s, index in self._draw(epoch, rng)]
         strength = augment.Strength().relaxed(part.strength * images.relaxation(epoch / part.epochs))
         for step in range(self.steps):
-            side = images.side_at((epoch + step / self.steps) / part.epochs, part.small)
-            yield _batch([(s, chunks[step]) for s, chunks in drawn], strength, side, rng)
+            self.side = images.side_at((epoch + step / self.steps) / part.epochs, part.small)
+            yield _batch([(s, chunks[step]) for s, chunks in drawn], strength, self.side, rng)
 
     def loss(self, model: JointModel, batch: JointBatch) -> Tensor:
         """Weighted cross-entropy with soft targets, plus that of the action units."""
@@ -90,8 +91,8 @@ class JointTask:
         return emotion + self.part.action_weight * unit_loss(units, batch.units)
 
     def watch(self, average: JointModel, *, last: bool) -> dict[str, float]:
-        """Return accuracy and UAR on FER2013 val."""
-        return images.watched(average, self.val, last=last)
+        """Return accuracy and UAR on FER2013 val, whose pictures are as large as those the epoch ended with."""
+        return images.watched(average, self.val, self.side, last=last)
 
     def _draw(self, epoch: int, rng: torch.Generator) -> list[tuple[Source, Tensor]]:
         rendered = round(self.part.pictures * self.part.render_share)

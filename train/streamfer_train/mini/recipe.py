@@ -76,20 +76,20 @@ class JointPart(Schedule):
     `freeze_norms` renders do not move the statistics that photographs are normalised with.
     """
 
-    epochs: int = Field(8, ge=1)
-    lr: float = Field(6e-4, gt=0)
-    pictures: int = Field(21_000, ge=1)
+    epochs: int = Field(30, ge=1)
+    lr: float = Field(1.5e-3, gt=0)
+    pictures: int = Field(26_000, ge=1)
     smoothing: float = Field(0.05, ge=0, lt=1)
     power: float = Field(0.35, ge=0, le=1)
     faces_share: float = Field(0.15, ge=0, le=1)
     faces_cap: int = Field(1500, ge=1)
-    render_share: float = Field(0.2, ge=0, le=1)
+    render_share: float = Field(0.15, ge=0, le=1)
     render_emotion: float = Field(0.25, ge=0)
-    action_weight: float = Field(1.5, ge=0)
-    distil: float = Field(0.25, ge=0, le=1)
-    strength: float = Field(0.45, ge=0, le=1)
+    action_weight: float = Field(1.0, ge=0)
+    distil: float = Field(0.4, ge=0, le=1)
+    strength: float = Field(0.75, ge=0, le=1)
     freeze_norms: bool = False
-    small: tuple[Small, ...] = ()
+    small: tuple[Small, ...] = (Small(until=0.7, side=40),)
 
 
 class ClipsPart(Schedule):
