@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 import torch
@@ -154,7 +155,7 @@ def _planes(frames: torch.Tensor, pixel_format: str) -> tuple[torch.Tensor, torc
 def _normalisation(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float], list[float]]:
     """Scales and offsets of values in 0..255."""
     for name, values in (("mean", mean), ("std", std)):
-        if not hasattr(values, "__len__") or isinstance(values, str):
+        if not hasattr(values, "__len__") or not all(isinstance(value, Real) for value in values):
             raise TypeError(f"{name} is {values!r}; expected 3 numbers (red, green, blue)")
         if len(values) != 3:
             raise ValueError(f"{name} has {len(values)} numbers; expected 3 (red, green, blue)")

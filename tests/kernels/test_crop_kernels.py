@@ -198,6 +198,7 @@ def test_kernel_and_definition_agree(
         ({"std": (1, 1, 0)}, ValueError, "std is"),
         ({"mean": (1, 1)}, ValueError, "mean has 2"),
         ({"mean": 0.5}, TypeError, "mean is 0.5; expected 3 numbers"),
+        ({"std": ("1", 1, 1)}, TypeError, "std is .*; expected 3 numbers"),
         ({"mean": (0, float("nan"), 0)}, ValueError, "mean is .*; expected finite numbers"),
         ({"colour_matrix": "bt2020"}, ValueError, "bt601 or bt709"),
         ({"dtype": torch.float64}, TypeError, "dtype is"),

@@ -1,6 +1,6 @@
 """What only a GPU can show: the issue's own sizes, 64-bit offsets, CUDA graphs, Inductor.
 
-    PYTHONPATH=kernels python -m pytest tests/kernels -m "gpu or not slow"
+    PYTHONPATH=kernels python -m pytest tests/kernels --confcutdir tests/kernels -m "gpu or not slow"
 
 runs these and compiles every other test of the folder, too.
 """
@@ -78,6 +78,27 @@ def test_a_captured_head_follows_ring_and_indices(windows: int, mode: str) -> No
             torch.testing.assert_close(found, head(ring, indices), atol=2e-3, rtol=0)
     with pytest.raises(ValueError, match="indices has shape"):
         captured(indices[:, :3])
+
+
+def test_a_captured_head_outlives_the_head() -> None:
+    torch.use_deterministic_algorithms(False)
+    head, ring, _, _ = head_and_ring(BF16, 1)
+    indices = torch.randint(0, 30, (8, 4), device=DEVICE)
+    with use("triton"):
+        expected, captured = head(ring, indices), head.capture(ring, 8)
+    del head
+    waste = [torch.full((2**14,), float("nan"), device=DEVICE) for _ in range(200)]
+    assert torch.equal(captured(indices), expected)
+    assert len(waste) == 200
+
+
+def test_two_million_heads_of_one_batch_element() -> None:
+    torch.use_deterministic_algorithms(False)
+    q = torch.randn(1, 2**21, 17, 64, dtype=BF16, device=DEVICE)  # rows of a joined output would be 2^27 apart
+    with use("triton"):
+        out = attention(q, q, q)
+        for heads in (slice(0, 2), slice(-2, None)):
+            assert torch.equal(out[:, heads], attention(q[:, heads], q[:, heads], q[:, heads]))
 
 
 def test_inductor_compiles_around_the_operators() -> None:
