@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamfer.cli import options
-from streamfer.cli.terminal import clip_table, note, out
+from streamfer.cli.terminal import caption_table, clip_table, note, out
 from streamfer.errors import InternalError, OutputError
 
 if TYPE_CHECKING:
@@ -24,19 +24,29 @@ def demo(
     redis: options.RedisUrl = None,
     model: options.Model = None,
     detector: options.Detector = None,
+    captions: Annotated[
+        bool, typer.Option(help="Also describe the faces in words, where a captioner is at hand.")
+    ] = True,
     threads: options.Threads = None,
 ) -> None:
     """Make a short video with real faces from pictures that installed packages carry, and run everything on it.
 
-    Decodes, detects, tracks and labels the faces, publishes the records to a real Redis server (embedded unless
-    --redis names one), reads them back as a subscriber, and shows them.
+    Decodes, detects, tracks, labels and describes the faces, publishes the records to a real Redis server (embedded
+    unless --redis names one), reads them back as a subscriber, and shows them.
     """
     config = options.configure(
         None,
-        {"publish.redis": redis, "model.name": model, "faces.detector": detector, "threads": threads},
+        {
+            "publish.redis": redis,
+            "model.name": model,
+            "faces.detector": detector,
+            "captions.model": _captioner() if captions else None,
+            "threads": threads,
+        },
     )
     from streamfer.cli.demo_film import FPS, film
     from streamfer.cli.publishing import follow_command, open_publisher, program
+    from streamfer.records import ClipCaptioned
     from streamfer.video.encode import write_video
 
     publisher = open_publisher(config.publish)
@@ -49,14 +59,36 @@ def demo(
         records = _read_back(publisher, config, [record for record, _ in published])
     finally:
         publisher.close()
-    new = sum(outcome == "new" for _, outcome in published)
-    out.print(clip_table(records))
-    known = len(published) - new
+    _show(records)
+    known = sum(outcome != "new" for _, outcome in published)
     again = f" ({known} were there from an earlier run: equal ids are stored once)" if known else ""
-    out.print(f"\n{len(published)} clips in Redis{again}. Read them again, or follow new ones:", soft_wrap=True)
+    described = sum(isinstance(record.data, ClipCaptioned) for record in records)
+    what = f"{len(records) - described} clips" + (f" and {described} captions" if described else "")
+    out.print(f"\n{what} in Redis{again}. Read them again, or follow new ones:", soft_wrap=True)
     out.print(f"  {follow_command(config.publish, '--from', 'start', '--idle', '1')}", soft_wrap=True)
     out.print(f"  {follow_command(config.publish)}", soft_wrap=True)
     out.print(f"Label a video of your own:\n  {program()} annotate VIDEO", soft_wrap=True)
+
+
+def _captioner() -> str | None:
+    """Return the name of the built-in captioner, if there is one."""
+    from streamfer.models.captioning.registry import list_captioners
+
+    return next((entry.name for entry in list_captioners() if entry.origin == "built-in"), None)
+
+
+def _show(records: list[Record]) -> None:
+    """Print every clip, and what was said first of each face."""
+    from streamfer.records import ClipCaptioned, ClipLabelled
+
+    out.print(clip_table(record for record in records if isinstance(record.data, ClipLabelled)))
+    first: dict[str, Record] = {}
+    for record in records:
+        if isinstance(record.data, ClipCaptioned):
+            first.setdefault(record.data.track_id, record)
+    if first:
+        out.print()
+        out.print(caption_table(first.values()))
 
 
 def _folder(output: Path) -> Path:
@@ -70,10 +102,10 @@ def _folder(output: Path) -> Path:
 
 
 def _analyse(path: Path, config: Config, publisher: Publisher) -> list[tuple[Record, Outcome]]:
-    """Publish every record of the film; return the labelled clips with what became of them."""
+    """Publish every record of the film; return the labelled clips and captions with what became of them."""
     from streamfer.pipeline.build import build_pipeline, load_models
     from streamfer.pipeline.events import SourceDone
-    from streamfer.records import ClipLabelled, Record
+    from streamfer.records import ClipCaptioned, ClipLabelled, Record
     from streamfer.video import find_sources, open_source
 
     models = load_models(config)
@@ -85,15 +117,16 @@ def _analyse(path: Path, config: Config, publisher: Publisher) -> list[tuple[Rec
             raise event.error
         if isinstance(event, Record):
             outcome = publisher.publish(event)
-            if isinstance(event.data, ClipLabelled):
+            if isinstance(event.data, ClipLabelled | ClipCaptioned):
                 published.append((event, outcome))
     info = models.expression.info
-    note(f"model {info.name} ({info.precision} on {info.device}), faces by {models.detector.name}")
+    words = f", words by {models.captioner.info.name}" if models.captioner is not None else ""
+    note(f"model {info.name} ({info.precision} on {info.device}), faces by {models.detector.name}{words}")
     return published
 
 
 def _read_back(publisher: Publisher, config: Config, published: list[Record]) -> list[Record]:
-    """Return the published clips as a subscriber receives them."""
+    """Return the published clips and captions as a subscriber receives them."""
     from streamfer.publish import subscribe
 
     waiting = {record.id for record in published}
@@ -102,7 +135,7 @@ def _read_back(publisher: Publisher, config: Config, published: list[Record]) ->
         return []
     with subscribe(
         publisher.url,
-        streams=("clips",),
+        streams=("clips", "captions"),
         from_="start",
         sources={record.subject for record in published},
         prefix=config.publish.prefix,
@@ -115,7 +148,7 @@ def _read_back(publisher: Publisher, config: Config, published: list[Record]) ->
             if len(found) == len(waiting):
                 break
     if len(found) < len(waiting):
-        raise InternalError(f"demo: {len(waiting) - len(found)} of {len(waiting)} published clips did not come back")
+        raise InternalError(f"demo: {len(waiting) - len(found)} of {len(waiting)} published records did not come back")
     return [found[record.id] for record in published]
 
 

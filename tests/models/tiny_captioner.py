@@ -50,7 +50,7 @@ def parts(seed: int = 0, vision: VisionConfig = BASIC, **card: Any) -> tuple[Min
     seen = tiny_card(model)
     encoder = FrozenEncoder.of(model)
     words = vocabulary()
-    sizes = MiniSizes(len(words), 3, 16, 1, 2, 16, 2, 2, 2, positions=96)
+    sizes = MiniSizes(len(words), 3, 16, 1, 2, 16, 2, 2, 2, positions=112)
     torch.manual_seed(seed)
     network = MiniNetwork(sizes, encoder.layout)
     for name, weight in network.named_parameters():

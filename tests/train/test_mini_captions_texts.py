@@ -9,8 +9,12 @@ import mini_corpus
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streamfer.models.captioning.mini_vocabulary import MiniVocabulary
+from streamfer_train.captions.cues import capital, emotion_cue, parts, plain, unit_cues
+from streamfer_train.captions.grammar import describe, describe_cued
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.vocabulary import EMOTION_WORDS, implied
 from streamfer_train.metrics.mentions import read
@@ -137,6 +141,43 @@ def test_every_text_says_what_its_plan_says(words: MiniVocabulary) -> None:
     assert regions > 40
 
 
+def test_words_announce_what_they_speak_of(words: MiniVocabulary) -> None:
+    _, examples = asked(words)
+    first, feeling = words.unit(UNITS[0]), words.emotion(CLASSES[0])
+    reasons = checked = 0
+    for one in examples:
+        if words.say not in one.answer:
+            continue
+        opened = one.answer.index(words.say)
+        plan, said = one.answer[1:opened], one.answer[opened + 1 : -1]
+        cues = [token for token in said if token < words.first_word]
+        felt = [place for place, token in enumerate(cues) if token >= feeling]
+        assert [cues[place] for place in felt] == [token for token in plan if token >= feeling]
+        before, behind = (cues[: felt[0]], cues[felt[0] + 1 :]) if felt else (cues, [])
+        assert sorted(before) == [token for token in plan if token < feeling]
+        assert set(behind) <= set(before)
+        assert all(first <= token for token in cues)
+        # A cue comes before the blank of the words that it announces.
+        assert "  " not in words.text(said)
+        reasons += len(behind)
+        checked += 1
+    assert checked > 100
+    assert reasons > 20
+
+
+@given(st.integers(0, 500))
+def test_cues_change_nothing_of_a_text(seed: int) -> None:
+    labels = FaceLabels.of([1, 2, 4, 12, 25, 26], "surprise")
+    told = describe_cued(labels, seed)
+    assert plain(told) == describe(labels, seed)
+    told_parts = list(parts(told))
+    assert "".join(part for part in told_parts if isinstance(part, str)) == plain(told)
+    numbers = [part for part in told_parts[: told_parts.index(None)] if isinstance(part, int)]
+    assert sorted(numbers) == [1, 2, 4, 12, 25, 26]
+    assert all(not part.endswith(" ") for part in told_parts if isinstance(part, str))
+    assert capital(f"{emotion_cue()}{unit_cues([4])}brows sink") == f"{emotion_cue()}{unit_cues([4])}Brows sink"
+
+
 def test_the_course_of_a_clip_is_told_and_said(words: MiniVocabulary) -> None:
     _, examples = asked(words)
     # Clips end, begin and have frames only where a course is spoken of.
@@ -151,7 +192,11 @@ def test_the_course_of_a_clip_is_told_and_said(words: MiniVocabulary) -> None:
 
 def test_yes_and_no_are_asked_equally_often(words: MiniVocabulary) -> None:
     _, examples = asked(words, 200)
-    counts = Counter(one.answer[1] for one in examples if len(one.answer) == 3)
+    spoken = [one.answer for one in examples if words.say not in one.answer]
+    counts = Counter(answer[2] for answer in spoken)
+    assert set(counts) == {words.yes, words.no}
+    assert {(answer[0], answer[3]) for answer in spoken} == {(words.answer, words.end)}
+    assert all(words.no < answer[1] < words.first_word for answer in spoken)
     assert counts[words.yes] + counts[words.no] > 150
     assert abs(counts[words.yes] - counts[words.no]) < 0.2 * counts[words.no]
 

@@ -93,8 +93,9 @@ class MiniCaptioner:
             ConfigError: the decoder has no places for the longest clip, question and text.
         """
         sizes = network.sizes
-        # A plan has a token for each unit at most, the emotion, and those that open answer and words.
-        plan = len(card.units) + 3
+        # A plan has a token for each unit at most, the emotion, and those that open answer and words; among the words
+        # each unit has a cue before the emotion's and one behind it.
+        plan = 3 * len(card.units) + 4
         needed = sizes.keyframes * (sizes.queries + 1) + 1 + card.max_question_tokens + plan + card.max_new_tokens
         if needed > sizes.positions:
             most = card.max_new_tokens - (needed - sizes.positions)
@@ -248,10 +249,7 @@ class MiniCaptioner:
             tokens = planner.step(drafts, logits_BV.cpu().numpy())
             if all(draft.done or (plans_only and not draft.planning) for draft in drafts):
                 return drafts
-            next_B1 = torch.tensor(tokens, device=self._device)[:, None]
-            mask_BN = torch.cat([mask_BN, torch.ones_like(next_B1)], dim=1)
-            step = self._network.read(self._network.embed(next_B1), mask_BN, last=1, cache=cache)
-            logits_BV = step[:, 0].float()
+            logits_BV, mask_BN = self._follow(tokens, mask_BN, cache)
 
     def _emotion(self, context: ClipContext) -> int | None:
         known = context.emotion in self._words.emotions
@@ -261,10 +259,23 @@ class MiniCaptioner:
     def probability_of_yes(
         self, features_FN: torch.Tensor, counts: Sequence[int], asked: Sequence[Sequence[int]]
     ) -> list[float]:
-        """Compare the likelihoods of yes and no as answers to each row's question."""
-        logits_BV, _ = self._opened(self._prompts(features_FN, counts, asked, [_NOTHING] * len(asked)), None)
+        """Compare the likelihoods of yes and no, behind the unit or emotion that each row's question is about."""
+        from transformers import DynamicCache
+
+        cache = DynamicCache(config=self._network.decoder.config)
+        logits_BV, mask_BN = self._opened(self._prompts(features_FN, counts, asked, [_NOTHING] * len(asked)), cache)
+        first = self._words.unit(self._words.units[0])
+        about_B = first + logits_BV[:, first : self._words.first_word].argmax(dim=1)
+        logits_BV = self._follow(about_B.tolist(), mask_BN, cache)[0]
         sides_B2 = logits_BV[:, [self._words.yes, self._words.no]]
         return [float(one) for one in sides_B2.softmax(dim=1)[:, 0]]
+
+    def _follow(self, tokens: Sequence[int], mask_BN: torch.Tensor, cache: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Read one more token of each row: logits (B, V) of what follows, and the mask so far."""
+        next_B1 = torch.tensor(list(tokens), device=self._device)[:, None]
+        mask_BN = torch.cat([mask_BN, torch.ones_like(next_B1)], dim=1)
+        step_B1V = self._network.read(self._network.embed(next_B1), mask_BN, last=1, cache=cache)
+        return step_B1V[:, 0].float(), mask_BN
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,10 @@ A plan is read off the decoder one unit at a time. The softmax says which unit c
 once the units before it in reading order were passed over, this is the unit's own probability, given the picture and
 what was chosen before. A unit is mentioned from a threshold on, which was fitted on data: greedy words would leave
 out whatever is likely but not certain, and whatever can be worded in many ways.
+
+The words keep to the plan by cues: before the decoder speaks of a unit, or of the emotion, it says so by the plan's own
+token, which is not shown. Only cues of what was planned may come, each unit once before the emotion and once as its
+reason; and while one is missing, neither the emotion nor the end of the text may.
 """
 
 from __future__ import annotations
@@ -27,9 +31,14 @@ class Draft:
     Attributes:
         limit: most words.
         emotion: id of the emotion that the plan will hold if it holds one at all; None leaves it to the model.
-        ids: everything chosen so far.
+        ids: everything chosen so far, cues included.
         planning: no words yet.
         done: the end token came, or the limit was reached.
+        complete: the end token came.
+        words: words so far.
+        plan: units that were planned, and the emotion; both by id.
+        said: units that the words have spoken of, before the emotion (and, emptied there, behind it).
+        felt: the words have come to the emotion.
     """
 
     limit: int
@@ -39,6 +48,9 @@ class Draft:
     done: bool = False
     complete: bool = False
     words: int = 0
+    plan: frozenset[int] = frozenset()
+    said: set[int] = field(default_factory=set)
+    felt: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +74,15 @@ class Planner:
     def _next(self, draft: Draft, logits_V: Logits) -> int:
         if draft.done:
             return self.vocabulary.pad
-        token = self._planned(draft, logits_V) if draft.planning else self._word(logits_V)
+        token = self._planned(draft, logits_V) if draft.planning else self._spoken(draft, logits_V)
         if token == self.vocabulary.end:
             draft.done = draft.complete = True
             return token
         draft.ids.append(token)
+        if not draft.planning and token < self.vocabulary.first_word:
+            self._cue(draft, token)
+        if token == self.vocabulary.say:
+            draft.plan = frozenset(draft.ids) - {token}
         spoken = token in (self.vocabulary.yes, self.vocabulary.no)
         draft.planning = draft.planning and not spoken and token != self.vocabulary.say
         if spoken or token >= self.vocabulary.first_word:
@@ -76,22 +92,47 @@ class Planner:
             draft.complete = spoken
         return token
 
-    def _word(self, logits_V: Logits) -> int:
-        words = logits_V[self.vocabulary.first_word :]
-        best = int(words.argmax())
-        ends = logits_V[self.vocabulary.end] >= words[best]
-        return self.vocabulary.end if ends else self.vocabulary.first_word + best
+    def _cue(self, draft: Draft, token: int) -> None:
+        if self._is_feeling(token):
+            draft.felt, draft.said = True, set()
+        else:
+            draft.said.add(token)
+
+    def _is_feeling(self, token: int) -> bool:
+        return self.vocabulary.emotion(self.vocabulary.emotions[0]) <= token < self.vocabulary.first_word
+
+    def _spoken(self, draft: Draft, logits_V: Logits) -> int:
+        """Return the likeliest of what may come next: a word, a cue of the plan, or the end."""
+        known = self.vocabulary
+        feeling = {token for token in draft.plan if self._is_feeling(token)}
+        units = draft.plan - feeling - draft.said
+        missing = set() if draft.felt else units or feeling
+
+        def likeliest(*tokens: int) -> int:
+            return max(sorted(tokens), key=lambda token: float(logits_V[token]))
+
+        word = known.first_word + int(logits_V[known.first_word :].argmax())
+        wanted = likeliest(word, known.end, *range(known.unit(known.units[0]), known.first_word))
+        if wanted == word or wanted in units or (wanted == known.end and not missing):
+            return wanted
+        if missing & units:
+            return likeliest(*units)
+        if missing and (wanted == known.end or self._is_feeling(wanted)):
+            return likeliest(*feeling)
+        # A unit that was not planned, or was spoken of before.
+        return likeliest(word, *units) if missing else likeliest(word, known.end, *units)
 
     def _planned(self, draft: Draft, logits_V: Logits) -> int:
         known = self.vocabulary
         units, first = known.units, known.unit(known.units[0])
         feelings = first + len(units)
-        if draft.ids and draft.ids[-1] >= feelings:
-            return known.say
         weights = np.exp(logits_V[: known.first_word] - logits_V[: known.first_word].max())
         answers = weights[known.yes] + weights[known.no]
-        if not draft.ids and answers > weights[known.say] + weights[first:].sum():
+        # A yes or no stands behind what was asked about, and behind nothing else.
+        if len(draft.ids) == 1 and answers > weights[known.say] + weights[first:].sum():
             return known.yes if weights[known.yes] >= weights[known.no] else known.no
+        if draft.ids and draft.ids[-1] >= feelings:
+            return known.say
         passed = max((token - first + 1 for token in draft.ids), default=0)
         left = float(weights[known.say] + weights[first + passed :].sum())
         for place in range(passed, len(units)):

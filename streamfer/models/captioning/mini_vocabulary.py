@@ -1,7 +1,8 @@
 """The built-in captioner's own vocabulary: a small BPE, and tokens in which it plans what it will say.
 
 An answer begins with a plan: one token for each action unit that it will mention, in reading order, and one for the
-emotion; then `<say>` and the words. Yes and no are tokens, too. Plan tokens are never shown.
+emotion; then `<say>` and the words, among which the same tokens announce what comes next. A yes or no is a token, too,
+and stands behind the one unit or emotion that was asked about. Plan tokens are never shown.
 """
 
 from __future__ import annotations

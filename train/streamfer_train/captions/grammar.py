@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from streamfer_train.captions.course import course_sentence
+from streamfer_train.captions.cues import capital, plain, unit_cues
 from streamfer_train.captions.feeling import emotion_sentence
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.phrases import Wording, gerund, third_person, wordings
@@ -44,6 +45,11 @@ def describe(labels: FaceLabels, seed: int | str) -> str:
     It mentions exactly the action units that are present. Without coded units it speaks of the emotion alone; with
     none present, of a face at rest.
     """
+    return plain(describe_cued(labels, seed))
+
+
+def describe_cued(labels: FaceLabels, seed: int | str) -> str:
+    """Return the same caption with its cues (:mod:`streamfer_train.captions.cues`)."""
     # Text seeds make the draw independent of Python's hash seed and of neighbouring numbers.
     draw = random.Random(f"{seed}")
     sentences = list(action_sentences(labels, draw))
@@ -85,7 +91,7 @@ def action_sentences(labels: FaceLabels, draw: random.Random) -> Iterator[str]:
 
 def finish(text: str) -> str:
     """Return a sentence with a capital and a full stop."""
-    return f"{text[0].upper()}{text[1:]}."
+    return f"{capital(text)}."
 
 
 def _choose(units: frozenset[int], draw: random.Random) -> list[Wording]:
@@ -118,7 +124,8 @@ def _adverb(row: Wording, labels: FaceLabels, draw: random.Random) -> str:
 def _states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
     """``the brows are lowered, the nose is wrinkled and the lips are parted``."""
     return join(
-        f"the {draw.choice(row.parts)} {'are' if row.plural else 'is'} {adverb}{draw.choice(row.states)}"
+        f"{unit_cues(row.units)}the {draw.choice(row.parts)} "
+        f"{'are' if row.plural else 'is'} {adverb}{draw.choice(row.states)}"
         for row, adverb in zip(rows, adverbs, strict=True)
     )
 
@@ -126,7 +133,7 @@ def _states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random
 def _moves(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
     """``the brows sink and the lips part``; a row that cannot move by itself is given as a state."""
     return join(
-        f"the {draw.choice(row.parts)} {adverb}{draw.choice(row.moves)}"
+        f"{unit_cues(row.units)}the {draw.choice(row.parts)} {adverb}{draw.choice(row.moves)}"
         if row.moves
         else _states([row], [adverb], draw)
         for row, adverb in zip(rows, adverbs, strict=True)
@@ -140,7 +147,8 @@ def _deeds(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random)
 
 
 def _deed(row: Wording, adverb: str, draw: random.Random, form: Callable[[str], str]) -> str:
-    return adverb + form(draw.choice(row.deeds)).format(f"the {draw.choice(row.parts)}")
+    deed = form(draw.choice(row.deeds)).format(f"the {draw.choice(row.parts)}")
+    return f"{unit_cues(row.units)}{adverb}{deed}"
 
 
 def _shapes(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
@@ -156,7 +164,7 @@ def _with_shapes(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.R
 def _with_states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
     """``the face appears with the brows lowered and the lips parted``."""
     absolute = join(
-        f"the {draw.choice(row.parts)} {adverb}{draw.choice(row.states)}"
+        f"{unit_cues(row.units)}the {draw.choice(row.parts)} {adverb}{draw.choice(row.states)}"
         for row, adverb in zip(rows, adverbs, strict=True)
     )
     return f"{draw.choice(_FACES)} {draw.choice(_SEEN)} with {absolute}"
@@ -171,17 +179,14 @@ def _mixed(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random)
 
 
 def _shape_list(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
-    return join(shape(row, adverb, draw, definite=False) for row, adverb in zip(rows, adverbs, strict=True))
+    return join(_shape(row, adverb, draw) for row, adverb in zip(rows, adverbs, strict=True))
 
 
-def shape(row: Wording, adverb: str, draw: random.Random, *, definite: bool) -> str:
-    """``a wrinkled nose``, ``lowered brows``, or with the definite article."""
+def _shape(row: Wording, adverb: str, draw: random.Random) -> str:
+    """``a wrinkled nose``, ``lowered brows``."""
     words = f"{adverb}{draw.choice(row.adjectives)} {draw.choice(row.short)}"
-    if definite:
-        return f"the {words}"
-    if row.plural:
-        return words
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    article = "" if row.plural else "an " if words[0] in "aeiou" else "a "
+    return f"{unit_cues(row.units)}{article}{words}"
 
 
 _FRAMES = (_states, _moves, _deeds, _shapes, _with_shapes, _with_states, _mixed)

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from streamfer_train.captions.grammar import describe
+from streamfer_train.captions.cues import plain
+from streamfer_train.captions.grammar import describe_cued
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.phrases import wordings
 from streamfer_train.captions.vocabulary import ACTION_UNITS, IMPLIES, in_order
@@ -59,19 +60,28 @@ _NOTHING = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with its answer; ``unit`` is set for Q3, ``region`` for Q2."""
+    """A question with its answer; ``unit`` is set for Q3, ``region`` for Q2, ``emotion`` where yes or no is about one.
+
+    ``told`` is the answer with its cues (:mod:`streamfer_train.captions.cues`).
+    """
 
     kind: Kind
     question: str
-    answer: str
+    told: str
     unit: int | None = None
     region: str | None = None
+    emotion: str | None = None
+
+    @property
+    def answer(self) -> str:
+        """The answer as people read it."""
+        return plain(self.told)
 
 
 def global_question(labels: FaceLabels, seed: int | str) -> Question:
     """Q1: describe the whole face, with the emotion and its reasons."""
     draw = random.Random(f"q1/{seed}")
-    return Question("global", draw.choice(_GLOBAL), describe(labels, seed))
+    return Question("global", draw.choice(_GLOBAL), describe_cued(labels, seed))
 
 
 def region_question(labels: FaceLabels, region: str, seed: int | str) -> Question | None:
@@ -83,7 +93,7 @@ def region_question(labels: FaceLabels, region: str, seed: int | str) -> Questio
     draw = random.Random(f"q2/{region}/{seed}")
     strengths = {unit: labels.intensities[unit] for unit in present if unit in labels.intensities}
     answer = (
-        describe(FaceLabels(present, (), strengths), f"q2/{region}/{seed}")
+        describe_cued(FaceLabels(present, (), strengths), f"q2/{region}/{seed}")
         if present
         else draw.choice(_NOTHING).format(region=region)
     )

@@ -71,4 +71,4 @@ def emotion_question(labels: FaceLabels, emotions: tuple[str, ...], draw: random
         noun, word = EMOTION_WORDS[asked][:2]
         # Surprise, disgust and fear have their adjectives in this place, too.
         text = draw.choice(_CLOSED).format(noun=noun, word=word)
-    return Question("unit", text, "yes" if yes else "no")
+    return Question("unit", text, "yes" if yes else "no", emotion=asked)

@@ -41,7 +41,7 @@ class NetworkPart(Part):
     layers: int = 3
     heads: int = 4
     mlp_ratio: int = 4
-    positions: int = 224
+    positions: int = 288
     keyframes: int = 4
 
     def sizes(self, vocabulary: int) -> MiniSizes:

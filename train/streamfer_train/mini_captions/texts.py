@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from streamfer.models.captioning.context import ClipContext
 from streamfer.models.captioning.mini_vocabulary import MiniVocabulary, control_tokens
+from streamfer_train.captions.cues import parts
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.questions import (
     ASKED_REGIONS,
@@ -122,13 +123,20 @@ def _asked(
 
 
 def answer_ids(words: MiniVocabulary, question: Question, labels: FaceLabels) -> tuple[int, ...]:
-    """Return an answer with its plan, from the opening token to the end token."""
+    """Return an answer with its plan and, among its words, its cues, from the opening token to the end token."""
     if question.kind == "unit":
-        return (words.answer, words.yes if question.answer == "yes" else words.no, words.end)
+        # What is asked about comes first, and is easily learnt; whether it is there, behind it.
+        about = words.emotion(question.emotion) if question.emotion else words.unit(question.unit or 0)
+        return (words.answer, about, words.yes if question.answer == "yes" else words.no, words.end)
     units = labels.action_units or frozenset()
     if question.region is not None:
         units &= region_units(question.region)
     plan = [words.unit(unit) for unit in in_order(units & frozenset(words.units))]
-    if question.region is None:
-        plan += [words.emotion(emotion) for emotion in labels.emotions[:1]]
-    return (words.answer, *plan, words.say, *words.words(f" {question.answer}"), words.end)
+    feeling = [words.emotion(emotion) for emotion in labels.emotions[:1]] if question.region is None else []
+    said: list[int] = []
+    for part in parts(f" {question.told}"):
+        if isinstance(part, str):
+            said += words.words(part)
+        else:
+            said += feeling if part is None else [words.unit(part)]
+    return (words.answer, *plan, *feeling, words.say, *said, words.end)

@@ -109,7 +109,7 @@ class CaptionTask:
             there_BT = batch.weights > 0
             spoken_BT = there_BT & ((batch.targets == self.words.yes) | (batch.targets == self.words.no))
             answers.append(right_BT[spoken_BT])
-            planned_BT = there_BT & (batch.targets < self.words.first_word) & (batch.targets > self.words.no)
+            planned_BT = (batch.weights == self.part.plan_weight) & (batch.targets > self.words.no)
             plans.append(right_BT[planned_BT])
         return {
             "val_loss": round(sum(losses) / len(losses), 4),
@@ -153,7 +153,9 @@ def collate(
     )
     answers_BT, there_BT = padded([one.answer[:-1] for one in group], words.pad)
     targets_BT, _ = padded([one.answer[1:] for one in group], words.pad)
-    planned_BT = (targets_BT < words.first_word) & (targets_BT != words.end)
+    # What a plan holds, <say> included, counts more; the cues among the words follow from it.
+    spoken_BT = (targets_BT == words.say).cumsum(dim=1) - (targets_BT == words.say).long() > 0
+    planned_BT = (targets_BT < words.first_word) & (targets_BT != words.end) & ~spoken_BT
     weights_BT = there_BT.float() * torch.where(planned_BT, plan_weight, 1.0)
     unknown_BV = torch.zeros(len(group), len(words), dtype=torch.bool)
     for row, one in enumerate(group):
