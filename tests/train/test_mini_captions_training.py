@@ -169,6 +169,25 @@ def test_training_learns(encoded: CaptionRecipe, tmp_path: Path) -> None:
     assert bool((batch.weights.sum(1) > 0).all())
 
 
+def test_processes_share_the_rows_of_a_batch_with_their_keyframes(encoded: CaptionRecipe, tmp_path: Path) -> None:
+    made = elsewhere(encoded, tmp_path / "s", batch=16)
+    files = features.whole_features(made, features.read_encoder(made), features.counts_of(CORPUS, TRAIN, VAL))
+    words = texts.train_vocabulary(made.network.vocabulary)
+    sources = training.sources_of(made, CORPUS, TRAIN, files)
+    whole = next(iter(training.CaptionTask(sources, sources[0][1], words, made.train).batches(0)))
+    halves = [whole.share(rank, 2) for rank in (0, 1)]
+    starts = [sum(whole.prompts.counts[:row]) for row in range(len(whole.lengths))]
+    for row in range(len(whole.lengths)):
+        half, place = halves[row % 2], row // 2
+        assert torch.equal(half.answers[place], whole.answers[row])
+        assert torch.equal(half.prompts.question_BL[place], whole.prompts.question_BL[row])
+        count, start = whole.prompts.counts[row], sum(half.prompts.counts[:place])
+        mine = half.prompts.features_FN[start : start + count]
+        assert torch.equal(mine, whole.prompts.features_FN[starts[row] : starts[row] + count])
+        assert half.prompts.counts[place] == count
+    assert len(set(whole.prompts.counts)) > 1
+
+
 def test_a_checkpoint_of_another_encoder_is_refused(encoded: CaptionRecipe, tmp_path: Path) -> None:
     made = elsewhere(encoded, tmp_path / "d", epochs=1, steps=1)
     run(made)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import structlog
 import torch
@@ -48,6 +48,14 @@ class Task(Protocol[Net_contra, Batch]):
 
     def watch(self, average: Net_contra, *, last: bool) -> dict[str, float]:
         """Return numbers for the log, measured on the averaged model; a part of the data will do until the last."""
+
+
+@runtime_checkable
+class Shareable(Protocol):
+    """A batch that knows how to divide itself among processes."""
+
+    def share(self, rank: int, size: int) -> Any:
+        """Return every `size`-th row from `rank` on."""
 
 
 class Average(Generic[Net]):
@@ -159,9 +167,11 @@ def _epoch(
 
 
 def _share(batch: Any, world: World) -> Any:
-    """Return every size-th row of each tensor of a batch (a tuple or a dataclass of tensors), from the rank on."""
+    """Return every size-th row of a batch from the rank on: each tensor's, of a tuple or a dataclass of tensors."""
     if world.size == 1:
         return batch
+    if isinstance(batch, Shareable):
+        return batch.share(world.rank, world.size)
     if is_dataclass(batch) and not isinstance(batch, type):
         mine = {field.name: getattr(batch, field.name)[world.rank :: world.size] for field in fields(batch)}
         return replace(batch, **mine)

@@ -1,6 +1,7 @@
 """`streamfer train mini-captions features|train|export`: train the built-in captioner, one step at a time.
 
-Each step goes on where it stopped. Recipe: configs/train/mini_captions.yaml.
+Each step goes on where it stopped; under torchrun (`torchrun --nproc-per-node 2 -m streamfer_train.mini_captions
+train`) the processes share the batches of `train`. Recipe: configs/train/mini_captions.yaml.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def _run(options: argparse.Namespace, recipe: CaptionRecipe) -> None:
 
     from streamfer_train.mini import data, renders
     from streamfer_train.mini_captions import export, features, training
+    from streamfer_train.recipes.world import joined
 
     torch.set_num_threads(options.threads)
     seen = features.read_encoder(recipe)
@@ -41,7 +43,8 @@ def _run(options: argparse.Namespace, recipe: CaptionRecipe) -> None:
     if options.step == "features":
         features.encode_all(recipe, seen, corpus, clips, val)
     elif options.step == "train":
-        training.train(recipe, seen, corpus, clips, val)
+        with joined("cpu") as world:
+            training.train(recipe, seen, corpus, clips, val, world)
     else:
         to = options.to or recipe.work / f"{recipe.name}.safetensors"
         export.export(recipe, seen, corpus, clips, val, to, datetime.now(tz=UTC).date().isoformat())

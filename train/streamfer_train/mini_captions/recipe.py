@@ -21,7 +21,7 @@ class FeaturesPart(Part):
     each of up to `clips` rendered clips.
     """
 
-    views: int = Field(3, ge=1)
+    views: int = Field(2, ge=1)
     frames: int = Field(8, ge=2, le=16)
     clips: int = Field(4_000, ge=1)
     strength: float = Field(0.5, ge=0, le=1)
@@ -56,7 +56,7 @@ class TrainPart(Schedule):
     about an action unit, and about its emotion in `feeling` of the cases. A plan's token counts `plan_weight` words.
     """
 
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(14, ge=1)
     batch: int = Field(96, ge=2)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
@@ -70,7 +70,7 @@ class TrainPart(Schedule):
     course: float = Field(0.35, ge=0, le=1)
     region: float = Field(0.4, ge=0, le=1)
     feeling: float = Field(0.25, ge=0, le=1)
-    plan_weight: float = Field(3.0, gt=0)
+    plan_weight: float = Field(6.0, gt=0)
 
 
 class CaptionRecipe(Part):

@@ -28,6 +28,7 @@ from streamfer_train.mini_captions.faces import UNITS, Faces, Films, Shown, Stil
 from streamfer_train.mini_captions.features import FeatureFile, Seen
 from streamfer_train.mini_captions.recipe import CaptionRecipe, TrainPart
 from streamfer_train.mini_captions.texts import Example
+from streamfer_train.recipes.world import ALONE, World
 from streamfer_train.render.clips import RenderedClips
 
 CHECKPOINT = "captions.pt"
@@ -62,6 +63,18 @@ class CaptionBatch:
     targets: Tensor
     weights: Tensor
     unknown: Tensor
+
+    def share(self, rank: int, size: int) -> CaptionBatch:
+        """Return every `size`-th row from `rank` on."""
+        rows = slice(rank, None, size)
+        of_row = self.prompts.features_FN.split(list(self.prompts.counts))
+        prompts = Prompts(
+            torch.cat(of_row[rows]),
+            self.prompts.counts[rows],
+            *(part[rows] for part in (self.prompts.course_B3, self.prompts.question_BL, self.prompts.asked_BL)),
+        )
+        rest = (self.answers, self.lengths, self.targets, self.weights, self.unknown)
+        return CaptionBatch(prompts, *(part[rows] for part in rest))
 
 
 class CaptionTask:
@@ -180,7 +193,14 @@ def sources_of(
     return [*found, (part.render_share, Source(films, files["rendered_train"], weights))]
 
 
-def train(recipe: CaptionRecipe, seen: Seen, corpus: Corpus, clips: RenderedClips, val: RenderedClips) -> MiniNetwork:
+def train(
+    recipe: CaptionRecipe,
+    seen: Seen,
+    corpus: Corpus,
+    clips: RenderedClips,
+    val: RenderedClips,
+    world: World = ALONE,
+) -> MiniNetwork:
     """Train, or resume from `work`/captions.pt, and return the averaged network.
 
     Raises:
@@ -196,7 +216,7 @@ def train(recipe: CaptionRecipe, seen: Seen, corpus: Corpus, clips: RenderedClip
     torch.manual_seed(recipe.train.seed)
     network = MiniNetwork(recipe.network.sizes(len(words)), seen.encoder.layout)
     extra = {"encoder": seen.digest, "vocabulary": words.tokenizer.to_str(), "sizes": asdict(network.sizes)}
-    return fit(network, task, recipe.train, path, extra)
+    return fit(network, task, recipe.train, path, extra, world)
 
 
 def read_network(recipe: CaptionRecipe, seen: Seen) -> tuple[MiniNetwork, MiniVocabulary, dict[str, Any]]:
