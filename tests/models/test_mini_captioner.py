@@ -61,7 +61,9 @@ def logits(**chances: float) -> np.ndarray:  # type: ignore[type-arg]
 
 
 def planned(draft: Draft, row: np.ndarray, threshold: float = 0.3) -> str:  # type: ignore[type-arg]
-    (token,) = Planner(WORDS, threshold, frozenset({frozenset({24, 25})})).step([draft], row[None])
+    (token,) = Planner(WORDS, (threshold,) * len(WORDS.units), frozenset({frozenset({24, 25})})).step(
+        [draft], row[None]
+    )
     return str(WORDS.tokenizer.id_to_token(token))
 
 
@@ -102,7 +104,7 @@ def test_every_answer_is_a_plan_in_reading_order_and_then_words_that_keep_to_it(
     seed: int, threshold: float, limit: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    planner = Planner(WORDS, threshold, frozenset({frozenset({24, 25})}))
+    planner = Planner(WORDS, (threshold,) * len(WORDS.units), frozenset({frozenset({24, 25})}))
     draft = Draft(limit)
     for _ in range(3 * len(WORDS.units) + 4 + limit):
         planner.step([draft], rng.normal(0, 2, (1, len(WORDS))))
@@ -133,7 +135,7 @@ def test_every_answer_is_a_plan_in_reading_order_and_then_words_that_keep_to_it(
 
 
 def spoken(draft: Draft, row: np.ndarray) -> str:  # type: ignore[type-arg]
-    (token,) = Planner(WORDS, 0.3).step([draft], row[None])
+    (token,) = Planner(WORDS, (0.3,) * len(WORDS.units)).step([draft], row[None])
     return str(WORDS.tokenizer.id_to_token(token))
 
 

@@ -65,7 +65,7 @@ def parts(seed: int = 0, vision: VisionConfig = BASIC, **card: Any) -> tuple[Min
         "units": UNITS,
         "emotions": EMOTIONS,
         "opposed": ((24, 25),),
-        "threshold": 0.3,
+        "thresholds": (0.3,) * len(UNITS),
         "question": "Describe the face.",
         "max_question_tokens": 24,
         "max_new_tokens": 8,

@@ -17,10 +17,13 @@ from streamfer.geometry import loose_crop, squashed_crop, tight_crop
 from streamfer.models.captioning import load_captioner
 from streamfer.models.captioning.context import ClipContext
 from streamfer.models.captioning.mini import MiniCaptioner
+from streamfer.models.captioning.mini_plan import Draft
+from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.mini import checkpoint, data, renders
 from streamfer_train.mini.data import Corpus
 from streamfer_train.mini_captions import __main__ as command
 from streamfer_train.mini_captions import export, features, measure, texts, training
+from streamfer_train.mini_captions.faces import UNITS
 from streamfer_train.mini_captions.recipe import CaptionRecipe, load_recipe
 from streamfer_train.render.clips import RenderedClips
 
@@ -233,8 +236,8 @@ def test_three_commands_make_a_captioner(encoded: CaptionRecipe, tmp_path: Path)
     loaded = load_captioner(str(to), device="cpu", precision="fp32", max_new_tokens=6)
     assert isinstance(loaded, MiniCaptioner)
     metrics = loaded.card.train["metrics"]
-    assert loaded.card.threshold in measure.THRESHOLDS
-    assert loaded.card.train["threshold"]["fitted_on"] + metrics["fer2013_val"]["count"] == 37
+    assert set(loaded.card.thresholds) <= set(measure.THRESHOLDS)
+    assert loaded.card.train["thresholds"]["fitted_on"] + metrics["fer2013_val"]["count"] == 37
     assert metrics["fer2013_val"]["floor_micro_f1"] > 0
     assert 0 <= metrics["rendered_val"]["contradictions"] <= 1
     clip = np.zeros((2, 32, 32, 3), np.uint8)
@@ -252,6 +255,27 @@ def test_a_captioner_is_measured_by_what_its_captions_say(encoded: CaptionRecipe
     assert all(len(set(rows)) == len(rows) <= 2 for rows in known["rendered_val"].rows)
     # The clip in reverse and clips in which another expression fades are left out.
     assert len(known["rendered_val"]) == 8
+
+
+def test_each_unit_gets_the_threshold_that_suits_it(encoded: CaptionRecipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    # AU12 is there from a chance of 0.2 on, AU4 only from 0.6 on; of AU6 the labels know nothing.
+    draw = np.random.default_rng(0)
+    drafts, labels = [], []
+    for smile, frown in draw.uniform(0, 1, (200, 2)):
+        present = {unit for unit, there in ((12, smile >= 0.2), (4, frown >= 0.6)) if there}
+        drafts.append(Draft(9, chances={12: smile, 4: frown, 6: 0.9}))
+        labels.append(FaceLabels(frozenset(present), (), coded=frozenset({4, 12})))
+    monkeypatch.setattr(measure, "plans", lambda *_: drafts)
+    file = features.whole_features(encoded, features.read_encoder(encoded), features.counts_of(CORPUS, TRAIN, VAL))[
+        "fer2013_val"
+    ]
+    exam = measure.Exam(file, ((0,),) * 200, tuple(labels))
+    chosen, one_for_all, one_each = measure.fit_thresholds(None, exam)  # type: ignore[arg-type]
+    of = dict(zip(UNITS, chosen, strict=True))
+    assert of[12] == pytest.approx(0.2, abs=0.03)
+    assert of[4] == pytest.approx(0.6, abs=0.03)
+    assert of[6] == of[1]
+    assert one_for_all < 0.9 < one_each
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ class MiniCaptioner:
         self._encoder = encoder.to(self._device, self._dtype)
         self._card, self._seen = card, seen
         self._words = card.words()
-        self._planner = Planner(self._words, card.threshold, frozenset(map(frozenset, card.opposed)))
+        self._planner = Planner(self._words, card.thresholds, frozenset(map(frozenset, card.opposed)))
         self._batch = batch
         self._info = CaptionerInfo(
             name=card.name,

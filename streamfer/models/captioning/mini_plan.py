@@ -2,7 +2,7 @@
 
 A plan is read off the decoder one unit at a time. The softmax says which unit comes next; divided by what is left
 once the units before it in reading order were passed over, this is the unit's own probability, given the picture and
-what was chosen before. A unit is mentioned from a threshold on, which was fitted on data: greedy words would leave
+what was chosen before. A unit is mentioned from its threshold on, which was fitted on data: greedy words would leave
 out whatever is likely but not certain, and whatever can be worded in many ways.
 
 The words keep to the plan by cues: before the decoder speaks of a unit, or of the emotion, it says so by the plan's own
@@ -39,6 +39,7 @@ class Draft:
         plan: units that were planned, and the emotion; both by id.
         said: units that the words have spoken of, before the emotion (and, emptied there, behind it).
         felt: the words have come to the emotion.
+        chances: probability of each unit, given the picture and what was planned before it.
     """
 
     limit: int
@@ -51,6 +52,7 @@ class Draft:
     plan: frozenset[int] = frozenset()
     said: set[int] = field(default_factory=set)
     felt: bool = False
+    chances: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +61,12 @@ class Planner:
 
     Attributes:
         vocabulary: of the model.
-        threshold: probability from which a unit is mentioned.
+        thresholds: probability from which each of the vocabulary's units is mentioned.
         opposed: pairs of units of which a plan holds one at most.
     """
 
     vocabulary: MiniVocabulary
-    threshold: float
+    thresholds: tuple[float, ...]
     opposed: frozenset[frozenset[int]] = frozenset()
 
     def step(self, drafts: Iterable[Draft], logits_BV: Logits) -> list[int]:
@@ -137,7 +139,8 @@ class Planner:
         left = float(weights[known.say] + weights[first + passed :].sum())
         for place in range(passed, len(units)):
             weight = float(weights[first + place])
-            if left > 0 and weight / left >= self.threshold and not self._opposed(units[place], draft, first):
+            draft.chances[units[place]] = chance = weight / left if left > 0 else 0.0
+            if chance >= self.thresholds[place] and not self._opposed(units[place], draft, first):
                 return first + place
             left -= weight
         feeling = feelings + int(weights[feelings:].argmax())

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -40,7 +40,7 @@ class MiniCard(BaseModel):
         units: action units that it can mention, in reading order.
         emotions: emotions that it can name.
         opposed: pairs of units that it never mentions together.
-        threshold: probability from which a unit is mentioned.
+        thresholds: probability from which each unit is mentioned, 0 to 1.
         question: what is asked when nobody asks.
         max_question_tokens: longest question; a longer one is refused.
         max_new_tokens: longest text.
@@ -59,12 +59,18 @@ class MiniCard(BaseModel):
     units: tuple[int, ...] = Field(min_length=1)
     emotions: tuple[str, ...] = Field(min_length=1)
     opposed: tuple[tuple[int, int], ...] = ()
-    threshold: float = Field(gt=0, lt=1)
+    thresholds: tuple[Annotated[float, Field(gt=0, lt=1)], ...]
     question: str
     max_question_tokens: int = Field(48, ge=1)
     max_new_tokens: int = Field(112, ge=1)
     licence: str
     train: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_a_unit(self) -> Self:
+        if len(self.thresholds) != len(self.units):
+            raise ValueError(f"{len(self.thresholds)} thresholds for {len(self.units)} units; expected one each")
+        return self
 
     def network_sizes(self) -> MiniSizes:
         """Return the sizes.

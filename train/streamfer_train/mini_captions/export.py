@@ -1,4 +1,4 @@
-"""Step `export`: choose the threshold, measure on the val parts, and write the captioner's file with its card."""
+"""Step `export`: choose the thresholds, measure on the val parts, and write the captioner's file with its card."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def export(
         units=UNITS,
         emotions=CLASSES,
         opposed=tuple((min(pair), max(pair)) for pair in sorted(OPPOSED, key=sorted) if pair <= set(UNITS)),
-        threshold=_THRESHOLD,
+        thresholds=(_THRESHOLD,) * len(UNITS),
         question=QUESTION,
         max_question_tokens=QUESTION_TOKENS,
         licence=LICENCE,
@@ -72,10 +72,10 @@ def export(
     made["encoder"] = {"name": seen.card.name, "digest": seen.digest}
     chosen, known = exams(corpus, val, files)
     captioner = MiniCaptioner(network, seen.encoder, card, seen.card)
-    threshold, scores = measure.fit_threshold(captioner, chosen)
-    card = card.model_copy(update={"threshold": threshold})
+    thresholds, one_for_all, one_each = measure.fit_thresholds(captioner, chosen)
+    card = card.model_copy(update={"thresholds": thresholds})
     captioner = MiniCaptioner(network, seen.encoder, card, seen.card)
-    made["threshold"] = {"fitted_on": len(chosen), "micro_f1": scores}
+    made["thresholds"] = {"fitted_on": len(chosen), "micro_f1_one_for_all": one_for_all, "micro_f1": one_each}
     made["metrics"] = _measured(captioner, known)
     card = card.model_copy(update={"train": made})
     write_mini(to, network, seen.encoder, card)
@@ -90,7 +90,7 @@ def commands() -> list[str]:
 
 
 def exams(corpus: Corpus, val: RenderedClips, files: Mapping[str, FeatureFile]) -> tuple[Exam, dict[str, Exam]]:
-    """Return the half of FER2013 val that the threshold is chosen on, and what is reported on by name."""
+    """Return the half of FER2013 val that thresholds are chosen on, and what is reported on by name."""
     fer = measure.stills(files["fer2013_val"], photograph_labels(corpus.val, raw=True))
     fit, told = halves(len(fer))
     held = measure.stills(files["faces_held_out"], photograph_labels(corpus.held_out, raw=True))
@@ -168,8 +168,9 @@ def _values(card: MiniCard, size_bytes: int) -> dict[str, str]:
         "keyframes": str(card.sizes["keyframes"]),
         "question_tokens": str(card.max_question_tokens),
         "licence": card.licence,
-        "threshold": f"{card.threshold:g}",
-        "fitted_on": f"{made['threshold']['fitted_on']:,}",
+        "least": f"{min(card.thresholds):.2f}",
+        "most": f"{max(card.thresholds):.2f}",
+        "fitted_on": f"{made['thresholds']['fitted_on']:,}",
         "results": _table(head, rows),
         "units": _table(("unit", *sets), units),
         "alone": f"{metrics['speed']['ms_a_caption']:.0f}",

@@ -56,7 +56,7 @@ class TrainPart(Schedule):
     about an action unit, and about its emotion in `feeling` of the cases. A plan's token counts `plan_weight` words.
     """
 
-    epochs: int = Field(14, ge=1)
+    epochs: int = Field(10, ge=1)
     batch: int = Field(96, ge=2)
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.05, ge=0)
