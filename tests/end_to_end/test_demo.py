@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Finished, Program
 
+from streamfer.models.captioning.registry import list_captioners
 from streamfer.models.registry import DEFAULT_MODEL, built_in_folder
 
 
@@ -33,6 +34,16 @@ def table(done: Finished) -> list[str]:
     return lines[1 : lines.index("")]
 
 
+def captions(done: Finished) -> list[str]:
+    """First lines of the table of captions; none where the checkout holds no built-in captioner."""
+    lines = done.out.splitlines()
+    below = lines[lines.index("") + 1 :]
+    if "" not in below:
+        return []
+    assert below[0].split() == ["track", "time", "caption"]
+    return [line for line in below[1 : below.index("")] if not line.startswith(" ")]
+
+
 def test_it_shows_clips_of_several_people(demo: tuple[Finished, Path]) -> None:
     done, folder = demo
     assert done.code == 0
@@ -53,7 +64,9 @@ def test_it_says_what_it_does_on_standard_error(demo: tuple[Finished, Path]) -> 
 def test_it_ends_with_the_commands_that_go_on(demo: tuple[Finished, Path]) -> None:
     done, _ = demo
     clips, again, follow, label, own = done.out.splitlines()[-5:]
-    assert clips == f"{len(table(done))} clips in Redis. Read them again, or follow new ones:"
+    found = re.fullmatch(r"(\d+) clips( and \d+ captions)? in Redis\. Read them again, or follow new ones:", clips)
+    assert found is not None
+    assert int(found[1]) == len(table(done))
     assert (again, follow) == ("  streamfer tail --from start --idle 1", "  streamfer tail")
     assert label == "Label a video of your own:"
     assert own == "  streamfer annotate VIDEO"
@@ -69,6 +82,8 @@ def test_tail_in_another_process_reads_the_records(demo: tuple[Finished, Path], 
     assert len(clips) == len(table(demo[0]))
     shown = {row.split()[0] for row in table(demo[0])}
     assert {face["track_id"] for clip in clips for face in clip["data"]["faces"]} == shown
+    described = [record for record in records if record["type"].endswith("clip.captioned.v1")]
+    assert len({record["data"]["track_id"] for record in described}) == len(captions(demo[0]))
     states = [record["data"]["state"] for record in records if record["type"].endswith("source.state.v1")]
     assert states == ["online", "ended"]
 
@@ -82,3 +97,13 @@ def test_the_smiling_astronaut_is_happy(demo: tuple[Finished, Path]) -> None:
     )
     labels = [row.split()[3] for row in first_shot if row.startswith(track)]
     assert labels.count("happiness") > len(labels) / 2
+
+
+def test_every_face_is_described_once_in_the_table(demo: tuple[Finished, Path]) -> None:
+    if not any(entry.origin == "built-in" for entry in list_captioners()):
+        pytest.skip("this checkout holds no built-in captioner")
+    done, _ = demo
+    rows = captions(done)
+    assert "words by mini-caption" in done.err
+    assert {row.split()[0] for row in rows} == {row.split()[0] for row in table(done)}
+    assert all(re.search(r"\d+\.\d–\d+\.\d s  [A-Z]\w+ \w+", row) for row in rows)
