@@ -67,7 +67,7 @@ class CaptionBatch:
     def share(self, rank: int, size: int) -> CaptionBatch:
         """Return every `size`-th row from `rank` on."""
         rows = slice(rank, None, size)
-        of_row = self.prompts.features_FN.split(list(self.prompts.counts))
+        of_row = torch.split(self.prompts.features_FN, list(self.prompts.counts))
         prompts = Prompts(
             torch.cat(of_row[rows]),
             self.prompts.counts[rows],
