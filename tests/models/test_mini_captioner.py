@@ -48,6 +48,11 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def test_every_sentence_has_a_capital() -> None:
+    ids = [*WORDS.words("The lips are parted."), WORDS.unit(12), *WORDS.words(" the lip corners are raised.")]
+    assert WORDS.text(ids) == "The lips are parted. The lip corners are raised."
+
+
 # -- plans ----------------------------------------------------------------------------------------------------
 
 

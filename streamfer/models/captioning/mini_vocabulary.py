@@ -7,6 +7,7 @@ and stands behind the one unit or emotion that was asked about. Plan tokens are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ from tokenizers import Tokenizer
 from streamfer.errors import CheckpointError, ConfigError
 
 PAD, END, ANSWER, SAY, YES, NO = "<pad>", "</s>", "<answer>", "<say>", "<yes>", "<no>"
+_SENTENCE = re.compile(r"(?<=[.!?] )[a-z]")
 _CONTROL = (PAD, END, ANSWER, SAY, YES, NO)
 
 
@@ -107,7 +109,12 @@ class MiniVocabulary:
         return ids
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return the words among ids, stripped; yes and no count as words, the rest of a plan does not."""
+        """Return the words among ids, stripped, sentences with a capital.
+
+        Yes and no count as words, the rest of a plan does not.
+        """
         said = "".join("yes" if one == self.yes else "no" for one in ids if one in (self.yes, self.no))
         words = [one for one in ids if one >= self.first_word]
-        return f"{said}{self.tokenizer.decode(words)}".strip()
+        text = f"{said}{self.tokenizer.decode(words)}".strip()
+        # A planned unit may follow where the decoder had ended its sentence.
+        return _SENTENCE.sub(lambda found: found[0].upper(), text)
