@@ -7,6 +7,7 @@ Shape suffixes: K keyframes of a clip, S image side.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -16,6 +17,11 @@ from numpy.typing import NDArray
 
 from streamfer.errors import ConfigError
 from streamfer.geometry import CropProfile
+
+#: Questions that begin with one of these want a yes or a no.
+_YES_NO = re.compile(
+    r"(is|are|am|was|were|do|does|did|has|have|had|can|could|will|would|shall|should|may|might|must)\b", re.IGNORECASE
+)
 
 #: Keyframes of one clip: uint8 RGB (K, S, S, 3), oldest first; one picture (S, S, 3) is K = 1.
 Keyframes = NDArray[np.uint8]
@@ -122,3 +128,8 @@ def check_questions(questions: Sequence[str], clips: int) -> list[str]:
     if not all(stripped):
         raise ConfigError("the question is empty; ask something, for example: is the inner brow raised?")
     return stripped
+
+
+def wants_yes_or_no(question: str) -> bool:
+    """Tell whether a question begins as those do that are answered with yes or no."""
+    return _YES_NO.match(question.strip()) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,17 +9,12 @@ import numpy as np
 
 from streamfer.config import Config
 from streamfer.errors import ConfigError, SourceError
-from streamfer.models.captioner import Captioner, CaptionerInfo, check_questions
+from streamfer.models.captioner import Captioner, CaptionerInfo, check_questions, wants_yes_or_no
 from streamfer.pipeline.build import LoadedModels, build_pipeline
 from streamfer.pipeline.captioning import CaptionJob, CaptionPlan, CaptionTaker, Surroundings
 from streamfer.pipeline.events import FrameFaces, SourceDone
 from streamfer.records import ClipSpan
 from streamfer.video import find_sources, open_source
-
-#: Questions that begin with one of these want a yes or a no.
-_YES_NO = re.compile(
-    r"(is|are|am|was|were|do|does|did|has|have|had|can|could|will|would|shall|should|may|might|must)\b", re.IGNORECASE
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +129,6 @@ def check_question(question: str, model: CaptionerInfo) -> str:
             f"shorten it: {asked[:40]!r}..."
         )
     return asked
-
-
-def wants_yes_or_no(question: str) -> bool:
-    """Tell whether a question begins as those do that are answered with yes or no."""
-    return _YES_NO.match(question.strip()) is not None
 
 
 def ask(

@@ -15,10 +15,10 @@ from streamfer.cli.annotate import _described
 from streamfer.config import Config, load_config
 from streamfer.faces import FakeDetector
 from streamfer.models import captioning
+from streamfer.models.captioner import wants_yes_or_no
 from streamfer.models.captioning import FakeCaptioner
 from streamfer.models.fake import FakeExpressionModel
 from streamfer.pipeline import build
-from streamfer.pipeline.asking import wants_yes_or_no
 from streamfer.pipeline.build import LoadedModels
 from streamfer.threads import plan_threads
 from streamfer.video.encode import write_video

@@ -100,6 +100,7 @@ def test_yes_and_no_come_behind_what_was_asked_about_or_not_at_all() -> None:
     assert planned(Draft(9, ids=[*asked]), logits(yes=0.2, no=0.2, au25=0.6)) == "<au25>"
     assert planned(Draft(9, ids=[WORDS.emotion("joy")]), logits(yes=0.6, say=0.4)) == "<yes>"
     assert planned(Draft(9), logits(yes=0.6, joy=0.4)) == "<joy>"
+    assert planned(Draft(9, closed=False, ids=[*asked]), logits(yes=0.9, au25=0.05, joy=0.01)) == "<au25>"
     assert planned(Draft(9, ids=[*asked, WORDS.unit(25)]), logits(yes=0.6, joy=0.4)) == "<joy>"
 
 
@@ -198,6 +199,21 @@ def test_words_follow_one_by_one_as_they_would_all_at_once(mini: MiniCaptioner) 
         mini._planner.step(again, at_once[:, place].numpy())
     assert [draft.ids for draft in again] == [draft.ids for draft in drafts]
     assert any(draft.words > 2 for draft in drafts)
+
+
+def test_an_open_question_is_not_answered_with_yes_or_no(mini: MiniCaptioner, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    step = Planner.step
+
+    def watched(planner: Planner, drafts: list[Draft], logits_BV: np.ndarray) -> list[int]:  # type: ignore[type-arg]
+        seen[:] = [draft.closed for draft in drafts]
+        return step(planner, drafts, logits_BV)
+
+    monkeypatch.setattr(Planner, "step", watched)
+    mini.caption([clip(1), clip(2)], ["What do the lips do?", "Do the lips part?"])
+    assert seen == [False, True]
+    mini.caption([clip(1)])
+    assert seen == [False]
 
 
 def test_a_text_does_not_depend_on_its_batch(mini: MiniCaptioner) -> None:

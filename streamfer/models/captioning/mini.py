@@ -14,7 +14,14 @@ import numpy as np
 import torch
 
 from streamfer.errors import ConfigError
-from streamfer.models.captioner import Caption, CaptionerInfo, Keyframes, check_clips, check_questions
+from streamfer.models.captioner import (
+    Caption,
+    CaptionerInfo,
+    Keyframes,
+    check_clips,
+    check_questions,
+    wants_yes_or_no,
+)
 from streamfer.models.captioning.context import ClipContext
 from streamfer.models.captioning.mini_network import MiniNetwork, Prompts
 from streamfer.models.captioning.mini_plan import Draft, Planner
@@ -137,13 +144,14 @@ class MiniCaptioner:
     def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
         """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
         asked = self._asked(clips, questions)
-        return self._captions(clips, asked, [_NOTHING] * len(clips))
+        closed = [wants_yes_or_no(question) for question in questions or [""] * len(clips)]
+        return self._captions(clips, asked, [_NOTHING] * len(clips), closed)
 
     def describe(self, clips: Sequence[Keyframes], contexts: Sequence[ClipContext]) -> list[Caption]:
         """Describe clips in their contexts; see :meth:`ContextCaptioner.describe`."""
         if len(contexts) != len(clips):
             raise ConfigError(f"{len(clips)} clips take {len(clips)} contexts, one each; got {len(contexts)}")
-        return self._captions(clips, self._asked(clips, None), contexts)
+        return self._captions(clips, self._asked(clips, None), contexts, [False] * len(clips))
 
     @torch.inference_mode()
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
@@ -156,13 +164,17 @@ class MiniCaptioner:
         return found
 
     def _captions(
-        self, clips: Sequence[Keyframes], asked: Sequence[list[int]], contexts: Sequence[ClipContext]
+        self,
+        clips: Sequence[Keyframes],
+        asked: Sequence[list[int]],
+        contexts: Sequence[ClipContext],
+        closed: Sequence[bool],
     ) -> list[Caption]:
         captions: list[Caption] = []
         for window in self._windows(len(clips)):
             began = time.perf_counter()
             features_FN, counts = self._features(clips[window])
-            drafts = self.write(features_FN, counts, asked[window], contexts[window])
+            drafts = self.write(features_FN, counts, asked[window], contexts[window], closed[window])
             share = (time.perf_counter() - began) / len(drafts)
             captions.extend(Caption(self._words.text(one.ids), one.words, share, one.complete) for one in drafts)
         return captions
@@ -225,6 +237,7 @@ class MiniCaptioner:
         counts: Sequence[int],
         asked: Sequence[Sequence[int]],
         contexts: Sequence[ClipContext],
+        closed: Sequence[bool] | None = None,
         *,
         planner: Planner | None = None,
         plans_only: bool = False,
@@ -236,6 +249,7 @@ class MiniCaptioner:
             counts: keyframes of each row.
             asked: ids of each row's question.
             contexts: what is known of each clip.
+            closed: whether each row may be answered with yes or no; None leaves it to the model.
             planner: another way to choose than the card's.
             plans_only: stop before the words.
         """
@@ -244,7 +258,11 @@ class MiniCaptioner:
         planner = planner or self._planner
         cache = DynamicCache(config=self._network.decoder.config)
         logits_BV, mask_BN = self._opened(self._prompts(features_FN, counts, asked, contexts), cache)
-        drafts = [Draft(self._card.max_new_tokens, self._emotion(context)) for context in contexts]
+        may = [True] * len(contexts) if closed is None else closed
+        drafts = [
+            Draft(self._card.max_new_tokens, self._emotion(context), one)
+            for context, one in zip(contexts, may, strict=True)
+        ]
         while True:
             tokens = planner.step(drafts, logits_BV.cpu().numpy())
             if all(draft.done or (plans_only and not draft.planning) for draft in drafts):

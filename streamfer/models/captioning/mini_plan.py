@@ -31,6 +31,7 @@ class Draft:
     Attributes:
         limit: most words.
         emotion: id of the emotion that the plan will hold if it holds one at all; None leaves it to the model.
+        closed: yes or no may be the answer.
         ids: everything chosen so far, cues included.
         planning: no words yet.
         done: the end token came, or the limit was reached.
@@ -44,6 +45,7 @@ class Draft:
 
     limit: int
     emotion: int | None = None
+    closed: bool = True
     ids: list[int] = field(default_factory=list)
     planning: bool = True
     done: bool = False
@@ -131,7 +133,7 @@ class Planner:
         weights = np.exp(logits_V[: known.first_word] - logits_V[: known.first_word].max())
         answers = weights[known.yes] + weights[known.no]
         # A yes or no stands behind what was asked about, and behind nothing else.
-        if len(draft.ids) == 1 and answers > weights[known.say] + weights[first:].sum():
+        if draft.closed and len(draft.ids) == 1 and answers > weights[known.say] + weights[first:].sum():
             return known.yes if weights[known.yes] >= weights[known.no] else known.no
         if draft.ids and draft.ids[-1] >= feelings:
             return known.say
