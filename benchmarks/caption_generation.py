@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,9 +96,7 @@ def built(options: argparse.Namespace) -> tuple[QueryCaptioner, Any, PromptText]
         crop=face_crop(sizes.image), text=text, answers=options.system == "exp-vqa", licence="none: random numbers",
     )  # fmt: skip
     prompts = PromptText(text, words, words)
-    search = SearchSettings.of(text, options.device)
-    if options.compile:
-        search = SearchSettings(**{name: getattr(search, name) for name in search.__slots__} | {"compiled": True})
+    search = replace(SearchSettings.of(text, options.device), compiled=options.compile)
     captioner = QueryCaptioner(
         model, card, prompts, device=options.device, precision=options.precision, search=search, batch=options.batch
     )

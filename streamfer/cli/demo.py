@@ -72,9 +72,9 @@ def demo(
 
 def _captioner() -> str | None:
     """Return the name of the built-in captioner, if there is one."""
-    from streamfer.models.captioning.registry import list_captioners
+    from streamfer.models.captioning.registry import built_in_captioner, list_captioners
 
-    return next((entry.name for entry in list_captioners() if entry.origin == "built-in"), None)
+    return built_in_captioner(list_captioners())
 
 
 def _show(records: list[Record]) -> None:

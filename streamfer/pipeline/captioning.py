@@ -198,9 +198,8 @@ def choose_captioner(name: str | None) -> str:
             registry.find_captioner(name)
         return name
     entries = registry.list_captioners()
-    built_in = [entry.name for entry in entries if entry.origin == "built-in"]
-    if built_in:
-        return built_in[0]
+    if (built_in := registry.built_in_captioner(entries)) is not None:
+        return built_in
     if len(entries) == 1:
         return entries[0].name
     if entries:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -84,6 +84,11 @@ def list_captioners() -> tuple[CaptionerEntry, ...]:
             continue
         entries.append(CaptionerEntry(name, path, origin, card.answers, card.licence, weights_size(card), card.digest))
     return tuple(entries)
+
+
+def built_in_captioner(entries: Iterable[CaptionerEntry]) -> str | None:
+    """Return the name of the built-in one among captioners, if it is there."""
+    return next((entry.name for entry in entries if entry.origin == "built-in"), None)
 
 
 def _mini_entries() -> Iterator[CaptionerEntry]:

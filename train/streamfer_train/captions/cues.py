@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 _FIRST = 0xE000
 _EMOTION = chr(0xE0FF)
 _ANY = re.compile("[\ue000-\ue0ff]")
-_BLANK_FIRST = re.compile("( )([\ue000-\ue0ff]+)")
+_BEHIND_BLANK = re.compile(" ([\ue000-\ue0ff]+)")
 _FIRST_LETTER = re.compile("^([\ue000-\ue0ff]*)(.)")
 _PARTS = re.compile("[\ue000-\ue0ff]|[^\ue000-\ue0ff]+")
 
@@ -47,7 +47,7 @@ def parts(text: str) -> Iterator[str | int | None]:
 
     A blank belongs to the words behind it: marks come before it.
     """
-    for part in _PARTS.findall(_BLANK_FIRST.sub(r"\2 ", text)):
+    for part in _PARTS.findall(_BEHIND_BLANK.sub(r"\1 ", text)):
         if not _ANY.match(part):
             yield part
         else:

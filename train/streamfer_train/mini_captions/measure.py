@@ -55,18 +55,11 @@ def stills(file: FeatureFile, labels: Sequence[FaceLabels]) -> Exam:
     return Exam(file, tuple((number * file.views,) for number in known), tuple(labels[number] for number in known))
 
 
-def plans(
-    captioner: MiniCaptioner,
-    exam: Exam,
-    thresholds: tuple[float, ...] | None = None,
-    contexts: Sequence[ClipContext] | None = None,
-) -> list[Draft]:
+def plans(captioner: MiniCaptioner, exam: Exam, thresholds: tuple[float, ...]) -> list[Draft]:
     """Return what the captioner would mention of each showing, from `thresholds` on instead of the card's own."""
-    card = captioner.card
-    opposed = frozenset(map(frozenset, card.opposed))
-    planner = Planner(captioner.vocabulary, thresholds or card.thresholds, opposed)
-    drafts: list[Draft] = _drafts(captioner, exam, contexts, planner=planner, plans_only=True)
-    return drafts
+    opposed = frozenset(map(frozenset, captioner.card.opposed))
+    planner = Planner(captioner.vocabulary, thresholds, opposed)
+    return _drafts(captioner, exam, planner=planner, plans_only=True)
 
 
 def fit_thresholds(captioner: MiniCaptioner, exam: Exam) -> tuple[tuple[float, ...], float, float]:
@@ -98,9 +91,9 @@ def fit_thresholds(captioner: MiniCaptioner, exam: Exam) -> tuple[tuple[float, .
     return chosen, round(micro_f1(np.full(len(UNITS), common)), 4), round(micro_f1(best_U), 4)
 
 
-def captions(captioner: MiniCaptioner, exam: Exam, contexts: Sequence[ClipContext] | None = None) -> list[str]:
+def captions(captioner: MiniCaptioner, exam: Exam) -> list[str]:
     """Describe every showing."""
-    return [captioner.vocabulary.text(draft.ids) for draft in _drafts(captioner, exam, contexts)]
+    return [captioner.vocabulary.text(draft.ids) for draft in _drafts(captioner, exam)]
 
 
 def described(captioner: MiniCaptioner, exam: Exam) -> dict[str, Any]:
@@ -181,17 +174,13 @@ def speed(captioner: MiniCaptioner, repeats: int = 12) -> dict[str, float]:
     }
 
 
-def _drafts(
-    captioner: MiniCaptioner, exam: Exam, contexts: Sequence[ClipContext] | None = None, **how: Any
-) -> list[Any]:
-    contexts = contexts or [ClipContext()] * len(exam)
+def _drafts(captioner: MiniCaptioner, exam: Exam, **how: Any) -> list[Draft]:
     question = captioner.vocabulary.question(captioner.card.question, captioner.card.max_question_tokens)
-    found = []
+    found: list[Draft] = []
     for start in range(0, len(exam), _ROWS):
         part = exam.at(range(start, min(start + _ROWS, len(exam))))
         counts = list(map(len, part.rows))
-        asked = [question] * len(part)
-        found += captioner.write(_features(part), counts, asked, contexts[start : start + len(part)], **how)
+        found += captioner.write(_features(part), counts, [question] * len(part), [ClipContext()] * len(part), **how)
     return found
 
 

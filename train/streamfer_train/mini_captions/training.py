@@ -122,7 +122,7 @@ class CaptionTask:
             there_BT = batch.weights > 0
             spoken_BT = there_BT & ((batch.targets == self.words.yes) | (batch.targets == self.words.no))
             answers.append(right_BT[spoken_BT])
-            planned_BT = (batch.weights == self.part.plan_weight) & (batch.targets > self.words.no)
+            planned_BT = there_BT & planned(batch.targets, self.words) & (batch.targets > self.words.no)
             plans.append(right_BT[planned_BT])
         return {
             "val_loss": round(sum(losses) / len(losses), 4),
@@ -166,14 +166,22 @@ def collate(
     )
     answers_BT, there_BT = padded([one.answer[:-1] for one in group], words.pad)
     targets_BT, _ = padded([one.answer[1:] for one in group], words.pad)
-    # What a plan holds, <say> included, counts more; the cues among the words follow from it.
-    spoken_BT = (targets_BT == words.say).cumsum(dim=1) - (targets_BT == words.say).long() > 0
-    planned_BT = (targets_BT < words.first_word) & (targets_BT != words.end) & ~spoken_BT
-    weights_BT = there_BT.float() * torch.where(planned_BT, plan_weight, 1.0)
+    # The cues among the words follow from the plan, and count as words do.
+    weights_BT = there_BT.float() * torch.where(planned(targets_BT, words), plan_weight, 1.0)
     unknown_BV = torch.zeros(len(group), len(words), dtype=torch.bool)
     for row, one in enumerate(group):
         unknown_BV[row, [words.unit(unit) for unit in one.unknown]] = True
     return CaptionBatch(prompts, answers_BT, there_BT.sum(1), targets_BT, weights_BT, unknown_BV)
+
+
+def planned(targets_BT: Tensor, words: MiniVocabulary) -> Tensor:
+    """Tell which targets, int64 (B, T), belong to a plan, its closing token included: bool (B, T).
+
+    Padding may count as planned; who asks knows where it lies.
+    """
+    says_BT = targets_BT == words.say
+    behind_BT = says_BT.cumsum(dim=1) > says_BT
+    return (targets_BT < words.first_word) & (targets_BT != words.end) & ~behind_BT
 
 
 def sources_of(
