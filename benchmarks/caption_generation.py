@@ -30,14 +30,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
+from streamfer.captions import load_captioner
+from streamfer.captions.architecture import QuerySizes, build_model
+from streamfer.captions.card import CaptionCard, TextCard, clip_pixels, face_crop
+from streamfer.captions.protocol import Captioner
+from streamfer.captions.query_captioner import QueryCaptioner
+from streamfer.captions.search import SearchSettings
+from streamfer.captions.text import PromptText
 from streamfer.errors import UserError
-from streamfer.models.captioner import Captioner
-from streamfer.models.captioning import load_captioner
-from streamfer.models.captioning.architecture import QuerySizes, build_model
-from streamfer.models.captioning.card import CaptionCard, TextCard, clip_pixels, face_crop
-from streamfer.models.captioning.query_captioner import QueryCaptioner
-from streamfer.models.captioning.search import SearchSettings
-from streamfer.models.captioning.text import PromptText
 from streamfer.models.inference import prepare_pixels
 from streamfer.models.precision import DTYPES
 

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from streamfer.captions.protocol import Caption, Captioner, CaptionerInfo, Keyframes
 from streamfer.cli.demo_film import FPS, film
 from streamfer.config import Config, load_config
-from streamfer.models.captioner import Caption, Captioner, CaptionerInfo, Keyframes
 from streamfer.threads import apply_environment, plan_threads
 
 MODES = ("off", "thread", "process")
@@ -90,7 +90,7 @@ class PacedSource:
     """A live source that plays the demo's film at its own pace, ``seconds`` long."""
 
     def __init__(self, seconds: float, pictures: Sequence[np.ndarray]) -> None:
-        from streamfer.video.fake import FakeSource
+        from fakes.video import FakeSource
 
         self._source = FakeSource(
             lambda number: pictures[number % len(pictures)], count=round(seconds * FPS), fps=FPS, live=True
@@ -112,7 +112,7 @@ class PacedSource:
 
 def captioner_of(mode: str, options: argparse.Namespace, threads: int) -> Captioner | None:
     """Return the captioner of a mode."""
-    from streamfer.pipeline.caption_process import LOADER, ProcessCaptioner
+    from streamfer.captions.process import LOADER, ProcessCaptioner
 
     if mode == "off":
         return None
@@ -123,7 +123,7 @@ def captioner_of(mode: str, options: argparse.Namespace, threads: int) -> Captio
         os.environ["PYTHONPATH"] = str(Path(__file__).resolve().parent)
         return ProcessCaptioner(random, threads=threads, loader="caption_latency:RandomDecoder")
     if options.captioner:
-        from streamfer.models.captioning import load_captioner
+        from streamfer.captions import load_captioner
 
         return load_captioner(options.captioner)
     return RandomDecoder(**random)
@@ -131,7 +131,7 @@ def captioner_of(mode: str, options: argparse.Namespace, threads: int) -> Captio
 
 def measure(config: Config, models: Any, pictures: Sequence[np.ndarray], seconds: float, result: Result) -> None:
     """Run the pipeline once and add what it took."""
-    from streamfer.pipeline.build import build_pipeline
+    from streamfer.build import build_pipeline
     from streamfer.pipeline.events import SourceDone
     from streamfer.records import ClipLabelled, Record
 
@@ -159,7 +159,7 @@ def main() -> None:
     options = parser.parse_args()
     budget = plan_threads(options.threads)
     apply_environment(budget)
-    from streamfer.pipeline.build import load_models
+    from streamfer.build import load_models
 
     settings = {"faces.detector": options.detector, "threads": options.threads, "captions.when": "all"}
     config = load_config(None, settings, {})

@@ -78,7 +78,7 @@ def main() -> None:
         },
     )
     apply_environment(plan_threads(config.threads))
-    from streamfer.pipeline.build import load_models
+    from streamfer.build import load_models
 
     models = load_models(config)
     with tempfile.TemporaryDirectory() as folder:
@@ -215,7 +215,7 @@ class Bench:
             self._models.expression.encode(self._crops[at : at + batch])
 
     def _run(self) -> tuple[int, dict[str, float]]:
-        from streamfer.pipeline.build import build_pipeline
+        from streamfer.build import build_pipeline
         from streamfer.pipeline.events import SourceDone
         from streamfer.video import open_source
 

@@ -24,9 +24,9 @@ def annotate(path: Path) -> None:
 
     config = load_config()
     apply_environment(plan_threads(config.threads))
+    from streamfer.build import build_pipeline, load_models
     from streamfer.cli.batch import Batch
     from streamfer.export import Settings
-    from streamfer.pipeline.build import build_pipeline, load_models
     from streamfer.video import find_sources
 
     models = load_models(config)

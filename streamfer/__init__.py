@@ -12,11 +12,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from streamfer.build import load_models
     from streamfer.config import Config, load_config
     from streamfer.errors import StreamferError, UserError
     from streamfer.models import list_models, load_model
     from streamfer.pipeline.annotate import Annotation, annotate, stream
-    from streamfer.pipeline.build import load_models
     from streamfer.publish import subscribe
     from streamfer.records import Record
 
@@ -31,7 +31,7 @@ _HOMES = {
     "list_models": "streamfer.models",
     "load_config": "streamfer.config",
     "load_model": "streamfer.models",
-    "load_models": "streamfer.pipeline.build",
+    "load_models": "streamfer.build",
     "stream": "streamfer.pipeline.annotate",
     "subscribe": "streamfer.publish",
 }

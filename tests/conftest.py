@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 import structlog
+from development_data import shared_data
+
+__all__ = ["shared_data"]
 
 # Tests run beside each other on small machines: one thread per library keeps timings and memory predictable.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -31,16 +34,6 @@ def _logging_as_before() -> Iterator[None]:
     """Commands point structlog at the streams of their test, which are closed when it ends."""
     yield
     structlog.reset_defaults()
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Folder of the development data: STREAMFER_SHARED_DATA, or ../shared/data beside the checkout."""
-    chosen = os.environ.get("STREAMFER_SHARED_DATA")
-    folder = Path(chosen) if chosen else REPOSITORY.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(f"development data absent: no folder {folder} (set STREAMFER_SHARED_DATA)")
-    return folder
 
 
 class RtspServer:

@@ -17,9 +17,9 @@ from streamfer.cli.terminal import complain, err
 from streamfer.errors import ConfigError
 
 if TYPE_CHECKING:
+    from streamfer.captions.protocol import Captioner
     from streamfer.cli.batch import Batch
     from streamfer.config import Config
-    from streamfer.models.captioner import Captioner
     from streamfer.pipeline.loop import Pipeline
     from streamfer.publish import Publisher
     from streamfer.video.locate import SourceSpec
@@ -101,7 +101,7 @@ def annotate(
     # A server that is away is said before the seconds that torch and the models take to load.
     publisher = _publisher(redis, config)
     try:
-        from streamfer.pipeline.build import build_pipeline, load_models
+        from streamfer.build import build_pipeline, load_models
 
         models = load_models(config)
         info = models.expression.info

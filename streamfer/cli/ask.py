@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from streamfer.captions.protocol import check_questions
 from streamfer.cli import options
 from streamfer.cli.terminal import note, out
-from streamfer.models.captioner import check_questions
 
 if TYPE_CHECKING:
-    from streamfer.pipeline.asking import Answer
+    from streamfer.captions.asking import Answer
 
 
 def ask(
@@ -59,17 +59,17 @@ def ask(
         },
         assignments,
     )
-    from streamfer.pipeline.captioning import choose_captioner
+    from streamfer.captions.clips import choose_captioner
     from streamfer.video import find_sources
 
     # What is wrong with a name is said before the seconds that the models take to load.
     name = choose_captioner(model or config.captions.model)
     find_sources([path])
 
-    from streamfer.models.captioning import load_captioner
-    from streamfer.pipeline.asking import ask as ask_about
-    from streamfer.pipeline.asking import check_question
-    from streamfer.pipeline.build import load_models
+    from streamfer.build import load_models
+    from streamfer.captions import load_captioner
+    from streamfer.captions.asking import ask as ask_about
+    from streamfer.captions.asking import check_question
 
     captioner = load_captioner(
         name, device=config.captions.device, precision=config.captions.precision, attention=config.model.attention

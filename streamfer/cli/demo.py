@@ -72,7 +72,7 @@ def demo(
 
 def _captioner() -> str | None:
     """Return the name of the built-in captioner, if there is one."""
-    from streamfer.models.captioning.registry import built_in_captioner, list_captioners
+    from streamfer.captions.registry import built_in_captioner, list_captioners
 
     return built_in_captioner(list_captioners())
 
@@ -103,7 +103,7 @@ def _folder(output: Path) -> Path:
 
 def _analyse(path: Path, config: Config, publisher: Publisher) -> list[tuple[Record, Outcome]]:
     """Publish every record of the film; return the labelled clips and captions with what became of them."""
-    from streamfer.pipeline.build import build_pipeline, load_models
+    from streamfer.build import build_pipeline, load_models
     from streamfer.pipeline.events import SourceDone
     from streamfer.records import ClipCaptioned, ClipLabelled, Record
     from streamfer.video import find_sources, open_source

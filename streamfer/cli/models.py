@@ -21,11 +21,11 @@ def list_models() -> None:
     """List expression models, captioners and face detectors, with licence and size."""
     from skimage.data import lbp_frontal_face_cascade_filename
 
+    from streamfer.captions.registry import list_captioners
     from streamfer.faces import load_detector, registry
     from streamfer.faces.fetch import cached
     from streamfer.faces.packs import pack_file, pack_folder
     from streamfer.models import list_models as expression_models
-    from streamfer.models.captioning.registry import list_captioners
 
     out.print(Text("expression models", style="bold cyan"))
     for entry in expression_models():
@@ -75,8 +75,8 @@ def show(
     ],
 ) -> None:
     """Show everything a model says of itself."""
-    from streamfer.models.captioning import folder, registry
-    from streamfer.models.captioning.mini_weights import is_mini
+    from streamfer.captions import folder, registry
+    from streamfer.captions.mini_weights import is_mini
     from streamfer.models.registry import find_model
     from streamfer.models.weights import digest_of, read_card
 
@@ -101,7 +101,7 @@ def show(
 
 def _show_mini(path: Path) -> None:
     """Print the card of the built-in captioner without its vocabulary."""
-    from streamfer.models.captioning.mini_weights import read_mini_card
+    from streamfer.captions.mini_weights import read_mini_card
     from streamfer.models.weights import digest_of
 
     card = read_mini_card(path)
@@ -145,7 +145,7 @@ def import_model(
 
     Every size is read from the tensors. The file is read without running any code in it.
     """
-    from streamfer.models.captioning.lavis import looks_like_lavis
+    from streamfer.captions.lavis import looks_like_lavis
     from streamfer.models.checkpoints import tensor_names
 
     if kind not in ("auto", "dfer-clip", "exp-blip", "exp-vqa"):
@@ -175,8 +175,8 @@ def _import_captioner(
     licence: str | None,
 ) -> None:
     """Import a LAVIS checkpoint."""
-    from streamfer.models.captioning import import_lavis
-    from streamfer.models.captioning.lavis import Kind
+    from streamfer.captions import import_lavis
+    from streamfer.captions.lavis import Kind
 
     if language_model is None:
         raise ConfigError(

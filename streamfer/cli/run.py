@@ -80,7 +80,7 @@ def run(
     specs = _specs(sources or [], config)
     publisher = open_publisher(config.publish)
     try:
-        from streamfer.pipeline.build import build_pipeline, load_models
+        from streamfer.build import build_pipeline, load_models
 
         models = load_models(config, len(specs))
         pipeline = build_pipeline(config, models, live=True)

@@ -14,9 +14,6 @@ RECIPES = {
     "dfer-clip": "streamfer_train.dfer_clip.__main__",
     "exp-blip": "streamfer_train.exp_blip.__main__",
     "exp-vqa": "streamfer_train.exp_vqa.__main__",
-    "faces": "streamfer_train.faces.__main__",
-    "mini": "streamfer_train.mini.__main__",
-    "mini-captions": "streamfer_train.mini_captions.__main__",
 }
 
 #: Everything after the recipe's name belongs to the recipe.
@@ -27,21 +24,19 @@ def train(
     context: typer.Context,
     recipe: Annotated[
         str | None,
-        typer.Argument(help="dfer-clip, exp-blip, exp-vqa; or a built-in model: mini, mini-captions, faces."),
+        typer.Argument(help="dfer-clip, exp-blip or exp-vqa."),
     ] = None,
 ) -> None:
     """Train a model; what follows the recipe's name goes to the recipe (try: streamfer train dfer-clip --help).
 
     Training resumes where it stopped.
     """
-    _hand_over(context, recipe, context.args if recipe in ("mini", "mini-captions") else ["train", *context.args])
+    _hand_over(context, recipe, ["train", *context.args])
 
 
 def evaluate(
     context: typer.Context,
-    recipe: Annotated[
-        str | None, typer.Argument(help="dfer-clip, exp-blip, exp-vqa, or faces (the built-in detector).")
-    ] = None,
+    recipe: Annotated[str | None, typer.Argument(help="dfer-clip, exp-blip or exp-vqa.")] = None,
 ) -> None:
     """Measure a model; what follows the recipe's name goes to the recipe (try: streamfer evaluate dfer-clip --help)."""
     _hand_over(context, recipe, ["evaluate", *context.args])

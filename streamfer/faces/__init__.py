@@ -13,7 +13,6 @@ from streamfer.faces.detections import (
     Tracker,
 )
 from streamfer.faces.detectors import load_detector
-from streamfer.faces.fake import FakeDetector
 from streamfer.faces.privacy import TrackNames, blur_faces
 from streamfer.faces.quality import face_quality
 from streamfer.faces.tracking import FaceTracker, TrackerSettings
@@ -23,7 +22,6 @@ __all__ = [
     "Detector",
     "EarlierFace",
     "FaceTracker",
-    "FakeDetector",
     "TrackNames",
     "TrackedFace",
     "TrackedFrame",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamfer.build import LoadedModels, build_pipeline, load_models
 from streamfer.config import Config
 from streamfer.errors import ConfigError
-from streamfer.pipeline.build import LoadedModels, build_pipeline, load_models
 from streamfer.pipeline.events import FrameFaces, SourceDone, SourceOpened, SourceStats
 from streamfer.records import ClipCaptioned, ClipLabelled, Record
 from streamfer.video import find_sources, open_source
@@ -97,7 +97,7 @@ def annotate(
     Args:
         path: a file or http(s) URL.
         config: settings; the defaults if None.
-        models: from :func:`~streamfer.pipeline.build.load_models`, to load them once for many files.
+        models: from :func:`~streamfer.build.load_models`, to load them once for many files.
         salt: makes ``track_id`` repeatable; random if None.
 
     Raises:
@@ -139,7 +139,7 @@ def stream(
     Args:
         sources: one or more paths or URLs.
         config: settings; the defaults if None.
-        models: from :func:`~streamfer.pipeline.build.load_models`.
+        models: from :func:`~streamfer.build.load_models`.
 
     Raises:
         SourceError: a source cannot be read.

@@ -156,7 +156,7 @@ def _smooth(values_TD: NDArray[np.float32]) -> NDArray[np.float32]:
     return smooth
 
 
-class PortraitShelf:
+class CropBuffer:
     """The crops of an epoch's faces that a captioner may still be shown, by track and tick.
 
     State is bounded as the features' is: what no open window reaches is forgotten.

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from streamfer.captions.clips import CaptionChooser, CaptionJob
 from streamfer.faces.detections import TrackedFace
 from streamfer.models.expression import ExpressionModel
-from streamfer.pipeline.captioning import CaptionChooser, CaptionJob
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
 from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, Item, Opened

@@ -1,7 +1,7 @@
 """The loop: sources in, events out, every queue between them bounded.
 
 Threads: two a source (:mod:`streamfer.pipeline.analysis`), one for the model, one for captions where they are on
-(:mod:`streamfer.pipeline.caption_desk`), and the caller's own, which takes events. A slow consumer makes the
+(:mod:`streamfer.captions.worker`), and the caller's own, which takes events. A slow consumer makes the
 model's thread wait, that makes the analysers wait, and those make files wait and live sources drop: memory never
 grows with the length of a video.
 """
@@ -13,11 +13,11 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from streamfer.captions.clips import CaptionChooser, CaptionJob, CaptionPlan, ClipObserver, RunContext
 from streamfer.errors import InternalError
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalysis
 from streamfer.pipeline.batcher import Batcher
-from streamfer.pipeline.captioning import CaptionChooser, CaptionJob, CaptionPlan, CaptionTaker, Surroundings
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, SourceDone
 from streamfer.pipeline.items import Ended, Item
@@ -107,9 +107,9 @@ class Pipeline:
         parts = self._parts
         batcher = Batcher(self._items, max_crops=parts.batch_size, max_wait=parts.batch_wait)
         plan = parts.captions
-        taker: CaptionTaker | None = None
+        taker: ClipObserver | None = None
         try:
-            taker = plan.open(Surroundings(self._events.put, self._stop, self.clock)) if plan else None
+            taker = plan.open(RunContext(self._events.put, self._stop, self.clock)) if plan else None
             chooser = CaptionChooser(plan) if plan else None
             labeller = Labeller(parts.model, parts.grid, parts.records, self.clock, parts.batch_size, chooser)
             self._open_more(sources)
@@ -131,7 +131,7 @@ class Pipeline:
                 taker.close()
             self._events.put(None)
 
-    def _deliver(self, entry: Event | CaptionJob, taker: CaptionTaker | None) -> None:
+    def _deliver(self, entry: Event | CaptionJob, taker: ClipObserver | None) -> None:
         """Hand an event to the consumer; clips to describe, and the ends behind them, to who describes them."""
         if taker is not None and isinstance(entry, CaptionJob | SourceDone):
             taker.take(entry)

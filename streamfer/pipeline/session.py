@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from streamfer.faces.detections import TrackedFace
 from streamfer.pipeline.items import AnalysedFrame, FrameFacts
-from streamfer.pipeline.keyframes import PortraitShelf
+from streamfer.pipeline.keyframes import CropBuffer
 from streamfer.pipeline.ring import FeatureRing, Sighting
-from streamfer.pipeline.windows import Filling, WindowGrid, fill_window
+from streamfer.pipeline.windows import WindowFill, WindowGrid, fill_window
 from streamfer.video.frames import TimeOrigin, VideoInfo
 
 
@@ -42,7 +42,7 @@ class ClipJob:
     time_origin: TimeOrigin
     track: int
     features: torch.Tensor = field(repr=False)
-    filling: Filling
+    filling: WindowFill
     first: FrameFacts
     last: FrameFacts
     frames_sampled: int
@@ -73,7 +73,7 @@ class EpochSession:
         self._time_origin: TimeOrigin = time_origin
         self._grid = grid
         self._rings: dict[int, FeatureRing] = {}
-        self._portraits = PortraitShelf()
+        self._portraits = CropBuffer()
         self._frames: deque[tuple[int, FrameFacts]] = deque()
         self._closed = 0
         self.last_seconds = 0.0

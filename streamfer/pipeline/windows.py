@@ -70,7 +70,7 @@ class WindowGrid:
 
 
 @dataclass(frozen=True, slots=True)
-class Filling:
+class WindowFill:
     """Which tick stands in each slot of a window, or why there is no window.
 
     Attributes:
@@ -93,7 +93,7 @@ def fill_window(
     *,
     stop: int | None = None,
     lenient: bool = False,
-) -> Filling:
+) -> WindowFill:
     """Decide what a track contributes to a window.
 
     A missing tick repeats the last present one before it (at the window's start, the first after it), as
@@ -114,18 +114,18 @@ def fill_window(
     stop = grid.end(number) if stop is None else min(grid.end(number), stop)
     have = sorted(tick for tick in present if start <= tick < stop)
     if not have:
-        return Filling((), 0, "absent")
+        return WindowFill((), 0, "absent")
     slots = [start + slot for slot in segment_centres(stop - start, grid.frames)]
     ticks = _stand_ins(have, slots)
     real = len(set(ticks))
     if lenient:
-        return Filling(ticks, real, "ok")
+        return WindowFill(ticks, real, "ok")
     if _longest_hole(have, start, stop) > max(grid.max_gap, 2 * _typical_spacing(analysed)):
-        return Filling((), real, "gap")
+        return WindowFill((), real, "gap")
     offered = analysed[bisect_left(analysed, start) : bisect_left(analysed, stop)]
     if real < grid.min_real * len(set(_stand_ins(offered, slots))) or stop - start < grid.min_real * grid.length:
-        return Filling((), real, "sparse")
-    return Filling(ticks, real, "ok")
+        return WindowFill((), real, "sparse")
+    return WindowFill(ticks, real, "ok")
 
 
 def _stand_ins(have: Sequence[int], slots: Sequence[int]) -> tuple[int, ...]:

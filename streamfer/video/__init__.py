@@ -1,7 +1,6 @@
 """Video in: where sources are, frames out of them, which frames are looked at, random access, encoding."""
 
 from streamfer.video.encode import write_video
-from streamfer.video.fake import FakeSource, Jump
 from streamfer.video.files import FileSource
 from streamfer.video.frames import (
     Frame,
@@ -22,11 +21,9 @@ __all__ = [
     "Backoff",
     "ClipReader",
     "DecordReader",
-    "FakeSource",
     "FileSource",
     "Frame",
     "FrameFilter",
-    "Jump",
     "LiveSource",
     "PyAvReader",
     "Source",

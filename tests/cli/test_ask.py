@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import Finished, streamfer
+from fakes.captioners import FakeCaptioner
+from fakes.faces import FakeDetector
+from fakes.models import FakeExpressionModel
 from PIL import Image
 
+from streamfer import build
+from streamfer.build import LoadedModels
+from streamfer.captions.protocol import wants_yes_or_no
 from streamfer.cli.annotate import _described
 from streamfer.config import Config, load_config
-from streamfer.faces import FakeDetector
 from streamfer.models import captioning
-from streamfer.models.captioner import wants_yes_or_no
-from streamfer.models.captioning import FakeCaptioner
-from streamfer.models.fake import FakeExpressionModel
-from streamfer.pipeline import build
-from streamfer.pipeline.build import LoadedModels
 from streamfer.threads import plan_threads
 from streamfer.video.encode import write_video
 

@@ -11,8 +11,8 @@ import pytest
 from command_line import streamfer
 from lavis_checkpoint import Sizes, make_state, question_tokenizer, write_checkpoint, write_language_model
 
-from streamfer.models.captioning import import_lavis
-from streamfer.models.captioning.card import CARD_FILE
+from streamfer.captions import import_lavis
+from streamfer.captions.card import CARD_FILE
 from streamfer.records import ClipCaptioned, ClipLabelled, Record
 
 

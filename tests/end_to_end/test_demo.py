@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from command_line import Finished, Program
 
-from streamfer.models.captioning.registry import list_captioners
+from streamfer.captions.registry import list_captioners
 from streamfer.models.registry import DEFAULT_MODEL, built_in_folder
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import streamfer
+from streamfer.build import LoadedModels, load_models
 from streamfer.config import Config, load_config
 from streamfer.errors import ConfigError, SourceNotFoundError, SourceUnreadableError, UnknownModelError
-from streamfer.pipeline.build import LoadedModels, load_models
 from streamfer.publish import Publisher
 from streamfer.records import ClipLabelled
 

@@ -12,10 +12,11 @@ from typing import IO
 import cv2
 import numpy as np
 import pytest
+from fakes.faces import FakeDetector
 from structlog.testing import capture_logs
 
 from streamfer.errors import CheckpointError, ConfigError, DeviceError, ModelError, UnknownModelError
-from streamfer.faces import Detections, Detector, FakeDetector, load_detector, packs, registry
+from streamfer.faces import Detections, Detector, load_detector, packs, registry
 from streamfer.faces.fetch import cached, fetch, sha256_of
 from streamfer.faces.images import DetectionSize
 

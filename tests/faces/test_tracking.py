@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 import pytest
+from fakes.faces import FakeDetector
 
 from streamfer.errors import ConfigError
-from streamfer.faces import Detections, FaceTracker, FakeDetector, TrackedFrame, Tracker, TrackerSettings
+from streamfer.faces import Detections, FaceTracker, TrackedFrame, Tracker, TrackerSettings
 from streamfer.faces.alignment import landmarks_within
 
 FPS = 8.0

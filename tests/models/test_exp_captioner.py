@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fakes.captioners import FakeCaptioner
 from lavis_checkpoint import Sizes, make_state, question_tokenizer, write_checkpoint, write_language_model
 from PIL import Image
 
+from streamfer.captions import import_lavis, load_captioner
+from streamfer.captions.architecture import QuerySizes, build_model
+from streamfer.captions.card import EXP_VQA_TEXT, CaptionCard, TextCard, clip_pixels
+from streamfer.captions.folder import read_card
+from streamfer.captions.loading import read_model
+from streamfer.captions.protocol import Captioner
+from streamfer.captions.query_captioner import QueryCaptioner
+from streamfer.captions.search import SearchSettings
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.attention import AttentionChoice
-from streamfer.models.captioner import Captioner
-from streamfer.models.captioning import FakeCaptioner, import_lavis, load_captioner
-from streamfer.models.captioning.architecture import QuerySizes, build_model
-from streamfer.models.captioning.card import EXP_VQA_TEXT, CaptionCard, TextCard, clip_pixels
-from streamfer.models.captioning.folder import read_card
-from streamfer.models.captioning.loading import read_model
-from streamfer.models.captioning.query_captioner import QueryCaptioner
-from streamfer.models.captioning.search import SearchSettings
 from streamfer.models.inference import prepare_pixels
 
 QUESTIONS = ["is the lip corner pulled?", "what is the emotion of this person, and which brow is raised?", "yes or no?"]

@@ -11,10 +11,10 @@ import pytest
 import torch
 from lavis_checkpoint import language_tokenizer, question_tokenizer
 
+from streamfer.captions import load_captioner
+from streamfer.captions.protocol import Captioner
+from streamfer.captions.transformers_captioner import TransformersCaptioner
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
-from streamfer.models.captioner import Captioner
-from streamfer.models.captioning import load_captioner
-from streamfer.models.captioning.stand_in import TransformersCaptioner
 
 CHAT = (
     "{% for message in messages %}USER: {% for part in message['content'] %}{% if part['type'] == 'image' %}<image>"

@@ -7,6 +7,7 @@ from copy import deepcopy
 import numpy as np
 import pytest
 import torch
+from fakes.models import FakeExpressionModel
 from numpy.typing import NDArray
 from tiny_models import BASIC, RESNET, tiny_card, tiny_model
 from torch import nn
@@ -16,7 +17,6 @@ from streamfer.errors import ConfigError, InternalError
 from streamfer.models.card import PixelProfile
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.expression import ExpressionModel
-from streamfer.models.fake import FakeExpressionModel
 from streamfer.models.inference import DferClipModel, prepare_pixels
 from streamfer.models.precision import Precision
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts

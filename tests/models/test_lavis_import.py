@@ -23,11 +23,11 @@ from lavis_checkpoint import (
     write_language_model,
 )
 
+from streamfer.captions import import_lavis, list_captioners, load_captioner
+from streamfer.captions.folder import read_card
+from streamfer.captions.query_captioner import QueryCaptioner
+from streamfer.captions.registry import CaptionerEntry
 from streamfer.errors import CheckpointError, ConfigError, SourceNotFoundError, UnsafeCheckpointError
-from streamfer.models.captioning import import_lavis, list_captioners, load_captioner
-from streamfer.models.captioning.folder import read_card
-from streamfer.models.captioning.query_captioner import QueryCaptioner
-from streamfer.models.captioning.registry import CaptionerEntry
 
 QUESTIONS = ("is the lip corner pulled?", "what is the emotion of this person, and which brow is raised?")
 

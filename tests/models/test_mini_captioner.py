@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import RESNET, VIT, tiny_weights
 
+from streamfer.captions import find_captioner, list_captioners, load_captioner
+from streamfer.captions.context import ClipContext, ContextCaptioner
+from streamfer.captions.mini import MiniCaptioner, padded
+from streamfer.captions.mini_network import Prompts, answer_loss
+from streamfer.captions.mini_plan import Draft, Planner
+from streamfer.captions.patches import FrozenEncoder
+from streamfer.captions.protocol import Captioner
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError, UserError
 from streamfer.models import list_models, load_model
-from streamfer.models.captioner import Captioner
-from streamfer.models.captioning import find_captioner, list_captioners, load_captioner
-from streamfer.models.captioning.context import ClipContext, ContextCaptioner
-from streamfer.models.captioning.mini import MiniCaptioner, padded
-from streamfer.models.captioning.mini_network import Prompts, answer_loss
-from streamfer.models.captioning.mini_plan import Draft, Planner
-from streamfer.models.captioning.patches import FrozenEncoder
 from streamfer.models.towers import VisionConfig
 
 WORDS = tiny_captioner.vocabulary()

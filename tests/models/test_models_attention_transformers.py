@@ -9,8 +9,8 @@ import torch
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
 
 import streamfer_kernels
+from streamfer.captions.attention import transformers_attention
 from streamfer.models.attention import AttentionChoice
-from streamfer.models.attention_transformers import transformers_attention
 
 pytestmark = pytest.mark.skipif(
     streamfer_kernels.backend_report("cpu")["obstacle"] is not None,

@@ -11,11 +11,11 @@ from tiny_models import BASIC, tiny_card, tiny_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 
-from streamfer.models.captioning.mini import MiniCaptioner
-from streamfer.models.captioning.mini_network import MiniNetwork, MiniSizes
-from streamfer.models.captioning.mini_vocabulary import MiniVocabulary, control_tokens
-from streamfer.models.captioning.mini_weights import MiniCard, write_mini
-from streamfer.models.captioning.patches import FrozenEncoder
+from streamfer.captions.mini import MiniCaptioner
+from streamfer.captions.mini_network import MiniNetwork, MiniSizes
+from streamfer.captions.mini_vocabulary import MiniVocabulary, control_tokens
+from streamfer.captions.mini_weights import MiniCard, write_mini
+from streamfer.captions.patches import FrozenEncoder
 from streamfer.models.towers import VisionConfig
 
 UNITS = (1, 4, 6, 12, 24, 25)

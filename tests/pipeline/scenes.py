@@ -6,13 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from fakes.faces import FakeDetector
+from fakes.models import FakeExpressionModel
 from numpy.typing import NDArray
 
-from streamfer.faces import FaceTracker, FakeDetector
+from streamfer.captions.clips import CaptionPlan
+from streamfer.faces import FaceTracker
 from streamfer.models.expression import ExpressionModel
-from streamfer.models.fake import FakeExpressionModel
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
-from streamfer.pipeline.captioning import CaptionPlan
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone
 from streamfer.pipeline.loop import Pipeline, PipelineParts
 from streamfer.pipeline.reports import RecordWriter

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.faces import FakeDetector
+from fakes.models import FakeExpressionModel
 
+from streamfer.build import LoadedModels, build_pipeline, load_models
 from streamfer.config import Config, load_config
 from streamfer.errors import ConfigError, ModelError, UnknownModelError
-from streamfer.faces import FakeDetector
-from streamfer.models.fake import FakeExpressionModel
-from streamfer.pipeline.build import LoadedModels, build_pipeline, load_models
 from streamfer.pipeline.events import SourceDone
 from streamfer.threads import plan_threads
 from streamfer.video import find_sources, open_source

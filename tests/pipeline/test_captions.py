@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fakes.captioners import FakeCaptioner
+from fakes.models import FakeExpressionModel
+from fakes.video import FakeSource, Jump
 from scenes import clips, done, one_face, pipeline, squares, two_faces
 
+from streamfer.captions import worker
+from streamfer.captions.clips import CaptionPlan
+from streamfer.captions.context import ClipContext
+from streamfer.captions.protocol import Caption, Captioner, Keyframes
+from streamfer.captions.worker import CaptionWorker, DeskSettings
 from streamfer.geometry import squashed_crop
-from streamfer.models.captioner import Caption, Captioner, Keyframes
-from streamfer.models.captioning import FakeCaptioner
-from streamfer.models.captioning.context import ClipContext
-from streamfer.models.fake import FakeExpressionModel
-from streamfer.pipeline import caption_desk
-from streamfer.pipeline.caption_desk import CaptionDesk, DeskSettings
-from streamfer.pipeline.captioning import CaptionPlan
 from streamfer.pipeline.events import Event, SourceDone
 from streamfer.pipeline.keyframes import Course, choose, course_of, feature_strengths, unit_strengths
 from streamfer.pipeline.loop import Pipeline
 from streamfer.records import ClipCaptioned, ClipLabelled, Gap, Record
-from streamfer.video.fake import FakeSource, Jump
 from streamfer.video.frames import Source
 
 PATIENT = DeskSettings(patient=True)
@@ -39,7 +39,7 @@ def captioned_pipeline(
     """A pipeline of fakes that describes clips."""
     chosen = CaptionPlan(
         crop=captioner.info.crop,
-        open=lambda run: CaptionDesk(captioner, settings, run),
+        open=lambda run: CaptionWorker(captioner, settings, run),
         **{"when": "all", **(plan or {})},
     )
     return pipeline(model=model, captions=chosen, portrait=chosen.crop, portrait_faces=chosen.faces)
@@ -309,7 +309,7 @@ def test_a_captioner_that_fails_again_and_again_is_left_alone_for_a_while(monkey
     events = run([film(10)], broken, DeskSettings(patient=True, batch_size=1))
     assert len(broken.batches) == 3
     assert gaps(events)["captioner_resting"] == len(clips(events)) - 3
-    monkeypatch.setattr(caption_desk, "_REST_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "_REST_SECONDS", 0.0)
     tireless = FakeCaptioner(error=RuntimeError("out of order"))
     events = run([film(10)], tireless, DeskSettings(patient=True, batch_size=1))
     assert len(tireless.batches) == len(clips(events))
@@ -347,7 +347,7 @@ def test_too_few_captions_are_an_error_not_a_mix_up() -> None:
 
 
 def test_stopping_does_not_wait_for_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(caption_desk, "_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(worker, "_GRACE_SECONDS", 0.2)
     gate = Gate()
     made = captioned_pipeline(gate, DeskSettings(patient=True, batch_size=1))
     events: list[Event] = []
@@ -365,9 +365,9 @@ def test_stopping_does_not_wait_for_words(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_pictures_are_forgotten_with_their_window() -> None:
-    from streamfer.pipeline.keyframes import PortraitShelf
+    from streamfer.pipeline.keyframes import CropBuffer
 
-    shelf = PortraitShelf()
+    shelf = CropBuffer()
     picture = np.zeros((8, 8, 3), np.uint8)
     for tick in range(20):
         shelf.add(1, tick, picture)

@@ -10,18 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.captioners import FakeCaptioner
 
+from streamfer.build import _start_captioner
+from streamfer.captions import registry
+from streamfer.captions.clips import choose_captioner
+from streamfer.captions.context import ClipContext
+from streamfer.captions.process import ProcessCaptioner
+from streamfer.captions.registry import CaptionerEntry
 from streamfer.config import Config
 from streamfer.errors import ConfigError, InternalError, UnknownModelError
-from streamfer.models.captioning import FakeCaptioner, registry
-from streamfer.models.captioning.context import ClipContext
-from streamfer.models.captioning.registry import CaptionerEntry
-from streamfer.pipeline.build import _start_captioner
-from streamfer.pipeline.caption_process import ProcessCaptioner
-from streamfer.pipeline.captioning import choose_captioner
 from streamfer.threads import plan_threads
 
-FAKE = "streamfer.models.captioning.fake:FakeCaptioner"
+FAKE = "fakes.captioners:FakeCaptioner"
 CLIP = np.full((2, 32, 32, 3), 51, np.uint8)
 
 

@@ -9,15 +9,15 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from fakes.models import FakeExpressionModel
+from fakes.video import FakeSource, Jump
 from scenes import GRID, clips, done, one_face, pipeline, rows, run, squares, two_faces
 
 from streamfer.errors import InternalError, SourceUnreadableError
-from streamfer.models.fake import FakeExpressionModel
 from streamfer.pipeline.events import SourceDone, SourceOpened
 from streamfer.pipeline.selection import WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.records import Gap, Record, SourceStateChanged
-from streamfer.video.fake import FakeSource, Jump
 from streamfer.video.frames import StateChange
 
 

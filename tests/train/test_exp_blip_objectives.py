@@ -14,9 +14,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from lavis_checkpoint import language_tokenizer, question_tokenizer
 
+from streamfer.captions.card import TextCard
+from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError
-from streamfer.models.captioning.card import TextCard
-from streamfer.models.captioning.text import PromptText
 from streamfer_train.exp_blip import augment, objectives
 from streamfer_train.exp_blip.config import AugmentationConfig, ExpBlipConfig, OptimiserConfig, TextConfig, load_config
 from streamfer_train.exp_blip.data import PairSampler

@@ -16,15 +16,16 @@ from typing import Any
 import pytest
 import torch
 import without_chance
+from fakes.captioners import FakeCaptioner
 from PIL import Image
 from tiny_faces import settings, write_config
 from typer.testing import CliRunner
 
+from streamfer.captions import load_captioner
+from streamfer.captions.folder import read_card
+from streamfer.captions.protocol import Caption
 from streamfer.cli import app
 from streamfer.errors import ConfigError
-from streamfer.models.captioner import Caption
-from streamfer.models.captioning import FakeCaptioner, load_captioner
-from streamfer.models.captioning.folder import read_card
 from streamfer_train.captions.files import read_entries
 from streamfer_train.exp_blip import evaluate, pseudo, state, training
 from streamfer_train.exp_blip.__main__ import main
@@ -158,7 +159,7 @@ def test_missing_halves_are_written_once_and_joined(
         monkeypatch.setattr(fake, "caption", caption, raising=False)
         return fake
 
-    monkeypatch.setattr("streamfer.models.captioning.load_captioner", loaded)
+    monkeypatch.setattr("streamfer.captions.load_captioner", loaded)
     own = {f"{stage}_captioner": str(trained / "run" / stage / "captioner") for stage in ("au", "emotion")}
     config = halved(trained, tmp_path, pseudo={**own, "batch": 2})
     assert "9 pictures, 0 of them done" in pseudo.check(config)

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from fakes.captioners import FakeCaptioner
 from tiny_faces import settings, write_config
 from typer.testing import CliRunner
 
+from streamfer.captions import load_captioner
+from streamfer.captions.folder import read_card
 from streamfer.cli import app
 from streamfer.errors import ConfigError
-from streamfer.models.captioning import FakeCaptioner, load_captioner
-from streamfer.models.captioning.folder import read_card
 from streamfer_train.exp_blip import pseudo, state
 from streamfer_train.exp_blip.captioned import read_labelled
 from streamfer_train.exp_blip.data import AnswerCollate, Pair

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.video import FakeSource, Jump
 
 from streamfer.errors import OutputError, SourceUnreachableError
 from streamfer.video import (
-    FakeSource,
     FileSource,
     Frame,
-    Jump,
     LiveSource,
     Source,
     StateChange,

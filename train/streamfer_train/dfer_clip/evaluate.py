@@ -13,7 +13,7 @@ from streamfer.errors import ConfigError
 from streamfer.threads import available_cores
 from streamfer_train.dfer_clip.config import load_config
 from streamfer_train.dfer_clip.data_config import DataConfig, FacesConfig
-from streamfer_train.dfer_clip.evaluation_report import Occasion, terminal_table, write_report
+from streamfer_train.dfer_clip.evaluation_report import EvaluationContext, terminal_table, write_report
 from streamfer_train.dfer_clip.journal import new_bar
 from streamfer_train.dfer_clip.protocols import SELECTIONS
 from streamfer_train.dfer_clip.run_scores import read_runs, runs_table, write_runs
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> None:
         )
     evaluation = score(predicted, units=tuple(shared_units(subject, data).values()))
     warnings = tuple(f"{problem.where}: {problem.what}" for problem in found.problems)
-    occasion = Occasion(subject, data.dataset, str(data.test_list(fold)), fold, match, warnings)
+    occasion = EvaluationContext(subject, data.dataset, str(data.test_list(fold)), fold, match, warnings)
     folder = options.out or Path("runs/evaluate") / subject.name.replace("/", "_")
     document = write_report(folder, occasion, evaluation)
     console.print(occasion.title, style="bold")

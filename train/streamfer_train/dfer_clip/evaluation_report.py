@@ -26,7 +26,7 @@ PICTURES = ("confusion.png", "reliability.png", "risk_coverage.png")
 
 
 @dataclass(frozen=True, slots=True)
-class Occasion:
+class EvaluationContext:
     """What was evaluated on what.
 
     Attributes:
@@ -77,7 +77,7 @@ class Occasion:
         return found
 
 
-def to_document(occasion: Occasion, evaluation: Evaluation) -> dict[str, Any]:
+def to_document(occasion: EvaluationContext, evaluation: Evaluation) -> dict[str, Any]:
     """Return the whole report as plain JSON values."""
     subject, predicted = occasion.subject, evaluation.predicted
     document: dict[str, Any] = {
@@ -125,7 +125,7 @@ def to_document(occasion: Occasion, evaluation: Evaluation) -> dict[str, Any]:
     return document
 
 
-def write_report(folder: Path, occasion: Occasion, evaluation: Evaluation) -> dict[str, Any]:
+def write_report(folder: Path, occasion: EvaluationContext, evaluation: Evaluation) -> dict[str, Any]:
     """Write predictions, report and pictures into a folder and return the report as plain values.
 
     Raises:

@@ -22,7 +22,7 @@ from streamfer_train.dfer_clip.model import Learner
 from streamfer_train.metrics import regression
 from streamfer_train.metrics.classification import report
 from streamfer_train.recipes.files import write_whole
-from streamfer_train.recipes.world import World
+from streamfer_train.recipes.world import ProcessGroup
 
 #: Outputs of the model beside logits, and the batch's key of what they are compared with.
 _OTHERS = ("valence_arousal", "actions")
@@ -93,7 +93,9 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(learner: Learner, loader: Iterable[Any], world: World, journal: Journal | None = None) -> Predictions:
+def predict(
+    learner: Learner, loader: Iterable[Any], world: ProcessGroup, journal: Journal | None = None
+) -> Predictions:
     """Run a model over a list; each process over its part, and every process returns the whole.
 
     Args:

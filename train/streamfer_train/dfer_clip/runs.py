@@ -46,7 +46,7 @@ from streamfer_train.dfer_clip.protocols import ProtocolResult
 from streamfer_train.dfer_clip.reports import REPORT, write_report, write_summary
 from streamfer_train.dfer_clip.training import LAST, Trainer
 from streamfer_train.recipes.files import claim, write_text
-from streamfer_train.recipes.world import World, joined
+from streamfer_train.recipes.world import ProcessGroup, joined
 
 log = structlog.get_logger(__name__)
 
@@ -156,7 +156,9 @@ def _cut_faces(report: CheckReport, config: RunConfig) -> CheckReport:
     return cut
 
 
-def _train_fold(config: RunConfig, fold: Fold, seed: int, world: World, backbone: Backbone, *, resume: bool) -> None:
+def _train_fold(
+    config: RunConfig, fold: Fold, seed: int, world: ProcessGroup, backbone: Backbone, *, resume: bool
+) -> None:
     folder = folder_of(config.run.out, seed, fold.number)
     if world.share(lambda: resume and (folder / REPORT).exists()):
         if world.leads:
@@ -169,7 +171,7 @@ def _train_fold(config: RunConfig, fold: Fold, seed: int, world: World, backbone
     world.share(lambda: write_report(folder, config, progress.history, about))
 
 
-def _about(config: RunConfig, fold: Fold, seed: int, world: World, backbone: Backbone) -> dict[str, Any]:
+def _about(config: RunConfig, fold: Fold, seed: int, world: ProcessGroup, backbone: Backbone) -> dict[str, Any]:
     """Return where a fold's numbers come from, as plain JSON."""
     return {
         "recipe": "dfer-clip",

@@ -34,7 +34,7 @@ from streamfer_train.dfer_clip.predictions import Predictions, predict
 from streamfer_train.dfer_clip.protocols import SELECTIONS, EpochScores, Selection, choose
 from streamfer_train.recipes.loading import in_steps
 from streamfer_train.recipes.settings import check_same
-from streamfer_train.recipes.world import World
+from streamfer_train.recipes.world import ProcessGroup
 
 log = structlog.get_logger(__name__)
 
@@ -77,7 +77,7 @@ class Trainer:
     """Model, optimiser and progress of one (fold, seed), in one of the processes that train it."""
 
     def __init__(
-        self, config: RunConfig, fold: Fold, seed: int, folder: Path, world: World, backbone: Backbone
+        self, config: RunConfig, fold: Fold, seed: int, folder: Path, world: ProcessGroup, backbone: Backbone
     ) -> None:
         """Build everything at its random start.
 

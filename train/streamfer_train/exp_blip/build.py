@@ -12,11 +12,11 @@ import structlog
 import torch
 from torch import Tensor, nn
 
+from streamfer.captions.architecture import QuerySizes, build_model
+from streamfer.captions.card import Architecture, TextCard
+from streamfer.captions.language_model import read_language_model, read_tokenizer
+from streamfer.captions.text import PromptText
 from streamfer.errors import CheckpointError, ConfigError
-from streamfer.models.captioning.architecture import QuerySizes, build_model
-from streamfer.models.captioning.card import Architecture, TextCard
-from streamfer.models.captioning.language_model import read_language_model, read_tokenizer
-from streamfer.models.captioning.text import PromptText
 from streamfer.models.precision import DTYPES
 from streamfer_train.exp_blip import layout, lora
 from streamfer_train.exp_blip.caption_learner import CaptionLearner, check_room

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamfer.captions.card import Architecture
 from streamfer.errors import ConfigError
-from streamfer.models.captioning.card import Architecture
 from streamfer_train.exp_blip.vision import encode, encoder_learns, without_dropout
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import structlog
 
+from streamfer.captions.protocol import Captioner
 from streamfer.errors import ConfigError
-from streamfer.models.captioner import Captioner
 from streamfer_train.captions.files import Entry, read_entries
 from streamfer_train.captions.grammar import captions as grammar_captions
 from streamfer_train.captions.labels import FaceLabels

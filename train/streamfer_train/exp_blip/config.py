@@ -13,7 +13,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from streamfer.models.captioning.architecture import QuerySizes
+from streamfer.captions.architecture import QuerySizes
 from streamfer_train.recipes import sections
 from streamfer_train.recipes.sections import LogConfig
 from streamfer_train.recipes.settings import Part, load_settings

@@ -17,8 +17,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError, SourceUnreadableError
-from streamfer.models.captioning.text import PromptText
 from streamfer.threads import available_cores
 from streamfer_train.datasets.authors import read_answers, read_captions
 from streamfer_train.exp_blip.augment import as_tensor, augmented, squashed

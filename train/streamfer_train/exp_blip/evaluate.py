@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from streamfer.captions.protocol import Captioner
 from streamfer.errors import ConfigError
-from streamfer.models.captioner import Captioner
 from streamfer_train.captions.grammar import describe
 from streamfer_train.exp_blip.captioned import LabelledPicture, caption_all, read_labelled, references_for
 from streamfer_train.metrics.agreement import CaptionReport, evaluate, most_frequent_caption
@@ -92,7 +92,7 @@ def captioner_of(options: argparse.Namespace) -> Captioner:
     Raises:
         ModelError: it cannot be loaded.
     """
-    from streamfer.models.captioning import load_captioner
+    from streamfer.captions import load_captioner
 
     return load_captioner(
         options.captioner,

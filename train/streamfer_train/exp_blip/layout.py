@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamfer.captions.lavis import sources
 from streamfer.errors import CheckpointError
-from streamfer.models.captioning.lavis import sources
 from streamfer.models.checkpoints import read_state_dict
 
 log = structlog.get_logger(__name__)

@@ -20,13 +20,13 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from streamfer.errors import CheckpointError
-from streamfer_train.recipes.world import World
+from streamfer_train.recipes.world import ProcessGroup
 
 _TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 _LOADING = StateDictOptions(full_state_dict=True, strict=False)
 
 
-def spread(learner: nn.Module, world: World, kind: Literal["ddp", "fsdp"]) -> nn.Module:
+def spread(learner: nn.Module, world: ProcessGroup, kind: Literal["ddp", "fsdp"]) -> nn.Module:
     """Return what the training calls: the learner itself, a replica, or the learner with its blocks sharded.
 
     Sharded parameters replace the learner's own, so build the optimiser afterwards.

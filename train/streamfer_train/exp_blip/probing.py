@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamfer.captions.folder import check_files, read_card
+from streamfer.captions.loading import read_model, read_tokenizers
+from streamfer.captions.registry import find_captioner
+from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError
 from streamfer.models.attention import AttentionChoice
-from streamfer.models.captioning.folder import check_files, read_card
-from streamfer.models.captioning.loading import read_model, read_tokenizers
-from streamfer.models.captioning.registry import find_captioner
-from streamfer.models.captioning.text import PromptText
 from streamfer.models.precision import choose_device
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.exp_blip.augment import squashed

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import structlog
 
+from streamfer.captions.folder import is_captioner
+from streamfer.captions.protocol import Captioner
 from streamfer.errors import RecordError
-from streamfer.models.captioner import Captioner
-from streamfer.models.captioning.folder import is_captioner
 from streamfer_train.captions.files import read_entries, write_entries
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.rewrite import Policy, Rewriter, labels_of_texts
@@ -136,7 +136,7 @@ def _joined(made: Iterable[tuple[str, str]], known: Mapping[str, str], half: str
 
 def _describe(images: list[str], captioner: str, config: ExpBlipConfig) -> Iterator[tuple[str, str]]:
     """Yield each picture with what a captioner says of it."""
-    from streamfer.models.captioning import load_captioner
+    from streamfer.captions import load_captioner
 
     model = load_captioner(captioner, device=config.run.device, batch=config.pseudo.batch)
     for start in range(0, len(images), config.pseudo.batch):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from streamfer.models.captioning.architecture import LAVIS_NORM_EPS, QuerySizes
+from streamfer.captions.architecture import LAVIS_NORM_EPS, QuerySizes
 from streamfer_train.exp_blip import objectives
 from streamfer_train.exp_blip.config import StepOneConfig
 from streamfer_train.exp_blip.vision import encode, encoder_learns

@@ -22,8 +22,8 @@ from typing import Any, Literal
 import structlog
 from safetensors.torch import save as save_tensors
 
-from streamfer.models.captioning.card import EXP_BLIP_TEXT, Architecture, CaptionCard, TextCard, clip_pixels, face_crop
-from streamfer.models.captioning.folder import is_captioner, write_folder
+from streamfer.captions.card import EXP_BLIP_TEXT, Architecture, CaptionCard, TextCard, clip_pixels, face_crop
+from streamfer.captions.folder import is_captioner, write_folder
 from streamfer_train.exp_blip import build, layout
 from streamfer_train.exp_blip.config import MAY_CHANGE, ExpBlipConfig, OptimiserConfig, Source
 from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, Pair, PairDataset, read_pairs
@@ -31,7 +31,7 @@ from streamfer_train.exp_blip.state import LAST, load
 from streamfer_train.exp_blip.text import WordReader, written_row
 from streamfer_train.exp_blip.training import Job, Trainer
 from streamfer_train.recipes.files import claim, write_text, write_whole
-from streamfer_train.recipes.world import World, joined
+from streamfer_train.recipes.world import ProcessGroup, joined
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +94,7 @@ def image_root(config: ExpBlipConfig) -> Path:
     return Path(os.path.commonpath(roots)) if roots else Path()
 
 
-def origin(what: str, pairs: int, world: World) -> dict[str, Any]:
+def origin(what: str, pairs: int, world: ProcessGroup) -> dict[str, Any]:
     """Return where a captioner's numbers come from, as plain JSON."""
     import torch
     import transformers
@@ -129,7 +129,7 @@ def job_of(config: Any, name: str, folder: Path, optimiser: OptimiserConfig) -> 
     )
 
 
-def _first_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: World, *, resume: bool) -> None:
+def _first_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: ProcessGroup, *, resume: bool) -> None:
     learner, words = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
     _say_cut(words_cut(pairs, words), len(pairs), config.step1.max_text_tokens, world)
     dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
@@ -172,7 +172,7 @@ def _writer(config: ExpBlipConfig, weights: Path) -> build.Writer:
     )
 
 
-def _second_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: World, *, resume: bool) -> None:
+def _second_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: ProcessGroup, *, resume: bool) -> None:
     weights = folder / "step1" / WEIGHTS
     writer, limit = _writer(config, weights), config.step2.max_text_tokens
     _say_cut(rows_cut(pairs, writer, limit), len(pairs), limit, world)
@@ -232,7 +232,7 @@ def _texts(pairs: list[Pair]) -> set[str]:
     return {pair.text for pair in pairs}
 
 
-def _say_cut(cut: int, of: int, limit: int, world: World) -> None:
+def _say_cut(cut: int, of: int, limit: int, world: ProcessGroup) -> None:
     if cut and world.leads:
         log.warning("exp.captions_cut", texts=cut, pairs=of, limit=limit, way_out="raise max_text_tokens")
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from streamfer.captions.language_model import read_tokenizer
+from streamfer.captions.text import PromptText
 from streamfer.errors import CheckpointError
-from streamfer.models.captioning.language_model import read_tokenizer
-from streamfer.models.captioning.text import PromptText
 from streamfer_train.exp_blip.config import TextConfig
 
 _DROPPED = re.compile(r"[!\"()*#:;~]")

@@ -29,7 +29,7 @@ from streamfer_train.exp_blip.state import LAST, Progress, State, load, save
 from streamfer_train.recipes.loading import in_steps
 from streamfer_train.recipes.sections import LogConfig, RunSection
 from streamfer_train.recipes.settings import check_same
-from streamfer_train.recipes.world import World
+from streamfer_train.recipes.world import ProcessGroup
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class Trainer:
         dataset: PairDataset,
         collate: Callable[..., Batch],
         workers: int,
-        world: World,
+        world: ProcessGroup,
     ) -> None:
         """Take over a learner whose frozen weights are frozen already.
 

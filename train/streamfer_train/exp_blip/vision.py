@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from streamfer.models.captioning.card import CLIP_MEAN, CLIP_STD
+from streamfer.captions.card import CLIP_MEAN, CLIP_STD
 
 
 def normalised(pixels_B3SS: Tensor) -> Tensor:

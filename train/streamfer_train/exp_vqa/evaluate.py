@@ -10,8 +10,8 @@ from typing import Any
 
 import structlog
 
+from streamfer.captions.protocol import Captioner
 from streamfer.errors import ConfigError
-from streamfer.models.captioner import Captioner
 from streamfer_train.captions.questions import unit_question
 from streamfer_train.captions.vocabulary import ACTION_UNITS
 from streamfer_train.datasets.authors import AnswerPair, read_answers

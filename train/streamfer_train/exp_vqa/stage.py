@@ -14,8 +14,8 @@ from pathlib import Path
 
 import structlog
 
-from streamfer.models.captioning.card import EXP_VQA_TEXT, TextCard
-from streamfer.models.captioning.folder import is_captioner
+from streamfer.captions.card import EXP_VQA_TEXT, TextCard
+from streamfer.captions.folder import is_captioner
 from streamfer_train.exp_blip import build
 from streamfer_train.exp_blip.config import MAY_CHANGE
 from streamfer_train.exp_blip.data import AnswerCollate, Pair, PairDataset, read_questions

@@ -29,7 +29,7 @@ class PeerError(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class ProcessGroup:
     """The processes of a run.
 
     Attributes:
@@ -125,12 +125,12 @@ class World:
             ) from error
 
 
-ALONE = World(0, 1, torch.device("cpu"))
+ALONE = ProcessGroup(0, 1, torch.device("cpu"))
 """One process, on the CPU."""
 
 
 @contextlib.contextmanager
-def joined(device: str = "auto", backend: Literal["auto", "nccl", "gloo"] = "auto") -> Iterator[World]:
+def joined(device: str = "auto", backend: Literal["auto", "nccl", "gloo"] = "auto") -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, or be alone.
 
     Args:
@@ -144,7 +144,7 @@ def joined(device: str = "auto", backend: Literal["auto", "nccl", "gloo"] = "aut
     size = _variable("WORLD_SIZE", 1)
     chosen = torch.device(choose_device(device).device)
     if size == 1:
-        yield World(0, 1, chosen)
+        yield ProcessGroup(0, 1, chosen)
         return
     rank, local = _variable("RANK", None), _variable("LOCAL_RANK", 0)
     if chosen.type == "cuda":
@@ -158,7 +158,7 @@ def joined(device: str = "auto", backend: Literal["auto", "nccl", "gloo"] = "aut
     picked = ("nccl" if chosen.type == "cuda" else "gloo") if backend == "auto" else backend
     distributed.init_process_group(picked, timeout=_PATIENCE)
     try:
-        yield World(rank, size, chosen, distributed.new_group(backend="gloo", timeout=_LONG_PATIENCE))
+        yield ProcessGroup(rank, size, chosen, distributed.new_group(backend="gloo", timeout=_LONG_PATIENCE))
     finally:
         distributed.destroy_process_group()
 

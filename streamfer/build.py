@@ -1,0 +1,238 @@
+"""From a configuration to a pipeline with everything loaded."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import structlog
+
+from streamfer.captions.clips import CaptionPlan, ClipObserver, RunContext, choose_captioner
+from streamfer.captions.process import ProcessCaptioner
+from streamfer.captions.protocol import Captioner
+from streamfer.captions.worker import CaptionWorker, DeskSettings
+from streamfer.config import Config
+from streamfer.errors import ConfigError
+from streamfer.faces import FaceTracker, TrackNames, load_detector
+from streamfer.faces.appearance import AppearanceModel
+from streamfer.faces.detections import Detector, Tracker
+from streamfer.faces.embedding import ArcFaceAppearance
+from streamfer.faces.tracking import TrackerSettings
+from streamfer.models import ExpressionModel, load_model
+from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
+from streamfer.pipeline.loop import Pipeline, PipelineParts
+from streamfer.pipeline.reports import RecordWriter
+from streamfer.pipeline.selection import Selector, TimeSelector, WholeClipSelector
+from streamfer.pipeline.windows import WindowGrid
+from streamfer.threads import ThreadBudget, apply_libraries, plan_threads
+from streamfer.video.frames import Source, VideoInfo
+
+#: Analysed frames that the tracker needs to take somebody for a person.
+_CONFIRMING_FRAMES = 4
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModels:
+    """Models and threads of a run; several pipelines may use them one after another.
+
+    Attributes:
+        expression: the expression model.
+        detectors: at least one; at most as many detections run at once.
+        budget: threads they were loaded for.
+        appearance: ArcFace as a cue for tracking, where it was asked for.
+        captioner: describes clips, where it was asked for.
+    """
+
+    expression: ExpressionModel
+    detectors: tuple[Detector, ...]
+    budget: ThreadBudget
+    appearance: AppearanceModel | None = None
+    captioner: Captioner | None = None
+
+    @property
+    def detector(self) -> Detector:
+        """One of the detectors; they are all alike."""
+        return self.detectors[0]
+
+
+def load_models(config: Config, sources: int = 1) -> LoadedModels:
+    """Load what ``config`` asks for, within one thread budget.
+
+    Args:
+        config: the configuration.
+        sources: sources that will be analysed side by side.
+
+    Raises:
+        ModelError: weights are missing, damaged or unknown.
+        DeviceError: a device or provider was asked for and is absent.
+    """
+    budget = plan_threads(config.threads, sources)
+    apply_libraries(budget)
+    # Started first: it loads while the others do.
+    captioner = _start_captioner(config, budget)
+    # Small detectors gain more from several running side by side than from many threads in one.
+    workers = max(1, min(budget.detect, sources))
+    faces = config.faces
+    detectors = tuple(
+        load_detector(
+            faces.detector,
+            threshold=faces.threshold,
+            det_size=faces.det_size,
+            max_faces=faces.max_faces,
+            threads=max(1, budget.detect // workers),
+            provider=faces.provider,
+            for_tracking=True,
+        )
+        for _ in range(workers)
+    )
+    expression = load_model(
+        config.model.name,
+        device=config.model.device,
+        precision=config.model.precision,
+        attention=config.model.attention,
+    )
+    log.info("models.loaded", expression=expression.info.name, detector=detectors[0].name, **budget.to_dict())
+    appearance = None
+    if faces.appearance not in ("colour", "none"):
+        appearance = ArcFaceAppearance.from_pack(faces.appearance, provider=faces.provider)
+    if captioner is not None:
+        info = captioner.info
+        log.info("captioner.loaded", captioner=info.name, device=info.device, precision=info.precision)
+    return LoadedModels(expression, detectors, budget, appearance, captioner)
+
+
+def _start_captioner(config: Config, budget: ThreadBudget) -> ProcessCaptioner | None:
+    captions = config.captions
+    if captions.model is None:
+        return None
+    options = {
+        "name_or_path": choose_captioner(captions.model),
+        "device": captions.device,
+        "precision": captions.precision,
+        "attention": config.model.attention,
+        "batch": captions.batch_size,
+    }
+    return ProcessCaptioner(options, threads=captions.threads or max(1, budget.total // 4))
+
+
+def build_pipeline(
+    config: Config,
+    models: LoadedModels,
+    *,
+    live: bool,
+    salt: str | None = None,
+    captions: CaptionPlan | None = None,
+) -> Pipeline:
+    """Assemble a pipeline.
+
+    Args:
+        config: the configuration.
+        models: from :func:`load_models`.
+        live: all sources are opened at once; files are taken a few at a time.
+        salt: makes the public names of tracks repeatable; random if None.
+        captions: how clips are described; as ``config`` and ``models`` say if None.
+
+    Raises:
+        ConfigError: whole-clip mode was asked of live sources.
+    """
+    if live and config.clip.mode == "whole":
+        raise ConfigError("clip.mode: 'whole' needs files, which end; a live source needs 'window'")
+    info = models.expression.info
+    names = TrackNames(salt)
+    captions = captions or caption_plan(config, models, live=live)
+    return Pipeline(
+        PipelineParts(
+            plan=_plan(config, models, captions),
+            detectors=DetectorPool(models.detectors),
+            model=models.expression,
+            grid=_grid(config, info.frames),
+            records=RecordWriter(info, models.detector.name, config.publish.site, names.name),
+            batch_size=config.model.batch_size,
+            batch_wait=config.model.batch_wait,
+            max_open=None if live else max(1, models.budget.total // 2),
+            captions=captions,
+        )
+    )
+
+
+def caption_plan(config: Config, models: LoadedModels, *, live: bool) -> CaptionPlan | None:
+    """Return how clips are described: not at all without a captioner; files wait for their captions."""
+    captioner, captions = models.captioner, config.captions
+    if captioner is None:
+        return None
+    settings = DeskSettings(
+        batch_size=captions.batch_size,
+        queue=captions.queue,
+        max_age=captions.max_age,
+        timeout=captions.timeout,
+        patient=not live,
+    )
+
+    def desk(run: RunContext) -> ClipObserver:
+        return CaptionWorker(captioner, settings, run)
+
+    return CaptionPlan(
+        crop=captioner.info.crop,
+        open=desk,
+        when=captions.when,
+        interval=captions.interval,
+        keyframes=captions.keyframes,
+        faces=captions.max_faces,
+    )
+
+
+def _grid(config: Config, frames: int) -> WindowGrid:
+    clip = config.clip
+    if clip.mode == "whole":
+        return WindowGrid.whole(frames=frames, min_real=clip.min_real)
+    return WindowGrid.sliding(
+        fps=config.sampling.fps,
+        seconds=clip.seconds,
+        stride=clip.stride,
+        frames=frames,
+        max_gap=clip.max_gap,
+        min_real=clip.min_real,
+    )
+
+
+def _plan(config: Config, models: LoadedModels, captions: CaptionPlan | None) -> AnalysisPlan:
+    frames = models.expression.info.frames
+    fps = config.sampling.fps
+
+    def selector(source: Source) -> Selector:
+        if config.clip.mode == "whole":
+            return WholeClipSelector(_count_frames(source), frames, fps)
+        return TimeSelector(fps)
+
+    def tracker(info: VideoInfo) -> Tracker:
+        sampled = min(fps, info.declared_fps) if info.declared_fps else fps
+        # Too short to confirm anybody over several frames: every face counts, as in a still.
+        brief = info.duration is not None and info.duration * sampled < _CONFIRMING_FRAMES
+        return FaceTracker(
+            sampled,
+            still=info.still or brief,
+            settings=TrackerSettings(appearance=config.faces.appearance != "none"),
+            appearance=models.appearance,
+        )
+
+    return AnalysisPlan(
+        crop=models.expression.info.crop,
+        detect_every=config.faces.detect_every,
+        min_size=config.faces.min_size,
+        min_quality=config.faces.min_quality,
+        queue_frames=config.live.queue_frames,
+        selector=selector,
+        tracker=tracker,
+        portrait=captions.crop if captions else None,
+        portrait_faces=captions.faces if captions else 0,
+    )
+
+
+def _count_frames(source: Source) -> int:
+    """Decode a copy of ``source`` to its end: containers state frame counts that do not hold."""
+    twin = copy.copy(source)
+    for _ in twin.stream(lambda _epoch, _seconds, _index: False):
+        continue
+    return max(1, twin.frames_decoded)

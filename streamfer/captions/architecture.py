@@ -1,0 +1,125 @@
+"""Exp-BLIP and Exp-VQA as transformers' BLIP-2 and InstructBLIP, at any size.
+
+Both are an EVA-CLIP image encoder, a Q-Former that reads it with a few learned queries, a linear projection and a
+frozen language model. In InstructBLIP the Q-Former reads the question as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from streamfer.captions.card import Architecture
+from streamfer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+#: torch's default, with which LAVIS made ``ln_vision``; transformers' classes have 1e-6 there.
+LAVIS_NORM_EPS = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class QuerySizes:
+    """Sizes of everything but the language model; the defaults are the published ones.
+
+    Attributes:
+        image: side of the square input, pixels: 224 gives 16 x 16 patches and 257 positions.
+        patch: side of a patch, pixels.
+        vision_width: width of the image encoder (1408 is EVA ViT-G).
+        vision_layers: its blocks.
+        vision_heads: its heads.
+        vision_mlp: hidden width of its MLPs.
+        queries: learned queries, and so tokens that the language model gets from each picture.
+        qformer_width: width of the Q-Former.
+        qformer_layers: its layers.
+        qformer_heads: its heads.
+        qformer_mlp: hidden width of its MLPs.
+        cross_every: every so many layers, from the first on, look at the picture.
+        vocabulary: words of the Q-Former (InstructBLIP; BERT's 30522 and ``[DEC]``).
+        positions: longest text of the Q-Former (InstructBLIP).
+    """
+
+    image: int = 224
+    patch: int = 14
+    vision_width: int = 1408
+    vision_layers: int = 39
+    vision_heads: int = 16
+    vision_mlp: int = 6144
+    queries: int = 32
+    qformer_width: int = 768
+    qformer_layers: int = 12
+    qformer_heads: int = 12
+    qformer_mlp: int = 3072
+    cross_every: int = 2
+    vocabulary: int = 30523
+    positions: int = 512
+
+    def __post_init__(self) -> None:
+        for part, width, heads in (
+            ("vision", self.vision_width, self.vision_heads),
+            ("qformer", self.qformer_width, self.qformer_heads),
+        ):
+            if heads < 1 or width % heads:
+                raise ConfigError(f"{part}_heads is {heads}; expected a divisor of {part}_width, {width}")
+        if self.image % self.patch:
+            raise ConfigError(f"image is {self.image}; expected a multiple of patch, {self.patch}")
+
+
+def model_config(architecture: Architecture, sizes: QuerySizes, text: PreTrainedConfig) -> PreTrainedConfig:
+    """Return transformers' configuration for given sizes and the configuration of a language model."""
+    import transformers
+
+    vision = {
+        "hidden_size": sizes.vision_width,
+        "intermediate_size": sizes.vision_mlp,
+        "num_hidden_layers": sizes.vision_layers,
+        "num_attention_heads": sizes.vision_heads,
+        "image_size": sizes.image,
+        "patch_size": sizes.patch,
+        # transformers' own 1e-10 gives every picture the same, empty features.
+        "initializer_range": 0.02,
+    }
+    qformer = {
+        "hidden_size": sizes.qformer_width,
+        "intermediate_size": sizes.qformer_mlp,
+        "num_hidden_layers": sizes.qformer_layers,
+        "num_attention_heads": sizes.qformer_heads,
+        "cross_attention_frequency": sizes.cross_every,
+        "encoder_hidden_size": sizes.vision_width,
+        "vocab_size": sizes.vocabulary,
+        "max_position_embeddings": sizes.positions,
+    }
+    kind: Any = transformers.Blip2Config if architecture == "blip-2" else transformers.InstructBlipConfig
+    config: PreTrainedConfig = kind(
+        vision_config=vision, qformer_config=qformer, text_config=text.to_dict(), num_query_tokens=sizes.queries
+    )
+    return config
+
+
+def build_model(
+    architecture: Architecture, sizes: QuerySizes, text: PreTrainedConfig, *, vision_norm_eps: float = LAVIS_NORM_EPS
+) -> PreTrainedModel:
+    """Return a model with fresh weights: the start of a training, or (on the meta device) a shape to be filled.
+
+    The queries are drawn as LAVIS draws them (normal, deviation 0.02); transformers leaves them zero, from which
+    they cannot learn to differ.
+    """
+    import torch
+
+    model: Any = model_class(architecture)(model_config(architecture, sizes, text))
+    model.vision_model.post_layernorm.eps = vision_norm_eps
+    torch.nn.init.normal_(model.query_tokens, std=0.02)
+    built: PreTrainedModel = model
+    return built
+
+
+def model_class(architecture: Architecture) -> Any:
+    """Return transformers' class of an architecture."""
+    import transformers
+
+    classes = {
+        "blip-2": transformers.Blip2ForConditionalGeneration,
+        "instructblip": transformers.InstructBlipForConditionalGeneration,
+    }
+    return classes[architecture]

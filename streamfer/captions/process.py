@@ -1,0 +1,250 @@
+"""A captioner in a process of its own, so that writing never takes the interpreter away from the labels.
+
+A thread would not do: a language model writes token by token, thousands of small steps that hold Python's global lock
+(``benchmarks/caption_latency.py`` measures both). The process runs at a lower priority, with few threads, and can be
+killed when it hangs.
+
+Parent and child talk over a socket pair with multiprocessing's connection: the parent sends how to load the captioner,
+gets its identity, and then sends calls. A child whose parent has gone reads the end of the socket and ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from streamfer import errors
+from streamfer.captions.context import ClipContext, ContextCaptioner
+from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes
+from streamfer.errors import InternalError, StreamferError
+
+LOADER = "streamfer.captions.loading:load_captioner"
+#: Added to the process's niceness: where cores are short, labels come first.
+NICENESS = 10
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+log = structlog.get_logger(__name__)
+
+
+class ProcessCaptioner:
+    """A :class:`~streamfer.captions.protocol.Captioner` whose model lives in another process.
+
+    The process starts at once and loads in the background; :attr:`info` waits for it. After :meth:`abort`, or when it
+    died, it is started again, and calls fail until it is ready.
+
+    Args:
+        options: arguments of ``load_captioner``.
+        threads: threads of the process's libraries; they read it from their environment when they load.
+        loader: what makes the captioner there, as ``module:function``.
+    """
+
+    def __init__(self, options: Mapping[str, Any], *, threads: int = 1, loader: str = LOADER) -> None:
+        self._options = dict(options)
+        self._threads = threads
+        self._loader = loader
+        self._lock = threading.Lock()
+        self._info: CaptionerInfo | None = None
+        self._child = _Child(self._options, threads, loader)
+
+    @property
+    def info(self) -> CaptionerInfo:
+        """Identity of the model; waits until it is loaded.
+
+        Raises:
+            StreamferError: it cannot be loaded.
+        """
+        if self._info is None:
+            with self._lock:
+                self._info = self._child.ready(None)
+        return self._info
+
+    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+        """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
+        return list(self._ask("caption", list(clips), questions))
+
+    def describe(self, clips: Sequence[Keyframes], contexts: Sequence[ClipContext]) -> list[Caption]:
+        """Describe clips in their contexts, where the model takes any; see :meth:`ContextCaptioner.describe`."""
+        return list(self._ask("describe", list(clips), contexts))
+
+    def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
+        """Return the probability of yes, one question a clip; see :meth:`Captioner.answer_yes_no`."""
+        return list(self._ask("answer_yes_no", list(clips), questions))
+
+    def abort(self) -> None:
+        """Kill the process; the call in progress fails, and the next one starts a new process."""
+        self._child.kill()
+
+    def close(self) -> None:
+        """End the process."""
+        self._child.kill()
+
+    def _ask(self, method: str, clips: list[Keyframes], more: Sequence[Any] | None) -> Any:
+        with self._lock:
+            if not self._child.alive:
+                log.warning("captions.restart", options=self._options.get("name_or_path"))
+                self._child.close()
+                self._child = _Child(self._options, self._threads, self._loader)
+            # A process that was only just started has as long as it takes, but not at the cost of those who wait.
+            self._child.ready(None if self._info is None else 0.0)
+            return self._child.ask((method, clips, more))
+
+
+class _Child:
+    """The process, seen from its parent."""
+
+    def __init__(self, options: Mapping[str, Any], threads: int, loader: str) -> None:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "streamfer.captions.process", str(theirs.fileno())]
+        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+        with theirs:
+            # Its output is ours only where it complains: results go to our standard output.
+            self._process = subprocess.Popen(
+                command,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self._pipe: Connection = Connection(ours.detach())
+        self._info: CaptionerInfo | None = None
+        self._finalizer = weakref.finalize(self, _end, self._process, self._pipe)
+        with contextlib.suppress(OSError):
+            self._pipe.send((loader, dict(options)))
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """End the process at once; whoever waits for its answer reads the end of the socket."""
+        self._process.kill()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End the process and the connection; nobody may be waiting for an answer."""
+        self._finalizer()
+
+    def ready(self, patience: float | None) -> CaptionerInfo:
+        """Return what was loaded, after at most ``patience`` seconds.
+
+        Raises:
+            StreamferError: it cannot be loaded, or is not ready yet.
+        """
+        if self._info is None:
+            if patience is not None and not self._pipe.poll(patience):
+                raise InternalError("the captioner's process was started again and is still loading")
+            self._info = self._receive()
+        return self._info
+
+    def ask(self, request: tuple[str, list[Keyframes], Sequence[Any] | None]) -> Any:
+        """Make one call.
+
+        Raises:
+            StreamferError: the captioner's own, or the process has gone.
+        """
+        try:
+            self._pipe.send(request)
+        except OSError as error:
+            raise self._gone() from error
+        return self._receive()
+
+    def _receive(self) -> Any:
+        try:
+            outcome, *rest = self._pipe.recv()
+        except (EOFError, OSError) as error:
+            raise self._gone() from error
+        if outcome == "error":
+            raise _rebuilt(*rest)
+        return rest[0]
+
+    def _gone(self) -> InternalError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(1.0)
+        code = self._process.returncode
+        how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+        hint = "; is there enough memory?" if code == -signal.SIGKILL else ""
+        return InternalError(f"the captioner's process ended ({how}){hint}")
+
+
+def _end(process: subprocess.Popen[bytes], pipe: Connection) -> None:
+    process.kill()
+    process.wait()
+    pipe.close()
+
+
+def _rebuilt(kind: str, message: str) -> StreamferError:
+    """Return an error of our own tree by its name."""
+    found = getattr(errors, kind, None)
+    if isinstance(found, type) and issubclass(found, StreamferError):
+        rebuilt: StreamferError = found(message)
+        return rebuilt
+    return InternalError(f"the captioner failed: {kind}: {message}")
+
+
+# -- the process itself -----------------------------------------------------------------------------------------
+
+
+def serve(pipe: Connection) -> None:
+    """Load what the parent asks for and answer its calls until it has gone."""
+    loader, options = pipe.recv()
+    try:
+        module, _, function = loader.partition(":")
+        captioner = getattr(import_module(module), function)(**options)
+        _step_back()
+        pipe.send(("ready", captioner.info))
+    except Exception as error:
+        pipe.send(_told(error))
+        return
+    while True:
+        method, clips, more = pipe.recv()
+        if method == "describe" and not isinstance(captioner, ContextCaptioner):
+            method, more = "caption", None
+        try:
+            pipe.send(("answer", getattr(captioner, method)(clips, more)))
+        except Exception as error:
+            pipe.send(_told(error))
+
+
+def _step_back() -> None:
+    """Lower the priority, once everything is loaded: until then the run waits for this process.
+
+    Linux keeps niceness by thread, and libraries have started theirs by now.
+    """
+    with contextlib.suppress(OSError):
+        niceness = os.nice(NICENESS)
+        for thread in Path("/proc/self/task").glob("*"):
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), niceness)
+
+
+def _told(error: Exception) -> tuple[str, str, str]:
+    return "error", type(error).__name__, " ".join(str(error).split())
+
+
+def main() -> None:
+    """Run the process: its only argument is the number of the socket that it inherited."""
+    # Ctrl-C reaches every process of the terminal; the parent decides when this one ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(30),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
+    with Connection(int(sys.argv[1])) as pipe, contextlib.suppress(EOFError, OSError):
+        serve(pipe)
+
+
+if __name__ == "__main__":
+    main()

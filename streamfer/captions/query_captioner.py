@@ -1,0 +1,252 @@
+"""Exp-BLIP and Exp-VQA at work: keyframes to query tokens, query tokens and a prompt to text.
+
+Every keyframe goes through image encoder and Q-Former by itself; the language model gets the queries of all
+keyframes of a clip in a row (the authors' code for video, facts of Exp-VQA). Rows of a batch are padded on the
+left, so that they all end where the text begins.
+
+Shape suffixes: B rows, F frames, S image side, P positions, W width of the image encoder, Q queries of a frame,
+N tokens of a row, H width of the language model, V its vocabulary, L tokens of a question, A tokens of an answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from streamfer.captions.card import CaptionCard
+from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, check_clips, check_questions
+from streamfer.captions.search import SearchSettings
+from streamfer.captions.text import PromptText
+from streamfer.errors import ConfigError
+from streamfer.models.inference import prepare_pixels
+
+#: Rows padded to a multiple of this many tokens meet few distinct lengths, which compiled steps like.
+_BLOCK = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows ready for the language model: embeddings (B, N, H) and mask (B, N), padded on the left."""
+
+    embeds_BNH: torch.Tensor
+    mask_BN: torch.Tensor
+
+
+class QueryCaptioner:
+    """A loaded BLIP-2 or InstructBLIP behind :class:`streamfer.captions.protocol.Captioner`."""
+
+    def __init__(
+        self,
+        model: Any,
+        card: CaptionCard,
+        text: PromptText,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        search: SearchSettings | None = None,
+        batch: int = 16,
+    ) -> None:
+        """Take over ``model``: it is moved to ``device``; its weights keep their types.
+
+        Args:
+            model: transformers' ``Blip2ForConditionalGeneration`` or ``InstructBlipForConditionalGeneration``.
+            card: what the folder says about it.
+            text: prompts and tokens.
+            device: torch device.
+            precision: what the weights were loaded in, for :attr:`info`.
+            search: how text is searched for; the card's ways where not given.
+            batch: largest number of frames or rows computed at once.
+        """
+        self._card = card
+        self._text = text
+        self._device = torch.device(device)
+        self._model = model.requires_grad_(False).eval().to(self._device)
+        self._model.vision_model.post_layernorm.eps = card.vision_norm_eps
+        self._search = search or SearchSettings.of(card.text, device)
+        self._batch = batch
+        self._info = CaptionerInfo(
+            name=card.name,
+            digest=card.digest,
+            licence=card.licence,
+            crop=card.crop,
+            answers=card.answers,
+            max_new_tokens=self._search.max_new_tokens,
+            max_question_tokens=card.text.max_question_tokens,
+            device=str(self._device),
+            precision=precision,
+        )
+
+    @property
+    def info(self) -> CaptionerInfo:
+        """Identity of the model."""
+        return self._info
+
+    @property
+    def card(self) -> CaptionCard:
+        """What the folder says about the model."""
+        return self._card
+
+    # -- pictures ---------------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def look(self, frames_FSS3: Keyframes) -> torch.Tensor:
+        """Encode uint8 RGB frames (F, S, S, 3) to the image encoder's features (F, P, W)."""
+        kind = self._model.vision_model.embeddings.patch_embedding.weight.dtype
+        parts = []
+        for start in range(0, len(frames_FSS3), self._batch):
+            part = np.ascontiguousarray(frames_FSS3[start : start + self._batch])
+            pixels_F3SS = prepare_pixels(torch.from_numpy(part).to(self._device), self._card.pixels)
+            parts.append(self._model.vision_model(pixels_F3SS.to(kind).contiguous()).last_hidden_state)
+        return torch.cat(parts)
+
+    @torch.inference_mode()
+    def query(self, features_FPW: torch.Tensor, questions: Sequence[str] | None = None) -> torch.Tensor:
+        """Read features (F, P, W) with the Q-Former to the language model's query tokens (F, Q, H).
+
+        Args:
+            features_FPW: of the image encoder.
+            questions: one a frame, where the Q-Former reads questions (InstructBLIP).
+        """
+        parts = []
+        for start in range(0, len(features_FPW), self._batch):
+            window = slice(start, start + self._batch)
+            parts.append(self._query(features_FPW[window], questions[window] if questions is not None else None))
+        return torch.cat(parts)
+
+    def _query(self, features_FPW: torch.Tensor, questions: Sequence[str] | None) -> torch.Tensor:
+        qformer, queries_1QE = self._model.qformer, self._model.query_tokens
+        kind = next(qformer.parameters()).dtype
+        inputs: dict[str, Any] = {"query_embeds": queries_1QE.to(kind).expand(len(features_FPW), -1, -1)}
+        if self._card.architecture == "instructblip":
+            ids_FL, mask_FL = self._text.question_ids(questions or [""] * len(features_FPW))
+            seen_FQ = torch.ones(len(features_FPW), queries_1QE.shape[1], dtype=mask_FL.dtype)
+            inputs["input_ids"] = ids_FL.to(self._device)
+            inputs["attention_mask"] = torch.cat([seen_FQ, mask_FL], dim=1).to(self._device)
+        # No mask over the picture: all of it may be seen, and attention without a mask has the faster kernels.
+        output = qformer(**inputs, encoder_hidden_states=features_FPW.to(kind)).last_hidden_state
+        projection = self._model.language_projection
+        tokens: torch.Tensor = projection(output[:, : queries_1QE.shape[1]].to(projection.weight.dtype))
+        return tokens
+
+    def _clip_tokens(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[torch.Tensor]:
+        """Return the query tokens (K * Q, H) of each row; a clip given several times is encoded once."""
+        frames = dict(zip((id(clip) for clip in clips), check_clips(clips), strict=True))
+        sides = {clip.shape[1] for clip in frames.values()}
+        if len(sides) > 1:
+            raise ConfigError(f"keyframes of one batch have {sorted(sides)} pixels; cut them to {self._info.crop.size}")
+        starts = dict(zip(frames, np.cumsum([0, *(len(clip) for clip in frames.values())]), strict=False))
+        features_FPW = self.look(np.concatenate(list(frames.values())))
+        if self._card.architecture == "blip-2":
+            tokens_FQH = self.query(features_FPW)
+            return [tokens_FQH[starts[id(c)] : starts[id(c)] + len(frames[id(c)])].flatten(0, 1) for c in clips]
+        counts = [len(frames[id(clip)]) for clip in clips]
+        wanted = [int(starts[id(clip)]) + k for clip, count in zip(clips, counts, strict=True) for k in range(count)]
+        asked = [question for question, count in zip(questions, counts, strict=True) for _ in range(count)]
+        tokens_FQH = self.query(features_FPW[torch.tensor(wanted, device=self._device)], asked)
+        return [part.flatten(0, 1) for part in tokens_FQH.split_with_sizes(counts)]
+
+    # -- text -------------------------------------------------------------------------------------------------
+
+    def _rows(self, tokens: Sequence[torch.Tensor], ids: Sequence[Sequence[int]], room: int) -> _Rows:
+        """Put query tokens and token ids in rows that end together.
+
+        Raises:
+            ConfigError: a row and ``room`` more tokens exceed the language model's context.
+        """
+        longest = max(len(part) + len(row) for part, row in zip(tokens, ids, strict=True))
+        if self._search.static_cache:
+            longest = -(-longest // _BLOCK) * _BLOCK
+        limit = getattr(self._model.language_model.config, "max_position_embeddings", None)
+        if limit is not None and longest + room > limit:
+            raise ConfigError(
+                f"keyframes, question and text take {longest + room} tokens and the language model has {limit}; "
+                "give fewer keyframes or lower max_new_tokens"
+            )
+        table = self._model.language_model.get_input_embeddings()
+        width, kind = table.weight.shape[1], table.weight.dtype
+        embeds_BNH = torch.zeros(len(tokens), longest, width, dtype=kind, device=self._device)
+        mask_BN = torch.zeros(len(tokens), longest, dtype=torch.int64, device=self._device)
+        for row, (part, numbers) in enumerate(zip(tokens, ids, strict=True)):
+            length = len(part) + len(numbers)
+            words = table(torch.tensor(list(numbers), dtype=torch.int64, device=self._device))
+            embeds_BNH[row, longest - length :] = torch.cat([part.to(kind), words.to(kind)])
+            mask_BN[row, longest - length :] = 1
+        return _Rows(embeds_BNH, mask_BN)
+
+    def _questions(self, clips: Sequence[Keyframes], questions: Sequence[str] | None) -> list[str]:
+        if questions is None:
+            return [self._card.text.description_prompt] * len(clips)
+        if not self._card.answers:
+            raise ConfigError(
+                f"model {self._card.name!r} describes faces and was not trained to answer; ask without a question, "
+                "or load a model of the kind exp-vqa"
+            )
+        return check_questions(questions, len(clips))
+
+    @torch.inference_mode()
+    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+        """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
+        asked = self._questions(clips, questions)
+        prompts = [self._text.prompt_ids(question) for question in asked]
+        captions: list[Caption] = []
+        for start in range(0, len(clips), self._batch):
+            began = time.perf_counter()
+            window = slice(start, start + self._batch)
+            tokens = self._clip_tokens(clips[window], asked[window])
+            rows = self._rows(tokens, prompts[window], self._search.max_new_tokens)
+            ids_BN = self._search.generate(self._model.language_model, rows.embeds_BNH, rows.mask_BN, self._text)
+            written = [self._text.read(row) for row in ids_BN.tolist()]
+            share = (time.perf_counter() - began) / len(written)
+            captions.extend(Caption(one.text, one.tokens, share, one.complete) for one in written)
+        return captions
+
+    @torch.inference_mode()
+    def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
+        """Return the probability of yes, one question a clip; see :meth:`Captioner.answer_yes_no`."""
+        asked = self._questions(clips, questions)
+        prompts = [self._text.prompt_ids(question) for question in asked]
+        answers = [*self._text.yes_ids, *self._text.no_ids]
+        found: list[float] = []
+        for start in range(0, len(clips), self._batch):
+            window = slice(start, start + self._batch)
+            tokens = self._clip_tokens(clips[window], asked[window])
+            scores_BA = self._likelihoods(tokens, prompts[window], answers)
+            sides_B2 = torch.stack([part.logsumexp(dim=1) for part in self._split(scores_BA)], dim=1)
+            found.extend(sides_B2.softmax(dim=1)[:, 0].tolist())
+        return found
+
+    def _split(self, scores_BA: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        yes = len(self._text.yes_ids)
+        return scores_BA[:, :yes], scores_BA[:, yes:]
+
+    def _likelihoods(
+        self, tokens: Sequence[torch.Tensor], prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
+    ) -> torch.Tensor:
+        """Return the log-likelihood of each answer after each row, float32 (B, answers)."""
+        scores = [torch.empty(0)] * len(answers)
+        # Answers that differ in their last token alone share a forward pass; single words are the usual case.
+        stems = {tuple(answer[:-1]) for answer in answers}
+        for stem in sorted(stems):
+            rows = self._rows(tokens, [[*prompt, *stem] for prompt in prompts], 1)
+            logits_BAV = self.logits(rows.embeds_BNH, rows.mask_BN, last=len(stem) + 1)
+            logs_BAV = logits_BAV.float().log_softmax(dim=-1)
+            before_B = sum((logs_BAV[:, k, token] for k, token in enumerate(stem)), logs_BAV.new_zeros(len(prompts)))
+            for index, answer in enumerate(answers):
+                if tuple(answer[:-1]) == stem:
+                    scores[index] = before_B + logs_BAV[:, -1, answer[-1]]
+        return torch.stack(scores, dim=1)
+
+    @torch.inference_mode()
+    def logits(self, embeds_BNH: torch.Tensor, mask_BN: torch.Tensor, *, last: int) -> torch.Tensor:
+        """Return the language model's logits at the ``last`` positions of rows padded on the left: (B, last, V)."""
+        positions_BN = (mask_BN.cumsum(dim=1) - 1).clamp(min=0)
+        output = self._model.language_model(
+            inputs_embeds=embeds_BNH, attention_mask=mask_BN, position_ids=positions_BN, use_cache=False
+        )
+        found: torch.Tensor = output.logits[:, -last:]
+        return found

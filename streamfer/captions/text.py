@@ -1,0 +1,135 @@
+"""Text on its way into and out of a captioner: prompts to token ids, ids to text, nothing cut silently.
+
+Shape suffixes: B rows, L tokens of a question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from streamfer.captions.card import TextCard
+from streamfer.errors import CheckpointError, ConfigError
+
+#: Added to vocabularies that come without a token to pad with, as LAVIS does for Vicuna.
+PAD_TOKEN = "[PAD]"  # noqa: S105 - a token of a vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One generated text: its token count without the end token, and whether the end token came."""
+
+    text: str
+    tokens: int
+    complete: bool
+
+
+class PromptText:
+    """Puts questions to a language model's tokenizer (and a Q-Former's), and reads what was generated.
+
+    Prompt and answer are tokenised apart, without the tokenizer's own special tokens: the start token comes from
+    the card, so that a prompt does not depend on a tokenizer's defaults.
+    """
+
+    def __init__(self, card: TextCard, tokenizer: Any, question_tokenizer: Any | None = None) -> None:
+        """Look up the card's tokens.
+
+        Raises:
+            CheckpointError: start or end token are not one token of the vocabulary each.
+        """
+        self.card = card
+        self.tokenizer = tokenizer
+        self.question_tokenizer = question_tokenizer
+        self.start_ids = [self._single(card.start_token, "start_token")] if card.start_token else []
+        self.end_id = self._single(card.end_token, "end_token")
+        pad = tokenizer.pad_token_id
+        self.pad_id: int = self.end_id if pad is None else int(pad)
+        self.yes_ids = [self._answer(text) for text in card.yes]
+        self.no_ids = [self._answer(text) for text in card.no]
+
+    def _single(self, token: str, field: str) -> int:
+        known = self.tokenizer.get_vocab().get(token)
+        ids = [known] if known is not None else self._encode(token)
+        if len(ids) != 1:
+            raise CheckpointError(f"text.{field} {token!r} is {len(ids)} tokens of the language model; expected one")
+        return int(ids[0])
+
+    def _encode(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _answer(self, text: str) -> list[int]:
+        ids = self._encode(text)
+        if not ids:
+            raise CheckpointError(f"answer {text!r} has no token in the language model's vocabulary")
+        return ids
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """Return the tokens that follow the query tokens.
+
+        Raises:
+            ConfigError: the question is longer than the card's limit, or holds a control token.
+        """
+        for tokenizer in (self.tokenizer, self.question_tokenizer):
+            check_plain(question, tokenizer)
+        ids = self._encode(question) if question else []
+        self._check_length(len(ids), question)
+        return [*self.start_ids, *ids]
+
+    def _check_length(self, length: int, question: str) -> None:
+        limit = self.card.max_question_tokens
+        if length > limit:
+            raise ConfigError(
+                f"the question has {length} tokens and the model reads {limit} at most; "
+                f"shorten it: {question[:40]!r}..."
+            )
+
+    def question_ids(self, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ids and mask (B, L) of questions as the Q-Former reads them, padded on the right.
+
+        Raises:
+            ConfigError: a question is longer than the card's limit.
+            CheckpointError: the model came without the Q-Former's tokenizer.
+        """
+        if self.question_tokenizer is None:
+            raise CheckpointError("the model has no question tokenizer; import it again with --question-tokenizer")
+        rows = [list(self.question_tokenizer(question)["input_ids"]) for question in questions]
+        for row, question in zip(rows, questions, strict=True):
+            self._check_length(len(row), question)
+        longest = max(len(row) for row in rows)
+        pad = self.question_tokenizer.pad_token_id or 0
+        ids_BL = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+        mask_BL = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+        return ids_BL, mask_BL
+
+    def read(self, ids: Sequence[int]) -> Written:
+        """Decode generated ids up to the end token."""
+        complete = self.end_id in ids
+        kept = list(ids[: ids.index(self.end_id)] if complete else ids)
+        kept = [number for number in kept if number != self.pad_id]
+        return Written(self.tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept), complete)
+
+
+def check_plain(question: str, tokenizer: Any | None) -> None:
+    """Refuse control tokens in a question: ``</s>`` or ``<image>`` would be read as what they stand for.
+
+    Raises:
+        ConfigError: the question holds one; it is named.
+    """
+    if tokenizer is None:
+        return
+    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    for token in sorted(added | set(tokenizer.all_special_tokens)):
+        if token in question:
+            raise ConfigError(f"the question holds the model's control token {token!r}; leave it out")
+
+
+def with_pad_token(tokenizer: Any) -> bool:
+    """Give a tokenizer a token to pad with if it has none; tell whether its vocabulary grew."""
+    if tokenizer.pad_token_id is not None:
+        return False
+    before = len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
+    return len(tokenizer) > before

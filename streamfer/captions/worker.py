@@ -1,0 +1,274 @@
+"""Where clips wait for their captions: a bounded queue, a thread that empties it in batches, and what goes wrong.
+
+The model's thread hands clips in and never waits for words (files may: see ``patient``). What waits too long is
+dropped, a captioner that fails or hangs costs its captions and nothing else, and whatever gets no caption is counted
+and reported as a gap.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from streamfer.captions.call import CaptionCall, CaptionCallError
+from streamfer.captions.clips import CaptionJob, RunContext, caption_record, label_of
+from streamfer.captions.protocol import Caption, Captioner
+from streamfer.errors import InternalError
+from streamfer.pipeline.events import SourceDone
+from streamfer.records import Gap, Record
+
+#: After so many failures in a row the captioner is left alone for a while: each of them may have cost a time-out.
+_FAILURES_IN_A_ROW = 3
+_REST_SECONDS = 60.0
+#: What got no caption is reported so often while a source goes on, and at its end.
+_REPORT_SECONDS = 30.0
+#: A run that is stopped waits so long for the batch in hand.
+_GRACE_SECONDS = 5.0
+_POLL_SECONDS = 0.2
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class DeskSettings:
+    """Bounds of the desk.
+
+    Attributes:
+        batch_size: most clips in one call of the captioner.
+        queue: most clips that wait.
+        max_age: seconds that a clip may wait before it is dropped; ignored where ``patient``.
+        timeout: seconds that the captioner may take for a batch.
+        patient: a full queue makes the caller wait, and nothing is dropped for its age (files that are annotated);
+            otherwise the oldest clip makes room.
+    """
+
+    batch_size: int = 8
+    queue: int = 32
+    max_age: float = 10.0
+    timeout: float = 120.0
+    patient: bool = False
+
+
+@dataclass(slots=True)
+class MissingCaptions:
+    """Clips of one epoch that got no caption for one cause."""
+
+    first: Record
+    last: Record
+    reason: str
+    since: float
+    count: int = 0
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Captions of one source so far."""
+
+    written: int = 0
+    dropped: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    job: CaptionJob
+    since: float
+
+
+class CaptionWorker:
+    """Describes clips beside the labels; a :class:`~streamfer.captions.clips.ClipObserver`.
+
+    Args:
+        captioner: the model; ``abort()`` is called, where it has one, on a batch that takes too long.
+        settings: bounds.
+        run: of which it is a part.
+    """
+
+    def __init__(self, captioner: Captioner, settings: DeskSettings, run: RunContext) -> None:
+        self._settings = settings
+        self._emit = run.emit
+        self._stop = run.stop
+        self._clock = run.clock
+        self._info = captioner.info
+        self._call = CaptionCall(captioner, run.stop, grace=_GRACE_SECONDS)
+        self._changed = threading.Condition()
+        self._waiting: deque[_Waiting | SourceDone] = deque()
+        self._jobs = 0
+        self._closing = False
+        self._tallies: dict[str, _Tally] = {}
+        self._lacks: dict[tuple[str, str, int, str], MissingCaptions] = {}
+        self._failures = 0
+        self._rest_until = 0.0
+        self._thread = threading.Thread(target=self._run, name="streamfer captions", daemon=True)
+        self._thread.start()
+
+    # The model's thread -----------------------------------------------------------------------------------
+
+    def take(self, entry: CaptionJob | SourceDone) -> None:
+        """Queue a clip, or the end of a source behind its clips."""
+        with self._changed:
+            if isinstance(entry, SourceDone):
+                self._waiting.append(entry)
+            elif not len(entry.keyframes.portraits):
+                self._lack(entry, "no_picture", "the face was too small among the others to keep its pictures")
+            else:
+                self._make_room()
+                self._waiting.append(_Waiting(entry, time.monotonic()))
+                self._jobs += 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Finish what waits (or, once the run is stopped, drop it), and end the thread."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _make_room(self) -> None:
+        while self._jobs >= self._settings.queue:
+            if self._settings.patient and self._thread.is_alive() and not self._stop.is_set():
+                self._changed.wait(_POLL_SECONDS)
+                continue
+            oldest = next(entry for entry in self._waiting if isinstance(entry, _Waiting))
+            self._waiting.remove(oldest)
+            self._jobs -= 1
+            self._lack(oldest.job, "queue_full", "clips came faster than the captioner writes")
+
+    # The desk's thread ------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (work := self._next()) is not None:
+            if isinstance(work, SourceDone):
+                self._finish(work)
+            elif work:
+                self._describe(work)
+            self._report(_REPORT_SECONDS)
+
+    def _next(self) -> list[CaptionJob] | SourceDone | None:
+        """Wait for the end of a source, or for the clips of a batch; an empty batch when nothing came for long."""
+        with self._changed:
+            if not self._waiting:
+                if self._closing:
+                    return None
+                self._changed.wait(_REPORT_SECONDS)
+            if self._waiting and isinstance(self._waiting[0], SourceDone):
+                return self._pop_end()
+            batch: list[CaptionJob] = []
+            while self._waiting and len(batch) < self._settings.batch_size:
+                entry = self._waiting[0]
+                if isinstance(entry, SourceDone):
+                    break
+                self._waiting.popleft()
+                self._jobs -= 1
+                if self._wanted(entry):
+                    batch.append(entry.job)
+            self._changed.notify_all()
+            return batch
+
+    def _pop_end(self) -> SourceDone:
+        end = self._waiting.popleft()
+        if not isinstance(end, SourceDone):
+            raise InternalError("the end of a source was expected")
+        return end
+
+    def _wanted(self, entry: _Waiting) -> bool:
+        """Tell whether a clip is still worth its caption; counts it if not."""
+        if self._stop.is_set():
+            self._lack(entry.job, "stopped", "the run was stopped")
+            return False
+        if not self._settings.patient and time.monotonic() - entry.since > self._settings.max_age:
+            self._lack(entry.job, "too_old", f"waited longer than {self._settings.max_age:g} s for the captioner")
+            return False
+        return True
+
+    def _describe(self, batch: Sequence[CaptionJob]) -> None:
+        if time.monotonic() < self._rest_until:
+            self._fail(batch, "captioner_resting", "the captioner failed several times in a row")
+            return
+        began = time.perf_counter()
+        try:
+            captions = self._call.run(batch, timeout=self._settings.timeout)
+        except CaptionCallError as error:
+            self._failures += 1
+            log.warning("captions.failed", captioner=self._info.name, clips=len(batch), reason=str(error))
+            self._fail(batch, error.cause, str(error))
+            if self._failures >= _FAILURES_IN_A_ROW:
+                self._failures, self._rest_until = 0, time.monotonic() + _REST_SECONDS
+                log.warning("captions.resting", captioner=self._info.name, seconds=_REST_SECONDS)
+            return
+        self._failures = 0
+        elapsed = time.perf_counter() - began
+        self._clock.add("caption", elapsed, len(batch))
+        for job, caption in zip(batch, captions, strict=True):
+            self._deliver(job, caption, elapsed)
+
+    def _deliver(self, job: CaptionJob, caption: Caption, infer_s: float) -> None:
+        if not caption.text:
+            self._fail([job], "empty_caption", "the captioner wrote nothing")
+            return
+        with self._changed:
+            self._tally(job).written += 1
+        self._emit(caption_record(job, caption, self._info, infer_s))
+
+    def _finish(self, end: SourceDone) -> None:
+        self._report(0.0, end.source_id)
+        with self._changed:
+            tally = self._tallies.pop(end.source_id, _Tally())
+        stats = replace(end.stats, captions=tally.written, captions_dropped=tally.dropped, captions_failed=tally.failed)
+        self._emit(replace(end, stats=stats))
+
+    # Counting ---------------------------------------------------------------------------------------------
+
+    def _tally(self, job: CaptionJob) -> _Tally:
+        return self._tallies.setdefault(job.record.subject, _Tally())
+
+    def _fail(self, batch: Sequence[CaptionJob], cause: str, reason: str) -> None:
+        with self._changed:
+            for job in batch:
+                self._lack(job, cause, reason, failed=True)
+
+    def _lack(self, job: CaptionJob, cause: str, reason: str, *, failed: bool = False) -> None:
+        """Count a clip that gets no caption; the lock is held."""
+        tally = self._tally(job)
+        tally.failed += failed
+        tally.dropped += not failed
+        clip = job.label.clip
+        key = (job.record.subject, clip.epoch_key, clip.epoch, cause)
+        lack = self._lacks.setdefault(key, MissingCaptions(job.record, job.record, reason, time.monotonic()))
+        lack.last, lack.count = job.record, lack.count + 1
+
+    def _report(self, after: float, source_id: str | None = None) -> None:
+        """Emit as gaps what has been lacking for ``after`` seconds; of one source, or of all."""
+        now = time.monotonic()
+        with self._changed:
+            ripe = [
+                key for key, lack in self._lacks.items() if now - lack.since >= after and source_id in (None, key[0])
+            ]
+            found = [(key, self._lacks.pop(key)) for key in ripe]
+        for (subject, _, _, cause), lack in found:
+            self._emit(_gap(subject, cause, lack))
+
+
+def _gap(source_id: str, cause: str, lack: MissingCaptions) -> Record:
+    first, last = label_of(lack.first), label_of(lack.last)
+    document = Gap(
+        cause=cause,
+        unit="captions",
+        count=lack.count,
+        epoch=first.clip.epoch,
+        epoch_key=first.clip.epoch_key,
+        start_time=first.clip.start_time,
+        end_time=max(first.clip.end_time, last.clip.end_time),
+        time_origin=first.clip.time_origin,
+        reason=lack.reason,
+        start_pts=first.clip.start_pts,
+        end_pts=max(first.clip.end_pts, last.clip.end_pts),
+        time_base=first.clip.time_base,
+        producer=first.producer,
+    )
+    return Record.of(document, source_id=source_id, site=lack.first.source.removeprefix("/streamfer/"))

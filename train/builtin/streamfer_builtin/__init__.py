@@ -1,0 +1,1 @@
+"""How the built-in weights were made: the expression model, the face detector, and the rendered faces."""

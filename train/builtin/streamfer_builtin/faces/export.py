@@ -1,0 +1,204 @@
+"""The trained network as an ONNX file in SCRFD's output layout, with what a reader must know as metadata.
+
+The graph is written node by node with batch normalisation folded into the convolutions, so the file holds nothing
+but convolutions, ReLU, a few element-wise operations and reshapes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from streamfer_builtin.faces.config import FacesConfig
+from streamfer_builtin.faces.network import (
+    ANCHORS,
+    GROUPS,
+    LOG_LIMIT,
+    PRIORS,
+    STRIDES,
+    WIDTHS,
+    ConvUnit,
+    FaceNetwork,
+    Head,
+)  # fmt: skip
+from streamfer_builtin.faces.training import CHECKPOINT, OURS, averaged_network
+from streamfer_train.recipes.files import read_checkpoint, write_whole
+
+FORMAT_VERSION = "1"
+VERSION = "1"
+DATA_WITH_PHOTOGRAPHS = (
+    "Composites of pictures and crops of faces from muxspace/facial_expressions (repository Apache-2.0; the "
+    "photographs belong to third parties), heads rendered from ICT-FaceKit (MIT), drawn backgrounds, and pictures "
+    "packaged with scikit-image; boxes and landmarks after YuNet n (Apache-2.0)."
+)
+DATA_RENDERED = (
+    "Heads rendered from ICT-FaceKit (MIT), drawn backgrounds and pictures packaged with scikit-image; boxes and "
+    "landmarks after YuNet n (Apache-2.0). No photograph of a person."
+)
+LICENCE_WITH_PHOTOGRAPHS = (
+    "Evaluation and research. Code and training are Apache-2.0, but the photographs trained on belong to third "
+    "parties; whoever wants other uses of these weights decides and answers for that, or retrains on own pictures."
+)
+LICENCE_RENDERED = "Apache-2.0, as the project: no photograph of a person was trained on."
+OPSET = 17
+INPUT_CONVENTION = "RGB, float32, NCHW, (value - 127.5) / 128; height and width multiples of 32; batch of one"
+
+
+@dataclass(slots=True)
+class _Graph:
+    """Nodes and weights of a graph in the making; values are known by name."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    weights: list[onnx.TensorProto] = field(default_factory=list)
+
+    def add(self, operator: str, inputs: list[str], output: str | None = None, **attributes: Any) -> str:
+        """Append a node and return the name of its single output."""
+        name = output or f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, inputs, [name], **attributes))
+        return name
+
+    def constant(self, value: np.ndarray) -> str:
+        """Store a weight and return its name."""
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+
+def export(network: FaceNetwork, path: Path, metadata: dict[str, str]) -> None:
+    """Write ``network`` in evaluation mode to ``path``, atomically, with ``metadata`` beside the fixed entries.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    model = build(network)
+    fixed = {
+        "format": "streamfer-faces",
+        "format_version": FORMAT_VERSION,
+        "layout": "insightface SCRFD: scores, box distances, landmark offsets for strides 8, 16, 32; two anchors",
+        "input": INPUT_CONVENTION,
+        "units": "box distances and landmark offsets in strides, from the anchor at (column, row) x stride",
+        "landmarks": json.dumps(["left eye", "right eye", "nose tip", "left mouth corner", "right mouth corner"]),
+    }
+    helper.set_model_props(model, fixed | metadata)
+    onnx.checker.check_model(model, full_check=True)
+    write_whole(path, lambda stream: stream.write(model.SerializeToString()))
+
+
+def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float, licence: str | None = None) -> None:
+    """Export the averaged weights of the work folder's checkpoint with the shipped metadata."""
+    network = averaged_network(config.work / CHECKPOINT)
+    data = DATA_WITH_PHOTOGRAPHS if config.pool.photographs else DATA_RENDERED
+    metadata = {
+        "name": "streamfer-faces",
+        "version": VERSION,
+        "date": date.today().isoformat(),
+        "licence": licence or (LICENCE_WITH_PHOTOGRAPHS if config.pool.photographs else LICENCE_RENDERED),
+        "training_data": data,
+        "threshold": f"{threshold:.2f}",
+        # A tracker asks for three agreeing frames, so it can be given more doubtful faces.
+        "tracking_threshold": f"{max(0.05, threshold - 0.05):.2f}",
+        "nms_overlap": "0.40",
+        # docs/results/faces.md, "Enlarging small videos" and "Input size for 1080p".
+        "smallest_face": "32",
+        "least_side": "640",
+        "steps": str(read_checkpoint(config.work / CHECKPOINT, OURS)["step"]),
+    }
+    export(network, path, metadata)
+
+
+@torch.no_grad()
+def build(network: FaceNetwork) -> onnx.ModelProto:
+    """The ONNX model of ``network``: input ``input`` 1 x 3 x H x W, nine outputs named group and stride."""
+    graph = _Graph()
+    eight = _emit(graph, network.level8, _emit(graph, network.stem, "input"))
+    sixteen = _emit(graph, network.level16, eight)
+    thirty_two = _emit(graph, network.level32, sixteen)
+    doubling = graph.constant(np.array([1, 1, 2, 2], np.float32))
+    top = _emit(graph, network.laterals[2], thirty_two)
+    levels = [top]
+    for lateral, smooth, source in (
+        (network.laterals[1], network.smooth[1], sixteen),
+        (network.laterals[0], network.smooth[0], eight),
+    ):
+        upper = graph.add("Resize", [levels[0], "", doubling], mode="nearest", nearest_mode="floor",
+                          coordinate_transformation_mode="asymmetric")  # fmt: skip
+        levels.insert(0, _emit(graph, smooth, graph.add("Add", [_emit(graph, lateral, source), upper])))
+    for head, level, stride, priors in zip(network.heads, levels, STRIDES, PRIORS, strict=True):
+        _emit_head(graph, cast(Head, head), level, stride, priors)
+    outputs = [
+        helper.make_tensor_value_info(f"{group}_{stride}", TensorProto.FLOAT, [f"anchors_{stride}", WIDTHS[group]])
+        for group in GROUPS
+        for stride in STRIDES
+    ]
+    source = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, "height", "width"])
+    body = helper.make_graph(graph.nodes, "streamfer_faces", [source], outputs, graph.weights)
+    return helper.make_model(
+        body, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8, producer_name="streamfer"
+    )
+
+
+def _emit(graph: _Graph, module: nn.Module, source: str) -> str:
+    if isinstance(module, ConvUnit):
+        convolution, normalisation = cast(nn.Conv2d, module[0]), cast(nn.BatchNorm2d, module[1])
+        return graph.add("Relu", [_emit_convolution(graph, convolution, source, normalisation)])
+    if isinstance(module, nn.Sequential):
+        for child in module:
+            source = _emit(graph, child, source)
+        return source
+    if isinstance(module, nn.Conv2d):
+        return _emit_convolution(graph, module, source, None)
+    raise TypeError(f"no ONNX rule for {type(module).__name__}")
+
+
+def _emit_convolution(graph: _Graph, convolution: nn.Conv2d, source: str, normalisation: nn.BatchNorm2d | None) -> str:
+    weight = convolution.weight.detach().double()
+    bias = torch.zeros(len(weight), dtype=torch.float64)
+    if convolution.bias is not None:
+        bias = convolution.bias.detach().double()
+    if normalisation is not None:
+        mean, variance = cast(Tensor, normalisation.running_mean), cast(Tensor, normalisation.running_var)
+        gain = normalisation.weight.double() / (variance.double() + normalisation.eps).sqrt()
+        weight = weight * gain[:, None, None, None]
+        bias = normalisation.bias.double() + (bias - mean.double()) * gain
+    kernel, stride, padding = convolution.kernel_size[0], convolution.stride[0], int(convolution.padding[0])
+    return graph.add(
+        "Conv",
+        [source, graph.constant(weight.float().numpy()), graph.constant(bias.float().numpy())],
+        kernel_shape=[kernel, kernel],
+        strides=[stride, stride],
+        pads=[padding] * 4,
+        group=convolution.groups,
+    )
+
+
+def _emit_head(graph: _Graph, head: Head, level: str, stride: int, priors: tuple[float, float]) -> None:
+    shared = _emit(graph, head.shared, level)
+    boxes = _emit(graph, head.box[0], shared)
+    raw = {
+        "score": _emit(graph, head.score, shared),
+        "box": _emit(graph, head.box[1], boxes),
+        "landmarks": graph.add("Add", [_emit(graph, head.landmarks, boxes), _emit(graph, head.points, shared)]),
+    }
+    for group in GROUPS:
+        rows = graph.constant(np.array([-1, ANCHORS, WIDTHS[group]], np.int64))
+        places = graph.add("Reshape", [graph.add("Transpose", [raw[group]], perm=[0, 2, 3, 1]), rows])
+        sides = np.array(priors, np.float32).reshape(1, ANCHORS, 1) / stride
+        if group == "score":
+            places = graph.add("Sigmoid", [places])
+        elif group == "box":
+            low, high = (graph.constant(np.array(sign * LOG_LIMIT, np.float32)) for sign in (-1, 1))
+            reach = graph.add("Exp", [graph.add("Clip", [places, low, high])])
+            places = graph.add("Mul", [reach, graph.constant(sides / 2)])
+        else:
+            places = graph.add("Mul", [places, graph.constant(sides)])
+        flat = graph.constant(np.array([-1, WIDTHS[group]], np.int64))
+        graph.add("Reshape", [places, flat], f"{group}_{stride}")

@@ -1,0 +1,263 @@
+"""Stage `clips`: temporal transformer and prompts of the mini model, on windows of finished features.
+
+A window that never changes has to mean what its picture means, so the picture head of stage `joint` teaches it;
+rendered clips bring what no photograph has: how an expression comes, stays and goes.
+
+Shape suffixes: B windows, T frames, D feature size, C classes, K directions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import structlog
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from streamfer.errors import CheckpointError
+from streamfer.models.dfer_clip import DferClip
+from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
+from streamfer_builtin.mini import checkpoint, images, joint, renders
+from streamfer_builtin.mini.data import CLASSES, Corpus, sampling_weights
+from streamfer_builtin.mini.fitting import fit
+from streamfer_builtin.mini.networks import FRAMES, JointModel, shipped_config, text_config
+from streamfer_builtin.mini.recipe import ClipsPart, Recipe, Sizes
+from streamfer_builtin.mini.windows import (
+    ClipFeatures,
+    PictureFeatures,
+    encode_clips,
+    encode_pictures,
+    gapped,
+    synthesise,
+)
+from streamfer_builtin.render.clips import RenderedClips
+from streamfer_builtin.render.course import DIRECTIONS
+from streamfer_train.metrics.classification import report
+
+log = structlog.get_logger(__name__)
+
+CHECKPOINT = "clips.pt"
+FEATURES = "features.pt"
+#: Pictures (FER2013 val) and rendered clips (val) that the log watches.
+_WATCHED = 1_000
+
+DESCRIPTIONS: dict[str, str] = {
+    "happiness": "a smile that lifts the cheeks and creases the skin beside the eyes.",
+    "sadness": "mouth corners that sink, heavy upper lids and the inner brows drawn up.",
+    "neutral": "a face at rest, lips lightly closed, brow and eyes without tension.",
+    "anger": "brows pulled down and together, a hard stare and lips pressed tight.",
+    "surprise": "brows raised high, eyes wide open and the jaw dropped.",
+    "disgust": "a wrinkled nose, a lifted upper lip and lowered brows.",
+    "fear": "raised and drawn brows, wide tense eyes and lips stretched apart.",
+}
+
+
+class ClipModel(nn.Module):
+    """DFER-CLIP's temporal transformer, prompts and text tower, fed with features.
+
+    `direction` tells onset from offset on the clip feature; it exists only in training and keeps order in there.
+    """
+
+    def __init__(self, sizes: Sizes, temperature: float) -> None:
+        super().__init__()
+        text = text_config(sizes)
+        texts = [DESCRIPTIONS[name] for name in CLASSES]
+        ids = tokenize_prompts(texts, contexts=sizes.contexts, context_length=text.context_length)
+        # No pretrained words exist at this width: random, frozen word vectors tell the descriptions apart.
+        words = torch.randn(int(ids.max()) + 1, text.width) * 0.02
+        prompts = PromptLearner(PromptConfig(contexts=sizes.contexts), ids, words)
+        self.dfer = DferClip(shipped_config(sizes), prompts=prompts, text=text)
+        # Tower and action head are finished; only features come in here.
+        self.dfer.image_encoder = nn.Identity()
+        self.dfer.action_head = None
+        self.log_scale = nn.Parameter(torch.tensor(1 / temperature).log())
+        self.direction = nn.Linear(sizes.embed_dim, len(DIRECTIONS))
+        # Positions of unit size would drown features that have learned to speak for themselves.
+        nn.init.normal_(self.dfer.temporal_net.pos_embedding, std=0.02)
+        nn.init.normal_(cast(Tensor, self.dfer.temporal_net.cls_token), std=0.02)
+
+    @property
+    def temperature(self) -> float:
+        """The learned temperature: cosines are divided by it."""
+        return float(torch.exp(-self.log_scale.detach()))
+
+    def feature(self, windows_BTD: Tensor) -> Tensor:
+        """Return clip features (B, D), not normalised."""
+        clip_BD: Tensor = self.dfer.temporal_net(windows_BTD)
+        return clip_BD
+
+    def forward(self, windows_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of emotions (B, C) and of directions (B, K)."""
+        clip_BD = self.feature(windows_BTD)
+        cosines_BC = F.normalize(clip_BD, dim=-1) @ self.dfer.class_features().T
+        return cosines_BC * self.log_scale.exp(), self.direction(clip_BD)
+
+
+@dataclass(frozen=True, slots=True)
+class ClipBatch:
+    """Windows float32 (B, T, D), target probabilities (B, C), directions int64 (B,), -100 where none is known."""
+
+    windows: Tensor
+    targets: Tensor
+    directions: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What the stage trains on and what it watches."""
+
+    pictures: PictureFeatures | None
+    clips: ClipFeatures
+    val_pictures: PictureFeatures
+    val_clips: ClipFeatures
+
+
+class ClipsTask:
+    """Batches, loss and validation of the stage; `head` is the finished picture head, which teaches."""
+
+    name = "clips"
+
+    def __init__(self, features: Features, head: nn.Linear, part: ClipsPart) -> None:
+        self.features = features
+        self.head = head.requires_grad_(False)
+        self.part = part
+        self.steps = part.steps
+
+    def batches(self, epoch: int) -> Iterator[ClipBatch]:
+        """Yield windows of photographs and of rendered clips in the recipe's shares."""
+        rng = torch.Generator().manual_seed(self.part.seed * 1000 + epoch)
+        rendered = round(self.part.batch * self.part.render_share)
+        if self.features.pictures is None:
+            rendered = self.part.batch
+        for _ in range(self.steps):
+            parts = [self._rendered(rendered, rng)] if rendered else []
+            if self.features.pictures is not None and rendered < self.part.batch:
+                parts.append(self._photographs(self.features.pictures, self.part.batch - rendered, rng))
+            yield ClipBatch(*(torch.cat(each) for each in zip(*parts, strict=True)))
+
+    def loss(self, model: ClipModel, batch: ClipBatch) -> Tensor:
+        """Cross-entropy with soft targets, plus that of the directions that are known."""
+        logits, directions = model(batch.windows)
+        emotion = F.cross_entropy(logits, batch.targets, label_smoothing=self.part.smoothing)
+        if not bool((batch.directions >= 0).any()):
+            return emotion
+        return emotion + self.part.direction_weight * F.cross_entropy(directions, batch.directions)
+
+    @torch.no_grad()
+    def watch(self, average: ClipModel, *, last: bool) -> dict[str, float]:  # noqa: ARG002 - all is cheap here
+        """Return accuracy of stills of FER2013 val, and UAR and direction accuracy of rendered val clips."""
+        still = self.features.val_pictures
+        logits = average(still.views[:, :1].float().expand(-1, FRAMES, -1))[0]
+        clips = self.features.val_clips
+        rendered, directions = average(clips.frames.float())
+        return {
+            "val_acc": round(report(logits, still.labels, CLASSES).war, 4),
+            "head_acc": round(report(self.head(still.views[:, 0].float()), still.labels, CLASSES).war, 4),
+            "rendered_uar": round(report(rendered, clips.labels, CLASSES).uar, 4),
+            "direction_acc": round(float((directions.argmax(1) == clips.directions).float().mean()), 4),
+            "temperature": round(average.temperature, 4),
+        }
+
+    def _photographs(
+        self, features: PictureFeatures, count: int, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rows = torch.randint(len(features.labels), (count,), generator=rng)
+        made = synthesise(features, rows, self.part, rng)
+        label = F.one_hot(features.labels[rows], len(CLASSES)).float()
+        # The teacher reads the window's own frames where it is static, and the photograph where it is not.
+        still = self.head(features.views[rows].float()).mean(1)
+        seen = torch.where(made.static[:, None], self.head(made.frames).mean(1), still)
+        shown = torch.lerp(label, seen.softmax(1), self.part.distil)
+        targets = torch.lerp(self.head(made.rest).softmax(1), shown, made.own[:, None])
+        return made.frames, targets, torch.full((count,), -100)
+
+    def _rendered(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        clips = self.features.clips
+        rows = torch.randint(len(clips.labels), (count,), generator=rng)
+        order = gapped(count, self.part, rng, padding=False)
+        frames = clips.frames[rows].float()
+        windows = frames.gather(1, order[..., None].expand_as(frames))
+        return windows, F.one_hot(clips.labels[rows], len(CLASSES)).float(), clips.directions[rows]
+
+
+def train(recipe: Recipe, corpus: Corpus, rendered: RenderedClips, rendered_val: RenderedClips) -> ClipModel:
+    """Encode what the stage needs, train or resume from `work`/clips.pt, and return the averaged model."""
+    part = recipe.clips
+    path = recipe.work / CHECKPOINT
+    first, _ = joint.read_joint(recipe.work, recipe.sizes)
+    if path.is_file():
+        _check_joint(recipe, checkpoint.load(path, "clips"))
+    features = _features(recipe, first, corpus, rendered, rendered_val)
+    torch.manual_seed(part.seed)
+    model = ClipModel(recipe.sizes, part.temperature)
+    task = ClipsTask(features, first.expression, part)
+    return fit(model, task, part, path, {"joint": _digest(recipe)})
+
+
+def read_clips(recipe: Recipe) -> tuple[ClipModel, dict[str, Any]]:
+    """Read the averaged model of the stage, and the settings and epochs that made it.
+
+    Raises:
+        ConfigError: the stage has not run, or `joint` has gone on since.
+    """
+    state = checkpoint.load(recipe.work / CHECKPOINT, "clips")
+    _check_joint(recipe, state)
+    model = ClipModel(recipe.sizes, recipe.clips.temperature)
+    model.load_state_dict(state["average"])
+    return model.eval(), {**state["recipe"], "epochs_done": state["epoch"]}
+
+
+def _check_joint(recipe: Recipe, state: dict[str, Any]) -> None:
+    if state["joint"] != _digest(recipe):
+        raise CheckpointError(
+            f"{recipe.work / CHECKPOINT}: was made from another {joint.CHECKPOINT}; delete it and run "
+            "`streamfer train mini clips` again"
+        )
+
+
+def _digest(recipe: Recipe) -> str:
+    return hashlib.sha256((recipe.work / joint.CHECKPOINT).read_bytes()).hexdigest()[:16]
+
+
+def _features(
+    recipe: Recipe, model: JointModel, corpus: Corpus, rendered: RenderedClips, rendered_val: RenderedClips
+) -> Features:
+    """Encode, or take from `work`/features.pt what the same tower encoded."""
+    path, part = recipe.work / FEATURES, recipe.clips
+    key = [_digest(recipe), part.pictures, part.views, part.power, len(rendered), len(rendered_val), recipe.photographs]
+    if path.is_file() and (kept := checkpoint.load(path, "clips"))["key"] == key:
+        return _unpacked(kept)
+    rng = torch.Generator().manual_seed(part.seed)
+    pictures = None
+    if recipe.photographs:
+        parts = []
+        for source, share in zip(corpus.train, (0.85, 0.15), strict=True):
+            weights = sampling_weights(source.labels, power=part.power, cap=None if share > 0.5 else 1_500)
+            index = images.without_clumps(weights, round(part.pictures * share), rng)
+            parts.append(encode_pictures(model, source, index, part.views, rng))
+        pictures = PictureFeatures(torch.cat([p.views for p in parts]), torch.cat([p.labels for p in parts]))
+        log.info("mini.clips.encoded", pictures=len(pictures.labels), views=part.views)
+    clips = encode_clips(model, rendered, rng)
+    val = encode_pictures(model, corpus.val, torch.arange(len(corpus.val)), 1, rng)
+    val_clips = encode_clips(model, renders.chosen(rendered_val, slice(_WATCHED)))
+    log.info("mini.clips.encoded", clips=len(clips.labels))
+    features = Features(pictures, clips, val, val_clips)
+    checkpoint.save(path, {"key": key, **_packed(features)})
+    return features
+
+
+def _packed(features: Features) -> dict[str, Any]:
+    return {name: None if (part := getattr(features, name)) is None else asdict(part) for name in Features.__slots__}
+
+
+def _unpacked(state: dict[str, Any]) -> Features:
+    return Features(
+        pictures=None if state["pictures"] is None else PictureFeatures(**state["pictures"]),
+        clips=ClipFeatures(**state["clips"]),
+        val_pictures=PictureFeatures(**state["val_pictures"]),
+        val_clips=ClipFeatures(**state["val_clips"]),
+    )

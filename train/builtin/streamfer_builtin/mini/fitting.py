@@ -1,0 +1,209 @@
+"""The loop that all stages share: epochs of batches, a moving average, checkpoints, resuming to the same result.
+
+Processes that torchrun started share every batch: the picture a process computes is its own, the step is everyone's.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+
+import structlog
+import torch
+from torch import Tensor, distributed, nn
+
+from streamfer.errors import UserError
+from streamfer_builtin.mini import checkpoint
+from streamfer_builtin.mini.recipe import Schedule
+from streamfer_train.recipes.world import ALONE, ProcessGroup
+
+log = structlog.get_logger(__name__)
+
+Net = TypeVar("Net", bound=nn.Module)
+Net_contra = TypeVar("Net_contra", bound=nn.Module, contravariant=True)
+Batch = TypeVar("Batch")
+_LOG_EVERY = 50
+
+
+class Diverged(UserError):
+    """A loss is no longer a number; the last good checkpoint was kept."""
+
+
+class Task(Protocol[Net_contra, Batch]):
+    """What makes a stage: its name, the steps of an epoch, and how a batch becomes a loss."""
+
+    name: str
+    steps: int
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """Yield the `steps` batches of an epoch, decided by the seed and the epoch alone."""
+
+    def loss(self, model: Net_contra, batch: Batch) -> Tensor:
+        """Return the scalar loss."""
+
+    def watch(self, average: Net_contra, *, last: bool) -> dict[str, float]:
+        """Return numbers for the log, measured on the averaged model; a part of the data will do until the last."""
+
+
+@runtime_checkable
+class Shareable(Protocol):
+    """A batch that knows how to divide itself among processes."""
+
+    def share(self, rank: int, size: int) -> Any:
+        """Return every `size`-th row from `rank` on."""
+
+
+class Average(Generic[Net]):
+    """Exponential moving average of parameters and BatchNorm statistics."""
+
+    def __init__(self, model: Net, decay: float) -> None:
+        self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self.decay = decay
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards `model`; young averages move faster."""
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 10))
+        for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs, 1 - decay)
+            else:
+                mine.copy_(theirs)
+
+
+def fit(
+    model: Net,
+    task: Task[Net, Any],
+    schedule: Schedule,
+    path: Path,
+    extra: dict[str, Any] | None = None,
+    world: ProcessGroup = ALONE,
+) -> Net:
+    """Train `model`, or resume from `path`, and return the averaged model.
+
+    A run may go on with another number of processes: each takes its share of the same batches. The first one watches
+    and writes. One checkpoint an epoch: `epoch` (done), `model`, `average`, `average_steps`, `optimizer`, `recipe`,
+    and what `extra` holds.
+
+    Raises:
+        CheckpointError: the checkpoint was made with another recipe.
+        Diverged: a loss is not finite; the checkpoint of the last whole epoch stays.
+        OutputError: the checkpoint cannot be written; the one before stays.
+    """
+    torch.manual_seed(schedule.seed)
+    average = Average(model, schedule.ema)
+    optimizer = torch.optim.AdamW(_groups(model, schedule.weight_decay), lr=schedule.lr, fused=True)
+    first = _resume(path, model, average, optimizer, schedule) if path.is_file() else 0
+    epochs = schedule.epochs if schedule.stop is None else min(schedule.stop, schedule.epochs)
+    for epoch in range(first, epochs):
+        began = time.monotonic()
+        model.train()
+        loss = _epoch(model, task, schedule, epoch, average, optimizer, world)
+        if not world.leads:
+            continue
+        seen = task.watch(average.model, last=epoch + 1 == epochs)
+        seconds = round(time.monotonic() - began, 1)
+        log.info(f"mini.{task.name}.epoch", epoch=epoch, loss=round(loss, 4), seconds=seconds, **seen)
+        checkpoint.save(
+            path,
+            {
+                "epoch": epoch + 1,
+                "model": model.state_dict(),
+                "average": average.model.state_dict(),
+                "average_steps": average.steps,
+                "optimizer": optimizer.state_dict(),
+                "recipe": schedule.model_dump(),
+                **(extra or {}),
+            },
+        )
+    return average.model
+
+
+def rate(progress: float, warm_up: float) -> float:
+    """Linear warm-up, then half a cosine to zero; `progress` in [0, 1)."""
+    if progress < warm_up:
+        return progress / warm_up + 1e-3
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def _epoch(
+    model: Net,
+    task: Task[Net, Any],
+    schedule: Schedule,
+    epoch: int,
+    average: Average[Net],
+    optimizer: torch.optim.Optimizer,
+    world: ProcessGroup,
+) -> float:
+    total = 0.0
+    for step, batch in enumerate(task.batches(epoch)):
+        for group in optimizer.param_groups:
+            done = (epoch * task.steps + step) / (schedule.epochs * task.steps)
+            group["lr"] = schedule.lr * rate(done, schedule.warm_up)
+        loss = task.loss(model, _share(batch, world))
+        value = world.sums([loss.item()])[0] / world.size
+        if not math.isfinite(value):
+            raise Diverged(
+                f"stage {task.name}: the loss is {value} in step {step} of epoch {epoch}; the checkpoint of the last "
+                f"whole epoch is kept: lower {task.name}.lr and run again"
+            )
+        loss.backward()  # type: ignore[no-untyped-call]
+        _agree(model, world)
+        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update(model)
+        total += value
+        if step % _LOG_EVERY == 0 and world.leads:
+            log.info(f"mini.{task.name}.step", epoch=epoch, step=step, loss=round(value, 4))
+    return total / task.steps
+
+
+def _share(batch: Any, world: ProcessGroup) -> Any:
+    """Return every size-th row of a batch from the rank on: each tensor's, of a tuple or a dataclass of tensors."""
+    if world.size == 1:
+        return batch
+    if isinstance(batch, Shareable):
+        return batch.share(world.rank, world.size)
+    if is_dataclass(batch) and not isinstance(batch, type):
+        mine = {field.name: getattr(batch, field.name)[world.rank :: world.size] for field in fields(batch)}
+        return replace(batch, **mine)
+    return tuple(part[world.rank :: world.size] for part in batch)
+
+
+def _agree(model: nn.Module, world: ProcessGroup) -> None:
+    """Replace every gradient by its mean over the processes."""
+    if world.size == 1:
+        return
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    distributed.all_reduce(flat)
+    parts = torch.split(flat / world.size, [gradient.numel() for gradient in gradients])
+    for gradient, part in zip(gradients, parts, strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _resume(path: Path, model: Net, average: Average[Net], optimizer: torch.optim.Optimizer, schedule: Schedule) -> int:
+    state = checkpoint.load(path, "")
+    checkpoint.check_recipe(state["recipe"], schedule.model_dump(), path)
+    model.load_state_dict(state["model"])
+    average.model.load_state_dict(state["average"])
+    average.steps = state["average_steps"]
+    optimizer.load_state_dict(state["optimizer"])
+    log.info("mini.resumed", path=path.name, epoch=state["epoch"])
+    return int(state["epoch"])

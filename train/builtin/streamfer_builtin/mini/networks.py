@@ -1,0 +1,101 @@
+"""The mini model's networks while they train: a grey residual tower and the heads on its features.
+
+Names of weights: `image_encoder.*` (timm's names), `expression.*`, and `actions.*` (stage `images`: blendshape scores)
+or `action_head.*` (stage `joint`: action units, the head that is shipped).
+
+Shape suffixes: B pictures, D feature size, C classes, S blendshape scores, A action units.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from streamfer.models.dfer_clip import DferClipConfig
+from streamfer.models.temporal import TemporalConfig
+from streamfer.models.towers import TextConfig, VisionConfig, build_basic
+from streamfer_builtin.mini.augment import CROP
+from streamfer_builtin.mini.data import CLASSES
+from streamfer_builtin.mini.recipe import Sizes
+from streamfer_builtin.render.actions import ACTION_UNITS
+
+FRAMES = 16
+"""Frames of a window."""
+
+
+def shipped_config(sizes: Sizes, temperature: float = 1.0) -> DferClipConfig:
+    """Return the configuration of the shipped model."""
+    return DferClipConfig(
+        classes=CLASSES,
+        embed_dim=sizes.embed_dim,
+        vision=VisionConfig(layers=sizes.layers, width=sizes.width, image_size=CROP, block="basic"),
+        temporal=TemporalConfig(
+            layers=1, heads=sizes.heads, dim_head=sizes.dim_head, mlp_dim=sizes.mlp_dim, frames=FRAMES
+        ),
+        quick_gelu=False,
+        temperature=temperature,
+        action_units=ACTION_UNITS,
+    )
+
+
+def text_config(sizes: Sizes) -> TextConfig:
+    """Return the sizes of the text tower, which is not shipped."""
+    return TextConfig(
+        layers=sizes.text_layers,
+        width=sizes.text_width,
+        heads=sizes.text_heads,
+        context_length=sizes.context_length,
+    )
+
+
+class _Tower(nn.Module):
+    """The grey tower with its emotion head."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        tower = build_basic(sizes.layers, sizes.width, sizes.embed_dim, channels=1)
+        self.image_encoder = tower.to(memory_format=torch.channels_last)
+        self.expression = nn.Linear(sizes.embed_dim, len(CLASSES))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Map grey float32 (B, 1, H, H) to features float32 (B, D)."""
+        return cast(Tensor, self.image_encoder(images.contiguous(memory_format=torch.channels_last)))
+
+
+class ImageModel(_Tower):
+    """Stage `images`: emotions and the blendshape teacher's scores of single photographs."""
+
+    def __init__(self, sizes: Sizes, scores: int) -> None:
+        super().__init__(sizes)
+        self.actions = nn.Linear(sizes.embed_dim, scores)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map grey float32 (B, 1, H, H) to logits (B, C) and scores (B, S)."""
+        features = self.encode(images)
+        return self.expression(features), self.actions(features)
+
+
+class JointModel(_Tower):
+    """Stage `joint`: emotions and action units of single pictures, photographed or rendered."""
+
+    def __init__(self, sizes: Sizes, *, freeze_norms: bool = False) -> None:
+        """Build with random weights; with `freeze_norms` training leaves the tower's running statistics alone."""
+        super().__init__(sizes)
+        self.action_head = nn.Linear(sizes.embed_dim, len(ACTION_UNITS))
+        self.freeze_norms = freeze_norms
+
+    def train(self, mode: bool = True) -> JointModel:
+        """Switch to training or evaluation, frozen norms excepted."""
+        super().train(mode)
+        if self.freeze_norms:
+            for module in self.image_encoder.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map grey float32 (B, 1, H, H) to logits of emotions (B, C) and of action units (B, A)."""
+        features = self.encode(images)
+        return self.expression(features), self.action_head(features)

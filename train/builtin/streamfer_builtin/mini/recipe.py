@@ -1,0 +1,156 @@
+"""The recipe of `streamfer train mini`, read from YAML and checked before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from streamfer_train.recipes.settings import Part, load_settings
+
+EXAMPLE = "train/builtin/configs/mini.yaml"
+
+
+class Sizes(Part):
+    """The shipped network: residual tower, one temporal block, and the text tower that exists only in training."""
+
+    layers: tuple[int, int, int, int] = (2, 2, 2, 2)
+    width: int = Field(32, ge=2, multiple_of=2)
+    embed_dim: int = Field(256, ge=8)
+    heads: int = Field(4, ge=1)
+    dim_head: int = Field(64, ge=1)
+    mlp_dim: int = Field(512, ge=1)
+    text_layers: int = Field(2, ge=1)
+    text_width: int = Field(128, ge=8)
+    text_heads: int = Field(2, ge=1)
+    context_length: int = Field(40, ge=24)
+    contexts: int = Field(8, ge=1)
+
+
+class Small(Part):
+    """Until this share of a stage, pictures are reduced to `side` pixels: half the cost for a rough start."""
+
+    until: float = Field(gt=0, le=1)
+    side: int = Field(ge=16, le=48)
+
+
+class Schedule(Part):
+    """What every stage has: length, batch and AdamW with warm-up, half a cosine, and a moving average of weights.
+
+    `epochs` is what the cosine is stretched over. A stage that `stop`s earlier hands its unfinished annealing to the
+    next one, which goes on at a low rate.
+    """
+
+    epochs: int = Field(ge=1)
+    stop: int | None = Field(None, ge=1)
+    batch: int = Field(128, ge=2)
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warm_up: float = Field(0.04, ge=0, lt=1)
+    ema: float = Field(0.999, ge=0, lt=1)
+    clip: float = Field(5.0, gt=0)
+    seed: int = 1
+
+
+class ImagesPart(Schedule):
+    """Stage `images`: the tower on photographs. An epoch is a number of drawn pictures, not a pass."""
+
+    epochs: int = Field(44, ge=1)
+    stop: int | None = Field(34, ge=1)
+    lr: float = Field(2e-3, gt=0)
+    pictures: int = Field(28_000, ge=1)
+    smoothing: float = Field(0.1, ge=0, lt=1)
+    action_weight: float = Field(0.5, ge=0)
+    power: float = Field(0.35, ge=0, le=1)
+    faces_share: float = Field(0.15, ge=0, le=1)
+    faces_cap: int = Field(1500, ge=1)
+    small: tuple[Small, ...] = (Small(until=0.35, side=32), Small(until=0.68, side=40))
+
+
+class JointPart(Schedule):
+    """Stage `joint`: the same tower with its final heads, on photographs and rendered frames together.
+
+    `render_share` of each batch is rendered; a rendered frame's emotion weighs `render_emotion` of a photograph's.
+    `distil` is the share of the photographs' emotion loss that follows the first stage's probabilities. With
+    `freeze_norms` renders do not move the statistics that photographs are normalised with.
+    """
+
+    epochs: int = Field(30, ge=1)
+    lr: float = Field(1.5e-3, gt=0)
+    pictures: int = Field(26_000, ge=1)
+    smoothing: float = Field(0.05, ge=0, lt=1)
+    power: float = Field(0.35, ge=0, le=1)
+    faces_share: float = Field(0.15, ge=0, le=1)
+    faces_cap: int = Field(1500, ge=1)
+    render_share: float = Field(0.15, ge=0, le=1)
+    render_emotion: float = Field(0.25, ge=0)
+    action_weight: float = Field(1.0, ge=0)
+    distil: float = Field(0.4, ge=0, le=1)
+    strength: float = Field(0.75, ge=0, le=1)
+    freeze_norms: bool = False
+    small: tuple[Small, ...] = (Small(until=0.7, side=40),)
+
+
+class ClipsPart(Schedule):
+    """Stage `clips`: temporal transformer and prompts, on windows of finished features.
+
+    `pictures` photographs are encoded in `views` views, and up to `rendered` clips. Of each batch `render_share`
+    are rendered clips; of the windows made from photographs `static` hold their expression throughout.
+    """
+
+    epochs: int = Field(8, ge=1)
+    batch: int = Field(96, ge=2)
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warm_up: float = Field(0.05, ge=0, lt=1)
+    ema: float = Field(0.998, ge=0, lt=1)
+    clip: float = Field(1.0, gt=0)
+    seed: int = 2
+    steps: int = Field(300, ge=1)
+    pictures: int = Field(20_000, ge=1)
+    views: int = Field(3, ge=2)
+    rendered: int = Field(4_000, ge=0)
+    power: float = Field(0.35, ge=0, le=1)
+    render_share: float = Field(0.35, ge=0, le=1)
+    static: float = Field(0.7, ge=0, le=1)
+    padded: float = Field(0.2, ge=0, le=1)
+    held: float = Field(0.15, ge=0, le=1)
+    distil: float = Field(0.8, ge=0, le=1)
+    direction_weight: float = Field(0.3, ge=0)
+    smoothing: float = Field(0.02, ge=0, lt=1)
+    temperature: float = Field(0.1, gt=0)
+
+
+class Recipe(Part):
+    """Everything that `streamfer train mini` reads.
+
+    `data` holds fer2013/, faces/ and blendshapes/; `renders` the shards of `streamfer train render`; `work` takes
+    the checkpoints. Without `photographs` the model is trained on rendered faces alone: stage `images` is left out,
+    and FER2013 only measures.
+    """
+
+    name: str = Field("mini", pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    data: Path
+    renders: Path
+    work: Path
+    photographs: bool = True
+    sizes: Sizes = Sizes()
+    images: ImagesPart = ImagesPart()
+    joint: JointPart = JointPart()
+    clips: ClipsPart = ClipsPart()
+
+    @model_validator(mode="after")
+    def _has_pictures(self) -> Recipe:
+        if not self.photographs and self.joint.render_share != 1:
+            raise ValueError("photographs is false: set joint.render_share to 1")
+        return self
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read `path` and settings of the form `images.epochs=2` (values in YAML).
+
+    Raises:
+        ConfigError: the file is absent, is not YAML, or a setting is unknown or out of range.
+    """
+    return load_settings(Recipe, path, overrides, example=EXAMPLE)

@@ -1,0 +1,101 @@
+"""The ONNX file computes what the network computes and is what insightface's SCRFD class expects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from insightface.model_zoo.scrfd import SCRFD
+
+from streamfer.errors import CheckpointError
+from streamfer_builtin.faces.detectors import OnnxDetector
+from streamfer_builtin.faces.export import INPUT_CONVENTION, build, export
+from streamfer_builtin.faces.network import FaceNetwork, Head, Shape, decoded
+
+
+@pytest.fixture(scope="module")
+def network() -> FaceNetwork:
+    """A small network whose normalisation statistics and outputs are far from trivial."""
+    torch.manual_seed(4)
+    made = FaceNetwork(Shape((8, 8, 16, 16, 16), 16))
+    with torch.no_grad():
+        for _ in range(3):
+            made(torch.randn(2, 3, 96, 128))
+        for head in made.heads:
+            score, box, landmarks = cast(Head, head).finals()
+            for final in (score, box, landmarks):
+                final.weight.normal_(std=0.3)
+            cast(torch.nn.Conv2d, cast(Head, head).points[1]).weight.normal_(std=0.3)
+            cast(torch.Tensor, score.bias).fill_(0.0)
+    return made.eval()
+
+
+@pytest.fixture(scope="module")
+def weights(network: FaceNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("faces") / "faces.onnx"
+    export(network, path, {"name": "test", "threshold": "0.50"})
+    return path
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 128), (64, 64), (160, 32)])
+def test_onnx_equals_torch(network: FaceNetwork, weights: Path, height: int, width: int) -> None:
+    picture = torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted = decoded(network(picture))
+    outputs = ort.InferenceSession(str(weights), providers=["CPUExecutionProvider"]).run(
+        None, {"input": picture.numpy()}
+    )
+    assert [each.shape[1] for each in outputs] == [1, 1, 1, 4, 4, 4, 10, 10, 10]
+    scores = np.concatenate(outputs[:3])[:, 0]
+    assert np.allclose(scores, wanted.logits.sigmoid()[0].numpy(), atol=1e-5)
+    boxes, landmarks = [], []
+    for level, stride in enumerate((8, 16, 32)):
+        rows, columns = np.mgrid[0 : height // stride, 0 : width // stride]
+        centres = np.repeat(np.stack([columns, rows], axis=-1).reshape(-1, 2), 2, axis=0) * stride
+        reach = outputs[3 + level] * stride
+        boxes.append(np.concatenate([centres - reach[:, :2], centres + reach[:, 2:]], axis=1))
+        landmarks.append(outputs[6 + level] * stride + np.tile(centres, 5))
+    assert np.allclose(np.concatenate(boxes), wanted.boxes[0].numpy(), atol=1e-2)
+    assert np.allclose(np.concatenate(landmarks), wanted.landmarks[0].numpy(), atol=1e-2)
+
+
+def test_insightface_runs_it_and_agrees_with_our_reading(weights: Path) -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (96, 128, 3)).astype(np.uint8)
+    theirs = SCRFD(str(weights))
+    theirs.prepare(-1, nms_thresh=0.4, det_thresh=0.5, input_size=(128, 96))
+    assert theirs.use_kps
+    boxes, landmarks = theirs.detect(np.ascontiguousarray(picture[..., ::-1]))
+    ours = OnnxDetector(weights).find(picture).above(0.5)
+    assert len(boxes) > 5
+    # Their suppression counts a box's last pixel as inside and ours does not, so single boxes may differ.
+    best = boxes[:3]
+    assert np.allclose(best[:, :4], ours.boxes[:3], atol=0.05)
+    assert np.allclose(best[:, 4], ours.scores[:3], atol=1e-4)
+    assert np.allclose(landmarks[:3], ours.landmarks[:3], atol=0.05)
+
+
+def test_metadata_travels_with_the_weights(weights: Path) -> None:
+    stored = {each.key: each.value for each in onnx.load(str(weights)).metadata_props}
+    assert stored["name"] == "test"
+    assert stored["format"] == "streamfer-faces"
+    assert stored["format_version"] == "1"
+    assert stored["input"] == INPUT_CONVENTION
+
+
+def test_input_height_and_width_are_free(network: FaceNetwork) -> None:
+    sides = build(network).graph.input[0].type.tensor_type.shape.dim
+    assert [side.dim_value for side in sides] == [1, 3, 0, 0]
+
+
+def test_a_file_that_is_not_onnx_is_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a network")
+    with pytest.raises(CheckpointError, match=r"broken\.onnx"):
+        OnnxDetector(broken)
+    with pytest.raises(CheckpointError, match="no such file"):
+        OnnxDetector(tmp_path / "absent.onnx")

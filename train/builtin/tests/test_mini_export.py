@@ -1,0 +1,187 @@
+"""The mini model's export: what it measures, the file it writes, and that the shipped one calls a smile happiness."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import mini_corpus
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+import streamfer
+from streamfer.errors import ConfigError
+from streamfer.geometry import loose_crop, tight_crop
+from streamfer.models.card import ModelCard
+from streamfer.models.dfer_clip import DferClip
+from streamfer.models.weights import read_weights
+from streamfer_builtin.mini import card, clips, data, export, images, joint, measure, renders, shipping
+from streamfer_builtin.mini.recipe import Recipe
+from streamfer_builtin.render.actions import ACTION_UNITS
+
+SHIPPED = Path(streamfer.__file__).parent / "weights" / "mini.safetensors"
+
+
+@pytest.fixture(scope="module")
+def shipped() -> tuple[DferClip, ModelCard]:
+    return read_weights(SHIPPED)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """A tiny recipe all of whose training stages have run."""
+    recipe = mini_corpus.recipe(tmp_path_factory.mktemp("mini"))
+    corpus, rendered = mini_corpus.corpus(), mini_corpus.clips(29)
+    images.train(corpus, recipe.images, recipe.sizes, recipe.work)
+    joint.train(recipe, corpus, rendered)
+    clips.train(recipe, corpus, rendered, mini_corpus.clips(15, seed=1))
+    return recipe
+
+
+def test_a_folded_kernel_reads_luma_and_keeps_its_answer_on_grey() -> None:
+    kernel = torch.randn(5, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    folded = shipping.fold_luma(kernel)
+    grey = torch.rand(1, 1, 8, 8)
+    assert torch.allclose(torch.conv2d(grey, kernel), torch.conv2d(grey.expand(-1, 3, -1, -1), folded), atol=1e-4)
+    # Red light and green light of the same luma are the same picture.
+    red, green = torch.zeros(2, 1, 3, 8, 8)
+    red[:, 0], green[:, 1] = 0.5, 0.5 * 0.299 / 0.587
+    assert torch.allclose(torch.conv2d(red, folded), torch.conv2d(green, folded), atol=1e-5)
+
+
+def test_the_tight_crop_is_the_loose_one_about_its_centre() -> None:
+    loose, tight = np.array(loose_crop(128).landmarks), np.array(tight_crop(48).landmarks)
+    assert np.allclose(tight, (loose - 64) * 59.08 / 128 + 24)
+    assert np.allclose(np.array(tight_crop(96).landmarks), 2 * tight)
+
+
+def test_the_shipped_network_is_the_trained_one(finished: Recipe) -> None:
+    first, _ = joint.read_joint(finished.work, finished.sizes)
+    second, _ = clips.read_clips(finished)
+    model = shipping.shipped_model(first, second, finished.sizes)
+    crops = torch.rand(32, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features = first.encode(crops)
+        assert torch.allclose(model.encode_frames(crops.expand(-1, 3, -1, -1)), features, atol=2e-2)
+        assert torch.allclose(model.action_intensities(features), first.action_head(features).sigmoid(), atol=2e-3)
+        expected = second(features.view(2, 16, -1))[0]
+        assert torch.allclose(model.window_logits(features.view(2, 16, -1)), expected, atol=5e-2)
+
+
+def test_export_writes_a_model_and_a_card_with_its_numbers(
+    finished: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renders, "load", lambda _folder, split, limit=None: mini_corpus.clips(29, seed=len(split)))
+    monkeypatch.setattr(export, "digests", lambda _data: {"fer2013/val.parquet": "0" * 64})
+    monkeypatch.setattr(measure, "speed", lambda _model: {"threads": 1, "crops_per_second": 400, "ms_per_window": 1.5})
+    to = tmp_path / "mini.safetensors"
+    export.export(finished, mini_corpus.corpus(), to, "2026-11-21", views=2)
+    model, described = read_weights(to)
+    assert described.crop == tight_crop(48)
+    assert described.config.action_units == ACTION_UNITS
+    assert len(described.action_thresholds) == len(ACTION_UNITS)
+    metrics = described.train["metrics"]
+    assert metrics["fer2013_val"]["still"]["count"] == 56
+    assert metrics["calibration"]["fitted_on"] + metrics["calibration"]["reported_on"] == 56
+    # The accuracy that the card tells is the file's own.
+    pixels = mini_corpus.corpus().val.pixels.float()[:, None].div(255).expand(-1, 3, -1, -1)
+    with torch.no_grad():
+        features = model.encode_frames(pixels)
+        predicted = model.window_logits(features[:, None].expand(-1, 16, -1)).argmax(1)
+    accuracy = float((predicted == mini_corpus.corpus().val.labels).float().mean())
+    assert metrics["fer2013_val"]["still"]["accuracy"] == pytest.approx(accuracy, abs=0.02)
+    card.write(described, to.stat().st_size, to.with_suffix(".md"))
+    text = to.with_suffix(".md").read_text()
+    assert f"| {100 * metrics['fer2013_val']['still']['accuracy']:.1f} |" in text
+    assert "400 crops a second" in text
+    assert "$" not in text
+    assert "nan" not in text
+
+
+def test_the_card_of_the_rendered_variant_fills_its_own_template(finished: Recipe, tmp_path: Path) -> None:
+    # The numbers are those of any export; only the stages say which template it is.
+    to = tmp_path / "rendered.md"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(renders, "load", lambda *_args, **_kwargs: mini_corpus.clips(29))
+        patch.setattr(
+            export, "digests", lambda _data: {"fer2013/val.parquet": "0" * 64, "faces/faces.parquet": "1" * 64}
+        )
+        patch.setattr(measure, "speed", lambda _model: {"threads": 1, "crops_per_second": 400, "ms_per_window": 1.5})
+        without = finished.model_copy(update={"photographs": False, "name": "mini-rendered"})
+        described = export.export(without, mini_corpus.corpus(), tmp_path / "m.safetensors", "2026-11-21", views=2)
+    card.write(described, 1, to)
+    assert "no photograph of a person" in to.read_text()
+    assert "images" not in described.train["recipe"]
+    assert list(described.train["data"]) == ["fer2013/val.parquet"]
+    assert described.licence.startswith("Apache-2.0")
+
+
+def test_a_stage_out_of_order_says_which_comes_first(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"joint\.pt: no checkpoint; run `streamfer train mini joint`"):
+        export.export(mini_corpus.recipe(tmp_path), mini_corpus.corpus(), tmp_path / "m.safetensors", "2026-11-21")
+
+
+def test_a_probe_sees_order_only_where_there_is_order() -> None:
+    rendered = mini_corpus.clips(84)
+    ramp = torch.from_numpy(rendered.envelope.astype(np.float32))[..., None]
+    windows = torch.cat([ramp, ramp.roll(1, 1), torch.ones_like(ramp)], -1)
+    ordered = measure._probe(lambda w: w[:, -1] - w[:, 0], rendered, windows, rendered, windows)
+    blind = measure._probe(lambda w: w.mean(1), rendered, windows, rendered, windows)
+    assert ordered["accuracy"] > 0.95
+    assert blind["accuracy"] < 0.7
+
+
+def test_halves_share_no_row() -> None:
+    fit, told = measure.halves(101)
+    assert sorted([*fit.tolist(), *told.tolist()]) == list(range(101))
+
+
+def test_the_shipped_card(shipped: tuple[DferClip, ModelCard]) -> None:
+    described = shipped[1]
+    assert described.name == "mini"
+    assert described.config.classes == data.CLASSES
+    assert described.pixels.size == described.crop.size
+    assert described.pixels.mean is None
+    assert 0 < described.config.temperature < 1
+    assert 0.1 < described.calibration_temperature < 10
+    assert "research" in described.licence
+    assert described.train["date"]
+    assert set(described.train["data"]) >= {"fer2013/train.parquet", "fer2013/val.parquet", "faces/faces.parquet"}
+
+
+def test_the_shipped_tensors_have_the_published_names(shipped: tuple[DferClip, ModelCard]) -> None:
+    assert SHIPPED.stat().st_size <= 15 * 2**20
+    weights = shipped[0].state_dict()
+    dim, inner = 256, 4 * 64
+    block = "temporal_net.temporal_transformer.layers.0"
+    expected = {
+        "text_features": (7, dim),
+        "temporal_net.cls_token": (1, 1, dim),
+        "temporal_net.pos_embedding": (1, 17, dim),
+        f"{block}.0.fn.norm.weight": (dim,),
+        f"{block}.0.fn.fn.to_qkv.weight": (3 * inner, dim),
+        f"{block}.0.fn.fn.to_out.0.bias": (dim,),
+        f"{block}.1.fn.fn.net.0.weight": (512, dim),
+        f"{block}.1.fn.fn.net.3.weight": (dim, 512),
+    }
+    assert {name: tuple(weights[name].shape) for name in expected} == expected
+    assert torch.allclose(weights["text_features"].norm(dim=1), torch.ones(7), atol=1e-3)
+
+
+def test_a_smiling_face_is_happiness_whatever_its_colour(shipped: tuple[DferClip, ModelCard]) -> None:
+    model, described = shipped
+    side = described.crop.size
+    # Landmarks of the astronaut's face, read off the picture: eyes, nose tip, mouth corners.
+    landmarks = np.array([[203.4, 103.6], [247.5, 104.4], [224.1, 127.7], [204.0, 143.1], [242.9, 143.7]], np.float32)
+    target = np.array(described.crop.landmarks, np.float32)
+    matrix, _ = cv2.estimateAffinePartial2D(landmarks, target, method=cv2.LMEDS)
+    crop = cv2.warpAffine(skimage.data.astronaut(), matrix, (side, side), flags=cv2.INTER_AREA)
+    tinted = (crop * np.array([1.0, 0.75, 0.6])).astype(np.uint8)
+    for view in (crop, crop[:, ::-1].copy(), tinted):
+        pixels = torch.from_numpy(view).permute(2, 0, 1).float() / 255
+        with torch.no_grad():
+            logits = model(pixels.expand(1, 16, -1, -1, -1)) / described.calibration_temperature
+        probabilities = dict(zip(described.config.classes, logits.softmax(1)[0].tolist(), strict=True))
+        assert probabilities["happiness"] > 0.8, probabilities
