@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
+import reprlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from streamfer.errors import CheckpointError
 from streamfer.geometry import CropProfile
 from streamfer.models.dfer_clip import DferClipConfig
+from streamfer.models.expression import Abstention
 from streamfer.models.temporal import TemporalConfig
-from streamfer.models.towers import VisionConfig
+from streamfer.models.towers import Count, VisionConfig
 
 FORMAT = 1
 ARCHITECTURE = "dfer-clip"
 Interpolation = Literal["bilinear", "bicubic", "area"]
-#: No tower that CLIP's families know comes near; a larger number is a damaged or hostile file.
-_LARGEST = 1 << 16
-_DEEPEST = 256
-#: Fields that files written before them lack; absent, they have their defaults.
-_ADDED = frozenset({"block", "token"})
-
-_Part = TypeVar("_Part", VisionConfig, TemporalConfig)
+#: Fields that files written before them lack; absent, they have their defaults, which compute what was computed then.
+_ADDED = frozenset({"block", "token", "head", "action_units"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,9 @@ class PixelProfile:
         interpolation: how a crop of another size is resized.
     """
 
-    size: int
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    size: Count
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     interpolation: Interpolation = "bilinear"
@@ -62,6 +64,7 @@ class ModelCard:
         calibration_temperature: logits are divided by it before the softmax (1 is uncalibrated).
         action_thresholds: for each of ``config.action_units``, the intensity from which it counts as present;
             empty where nobody measured them.
+        abstention: what a face and a window need for the model to name an expression.
         train: where the weights come from and what they are worth, plain JSON.
     """
 
@@ -72,6 +75,7 @@ class ModelCard:
     licence: str
     calibration_temperature: float = 1.0
     action_thresholds: tuple[float, ...] = ()
+    abstention: Abstention = field(default_factory=Abstention)
     train: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,28 +97,17 @@ class ModelCard:
 
     def to_json(self) -> str:
         """Return the document stored under the key ``streamfer`` of a safetensors file's metadata."""
-        document = {
-            "format": FORMAT,
-            "name": self.name,
-            "architecture": ARCHITECTURE,
-            "classes": list(self.config.classes),
-            "embed_dim": self.config.embed_dim,
-            "vision": asdict(self.config.vision),
-            "quick_gelu": self.config.quick_gelu,
-            "temporal": asdict(self.config.temporal),
-            "temperature": self.config.temperature,
-            "head": self.config.head,
-            "calibration_temperature": self.calibration_temperature,
-            "pixels": asdict(self.pixels),
-            "crop": self.crop.to_dict(),
-            "licence": self.licence,
-            "train": self.train,
-        }
-        if self.config.action_units:
-            document["action_units"] = list(self.config.action_units)
-        if self.action_thresholds:
-            document["action_thresholds"] = dict(zip(self.config.action_units, self.action_thresholds, strict=True))
-        return json.dumps(document, ensure_ascii=False, sort_keys=True)
+        document = asdict(self)
+        # The model's sizes have stood beside the rest from the first file on.
+        document |= document.pop("config")
+        document["action_thresholds"] = dict(zip(self.config.action_units, self.action_thresholds, strict=False))
+        document["abstention"] = {name: limit for name, limit in document["abstention"].items() if limit is not None}
+        for name in ("action_units", "action_thresholds", "abstention"):
+            if not document[name]:
+                del document[name]
+        return json.dumps(
+            {"format": FORMAT, "architecture": ARCHITECTURE, **document}, ensure_ascii=False, sort_keys=True
+        )
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
@@ -125,24 +118,42 @@ class ModelCard:
         """
         try:
             document = json.loads(text)
-            _check_kind(document["format"], document["architecture"])
-            config = _config(document)
-            return cls(
-                name=str(document["name"]),
-                config=config,
-                pixels=_pixels(document["pixels"]),
-                crop=CropProfile.from_dict(document["crop"]),
-                licence=str(document["licence"]),
-                calibration_temperature=float(document.get("calibration_temperature", 1.0)),
-                action_thresholds=_thresholds(document.get("action_thresholds"), config.action_units),
-                train=dict(document.get("train") or {}),
-            )
-        except CheckpointError:
-            raise
-        except KeyError as error:
-            raise CheckpointError(f"metadata: field {error.args[0]!r} is missing") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"metadata: {error}") from error
+        except ValueError as error:
+            raise CheckpointError(f"metadata: not JSON ({error})") from error
+        if not isinstance(document, dict):
+            raise CheckpointError(f"metadata: holds a {type(document).__name__}; expected fields and their values")
+        _check_kind(document.get("format"), document.get("architecture"))
+        _check_complete("", DferClipConfig, document)
+        _check_complete("vision.", VisionConfig, document["vision"])
+        _check_complete("temporal.", TemporalConfig, document["temporal"])
+        try:
+            config = _CONFIG.validate_python(_fields(DferClipConfig, document))
+            values = _fields(ModelCard, document) | {"config": config}
+            if "action_thresholds" in document:
+                values["action_thresholds"] = _thresholds(document["action_thresholds"], config.action_units)
+            return _CARD.validate_python(values)
+        except ValidationError as error:
+            raise CheckpointError(f"metadata: {explain(error)}") from None
+
+
+_CONFIG = TypeAdapter(DferClipConfig)
+_CARD = TypeAdapter(ModelCard)
+
+
+def explain(error: ValidationError) -> str:
+    """Return the first fault of a card in one line that names the field, what it holds and what it should hold."""
+    first = error.errors()[0]
+    own = first.get("ctx", {}).get("error")
+    if isinstance(own, CheckpointError):
+        return str(own)
+    # pydantic puts the alternatives of a union ("constrained-int", "tuple[...]") into the path.
+    name = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or part.isidentifier())
+    if first["type"] == "missing":
+        return f"field {name!r} is missing"
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{name} is not a field this streamfer knows; upgrade or re-import"
+    wanted = first["msg"].removeprefix("Input should be ").replace("a valid tuple", "a list")
+    return f"{name} is {reprlib.repr(first['input'])}; expected {wanted}"
 
 
 def _check_kind(version: Any, architecture: Any) -> None:
@@ -152,78 +163,19 @@ def _check_kind(version: Any, architecture: Any) -> None:
         raise CheckpointError(f"architecture {architecture!r}; expected {ARCHITECTURE!r}")
 
 
-def _config(document: dict[str, Any]) -> DferClipConfig:
-    return DferClipConfig(
-        classes=tuple(str(name) for name in document["classes"]),
-        embed_dim=_count("embed_dim", document["embed_dim"]),
-        vision=_sizes(VisionConfig, "vision", document["vision"]),
-        temporal=_sizes(TemporalConfig, "temporal", document["temporal"]),
-        quick_gelu=bool(document["quick_gelu"]),
-        temperature=float(document["temperature"]),
-        head=document.get("head", "cosine"),
-        action_units=_names("action_units", document.get("action_units")),
-    )
+def _check_complete(prefix: str, part: type[Any], values: Any) -> None:
+    """Refuse a part that leaves a field out: its default would change the computation unseen."""
+    if isinstance(values, Mapping):
+        for entry in fields(part):
+            if entry.name not in values and entry.name not in _ADDED:
+                raise CheckpointError(f"metadata: field {prefix + entry.name!r} is missing")
 
 
-def _names(where: str, value: Any) -> tuple[str, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise CheckpointError(f"{where} is {value!r}; expected a list of names")
-    return tuple(value)
+def _fields(part: type[Any], document: Mapping[str, Any]) -> dict[str, Any]:
+    return {entry.name: document[entry.name] for entry in fields(part) if entry.name in document}
 
 
-def _thresholds(value: Any, units: tuple[str, ...]) -> tuple[float, ...]:
-    if value is None:
-        return ()
+def _thresholds(value: Any, units: tuple[str, ...]) -> list[Any]:
     if not isinstance(value, dict) or value.keys() != set(units):
         raise CheckpointError(f"action_thresholds is {value!r}; expected a number for each of the action units")
-    return tuple(float(value[name]) for name in units)
-
-
-def _pixels(document: dict[str, Any]) -> PixelProfile:
-    return PixelProfile(
-        size=_count("pixels.size", document["size"]),
-        mean=_triple("pixels.mean", document.get("mean")),
-        std=_triple("pixels.std", document.get("std")),
-        interpolation=document.get("interpolation", "bilinear"),
-    )
-
-
-def _triple(where: str, value: Any) -> tuple[float, float, float] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or len(value) != 3:
-        raise CheckpointError(f"{where} is {value!r}; expected three numbers or null")
-    return (float(value[0]), float(value[1]), float(value[2]))
-
-
-def _count(where: str, value: Any, largest: int = _LARGEST) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= largest:
-        raise CheckpointError(f"{where} is {value!r}; expected a whole number from 1 to {largest}")
-    return value
-
-
-def _sizes(part: type[_Part], where: str, values: dict[str, Any]) -> _Part:
-    """Read one nested configuration strictly: a field unknown or left out would change the computation unseen.
-
-    Fields of ``_ADDED`` may be left out: their defaults compute what was computed before they existed.
-    """
-    known = {entry.name for entry in fields(part)}
-    if unknown := sorted(values.keys() - known):
-        raise CheckpointError(f"{where}.{unknown[0]} is not a field this streamfer knows; upgrade or re-import")
-    if missing := sorted(known - _ADDED - values.keys()):
-        raise CheckpointError(f"{where}.{missing[0]} is missing")
-    read: dict[str, Any] = {}
-    for name, value in values.items():
-        if name == "layers" and isinstance(value, list):
-            read[name] = tuple(_count(f"{where}.layers", depth, _DEEPEST) for depth in value)
-        elif name == "mlp_ratio":
-            if not 0 < float(value) <= 64:
-                raise CheckpointError(f"{where}.mlp_ratio is {value!r}; expected a number up to 64")
-            read[name] = float(value)
-        elif name in ("block", "token"):
-            read[name] = value  # the configuration knows its names
-        else:
-            read[name] = _count(f"{where}.{name}", value, _DEEPEST if name == "layers" else _LARGEST)
-    return part(**read)
+    return [value[name] for name in units]

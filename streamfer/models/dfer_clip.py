@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from streamfer.errors import CheckpointError, InternalError
 from streamfer.models.prompts import PromptLearner
 from streamfer.models.temporal import Attention, TemporalConfig, TemporalTransformer, fused_attention
-from streamfer.models.towers import TextConfig, TextTower, VisionConfig, build_image_encoder
+from streamfer.models.towers import Count, TextConfig, TextTower, VisionConfig, build_image_encoder
 
 #: The temperature that the authors divide cosines by; CLIP's own logit scale is not used.
 PUBLISHED_TEMPERATURE = 0.01
@@ -51,7 +51,7 @@ class DferClipConfig:
     """
 
     classes: tuple[str, ...]
-    embed_dim: int = 512
+    embed_dim: Count = 512
     vision: VisionConfig = field(default_factory=VisionConfig)
     temporal: TemporalConfig = field(default_factory=TemporalConfig)
     quick_gelu: bool = True

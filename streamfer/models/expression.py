@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
 from streamfer.geometry import CropProfile
+
+if TYPE_CHECKING:
+    import torch
+
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """What a face and a window need for the model to name an expression; None sets no limit.
+
+    Attributes:
+        min_side: geometric mean of the sides of the face's box in its frame, pixels.
+        min_pose: pose factor of :mod:`streamfer.faces.quality`, 0 (profile) to 1 (frontal).
+        min_sharpness: sharpness factor, likewise, 0 to 1.
+        min_probability: of the most probable class, calibrated.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    min_side: NonNegative | None = None
+    min_pose: Share | None = None
+    min_sharpness: Share | None = None
+    min_probability: Share | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +53,7 @@ class ModelInfo:
         licence: licence of the weights in plain words.
         action_units: names, such as ``AU06``, in the order of the intensities; none if the model reads none.
         action_thresholds: for each of them, the intensity from which it counts as present; may be empty.
+        abstention: below these limits a record says ``unsure`` instead of an expression.
     """
 
     name: str
@@ -41,6 +67,7 @@ class ModelInfo:
     licence: str
     action_units: tuple[str, ...] = ()
     action_thresholds: tuple[float, ...] = ()
+    abstention: Abstention = Abstention()
 
 
 @runtime_checkable

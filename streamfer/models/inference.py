@@ -85,6 +85,7 @@ class DferClipModel:
             licence=card.licence,
             action_units=card.config.action_units,
             action_thresholds=card.action_thresholds,
+            abstention=card.abstention,
         )
 
     @property

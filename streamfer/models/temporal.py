@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import torch
+from pydantic import ConfigDict
 from torch import nn
 from torch.nn import functional as F
 
 from streamfer.errors import CheckpointError
+from streamfer.models.towers import Count, Depth
 
 #: Attention over (B, H, N, E) queries, keys and values, scaled by E^-0.5: the place for a faster kernel.
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -34,11 +36,13 @@ class TemporalConfig:
         token: what is read: a ``class`` token put before the frames, or the ``mean`` of all frames.
     """
 
-    layers: int = 1
-    heads: int = 8
-    dim_head: int = 64
-    mlp_dim: int = 1024
-    frames: int = 16
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    layers: Depth = 1
+    heads: Count = 8
+    dim_head: Count = 64
+    mlp_dim: Count = 1024
+    frames: Count = 16
     token: Token = "class"  # noqa: S105
 
     def __post_init__(self) -> None:

@@ -10,11 +10,12 @@ size.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.transformer import LayerNorm, QuickGELU, Transformer, VisionTransformer
+from pydantic import ConfigDict, Field
 from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -22,6 +23,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from streamfer.errors import CheckpointError, InternalError
 
 Block = Literal["bottleneck", "basic"]
+#: Sizes that a weights file may state. No tower that CLIP's families know comes near; more is damaged or hostile.
+Count = Annotated[int, Field(strict=True, ge=1, le=1 << 16)]
+Depth = Annotated[int, Field(strict=True, ge=1, le=256)]
+Ratio = Annotated[float, Field(gt=0, le=64)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +44,14 @@ class VisionConfig:
             convolutions and squeeze-and-excitation a block, a stem that halves once, and a mean over places.
     """
 
-    layers: int | tuple[int, ...] = 12
-    width: int = 768
-    head_width: int = 64
-    mlp_ratio: float = 4.0
-    patch_size: int = 32
-    image_size: int = 224
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    layers: Depth | tuple[Depth, ...] = 12
+    width: Count = 768
+    head_width: Count = 64
+    mlp_ratio: Ratio = 4.0
+    patch_size: Count = 32
+    image_size: Count = 224
     block: Block = "bottleneck"
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ from tiny_models import BASIC, RESNET, VIT, tiny_card, tiny_model
 from streamfer.errors import CheckpointError, OutputError
 from streamfer.geometry import CropProfile
 from streamfer.models.card import ModelCard, PixelProfile
+from streamfer.models.expression import Abstention
 from streamfer.models.towers import VisionConfig
 from streamfer.models.weights import digest_of, read_card, read_weights, write_weights
 
@@ -130,7 +131,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"classes": None}, "field 'classes' is missing"),
         ({"classes": ["a", "a", "b"]}, "different names"),
         ({"classes": 5}, "metadata"),
-        ({"vision__width": None}, r"vision\.width is missing"),
+        ({"vision__width": None}, r"'vision\.width' is missing"),
         ({"vision__timm_model_name": "x"}, r"vision\.timm_model_name is not a field"),
         ({"vision__width": 10**9}, r"vision\.width is 1000000000"),
         ({"vision__layers": 10**6}, r"vision\.layers is 1000000"),
@@ -142,9 +143,13 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"calibration_temperature": -1}, "calibration_temperature is -1"),
         ({"pixels__size": 17}, r"pixels\.size is 17 but"),
         ({"pixels__mean": [0.5, 0.5, 0.5]}, "mean and std belong together"),
-        ({"pixels__mean": [0.5], "pixels__std": [1]}, "three numbers"),
+        ({"pixels__mean": [0.5], "pixels__std": [1]}, r"'pixels\.mean\.1' is missing"),
         ({"pixels__interpolation": "nearest-ish"}, "interpolation"),
-        ({"crop__kind": "oval"}, "crop profile"),
+        ({"crop__kind": "oval"}, r"crop\.kind is 'oval'; expected 'similarity' or 'box'"),
+        ({"crop__size": 4}, "crop profile: size is 4"),
+        ({"quick_gelu": "perhaps"}, "quick_gelu is 'perhaps'; expected a valid boolean"),
+        ({"abstention": {"min_pose": 2}}, r"abstention\.min_pose is 2; expected less than or equal to 1"),
+        ({"abstention": {"min_smile": 0.2}}, r"abstention\.min_smile is not a field"),
         ({"temporal__layers": 2}, r"layers\.1\..*is missing"),
         ({"embed_dim": 8}, r"shape .*; expected"),
     ],
@@ -237,7 +242,14 @@ def test_a_card_survives_json() -> None:
     model = tiny_model()
     card = replace(
         tiny_card(model),
+        abstention=Abstention(min_side=24.0, min_probability=0.35),
         pixels=PixelProfile(model.config.vision.image_size, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "bicubic"),
         crop=CropProfile(kind="box", size=32, margin=0.25),
     )
     assert ModelCard.from_json(card.to_json()) == card
+
+
+def test_limits_that_are_not_set_are_not_written() -> None:
+    assert "abstention" not in tiny_card(tiny_model()).to_json()
+    card = tiny_card(tiny_model(), abstention=Abstention(min_pose=0.5))
+    assert json.loads(card.to_json())["abstention"] == {"min_pose": 0.5}
