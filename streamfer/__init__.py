@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from streamfer.pipeline.annotate import Annotation, annotate, stream
     from streamfer.publish import subscribe
     from streamfer.records import Record
+
+# A library says nothing unless who uses it configures logging.
+logging.getLogger("streamfer").addHandler(logging.NullHandler())
 
 #: Loaded on first use: ``import streamfer`` must not cost the seconds that torch takes.
 _HOMES = {

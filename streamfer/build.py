@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
+import logging
 from dataclasses import dataclass
-
-import structlog
 
 from streamfer.captions.clips import CaptionPlan, ClipObserver, RunContext, choose_captioner
 from streamfer.captions.process import ProcessCaptioner
@@ -30,7 +29,7 @@ from streamfer.video.frames import Source, VideoInfo
 #: Analysed frames that the tracker needs to take somebody for a person.
 _CONFIRMING_FRAMES = 4
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +92,15 @@ def load_models(config: Config, sources: int = 1) -> LoadedModels:
         precision=config.model.precision,
         attention=config.model.attention,
     )
-    log.info("models.loaded", expression=expression.info.name, detector=detectors[0].name, **budget.to_dict())
+    log.info(
+        "models.loaded", extra={"expression": expression.info.name, "detector": detectors[0].name, **budget.to_dict()}
+    )
     appearance = None
     if faces.appearance not in ("colour", "none"):
         appearance = ArcFaceAppearance.from_pack(faces.appearance, provider=faces.provider)
     if captioner is not None:
         info = captioner.info
-        log.info("captioner.loaded", captioner=info.name, device=info.device, precision=info.precision)
+        log.info("captioner.loaded", extra={"captioner": info.name, "device": info.device, "precision": info.precision})
     return LoadedModels(expression, detectors, budget, appearance, captioner)
 
 

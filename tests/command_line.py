@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-import structlog
-
 PATIENCE_SECONDS = 90.0
 
 
@@ -36,7 +34,7 @@ class Finished:
 
 
 def streamfer(*words: str | Path) -> Finished:
-    """Run ``streamfer WORDS`` in this process; signals, logging and structlog are afterwards as before."""
+    """Run ``streamfer WORDS`` in this process; signals, and logging are afterwards as before."""
     from streamfer import cli
 
     out, err = io.StringIO(), io.StringIO()
@@ -57,6 +55,7 @@ def _nothing_kept() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
     handlers = {number: signal.getsignal(number) for number in numbers}
     loggers = list(logging.root.handlers)
+    levels = {name: logging.getLogger(name).level for name in ("", "streamfer", "streamfer_kernels", "streamfer_train")}
     try:
         yield
     finally:
@@ -64,7 +63,10 @@ def _nothing_kept() -> Iterator[None]:
             signal.signal(number, handler)
         for added in [handler for handler in logging.root.handlers if handler not in loggers]:
             logging.root.removeHandler(added)
-        structlog.reset_defaults()
+        for kept in [handler for handler in loggers if handler not in logging.root.handlers]:
+            logging.root.addHandler(kept)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
 class Program:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import structlog
 import torch
 
 from streamfer.captions.architecture import build_model
@@ -31,7 +31,7 @@ from streamfer.models.checkpoints import read_state_dict
 from streamfer.models.registry import check_name, user_folder
 from streamfer.models.weights import SUFFIX, digest_of
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 TEXTS: dict[Kind, TextCard] = {"exp-blip": EXP_BLIP_TEXT, "exp-vqa": EXP_VQA_TEXT}
 LICENCES: dict[Kind, str] = {
@@ -116,7 +116,9 @@ def import_lavis(
     )
     target = output or user_folder() / name
     written = write_folder(target, model, card, tokenizer, asking)
-    log.info("captioner_imported", captioner=name, kind=found, path=str(target), licence=written.licence)
+    log.info(
+        "captioner.imported", extra={"captioner": name, "kind": found, "path": str(target), "licence": written.licence}
+    )
     return CaptionerEntry(
         name, target, "imported", written.answers, written.licence, weights_size(written), written.digest
     )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
-
-import structlog
 
 from streamfer.captions.architecture import model_class
 from streamfer.captions.attention import transformers_attention
@@ -28,7 +27,7 @@ from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.attention import AttentionChoice, choose_attention
 from streamfer.models.precision import DTYPES, Precision, choose_device, choose_precision
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 def load_captioner(
@@ -167,14 +166,16 @@ def _first_line(error: BaseException) -> str:
 def _announce(captioner: Captioner, device_reason: str, precision_reason: str, attention: AttentionChoice) -> None:
     info = captioner.info
     log.info(
-        "captioner_loaded",
-        captioner=info.name,
-        licence=info.licence,
-        digest=info.digest[:12],
-        device=info.device,
-        device_reason=device_reason,
-        precision=info.precision,
-        precision_reason=precision_reason,
-        attention=attention.implementation,
-        attention_reason=attention.reason,
+        "captioner.loaded",
+        extra={
+            "captioner": info.name,
+            "licence": info.licence,
+            "digest": info.digest[:12],
+            "device": info.device,
+            "device_reason": device_reason,
+            "precision": info.precision,
+            "precision_reason": precision_reason,
+            "attention": attention.implementation,
+            "attention_reason": attention.reason,
+        },
     )

@@ -19,8 +19,9 @@ from streamfer.captions.mini_network import MiniNetwork, MiniSizes
 from streamfer.captions.mini_vocabulary import MiniVocabulary
 from streamfer.captions.patches import FrozenEncoder
 from streamfer.errors import CheckpointError
+from streamfer.files import replacing
 from streamfer.models.card import ModelCard
-from streamfer.models.weights import CAPTIONER_KEY, SUFFIX, check_tensors, read_metadata, replacing
+from streamfer.models.weights import CAPTIONER_KEY, SUFFIX, check_tensors, read_metadata
 
 FORMAT: Literal[1] = 1
 #: Tied to the decoder's word embeddings.

@@ -11,6 +11,7 @@ gets its identity, and then sends calls. A child whose parent has gone reads the
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -24,8 +25,6 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from streamfer import errors
 from streamfer.captions.context import ClipContext, ContextCaptioner
 from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes
@@ -36,7 +35,7 @@ LOADER = "streamfer.captions.loading:load_captioner"
 NICENESS = 10
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class ProcessCaptioner:
@@ -94,7 +93,7 @@ class ProcessCaptioner:
     def _ask(self, method: str, clips: list[Keyframes], more: Sequence[Any] | None) -> Any:
         with self._lock:
             if not self._child.alive:
-                log.warning("captions.restart", options=self._options.get("name_or_path"))
+                log.warning("captions.restart", extra={"options": self._options.get("name_or_path")})
                 self._child.close()
                 self._child = _Child(self._options, self._threads, self._loader)
             # A process that was only just started has as long as it takes, but not at the cost of those who wait.
@@ -238,10 +237,6 @@ def main() -> None:
     """Run the process: its only argument is the number of the socket that it inherited."""
     # Ctrl-C reaches every process of the terminal; the parent decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(30),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )
     with Connection(int(sys.argv[1])) as pipe, contextlib.suppress(EOFError, OSError):
         serve(pipe)
 

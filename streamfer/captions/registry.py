@@ -6,19 +6,18 @@ Reads cards only; transformers is not imported.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import structlog
-
 from streamfer.captions.card import CARD_FILE
 from streamfer.captions.folder import is_captioner, read_card, weights_size
 from streamfer.errors import CheckpointError, UnknownModelError
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 Origin = Literal["built-in", "imported"]
 
@@ -80,7 +79,7 @@ def list_captioners() -> tuple[CaptionerEntry, ...]:
         try:
             card = read_card(path)
         except CheckpointError as error:
-            log.warning("captioner_unreadable", captioner=name, path=str(path), error=str(error))
+            log.warning("captioner.unreadable", extra={"captioner": name, "path": str(path), "error": str(error)})
             continue
         entries.append(CaptionerEntry(name, path, origin, card.answers, card.licence, weights_size(card), card.digest))
     return tuple(entries)
@@ -99,7 +98,7 @@ def _mini_entries() -> Iterator[CaptionerEntry]:
         try:
             card = read_mini_card(path)
         except CheckpointError as error:
-            log.warning("captioner_unreadable", captioner=name, path=str(path), error=str(error))
+            log.warning("captioner.unreadable", extra={"captioner": name, "path": str(path), "error": str(error)})
             continue
         size = path.stat().st_size
         yield CaptionerEntry(

@@ -7,12 +7,12 @@ processor's and the model's. Code that a model's repository carries is never run
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import structlog
 import torch
 
 from streamfer.captions.card import DESCRIBE_QUESTION, face_crop
@@ -22,7 +22,7 @@ from streamfer.captions.text import check_plain
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.precision import DTYPES, Precision
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 LICENCE = "as the model's authors state: see its model card"
 _QUESTION_TOKENS = 512

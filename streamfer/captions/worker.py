@@ -7,13 +7,12 @@ and reported as a gap.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-
-import structlog
 
 from streamfer.captions.call import CaptionCall, CaptionCallError
 from streamfer.captions.clips import CaptionJob, RunContext, caption_record, label_of
@@ -31,7 +30,7 @@ _REPORT_SECONDS = 30.0
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +194,13 @@ class CaptionWorker:
             captions = self._call.run(batch, timeout=self._settings.timeout)
         except CaptionCallError as error:
             self._failures += 1
-            log.warning("captions.failed", captioner=self._info.name, clips=len(batch), reason=str(error))
+            log.warning(
+                "captions.failed", extra={"captioner": self._info.name, "clips": len(batch), "reason": str(error)}
+            )
             self._fail(batch, error.cause, str(error))
             if self._failures >= _FAILURES_IN_A_ROW:
                 self._failures, self._rest_until = 0, time.monotonic() + _REST_SECONDS
-                log.warning("captions.resting", captioner=self._info.name, seconds=_REST_SECONDS)
+                log.warning("captions.resting", extra={"captioner": self._info.name, "seconds": _REST_SECONDS})
             return
         self._failures = 0
         elapsed = time.perf_counter() - began

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Iterator
@@ -9,7 +10,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
-import structlog
 import typer
 
 from streamfer.cli import options
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_SECONDS = 10.0
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -174,7 +174,7 @@ class _Heartbeats:
                 self._publisher.heartbeat(event.source_id, status)
             except PublishError as error:
                 # Records wait for Redis to come back; a heartbeat that is late is of no use to anybody.
-                log.warning("run.heartbeat_lost", source=event.source_id, reason=str(error))
+                log.warning("run.heartbeat_lost", extra={"source": event.source_id, "reason": str(error)})
 
 
 @contextmanager

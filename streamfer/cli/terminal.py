@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NoReturn
 
-import structlog
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: Results go to standard output; progress, notes and errors to standard error, so that output can be piped.
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+#: The loggers of what this repository ships.
+OWN_LOGGERS = ("streamfer", "streamfer_kernels", "streamfer_train")
 
 _BAR_CELLS = 10
 _WORTH_SHOWING = 0.01
@@ -41,20 +44,26 @@ def note(message: str) -> None:
     err.print(Text(message, style="dim"), soft_wrap=True)
 
 
+class EventFormatter(logging.Formatter):
+    """One line an event: when, how grave, what, and its keys; a traceback below."""
+
+    _OWN = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"))
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        when = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        keys = [f"{name}={value!r}" for name, value in vars(record).items() if name not in self._OWN]
+        line = " ".join([when, f"{record.levelname.lower():<7}", record.getMessage(), *keys])
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
 def configure_logging(*, verbose: bool) -> None:
-    """Send log events to standard error; only warnings unless ``verbose``."""
-    level = logging.INFO if verbose else logging.WARNING
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
-    )
-    logging.basicConfig(level=logging.ERROR, stream=sys.stderr)
+    """Send log events to standard error: streamfer's warnings, or all that it says if ``verbose``; others' errors."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(EventFormatter())
+    logging.basicConfig(level=logging.ERROR, handlers=[handler], force=True)
+    for name in OWN_LOGGERS:
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
 
 
 def clip_table(records: Iterable[Record]) -> Table:

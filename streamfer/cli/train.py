@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Annotated
 
+import structlog
 import typer
 
 from streamfer.errors import ConfigError, UnknownModelError
@@ -48,6 +49,12 @@ def _hand_over(context: typer.Context, recipe: str | None, words: list[str]) -> 
         return
     if recipe is None or recipe not in RECIPES:
         raise UnknownModelError(f"recipe {recipe!r}: unknown; choose from {', '.join(RECIPES)}")
+    # What training says through structlog goes where the rest goes.
+    structlog.configure(
+        processors=[structlog.stdlib.render_to_log_kwargs],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
     try:
         code = import_module(RECIPES[recipe]).main(words)
     except ModuleNotFoundError as error:

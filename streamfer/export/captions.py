@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from streamfer.export.tables import TextFile
+from streamfer.files import WholeText
 from streamfer.pipeline.events import Event
 from streamfer.records import ClipCaptioned, Record
 
@@ -23,14 +23,14 @@ CAPTION_COLUMNS = (
 )
 
 
-class CaptionCsv(TextFile):
+class CaptionCsv(WholeText):
     """One row a described clip; ``clip_id`` is that of the clip table, times in seconds, keyframes with blanks."""
 
     suffix = ".captions.csv"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._rows = csv.writer(self._target.file)
+        self._rows = csv.writer(self.file)
         self._rows.writerow(CAPTION_COLUMNS)
 
     def add(self, event: Event) -> None:

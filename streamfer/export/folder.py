@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.errors import OutputError
-from streamfer.export.atomic import AtomicFile
 from streamfer.export.tables import FORMATS, MakeWriter, Writer
+from streamfer.files import WholeText
 from streamfer.pipeline.events import Event, SourceDone
 
 _MANIFEST = ".streamfer.json"
@@ -105,12 +105,17 @@ class SourceFolder:
         """
         content: dict[str, Any] = {**self._identity(source_digest), "stats": asdict(done.stats), "note": done.note}
         try:
-            manifest = _Manifest(self._manifest, content)
-            self._writers.append(manifest)
             for writer in self._writers:
                 writer.prepare()
-            for writer in self._writers:
-                writer.commit()
+            manifest = WholeText(self._manifest)
+            try:
+                manifest.file.write(json.dumps(content, indent=2) + "\n")
+                manifest.prepare()
+                for writer in self._writers:
+                    writer.commit()
+                manifest.commit()
+            finally:
+                manifest.discard()
         except OutputError:
             self.discard()
             raise
@@ -129,30 +134,6 @@ class SourceFolder:
     def _identity(self, source_digest: str | None) -> dict[str, Any]:
         settings = asdict(self._settings)
         return {**settings, "formats": list(self._settings.formats), "source_sha256": source_digest}
-
-
-class _Manifest:
-    """The file that says, by being there, that the others are complete."""
-
-    def __init__(self, path: Path, content: dict[str, Any]) -> None:
-        self._target = AtomicFile(path)
-        self._text = json.dumps(content, indent=2) + "\n"
-
-    def add(self, event: Event) -> None:
-        """Take no notice: a manifest is about the whole."""
-
-    def prepare(self) -> None:
-        """Write it."""
-        self._target.file.write(self._text)
-        self._target.prepare()
-
-    def commit(self) -> None:
-        """Make it appear."""
-        self._target.commit()
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        self._target.discard()
 
 
 def _safe(source_id: str) -> Path:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from streamfer.errors import OutputError
-from streamfer.export.atomic import part_of, sweep
 from streamfer.export.lettering import chip, paste, subtitle
 from streamfer.faces.privacy import blur_faces
+from streamfer.files import WholeFile, replacing
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, Record
 from streamfer.video.encode import write_video
@@ -149,7 +149,7 @@ class OverlayNotes:
                 yield track, path, box
 
 
-class OverlayWriter:
+class OverlayWriter(WholeFile):
     """One source's overlay as a file among the others: drawn when everything is known, in place when all are.
 
     Args:
@@ -159,9 +159,7 @@ class OverlayWriter:
     """
 
     def __init__(self, path: Path, source: Source, *, blur: bool) -> None:
-        self._path = path
-        self._part = part_of(path, path.suffix)
-        sweep(path)
+        super().__init__(path, path.suffix)
         self._source = source
         self._blur = blur
         self._notes = OverlayNotes()
@@ -177,22 +175,8 @@ class OverlayWriter:
             OutputError: it cannot be written.
             SourceError: the file cannot be read any more.
         """
-        write_overlay(self._source, self._notes, self._part, blur=self._blur)
-
-    def commit(self) -> None:
-        """Put the video in its place.
-
-        Raises:
-            OutputError: the folder has gone.
-        """
-        try:
-            self._part.replace(self._path)
-        except OSError as error:
-            raise OutputError(f"{self._path}: cannot be written ({error.strerror})") from error
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        self._part.unlink(missing_ok=True)
+        write_overlay(self._source, self._notes, self.part, blur=self._blur)
+        super().prepare()
 
 
 def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: bool = False) -> None:
@@ -274,10 +258,5 @@ def _pixels(box: _Box, width: int, height: int) -> _Box:
 
 
 def _write_still(image: NDArray[np.uint8], path: Path) -> None:
-    part = path.with_name(f".{path.stem}.partial.png")
-    try:
+    with replacing(path, path.suffix) as part:
         Image.fromarray(image).save(part)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error

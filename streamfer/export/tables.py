@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from streamfer.errors import ConfigError
-from streamfer.export.atomic import AtomicFile
+from streamfer.files import WholeText
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 from streamfer.records import ClipLabelled, Record
 
@@ -71,26 +71,7 @@ class Writer(Protocol):
 MakeWriter = Callable[[Path], Writer]
 
 
-class TextFile:
-    """A text file that appears whole; what goes into it is the writer's."""
-
-    def __init__(self, path: Path) -> None:
-        self._target = AtomicFile(path)
-
-    def prepare(self) -> None:
-        """Bring the file to the disk."""
-        self._target.prepare()
-
-    def commit(self) -> None:
-        """Make the file appear."""
-        self._target.commit()
-
-    def discard(self) -> None:
-        """Leave nothing behind."""
-        self._target.discard()
-
-
-class ClipCsv(TextFile):
+class ClipCsv(WholeText):
     """One row a labelled clip and track; times in seconds, boxes as fractions of the frame.
 
     The columns are the same for every file of a run, those without a clip included.
@@ -100,7 +81,7 @@ class ClipCsv(TextFile):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._rows = csv.writer(self._target.file)
+        self._rows = csv.writer(self.file)
         self._units: tuple[str, ...] | None = None
 
     def add(self, event: Event) -> None:
@@ -135,14 +116,14 @@ class ClipCsv(TextFile):
         return self._units
 
 
-class FrameCsv(TextFile):
+class FrameCsv(WholeText):
     """One row a face of an analysed frame; a frame without a face has one row with empty columns."""
 
     suffix = ".frames.csv"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self._rows = csv.writer(self._target.file)
+        self._rows = csv.writer(self.file)
         self._units: tuple[str, ...] | None = None
 
     def add(self, event: Event) -> None:
@@ -177,7 +158,7 @@ def _intensities(found: Mapping[str, float] | None, units: tuple[str, ...]) -> l
     return [f"{found[name]:.6f}" if found else "" for name in units]
 
 
-class RecordJsonl(TextFile):
+class RecordJsonl(WholeText):
     """One line a record, in CloudEvents' JSON format: exactly what subscribers of Redis receive."""
 
     suffix = ".records.jsonl"
@@ -185,7 +166,7 @@ class RecordJsonl(TextFile):
     def add(self, event: Event) -> None:
         """Write a record."""
         if isinstance(event, Record):
-            self._target.file.write(event.to_json() + "\n")
+            self.file.write(event.to_json() + "\n")
 
 
 #: Format name to the files it writes: suffix of the file, and the writer.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from pathlib import Path
 
 import onnx
-import structlog
 
 from streamfer.errors import DeviceError, UnknownModelError
 from streamfer.faces import registry
@@ -19,7 +19,7 @@ from streamfer.faces.scrfd import ScrfdDetector
 from streamfer.faces.sessions import CPU, SHORT_NAMES, unreadable
 from streamfer.faces.yunet import YuNetDetector
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 #: Most faces of one frame, highest scores first; :attr:`Detections.left_out` counts the others.
 MAX_FACES = 64
@@ -84,8 +84,9 @@ def load_detector(
             provider=provider,
             for_tracking=for_tracking,
         )
-    say = log.warning if entry.licence == registry.NON_COMMERCIAL else log.info
-    say("detector.loaded", name=detector.name, provider=detector.provider, licence=detector.licence)
+    log.info(
+        "detector.loaded", extra={"detector": detector.name, "provider": detector.provider, "licence": detector.licence}
+    )
     return detector
 
 

@@ -6,11 +6,11 @@ track lives; nothing here writes, logs or publishes them.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import cv2
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from streamfer.errors import CheckpointError
@@ -20,7 +20,7 @@ from streamfer.faces.packs import ensure_pack, pack_file
 from streamfer.faces.sessions import open_session
 from streamfer.geometry import CropProfile
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 #: The template ArcFace was trained on, 112 pixels: J. Deng et al., "ArcFace" (CVPR 2019), insightface's face_align.
 ARCFACE_CROP = CropProfile(
@@ -59,7 +59,7 @@ class ArcFaceAppearance:
                 "network is the w600k_*.onnx or glintr*.onnx one"
             )
         self._input = inputs[0].name
-        log.warning("embedding.loaded", model=path.name, provider=self.provider, licence=licence)
+        log.info("embedding.loaded", extra={"model": path.name, "provider": self.provider, "licence": licence})
 
     @classmethod
     def from_pack(cls, name: str, *, threads: int = 1, provider: str = "auto") -> ArcFaceAppearance:

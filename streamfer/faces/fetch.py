@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
-import tempfile
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 import platformdirs
-import structlog
 
 from streamfer.errors import CheckpointError, ModelError
 from streamfer.faces.registry import DetectorEntry
+from streamfer.files import write_whole
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 #: Weights are code for a large parser: they come from these hosts or not at all.
 ALLOWED_HOSTS = frozenset({"raw.githubusercontent.com", "github.com", "media.githubusercontent.com"})
@@ -77,26 +77,19 @@ def fetch(entry: DetectorEntry, *, folder: Path | None = None, opener: Opener | 
 
 def _pull(url: str, entry: DetectorEntry, folder: Path, opener: Opener) -> Path:
     _check_address(url)
-    folder.mkdir(parents=True, exist_ok=True)
-    log.info("weights.pull", name=entry.name, url=url, bytes=entry.size, licence=entry.licence)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{entry.file}.")
-    part = Path(temporary)
-    try:
-        digest, received = hashlib.sha256(), 0
-        with os.fdopen(handle, "wb") as target, opener(url) as answer:
-            while chunk := answer.read(CHUNK):
-                received += len(chunk)
-                if entry.size and received > entry.size:
-                    raise _wrong(entry, f"more than {entry.size} bytes came")
-                digest.update(chunk)
-                target.write(chunk)
-        if digest.hexdigest() != entry.sha256:
-            raise _wrong(entry, f"{received} bytes came with sha256 {digest.hexdigest()[:12]}...")
-        final = folder / entry.file
-        part.replace(final)
-        return final
-    finally:
-        part.unlink(missing_ok=True)
+    log.info("weights.pull", extra={"detector": entry.name, "url": url, "bytes": entry.size, "licence": entry.licence})
+    final = folder / entry.file
+    received = bytearray()
+    with opener(url) as answer:
+        while chunk := answer.read(CHUNK):
+            received += chunk
+            if entry.size and len(received) > entry.size:
+                raise _wrong(entry, f"more than {entry.size} bytes came")
+    digest = hashlib.sha256(received).hexdigest()
+    if digest != entry.sha256:
+        raise _wrong(entry, f"{len(received)} bytes came with sha256 {digest[:12]}...")
+    write_whole(final, lambda stream: stream.write(received))
+    return final
 
 
 def _wrong(entry: DetectorEntry, what: str) -> CheckpointError:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Literal
 
-import structlog
-
 from streamfer.errors import CheckpointError, ModelError
 from streamfer.faces.registry import DetectorEntry
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 Task = Literal["detection", "recognition"]
 
@@ -64,7 +63,7 @@ def ensure_pack(entry: DetectorEntry, root: Path | None = None) -> Path:
     folder = pack_folder(entry.name, root)
     if folder.is_dir():
         return folder
-    log.warning("weights.pull", name=entry.name, by="insightface", licence=entry.licence)
+    log.warning("weights.pull", extra={"detector": entry.name, "by": "insightface", "licence": entry.licence})
     from insightface.utils.storage import ensure_available
 
     try:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
-import structlog
 
 from streamfer.errors import CheckpointError, DeviceError
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 CPU = "CPUExecutionProvider"
 #: Short names people type, and what "auto" tries before the CPU.
@@ -64,7 +64,7 @@ def assert_provider(session: Any, asked: list[str], *, by_name: bool, path: Path
             f"provider {asked[0]}: ONNX Runtime has it but could not start it for {path.name} and would run "
             f"on {active}; mend the driver (streamfer doctor), or use provider 'auto' or 'cpu'"
         )
-    log.warning("detector.provider_fell_back", asked=asked[0], active=active, model=path.name)
+    log.warning("detector.provider_fell_back", extra={"asked": asked[0], "active": active, "model": path.name})
     return active
 
 

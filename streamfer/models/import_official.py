@@ -8,12 +8,12 @@ Shape suffixes: C classes, K context vectors, L tokens of a prompt, V vocabulary
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 import torch
 
 from streamfer.errors import CheckpointError, ConfigError
@@ -28,7 +28,7 @@ from streamfer.models.towers import TextConfig, VisionConfig
 from streamfer.models.vocabulary import name_classes
 from streamfer.models.weights import SUFFIX, check_tensors, digest_of, write_weights
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 LICENCE = "as the checkpoint's authors state (DFER-CLIP's code is MIT; the datasets are for research only)"
 _CLIP_COPY = "clip_model_."
@@ -320,5 +320,8 @@ def import_checkpoint(
     )
     target = output or user_folder() / f"{name}{SUFFIX}"
     write_weights(target, official.model, card, half=half)
-    log.info("model_imported", model=name, path=str(target), classes=list(config.classes), licence=licence)
+    log.info(
+        "model.imported",
+        extra={"model": name, "path": str(target), "classes": list(config.classes), "licence": licence},
+    )
     return ModelEntry(name, target, "imported", config.classes, licence, target.stat().st_size, digest_of(target))

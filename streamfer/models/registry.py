@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-import structlog
 import torch
 
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
@@ -21,7 +21,7 @@ from streamfer.models.inference import DferClipModel
 from streamfer.models.precision import choose_device, choose_precision
 from streamfer.models.weights import CAPTIONER_KEY, SUFFIX, digest_of, read_card, read_metadata, read_weights
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 #: Overrides where imported models are kept.
 HOME_VARIABLE = "STREAMFER_HOME"
@@ -93,10 +93,10 @@ def list_models() -> tuple[ModelEntry, ...]:
         try:
             card = read_card(path)
         except CheckpointError as error:
-            log.warning("model_unreadable", model=name, path=str(path), error=str(error))
+            log.warning("model.unreadable", extra={"model": name, "path": str(path), "error": str(error)})
             continue
         if card.name != name:
-            log.debug("model_renamed", model=name, card=card.name)
+            log.debug("model.renamed", extra={"model": name, "card": card.name})
         entries.append(
             ModelEntry(name, path, origin, card.config.classes, card.licence, path.stat().st_size, digest_of(path))
         )
@@ -190,14 +190,16 @@ def _announce(
     model: DferClipModel, card: ModelCard, device_reason: str, precision_reason: str, attention: AttentionChoice
 ) -> None:
     log.info(
-        "model_loaded",
-        model=card.name,
-        licence=card.licence,
-        digest=model.info.digest[:12],
-        device=model.info.device,
-        device_reason=device_reason,
-        precision=model.info.precision,
-        precision_reason=precision_reason,
-        attention=attention.implementation,
-        attention_reason=attention.reason,
+        "model.loaded",
+        extra={
+            "model": card.name,
+            "licence": card.licence,
+            "digest": model.info.digest[:12],
+            "device": model.info.device,
+            "device_reason": device_reason,
+            "precision": model.info.precision,
+            "precision_reason": precision_reason,
+            "attention": attention.implementation,
+            "attention_reason": attention.reason,
+        },
     )

@@ -7,18 +7,16 @@ memory everything is fp32 until a precision is chosen.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from streamfer.errors import CheckpointError, OutputError
+from streamfer.errors import CheckpointError
+from streamfer.files import replacing
 from streamfer.models.card import ModelCard
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.temporal import Attention, fused_attention
@@ -49,28 +47,6 @@ def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torc
 
 def _as_fp32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.is_floating_point() else tensor
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary neighbour of ``path`` that takes its place, whole and on disk, or vanishes."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write there ({error.strerror}); choose another folder") from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write ({error.strerror}); is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_weights(path: Path, model: DferClip, card: ModelCard, *, half: bool = False) -> None:

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import importlib.util
 import json
+import logging
 import os
 import signal
 import stat
@@ -28,7 +29,6 @@ from urllib.parse import quote
 
 import platformdirs
 import redis
-import structlog
 from redis import exceptions as faults
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -44,7 +44,7 @@ _STOP_SECONDS = 10.0
 # Guards outlive the objects that started them; Popen would complain of children that nobody waits for.
 _GUARDS: list[subprocess.Popen[bytes]] = []
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 def default_folder() -> Path:
@@ -114,7 +114,7 @@ class EmbeddedRedis:
         except BaseException:
             os.close(users)
             raise
-        log.info("embedded_redis.ready", folder=str(folder), port=port, joined=process is None)
+        log.info("embedded_redis.ready", extra={"folder": str(folder), "port": port, "joined": process is None})
         return cls(folder, socket, port, process is None, users, process)
 
     @property

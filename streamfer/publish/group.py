@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import time
@@ -10,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-import structlog
 from redis import exceptions as faults
 
 from streamfer.errors import ConfigError
@@ -31,7 +31,7 @@ end
 return 0
 """
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class GroupMember:
@@ -97,7 +97,7 @@ class GroupMember:
             if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
                 raise
             # The server came back empty, or somebody removed the stream: all that is there now is new to us.
-            log.warning("subscribe.group_lost", group=self._group, reason=str(error))
+            log.warning("subscribe.group_lost", extra={"group": self._group, "reason": str(error)})
             self._create(client, "0")
             return None
 
@@ -190,11 +190,11 @@ class GroupMember:
             # Redis 7 and later name here what was trimmed while pending; 6.2 hands it out without fields.
             lost = reply[2] if len(reply) > 2 else []
             if claimed:
-                log.info("subscribe.claimed", stream=stream, group=self._group, entries=len(claimed))
+                log.info("subscribe.claimed", extra={"stream": stream, "group": self._group, "entries": len(claimed)})
                 self._unfinished[stream] = "0"
             if lost:
                 self.lost += len(lost)
-                log.warning("subscribe.lost", stream=stream, group=self._group, entries=len(lost))
+                log.warning("subscribe.lost", extra={"stream": stream, "group": self._group, "entries": len(lost)})
 
 
 def _unparsed(reply: Any, **_options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,6 @@ from typing import Any, Self
 
 import redis
 import stamina
-import structlog
 from redis import exceptions as faults
 
 from streamfer.errors import InternalError, PublishError
@@ -25,7 +25,7 @@ from streamfer.records import Record
 _PASSING = (faults.ConnectionError, faults.TimeoutError, faults.ReadOnlyError, OSError)
 _BATCH = 256
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -171,6 +171,6 @@ class Publisher:
         except (*_PASSING, faults.RedisError) as error:
             message = explain(self.url, error)
             # The error carries its cause; a traceback in the log would say it twice.
-            log.error("publish.failed", records=len(records), reason=message)  # noqa: TRY400
+            log.error("publish.failed", extra={"records": len(records), "reason": message})  # noqa: TRY400
             raise PublishError(message) from error
         raise InternalError("stamina's retry context ended without result and without error")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
@@ -9,7 +10,6 @@ from typing import Self
 
 import redis
 import stamina
-import structlog
 from redis import exceptions as faults
 
 from streamfer.errors import PublishError, RecordError
@@ -24,7 +24,7 @@ _PASSING = (faults.ConnectionError, faults.TimeoutError, OSError)
 # Above the time a read blocks, so that a quiet stream is not taken for a dead server.
 _ANSWER_SECONDS = 5.0
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 def subscribe(
@@ -171,7 +171,7 @@ class Subscription(Iterator[Record]):
         try:
             self._reader.leave(self._client)
         except (*_PASSING, faults.RedisError) as error:
-            log.info("subscribe.left_silently", reason=explain(self._url, error))
+            log.info("subscribe.left_silently", extra={"reason": explain(self._url, error)})
         finally:
             self._client.close()
             if self._embedded:
@@ -208,7 +208,7 @@ class Subscription(Iterator[Record]):
     def _accept(self, entry: Entry) -> Record | None:
         if entry.fields is None:
             self._lost += 1
-            log.warning("subscribe.lost", stream=entry.stream, entry=entry.id)
+            log.warning("subscribe.lost", extra={"stream": entry.stream, "entry": entry.id})
             self._reader.done(self._client, entry)
             return None
         if entry.deliveries > MAX_DELIVERIES:
@@ -228,11 +228,11 @@ class Subscription(Iterator[Record]):
 
     def _refuse(self, entry: Entry, reason: str) -> None:
         self.skipped += 1
-        log.warning("subscribe.skipped", stream=entry.stream, entry=entry.id, reason=reason)
+        log.warning("subscribe.skipped", extra={"stream": entry.stream, "entry": entry.id, "reason": reason})
         self._reader.reject(self._client, entry, reason)
 
     def _reconnect(self, error: Exception) -> None:
-        log.warning("subscribe.disconnected", reason=explain(self._url, error))
+        log.warning("subscribe.disconnected", extra={"reason": explain(self._url, error)})
         self._reader.interrupted()
         try:
             for attempt in stamina.retry_context(

@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from streamfer.errors import OutputError
+from streamfer.files import replacing
 
 # MPEG-4 Part 2 is FFmpeg's own encoder. The H.264 encoder in PyAV's wheel is x264, which is under the GPL: it is
 # used only where a caller asks for it by name.
@@ -49,19 +50,16 @@ def write_video(
         OutputError: the file cannot be written, there is no frame, or the encoder does not know the size.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        with av.open(str(partial), "w") as container:
-            count = _encode(container, frames, fps, codec=codec, rotation=rotation, times=times)
+    with replacing(path, path.suffix) as part:
+        try:
+            with av.open(str(part), "w") as container:
+                count = _encode(container, frames, fps, codec=codec, rotation=rotation, times=times)
+        except OutputError:
+            raise
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            raise OutputError(f"{path}: cannot be written ({error}); check suffix and codec {codec}") from None
         if count == 0:
             raise OutputError(f"{path}: no frame to write")
-        partial.replace(path)
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        if isinstance(error, OutputError):
-            raise
-        raise OutputError(f"{path}: cannot be written ({error}); check folder, suffix and codec {codec}") from None
-    finally:
-        partial.unlink(missing_ok=True)
     return count
 
 

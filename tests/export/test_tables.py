@@ -26,7 +26,7 @@ def written(writer: Any, *events: Any) -> Path:
         writer.add(event)
     writer.prepare()
     writer.commit()
-    return Path(writer._target.path)
+    return Path(writer.path)
 
 
 def table(path: Path) -> list[dict[str, str]]:

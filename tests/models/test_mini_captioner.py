@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import structlog.testing
 import tiny_captioner
 import torch
 from hypothesis import given, settings
@@ -333,12 +332,13 @@ def test_a_file_is_a_captioner_by_name_and_by_path(home: Path, mini: MiniCaption
     assert entry.size_bytes == (home / "tiny-caption.safetensors").stat().st_size
 
 
-def test_captioners_and_expression_models_are_not_taken_for_each_other(home: Path) -> None:
-    with structlog.testing.capture_logs() as logs:
-        names = {one.name for one in list_models()}
+def test_captioners_and_expression_models_are_not_taken_for_each_other(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = {one.name for one in list_models()}
     assert "tiny" in names
     assert "tiny-caption" not in names
-    assert logs == []
+    assert caplog.records == []
     with pytest.raises(UnknownModelError):
         load_model("tiny-caption")
     with pytest.raises(CheckpointError, match="holds a captioner"):

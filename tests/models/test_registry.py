@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
-import structlog
 import torch
 from tiny_models import tiny_weights
 
@@ -37,26 +37,25 @@ def test_mini_is_the_default() -> None:
     assert (model.info.frames, model.info.feature_dim, model.info.device) == (4, 16, "cpu")
 
 
-def test_built_in_and_imported_are_listed(built_in: Path, tmp_path: Path) -> None:
+def test_built_in_and_imported_are_listed(built_in: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mine = tiny_weights(tmp_path / "home" / "models" / "mine.safetensors", resnet=True, licence="private")
     tiny_weights(tmp_path / "home" / "models" / "mini.safetensors", seed=9)
     (tmp_path / "home" / "models" / "broken.safetensors").write_bytes(b"no")
-    with structlog.testing.capture_logs() as logs:
-        found = {entry.name: entry for entry in list_models()}
+    found = {entry.name: entry for entry in list_models()}
     assert set(found) == {"mini", "mine"}
     assert (found["mini"].origin, found["mini"].licence) == ("built-in", "Apache-2.0")
     assert (found["mine"].origin, found["mine"].licence) == ("imported", "private")
     assert found["mine"].digest == digest_of(mine)
     assert found["mine"].size_bytes == mine.stat().st_size
-    assert [(event["event"], event["model"]) for event in logs] == [("model_unreadable", "broken")]
+    assert [(entry.msg, vars(entry)["model"]) for entry in caplog.records] == [("model.unreadable", "broken")]
     assert find_model("mini") == built_in / "mini.safetensors"
 
 
 @pytest.mark.usefixtures("built_in")
-def test_the_licence_is_said_at_load() -> None:
-    with structlog.testing.capture_logs() as logs:
-        load_model("mini", device="cpu")
-    (event,) = [event for event in logs if event["event"] == "model_loaded"]
+def test_the_licence_is_said_at_load(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "streamfer")
+    load_model("mini", device="cpu")
+    (event,) = [vars(entry) for entry in caplog.records if entry.msg == "model.loaded"]
     assert event["licence"] == "Apache-2.0"
     assert event["precision_reason"]
 

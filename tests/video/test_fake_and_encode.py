@@ -85,7 +85,6 @@ def test_a_closed_fake_ends() -> None:
     ("name", "frames", "words"),
     [
         ("clip.nonsense", [PICTURE] * 3, "cannot be written"),
-        ("missing/clip.mp4", [PICTURE] * 3, "cannot be written"),
         ("clip.mp4", [], "no frame to write"),
     ],
 )

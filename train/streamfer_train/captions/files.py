@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.errors import ConfigError, RecordError
-from streamfer.export.atomic import AtomicFile
+from streamfer.files import WholeText
 from streamfer_train.captions.labels import FaceLabels
 
 
@@ -138,7 +138,7 @@ def write_entries(path: Path, entries: Iterable[Mapping[str, Any]]) -> int:
         OutputError: the file cannot be written.
     """
     lines = path.suffix.lower() == ".jsonl"
-    output = AtomicFile(path)
+    output = WholeText(path)
     count = 0
     try:
         for count, entry in enumerate(entries, start=1):

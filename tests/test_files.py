@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from streamfer.errors import OutputError
-from streamfer.export.atomic import AtomicFile
+from streamfer.files import WholeText, replacing, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -24,7 +25,7 @@ def disk_full(*_: Any) -> None:
 
 
 def test_a_file_appears_only_when_committed(tmp_path: Path) -> None:
-    target = AtomicFile(tmp_path / "deep" / "er" / "a.csv")
+    target = WholeText(tmp_path / "deep" / "er" / "a.csv")
     target.file.write("one\n")
     assert names(tmp_path / "deep" / "er") != ["a.csv"]
     target.commit()
@@ -35,7 +36,7 @@ def test_a_file_appears_only_when_committed(tmp_path: Path) -> None:
 def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("old")
-    target = AtomicFile(path)
+    target = WholeText(path)
     target.file.write("new")
     target.prepare()
     assert path.read_text() == "old"
@@ -46,7 +47,7 @@ def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> Non
 def test_discarding_leaves_no_trace(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("old")
-    target = AtomicFile(path)
+    target = WholeText(path)
     target.file.write("new")
     target.discard()
     target.discard()
@@ -55,7 +56,7 @@ def test_discarding_leaves_no_trace(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_at_the_end_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = AtomicFile(tmp_path / "a.csv")
+    target = WholeText(tmp_path / "a.csv")
     target.file.write("new")
     monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(OutputError, match=r"a\.csv: cannot be written \(No space left on device\)"):
@@ -65,7 +66,7 @@ def test_a_full_disk_at_the_end_leaves_no_trace(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: Linux only")
 def test_a_full_disk_while_what_is_in_memory_is_written(tmp_path: Path) -> None:
-    target = AtomicFile(tmp_path / "a.csv")
+    target = WholeText(tmp_path / "a.csv")
     # The kernel's own full disk in place of the file: every write that leaves the memory fails.
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, target.file.fileno())
@@ -77,7 +78,7 @@ def test_a_full_disk_while_what_is_in_memory_is_written(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_has_gone(tmp_path: Path) -> None:
-    target = AtomicFile(tmp_path / "out" / "a.csv")
+    target = WholeText(tmp_path / "out" / "a.csv")
     target.file.write("new")
     target.prepare()
     for path in (tmp_path / "out").iterdir():
@@ -89,16 +90,47 @@ def test_a_folder_that_has_gone(tmp_path: Path) -> None:
 
 def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("I am a file")
-    with pytest.raises(OutputError, match=r"out/a\.csv: cannot be written .*--output"):
-        AtomicFile(tmp_path / "out" / "a.csv")
+    with pytest.raises(OutputError, match=r"out/a\.csv: cannot be written .*; choose another folder$"):
+        WholeText(tmp_path / "out" / "a.csv")
     assert (tmp_path / "out").read_text() == "I am a file"
 
 
 def test_names_that_are_no_utf8_are_escaped(tmp_path: Path) -> None:
-    target = AtomicFile(tmp_path / "a.jsonl")
+    target = WholeText(tmp_path / "a.jsonl")
     target.file.write(os.fsdecode(b"caf\xe9.mp4"))
     target.commit()
     assert (tmp_path / "a.jsonl").read_text() == "caf\\udce9.mp4"
+
+
+def test_bytes_and_what_writes_to_a_path_appear_whole(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.bin", lambda stream: stream.write(b"abc"))
+    with replacing(tmp_path / "clip.mp4", ".mp4") as part:
+        assert part.suffix == ".mp4"
+        part.write_bytes(b"video")
+        assert names(tmp_path) == sorted([part.name, "a.bin"])
+    assert (tmp_path / "a.bin").read_bytes() == b"abc"
+    assert names(tmp_path) == ["a.bin", "clip.mp4"]
+
+
+def test_what_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
+    (tmp_path / "a.bin").write_bytes(b"old")
+    with pytest.raises(OutputError, match=r"No space left.*the file that was there before is untouched"):
+        write_whole(tmp_path / "a.bin", lambda _stream: disk_full())
+    with contextlib.suppress(ZeroDivisionError), replacing(tmp_path / "a.bin") as part:
+        part.write_bytes(b"half")
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["a.bin"]
+    assert (tmp_path / "a.bin").read_bytes() == b"old"
+
+
+def test_two_writers_of_one_place_do_not_meet(tmp_path: Path) -> None:
+    first, second = WholeText(tmp_path / "a.csv"), WholeText(tmp_path / "a.csv")
+    first.file.write("first")
+    second.file.write("second")
+    first.commit()
+    second.commit()
+    assert (tmp_path / "a.csv").read_text() == "second"
+    assert names(tmp_path) == ["a.csv"]
 
 
 def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
@@ -108,7 +140,7 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     foreign = tmp_path / ".t.csv.notes.part"
     for leftover in (dead, living, foreign):
         leftover.write_text("half")
-    target = AtomicFile(tmp_path / "t.csv")
+    target = WholeText(tmp_path / "t.csv")
     target.file.write("whole")
     target.commit()
     assert not dead.exists()

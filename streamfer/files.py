@@ -1,0 +1,174 @@
+"""Files that appear whole or not at all: written beside their place, brought to the disk, renamed onto it."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from streamfer.errors import OutputError
+
+#: Tells apart what one process writes at the same time, to the same place even.
+_NUMBERS = itertools.count(1)
+
+
+class WholeFile:
+    """A file written under a hidden name, :attr:`part`, that takes its own name by :meth:`commit`.
+
+    Until then a reader sees the old file, or none; :meth:`discard` leaves no trace.
+
+    Args:
+        path: its name; missing folders are made.
+        suffix: end of the hidden name, for writers that choose the format by it.
+
+    Raises:
+        OutputError: the folder cannot be made.
+    """
+
+    def __init__(self, path: Path, suffix: str = "") -> None:
+        self.path = path
+        self._prepared = False
+        self.part = path.with_name(f".{path.name}.{os.getpid()}.{next(_NUMBERS)}.part{suffix}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(path)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def prepare(self) -> None:
+        """Bring everything written to the disk, so that only the renaming is left to :meth:`commit`.
+
+        Raises:
+            OutputError: the disk is full, or the folder has gone; nothing is left behind.
+        """
+        try:
+            with self.part.open("rb+") as stream:
+                os.fsync(stream.fileno())
+        except OSError as error:
+            self.discard()
+            raise _unwritable(self.path, error) from error
+        self._prepared = True
+
+    def commit(self) -> None:
+        """Make the file appear under its name, its bytes on the disk first.
+
+        Raises:
+            OutputError: the disk is full, or the folder has gone.
+        """
+        if not self._prepared:
+            self.prepare()
+        try:
+            self.part.replace(self.path)
+        except OSError as error:
+            self.discard()
+            raise _unwritable(self.path, error) from error
+        _sync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Remove what was written; the file of that name stays as it was."""
+        self.part.unlink(missing_ok=True)
+
+
+class WholeText(WholeFile):
+    """A text file that appears whole; what is written goes to :attr:`file`.
+
+    Raises:
+        OutputError: the folder cannot be made or written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            # Names of files that are no UTF-8 stand in the tables as \udc.. escapes instead of breaking them.
+            self.file: IO[str] = self.part.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        except OSError as error:
+            raise _unwritable(path, error) from error
+
+    def prepare(self) -> None:
+        """Bring everything written to the disk; nothing is written afterwards.
+
+        Raises:
+            OutputError: the disk is full, or the folder has gone; nothing is left behind.
+        """
+        try:
+            self.file.close()
+        except OSError as error:
+            self.discard()
+            raise _unwritable(self.path, error) from error
+        super().prepare()
+
+    def discard(self) -> None:
+        """Remove what was written; the file of that name stays as it was."""
+        # Closing writes what is still in memory, which fails once more on a full disk.
+        with contextlib.suppress(OSError):
+            self.file.close()
+        super().discard()
+
+
+@contextlib.contextmanager
+def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
+    """Yield the hidden name under which to write; the file takes the name ``path`` at the end, or vanishes.
+
+    Raises:
+        OutputError: it cannot be written; what was there before is untouched.
+    """
+    target = WholeFile(path, suffix)
+    try:
+        yield target.part
+        target.commit()
+    except OutputError:
+        raise
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
+        target.discard()
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Have ``write`` fill a file that appears under its name when it is complete and on the disk.
+
+    Raises:
+        OutputError: it cannot be written, a full disk included; what was there before is untouched.
+    """
+    with replacing(path) as part, part.open("wb") as stream:
+        write(stream)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what processes that were killed left behind of ``path``."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):
+        owner = leftover.name.removeprefix(f".{path.name}.").partition(".")[0]
+        if owner.isdecimal() and not _runs(int(owner)):
+            leftover.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    if os.name == "nt":
+        # There, os.kill ends the process that it asks about: what was left stays.
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    # Not every file system lets a folder be synchronised; the renaming is whole all the same.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _unwritable(path: Path, error: OSError) -> OutputError:
+    kept = "; the file that was there before is untouched" if path.is_file() else "; choose another folder"
+    return OutputError(f"{path}: cannot be written ({error.strerror or error}){kept}")
