@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import redis
+import stamina.instrumentation
 from redis import exceptions as faults
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
@@ -16,6 +18,17 @@ from streamfer.redaction import redact_text, redact_url
 
 SCHEMES = ("redis", "rediss", "unix")
 _ANSWER_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+def _say_retry(details: stamina.instrumentation.RetryDetails) -> None:
+    reason = redact_text(str(details.caused_by))
+    log.info("redis.retry", extra={"attempt": details.retry_num, "wait": details.wait_for, "reason": reason})
+
+
+# By itself, stamina prints every retry on standard output where structlog is installed and not configured.
+stamina.instrumentation.set_on_retry_hooks([_say_retry])
 
 
 def connect(

@@ -68,7 +68,7 @@ def test_a_disk_that_fills_while_rows_are_written(tmp_path: Path) -> None:
     source = begun(tmp_path)
     full = os.open("/dev/full", os.O_WRONLY)
     writers: Any = source._writers
-    os.dup2(full, writers[1]._target.file.fileno())
+    os.dup2(full, writers[1].file.fileno())
     os.close(full)
 
     def write_on() -> None:
