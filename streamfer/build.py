@@ -6,7 +6,7 @@ import copy
 import logging
 from dataclasses import dataclass
 
-from streamfer.captions.clips import CaptionPlan, ClipObserver, RunContext, choose_captioner
+from streamfer.captions.clips import choose_captioner
 from streamfer.captions.process import ProcessCaptioner
 from streamfer.captions.protocol import Captioner
 from streamfer.captions.worker import CaptionWorker, DeskSettings
@@ -20,6 +20,7 @@ from streamfer.faces.tracking import TrackerSettings
 from streamfer.models import ExpressionModel, load_model
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
 from streamfer.pipeline.loop import Pipeline, PipelineParts
+from streamfer.pipeline.observer import ClipObserver, ObserverPlan, RunContext
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.selection import Selector, TimeSelector, WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
@@ -124,7 +125,7 @@ def build_pipeline(
     *,
     live: bool,
     salt: str | None = None,
-    captions: CaptionPlan | None = None,
+    observed: ObserverPlan | None = None,
 ) -> Pipeline:
     """Assemble a pipeline.
 
@@ -133,7 +134,7 @@ def build_pipeline(
         models: from :func:`load_models`.
         live: all sources are opened at once; files are taken a few at a time.
         salt: makes the public names of tracks repeatable; random if None.
-        captions: how clips are described; as ``config`` and ``models`` say if None.
+        observed: which clips are shown to whom; to the captioner, as ``config`` and ``models`` say, if None.
 
     Raises:
         ConfigError: whole-clip mode was asked of live sources.
@@ -142,10 +143,10 @@ def build_pipeline(
         raise ConfigError("clip.mode: 'whole' needs files, which end; a live source needs 'window'")
     info = models.expression.info
     names = TrackNames(salt)
-    captions = captions or caption_plan(config, models, live=live)
+    observed = observed or caption_plan(config, models, live=live)
     return Pipeline(
         PipelineParts(
-            plan=_plan(config, models, captions),
+            plan=_plan(config, models, observed),
             detectors=DetectorPool(models.detectors),
             model=models.expression,
             grid=_grid(config, info.frames),
@@ -153,12 +154,12 @@ def build_pipeline(
             batch_size=config.model.batch_size,
             batch_wait=config.model.batch_wait,
             max_open=None if live else max(1, models.budget.total // 2),
-            captions=captions,
+            observed=observed,
         )
     )
 
 
-def caption_plan(config: Config, models: LoadedModels, *, live: bool) -> CaptionPlan | None:
+def caption_plan(config: Config, models: LoadedModels, *, live: bool) -> ObserverPlan | None:
     """Return how clips are described: not at all without a captioner; files wait for their captions."""
     captioner, captions = models.captioner, config.captions
     if captioner is None:
@@ -174,14 +175,7 @@ def caption_plan(config: Config, models: LoadedModels, *, live: bool) -> Caption
     def desk(run: RunContext) -> ClipObserver:
         return CaptionWorker(captioner, settings, run)
 
-    return CaptionPlan(
-        crop=captioner.info.crop,
-        open=desk,
-        when=captions.when,
-        interval=captions.interval,
-        keyframes=captions.keyframes,
-        faces=captions.max_faces,
-    )
+    return ObserverPlan(captioner.info.crop, desk, captions)
 
 
 def _grid(config: Config, frames: int) -> WindowGrid:
@@ -198,7 +192,7 @@ def _grid(config: Config, frames: int) -> WindowGrid:
     )
 
 
-def _plan(config: Config, models: LoadedModels, captions: CaptionPlan | None) -> AnalysisPlan:
+def _plan(config: Config, models: LoadedModels, observed: ObserverPlan | None) -> AnalysisPlan:
     frames = models.expression.info.frames
     fps = config.sampling.fps
 
@@ -226,8 +220,8 @@ def _plan(config: Config, models: LoadedModels, captions: CaptionPlan | None) ->
         queue_frames=config.live.queue_frames,
         selector=selector,
         tracker=tracker,
-        portrait=captions.crop if captions else None,
-        portrait_faces=captions.faces if captions else 0,
+        portrait=observed.crop if observed else None,
+        portrait_faces=observed.captions.max_faces if observed else 0,
     )
 
 

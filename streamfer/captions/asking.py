@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from streamfer.build import LoadedModels, build_pipeline
-from streamfer.captions.clips import CaptionJob, CaptionPlan, ClipObserver, RunContext
 from streamfer.captions.protocol import Captioner, CaptionerInfo, check_questions, wants_yes_or_no
 from streamfer.config import Config
 from streamfer.errors import ConfigError, SourceError
 from streamfer.pipeline.events import FrameFaces, SourceDone
+from streamfer.pipeline.observer import ClipObserver, ObservedClip, ObserverPlan, RunContext
 from streamfer.records import ClipSpan
 from streamfer.video import find_sources, open_source
 
@@ -51,11 +51,11 @@ class _Face:
     clips: int = 0
     area: float = 0.0
     spans: list[tuple[float, float]] = field(default_factory=list)
-    best: CaptionJob | None = None
+    best: ObservedClip | None = None
 
 
 class KeyframeCollector:
-    """Keeps the most expressive clip of every track; a :class:`~streamfer.captions.clips.ClipObserver`.
+    """Keeps the most expressive clip of every track; a :class:`~streamfer.pipeline.observer.ClipObserver`.
 
     Args:
         run: of which it is a part.
@@ -70,7 +70,7 @@ class KeyframeCollector:
         self._reach = reach
         self._faces = faces
 
-    def take(self, entry: CaptionJob | SourceDone) -> None:
+    def take(self, entry: ObservedClip | SourceDone) -> None:
         """Look at a clip; pass an end on."""
         if isinstance(entry, SourceDone):
             self._emit(entry)
@@ -88,7 +88,7 @@ class KeyframeCollector:
     def close(self) -> None:
         """Nothing is left to do."""
 
-    def _worth(self, job: CaptionJob) -> float:
+    def _worth(self, job: ObservedClip) -> float:
         """Return what makes one clip of a track better than another; negative for one that does not count."""
         if self._at is None:
             return job.keyframes.strength
@@ -105,7 +105,7 @@ def _moment(clip: ClipSpan, pts: int) -> float:
     return clip.start_time + (pts - clip.start_pts) * numerator / denominator
 
 
-def _seen(job: CaptionJob) -> tuple[float, float]:
+def _seen(job: ObservedClip) -> tuple[float, float]:
     """Return when the clip's face is truly seen first and last, seconds."""
     first, last = job.keyframes.seen_pts
     return _moment(job.label.clip, first), _moment(job.label.clip, last)
@@ -198,11 +198,8 @@ def _faces(path: str, model: CaptionerInfo, models: LoadedModels, config: Config
         # Analysed frames lie this far apart.
         return KeyframeCollector(run, at, 1 / config.sampling.fps, faces)
 
-    captions = config.captions
-    plan = CaptionPlan(
-        model.crop, collector, when="all", keyframes=captions.keyframes, faces=max(captions.max_faces, 32)
-    )
-    pipeline = build_pipeline(config, models, live=False, captions=plan)
+    every = config.captions.model_copy(update={"when": "all", "max_faces": max(config.captions.max_faces, 32)})
+    pipeline = build_pipeline(config, models, live=False, observed=ObserverPlan(model.crop, collector, every))
     # What lies this far behind the moment cannot share a clip with it.
     enough = np.inf if at is None or config.clip.mode == "whole" else at + config.clip.seconds + config.clip.stride
     for event in pipeline.events([open_source(specs[0], decode_threads=models.budget.decode)]):

@@ -7,10 +7,11 @@ import time
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from streamfer.captions.clips import CaptionJob
+from streamfer.captions.clips import context_of
 from streamfer.captions.context import ContextCaptioner
 from streamfer.captions.protocol import Caption, Captioner
 from streamfer.errors import StreamferError
+from streamfer.pipeline.observer import ObservedClip
 
 _POLL_SECONDS = 0.1
 
@@ -46,7 +47,7 @@ class CaptionCall:
         self._grace = grace
         self._hanging: threading.Thread | None = None
 
-    def run(self, jobs: Sequence[CaptionJob], *, timeout: float) -> list[Caption]:
+    def run(self, jobs: Sequence[ObservedClip], *, timeout: float) -> list[Caption]:
         """Describe clips.
 
         Raises:
@@ -76,10 +77,10 @@ class CaptionCall:
             raise CaptionCallError("captioner_failed", f"{len(found)} captions for {len(jobs)} clips")
         return found
 
-    def _describe(self, jobs: Sequence[CaptionJob]) -> list[Caption]:
+    def _describe(self, jobs: Sequence[ObservedClip]) -> list[Caption]:
         clips = [job.keyframes.portraits for job in jobs]
         if isinstance(self._captioner, ContextCaptioner):
-            return self._captioner.describe(clips, [job.context for job in jobs])
+            return self._captioner.describe(clips, [context_of(job) for job in jobs])
         return self._captioner.caption(clips)
 
     def _wait(self, thread: threading.Thread, timeout: float) -> None:

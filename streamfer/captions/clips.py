@@ -1,154 +1,27 @@
-"""Which labelled clips are described, and what the description's record says.
-
-The model's thread decides about a clip right after its label, takes its keyframes out of the track's pictures, and
-hands a :class:`CaptionJob` to a :class:`ClipObserver` behind the label's record. What takes it is none of the model's
-concern: :mod:`streamfer.captions.worker` writes captions, ``streamfer ask`` collects keyframes.
-"""
+"""What is told of an observed clip, what the description's record says, and which captioner a name stands for."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
 
 from streamfer.captions.context import ClipContext
 from streamfer.captions.protocol import Caption, CaptionerInfo
-from streamfer.errors import ConfigError, InternalError
-from streamfer.geometry import CropProfile
-from streamfer.pipeline.clock import StageClock
-from streamfer.pipeline.events import Event, SourceDone
-from streamfer.pipeline.keyframes import Keyframes, keyframes_of
-from streamfer.pipeline.session import ClipJob
-from streamfer.records import ClipCaptioned, ClipLabelled, Latency, ModelFacts, Record
+from streamfer.errors import ConfigError
+from streamfer.pipeline.observer import ObservedClip
+from streamfer.records import ClipCaptioned, Latency, ModelFacts, Record
 
-CaptionWhen = Literal["changes", "all"]
 #: Version of what lies between keyframes and text; rises when the same weights would be shown something else.
 CAPTION_HEAD_VERSION = "1"
-#: Tracks whose last description is remembered, over all sources; beyond, the longest silent are taken for new.
-_TRACKS_REMEMBERED = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class CaptionJob:
-    """A clip that deserves a description.
-
-    Attributes:
-        record: the clip's label, which is delivered before.
-        keyframes: what a captioner is shown; without a picture where none of the clip's was kept.
-        arrived: monotonic time at which the clip's last picture was decoded.
-    """
-
-    record: Record
-    keyframes: Keyframes = field(repr=False)
-    arrived: float
-
-    @property
-    def label(self) -> ClipLabelled:
-        """The document of the label."""
-        return label_of(self.record)
-
-    @property
-    def context(self) -> ClipContext:
-        """What the label track knows of the clip besides its pictures."""
-        frames = self.keyframes
-        return ClipContext(frames.apex, frames.onset, frames.offset, self.label.faces[0].top)
+def context_of(clip: ObservedClip) -> ClipContext:
+    """Return what the label track knows of a clip besides its pictures."""
+    frames = clip.keyframes
+    return ClipContext(frames.apex, frames.onset, frames.offset, clip.label.faces[0].top)
 
 
-def label_of(record: Record) -> ClipLabelled:
-    """Return the document of a label's record.
-
-    Raises:
-        InternalError: it is another record.
-    """
-    if not isinstance(record.data, ClipLabelled):
-        raise InternalError(f"a caption was asked for a {record.type} record")
-    return record.data
-
-
-@dataclass(frozen=True, slots=True)
-class RunContext:
-    """What a run gives to who describes its clips.
-
-    Attributes:
-        emit: delivers an event to the run's consumer; may block.
-        stop: set when the run is to end soon.
-        clock: where time is counted.
-    """
-
-    emit: Callable[[Event], None]
-    stop: threading.Event
-    clock: StageClock
-
-
-class ClipObserver(Protocol):
-    """Takes the clips of a run that are worth words, and passes the ends of sources on behind them."""
-
-    def take(self, entry: CaptionJob | SourceDone) -> None:
-        """Take the next clip, or the end of a source."""
-
-    def close(self) -> None:
-        """Come to an end: afterwards nothing is emitted any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionPlan:
-    """How a run describes clips.
-
-    Attributes:
-        crop: geometry of the pictures that are kept.
-        when: ``changes``: new tracks, changed labels, and every ``interval``; ``all``: every clip.
-        interval: video seconds after which a track is described again though nothing changed.
-        keyframes: most pictures of a clip, 1 to 3.
-        faces: most faces of a frame whose pictures are kept.
-        open: makes what takes the clips of a run.
-    """
-
-    crop: CropProfile
-    open: Callable[[RunContext], ClipObserver]
-    when: CaptionWhen = "changes"
-    interval: float = 10.0
-    keyframes: int = 2
-    faces: int = 8
-
-
-class CaptionChooser:
-    """Decides which labelled clips are described. State: label and time of each track's last description."""
-
-    def __init__(self, plan: CaptionPlan) -> None:
-        self._plan = plan
-        self._last: OrderedDict[tuple[str, str, int, int], tuple[str, float]] = OrderedDict()
-
-    def consider(self, clip: ClipJob, record: Record) -> CaptionJob | None:
-        """Return the work that a labelled clip makes, if any.
-
-        Args:
-            clip: the classified window.
-            record: its label.
-        """
-        if not self._worth(record.subject, label_of(record)):
-            return None
-        return CaptionJob(record, keyframes_of(clip, self._plan.keyframes), clip.last.arrived)
-
-    def _worth(self, source_id: str, label: ClipLabelled) -> bool:
-        if self._plan.when == "all":
-            return True
-        face, start = label.faces[0], label.clip.start_time
-        key = (source_id, label.clip.epoch_key, label.clip.epoch, face.track)
-        before = self._last.get(key)
-        if before is not None and before[0] == face.top and start - before[1] < self._plan.interval:
-            return False
-        self._last[key] = (face.top, start)
-        self._last.move_to_end(key)
-        if len(self._last) > _TRACKS_REMEMBERED:
-            self._last.popitem(last=False)
-        return True
-
-
-def caption_record(job: CaptionJob, caption: Caption, model: CaptionerInfo, infer_s: float) -> Record:
+def caption_record(job: ObservedClip, caption: Caption, model: CaptionerInfo, infer_s: float) -> Record:
     """Return the record of a description, naming the clip's id.
 
     Args:

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from streamfer.captions.call import CaptionCall, CaptionCallError
-from streamfer.captions.clips import CaptionJob, RunContext, caption_record, label_of
+from streamfer.captions.clips import caption_record
 from streamfer.captions.protocol import Caption, Captioner
 from streamfer.errors import InternalError
 from streamfer.pipeline.events import SourceDone
+from streamfer.pipeline.observer import ObservedClip, RunContext, label_of
 from streamfer.records import Gap, Record
 
 #: After so many failures in a row the captioner is left alone for a while: each of them may have cost a time-out.
@@ -75,12 +76,12 @@ class _Tally:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
-    job: CaptionJob
+    job: ObservedClip
     since: float
 
 
 class CaptionWorker:
-    """Describes clips beside the labels; a :class:`~streamfer.captions.clips.ClipObserver`.
+    """Describes clips beside the labels; a :class:`~streamfer.pipeline.observer.ClipObserver`.
 
     Args:
         captioner: the model; ``abort()`` is called, where it has one, on a batch that takes too long.
@@ -108,7 +109,7 @@ class CaptionWorker:
 
     # The model's thread -----------------------------------------------------------------------------------
 
-    def take(self, entry: CaptionJob | SourceDone) -> None:
+    def take(self, entry: ObservedClip | SourceDone) -> None:
         """Queue a clip, or the end of a source behind its clips."""
         with self._changed:
             if isinstance(entry, SourceDone):
@@ -148,7 +149,7 @@ class CaptionWorker:
                 self._describe(work)
             self._report(_REPORT_SECONDS)
 
-    def _next(self) -> list[CaptionJob] | SourceDone | None:
+    def _next(self) -> list[ObservedClip] | SourceDone | None:
         """Wait for the end of a source, or for the clips of a batch; an empty batch when nothing came for long."""
         with self._changed:
             if not self._waiting:
@@ -157,7 +158,7 @@ class CaptionWorker:
                 self._changed.wait(_REPORT_SECONDS)
             if self._waiting and isinstance(self._waiting[0], SourceDone):
                 return self._pop_end()
-            batch: list[CaptionJob] = []
+            batch: list[ObservedClip] = []
             while self._waiting and len(batch) < self._settings.batch_size:
                 entry = self._waiting[0]
                 if isinstance(entry, SourceDone):
@@ -185,7 +186,7 @@ class CaptionWorker:
             return False
         return True
 
-    def _describe(self, batch: Sequence[CaptionJob]) -> None:
+    def _describe(self, batch: Sequence[ObservedClip]) -> None:
         if time.monotonic() < self._rest_until:
             self._fail(batch, "captioner_resting", "the captioner failed several times in a row")
             return
@@ -208,7 +209,7 @@ class CaptionWorker:
         for job, caption in zip(batch, captions, strict=True):
             self._deliver(job, caption, elapsed)
 
-    def _deliver(self, job: CaptionJob, caption: Caption, infer_s: float) -> None:
+    def _deliver(self, job: ObservedClip, caption: Caption, infer_s: float) -> None:
         if not caption.text:
             self._fail([job], "empty_caption", "the captioner wrote nothing")
             return
@@ -225,15 +226,15 @@ class CaptionWorker:
 
     # Counting ---------------------------------------------------------------------------------------------
 
-    def _tally(self, job: CaptionJob) -> _Tally:
+    def _tally(self, job: ObservedClip) -> _Tally:
         return self._tallies.setdefault(job.record.subject, _Tally())
 
-    def _fail(self, batch: Sequence[CaptionJob], cause: str, reason: str) -> None:
+    def _fail(self, batch: Sequence[ObservedClip], cause: str, reason: str) -> None:
         with self._changed:
             for job in batch:
                 self._lack(job, cause, reason, failed=True)
 
-    def _lack(self, job: CaptionJob, cause: str, reason: str, *, failed: bool = False) -> None:
+    def _lack(self, job: ObservedClip, cause: str, reason: str, *, failed: bool = False) -> None:
         """Count a clip that gets no caption; the lock is held."""
         tally = self._tally(job)
         tally.failed += failed

@@ -9,15 +9,12 @@ Shape suffixes: T pictures of a clip, D numbers that describe one, K keyframes, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from streamfer.pipeline.session import ClipJob
+from streamfer.pipeline.session import ClipJob
 
 #: Onset and offset: less than this share of the apex's strength is there (not yet, or no more).
 _LITTLE = 1 / 3
@@ -58,13 +55,13 @@ class Course:
 
 def keyframes_of(job: ClipJob, count: int) -> Keyframes:
     """Choose at most ``count`` pictures of a clip among those whose portraits were kept."""
-    seen = (job.portrait_pts[0], job.portrait_pts[-1])
+    seen = (job.sighting_pts[0], job.sighting_pts[-1])
     of_tick = dict(zip(job.filling.ticks, range(len(job.filling.ticks)), strict=True))
     has_units = all(sighting.actions for sighting in job.sightings)
     kept = [
-        (sighting, portrait, pts)
-        for sighting, portrait, pts in zip(job.sightings, job.portraits, job.portrait_pts, strict=True)
-        if portrait is not None and (has_units or sighting.tick in of_tick)
+        (sighting, sighting.portrait, pts)
+        for sighting, pts in zip(job.sightings, job.sighting_pts, strict=True)
+        if sighting.portrait is not None and (has_units or sighting.tick in of_tick)
     ]
     if not kept:
         return Keyframes(np.zeros((0, 8, 8, 3), np.uint8), (), seen)
@@ -154,34 +151,3 @@ def _smooth(values_TD: NDArray[np.float32]) -> NDArray[np.float32]:
     padded = np.concatenate([values_TD[:1], values_TD, values_TD[-1:]]).astype(np.float32)
     smooth: NDArray[np.float32] = ((padded[:-2] + padded[1:-1] + padded[2:]) / 3).astype(np.float32)
     return smooth
-
-
-class CropBuffer:
-    """The crops of an epoch's faces that a captioner may still be shown, by track and tick.
-
-    State is bounded as the features' is: what no open window reaches is forgotten.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[int, dict[int, NDArray[np.uint8]]] = {}
-
-    def __len__(self) -> int:
-        return sum(len(ticks) for ticks in self._kept.values())
-
-    def add(self, track: int, tick: int, portrait: NDArray[np.uint8] | None) -> None:
-        """Keep the crop (S, S, 3) of a track at a tick, unless there is one."""
-        if portrait is not None:
-            self._kept.setdefault(track, {}).setdefault(tick, portrait)
-
-    def of(self, track: int, ticks: Sequence[int]) -> list[NDArray[np.uint8] | None]:
-        """Return a track's crops at ``ticks``; None where none was kept."""
-        kept = self._kept.get(track, {})
-        return [kept.get(tick) for tick in ticks]
-
-    def forget_before(self, tick: int) -> None:
-        """Drop everything earlier than ``tick``."""
-        for track, kept in list(self._kept.items()):
-            for old in [place for place in kept if place < tick]:
-                del kept[old]
-            if not kept:
-                del self._kept[track]

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from streamfer.captions.clips import CaptionChooser, CaptionJob
 from streamfer.faces.detections import TrackedFace
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
 from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, Item, Opened
+from streamfer.pipeline.observer import ClipChooser, ObservedClip
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.session import ClipJob, EpochSession
 from streamfer.pipeline.windows import WindowGrid
@@ -41,7 +41,7 @@ class Labeller:
         records: makes records from classified windows.
         clock: where encoding and classification time is counted.
         batch_size: most crops in one call of the encoder.
-        captions: decides which clips are described; None where captions are off.
+        chooser: decides which clips are shown to the run's observer; None where nobody watches.
     """
 
     def __init__(
@@ -51,24 +51,24 @@ class Labeller:
         records: RecordWriter,
         clock: StageClock,
         batch_size: int,
-        captions: CaptionChooser | None = None,
+        chooser: ClipChooser | None = None,
     ) -> None:
         self._model = model
         self._grid = grid
         self._records = records
         self._clock = clock
         self._batch_size = batch_size
-        self._captions = captions
+        self._chooser = chooser
         self._sessions: dict[str, EpochSession] = {}
         self._logs: dict[str, _SourceLog] = {}
         self._rows: dict[str, _Rows] = {}
 
-    def process(self, items: Sequence[Item]) -> list[Event | CaptionJob]:
+    def process(self, items: Sequence[Item]) -> list[Event | ObservedClip]:
         """Encode the crops of ``items`` together, close windows, classify them together.
 
         Returns:
-            Events in the order of the items, so in order for each source; behind the label of a clip that deserves a
-            description, the work of describing it.
+            Events in the order of the items, so in order for each source; behind the label of a clip that is shown to
+            the observer, what it is shown.
         """
         encoding = time.perf_counter()
         features, actions = self._encode(items)
@@ -180,10 +180,10 @@ class Labeller:
         log.stats = replace(log.stats, seconds=log.stats.seconds + session.last_seconds)
         return [*self._rows.pop(source_id).finish(), *session.finish(flush=flush)]
 
-    def _label(self, pending: Sequence[Event | ClipJob], encode_s: float) -> list[Event | CaptionJob]:
+    def _label(self, pending: Sequence[Event | ClipJob], encode_s: float) -> list[Event | ObservedClip]:
         jobs = [entry for entry in pending if isinstance(entry, ClipJob)]
         probabilities = iter(self._classify(jobs))
-        events: list[Event | CaptionJob] = []
+        events: list[Event | ObservedClip] = []
         for entry in pending:
             if isinstance(entry, ClipJob):
                 log = self._logs[entry.source_id]
@@ -191,8 +191,8 @@ class Labeller:
                 log.stats = replace(log.stats, clips=log.stats.clips + 1, tracks=len(log.tracks))
                 record = self._records.labelled(entry, next(probabilities), encode_s)
                 events.append(record)
-                if self._captions is not None and (job := self._captions.consider(entry, record)) is not None:
-                    events.append(job)
+                if self._chooser is not None and (shown := self._chooser.consider(entry, record)) is not None:
+                    events.append(shown)
             elif isinstance(entry, SourceDone):
                 events.append(replace(entry, stats=self._logs.pop(entry.source_id).stats))
             else:

@@ -1,9 +1,9 @@
 """The loop: sources in, events out, every queue between them bounded.
 
-Threads: two a source (:mod:`streamfer.pipeline.analysis`), one for the model, one for captions where they are on
-(:mod:`streamfer.captions.worker`), and the caller's own, which takes events. A slow consumer makes the
-model's thread wait, that makes the analysers wait, and those make files wait and live sources drop: memory never
-grows with the length of a video.
+Threads: two a source (:mod:`streamfer.pipeline.analysis`), one for the model, what an observer of clips has of its own
+(:mod:`streamfer.pipeline.observer`), and the caller's, which takes events. A slow consumer makes the model's thread
+wait, that makes the analysers wait, and those make files wait and live sources drop: memory never grows with the
+length of a video.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from streamfer.captions.clips import CaptionChooser, CaptionJob, CaptionPlan, ClipObserver, RunContext
 from streamfer.errors import InternalError
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalysis
@@ -22,6 +21,7 @@ from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, SourceDone
 from streamfer.pipeline.items import Ended, Item
 from streamfer.pipeline.labelling import Labeller
+from streamfer.pipeline.observer import ClipChooser, ClipObserver, ObservedClip, ObserverPlan, RunContext
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.video.frames import Source
@@ -44,7 +44,7 @@ class PipelineParts:
         batch_size: most crops in one call of the encoder.
         batch_wait: seconds a crop may wait for others.
         max_open: sources analysed at the same time; None for all (live).
-        captions: which clips are described, and by whom; None for none.
+        observed: which clips are shown to whom; None where nobody watches.
     """
 
     plan: AnalysisPlan
@@ -55,7 +55,7 @@ class PipelineParts:
     batch_size: int
     batch_wait: float
     max_open: int | None = None
-    captions: CaptionPlan | None = None
+    observed: ObserverPlan | None = None
 
 
 class Pipeline:
@@ -106,17 +106,17 @@ class Pipeline:
     def _work(self, sources: Iterator[Source]) -> None:
         parts = self._parts
         batcher = Batcher(self._items, max_crops=parts.batch_size, max_wait=parts.batch_wait)
-        plan = parts.captions
-        taker: ClipObserver | None = None
+        plan = parts.observed
+        observer: ClipObserver | None = None
         try:
-            taker = plan.open(RunContext(self._events.put, self._stop, self.clock)) if plan else None
-            chooser = CaptionChooser(plan) if plan else None
+            observer = plan.open(RunContext(self._events.put, self._stop, self.clock)) if plan else None
+            chooser = ClipChooser(plan.captions) if plan else None
             labeller = Labeller(parts.model, parts.grid, parts.records, self.clock, parts.batch_size, chooser)
             self._open_more(sources)
             while self._open:
                 items = batcher.next()
                 for entry in labeller.process(items):
-                    self._deliver(entry, taker)
+                    self._deliver(entry, observer)
                 ended = [item for item in items if isinstance(item, Ended)]
                 for item in ended:
                     _, thread = self._open.pop(item.source_id)
@@ -127,15 +127,15 @@ class Pipeline:
             self._events.put(error)
             self._abandon()
         finally:
-            if taker is not None:
-                taker.close()
+            if observer is not None:
+                observer.close()
             self._events.put(None)
 
-    def _deliver(self, entry: Event | CaptionJob, taker: ClipObserver | None) -> None:
-        """Hand an event to the consumer; clips to describe, and the ends behind them, to who describes them."""
-        if taker is not None and isinstance(entry, CaptionJob | SourceDone):
-            taker.take(entry)
-        elif not isinstance(entry, CaptionJob):
+    def _deliver(self, entry: Event | ObservedClip, observer: ClipObserver | None) -> None:
+        """Hand an event to the consumer; chosen clips, and the ends behind them, to the observer."""
+        if observer is not None and isinstance(entry, ObservedClip | SourceDone):
+            observer.take(entry)
+        elif not isinstance(entry, ObservedClip):
             self._events.put(entry)
 
     def _open_more(self, sources: Iterator[Source]) -> None:

@@ -1,12 +1,14 @@
-"""The feature ring: what a track keeps of its recent past. Features, never pixels, so memory stays small."""
+"""The feature ring: what a track keeps of its recent past. Features, never frames, so memory stays small."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,7 @@ class Sighting:
         score: detection score, 0 to 1.
         quality: crop quality, 0 to 1.
         actions: intensities of the model's action units, in its order; empty where it reads none.
+        portrait: uint8 RGB (P, P, 3), the face as an observer of clips wants it; None where none was kept.
     """
 
     tick: int
@@ -26,6 +29,7 @@ class Sighting:
     score: float
     quality: float
     actions: tuple[float, ...] = ()
+    portrait: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
 
 class FeatureRing:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from streamfer.faces.detections import TrackedFace
 from streamfer.pipeline.items import AnalysedFrame, FrameFacts
-from streamfer.pipeline.keyframes import CropBuffer
 from streamfer.pipeline.ring import FeatureRing, Sighting
 from streamfer.pipeline.windows import WindowFill, WindowGrid, fill_window
 from streamfer.video.frames import TimeOrigin, VideoInfo
@@ -31,8 +30,7 @@ class ClipJob:
         first, last: facts of the first and last analysed frame of the window.
         frames_sampled: analysed frames in the window.
         sightings: where the face was, one for each real tick, oldest first.
-        portraits, portrait_pts: for each sighting the face's crop as captioners want it, where it was kept, and its
-            time; no crop where captions are off.
+        sighting_pts: time of each sighting, in the time base.
     """
 
     source_id: str
@@ -47,8 +45,7 @@ class ClipJob:
     last: FrameFacts
     frames_sampled: int
     sightings: tuple[Sighting, ...]
-    portraits: tuple[NDArray[np.uint8] | None, ...] = field(default=(), repr=False)
-    portrait_pts: tuple[int, ...] = ()
+    sighting_pts: tuple[int, ...]
 
 
 class EpochSession:
@@ -73,7 +70,6 @@ class EpochSession:
         self._time_origin: TimeOrigin = time_origin
         self._grid = grid
         self._rings: dict[int, FeatureRing] = {}
-        self._portraits = CropBuffer()
         self._frames: deque[tuple[int, FrameFacts]] = deque()
         self._closed = 0
         self.last_seconds = 0.0
@@ -88,12 +84,14 @@ class EpochSession:
         """
         self.last_seconds = frame.facts.seconds
         past = len(frame.late)
-        self._keep_portraits(frame)
-        self._remember([(late.tick, late.face) for late in frame.late], features[:past], actions[:past])
+        portraits = frame.portraits or [None] * len(features)
+        late = [(late.tick, late.face) for late in frame.late]
+        self._remember(late, features[:past], actions[:past], portraits[:past])
         if frame.tick is None:
             return []
         self._frames.append((frame.tick, frame.facts))
-        self._remember([(frame.tick, face) for face in frame.faces], features[past:], actions[past:])
+        now = [(frame.tick, face) for face in frame.faces]
+        self._remember(now, features[past:], actions[past:], portraits[past:])
         return self._close(self._grid.complete_through(frame.tick))
 
     def finish(self, *, flush: bool) -> list[ClipJob]:
@@ -118,22 +116,14 @@ class EpochSession:
         faces: Sequence[tuple[int, TrackedFace]],
         features: torch.Tensor,
         actions: Sequence[tuple[float, ...]],
+        portraits: Sequence[NDArray[np.uint8] | None],
     ) -> None:
-        for (tick, face), feature, intensities in zip(faces, features, actions, strict=True):
+        for (tick, face), feature, intensities, portrait in zip(faces, features, actions, portraits, strict=True):
             if tick >= self._grid.start(self._closed):
                 self._rings.setdefault(face.track, FeatureRing()).add(
-                    Sighting(tick, self.relative_box(face.box), face.score, face.quality, intensities), feature
+                    Sighting(tick, self.relative_box(face.box), face.score, face.quality, intensities, portrait),
+                    feature,
                 )
-
-    def _keep_portraits(self, frame: AnalysedFrame) -> None:
-        if not frame.portraits:
-            return
-        seen = [(late.tick, late.face.track) for late in frame.late]
-        if frame.tick is not None:
-            seen += [(frame.tick, face.track) for face in frame.faces]
-        for (tick, track), portrait in zip(seen, frame.portraits, strict=True):
-            if tick >= self._grid.start(self._closed):
-                self._portraits.add(track, tick, portrait)
 
     def _close(self, complete: int) -> list[ClipJob]:
         jobs: list[ClipJob] = []
@@ -163,7 +153,6 @@ class EpochSession:
         inside = [facts for tick, facts in self._frames if start <= tick < end]
         pts = {tick: facts.pts for tick, facts in self._frames}
         sightings = tuple(sighting for sighting in ring if start <= sighting.tick < end)
-        ticks = [sighting.tick for sighting in sightings]
         ring.mark_labelled(end)
         return [
             ClipJob(
@@ -179,8 +168,7 @@ class EpochSession:
                 last=inside[-1],
                 frames_sampled=len(inside),
                 sightings=sightings,
-                portraits=tuple(self._portraits.of(track, ticks)),
-                portrait_pts=tuple(pts[tick] for tick in ticks),
+                sighting_pts=tuple(pts[sighting.tick] for sighting in sightings),
             )
         ]
 
@@ -191,7 +179,6 @@ class EpochSession:
             ring.forget_before(tick)
             if not ring:
                 del self._rings[track]
-        self._portraits.forget_before(tick)
 
     def relative_box(self, box: NDArray[np.float32]) -> tuple[float, float, float, float]:
         """Return x, y, width, height as fractions of the frame for a box (4,) in corner pixels."""

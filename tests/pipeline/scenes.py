@@ -10,12 +10,12 @@ from fakes.faces import FakeDetector
 from fakes.models import FakeExpressionModel
 from numpy.typing import NDArray
 
-from streamfer.captions.clips import CaptionPlan
 from streamfer.faces import FaceTracker
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone
 from streamfer.pipeline.loop import Pipeline, PipelineParts
+from streamfer.pipeline.observer import ObserverPlan
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.selection import TimeSelector
 from streamfer.pipeline.windows import WindowGrid
@@ -53,7 +53,7 @@ def pipeline(
     batch_wait: float = 0.01,
     max_open: int | None = None,
     fps: float = FPS,
-    captions: CaptionPlan | None = None,
+    observed: ObserverPlan | None = None,
     **plan: object,
 ) -> Pipeline:
     """Return a pipeline of fakes with the real tracker."""
@@ -81,7 +81,7 @@ def pipeline(
             batch_size=batch_size,
             batch_wait=batch_wait,
             max_open=max_open,
-            captions=captions,
+            observed=observed,
         )
     )
 

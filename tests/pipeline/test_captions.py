@@ -16,14 +16,15 @@ from fakes.video import FakeSource, Jump
 from scenes import clips, done, one_face, pipeline, squares, two_faces
 
 from streamfer.captions import worker
-from streamfer.captions.clips import CaptionPlan
 from streamfer.captions.context import ClipContext
 from streamfer.captions.protocol import Caption, Captioner, Keyframes
 from streamfer.captions.worker import CaptionWorker, DeskSettings
+from streamfer.config import CaptionsConfig
 from streamfer.geometry import squashed_crop
 from streamfer.pipeline.events import Event, SourceDone
 from streamfer.pipeline.keyframes import Course, choose, course_of, feature_strengths, unit_strengths
 from streamfer.pipeline.loop import Pipeline
+from streamfer.pipeline.observer import ObserverPlan
 from streamfer.records import ClipCaptioned, ClipLabelled, Gap, Record
 from streamfer.video.frames import Source
 
@@ -37,12 +38,12 @@ def captioned_pipeline(
     plan: dict[str, Any] | None = None,
 ) -> Pipeline:
     """A pipeline of fakes that describes clips."""
-    chosen = CaptionPlan(
-        crop=captioner.info.crop,
-        open=lambda run: CaptionWorker(captioner, settings, run),
-        **{"when": "all", **(plan or {})},
+    chosen = ObserverPlan(
+        captioner.info.crop,
+        lambda run: CaptionWorker(captioner, settings, run),
+        CaptionsConfig(**{"when": "all", **(plan or {})}),
     )
-    return pipeline(model=model, captions=chosen, portrait=chosen.crop, portrait_faces=chosen.faces)
+    return pipeline(model=model, observed=chosen, portrait=chosen.crop, portrait_faces=chosen.captions.max_faces)
 
 
 def run(sources: Sequence[Source], captioner: Captioner, *settings: Any, **more: Any) -> list[Event]:
@@ -209,7 +210,7 @@ def test_a_new_epoch_is_a_new_face() -> None:
 
 
 def test_faces_beyond_the_cap_are_labelled_and_counted() -> None:
-    events = run([FakeSource(two_faces, count=100, fps=25)], FakeCaptioner(), plan={"faces": 1})
+    events = run([FakeSource(two_faces, count=100, fps=25)], FakeCaptioner(), plan={"max_faces": 1})
     assert {clip.faces[0].track for clip in clips(events)} == {1, 2}
     end = done(events)["fake"].stats
     assert end.captions + end.captions_dropped == end.clips
@@ -362,20 +363,3 @@ def test_stopping_does_not_wait_for_words(monkeypatch: pytest.MonkeyPatch) -> No
     assert done(events)["fake"].stopped
     assert not [thread for thread in threading.enumerate() if thread.name == "streamfer captions"]
     gate.opened.set()
-
-
-def test_pictures_are_forgotten_with_their_window() -> None:
-    from streamfer.pipeline.keyframes import CropBuffer
-
-    shelf = CropBuffer()
-    picture = np.zeros((8, 8, 3), np.uint8)
-    for tick in range(20):
-        shelf.add(1, tick, picture)
-        shelf.add(2, tick, None)
-    shelf.add(1, 3, np.ones_like(picture))
-    assert shelf.of(1, [3, 99])[1] is None
-    assert shelf.of(1, [3])[0] is picture
-    shelf.forget_before(16)
-    assert len(shelf) == 4
-    shelf.forget_before(99)
-    assert len(shelf) == 0
