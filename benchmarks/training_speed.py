@@ -41,8 +41,9 @@ from streamfer.video.sampling import segment_random
 from streamfer_train.dfer_clip.backbones import read_backbone
 from streamfer_train.dfer_clip.checks import check_clips
 from streamfer_train.dfer_clip.config import RunConfig, parse_config
-from streamfer_train.dfer_clip.training import Trainer
-from streamfer_train.recipes.world import joined
+from streamfer_train.dfer_clip.training import build_trainer
+from streamfer_train.recipes.processes import joined
+from streamfer_train.recipes.trainer import Trainer
 
 SIZE, SEGMENTS = 224, 16
 SMALL = {"embed_dim": 128, "layers": 4, "width": 192, "patch": 32, "text_layers": 2, "text_width": 128}
@@ -161,13 +162,12 @@ class Ours:
     def batches(self) -> Iterator[Any]:
         """Yield batches for ever."""
         while True:
-            self.trainer.loaders.train_sampler.set_epoch(self.epoch)
+            yield from self.trainer.task.batches(self.epoch, 0)
             self.epoch += 1
-            yield from self.trainer.loaders.train
 
     def step(self, batch: Any) -> None:
         """Take one step."""
-        self.trainer._step([batch])
+        self.trainer.step([batch])
 
 
 def measure(side: Authors | Ours, steps: int, clock: Callable[[], float], sync: Callable[[], None]) -> dict[str, float]:
@@ -237,7 +237,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         table = write_clips(folder, options.clips + 1, options.frames, np.random.default_rng(0))
         config = recipe(options, table, folder)
         fold = check_clips(config.data).folds[0]
-        trainer = Trainer(config, fold, 1, folder / "run", world, read_backbone(config))
+        trainer = build_trainer(config, fold, 1, folder / "run", world, read_backbone(config))
         trainer.learner.train()
         authors = Authors(trainer, folder / "ours.txt", options.batch, options.workers)
         ours = Ours(trainer)

@@ -159,9 +159,9 @@ def test_a_checkpoint_of_the_authors_is_read_as_it_is(tmp_path: Path) -> None:
 
 def test_a_run_is_evaluated_by_its_folder_and_protocol(folder: Path, tmp_path: Path) -> None:
     from streamfer_train.dfer_clip.backbones import read_backbone
-    from streamfer_train.dfer_clip.checkpoint import Checkpoint, Progress, save
     from streamfer_train.dfer_clip.config import load_config
     from streamfer_train.dfer_clip.model import build_learner
+    from streamfer_train.recipes.checkpoint import Checkpoint, Progress
 
     small = {"embed_dim": 16, "layers": 1, "width": 32, "head_width": 16, "patch": 8}
     path = recipe(tmp_path / "recipe.yaml", folder / "clips.csv", CLASSES, size=32, frames=4)
@@ -171,8 +171,9 @@ def test_a_run_is_evaluated_by_its_folder_and_protocol(folder: Path, tmp_path: P
     config = load_config(path)
     learner = build_learner(config, read_backbone(config), seed=3).eval()
     run = tmp_path / "run" / "seed1" / "fold2"
-    stored = Checkpoint(config.model_dump(mode="json"), learner.sizes, Progress(2, 1), learner.state_dict())
-    save(run / "best_on_test.pt", stored)
+    about = {"fold": 2, "seed": 1, "sizes": learner.sizes.to_dict()}
+    stored = Checkpoint("dfer-clip", config.model_dump(mode="json"), about, Progress(), learner.state_dict())
+    stored.save(run / "best_on_test.pt")
 
     subject = read_subject(str(run / "best_on_test.pt"), device="cpu")
     assert (subject.classes, subject.fold, subject.frames, subject.size) == (CLASSES, 2, 4, 32)

@@ -10,48 +10,43 @@ import torch
 from tiny_clips import settings
 
 from streamfer.errors import CheckpointError, OutputError
-from streamfer_train.dfer_clip.backbones import read_backbone
-from streamfer_train.dfer_clip.checkpoint import (
-    Checkpoint,
-    Progress,
-    is_checkpoint,
-    load,
-    load_learner,
-    restore_model,
-    save,
-)
+from streamfer_train.dfer_clip.backbones import Sizes, read_backbone
+from streamfer_train.dfer_clip.checkpoint import load_learner
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, parse_config
-from streamfer_train.dfer_clip.journal import Table
 from streamfer_train.dfer_clip.model import build_learner
+from streamfer_train.recipes.checkpoint import Checkpoint, Progress, is_checkpoint
+from streamfer_train.recipes.journal import Table
 from streamfer_train.recipes.settings import check_same
+
+RECIPE = "dfer-clip"
 
 
 def made(folder: Path) -> tuple[RunConfig, Checkpoint]:
     config = parse_config(settings(folder), "test")
     learner = build_learner(config, read_backbone(config), seed=1)
-    progress = Progress(1, 1, epoch=2, step=7, sums={"total": 1.5}, history=[{"epoch": 1, "test": {"war": 0.5}}])
+    progress = Progress(epoch=2, step=7, sums={"total": 1.5}, history=[{"epoch": 1, "test": {"war": 0.5}}])
     average = {"clip.temporal_net.cls_token": torch.ones(1, 1, 16)}
-    return config, Checkpoint(
-        config.model_dump(mode="json"), learner.sizes, progress, learner.state_dict(), average=average
-    )
+    about = {"fold": 1, "seed": 1, "sizes": learner.sizes.to_dict()}
+    plain = config.model_dump(mode="json")
+    return config, Checkpoint(RECIPE, plain, about, progress, learner.state_dict(), average=average)
 
 
 def test_what_is_saved_comes_back_and_needs_no_trust(tmp_path: Path) -> None:
     config, checkpoint = made(tmp_path)
-    save(tmp_path / "a.pt", checkpoint)
+    checkpoint.save(tmp_path / "a.pt")
     plain = torch.load(tmp_path / "a.pt", weights_only=True)
     assert {type(value).__name__ for value in plain.values()} <= {"str", "dict", "OrderedDict", "NoneType"}
-    found = load(tmp_path / "a.pt")
+    found = Checkpoint.load(tmp_path / "a.pt", RECIPE)
     assert found.progress == checkpoint.progress
-    assert found.sizes == checkpoint.sizes
+    assert Sizes.from_dict(found.about["sizes"]) == Sizes.from_dict(checkpoint.about["sizes"])
     check_same(tmp_path / "a.pt", found.config, config.model_dump(mode="json"), MAY_CHANGE)
-    learner, read, progress = load_learner(tmp_path / "a.pt")
+    learner, read, again = load_learner(tmp_path / "a.pt")
     assert read == config
-    assert progress.step == 7
+    assert again.progress.step == 7
     assert not learner.training
     # Averaged weights are the ones that are evaluated.
     assert torch.equal(learner.clip.state_dict()["temporal_net.cls_token"], torch.ones(1, 1, 16))
-    assert is_checkpoint(tmp_path / "a.pt")
+    assert is_checkpoint(tmp_path / "a.pt", RECIPE)
 
 
 def test_another_configuration_is_named_by_its_first_difference(tmp_path: Path) -> None:
@@ -59,22 +54,24 @@ def test_another_configuration_is_named_by_its_first_difference(tmp_path: Path) 
     other = parse_config(settings(tmp_path, temporal={"layers": 2}, optimiser={"momentum": 0.1}), "test")
     with pytest.raises(CheckpointError, match=r"temporal\.layers was 1 and is now 2"):
         check_same(tmp_path / "a.pt", checkpoint.config, other.model_dump(mode="json"), MAY_CHANGE)
-    learner = build_learner(other, read_backbone(other), seed=1)
+    about = {**checkpoint.about, "sizes": read_backbone(other).sizes.to_dict()}
+    plain = other.model_dump(mode="json")
+    Checkpoint(RECIPE, plain, about, checkpoint.progress, checkpoint.model).save(tmp_path / "b.pt")
     with pytest.raises(CheckpointError, match=r"temporal_transformer\.layers\.1"):
-        restore_model(learner, checkpoint.model, "a.pt")
+        load_learner(tmp_path / "b.pt")
 
 
 def test_a_full_disk_leaves_the_former_file(tmp_path: Path) -> None:
     _, checkpoint = made(tmp_path)
     path = tmp_path / "a.pt"
-    save(path, checkpoint)
+    checkpoint.save(path)
     before = path.read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     # The kernel refuses bytes beyond the limit as it does on a full disk (Python ignores the signal).
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
         with pytest.raises(OutputError, match="the file that was there before is untouched"):
-            save(path, checkpoint)
+            checkpoint.save(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert path.read_bytes() == before
@@ -86,16 +83,16 @@ def test_a_damaged_file_is_named(tmp_path: Path, contents: bytes) -> None:
     path = tmp_path / "a.pt"
     path.write_bytes(contents)
     with pytest.raises(CheckpointError, match=r"a\.pt: not a readable checkpoint"):
-        load(path)
-    assert not is_checkpoint(path)
+        Checkpoint.load(path, RECIPE)
+    assert not is_checkpoint(path, RECIPE)
 
 
 def test_another_programs_file_is_named(tmp_path: Path) -> None:
     torch.save({"state_dict": {"x": torch.zeros(1)}}, tmp_path / "a.pt")
     with pytest.raises(CheckpointError, match="not a checkpoint of 'streamfer train dfer-clip'"):
-        load(tmp_path / "a.pt")
+        Checkpoint.load(tmp_path / "a.pt", RECIPE)
     with pytest.raises(CheckpointError, match="train first"):
-        load(tmp_path / "absent.pt")
+        Checkpoint.load(tmp_path / "absent.pt", RECIPE)
 
 
 def test_a_table_forgets_what_a_continued_run_writes_again(tmp_path: Path) -> None:

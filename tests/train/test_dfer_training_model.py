@@ -19,8 +19,9 @@ from streamfer_train.dfer_clip.backbones import Backbone, Sizes, read_backbone
 from streamfer_train.dfer_clip.config import HeadsConfig, OptimiserConfig, RunConfig, parse_config
 from streamfer_train.dfer_clip.heads import actions_loss, losses, valence_arousal_loss
 from streamfer_train.dfer_clip.model import Learner, build_learner
-from streamfer_train.dfer_clip.optimiser import Average, build_optimiser, choose_trained, factor, parameter_groups
+from streamfer_train.dfer_clip.optimiser import build_optimiser, choose_trained, factor, parameter_groups
 from streamfer_train.metrics import regression
+from streamfer_train.recipes.average import Average
 
 
 @pytest.fixture(scope="module")

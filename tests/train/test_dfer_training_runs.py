@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 
 from streamfer.cli import app
 from streamfer.models.registry import load_model
-from streamfer_train.dfer_clip import checkpoint as checkpoints
 from streamfer_train.dfer_clip import training
 from streamfer_train.dfer_clip.__main__ import main
-from streamfer_train.dfer_clip.checkpoint import load, load_learner
+from streamfer_train.dfer_clip.checkpoint import load_learner
+from streamfer_train.recipes import checkpoint as checkpoints
+from streamfer_train.recipes.checkpoint import Checkpoint
 
 FOLD = Path("seed1") / "fold1"
 #: Two micro-batches a step, moving average, held-out clips, a second head: everything that has state.
@@ -32,6 +33,10 @@ BUSY: dict[str, Any] = {
     "heads": {"valence_arousal": 0.5, "actions": 0.5},
     "optimiser": {"batch": 2, "accumulate": 2, "epochs": 2, "average": 0.5, "clip": 1.0, "milestones": [1]},
 }
+
+
+def load(path: Path) -> Checkpoint:
+    return Checkpoint.load(path, "dfer-clip")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -77,8 +82,8 @@ def _exported_model_is_the_trained_one(folder: Path, report: dict[str, Any]) -> 
     assert model.card.calibration_temperature == report["protocols"]["last"]["temperature"]
     assert model.card.train["data_digests"] == report["data_digests"]
     assert model.info.classes == ("happiness", "sadness", "anger")
-    learner, _, progress = load_learner(folder / "last.pt")
-    assert progress.epoch == 2
+    learner, _, found = load_learner(folder / "last.pt")
+    assert found.progress.epoch == 2
     pixels = torch.randint(0, 256, (1, 4, 3, 16, 16), dtype=torch.uint8)
     with torch.no_grad():
         wanted = learner(pixels)["logits"]
@@ -158,7 +163,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
     path = write_config(tmp_path)
     assert main(["train", "-c", str(path)]) == 2
     message = capsys.readouterr().err
-    assert "step 3 (epoch 2, fold 1): the loss is nan" in message
+    assert "fold 1 seed 1, step 3 (epoch 2): the loss is nan" in message
     assert "holds the last good state" in message
     kept = load(tmp_path / "run" / FOLD / "last.pt")
     assert kept.progress.step == 2

@@ -27,11 +27,17 @@ from streamfer.captions.protocol import Caption
 from streamfer.cli import app
 from streamfer.errors import ConfigError
 from streamfer_train.captions.files import read_entries
-from streamfer_train.exp_blip import evaluate, pseudo, state, training
+from streamfer_train.exp_blip import evaluate, pseudo
 from streamfer_train.exp_blip.__main__ import main
 from streamfer_train.exp_blip.captioned import caption_all, read_labelled, references_for
 from streamfer_train.exp_blip.config import ExpBlipConfig
+from streamfer_train.recipes.checkpoint import Checkpoint
 from streamfer_train.recipes.settings import parse_settings
+from streamfer_train.recipes.trainer import Trainer
+
+
+def load(path: Path) -> Checkpoint:
+    return Checkpoint.load(path, "exp-blip")
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -69,7 +75,7 @@ def test_the_captioner_that_comes_out_is_the_one_that_was_trained(trained: Path)
     assert card.train["configuration"]["step1"]["epochs"] == 6
     captioner = load_captioner(str(folder), device="cpu", precision="fp32")
     model: Any = captioner._model  # type: ignore[attr-defined]
-    last = state.load(trained / "run" / "au" / "step2" / "last.pt")
+    last = load(trained / "run" / "au" / "step2" / "last.pt")
     assert last.progress.step == 18
     assert not any("language_model" in name for name in last.model)
     for name, tensor in last.model.items():
@@ -84,18 +90,18 @@ def test_a_step_that_was_interrupted_ends_at_the_same_weights(
     path = write_config(trained, step1={"epochs": 2, "accumulate": 3, "batch": 3, "clip": 1.0}, step2={"epochs": 1})
     straight, broken = tmp_path / "straight", tmp_path / "broken"
     assert main(["train", "--stage", "au", "-c", str(path), "--out", str(straight)]) == 0
-    original, calls = training.Trainer._descend, iter(range(1, 100))
+    original, calls = Trainer._descend, iter(range(1, 100))
 
-    def interrupting(self: training.Trainer) -> None:
+    def interrupting(self: Trainer) -> None:
         original(self)
         if next(calls) == 5:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "_descend", interrupting)
+        patch.setattr(Trainer, "_descend", interrupting)
         assert main(["train", "--stage", "au", "-c", str(path), "--out", str(broken)]) == 130
     assert "stopped by SIGTERM after step 5 of au.step1" in capsys.readouterr().err
-    assert state.load(broken / "au" / "step1" / "last.pt").progress.batches == 6
+    assert load(broken / "au" / "step1" / "last.pt").progress.batches == 6
     assert main(["train", "--stage", "au", "-c", str(path), "--out", str(broken)]) == 2
     assert "add --resume" in capsys.readouterr().err
     assert (
@@ -104,7 +110,7 @@ def test_a_step_that_was_interrupted_ends_at_the_same_weights(
     assert "step1.lr was 0.005 and is now 1.0" in capsys.readouterr().err
     assert main(["train", "--stage", "au", "-c", str(path), "--out", str(broken), "--resume"]) == 0
     for step in ("step1", "step2"):
-        one, two = (state.load(out / "au" / step / "last.pt") for out in (straight, broken))
+        one, two = (load(out / "au" / step / "last.pt") for out in (straight, broken))
         assert one.model.keys() == two.model.keys()
         for name, tensor in one.model.items():
             assert torch.equal(tensor, two.model[name]), (step, name)
@@ -125,8 +131,8 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(
     )
     calls = iter(range(1, 100))
     assert main(["train", "--stage", "au", "-c", str(path), "--out", str(tmp_path)]) == 2
-    assert "au.step1, step 3: the loss is nan" in capsys.readouterr().err
-    assert state.load(tmp_path / "au" / "step1" / "last.pt").progress.step == 2
+    assert "au.step1, step 3 (epoch 1): the loss is nan" in capsys.readouterr().err
+    assert load(tmp_path / "au" / "step1" / "last.pt").progress.step == 2
 
 
 def halved(folder: Path, tmp_path: Path, **changes: Any) -> ExpBlipConfig:
@@ -348,7 +354,7 @@ def test_two_processes_train_as_one(trained: Path, tmp_path: Path, kind: str, mo
             assert {name: float(value) for name, value in theirs.items()} == pytest.approx(
                 {name: float(value) for name, value in ours.items()}, rel=2e-2
             )
-        left, right = (state.load(tmp_path / name / "au" / step / "last.pt") for name in ("alone", "together"))
+        left, right = (load(tmp_path / name / "au" / step / "last.pt") for name in ("alone", "together"))
         assert {name: one.shape for name, one in left.model.items()} == {n: t.shape for n, t in right.model.items()}
     # Before anything was learned both compute the same; later Adam enlarges what rounding began.
     first = [rows(tmp_path / name / "au" / "step1" / "steps.csv")[0] for name in ("alone", "together")]

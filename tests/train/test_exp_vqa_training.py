@@ -17,7 +17,7 @@ from streamfer.captions import load_captioner
 from streamfer.captions.folder import read_card
 from streamfer.cli import app
 from streamfer.errors import ConfigError
-from streamfer_train.exp_blip import pseudo, state
+from streamfer_train.exp_blip import pseudo
 from streamfer_train.exp_blip.captioned import read_labelled
 from streamfer_train.exp_blip.data import AnswerCollate, Pair
 from streamfer_train.exp_vqa import stage
@@ -25,6 +25,7 @@ from streamfer_train.exp_vqa.__main__ import main
 from streamfer_train.exp_vqa.config import ExpVqaConfig
 from streamfer_train.exp_vqa.evaluate import ask_units
 from streamfer_train.exp_vqa.yes_no import Answered, score
+from streamfer_train.recipes.checkpoint import Checkpoint
 from streamfer_train.recipes.settings import parse_settings
 
 
@@ -108,7 +109,7 @@ def test_the_frozen_variant_keeps_its_encoder(
     assert "18 questions about 9 pictures" in shown
     assert "language_model: 0 weights learn" in shown
     assert main(["train", "-c", str(path), "--out", str(tmp_path)]) == 0
-    learned = state.load(tmp_path / "training" / "last.pt").model
+    learned = Checkpoint.load(tmp_path / "training" / "last.pt", "exp-vqa").model
     assert {name for name in learned if "vision_model" in name} == {
         "model.vision_model.post_layernorm.weight",
         "model.vision_model.post_layernorm.bias",

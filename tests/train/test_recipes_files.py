@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from streamfer.errors import CheckpointError, ConfigError, OutputError
-from streamfer_train.recipes.files import CONFIG, claim, read_checkpoint, taking_apart, write_text, write_whole
+from streamfer_train.recipes.checkpoint import read_checkpoint, taking_apart
+from streamfer_train.recipes.files import CONFIG, claim, write_text, write_whole
 
 OURS = "'streamfer train toy'"
 

@@ -14,7 +14,7 @@ import toy_stage
 from torch import Tensor
 
 from streamfer_builtin.mini import checkpoint
-from streamfer_train.recipes.world import joined
+from streamfer_train.recipes.processes import joined
 
 
 def _together(folder: Path, until: int, patch: pytest.MonkeyPatch) -> list[str]:

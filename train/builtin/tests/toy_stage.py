@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from streamfer_builtin.mini import fitting
 from streamfer_builtin.mini.recipe import Schedule
-from streamfer_train.recipes.world import ALONE, ProcessGroup, joined
+from streamfer_train.recipes.processes import ALONE, ProcessGroup, joined
 
 SCHEDULE = Schedule(epochs=3, batch=8, lr=0.3, clip=1.0)
 

@@ -14,12 +14,12 @@ from streamfer.threads import available_cores
 from streamfer_train.dfer_clip.config import load_config
 from streamfer_train.dfer_clip.data_config import DataConfig, FacesConfig
 from streamfer_train.dfer_clip.evaluation_report import EvaluationContext, terminal_table, write_report
-from streamfer_train.dfer_clip.journal import new_bar
 from streamfer_train.dfer_clip.protocols import SELECTIONS
 from streamfer_train.dfer_clip.run_scores import read_runs, runs_table, write_runs
 from streamfer_train.dfer_clip.scoring import clips_of, match_classes, predict, score, shared_units
 from streamfer_train.dfer_clip.subjects import Subject, read_subject
 from streamfer_train.recipes.command import add_set, positive, reported
+from streamfer_train.recipes.journal import new_bar
 
 log = structlog.get_logger(__name__)
 

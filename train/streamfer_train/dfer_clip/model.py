@@ -25,7 +25,8 @@ from streamfer_train.dfer_clip.classes import canonical
 from streamfer_train.dfer_clip.config import RunConfig
 from streamfer_train.dfer_clip.descriptors import prompts
 
-_PIXELS = ("mean", "std")
+RECIPE = "dfer-clip"
+"""Name of the recipe, in its checkpoints."""
 
 
 class Learner(nn.Module):

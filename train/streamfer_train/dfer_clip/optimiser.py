@@ -1,17 +1,14 @@
-"""Which weights learn how fast: groups by the authors' name rules, schedules, and the moving average."""
+"""Which weights learn how fast: groups by the authors' name rules, and the schedule."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import nn
 
 from streamfer_train.dfer_clip.config import OptimiserConfig
 from streamfer_train.dfer_clip.model import Learner
+from streamfer_train.recipes.schedule import half_cosine
 
 #: In the authors' order, then what goes beyond them.
 GROUPS = ("temporal_net", "image_encoder", "prompt_learner", "heads", "adapters")
@@ -75,7 +72,7 @@ def factor(config: OptimiserConfig, epoch: float) -> float:
     if config.schedule == "multistep":
         return config.gamma ** sum(int(epoch) >= milestone for milestone in config.milestones)
     done = (epoch - config.warmup) / max(config.epochs - config.warmup, 1e-9)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return half_cosine(done, end=0.01)
 
 
 def set_learning_rates(optimiser: torch.optim.Optimizer, config: OptimiserConfig, epoch: float) -> None:
@@ -83,46 +80,3 @@ def set_learning_rates(optimiser: torch.optim.Optimizer, config: OptimiserConfig
     scale = factor(config, epoch)
     for group in optimiser.param_groups:
         group["lr"] = float(getattr(config, group["name"])) * scale
-
-
-class Average:
-    """A moving average of everything that learns, running statistics of norms included."""
-
-    def __init__(self, learner: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.tensors = {name: tensor.detach().clone() for name, tensor in _moving(learner).items()}
-
-    @torch.no_grad()
-    def update(self, learner: nn.Module, step: int) -> None:
-        """Take in the weights after ``step`` steps; the memory grows with them, else the random start would stay."""
-        keep = min(self.decay, (1 + step) / (10 + step))
-        now = _moving(learner)
-        torch._foreach_lerp_(list(self.tensors.values()), [now[name] for name in self.tensors], 1 - keep)
-
-    @contextlib.contextmanager
-    def in_place_of(self, learner: nn.Module) -> Iterator[None]:
-        """Lend the averaged weights to ``learner`` for a while."""
-        own = {name: tensor.detach().clone() for name, tensor in _moving(learner).items()}
-        self.copy_to(learner)
-        try:
-            yield
-        finally:
-            _copy(own, learner)
-
-    def copy_to(self, learner: nn.Module) -> None:
-        """Give ``learner`` the averaged weights for good."""
-        _copy(self.tensors, learner)
-
-
-@torch.no_grad()
-def _copy(tensors: dict[str, torch.Tensor], learner: nn.Module) -> None:
-    for name, tensor in _moving(learner).items():
-        tensor.copy_(tensors[name])
-
-
-def _moving(learner: nn.Module) -> dict[str, torch.Tensor]:
-    """Return what training changes, by name: trained weights, and buffers of floating point that are stored."""
-    trained = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
-    stored = learner.state_dict()
-    norms = {n: b for n, b in learner.named_buffers() if n in stored and b.is_floating_point() and "running_" in n}
-    return {**trained, **norms}

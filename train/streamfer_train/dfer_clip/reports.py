@@ -23,10 +23,10 @@ from streamfer_train.dfer_clip.protocols import (
     combine_runs,
     results_table,
 )
-from streamfer_train.dfer_clip.training import LAST
 from streamfer_train.metrics.calibration import fit_temperature
 from streamfer_train.metrics.classification import report
 from streamfer_train.metrics.pictures import confusion_picture
+from streamfer_train.recipes.checkpoint import LAST
 from streamfer_train.recipes.files import write_text
 
 log = structlog.get_logger(__name__)

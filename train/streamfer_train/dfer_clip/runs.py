@@ -39,14 +39,15 @@ from streamfer_train.dfer_clip.backbones import Backbone, read_backbone
 from streamfer_train.dfer_clip.checks import CheckReport, check_clips
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig
 from streamfer_train.dfer_clip.folds import Fold
-from streamfer_train.dfer_clip.journal import counted
 from streamfer_train.dfer_clip.model import build_learner
 from streamfer_train.dfer_clip.optimiser import choose_trained, parameter_groups
 from streamfer_train.dfer_clip.protocols import ProtocolResult
 from streamfer_train.dfer_clip.reports import REPORT, write_report, write_summary
-from streamfer_train.dfer_clip.training import LAST, Trainer
+from streamfer_train.dfer_clip.training import build_trainer
+from streamfer_train.recipes.checkpoint import LAST
 from streamfer_train.recipes.files import claim, write_text
-from streamfer_train.recipes.world import ProcessGroup, joined
+from streamfer_train.recipes.journal import counted
+from streamfer_train.recipes.processes import ProcessGroup, joined
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ def train(config: RunConfig, *, folds: Sequence[int] | None = None, resume: bool
         resume: go on where a run stopped; finished folds are left as they are.
 
     Raises:
-        UserError: see :class:`~streamfer_train.dfer_clip.training.Trainer`, and: the data has errors, the folder
+        UserError: see :class:`~streamfer_train.recipes.trainer.Trainer`, and: the data has errors, the folder
             holds another run, or a fold was started already and ``resume`` was not asked for.
     """
     wanted = _wanted(config, folds)
@@ -166,8 +167,7 @@ def _train_fold(
         return
     about = _about(config, fold, seed, world, backbone)
     world.share(lambda: write_text(folder / RUN, json.dumps(about, indent=2) + "\n"))
-    trainer = Trainer(config, fold, seed, folder, world, backbone)
-    progress = trainer.run(resume=resume)
+    progress = build_trainer(config, fold, seed, folder, world, backbone).run(resume=resume)
     world.share(lambda: write_report(folder, config, progress.history, about))
 
 

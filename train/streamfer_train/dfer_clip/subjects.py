@@ -20,7 +20,9 @@ from streamfer.models.inference import DferClipModel
 from streamfer.models.precision import choose_device
 from streamfer.models.registry import find_model, list_models, load_model
 from streamfer.models.weights import SUFFIX, digest_of
-from streamfer_train.dfer_clip.checkpoint import is_checkpoint, load_learner
+from streamfer_train.dfer_clip.checkpoint import load_learner
+from streamfer_train.dfer_clip.model import RECIPE
+from streamfer_train.recipes.checkpoint import is_checkpoint
 
 log = structlog.get_logger(__name__)
 
@@ -85,7 +87,7 @@ def read_subject(weights: str, *, device: str = "auto", precision: str = "auto")
     if not path.is_file():
         find_model(weights)
         raise UnknownModelError(f"model {weights!r}: no such file")
-    if is_checkpoint(path):
+    if is_checkpoint(path, RECIPE):
         return _from_run(path, device)
     return _from_authors(path, device, precision)
 
@@ -136,7 +138,7 @@ def _product(model: DferClipModel) -> Predict:
 
 
 def _from_run(path: Path, device: str) -> Subject:
-    learner, config, progress = load_learner(path)
+    learner, config, found = load_learner(path)
     chosen = choose_device(device)
     learner = learner.to(chosen.device).eval()
     with torch.inference_mode():
@@ -147,9 +149,8 @@ def _from_run(path: Path, device: str) -> Subject:
         outputs = learner(pixels_BT3SS.to(chosen.device), class_features_CD)
         return {name: tensor.float().cpu() for name, tensor in outputs.items()}
 
-    log.info(
-        "dfer_clip.checkpoint_loaded", path=str(path), fold=progress.fold, seed=progress.seed, device=chosen.device
-    )
+    fold, seed = found.about["fold"], found.about["seed"]
+    log.info("dfer_clip.checkpoint_loaded", path=str(path), fold=fold, seed=seed, device=chosen.device)
     return Subject(
         name=f"{path.parent.name}/{path.stem}",
         origin="checkpoint of streamfer train dfer-clip",
@@ -159,7 +160,7 @@ def _from_run(path: Path, device: str) -> Subject:
         size=learner.sizes.pixels.size,
         temperature=1.0,
         action_units=learner.clip.config.action_units,
-        fold=progress.fold,
+        fold=fold,
         licence="your own training",
         device=chosen.device,
         precision=learner.precision,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 
 from streamfer_train.exp_blip.config import OptimiserConfig
+from streamfer_train.recipes.schedule import half_cosine
 
 _BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 
@@ -29,7 +29,7 @@ def learning_rate(config: OptimiserConfig, step: int, steps_of_epoch: int) -> fl
         done = epoch / config.epochs
     else:
         done = (step - config.warmup) / max(config.epochs * steps_of_epoch - config.warmup, 1)
-    return config.min_lr + (config.lr - config.min_lr) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+    return half_cosine(done, config.lr, config.min_lr)
 
 
 def depth_factor(name: str, layers: int, decay: float) -> float:

@@ -25,15 +25,18 @@ from safetensors.torch import save as save_tensors
 from streamfer.captions.card import EXP_BLIP_TEXT, Architecture, CaptionCard, TextCard, clip_pixels, face_crop
 from streamfer.captions.folder import is_captioner, write_folder
 from streamfer_train.exp_blip import build, layout
-from streamfer_train.exp_blip.config import MAY_CHANGE, ExpBlipConfig, OptimiserConfig, Source
+from streamfer_train.exp_blip.config import MAY_CHANGE, ExpBlipConfig, Source
 from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, Pair, PairDataset, read_pairs
-from streamfer_train.exp_blip.state import LAST, load
 from streamfer_train.exp_blip.text import WordReader, written_row
-from streamfer_train.exp_blip.training import Job, Trainer
+from streamfer_train.exp_blip.training import ExpTask, trainer_of
+from streamfer_train.recipes.checkpoint import LAST, Checkpoint
 from streamfer_train.recipes.files import claim, write_text, write_whole
-from streamfer_train.recipes.world import ProcessGroup, joined
+from streamfer_train.recipes.processes import ProcessGroup, joined
 
 log = structlog.get_logger(__name__)
+
+RECIPE = "exp-blip"
+"""Name of the recipe, in its checkpoints."""
 
 Stage = Literal["au", "emotion", "expression"]
 Variant = Literal["exp", "mix", "cat"]
@@ -53,7 +56,7 @@ def train_stage(config: ExpBlipConfig, stage: Stage, variant: Variant = "exp", *
 
     Raises:
         UserError: lists, weights or settings that cannot be used; the folder holds another run; see also
-            :meth:`~streamfer_train.exp_blip.training.Trainer.run`.
+            :meth:`~streamfer_train.recipes.trainer.Trainer.run`.
     """
     folder = folder_of(config.run.out, stage, variant)
     with joined(config.run.device, config.run.backend) as world:
@@ -113,35 +116,19 @@ def origin(what: str, pairs: int, world: ProcessGroup) -> dict[str, Any]:
     }
 
 
-def job_of(config: Any, name: str, folder: Path, optimiser: OptimiserConfig) -> Job:
-    """Return a step of a recipe whose configuration has the usual sections."""
-    return Job(
-        name=name,
-        folder=folder,
-        optimiser=optimiser,
-        runtime=config.runtime,
-        run=config.run,
-        log=config.log,
-        seed=config.seed,
-        config=config.model_dump(mode="json"),
-        may_change=MAY_CHANGE,
-        layers=config.model.sizes.vision_layers,
-    )
-
-
 def _first_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: ProcessGroup, *, resume: bool) -> None:
     learner, words = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
     _say_cut(words_cut(pairs, words), len(pairs), config.step1.max_text_tokens, world)
     dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
-    job = job_of(config, f"{folder.parent.name}.step1", folder, config.step1)
-    Trainer(job, learner, dataset, CaptionCollate(words), config.data.workers, world).run(resume=resume)
+    task = ExpTask(config, config.step1, learner, dataset, CaptionCollate(words), world)
+    trainer_of(config, RECIPE, f"{folder.parent.name}.step1", folder, task).run(resume=resume)
     world.share(lambda: _write_weights(config, folder))
 
 
 def _write_weights(config: ExpBlipConfig, folder: Path) -> None:
     """Write what the first step has learned as LAVIS names it, so that any reader of its checkpoints takes the file."""
     plain, _ = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
-    build.load_trained(plain, load(folder / LAST).model, str(folder / LAST))
+    build.load_trained(plain, Checkpoint.load(folder / LAST, RECIPE).model, str(folder / LAST))
     contents = save_tensors(layout.to_lavis(plain.state_dict()), {"format": "pt"})
     write_whole(folder / WEIGHTS, lambda stream: stream.write(contents))
 
@@ -177,16 +164,15 @@ def _second_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: 
     writer, limit = _writer(config, weights), config.step2.max_text_tokens
     _say_cut(rows_cut(pairs, writer, limit), len(pairs), limit, world)
     dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
-    job = job_of(config, f"{folder.name}.step2", folder / "step2", config.step2)
-    trainer = Trainer(job, writer.learner, dataset, AnswerCollate(writer.text, limit), config.data.workers, world)
-    trainer.run(resume=resume)
+    task = ExpTask(config, config.step2, writer.learner, dataset, AnswerCollate(writer.text, limit), world)
+    trainer_of(config, RECIPE, f"{folder.name}.step2", folder / "step2", task).run(resume=resume)
     world.share(lambda: _export(config, folder))
 
 
 def _export(config: ExpBlipConfig, folder: Path) -> None:
     plain = _writer(config, folder / "step1" / WEIGHTS)
     where = folder / "step2" / LAST
-    build.load_trained(plain.learner, load(where).model, str(where))
+    build.load_trained(plain.learner, Checkpoint.load(where, RECIPE).model, str(where))
     export(folder / CAPTIONER, plain, f"{folder.name}-blip", config, answers=False)
 
 

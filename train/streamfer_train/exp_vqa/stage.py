@@ -19,14 +19,17 @@ from streamfer.captions.folder import is_captioner
 from streamfer_train.exp_blip import build
 from streamfer_train.exp_blip.config import MAY_CHANGE
 from streamfer_train.exp_blip.data import AnswerCollate, Pair, PairDataset, read_questions
-from streamfer_train.exp_blip.stages import CAPTIONER, RUN, export, job_of, origin, rows_cut
-from streamfer_train.exp_blip.state import LAST, load
-from streamfer_train.exp_blip.training import Trainer
+from streamfer_train.exp_blip.stages import CAPTIONER, RUN, export, origin, rows_cut
+from streamfer_train.exp_blip.training import ExpTask, trainer_of
 from streamfer_train.exp_vqa.config import ExpVqaConfig
+from streamfer_train.recipes.checkpoint import LAST, Checkpoint
 from streamfer_train.recipes.files import claim, write_text
-from streamfer_train.recipes.world import joined
+from streamfer_train.recipes.processes import joined
 
 log = structlog.get_logger(__name__)
+
+RECIPE = "exp-vqa"
+"""Name of the recipe, in its checkpoints."""
 
 FOLDER = "training"
 
@@ -70,7 +73,7 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
 
     Raises:
         UserError: lists, weights or settings that cannot be used; the folder holds another run; see also
-            :meth:`~streamfer_train.exp_blip.training.Trainer.run`.
+            :meth:`~streamfer_train.recipes.trainer.Trainer.run`.
     """
     out = config.run.out
     folder = out / FOLDER
@@ -80,24 +83,23 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
         if resume and is_captioner(out / CAPTIONER):
             return out / CAPTIONER if world.leads else None
         pairs = pairs_of(config)
-        about = origin("exp-vqa", len(pairs), world)
+        about = origin(RECIPE, len(pairs), world)
         world.share(lambda: write_text(out / RUN, json.dumps(about, indent=2) + "\n"))
         writer, limit = build_writer(config), config.training.max_answer_tokens
         cut = rows_cut(pairs, writer, limit)
         if cut and world.leads:
             log.warning("exp.answers_cut", texts=cut, limit=limit, way_out="raise training.max_answer_tokens")
         dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
-        job = job_of(config, "exp-vqa", folder, config.training)
-        collate = AnswerCollate(writer.text, limit)
-        Trainer(job, writer.learner, dataset, collate, config.data.workers, world).run(resume=resume)
+        task = ExpTask(config, config.training, writer.learner, dataset, AnswerCollate(writer.text, limit), world)
+        trainer_of(config, RECIPE, RECIPE, folder, task).run(resume=resume)
         world.share(lambda: _export(config))
         return out / CAPTIONER if world.leads else None
 
 
 def _export(config: ExpVqaConfig) -> None:
     plain, where = build_writer(config), config.run.out / FOLDER / LAST
-    build.load_trained(plain.learner, load(where).model, str(where))
-    name = "exp-vqa" if config.training.vit == "trained" else "exp-vqa-fz"
+    build.load_trained(plain.learner, Checkpoint.load(where, RECIPE).model, str(where))
+    name = RECIPE if config.training.vit == "trained" else "exp-vqa-fz"
     export(config.run.out / CAPTIONER, plain, name, config, answers=True)
 
 

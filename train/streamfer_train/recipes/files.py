@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import torch
 import yaml
 
 from streamfer.errors import CheckpointError, ConfigError, OutputError
@@ -62,42 +61,6 @@ def _sync_folder(folder: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a small text file as :func:`write_whole` does."""
     write_whole(path, lambda stream: stream.write(text.encode()))
-
-
-def read_checkpoint(path: Path, of: str, kind: str | None = None, *, mapped: bool = False) -> dict[str, Any]:
-    """Read a checkpoint: a dictionary of tensors, on the CPU, and plain values; nothing in it can run.
-
-    Args:
-        path: the file.
-        of: whose checkpoint it should be, for messages, as in "'streamfer train mini'".
-        kind: what its entry ``kind`` must hold; None where checkpoints carry no such entry.
-        mapped: leave tensors on the disk until they are used.
-
-    Raises:
-        CheckpointError: absent, cut short, or another program's.
-    """
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint; train first") from error
-    except Exception as error:  # torch has no common exception for damaged files
-        raise CheckpointError(f"{path}: not a readable checkpoint; delete it to start anew") from error
-    if not isinstance(contents, dict) or (kind is not None and contents.get("kind") != kind):
-        raise CheckpointError(f"{path}: not a checkpoint of {of}; choose another file")
-    return contents
-
-
-@contextlib.contextmanager
-def taking_apart(path: Path) -> Iterator[None]:
-    """Name the checkpoint whose parts are taken out of it, should one be missing or of another form.
-
-    Raises:
-        CheckpointError: the block raised KeyError, TypeError or ValueError.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{path}: a part of the checkpoint is missing or damaged ({error})") from error
 
 
 def claim(out: Path, config: dict[str, Any], free: Sequence[str], started: Sequence[Path]) -> None:

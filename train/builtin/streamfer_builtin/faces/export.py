@@ -31,7 +31,8 @@ from streamfer_builtin.faces.network import (
     Head,
 )  # fmt: skip
 from streamfer_builtin.faces.training import CHECKPOINT, OURS, averaged_network
-from streamfer_train.recipes.files import read_checkpoint, write_whole
+from streamfer_train.recipes.checkpoint import read_checkpoint
+from streamfer_train.recipes.files import write_whole
 
 FORMAT_VERSION = "1"
 VERSION = "1"

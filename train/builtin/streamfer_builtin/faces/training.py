@@ -19,7 +19,8 @@ from streamfer_builtin.faces.config import FacesConfig, TrainConfig
 from streamfer_builtin.faces.losses import Losses, LossWeights, assign, losses
 from streamfer_builtin.faces.network import FaceNetwork, decoded
 from streamfer_builtin.faces.pool import Batch, Pool
-from streamfer_train.recipes.files import read_checkpoint, write_whole
+from streamfer_train.recipes.checkpoint import read_checkpoint
+from streamfer_train.recipes.files import write_whole
 
 log = structlog.get_logger(__name__)
 

@@ -33,7 +33,7 @@ def _run(options: argparse.Namespace, recipe: Recipe) -> None:
     import torch
 
     from streamfer_builtin.mini import card, clips, data, export, images, joint, renders
-    from streamfer_train.recipes.world import joined
+    from streamfer_train.recipes.processes import joined
 
     torch.set_num_threads(options.threads)
     if options.stage == "images":

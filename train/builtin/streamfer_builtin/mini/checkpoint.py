@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from streamfer.errors import CheckpointError, ConfigError
-from streamfer_train.recipes.files import read_checkpoint, write_whole
+from streamfer_train.recipes.checkpoint import read_checkpoint
+from streamfer_train.recipes.files import write_whole
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:

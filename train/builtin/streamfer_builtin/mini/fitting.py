@@ -20,7 +20,7 @@ from torch import Tensor, distributed, nn
 from streamfer.errors import UserError
 from streamfer_builtin.mini import checkpoint
 from streamfer_builtin.mini.recipe import Schedule
-from streamfer_train.recipes.world import ALONE, ProcessGroup
+from streamfer_train.recipes.processes import ALONE, ProcessGroup
 
 log = structlog.get_logger(__name__)
 

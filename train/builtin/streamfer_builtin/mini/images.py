@@ -16,7 +16,7 @@ from streamfer_builtin.mini.fitting import fit
 from streamfer_builtin.mini.networks import ImageModel, JointModel
 from streamfer_builtin.mini.recipe import ImagesPart, JointPart, Sizes, Small
 from streamfer_train.metrics.classification import report
-from streamfer_train.recipes.world import ALONE, ProcessGroup
+from streamfer_train.recipes.processes import ALONE, ProcessGroup
 
 CHECKPOINT = "images.pt"
 #: Before the last epoch only every eighth validation picture is watched.

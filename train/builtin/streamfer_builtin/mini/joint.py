@@ -24,7 +24,7 @@ from streamfer_builtin.mini.networks import ImageModel, JointModel
 from streamfer_builtin.mini.recipe import JointPart, Recipe, Sizes
 from streamfer_builtin.mini.units import unit_loss
 from streamfer_builtin.render.clips import RenderedClips
-from streamfer_train.recipes.world import ALONE, ProcessGroup
+from streamfer_train.recipes.processes import ALONE, ProcessGroup
 
 log = structlog.get_logger(__name__)
 

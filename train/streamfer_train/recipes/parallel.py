@@ -7,6 +7,7 @@ sharded or not.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
@@ -20,35 +21,43 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from streamfer.errors import CheckpointError
-from streamfer_train.recipes.world import ProcessGroup
+from streamfer_train.recipes.processes import ProcessGroup
+
+Parallel = Literal["ddp", "fsdp"]
 
 _TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
 _LOADING = StateDictOptions(full_state_dict=True, strict=False)
 
 
-def spread(learner: nn.Module, world: ProcessGroup, kind: Literal["ddp", "fsdp"]) -> nn.Module:
+def spread(learner: nn.Module, world: ProcessGroup, kind: Parallel, *, idle: bool) -> nn.Module:
     """Return what the training calls: the learner itself, a replica, or the learner with its blocks sharded.
 
     Sharded parameters replace the learner's own, so build the optimiser afterwards.
+
+    Args:
+        learner: the model.
+        world: the processes.
+        kind: replicas (``ddp``) or shards (``fsdp``).
+        idle: whether a step may leave trained weights without a gradient.
     """
     if world.size == 1:
         return learner
     if kind == "ddp":
         devices = [world.device] if world.device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(learner, device_ids=devices, find_unused_parameters=True)
+        return nn.parallel.DistributedDataParallel(learner, device_ids=devices, find_unused_parameters=idle)
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     mesh = init_device_mesh(world.device.type, (world.size,))
     # Autocast computes in bf16; gathered weights and reduced gradients may stay as they are.
     policy = MixedPrecisionPolicy(cast_forward_inputs=False)
-    for block in blocks(learner):
+    for block in _blocks(learner):
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(learner, mesh=mesh, mp_policy=policy)
     return learner
 
 
-def blocks(learner: nn.Module) -> list[nn.Module]:
+def _blocks(learner: nn.Module) -> list[nn.Module]:
     """Return the layers of encoder, Q-Former and language model: each a unit of sharding."""
     from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -62,8 +71,10 @@ def no_sync(parallel: nn.Module, wanted: bool) -> contextlib.AbstractContextMana
     return contextlib.nullcontext()
 
 
-def trained_state(learner: nn.Module) -> dict[str, torch.Tensor]:
-    """Return what learns, on the CPU; every process has to call it."""
+def model_state(learner: nn.Module, *, whole: bool) -> dict[str, torch.Tensor]:
+    """Return all weights and buffers, or what learns, on the CPU; every process has to call it."""
+    if whole:
+        return learner.state_dict()
     learned = {name for name, weight in learner.named_parameters() if weight.requires_grad}
     found = cast(dict[str, torch.Tensor], get_model_state_dict(learner, options=_TRAINED))
     # Of matrices that a frozen model uses twice, the gatherer keeps the second name.
@@ -79,22 +90,25 @@ def optimiser_state(learner: nn.Module, optimiser: torch.optim.Optimizer) -> dic
 def restore(
     learner: nn.Module,
     optimiser: torch.optim.Optimizer,
-    model: dict[str, torch.Tensor],
+    model: Mapping[str, torch.Tensor],
     state: dict[str, Any],
     where: str,
+    *,
+    whole: bool,
 ) -> None:
-    """Load what :func:`trained_state` and :func:`optimiser_state` returned.
+    """Load what :func:`model_state` and :func:`optimiser_state` returned.
 
     Raises:
-        CheckpointError: other weights than those that learn, or of other shapes; the first is named.
+        CheckpointError: other weights than the model's, or of other shapes; the first is named.
     """
-    wanted = {name: weight.shape for name, weight in learner.named_parameters() if weight.requires_grad}
+    trained = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
+    wanted: Mapping[str, torch.Tensor] = learner.state_dict() if whole else trained
     for name in [*wanted, *model]:
         if name not in model or name not in wanted:
             raise CheckpointError(f"{where}: weight {name!r} is in only one of checkpoint and model")
-        if model[name].shape != wanted[name]:
+        if model[name].shape != wanted[name].shape:
             raise CheckpointError(
-                f"{where}: weight {name!r} has shape {tuple(model[name].shape)}; expected {tuple(wanted[name])}"
+                f"{where}: weight {name!r} has shape {tuple(model[name].shape)}; expected {tuple(wanted[name].shape)}"
             )
-    set_model_state_dict(learner, cast(dict[str, Any], model), options=_LOADING)
+    set_model_state_dict(learner, cast(dict[str, Any], dict(model)), options=_LOADING)
     set_optimizer_state_dict(learner, optimiser, state, options=_LOADING)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from streamfer.errors import ConfigError, OutputError
-from streamfer_train.recipes.world import joined
+from streamfer_train.recipes.processes import joined
 
 OTHER = """
 import sys
-from streamfer_train.recipes.world import PeerError, joined
+from streamfer_train.recipes.processes import PeerError, joined
 with joined("cpu") as world:
     print(world.share(lambda: sys.exit("only the leading process works")))
     print(world.first(lambda: open(sys.argv[1]).read()))

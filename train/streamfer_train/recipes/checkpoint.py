@@ -1,0 +1,145 @@
+"""Checkpoints of every recipe: tensors and plain JSON in one file, written whole, read so that nothing in it can run.
+
+A file is a dictionary that ``torch.load(weights_only=True)`` reads: ``kind``, ``config``, ``about`` and ``progress``
+are JSON texts, ``model``, ``optimiser``, ``average`` and ``scaler`` hold tensors and numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from streamfer.errors import CheckpointError
+from streamfer_train.recipes.files import write_whole
+
+LAST = "last.pt"
+"""The state that ``--resume`` goes on from, in the folder of a run."""
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a run is, and what it has seen: everything a continuation needs beside tensors.
+
+    Attributes:
+        epoch: under way, from 0; the number of epochs when the run is done.
+        batches: micro-batches of it that each process has done.
+        step: optimiser steps done in all.
+        sums: sums of this epoch's losses over its steps, by name.
+        history: what is remembered of finished epochs, in order.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a file holds; tensors that were read are on the CPU.
+
+    Attributes:
+        recipe: whose it is, as ``dfer-clip``.
+        config: the whole configuration, plain values.
+        about: what the configuration does not say, as the number of the fold; plain values.
+        progress: how far the run was.
+        model: weights by name: all of them, or those that learn.
+        optimiser: its state by the names of weights; None where only weights were kept. ``scaler`` likewise.
+        average: averaged weights by name, where the run keeps them.
+    """
+
+    recipe: str
+    config: dict[str, Any]
+    about: dict[str, Any]
+    progress: Progress
+    model: dict[str, torch.Tensor]
+    optimiser: dict[str, Any] | None = None
+    average: dict[str, torch.Tensor] | None = None
+    scaler: dict[str, Any] | None = None
+
+    def save(self, path: Path) -> None:
+        """Write it.
+
+        Raises:
+            OutputError: it cannot be written; an earlier checkpoint of that name is untouched.
+        """
+        contents = {
+            "kind": _kind(self.recipe),
+            "config": json.dumps(self.config),
+            "about": json.dumps(self.about),
+            "progress": json.dumps(asdict(self.progress)),
+            "model": self.model,
+            "optimiser": self.optimiser,
+            "average": self.average,
+            "scaler": self.scaler,
+        }
+        write_whole(path, lambda stream: torch.save(contents, stream))
+
+    @classmethod
+    def load(cls, path: Path, recipe: str) -> Checkpoint:
+        """Read the checkpoint of a recipe.
+
+        Raises:
+            CheckpointError: absent, cut short, or not of this recipe.
+        """
+        contents = read_checkpoint(path, f"'streamfer train {recipe}'", _kind(recipe))
+        with taking_apart(path):
+            plain = {name: json.loads(contents[name]) for name in ("config", "about", "progress")}
+            tensors = {name: contents[name] for name in ("model", "optimiser", "average", "scaler")}
+            return cls(recipe, plain["config"], plain["about"], Progress(**plain["progress"]), **tensors)
+
+
+def is_checkpoint(path: Path, recipe: str) -> bool:
+    """Whether a file is a checkpoint of a recipe (and not, for example, one of its authors')."""
+    try:
+        read_checkpoint(path, recipe, _kind(recipe), mapped=True)
+    except CheckpointError:
+        return False
+    return True
+
+
+def read_checkpoint(path: Path, of: str, kind: str | None = None, *, mapped: bool = False) -> dict[str, Any]:
+    """Read a dictionary of tensors, on the CPU, and plain values; nothing in it can run.
+
+    Args:
+        path: the file.
+        of: whose checkpoint it should be, for messages, as in "'streamfer train mini'".
+        kind: what its entry ``kind`` must hold; None where checkpoints carry no such entry.
+        mapped: leave tensors on the disk until they are used.
+
+    Raises:
+        CheckpointError: absent, cut short, or another program's.
+    """
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: no such checkpoint; train first") from error
+    except Exception as error:  # torch has no common exception for damaged files
+        raise CheckpointError(f"{path}: not a readable checkpoint; delete it to start anew") from error
+    if not isinstance(contents, dict) or (kind is not None and contents.get("kind") != kind):
+        raise CheckpointError(f"{path}: not a checkpoint of {of}; choose another file")
+    return contents
+
+
+@contextlib.contextmanager
+def taking_apart(path: Path) -> Iterator[None]:
+    """Name the checkpoint whose parts are taken out of it, should one be missing or of another form.
+
+    Raises:
+        CheckpointError: the block raised KeyError, TypeError or ValueError.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{path}: a part of the checkpoint is missing or damaged ({error})") from error
+
+
+def _kind(recipe: str) -> str:
+    return f"streamfer {recipe} training, format 2"

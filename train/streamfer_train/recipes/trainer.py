@@ -1,0 +1,326 @@
+"""The loop that every recipe trains with: steps, checkpoints, a moving average, and a stop that can be continued.
+
+Everything random is a function of (seed, process, step), and what a batch holds is a function of (seed, epoch, index):
+a run that was interrupted, in the middle of an epoch too, ends at the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import structlog
+import torch
+from torch import Tensor, nn
+
+from streamfer.errors import CheckpointError, ConfigError, UserError
+from streamfer_train.recipes import parallel
+from streamfer_train.recipes.average import Average
+from streamfer_train.recipes.checkpoint import LAST, Checkpoint, Progress
+from streamfer_train.recipes.journal import Journal
+from streamfer_train.recipes.loading import in_steps
+from streamfer_train.recipes.processes import ProcessGroup
+from streamfer_train.recipes.sections import LogConfig, RunSection
+from streamfer_train.recipes.settings import check_same
+
+log = structlog.get_logger(__name__)
+
+Batch = dict[str, Tensor]
+
+
+class DivergedError(UserError, ArithmeticError):
+    """A loss or a gradient is not a finite number any more."""
+
+
+class InterruptedRunError(UserError):
+    """Somebody asked the run to stop; it saved and can go on."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training: what the loop has to know of a recipe's settings.
+
+    Attributes:
+        recipe: whose it is, as ``dfer-clip``.
+        name: of this part of it, for messages.
+        folder: of its files.
+        config: the whole configuration as plain values, to compare when the run goes on.
+        may_change: settings of it that may differ then.
+        seed: of everything random.
+        epochs: how many.
+        run: where and how often.
+        log: what is written down.
+        accumulate: micro-batches that make one step.
+        clip: largest norm of the gradient.
+        average: decay of the moving average of the weights; 0 keeps none.
+        fp16: scale losses, so that gradients in half precision do not vanish.
+        parallel: how several processes share the model.
+        idle: a step may leave trained weights without a gradient.
+        whole: checkpoints hold frozen weights too.
+        about: what a checkpoint says beside the configuration; another value is another run.
+    """
+
+    recipe: str
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    may_change: Sequence[str]
+    seed: int
+    epochs: int
+    run: RunSection
+    log: LogConfig
+    accumulate: int = 1
+    clip: float | None = None
+    average: float = 0.0
+    fp16: bool = False
+    parallel: parallel.Parallel = "ddp"
+    idle: bool = False
+    whole: bool = False
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class Task(Protocol):
+    """What a recipe brings: a model, its batches, and what they cost.
+
+    Attributes:
+        steps: optimiser steps of an epoch.
+    """
+
+    steps: int
+
+    @property
+    def learner(self) -> nn.Module:
+        """The model, frozen where it does not learn."""
+
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Build the optimiser; the learner is where it will train."""
+
+    def batches(self, epoch: int, done: int) -> Iterable[Batch]:
+        """Return this process's micro-batches of an epoch without the first ``done``."""
+
+    def set_rates(self, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
+        """Set learning rates for the next step and return what is written down of them."""
+
+    def losses(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Return scalar losses by name, the sum as ``total``; ``model`` is the learner or stands for it."""
+
+    def end_epoch(self, trainer: Trainer, means: dict[str, float]) -> tuple[dict[str, float], str]:
+        """Measure the epoch that ended and append to the progress's history; returns a row of numbers, and words."""
+
+    def stops_early(self, progress: Progress) -> bool:
+        """Whether further epochs are not worth their time."""
+
+
+def micro_batch(batch: int, accumulate: int, world: ProcessGroup) -> int:
+    """Return what one process sees at once of a batch that is shared by processes and micro-batches.
+
+    Raises:
+        ConfigError: it cannot be shared out evenly.
+    """
+    shares = world.size * accumulate
+    if batch % shares:
+        raise ConfigError(
+            f"batch {batch} is not a multiple of {world.size} process(es) x accumulate {accumulate}; choose another"
+        )
+    return batch // shares
+
+
+class _StopSignal:
+    """SIGINT and SIGTERM as a question that the loop asks: a step is finished and saved before the process ends."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Take over both signals for a while; a second SIGINT ends the process at once, as usual."""
+        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _hear(self, number: int, _frame: FrameType | None) -> None:
+        if self.number:
+            raise KeyboardInterrupt
+        self.number = number
+
+
+class Trainer:
+    """A task, its optimiser and its progress, in one of the processes that train it."""
+
+    def __init__(self, job: Job, task: Task, world: ProcessGroup) -> None:
+        self.job, self.task, self.world = job, task, world
+        self.progress = Progress()
+        self.learner = task.learner.to(world.device)
+        self.model = parallel.spread(self.learner, world, job.parallel, idle=job.idle)
+        self.optimiser = task.optimiser()
+        self.trained = [weight for weight in self.learner.parameters() if weight.requires_grad]
+        self.average = Average(self.learner, job.average) if job.average else None
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=job.fp16)
+        self.journal = Journal(job.folder, job.log, silent=not world.leads)
+        self._stop = _StopSignal()
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint that a continuation starts from."""
+        return self.job.folder / LAST
+
+    # -- the loop ------------------------------------------------------------------------------------------------
+
+    def run(self, *, resume: bool = False) -> Progress:
+        """Train to the last epoch, or until the task has enough; returns what was reached.
+
+        Raises:
+            DivergedError: a loss or gradient is not finite; the last checkpoint stands.
+            InterruptedRunError: a signal asked to stop; the state is saved.
+            OutputError: a checkpoint cannot be written; the former one stands.
+            CheckpointError: the checkpoint is damaged or of another configuration.
+        """
+        if resume and self.last.exists():
+            self._restore()
+        progress = self.progress
+        with self.journal.open(progress.step, progress.epoch), self._stop.heard():
+            while progress.epoch < self.job.epochs and not self.task.stops_early(progress):
+                self._epoch()
+                self._pause(due=False)
+        return progress
+
+    def _epoch(self) -> None:
+        progress, job, steps, began = self.progress, self.job, self.task.steps, time.monotonic()
+        self.model.train()
+        done = progress.batches // job.accumulate
+        self.journal.stage(f"{job.name}, epoch {progress.epoch + 1}/{job.epochs}", steps, done)
+        batches = self.task.batches(progress.epoch, progress.batches)
+        for micro in in_steps(batches, job.accumulate, steps - done):
+            for name, value in self.step(micro).items():
+                progress.sums[name] = progress.sums.get(name, 0.0) + value
+            self.journal.advance()
+            self._pause(due=progress.step % job.run.checkpoint_every == 0)
+        means = {name: value / steps for name, value in progress.sums.items()}
+        progress.epoch, progress.batches, progress.sums = progress.epoch + 1, 0, {}
+        row, words = self.task.end_epoch(self, means)
+        self.journal.epoch(progress.epoch, progress.step, row)
+        self._save()
+        seconds = time.monotonic() - began
+        self.journal.say(f"{job.name}, epoch {progress.epoch}/{job.epochs}: {words}, {seconds:.1f} s")
+
+    def step(self, micro: Sequence[Batch]) -> dict[str, float]:
+        """Take one optimiser step; returns the losses before it, averaged over processes.
+
+        Raises:
+            DivergedError: a loss or gradient is not finite.
+        """
+        progress = self.progress
+        # Dropout and drawn negatives must not depend on where a run was interrupted.
+        torch.manual_seed((self.job.seed * 1_000_003 + progress.step) * 4096 + self.world.rank)
+        rates = self.task.set_rates(self.optimiser, progress)
+        self.optimiser.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for place, batch in enumerate(micro):
+            moved = {name: tensor.to(self.world.device, non_blocking=True) for name, tensor in batch.items()}
+            with parallel.no_sync(self.model, place < len(micro) - 1):
+                parts = self.task.losses(self.model, moved)
+                self.scaler.scale(parts["total"] / len(micro)).backward()  # type: ignore[no-untyped-call]
+            for name, loss in parts.items():
+                sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + loss.detach().float() / len(micro)
+        means = self._averaged({name: float(loss) for name, loss in sums.items()})
+        if not math.isfinite(means["total"]):
+            raise self._diverged("the loss", means["total"])
+        self._descend()
+        progress.step += 1
+        progress.batches += len(micro)
+        if self.average is not None:
+            self.average.update(self.learner, progress.step)
+        self.journal.step(progress.step, {**means, **rates})
+        return means
+
+    def _averaged(self, means: dict[str, float]) -> dict[str, float]:
+        sums = self.world.sums(list(means.values()))
+        return {name: value / self.world.size for name, value in zip(means, sums, strict=True)}
+
+    def _descend(self) -> None:
+        """Check, clip and apply the gradient."""
+        self.scaler.unscale_(self.optimiser)
+        norm: Any = torch.nn.utils.get_total_norm([weight.grad for weight in self.trained if weight.grad is not None])
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+        # With fp16 an overflow is expected now and then: the scaler skips that step and lowers its scale.
+        if not self.scaler.is_enabled() and not bool(torch.isfinite(norm)):
+            raise self._diverged("the norm of the gradient", float(norm))
+        if self.job.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.trained, self.job.clip, norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+
+    def _pause(self, *, due: bool) -> None:
+        """Save where it is time to, and stop where somebody asked any of the processes to."""
+        (asked,) = self.world.sums([float(self._stop.number)])
+        if due or (asked and self.progress.batches):
+            self._save()
+        if asked:
+            number = self._stop.number or int(signal.SIGTERM)
+            raise InterruptedRunError(
+                f"stopped by {signal.Signals(number).name} after step {self.progress.step} of {self.job.name}; saved "
+                f"in {self.last}: continue with --resume"
+            )
+
+    def _diverged(self, what: str, value: float) -> DivergedError:
+        stands = f"{self.last} holds the last good state" if self.last.exists() else "no checkpoint was written yet"
+        return DivergedError(
+            f"{self.job.name}, step {self.progress.step + 1} (epoch {self.progress.epoch + 1}): {what} is {value}; "
+            f"{stands}; lower the learning rates, clip the gradient, or use runtime.precision: fp32"
+        )
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """Lend the averaged weights, where there are any, to the learner for a while."""
+        return contextlib.nullcontext() if self.average is None else self.average.in_place_of(self.learner)
+
+    def checkpoint(self, *, weights_only: bool = False) -> Checkpoint:
+        """Return the state of now; every process has to call it where the model is sharded."""
+        optimiser = None if weights_only else parallel.optimiser_state(self.learner, self.optimiser)
+        return Checkpoint(
+            recipe=self.job.recipe,
+            config=self.job.config,
+            about=self.job.about,
+            progress=self.progress,
+            model=parallel.model_state(self.learner, whole=self.job.whole),
+            optimiser=optimiser,
+            average=None if self.average is None else self.average.tensors,
+            scaler=None if weights_only else self.scaler.state_dict(),
+        )
+
+    def _save(self) -> None:
+        state = self.checkpoint()
+        self.world.share(lambda: state.save(self.last))
+
+    def _restore(self) -> None:
+        found = Checkpoint.load(self.last, self.job.recipe)
+        check_same(self.last, found.config, self.job.config, self.job.may_change)
+        about = json.loads(json.dumps(self.job.about))
+        for name in about:
+            if found.about.get(name) != about[name]:
+                raise CheckpointError(f"{self.last}: is of {name} {found.about.get(name)}, not {about[name]}")
+        if found.optimiser is None or found.scaler is None:
+            raise CheckpointError(f"{self.last}: holds weights only, and training needs its optimiser's state too")
+        where, whole = str(self.last), self.job.whole
+        parallel.restore(self.learner, self.optimiser, found.model, found.optimiser, where, whole=whole)
+        self.scaler.load_state_dict(found.scaler)
+        if self.average is not None and found.average is not None:
+            self.average.tensors = {name: tensor.to(self.world.device) for name, tensor in found.average.items()}
+        for name in Progress.__slots__:
+            setattr(self.progress, name, getattr(found.progress, name))
+        if self.world.leads:
+            log.info("train.resumed", job=self.job.name, epoch=self.progress.epoch, step=self.progress.step)
