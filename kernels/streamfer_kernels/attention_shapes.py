@@ -48,27 +48,24 @@ def is_short(queries: int, keys: int, head: int, element_size: int) -> bool:
     return max(queries, keys) <= (SHORT if element_size == 2 and head <= 96 else SHORT // 2)
 
 
-def tail_of(length: int, tile: int, regular: bool) -> int:
-    """Return the size of the tiles that follow the whole ones; exact only where all rows end alike."""
-    left = length % tile
-    return min(tile, max(16, power_of_two(left))) if regular else min(tile, 32)
+def tail_of(length: int, tile: int) -> int:
+    """Return the size of the tiles that follow the whole ones."""
+    return min(tile, max(16, power_of_two(length % tile)))
 
 
-def short_tiles(queries: int, keys: int, pairs: int, head: int, element_size: int, *, backward: bool) -> Tiles:
+def short_tiles(queries: int, keys: int, pairs: int, head: int, element_size: int) -> Tiles:
     """Tiles for sequences that :func:`is_short` admits; warps follow from the registers that compilers report."""
     rows, columns = max(16, power_of_two(queries)), max(16, power_of_two(keys))
     # Enough programs to fill the GPU come before fewer, longer ones.
     shared = 4 if pairs >= 16384 else 2 if pairs >= 8192 else 1
     warps = 4 if max(rows, columns) == SHORT else 2
-    if head > 64 and (backward or element_size == 4):
-        warps *= 2
     if element_size == 4:
-        warps *= 4 if backward else 2
+        warps *= 4 if head > 64 else 2
     return Tiles(rows, columns, pairs=shared, warps=min(8, warps), stages=1)
 
 
-def forward_tiles(queries: int, keys: int, head: int, element_size: int, regular: bool) -> Tiles:
-    """Tiles of the long forward kernel; ``regular``: not causal, and no key lengths."""
+def long_tiles(queries: int, keys: int, head: int, element_size: int) -> Tiles:
+    """Tiles for longer sequences."""
     if element_size == 4:
         rows, columns, warps, stages = 16 if head > 96 else 32, 32, 8 if head > 64 else 4, 1
     elif queries <= 32:
@@ -77,20 +74,4 @@ def forward_tiles(queries: int, keys: int, head: int, element_size: int, regular
         rows, columns, warps, stages = 64, 64, 4, 2
     else:
         rows, columns, warps, stages = 128, 64, 8, 3
-    return Tiles(rows, columns, tail_of(keys, columns, regular), warps=warps, stages=stages)
-
-
-def backward_query_tiles(queries: int, keys: int, head: int, element_size: int, regular: bool) -> Tiles:
-    """Tiles of the kernel of the queries' gradient."""
-    if element_size == 4:
-        return Tiles(16 if head > 96 else 32, 16, tail_of(keys, 16, regular), warps=8 if head > 64 else 4, stages=1)
-    rows, columns = 32 if queries <= 32 else 64, 64 if head <= 64 else 32
-    return Tiles(rows, columns, tail_of(keys, columns, regular))
-
-
-def backward_key_tiles(queries: int, head: int, element_size: int) -> Tiles:
-    """Tiles of the kernel of the keys' and values' gradients; its tail is of queries."""
-    if element_size == 4:
-        return Tiles(16, 32, tail_of(queries, 16, True), warps=8 if head > 64 else 4, stages=1)
-    rows = 32 if head > 64 or queries <= 32 else 64
-    return Tiles(rows, 64, tail_of(queries, rows, True))
+    return Tiles(rows, columns, tail_of(keys, columns), warps=warps, stages=stages)

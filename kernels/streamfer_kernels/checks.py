@@ -27,7 +27,7 @@ def tensor(
     Args:
         name: what the caller calls it.
         value: anything.
-        shape: one entry for each dimension; None takes any size but zero.
+        shape: one entry for each dimension; None takes any size. Only the first, the batch, may be zero.
         dtypes: those that are fine.
         device: where it has to be; None for anywhere.
 
@@ -45,8 +45,8 @@ def tensor(
     for found, size in zip(value.shape, shape, strict=True):
         if size is not None and found != size:
             raise ValueError(f"{name} has shape {tuple(value.shape)}; expected ({wanted})")
-        if found == 0:
-            raise ValueError(f"{name} has shape {tuple(value.shape)}; expected no dimension of size zero")
+    if 0 in value.shape[1:]:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; expected no dimension of size zero but the batch")
     if device is not None and value.device != device:
         raise ValueError(f"{name} is on {value.device}; expected {device}, where the other tensors are")
     return value
@@ -62,31 +62,6 @@ def rows_contiguous(name: str, value: torch.Tensor) -> None:
         raise ValueError(
             f"{name} has stride {value.stride(-1)} in its last dimension; expected 1 (call .contiguous() first)"
         )
-
-
-def contiguous(name: str, value: torch.Tensor) -> None:
-    """Refuse a tensor that is not contiguous as a whole.
-
-    Raises:
-        ValueError: make it contiguous first.
-    """
-    if not value.is_contiguous():
-        raise ValueError(
-            f"{name} has strides {value.stride()}; expected a contiguous tensor (call .contiguous() first)"
-        )
-
-
-def no_gradients(operation: str, **tensors: torch.Tensor | None) -> None:
-    """Refuse tensors that ask for gradients where there is no backward pass.
-
-    Raises:
-        ValueError: use torch.no_grad(), or detach the tensor.
-    """
-    if not torch.is_grad_enabled():
-        return
-    for name, value in tensors.items():
-        if value is not None and value.requires_grad:
-            raise ValueError(f"{name} requires gradients; {operation} is for inference (use torch.no_grad())")
 
 
 def positive(name: str, value: object) -> float:

@@ -13,7 +13,7 @@ from torch import nn
 
 from streamfer.models.attention import LONGEST, AttentionChoice
 
-_NAMES = {"measured": "streamfer_measured", "triton": "streamfer_triton"}
+_NAME = "streamfer_triton"
 
 
 def transformers_attention(choice: AttentionChoice) -> str:
@@ -23,19 +23,10 @@ def transformers_attention(choice: AttentionChoice) -> str:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
-    name = _NAMES[choice.implementation]
-    AttentionInterface.register(name, _forced if choice.implementation == "triton" else _measured)
+    AttentionInterface.register(_NAME, _attend)
     # Masks come in PyTorch's form, and not at all where everything may be seen.
-    AttentionMaskInterface.register(name, sdpa_mask)
-    return name
-
-
-def _measured(module: nn.Module, *tensors: torch.Tensor | None, **options: Any) -> tuple[torch.Tensor, None]:
-    return _attend(module, *tensors, forced=False, **options)
-
-
-def _forced(module: nn.Module, *tensors: torch.Tensor | None, **options: Any) -> tuple[torch.Tensor, None]:
-    return _attend(module, *tensors, forced=True, **options)
+    AttentionMaskInterface.register(_NAME, sdpa_mask)
+    return _NAME
 
 
 def _attend(
@@ -45,7 +36,6 @@ def _attend(
     value: Any,
     attention_mask: torch.Tensor | None = None,
     *,
-    forced: bool,
     scaling: float | None = None,
     dropout: float = 0.0,
     **options: Any,
@@ -63,5 +53,5 @@ def _attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
         return mixed, None
-    mixed = attention(query, key, value, scale=scaling, backend="triton" if forced else None)
+    mixed = attention(query, key, value, scale=scaling, backend="triton")
     return mixed.transpose(1, 2), None

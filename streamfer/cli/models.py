@@ -146,11 +146,11 @@ def import_model(
     Every size is read from the tensors. The file is read without running any code in it.
     """
     from streamfer.captions.lavis import looks_like_lavis
-    from streamfer.models.checkpoints import tensor_names
+    from streamfer.models.checkpoints import read_state_dict
 
     if kind not in ("auto", "dfer-clip", "exp-blip", "exp-vqa"):
         raise ConfigError(f"--kind {kind}: choose from auto, dfer-clip, exp-blip, exp-vqa")
-    if kind in ("exp-blip", "exp-vqa") or (kind == "auto" and looks_like_lavis(tensor_names(checkpoint))):
+    if kind in ("exp-blip", "exp-vqa") or (kind == "auto" and looks_like_lavis(read_state_dict(checkpoint))):
         _import_captioner(checkpoint, name, kind, language_model, question_tokenizer, licence)
         return
     from streamfer.models.import_official import LICENCE, import_checkpoint

@@ -1,4 +1,4 @@
-"""Which attention the models run: PyTorch's own, or the Triton kernels where they are known to be faster.
+"""Which attention the models run: PyTorch's own, or the Triton kernels where they were asked for.
 
 One switch for all of them. The temporal transformer takes a function (:data:`streamfer.models.temporal.Attention`);
 open_clip's blocks have their nn.MultiheadAttention replaced by one that keeps its weights under their names.
@@ -7,7 +7,6 @@ open_clip's blocks have their nn.MultiheadAttention replaced by one that keeps i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, cast
 
 import torch
@@ -27,20 +26,17 @@ class AttentionChoice:
     """A resolved attention and the reason for it, as ``streamfer doctor`` prints it.
 
     Attributes:
-        implementation: ``torch``: PyTorch alone. ``measured``: Triton for the shapes in which a measurement on
-            this GPU has it ahead. ``triton``: Triton for every shape it takes.
+        implementation: ``torch``: PyTorch alone. ``triton``: Triton for every shape it takes.
         reason: in plain words.
     """
 
-    implementation: Literal["torch", "measured", "triton"]
+    implementation: Literal["torch", "triton"]
     reason: str
 
     @property
     def function(self) -> Attention:
         """Attention over separate queries, keys and values."""
-        if self.implementation == "torch":
-            return fused_attention
-        return partial(kernel_attention, forced=self.implementation == "triton")
+        return kernel_attention if self.implementation == "triton" else fused_attention
 
 
 def choose_attention(request: str = "auto", device: str = "cpu") -> AttentionChoice:
@@ -64,36 +60,24 @@ def choose_attention(request: str = "auto", device: str = "cpu") -> AttentionCho
             )
         return AttentionChoice("triton", "Triton kernels: asked for")
     # The variable STREAMFER_KERNELS=triton asks, too, and is obeyed where it can be.
-    possible = report["obstacle"] is None and report["mode"] != "torch"
-    wanted = report["measurements"] > 0 or report["mode"] == "triton"
-    return AttentionChoice("measured" if possible and wanted else "torch", str(report["summary"]))
+    wanted = report["obstacle"] is None and report["mode"] == "triton"
+    return AttentionChoice("triton" if wanted else "torch", str(report["summary"]))
 
 
-def kernel_attention(
-    q_BHNE: torch.Tensor, k_BHNE: torch.Tensor, v_BHNE: torch.Tensor, *, forced: bool = False
-) -> torch.Tensor:
-    """Return softmax(q k^T / sqrt(E)) v, by Triton where the kernels take the shape; (B, H, N, E) like its inputs.
-
-    Args:
-        q_BHNE: queries.
-        k_BHNE: keys.
-        v_BHNE: values.
-        forced: by Triton for every shape it takes, not only for those measured to be faster.
-    """
+def kernel_attention(q_BHNE: torch.Tensor, k_BHNE: torch.Tensor, v_BHNE: torch.Tensor) -> torch.Tensor:
+    """Return softmax(q k^T / sqrt(E)) v, by Triton where the kernels take the shape; (B, H, N, E) like its inputs."""
     from streamfer_kernels import attention, supports_head
 
     if not supports_head(q_BHNE.shape[-1]) or max(q_BHNE.shape[2], k_BHNE.shape[2]) > LONGEST:
         return fused_attention(q_BHNE, k_BHNE, v_BHNE)
-    return attention(q_BHNE, k_BHNE, v_BHNE, backend="triton" if forced else None)
+    return attention(q_BHNE, k_BHNE, v_BHNE, backend="triton")
 
 
 class PackedAttention(nn.MultiheadAttention):
     """nn.MultiheadAttention whose self-attention without a mask reads the packed projection in place."""
 
-    forced = False
-
     @classmethod
-    def taking_over(cls, other: nn.MultiheadAttention, *, forced: bool) -> PackedAttention:
+    def taking_over(cls, other: nn.MultiheadAttention) -> PackedAttention:
         """Return one that shares the parameters of ``other`` under the same names."""
         with torch.device("meta"):
             taken = cls(
@@ -102,7 +86,6 @@ class PackedAttention(nn.MultiheadAttention):
             )  # fmt: skip
         taken.in_proj_weight, taken.in_proj_bias = other.in_proj_weight, other.in_proj_bias
         taken.out_proj = other.out_proj
-        taken.forced = forced
         return taken.train(other.training)
 
     def forward(
@@ -126,7 +109,7 @@ class PackedAttention(nn.MultiheadAttention):
         from streamfer_kernels import attention_packed
 
         packed = F.linear(query, cast(torch.Tensor, self.in_proj_weight), self.in_proj_bias)
-        mixed = attention_packed(packed, self.num_heads, backend="triton" if self.forced else None)
+        mixed = attention_packed(packed, self.num_heads, backend="triton")
         return self.out_proj(mixed), None
 
 
@@ -136,10 +119,10 @@ def replace_attention(tower: nn.Module, choice: AttentionChoice) -> int:
     Blocks that the kernels cannot serve (head size, layout, separate or biased keys) keep what they have, and so
     do all blocks where the choice is PyTorch. Names of weights stay.
     """
-    from streamfer_kernels import supports_head
-
     if choice.implementation == "torch":
         return 0
+    from streamfer_kernels import supports_head
+
     replaced = 0
     for parent in list(tower.modules()):
         for name, child in list(parent.named_children()):
@@ -152,6 +135,6 @@ def replace_attention(tower: nn.Module, choice: AttentionChoice) -> int:
                 and not child.dropout
                 and supports_head(child.head_dim)
             ):
-                setattr(parent, name, PackedAttention.taking_over(child, forced=choice.implementation == "triton"))
+                setattr(parent, name, PackedAttention.taking_over(child))
                 replaced += 1
     return replaced

@@ -1,213 +1,147 @@
-"""Tensors out of other people's checkpoints, from the bytes alone and without running anything in them.
+"""Tensors out of other people's checkpoints, without running anything in them.
 
-Reads what ``torch.save`` writes since torch 1.6 (a zip archive: ``NAME/data.pkl`` and ``NAME/data/KEY``) and
-safetensors. The archive's pickle goes through :class:`streamfer.models.pickles.PickleReader`.
+What ``torch.save`` wrote is read by torch's own reader of weights, which builds tensors and plain data and refuses
+every other name; safetensors hold nothing but tensors.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
+import pickle
+import re
+import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from streamfer.errors import CheckpointError, SourceNotFoundError
-from streamfer.models.pickles import PickleReader, TensorRecord
+from streamfer.errors import CheckpointError, SourceNotFoundError, UnsafeCheckpointError
 
-#: A ViT-B/32 checkpoint's pickle has 0.1 MB; with bookkeeping of a long training some more.
-_LARGEST_PICKLE = 256 << 20
-_ZIP_MAGIC = b"PK\x03\x04"
-#: torch.save before 1.6 began with the pickle of this number.
-_LEGACY_MAGIC = bytes.fromhex("6cfc9c46f9206aa85019")
-
-_DTYPES: dict[str, torch.dtype] = {
-    "torch.FloatStorage": torch.float32,
-    "torch.DoubleStorage": torch.float64,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
-}
-_T = TypeVar("_T")
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PARALLEL_PREFIX = "module."
 
 
-class _Archive:
-    """A zip archive of ``torch.save``: storages are read once and shared by the tensors that view them."""
+class RecorderMeter:
+    """Stands in for bookkeeping of training loops, such as the class of this name in the authors': keeps nothing."""
 
-    def __init__(self, path: Path, archive: zipfile.ZipFile) -> None:
-        self._path = path
-        self._archive = archive
-        self._records = {record.filename: record for record in archive.infolist()}
-        self._storages: dict[str, torch.Tensor] = {}
-        pickles = [name for name in self._records if name.endswith("data.pkl") and name.count("/") <= 1]
-        if len(pickles) != 1:
-            raise CheckpointError(f"{path}: a zip archive, but not one that torch.save wrote (no data.pkl)")
-        self._pickle = pickles[0]
-        self._folder = self._pickle.removesuffix("data.pkl")
-        order = self._records.get(f"{self._folder}byteorder")
-        if order is not None and self._read(order.filename, 16) != b"little":
-            raise CheckpointError(f"{path}: written on a big-endian machine; save it again on a common one")
+    def __new__(cls, *_: Any) -> RecorderMeter:
+        """Take what the original was built from."""
+        return super().__new__(cls)
 
-    def _read(self, name: str, limit: int) -> bytes:
-        record = self._records.get(name)
-        if record is None:
-            raise CheckpointError(f"{self._path}: record {name!r} is missing from the archive")
-        if record.compress_type != zipfile.ZIP_STORED or record.file_size > limit:
-            raise CheckpointError(
-                f"{self._path}: record {name!r} is compressed or larger than its tensor; torch.save does neither"
-            )
-        return self._archive.read(record)
+    def __init__(self, *_: Any) -> None:
+        """Drop it."""
 
-    def contents(self) -> Any:
-        """Return the pickled object, tensors as records."""
-        return PickleReader(str(self._path)).read(self._read(self._pickle, _LARGEST_PICKLE))
+    def __setstate__(self, _: Any) -> None:
+        """Drop it."""
 
-    def tensor(self, name: str, record: TensorRecord) -> torch.Tensor:
-        """Materialise one tensor, bounds checked."""
-        dtype = _DTYPES.get(record.storage.kind)
-        if dtype is None:
-            raise CheckpointError(f"{self._path}: tensor {name!r} is stored as {record.storage.kind}; not supported")
-        reach = record.offset + sum((n - 1) * s for n, s in zip(record.shape, record.strides, strict=True)) + 1
-        if math.prod(record.shape) and reach > record.storage.elements:
-            raise CheckpointError(f"{self._path}: tensor {name!r} reaches beyond its storage")
-        if math.prod(record.shape) > max(record.storage.elements, 1):
-            raise CheckpointError(f"{self._path}: tensor {name!r} repeats its storage; damaged or hostile")
-        flat = self._storage(record, dtype)
-        return torch.as_strided(flat, record.shape, record.strides, record.offset)
 
-    def _storage(self, record: TensorRecord, dtype: torch.dtype) -> torch.Tensor:
-        storage = record.storage
-        if storage.key not in self._storages:
-            size = storage.elements * dtype.itemsize
-            data = self._read(f"{self._folder}data/{storage.key}", size)
-            if len(data) != size:
-                raise CheckpointError(f"{self._path}: storage {storage.key!r} has {len(data)} bytes; expected {size}")
-            self._storages[storage.key] = (
-                torch.frombuffer(bytearray(data), dtype=dtype) if size else torch.empty(0, dtype=dtype)
-            )
-        found = self._storages[storage.key]
-        if found.dtype != dtype:
-            raise CheckpointError(f"{self._path}: storage {storage.key!r} is used with two types")
-        return found
+#: Names that training loops' bookkeeping uses. None is looked up: what stands there becomes a RecorderMeter.
+_INERT = (
+    "__main__.RecorderMeter",
+    "argparse.Namespace",
+    "builtins.bytes",
+    "builtins.frozenset",
+    "builtins.object",
+    "copyreg._reconstructor",
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(f"numpy.{core}.multiarray.{call}" for core in ("core", "_core") for call in ("_reconstruct", "scalar")),
+)
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a checkpoint: ``torch.save``'s zip format or safetensors.
+    """Read the tensors of a checkpoint: what ``torch.save`` wrote, or safetensors.
 
     The state dictionary may be the object itself or wrapped (``{"epoch": ..., "state_dict": ...}``); the
     prefix ``module.`` of DataParallel is removed where every name has it. Tensors stay in their stored type;
-    names that share a storage share it here too. Everything beside the tensors is ignored.
+    names that share a storage share it here too. Everything beside the tensors is ignored. Numbers are read from
+    disk when they are used, so asking for the names alone is cheap.
 
     Raises:
         SourceNotFoundError: no such file.
         UnsafeCheckpointError: the file asks to run something.
         CheckpointError: damaged, or not a checkpoint.
     """
-    if _is_zip(path):
-        return _read_zip(path)
-    return _read_safetensors(path)
-
-
-def tensor_names(path: Path) -> tuple[str, ...]:
-    """Return the names that :func:`read_state_dict` would give, without reading the tensors.
-
-    Raises:
-        SourceNotFoundError: no such file.
-        UnsafeCheckpointError: the file asks to run something.
-        CheckpointError: damaged, or not a checkpoint.
-    """
-    if not _is_zip(path):
-        try:
-            with safe_open(path, framework="pt") as stream:
-                return tuple(_unprefixed(dict.fromkeys(stream.keys())))
-        except SafetensorError as error:
-            raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
-    with _opened(path) as archive:
-        return tuple(_state_records(path, archive.contents()))
-
-
-def _is_zip(path: Path) -> bool:
-    """Tell torch.save's zip archive (True) from safetensors (False); refuse anything else."""
     if not path.is_file():
         raise SourceNotFoundError(f"{path}: no such checkpoint file")
+    if _is_safetensors(path):
+        try:
+            return _unprefixed(load_file(path))
+        except SafetensorError as error:
+            raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
+    return _unprefixed(_state(path, _load(path)))
+
+
+def _is_safetensors(path: Path) -> bool:
     with path.open("rb") as stream:
-        head = stream.read(64)
-    if head.startswith(_ZIP_MAGIC):
-        return True
-    if _LEGACY_MAGIC in head:
+        head = stream.read(9)
+    # Eight bytes of length, then JSON; a pickle begins with its protocol, a zip archive with its name.
+    return head[8:] == b"{" and not head.startswith((b"PK", b"\x80"))
+
+
+def _load(path: Path) -> Any:
+    archive = zipfile.is_zipfile(path)
+    if archive:
+        _check_archive(path)
+    try:
+        with (
+            torch.serialization.safe_globals([(RecorderMeter, name) for name in _INERT]),
+            warnings.catch_warnings(action="ignore"),  # unusual pickle protocols are refused in words below
+        ):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL (\S+)|unrecognized function (.+)|object for .+ but got (.+)", str(error))
+        if refused:
+            name = next(filter(None, refused.groups()))
+            raise UnsafeCheckpointError(
+                f"{path}: the file asks to call {name!r}, which is refused because it could run any code; "
+                "nothing was run: get the checkpoint from its authors again, or as safetensors"
+            ) from None
         raise CheckpointError(
-            f"{path}: saved in torch's format from before 1.6; load and save it once with a newer torch"
-        )
-    if head.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
-        _refuse_bare_pickle(path)
-    if len(head) > 9 and head[8:9] == b"{":
-        return False
-    raise CheckpointError(
-        f"{path}: not a checkpoint (neither torch.save's zip archive nor safetensors); is it the downloaded file "
-        "itself, and complete?"
-    )
+            f"{path}: not a checkpoint (neither what torch.save writes nor safetensors); is it the downloaded file "
+            "itself, and complete?"
+        ) from error
+    except Exception as error:  # whatever damage makes torch raise
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise CheckpointError(f"{path}: damaged or incomplete checkpoint ({reason}); download it again") from error
 
 
-def _refuse_bare_pickle(path: Path) -> None:
-    if path.stat().st_size <= _LARGEST_PICKLE:
-        # A hostile pickle should be called by its name rather than by its format.
-        PickleReader(str(path)).read(path.read_bytes())
-    raise CheckpointError(f"{path}: a bare pickle, not a checkpoint that torch.save wrote")
+def _check_archive(path: Path) -> None:
+    """Refuse archives that torch.save did not write: one with compressed records may unpack to any size."""
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+    if not any(record.filename.endswith("/data.pkl") for record in records):
+        raise CheckpointError(f"{path}: a zip archive, but not one that torch.save wrote (no data.pkl)")
+    for record in records:
+        if record.compress_type != zipfile.ZIP_STORED:
+            raise CheckpointError(f"{path}: record {record.filename!r} is compressed; torch.save does not do that")
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return _unprefixed(load_file(path))
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[_Archive]:
-    """Open a zip archive; whatever is wrong with it, then or later, is the checkpoint's error."""
-    try:
-        with zipfile.ZipFile(path) as opened:
-            yield _Archive(path, opened)
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path}: damaged or incomplete checkpoint ({error}); download it again") from error
-
-
-def _read_zip(path: Path) -> dict[str, torch.Tensor]:
-    with _opened(path) as archive:
-        records = _state_records(path, archive.contents())
-        return {name: archive.tensor(name, record) for name, record in records.items()}
-
-
-def _state_records(path: Path, contents: Any) -> dict[str, TensorRecord]:
-    if isinstance(contents, TensorRecord) or not isinstance(contents, Mapping):
+def _state(path: Path, contents: Any) -> dict[str, torch.Tensor]:
+    if not isinstance(contents, Mapping):
         raise CheckpointError(f"{path}: holds {type(contents).__name__}, not a dictionary of tensors")
     for wrapper in _WRAPPERS:
         if isinstance(contents.get(wrapper), Mapping):
             contents = contents[wrapper]
             break
-    records = {
-        name: record for name, record in contents.items() if isinstance(name, str) and isinstance(record, TensorRecord)
+    tensors = {
+        name: value.detach()
+        for name, value in contents.items()
+        if isinstance(name, str) and isinstance(value, torch.Tensor) and value.layout == torch.strided
     }
-    if not records:
+    if not tensors:
         raise CheckpointError(f"{path}: no state dictionary in it (looked for tensors and 'state_dict')")
-    return _unprefixed(records)
+    for name, tensor in tensors.items():
+        # Used, it would grow to a size that the file's does not hint at.
+        if tensor.nbytes > tensor.untyped_storage().nbytes():
+            raise CheckpointError(f"{path}: tensor {name!r} repeats its storage; damaged or hostile")
+    return tensors
 
 
-def _unprefixed(tensors: dict[str, _T]) -> dict[str, _T]:
+def _unprefixed(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     if all(name.startswith(_PARALLEL_PREFIX) for name in tensors):
         return {name.removeprefix(_PARALLEL_PREFIX): tensor for name, tensor in tensors.items()}
     return tensors

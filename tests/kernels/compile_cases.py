@@ -25,70 +25,12 @@ def tensors(
     return q, k, v
 
 
-def forward(
-    *sizes: Any, causal: bool = False, lengths: bool = False, keep_lse: bool = False, allow_tf32: bool = False
-) -> None:
-    """What the forward operator launches."""
-    from streamfer_kernels.attention_launch import launch_forward
+def forward(*sizes: Any) -> None:
+    """What the operator launches."""
+    from streamfer_kernels.attention_launch import launch
 
     q, k, v = tensors(*sizes)
-    key_lengths = torch.empty(q.shape[0], dtype=torch.int32, device=META) if lengths else None
-    out = torch.empty_like(q)
-    launch_forward(q, k, v, out, key_lengths, causal=causal, scale=0.125, allow_tf32=allow_tf32, keep_lse=keep_lse)
-
-
-def backward(*sizes: Any, causal: bool = False, lengths: bool = False, allow_tf32: bool = False) -> None:
-    """What the backward operator launches."""
-    from streamfer_kernels.attention_launch import launch_backward
-
-    q, k, v = tensors(*sizes)
-    key_lengths = torch.empty(q.shape[0], dtype=torch.int32, device=META) if lengths else None
-    lse = torch.empty(q.shape[:3], device=META)
-    out, d_out = torch.empty_like(q), torch.empty_like(q)
-    launch_backward(
-        q, k, v, out, lse, d_out, (torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)), key_lengths,
-        causal=causal, scale=0.125, allow_tf32=allow_tf32,
-    )  # fmt: skip
-
-
-def block(windows: int, dtype: torch.dtype) -> None:
-    """The published temporal block on ring features: gather, block, probabilities."""
-    from streamfer_kernels import BlockWeights
-    from streamfer_kernels.temporal_launch import launch_block, launch_cosine_softmax, launch_gather
-
-    def empty(*shape: int) -> torch.Tensor:
-        return torch.empty(*shape, dtype=dtype, device=META)
-
-    row, wide = empty(512), empty(1024)
-    weights = BlockWeights(
-        row, row, empty(1536, 512), empty(512, 512), row, row, row, empty(1024, 512), wide, empty(512, 1024), row
-    )
-    indices = torch.empty(windows, 16, dtype=torch.int64, device=META)
-    x = launch_gather(torch.empty(4096, 512, device=META), indices, row, empty(17, 512))
-    clips = launch_block(x, weights, 8, 1e-5, first_token_only=True)
-    launch_cosine_softmax(clips, torch.empty(7, 512, device=META), 0.01)
-
-
-def crops(planar: bool) -> None:
-    """64 faces of 224 pixels out of 1080p frames."""
-    from streamfer_kernels.crops import launch_crop
-
-    frames = torch.empty((8, 1620, 1920) if planar else (8, 1080, 1920, 3), dtype=torch.uint8, device=META)
-    chroma = frames[:, 1080:] if planar else None
-    matrices, index = torch.empty(64, 2, 3, device=META), torch.empty(64, dtype=torch.int64, device=META)
-    constants = [0.5] * 8
-    launch_crop(frames, chroma, matrices, index, 224, constants, [0.1] * 3, [0.2] * 3, torch.bfloat16)
-
-
-def pointwise(dtype: torch.dtype) -> None:
-    """Everything of ``pointwise.py``; on the CPU, since an operator does not run on meta tensors."""
-    operators = torch.ops.streamfer_kernels
-    x, row = torch.empty(64, 768, dtype=dtype), torch.empty(768)
-    for quick in (True, False):
-        operators.activate(x, quick)
-        operators.activate_backward(x, x, quick)
-    operators.residual_layer_norm(x, x, row, row, 1e-5)
-    operators.residual_layer_norm_backward(x, row, x, x, 1e-5)
+    launch(q, k, v, torch.empty_like(q), 0.125)
 
 
 #: Name, batch, heads, queries, keys, head size, packed; the first ones are the default tests'.
@@ -115,25 +57,7 @@ BF16, FP32 = torch.bfloat16, torch.float32
 def cases(*, everything: bool) -> Cases:
     """Names and calls; without ``everything`` only the few that the default tests compile."""
     found: Cases = {}
-    for name, *sizes in SHAPES if everything else SHAPES[:DEFAULT_SHAPES]:
-        whole: tuple[Any, ...] = (*sizes[:5], BF16, sizes[5])
-        found[f"{name} bf16 forward"] = partial(forward, *whole, keep_lse=True)
-        found[f"{name} bf16 backward"] = partial(backward, *whole)
-    found["label head, 256 windows, bf16"] = partial(block, 256, BF16)
-    found["crops NV12"] = partial(crops, True)
-    if everything:
-        found["label head, 1 window, bf16"] = partial(block, 1, BF16)
-        found["label head, 256 windows, fp32"] = partial(block, 256, FP32)
-        found["crops RGB"] = partial(crops, False)
-        found["pointwise bf16"] = partial(pointwise, BF16)
-        for name, *sizes in SHAPES:
-            whole = (*sizes[:5], FP32, sizes[5])
-            found[f"{name} fp32 forward"] = partial(forward, *whole)
-            found[f"{name} fp32 backward"] = partial(backward, *whole)
-            found[f"{name} tf32 forward"] = partial(forward, *whole, allow_tf32=True, keep_lse=True)
-            found[f"{name} tf32 backward"] = partial(backward, *whole, allow_tf32=True)
-        for name, *sizes in SHAPES[:5]:
-            whole = (*sizes[:5], BF16, sizes[5])
-            found[f"{name} causal lengths forward"] = partial(forward, *whole, causal=True, lengths=True)
-            found[f"{name} causal lengths backward"] = partial(backward, *whole, causal=True, lengths=True)
+    for kind, dtype in (("bf16", BF16), ("fp32", FP32)) if everything else (("bf16", BF16),):
+        for name, *sizes in SHAPES if everything else SHAPES[:DEFAULT_SHAPES]:
+            found[f"{name} {kind}"] = partial(forward, *sizes[:5], dtype, sizes[5])
     return found

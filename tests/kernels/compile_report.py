@@ -25,8 +25,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
-DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.uint8: "u8",
-          torch.int32: "i32", torch.int64: "i64"}  # fmt: skip
+DTYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 OPTIONS = ("num_warps", "num_stages")
 Launch = tuple[JITFunction, dict[str, str], dict[Any, Any], dict[Any, Any], dict[str, int]]
 

@@ -1,4 +1,4 @@
-"""The operators as PyTorch sees them: schemas, gradients, torch.compile, autocast; and who decides what runs."""
+"""The operators as PyTorch sees them: schemas, torch.compile, autocast; and who decides what runs."""
 
 from __future__ import annotations
 
@@ -15,63 +15,24 @@ import torch
 from references import DEVICE, error
 
 import streamfer_kernels
-from streamfer_kernels import (
-    LabelHead,
-    attention,
-    attention_packed,
-    backend,
-    choice,
-    crop_faces,
-    quick_gelu,
-    residual_layer_norm,
-    use,
-)
-from streamfer_kernels.temporal import BlockWeights
+import streamfer_kernels.attention_launch
+from streamfer_kernels import attention, attention_packed, backend, choice, use
 
 OPERATORS = torch.ops.streamfer_kernels
 
 
-def random(*shape: int, gradient: bool = True, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def random(*shape: int, gradient: bool = False, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(shape, device=DEVICE).to(dtype).requires_grad_(gradient)
 
 
 def samples() -> dict[str, tuple[Any, tuple[Any, ...]]]:
     """Each operator with arguments."""
     q, k = random(1, 2, 5, 16), random(1, 2, 40, 16)
-    lengths = torch.tensor([30], device=DEVICE)
-    options = (lengths, False, 0.25, False)
-    plain = [value.detach() for value in (q, k)]
-    lse, packed = random(1, 2, 5, gradient=False), random(2, 5, 96)
-    row, frames = random(8), torch.zeros(1, 6, 6, dtype=torch.uint8, device=DEVICE)
-    matrix = torch.eye(2, 3, device=DEVICE)[None].contiguous()
-    weights = [random(*shape, gradient=False) for shape in
-               ((8,), (8,), (24, 8), (8, 8), (8,), (8,), (8,), (12, 8), (12,), (8, 12), (8,))]  # fmt: skip
     return {
-        "attention": (OPERATORS.attention.default, (q, k, k, *options, True)),
-        "attention short": (OPERATORS.attention.default, (q, q, q, None, True, 0.25, False, True)),
-        "attention backward": (
-            OPERATORS.attention_backward.default, (plain[0], plain[1], plain[1], plain[0], lse, plain[0], *options)
-        ),
-        "packed": (OPERATORS.attention_packed.default, (packed, 2, None, False, 0.25, False, True)),
-        "packed backward": (
-            OPERATORS.attention_packed_backward.default,
-            (packed.detach(), packed[..., :32].detach(), lse, packed[..., :32].detach(), 2, None, False, 0.25, False),
-        ),
-        "activate": (OPERATORS.activate.default, (row, True)),
-        "residual_layer_norm": (
-            OPERATORS.residual_layer_norm.default, (random(3, 8), random(3, 8), row, random(8), 1e-5)
-        ),
-        "crop_faces": (
-            OPERATORS.crop_faces.default,
-            (frames[:, :4], frames[:, 4:], matrix, None, 3, [0.5] * 8, [0.1] * 3, [0.0] * 3, torch.bfloat16, True),
-        ),
-        "temporal_block": (OPERATORS.temporal_block.default, (random(2, 3, 8, gradient=False), weights, 1, 1e-5, True)),
-        "label_head": (
-            OPERATORS.label_head.default,
-            (plain[0][0, 0, :, :8], lengths.new_zeros(2, 2), row.detach(), random(3, 8, gradient=False),
-             random(4, 8, gradient=False), weights + weights, 1, 0.1, 1e-5),
-        ),
-    }  # fmt: skip
+        "attention": (OPERATORS.attention.default, (q, k, k, 0.25)),
+        "attention short": (OPERATORS.attention.default, (q, q, q, 0.25)),
+        "packed": (OPERATORS.attention_packed.default, (random(2, 5, 96), 2, 0.25)),
+    }
 
 
 @pytest.mark.parametrize("name", samples())
@@ -83,45 +44,29 @@ def test_opcheck(name: str) -> None:
     assert set(results.values()) == {"SUCCESS"}
 
 
-def small_head() -> LabelHead:
-    """Two blocks on windows of two frames."""
-    weights = BlockWeights(*samples()["label_head"][1][5][:11])
-    parts = (random(8, gradient=False), random(3, 8, gradient=False), random(4, 8, gradient=False))
-    return LabelHead([weights, weights], *parts, heads=1, temperature=0.1)
-
-
 FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]] = {
     "attention": (attention, lambda: (random(1, 2, 5, 16), random(1, 2, 9, 16), random(1, 2, 9, 16))),
     "attention_packed": (lambda x: attention_packed(x, 2), lambda: (random(2, 40, 96),)),
-    "quick_gelu": (quick_gelu, lambda: (random(3, 8),)),
-    "residual_layer_norm": (
-        lambda *t: residual_layer_norm(*t)[1], lambda: (random(3, 8), random(3, 8), random(8), random(8))
-    ),
-    "label_head": (
-        small_head(), lambda: (random(6, 8, gradient=False), torch.tensor([[0, 5], [3, 9]], device=DEVICE))
-    ),
-    "crop_faces": (
-        lambda f, m: crop_faces(f, m, 4),
-        lambda: (torch.zeros(1, 5, 5, 3, dtype=torch.uint8, device=DEVICE), torch.eye(2, 3, device=DEVICE)[None]),
-    ),
-}  # fmt: skip
+}
 
 
+@pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize("mode", ["triton", "torch"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_compiles_as_one_graph(name: str, mode: str) -> None:
+def test_compiles_as_one_graph(name: str, mode: str, gradient: bool) -> None:
     torch.use_deterministic_algorithms(False)
     torch._dynamo.reset()
     function, make = FUNCTIONS[name]
-    arguments = make()
+    arguments = tuple(value.requires_grad_(gradient) for value in make())
     whole = torch.compile(function, fullgraph=True, backend="aot_eager")
     with use(mode):  # type: ignore[arg-type]
         expected, found = function(*arguments), whole(*arguments)
-        torch.testing.assert_close(found, expected, equal_nan=True)
-        if expected.requires_grad:
-            asked = [value for value in arguments if value.requires_grad]
+        torch.testing.assert_close(found, expected)
+        if gradient:
             for one, other in zip(
-                torch.autograd.grad(found.sum(), asked), torch.autograd.grad(expected.sum(), asked), strict=True
+                torch.autograd.grad(found.sum(), arguments),
+                torch.autograd.grad(expected.sum(), arguments),
+                strict=True,
             ):
                 torch.testing.assert_close(one, other)
 
@@ -145,7 +90,7 @@ def test_a_compiled_function_follows_the_mode() -> None:
 
 @pytest.mark.parametrize("mode", ["triton", "torch"])
 def test_autocast(mode: str) -> None:
-    q = random(1, 2, 5, 16)
+    q = random(1, 2, 5, 16, gradient=True)
     with use(mode), torch.autocast(DEVICE.type, torch.bfloat16):  # type: ignore[arg-type]
         out = attention(q, q, q)
         packed = attention_packed(q.reshape(1, 5, 32).repeat(1, 1, 3), 2)
@@ -155,14 +100,6 @@ def test_autocast(mode: str) -> None:
     out.float().sum().backward()
     assert q.grad is not None
     assert q.grad.dtype == torch.float32
-
-
-def test_gradients_need_what_the_forward_pass_keeps() -> None:
-    q = random(1, 1, 40, 16)
-    out, lse = OPERATORS.attention(q, q, q, None, False, 0.25, False, False)
-    assert lse.numel() == 0
-    with pytest.raises(ValueError, match="keep_lse is False; expected True"):
-        out.sum().backward()
 
 
 BAD = [
@@ -180,8 +117,6 @@ BAD = [
     ({"k": torch.zeros(1, 2, 5, 32)}, ValueError, "k has shape"),
     ({"v": torch.zeros(1, 2, 6, 16)}, ValueError, "v has shape"),
     ({"v": torch.zeros(1, 2, 5, 16, device="meta")}, ValueError, "v is on meta"),
-    ({"key_lengths": torch.tensor([1.0])}, TypeError, "key_lengths is float32; expected int32 or int64"),
-    ({"key_lengths": torch.tensor([1, 2])}, ValueError, "key_lengths has shape"),
     ({"scale": "large"}, TypeError, "scale is a str"),
     ({"scale": -1.0}, ValueError, "scale is -1.0; expected a positive number"),
 ]
@@ -212,74 +147,19 @@ def test_bad_packed_attention_is_named(qkv: torch.Tensor, heads: Any, kind: type
         attention_packed(qkv, heads)
 
 
-ROWS, ROW = torch.zeros(2, 3), torch.ones(3)
-
-
-@pytest.mark.parametrize(
-    ("call", "kind", "message"),
-    [
-        (lambda: quick_gelu(3), TypeError, "x is a int"),
-        (lambda: quick_gelu(torch.zeros(3, 4).T), ValueError, "x has strides"),
-        (lambda: residual_layer_norm(ROWS, torch.zeros(2, 4), ROW, ROW), ValueError, "residual has shape"),
-        (lambda: residual_layer_norm(ROWS, ROWS, torch.ones(4), ROW), ValueError, "weight has shape"),
-        (lambda: residual_layer_norm(ROWS, ROWS, ROW, ROW.half()), TypeError, "bias is float16"),
-        (lambda: residual_layer_norm(ROWS, ROWS, ROW, ROW, eps="1e-5"), TypeError, "eps is a str; expected a number"),
-        (lambda: residual_layer_norm(ROWS, ROWS, ROW, ROW, eps=0), ValueError, "eps is 0; expected a positive number"),
-    ],
-)  # fmt: skip
-def test_bad_pointwise_input_is_named(call: Callable[[], object], kind: type[Exception], message: str) -> None:
-    with pytest.raises(kind, match=message):
-        call()
-
-
 def test_without_measurements_pytorch_runs() -> None:
-    found = choice("attention", DEVICE, torch.bfloat16, pairs=8, queries=17, keys=17, head=64)
-    assert found.backend == ("torch" if not backend.MEASURED else found.backend)
-    assert "measure" in found.reason
+    assert choice(DEVICE) == backend.Choice("torch", "the kernels were not measured on this machine")
+    report = streamfer_kernels.backend_report(DEVICE)
+    assert report["summary"] == "PyTorch (the Triton kernels were not measured on this machine)"
+    assert json.loads(json.dumps(report)) == report
     with use("triton"):
-        assert choice("attention", DEVICE, torch.bfloat16) == backend.Choice("triton", "forced")
+        assert choice(DEVICE) == backend.Choice("triton", "forced")
         assert streamfer_kernels.mode() == "triton"
         with use("torch"):
-            assert choice("attention", DEVICE, torch.bfloat16) == backend.Choice("torch", "forced")
+            assert choice(DEVICE) == backend.Choice("torch", "forced")
     assert streamfer_kernels.mode() == "auto"
     with pytest.raises(ValueError, match="mode is 'fast'; expected auto, torch or triton"), use("fast"):  # type: ignore[arg-type]
         pass
-    with pytest.raises(ValueError, match="operation is 'convolution'"):
-        choice("convolution", DEVICE, torch.bfloat16)
-
-
-def test_the_table_decides_by_shape(monkeypatch: pytest.MonkeyPatch) -> None:
-    name = torch.cuda.get_device_name(DEVICE) if DEVICE.type == "cuda" else "cpu"
-    entry = {"operation": "attention", "device": name, "dtype": "bfloat16", "training": False}
-    table = [
-        {**entry, "ratio": 2.5, "sizes": {"queries": [2, 50], "pairs": [4096, None]}},
-        {**entry, "ratio": 0.8, "sizes": {"queries": [1024, 1024]}},
-    ]
-    monkeypatch.setattr(backend, "MEASURED", backend.read_measurements(json.dumps(table)))
-
-    def chosen(**sizes: int) -> str:
-        return choice("attention", DEVICE, torch.bfloat16, **sizes).backend
-
-    assert chosen(queries=17, pairs=4096) == "triton"
-    assert chosen(queries=17, pairs=100) == "torch"
-    assert chosen(queries=51, pairs=4096) == "torch"
-    assert chosen(queries=1024, pairs=4096) == "torch"
-    assert choice("attention", DEVICE, torch.bfloat16, training=True, queries=17, pairs=5000).backend == "torch"
-    assert choice("attention", DEVICE, torch.float32, queries=17, pairs=5000).backend == "torch"
-    report = streamfer_kernels.backend_report(DEVICE)
-    assert report["measurements"] == 2
-    assert "1 measured case" in report["summary"]
-    assert json.loads(json.dumps(report)) == report
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [('[{"operation": "attention"}]', "measurement 0"), ('[{"a": 1}]', "measurement 0"),
-     ('[{"operation": "x", "device": "d", "dtype": "f", "training": false, "ratio": 1}]', "operation is 'x'")],
-)  # fmt: skip
-def test_a_wrong_table_is_named(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        backend.read_measurements(text)
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -296,8 +176,7 @@ def test_without_triton_everything_runs() -> None:
         "import torch, streamfer_kernels as sk\n"
         "q = torch.randn(1, 2, 5, 16, requires_grad=True)\n"
         "sk.attention(q, q, q).sum().backward()\n"
-        "sk.quick_gelu(torch.ones(3)); sk.attention_packed(torch.zeros(1, 5, 96), 2)\n"
-        "sk.crop_faces(torch.zeros(1, 4, 4, 3, dtype=torch.uint8), torch.eye(2, 3)[None].contiguous(), 2)\n"
+        "sk.attention_packed(torch.zeros(1, 5, 96), 2)\n"
         "print(sk.mode(), '|', sk.backend_report()['obstacle'], '|', sk.backend_report()['summary'])",
         STREAMFER_KERNELS="triton",
         CUDA_VISIBLE_DEVICES="",
@@ -308,28 +187,31 @@ def test_without_triton_everything_runs() -> None:
     )
 
 
+def test_importing_the_package_imports_neither_triton_nor_the_compiler() -> None:
+    ran = run(
+        "import sys, torch, streamfer_kernels as sk\n"
+        "sk.attention(*(torch.zeros(1, 2, 5, 16) for _ in 'qkv')); sk.backend_report('cpu')\n"
+        "print(sorted({'triton', 'torch._dynamo', 'torch._inductor'} & sys.modules.keys()))"
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout == "[]\n"
+
+
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(backend.VARIABLE, "cuda")
     with pytest.raises(ValueError, match="STREAMFER_KERNELS is 'cuda'; expected auto, torch or triton"):
         backend._mode_from_environment()
 
 
-def test_one_call_can_be_forced() -> None:
+def test_one_call_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     q = random(1, 1, 4, 16)
-    for wanted, name in (("triton", "streamfer_kernels"), ("torch", "Transpose"), (None, "Transpose")):
-        # The operators that ran stand in autograd's graph.
-        joined = attention(q, q, q, backend=wanted).transpose(1, 2)  # type: ignore[arg-type]
-        ran = str(joined.grad_fn.next_functions[0][0])  # type: ignore[union-attr]
-        assert ("streamfer_kernels" in ran) == (name == "streamfer_kernels"), ran
+    launched: list[object] = []
+    monkeypatch.setattr(streamfer_kernels.attention_launch, "launch", lambda *_: launched.append(None))
+    for wanted, count in (("torch", 0), (None, 0), ("triton", 1)):
+        attention(q, q, q, backend=wanted)  # type: ignore[arg-type]
+        assert len(launched) == count
     with pytest.raises(ValueError, match="backend is 'cuda'; expected torch, triton or None"):
         attention(q, q, q, backend="cuda")  # type: ignore[arg-type]
-
-
-def test_weights_keep_their_order() -> None:
-    names = list(BlockWeights.__dataclass_fields__)
-    weights = BlockWeights(*(torch.full((1,), float(place)) for place in range(len(names))))
-    assert [float(value) for value in weights.tensors()] == list(range(11))
-    assert error(weights.to("cpu", torch.float64).fc2_bias, torch.full((1,), 10.0)) == 0
 
 
 def test_launches_go_to_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,9 @@ import contextlib
 import io
 import os
 import pickle
-import struct
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from official_checkpoint import Sizes, make_state, write_checkpoint
 
 from streamfer.errors import CheckpointError, UnsafeCheckpointError
-from streamfer.models.checkpoints import read_state_dict
-from streamfer.models.pickles import Instance, PickleReader
+from streamfer.models.checkpoints import RecorderMeter, read_state_dict
 
 
 class _Call:
@@ -89,12 +88,14 @@ def test_a_call_of_os_system_is_refused_and_not_made(tmp_path: Path, protocol: i
         torch.save(bomb, tmp_path / "bomb.pth", pickle_protocol=max(protocol, 2))
     else:
         (tmp_path / "bomb.pth").write_bytes(pickle.dumps(bomb, protocol=protocol))
-    expected = UnsafeCheckpointError if wrapped or protocol >= 2 else CheckpointError
+    # torch's reader knows the instructions of its own protocol, 2; of others it takes what they share.
+    expected = UnsafeCheckpointError if protocol in ((0, 1, 2, 3) if wrapped else (2, 3)) else CheckpointError
     with pytest.raises(expected) as caught:
         read_state_dict(tmp_path / "bomb.pth")
     assert "bomb.pth" in str(caught.value)
     if expected is UnsafeCheckpointError:
         assert f"{os.system.__module__}.system" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert not witness.exists()
     # The test's own proof that the file is a live bomb: an ordinary unpickler sets it off.
     if not wrapped:
@@ -120,21 +121,38 @@ def test_other_calls_are_refused_by_name(tmp_path: Path, function: Any, argument
         read_state_dict(tmp_path / "a.pth")
 
 
+def _archive(path: Path, data: bytes) -> Path:
+    """An archive as torch.save writes it, around any pickle."""
+    stream = io.BytesIO()
+    torch.save({"state_dict": {"a": torch.ones(2)}}, stream)
+    with zipfile.ZipFile(stream) as good, zipfile.ZipFile(path, "w") as archive:
+        for record in good.infolist():
+            archive.writestr(record, data if record.filename.endswith("data.pkl") else good.read(record))
+    return path
+
+
 def test_an_instance_of_a_library_class_is_refused(tmp_path: Path) -> None:
     data = b"\x80\x02csubprocess\nPopen\n)\x81."
     with pytest.raises(UnsafeCheckpointError, match=r"subprocess\.Popen"):
-        PickleReader("file").read(data)
+        read_state_dict(_archive(tmp_path / "a.pth", data))
+
+
+def test_what_stands_in_for_bookkeeping_keeps_nothing(tmp_path: Path) -> None:
     data = b"\x80\x02c__main__\nRecorderMeter\n)\x81}X\x01\x00\x00\x00aK\x01sb."
-    found = PickleReader("file").read(data)
-    assert isinstance(found, Instance)
-    assert str(found.kind) == "__main__.RecorderMeter"
+    with pytest.raises(CheckpointError, match="holds RecorderMeter, not a dictionary of tensors"):
+        read_state_dict(_archive(tmp_path / "a.pth", data))
+    meter = RecorderMeter(1, 2)
+    meter.__setstate__({"a": 1})
+    assert vars(meter) == {}
+    left = [entry for entry in torch.serialization.get_safe_globals() if isinstance(entry, tuple)]
+    assert left == []
 
 
-def test_a_call_of_a_call_is_refused() -> None:
+def test_a_call_of_a_call_is_refused(tmp_path: Path) -> None:
     # torch._utils._rebuild_parameter returns its argument; calling what it returned must stay impossible.
     data = b"\x80\x02ctorch._utils\n_rebuild_parameter\ncos\nsystem\n\x89}\x87RX\x04\x00\x00\x00true\x85R."
     with pytest.raises(UnsafeCheckpointError, match=r"os\.system"):
-        PickleReader("file").read(data)
+        read_state_dict(_archive(tmp_path / "a.pth", data))
 
 
 @pytest.mark.parametrize("keep", [0, 10, 1000, 0.5, 0.99])
@@ -162,10 +180,14 @@ def test_an_archive_of_something_else(tmp_path: Path) -> None:
         read_state_dict(tmp_path / "a.zip")
 
 
-def test_the_old_format_is_named(tmp_path: Path) -> None:
+def test_the_old_format_is_read_and_refused_alike(tmp_path: Path) -> None:
     torch.save({"a": torch.ones(3)}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointError, match=r"before 1\.6"):
-        read_state_dict(tmp_path / "old.pth")
+    assert torch.equal(read_state_dict(tmp_path / "old.pth")["a"], torch.ones(3))
+    bomb = {"a": torch.ones(3), "b": _tripwire(tmp_path / "witness")}
+    torch.save(bomb, tmp_path / "bomb.pth", _use_new_zipfile_serialization=False)
+    with pytest.raises(UnsafeCheckpointError, match=r"system"):
+        read_state_dict(tmp_path / "bomb.pth")
+    assert not (tmp_path / "witness").exists()
 
 
 def test_a_tensor_cannot_reach_beyond_its_storage(tmp_path: Path) -> None:
@@ -178,8 +200,14 @@ def test_a_tensor_cannot_reach_beyond_its_storage(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "b.pth", "w") as archive:
         for record, data in records.items():
             archive.writestr(record, data)
-    with pytest.raises(CheckpointError, match="'weight' reaches beyond its storage"):
+    with pytest.raises(CheckpointError, match=r"damaged or incomplete checkpoint .*resize"):
         read_state_dict(tmp_path / "b.pth")
+
+
+def test_a_tensor_that_repeats_its_storage_is_refused(tmp_path: Path) -> None:
+    torch.save({"weight": torch.ones(1).expand(2**40)}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match="'weight' repeats its storage"):
+        read_state_dict(tmp_path / "a.pth")
 
 
 def test_a_compressed_record_is_no_bomb(tmp_path: Path) -> None:
@@ -198,7 +226,6 @@ def test_bookkeeping_of_other_training_loops_is_ignored(tmp_path: Path) -> None:
         "sets": {1, 2},
         "frozen": frozenset({3}),
         "empty": b"",
-        "default": collections.defaultdict(list, {1: [2]}),
         "device": torch.device("cpu"),
         "size": torch.Size([1, 2]),
     }
@@ -206,7 +233,7 @@ def test_bookkeeping_of_other_training_loops_is_ignored(tmp_path: Path) -> None:
     assert set(read_state_dict(tmp_path / "a.pth")) == {"a"}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_damaged_pickles_end_in_a_checkpoint_error_or_data(data: st.DataObject) -> None:
     stream = io.BytesIO()
@@ -216,9 +243,5 @@ def test_damaged_pickles_end_in_a_checkpoint_error_or_data(data: st.DataObject) 
     for _ in range(data.draw(st.integers(1, 4))):
         good[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
     # Any other exception, a crash or a run-away loop fails the test.
-    with contextlib.suppress(CheckpointError):
-        PickleReader("file").read(bytes(good))
-
-
-def test_a_huge_memo_index_costs_nothing() -> None:
-    assert PickleReader("file").read(b"\x80\x02K\x01r" + struct.pack("<I", 2**31) + b".") == 1
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(CheckpointError):
+        read_state_dict(_archive(Path(folder) / "a.pth", bytes(good)))

@@ -38,18 +38,19 @@ def test_pytorch_runs_where_nothing_was_measured() -> None:
     assert choose_attention("torch", "cpu").reason == "PyTorch: asked for"
 
 
-def test_a_measurement_switches_the_kernels_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    report = {"obstacle": None, "mode": "auto", "measurements": 3, "summary": "Triton kernels for 3"}
+def test_the_variable_switches_the_kernels_on_where_they_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = {"obstacle": None, "mode": "triton", "summary": "Triton kernels (forced)"}
     monkeypatch.setattr(streamfer_kernels, "backend_report", lambda device: report)
-    assert choose_attention("auto", "cuda:0") == AttentionChoice("measured", "Triton kernels for 3")
-    report["mode"] = "torch"
-    assert choose_attention("auto", "cuda:0").implementation == "torch"
+    assert choose_attention("auto", "cuda:0") == AttentionChoice("triton", "Triton kernels (forced)")
+    for changes in ({"mode": "torch"}, {"mode": "auto"}, {"mode": "triton", "obstacle": "CPU tensors"}):
+        report.update(changes)
+        assert choose_attention("auto", "cuda:0").implementation == "torch"
 
 
 def test_wrong_requests_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"model.attention 'flash' is unknown; expected auto, torch or triton"):
         load_model(str(tiny_weights(tmp_path / "a.safetensors")), attention="flash", device="cpu")
-    report = {"obstacle": "CPU tensors", "mode": "auto", "measurements": 0, "summary": ""}
+    report = {"obstacle": "CPU tensors", "mode": "auto", "summary": ""}
     monkeypatch.setattr(streamfer_kernels, "backend_report", lambda device: report)
     with pytest.raises(DeviceError, match=r"'triton' cannot run on cpu \(CPU tensors\); use auto or torch"):
         choose_attention("triton", "cpu")
@@ -92,7 +93,7 @@ def test_masks_and_cross_attention_stay_with_pytorch(monkeypatch: pytest.MonkeyP
 
     torch.manual_seed(0)
     plain = torch.nn.MultiheadAttention(32, 2, batch_first=True).eval()
-    packed = PackedAttention.taking_over(plain, forced=True)
+    packed = PackedAttention.taking_over(plain)
     x, y = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
     mask = torch.ones(5, 5).triu(1).bool()
     torch.testing.assert_close(packed(x, x, x, need_weights=False)[0], plain(x, x, x)[0], atol=1e-6, rtol=1e-5)
@@ -106,7 +107,7 @@ def test_masks_and_cross_attention_stay_with_pytorch(monkeypatch: pytest.MonkeyP
 @needs_interpreter
 def test_heads_that_the_kernels_do_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
     q = torch.randn(1, 2, 3, 5)
-    torch.testing.assert_close(kernel_attention(q, q, q, forced=True), fused_attention(q, q, q))
+    torch.testing.assert_close(kernel_attention(q, q, q), fused_attention(q, q, q))
     odd = torch.nn.Sequential(torch.nn.MultiheadAttention(10, 2, batch_first=True))
     sequence_first = torch.nn.Sequential(torch.nn.MultiheadAttention(32, 2))
     assert replace_attention(odd, FORCED) == replace_attention(sequence_first, FORCED) == 0

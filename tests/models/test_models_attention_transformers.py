@@ -36,7 +36,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 def test_pytorch_keeps_its_name() -> None:
     assert transformers_attention(AttentionChoice("torch", "")) == "sdpa"
-    assert transformers_attention(AttentionChoice("measured", "")) == "streamfer_measured"
     assert transformers_attention(FORCED) == transformers_attention(FORCED) == "streamfer_triton"
 
 

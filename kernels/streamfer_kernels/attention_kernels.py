@@ -1,4 +1,4 @@
-"""Triton kernels of the attention's forward pass: one for short sequences, one for longer ones.
+"""Triton kernels of attention: one for short sequences, one for longer ones.
 
 Heads of a size that is no power of two are cut in two parts, HEAD_A (a power of two) and HEAD_B (a power of two
 that covers the rest, 0 if there is none): 88 becomes 64 + 32, which costs 96 columns of tensor-core work, not 128.
@@ -13,7 +13,36 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from streamfer_kernels.tiles import load_rows, multiply, store_rows
+
+@triton.jit
+def multiply(a, b, total, PRECISION: tl.constexpr):
+    """Return a b + total, summed in fp32."""
+    if PRECISION == "widened":
+        return tl.dot(a.to(tl.float32), b.to(tl.float32), acc=total, input_precision="ieee")
+    return tl.dot(a, b, acc=total, input_precision=PRECISION)
+
+
+@triton.jit
+def load_rows(
+    base, rows, row_stride, limit, HEAD: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr, MASKED: tl.constexpr
+):
+    """Columns FIRST to FIRST + WIDTH of some rows of a head, zeros beyond HEAD and beyond ``limit`` rows."""
+    columns = FIRST + tl.arange(0, WIDTH)
+    pointers = base + rows[:, None] * row_stride + columns[None, :]
+    if MASKED:
+        return tl.load(pointers, mask=(rows[:, None] < limit) & (columns[None, :] < HEAD), other=0.0)
+    if FIRST + WIDTH > HEAD:
+        return tl.load(pointers, mask=columns[None, :] < HEAD, other=0.0)
+    return tl.load(pointers)
+
+
+@triton.jit
+def store_rows(base, rows, row_stride, limit, values, HEAD: tl.constexpr, FIRST: tl.constexpr, WIDTH: tl.constexpr):
+    """Write what :func:`load_rows` would read, converted to the tensor's type."""
+    columns = FIRST + tl.arange(0, WIDTH)
+    pointers = base + rows[:, None] * row_stride + columns[None, :]
+    mask = (rows[:, None] < limit) & (columns[None, :] < HEAD)
+    tl.store(pointers, values.to(base.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -26,22 +55,11 @@ def product(a_first, a_rest, b_first, b_rest, HEAD_B: tl.constexpr, PRECISION: t
     return total
 
 
-@triton.jit
-def valid_keys(lengths, batch, keys, HAS_LENGTHS: tl.constexpr):
-    """Return how many keys of a batch element count: its entry of ``lengths``, held to 0..keys."""
-    if HAS_LENGTHS:
-        # Held before it is narrowed: 2^32 + 1 is many keys, not one.
-        return tl.minimum(tl.maximum(tl.load(lengths + batch), 0), keys).to(tl.int32)
-    return keys
-
-
 @triton.jit(do_not_specialize=["pairs", "heads", "queries", "keys"])
 def short_forward(
-    q, k, v, out, lengths, qsb, qsh, qsn, ksb, ksh, ksn, vsb, vsh, vsn, osb, osh, osn, pairs, heads, queries, keys,
-    scale_log2,
+    q, k, v, out, qsb, qsh, qsn, ksb, ksh, ksn, vsb, vsh, vsn, osb, osh, osn, pairs, heads, queries, keys, scale_log2,
     HEAD: tl.constexpr, HEAD_A: tl.constexpr, HEAD_B: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    PAIRS: tl.constexpr, CAUSAL: tl.constexpr, HAS_LENGTHS: tl.constexpr, PRECISION: tl.constexpr,
-    ALIGN: tl.constexpr,
+    PAIRS: tl.constexpr, PRECISION: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Attend within PAIRS neighbouring (batch, head) pairs, each of which fits one tile of ROWS x COLUMNS."""
     rows = tl.arange(0, ROWS)
@@ -53,8 +71,7 @@ def short_forward(
         held = tl.minimum(pair, pairs - 1)
         batch, head = (held // heads).to(tl.int64), (held % heads).to(tl.int64)
         n = tl.where(inside, queries, 0)
-        # Keys beyond their length are not even read: what lies there may be NaN.
-        m = tl.where(inside, valid_keys(lengths, batch, keys, HAS_LENGTHS), 0)
+        m = tl.where(inside, keys, 0)
         q_base = q + tl.multiple_of(batch * qsb + head * qsh, ALIGN)
         k_base = k + tl.multiple_of(batch * ksb + head * ksh, ALIGN)
         v_base = v + tl.multiple_of(batch * vsb + head * vsh, ALIGN)
@@ -68,12 +85,9 @@ def short_forward(
             k_b = load_rows(k_base, columns, tl.multiple_of(ksn, ALIGN), m, HEAD, HEAD_A, HEAD_B, True)
             v_b = load_rows(v_base, columns, tl.multiple_of(vsn, ALIGN), m, HEAD, HEAD_A, HEAD_B, True)
         logits = product(q_a, q_b, k_a, k_b, HEAD_B, PRECISION) * scale_log2
-        allowed = columns[None, :] < m
-        if CAUSAL:
-            allowed = allowed & (columns[None, :] <= rows[:, None])
-        logits = tl.where(allowed, logits, float("-inf"))
+        logits = tl.where(columns[None, :] < m, logits, float("-inf"))
         top = tl.max(logits, 1)
-        # A row without any key: exp2(-inf - 0) makes zeros where exp2(-inf + inf) would make NaN.
+        # Rows of a pair beyond the last one see no key: exp2(-inf - 0) is zero where exp2(-inf + inf) would be NaN.
         weights = tl.exp2(logits - tl.where(top == float("-inf"), 0.0, top)[:, None])
         total = tl.sum(weights, 1)
         share = 1.0 / tl.where(total == 0.0, 1.0, total)
@@ -87,9 +101,9 @@ def short_forward(
 
 @triton.jit
 def absorb(
-    q_a, q_b, k_base, v_base, ksn, vsn, start, rows, limit, scale_log2, top, total, mixed_a, mixed_b,
+    q_a, q_b, k_base, v_base, ksn, vsn, start, limit, scale_log2, top, total, mixed_a, mixed_b,
     HEAD: tl.constexpr, HEAD_A: tl.constexpr, HEAD_B: tl.constexpr, SIZE: tl.constexpr, MASKED: tl.constexpr,
-    CAUSAL: tl.constexpr, PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Take SIZE more keys into a running softmax (Milakov and Gimelshein, arXiv 1805.02867)."""
     columns = start + tl.arange(0, SIZE)
@@ -101,11 +115,8 @@ def absorb(
         v_b = load_rows(v_base, columns, vsn, limit, HEAD, HEAD_A, HEAD_B, MASKED)
     logits = product(q_a, q_b, k_a, k_b, HEAD_B, PRECISION) * scale_log2
     if MASKED:
-        allowed = columns[None, :] < limit
-        if CAUSAL:
-            allowed = allowed & (columns[None, :] <= rows[:, None])
-        logits = tl.where(allowed, logits, float("-inf"))
-    # Never -inf: the first tile holds key 0, which every row may see.
+        logits = tl.where(columns[None, :] < limit, logits, float("-inf"))
+    # Never -inf: the first tile holds key 0.
     higher = tl.maximum(top, tl.max(logits, 1))
     weights = tl.exp2(logits - higher[:, None])
     shrink = tl.exp2(top - higher)
@@ -119,11 +130,9 @@ def absorb(
 
 @triton.jit(do_not_specialize=["heads", "queries", "keys"])
 def long_forward(
-    q, k, v, out, lse, lengths, qsb, qsh, qsn, ksb, ksh, ksn, vsb, vsh, vsn, osb, osh, osn, heads, queries, keys,
-    scale_log2,
+    q, k, v, out, qsb, qsh, qsn, ksb, ksh, ksn, vsb, vsh, vsn, osb, osh, osn, heads, queries, keys, scale_log2,
     HEAD: tl.constexpr, HEAD_A: tl.constexpr, HEAD_B: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    TAIL: tl.constexpr, CAUSAL: tl.constexpr, HAS_LENGTHS: tl.constexpr, KEEP_LSE: tl.constexpr,
-    PRECISION: tl.constexpr, ALIGN: tl.constexpr,
+    TAIL: tl.constexpr, PRECISION: tl.constexpr, ALIGN: tl.constexpr,
 ):  # fmt: skip
     """Attend from ROWS queries of one (batch, head) pair to its keys: whole tiles first, without masks.
 
@@ -148,27 +157,19 @@ def long_forward(
         q_b = load_rows(q_base, rows, qsn, queries, HEAD, HEAD_A, HEAD_B, True)
     top = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
-    limit = valid_keys(lengths, batch, keys, HAS_LENGTHS)
-    end, whole = limit, limit // COLUMNS * COLUMNS
-    if CAUSAL:
-        end = tl.minimum(limit, first + ROWS)
-        whole = tl.minimum(whole, first // COLUMNS * COLUMNS)
+    whole = keys // COLUMNS * COLUMNS
     for start in range(0, whole, COLUMNS):
         top, total, mixed_a, mixed_b = absorb(
-            q_a, q_b, k_base, v_base, ksn, vsn, start, rows, limit, scale_log2, top, total, mixed_a, mixed_b,
-            HEAD, HEAD_A, HEAD_B, COLUMNS, False, False, PRECISION,
+            q_a, q_b, k_base, v_base, ksn, vsn, start, keys, scale_log2, top, total, mixed_a, mixed_b,
+            HEAD, HEAD_A, HEAD_B, COLUMNS, False, PRECISION,
         )  # fmt: skip
-    for start in range(whole, end, TAIL):
+    for start in range(whole, keys, TAIL):
         top, total, mixed_a, mixed_b = absorb(
-            q_a, q_b, k_base, v_base, ksn, vsn, start, rows, limit, scale_log2, top, total, mixed_a, mixed_b,
-            HEAD, HEAD_A, HEAD_B, TAIL, True, CAUSAL, PRECISION,
+            q_a, q_b, k_base, v_base, ksn, vsn, start, keys, scale_log2, top, total, mixed_a, mixed_b,
+            HEAD, HEAD_A, HEAD_B, TAIL, True, PRECISION,
         )  # fmt: skip
-    share = 1.0 / tl.where(total == 0.0, 1.0, total)
+    share = 1.0 / total
     o_base = out + tl.multiple_of(batch * osb + head * osh, ALIGN)
     store_rows(o_base, rows, osn, queries, mixed_a * share[:, None], HEAD, 0, HEAD_A)
     if HEAD_B:
         store_rows(o_base, rows, osn, queries, mixed_b * share[:, None], HEAD, HEAD_A, HEAD_B)
-    if KEEP_LSE:
-        # +inf for a row without keys: the backward pass then finds weights of exp2(-inf) = 0.
-        value = tl.where(total == 0.0, float("inf"), top + tl.log2(total))
-        tl.store(lse + pair.to(tl.int64) * queries + rows, value, mask=rows < queries)
