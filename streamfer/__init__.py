@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from streamfer.publish import subscribe
     from streamfer.records import Record
 
+__version__ = "0.2.0"
+
 # A library says nothing unless who uses it configures logging.
 logging.getLogger("streamfer").addHandler(logging.NullHandler())
 

@@ -3,6 +3,7 @@
     StreamferError                          anything streamfer raises on purpose
     ├── UserError                           the user can mend it: one clear line, exit code 2
     │   ├── ConfigError                     (ValueError) a setting is wrong
+    │   ├── MissingExtraError               (ImportError) an optional part is not installed
     │   ├── SourceError                     a source cannot be used
     │   │   ├── SourceNotFoundError         (FileNotFoundError) no such file, or nothing to read in a folder
     │   │   ├── SourceUnreadableError       (ValueError) the bytes are not a video that can be decoded
@@ -39,6 +40,10 @@ class UserError(StreamferError):
 
 class ConfigError(UserError, ValueError):
     """A setting is missing, unknown or out of range."""
+
+
+class MissingExtraError(UserError, ImportError):
+    """An optional part of streamfer is not installed; see :func:`streamfer.extras.needs`."""
 
 
 class SourceError(UserError):

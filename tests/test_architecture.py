@@ -19,7 +19,7 @@ PACKAGES = {
 #: Rooms from the ground floor up: a room imports itself and the floors below, never its neighbours.
 FLOORS = (
     {"errors", "files", "redaction", "threads"},
-    {"records", "geometry", "schemas", "weights"},
+    {"extras", "records", "geometry", "schemas", "weights"},
     {"config"},
     {"video"},
     {"models", "faces", "publish"},

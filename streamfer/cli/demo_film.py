@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.errors import ConfigError
+from streamfer.extras import needs
 
 WIDTH, HEIGHT, FPS = 960, 540, 25.0
 _SHOT_SECONDS = 4.0
@@ -66,8 +67,8 @@ def _portrait() -> NDArray[np.uint8]:
 
 
 def _group() -> NDArray[np.uint8]:
-    import insightface
-
+    with needs("insightface", "demo (for its picture of a group)"):
+        import insightface
     path = Path(insightface.__file__).parent / "data" / "images" / "t1.jpg"
     picture = cv2.imread(str(path)) if path.is_file() else None
     if picture is None:

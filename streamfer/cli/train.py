@@ -8,7 +8,8 @@ from typing import Annotated
 import structlog
 import typer
 
-from streamfer.errors import ConfigError, UnknownModelError
+from streamfer.errors import UnknownModelError
+from streamfer.extras import needs
 
 #: Recipe to its module; each has a ``main(arguments)`` that returns an exit code and knows its own ``--help``.
 RECIPES = {
@@ -55,14 +56,7 @@ def _hand_over(context: typer.Context, recipe: str | None, words: list[str]) -> 
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
-    try:
+    with needs("train", f"recipe {recipe}"):
         code = import_module(RECIPES[recipe]).main(words)
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("streamfer"):
-            raise
-        raise ConfigError(
-            f"recipe {recipe} needs the package {error.name}; install what training needs: "
-            "pip install 'streamfer[train]'"
-        ) from error
     if code:
         raise SystemExit(code)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from streamfer.errors import CheckpointError, ModelError
+from streamfer.extras import needs
 from streamfer.faces.registry import DetectorEntry
 
 log = logging.getLogger(__name__)
@@ -64,8 +65,8 @@ def ensure_pack(entry: DetectorEntry, root: Path | None = None) -> Path:
     if folder.is_dir():
         return folder
     log.warning("weights.pull", extra={"detector": entry.name, "by": "insightface", "licence": entry.licence})
-    from insightface.utils.storage import ensure_available
-
+    with needs("insightface", f"detector {entry.name!r}"):
+        from insightface.utils.storage import ensure_available
     try:
         with contextlib.redirect_stdout(None):
             ensure_available("models", entry.name, root=str(root or insightface_root()))
@@ -81,8 +82,8 @@ def ensure_pack(entry: DetectorEntry, root: Path | None = None) -> Path:
 
 
 def _manifest_file(folder: Path, task: Task) -> Path:
-    from insightface.model_zoo.package_manifest import load_model_package, verify_model_artifact
-
+    with needs("insightface", f"the pack {folder.name!r}"):
+        from insightface.model_zoo.package_manifest import load_model_package, verify_model_artifact
     try:
         return Path(verify_model_artifact(load_model_package(folder).task(task)))
     except Exception as error:  # the manifest's reader raises ValueError, KeyError, OSError and more

@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from streamfer.errors import ConfigError, SourceUnreadableError
+from streamfer.extras import needs
 from streamfer.video.container import classified, open_container, video_stream
 from streamfer.video.locate import SourceSpec, find_sources
 from streamfer.video.pixels import RgbConverter, orientation
@@ -215,7 +216,7 @@ class PyAvReader:
 
 
 class DecordReader:
-    """Random access through decord 0.6 on the CPU, for comparison and for training sets known to suit it.
+    """Random access through decord on the CPU, for comparison and for training sets known to suit it.
 
     It refuses raw streams, stills, GIF and turned videos; it counts packets that an edit list hides.
 
@@ -225,8 +226,8 @@ class DecordReader:
     """
 
     def __init__(self, spec: SourceSpec, *, decode_threads: int = 1) -> None:
-        import decord
-
+        with needs("decord", "reader 'decord'"):
+            import decord
         self._spec = spec
         # decord stops with a cryptic error, or worse, at whatever is no video: PyAV says it better.
         with PyAvReader(spec) as checked:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from streamfer.errors import ConfigError
+from streamfer.extras import needs
 from streamfer_train.dfer_clip.config import AdapterConfig, LoraConfig
 
 
@@ -113,11 +114,9 @@ def attach_lora(encoder: nn.Module, config: LoraConfig) -> nn.Module:
 
 
 def _attach_peft(encoder: nn.Module, config: LoraConfig, targets: Sequence[str]) -> nn.Module:
-    try:
+    with needs("train", "lora.rank"):
         from peft import LoraConfig as PeftConfig
         from peft.tuners.lora import LoraModel
-    except ImportError as error:
-        raise ConfigError("lora.rank needs peft: pip install 'streamfer[train]'") from error
     asked = PeftConfig(
         r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(targets)
     )

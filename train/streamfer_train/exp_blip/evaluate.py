@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.captions.protocol import Captioner
-from streamfer.errors import ConfigError
+from streamfer.extras import needs
 from streamfer_train.captions.grammar import describe
 from streamfer_train.exp_blip.captioned import LabelledPicture, caption_all, read_labelled, references_for
 from streamfer_train.metrics.agreement import CaptionReport, evaluate, most_frequent_caption
@@ -124,12 +124,8 @@ def scores(
     captions: list[str], references: list[list[str]], pictures: list[LabelledPicture], encoder: Path | None
 ) -> dict[str, Any]:
     """Return text scores, agreement with the labels, and the floor: one caption of the most frequent units for all."""
-    try:
+    with needs("train", "scoring texts"):
         from streamfer_train.metrics.text import score
-    except ImportError as error:
-        raise ConfigError(
-            "scores of texts need nltk, rouge-score, sacrebleu: pip install 'streamfer[train]'"
-        ) from error
     labels = [picture.labels for picture in pictures]
     floor = describe(most_frequent_caption(labels), "floor")
     return {

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from streamfer.errors import ConfigError
+from streamfer.extras import needs
 from streamfer_train.exp_blip.config import LoraConfig
 
 #: Layers by the end of their names: of the image encoder, and of OPT and LLaMA.
@@ -29,11 +30,9 @@ def attach(model: Any, config: LoraConfig, *, language: bool) -> None:
 
 
 def _attach(part: nn.Module, config: LoraConfig, ends: tuple[str, ...]) -> None:
-    try:
+    with needs("train", "model.lora"):
         from peft import LoraConfig as PeftConfig
         from peft import inject_adapter_in_model
-    except ImportError as error:
-        raise ConfigError("model.lora needs peft: pip install 'streamfer[train]'") from error
     asked = PeftConfig(r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(ends))
     try:
         inject_adapter_in_model(asked, part)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from streamfer.errors import ConfigError, OutputError
+from streamfer.extras import needs
 from streamfer_train.metrics.arrays import BoolArray, FloatArray
 from streamfer_train.metrics.classification import Report, RiskCoverage, calibration_bins, calibration_error
 
@@ -151,10 +152,8 @@ def risk_coverage_picture(curves: Mapping[str, RiskCoverage], path: Path, title:
 
 
 def _figure(width: float, height: float) -> Any:
-    try:
+    with needs("train", "a picture of the evaluation"):
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ConfigError("pictures need matplotlib: pip install 'streamfer[train]', or leave pictures out") from error
     return Figure(figsize=(width, height), facecolor="white", layout="constrained")
 
 

@@ -14,7 +14,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from streamfer.errors import ConfigError, OutputError
+from streamfer.errors import OutputError
+from streamfer.extras import needs
 from streamfer_train.recipes.files import write_text
 from streamfer_train.recipes.sections import LogConfig
 
@@ -108,12 +109,8 @@ class Journal:
         self.steps.keep_until(step)
         self.epochs.keep_until(epoch)
         if self.config.tensorboard:
-            try:
+            with needs("train", "log.tensorboard"):
                 from torch.utils.tensorboard import SummaryWriter
-            except ImportError as error:
-                raise ConfigError(
-                    "log.tensorboard needs tensorboard: pip install 'streamfer[train]', or set it to false"
-                ) from error
             self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
         if self.config.progress and sys.stderr.isatty():
             self._bar = new_bar()
