@@ -218,7 +218,7 @@ class PyAvReader:
 class DecordReader:
     """Random access through decord on the CPU, for comparison and for training sets known to suit it.
 
-    It refuses raw streams, stills, GIF and turned videos; it counts packets that an edit list hides.
+    It refuses raw streams, stills and turned videos; it counts packets that an edit list hides.
 
     Args:
         spec: what to read.

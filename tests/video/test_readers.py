@@ -50,7 +50,7 @@ def test_pyav_reads_at_random_what_it_reads_in_order(shared_data: Path, name: st
     reader.close()
 
 
-@pytest.mark.parametrize("name", ["single_face.mp4", "asl_sorry.mkv"])
+@pytest.mark.parametrize("name", ["single_face.mp4", "asl_sorry.mkv", "head-pose-face-detection-female.gif"])
 def test_decord_gives_the_same_pixels_where_it_works(shared_data: Path, name: str) -> None:
     path = shared_data / "videos" / name
     ours, theirs = open_reader(path), open_reader(path, "decord")
@@ -68,9 +68,8 @@ def test_decord_counts_packets_that_an_edit_list_hides(shared_data: Path) -> Non
     assert (len(open_reader(path)), len(open_reader(path, "decord"))) == (95, 98)
 
 
-@pytest.mark.parametrize("suffix", ["gif", "264"])
-def test_decord_refuses_what_it_cannot_read(shared_data: Path, suffix: str) -> None:
-    path = sorted((shared_data / "videos").glob(f"*.{suffix}"))[0]
+def test_decord_refuses_what_it_cannot_read(shared_data: Path) -> None:
+    path = sorted((shared_data / "videos").glob("*.264"))[0]
     with pytest.raises(SourceUnreadableError, match="use the pyav reader"):
         open_reader(path, "decord")
 
