@@ -14,7 +14,6 @@ import argparse
 import json
 import time
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +36,7 @@ from trackers.eval import (
 from tracking_clips import clip_table, small_face_table
 from tracking_scenes import Sample, play, scenes, sprites
 
-from streamfer.faces import FaceTracker, TrackerSettings
+from streamfer.faces import FaceTracker, TrackerSettings, settle
 
 #: Ids and boxes of one frame.
 Frame = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -81,20 +80,16 @@ def ours(detect_every: int = 1, **settings: Any) -> Follow:
 
     def follow(samples: Sequence[Sample], fps: float) -> list[Frame]:
         tracker = FaceTracker(fps, settings=TrackerSettings(**settings))
-        found: dict[int, list[tuple[int, NDArray[np.float32]]]] = defaultdict(list)
-        for index, sample in enumerate(samples):
-            skipped = index % detect_every != 0
-            frame = tracker.update(sample.image, None if skipped else sample.detections)
-            for face in frame.faces:
-                found[index].append((face.track, face.box))
-            for item in frame.confirmed_earlier:
-                found[index - item.samples_ago].append((item.face.track, item.face.box))
+        answers = [
+            tracker.update(sample.image, None if index % detect_every else sample.detections)
+            for index, sample in enumerate(samples)
+        ]
         return [
             (
-                np.array([number for number, _ in found[index]], np.int64),
-                np.array([box for _, box in found[index]], np.float32).reshape(-1, 4),
+                np.array([face.track for face in faces], np.int64),
+                np.array([face.box for face in faces], np.float32).reshape(-1, 4),
             )
-            for index in range(len(samples))
+            for faces in settle(answers)
         ]
 
     return follow

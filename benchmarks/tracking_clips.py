@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tracking_scenes import backdrop, sprites
 
-from streamfer.faces import Detections, FaceTracker, load_detector
+from streamfer.faces import Detections, FaceTracker, load_detector, settle
 
 #: Raw planar video has no header: its name says the size, the ground truth the rate.
 RAW_SUFFIX = ".yuv"
@@ -55,13 +55,11 @@ def follow(
     chosen = sampled(times, fps)
     rate = fps or (len(times) - 1) / max(times[-1] - times[0], 1e-6) if len(times) > 1 else 1.0
     tracker = FaceTracker(rate, still=len(frames) == 1)
-    faces: Counter[int] = Counter()
-    cuts = 0
+    answers = []
     for count, index in enumerate(chosen):
-        seen = tracker.update(frames[index], found[index] if count % every == 0 else None)
-        cuts += seen.cut
-        faces.update(face.track for face in seen.faces)
-        faces.update(item.face.track for item in seen.confirmed_earlier)
+        answers.append(tracker.update(frames[index], found[index] if count % every == 0 else None))
+    faces = Counter(face.track for seen in settle(answers) for face in seen)
+    cuts = sum(answer.cut for answer in answers)
     return len(faces), sorted(faces.values(), reverse=True), sum(len(found[i]) for i in chosen), cuts
 
 

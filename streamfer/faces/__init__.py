@@ -7,10 +7,10 @@ from streamfer.faces.alignment import crop_faces
 from streamfer.faces.detections import (
     Detections,
     Detector,
-    EarlierFace,
     TrackedFace,
     TrackedFrame,
     Tracker,
+    settle,
 )
 from streamfer.faces.detectors import load_detector
 from streamfer.faces.privacy import TrackNames, blur_faces
@@ -20,7 +20,6 @@ from streamfer.faces.tracking import FaceTracker, TrackerSettings
 __all__ = [
     "Detections",
     "Detector",
-    "EarlierFace",
     "FaceTracker",
     "TrackNames",
     "TrackedFace",
@@ -31,4 +30,5 @@ __all__ = [
     "crop_faces",
     "face_quality",
     "load_detector",
+    "settle",
 ]

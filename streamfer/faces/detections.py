@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+#: Sampled frames back to which a track's faces still count when it is confirmed.
+HORIZON = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,10 @@ class Detections:
     def empty(cls) -> Detections:
         """Return no faces."""
         return cls(np.zeros((0, 4), np.float32), np.zeros((0,), np.float32), np.zeros((0, 5, 2), np.float32))
+
+    def take(self, rows: NDArray[np.integer]) -> Detections:
+        """Return those of some rows."""
+        return Detections(self.boxes[rows], self.scores[rows], self.landmarks[rows], self.left_out)
 
     @classmethod
     def ranked(
@@ -66,34 +74,43 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class TrackedFace:
-    """One face of one frame with the id of the person's track.
+    """One face of one frame, the form in which it travels from detection to record.
 
     Attributes:
-        track: number of the track within its source and epoch, from 1, in order of first appearance.
+        track: number of the track within its source and epoch. Above 0: a person, numbered in order of first
+            appearance. Below 0: provisional, for a face that is not sure to be one yet.
+        index: row of the frame's detections that it is; None where it was predicted on a frame without detection.
         box: float32 (4,), x1 y1 x2 y2 in pixels.
         score: detection score, 0 to 1.
         landmarks: float32 (5, 2) in pixels, NaN where absent.
         quality: 0 to 1, see :mod:`streamfer.faces.quality`.
+        pose, sharpness: two of the quality's factors, 0 to 1.
     """
 
     track: int
+    index: int | None
     box: NDArray[np.float32]
     score: float
     landmarks: NDArray[np.float32]
     quality: float
+    pose: float
+    sharpness: float
 
+    @property
+    def confirmed(self) -> bool:
+        """Whether the face is known to be a person's."""
+        return self.track > 0
 
-@dataclass(frozen=True, slots=True)
-class EarlierFace:
-    """A face of an earlier frame whose track was confirmed only now.
+    @property
+    def side(self) -> float:
+        """Side of the box in pixels: the geometric mean of width and height."""
+        width, height = self.box[2:] - self.box[:2]
+        return math.sqrt(max(0.0, float(width)) * max(0.0, float(height)))
 
-    Attributes:
-        samples_ago: how many sampled frames back it was seen, from 1 (the frame before) to ``Tracker.horizon``.
-        face: the face as it was seen then, with its track's number.
-    """
-
-    samples_ago: int
-    face: TrackedFace
+    def relative_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Return x, y, width, height as fractions of a frame of ``width`` x ``height`` pixels."""
+        left, top, right, bottom = (float(value) for value in self.box)
+        return left / width, top / height, (right - left) / width, (bottom - top) / height
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,17 +118,37 @@ class TrackedFrame:
     """What the tracker says of one sampled frame.
 
     Attributes:
-        faces: faces seen in this frame that belong to a confirmed track, by track number.
-        ended: numbers of the tracks that are over and will not come back.
+        faces: the frame's faces that have a track, confirmed ones first, by number.
+        renamed: provisional numbers that turned out to be others in this frame, in order: a track became a person, or
+            a newcomer is somebody known. Faces of the last ``HORIZON`` frames that bore the first number of a pair are
+            the second's, so that nothing is lost of a track's start.
+        ended: numbers of the confirmed tracks that are over and will not come back.
         cut: the tracker took this frame for the first of a new scene; ``ended`` then lists every open track.
-        confirmed_earlier: the first faces of tracks confirmed in this frame, oldest first, so that nothing is
-            lost of a track's start. Whoever wants them keeps the last ``Tracker.horizon`` sampled frames.
     """
 
     faces: tuple[TrackedFace, ...]
+    renamed: tuple[tuple[int, int], ...] = ()
     ended: tuple[int, ...] = ()
     cut: bool = False
-    confirmed_earlier: tuple[EarlierFace, ...] = ()
+
+
+def rename(faces: Sequence[TrackedFace], old: int, new: int) -> tuple[TrackedFace, ...]:
+    """Return one frame's faces with ``old`` under its new number; a person seen twice in a frame counts once."""
+    known = any(face.track == new for face in faces)
+    return tuple(
+        replace(face, track=new) if face.track == old else face for face in faces if not (known and face.track == old)
+    )
+
+
+def settle(frames: Iterable[TrackedFrame]) -> list[tuple[TrackedFace, ...]]:
+    """Return the confirmed faces of each frame of a whole track record, when it is known who was who."""
+    settled: list[tuple[TrackedFace, ...]] = []
+    for frame in frames:
+        for old, new in frame.renamed:
+            for place in range(max(0, len(settled) - HORIZON), len(settled)):
+                settled[place] = rename(settled[place], old, new)
+        settled.append(frame.faces)
+    return [tuple(face for face in faces if face.confirmed) for faces in settled]
 
 
 @runtime_checkable
@@ -137,10 +174,6 @@ class Detector(Protocol):
 @runtime_checkable
 class Tracker(Protocol):
     """Joins detections of consecutive sampled frames of one source and epoch into tracks."""
-
-    @property
-    def horizon(self) -> int:
-        """Return how many sampled frames back ``confirmed_earlier`` may reach; 0 where it stays empty."""
 
     def update(self, image: NDArray[np.uint8], detections: Detections | None) -> TrackedFrame:
         """Take the next sampled frame; ``None`` means detection was skipped on it (predict only)."""

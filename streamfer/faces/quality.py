@@ -16,6 +16,8 @@ The factors multiply, so the score falls whenever one of them does and the other
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -85,10 +87,25 @@ def sharpness_factor(image: NDArray[np.uint8], box: NDArray[np.floating]) -> flo
     return detail / (detail + HALF_SHARP)
 
 
-def face_quality(
+@dataclass(frozen=True, slots=True)
+class Qualities:
+    """Quality of the faces of one frame: float64 (F,) each, 0 to 1."""
+
+    size: NDArray[np.float64]
+    sharpness: NDArray[np.float64]
+    pose: NDArray[np.float64]
+    inside: NDArray[np.float64]
+
+    @property
+    def value(self) -> NDArray[np.float32]:
+        """All factors together."""
+        return np.asarray(np.clip(self.size * self.sharpness * self.pose * self.inside, 0, 1), np.float32)
+
+
+def measure_quality(
     image: NDArray[np.uint8], boxes: NDArray[np.floating], landmarks: NDArray[np.floating]
-) -> NDArray[np.float32]:
-    """Return the quality (F,) of the faces of one frame, 0 to 1; see the module's text for the formula.
+) -> Qualities:
+    """Measure the faces of one frame; see the module's text for the formula.
 
     Args:
         image: uint8 RGB (H, W, 3).
@@ -96,9 +113,13 @@ def face_quality(
         landmarks: (F, 5, 2) in pixels, NaN where absent.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    if not len(boxes):
-        return np.zeros(0, np.float32)
     height, width = image.shape[:2]
-    sharpness = np.array([sharpness_factor(image, box) for box in boxes])
-    value = size_factor(boxes) * sharpness * pose_factor(landmarks) * inside_factor(boxes, width, height)
-    return np.asarray(np.clip(value, 0, 1), np.float32)
+    sharpness = np.array([sharpness_factor(image, box) for box in boxes], np.float64)
+    return Qualities(size_factor(boxes), sharpness, pose_factor(landmarks), inside_factor(boxes, width, height))
+
+
+def face_quality(
+    image: NDArray[np.uint8], boxes: NDArray[np.floating], landmarks: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """Return the quality (F,) of the faces of one frame, 0 to 1; arguments as of :func:`measure_quality`."""
+    return measure_quality(image, boxes, landmarks).value

@@ -8,6 +8,7 @@ by which method and defaults were chosen.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,10 @@ from streamfer.errors import ConfigError
 from streamfer.faces.appearance import AppearanceModel, ColourAppearance, similarity
 from streamfer.faces.association import Associator, Method, Person
 from streamfer.faces.cuts import CutDetector
-from streamfer.faces.detections import Detections, EarlierFace, TrackedFace, TrackedFrame
+from streamfer.faces.detections import Detections, TrackedFace, TrackedFrame
 from streamfer.faces.images import as_rgb
-from streamfer.faces.quality import face_quality
-from streamfer.faces.tracks import HORIZON, NEVER_ALIKE, Sight, Track, centre, side
+from streamfer.faces.quality import measure_quality
+from streamfer.faces.tracks import NEVER_ALIKE, Sight, Track, centre, side
 
 #: A predicted face is worth this much less with every sample since its detection.
 PREDICTED_SCORE = 0.9
@@ -104,13 +105,9 @@ class FaceTracker:
         self._sample = -1
         self._detected_sample = -1
         self._detected_frames = 0
+        self._serial = 0
         self._next_number = 1
         self._finished = False
-
-    @property
-    def horizon(self) -> int:
-        """Return how many sampled frames back ``confirmed_earlier`` may reach."""
-        return 0 if self._still else HORIZON
 
     def update(self, image: NDArray[np.uint8], detections: Detections | None) -> TrackedFrame:
         """Take the next sampled frame.
@@ -135,39 +132,28 @@ class FaceTracker:
             ended += self._forget(time)
             # Nobody is seen in the dark, whatever their track says.
             faces = () if self._cuts.black else self._predict(image, time)
-            return TrackedFrame(faces, ended, cut)
+            return TrackedFrame(faces, (), ended, cut)
         self._detected_sample = self._sample
         self._detected_frames += 1
-        seen = self._associate(image, _above(detections, self._settings.least_score), time)
-        quality = face_quality(
-            image,
-            np.array([track.last.box for track in seen], np.float32).reshape(-1, 4),
-            np.array([track.last.landmarks for track in seen], np.float32).reshape(-1, 5, 2),
-        )
-        present: list[TrackedFace] = []
-        earlier: list[EarlierFace] = []
-        for track, worth in sorted(zip(seen, quality, strict=True), key=lambda pair: _seniority(pair[0])):
-            if not track.number and self._is_person(track):
-                track.number = self._next_number
-                self._next_number += 1
-            face = TrackedFace(track.number, track.last.box, track.last.score, track.last.landmarks, float(worth))
-            if track.number:
-                earlier += self._release(track)
-                present.append(face)
-            else:
-                track.waiting.append((self._sample, face))
+        rows = np.flatnonzero(detections.scores >= self._settings.least_score)
+        seen, renamed = self._associate(image, detections.take(rows), time)
+        renamed += self._confirm(seen)
+        boxes = np.array([track.last.box for track in seen], np.float32).reshape(-1, 4)
+        points = np.array([track.last.landmarks for track in seen], np.float32).reshape(-1, 5, 2)
+        scores = [track.last.score for track in seen]
+        faces = _faces(image, seen, boxes, points, scores, [int(row) for row in rows])
         ended += self._forget(time)
-        present.sort(key=lambda face: face.track)
-        earlier.sort(key=lambda item: (-item.samples_ago, item.face.track))
-        return TrackedFrame(tuple(present), ended, cut, tuple(earlier))
+        return TrackedFrame(faces, tuple(renamed), ended, cut)
 
     def finish(self) -> tuple[int, ...]:
         """Return the tracks still open; the tracker is spent afterwards."""
         self._finished = True
         return self._end(self._tracks)
 
-    def _associate(self, image: NDArray[np.uint8], faces: Detections, time: float) -> list[Track]:
-        """Give every detection to a track, an old or a new one; return those tracks, one a detection."""
+    def _associate(
+        self, image: NDArray[np.uint8], faces: Detections, time: float
+    ) -> tuple[list[Track], list[tuple[int, int]]]:
+        """Give every detection to a track, an old or a new one; return those, one a detection, and who was renamed."""
         described = None
         if self._appearance is not None:
             described = self._appearance.describe(image, faces.boxes, faces.landmarks)
@@ -179,10 +165,11 @@ class FaceTracker:
         }
         ids = self._associator.step(faces, described, people)
         owners: list[Track | None] = [by_library.get(int(key)) for key in ids]
+        renamed = []
         for row, track in self._reunite(owners, faces, described, time):
             newcomer = owners[row]
             if newcomer is not None:
-                track.waiting.extend(newcomer.waiting)
+                renamed.append((newcomer.name, track.name))
                 self._tracks.remove(newcomer)
             owners[row] = track
         result = []
@@ -190,7 +177,8 @@ class FaceTracker:
             look = None if described is None else described[row]
             sight = Sight(time, self._sample, faces.boxes[row], faces.landmarks[row], float(faces.scores[row]), look)
             if known is None:
-                owner = Track(sight, detected_frames=self._detected_frames)
+                self._serial += 1
+                owner = Track(sight, serial=self._serial, detected_frames=self._detected_frames)
                 self._tracks.append(owner)
             else:
                 owner = known
@@ -199,7 +187,7 @@ class FaceTracker:
             if ids[row] >= 0:
                 owner.library_id = int(ids[row])
             result.append(owner)
-        return result
+        return result, renamed
 
     def _reunite(
         self,
@@ -238,37 +226,25 @@ class FaceTracker:
             and track.hits >= self._settings.confirm_density * frames
         )
 
-    def _release(self, track: Track) -> list[EarlierFace]:
-        """Return the faces of the frames before, now that it is known whose they are."""
-        earlier = [
-            EarlierFace(
-                self._sample - sample,
-                TrackedFace(track.number, face.box, face.score, face.landmarks, face.quality),
-            )
-            for sample, face in track.waiting
-            if self._sample - sample <= HORIZON
-        ]
-        track.waiting.clear()
-        return earlier
+    def _confirm(self, seen: Sequence[Track]) -> list[tuple[int, int]]:
+        """Number the tracks that are people from now on; return their provisional and their new numbers."""
+        confirmed = []
+        for track in sorted(seen, key=_seniority):
+            if not track.number and self._is_person(track):
+                confirmed.append((track.name, self._next_number))
+                track.number = self._next_number
+                self._next_number += 1
+        return confirmed
 
     def _predict(self, image: NDArray[np.uint8], time: float) -> tuple[TrackedFace, ...]:
-        """Return the confirmed faces of the last detected frame, moved to where they are by now."""
+        """Return the faces of the last detected frame, moved to where they are by now."""
         present = [track for track in self._tracks if track.last.sample == self._detected_sample]
-        present.sort(key=_seniority)
         shifts = [track.shift(time) for track in present]
         boxes = np.array([t.last.box + np.tile(s, 2) for t, s in zip(present, shifts, strict=True)], np.float32)
         points = np.array([t.last.landmarks + s for t, s in zip(present, shifts, strict=True)], np.float32)
-        boxes, points = boxes.reshape(-1, 4), points.reshape(-1, 5, 2)
-        worth = face_quality(image, boxes, points)
         fade = PREDICTED_SCORE ** (self._sample - self._detected_sample)
-        faces = []
-        for i, track in enumerate(present):
-            face = TrackedFace(track.number, boxes[i], track.last.score * fade, points[i], float(worth[i]))
-            if track.number:
-                faces.append(face)
-            else:
-                track.waiting.append((self._sample, face))
-        return tuple(faces)
+        scores = [track.last.score * fade for track in present]
+        return _faces(image, present, boxes.reshape(-1, 4), points.reshape(-1, 5, 2), scores, [None] * len(present))
 
     def _forget(self, time: float) -> tuple[int, ...]:
         """End the tracks that were away too long; return the numbers of those that had one."""
@@ -323,8 +299,28 @@ def _seniority(track: Track) -> tuple[int, int, float]:
     return (track.number, track.first_sample, float(track.last.box[0]))
 
 
-def _above(faces: Detections, least: float) -> Detections:
-    keep = faces.scores >= least
-    if keep.all():
-        return faces
-    return Detections(faces.boxes[keep], faces.scores[keep], faces.landmarks[keep], faces.left_out)
+def _faces(
+    image: NDArray[np.uint8],
+    tracks: Sequence[Track],
+    boxes: NDArray[np.float32],
+    landmarks: NDArray[np.float32],
+    scores: Sequence[float],
+    rows: Sequence[int | None],
+) -> tuple[TrackedFace, ...]:
+    """Return one frame's faces, confirmed ones first, by number."""
+    measured = measure_quality(image, boxes, landmarks)
+    quality = measured.value
+    faces = [
+        TrackedFace(
+            track=track.name,
+            index=rows[place],
+            box=boxes[place],
+            score=scores[place],
+            landmarks=landmarks[place],
+            quality=float(quality[place]),
+            pose=float(measured.pose[place]),
+            sharpness=float(measured.sharpness[place]),
+        )
+        for place, track in enumerate(tracks)
+    ]
+    return tuple(sorted(faces, key=lambda face: (not face.confirmed, abs(face.track))))

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.faces.appearance import blend, similarity
-from streamfer.faces.detections import TrackedFace
 
-#: Samples of a track that may be handed over late, when it is confirmed.
-HORIZON = 8
 #: How fast velocity and appearance follow new observations.
 VELOCITY_RATE, TEMPLATE_RATE, FAITH_RATE = 0.5, 0.15, 0.1
 #: Less alike than this is never the same person.
@@ -46,6 +42,7 @@ class Track:
     """Mutable state of one track; O(1) memory.
 
     Attributes:
+        serial: count of tracks up to this one.
         number: public number from 1, or 0 while the track is tentative.
         library_id: id in the association library, -1 where it has none.
         first_sample: sample of the first detection.
@@ -55,7 +52,6 @@ class Track:
         last: the last detection.
         velocity: of the box's centre, pixels a second, float64 (2,).
         template: descriptor (P, D) of the person so far, or ``None``.
-        waiting: faces seen while tentative, with their samples.
     """
 
     __slots__ = (
@@ -69,13 +65,13 @@ class Track:
         "last_detected",
         "library_id",
         "number",
+        "serial",
         "template",
         "velocity",
-        "waiting",
     )
 
-    def __init__(self, sight: Sight, *, detected_frames: int) -> None:
-        self.number, self.library_id = 0, -1
+    def __init__(self, sight: Sight, *, serial: int, detected_frames: int) -> None:
+        self.serial, self.number, self.library_id = serial, 0, -1
         self.first_sample = sight.sample
         self.first_detected = self.last_detected = detected_frames
         self.hits, self.evidence = 1, 0.0
@@ -83,7 +79,11 @@ class Track:
         self.velocity: NDArray[np.float64] = np.zeros(2)
         self.template = sight.look
         self._usual, self._strays = 0.92, 0.03
-        self.waiting: deque[tuple[int, TrackedFace]] = deque(maxlen=HORIZON)
+
+    @property
+    def name(self) -> int:
+        """Number by which faces are known: the public one, or below 0 a provisional one."""
+        return self.number or -self.serial
 
     @property
     def size(self) -> float:

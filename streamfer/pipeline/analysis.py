@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from streamfer.errors import InternalError, StreamferError
 from streamfer.faces.alignment import crop_faces
-from streamfer.faces.detections import Detections, Detector, EarlierFace, TrackedFace, Tracker
+from streamfer.faces.detections import Detections, Detector, TrackedFace, Tracker
 from streamfer.geometry import CropProfile
 from streamfer.pipeline.clock import StageClock
-from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, FrameFacts, Item, LateFace, Opened
+from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened, FrameFacts, Item
 from streamfer.pipeline.selection import Pick, Selector
 from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
 
@@ -105,40 +105,6 @@ class _Chooser:
         if self._pick is None:
             raise InternalError("the source yielded a frame that was refused")
         return self._pick
-
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """Crops of some faces, uint8 RGB (F, S, S, 3), and where captions are on each one's portrait."""
-
-    crops: NDArray[np.uint8]
-    portraits: tuple[NDArray[np.uint8] | None, ...]
-
-    def part(self, start: int, stop: int | None = None) -> _Cut:
-        """Return those of some of the faces."""
-        return _Cut(self.crops[start:stop], self.portraits[start:stop])
-
-
-class _Spares:
-    """Crops of the last frames' faces that no confirmed track owns yet: they may be confirmed later.
-
-    Crops instead of frames: eight frames of 1080p are 50 MB a camera, their unconfirmed faces a few kilobytes.
-    """
-
-    def __init__(self, horizon: int) -> None:
-        self._frames: deque[tuple[int | None, NDArray[np.float32], _Cut]] = deque(maxlen=horizon)
-
-    def keep(self, tick: int | None, boxes: NDArray[np.float32], cut: _Cut) -> None:
-        """Remember one analysed frame's unconfirmed faces: boxes (N, 4) and what was cut of them."""
-        self._frames.append((tick, boxes, cut))
-
-    def find(self, frames_ago: int, box: NDArray[np.float32]) -> tuple[int, _Cut] | None:
-        """Return tick and cut of the one face that had ``box``, where that frame had a tick and it is kept."""
-        if frames_ago > len(self._frames):
-            return None
-        tick, boxes, cut = self._frames[-frames_ago]
-        same = np.flatnonzero(np.all(boxes == box, axis=1))
-        return (tick, cut.part(int(same[0]), int(same[0]) + 1)) if tick is not None and len(same) else None
 
 
 class SourceAnalysis:
@@ -251,7 +217,6 @@ class SourceAnalysis:
     def _analyse(self) -> None:
         info: VideoInfo | None = None
         tracker: Tracker | None = None
-        spares = _Spares(0)
         epoch: int | None = None
         analysed = 0
         while (item := self._next()) is not None:
@@ -264,31 +229,26 @@ class SourceAnalysis:
                 raise InternalError("a frame came before its source was online")
             if tracker is None or item.frame.epoch != epoch:
                 tracker, epoch, analysed = self._plan.tracker(info), item.frame.epoch, 0
-                spares = _Spares(tracker.horizon)
                 frame = item.frame
-                self._out(
-                    Opened(self._source.source_id, epoch, info, frame.time_base, frame.time_origin, tracker.horizon)
-                )
+                self._out(EpochOpened(self._source.source_id, epoch, info, frame.time_base, frame.time_origin))
             detect = analysed % self._plan.detect_every == 0
             analysed += 1
-            self._out(self._analyse_frame(item, tracker, spares, detect))
+            self._out(self._analyse_frame(item, tracker, detect))
 
-    def _analyse_frame(self, chosen: _Chosen, tracker: Tracker, spares: _Spares, detect: bool) -> AnalysedFrame:
+    def _analyse_frame(self, chosen: _Chosen, tracker: Tracker, detect: bool) -> AnalysedFrame:
         frame, tick = chosen.frame, chosen.pick.tick
         began = time.perf_counter()
         detections = self._detect(frame.image) if detect else None
         with self._clock.measure("track"):
             tracked = tracker.update(frame.image, detections)
         detect_s = time.perf_counter() - began
-        faces = tuple(face for face in tracked.faces if self._usable(face))
-        late, cuts = self._late(tracked.confirmed_earlier, spares)
-        spare = _unowned(detections, tracked.faces)
-        places = [(face.box, face.landmarks) for face in faces] + spare if tick is not None else []
-        cut = self._cut(frame.image, places)
-        known = len(faces) if tick is not None else 0
-        cuts.append(cut.part(0, known))
-        spares.keep(tick, _boxes(places[known:]), cut.part(known))
+        large = [face for face in tracked.faces if self._readable(face)]
+        faces = tuple(face for face in large if face.quality >= self._plan.min_quality)
+        crops = self._cut(frame.image, faces if tick is not None else ())
+        height, width = frame.image.shape[:2]
         facts = FrameFacts(
+            width=width,
+            height=height,
             index=frame.index,
             pts=frame.pts,
             seconds=frame.seconds,
@@ -298,89 +258,52 @@ class SourceAnalysis:
             arrived=chosen.arrived,
             detect_s=detect_s,
         )
-        left_out = detections.left_out if detections else 0
         return AnalysedFrame(
-            self._source.source_id,
-            frame.epoch,
-            tick,
-            facts,
-            faces,
-            late,
-            np.concatenate([one.crops for one in cuts]),
-            left_out,
-            tuple(portrait for one in cuts for portrait in one.portraits),
+            source_id=self._source.source_id,
+            epoch=frame.epoch,
+            tick=tick,
+            facts=facts,
+            faces=faces,
+            too_small=tuple(face for face in tracked.faces if not self._readable(face)),
+            renamed=tracked.renamed,
+            crops=crops,
+            portraits=self._portraits(frame.image, faces, crops),
+            left_out=detections.left_out if detections else 0,
         )
 
-    def _late(self, earlier: Sequence[EarlierFace], spares: _Spares) -> tuple[tuple[LateFace, ...], list[_Cut]]:
-        """Return the usable faces that are confirmed only now, with what was cut of them back then."""
-        late: list[LateFace] = []
-        cuts: list[_Cut] = []
-        for item in earlier:
-            kept = spares.find(item.samples_ago, item.face.box)
-            if kept is not None and self._usable(item.face):
-                late.append(LateFace(item.samples_ago, kept[0], item.face))
-                cuts.append(kept[1])
-        return tuple(late), cuts
-
-    def _cut(self, image: NDArray[np.uint8], faces: Sequence[_Place]) -> _Cut:
-        """Cut faces as the expression model wants them and, where captions are on, the largest as captioners do."""
-        size = self._plan.crop.size
-        if not faces:
-            return _Cut(np.zeros((0, size, size, 3), np.uint8), ())
-        boxes, landmarks = _boxes(faces), np.stack([points for _, points in faces])
-        with self._clock.measure("crop", len(faces)):
-            crops = crop_faces(image, boxes, landmarks, self._plan.crop)
-            return _Cut(crops, self._portraits(image, boxes, landmarks, crops))
-
-    def _portraits(
-        self,
-        image: NDArray[np.uint8],
-        boxes: NDArray[np.float32],
-        landmarks: NDArray[np.float32],
-        crops: NDArray[np.uint8],
-    ) -> tuple[NDArray[np.uint8] | None, ...]:
-        profile = self._plan.portrait
-        if profile is None:
-            return ()
-        areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-        largest = np.argsort(-areas, kind="stable")[: self._plan.portrait_faces]
-        portraits: list[NDArray[np.uint8] | None] = [None] * len(boxes)
-        # A captioner that looks at the very crops of the expression model costs no second cut.
-        cut = (
-            crops[largest]
-            if profile == self._plan.crop
-            else crop_faces(image, boxes[largest], landmarks[largest], profile)
-        )
-        for place, portrait in zip(largest, cut, strict=True):
-            portraits[place] = portrait
-        return tuple(portraits)
+    def _readable(self, face: TrackedFace) -> bool:
+        return bool(min(face.box[2:] - face.box[:2]) >= self._plan.min_size)
 
     def _detect(self, image: NDArray[np.uint8]) -> Detections:
         with self._detectors.borrow() as detector, self._clock.measure("detect"):
             return detector.detect([image])[0]
 
-    def _usable(self, face: TrackedFace) -> bool:
-        width, height = face.box[2] - face.box[0], face.box[3] - face.box[1]
-        return min(width, height) >= self._plan.min_size and face.quality >= self._plan.min_quality
+    def _cut(self, image: NDArray[np.uint8], faces: Sequence[TrackedFace]) -> NDArray[np.uint8]:
+        """Cut faces as the expression model wants them: uint8 RGB (F, S, S, 3)."""
+        with self._clock.measure("crop", len(faces)):
+            return _crop(image, faces, self._plan.crop)
+
+    def _portraits(
+        self, image: NDArray[np.uint8], faces: Sequence[TrackedFace], crops: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8] | None, ...]:
+        """Return one portrait a crop: of the largest faces where somebody watches, of none otherwise."""
+        portraits: list[NDArray[np.uint8] | None] = [None] * len(crops)
+        profile = self._plan.portrait
+        if profile is not None and portraits:
+            order = sorted(range(len(faces)), key=lambda place: -faces[place].side)
+            largest = order[: self._plan.portrait_faces]
+            # An observer that looks at the very crops of the expression model costs no second cut.
+            same = profile == self._plan.crop
+            cut = crops[largest] if same else _crop(image, [faces[place] for place in largest], profile)
+            for place, portrait in zip(largest, cut, strict=True):
+                portraits[place] = portrait
+        return tuple(portraits)
 
 
-_Place = tuple[NDArray[np.float32], NDArray[np.float32]]
-
-
-def _boxes(faces: Sequence[_Place]) -> NDArray[np.float32]:
-    return np.array([box for box, _ in faces], np.float32).reshape(-1, 4)
-
-
-def _unowned(detections: Detections | None, faces: Sequence[TrackedFace]) -> list[_Place]:
-    """Return box and landmarks of the detections that no confirmed track took."""
-    if detections is None:
-        return []
-    owned = _boxes([(face.box, face.landmarks) for face in faces])
-    return [
-        (box, points)
-        for box, points in zip(detections.boxes, detections.landmarks, strict=True)
-        if not np.any(np.all(owned == box, axis=1))
-    ]
+def _crop(image: NDArray[np.uint8], faces: Sequence[TrackedFace], profile: CropProfile) -> NDArray[np.uint8]:
+    boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
+    landmarks = np.array([face.landmarks for face in faces], np.float32).reshape(-1, 5, 2)
+    return crop_faces(image, boxes, landmarks, profile)
 
 
 def _as_streamfer_error(source_id: str, error: Exception) -> StreamferError:

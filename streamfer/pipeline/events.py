@@ -42,6 +42,7 @@ class FrameFaces:
         index: number of the frame among the decoded ones.
         seconds: time from the epoch's first frame.
         faces: the confirmed faces.
+        too_small: numbers of the tracks whose faces in this frame were too small to be read.
     """
 
     source_id: str
@@ -49,6 +50,7 @@ class FrameFaces:
     index: int
     seconds: float
     faces: tuple[FaceRow, ...]
+    too_small: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

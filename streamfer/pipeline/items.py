@@ -18,6 +18,7 @@ class FrameFacts:
     """What is kept of an analysed frame when its pixels are gone.
 
     Attributes:
+        width, height: of this frame, pixels.
         index, pts, seconds, wall_time: as in :class:`~streamfer.video.frames.Frame`.
         dropped: frames of this epoch dropped before this one because the analysis was busy.
         decode_s: seconds of decoding since the frame chosen before.
@@ -25,6 +26,8 @@ class FrameFacts:
         detect_s: seconds of detection and tracking.
     """
 
+    width: int
+    height: int
     index: int
     pts: int
     seconds: float
@@ -36,21 +39,6 @@ class FrameFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class LateFace:
-    """A face of an earlier frame whose track was confirmed only now.
-
-    Attributes:
-        frames_ago: how many analysed frames back it was seen, from 1.
-        tick: tick of that frame.
-        face: the face as it was then.
-    """
-
-    frames_ago: int
-    tick: int
-    face: TrackedFace
-
-
-@dataclass(frozen=True, slots=True)
 class AnalysedFrame:
     """One frame's faces on their way to the encoder.
 
@@ -58,12 +46,13 @@ class AnalysedFrame:
         source_id, epoch: where it belongs.
         tick: place in the windows; None when the frame only helped tracking.
         facts: times and counts.
-        faces: confirmed faces of this frame.
-        late: faces of earlier frames that are confirmed only now, oldest first.
-        crops: uint8 RGB (F, S, S, 3): those of ``late``, then (unless ``tick`` is None) those of ``faces``.
+        faces: those that are read, not all of them sure to be a person's.
+        too_small: faces below the least size, which are followed and not read.
+        renamed: as in :class:`~streamfer.faces.detections.TrackedFrame`.
+        crops: uint8 RGB (F, S, S, 3), one for each of ``faces``; none where ``tick`` is None.
+        portraits: one for each of ``crops``, uint8 RGB (P, P, 3) as an observer of clips wants it; None where it is not
+            kept.
         left_out: faces beyond the detector's cap.
-        portraits: one for each of ``crops``, uint8 RGB (P, P, 3) as captioners want it, or None for a face that is
-            not described; empty where captions are off.
     """
 
     source_id: str
@@ -71,21 +60,21 @@ class AnalysedFrame:
     tick: int | None
     facts: FrameFacts
     faces: tuple[TrackedFace, ...]
-    late: tuple[LateFace, ...]
+    too_small: tuple[TrackedFace, ...]
+    renamed: tuple[tuple[int, int], ...]
     crops: NDArray[np.uint8] = field(repr=False)
+    portraits: tuple[NDArray[np.uint8] | None, ...] = field(repr=False)
     left_out: int = 0
-    portraits: tuple[NDArray[np.uint8] | None, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class EpochOpened:
     """The first chosen frame of an epoch is about to follow.
 
     Attributes:
         source_id, epoch: what begins.
         info: what the source is in this epoch.
         time_base, time_origin: of this epoch's frames.
-        horizon: how many analysed frames back a face may still be confirmed.
     """
 
     source_id: str
@@ -93,7 +82,6 @@ class Opened:
     info: VideoInfo
     time_base: Fraction
     time_origin: TimeOrigin
-    horizon: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,4 +103,4 @@ class Ended:
     frames_dropped: int
 
 
-Item = AnalysedFrame | Opened | Changed | Ended
+Item = AnalysedFrame | EpochOpened | Changed | Ended

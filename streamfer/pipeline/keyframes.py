@@ -55,12 +55,12 @@ class Course:
 
 def keyframes_of(job: ClipJob, count: int) -> Keyframes:
     """Choose at most ``count`` pictures of a clip among those whose portraits were kept."""
-    seen = (job.sighting_pts[0], job.sighting_pts[-1])
+    seen = (job.sightings[0].frame.pts, job.sightings[-1].frame.pts)
     of_tick = dict(zip(job.filling.ticks, range(len(job.filling.ticks)), strict=True))
     has_units = all(sighting.actions for sighting in job.sightings)
     kept = [
-        (sighting, sighting.portrait, pts)
-        for sighting, pts in zip(job.sightings, job.sighting_pts, strict=True)
+        (sighting, sighting.portrait, sighting.frame.pts)
+        for sighting in job.sightings
         if sighting.portrait is not None and (has_units or sighting.tick in of_tick)
     ]
     if not kept:

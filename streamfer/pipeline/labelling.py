@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 
-from streamfer.faces.detections import TrackedFace
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.clock import StageClock
-from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
-from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, Item, Opened
+from streamfer.pipeline.events import Event, SourceDone, SourceOpened, SourceStats
+from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened, Item
 from streamfer.pipeline.observer import ClipChooser, ObservedClip
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.session import ClipJob, EpochSession
@@ -61,7 +60,6 @@ class Labeller:
         self._chooser = chooser
         self._sessions: dict[str, EpochSession] = {}
         self._logs: dict[str, _SourceLog] = {}
-        self._rows: dict[str, _Rows] = {}
 
     def process(self, items: Sequence[Item]) -> list[Event | ObservedClip]:
         """Encode the crops of ``items`` together, close windows, classify them together.
@@ -110,45 +108,22 @@ class Labeller:
             frames_analysed=log.stats.frames_analysed + 1,
             faces_left_out=log.stats.faces_left_out + frame.left_out,
         )
-        session = self._sessions[frame.source_id]
-        rows = self._rows[frame.source_id]
-        # The faces of a frame without a tick are listed, but they were not encoded.
-        now = [()] * len(frame.faces) if frame.tick is None else actions[len(frame.late) :]
-        seen = zip(frame.faces, now, strict=True)
-        ready = rows.add(frame, [self._face_row(session, face, intensities) for face, intensities in seen])
-        for late, intensities in zip(frame.late, actions, strict=False):
-            rows.amend(late.frames_ago, self._face_row(session, late.face, intensities))
-        return [*ready, *session.add(frame, features, actions)]
+        return [*self._sessions[frame.source_id].add(frame, features, actions)]
 
-    def _face_row(self, session: EpochSession, face: TrackedFace, intensities: tuple[float, ...]) -> FaceRow:
-        units = self._model.info.action_units
-        return FaceRow(
-            track=face.track,
-            track_id=self._records.track_id(session.source_id, session.epoch, face.track),
-            box=session.relative_box(face.box),
-            score=face.score,
-            quality=face.quality,
-            action_units=dict(zip(units, intensities, strict=True)) if intensities else None,
-        )
-
-    def _take_notice(self, item: Opened | Changed | Ended | AnalysedFrame) -> list[Event | ClipJob]:
+    def _take_notice(self, item: EpochOpened | Changed | Ended) -> list[Event | ClipJob]:
         log = self._logs.setdefault(item.source_id, _SourceLog(SourceStats(), set()))
-        if isinstance(item, Opened):
+        if isinstance(item, EpochOpened):
             events = self._end_session(item.source_id, flush=True)
-            self._sessions[item.source_id] = EpochSession(
-                item.source_id, item.epoch, item.info, item.time_base, item.time_origin, self._grid
-            )
-            self._rows[item.source_id] = _Rows(item.horizon)
             model = self._model.info
+            name = partial(self._records.track_id, item.source_id, item.epoch)
+            self._sessions[item.source_id] = EpochSession(item, self._grid, model.action_units, name)
             opened = SourceOpened(
                 item.source_id, item.epoch, item.info, model.classes, model.action_units, model.action_thresholds
             )
             return [*events, opened]
         if isinstance(item, Changed):
             return self._take_change(item.source_id, item.change, log)
-        if isinstance(item, Ended):
-            return self._end_source(item)
-        return []
+        return self._end_source(item)
 
     def _take_change(self, source_id: str, change: StateChange, log: _SourceLog) -> list[Event | ClipJob]:
         events: list[Event | ClipJob] = []
@@ -178,7 +153,7 @@ class Labeller:
             return []
         log = self._logs[source_id]
         log.stats = replace(log.stats, seconds=log.stats.seconds + session.last_seconds)
-        return [*self._rows.pop(source_id).finish(), *session.finish(flush=flush)]
+        return [*session.finish(flush=flush)]
 
     def _label(self, pending: Sequence[Event | ClipJob], encode_s: float) -> list[Event | ObservedClip]:
         jobs = [entry for entry in pending if isinstance(entry, ClipJob)]
@@ -186,8 +161,8 @@ class Labeller:
         events: list[Event | ObservedClip] = []
         for entry in pending:
             if isinstance(entry, ClipJob):
-                log = self._logs[entry.source_id]
-                log.tracks.add((entry.epoch, entry.track))
+                log = self._logs[entry.opened.source_id]
+                log.tracks.add((entry.opened.epoch, entry.track))
                 log.stats = replace(log.stats, clips=log.stats.clips + 1, tracks=len(log.tracks))
                 record = self._records.labelled(entry, next(probabilities), encode_s)
                 events.append(record)
@@ -205,28 +180,4 @@ class Labeller:
             part = jobs[start : start + self._batch_size]
             with self._clock.measure("classify", len(part)):
                 rows += list(self._model.classify(torch.stack([job.features for job in part])))
-        return rows
-
-
-class _Rows:
-    """The last frames' rows, held back while a face in them may still be confirmed."""
-
-    def __init__(self, horizon: int) -> None:
-        self._horizon = horizon
-        self._held: deque[FrameFaces] = deque()
-
-    def add(self, frame: AnalysedFrame, faces: Sequence[FaceRow]) -> list[FrameFaces]:
-        """Take the newest frame; return the rows that are final now."""
-        facts = frame.facts
-        self._held.append(FrameFaces(frame.source_id, frame.epoch, facts.index, facts.seconds, tuple(faces)))
-        return [self._held.popleft()] if len(self._held) > self._horizon + 1 else []
-
-    def amend(self, frames_ago: int, face: FaceRow) -> None:
-        """Add a face to an earlier frame."""
-        row = self._held[-1 - frames_ago]
-        self._held[-1 - frames_ago] = replace(row, faces=(*row.faces, face))
-
-    def finish(self) -> list[FrameFaces]:
-        """Return the rows still held."""
-        rows, self._held = list(self._held), deque()
         return rows

@@ -72,13 +72,13 @@ class RecordWriter:
         last = job.sightings[-1]
         means, peaks = self._action_units(job)
         face = FaceReading(
-            track_id=self.track_id(job.source_id, job.epoch, job.track),
+            track_id=self.track_id(job.opened.source_id, job.opened.epoch, job.track),
             track=job.track,
             box=last.box,
-            det_score=float(np.mean([sighting.score for sighting in job.sightings])),
+            det_score=float(np.mean([sighting.face.score for sighting in job.sightings])),
             emotions=emotions,
             top=max(emotions, key=emotions.__getitem__),
-            quality=float(np.mean([sighting.quality for sighting in job.sightings])),
+            quality=float(np.mean([sighting.face.quality for sighting in job.sightings])),
             action_units=means,
             action_units_peak=peaks,
         )
@@ -90,7 +90,7 @@ class RecordWriter:
             producer=self._producer,
             latency_ms=_latency(job, encode_s),
         )
-        return Record.of(document, source_id=job.source_id, site=self._site)
+        return Record.of(document, source_id=job.opened.source_id, site=self._site)
 
     def _action_units(self, job: ClipJob) -> tuple[dict[str, float], dict[str, float]] | tuple[None, None]:
         """Return each unit's mean and peak over the pictures that showed the face; None if the model reads none."""
@@ -140,15 +140,16 @@ class RecordWriter:
 
 def _span(job: ClipJob) -> ClipSpan:
     dropped = job.last.dropped - job.first.dropped
+    opened = job.opened
     return ClipSpan(
         start_pts=job.first.pts,
         end_pts=job.last.pts,
-        time_base=(job.time_base.numerator, job.time_base.denominator),
-        epoch=job.epoch,
-        epoch_key=job.info.epoch_key,
+        time_base=(opened.time_base.numerator, opened.time_base.denominator),
+        epoch=opened.epoch,
+        epoch_key=opened.info.epoch_key,
         start_time=job.first.wall_time,
         end_time=max(job.first.wall_time, job.last.wall_time),
-        time_origin=job.time_origin,
+        time_origin=opened.time_origin,
         frames_sampled=job.frames_sampled,
         frames_real=min(job.filling.real, job.frames_sampled),
         frames_decoded=job.last.index - job.first.index + 1,
@@ -157,7 +158,7 @@ def _span(job: ClipJob) -> ClipSpan:
 
 
 def _video(job: ClipJob) -> VideoFacts:
-    info = job.info
+    info = job.opened.info
     elapsed = job.last.seconds - job.first.seconds
     return VideoFacts(
         width=info.width,

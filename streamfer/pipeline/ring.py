@@ -10,6 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from streamfer.faces.detections import TrackedFace
+from streamfer.pipeline.items import FrameFacts
+
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
@@ -17,19 +20,22 @@ class Sighting:
 
     Attributes:
         tick: analysed position within the epoch.
-        box: x, y, width, height as fractions of the frame.
-        score: detection score, 0 to 1.
-        quality: crop quality, 0 to 1.
+        frame: facts of the frame.
+        face: where it was, and how well it was seen.
         actions: intensities of the model's action units, in its order; empty where it reads none.
         portrait: uint8 RGB (P, P, 3), the face as an observer of clips wants it; None where none was kept.
     """
 
     tick: int
-    box: tuple[float, float, float, float]
-    score: float
-    quality: float
+    frame: FrameFacts
+    face: TrackedFace
     actions: tuple[float, ...] = ()
     portrait: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def box(self) -> tuple[float, float, float, float]:
+        """Box of the face: x, y, width, height as fractions of its frame."""
+        return self.face.relative_box(self.frame.width, self.frame.height)
 
 
 class FeatureRing:
@@ -59,7 +65,7 @@ class FeatureRing:
         return self._labelled_before
 
     def add(self, sighting: Sighting, feature: torch.Tensor) -> bool:
-        """Take the feature of one tick; the newest as a rule, an earlier one when a track is confirmed late.
+        """Take the feature of one tick; the newest as a rule.
 
         Args:
             sighting: where and how well the face was seen.
@@ -76,6 +82,11 @@ class FeatureRing:
         self._sightings.insert(place, sighting)
         self._features.insert(place, feature)
         return True
+
+    def take_over(self, other: FeatureRing) -> None:
+        """Take what another track has seen, which turned out to be this one."""
+        for sighting, feature in zip(other._sightings, other._features, strict=True):
+            self.add(sighting, feature)
 
     def forget_before(self, tick: int) -> None:
         """Drop everything earlier than ``tick``."""

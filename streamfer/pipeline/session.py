@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from streamfer.faces.detections import TrackedFace
-from streamfer.pipeline.items import AnalysedFrame, FrameFacts
+from streamfer.faces.detections import HORIZON, TrackedFace, rename
+from streamfer.pipeline.events import FaceRow, FrameFaces
+from streamfer.pipeline.items import AnalysedFrame, EpochOpened, FrameFacts
 from streamfer.pipeline.ring import FeatureRing, Sighting
 from streamfer.pipeline.windows import WindowFill, WindowGrid, fill_window
-from streamfer.video.frames import TimeOrigin, VideoInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,59 +20,74 @@ class ClipJob:
     """A window of one track that is ready for the classifier.
 
     Attributes:
-        source_id, epoch, info, time_base, time_origin: where it comes from.
+        opened: the epoch that it comes from.
         track: number of the track.
         features: float32 (T, D) on the model's device.
         filling: which ticks stand in the slots, and how many are real.
         first, last: facts of the first and last analysed frame of the window.
         frames_sampled: analysed frames in the window.
+        faces_too_small: people in the window's frames whose faces were too small to be read.
         sightings: where the face was, one for each real tick, oldest first.
-        sighting_pts: time of each sighting, in the time base.
     """
 
-    source_id: str
-    epoch: int
-    info: VideoInfo
-    time_base: Fraction
-    time_origin: TimeOrigin
+    opened: EpochOpened
     track: int
     features: torch.Tensor = field(repr=False)
     filling: WindowFill
     first: FrameFacts
     last: FrameFacts
     frames_sampled: int
+    faces_too_small: int
     sightings: tuple[Sighting, ...]
-    sighting_pts: tuple[int, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Held:
+    """A frame of the last ones, with faces of whom it may turn out later who they are."""
+
+    facts: FrameFacts
+    faces: tuple[TrackedFace, ...]
+    too_small: tuple[TrackedFace, ...]
+    actions: dict[int, tuple[float, ...]]
+
+    def rename(self, old: int, new: int) -> None:
+        """Give a track's face its new number."""
+        self.faces, self.too_small = rename(self.faces, old, new), rename(self.too_small, old, new)
+        if old in self.actions:
+            self.actions.setdefault(new, self.actions.pop(old))
 
 
 class EpochSession:
     """Collects the features of an epoch's tracks and says which windows are ready.
 
-    State is bounded by the window: features and frame facts older than every open window are dropped.
+    Tracks that are not sure to be people yet gather features like all others, under provisional numbers; windows and
+    rows are made of the sure ones alone. State is bounded by the window: what is older than every open window, and
+    than the ``HORIZON`` within which a track may be renamed, is dropped.
+
+    Args:
+        opened: the epoch.
+        grid: its windows.
+        units: names of the action units that the model reads.
+        track_id: public name of a track from its number.
     """
 
     def __init__(
-        self,
-        source_id: str,
-        epoch: int,
-        info: VideoInfo,
-        time_base: Fraction,
-        time_origin: TimeOrigin,
-        grid: WindowGrid,
+        self, opened: EpochOpened, grid: WindowGrid, units: Sequence[str], track_id: Callable[[int], str]
     ) -> None:
-        self.info = info
-        self.source_id = source_id
-        self.epoch = epoch
-        self._time_base = time_base
-        self._time_origin: TimeOrigin = time_origin
+        self._opened = opened
         self._grid = grid
+        self._units = tuple(units)
+        self._track_id = track_id
         self._rings: dict[int, FeatureRing] = {}
-        self._frames: deque[tuple[int, FrameFacts]] = deque()
+        self._rows: deque[_Held] = deque()
+        self._ticked: deque[tuple[int, _Held]] = deque()
         self._closed = 0
         self.last_seconds = 0.0
 
-    def add(self, frame: AnalysedFrame, features: torch.Tensor, actions: Sequence[tuple[float, ...]]) -> list[ClipJob]:
-        """Take one analysed frame with the features of its crops; return the windows that it completes.
+    def add(
+        self, frame: AnalysedFrame, features: torch.Tensor, actions: Sequence[tuple[float, ...]]
+    ) -> list[FrameFaces | ClipJob]:
+        """Take one analysed frame with the features of its crops; return the rows and windows that it completes.
 
         Args:
             frame: the frame; one without a tick only moves the time.
@@ -83,18 +95,22 @@ class EpochSession:
             actions: intensities of the action units, one tuple for each of the frame's crops.
         """
         self.last_seconds = frame.facts.seconds
-        past = len(frame.late)
-        portraits = frame.portraits or [None] * len(features)
-        late = [(late.tick, late.face) for late in frame.late]
-        self._remember(late, features[:past], actions[:past], portraits[:past])
+        for old, new in frame.renamed:
+            self._rename(old, new)
+        units = {face.track: row for face, row in zip(frame.faces, actions, strict=False)}
+        held = _Held(frame.facts, frame.faces, frame.too_small, units)
+        self._rows.append(held)
+        ready = [self._row(self._rows.popleft())] if len(self._rows) > HORIZON + 1 else []
         if frame.tick is None:
-            return []
-        self._frames.append((frame.tick, frame.facts))
-        now = [(frame.tick, face) for face in frame.faces]
-        self._remember(now, features[past:], actions[past:], portraits[past:])
-        return self._close(self._grid.complete_through(frame.tick))
+            return [*ready]
+        self._ticked.append((frame.tick, held))
+        seen = zip(frame.faces, features, actions, frame.portraits, strict=True)
+        for face, feature, intensities, portrait in seen:
+            sighting = Sighting(frame.tick, frame.facts, face, intensities, portrait)
+            self._rings.setdefault(face.track, FeatureRing()).add(sighting, feature)
+        return [*ready, *self._close(self._grid.complete_through(frame.tick))]
 
-    def finish(self, *, flush: bool) -> list[ClipJob]:
+    def finish(self, *, flush: bool) -> list[FrameFaces | ClipJob]:
         """End the epoch.
 
         Args:
@@ -102,86 +118,101 @@ class EpochSession:
                 a window is labelled from whatever it showed. Without it (the run was stopped) only complete
                 windows count.
         """
-        if not flush or not self._frames:
-            return []
-        stop = self._frames[-1][0] + 1
-        jobs: list[ClipJob] = []
-        for track in list(self._rings):
-            jobs += self._last_window(track, stop)
+        rows = [self._row(held) for held in self._rows]
+        self._rows.clear()
+        if not flush or not self._ticked:
+            return [*rows]
+        stop = self._ticked[-1][0] + 1
+        jobs = [job for track, ring in self._people() for job in self._last_window(track, ring, stop)]
         self._rings.clear()
-        return jobs
+        return [*rows, *jobs]
 
-    def _remember(
-        self,
-        faces: Sequence[tuple[int, TrackedFace]],
-        features: torch.Tensor,
-        actions: Sequence[tuple[float, ...]],
-        portraits: Sequence[NDArray[np.uint8] | None],
-    ) -> None:
-        for (tick, face), feature, intensities, portrait in zip(faces, features, actions, portraits, strict=True):
-            if tick >= self._grid.start(self._closed):
-                self._rings.setdefault(face.track, FeatureRing()).add(
-                    Sighting(tick, self.relative_box(face.box), face.score, face.quality, intensities, portrait),
-                    feature,
-                )
+    def _people(self) -> Iterator[tuple[int, FeatureRing]]:
+        for track in sorted(self._rings):
+            if track > 0:
+                yield track, self._rings[track]
+
+    def _rename(self, old: int, new: int) -> None:
+        """Learn whose faces a track's were: those of the last ``HORIZON`` frames count as theirs."""
+        recent = list(self._rows)[-HORIZON:]
+        for held in recent:
+            held.rename(old, new)
+        ring = self._rings.pop(old, None)
+        if ring is None:
+            return
+        ticks = [tick for tick, held in self._ticked if held in recent]
+        if ticks:
+            ring.forget_before(ticks[0])
+            self._rings.setdefault(new, FeatureRing()).take_over(ring)
+
+    def _row(self, held: _Held) -> FrameFaces:
+        """Return the row of a frame whose faces are settled."""
+        people = sorted((face for face in held.faces if face.confirmed), key=lambda face: face.track)
+        return FrameFaces(
+            self._opened.source_id,
+            self._opened.epoch,
+            held.facts.index,
+            held.facts.seconds,
+            tuple(self._face_row(held, face) for face in people),
+            tuple(face.track for face in held.too_small if face.confirmed),
+        )
+
+    def _face_row(self, held: _Held, face: TrackedFace) -> FaceRow:
+        intensities = held.actions.get(face.track)
+        return FaceRow(
+            track=face.track,
+            track_id=self._track_id(face.track),
+            box=face.relative_box(held.facts.width, held.facts.height),
+            score=face.score,
+            quality=face.quality,
+            action_units=dict(zip(self._units, intensities, strict=True)) if intensities else None,
+        )
 
     def _close(self, complete: int) -> list[ClipJob]:
         jobs: list[ClipJob] = []
         for number in range(self._closed, complete):
-            for track in sorted(self._rings):
-                jobs += self._window(track, number)
+            for track, ring in self._people():
+                jobs += self._window(track, ring, number)
         if complete > self._closed:
             self._closed = complete
             self._forget(self._grid.start(complete) if self._grid.stride else self._grid.end(0))
         return jobs
 
-    def _last_window(self, track: int, stop: int) -> list[ClipJob]:
-        ring = self._rings[track]
+    def _last_window(self, track: int, ring: FeatureRing, stop: int) -> list[ClipJob]:
         unseen = [tick for tick in ring.ticks if tick >= ring.labelled_before]
         if not unseen:
             return []
         # The first open window reaches furthest back: it holds every tick that is not labelled yet.
-        return self._window(track, self._closed, stop=stop, lenient=self._closed == 0)
+        return self._window(track, ring, self._closed, stop=stop, lenient=self._closed == 0)
 
-    def _window(self, track: int, number: int, *, stop: int | None = None, lenient: bool = False) -> list[ClipJob]:
-        ring = self._rings[track]
+    def _window(
+        self, track: int, ring: FeatureRing, number: int, *, stop: int | None = None, lenient: bool = False
+    ) -> list[ClipJob]:
         start, end = self._grid.start(number), self._grid.end(number)
-        analysed = [tick for tick, _ in self._frames]
+        analysed = [tick for tick, _ in self._ticked]
         filling = fill_window(self._grid, number, ring.ticks, analysed, stop=stop, lenient=lenient)
         if filling.reason != "ok":
             return []
-        inside = [facts for tick, facts in self._frames if start <= tick < end]
-        pts = {tick: facts.pts for tick, facts in self._frames}
-        sightings = tuple(sighting for sighting in ring if start <= sighting.tick < end)
+        inside = [held for tick, held in self._ticked if start <= tick < end]
         ring.mark_labelled(end)
         return [
             ClipJob(
-                source_id=self.source_id,
-                epoch=self.epoch,
-                info=self.info,
-                time_base=self._time_base,
-                time_origin=self._time_origin,
+                opened=self._opened,
                 track=track,
                 features=ring.gather(filling.ticks),
                 filling=filling,
-                first=inside[0],
-                last=inside[-1],
+                first=inside[0].facts,
+                last=inside[-1].facts,
                 frames_sampled=len(inside),
-                sightings=sightings,
-                sighting_pts=tuple(pts[sighting.tick] for sighting in sightings),
+                faces_too_small=len({face.track for held in inside for face in held.too_small if face.confirmed}),
+                sightings=tuple(sighting for sighting in ring if start <= sighting.tick < end),
             )
         ]
 
     def _forget(self, tick: int) -> None:
-        while self._frames and self._frames[0][0] < tick:
-            self._frames.popleft()
+        while self._ticked and self._ticked[0][0] < tick:
+            self._ticked.popleft()
         for track, ring in list(self._rings.items()):
             ring.forget_before(tick)
             if not ring:
                 del self._rings[track]
-
-    def relative_box(self, box: NDArray[np.float32]) -> tuple[float, float, float, float]:
-        """Return x, y, width, height as fractions of the frame for a box (4,) in corner pixels."""
-        left, top, right, bottom = (float(value) for value in box)
-        width, height = self.info.width, self.info.height
-        return left / width, top / height, (right - left) / width, (bottom - top) / height

@@ -10,7 +10,7 @@ import pytest
 from fakes.faces import FakeDetector
 
 from streamfer.errors import ConfigError
-from streamfer.faces import Detections, FaceTracker, TrackedFrame, Tracker, TrackerSettings
+from streamfer.faces import Detections, FaceTracker, TrackedFrame, Tracker, TrackerSettings, settle
 from streamfer.faces.alignment import landmarks_within
 
 FPS = 8.0
@@ -52,17 +52,14 @@ def follow(
 ) -> tuple[list[TrackedFrame], list[dict[int, float]], FaceTracker]:
     """Return the tracker's answers, and per frame the x of every tracked face, late ones included."""
     tracker = FaceTracker(FPS, **arguments)  # type: ignore[arg-type]
-    answers = []
-    seen: list[dict[int, float]] = [{} for _ in frames]
-    for index, (image, found) in enumerate(frames):
-        answer = tracker.update(image, found)
-        answers.append(answer)
-        for face in answer.faces:
-            seen[index][face.track] = float(face.box[[0, 2]].mean())
-        for item in answer.confirmed_earlier:
-            assert 1 <= item.samples_ago <= tracker.horizon
-            seen[index - item.samples_ago][item.face.track] = float(item.face.box[[0, 2]].mean())
+    answers = [tracker.update(image, found) for image, found in frames]
+    seen = [{face.track: float(face.box[[0, 2]].mean()) for face in faces} for faces in settle(answers)]
     return answers, seen, tracker
+
+
+def confirmed(answer: TrackedFrame) -> list[int]:
+    """Return the numbers of a frame's people as far as they are sure when it comes."""
+    return [face.track for face in answer.faces if face.confirmed]
 
 
 def walk(count: int, **paths: tuple[float, float]) -> list[tuple[np.ndarray, Detections | None]]:
@@ -82,8 +79,8 @@ def test_it_is_a_tracker() -> None:
 def test_no_frame_is_lost_at_the_start() -> None:
     answers, seen, tracker = follow(walk(6, red=(100, 160)))
     assert [list(frame) for frame in seen] == [[1]] * 6
-    assert [len(answer.faces) for answer in answers] == [0, 0, 1, 1, 1, 1]
-    assert [item.samples_ago for item in answers[2].confirmed_earlier] == [2, 1]
+    assert [[face.track for face in answer.faces] for answer in answers] == [[-1], [-1], [1], [1], [1], [1]]
+    assert [answer.renamed for answer in answers] == [(), (), ((-1, 1),), (), (), ()]
     np.testing.assert_allclose([frame[1] for frame in seen], np.linspace(100, 160, 6), atol=0.1)
     assert tracker.finish() == (1,)
 
@@ -201,7 +198,7 @@ def test_a_still_counts_at_once() -> None:
 @pytest.mark.parametrize(("fps", "waits"), [(0.5, 2), (1.0, 2), (2.0, 2), (12.0, 3), (30.0, 6)])
 def test_any_sampled_rate(fps: float, waits: int) -> None:
     tracker = FaceTracker(fps)
-    numbers = [[face.track for face in tracker.update(image, found).faces] for image, found in walk(10, red=(100, 160))]
+    numbers = [confirmed(tracker.update(image, found)) for image, found in walk(10, red=(100, 160))]
     assert numbers == [[]] * waits + [[1]] * (10 - waits)
 
 

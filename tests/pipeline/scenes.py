@@ -10,10 +10,12 @@ from fakes.faces import FakeDetector
 from fakes.models import FakeExpressionModel
 from numpy.typing import NDArray
 
-from streamfer.faces import FaceTracker
+from streamfer.faces import FaceTracker, TrackedFace
+from streamfer.faces.alignment import landmarks_within
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone
+from streamfer.pipeline.items import FrameFacts
 from streamfer.pipeline.loop import Pipeline, PipelineParts
 from streamfer.pipeline.observer import ObserverPlan
 from streamfer.pipeline.reports import RecordWriter
@@ -43,6 +45,29 @@ def one_face(number: int) -> NDArray[np.uint8]:
 def two_faces(number: int) -> NDArray[np.uint8]:
     """Two squares side by side."""
     return squares((20, 50), (150, 60 + abs(number % 40 - 20)), number=number)
+
+
+def face_at(track: int, left: float = 20.0, side: float = 40.0, quality: float = 0.8) -> TrackedFace:
+    """Return a face of ``side`` pixels whose box begins at (``left``, 30)."""
+    box = np.array([left, 30, left + side, 30 + side], np.float32)
+    landmarks = landmarks_within(box[None])[0]
+    return TrackedFace(track, 0, box, 0.9, landmarks, quality, pose=0.9, sharpness=0.7)
+
+
+def facts_at(tick: int, width: int = 240, height: int = 160) -> FrameFacts:
+    """Return the facts of a frame at 8 frames a second."""
+    return FrameFacts(
+        width=width,
+        height=height,
+        index=tick,
+        pts=tick,
+        seconds=tick / 8,
+        wall_time=tick / 8,
+        dropped=0,
+        decode_s=0.0,
+        arrived=0.0,
+        detect_s=0.0,
+    )
 
 
 def pipeline(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scenes import face_at, facts_at
 
 from streamfer.pipeline.ring import FeatureRing, Sighting
 
 
 def sighting(tick: int) -> Sighting:
-    return Sighting(tick, (0.1, 0.1, 0.2, 0.2), 0.9, 0.8)
+    return Sighting(tick, facts_at(tick), face_at(1))
 
 
 def filled(ticks: list[int]) -> FeatureRing:
@@ -39,6 +40,15 @@ def test_the_first_feature_of_a_tick_stays() -> None:
     ring = filled([5])
     assert not ring.add(sighting(5), torch.tensor([99.0]))
     assert ring.gather([5]).item() == 5
+
+
+def test_what_another_track_has_seen_is_taken_over_in_order() -> None:
+    ring = filled([2, 5])
+    other = FeatureRing()
+    for tick in (1, 2, 3):
+        other.add(sighting(tick), torch.tensor([10.0 + tick]))
+    ring.take_over(other)
+    assert ring.gather(ring.ticks).flatten().tolist() == [11, 2, 13, 5]
 
 
 def test_labelled_before_never_falls() -> None:

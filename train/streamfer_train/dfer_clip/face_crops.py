@@ -25,7 +25,7 @@ import structlog
 from numpy.typing import NDArray
 
 from streamfer.errors import OutputError, SourceError
-from streamfer.faces import Detector, FaceTracker, crop_faces, load_detector
+from streamfer.faces import Detector, FaceTracker, crop_faces, load_detector, settle
 from streamfer.geometry import squashed_crop
 from streamfer.threads import available_cores
 from streamfer.video.locate import SourceSpec
@@ -146,14 +146,14 @@ class _Cutter:
         """Return the main person's box (4,) in each frame in which they were seen."""
         count, fps = _length(clip)
         tracker = FaceTracker(fps, still=count / fps < _SHORT_SECONDS)
-        tracks: defaultdict[int, dict[int, NDArray[np.float32]]] = defaultdict(dict)
+        seen = []
         for index, picture in enumerate(_pictures(clip)):
             looked = index % self._faces.every == 0
-            seen = tracker.update(picture, self._detector().detect([picture])[0] if looked else None)
-            for late in seen.confirmed_earlier:
-                tracks[late.face.track].setdefault(index - late.samples_ago, late.face.box)
-            if looked:
-                for face in seen.faces:
+            seen.append(tracker.update(picture, self._detector().detect([picture])[0] if looked else None))
+        tracks: defaultdict[int, dict[int, NDArray[np.float32]]] = defaultdict(dict)
+        for index, faces in enumerate(settle(seen)):
+            for face in faces:
+                if face.index is not None:
                     tracks[face.track][index] = face.box
         return max(tracks.values(), key=_area, default={})
 
