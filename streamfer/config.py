@@ -5,32 +5,26 @@ Every section is a frozen model with its own limits; unknown keys are refused wi
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from streamfer.errors import ConfigError
-from streamfer.redaction import redact_text
+from streamfer.settings import Section, check_settings, put, read_settings, read_value
 
 ENVIRONMENT_PREFIX = "STREAMFER_"
+EXAMPLE = "configs/run.yaml"
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class SamplingConfig(_Section):
+class SamplingConfig(Section):
     """Which frames are analysed."""
 
     fps: float = Field(8.0, gt=0, le=120, description="analysed frames a second")
 
 
-class ClipConfig(_Section):
+class ClipConfig(Section):
     """How analysed frames become clips."""
 
     mode: Literal["window", "whole"] = Field(
@@ -44,7 +38,7 @@ class ClipConfig(_Section):
     min_real: float = Field(0.5, gt=0, le=1, description="least share of a window's samples that must show the face")
 
 
-class FacesConfig(_Section):
+class FacesConfig(Section):
     """Detection and tracking."""
 
     detector: str = Field("auto", description="auto, lbp, yunet, an insightface pack, or a path to an .onnx")
@@ -60,7 +54,7 @@ class FacesConfig(_Section):
     min_quality: float = Field(0.0, ge=0, le=1, description="least crop quality that is analysed")
 
 
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """The expression model and where it runs."""
 
     name: str = Field("mini", description="registered model or a path to a weights file")
@@ -74,7 +68,7 @@ class ModelConfig(_Section):
     batch_wait: float = Field(0.02, ge=0, le=5, description="seconds a crop may wait for company (live only)")
 
 
-class CaptionsConfig(_Section):
+class CaptionsConfig(Section):
     """Descriptions of clips in words, beside their labels."""
 
     model: str | None = Field(
@@ -95,7 +89,7 @@ class CaptionsConfig(_Section):
     threads: int | None = Field(None, ge=1, le=1024, description="cores of the captioner; a quarter of all if unset")
 
 
-class LiveConfig(_Section):
+class LiveConfig(Section):
     """Live sources: how long to wait, and how to come back."""
 
     transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP transport")
@@ -107,7 +101,7 @@ class LiveConfig(_Section):
     queue_frames: int = Field(8, ge=1, le=256, description="frames kept for a slow consumer; the oldest is dropped")
 
 
-class PublishConfig(_Section):
+class PublishConfig(Section):
     """Where records go."""
 
     redis: str | None = Field(None, description="redis://, rediss:// or unix:// URL; embedded server if unset")
@@ -118,14 +112,14 @@ class PublishConfig(_Section):
     dedup_seconds: int = Field(86_400, ge=1, description="how long a record's id suppresses its duplicates")
 
 
-class SourceConfig(_Section):
+class SourceConfig(Section):
     """One source of ``streamfer run``."""
 
     url: str = Field(min_length=1)
     id: str | None = Field(None, min_length=1, max_length=128, pattern=r"^[^\s/:@][^\s:@]*$")
 
 
-class Config(_Section):
+class Config(Section):
     """Everything that can be set."""
 
     sources: tuple[SourceConfig, ...] = ()
@@ -170,86 +164,11 @@ def load_config(
     Raises:
         ConfigError: no such file, not YAML, an unknown key, or a value out of range.
     """
-    tree = _read_yaml(path) if path else {}
+    tree = read_settings(path, EXAMPLE) if path else {}
     for name, text in sorted((os.environ if environment is None else environment).items()):
         if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
-            _put(tree, name[len(ENVIRONMENT_PREFIX) :].lower().split("__"), read_value(name, text))
+            put(tree, name[len(ENVIRONMENT_PREFIX) :].lower().replace("__", "."), read_value(name, text))
     for dotted, value in (overrides or {}).items():
         if value is not None:
-            _put(tree, dotted.split("."), value)
-    try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, path)) from None
-
-
-def read_value(name: str, text: str) -> Any:
-    """Return one value written as YAML: ``0.5``, ``true``, ``null``, ``rtsp://camera/live``.
-
-    Args:
-        name: where it was written, for the message.
-        text: the value.
-
-    Raises:
-        ConfigError: it is not YAML.
-    """
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ConfigError(f"{name}={redact_text(text)}: the value is not valid YAML; quote it") from None
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such configuration file; configs/run.yaml is an example") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" at line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}: not valid YAML{place}; check the indentation") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds a {type(tree).__name__}; expected sections such as 'sources:'")
-    # "clip:" with nothing below it is a section whose lines are all commented out.
-    return {name: section for name, section in tree.items() if section is not None}
-
-
-def _put(tree: dict[str, Any], names: list[str], value: Any) -> None:
-    for name in names[:-1]:
-        below = tree.setdefault(name, {})
-        if not isinstance(below, dict):
-            below = tree[name] = {}
-        tree = below
-    tree[names[-1]] = value
-
-
-def _explain(error: ValidationError, path: Path | None) -> str:
-    """Turn the first validation fault into one line that names the setting and the way out."""
-    first = error.errors()[0]
-    location = [part for part in first["loc"] if not isinstance(part, int)]
-    name = ".".join(str(part) for part in location) or "configuration"
-    where = f"{path}: " if path else ""
-    if first["type"] == "extra_forbidden":
-        known = _known_keys([str(part) for part in location[:-1]])
-        close = difflib.get_close_matches(str(location[-1]), known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"{where}{name}: unknown setting; {hint}"
-    message = first["msg"].removeprefix("Value error, ")
-    value = f" (got {first['input']!r})" if isinstance(first["input"], str | int | float | bool) else ""
-    return redact_text(f"{where}{name}: {message}{value}")
-
-
-def _known_keys(section: list[str]) -> list[str]:
-    model: type[BaseModel] = Config
-    for name in section:
-        if name == "sources":
-            return list(SourceConfig.model_fields)
-        annotation = model.model_fields[name].annotation
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        model = annotation
-    return list(model.model_fields)
+            put(tree, dotted, value)
+    return check_settings(Config, tree, str(path) if path else "")

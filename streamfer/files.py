@@ -138,6 +138,11 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         write(stream)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file, UTF-8, as :func:`write_whole` does."""
+    write_whole(path, lambda stream: stream.write(text.encode()))
+
+
 def _sweep(path: Path) -> None:
     """Remove what processes that were killed left behind of ``path``."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.part*"):

@@ -96,9 +96,9 @@ def test_an_empty_file_and_empty_sections_are_defaults(tmp_path: Path) -> None:
         ("threads", 0, ("threads", "got 0")),
         ("publish.prefix", "a b", ("publish.prefix",)),
         ("publish.partitions", 0, ("publish.partitions",)),
-        ("sources", [{"url": "a.mp4", "id": "a b"}], ("sources.id",)),
-        ("sources", [{"id": "a"}], ("sources.url", "required")),
-        ("sources", [{"url": "a.mp4", "name": "a"}], ("sources.name: unknown setting; known here: url, id",)),
+        ("sources", [{"url": "a.mp4", "id": "a b"}], ("sources.0.id",)),
+        ("sources", [{"id": "a"}], ("sources.0.url", "required")),
+        ("sources", [{"url": "a.mp4", "name": "a"}], ("sources.0.name: unknown setting; known here: url, id",)),
         ("", 1, ("unknown setting",)),
     ],
 )
@@ -117,9 +117,9 @@ def test_the_file_is_named(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("clip: {stride: 1\nx", "not valid YAML at line"),
-        ("- a\n- b\n", "holds a list; expected sections"),
+        ("- a\n- b\n", "holds a list; expected sections of settings, as in configs/run.yaml"),
         ("just words", "holds a str"),
-        ("1: 2\n", "configuration"),
+        ("1: 2\n", "1: Keys should be strings"),
         ("a: !!python/object/apply:os.system ['true']\n", "not valid YAML at line 1"),
     ],
 )

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from streamfer.config import Config, load_config, read_value
+from streamfer.config import Config, load_config
 from streamfer.errors import ConfigError
+from streamfer.settings import read_pairs
 from streamfer.threads import apply_environment, plan_threads
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="YAML file, such as configs/run.yaml.")]
@@ -52,7 +53,7 @@ def configure(path: Path | None, flags: dict[str, Any], assignments: list[str] |
     Raises:
         ConfigError: a setting is unknown, malformed or out of range.
     """
-    overrides = {**parse_assignments(assignments or []), **{name: v for name, v in flags.items() if v is not None}}
+    overrides = {**read_pairs(assignments or []), **{name: v for name, v in flags.items() if v is not None}}
     config = load_config(path, overrides)
     apply_environment(plan_threads(config.threads))
     return config
@@ -69,18 +70,3 @@ def caption_flags(captions: str | None, captioner: str | None) -> dict[str, Any]
     if captions and captioner and captions != captioner:
         raise ConfigError(f"--captions {captions} and --captioner {captioner} name two captioners; choose one")
     return {"captions.model": captioner or captions}
-
-
-def parse_assignments(assignments: list[str]) -> dict[str, Any]:
-    """Turn ``name=value`` words into a mapping, values read as YAML.
-
-    Raises:
-        ConfigError: a word has no ``=`` or its value is not YAML.
-    """
-    parsed: dict[str, Any] = {}
-    for word in assignments:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise ConfigError(f"--set {word}: expected name=value, e.g. clip.stride=0.5")
-        parsed[name] = read_value(f"--set {name}", value)
-    return parsed

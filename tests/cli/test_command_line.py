@@ -88,8 +88,8 @@ def test_wrong_usage_exits_with_2_on_standard_error(words: tuple[str, ...]) -> N
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--set", "clip.stride"), "--set clip.stride: expected name=value, e.g. clip.stride=0.5"),
-        (("--set", "=5"), "--set =5: expected name=value, e.g. clip.stride=0.5"),
+        (("--set", "clip.stride"), "--set clip.stride: has no '='; write clip.stride=VALUE"),
+        (("--set", "=5"), "--set =5: has no name before '='; write SECTION.NAME=VALUE"),
         (("--set", "clip.stride=[1"), "--set clip.stride=[1: the value is not valid YAML; quote it"),
         (("--set", "clip.stide=1"), "clip.stide: unknown setting; did you mean 'stride'?"),
         (("--fps", "0"), "sampling.fps: Input should be greater than 0 (got 0.0)"),

@@ -16,7 +16,7 @@ from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, parse_config
 from streamfer_train.dfer_clip.model import build_learner
 from streamfer_train.recipes.checkpoint import Checkpoint, Progress, is_checkpoint
 from streamfer_train.recipes.journal import Table
-from streamfer_train.recipes.settings import check_same
+from streamfer_train.recipes.run_folder import check_same
 
 RECIPE = "dfer-clip"
 

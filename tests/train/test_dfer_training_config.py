@@ -11,9 +11,10 @@ from tiny_clips import write_config
 from streamfer.errors import ConfigError
 from streamfer.models.prompts import tokenize_prompts
 from streamfer.models.vocabulary import ELEVEN_CLASSES, name_classes
+from streamfer.settings import describe_settings
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, load_config, parse_config
 from streamfer_train.dfer_clip.descriptors import DESCRIPTORS, prompts
-from streamfer_train.recipes.settings import describe_settings, first_difference, flatten
+from streamfer_train.recipes.run_folder import first_difference, flatten
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "train" / "dfer_clip"
 
@@ -102,7 +103,10 @@ def test_settings_on_the_command_line_win(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimiser.epoch=7", "optimiser.epoch: no such setting; 'streamfer train dfer-clip --settings' lists"),
+        (
+            "optimiser.epoch=7",
+            "optimiser.epoch: unknown setting; did you mean 'epochs'?; 'streamfer train dfer-clip --settings' lists",
+        ),
         ("optimiser.epochs=none", "optimiser.epochs"),
         ("optimiser.epochs", "has no '='; write optimiser.epochs=VALUE"),
         ("optimiser.batch.x=1", "holds a value"),
@@ -112,7 +116,7 @@ def test_settings_on_the_command_line_win(tmp_path: Path) -> None:
         ("export=held_out", "data.held_out.fraction"),
         ("heads.actions=1", "set data.actions"),
         ("seeds=[1, 1]", "each named once"),
-        ("text.type=[", "is not YAML"),
+        ("text.type=[", "the value is not valid YAML; quote it"),
     ],
 )
 def test_a_wrong_setting_is_named(tmp_path: Path, override: str, message: str) -> None:
@@ -127,13 +131,16 @@ def test_lora_and_adapters_exclude_each_other(tmp_path: Path) -> None:
         load_config(write_config(tmp_path), ["lora.rank=2", "adapters.width=4"])
 
 
-@pytest.mark.parametrize(("text", "message"), [("- 1\n", "no settings"), ("a: [\n", "not YAML")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- 1\n", "holds a list; expected sections of settings"), ("a: [\n", "not valid YAML at line 2")],
+)
 def test_a_file_that_is_no_recipe_is_named(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         load_config(path)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="no such configuration file"):
         load_config(tmp_path / "absent.yaml")
 
 

@@ -12,12 +12,12 @@ from tiny_faces import settings
 from torch.nn import functional as F
 
 from streamfer.errors import CheckpointError, ConfigError
+from streamfer.settings import check_settings
 from streamfer_train.exp_blip import build, layout, lora, stages
 from streamfer_train.exp_blip.config import ExpBlipConfig
 from streamfer_train.exp_blip.query_learner import QueryLearner
 from streamfer_train.exp_blip.schedule import build_optimiser
 from streamfer_train.exp_blip.vision import encode
-from streamfer_train.recipes.settings import parse_settings
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def configured(folder: Path, **changes: Any) -> ExpBlipConfig:
-    return parse_settings(ExpBlipConfig, settings(folder, **changes), "test")
+    return check_settings(ExpBlipConfig, settings(folder, **changes), "test")
 
 
 def first(folder: Path, **changes: Any) -> QueryLearner:

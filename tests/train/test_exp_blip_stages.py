@@ -26,13 +26,13 @@ from streamfer.captions.folder import read_card
 from streamfer.captions.protocol import Caption
 from streamfer.cli import app
 from streamfer.errors import ConfigError
+from streamfer.settings import check_settings
 from streamfer_train.captions.files import read_entries
 from streamfer_train.exp_blip import evaluate, pseudo
 from streamfer_train.exp_blip.__main__ import main
 from streamfer_train.exp_blip.captioned import caption_all, read_labelled, references_for
 from streamfer_train.exp_blip.config import ExpBlipConfig
 from streamfer_train.recipes.checkpoint import Checkpoint
-from streamfer_train.recipes.settings import parse_settings
 from streamfer_train.recipes.trainer import Trainer
 
 
@@ -144,7 +144,7 @@ def halved(folder: Path, tmp_path: Path, **changes: Any) -> ExpBlipConfig:
         lists[name] = [{"file": str(tmp_path / f"{name}.json"), "images": str(folder)}]
     plain = settings(folder, data={**lists}, **changes)
     plain["run"]["out"] = str(tmp_path / "run")
-    return parse_settings(ExpBlipConfig, plain, "test")
+    return check_settings(ExpBlipConfig, plain, "test")
 
 
 def test_missing_halves_are_written_once_and_joined(

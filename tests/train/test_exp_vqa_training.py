@@ -17,6 +17,7 @@ from streamfer.captions import load_captioner
 from streamfer.captions.folder import read_card
 from streamfer.cli import app
 from streamfer.errors import ConfigError
+from streamfer.settings import check_settings
 from streamfer_train.exp_blip import pseudo
 from streamfer_train.exp_blip.captioned import read_labelled
 from streamfer_train.exp_blip.data import AnswerCollate, Pair
@@ -26,7 +27,6 @@ from streamfer_train.exp_vqa.config import ExpVqaConfig
 from streamfer_train.exp_vqa.evaluate import ask_units
 from streamfer_train.exp_vqa.yes_no import Answered, score
 from streamfer_train.recipes.checkpoint import Checkpoint
-from streamfer_train.recipes.settings import parse_settings
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_the_model_that_comes_out_answers(trained: Path) -> None:
 
 def test_training_and_answering_feed_the_same_rows(trained: Path) -> None:
     """The loss of the word yes is its likelihood as the loaded model computes it."""
-    config = parse_settings(ExpVqaConfig, settings(trained, "exp-vqa"), "test")
+    config = check_settings(ExpVqaConfig, settings(trained, "exp-vqa"), "test")
     writer = stage.build_writer(config)
     model: Any = load_captioner(str(trained / "run" / "captioner"), device="cpu", precision="fp32")
     writer.learner.model.load_state_dict(model._model.state_dict())
@@ -82,7 +82,7 @@ def test_training_and_answering_feed_the_same_rows(trained: Path) -> None:
 
 
 def test_the_question_reaches_the_queries(trained: Path) -> None:
-    config = parse_settings(ExpVqaConfig, settings(trained, "exp-vqa"), "test")
+    config = check_settings(ExpVqaConfig, settings(trained, "exp-vqa"), "test")
     writer = stage.build_writer(config)
     pixels = torch.zeros(3, 28, 28, dtype=torch.uint8)
     collate = AnswerCollate(writer.text, 40)

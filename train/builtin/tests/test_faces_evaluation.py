@@ -164,10 +164,14 @@ def test_unreadable_videos_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "extra", "said"),
     [
-        (None, [], "cannot be read"),
-        ("- a list", [], "holds no settings"),
-        ("a: [", [], "is not YAML"),
-        ("work: w\ndata: {root: r}\ncolour: red", [], "colour: no such setting; see train/builtin/configs/faces.yaml"),
+        (None, [], "no such configuration file"),
+        ("- a list", [], "holds a list; expected sections of settings"),
+        ("a: [", [], "not valid YAML at line 1"),
+        (
+            "work: w\ndata: {root: r}\ncolour: red",
+            [],
+            "colour: unknown setting; known here: data, work, pool, train; see train/builtin/configs/faces.yaml",
+        ),
         ("work: w\ndata: {root: r}\ntrain: {sides: [100]}", [], "multiple of 32"),
         ("work: w\ndata: {root: r}", ["--set", "train.steps"], "write train.steps=VALUE"),
         ("work: w\ndata: {root: r}", ["--set", "work.x=1"], "holds a value"),

@@ -51,7 +51,7 @@ def model_of(*squares: tuple[np.ndarray, np.ndarray]) -> FaceModel:
 
 
 def seen(model: FaceModel, vertices: np.ndarray, raised: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Part number that each pixel shows, and how much of the pixel is covered."""
+    """Section number that each pixel shows, and how much of the pixel is covered."""
     rasteriser = Rasteriser(model)
     splat = rasteriser.splat(vertices, STRAIGHT, FAR, SIDE, raised)
     return resolved(splat, rasteriser.surfels.part_S[splat.surfel_P].astype(np.float32))

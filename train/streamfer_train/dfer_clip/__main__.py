@@ -6,8 +6,8 @@ import argparse
 import sys
 
 from streamfer.errors import ConfigError
+from streamfer.settings import describe_settings
 from streamfer_train.recipes.command import add_run_options, overrides_of, recipe_parser, train_or_evaluate
-from streamfer_train.recipes.settings import describe_settings
 
 _TRAIN = """\
 Train DFER-CLIP on frame folders or videos: the authors' recipe, and what goes beyond it as configuration.

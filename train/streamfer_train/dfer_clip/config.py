@@ -12,12 +12,12 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from streamfer.settings import Section, check_settings, load_settings
 from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.descriptors import TextType
 from streamfer_train.dfer_clip.protocols import Selection
 from streamfer_train.recipes import sections
 from streamfer_train.recipes.sections import LogConfig
-from streamfer_train.recipes.settings import Part, load_settings, parse_settings
 
 EXAMPLE = "configs/train/dfer_clip/csv.yaml"
 _LISTING = "'streamfer train dfer-clip --settings' lists them all"
@@ -26,7 +26,7 @@ MAY_CHANGE = ("run", "log", "seeds", "data.workers", "data.prefetch", "data.root
 Group = Literal["image_encoder", "temporal_net", "prompt_learner", "heads"]
 
 
-class SizesConfig(Part):
+class SizesConfig(Section):
     """Sizes of both towers, for ``backbone.name: custom``; the defaults are a tower for experiments on a CPU."""
 
     embed_dim: int = Field(128, ge=8)
@@ -40,7 +40,7 @@ class SizesConfig(Part):
     text_heads: int = Field(2, ge=1)
 
 
-class BackboneConfig(Part):
+class BackboneConfig(Section):
     """Both towers of CLIP and where their weights come from.
 
     ``weights`` is a tag of open_clip (``openai``, ``laion2b_s34b_b79k``, ...), a file (``.safetensors``, ``.bin``,
@@ -54,7 +54,7 @@ class BackboneConfig(Part):
     custom: SizesConfig = SizesConfig()
 
 
-class TextConfig(Part):
+class TextConfig(Section):
     """Learned prompts (the paper's ablations)."""
 
     type: TextType = "class_descriptor"
@@ -64,7 +64,7 @@ class TextConfig(Part):
     descriptors: dict[str, str] = Field(default_factory=dict, description="own texts by class")
 
 
-class TemporalConfig(Part):
+class TemporalConfig(Section):
     """The temporal transformer; ``positions`` other than ``data.frames`` are interpolated."""
 
     layers: int = Field(1, ge=1, le=64)
@@ -75,7 +75,7 @@ class TemporalConfig(Part):
     positions: int | None = Field(None, ge=1, le=512, description="learned positions; data.frames if unset")
 
 
-class HeadsConfig(Part):
+class HeadsConfig(Section):
     """What classifies, and what else is predicted.
 
     ``text`` compares with the prompts; ``classifier`` is a linear layer (the paper's ablation); ``cosine`` compares
@@ -90,7 +90,7 @@ class HeadsConfig(Part):
     actions: float = Field(0.0, ge=0, description="weight of the loss; 0 is no such head")
 
 
-class LoraConfig(Part):
+class LoraConfig(Section):
     """Low-rank updates of the image encoder; merged into the weights that are exported. Rank 0 is off.
 
     ``c_fc`` and ``c_proj`` are the layers of the blocks' perceptrons (by peft), ``attn`` their attention; ``dropout``
@@ -103,7 +103,7 @@ class LoraConfig(Part):
     targets: tuple[Literal["attn", "c_fc", "c_proj"], ...] = Field(("attn", "c_fc", "c_proj"), min_length=1)
 
 
-class AdapterConfig(Part):
+class AdapterConfig(Section):
     """Temporal adapters inside a frozen image encoder (after S2D, arXiv 2312.05447). Width 0 is off.
 
     They mix frames within a window, so such a model cannot encode a frame once and reuse it: it is evaluated from
@@ -115,7 +115,7 @@ class AdapterConfig(Part):
     last: int | None = Field(None, ge=1, description="only the last so many blocks; all if unset")
 
 
-class OptimiserConfig(Part):
+class OptimiserConfig(Section):
     """One optimiser, a learning rate for each part of the model (groups as the authors name them).
 
     ``freeze`` names parts that are not trained. ``batch`` is what one optimiser step sees, over all processes and
@@ -148,7 +148,7 @@ class OptimiserConfig(Part):
         return self
 
 
-class RuntimeConfig(Part):
+class RuntimeConfig(Section):
     """How fast, not what: the same result up to rounding whatever is chosen here."""
 
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="of the image encoder; the rest is fp32")
@@ -157,7 +157,7 @@ class RuntimeConfig(Part):
     checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
 
 
-class StopConfig(Part):
+class StopConfig(Section):
     """Early stop on held-out clips; patience 0 is off."""
 
     patience: int = Field(0, ge=0, description="epochs without a better value")
@@ -170,7 +170,7 @@ class RunSection(sections.RunSection):
     out: Path = Path("runs/dfer_clip")
 
 
-class RunConfig(Part):
+class RunConfig(Section):
     """Everything that `streamfer train dfer-clip` needs."""
 
     data: DataConfig
@@ -224,4 +224,4 @@ def parse_config(settings: Mapping[str, Any], where: str) -> RunConfig:
     Raises:
         ConfigError: a setting is unknown, missing or out of range; the message names the first.
     """
-    return parse_settings(RunConfig, settings, where, listing=_LISTING)
+    return check_settings(RunConfig, settings, where, listing=_LISTING)

@@ -7,8 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from streamfer.settings import Section
 from streamfer_train.dfer_clip.classes import SCHEMES, VOCABULARIES, DatasetName, LabelScheme, canonical
-from streamfer_train.recipes.settings import Part
 
 AugmentationName = Literal["dfew", "ferv39k", "mafw", "none"]
 #: Trailing parts of a path in the authors' lists that name the clip; what stands before them is their machine's.
@@ -21,7 +21,7 @@ _AUGMENTATIONS: dict[DatasetName, AugmentationName] = {
 }
 
 
-class HeldOutConfig(Part):
+class HeldOutConfig(Section):
     """Clips taken from the training list to choose an epoch by; the test list stays unseen until the end.
 
     ``fraction`` draws them by ``seed``, stratified by class where ``by`` is ``clip``, whole groups (identity, film)
@@ -46,7 +46,7 @@ class HeldOutConfig(Part):
         return self.list is not None or self.fraction > 0
 
 
-class FacesConfig(Part):
+class FacesConfig(Section):
     """How faces are found where ``data.faces`` is ``detect``; crops are made once and kept in ``cache``."""
 
     detector: str = Field("auto", description="builtin, lbp, yunet, an insightface pack, or a path to an .onnx")
@@ -58,7 +58,7 @@ class FacesConfig(Part):
     )
 
 
-class DataConfig(Part):
+class DataConfig(Section):
     """Everything about the clips of a recipe. Paths are relative to the folder the command runs in.
 
     ``train`` and ``test`` are the authors' lists (``<folder> <frames> <label>``) or CSV files with a header

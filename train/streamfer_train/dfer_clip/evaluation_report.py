@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.table import Table
 
+from streamfer.files import write_text, write_whole
 from streamfer_train.dfer_clip.entries import data_digest
 from streamfer_train.dfer_clip.protocols import CALIBRATION_ON_DFEW, PUBLISHED
 from streamfer_train.dfer_clip.scoring import Evaluation, Match, Predicted, confidences
@@ -19,7 +20,6 @@ from streamfer_train.dfer_clip.subjects import Subject
 from streamfer_train.metrics import pictures
 from streamfer_train.metrics.classification import risk_coverage
 from streamfer_train.metrics.intervals import Interval
-from streamfer_train.recipes.files import write_text, write_whole
 
 PREDICTIONS, REPORT, PAGE = "predictions.parquet", "report.json", "report.md"
 PICTURES = ("confusion.png", "reliability.png", "risk_coverage.png")

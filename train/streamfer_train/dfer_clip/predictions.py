@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from streamfer.errors import CheckpointError
+from streamfer.files import write_whole
 from streamfer_train.dfer_clip.model import Learner
 from streamfer_train.metrics import regression
 from streamfer_train.metrics.classification import report
-from streamfer_train.recipes.files import write_whole
 from streamfer_train.recipes.journal import Journal
 from streamfer_train.recipes.processes import ProcessGroup
 

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from streamfer.errors import CheckpointError
+from streamfer.files import write_text
 from streamfer.models.card import ModelCard
 from streamfer.models.weights import SUFFIX, write_weights
 from streamfer_train.dfer_clip.checkpoint import load_learner
@@ -27,7 +28,6 @@ from streamfer_train.metrics.calibration import fit_temperature
 from streamfer_train.metrics.classification import report
 from streamfer_train.metrics.pictures import confusion_picture
 from streamfer_train.recipes.checkpoint import LAST
-from streamfer_train.recipes.files import write_text
 
 log = structlog.get_logger(__name__)
 

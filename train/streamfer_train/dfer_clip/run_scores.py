@@ -15,12 +15,12 @@ import torch
 from rich.table import Table
 
 from streamfer.errors import ConfigError
+from streamfer.files import write_text
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import SELECTIONS, ProtocolResult, Selection, combine_runs, results_table
 from streamfer_train.metrics import pictures
 from streamfer_train.metrics.classification import Report, report, risk_coverage
 from streamfer_train.metrics.intervals import Interval, t_interval
-from streamfer_train.recipes.files import write_text
 
 #: Where training puts the predictions of a fold: see :mod:`streamfer_train.dfer_clip.runs`.
 _PLACE = re.compile(r"seed(\d+)/fold(\d+)/predictions/")

@@ -35,6 +35,7 @@ import structlog
 import torch
 
 from streamfer.errors import ConfigError
+from streamfer.files import write_text
 from streamfer_train.dfer_clip.backbones import Backbone, read_backbone
 from streamfer_train.dfer_clip.checks import CheckReport, check_clips
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig
@@ -45,9 +46,9 @@ from streamfer_train.dfer_clip.protocols import ProtocolResult
 from streamfer_train.dfer_clip.reports import REPORT, write_report, write_summary
 from streamfer_train.dfer_clip.training import build_trainer
 from streamfer_train.recipes.checkpoint import LAST
-from streamfer_train.recipes.files import claim, write_text
 from streamfer_train.recipes.journal import counted
 from streamfer_train.recipes.processes import ProcessGroup, joined
+from streamfer_train.recipes.run_folder import claim
 
 log = structlog.get_logger(__name__)
 

@@ -14,9 +14,9 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from streamfer.captions.architecture import QuerySizes
+from streamfer.settings import Section, load_settings
 from streamfer_train.recipes import sections
 from streamfer_train.recipes.sections import LogConfig
-from streamfer_train.recipes.settings import Part, load_settings
 
 EXAMPLE = "configs/train/exp_blip/released.yaml"
 _LISTING = "'streamfer train exp-blip --settings' lists them all"
@@ -25,14 +25,14 @@ Tuning = Literal["trained", "frozen"]
 MAY_CHANGE = ("run", "log", "pseudo", "data.expression", "data.workers", "runtime.parallel", "licence")
 
 
-class Source(Part):
+class Source(Section):
     """A list of captioned (or questioned) pictures, in the authors' JSON form, and the folder its names start in."""
 
     file: Path
     images: Path = Path()
 
 
-class TextConfig(Part):
+class TextConfig(Section):
     """How captions are cleaned before they are read (LAVIS's ``blip_caption``; it also cuts at 50 words)."""
 
     lowercase: bool = True
@@ -40,7 +40,7 @@ class TextConfig(Part):
     max_words: int | None = Field(None, ge=1, description="50 is LAVIS's; longer captions lose their end")
 
 
-class SizesConfig(Part):
+class SizesConfig(Section):
     """Sizes of everything but the language model; the defaults are the published ones."""
 
     image: int = Field(224, ge=14)
@@ -72,7 +72,7 @@ class SizesConfig(Part):
         return cls(**asdict(sizes))
 
 
-class LoraConfig(Part):
+class LoraConfig(Section):
     """Low-rank updates (peft), merged into the weights that are exported. Rank 0 is off."""
 
     rank: int = Field(0, ge=0, le=512)
@@ -82,7 +82,7 @@ class LoraConfig(Part):
     language: bool = Field(False, description="of the language model (step 2 and Exp-VQA)")
 
 
-class ModelConfig(Part):
+class ModelConfig(Section):
     """Where weights come from.
 
     ``start`` is a checkpoint in LAVIS's layout: ``blip2_pretrained.pth``, one of Exp-BLIP, or the ``weights``
@@ -98,7 +98,7 @@ class ModelConfig(Part):
     lora: LoraConfig = LoraConfig()
 
 
-class OptimiserConfig(Part):
+class OptimiserConfig(Section):
     """AdamW and its schedule. ``batch`` is what one step sees, over all processes and micro-batches.
 
     ``cosine`` falls step by step after ``warmup`` steps; ``cosine_epoch`` is LAVIS's: constant within an epoch, and
@@ -153,7 +153,7 @@ class StepTwoConfig(OptimiserConfig):
     num_beams: int = Field(5, ge=1, le=64)
 
 
-class AugmentationConfig(Part):
+class AugmentationConfig(Section):
     """A crop, a flip, and RandAugment without what harms faces (no Rotate, no AutoContrast)."""
 
     scale: tuple[float, float] = (0.8, 1.0)
@@ -162,7 +162,7 @@ class AugmentationConfig(Part):
     magnitude: int = Field(5, ge=0, le=10)
 
 
-class RuntimeConfig(Part):
+class RuntimeConfig(Section):
     """How fast, not what."""
 
     precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast; frozen weights are kept in bf16")
@@ -176,7 +176,7 @@ class RunSection(sections.RunSection):
     out: Path = Path("runs/exp_blip")
 
 
-class CaptionData(Part):
+class CaptionData(Section):
     """Lists of captioned pictures; ``expression`` is what the stage pseudo wrote where it is empty."""
 
     au: tuple[Source, ...] = ()
@@ -186,7 +186,7 @@ class CaptionData(Part):
     workers: int = Field(4, ge=0)
 
 
-class PseudoConfig(Part):
+class PseudoConfig(Section):
     """Who writes the missing halves, and who joins them.
 
     Without captioners those of the stages au and emotion in the same folder are used. Without a writer the grammar
@@ -209,7 +209,7 @@ class PseudoConfig(Part):
         return self
 
 
-class ExpBlipConfig(Part):
+class ExpBlipConfig(Section):
     """Everything that `streamfer train exp-blip` needs."""
 
     data: CaptionData

@@ -10,11 +10,11 @@ from typing import Any
 
 from streamfer.captions.protocol import Captioner
 from streamfer.extras import needs
+from streamfer.files import write_text
 from streamfer_train.captions.grammar import describe
 from streamfer_train.exp_blip.captioned import LabelledPicture, caption_all, read_labelled, references_for
 from streamfer_train.metrics.agreement import CaptionReport, evaluate, most_frequent_caption
 from streamfer_train.recipes.command import positive, reported
-from streamfer_train.recipes.files import write_text
 
 _EPILOG = """\
   streamfer evaluate exp-blip --captioner runs/exp/expression/captioner --labels test.json --images faces --out scores

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from streamfer.settings import describe_settings
 from streamfer_train.recipes.command import add_run_options, overrides_of, recipe_parser, train_or_evaluate
-from streamfer_train.recipes.settings import describe_settings
 
 _TRAIN = """\
 Train Exp-VQA: questions about faces, answered by an InstructBLIP whose Q-Former reads the question.

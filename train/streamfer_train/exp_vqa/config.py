@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from streamfer.settings import Section, load_settings
 from streamfer_train.exp_blip.config import (
     AugmentationConfig,
     ModelConfig,
@@ -21,13 +22,12 @@ from streamfer_train.exp_blip.config import (
 )
 from streamfer_train.recipes import sections
 from streamfer_train.recipes.sections import LogConfig
-from streamfer_train.recipes.settings import Part, load_settings
 
 EXAMPLE = "configs/train/exp_vqa/released.yaml"
 _LISTING = "'streamfer train exp-vqa --settings' lists them all"
 
 
-class QuestionData(Part):
+class QuestionData(Section):
     """Lists of questions in the authors' form: ``image``, ``image_id``, ``text_input``, ``text_output``."""
 
     questions: tuple[Source, ...] = Field(min_length=1)
@@ -58,7 +58,7 @@ class RunSection(sections.RunSection):
     out: Path = Path("runs/exp_vqa")
 
 
-class ExpVqaConfig(Part):
+class ExpVqaConfig(Section):
     """Everything that `streamfer train exp-vqa` needs."""
 
     data: QuestionData

@@ -12,6 +12,7 @@ import structlog
 
 from streamfer.captions.protocol import Captioner
 from streamfer.errors import ConfigError
+from streamfer.files import write_text
 from streamfer_train.captions.questions import unit_question
 from streamfer_train.captions.vocabulary import ACTION_UNITS
 from streamfer_train.datasets.authors import AnswerPair, read_answers
@@ -20,7 +21,6 @@ from streamfer_train.exp_blip.evaluate import add_options, captioner_of, measure
 from streamfer_train.exp_blip.pseudo import face_of
 from streamfer_train.exp_vqa.yes_no import Answered, score
 from streamfer_train.recipes.command import reported
-from streamfer_train.recipes.files import write_text
 
 log = structlog.get_logger(__name__)
 

@@ -16,6 +16,7 @@ import structlog
 
 from streamfer.captions.card import EXP_VQA_TEXT, TextCard
 from streamfer.captions.folder import is_captioner
+from streamfer.files import write_text
 from streamfer_train.exp_blip import build
 from streamfer_train.exp_blip.config import MAY_CHANGE
 from streamfer_train.exp_blip.data import AnswerCollate, Pair, PairDataset, read_questions
@@ -23,8 +24,8 @@ from streamfer_train.exp_blip.stages import CAPTIONER, RUN, export, origin, rows
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
 from streamfer_train.exp_vqa.config import ExpVqaConfig
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint
-from streamfer_train.recipes.files import claim, write_text
 from streamfer_train.recipes.processes import joined
+from streamfer_train.recipes.run_folder import claim
 
 log = structlog.get_logger(__name__)
 

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
 from streamfer.errors import CheckpointError
-from streamfer_train.recipes.files import write_whole
+from streamfer.files import write_whole
 
 LAST = "last.pt"
 """The state that ``--resume`` goes on from, in the folder of a run."""
@@ -80,7 +80,7 @@ class Checkpoint:
             "average": self.average,
             "scaler": self.scaler,
         }
-        write_whole(path, lambda stream: torch.save(contents, stream))
+        write_tensors(path, contents)
 
     @classmethod
     def load(cls, path: Path, recipe: str) -> Checkpoint:
@@ -94,6 +94,22 @@ class Checkpoint:
             plain = {name: json.loads(contents[name]) for name in ("config", "about", "progress")}
             tensors = {name: contents[name] for name in ("model", "optimiser", "average", "scaler")}
             return cls(recipe, plain["config"], plain["about"], Progress(**plain["progress"]), **tensors)
+
+
+def write_tensors(path: Path, contents: Mapping[str, Any]) -> None:
+    """Write what :func:`read_checkpoint` reads.
+
+    Raises:
+        OutputError: it cannot be written; an earlier file of that name is untouched.
+    """
+
+    def write(stream: IO[bytes]) -> None:
+        try:
+            torch.save(dict(contents), stream)
+        except RuntimeError as error:  # so torch reports that its archive could not be written
+            raise OSError(str(error).splitlines()[0]) from error
+
+    write_whole(path, write)
 
 
 def is_checkpoint(path: Path, recipe: str) -> bool:

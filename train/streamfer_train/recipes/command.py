@@ -77,7 +77,7 @@ def recipe_parser(
 
 
 def add_set(parser: argparse._ActionsContainer, example: str) -> None:
-    """Add ``--set``, whose pairs :func:`~streamfer_train.recipes.settings.load_settings` takes as they are."""
+    """Add ``--set``, whose pairs :func:`~streamfer.settings.load_settings` takes as they are."""
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help=f"override a setting, as in {example}"
     )

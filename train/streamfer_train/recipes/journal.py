@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from streamfer.errors import OutputError
 from streamfer.extras import needs
-from streamfer_train.recipes.files import write_text
+from streamfer.files import write_text
 from streamfer_train.recipes.sections import LogConfig
 
 STEPS, EPOCHS = "steps.csv", "epochs.csv"

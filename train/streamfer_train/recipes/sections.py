@@ -7,10 +7,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from streamfer_train.recipes.settings import Part
+from streamfer.settings import Section
 
 
-class RunSection(Part):
+class RunSection(Section):
     """Where and how often; may differ when a run is continued. Each recipe gives ``out`` a default of its own."""
 
     out: Path
@@ -19,7 +19,7 @@ class RunSection(Part):
     backend: Literal["auto", "nccl", "gloo"] = Field("auto", description="of processes that train together")
 
 
-class LogConfig(Part):
+class LogConfig(Section):
     """What is written while training."""
 
     every: int = Field(10, ge=1, description="steps between rows of steps.csv")

@@ -28,8 +28,8 @@ from streamfer_train.recipes.checkpoint import LAST, Checkpoint, Progress
 from streamfer_train.recipes.journal import Journal
 from streamfer_train.recipes.loading import in_steps
 from streamfer_train.recipes.processes import ProcessGroup
+from streamfer_train.recipes.run_folder import check_same
 from streamfer_train.recipes.sections import LogConfig, RunSection
-from streamfer_train.recipes.settings import check_same
 
 log = structlog.get_logger(__name__)
 

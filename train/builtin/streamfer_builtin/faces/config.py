@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from streamfer_train.recipes.settings import Part, load_settings
+from streamfer.settings import Section, load_settings
 
 EXAMPLE = "train/builtin/configs/faces.yaml"
 
 
-class DataConfig(Part):
+class DataConfig(Section):
     """Where the image sets and the teacher are; ``root`` holds faces/, ict_face/, videos/ and weights/."""
 
     root: Path
@@ -23,7 +23,7 @@ class DataConfig(Part):
         return self.root / self.teacher
 
 
-class PoolConfig(Part):
+class PoolConfig(Section):
     """Composed pictures: ``shards`` times ``shard_size`` for training, ``validation`` to validate, ``side`` pixels."""
 
     shards: int = Field(4, ge=1)
@@ -36,7 +36,7 @@ class PoolConfig(Part):
     seed: int = 7
 
 
-class OptimiserConfig(Part):
+class OptimiserConfig(Section):
     """AdamW with linear warm-up and cosine decay; ``average`` is the decay of the weights' moving average."""
 
     learning_rate: float = Field(2e-3, gt=0)
@@ -46,7 +46,7 @@ class OptimiserConfig(Part):
     average: float = Field(0.998, ge=0, lt=1)
 
 
-class LossConfig(Part):
+class LossConfig(Section):
     """Multipliers of the three losses."""
 
     score: float = Field(1.0, ge=0)
@@ -54,7 +54,7 @@ class LossConfig(Part):
     landmarks: float = Field(8.0, ge=0)
 
 
-class TrainConfig(Part):
+class TrainConfig(Section):
     """Steps, the sides (pixels, multiples of 32) of which one is drawn each step, and the batch.
 
     ``batch`` is meant at 256 pixels; larger pictures come in smaller batches, so that every step costs the same.
@@ -78,7 +78,7 @@ class TrainConfig(Part):
         return sides
 
 
-class FacesConfig(Part):
+class FacesConfig(Section):
     """Everything that `streamfer train faces` needs; ``work`` holds sources, pool, checkpoints and logs."""
 
     data: DataConfig

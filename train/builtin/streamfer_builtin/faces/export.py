@@ -18,6 +18,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from streamfer.files import write_whole
 from streamfer_builtin.faces.config import FacesConfig
 from streamfer_builtin.faces.network import (
     ANCHORS,
@@ -32,7 +33,6 @@ from streamfer_builtin.faces.network import (
 )  # fmt: skip
 from streamfer_builtin.faces.training import CHECKPOINT, OURS, averaged_network
 from streamfer_train.recipes.checkpoint import read_checkpoint
-from streamfer_train.recipes.files import write_whole
 
 FORMAT_VERSION = "1"
 VERSION = "1"

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.errors import SourceUnreadableError
+from streamfer.files import write_whole
 from streamfer_builtin.faces.labels import Labels, Picture
-from streamfer_train.recipes.files import write_whole
 
 _FIELDS = ("data", "picture_ends", "face_ends", "boxes", "landmarks", "ignored", "precise")
 

@@ -19,8 +19,7 @@ from streamfer_builtin.faces.config import FacesConfig, TrainConfig
 from streamfer_builtin.faces.losses import Losses, LossWeights, assign, losses
 from streamfer_builtin.faces.network import FaceNetwork, decoded
 from streamfer_builtin.faces.pool import Batch, Pool
-from streamfer_train.recipes.checkpoint import read_checkpoint
-from streamfer_train.recipes.files import write_whole
+from streamfer_train.recipes.checkpoint import read_checkpoint, write_tensors
 
 log = structlog.get_logger(__name__)
 
@@ -99,7 +98,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
-        write_whole(path, lambda stream: torch.save(state, stream))
+        write_tensors(path, state)
 
     def restore(self, path: Path) -> None:
         """Take up the state of a checkpoint.

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from streamfer.errors import CheckpointError, ConfigError
-from streamfer_train.recipes.checkpoint import read_checkpoint
-from streamfer_train.recipes.files import write_whole
+from streamfer_train.recipes.checkpoint import read_checkpoint, write_tensors
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:
@@ -19,7 +16,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         OutputError: it cannot be written; the file at `path`, if any, is the one before.
     """
-    write_whole(path, lambda stream: torch.save(dict(state), stream))
+    write_tensors(path, state)
 
 
 def load(path: Path, stage: str) -> dict[str, Any]:

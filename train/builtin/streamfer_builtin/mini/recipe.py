@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from streamfer_train.recipes.settings import Part, load_settings
+from streamfer.settings import Section, load_settings
 
 EXAMPLE = "train/builtin/configs/mini.yaml"
 
 
-class Sizes(Part):
+class Sizes(Section):
     """The shipped network: residual tower, one temporal block, and the text tower that exists only in training."""
 
     layers: tuple[int, int, int, int] = (2, 2, 2, 2)
@@ -28,14 +28,14 @@ class Sizes(Part):
     contexts: int = Field(8, ge=1)
 
 
-class Small(Part):
+class Small(Section):
     """Until this share of a stage, pictures are reduced to `side` pixels: half the cost for a rough start."""
 
     until: float = Field(gt=0, le=1)
     side: int = Field(ge=16, le=48)
 
 
-class Schedule(Part):
+class Schedule(Section):
     """What every stage has: length, batch and AdamW with warm-up, half a cosine, and a moving average of weights.
 
     `epochs` is what the cosine is stretched over. A stage that `stop`s earlier hands its unfinished annealing to the
@@ -122,7 +122,7 @@ class ClipsPart(Schedule):
     temperature: float = Field(0.1, gt=0)
 
 
-class Recipe(Part):
+class Recipe(Section):
     """Everything that `streamfer train mini` reads.
 
     `data` holds fer2013/, faces/ and blendshapes/; `renders` the shards of `streamfer train render`; `work` takes

@@ -1,0 +1,79 @@
+"""The folder of a run: whose configuration it holds, and what may not change when the run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from streamfer.errors import CheckpointError, ConfigError
+from streamfer.files import write_text
+
+#: The configuration of a run, in its folder.
+CONFIG = "config.yaml"
+
+
+def claim(out: Path, config: dict[str, Any], free: Sequence[str], started: Sequence[Path]) -> None:
+    """Make sure that the folder of a run is this configuration's, and write it there.
+
+    Args:
+        out: the folder.
+        config: plain settings.
+        free: settings that may differ from those of an earlier run.
+        started: files that show that a run has begun, where it may not have; empty where it may.
+
+    Raises:
+        CheckpointError: it holds runs of another configuration; the first setting that differs is named.
+        ConfigError: a run has begun.
+        OutputError: the configuration cannot be written.
+    """
+    stored = out / CONFIG
+    if stored.exists():
+        try:
+            before = yaml.safe_load(stored.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise CheckpointError(f"{stored}: cannot be read; choose another --out") from error
+        check_same(stored, before if isinstance(before, dict) else {}, config, free)
+    for path in started:
+        if path.exists():
+            raise ConfigError(f"{path.parent} holds a run already; add --resume, or choose another --out")
+    write_text(stored, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield ``("a.b", value)`` for each setting of a nested mapping."""
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str]) -> str | None:
+    """Return a sentence about the first setting that differs and may not, or None.
+
+    Args:
+        stored: plain settings of an earlier run, as ``model_dump(mode="json")`` gives them.
+        asked: those of now.
+        free: settings and sections that may change.
+    """
+    before, now = dict(flatten(stored)), dict(flatten(asked))
+    for name in [*now, *(name for name in before if name not in now)]:
+        if name in free or name.startswith(tuple(f"{one}." for one in free)):
+            continue
+        if before.get(name) != now.get(name):
+            return f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+    return None
+
+
+def check_same(where: Path, stored: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str]) -> None:
+    """Refuse to continue a run under other settings; arguments as those of :func:`first_difference`.
+
+    Raises:
+        CheckpointError: naming the first setting that differs.
+    """
+    difference = first_difference(stored, asked, free)
+    if difference is not None:
+        raise CheckpointError(f"{where}: of another configuration: {difference}; restore it, or choose another --out")
