@@ -27,9 +27,9 @@ from streamfer.captions.lavis import (
 from streamfer.captions.registry import CaptionerEntry
 from streamfer.captions.text import PromptText
 from streamfer.errors import CheckpointError, ConfigError
+from streamfer.models.card import SUFFIX, digest_of
 from streamfer.models.checkpoints import read_state_dict
 from streamfer.models.registry import check_name, user_folder
-from streamfer.models.weights import SUFFIX, digest_of
 
 log = logging.getLogger(__name__)
 

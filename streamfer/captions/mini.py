@@ -28,11 +28,10 @@ from streamfer.captions.protocol import (
     wants_yes_or_no,
 )
 from streamfer.errors import ConfigError
-from streamfer.models.card import ModelCard
+from streamfer.models.card import ModelCard, digest_of
 from streamfer.models.inference import prepare_pixels
 from streamfer.models.precision import DTYPES, Precision
-from streamfer.models.towers import fold_norms
-from streamfer.models.weights import digest_of
+from streamfer.models.residual import fold_norms
 
 _NOTHING = ClipContext()
 

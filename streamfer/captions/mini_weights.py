@@ -20,8 +20,8 @@ from streamfer.captions.mini_vocabulary import MiniVocabulary
 from streamfer.captions.patches import FrozenEncoder
 from streamfer.errors import CheckpointError
 from streamfer.files import replacing
-from streamfer.models.card import ModelCard
-from streamfer.models.weights import CAPTIONER_KEY, SUFFIX, check_tensors, read_metadata
+from streamfer.models.card import CAPTIONER_KEY, SUFFIX, ModelCard, read_metadata
+from streamfer.models.weights import check_tensors
 
 FORMAT: Literal[1] = 1
 #: Tied to the decoder's word embeddings.

@@ -15,7 +15,8 @@ import torch
 from torch import nn
 
 from streamfer.errors import CheckpointError
-from streamfer.models.dfer_clip import DferClip, DferClipConfig
+from streamfer.models.dfer_clip import DferClip
+from streamfer.models.sizes import DferClipConfig
 from streamfer.models.towers import build_image_encoder
 
 

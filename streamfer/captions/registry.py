@@ -62,8 +62,8 @@ def _folders() -> Iterator[tuple[str, Path, Origin]]:
 def _files() -> Iterator[tuple[str, Path, Origin]]:
     """Yield name, path and origin of captioners that are one file, as the built-in one is."""
     from streamfer.captions.mini_weights import is_mini
+    from streamfer.models.card import SUFFIX
     from streamfer.models.registry import built_in_folder, user_folder
-    from streamfer.models.weights import SUFFIX
 
     places: tuple[tuple[Origin, Path], ...] = (("built-in", built_in_folder()), ("imported", user_folder()))
     for origin, place in places:
@@ -92,7 +92,7 @@ def built_in_captioner(entries: Iterable[CaptionerEntry]) -> str | None:
 
 def _mini_entries() -> Iterator[CaptionerEntry]:
     from streamfer.captions.mini_weights import read_mini_card
-    from streamfer.models.weights import digest_of
+    from streamfer.models.card import digest_of
 
     for name, path, origin in _files():
         try:

@@ -77,8 +77,8 @@ def show(
     """Show everything a model says of itself."""
     from streamfer.captions import folder, registry
     from streamfer.captions.mini_weights import is_mini
+    from streamfer.models.card import digest_of, read_card
     from streamfer.models.registry import find_model
-    from streamfer.models.weights import digest_of, read_card
 
     captioners = {one.name: one.path for one in registry.list_captioners()}
     found = captioners.get(name, Path(name))
@@ -102,7 +102,7 @@ def show(
 def _show_mini(path: Path) -> None:
     """Print the card of the built-in captioner without its vocabulary."""
     from streamfer.captions.mini_weights import read_mini_card
-    from streamfer.models.weights import digest_of
+    from streamfer.models.card import digest_of
 
     card = read_mini_card(path)
     shown = {**card.model_dump(mode="json", exclude={"vocabulary"}), "encoder": json.loads(card.encoder)}

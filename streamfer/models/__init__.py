@@ -1,6 +1,6 @@
 """Expression models: architectures, weights, and the seam that the pipeline drives them through.
 
-torch and open_clip take seconds to import, so the names below load on first use.
+torch takes seconds to import, so the names below load on first use.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     from streamfer.models.attention import choose_attention
     from streamfer.models.expression import ExpressionModel, ModelInfo
     from streamfer.models.import_official import import_checkpoint
+    from streamfer.models.loading import load_model
     from streamfer.models.precision import choose_device, choose_precision
-    from streamfer.models.registry import list_models, load_model
+    from streamfer.models.registry import list_models
 
 _HOMES = {
     "ExpressionModel": "streamfer.models.expression",
@@ -22,7 +23,7 @@ _HOMES = {
     "choose_precision": "streamfer.models.precision",
     "import_checkpoint": "streamfer.models.import_official",
     "list_models": "streamfer.models.registry",
-    "load_model": "streamfer.models.registry",
+    "load_model": "streamfer.models.loading",
 }
 
 __all__ = [

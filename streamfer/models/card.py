@@ -1,22 +1,30 @@
-"""What a weights file says about itself: sizes, preprocessing, names of classes and action units, licence."""
+"""What a weights file says about itself: sizes, preprocessing, names of classes and action units, licence.
+
+Imports no torch: the models here can be listed, and told by their digests, before anything heavy is loaded.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 
 from streamfer.errors import CheckpointError
 from streamfer.geometry import CropProfile
-from streamfer.models.dfer_clip import DferClipConfig
 from streamfer.models.expression import Abstention
-from streamfer.models.temporal import TemporalConfig
-from streamfer.models.towers import Count, VisionConfig
+from streamfer.models.sizes import Count, DferClipConfig, TemporalConfig, VisionConfig
 
+METADATA_KEY = "streamfer"
+#: Stands in its place in the file of a built-in captioner.
+CAPTIONER_KEY = "streamfer-captioner"
+SUFFIX = ".safetensors"
 FORMAT = 1
 ARCHITECTURE = "dfer-clip"
 Interpolation = Literal["bilinear", "bicubic", "area"]
@@ -179,3 +187,42 @@ def _thresholds(value: Any, units: tuple[str, ...]) -> list[Any]:
     if not isinstance(value, dict) or value.keys() != set(units):
         raise CheckpointError(f"action_thresholds is {value!r}; expected a number for each of the action units")
     return [value[name] for name in units]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read only the metadata of a safetensors file.
+
+    Raises:
+        CheckpointError: no readable safetensors file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            return dict(stream.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read only the card of a weights file.
+
+    Raises:
+        CheckpointError: not a weights file of streamfer, or damaged.
+    """
+    metadata = read_metadata(path)
+    if CAPTIONER_KEY in metadata:
+        raise CheckpointError(f"{path}: holds a captioner, not an expression model; load it with load_captioner")
+    if METADATA_KEY not in metadata:
+        raise CheckpointError(
+            f"{path}: a safetensors file without streamfer's metadata; import it with "
+            f"'streamfer models import {path} --name NAME'"
+        )
+    try:
+        return ModelCard.from_json(metadata[METADATA_KEY])
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def digest_of(path: Path) -> str:
+    """Return the sha256 of a file in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -15,62 +15,17 @@ Shape suffixes: B windows, T frames, F = B x T, S image side, C classes, D featu
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from streamfer.errors import CheckpointError, InternalError
+from streamfer.errors import InternalError
 from streamfer.models.prompts import PromptLearner
-from streamfer.models.temporal import Attention, TemporalConfig, TemporalTransformer, fused_attention
-from streamfer.models.towers import Count, TextConfig, TextTower, VisionConfig, build_image_encoder
-
-#: The temperature that the authors divide cosines by; CLIP's own logit scale is not used.
-PUBLISHED_TEMPERATURE = 0.01
-_ACTION_UNIT = re.compile(r"AU[0-9]{2}")
-Head = Literal["cosine", "linear"]
-
-
-@dataclass(frozen=True, slots=True)
-class DferClipConfig:
-    """Everything that fixes the shapes and the computation of a model; the defaults are the published ones.
-
-    Attributes:
-        classes: emotion names in the order of the logits.
-        embed_dim: D, the size shared by frame and text features.
-        vision: image encoder.
-        temporal: temporal transformer.
-        quick_gelu: OpenAI's activation in the ViT and in the text tower.
-        temperature: cosines are divided by it.
-        head: ``cosine`` compares directions with the class features; ``linear`` is a linear layer of which
-            ``text_features`` are the weights (the paper's ablation), without temperature.
-        action_units: names in the order of the intensities, such as ``AU06``; none without an action head.
-    """
-
-    classes: tuple[str, ...]
-    embed_dim: Count = 512
-    vision: VisionConfig = field(default_factory=VisionConfig)
-    temporal: TemporalConfig = field(default_factory=TemporalConfig)
-    quick_gelu: bool = True
-    temperature: float = PUBLISHED_TEMPERATURE
-    head: Head = "cosine"
-    action_units: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
-            raise CheckpointError(f"classes are {list(self.classes)}; expected two or more different names")
-        if not self.temperature > 0:
-            raise CheckpointError(f"temperature is {self.temperature}; expected a positive number")
-        if self.head not in ("cosine", "linear"):
-            raise CheckpointError(f"head is {self.head!r}; expected cosine or linear")
-        for name in self.action_units:
-            if not _ACTION_UNIT.fullmatch(name):
-                raise CheckpointError(f"action_units has {name!r}; expected AU and two digits, such as AU06")
-        if len(set(self.action_units)) != len(self.action_units):
-            raise CheckpointError(f"action_units are {list(self.action_units)}; expected different names")
+from streamfer.models.sizes import DferClipConfig, TextConfig
+from streamfer.models.temporal import Attention, TemporalTransformer, fused_attention
+from streamfer.models.towers import TextTower, build_image_encoder
 
 
 class DferClip(nn.Module):

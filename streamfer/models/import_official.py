@@ -18,15 +18,14 @@ import torch
 
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.geometry import squashed_crop
-from streamfer.models.card import ModelCard, PixelProfile
+from streamfer.models.card import SUFFIX, ModelCard, PixelProfile, digest_of
 from streamfer.models.checkpoints import read_state_dict
-from streamfer.models.dfer_clip import DferClip, DferClipConfig
+from streamfer.models.dfer_clip import DferClip
 from streamfer.models.prompts import Position, PromptConfig, PromptLearner, clip_tokenizer
 from streamfer.models.registry import ModelEntry, check_name, user_folder
-from streamfer.models.temporal import TemporalConfig
-from streamfer.models.towers import TextConfig, VisionConfig
+from streamfer.models.sizes import DferClipConfig, TemporalConfig, TextConfig, VisionConfig
 from streamfer.models.vocabulary import name_classes
-from streamfer.models.weights import SUFFIX, check_tensors, digest_of, write_weights
+from streamfer.models.weights import check_tensors, unfilled, write_weights
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +244,7 @@ def read_official(
     if len(names) != len(descriptions):
         raise ConfigError(f"{where}: {len(names)} class names given; the checkpoint has {len(descriptions)} classes")
     config = DferClipConfig(classes=names, embed_dim=embed_dim, vision=vision, temporal=temporal)
-    with torch.device("meta"):
+    with unfilled():
         model = DferClip(config, text=text, prompts=prompts)
     wanted = {name: tensor for name, tensor in found.tensors.items() if not name.startswith(_CLIP_COPY)}
     check_tensors(model.state_dict(), wanted, where)

@@ -16,7 +16,7 @@ from streamfer.models.card import ModelCard, PixelProfile
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.expression import ModelInfo
 from streamfer.models.precision import DTYPES, Precision
-from streamfer.models.towers import fold_norms
+from streamfer.models.residual import fold_norms
 
 
 def prepare_pixels(crops_FSS3: torch.Tensor, profile: PixelProfile) -> torch.Tensor:

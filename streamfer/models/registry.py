@@ -1,4 +1,4 @@
-"""The models that can be loaded by name: built into the package, or imported by the user."""
+"""The models that can be loaded by name: built into the package, or imported by the user; imports no torch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 import platformdirs
-import torch
 
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
-from streamfer.models.attention import AttentionChoice, choose_attention, replace_attention
-from streamfer.models.card import ModelCard
-from streamfer.models.inference import DferClipModel
-from streamfer.models.precision import choose_device, choose_precision
-from streamfer.models.weights import CAPTIONER_KEY, SUFFIX, digest_of, read_card, read_metadata, read_weights
+from streamfer.models.card import CAPTIONER_KEY, SUFFIX, digest_of, read_card, read_metadata
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +30,7 @@ class ModelEntry:
     """One model on this machine.
 
     Attributes:
-        name: what :func:`load_model` takes.
+        name: what :func:`streamfer.models.load_model` takes.
         path: its weights file.
         origin: ``built-in`` or ``imported``.
         classes: emotion names in the order of the probabilities.
@@ -139,67 +134,4 @@ def find_model(name_or_path: str) -> Path:
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise UnknownModelError(
         f"model {name_or_path!r} is unknown; {hint}models here: {names}; add one with 'streamfer models import'"
-    )
-
-
-def load_model(
-    name_or_path: str = DEFAULT_MODEL,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int | None = None,
-    attention: str = "auto",
-) -> DferClipModel:
-    """Load a model by name or from a weights file.
-
-    Args:
-        name_or_path: a name that :func:`list_models` returns, or a path.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
-        precision: of the image encoder: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
-        threads: torch's thread count for this process; None leaves it as it is.
-        attention: of image encoder and temporal transformer: ``auto``, ``torch`` or ``triton``.
-
-    Raises:
-        UnknownModelError: no such model.
-        CheckpointError: the file is damaged or foreign.
-        DeviceError: the device is absent, or cannot run the attention asked for.
-        ConfigError: device, precision, threads or attention is not a value they can have.
-    """
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads is {threads}; expected at least 1")
-    path = find_model(str(name_or_path))
-    chosen_device = choose_device(device)
-    chosen_precision = choose_precision(precision, chosen_device.device)
-    chosen_attention = choose_attention(attention, chosen_device.device)
-    network, card = read_weights(path, attention=chosen_attention.function)
-    replace_attention(network.image_encoder, chosen_attention)
-    if threads is not None:
-        torch.set_num_threads(threads)
-    model = DferClipModel(
-        network,
-        card,
-        digest=digest_of(path),
-        device=chosen_device.device,
-        precision=chosen_precision.precision,
-    )
-    _announce(model, card, chosen_device.reason, chosen_precision.reason, chosen_attention)
-    return model
-
-
-def _announce(
-    model: DferClipModel, card: ModelCard, device_reason: str, precision_reason: str, attention: AttentionChoice
-) -> None:
-    log.info(
-        "model.loaded",
-        extra={
-            "model": card.name,
-            "licence": card.licence,
-            "digest": model.info.digest[:12],
-            "device": model.info.device,
-            "device_reason": device_reason,
-            "precision": model.info.precision,
-            "precision_reason": precision_reason,
-            "attention": attention.implementation,
-            "attention_reason": attention.reason,
-        },
     )

@@ -7,47 +7,16 @@ E size of one head, M hidden size of the feed-forward part.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import ClassVar, Literal, cast
+from typing import cast
 
 import torch
-from pydantic import ConfigDict
 from torch import nn
 from torch.nn import functional as F
 
-from streamfer.errors import CheckpointError
-from streamfer.models.towers import Count, Depth
+from streamfer.models.sizes import TemporalConfig
 
 #: Attention over (B, H, N, E) queries, keys and values, scaled by E^-0.5: the place for a faster kernel.
 Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-Token = Literal["class", "mean"]
-
-
-@dataclass(frozen=True, slots=True)
-class TemporalConfig:
-    """Sizes of the temporal transformer; the defaults are the published ones.
-
-    Attributes:
-        layers: pre-norm blocks.
-        heads: attention heads.
-        dim_head: size of one head; heads x dim_head may differ from the feature size.
-        mlp_dim: hidden size of the feed-forward part.
-        frames: frames of a training window, one learned position each.
-        token: what is read: a ``class`` token put before the frames, or the ``mean`` of all frames.
-    """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    layers: Depth = 1
-    heads: Count = 8
-    dim_head: Count = 64
-    mlp_dim: Count = 1024
-    frames: Count = 16
-    token: Token = "class"  # noqa: S105
-
-    def __post_init__(self) -> None:
-        if self.token not in ("class", "mean"):
-            raise CheckpointError(f"temporal.token is {self.token!r}; expected class or mean")
 
 
 def fused_attention(q_BHNE: torch.Tensor, k_BHNE: torch.Tensor, v_BHNE: torch.Tensor) -> torch.Tensor:

@@ -7,24 +7,40 @@ memory everything is fp32 until a precision is chosen.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch.overrides import TorchFunctionMode
 
 from streamfer.errors import CheckpointError
 from streamfer.files import replacing
-from streamfer.models.card import ModelCard
+from streamfer.models.card import METADATA_KEY, ModelCard, read_card
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.temporal import Attention, fused_attention
 
-METADATA_KEY = "streamfer"
-#: Stands in its place in the file of a built-in captioner.
-CAPTIONER_KEY = "streamfer-captioner"
-SUFFIX = ".safetensors"
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves the numbers of new weights alone: torch draws them even where there is no memory to hold them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return (torch.empty if func is torch.randn else func)(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def unfilled() -> Iterator[None]:
+    """Build modules without memory and without drawing their first weights, for those that will be read from a file.
+
+    Drawing them on the meta device would import torch's compiler and sympy, which takes longer than everything else.
+    """
+    with torch.device("meta"), _Unfilled():
+        yield
 
 
 def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: str) -> None:
@@ -73,39 +89,6 @@ def write_weights(path: Path, model: DferClip, card: ModelCard, *, half: bool = 
         save_file(tensors, temporary, metadata={METADATA_KEY: card.to_json()})
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Read only the metadata of a safetensors file.
-
-    Raises:
-        CheckpointError: no readable safetensors file.
-    """
-    try:
-        with safe_open(path, framework="pt") as stream:
-            return dict(stream.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-
-
-def read_card(path: Path) -> ModelCard:
-    """Read only the card of a weights file.
-
-    Raises:
-        CheckpointError: not a weights file of streamfer, or damaged.
-    """
-    metadata = read_metadata(path)
-    if CAPTIONER_KEY in metadata:
-        raise CheckpointError(f"{path}: holds a captioner, not an expression model; load it with load_captioner")
-    if METADATA_KEY not in metadata:
-        raise CheckpointError(
-            f"{path}: a safetensors file without streamfer's metadata; import it with "
-            f"'streamfer models import {path} --name NAME'"
-        )
-    try:
-        return ModelCard.from_json(metadata[METADATA_KEY])
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-
-
 def read_weights(path: Path, *, attention: Attention = fused_attention) -> tuple[DferClip, ModelCard]:
     """Read a weights file into a model on the CPU, fp32, in evaluation mode.
 
@@ -113,7 +96,7 @@ def read_weights(path: Path, *, attention: Attention = fused_attention) -> tuple
         CheckpointError: not a weights file of streamfer, damaged, or tensors that do not fit the card.
     """
     card = read_card(path)
-    with torch.device("meta"):
+    with unfilled():
         model = DferClip(card.config, attention=attention)
     try:
         with safe_open(path, framework="pt") as stream:
@@ -130,9 +113,3 @@ def read_weights(path: Path, *, attention: Attention = fused_attention) -> tuple
             raise CheckpointError(f"{path}: tensor {name!r} holds values that are not finite")
     model.load_state_dict(tensors, assign=True)
     return model.requires_grad_(False).eval(), card
-
-
-def digest_of(path: Path) -> str:
-    """Return the sha256 of a file in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

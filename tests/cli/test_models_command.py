@@ -18,9 +18,8 @@ from official_checkpoint import Sizes, make_state, write_checkpoint
 
 from streamfer.geometry import loose_crop
 from streamfer.models.card import ModelCard, PixelProfile
-from streamfer.models.dfer_clip import DferClip, DferClipConfig
-from streamfer.models.temporal import TemporalConfig
-from streamfer.models.towers import VisionConfig
+from streamfer.models.dfer_clip import DferClip
+from streamfer.models.sizes import DferClipConfig, TemporalConfig, VisionConfig
 from streamfer.models.vocabulary import SEVEN_CLASSES
 from streamfer.models.weights import write_weights
 

@@ -20,7 +20,8 @@ from streamfer.models.expression import ExpressionModel
 from streamfer.models.inference import DferClipModel, prepare_pixels
 from streamfer.models.precision import Precision
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
-from streamfer.models.towers import TextConfig, VisionConfig, fold_norms
+from streamfer.models.residual import fold_norms
+from streamfer.models.sizes import TextConfig, VisionConfig
 
 
 def _loaded(*, resnet: bool = False, precision: Precision = "fp32", calibration: float = 1.0) -> DferClipModel:

@@ -22,7 +22,7 @@ from streamfer.captions.patches import FrozenEncoder
 from streamfer.captions.protocol import Captioner
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError, UserError
 from streamfer.models import list_models, load_model
-from streamfer.models.towers import VisionConfig
+from streamfer.models.sizes import VisionConfig
 
 WORDS = tiny_captioner.vocabulary()
 

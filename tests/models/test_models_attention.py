@@ -19,9 +19,10 @@ from streamfer.models.attention import (
     kernel_attention,
     replace_attention,
 )
-from streamfer.models.registry import load_model
-from streamfer.models.temporal import TemporalConfig, TemporalTransformer, fused_attention
-from streamfer.models.towers import VisionConfig, build_image_encoder
+from streamfer.models.loading import load_model
+from streamfer.models.sizes import TemporalConfig, VisionConfig
+from streamfer.models.temporal import TemporalTransformer, fused_attention
+from streamfer.models.towers import build_image_encoder
 
 FORCED = AttentionChoice("triton", "test")
 needs_interpreter = pytest.mark.skipif(

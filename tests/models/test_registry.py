@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +15,10 @@ from tiny_models import tiny_weights
 import streamfer.models
 from streamfer.errors import CheckpointError, ConfigError, DeviceError, UnknownModelError, UserError
 from streamfer.models import registry
+from streamfer.models.card import digest_of
 from streamfer.models.expression import ExpressionModel
-from streamfer.models.registry import check_name, find_model, list_models, load_model
-from streamfer.models.weights import digest_of
+from streamfer.models.loading import load_model
+from streamfer.models.registry import check_name, find_model, list_models
 
 
 @pytest.fixture
@@ -88,8 +92,6 @@ def test_a_path_loads_and_a_foreign_checkpoint_points_to_import(tmp_path: Path) 
 
 @pytest.mark.usefixtures("built_in")
 def test_wrong_settings() -> None:
-    with pytest.raises(ConfigError, match="threads is 0"):
-        load_model(threads=0)
     with pytest.raises(ConfigError, match="precision 'int8'"):
         load_model(precision="int8")
     with pytest.raises(DeviceError, match="cuda:63"):
@@ -103,20 +105,34 @@ def test_names_that_cannot_be_taken(name: str) -> None:
         check_name(name)
 
 
-@pytest.mark.usefixtures("built_in")
-def test_threads_are_set_only_when_asked() -> None:
-    before = torch.get_num_threads()
-    try:
-        load_model(device="cpu")
-        assert torch.get_num_threads() == before
-        load_model(device="cpu", threads=1)
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
-
-
 def test_the_room_exports_its_names() -> None:
     for name in streamfer.models.__all__:
         assert getattr(streamfer.models, name).__name__ == name
     with pytest.raises(AttributeError, match="nonsense"):
         streamfer.models.nonsense  # noqa: B018
+
+
+def _imported(code: str, *modules: str) -> list[str]:
+    """Which of the modules a fresh process has imported after some code."""
+    code = f"{code}\nimport sys\nprint(sorted({set(modules)!r} & sys.modules.keys()))"
+    # The interpreter of the kernels' own tests imports Triton to answer.
+    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    ran = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True, check=True)
+    assert ran.stderr == ""
+    return [name.strip("'") for name in ran.stdout.strip("[]\n").split(", ") if name]
+
+
+def test_models_are_listed_without_torch() -> None:
+    code = "from streamfer.models import list_models\nfrom streamfer.models.card import read_card\nlist_models()"
+    assert _imported(code, "torch", "open_clip", "transformers", "triton", "scipy") == []
+
+
+@pytest.mark.parametrize("attention", ["auto", "torch"])
+def test_the_built_in_model_needs_torch_alone(attention: str) -> None:
+    code = (
+        f"import numpy, streamfer.models\nmodel = streamfer.models.load_model('mini', attention={attention!r})\n"
+        "crops = numpy.zeros((1, model.info.crop.size, model.info.crop.size, 3), numpy.uint8)\n"
+        "model.classify(model.encode(crops).expand(1, model.info.frames, -1))"
+    )
+    heavy = ("open_clip", "timm", "torchvision", "transformers", "triton", "torch._dynamo", "torch._inductor", "sympy")
+    assert _imported(code, "torch", "scipy", *heavy) == ["torch"]

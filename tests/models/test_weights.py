@@ -15,10 +15,10 @@ from tiny_models import BASIC, RESNET, VIT, tiny_card, tiny_model
 
 from streamfer.errors import CheckpointError, OutputError
 from streamfer.geometry import CropProfile
-from streamfer.models.card import ModelCard, PixelProfile
+from streamfer.models.card import ModelCard, PixelProfile, digest_of, read_card
 from streamfer.models.expression import Abstention
-from streamfer.models.towers import VisionConfig
-from streamfer.models.weights import digest_of, read_card, read_weights, write_weights
+from streamfer.models.sizes import VisionConfig
+from streamfer.models.weights import read_weights, write_weights
 
 
 def _rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **changes: Any) -> None:

@@ -16,7 +16,7 @@ from streamfer.captions.mini_network import MiniNetwork, MiniSizes
 from streamfer.captions.mini_vocabulary import MiniVocabulary, control_tokens
 from streamfer.captions.mini_weights import MiniCard, write_mini
 from streamfer.captions.patches import FrozenEncoder
-from streamfer.models.towers import VisionConfig
+from streamfer.models.sizes import VisionConfig
 
 UNITS = (1, 4, 6, 12, 24, 25)
 EMOTIONS = ("joy", "gloom", "calm")

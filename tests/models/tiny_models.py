@@ -10,9 +10,8 @@ from torch import nn
 
 from streamfer.geometry import loose_crop
 from streamfer.models.card import ModelCard, PixelProfile
-from streamfer.models.dfer_clip import DferClip, DferClipConfig
-from streamfer.models.temporal import TemporalConfig
-from streamfer.models.towers import VisionConfig
+from streamfer.models.dfer_clip import DferClip
+from streamfer.models.sizes import DferClipConfig, TemporalConfig, VisionConfig
 from streamfer.models.weights import write_weights
 
 VIT = VisionConfig(layers=2, width=32, head_width=16, patch_size=8, image_size=32)

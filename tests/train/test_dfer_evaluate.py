@@ -15,7 +15,8 @@ from PIL import Image
 from tiny_models import tiny_card, tiny_model
 
 from streamfer.errors import ConfigError, UnknownModelError
-from streamfer.models.dfer_clip import DferClip, DferClipConfig
+from streamfer.models.dfer_clip import DferClip
+from streamfer.models.sizes import DferClipConfig
 from streamfer.models.weights import read_weights, write_weights
 from streamfer_train.dfer_clip import evaluate, protocols
 from streamfer_train.dfer_clip.predictions import Predictions

@@ -17,12 +17,11 @@ from torch.nn import functional as F
 
 from streamfer.errors import ConfigError, UnknownModelError
 from streamfer.geometry import CropProfile, squashed_crop
-from streamfer.models.card import PixelProfile
+from streamfer.models.card import SUFFIX, PixelProfile
 from streamfer.models.checkpoints import read_state_dict
 from streamfer.models.registry import find_model, list_models
-from streamfer.models.temporal import TemporalConfig
-from streamfer.models.towers import TextConfig, VisionConfig
-from streamfer.models.weights import SUFFIX, read_weights
+from streamfer.models.sizes import TemporalConfig, TextConfig, VisionConfig
+from streamfer.models.weights import read_weights
 from streamfer_train.dfer_clip.config import BackboneConfig, RunConfig
 
 log = structlog.get_logger(__name__)

@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from streamfer.errors import CheckpointError, ConfigError
-from streamfer.models.dfer_clip import DferClip, DferClipConfig
+from streamfer.models.dfer_clip import DferClip
 from streamfer.models.precision import DTYPES, Precision
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
+from streamfer.models.sizes import DferClipConfig
 from streamfer.models.weights import check_tensors
 from streamfer_train.dfer_clip.adapters import attach_adapters, attach_lora, merged
 from streamfer_train.dfer_clip.backbones import TOKEN_TABLE, Backbone, random_table

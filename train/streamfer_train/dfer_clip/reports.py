@@ -10,8 +10,8 @@ import structlog
 
 from streamfer.errors import CheckpointError
 from streamfer.files import write_text
-from streamfer.models.card import ModelCard
-from streamfer.models.weights import SUFFIX, write_weights
+from streamfer.models.card import SUFFIX, ModelCard
+from streamfer.models.weights import write_weights
 from streamfer_train.dfer_clip.checkpoint import load_learner
 from streamfer_train.dfer_clip.config import RunConfig
 from streamfer_train.dfer_clip.predictions import Predictions

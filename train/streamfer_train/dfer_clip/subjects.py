@@ -15,11 +15,12 @@ import structlog
 import torch
 
 from streamfer.errors import UnknownModelError
+from streamfer.models.card import SUFFIX, digest_of
 from streamfer.models.import_official import import_checkpoint
 from streamfer.models.inference import DferClipModel
+from streamfer.models.loading import load_model
 from streamfer.models.precision import choose_device
-from streamfer.models.registry import find_model, list_models, load_model
-from streamfer.models.weights import SUFFIX, digest_of
+from streamfer.models.registry import find_model, list_models
 from streamfer_train.dfer_clip.checkpoint import load_learner
 from streamfer_train.dfer_clip.model import RECIPE
 from streamfer_train.recipes.checkpoint import is_checkpoint

@@ -10,10 +10,10 @@ from typing import Any
 import structlog
 
 from streamfer.geometry import CropProfile, tight_crop
-from streamfer.models.card import ModelCard, PixelProfile
+from streamfer.models.card import ModelCard, PixelProfile, digest_of
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.inference import DferClipModel
-from streamfer.models.weights import digest_of, write_weights
+from streamfer.models.weights import write_weights
 from streamfer_builtin.mini import clips, joint, measure, renders
 from streamfer_builtin.mini.augment import CROP
 from streamfer_builtin.mini.data import Corpus, digests

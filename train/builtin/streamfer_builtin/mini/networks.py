@@ -13,9 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from streamfer.models.dfer_clip import DferClipConfig
-from streamfer.models.temporal import TemporalConfig
-from streamfer.models.towers import TextConfig, VisionConfig, build_basic
+from streamfer.models.residual import BasicResNet
+from streamfer.models.sizes import DferClipConfig, TemporalConfig, TextConfig, VisionConfig
 from streamfer_builtin.mini.augment import CROP
 from streamfer_builtin.mini.data import CLASSES
 from streamfer_builtin.mini.recipe import Sizes
@@ -55,7 +54,7 @@ class _Tower(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        tower = build_basic(sizes.layers, sizes.width, sizes.embed_dim, channels=1)
+        tower = BasicResNet(sizes.layers, sizes.width, sizes.embed_dim, channels=1)
         self.image_encoder = tower.to(memory_format=torch.channels_last)
         self.expression = nn.Linear(sizes.embed_dim, len(CLASSES))
 

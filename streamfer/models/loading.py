@@ -1,0 +1,73 @@
+"""From a name or a weights file to an expression model that runs."""
+
+from __future__ import annotations
+
+import logging
+
+from streamfer.models.attention import AttentionChoice, choose_attention, replace_attention
+from streamfer.models.card import ModelCard, digest_of
+from streamfer.models.inference import DferClipModel
+from streamfer.models.precision import choose_device, choose_precision
+from streamfer.models.registry import DEFAULT_MODEL, find_model
+from streamfer.models.weights import read_weights
+
+log = logging.getLogger(__name__)
+
+
+def load_model(
+    name_or_path: str = DEFAULT_MODEL,
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    attention: str = "auto",
+) -> DferClipModel:
+    """Load one expression model by name or from a weights file.
+
+    What a whole run needs besides (detectors, tracker, captioner) is loaded by :mod:`streamfer.build`.
+
+    Args:
+        name_or_path: a name that :func:`streamfer.models.list_models` returns, or a path.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+        precision: of the image encoder: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        attention: of image encoder and temporal transformer: ``auto``, ``torch`` or ``triton``.
+
+    Raises:
+        UnknownModelError: no such model.
+        CheckpointError: the file is damaged or foreign.
+        DeviceError: the device is absent, or cannot run the attention asked for.
+        ConfigError: device, precision or attention is not a value they can have.
+    """
+    path = find_model(str(name_or_path))
+    chosen_device = choose_device(device)
+    chosen_precision = choose_precision(precision, chosen_device.device)
+    chosen_attention = choose_attention(attention, chosen_device.device)
+    network, card = read_weights(path, attention=chosen_attention.function)
+    replace_attention(network.image_encoder, chosen_attention)
+    model = DferClipModel(
+        network,
+        card,
+        digest=digest_of(path),
+        device=chosen_device.device,
+        precision=chosen_precision.precision,
+    )
+    _announce(model, card, chosen_device.reason, chosen_precision.reason, chosen_attention)
+    return model
+
+
+def _announce(
+    model: DferClipModel, card: ModelCard, device_reason: str, precision_reason: str, attention: AttentionChoice
+) -> None:
+    log.info(
+        "model.loaded",
+        extra={
+            "model": card.name,
+            "licence": card.licence,
+            "digest": model.info.digest[:12],
+            "device": model.info.device,
+            "device_reason": device_reason,
+            "precision": model.info.precision,
+            "precision_reason": precision_reason,
+            "attention": attention.implementation,
+            "attention_reason": attention.reason,
+        },
+    )

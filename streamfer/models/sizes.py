@@ -1,0 +1,165 @@
+"""Everything that fixes the shapes and the computation of a model, as its weights file states it; imports no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from streamfer.errors import CheckpointError
+
+Block = Literal["bottleneck", "basic"]
+Token = Literal["class", "mean"]
+Head = Literal["cosine", "linear"]
+#: Sizes that a weights file may state. No tower that CLIP's families know comes near; more is damaged or hostile.
+Count = Annotated[int, Field(strict=True, ge=1, le=1 << 16)]
+Depth = Annotated[int, Field(strict=True, ge=1, le=256)]
+Ratio = Annotated[float, Field(gt=0, le=64)]
+#: The temperature that the authors divide cosines by; CLIP's own logit scale is not used.
+PUBLISHED_TEMPERATURE = 0.01
+_ACTION_UNIT = re.compile(r"AU[0-9]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class VisionConfig:
+    """Sizes of the image encoder, in the words of open_clip's ``CLIPVisionCfg``.
+
+    Attributes:
+        layers: transformer blocks of a ViT, or four stage depths of a residual network.
+        width: width of the ViT, or of the residual network's first stage.
+        head_width: width of one attention head; without effect on basic blocks.
+        mlp_ratio: hidden size of a ViT block's MLP over its width.
+        patch_size: side of a patch, pixels (ViT).
+        image_size: side of the input, pixels.
+        block: of a residual network: ``bottleneck`` is CLIP's ModifiedResNet; ``basic`` has two 3x3
+            convolutions and squeeze-and-excitation a block, a stem that halves once, and a mean over places.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    layers: Depth | tuple[Depth, ...] = 12
+    width: Count = 768
+    head_width: Count = 64
+    mlp_ratio: Ratio = 4.0
+    patch_size: Count = 32
+    image_size: Count = 224
+    block: Block = "bottleneck"
+
+    def __post_init__(self) -> None:
+        if self.block not in ("bottleneck", "basic"):
+            raise CheckpointError(f"vision.block is {self.block!r}; expected bottleneck or basic")
+        depths = self.layers if isinstance(self.layers, tuple) else (self.layers,)
+        if len(depths) != (4 if self.is_resnet else 1) or min(depths) < 1:
+            raise CheckpointError(f"vision.layers is {self.layers!r}; expected a depth, or four stage depths")
+        if self.block == "basic":
+            self._check_basic()
+        else:
+            wide = self.width * 32 if self.is_resnet else self.width
+            if wide % self.head_width:
+                raise CheckpointError(f"vision.head_width {self.head_width} does not divide the width {wide}")
+        if self.image_size < self._smallest:
+            raise CheckpointError(f"vision.image_size is {self.image_size}; expected at least {self._smallest}")
+
+    def _check_basic(self) -> None:
+        if not self.is_resnet:
+            raise CheckpointError(f"vision.block is basic but vision.layers is {self.layers!r}; give four stage depths")
+        if self.width % 2:
+            raise CheckpointError(f"vision.width is {self.width}; basic blocks need an even width")
+
+    @property
+    def _smallest(self) -> int:
+        if self.is_resnet:
+            return 16 if self.block == "basic" else 32
+        return self.patch_size
+
+    @property
+    def is_resnet(self) -> bool:
+        """Whether this is a convolutional tower, of either kind of block."""
+        return isinstance(self.layers, tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class TextConfig:
+    """Sizes of the text tower; the defaults are those of CLIP ViT-B.
+
+    Attributes:
+        layers: transformer blocks.
+        width: width of a token.
+        heads: attention heads.
+        context_length: tokens of a prompt, start and end included.
+        mlp_ratio: hidden size of a block's MLP over its width.
+    """
+
+    layers: int = 12
+    width: int = 512
+    heads: int = 8
+    context_length: int = 77
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class TemporalConfig:
+    """Sizes of the temporal transformer; the defaults are the published ones.
+
+    Attributes:
+        layers: pre-norm blocks.
+        heads: attention heads.
+        dim_head: size of one head; heads x dim_head may differ from the feature size.
+        mlp_dim: hidden size of the feed-forward part.
+        frames: frames of a training window, one learned position each.
+        token: what is read: a ``class`` token put before the frames, or the ``mean`` of all frames.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    layers: Depth = 1
+    heads: Count = 8
+    dim_head: Count = 64
+    mlp_dim: Count = 1024
+    frames: Count = 16
+    token: Token = "class"  # noqa: S105
+
+    def __post_init__(self) -> None:
+        if self.token not in ("class", "mean"):
+            raise CheckpointError(f"temporal.token is {self.token!r}; expected class or mean")
+
+
+@dataclass(frozen=True, slots=True)
+class DferClipConfig:
+    """Everything that fixes the shapes and the computation of a model; the defaults are the published ones.
+
+    Attributes:
+        classes: emotion names in the order of the logits.
+        embed_dim: D, the size shared by frame and text features.
+        vision: image encoder.
+        temporal: temporal transformer.
+        quick_gelu: OpenAI's activation in the ViT and in the text tower.
+        temperature: cosines are divided by it.
+        head: ``cosine`` compares directions with the class features; ``linear`` is a linear layer of which
+            ``text_features`` are the weights (the paper's ablation), without temperature.
+        action_units: names in the order of the intensities, such as ``AU06``; none without an action head.
+    """
+
+    classes: tuple[str, ...]
+    embed_dim: Count = 512
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    temporal: TemporalConfig = field(default_factory=TemporalConfig)
+    quick_gelu: bool = True
+    temperature: float = PUBLISHED_TEMPERATURE
+    head: Head = "cosine"
+    action_units: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:
+            raise CheckpointError(f"classes are {list(self.classes)}; expected two or more different names")
+        if not self.temperature > 0:
+            raise CheckpointError(f"temperature is {self.temperature}; expected a positive number")
+        if self.head not in ("cosine", "linear"):
+            raise CheckpointError(f"head is {self.head!r}; expected cosine or linear")
+        for name in self.action_units:
+            if not _ACTION_UNIT.fullmatch(name):
+                raise CheckpointError(f"action_units has {name!r}; expected AU and two digits, such as AU06")
+        if len(set(self.action_units)) != len(self.action_units):
+            raise CheckpointError(f"action_units are {list(self.action_units)}; expected different names")
