@@ -48,27 +48,24 @@ def _file(folder: Path, entries: list[dict[str, object]]) -> Path:
     return path
 
 
-def test_caption_files_of_both_stages(tmp_path: Path) -> None:
-    path = _file(tmp_path, [{"image": "d/a.jpg", "caption": "The person smiles."}])
-    (pair,) = read_captions(path, 1)
-    assert (pair.image, pair.caption, pair.image_id) == (Path("d/a.jpg"), "The person smiles.", None)
-    with pytest.raises(RecordError, match=r"train\.json, entry 1 \(line 2\): field image_id is missing"):
-        read_captions(path, 2)
-    path = _file(tmp_path, [{"image": "a.jpg", "image_id": 7, "caption": "x y"}])
-    assert read_captions(path, 2)[0].image_id == "7"
+def test_caption_files(tmp_path: Path) -> None:
+    path = _file(tmp_path, [{"image": "a.jpg", "image_id": 7, "caption": "The person smiles."}])
+    (pair,) = read_captions(path)
+    assert (pair.image, pair.caption) == (Path("a.jpg"), "The person smiles.")
     with pytest.raises(ConfigError, match=r"picture .*a\.jpg is missing"):
-        read_captions(path, 2, images=tmp_path)
+        read_captions(path, images=tmp_path)
     (tmp_path / "a.jpg").touch()
-    assert len(read_captions(path, 2, images=tmp_path)) == 1
+    assert len(read_captions(path, images=tmp_path)) == 1
+    with pytest.raises(RecordError, match=r"train\.json, entry 1 \(line 2\): field caption is missing"):
+        read_captions(_file(tmp_path, [{"image": "a.jpg"}]))
 
 
-def test_question_files_with_and_without_area(tmp_path: Path) -> None:
-    entry = {"image": "a.jpg", "image_id": "a", "text_input": "What?", "text_output": "A smile."}
-    plain, with_area = read_answers(_file(tmp_path, [entry, {**entry, "area": "mouth"}]))
-    assert (plain.question, plain.answer, plain.area) == ("What?", "A smile.", None)
-    assert with_area.area == "mouth"
-    older = read_answers(_file(tmp_path, [{"image": "a.jpg", "question": "Is it?", "answer": "yes"}]))
-    assert (older[0].question, older[0].answer, older[0].image_id) == ("Is it?", "yes", "0")
+def test_question_files_of_both_kinds(tmp_path: Path) -> None:
+    entry = {"image": "a.jpg", "image_id": "a", "area": "mouth", "text_input": "What?", "text_output": "A smile."}
+    (found,) = read_answers(_file(tmp_path, [entry]))
+    assert (found.question, found.answer) == ("What?", "A smile.")
+    (older,) = read_answers(_file(tmp_path, [{"image": "a.jpg", "question": "Is it?", "answer": "yes"}]))
+    assert (older.question, older.answer) == ("Is it?", "yes")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +78,7 @@ def test_question_files_with_and_without_area(tmp_path: Path) -> None:
         ({"image": "a.jpg", "image_id": "a", "text_input": " ", "text_output": "x"}, "field text_input must be a text"),
         ({"image": "../a.jpg", "image_id": "a", "text_input": "q", "text_output": "x"}, "leaves the root of pictures"),
         ({"image": "/a.jpg", "image_id": "a", "text_input": "q", "text_output": "x"}, "leaves the root of pictures"),
-        ({"image": "a.jpg", "image_id": None, "text_input": "q", "text_output": "x"}, "field image_id must be a text"),
+        ({"image": None, "image_id": "a", "text_input": "q", "text_output": "x"}, "field image must be a text"),
     ],
 )
 def test_what_an_entry_lacks_is_named(tmp_path: Path, entry: dict[str, object], message: str) -> None:

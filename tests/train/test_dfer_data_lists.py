@@ -26,7 +26,6 @@ from streamfer_train.dfer_clip.classes import (
     VOCABULARIES,
     canonical,
     class_of,
-    mapping,
 )
 from streamfer_train.dfer_clip.data_config import DataConfig, HeldOutConfig
 from streamfer_train.dfer_clip.entries import Clip, clip_path, data_digest, read_list
@@ -62,26 +61,13 @@ def test_mafw_own_numbers_are_not_the_authors() -> None:
     authors = dict(zip(ELEVEN, (249, 294, 228, 278, 215, 128, 125, 48, 184, 53, 37), strict=True))
     own = [authors[name] for name in MAFW_OWN_ORDER]
     assert own == [278, 128, 125, 249, 228, 294, 215, 48, 184, 53, 37]
-    assert mapping(MAFW_OWN_ORDER, ELEVEN) == [3, 5, 6, 0, 2, 1, 4, 7, 8, 9, 10]
     assert class_of("0", "mafw", ELEVEN) == "anger"
     assert class_of("0", "authors", ELEVEN) == "happiness"
-
-
-@given(st.sampled_from([MAFW_OWN_ORDER, ELEVEN, tuple(reversed(ELEVEN))]))
-def test_a_mapping_there_and_back_is_nothing(order: tuple[str, ...]) -> None:
-    there, back = mapping(order, ELEVEN), mapping(ELEVEN, order)
-    assert [back[place] for place in there] == list(range(11))
-    assert [ELEVEN[place] for place in there] == list(order)
 
 
 def test_folders_of_ferv39k_are_the_seven_classes() -> None:
     assert sorted(FERV39K_FOLDERS.values()) == sorted(SEVEN)
     assert all(canonical(folder) == name for folder, name in FERV39K_FOLDERS.items())
-
-
-def test_classes_that_a_target_lacks_are_named() -> None:
-    with pytest.raises(ConfigError, match="contempt, anxiety"):
-        mapping(ELEVEN[:9], SEVEN)
 
 
 @pytest.mark.parametrize(

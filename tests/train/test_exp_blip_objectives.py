@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -20,10 +21,10 @@ from streamfer.errors import ConfigError
 from streamfer.settings import describe_settings
 from streamfer_train.exp_blip import augment, objectives
 from streamfer_train.exp_blip.config import AugmentationConfig, ExpBlipConfig, OptimiserConfig, TextConfig, load_config
-from streamfer_train.exp_blip.data import PairSampler
 from streamfer_train.exp_blip.schedule import depth_factor, learning_rate, learns
 from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
 from streamfer_train.exp_vqa.config import load_config as load_vqa_config
+from streamfer_train.recipes.loading import TrainSampler
 from streamfer_train.recipes.run_folder import first_difference
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
@@ -256,13 +257,16 @@ def test_operations_have_the_strengths_of_level_five() -> None:
     assert {augment.apply(picture, name, 5).shape for name in augment.OPERATIONS} == {(3, 20, 20)}
 
 
+PAIRS = np.zeros(11, np.int64)
+
+
 def test_processes_share_an_epoch_and_go_on_in_its_middle() -> None:
-    alone = PairSampler(11, 4, seed=3)
+    alone = TrainSampler(PAIRS, batch_size=4, seed=3)
     alone.set_epoch(2)
     order = list(alone)
     assert len(order) == 8
-    assert len({index for _, index in order}) == 8
-    pair = [PairSampler(11, 2, 3, rank, 2) for rank in (0, 1)]
+    assert len({draw.index for draw in order}) == 8
+    pair = [TrainSampler(PAIRS, batch_size=2, seed=3, rank=rank, world_size=2) for rank in (0, 1)]
     for one in pair:
         one.set_epoch(2)
     found = [list(one) for one in pair]

@@ -37,19 +37,6 @@ def test_perfect_and_hopeless_predictions_stay_within_bounds() -> None:
     assert calibration.fit_temperature(-np.eye(5), labels) == calibration.TEMPERATURES[1]
 
 
-def test_scaling_undoes_a_bias_that_a_temperature_cannot() -> None:
-    logits, labels = drawn(5_000, 2.0)
-    crooked = logits + torch.tensor([4.0, 0, 0, 0, -4.0])
-    before = classification.report(crooked, labels, "abcde")
-    for kind in ("bias", "vector"):
-        scaling = calibration.fit_scaling(crooked, labels, kind)
-        after = classification.report(scaling.apply(crooked), labels, "abcde")
-        assert scaling.scale_C == pytest.approx(np.full(5, 0.5), rel=0.1)
-        assert scaling.bias_C == pytest.approx([-2, 0, 0, 0, 2], abs=0.25)
-        assert after.war > before.war + 0.02
-        assert after.ece < 0.02 < before.ece
-
-
 def test_no_clip_is_judged_by_a_temperature_it_helped_to_fit() -> None:
     logits, labels = drawn(400, 3.0)
     calibrated = calibration.cross_fitted(logits, labels, parts=2, seed=1)

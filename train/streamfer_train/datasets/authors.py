@@ -11,28 +11,33 @@ from streamfer_train.captions.files import Entry, read_entries
 
 @dataclass(frozen=True, slots=True)
 class CaptionPair:
-    """A picture, relative to the root of pictures, with its caption; ``image_id`` is set in files of stage 2."""
+    """A picture, relative to the root of pictures, with its caption."""
 
     image: Path
     caption: str
-    image_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerPair:
-    """A picture with a question, its answer, and the region that it is about where the file names one."""
+    """A picture, relative to the root of pictures, with a question and its answer."""
 
     image: Path
-    image_id: str
     question: str
     answer: str
-    area: str | None = None
 
 
-def read_captions(path: Path, stage: int, images: Path | None = None) -> list[CaptionPair]:
-    """Read a caption file of stage 1 (``image``, ``caption``) or stage 2 (``image_id`` too).
+def read_captions(path: Path, images: Path | None = None) -> list[CaptionPair]:
+    """Read a caption file (``image``, ``caption``); with ``images``, their root, every picture must be there.
 
-    With ``images``, the root of pictures, every picture must be there.
+    Raises:
+        ConfigError: the file or a picture is missing.
+        RecordError: an entry lacks a field; file, entry, line and field are named.
+    """
+    return [CaptionPair(_image(entry, images), entry.text("caption")) for entry in read_entries(path)]
+
+
+def read_answers(path: Path, images: Path | None = None) -> list[AnswerPair]:
+    """Read a question file (``image``, ``text_input``, ``text_output``), or one with ``question`` and ``answer``.
 
     Raises:
         ConfigError: the file or a picture is missing.
@@ -40,27 +45,9 @@ def read_captions(path: Path, stage: int, images: Path | None = None) -> list[Ca
     """
     pairs = []
     for entry in read_entries(path):
-        identifier = entry.identifier() if stage == 2 else None
-        pairs.append(CaptionPair(_image(entry, images), entry.text("caption"), identifier))
-    return pairs
-
-
-def read_answers(path: Path, images: Path | None = None) -> list[AnswerPair]:
-    """Read a question file (``image``, ``image_id``, ``text_input``, ``text_output``, and ``area`` where present).
-
-    ``question`` and ``answer``, as the stage-1 variant calls them, are understood as well.
-
-    Raises:
-        ConfigError: the file or a picture is missing.
-        RecordError: an entry lacks a field; file, entry, line and field are named.
-    """
-    pairs = []
-    for number, entry in enumerate(read_entries(path)):
         older = "question" in entry.fields and "text_input" not in entry.fields
         question, answer = ("question", "answer") if older else ("text_input", "text_output")
-        identifier = str(number) if older and "image_id" not in entry.fields else entry.identifier()
-        area = entry.text("area") if entry.fields.get("area") is not None else None
-        pairs.append(AnswerPair(_image(entry, images), identifier, entry.text(question), entry.text(answer), area))
+        pairs.append(AnswerPair(_image(entry, images), entry.text(question), entry.text(answer)))
     return pairs
 
 

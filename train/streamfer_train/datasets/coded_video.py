@@ -6,14 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import structlog
-
 from streamfer.errors import ConfigError, RecordError
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.datasets.samples import Sample
+from streamfer_train.datasets.samples import Sample, with_pictures
 from streamfer_train.datasets.tables import need_folder, read_lines, read_table
-
-log = structlog.get_logger(__name__)
 
 BP4D_UNITS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)
 DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
@@ -33,8 +29,7 @@ def read_bp4d(root: Path) -> list[Sample]:
         ConfigError: a folder or all pictures are missing.
         RecordError: a code file is malformed.
     """
-    samples: list[Sample] = []
-    missing = 0
+    samples: list[Sample | None] = []
     for path in _code_files(need_folder(root / "AUCoding" / "AU_OCC", BP4D_EXPECTS), BP4D_EXPECTS):
         subject, _, task = path.stem.partition("_")
         pictures = _pictures(root, Path("Sequences") / subject / task)
@@ -50,10 +45,9 @@ def read_bp4d(root: Path) -> list[Sample]:
                 raise RecordError(f"{place}: has {len(cells)} fields for {len(columns)} columns; correct it")
             frame = _number(cells[0], "frame", place)
             codes = {unit: _number(cells[at], f"AU{unit}", place) for unit, at in places.items()}
-            missing += frame not in pictures
-            if frame in pictures:
-                samples.append(Sample(pictures[frame], subject, _occurrence(codes, {9}, place), task, frame))
-    return _with_pictures(samples, missing, root, BP4D_EXPECTS)
+            labels, picture = _occurrence(codes, {9}, place), pictures.get(frame)
+            samples.append(Sample(picture, subject, labels, task, frame) if picture else None)
+    return with_pictures(samples, root, BP4D_EXPECTS)
 
 
 def read_disfa(root: Path) -> list[Sample]:
@@ -63,8 +57,7 @@ def read_disfa(root: Path) -> list[Sample]:
         ConfigError: a folder, a code file or all pictures are missing.
         RecordError: a code file is malformed.
     """
-    samples: list[Sample] = []
-    missing = 0
+    samples: list[Sample | None] = []
     for folder in sorted(need_folder(root / "ActionUnit_Labels", DISFA_EXPECTS).iterdir()):
         if not folder.is_dir():
             continue
@@ -83,10 +76,9 @@ def read_disfa(root: Path) -> list[Sample]:
         for frame, found in sorted(strengths.items()):
             present = {unit: value for unit, value in found.items() if value >= DISFA_PRESENT}
             labels = FaceLabels(frozenset(present), (), present, frozenset(found))
-            missing += frame not in pictures
-            if frame in pictures:
-                samples.append(Sample(pictures[frame], subject, labels, "", frame))
-    return _with_pictures(samples, missing, root, DISFA_EXPECTS)
+            picture = pictures.get(frame)
+            samples.append(Sample(picture, subject, labels, "", frame) if picture else None)
+    return with_pictures(samples, root, DISFA_EXPECTS)
 
 
 def read_gft(root: Path) -> list[Sample]:
@@ -96,19 +88,16 @@ def read_gft(root: Path) -> list[Sample]:
         ConfigError: a folder or all pictures are missing.
         RecordError: a code file is malformed.
     """
-    samples: list[Sample] = []
-    missing = 0
+    samples: list[Sample | None] = []
     columns = tuple(f"AU{unit}" for unit in GFT_UNITS)
     for path in _code_files(need_folder(root / "labels", GFT_EXPECTS), GFT_EXPECTS):
         pictures = _pictures(root, Path("images") / path.stem)
         for row in read_table(path, GFT_EXPECTS, ("Frame", *columns)):
             frame = row.integer("Frame")
             codes = {unit: row.integer(f"AU{unit}") for unit in GFT_UNITS}
-            missing += frame not in pictures
-            if frame in pictures:
-                labels = _occurrence(codes, {9, -999}, row.place)
-                samples.append(Sample(pictures[frame], path.stem, labels, "", frame))
-    return _with_pictures(samples, missing, root, GFT_EXPECTS)
+            labels, picture = _occurrence(codes, {9, -999}, row.place), pictures.get(frame)
+            samples.append(Sample(picture, path.stem, labels, "", frame) if picture else None)
+    return with_pictures(samples, root, GFT_EXPECTS)
 
 
 def _code_files(folder: Path, expects: str) -> Iterator[Path]:
@@ -143,11 +132,3 @@ def _occurrence(codes: dict[int, int], uncoded: set[int], place: str) -> FaceLab
             raise RecordError(f"{place}: field AU{unit} is {code}, not 0 or 1; correct it")
     coded = frozenset(unit for unit, code in codes.items() if code not in uncoded)
     return FaceLabels(frozenset(unit for unit in coded if codes[unit] == 1), (), {}, coded)
-
-
-def _with_pictures(samples: list[Sample], missing: int, root: Path, expects: str) -> list[Sample]:
-    if not samples:
-        raise ConfigError(f"{root}: no coded frame has a picture; expected is {expects}")
-    if missing:
-        log.warning("dataset.pictures_missing", root=str(root), missing=missing, found=len(samples))
-    return samples

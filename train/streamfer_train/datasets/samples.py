@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import structlog
+
 from streamfer.errors import ConfigError
 from streamfer_train.captions.labels import FaceLabels
+
+log = structlog.get_logger(__name__)
 
 Split = Literal["train", "test"]
 
@@ -31,6 +35,21 @@ class Sample:
     def to_json(self) -> dict[str, Any]:
         """Return an entry of a label file, as ``python -m streamfer_train.captions`` reads it."""
         return {"image": self.image.as_posix(), "image_id": self.image.as_posix(), **self.labels.to_json()}
+
+
+def with_pictures(found: Iterable[Sample | None], root: Path, expects: str) -> list[Sample]:
+    """Return samples whose picture is there, and say how many (None) have none.
+
+    Raises:
+        ConfigError: not one has a picture.
+    """
+    listed = list(found)
+    samples = [sample for sample in listed if sample is not None]
+    if not samples:
+        raise ConfigError(f"{root}: no labelled picture is there; expected is {expects}")
+    if len(samples) < len(listed):
+        log.warning("dataset.pictures_missing", root=str(root), missing=len(listed) - len(samples), found=len(samples))
+    return samples
 
 
 def thin_out(frames: Sequence[Sample], step: int = 10) -> list[Sample]:

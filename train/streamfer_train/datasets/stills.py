@@ -8,15 +8,12 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
 import numpy as np
-import structlog
 
-from streamfer.errors import ConfigError, RecordError
+from streamfer.errors import RecordError
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.vocabulary import ACTION_UNITS
-from streamfer_train.datasets.samples import Sample, Split
+from streamfer_train.datasets.samples import Sample, Split, with_pictures
 from streamfer_train.datasets.tables import Row, need_folder, read_lines, read_table
-
-log = structlog.get_logger(__name__)
 
 RAF_AU_EXPECTS = "RAFAU_label.txt (lines as in: 0001.jpg 17+B22+T24) and aligned/0001_aligned.jpg ..."
 EMOTIONET_EXPECTS = "labels.csv (columns URL, AU 1, AU 2 ...; 999 is not coded) and images/<last part of the URL>"
@@ -43,15 +40,13 @@ def read_raf_au(root: Path) -> list[Sample]:
         ConfigError: the label file or all pictures are missing.
         RecordError: a line is malformed.
     """
-    samples, missing = [], 0
+    samples: list[Sample | None] = []
     for line, place in read_lines(root / "RAFAU_label.txt", RAF_AU_EXPECTS):
         name, _, codes = line.partition(" ")
         image = Path("aligned") / f"{Path(name).stem}_aligned.jpg"
         units = parse_units(codes, place)
-        missing += not (root / image).is_file()
-        if (root / image).is_file():
-            samples.append(Sample(image, Path(name).stem, FaceLabels.of(units)))
-    return _found(samples, missing, root, RAF_AU_EXPECTS)
+        samples.append(_there(root, Sample(image, Path(name).stem, FaceLabels.of(units))))
+    return with_pictures(samples, root, RAF_AU_EXPECTS)
 
 
 def parse_units(codes: str, place: str) -> list[int]:
@@ -81,17 +76,16 @@ def read_emotionet(root: Path) -> list[Sample]:
         ConfigError: the label file or all pictures are missing.
         RecordError: a line is malformed, or no column names a unit.
     """
-    samples, missing = [], 0
+    samples: list[Sample | None] = []
     for row in read_table(root / "labels.csv", EMOTIONET_EXPECTS, ("URL",)):
         columns = {int(m.group(1)): name for name in row.fields if (m := re.fullmatch(r"AU\s*(\d+)", name))}
         if not columns:
             raise RecordError(f"{row.place}: no column names a unit, as in AU 1; expected is {EMOTIONET_EXPECTS}")
         image = Path("images") / PurePosixPath(urlsplit(row.text("URL")).path).name
         labels = _coded(row, {unit: name for unit, name in columns.items() if unit in ACTION_UNITS})
-        missing += not (root / image).is_file()
-        if (root / image).is_file() and labels.coded:
-            samples.append(Sample(image, image.stem, labels))
-    return _found(samples, missing, root, EMOTIONET_EXPECTS)
+        if labels.coded:
+            samples.append(_there(root, Sample(image, image.stem, labels)))
+    return with_pictures(samples, root, EMOTIONET_EXPECTS)
 
 
 def _coded(row: Row, columns: dict[int, str]) -> FaceLabels:
@@ -110,18 +104,17 @@ def read_affectnet(root: Path) -> list[Sample]:
         ConfigError: a folder or all pictures are missing.
         RecordError: an annotation is no class number.
     """
-    samples, missing = [], 0
+    samples: list[Sample | None] = []
     sides: tuple[tuple[str, Split], ...] = (("train_set", "train"), ("val_set", "test"))
     for side, split in sides:
         for path in sorted(need_folder(root / side / "annotations", AFFECTNET_EXPECTS).glob("*_exp.npy")):
             number = path.name.removesuffix("_exp.npy")
             image = Path(side) / "images" / f"{number}.jpg"
             label = _affectnet_class(path)
-            missing += not (root / image).is_file()
-            if (root / image).is_file() and label < len(AFFECTNET_CLASSES):
+            if label < len(AFFECTNET_CLASSES):
                 labels = FaceLabels.of(None, AFFECTNET_CLASSES[label])
-                samples.append(Sample(image, f"{side}/{number}", labels, split=split))
-    return _found(samples, missing, root, AFFECTNET_EXPECTS)
+                samples.append(_there(root, Sample(image, f"{side}/{number}", labels, split=split)))
+    return with_pictures(samples, root, AFFECTNET_EXPECTS)
 
 
 def _affectnet_class(path: Path) -> int:
@@ -141,7 +134,7 @@ def read_raf_db(root: Path) -> list[Sample]:
         ConfigError: the label file or all pictures are missing.
         RecordError: a line is malformed.
     """
-    samples, missing = [], 0
+    samples: list[Sample | None] = []
     for line, place in read_lines(root / "EmoLabel" / "list_patition_label.txt", RAF_DB_EXPECTS):
         name, _, label = line.partition(" ")
         number = int(label) if label.strip().isdecimal() else 0
@@ -151,12 +144,9 @@ def read_raf_db(root: Path) -> list[Sample]:
         if split is None:
             raise RecordError(f"{place}: field name is {name!r}; it should begin with train or test")
         image = Path("Image") / "aligned" / f"{Path(name).stem}_aligned.jpg"
-        missing += not (root / image).is_file()
-        if (root / image).is_file():
-            samples.append(
-                Sample(image, Path(name).stem, FaceLabels.of(None, *RAF_DB_CLASSES[number - 1]), split=split)
-            )
-    return _found(samples, missing, root, RAF_DB_EXPECTS)
+        labels = FaceLabels.of(None, *RAF_DB_CLASSES[number - 1])
+        samples.append(_there(root, Sample(image, Path(name).stem, labels, split=split)))
+    return with_pictures(samples, root, RAF_DB_EXPECTS)
 
 
 def read_faceme(root: Path) -> list[Sample]:
@@ -174,19 +164,14 @@ def read_faceme(root: Path) -> list[Sample]:
         if vote not in seen:  # the same annotator counts once
             counter[vote[2]] += 1
         seen.add(vote)
-    samples, missing = [], 0
+    samples: list[Sample | None] = []
     for name, counter in votes.items():
         agreed = sorted(label for label, count in counter.items() if count >= FACEME_VOTES)
         image = Path("images") / name
-        missing += not (root / image).is_file()
-        if agreed and (root / image).is_file():
-            samples.append(Sample(image, image.stem, FaceLabels.of(None, *agreed), split="train"))
-    return _found(samples, missing, root, FACEME_EXPECTS)
+        if agreed:
+            samples.append(_there(root, Sample(image, image.stem, FaceLabels.of(None, *agreed), split="train")))
+    return with_pictures(samples, root, FACEME_EXPECTS)
 
 
-def _found(samples: list[Sample], missing: int, root: Path, expects: str) -> list[Sample]:
-    if not samples:
-        raise ConfigError(f"{root}: no labelled picture is there; expected is {expects}")
-    if missing:
-        log.warning("dataset.pictures_missing", root=str(root), missing=missing, found=len(samples))
-    return samples
+def _there(root: Path, sample: Sample) -> Sample | None:
+    return sample if (root / sample.image).is_file() else None

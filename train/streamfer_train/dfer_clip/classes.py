@@ -116,19 +116,3 @@ def class_of(label: str, scheme: LabelScheme, classes: Sequence[str]) -> str:
     if int(label) not in meanings:
         raise ConfigError(f"label {label} is out of range; {scheme!r} labels go from {span}")
     return spelled[meanings[int(label)]]
-
-
-def mapping(source: Sequence[str], target: Sequence[str]) -> list[int]:
-    """Return, for each class of ``source``, its place in ``target``: how one model's outputs are read as another's.
-
-    >>> mapping(("anger", "Happy"), ("happiness", "sadness", "anger"))
-    [2, 0]
-
-    Raises:
-        ConfigError: a class of ``source`` is not in ``target``.
-    """
-    places = {canonical(name): place for place, name in enumerate(target)}
-    lacking = [name for name in source if canonical(name) not in places]
-    if lacking:
-        raise ConfigError(f"classes {', '.join(lacking)} are not among {', '.join(target)}; leave their clips out")
-    return [places[canonical(name)] for name in source]

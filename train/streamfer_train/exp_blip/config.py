@@ -209,20 +209,25 @@ class PseudoConfig(Section):
         return self
 
 
-class ExpBlipConfig(Section):
-    """Everything that `streamfer train exp-blip` needs."""
+class CaptionerConfig(Section):
+    """What every recipe of a captioner needs beside its data and its steps."""
 
-    data: CaptionData
     model: ModelConfig
-    step1: StepOneConfig = StepOneConfig()
-    step2: StepTwoConfig = StepTwoConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    pseudo: PseudoConfig = PseudoConfig()
-    run: RunSection = RunSection()
     log: LogConfig = LogConfig()
     seed: int = Field(42, ge=0)
     licence: str = Field("as the training data and the language model allow", min_length=1)
+
+
+class ExpBlipConfig(CaptionerConfig):
+    """Everything that `streamfer train exp-blip` needs."""
+
+    data: CaptionData
+    step1: StepOneConfig = StepOneConfig()
+    step2: StepTwoConfig = StepTwoConfig()
+    pseudo: PseudoConfig = PseudoConfig()
+    run: RunSection = RunSection()
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> ExpBlipConfig:

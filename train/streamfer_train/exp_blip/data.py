@@ -6,25 +6,23 @@ Shape suffixes: B pairs, S image side, L tokens.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import structlog
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError, SourceUnreadableError
-from streamfer.threads import available_cores
 from streamfer_train.datasets.authors import read_answers, read_captions
 from streamfer_train.exp_blip.augment import as_tensor, augmented, squashed
 from streamfer_train.exp_blip.config import AugmentationConfig, Source, TextConfig
 from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
-from streamfer_train.recipes.loading import Loader
+from streamfer_train.recipes.loading import Draw, Loader, TrainSampler, worker_count
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +50,7 @@ def read_pairs(sources: Sequence[Source], text: TextConfig, what: str) -> list[P
     pairs = [
         Pair(source.images / pair.image, cleaned(pair.caption, text))
         for source in sources
-        for pair in read_captions(source.file, 1, source.images)
+        for pair in read_captions(source.file, source.images)
     ]
     empty = sum(not pair.text for pair in pairs)
     if empty or not pairs:
@@ -98,46 +96,18 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Pair]:
+    def __getitem__(self, draw: Draw) -> tuple[Tensor, Pair]:
         """Return pixels uint8 (3, S, S) and the pair.
 
         Raises:
             SourceUnreadableError: the picture cannot be decoded.
         """
-        epoch, index = key
-        pair = self.pairs[index]
+        pair = self.pairs[draw.index]
         picture = read_picture(pair.image)
         if self.augmentation is None:
             return squashed(picture, self.size), pair
-        rng = random.Random(f"{self.seed}.{epoch}.{index}")
+        rng = random.Random(f"{self.seed}.{draw.epoch}.{draw.index}")
         return augmented(picture, self.size, self.augmentation, rng), pair
-
-
-class PairSampler(Sampler[tuple[int, int]]):
-    """The order of an epoch: whole global batches, of which every process takes its share; can go on in the middle."""
-
-    def __init__(self, length: int, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        """Take ``batch`` pairs of each of ``world`` processes a time."""
-        self._length, self._batch, self._seed, self._rank, self._world = length, batch, seed, rank, world
-        self._epoch = self._done = 0
-
-    @property
-    def batches(self) -> int:
-        """Batches of a whole epoch."""
-        return self._length // (self._batch * self._world)
-
-    def set_epoch(self, epoch: int, done: int = 0) -> None:
-        """Choose the epoch of the next iteration, and how many of its batches were seen before."""
-        self._epoch, self._done = epoch, done
-
-    def __len__(self) -> int:
-        return max(0, self.batches - self._done) * self._batch
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._length)
-        mine = order[: self.batches * self._batch * self._world][self._rank :: self._world]
-        for index in mine[self._done * self._batch :]:
-            yield self._epoch, int(index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +142,7 @@ class AnswerCollate:
 
 def build_loader(
     dataset: PairDataset,
-    sampler: PairSampler,
+    sampler: TrainSampler,
     collate: Callable[[Sequence[tuple[Tensor, Pair]]], Batch],
     *,
     batch: int,
@@ -181,7 +151,7 @@ def build_loader(
     pinned: bool = False,
 ) -> Loader[Batch]:
     """Return the training loader of one process."""
-    used = min(workers, max(1, available_cores() // world)) if workers else 0
+    used = worker_count(workers, world)
     return Loader(
         dataset,
         batch_size=batch,

@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from streamfer.errors import ConfigError
 from streamfer_train.exp_blip.config import MAY_CHANGE, OptimiserConfig
-from streamfer_train.exp_blip.data import Batch, PairDataset, PairSampler, build_loader
+from streamfer_train.exp_blip.data import Batch, PairDataset, build_loader
 from streamfer_train.exp_blip.schedule import build_optimiser, learning_rate
 from streamfer_train.recipes.checkpoint import Progress
+from streamfer_train.recipes.loading import TrainSampler
 from streamfer_train.recipes.processes import ProcessGroup
 from streamfer_train.recipes.trainer import Job, Trainer, micro_batch
 
@@ -46,7 +48,13 @@ class ExpTask:
         micro = micro_batch(asked.batch, asked.accumulate, world)
         self.asked, self.learner, self.world = asked, learner, world
         self.layers, self.bf16 = config.model.sizes.vision_layers, config.runtime.precision == "bf16"
-        self.sampler = PairSampler(len(dataset), micro, config.seed, world.rank, world.size)
+        self.sampler = TrainSampler(
+            np.zeros(len(dataset), np.int64),
+            batch_size=micro,
+            seed=config.seed,
+            rank=world.rank,
+            world_size=world.size,
+        )
         self.steps = self.sampler.batches // asked.accumulate
         if not self.steps:
             raise ConfigError(f"{len(dataset)} pairs are less than one batch of {asked.batch}; lower it")

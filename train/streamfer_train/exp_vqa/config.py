@@ -11,17 +11,8 @@ from pathlib import Path
 from pydantic import Field
 
 from streamfer.settings import Section, load_settings
-from streamfer_train.exp_blip.config import (
-    AugmentationConfig,
-    ModelConfig,
-    OptimiserConfig,
-    RuntimeConfig,
-    Source,
-    TextConfig,
-    Tuning,
-)
+from streamfer_train.exp_blip.config import CaptionerConfig, OptimiserConfig, Source, TextConfig, Tuning
 from streamfer_train.recipes import sections
-from streamfer_train.recipes.sections import LogConfig
 
 EXAMPLE = "configs/train/exp_vqa/released.yaml"
 _LISTING = "'streamfer train exp-vqa --settings' lists them all"
@@ -58,18 +49,12 @@ class RunSection(sections.RunSection):
     out: Path = Path("runs/exp_vqa")
 
 
-class ExpVqaConfig(Section):
+class ExpVqaConfig(CaptionerConfig):
     """Everything that `streamfer train exp-vqa` needs."""
 
     data: QuestionData
-    model: ModelConfig
     training: TrainingConfig = TrainingConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
-    runtime: RuntimeConfig = RuntimeConfig()
     run: RunSection = RunSection()
-    log: LogConfig = LogConfig()
-    seed: int = Field(42, ge=0)
-    licence: str = Field("as the training data and the language model allow", min_length=1)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> ExpVqaConfig:

@@ -1,13 +1,9 @@
-"""Calibration after training: one temperature, or a scale and a bias for each class.
+"""Calibration after training: one temperature, with the least negative log-likelihood.
 
-All fits minimise the negative log-likelihood, which is convex in what they fit.
 Shape suffixes: N clips, C classes.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +13,6 @@ from streamfer_train.metrics.arrays import FloatArray, IntArray, Values, as_labe
 
 #: Where every clip is right (or wrong) the best temperature has no bound; it stays within these.
 TEMPERATURES = (0.02, 50.0)
-_LARGEST_SCALE = 50.0
-_LARGEST_BIAS = 20.0
 
 
 def fit_temperature(logits_NC: Values, labels_N: Values) -> float:
@@ -49,54 +43,6 @@ def fit_temperature(logits_NC: Values, labels_N: Values) -> float:
     if slope(1 / coldest) <= 0:
         return coldest
     return float(1 / brentq(slope, 1 / hottest, 1 / coldest, xtol=1e-9, rtol=1e-9))
-
-
-@dataclass(frozen=True, slots=True)
-class Scaling:
-    """Logits times ``scale_C`` plus ``bias_C``; both (C,)."""
-
-    scale_C: FloatArray
-    bias_C: FloatArray
-
-    def apply(self, logits_NC: Values) -> FloatArray:
-        """Return calibrated logits (N, C)."""
-        return as_scores(logits_NC) * self.scale_C + self.bias_C
-
-
-def fit_scaling(logits_NC: Values, labels_N: Values, kind: Literal["bias", "vector"] = "bias") -> Scaling:
-    """Fit one scale and a bias for each class (``bias``), or a scale and a bias for each class (``vector``).
-
-    A bias moves predictions towards rare or frequent classes: unlike a temperature it changes accuracy.
-
-    Source: Guo et al. 2017, section 4.2 (vector scaling).
-
-    Raises:
-        ConfigError: as :func:`fit_temperature`, or another kind.
-    """
-    from scipy.optimize import Bounds, minimize
-
-    if kind not in ("bias", "vector"):
-        raise ConfigError(f"scaling is {kind!r}; expected bias or vector")
-    logits = as_scores(logits_NC)
-    labels = as_labels(labels_N, *logits.shape)
-    classes = logits.shape[1]
-    scales = 1 if kind == "bias" else classes
-
-    def loss(x: FloatArray) -> tuple[float, FloatArray]:
-        log_p = log_softmax(logits * x[:scales] + x[scales:])
-        error_NC = (np.exp(log_p) - np.eye(classes)[labels]) / len(labels)
-        by_scale = error_NC * logits
-        slopes = by_scale.sum(axis=0) if kind == "vector" else np.array([by_scale.sum()])
-        return float(-log_p[np.arange(len(labels)), labels].mean()), np.r_[slopes, error_NC.sum(axis=0)]
-
-    start = np.r_[np.full(scales, 1 / fit_temperature(logits, labels)), np.zeros(classes)]
-    bounds = Bounds(
-        np.r_[np.zeros(scales), np.full(classes, -_LARGEST_BIAS)],
-        np.r_[np.full(scales, _LARGEST_SCALE), np.full(classes, _LARGEST_BIAS)],
-    )
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500}).x
-    bias_C = found[scales:] - found[scales:].mean()
-    return Scaling(np.broadcast_to(found[:scales], (classes,)).copy(), bias_C)
 
 
 def cross_fitted(logits_NC: Values, labels_N: Values, *, parts: int = 2, seed: int = 0) -> FloatArray:

@@ -47,23 +47,11 @@ class RegressionReport:
         return {"mean_ccc": json_number(self.mean_ccc), "dimensions": scores}
 
 
-def ccc(predictions_N: Values, targets_N: Values) -> float:
-    """Return Lin's concordance correlation over the rated clips; NaN where neither varies and means agree.
-
-    Unlike Pearson's it falls with a wrong scale or offset. Population variances, as the affect challenges use it.
-
-    Source: Lin, A Concordance Correlation Coefficient to Evaluate Reproducibility, Biometrics 45, 1989.
-    """
-    return _score(*_rated(as_floats(predictions_N), as_floats(targets_N))).ccc
-
-
-def mse(predictions_N: Values, targets_N: Values) -> float:
-    """Return the mean squared error over the rated clips; NaN without any."""
-    return _score(*_rated(as_floats(predictions_N), as_floats(targets_N))).mse
-
-
 def report(predictions_ND: Values, targets_ND: Values, names: Sequence[str]) -> RegressionReport:
     """Score each dimension over the clips rated in it.
+
+    Unlike Pearson's correlation, concordance falls with a wrong scale or offset. Population variances, as the affect
+    challenges use it. Source: Lin, A Concordance Correlation Coefficient to Evaluate Reproducibility, Biometrics 1989.
 
     Raises:
         ConfigError: shapes that do not fit, or predictions that are not finite.

@@ -1,19 +1,98 @@
-"""Loading what a training sees: worker processes that keep to their core, and batches grouped into steps."""
+"""Loading what a training sees: an order that can go on in the middle, workers that keep to their core, and steps."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
 import cv2
+import numpy as np
+import structlog
 import torch
-from torch.utils.data import DataLoader, Dataset
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from streamfer.errors import UserError
+from streamfer.threads import available_cores
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Batch_co = TypeVar("Batch_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """Which sample is seen, and which of its random views."""
+
+    epoch: int
+    index: int
+    repeat: int = 0
+
+
+class TrainSampler(Sampler[Draw]):
+    """The order of an epoch: whole batches only, the same global batches for any number of processes.
+
+    A global batch is ``batch_size`` x ``world_size`` samples in a row of the epoch's order; every process takes each
+    ``world_size``-th of them. What is left over at the end is not seen in that epoch (the authors' ``drop_last``).
+
+    Args:
+        labels: int64 (N,), class of each sample; without ``oversample`` any numbers.
+        batch_size: samples of one process a batch.
+        seed: of the order.
+        rank, world_size: which process of how many.
+        oversample: 0 sees each sample once; 1 draws all classes equally often; between, class frequencies are
+            raised to the power 1 - ``oversample``. An epoch stays N samples long.
+    """
+
+    def __init__(
+        self,
+        labels: NDArray[np.int64],
+        *,
+        batch_size: int,
+        seed: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        oversample: float = 0.0,
+    ) -> None:
+        self._labels = labels
+        self._batch = batch_size
+        self._seed = seed
+        self._rank = rank
+        self._world = world_size
+        self._oversample = oversample
+        self._epoch = 0
+        self._done = 0
+
+    @property
+    def batches(self) -> int:
+        """Batches of a whole epoch."""
+        return len(self._labels) // (self._batch * self._world)
+
+    def set_epoch(self, epoch: int, batches_done: int = 0) -> None:
+        """Choose the epoch of the next iteration, and how many of its batches were seen before an interruption."""
+        self._epoch, self._done = epoch, batches_done
+
+    def __len__(self) -> int:
+        return max(0, self.batches - self._done) * self._batch
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = self.order()[: self.batches * self._batch * self._world]
+        yield from order[self._rank :: self._world][self._done * self._batch :]
+
+    def order(self) -> list[Draw]:
+        """Return the whole epoch's order, of all processes."""
+        rng = np.random.default_rng([self._seed, self._epoch])
+        if not self._oversample:
+            return [Draw(self._epoch, int(index)) for index in rng.permutation(len(self._labels))]
+        draws: list[Draw] = []
+        for label, quota in _quotas(self._labels, self._oversample).items():
+            members = rng.permutation(np.flatnonzero(self._labels == label))
+            # Every sample of a class as often as any other, give or take one.
+            draws += [Draw(self._epoch, int(members[n % len(members)]), n // len(members)) for n in range(quota)]
+        return [draws[place] for place in rng.permutation(len(draws))]
 
 
 class Loader(DataLoader[Batch_co]):
@@ -68,3 +147,21 @@ def in_steps(batches: Iterable[T], size: int, steps: int) -> Iterator[list[T]]:
         if len(micro) < size:
             return
         yield micro
+
+
+def worker_count(wanted: int, world_size: int) -> int:
+    """Return no more processes than this process's share of the cores: more of them only fight."""
+    share = max(1, available_cores() // world_size)
+    if wanted > share:
+        log.info("data.workers", wanted=wanted, used=share, reason="cores of this process")
+    return min(wanted, share)
+
+
+def _quotas(labels: NDArray[np.int64], oversample: float) -> dict[int, int]:
+    """Return how many samples of each class an oversampled epoch of the same length has (largest remainders)."""
+    classes, counts = np.unique(labels, return_counts=True)
+    shares = counts.astype(np.float64) ** (1 - oversample)
+    exact = shares / shares.sum() * len(labels)
+    quotas = np.floor(exact).astype(int)
+    quotas[np.argsort(-(exact - quotas), kind="stable")[: len(labels) - quotas.sum()]] += 1
+    return {int(name): int(quota) for name, quota in zip(classes, quotas, strict=True)}
