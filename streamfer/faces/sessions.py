@@ -68,8 +68,12 @@ def assert_provider(session: Any, asked: list[str], *, by_name: bool, path: Path
     return active
 
 
-def open_session(path: Path, *, provider: str, threads: int) -> tuple[onnxruntime.InferenceSession, str]:
+def open_session(
+    path: Path, *, provider: str, threads: int, network: bytes | None = None
+) -> tuple[onnxruntime.InferenceSession, str]:
     """Open a network and return its session with the provider that runs it.
+
+    With ``network``, the bytes made from the file at ``path``, those are opened instead.
 
     Raises:
         DeviceError: see :func:`choose_providers` and :func:`assert_provider`.
@@ -80,7 +84,7 @@ def open_session(path: Path, *, provider: str, threads: int) -> tuple[onnxruntim
         raise CheckpointError(f"{path}: no such file; name an .onnx network, or a registered detector")
     try:
         session = onnxruntime.InferenceSession(
-            str(path), sess_options=session_options(threads), providers=_with_options(asked)
+            network or str(path), sess_options=session_options(threads), providers=_with_options(asked)
         )
     except Exception as error:  # ONNX Runtime raises its own classes, which share no base but Exception
         raise unreadable(path, error) from error

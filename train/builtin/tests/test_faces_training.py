@@ -8,41 +8,32 @@ from typing import IO
 import numpy as np
 import pytest
 import torch
+from faces_data import write_sets
 
-from streamfer.errors import CheckpointError, OutputError, SourceNotFoundError
+from streamfer.errors import CheckpointError, OutputError
 from streamfer_builtin.faces import training
-from streamfer_builtin.faces.config import DataConfig, FacesConfig, OptimiserConfig, PoolConfig, TrainConfig
-from streamfer_builtin.faces.labels import Labels
+from streamfer_builtin.faces.config import FacesConfig, OptimiserConfig, TrainConfig
+from streamfer_builtin.faces.export import export
 from streamfer_builtin.faces.network import FaceNetwork, Shape
-from streamfer_builtin.faces.pool import Pool, shard_path
-from streamfer_builtin.faces.shards import Shard, coded_jpeg
+from streamfer_builtin.faces.start import convolutions, take_weights
 from streamfer_builtin.faces.training import CHECKPOINT, Trainer, batch_of_side, learning_rate, train
+from streamfer_builtin.faces.views import Views
+
+NARROW = Shape((8, 8, 16, 16, 16), 16)
 
 
 @pytest.fixture(autouse=True)
 def narrow_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same architecture at a quarter of its width: the tests are about the loop."""
-    monkeypatch.setattr(training, "FaceNetwork", lambda: FaceNetwork(Shape((8, 8, 16, 16, 16), 16)))
+    monkeypatch.setattr(training, "FaceNetwork", lambda: FaceNetwork(NARROW))
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> FacesConfig:
-    """Twelve pictures, each with one bright square as its face."""
-    rng = np.random.default_rng(3)
-    coded, labels = [], []
-    for _ in range(12):
-        picture = rng.integers(0, 60, (96, 96, 3)).astype(np.uint8)
-        x, y = rng.integers(8, 56, size=2)
-        picture[y : y + 32, x : x + 32] = 230
-        box = np.array([x, y, x + 32, y + 32], np.float32)
-        points = np.add([[8, 10], [24, 10], [16, 18], [10, 25], [22, 25]], [x, y]).astype(np.float32)
-        coded.append(coded_jpeg(picture))
-        labels.append(Labels.single(box, points))
-    Shard.of(coded, labels).save(shard_path(tmp_path / "sources", "train", 0))
+    write_sets(tmp_path / "data")
     return FacesConfig(
-        data=DataConfig(root=tmp_path),
+        data=tmp_path / "data",
         work=tmp_path,
-        pool=PoolConfig(shards=1),
         train=TrainConfig(
             steps=24,
             batch=1,
@@ -56,9 +47,9 @@ def config(tmp_path: Path) -> FacesConfig:
 
 
 def test_the_loss_falls(config: FacesConfig) -> None:
-    pool = Pool(config.work / "sources", "train", 1)
+    views = Views(config.data)
     trainer = Trainer.fresh(config.train)
-    totals = [float(trainer.advance(pool.batch(1, step, 6, 96)).total.detach()) for step in range(config.train.steps)]
+    totals = [float(trainer.advance(views.batch(1, step, 6, 96)).total.detach()) for step in range(60)]
     assert np.mean(totals[-4:]) < 0.8 * np.mean(totals[:4])
 
 
@@ -66,8 +57,7 @@ def test_an_interrupted_run_ends_at_the_same_weights(config: FacesConfig, tmp_pa
     whole = Trainer.fresh(config.train)
     whole.restore(train(config, until=10))
     broken = config.model_copy(update={"work": tmp_path / "broken"})
-    (tmp_path / "broken" / "sources").mkdir(parents=True)
-    shard_path(tmp_path / "sources", "train", 0).rename(shard_path(tmp_path / "broken" / "sources", "train", 0))
+    (tmp_path / "broken").mkdir()
     train(broken, until=4)
     resumed = Trainer.fresh(config.train)
     resumed.restore(train(broken, until=10))
@@ -111,17 +101,21 @@ def test_a_checkpoint_of_another_network_is_refused(config: FacesConfig) -> None
         train(config)
 
 
-def test_a_missing_shard_is_named(config: FacesConfig) -> None:
-    with pytest.raises(SourceNotFoundError, match=r"train-pool-001\.npz"):
-        Pool(config.work / "sources", "train", 2)
+def test_a_training_begins_with_exported_weights(tmp_path: Path) -> None:
+    torch.manual_seed(8)
+    stored, fresh = FaceNetwork(NARROW).half().float(), FaceNetwork(NARROW)
+    export(stored.eval(), tmp_path / "start.onnx", {"name": "test"})
+    take_weights(fresh, tmp_path / "start.onnx")
+    for ours, theirs in zip(convolutions(fresh, more=True), convolutions(stored, more=True), strict=True):
+        assert torch.equal(ours.weight, theirs.weight)
 
 
-def test_batches_depend_on_seed_and_step_alone(config: FacesConfig) -> None:
-    pool = Pool(config.work / "sources", "train", 1)
-    first, again, other = pool.batch(1, 5, 4, 96), pool.batch(1, 5, 4, 96), pool.batch(1, 6, 4, 96)
-    assert torch.equal(first.pictures, again.pictures)
-    assert torch.equal(first.targets.boxes, again.targets.boxes)
-    assert not torch.equal(first.pictures, other.pictures)
+def test_a_file_of_another_network_is_no_beginning(tmp_path: Path) -> None:
+    export(FaceNetwork(Shape((8, 8, 8, 8, 8), 8)).eval(), tmp_path / "other.onnx", {"name": "test"})
+    (tmp_path / "broken.onnx").write_bytes(b"not a network")
+    for name, said in (("other", "other shapes"), ("broken", "cannot be read"), ("absent", "cannot be read")):
+        with pytest.raises(CheckpointError, match=said):
+            take_weights(FaceNetwork(NARROW), tmp_path / f"{name}.onnx")
 
 
 def test_larger_pictures_come_in_smaller_batches() -> None:

@@ -1,4 +1,4 @@
-"""`python -m streamfer_builtin.faces`: compose, train, export and evaluate the built-in face detector."""
+"""`python -m streamfer_builtin.faces`: train, export and evaluate the built-in face detector."""
 
 from __future__ import annotations
 
@@ -30,68 +30,56 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m streamfer_builtin.faces", description=__doc__)
     commands = parser.add_subparsers(required=True)
     for name, command, text in (
-        ("compose", _compose, "gather sources and compose the pools that are missing"),
-        ("train", _train, "compose what is missing, then train or resume"),
+        ("all", _all, "train or resume, export with the threshold chosen on held-out pictures, and evaluate"),
+        ("train", _train, "train, or resume where the work folder has a checkpoint"),
         ("export", _export, "write the averaged weights as ONNX"),
-        ("evaluate", _evaluate, "print recall, false positives, landmark error and time"),
+        ("evaluate", _evaluate, "print recall, false faces, landmark error and time"),
     ):
         sub = commands.add_parser(name, help=text)
         sub.set_defaults(command=command)
         add_recipe_options(sub, Path(EXAMPLE), "train.steps=500")
-        if name == "train":
+        if name in ("all", "train"):
             sub.add_argument("--until", type=int, help="stop after this many steps")
-        if name == "export":
+        if name in ("all", "export"):
             sub.add_argument("-o", "--output", type=Path, required=True)
-            sub.add_argument("--threshold", type=float, default=0.5, help="score threshold stored as metadata")
-            sub.add_argument("--licence", default=None, help="licence text stored as metadata")
+        if name == "export":
+            sub.add_argument("--threshold", type=float, help="stored score threshold; chosen on pictures kept out")
         if name == "evaluate":
             sub.add_argument("--weights", type=Path, required=True)
-            sub.add_argument("--sweep", action="store_true", help="print a table over thresholds")
-            sub.add_argument("--large", type=float, metavar="THRESHOLD", help="measure input sizes for 1080p instead")
-            sub.add_argument("--teacher", action="store_true", help="measure the teacher against itself instead")
-            sub.add_argument("--threshold", type=float, help="score threshold; chosen on validation when absent")
-            sub.add_argument("--enlarge", action="store_true", help="enlarge smaller pictures to 640 pixels first")
-            sub.add_argument("--compare", action="store_true", help="measure YuNet s and RFB-320 too")
+            sub.add_argument("--part", choices=("tune", "test"), default="tune", help="test is for the end, once")
+            sub.add_argument("--former", type=Path, help="an earlier export to compare with")
+            sub.add_argument("--others", action="store_true", help="measure CenterFace and YuNet, too")
     return parser
 
 
-def _compose(config: FacesConfig, _options: argparse.Namespace) -> None:
-    from streamfer_builtin.faces.pool import compose_missing
+def _all(config: FacesConfig, options: argparse.Namespace) -> None:
+    from streamfer_builtin.faces.evaluate import compare
 
-    compose_missing(config)
+    _train(config, options)
+    options.threshold = None
+    _export(config, options)
+    print(compare(config.data, options.output, "test", former=None, others=False))
 
 
 def _train(config: FacesConfig, options: argparse.Namespace) -> None:
-    from streamfer_builtin.faces.pool import compose_missing
     from streamfer_builtin.faces.training import train
 
-    compose_missing(config)
     print(train(config, until=options.until))
 
 
 def _export(config: FacesConfig, options: argparse.Namespace) -> None:
+    from streamfer_builtin.faces.evaluate import threshold_of
     from streamfer_builtin.faces.export import export_checkpoint
 
-    export_checkpoint(config, options.output, threshold=options.threshold, licence=options.licence)
+    export_checkpoint(config, options.output, threshold=options.threshold or 0.5)
+    if options.threshold is None:
+        export_checkpoint(config, options.output, threshold=threshold_of(config.data, options.output))
 
 
 def _evaluate(config: FacesConfig, options: argparse.Namespace) -> None:
-    from streamfer_builtin.faces.evaluate import evaluate, evaluate_large, evaluate_teacher
+    from streamfer_builtin.faces.evaluate import compare
 
-    if options.teacher:
-        evaluate_teacher(config)
-        return
-    if options.large is not None:
-        evaluate_large(config, options.weights, options.large)
-        return
-    evaluate(
-        config,
-        options.weights,
-        threshold=options.threshold,
-        enlarge=options.enlarge,
-        sweep=options.sweep,
-        compare=options.compare,
-    )
+    print(compare(config.data, options.weights, options.part, former=options.former, others=options.others))
 
 
 if __name__ == "__main__":

@@ -12,38 +12,14 @@ from streamfer.settings import Section, load_settings
 EXAMPLE = "train/builtin/configs/faces.yaml"
 
 
-class DataConfig(Section):
-    """Where the image sets and the teacher are; ``root`` holds faces/, ict_face/, videos/ and weights/."""
-
-    root: Path
-    teacher: Path = Path("weights/yunet_n_dynamic.onnx")
-
-    def teacher_path(self) -> Path:
-        """The teacher's file; a relative ``teacher`` is taken from ``root``."""
-        return self.root / self.teacher
-
-
-class PoolConfig(Section):
-    """Composed pictures: ``shards`` times ``shard_size`` for training, ``validation`` to validate, ``side`` pixels."""
-
-    shards: int = Field(4, ge=1)
-    shard_size: int = Field(1500, ge=1)
-    validation: int = Field(600, ge=1)
-    side: int = Field(320, ge=64)
-    heads: int = Field(700, ge=1)
-    photographs: bool = True
-    """False composes rendered heads only, for weights without third-party photographs."""
-    seed: int = 7
-
-
 class OptimiserConfig(Section):
     """AdamW with linear warm-up and cosine decay; ``average`` is the decay of the weights' moving average."""
 
-    learning_rate: float = Field(2e-3, gt=0)
+    learning_rate: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.02, ge=0)
     warmup: int = Field(200, ge=0)
     clip: float = Field(10.0, gt=0)
-    average: float = Field(0.998, ge=0, lt=1)
+    average: float = Field(0.999, ge=0, lt=1)
 
 
 class LossConfig(Section):
@@ -60,8 +36,10 @@ class TrainConfig(Section):
     ``batch`` is meant at 256 pixels; larger pictures come in smaller batches, so that every step costs the same.
     """
 
-    steps: int = Field(5100, ge=1)
-    batch: int = Field(32, ge=1)
+    steps: int = Field(24000, ge=1)
+    batch: int = Field(25, ge=1)
+    start: Path | None = None
+    """An exported network to begin with; without one the weights are drawn."""
     sides: tuple[int, ...] = (192, 256, 320, 384, 448)
     seed: int = 1
     bfloat16: bool = True
@@ -78,12 +56,16 @@ class TrainConfig(Section):
         return sides
 
 
+<<<<<<< HEAD
 class FacesConfig(Section):
     """Everything that `streamfer train faces` needs; ``work`` holds sources, pool, checkpoints and logs."""
+=======
+class FacesConfig(Part):
+    """Everything that the recipe needs: ``data`` holds faces/ and videos/, ``work`` the checkpoint and the tables."""
+>>>>>>> f041e4a (The face detector learns from real crowds: views of decoded pictures, no composites, and CenterFace as a detector)
 
-    data: DataConfig
+    data: Path
     work: Path
-    pool: PoolConfig = PoolConfig()
     train: TrainConfig = TrainConfig()
 
 

@@ -1,7 +1,7 @@
 """The trained network as an ONNX file in SCRFD's output layout, with what a reader must know as metadata.
 
-The graph is written node by node with batch normalisation folded into the convolutions, so the file holds nothing
-but convolutions, ReLU, a few element-wise operations and reshapes.
+The graph is written node by node: convolutions, ReLU, a few element-wise operations and reshapes. Weights are stored
+in half precision and computed with in single.
 """
 
 from __future__ import annotations
@@ -27,29 +27,24 @@ from streamfer_builtin.faces.network import (
     PRIORS,
     STRIDES,
     WIDTHS,
-    ConvUnit,
     FaceNetwork,
     Head,
+    Residual,
 )  # fmt: skip
 from streamfer_builtin.faces.training import CHECKPOINT, OURS, averaged_network
 from streamfer_train.recipes.checkpoint import read_checkpoint
 
 FORMAT_VERSION = "1"
-VERSION = "1"
-DATA_WITH_PHOTOGRAPHS = (
-    "Composites of pictures and crops of faces from muxspace/facial_expressions (repository Apache-2.0; the "
-    "photographs belong to third parties), heads rendered from ICT-FaceKit (MIT), drawn backgrounds, and pictures "
-    "packaged with scikit-image; boxes and landmarks after YuNet n (Apache-2.0)."
+VERSION = "2"
+DATA = (
+    "Pictures of people and of things from public repositories, listed in the card; boxes and landmarks are what "
+    "YuNet n (Apache-2.0) and CenterFace (MIT) agree on; pictures of faces from muxspace/facial_expressions "
+    "(repository Apache-2.0; the photographs belong to third parties)."
 )
-DATA_RENDERED = (
-    "Heads rendered from ICT-FaceKit (MIT), drawn backgrounds and pictures packaged with scikit-image; boxes and "
-    "landmarks after YuNet n (Apache-2.0). No photograph of a person."
-)
-LICENCE_WITH_PHOTOGRAPHS = (
+LICENCE = (
     "Evaluation and research. Code and training are Apache-2.0, but the photographs trained on belong to third "
     "parties; whoever wants other uses of these weights decides and answers for that, or retrains on own pictures."
 )
-LICENCE_RENDERED = "Apache-2.0, as the project: no photograph of a person was trained on."
 OPSET = 17
 INPUT_CONVENTION = "RGB, float32, NCHW, (value - 127.5) / 128; height and width multiples of 32; batch of one"
 
@@ -68,10 +63,14 @@ class _Graph:
         return name
 
     def constant(self, value: np.ndarray) -> str:
-        """Store a weight and return its name."""
+        """Store a value and return its name."""
         name = f"w{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
+
+    def halved(self, weight: Tensor) -> str:
+        """Store a weight in half precision, which a reader widens once while loading; return the wide name."""
+        return self.add("Cast", [self.constant(weight.detach().half().numpy())], to=TensorProto.FLOAT)
 
 
 def export(network: FaceNetwork, path: Path, metadata: dict[str, str]) -> None:
@@ -94,22 +93,21 @@ def export(network: FaceNetwork, path: Path, metadata: dict[str, str]) -> None:
     write_whole(path, lambda stream: stream.write(model.SerializeToString()))
 
 
-def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float, licence: str | None = None) -> None:
+def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float) -> None:
     """Export the averaged weights of the work folder's checkpoint with the shipped metadata."""
     network = averaged_network(config.work / CHECKPOINT)
-    data = DATA_WITH_PHOTOGRAPHS if config.pool.photographs else DATA_RENDERED
     metadata = {
         "name": "streamfer-faces",
         "version": VERSION,
         "date": date.today().isoformat(),
-        "licence": licence or (LICENCE_WITH_PHOTOGRAPHS if config.pool.photographs else LICENCE_RENDERED),
-        "training_data": data,
+        "licence": LICENCE,
+        "training_data": DATA,
         "threshold": f"{threshold:.2f}",
         # A tracker asks for three agreeing frames, so it can be given more doubtful faces.
         "tracking_threshold": f"{max(0.05, threshold - 0.05):.2f}",
         "nms_overlap": "0.40",
-        # docs/results/faces.md, "Enlarging small videos" and "Input size for 1080p".
-        "smallest_face": "32",
+        # docs/results/faces.md, "At which size frames are read".
+        "smallest_face": "16",
         "least_side": "640",
         "steps": str(read_checkpoint(config.work / CHECKPOINT, OURS)["step"]),
     }
@@ -120,8 +118,8 @@ def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float, lice
 def build(network: FaceNetwork) -> onnx.ModelProto:
     """The ONNX model of ``network``: input ``input`` 1 x 3 x H x W, nine outputs named group and stride."""
     graph = _Graph()
-    eight = _emit(graph, network.level8, _emit(graph, network.stem, "input"))
-    sixteen = _emit(graph, network.level16, eight)
+    eight = _emit(graph, network.more[0], _emit(graph, network.level8, _emit(graph, network.stem, "input")))
+    sixteen = _emit(graph, network.more[1], _emit(graph, network.level16, eight))
     thirty_two = _emit(graph, network.level32, sixteen)
     doubling = graph.constant(np.array([1, 1, 2, 2], np.float32))
     top = _emit(graph, network.laterals[2], thirty_two)
@@ -148,37 +146,25 @@ def build(network: FaceNetwork) -> onnx.ModelProto:
 
 
 def _emit(graph: _Graph, module: nn.Module, source: str) -> str:
-    if isinstance(module, ConvUnit):
-        convolution, normalisation = cast(nn.Conv2d, module[0]), cast(nn.BatchNorm2d, module[1])
-        return graph.add("Relu", [_emit_convolution(graph, convolution, source, normalisation)])
     if isinstance(module, nn.Sequential):
         for child in module:
             source = _emit(graph, child, source)
         return source
+    if isinstance(module, Residual):
+        return graph.add("Add", [source, _emit(graph, module.change, source)])
+    if isinstance(module, nn.ReLU):
+        return graph.add("Relu", [source])
     if isinstance(module, nn.Conv2d):
-        return _emit_convolution(graph, module, source, None)
+        kernel, stride, padding = module.kernel_size[0], module.stride[0], int(module.padding[0])
+        return graph.add(
+            "Conv",
+            [source, graph.halved(module.weight), graph.halved(cast(Tensor, module.bias))],
+            kernel_shape=[kernel, kernel],
+            strides=[stride, stride],
+            pads=[padding] * 4,
+            group=module.groups,
+        )
     raise TypeError(f"no ONNX rule for {type(module).__name__}")
-
-
-def _emit_convolution(graph: _Graph, convolution: nn.Conv2d, source: str, normalisation: nn.BatchNorm2d | None) -> str:
-    weight = convolution.weight.detach().double()
-    bias = torch.zeros(len(weight), dtype=torch.float64)
-    if convolution.bias is not None:
-        bias = convolution.bias.detach().double()
-    if normalisation is not None:
-        mean, variance = cast(Tensor, normalisation.running_mean), cast(Tensor, normalisation.running_var)
-        gain = normalisation.weight.double() / (variance.double() + normalisation.eps).sqrt()
-        weight = weight * gain[:, None, None, None]
-        bias = normalisation.bias.double() + (bias - mean.double()) * gain
-    kernel, stride, padding = convolution.kernel_size[0], convolution.stride[0], int(convolution.padding[0])
-    return graph.add(
-        "Conv",
-        [source, graph.constant(weight.float().numpy()), graph.constant(bias.float().numpy())],
-        kernel_shape=[kernel, kernel],
-        strides=[stride, stride],
-        pads=[padding] * 4,
-        group=convolution.groups,
-    )
 
 
 def _emit_head(graph: _Graph, head: Head, level: str, stride: int, priors: tuple[float, float]) -> None:

@@ -20,9 +20,10 @@ RAW_SIZE = (320, 192)
 
 @dataclass(frozen=True, slots=True)
 class KnownVideo:
-    """A video, and the first and last frame of each interval in which a face is seen (None: always)."""
+    """A video, how many people it shows, and the first and last frame of each interval with a face (None: always)."""
 
     path: Path
+    people: int
     faces: tuple[tuple[int, int], ...] | None
 
     def shows_face(self, index: int) -> bool:
@@ -48,7 +49,7 @@ def known_videos(folder: Path) -> list[KnownVideo]:
             seen = tuple((each["first_frame"], each["last_frame"]) for each in intervals if each["faces"])
         elif not any(facts["faces_per_second"]):
             seen = ()
-        known.append(KnownVideo(folder / name, seen))
+        known.append(KnownVideo(folder / name, int(facts["distinct_people"]), seen))
     return known
 
 

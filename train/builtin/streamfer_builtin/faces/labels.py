@@ -87,6 +87,11 @@ class Labels:
         boxes = np.concatenate([centres - halves, centres + halves], axis=1)
         return Labels(boxes.astype(np.float32), landmarks.astype(np.float32), self.ignored, self.precise)
 
+    def shifted(self, x: float, y: float) -> Labels:
+        """Labels of the picture after it was moved by (``x``, ``y``) pixels."""
+        by = np.array([x, y], np.float32)
+        return Labels(self.boxes + np.tile(by, 2), self.landmarks + by, self.ignored, self.precise)
+
     def framed(self, width: int, height: int, *, visible: float = 0.5, smallest: float = 10.0) -> Labels:
         """Labels as seen through a frame of ``width`` x ``height`` pixels.
 

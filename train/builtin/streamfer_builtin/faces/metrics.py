@@ -1,88 +1,125 @@
-"""Recall, false positives and landmark error of a detector against reference faces."""
+"""Detections against reference faces: who was found at which score, and what was found where nothing is.
+
+Detections are matched best score first, so that the outcome at any threshold is a prefix of one pass.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
-from streamfer_builtin.faces.detectors import Found
-from streamfer_builtin.faces.labels import BoolArray, FloatArray, overlaps
+from streamfer.faces import Detections
+from streamfer_builtin.faces.labels import FloatArray, Labels, overlaps
 
 OVERLAP = 0.5
+_DOUBTFUL_OVERLAP = 0.3
+SMALLEST = 10.0
+"""Faces whose shorter side is less (pixels of the stored picture) are neither right nor wrong."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
-    """What should be found on a picture.
+class Face:
+    """A reference face: where it belongs, and the score at which it was found (0: not at all).
 
-    ``boxes`` N x 4, ``landmarks`` N x 5 x 2; ``counted`` N marks faces that recall is measured on. The others
-    (smaller than the limit, hidden, or seen by a hesitant teacher) may be found or not.
+    ``size`` is the shorter side in pixels of the stored picture, ``error`` the mean distance of the five landmarks in
+    units of the distance of the eyes (NaN when not found or unknown).
     """
 
-    boxes: FloatArray
-    landmarks: FloatArray
-    counted: BoolArray
+    size: float
+    profile: bool
+    grey: bool
+    light: float
+    score: float
+    error: float
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Sums over pictures; ``errors`` are landmark errors in units of the inter-ocular distance."""
+@dataclass(slots=True)
+class Outcome:
+    """What a detector did on a set of pictures."""
 
     pictures: int = 0
-    faces: int = 0
-    hits: int = 0
-    false: int = 0
-    pictures_with_false: int = 0
-    errors: tuple[float, ...] = ()
+    faces: list[Face] = field(default_factory=list)
+    false: list[float] = field(default_factory=list)
 
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.pictures + other.pictures,
-            self.faces + other.faces,
-            self.hits + other.hits,
-            self.false + other.false,
-            self.pictures_with_false + other.pictures_with_false,
-            self.errors + other.errors,
-        )
+    def false_a_picture(self, threshold: float) -> float:
+        """False faces a picture scored at least ``threshold``."""
+        return float((np.array(self.false) >= threshold).sum() / max(1, self.pictures))
 
-    @property
-    def recall(self) -> float:
-        """Share of counted faces found, NaN without any."""
-        return self.hits / self.faces if self.faces else float("nan")
-
-    @property
-    def false_per_picture(self) -> float:
-        """False positives an image."""
-        return self.false / self.pictures if self.pictures else float("nan")
-
-    @property
-    def landmark_error(self) -> float:
-        """Median landmark error in units of the inter-ocular distance, NaN where unknown."""
-        return float(np.median(self.errors)) if self.errors else float("nan")
+    def threshold_for(self, allowed: float) -> float:
+        """The lowest threshold, in hundredths, with at most ``allowed`` false faces a picture."""
+        for hundredth in range(5, 100):
+            if self.false_a_picture(hundredth / 100) <= allowed:
+                return hundredth / 100
+        return 1.0
 
 
-def tally(found: Found, reference: Reference) -> Tally:
-    """Match detections to reference faces, best score first and one to one at an overlap of 0.5.
+def recall(faces: list[Face], threshold: float) -> float:
+    """Share of ``faces`` found at ``threshold``, NaN without any."""
+    return float(np.mean([face.score >= threshold for face in faces])) if faces else float("nan")
 
-    A detection is false when it overlaps no reference face, counted or not, by that much, or when the face it
-    overlaps was taken by a better one.
+
+def landmark_error(faces: list[Face], threshold: float) -> float:
+    """Median landmark error of the frontal faces found that are at least 32 pixels, NaN where unknown."""
+    errors = [
+        face.error
+        for face in faces
+        if face.score >= threshold and face.size >= 32 and not face.profile and np.isfinite(face.error)
+    ]
+    return float(np.median(errors)) if errors else float("nan")
+
+
+def judge(
+    outcome: Outcome,
+    found: Detections,
+    labels: Labels,
+    profile: NDArray[np.bool_],
+    *,
+    picture: NDArray[np.uint8],
+    grey: bool,
+) -> None:
+    """Add one picture to ``outcome``.
+
+    A detection is right when it overlaps a counted face by half and no better one took it; it is neither right nor
+    wrong when it overlaps an ignored or tiny one by 0.3 or lies half inside it; else it is false.
     """
-    match = overlaps(found.boxes, reference.boxes) if len(reference.boxes) else np.zeros((len(found.boxes), 0))
-    free = np.ones(len(reference.boxes), np.bool_)
-    hits, false, errors = 0, 0, []
-    for row in range(len(found.boxes)):
-        open_overlaps = np.where(free, match[row], 0)
-        best = int(open_overlaps.argmax()) if len(open_overlaps) else -1
-        if best < 0 or open_overlaps[best] < OVERLAP:
-            false += 1
-            continue
-        free[best] = False
-        if reference.counted[best]:
-            hits += 1
-            error = _landmark_error(found.landmarks[row], reference.landmarks[best])
-            errors += [error] if np.isfinite(error) else []
-    return Tally(1, int(reference.counted.sum()), hits, false, int(false > 0), tuple(errors))
+    sides = labels.boxes[:, 2:] - labels.boxes[:, :2]
+    counted = ~labels.ignored & (sides.min(axis=1, initial=np.inf) >= SMALLEST)
+    score, error = np.zeros(len(labels)), np.full(len(labels), np.nan)
+    match = overlaps(found.boxes, labels.boxes)
+    inside = _share_inside(found.boxes, labels.boxes)
+    doubtful = ((match >= _DOUBTFUL_OVERLAP) | (inside >= 0.5)) & ~counted
+    outcome.pictures += 1
+    for row, confidence in enumerate(found.scores.tolist()):
+        free = np.where(counted & (score == 0), match[row], 0)
+        best = int(free.argmax()) if len(free) else -1
+        if best >= 0 and free[best] >= OVERLAP:
+            score[best] = confidence
+            error[best] = _landmark_error(found.landmarks[row], labels.landmarks[best])
+        elif not doubtful[row].any():
+            outcome.false.append(confidence)
+    for index in np.flatnonzero(counted).tolist():
+        size, light = float(sides[index].min()), _light(picture, labels.boxes[index])
+        outcome.faces.append(Face(size, bool(profile[index]), grey, light, float(score[index]), float(error[index])))
+
+
+def _share_inside(boxes: FloatArray, others: FloatArray) -> NDArray[np.float64]:
+    """How much of each of ``boxes`` lies inside each of ``others``: N x M."""
+    upper = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    lower = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    common = np.prod(np.maximum(lower - upper, 0), axis=2)
+    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6), axis=1)
+    return np.asarray(common / area[:, None], np.float64)
+
+
+def _light(picture: NDArray[np.uint8], box: FloatArray) -> float:
+    """Mean grey level of the middle half of the box."""
+    height, width = picture.shape[:2]
+    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 4
+    left, top = np.clip((centre - half).astype(int), 0, [width - 1, height - 1])
+    right, bottom = np.clip((centre + half).astype(int) + 1, 1, [width, height])
+    return float(picture[top:bottom, left:right].mean())
 
 
 def _landmark_error(found: FloatArray, wanted: FloatArray) -> float:

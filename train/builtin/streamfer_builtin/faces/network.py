@@ -45,26 +45,31 @@ class Predictions:
 
 
 class ConvUnit(nn.Sequential):
-    """Convolution without bias, batch normalisation, ReLU."""
+    """Convolution, ReLU. There is no normalisation: weights start from a network whose norms were folded in."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-        )
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups), nn.ReLU(inplace=True)
+        )  # fmt: skip
 
 
 class Separable(nn.Sequential):
-    """A bare depthwise 3x3 convolution, then a pointwise unit.
-
-    Normalising between the two would cost more training time on a CPU than both convolutions together.
-    """
+    """A bare depthwise 3x3 convolution, then a pointwise unit."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__(
-            nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False), ConvUnit(inputs, outputs, 1)
-        )
+        super().__init__(nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs), ConvUnit(inputs, outputs, 1))
+
+
+class Residual(nn.Module):
+    """The input plus what two convolutions, the first of ``kernel`` and ``inner`` channels, add: nothing at first."""
+
+    def __init__(self, channels: int, inner: int, kernel: int) -> None:
+        super().__init__()
+        self.change = nn.Sequential(ConvUnit(channels, inner, kernel), nn.Conv2d(inner, channels, 3, 1, 1))
+
+    def forward(self, features_BCHW: Tensor) -> Tensor:
+        """B x C x H x W to the same."""
+        return features_BCHW + self.change(features_BCHW)
 
 
 class Head(nn.Module):
@@ -79,7 +84,7 @@ class Head(nn.Module):
         self.score = nn.Sequential(ConvUnit(channels, channels, 3, 1, channels), nn.Conv2d(channels, ANCHORS, 1))
         self.box = nn.Sequential(ConvUnit(channels, channels, 3, 1, channels), nn.Conv2d(channels, ANCHORS * 4, 1))
         self.landmarks = nn.Conv2d(channels, ANCHORS * 10, 1)
-        self.points = nn.Sequential(ConvUnit(channels, channels), nn.Conv2d(channels, ANCHORS * 10, 1, bias=False))
+        self.points = nn.Sequential(ConvUnit(channels, channels), nn.Conv2d(channels, ANCHORS * 10, 1))
 
     def finals(self) -> tuple[nn.Conv2d, nn.Conv2d, nn.Conv2d]:
         """The last convolutions, for scores, boxes and landmarks."""
@@ -102,6 +107,7 @@ class FaceNetwork(nn.Module):
         self.stem = nn.Sequential(ConvUnit(3, two, 3, 2), ConvUnit(two, four, 3, 2))
         self.level8 = nn.Sequential(ConvUnit(four, eight, 3, 2), ConvUnit(eight, eight), Separable(eight, eight))
         self.level16 = nn.Sequential(ConvUnit(eight, sixteen, 3, 2), ConvUnit(sixteen, sixteen))
+        self.more = nn.ModuleList([Residual(eight, eight // 2, 1), Residual(sixteen, sixteen, 3)])
         self.level32 = nn.Sequential(
             Separable(sixteen, thirty_two, 2), Separable(thirty_two, thirty_two), Separable(thirty_two, thirty_two)
         )
@@ -114,7 +120,10 @@ class FaceNetwork(nn.Module):
     def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+                nn.init.zeros_(cast(Tensor, module.bias))
+        for more in self.more:
+            nn.init.zeros_(cast(nn.Conv2d, cast(Residual, more).change[1]).weight)
         for head in self.heads:
             score, box, landmarks = cast(Head, head).finals()
             for final in (score, box, landmarks):
@@ -126,8 +135,8 @@ class FaceNetwork(nn.Module):
 
     def forward(self, pictures_BCHW: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Raw (score, box, landmark) maps for each stride; height and width must be multiples of 32."""
-        eight = self.level8(self.stem(pictures_BCHW))
-        sixteen = self.level16(eight)
+        eight = self.more[0](self.level8(self.stem(pictures_BCHW)))
+        sixteen = self.more[1](self.level16(eight))
         thirty_two = self.level32(sixteen)
         top = self.laterals[2](thirty_two)
         middle = self.smooth[1](self.laterals[1](sixteen) + _doubled(top))

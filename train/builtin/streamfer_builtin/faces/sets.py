@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from streamfer.errors import SourceNotFoundError, SourceUnreadableError
+from streamfer_builtin.faces.frames import known_videos
 from streamfer_builtin.faces.labels import BoolArray, Labels, Picture
 
 CROWDS, BACKGROUNDS, SCENES = "faces/crowds.parquet", "faces/backgrounds.parquet", "faces/scenes.parquet"
@@ -56,7 +57,7 @@ def part_of(source: str, split: str) -> str:
     """``train``, ``tune`` or ``test`` of a row of crowds.parquet or backgrounds.parquet."""
     if split == "val":
         return "test"
-    repository = source.split(":")[0]
+    repository = source.split(":", maxsplit=1)[0]
     if repository in COPIES:
         return "train"
     unit = source if repository in BY_PICTURE else str(PurePosixPath(source).parent)
@@ -76,6 +77,14 @@ def backgrounds(root: Path, part: str) -> list[Sample]:
 def scenes(root: Path) -> list[Sample]:
     """Pictures of single people, most of them grey; 6 % of the people are left out, as for version 1."""
     return _samples(root / SCENES, lambda row: draw(row["identity"]) >= PERSON_SHARE, _scene)
+
+
+def test_videos(root: Path) -> tuple[str, ...]:
+    """Names of the videos that are set aside: of those with several people, the two of the smallest hash."""
+    several = [
+        video.path.name for video in known_videos(root / "videos") if video.people > 1 and video.path.suffix != ".jpg"
+    ]
+    return tuple(sorted(several, key=draw)[:TEST_VIDEOS])
 
 
 def _samples(path: Path, wanted: Callable[[dict[str, Any]], bool], read: Callable[..., Sample]) -> list[Sample]:

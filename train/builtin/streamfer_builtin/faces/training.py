@@ -18,13 +18,19 @@ from streamfer.errors import CheckpointError
 from streamfer_builtin.faces.config import FacesConfig, TrainConfig
 from streamfer_builtin.faces.losses import Losses, LossWeights, assign, losses
 from streamfer_builtin.faces.network import FaceNetwork, decoded
+<<<<<<< HEAD
 from streamfer_builtin.faces.pool import Batch, Pool
 from streamfer_train.recipes.checkpoint import read_checkpoint, write_tensors
+=======
+from streamfer_builtin.faces.start import take_weights
+from streamfer_builtin.faces.views import Batch, Views
+from streamfer_train.recipes.files import read_checkpoint, write_whole
+>>>>>>> f041e4a (The face detector learns from real crowds: views of decoded pictures, no composites, and CenterFace as a detector)
 
 log = structlog.get_logger(__name__)
 
 CHECKPOINT = "checkpoint.pt"
-OURS = "'streamfer train faces'"
+OURS = "'python -m streamfer_builtin.faces'"
 REFERENCE_SIDE = 256
 
 
@@ -40,9 +46,11 @@ class Trainer:
 
     @staticmethod
     def fresh(settings: TrainConfig) -> Trainer:
-        """A trainer with newly drawn weights."""
+        """A trainer with newly drawn weights, or those of ``settings.start`` as far as they reach."""
         torch.manual_seed(settings.seed)
         network = FaceNetwork().to(memory_format=torch.channels_last)
+        if settings.start is not None:
+            take_weights(network, settings.start)
         average = FaceNetwork()
         average.load_state_dict(network.state_dict())
         average.eval().requires_grad_(False)
@@ -153,7 +161,7 @@ def batch_of_side(settings: TrainConfig, side: int) -> int:
 def train(config: FacesConfig, *, until: int | None = None) -> Path:
     """Train to ``config.train.steps`` (or stop at ``until``), resuming from the work folder; returns the checkpoint."""
     settings = config.train
-    pool = Pool(config.work / "sources", "train", config.pool.shards)
+    views = Views(config.data)
     path = config.work / CHECKPOINT
     trainer = Trainer.fresh(settings)
     if path.is_file():
@@ -164,7 +172,7 @@ def train(config: FacesConfig, *, until: int | None = None) -> Path:
     while trainer.step < last:
         side = side_of_step(settings, trainer.step)
         count = batch_of_side(settings, side)
-        result = trainer.advance(pool.batch(settings.seed, trainer.step, count, side))
+        result = trainer.advance(views.batch(settings.seed, trainer.step, count, side))
         shown += count
         if trainer.step % settings.log_every == 0:
             log.info(

