@@ -1,4 +1,4 @@
-"""The configuration of `streamfer train faces`, read from YAML and checked before anything is computed."""
+"""The configuration of the face detector, read from YAML and checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -56,13 +56,8 @@ class TrainConfig(Section):
         return sides
 
 
-<<<<<<< HEAD
 class FacesConfig(Section):
-    """Everything that `streamfer train faces` needs; ``work`` holds sources, pool, checkpoints and logs."""
-=======
-class FacesConfig(Part):
     """Everything that the recipe needs: ``data`` holds faces/ and videos/, ``work`` the checkpoint and the tables."""
->>>>>>> f041e4a (The face detector learns from real crowds: views of decoded pictures, no composites, and CenterFace as a detector)
 
     data: Path
     work: Path

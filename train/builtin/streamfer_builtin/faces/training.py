@@ -18,14 +18,9 @@ from streamfer.errors import CheckpointError
 from streamfer_builtin.faces.config import FacesConfig, TrainConfig
 from streamfer_builtin.faces.losses import Losses, LossWeights, assign, losses
 from streamfer_builtin.faces.network import FaceNetwork, decoded
-<<<<<<< HEAD
-from streamfer_builtin.faces.pool import Batch, Pool
-from streamfer_train.recipes.checkpoint import read_checkpoint, write_tensors
-=======
 from streamfer_builtin.faces.start import take_weights
 from streamfer_builtin.faces.views import Batch, Views
-from streamfer_train.recipes.files import read_checkpoint, write_whole
->>>>>>> f041e4a (The face detector learns from real crowds: views of decoded pictures, no composites, and CenterFace as a detector)
+from streamfer_train.recipes.checkpoint import read_checkpoint, write_tensors
 
 log = structlog.get_logger(__name__)
 
