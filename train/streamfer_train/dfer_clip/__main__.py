@@ -22,7 +22,13 @@ Train DFER-CLIP on frame folders or videos: the authors' recipe, and what goes b
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
-    return train_or_evaluate(arguments, "streamfer_train.dfer_clip.evaluate", _parser, _train)
+    return train_or_evaluate(arguments, _evaluate, _parser, _train)
+
+
+def _evaluate(words: list[str]) -> int:
+    from streamfer_train.dfer_clip.evaluate import main
+
+    return main(words)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,17 +22,13 @@ Folds may be trained by separate commands (``--fold``) into the same folder.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
-import torch
 
 from streamfer.errors import ConfigError
 from streamfer.files import write_text
@@ -40,13 +36,14 @@ from streamfer_train.dfer_clip.backbones import Backbone, read_backbone
 from streamfer_train.dfer_clip.checks import CheckReport, check_clips
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig
 from streamfer_train.dfer_clip.folds import Fold
-from streamfer_train.dfer_clip.model import build_learner
+from streamfer_train.dfer_clip.model import RECIPE, build_learner
 from streamfer_train.dfer_clip.optimiser import choose_trained, parameter_groups
 from streamfer_train.dfer_clip.protocols import ProtocolResult
 from streamfer_train.dfer_clip.reports import REPORT, write_report, write_summary
 from streamfer_train.dfer_clip.training import build_trainer
 from streamfer_train.recipes.checkpoint import LAST
 from streamfer_train.recipes.journal import counted
+from streamfer_train.recipes.origin import origin
 from streamfer_train.recipes.processes import ProcessGroup, joined
 from streamfer_train.recipes.run_folder import claim
 
@@ -175,46 +172,15 @@ def _train_fold(
 def _about(config: RunConfig, fold: Fold, seed: int, world: ProcessGroup, backbone: Backbone) -> dict[str, Any]:
     """Return where a fold's numbers come from, as plain JSON."""
     return {
-        "recipe": "dfer-clip",
+        "recipe": RECIPE,
         "dataset": config.data.dataset,
         "fold": fold.number,
         "seed": seed,
-        "code": code_version(),
-        "command": Path(sys.argv[0]).name + " " + " ".join(sys.argv[1:]),
         "backbone": backbone.source,
         "data_digests": fold.digests(),
         "clips": fold.counts(),
-        "processes": world.size,
-        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else world.device.type,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
+        **origin(world),
     }
-
-
-def code_version() -> str:
-    """Return ``git describe`` of a checkout, or the installed version."""
-    here = Path(__file__).resolve().parent
-    version = importlib.metadata.version("streamfer")
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--tags"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        ).stdout.strip()
-        listed = subprocess.run(
-            ["git", "ls-files", "--error-unmatch", Path(__file__).name],
-            cwd=here,
-            capture_output=True,
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return version
-    # An environment inside another project's checkout would be described by that project's commits.
-    return f"{version}+{described}" if listed.returncode == 0 else version
 
 
 def _summarise(config: RunConfig) -> list[ProtocolResult]:

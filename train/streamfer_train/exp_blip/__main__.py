@@ -23,7 +23,13 @@ Train Exp-BLIP in three stages; every stage writes below the same --out.
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
-    return train_or_evaluate(arguments, "streamfer_train.exp_blip.evaluate", _parser, _train)
+    return train_or_evaluate(arguments, _evaluate, _parser, _train)
+
+
+def _evaluate(words: list[str]) -> int:
+    from streamfer_train.exp_blip.evaluate import main
+
+    return main(words)
 
 
 def _parser() -> argparse.ArgumentParser:

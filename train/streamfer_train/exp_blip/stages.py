@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +30,7 @@ from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, Pair, P
 from streamfer_train.exp_blip.text import WordReader, written_row
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint
+from streamfer_train.recipes.origin import origin
 from streamfer_train.recipes.processes import ProcessGroup, joined
 from streamfer_train.recipes.run_folder import claim
 
@@ -64,7 +64,7 @@ def train_stage(config: ExpBlipConfig, stage: Stage, variant: Variant = "exp", *
         started = () if resume else (folder / "step1" / LAST,)
         world.share(lambda: claim(config.run.out, config.model_dump(mode="json"), MAY_CHANGE, started))
         pairs = pairs_of(config, stage, variant)
-        about = origin(f"exp-blip {folder.name}", len(pairs), world)
+        about = {"recipe": f"{RECIPE} {folder.name}", "pairs": len(pairs), **origin(world, "transformers")}
         world.share(lambda: write_text(folder / RUN, json.dumps(about, indent=2) + "\n"))
         weights = folder / "step1" / WEIGHTS
         if not (resume and weights.exists()):
@@ -96,25 +96,6 @@ def image_root(config: ExpBlipConfig) -> Path:
     """Return the deepest folder that holds the pictures of all lists of actions and emotions."""
     roots = [source.images.absolute() for source in (*config.data.au, *config.data.emotion)]
     return Path(os.path.commonpath(roots)) if roots else Path()
-
-
-def origin(what: str, pairs: int, world: ProcessGroup) -> dict[str, Any]:
-    """Return where a captioner's numbers come from, as plain JSON."""
-    import torch
-    import transformers
-
-    from streamfer_train.dfer_clip.runs import code_version
-
-    return {
-        "recipe": what,
-        "pairs": pairs,
-        "code": code_version(),
-        "command": Path(sys.argv[0]).name + " " + " ".join(sys.argv[1:]),
-        "processes": world.size,
-        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else world.device.type,
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
 
 
 def _first_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: ProcessGroup, *, resume: bool) -> None:

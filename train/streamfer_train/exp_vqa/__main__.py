@@ -20,7 +20,13 @@ Train Exp-VQA: questions about faces, answered by an InstructBLIP whose Q-Former
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
-    return train_or_evaluate(arguments, "streamfer_train.exp_vqa.evaluate", _parser, _train)
+    return train_or_evaluate(arguments, _evaluate, _parser, _train)
+
+
+def _evaluate(words: list[str]) -> int:
+    from streamfer_train.exp_vqa.evaluate import main
+
+    return main(words)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,10 +20,11 @@ from streamfer.files import write_text
 from streamfer_train.exp_blip import build
 from streamfer_train.exp_blip.config import MAY_CHANGE
 from streamfer_train.exp_blip.data import AnswerCollate, Pair, PairDataset, read_questions
-from streamfer_train.exp_blip.stages import CAPTIONER, RUN, export, origin, rows_cut
+from streamfer_train.exp_blip.stages import CAPTIONER, RUN, export, rows_cut
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
 from streamfer_train.exp_vqa.config import ExpVqaConfig
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint
+from streamfer_train.recipes.origin import origin
 from streamfer_train.recipes.processes import joined
 from streamfer_train.recipes.run_folder import claim
 
@@ -84,7 +85,7 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
         if resume and is_captioner(out / CAPTIONER):
             return out / CAPTIONER if world.leads else None
         pairs = pairs_of(config)
-        about = origin(RECIPE, len(pairs), world)
+        about = {"recipe": RECIPE, "pairs": len(pairs), **origin(world, "transformers")}
         world.share(lambda: write_text(out / RUN, json.dumps(about, indent=2) + "\n"))
         writer, limit = build_writer(config), config.training.max_answer_tokens
         cut = rows_cut(pairs, writer, limit)

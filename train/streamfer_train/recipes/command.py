@@ -6,7 +6,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 
 from streamfer.errors import ConfigError, StreamferError
@@ -23,7 +22,7 @@ def reported(body: Callable[[], int | None]) -> int:
 
 def train_or_evaluate(
     arguments: list[str] | None,
-    evaluation: str,
+    evaluate: Callable[[list[str]], int],
     parser: Callable[[], argparse.ArgumentParser],
     train: Callable[[argparse.Namespace], int],
 ) -> int:
@@ -31,13 +30,13 @@ def train_or_evaluate(
 
     Args:
         arguments: the command line; None is that of the process.
-        evaluation: module whose ``main`` evaluates; loaded only then.
+        evaluate: called with the words behind ``evaluate``.
         parser: what :func:`recipe_parser` returned, with options.
         train: called with the options of ``train``.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["evaluate"]:
-        return int(import_module(evaluation).main(words[1:]))
+        return evaluate(words[1:])
     return reported(lambda: train(parser().parse_args(words)))
 
 
