@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from streamfer.errors import ConfigError
+from streamfer_train.metrics.arrays import plain
 from streamfer_train.metrics.intervals import LEVEL, FoldsAndSeeds, combine
 
 Selection = Literal["best_on_test", "last", "held_out"]
@@ -90,14 +91,7 @@ class ProtocolResult:
             "meaning": SELECTIONS[self.selection],
             "folds": list(self.folds),
             "seeds": list(self.seeds),
-            "scores": {
-                name: {
-                    "mean": round(score.mean, 6),
-                    "over_folds": score.over_folds.to_dict(),
-                    "over_seeds": score.over_seeds.to_dict(),
-                }
-                for name, score in self.scores.items()
-            },
+            "scores": plain(self.scores),
             "runs": [{"fold": fold, "seed": seed, **numbers} for (fold, seed), numbers in sorted(self.runs.items())],
         }
 

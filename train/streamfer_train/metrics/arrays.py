@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -64,6 +65,17 @@ def log_softmax(logits_NC: FloatArray) -> FloatArray:
     shifted = logits_NC - logits_NC.max(axis=1, keepdims=True)
     normalised: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return normalised
+
+
+def plain(value: Any) -> Any:
+    """Return a report, or a part of one, as JSON has it: numbers with six digits, None where they are not finite."""
+    if is_dataclass(value):
+        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
+    if isinstance(value, dict):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(one) for one in value]
+    return json_number(value) if isinstance(value, float) else value
 
 
 def json_number(value: float) -> float | None:

@@ -20,8 +20,8 @@ from streamfer_train.metrics.arrays import (
     Values,
     as_labels,
     as_scores,
-    json_number,
     log_softmax,
+    plain,
 )
 
 #: Bins of the calibration errors, as in the literature (Guo et al. 2017).
@@ -73,8 +73,8 @@ class Report:
         """Return plain JSON values; NaN becomes None."""
         return {
             "count": self.count,
-            **{name: json_number(value) for name, value in self.numbers().items()},
-            "recalls": {name: json_number(value) for name, value in self.recalls.items()},
+            **plain(self.numbers()),
+            "recalls": plain(self.recalls),
             "classes": list(self.classes),
             "confusion": self.confusion_CC.tolist(),
         }

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from streamfer.errors import ConfigError
-from streamfer_train.metrics.arrays import BoolArray, FloatArray, Values, as_floats, json_number
+from streamfer_train.metrics.arrays import BoolArray, FloatArray, Values, as_floats, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +41,15 @@ class DetectionScore:
 class DetectionReport:
     """Every unit by name, and means over the units whose number is defined."""
 
-    units: dict[str, DetectionScore]
     mean_auc: float
     mean_average_precision: float
     mean_f1: float
+    units: dict[str, DetectionScore]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; NaN becomes None."""
-        units = {
-            name: {
-                "count": s.count,
-                "positives": s.positives,
-                "auc": json_number(s.auc),
-                "average_precision": json_number(s.average_precision),
-                "f1": json_number(s.f1),
-                "threshold": json_number(s.threshold),
-            }
-            for name, s in self.units.items()
-        }
-        means = {
-            "mean_auc": json_number(self.mean_auc),
-            "mean_average_precision": json_number(self.mean_average_precision),
-            "mean_f1": json_number(self.mean_f1),
-        }
-        return {**means, "units": units}
+        found: dict[str, Any] = plain(self)
+        return found
 
 
 def report(
@@ -95,10 +80,10 @@ def report(
         cut = _threshold(thresholds, name)
         units[name] = _score(scores[coded, a], targets[coded, a] > present_above, cut)
     return DetectionReport(
-        units,
         _mean(score.auc for score in units.values()),
         _mean(score.average_precision for score in units.values()),
         _mean(score.f1 for score in units.values()),
+        units,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.errors import ConfigError
-from streamfer_train.metrics.arrays import FloatArray, IntArray
+from streamfer_train.metrics.arrays import FloatArray, IntArray, plain
 
 LEVEL = 0.95
 
@@ -41,26 +41,24 @@ class Interval:
 
     def percent(self) -> str:
         """Return the value and the interval in percent, as in ``71.25 [70.10, 72.40]``."""
-        return self._written(100, "")
+        return self._written(100, 2)
 
     def plain(self) -> str:
         """Return the value and the interval as they are, with three digits."""
-        return self._written(1, "")
+        return self._written(1, 3)
 
-    def _written(self, factor: float, unit: str) -> str:
-        digits = 2 if factor == 100 else 3
+    def _written(self, factor: int, digits: int) -> str:
         if math.isnan(self.value):
             return "–"
-        value = f"{self.value * factor:.{digits}f}{unit}"
+        value = f"{self.value * factor:.{digits}f}"
         if math.isnan(self.low):
             return value
         return f"{value} [{self.low * factor:.{digits}f}, {self.high * factor:.{digits}f}]"
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; NaN becomes None."""
-        ends = {"value": self.value, "low": self.low, "high": self.high}
-        rounded = {name: None if math.isnan(end) else round(end, 6) for name, end in ends.items()}
-        return {**rounded, "count": self.count, "level": self.level}
+        found: dict[str, Any] = plain(self)
+        return found
 
 
 def t_interval(values: Iterable[float], level: float = LEVEL) -> Interval:

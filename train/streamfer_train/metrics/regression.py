@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from streamfer.errors import ConfigError
-from streamfer_train.metrics.arrays import FloatArray, Values, as_floats, json_number
+from streamfer_train.metrics.arrays import FloatArray, Values, as_floats, plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,21 +30,13 @@ class RegressionScore:
 class RegressionReport:
     """Every dimension by name, and the mean concordance over the dimensions that have one."""
 
-    dimensions: dict[str, RegressionScore]
     mean_ccc: float
+    dimensions: dict[str, RegressionScore]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; NaN becomes None."""
-        scores = {
-            name: {
-                "count": s.count,
-                "ccc": json_number(s.ccc),
-                "pearson": json_number(s.pearson),
-                "mse": json_number(s.mse),
-            }
-            for name, s in self.dimensions.items()
-        }
-        return {"mean_ccc": json_number(self.mean_ccc), "dimensions": scores}
+        found: dict[str, Any] = plain(self)
+        return found
 
 
 def report(predictions_ND: Values, targets_ND: Values, names: Sequence[str]) -> RegressionReport:
@@ -63,7 +55,7 @@ def report(predictions_ND: Values, targets_ND: Values, names: Sequence[str]) -> 
         )
     scores = {name: _score(*_rated(predictions[:, d], targets[:, d])) for d, name in enumerate(names)}
     known = [score.ccc for score in scores.values() if not math.isnan(score.ccc)]
-    return RegressionReport(scores, float(np.mean(known)) if known else math.nan)
+    return RegressionReport(float(np.mean(known)) if known else math.nan, scores)
 
 
 def _rated(predictions_N: FloatArray, targets_N: FloatArray) -> tuple[FloatArray, FloatArray]:
