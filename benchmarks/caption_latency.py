@@ -159,11 +159,11 @@ def main() -> None:
     options = parser.parse_args()
     budget = plan_threads(options.threads)
     apply_environment(budget)
-    from streamfer.build import load_models
+    from streamfer.build import load_all
 
     settings = {"faces.detector": options.detector, "threads": options.threads, "captions.when": "all"}
     config = load_config(None, settings, {})
-    models = load_models(config)
+    models = load_all(config)
     pictures = list(film())
     modes = options.modes.split(",")
     loaded = {mode: replace(models, captioner=captioner_of(mode, options, max(1, budget.total // 4))) for mode in modes}

@@ -78,9 +78,9 @@ def main() -> None:
         },
     )
     apply_environment(plan_threads(config.threads))
-    from streamfer.build import load_models
+    from streamfer.build import load_all
 
-    models = load_models(config)
+    models = load_all(config)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(arguments.video) if arguments.video else make_film(Path(folder), arguments.film_seconds)
         bench = Bench(path, config, models, arguments.repeats)

@@ -24,35 +24,12 @@ def annotate(path: Path) -> None:
 
     config = load_config()
     apply_environment(plan_threads(config.threads))
-    from streamfer.build import build_pipeline, load_models
-    from streamfer.cli.batch import Batch
-    from streamfer.export import Settings
-    from streamfer.video import find_sources
+    from streamfer.api import Session
 
-    models = load_models(config)
-    specs = find_sources([str(path)])
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Settings("bench", models.expression.info.digest, models.detector.name, ("csv", "jsonl"))
-        batch = Batch(specs, Path(folder), settings, None, True)
-        pipeline = build_pipeline(config, models, live=False)
-        for event in pipeline.events(batch.pending(models.budget.decode, Quiet())):  # type: ignore[arg-type]
-            batch.take(event, Quiet())  # type: ignore[arg-type]
-        stats = batch.done[0].stats
+    with tempfile.TemporaryDirectory() as folder, Session(config) as session:
+        stats = session.annotate_folder(path, folder).done[0].stats
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{peak:.1f} {stats.clips} {stats.seconds:.1f}")
-
-
-class Quiet:
-    """A progress bar that shows nothing."""
-
-    def open(self, source_id: str, duration: float | None) -> None:
-        """Say nothing."""
-
-    def advance(self, source_id: str, seconds: float) -> None:
-        """Say nothing."""
-
-    def finish(self, source_id: str) -> None:
-        """Say nothing."""
 
 
 def main() -> None:

@@ -1,68 +1,20 @@
 """streamfer: video in, facial expressions out.
 
->>> import streamfer                                    # doctest: +SKIP
->>> annotation = streamfer.annotate("interview.mp4")    # doctest: +SKIP
->>> for clip in streamfer.stream("rtsp://camera/live"): # doctest: +SKIP
-...     print(clip.faces[0].top)
+>>> import streamfer                                             # doctest: +SKIP
+>>> annotation = streamfer.annotate("interview.mp4")             # doctest: +SKIP
+>>> annotation.clips[["track_id", "start_s", "label"]]           # doctest: +SKIP
+>>> for record in streamfer.stream("rtsp://camera/live"):        # doctest: +SKIP
+...     print(record.subject, record.data)
+
+What can be imported from here is listed in ``__init__.pyi``, and is loaded when it is first used.
 """
 
-from __future__ import annotations
-
 import logging
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from streamfer.build import load_models
-    from streamfer.config import Config, load_config
-    from streamfer.errors import StreamferError, UserError
-    from streamfer.models import list_models, load_model
-    from streamfer.pipeline.annotate import Annotation, annotate, stream
-    from streamfer.publish import subscribe
-    from streamfer.records import Record
+import lazy_loader
 
 __version__ = "0.2.0"
 
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 # A library says nothing unless who uses it configures logging.
-logging.getLogger("streamfer").addHandler(logging.NullHandler())
-
-#: Loaded on first use: ``import streamfer`` must not cost the seconds that torch takes.
-_HOMES = {
-    "Annotation": "streamfer.pipeline.annotate",
-    "Config": "streamfer.config",
-    "Record": "streamfer.records",
-    "StreamferError": "streamfer.errors",
-    "UserError": "streamfer.errors",
-    "annotate": "streamfer.pipeline.annotate",
-    "list_models": "streamfer.models",
-    "load_config": "streamfer.config",
-    "load_model": "streamfer.models",
-    "load_models": "streamfer.build",
-    "stream": "streamfer.pipeline.annotate",
-    "subscribe": "streamfer.publish",
-}
-
-__all__ = [
-    "Annotation",
-    "Config",
-    "Record",
-    "StreamferError",
-    "UserError",
-    "annotate",
-    "list_models",
-    "load_config",
-    "load_model",
-    "load_models",
-    "stream",
-    "subscribe",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'streamfer' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+logging.getLogger(__name__).addHandler(logging.NullHandler())

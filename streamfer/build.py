@@ -57,8 +57,8 @@ class LoadedModels:
         return self.detectors[0]
 
 
-def load_models(config: Config, sources: int = 1) -> LoadedModels:
-    """Load what ``config`` asks for, within one thread budget.
+def load_all(config: Config, sources: int = 1) -> LoadedModels:
+    """Load all that ``config`` asks for, within one thread budget: detectors, expression model, captioner.
 
     Args:
         config: the configuration.
@@ -107,7 +107,7 @@ def load_models(config: Config, sources: int = 1) -> LoadedModels:
 
 def _start_captioner(config: Config, budget: ThreadBudget) -> ProcessCaptioner | None:
     captions = config.captions
-    if captions.model is None:
+    if captions.when == "off":
         return None
     options = {
         "name_or_path": choose_captioner(captions.model),
@@ -131,7 +131,7 @@ def build_pipeline(
 
     Args:
         config: the configuration.
-        models: from :func:`load_models`.
+        models: from :func:`load_all`.
         live: all sources are opened at once; files are taken a few at a time.
         salt: makes the public names of tracks repeatable; random if None.
         observed: which clips are shown to whom; to the captioner, as ``config`` and ``models`` say, if None.

@@ -1,21 +1,36 @@
-"""The one validated configuration: a YAML file, then the environment, then flags; the later one wins.
+"""The one validated configuration: a YAML file, then the environment, then flags or arguments; the later one wins.
 
 Every section is a frozen model with its own limits; unknown keys are refused with the nearest known one.
 """
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
+from streamfer.errors import ConfigError
 from streamfer.settings import Section, check_settings, put, read_settings, read_value
 
 ENVIRONMENT_PREFIX = "STREAMFER_"
 EXAMPLE = "configs/run.yaml"
+#: What is set most has a short name: the same as a flag of the command line and as an argument in Python.
+SHORT_NAMES = {
+    "model": "model.name",
+    "device": "model.device",
+    "precision": "model.precision",
+    "detector": "faces.detector",
+    "fps": "sampling.fps",
+    "clip_seconds": "clip.seconds",
+    "stride": "clip.stride",
+    "captions": "captions.when",
+    "captioner": "captions.model",
+    "redis": "publish.redis",
+}
 
 
 class SamplingConfig(Section):
@@ -71,12 +86,10 @@ class ModelConfig(Section):
 class CaptionsConfig(Section):
     """Descriptions of clips in words, beside their labels."""
 
-    model: str | None = Field(
-        None, description="captioner: a name, a folder, org/name, or auto for the built-in one; off if unset"
+    when: Literal["off", "changes", "all"] = Field(
+        "off", description="no clip; new tracks, changed labels and every interval; every clip"
     )
-    when: Literal["changes", "all"] = Field(
-        "changes", description="new tracks, changed labels and every interval; or every clip"
-    )
+    model: str = Field("auto", description="captioner: a name, a folder, org/name, or auto for the built-in one")
     interval: float = Field(10.0, gt=0, le=86_400, description="seconds after which nothing new is described again")
     keyframes: int = Field(2, ge=1, le=3, description="pictures of a clip: apex, onset before it, offset after it")
     max_faces: int = Field(8, ge=1, le=1024, description="faces of a frame that may be described, the largest first")
@@ -87,6 +100,13 @@ class CaptionsConfig(Section):
     max_age: float = Field(10.0, gt=0, le=3600, description="seconds a clip may wait before it is dropped (live only)")
     timeout: float = Field(120.0, gt=0, le=3600, description="seconds the captioner may take for a batch")
     threads: int | None = Field(None, ge=1, le=1024, description="cores of the captioner; a quarter of all if unset")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_captioner_is_named_to_be_used(cls, section: Any) -> Any:
+        if isinstance(section, dict) and section.get("model") is not None and section.get("when") is None:
+            return {**section, "when": "changes"}
+        return section
 
 
 class LiveConfig(Section):
@@ -150,7 +170,7 @@ class Config(Section):
 
 
 def load_config(
-    path: Path | None = None,
+    path: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Config:
@@ -164,7 +184,7 @@ def load_config(
     Raises:
         ConfigError: no such file, not YAML, an unknown key, or a value out of range.
     """
-    tree = read_settings(path, EXAMPLE) if path else {}
+    tree = read_settings(Path(path), EXAMPLE) if path else {}
     for name, text in sorted((os.environ if environment is None else environment).items()):
         if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
             put(tree, name[len(ENVIRONMENT_PREFIX) :].lower().replace("__", "."), read_value(name, text))
@@ -172,3 +192,57 @@ def load_config(
         if value is not None:
             put(tree, dotted, value)
     return check_settings(Config, tree, str(path) if path else "")
+
+
+def configure(config: Config | str | Path | None = None, **settings: Any) -> Config:
+    """Return a configuration with some settings changed, each by its name.
+
+    Args:
+        config: a configuration, a YAML file, or None: the defaults and the environment.
+        settings: short names (:data:`SHORT_NAMES`) or ``section__name``: ``model="dfew"``, ``clip__stride=0.5``.
+            None leaves a setting as it is.
+
+    Raises:
+        ConfigError: no such setting, or a value out of range.
+
+    >>> configure(Config(), fps=4, clip__stride=0.5).clip.stride
+    0.5
+    """
+    changes = {
+        full_name(name): os.fspath(value) if isinstance(value, os.PathLike) else value
+        for name, value in settings.items()
+        if value is not None
+    }
+    if not isinstance(config, Config):
+        return load_config(config, changes)
+    # What was never set stays unset, so that a captioner that is named now turns captions on.
+    tree = config.model_dump(exclude_unset=True)
+    for dotted, value in changes.items():
+        put(tree, dotted, value)
+    return check_settings(Config, tree) if changes else config
+
+
+def full_name(name: str) -> str:
+    """Return the dotted name of a setting that was written as a flag or argument.
+
+    Raises:
+        ConfigError: there is no such setting.
+    """
+    known = setting_names()
+    dotted = SHORT_NAMES.get(name, name.replace("__", "."))
+    if dotted not in known:
+        written = {found.replace(".", "__"): found for found in known} | SHORT_NAMES
+        close = difflib.get_close_matches(name, written, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(sorted(SHORT_NAMES))}, section__name"
+        raise ConfigError(f"{name}: unknown setting; {hint}")
+    return dotted
+
+
+def setting_names() -> tuple[str, ...]:
+    """Return the dotted names of all settings, and the names of the sections themselves."""
+    names: list[str] = []
+    for name, field in Config.model_fields.items():
+        names.append(name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += [f"{name}.{inner}" for inner in field.annotation.model_fields]
+    return tuple(names)

@@ -14,6 +14,7 @@
     │   │   ├── CheckpointError             (ValueError) the file is not the checkpoint it should be
     │   │   └── UnsafeCheckpointError       (ValueError) the file tries to run code
     │   ├── DeviceError                     (RuntimeError) a requested device or provider is absent
+    │   ├── ClosedError                     (RuntimeError) a session is used after its end
     │   ├── PublishError                    (ConnectionError) Redis cannot be reached or refuses
     │   ├── RecordError                     (ValueError) a record is malformed or of an unknown type
     │   └── OutputError                     (OSError) a result cannot be written
@@ -84,6 +85,10 @@ class UnsafeCheckpointError(CheckpointError):
 
 class DeviceError(UserError, RuntimeError):
     """A device or execution provider was asked for by name and is absent."""
+
+
+class ClosedError(UserError, RuntimeError):
+    """A session is used after it was closed."""
 
 
 class PublishError(UserError, ConnectionError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -141,6 +142,12 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a small text file, UTF-8, as :func:`write_whole` does."""
     write_whole(path, lambda stream: stream.write(text.encode()))
+
+
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file's bytes, hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _sweep(path: Path) -> None:

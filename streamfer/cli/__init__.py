@@ -1,24 +1,40 @@
 """The command line: one module a command.
 
-The modules import torch and its like inside their commands, so that ``streamfer --help`` answers at once and the
-thread budget is set before any library starts its threads.
+The modules import what is heavy inside their commands, so that ``streamfer --help`` answers at once and the thread
+budget is set before any library starts its threads.
 """
 
 from __future__ import annotations
 
 import os
-from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+import streamfer
 from streamfer.cli import annotate, ask, demo, doctor, models, run, tail, train
+from streamfer.cli.signals import INTERRUPTED
 from streamfer.cli.terminal import configure_logging, fail
 from streamfer.errors import StreamferError
 from streamfer.redaction import redact_text
 
+
+class _Commands(TyperGroup):
+    """Commands in which Ctrl-C is one line and an exit code of its own, wherever it comes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("stopped", INTERRUPTED)
+
+
 app = typer.Typer(
     name="streamfer",
+    cls=_Commands,
+    context_settings={"max_content_width": 100},
     help="Video in, facial expressions out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -37,7 +53,7 @@ app.command("doctor")(doctor.doctor)
 
 def _show_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"streamfer {version('streamfer')}")
+        typer.echo(f"streamfer {streamfer.__version__}")
         raise typer.Exit
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from streamfer.cli import options
-from streamfer.cli.terminal import out
+from streamfer.cli.terminal import console
 from streamfer.errors import StreamferError
 
 _PACKAGES = (
@@ -48,7 +48,7 @@ def doctor(
         ("redis", _redis(config.publish.redis)),
     ]
     if as_json:
-        out.print_json(data={title: {name: text for name, text, _ in rows} for title, rows in sections})
+        console().print_json(data={title: {name: text for name, text, _ in rows} for title, rows in sections})
     else:
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(style="bold", no_wrap=True)
@@ -57,7 +57,7 @@ def doctor(
             table.add_row(Text(title, style="bold cyan"), "")
             for name, text, good in rows:
                 table.add_row(f"  {name}", Text(text, style="" if good else "red"))
-        out.print(table)
+        console().print(table)
     if not all(good for _, rows in sections for _, _, good in rows):
         raise SystemExit(2)
 

@@ -10,7 +10,7 @@ import typer
 from rich.padding import Padding
 from rich.text import Text
 
-from streamfer.cli.terminal import note, out
+from streamfer.cli.terminal import console, note
 from streamfer.errors import ConfigError, UnknownModelError
 
 app = typer.Typer(help="List, show and import models and their licences.", no_args_is_help=True, rich_markup_mode=None)
@@ -27,17 +27,19 @@ def list_models() -> None:
     from streamfer.faces.packs import pack_file, pack_folder
     from streamfer.models import list_models as expression_models
 
-    out.print(Text("expression models", style="bold cyan"))
+    console().print(Text("expression models", style="bold cyan"))
     for entry in expression_models():
         _say(entry.name, entry.path, entry.origin, entry.licence)
-    out.print(Text("captioners", style="bold cyan"))
+    console().print(Text("captioners", style="bold cyan"))
     captioners = list_captioners()
     for one in captioners:
         does = "answers questions" if one.answers else "describes"
         _line(one.name, f"{one.origin}; {does}; {_weighed(one.size_bytes, one.digest)}", one.licence)
     if not captioners:
-        out.print("  none yet: streamfer models import CHECKPOINT --name NAME --language-model FOLDER", soft_wrap=True)
-    out.print(Text("face detectors", style="bold cyan"))
+        console().print(
+            "  none yet: streamfer models import CHECKPOINT --name NAME --language-model FOLDER", soft_wrap=True
+        )
+    console().print(Text("face detectors", style="bold cyan"))
     for detector in registry.entries():
         path, licence = cached(detector), detector.licence
         if detector.name == "builtin" and registry.builtin_weights().is_file():
@@ -64,17 +66,15 @@ def _weighed(size: int, digest: str) -> str:
 
 
 def _line(name: str, facts: str, licence: str) -> None:
-    out.print(Text.assemble("  ", (f"{name:<12}", "bold"), facts), soft_wrap=True)
-    out.print(Padding(Text(f"licence: {licence}", style="dim"), (0, 0, 0, 14)))
+    console().print(Text.assemble("  ", (f"{name:<12}", "bold"), facts), soft_wrap=True)
+    console().print(Padding(Text(f"licence: {licence}", style="dim"), (0, 0, 0, 14)))
 
 
 @app.command("show")
 def show(
-    name: Annotated[
-        str, typer.Argument(help="Name of an expression model or captioner, or its weights file or folder.")
-    ],
+    name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)],
 ) -> None:
-    """Show everything a model says of itself."""
+    """Show everything that a model says of itself: by its name, its weights file or its folder."""
     from streamfer.captions import folder, registry
     from streamfer.captions.mini_weights import is_mini
     from streamfer.models.card import digest_of, read_card
@@ -90,10 +90,10 @@ def show(
     except UnknownModelError:
         if not folder.is_captioner(found):
             raise
-        out.print_json(data={**json.loads(folder.read_card(found).to_json()), "folder": str(found)})
+        console().print_json(data={**json.loads(folder.read_card(found).to_json()), "folder": str(found)})
         return
     card = read_card(path)
-    out.print_json(data={**json.loads(card.to_json()), "file": str(path), "sha256": digest_of(path)})
+    console().print_json(data={**json.loads(card.to_json()), "file": str(path), "sha256": digest_of(path)})
     if name in captioners:
         note(f"a captioner has this name, too: streamfer models show {captioners[name]}")
     _note_card(path)
@@ -106,7 +106,7 @@ def _show_mini(path: Path) -> None:
 
     card = read_mini_card(path)
     shown = {**card.model_dump(mode="json", exclude={"vocabulary"}), "encoder": json.loads(card.encoder)}
-    out.print_json(data={**shown, "file": str(path), "sha256": digest_of(path)})
+    console().print_json(data={**shown, "file": str(path), "sha256": digest_of(path)})
     _note_card(path)
 
 
@@ -118,9 +118,7 @@ def _note_card(path: Path) -> None:
 
 @app.command("import")
 def import_model(
-    checkpoint: Annotated[
-        Path, typer.Argument(help="The authors' checkpoint of DFER-CLIP, Exp-BLIP or Exp-VQA, or a bare state dict.")
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", hidden=True)],
     name: Annotated[str, typer.Option("--name", help="Name to load it by.")],
     kind: Annotated[
         str, typer.Option("--kind", help="dfer-clip, exp-blip, exp-vqa, or auto: as the tensors' names say.")
@@ -141,7 +139,7 @@ def import_model(
     ] = None,
     licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights, in plain words.")] = None,
 ) -> None:
-    """Convert a published checkpoint to weights that streamfer loads by name.
+    """Convert the authors' checkpoint of DFER-CLIP, Exp-BLIP or Exp-VQA to weights that streamfer loads by name.
 
     Every size is read from the tensors. The file is read without running any code in it.
     """
@@ -162,7 +160,7 @@ def import_model(
     entry = import_checkpoint(
         checkpoint, name=name, classes=names, position=cast("Position", position), licence=licence or LICENCE
     )
-    out.print(f"imported {entry.name}: {', '.join(entry.classes)}")
+    console().print(f"imported {entry.name}: {', '.join(entry.classes)}")
     note(f"{entry.path}; use it with: streamfer annotate --model {entry.name} PATH")
 
 
@@ -191,19 +189,19 @@ def _import_captioner(
         kind=cast("Kind | Literal['auto']", kind),
         licence=licence,
     )
-    out.print(f"imported {entry.name}: {'answers questions' if entry.answers else 'describes faces'}")
+    console().print(f"imported {entry.name}: {'answers questions' if entry.answers else 'describes faces'}")
     note(f"{entry.path}; licence: {entry.licence}")
 
 
 @app.command("pull")
 def pull(
-    name: Annotated[str, typer.Argument(help="Name of a face detector from 'streamfer models list'.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)],
 ) -> None:
-    """Download a detector's weights, checked by their digest, and show their licence."""
+    """Download the weights of a detector from 'models list', checked by their digest, and show their licence."""
     from streamfer.faces import load_detector, registry
 
     if registry.find(name) is None:
         known = ", ".join(entry.name for entry in registry.entries())
         raise UnknownModelError(f"detector {name!r}: not in the registry; known are {known}")
     detector = load_detector(name)
-    out.print(f"{detector.name} is here; licence: {detector.licence}")
+    console().print(f"{detector.name} is here; licence: {detector.licence}")

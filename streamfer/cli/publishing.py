@@ -1,4 +1,4 @@
-"""Opening the publisher that a configuration asks for, and saying where records are."""
+"""Saying where records are, in words that can be pasted."""
 
 from __future__ import annotations
 
@@ -12,24 +12,6 @@ from streamfer.redaction import redact_url
 
 if TYPE_CHECKING:
     from streamfer.config import PublishConfig
-    from streamfer.publish import Publisher
-
-
-def open_publisher(config: PublishConfig) -> Publisher:
-    """Connect to the configured Redis, or start or join the embedded server.
-
-    Raises:
-        PublishError: the server cannot be reached, or refuses.
-    """
-    from streamfer.publish import Publisher, Retention
-
-    return Publisher.open(
-        config.redis,
-        config.site,
-        config.prefix,
-        partitions=config.partitions,
-        retention=Retention(config.maxlen, config.dedup_seconds),
-    )
 
 
 def follow_command(config: PublishConfig, *extra: str) -> str:

@@ -3,43 +3,46 @@
 from __future__ import annotations
 
 import signal
+from types import FrameType
 from typing import Annotated, cast
 
 import typer
 
-from streamfer.cli.run import record_line
-from streamfer.cli.terminal import note, out
+from streamfer.cli.signals import INTERRUPTED
+from streamfer.cli.terminal import note, record_line
 from streamfer.errors import ConfigError
 
 
 def tail(
-    url: Annotated[
-        str | None, typer.Argument(help="redis://, rediss:// or unix:// URL; the embedded server when not given.")
-    ] = None,
+    url: Annotated[str | None, typer.Argument(metavar="URL", hidden=True)] = None,
     start: Annotated[
-        str,
-        typer.Option("--from", help="new, start (everything kept), or the id of the entry after which to begin."),
+        str, typer.Option("--from", metavar="WHERE", help="new, start (all that is kept), or an entry's id.")
     ] = "new",
-    streams: Annotated[str, typer.Option("--streams", help="clips, captions, sources, with commas.")] = (
-        "clips,captions,sources"
-    ),
-    source: Annotated[list[str] | None, typer.Option("--source", "-s", help="Only this source; repeatable.")] = None,
+    streams: Annotated[
+        str, typer.Option("--streams", metavar="LIST", help="clips, captions, sources, with commas.")
+    ] = "clips,captions,sources",
+    source: Annotated[
+        list[str] | None, typer.Option("--source", "-s", metavar="NAME", help="Only this source; repeatable.")
+    ] = None,
     group: Annotated[
-        str | None, typer.Option("--group", "-g", help="Join a consumer group: its members share the records.")
+        str | None, typer.Option("--group", "-g", metavar="NAME", help="Join a group: its members share the records.")
     ] = None,
-    consumer: Annotated[str | None, typer.Option("--consumer", help="Name within the group.")] = None,
+    consumer: Annotated[str | None, typer.Option("--consumer", metavar="NAME", help="Name within the group.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line, with all fields.")] = False,
-    count: Annotated[int | None, typer.Option("--count", "-n", min=1, help="Stop after so many records.")] = None,
-    idle: Annotated[
-        float | None, typer.Option("--idle", min=0.1, help="Stop when no record came for so many seconds.")
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", min=1, metavar="N", help="Stop after so many records.")
     ] = None,
-    prefix: Annotated[str, typer.Option("--prefix", help="Prefix of the keys, as the publisher has it.")] = "streamfer",
-    partitions: Annotated[int, typer.Option("--partitions", min=1, help="As the publisher has it.")] = 1,
+    idle: Annotated[
+        float | None, typer.Option("--idle", min=0.1, metavar="S", help="Stop when no record came for so long.")
+    ] = None,
+    prefix: Annotated[str, typer.Option("--prefix", metavar="WORD", help="As the publisher has it.")] = "streamfer",
+    partitions: Annotated[int, typer.Option("--partitions", min=1, metavar="N", help="As the publisher has it.")] = 1,
 ) -> None:
     """Follow the records that streamfer publishes, and print one line for each.
 
-    Alone, or with --group as a member of a consumer group: then a record is acknowledged once it is printed,
-    and the records of a member that died go to another.
+    URL is a redis://, rediss:// or unix:// one; without it, the embedded server's records are followed. As a member
+    of a consumer --group, a record is acknowledged once it is printed, and the records of a member that died go to
+    another.
     """
     from streamfer.publish import STREAM_NAMES, StreamName, subscribe
 
@@ -58,9 +61,16 @@ def tail(
         partitions=partitions,
         idle_s=idle,
     )
+    told = 0
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal told
+        told = number
+        signal.default_int_handler(number, frame)
+
     # Both by hand: a shell has its background jobs ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, stop)
     seen = 0
     try:
         if not as_json and start == "new":
@@ -69,7 +79,7 @@ def tail(
             if as_json:
                 typer.echo(record.to_json())
             else:
-                out.print(record_line(record), soft_wrap=True)
+                typer.echo(record_line(record))
             subscription.commit()
             seen += 1
             if count is not None and seen >= count:
@@ -78,3 +88,5 @@ def tail(
         note(f"{seen} records")
     finally:
         subscription.close()
+    if told == signal.SIGINT:
+        raise SystemExit(INTERRUPTED)

@@ -1,31 +1,26 @@
-"""What every command says in the same way: errors, logs, the table of clips."""
+"""What every command says in the same way: errors, notes, logs, and one line for any record."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from streamfer.errors import InternalError
+import typer
 
 if TYPE_CHECKING:
-    from streamfer.records import ClipLabelled, Record
+    from rich.console import Console
 
-#: Results go to standard output; progress, notes and errors to standard error, so that output can be piped.
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+    from streamfer.pipeline.events import SourceStats
+    from streamfer.records import Record
 
 #: The loggers of what this repository ships.
 OWN_LOGGERS = ("streamfer", "streamfer_kernels", "streamfer_train")
 
 _BAR_CELLS = 10
-_WORTH_SHOWING = 0.01
+
+# Results go to standard output; progress, notes and errors to standard error, so that output can be piped.
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -36,12 +31,19 @@ def fail(message: str, code: int) -> NoReturn:
 
 def complain(message: str) -> None:
     """Print an error on one line of standard error."""
-    err.print(Text.assemble(("streamfer: ", "bold red"), " ".join(message.split())), soft_wrap=True)
+    typer.echo(typer.style("streamfer: ", fg="red", bold=True) + " ".join(message.split()), err=True)
 
 
 def note(message: str) -> None:
     """Print a line about what is going on, on standard error."""
-    err.print(Text(message, style="dim"), soft_wrap=True)
+    typer.echo(typer.style(message, dim=True), err=True)
+
+
+def console(file: IO[str] | None = None) -> Console:
+    """Return what prints tables: to standard output unless ``file`` is another stream."""
+    from rich.console import Console
+
+    return Console(file=file, highlight=False)
 
 
 class EventFormatter(logging.Formatter):
@@ -66,52 +68,43 @@ def configure_logging(*, verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.WARNING)
 
 
-def clip_table(records: Iterable[Record]) -> Table:
-    """Return a table of one source's labelled clips, person by person: time, label and the other likely labels."""
-    rows = sorted(
-        ((document, face) for document in map(_clip, records) for face in document.faces),
-        key=lambda row: (row[0].clip.epoch, row[1].track, row[0].clip.start_time),
-    )
-    table = Table(header_style="bold", pad_edge=False, box=None)
-    for name, width in (("track", 8), ("time", 12), ("label", 9), ("probability", _BAR_CELLS + 5)):
-        table.add_column(name, no_wrap=True, min_width=width, justify="right" if name == "time" else "left")
-    table.add_column("then", overflow="ellipsis", no_wrap=True, style="dim")
-    for document, face in rows:
-        span = f"{document.clip.start_time:.1f}–{document.clip.end_time:.1f} s"
-        shown = bar(face.emotions[face.top])
-        table.add_row(face.track_id, span, Text(face.top, style="bold"), shown, runners_up(face.emotions))
-    return table
-
-
-def caption_table(records: Iterable[Record]) -> Table:
-    """Return a table of one source's captions, person by person."""
-    from streamfer.records import ClipCaptioned as Captioned
-
-    found = [record.data for record in records if isinstance(record.data, Captioned)]
-    table = Table(header_style="bold", pad_edge=False, box=None)
-    table.add_column("track", no_wrap=True, min_width=8)
-    table.add_column("time", no_wrap=True, min_width=12, justify="right")
-    table.add_column("caption", overflow="fold")
-    for one in sorted(found, key=lambda one: (one.clip.epoch, one.track, one.clip.start_time)):
-        table.add_row(one.track_id, f"{one.clip.start_time:.1f}–{one.clip.end_time:.1f} s", Text(one.text))
-    return table
-
-
-def _clip(record: Record) -> ClipLabelled:
-    from streamfer.records import ClipLabelled as Labelled
-
-    if not isinstance(record.data, Labelled):
-        raise InternalError(f"the table of clips was given a {record.type} record")
-    return record.data
-
-
 def bar(probability: float) -> str:
     """Return a bar of ten cells and the percentage."""
     filled = round(probability * _BAR_CELLS)
     return "█" * filled + "░" * (_BAR_CELLS - filled) + f" {probability:.0%}"
 
 
-def runners_up(emotions: Mapping[str, float]) -> str:
-    """Return the two labels after the most probable one, where they have one per cent or more."""
-    items = sorted(emotions.items(), key=lambda item: -item[1])[1:3]
-    return ", ".join(f"{name} {value:.0%}" for name, value in items if value >= _WORTH_SHOWING)
+def caption_words(stats: SourceStats) -> list[str]:
+    """Return what became of a source's captions, in words; nothing where none were asked for."""
+    words = [f"{stats.captions} captions"] if stats.captions else []
+    words += [f"{stats.captions_dropped} captions dropped (the captioner was busy)"] if stats.captions_dropped else []
+    words += [f"{stats.captions_failed} captions failed"] if stats.captions_failed else []
+    return words
+
+
+def record_line(record: Record) -> str:
+    """Return one readable line for any record."""
+    from streamfer.records import ClipCaptioned, ClipLabelled, SourceStateChanged
+
+    document = record.data
+    if isinstance(document, ClipLabelled):
+        face = document.faces[0]
+        shown = f"{face.top:<9} {bar(face.emotions[face.top])}"
+        return f"{_when(record)}  {record.subject}  {face.track_id}  {shown}"
+    if isinstance(document, ClipCaptioned):
+        return f"{_when(record)}  {record.subject}  {document.track_id}  “{document.text}”"
+    if isinstance(document, SourceStateChanged):
+        extra = f": {document.reason}" if document.reason else ""
+        again = f" (attempt {document.attempt}, next in {document.delay:.1f} s)" if document.delay else ""
+        return f"{_when(record)}  {record.subject}  {document.state}{extra}{again}"
+    return f"{_when(record)}  {record.subject}  gap: {document.count} {document.unit}, {document.cause}"
+
+
+def _when(record: Record) -> str:
+    """Return the capture time of day (local) of live records, the place in the file of others."""
+    from streamfer.records import ClipCaptioned, ClipLabelled
+
+    if isinstance(record.data, ClipLabelled | ClipCaptioned) and record.time is None:
+        clip = record.data.clip
+        return f"{clip.start_time:7.1f}–{clip.end_time:.1f} s"
+    return (record.time or record.recordedtime).astimezone().strftime("%H:%M:%S.%f")[:-4]

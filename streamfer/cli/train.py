@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Annotated
 
-import structlog
 import typer
 
 from streamfer.errors import UnknownModelError
@@ -18,45 +17,52 @@ RECIPES = {
     "exp-vqa": "streamfer_train.exp_vqa.__main__",
 }
 
-#: Everything after the recipe's name belongs to the recipe.
+#: Everything after the recipe's name belongs to the recipe, its --help included.
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["--usage"]}
+_HELP = ("--help", "-h")
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="RECIPE [OPTION]", hidden=True)]
 
 
-def train(
-    context: typer.Context,
-    recipe: Annotated[
-        str | None,
-        typer.Argument(help="dfer-clip, exp-blip or exp-vqa."),
-    ] = None,
-) -> None:
-    """Train a model; what follows the recipe's name goes to the recipe (try: streamfer train dfer-clip --help).
+def train(context: typer.Context, words: Words = None) -> None:
+    """Train a model with a recipe: dfer-clip (labels), exp-blip (captions) or exp-vqa (answers).
 
-    Training resumes where it stopped.
+    What follows the recipe's name goes to the recipe: streamfer train dfer-clip --help. Training resumes where it
+    stopped.
     """
-    _hand_over(context, recipe, ["train", *context.args])
+    _hand_over(context, "train", words or [])
 
 
-def evaluate(
-    context: typer.Context,
-    recipe: Annotated[str | None, typer.Argument(help="dfer-clip, exp-blip or exp-vqa.")] = None,
-) -> None:
-    """Measure a model; what follows the recipe's name goes to the recipe (try: streamfer evaluate dfer-clip --help)."""
-    _hand_over(context, recipe, ["evaluate", *context.args])
+def evaluate(context: typer.Context, words: Words = None) -> None:
+    """Measure a model with the recipe of its kind: dfer-clip (labels), exp-blip (captions) or exp-vqa (answers).
+
+    What follows the recipe's name goes to the recipe: streamfer evaluate dfer-clip --list my.csv --weights mini.
+    """
+    _hand_over(context, "evaluate", words or [])
 
 
-def _hand_over(context: typer.Context, recipe: str | None, words: list[str]) -> None:
-    if recipe in (None, "--help", "-h"):
+def _hand_over(context: typer.Context, task: str, words: list[str]) -> None:
+    if not words or words[0] in _HELP:
         typer.echo(context.get_help())
         return
-    if recipe is None or recipe not in RECIPES:
-        raise UnknownModelError(f"recipe {recipe!r}: unknown; choose from {', '.join(RECIPES)}")
-    # What training says through structlog goes where the rest goes.
+    recipe = words[0]
+    if recipe not in RECIPES:
+        model = f"; a model is named behind it: streamfer evaluate dfer-clip --weights {recipe} --list FILE"
+        hint = model if task == "evaluate" else ""
+        raise UnknownModelError(f"recipe {recipe!r}: unknown; choose from {', '.join(RECIPES)}{hint}")
+    with needs("train", f"recipe {recipe}"):
+        _route_structlog()
+        code = import_module(RECIPES[recipe]).main([task, *words[1:]])
+    if code:
+        raise SystemExit(code)
+
+
+def _route_structlog() -> None:
+    """Send what training says through structlog where the rest goes."""
+    import structlog
+
     structlog.configure(
         processors=[structlog.stdlib.render_to_log_kwargs],
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
     )
-    with needs("train", f"recipe {recipe}"):
-        code = import_module(RECIPES[recipe]).main(words)
-    if code:
-        raise SystemExit(code)

@@ -1,17 +1,5 @@
 """Files out: tables, record lines and overlay videos of annotated sources, whole or not at all."""
 
-from streamfer.export.folder import Settings, SourceFolder
-from streamfer.export.overlay import OverlayNotes, OverlayWriter, write_overlay
-from streamfer.export.tables import FORMATS, MakeWriter, Writer, check_formats
+import lazy_loader
 
-__all__ = [
-    "FORMATS",
-    "MakeWriter",
-    "OverlayNotes",
-    "OverlayWriter",
-    "Settings",
-    "SourceFolder",
-    "Writer",
-    "check_formats",
-    "write_overlay",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

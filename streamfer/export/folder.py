@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from streamfer.errors import OutputError
-from streamfer.export.tables import FORMATS, MakeWriter, Writer
+from streamfer.errors import ConfigError, InternalError, OutputError
 from streamfer.files import WholeText
-from streamfer.pipeline.events import Event, SourceDone
+
+if TYPE_CHECKING:
+    from streamfer.export.tables import Writer
+    from streamfer.pipeline.events import Event, SourceDone
+    from streamfer.video.locate import SourceSpec
+
+#: Format name to the ends of the names of its files; :data:`streamfer.export.tables.WRITERS` write them.
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "csv": (".clips.csv", ".frames.csv", ".tracks.csv"),
+    "jsonl": (".records.jsonl",),
+}
+#: The file that captions add.
+CAPTIONS = ".captions.csv"
 
 _MANIFEST = ".streamfer.json"
 
@@ -25,12 +36,14 @@ class Settings:
         model: digest of the weights.
         detector: name of the detector.
         formats: formats asked for.
+        blurred: faces in the overlay are unrecognisable.
     """
 
     config: str
     model: str
     detector: str
     formats: tuple[str, ...]
+    blurred: bool = False
 
 
 class SourceFolder:
@@ -39,35 +52,52 @@ class SourceFolder:
     Args:
         folder: output folder.
         source_id: names the files; a source id with folders in it keeps them.
-        settings: stored in the manifest, compared by :meth:`is_done`.
-        more: files besides those of the formats, as pairs of suffix and writer.
+        settings: stored in the manifest, compared by :meth:`is_done`; its formats say which files there are.
+        captions: clips are described, which makes a file more.
+        overlay: the file itself and whether its faces are blurred, where what was found is drawn on a copy of it.
     """
 
     def __init__(
-        self, folder: Path, source_id: str, settings: Settings, more: Sequence[tuple[str, MakeWriter]] = ()
+        self,
+        folder: Path,
+        source_id: str,
+        settings: Settings,
+        *,
+        captions: bool = False,
+        overlay: tuple[SourceSpec, bool] | None = None,
     ) -> None:
         self._base = folder / _safe(source_id)
         self._settings = settings
-        self._kinds = [pair for name in settings.formats for pair in FORMATS[name]] + list(more)
+        self._overlay = overlay
+        self._suffixes = [suffix for name in settings.formats for suffix in FORMATS[name]]
+        self._suffixes += [CAPTIONS] if captions else []
+        self._suffixes += [f".overlay{'.png' if overlay[0].still else '.mp4'}"] if overlay else []
         self._writers: list[Writer] = []
 
     @property
     def paths(self) -> list[Path]:
         """The files that :meth:`commit` makes, the manifest not counted."""
-        return [self._base.with_name(self._base.name + suffix) for suffix, _ in self._kinds]
+        return [self._base.with_name(self._base.name + suffix) for suffix in self._suffixes]
 
-    def is_done(self, source_digest: str | None) -> bool:
-        """Whether an earlier run wrote these files for the same bytes with the same settings."""
+    def is_done(self, source_digest: Callable[[], str]) -> bool:
+        """Whether an earlier run wrote these files for the same bytes with the same settings.
+
+        Args:
+            source_digest: computes the digest of the source; not asked where everything else says no.
+        """
         try:
             manifest = json.loads(self._manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        wanted = self._identity(source_digest)
-        return (
-            isinstance(manifest, dict)
-            and all(manifest.get(name) == value for name, value in wanted.items())
-            and all(path.exists() for path in self.paths)
-        )
+        wanted = self._identity(None)
+        del wanted["source_sha256"]
+        if not isinstance(manifest, dict) or any(manifest.get(name) != value for name, value in wanted.items()):
+            return False
+        try:
+            return all(path.exists() for path in self.paths) and manifest.get("source_sha256") == source_digest()
+        except OSError:
+            # Whoever decodes it says what is wrong with it.
+            return False
 
     def open(self) -> None:
         """Start the files.
@@ -76,8 +106,8 @@ class SourceFolder:
             OutputError: the folder cannot be written.
         """
         try:
-            for path, (_, make) in zip(self.paths, self._kinds, strict=True):
-                self._writers.append(make(path))
+            for path, suffix in zip(self.paths, self._suffixes, strict=True):
+                self._writers.append(self._writer(path, suffix))
         except OutputError:
             self.discard()
             raise
@@ -127,6 +157,20 @@ class SourceFolder:
             writer.discard()
         self._writers = []
 
+    def _writer(self, path: Path, suffix: str) -> Writer:
+        # What writes is heavier to import than what is written is to look up.
+        from streamfer.export.tables import WRITERS
+
+        if suffix in WRITERS:
+            return WRITERS[suffix](path)
+        from streamfer.export.overlay import OverlayWriter
+        from streamfer.video import open_source
+
+        if self._overlay is None:
+            raise InternalError(f"nobody writes {suffix}")
+        spec, blur = self._overlay
+        return OverlayWriter(path, open_source(spec), blur=blur)
+
     @property
     def _manifest(self) -> Path:
         return self._base.with_name(self._base.name + _MANIFEST)
@@ -134,6 +178,22 @@ class SourceFolder:
     def _identity(self, source_digest: str | None) -> dict[str, Any]:
         settings = asdict(self._settings)
         return {**settings, "formats": list(self._settings.formats), "source_sha256": source_digest}
+
+
+def check_formats(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the formats of a list, or of one text with commas.
+
+    Raises:
+        ConfigError: a format is unknown.
+    """
+    words = names.split(",") if isinstance(names, str) else names
+    chosen = tuple(dict.fromkeys(name.strip().lower() for name in words if name.strip()))
+    for name in chosen:
+        if name not in FORMATS:
+            raise ConfigError(f"format {name!r}: unknown; choose from {', '.join(FORMATS)}")
+    if not chosen:
+        raise ConfigError(f"no output format; choose from {', '.join(FORMATS)}")
+    return chosen
 
 
 def _safe(source_id: str) -> Path:

@@ -33,6 +33,11 @@ from streamfer.video.frames import StateChange
 HEAD_VERSION = "1"
 
 
+def this_producer() -> Producer:
+    """Return what says that this process makes records, as a run of its own."""
+    return Producer(version=version("streamfer"), host=socket.gethostname(), run_id=uuid.uuid4().hex[:12])
+
+
 class RecordWriter:
     """Makes the records of one run.
 
@@ -54,7 +59,7 @@ class RecordWriter:
             precision=model.precision,
             detector=detector,
         )
-        self._producer = Producer(version=version("streamfer"), host=socket.gethostname(), run_id=uuid.uuid4().hex[:12])
+        self._producer = this_producer()
 
     def track_id(self, source_id: str, epoch: int, track: int) -> str:
         """Return the public name of a track."""

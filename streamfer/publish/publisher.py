@@ -13,6 +13,7 @@ import redis
 import stamina
 from redis import exceptions as faults
 
+from streamfer.config import PublishConfig
 from streamfer.errors import InternalError, PublishError
 from streamfer.publish.append import Retention, choose_appender
 from streamfer.publish.connection import connect, explain
@@ -174,3 +175,18 @@ class Publisher:
             log.error("publish.failed", extra={"records": len(records), "reason": message})  # noqa: TRY400
             raise PublishError(message) from error
         raise InternalError("stamina's retry context ended without result and without error")
+
+
+def open_publisher(config: PublishConfig) -> Publisher:
+    """Connect to the configured Redis, or start or join the embedded server.
+
+    Raises:
+        PublishError: the server cannot be reached, or refuses.
+    """
+    return Publisher.open(
+        config.redis,
+        config.site,
+        config.prefix,
+        partitions=config.partitions,
+        retention=Retention(config.maxlen, config.dedup_seconds),
+    )

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from streamfer.errors import SourceDeniedError, SourceNotFoundError
+from streamfer.config import Config
+from streamfer.errors import ConfigError, SourceDeniedError, SourceError, SourceNotFoundError
 from streamfer.redaction import redact_text, redact_url
 
 SourceKind = Literal["file", "live", "webcam"]
+Place = str | os.PathLike[str]
 
 STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 RAW_SUFFIXES = frozenset({".yuv"})
@@ -76,6 +79,11 @@ class SourceSpec:
         """Whether frames arrive in real time."""
         return self.kind != "file"
 
+    @property
+    def still(self) -> bool:
+        """Whether its name is a picture's."""
+        return Path(self.url).suffix.lower() in STILL_SUFFIXES
+
 
 def find_sources(arguments: Sequence[str], *, recursive: bool = True) -> list[SourceSpec]:
     """Describe every source that ``arguments`` name, in a deterministic order, each one once.
@@ -97,6 +105,56 @@ def find_sources(arguments: Sequence[str], *, recursive: bool = True) -> list[So
                 seen.add(key)
                 specs.append(spec)
     return _with_unique_ids(specs)
+
+
+def listed(places: Place | Sequence[Place]) -> list[str]:
+    """Return one place or several as texts.
+
+    Raises:
+        ConfigError: something is no path.
+    """
+    several: Any = [places] if isinstance(places, str | os.PathLike) else places
+    if not isinstance(several, Iterable) or isinstance(several, bytes) or hasattr(several, "__array__"):
+        raise ConfigError(f"sources: a {type(places).__name__}; expected a path, a URL, or a list of them")
+    found: list[str] = []
+    for place in several:
+        if not isinstance(place, str | os.PathLike):
+            raise ConfigError(f"sources: a {type(place).__name__} among them; expected a path or URL")
+        found.append(os.fspath(place))
+    return found
+
+
+def find_each(places: Sequence[str]) -> tuple[list[SourceSpec], dict[str, SourceError]]:
+    """Return the sources that exist, and for each place that names none, credentials removed, what is wrong with it."""
+    good: list[str] = []
+    failed: dict[str, SourceError] = {}
+    for place in places:
+        try:
+            find_sources([place])
+        except SourceError as error:
+            failed[redact_text(place)] = error
+        else:
+            good.append(place)
+    return (find_sources(good) if good else []), failed
+
+
+def configured_sources(config: Config) -> list[SourceSpec]:
+    """Return the sources that a configuration lists.
+
+    Raises:
+        ConfigError: there is none, or two share an id.
+        SourceError: one is not there.
+    """
+    if not config.sources:
+        raise ConfigError("no source: name one (rtsp://...), or list them under 'sources:' in the configuration")
+    specs: list[SourceSpec] = []
+    for source in config.sources:
+        found = find_sources([source.url])
+        specs += [replace(found[0], source_id=source.id)] if source.id and len(found) == 1 else found
+    ids = [spec.source_id for spec in specs]
+    if twice := sorted({name for name in ids if ids.count(name) > 1}):
+        raise ConfigError(f"sources: the id {twice[0]!r} is used twice; give each source an id of its own")
+    return specs
 
 
 def _expand(argument: str, recursive: bool) -> Iterable[SourceSpec]:

@@ -14,12 +14,9 @@ from fakes.faces import FakeDetector
 from fakes.models import FakeExpressionModel
 from PIL import Image
 
-from streamfer import build
+from streamfer import build, captions
 from streamfer.build import LoadedModels
 from streamfer.captions.protocol import wants_yes_or_no
-from streamfer.cli.annotate import _described
-from streamfer.config import Config, load_config
-from streamfer.models import captioning
 from streamfer.threads import plan_threads
 from streamfer.video.encode import write_video
 
@@ -61,12 +58,13 @@ def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCaptioner) -> None:
         return fake
 
     reader = FakeExpressionModel(action_units=("AU01", "AU06", "AU12", "AU25"))
-    monkeypatch.setattr(captioning, "load_captioner", load, raising=False)
-    monkeypatch.setattr(build, "load_models", lambda _config: LoadedModels(reader, (FakeDetector(),), plan_threads(1)))
+    monkeypatch.setattr(captions, "load_captioner", load, raising=False)
+    loaded = LoadedModels(reader, (FakeDetector(),), plan_threads(1))
+    monkeypatch.setattr(build, "load_all", lambda _config, _sources: loaded)
 
 
 def ask(path: Path, question: str, *words: str) -> Finished:
-    return streamfer("ask", path, question, "--model", "fakes/one", *words)
+    return streamfer("ask", path, question, "--captioner", "fakes/one", *words)
 
 
 def answer(path: Path, question: str, *words: str) -> dict[str, Any]:
@@ -157,25 +155,17 @@ def test_a_model_that_only_describes_is_named_before_the_video_is_read(
 
 
 def test_without_a_captioner_the_way_to_one_is_said(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captioning.registry, "list_captioners", lambda: ())
+    monkeypatch.setattr(captions.registry, "list_captioners", lambda: ())
     for words in (("ask", film, "who?"), ("annotate", film, "--captions", "all"), ("run", film, "--captions", "all")):
         done = streamfer(*words)
         assert done.code == 2
         assert "no captioner is installed; add one with: streamfer models import" in done.complaints[0]
 
 
-def test_two_captioners_are_one_too_many(film: Path) -> None:
-    done = streamfer("annotate", film, "--captions", "one", "--captioner", "two")
+def test_when_to_describe_is_no_name(film: Path) -> None:
+    done = streamfer("annotate", film, "--captions", "one")
     assert done.code == 2
-    assert "name two captioners" in done.complaints[0]
-
-
-def test_results_with_captions_are_other_results(captioner: FakeCaptioner) -> None:
-    plain, config = Config(), load_config(None, {"captions.when": "all"}, {})
-    other = FakeCaptioner(name="other")
-    described = [_described(plain, None), _described(plain, captioner), _described(config, captioner)]
-    assert len({*described, _described(plain, other)}) == 4
-    assert described[0] == ()
+    assert "'one' is not one of 'off', 'changes', 'all'" in done.err
 
 
 @pytest.mark.parametrize(

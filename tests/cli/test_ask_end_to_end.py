@@ -40,7 +40,7 @@ def captioner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_real_model_answers_about_a_real_face(captioner: Path, face_film: Path, tiny_model: Path) -> None:
-    settings = ("--model", captioner, "--expression-model", tiny_model, "--detector", "lbp", "--device", "cpu")
+    settings = ("--captioner", captioner, "--model", tiny_model, "--detector", "lbp", "--device", "cpu")
     done = streamfer("ask", face_film, "is the lip corner pulled?", "--json", *settings)
     assert (done.code, done.complaints) == (0, [])
     found = json.loads(done.out)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from command_line import streamfer
 
-from streamfer import video
+from streamfer import __version__
+from streamfer.api import session
 from streamfer.cli import app
 from streamfer.errors import InternalError
 
@@ -50,9 +51,7 @@ def test_every_option_is_explained(command: tuple[str, ...]) -> None:
 
 
 def test_the_version() -> None:
-    from importlib.metadata import version
-
-    assert streamfer("--version").out == f"streamfer {version('streamfer')}\n"
+    assert streamfer("--version").out == f"streamfer {__version__}\n"
 
 
 def test_no_command_is_help_and_exit_2() -> None:
@@ -132,7 +131,7 @@ def test_a_defect_of_ours_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_arguments: object) -> None:
         raise InternalError("two and two\nare five")
 
-    monkeypatch.setattr(video, "find_sources", broken)
+    monkeypatch.setattr(session, "find_sources", broken)
     done = streamfer("run", "a.mp4")
     assert (done.code, done.complaints) == (1, ["two and two are five"])
 

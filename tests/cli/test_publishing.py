@@ -11,11 +11,12 @@ import pytest
 from command_line import streamfer
 from record_examples import examples
 
-from streamfer.cli.publishing import follow_command, open_publisher, program
-from streamfer.cli.run import _Heartbeats, record_line
+from streamfer.cli.publishing import follow_command, program
+from streamfer.cli.terminal import record_line
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.pipeline.events import FrameFaces
+from streamfer.publish import open_publisher
+from streamfer.publish.heartbeat import Heartbeats
 from streamfer.records import Record
 
 
@@ -54,9 +55,9 @@ class FailingPublisher:
 
 def test_a_heartbeat_that_fails_ends_nothing() -> None:
     publisher: Any = FailingPublisher()
-    beats = _Heartbeats(publisher)
+    beats = Heartbeats(publisher)
     for source_id in ("a", "a", "b"):
-        beats.beat(FrameFaces(source_id, 0, 1, 0.1, ()))
+        beats.beat(source_id, epoch=0, seconds=0.1, faces=0)
     assert publisher.calls == ["a", "b"]
 
 

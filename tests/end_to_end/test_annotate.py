@@ -19,7 +19,7 @@ from command_line import Finished, streamfer
 from streamfer.publish import subscribe
 from streamfer.video import Frame, find_sources, open_source
 
-SUFFIXES = (".clips.csv", ".frames.csv", ".records.jsonl", ".streamfer.json")
+SUFFIXES = (".clips.csv", ".frames.csv", ".tracks.csv", ".records.jsonl", ".streamfer.json")
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_single_file_is_a_table_of_clips_and_four_files(
+def test_a_single_file_is_a_table_of_clips_and_five_files(
     face_film: Path, words: tuple[str, ...], tmp_path: Path
 ) -> None:
     done = annotate(face_film, *words)
@@ -143,7 +143,7 @@ def test_bad_files_are_named_and_the_good_one_is_done(face_film: Path, words: tu
         (line,) = [line for line in done.complaints if line.startswith(f"{films / name}: ")]
         assert len(line) > len(f"{films / name}: ") + 15
     assert "no video in this folder" in done.err
-    assert "1 done, 3 failed; results in" in done.err
+    assert "1 done, 5 failed; results in" in done.err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"good.mp4{suffix}" for suffix in SUFFIXES}
 
 

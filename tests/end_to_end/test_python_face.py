@@ -1,21 +1,31 @@
-"""What Python programs use: ``streamfer.annotate``, ``stream``, ``subscribe``, and how little an import costs."""
+"""What Python programs use: sessions, annotations, streams, and how they refuse; and how little an import costs."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas
 import pytest
 
 import streamfer
-from streamfer.build import LoadedModels, load_models
 from streamfer.config import Config, load_config
-from streamfer.errors import ConfigError, SourceNotFoundError, SourceUnreadableError, UnknownModelError
+from streamfer.errors import (
+    ClosedError,
+    ConfigError,
+    SourceNotFoundError,
+    SourceUnreadableError,
+    UnknownModelError,
+)
+from streamfer.export import BatchReport
 from streamfer.publish import Publisher
-from streamfer.records import ClipLabelled
+from streamfer.records import ClipLabelled, SourceStateChanged
+from streamfer.video import Frame, find_sources, open_source
 
 
 @pytest.fixture(scope="module")
@@ -26,30 +36,58 @@ def config(tiny_model: Path) -> Config:
 
 
 @pytest.fixture(scope="module")
-def models(config: Config) -> LoadedModels:
-    return load_models(config)
+def session(config: Config) -> Iterator[streamfer.Session]:
+    with streamfer.Session(config, salt="s") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def annotation(session: streamfer.Session, face_film: Path) -> streamfer.Annotation:
+    return session.annotate(face_film)
+
+
+@pytest.fixture(scope="module")
+def pictures(face_film: Path) -> np.ndarray:
+    """The film's frames, uint8 RGB (30, 240, 240, 3), ten a second."""
+    (spec,) = find_sources([str(face_film)])
+    return np.stack([item.image for item in open_source(spec).stream() if isinstance(item, Frame)])
+
+
+def labels(records: Any) -> list[ClipLabelled]:
+    return [record.data for record in records if isinstance(record.data, ClipLabelled)]
+
+
+def reasons(records: Any) -> dict[str, str]:
+    """What is said of sources that ended with a reason."""
+    return {
+        record.subject: record.data.reason
+        for record in records
+        if isinstance(record.data, SourceStateChanged) and record.data.state == "ended" and record.data.reason
+    }
 
 
 def test_the_export_list() -> None:
-    assert streamfer.__all__ == [
+    assert sorted(streamfer.__all__) == [
         "Annotation",
         "Config",
         "Record",
+        "Session",
         "StreamferError",
         "UserError",
         "annotate",
+        "annotate_folder",
+        "ask",
         "list_models",
-        "load_config",
         "load_model",
-        "load_models",
         "stream",
         "subscribe",
     ]
     for name in streamfer.__all__:
         assert getattr(streamfer, name).__name__ == name
         assert getattr(streamfer, name).__doc__
-    assert set(streamfer.__all__) <= set(dir(streamfer))
+    assert set(dir(streamfer)) == set(streamfer.__all__)
     assert not hasattr(streamfer, "no_such_thing")
+    assert streamfer.__version__
 
 
 def test_an_import_loads_nothing_heavy() -> None:
@@ -60,86 +98,274 @@ def test_an_import_loads_nothing_heavy() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_annotate(face_film: Path, config: Config, models: LoadedModels) -> None:
-    found = streamfer.annotate(face_film, config=config, models=models, salt="s")
-    assert isinstance(found, streamfer.Annotation)
-    assert (found.source_id, found.info.width, found.info.height) == ("astronaut.mp4", 240, 240)
-    assert found.stats.clips == len(found.clips) == len(found.records) >= 2
-    assert found.stats.frames_analysed == len(found.frames) == 12
-    rows = found.to_rows()
-    assert len(rows) == found.stats.clips
-    assert set(rows[0]) >= {"source", "track_id", "start_s", "end_s", "label", "probability", "p_joy", "p_calm"}
-    assert not any(name.startswith("AU") for name in rows[0])
-    assert all(row["probability"] == max(row["p_joy"], row["p_gloom"], row["p_calm"]) for row in rows)
-    again = streamfer.annotate(str(face_film), config=config, models=models, salt="s")
-    assert again.to_rows() == rows
+def test_the_library_says_nothing_and_configures_nothing(face_film: Path, tiny_model: Path) -> None:
+    script = f"""
+import logging, streamfer
+annotation = streamfer.annotate({str(face_film)!r}, model={str(tiny_model)!r}, detector="lbp", fps=4)
+assert len(annotation.clips) and not logging.getLogger().handlers
+assert [type(one) for one in logging.getLogger("streamfer").handlers] == [logging.NullHandler]
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_action_units_are_columns_of_the_rows(face_film: Path, config: Config, tmp_path: Path) -> None:
+def test_an_annotation_shows_itself(annotation: streamfer.Annotation) -> None:
+    assert (annotation.source, annotation.info.width, annotation.info.height) == ("astronaut.mp4", 240, 240)
+    shown = repr(annotation)
+    assert shown.startswith("Annotation(astronaut.mp4: 2.8 s, ")
+    assert f"{annotation.stats.clips} clips; " in shown
+    assert len(shown) < 120
+    assert "<table" in annotation._repr_html_()
+
+
+def test_tables_are_data_frames(annotation: streamfer.Annotation) -> None:
+    clips, frames, tracks = annotation.clips, annotation.frames, annotation.tracks
+    assert annotation.stats.clips == len(clips) == len(annotation.records) >= 2
+    assert (clips.probability == clips[["p_joy", "p_gloom", "p_calm"]].max(axis=1)).all()
+    assert not any(name.startswith("AU") for name in clips)
+    assert frames.frame.nunique() == annotation.stats.frames_analysed == 12
+    assert tracks.clips.sum() == len(clips)
+    assert set(tracks.track_id) >= set(clips.track_id)
+    assert annotation.captions.empty
+
+
+def test_what_is_saved_is_what_a_batch_writes(
+    annotation: streamfer.Annotation, session: streamfer.Session, face_film: Path, tmp_path: Path
+) -> None:
+    saved = annotation.save(tmp_path / "saved")
+    report = session.annotate_folder(face_film, tmp_path / "batch")
+    assert (len(report.done), report.complete) == (1, True)
+    assert sorted(path.name for path in saved) == sorted(
+        path.name for path in (tmp_path / "batch").iterdir() if path.suffix != ".json"
+    )
+    for path in saved:
+        if path.suffix == ".csv":
+            assert path.read_bytes() == (tmp_path / "batch" / path.name).read_bytes()
+    read = pandas.read_csv(tmp_path / "saved" / "astronaut.mp4.clips.csv")
+    pandas.testing.assert_frame_equal(annotation.clips, read, check_dtype=False)
+    # And a batch knows it again.
+    again = session.annotate_folder([face_film], tmp_path / "saved")
+    assert (again.done, again.skipped) == ([], ["astronaut.mp4"])
+    with pytest.raises(ConfigError, match="format 'xlsx': unknown"):
+        annotation.save(tmp_path, formats=["xlsx"])
+
+
+def test_action_units_are_columns(face_film: Path, config: Config, tmp_path: Path) -> None:
     from tiny_models import tiny_weights
 
     path = tiny_weights(tmp_path / "reader.safetensors", actions=("AU06", "AU12"))
-    chosen = config.model_copy(update={"model": config.model.model_copy(update={"name": str(path)})})
-    found = streamfer.annotate(face_film, config=chosen)
-    rows = found.to_rows()
-    assert list(rows[0])[-4:] == ["AU06_mean", "AU12_mean", "AU06_peak", "AU12_peak"]
-    assert all(0 < row[f"{unit}_mean"] <= row[f"{unit}_peak"] < 1 for row in rows for unit in ("AU06", "AU12"))
-    intensities = [face.action_units for frame in found.frames for face in frame.faces]
-    assert all(set(units or {}) == {"AU06", "AU12"} for units in intensities)
-    assert max((units or {})["AU06"] for units in intensities) == pytest.approx(
-        max(row["AU06_peak"] for row in rows), abs=1e-6
-    )
+    found = streamfer.annotate(face_film, config, model=path)
+    assert list(found.clips)[-4:] == ["AU06_mean", "AU12_mean", "AU06_peak", "AU12_peak"]
+    for unit in ("AU06", "AU12"):
+        assert found.clips[f"{unit}_mean"].between(0, 1).all()
+        assert (found.clips[f"{unit}_mean"] <= found.clips[f"{unit}_peak"]).all()
+    assert found.frames.AU06_r.max() == pytest.approx(found.clips.AU06_peak.max(), abs=1e-6)
+    assert list(found.tracks)[-2:] == ["AU06_mean", "AU12_mean"]
 
 
-def test_annotate_refuses_with_our_exceptions(
-    tmp_path: Path, config: Config, models: LoadedModels, face_film: Path
+def test_a_folder_names_what_fails_and_does_the_rest(
+    session: streamfer.Session, face_film: Path, tmp_path: Path
 ) -> None:
+    (tmp_path / "text.mp4").write_text("I am a text file. " * 100)
+    told: list[Any] = []
+    report = session.annotate_folder(
+        [face_film, tmp_path, tmp_path / "absent.mp4"], tmp_path / "out", formats="csv", watch=told.append
+    )
+    assert isinstance(report, BatchReport)
+    assert [end.source_id for end in report.done] == ["astronaut.mp4"]
+    assert {one.source_id for one in report.failed} == {"text.mp4", str(tmp_path / "absent.mp4")}
+    assert not report.complete
+    assert repr(report).startswith("BatchReport(1 done, 0 already done, 2 failed, 0 to do; ")
+    assert (told[0].total, len(told) > 10) == (3, True)
+    with pytest.raises(ConfigError, match="no picture to blur"):
+        session.annotate_folder(face_film, tmp_path, blur_faces=True)
+
+
+def test_annotate_refuses_with_our_exceptions(session: streamfer.Session, tmp_path: Path, face_film: Path) -> None:
     with pytest.raises(SourceNotFoundError, match=r"absent\.mp4"):
-        streamfer.annotate(tmp_path / "absent.mp4", config=config, models=models)
+        session.annotate(tmp_path / "absent.mp4")
     (tmp_path / "text.mp4").write_text("I am a text file. " * 100)
     with pytest.raises(SourceUnreadableError, match=r"text\.mp4"):
-        streamfer.annotate(tmp_path / "text.mp4", config=config, models=models)
+        session.annotate(tmp_path / "text.mp4")
     (tmp_path / "more.mp4").write_text("x")
-    with pytest.raises(ConfigError, match="holds 2 sources"):
-        streamfer.annotate(tmp_path, config=config, models=models)
+    with pytest.raises(ConfigError, match=r"holds 2 sources: use annotate_folder"):
+        session.annotate(tmp_path)
+    with pytest.raises(ConfigError, match="a live source: use stream"):
+        session.annotate("rtsp://127.0.0.1:9/live")
     with pytest.raises(UnknownModelError, match="nothing"):
-        streamfer.annotate(face_film, config=load_config(None, {"model.name": "nothing"}, {}))
+        streamfer.annotate(face_film, model="nothing")
 
 
-def test_stream_yields_clips_and_may_be_left(face_film: Path, config: Config, models: LoadedModels) -> None:
-    clips = list(streamfer.stream(str(face_film), config=config, models=models))
-    assert all(isinstance(clip, ClipLabelled) for clip in clips)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"modle": "mini"}, "modle: unknown setting; did you mean 'model'"),
+        ({"clip_stride": 0.5}, "clip_stride: unknown setting; did you mean 'clip__stride'"),
+        ({"clip__strid": 0.5}, "clip__strid: unknown setting; did you mean 'clip__stride'"),
+        ({"fps": 0}, "sampling.fps: Input should be greater than 0"),
+        ({"captions": "sometimes"}, "captions.when: Input should be 'off', 'changes' or 'all'"),
+    ],
+)
+def test_a_setting_that_does_not_exist_names_the_nearest(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        streamfer.Session(**settings)
+    with pytest.raises(ConfigError, match=message):
+        streamfer.annotate("film.mp4", **settings)
+
+
+def test_settings_are_given_by_name(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("clip: {stride: 0.25}\n")
+    assert streamfer.Session(Config(), model="dfew", clip__stride=0.5).config.model.name == "dfew"
+    assert streamfer.Session(tmp_path / "run.yaml", clip_seconds=3).config.clip.stride == 0.25
+    assert streamfer.Session(Config(), captioner="mini-caption").config.captions.when == "changes"
+    assert streamfer.Session(Config(), captions="all").config.captions.model == "auto"
+    assert streamfer.Session(Config()).config.captions.when == "off"
+
+
+def test_a_closed_session_says_so(config: Config, face_film: Path, tmp_path: Path) -> None:
+    closed = streamfer.Session(config)
+    assert repr(closed).endswith("not loaded yet)")
+    closed.close()
+    closed.close()
+    deeds: list[Callable[[], object]] = [
+        lambda: closed.annotate(face_film),
+        lambda: closed.annotate_folder(face_film, tmp_path),
+        lambda: closed.stream(face_film),
+        lambda: closed.publish(face_film),
+        lambda: closed.ask(face_film, "who?"),
+        closed.models,
+    ]
+    for deed in deeds:
+        with pytest.raises(ClosedError, match="this session is closed; open a new one"):
+            deed()
+
+
+@pytest.mark.parametrize("wrong", [7, None, b"film.mp4", [7], np.zeros((4, 4))])
+def test_what_is_no_path_is_named_by_its_type(session: streamfer.Session, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=r"sources: an? \w+( among them)?; expected a path"):
+        session.annotate(wrong)
+
+
+def test_stream_yields_records_and_may_be_left(session: streamfer.Session, face_film: Path) -> None:
+    records = list(session.stream(face_film))
+    assert all(isinstance(record, streamfer.Record) and record.subject == "astronaut.mp4" for record in records)
+    assert [record.data.state for record in records if isinstance(record.data, SourceStateChanged)] == [
+        "online",
+        "ended",
+    ]
+    clips = labels(records)
     assert len(clips) >= 2
-    left = streamfer.stream([str(face_film)], config=config, models=models)
-    assert next(iter(left)).clip == clips[0].clip
+    left = session.stream([str(face_film)])
+    first = next(record for record in left if isinstance(record.data, ClipLabelled))
+    with pytest.raises(ConfigError, match="this session is at work"):
+        session.annotate(face_film)
     left.close()  # type: ignore[attr-defined]
-    with pytest.raises(SourceNotFoundError, match="absent"):
-        next(iter(streamfer.stream("absent.mp4", config=config, models=models)))
+    assert isinstance(first.data, ClipLabelled)
+    assert first.data.clip == clips[0].clip
+    assert session.annotate(face_film).stats.clips == len(clips)
+
+
+def test_a_bad_source_is_a_record_and_ends_nobody_else(
+    session: streamfer.Session, face_film: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "text.mp4").write_text("I am a text file. " * 100)
+    records = list(session.stream(["absent.mp4", tmp_path / "text.mp4", face_film]))
+    told = reasons(records)
+    assert set(told) == {"absent.mp4", "text.mp4"}
+    assert "no such file" in told["absent.mp4"]
+    assert {record.subject for record in records if isinstance(record.data, ClipLabelled)} == {"astronaut.mp4"}
+    (alone,) = session.stream("rtsp://me:hunter2@")
+    assert "hunter2" not in alone.to_json()
+
+
+def test_frames_of_ones_own_are_analysed(
+    session: streamfer.Session, pictures: np.ndarray, annotation: streamfer.Annotation
+) -> None:
+    from_file = [face.top for clip in labels(annotation.records) for face in clip.faces]
+    records = list(session.stream(frames=pictures, frame_rate=10, name="mine"))
+    assert {record.subject for record in records} == {"mine"}
+    assert [face.top for clip in labels(records) for face in clip.faces] == from_file
+    one_by_one = session.stream(frames=((number / 10, picture) for number, picture in enumerate(pictures)))
+    spans = [(clip.clip.start_time, clip.clip.end_time) for clip in labels(one_by_one)]
+    assert spans == [(clip.clip.start_time, clip.clip.end_time) for clip in labels(records)]
+
+
+def test_frames_that_change_their_size_begin_a_new_epoch(session: streamfer.Session, pictures: np.ndarray) -> None:
+    smaller = pictures[:, ::2, ::2]
+    pairs = [(number / 10, one) for number, one in enumerate([*pictures[:20], *smaller[:20]])]
+    records = list(session.stream(frames=pairs))
+    epochs = [record.data.epoch for record in records if isinstance(record.data, SourceStateChanged)]
+    assert epochs == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("frames", "rate", "message"),
+    [
+        (
+            np.zeros((5, 8, 8), np.uint8),
+            10,
+            r"shape \(5, 8, 8\); expected uint8 RGB of shape \(frames, height, width, 3\)",
+        ),
+        (np.zeros((5, 8, 8, 4), np.uint8), 10, r"shape \(8, 8, 4\); expected uint8 RGB of shape \(height, width, 3\)"),
+        (np.zeros((5, 8, 8, 3), np.float32), 10, r"float32 of shape \(8, 8, 3\); expected uint8 RGB"),
+        (np.zeros((5, 8, 8, 3), np.uint8), None, "how many frames of the array make a second"),
+        ([(0.0, np.zeros((8, 8), np.uint8))], None, r"frame 0: shape \(8, 8\); expected uint8 RGB"),
+        ([np.zeros((8, 8, 3), np.uint8)], None, r"frame 0: a ndarray; expected a pair \(seconds, frame\)"),
+        ([], None, "frames: there is none"),
+        ("film.mp4", None, "frames: a str; expected an array"),
+        ([(0.0, np.zeros((8, 8, 3), np.uint8))], 25, "pairs of .* bring their own times"),
+    ],
+)
+def test_frames_of_another_shape_name_the_one_expected(
+    session: streamfer.Session, frames: Any, rate: float | None, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        list(session.stream(frames=frames, frame_rate=rate))
+    assert "[" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_stop_ends_a_run_in_order(session: streamfer.Session, long_face_film: Path, tmp_path: Path) -> None:
+    def watch(event: Any) -> None:
+        if isinstance(event, streamfer.Record) and isinstance(event.data, ClipLabelled):
+            threading.Thread(target=session.stop).start()
+
+    report = session.annotate_folder(long_face_film, tmp_path / "out", watch=watch)
+    assert (report.done, report.failed, report.unreached) == ([], [], 1)
+    assert list(tmp_path.rglob("*.csv")) == []
+    assert not session.stop()
 
 
 def test_stream_follows_a_camera(
-    rtsp_server: Callable[..., Any], long_face_film: Path, config: Config, models: LoadedModels
+    rtsp_server: Callable[..., Any], long_face_film: Path, session: streamfer.Session
 ) -> None:
-    camera = streamfer.stream(rtsp_server("--file", str(long_face_film)).url(), config=config, models=models)
-    clip = next(iter(camera))
+    camera = session.stream(rtsp_server("--file", str(long_face_film)).url())
+    clip = next(record.data for record in camera if isinstance(record.data, ClipLabelled))
     camera.close()  # type: ignore[attr-defined]
     assert clip.clip.time_origin in ("wallclock", "rtcp")
     assert clip.faces[0].top in ("joy", "gloom", "calm")
 
 
-def test_subscribe_follows_what_annotate_found(
-    face_film: Path, config: Config, models: LoadedModels, redis_url: str
-) -> None:
-    found = streamfer.annotate(face_film, config=config, models=models)
+def test_live_settings_are_honoured(config: Config, redis_url: str) -> None:
+    del redis_url
+    with streamfer.Session(config, live__wait=True, live__backoff_first=0.1, live__open_timeout=1) as patient:
+        camera = patient.stream("rtsp://127.0.0.1:9/live")
+        states = [next(camera).data.state for _ in range(2)]  # type: ignore[union-attr]
+        camera.close()  # type: ignore[attr-defined]
+    assert states == ["connecting", "backoff"]
+    (refused,) = [
+        record
+        for record in streamfer.stream("rtsp://127.0.0.1:9/live", config)
+        if record.data.state == "ended"  # type: ignore[union-attr]
+    ]
+    assert "127.0.0.1:9" in refused.data.reason  # type: ignore[union-attr]
+
+
+def test_subscribe_follows_what_annotate_found(annotation: streamfer.Annotation, redis_url: str) -> None:
     with Publisher.open(redis_url) as publisher:
-        publisher.publish_many(found.records)
+        publisher.publish_many(annotation.records)
     with streamfer.subscribe(redis_url, from_="start", idle_s=0.2) as subscription:
         received = list(subscription)
     assert all(isinstance(record, streamfer.Record) for record in received)
-    assert [record.id for record in received] == [record.id for record in found.records]
-    assert [record.data for record in received] == [record.data for record in found.records]
-
-
-def test_configurations_are_loaded_alike() -> None:
-    assert streamfer.load_config(None, {"clip.stride": 0.5}, {}).clip.stride == 0.5
-    assert streamfer.Config() == streamfer.load_config(environment={})
+    assert [record.id for record in received] == [record.id for record in annotation.records]
+    assert [record.data for record in received] == [record.data for record in annotation.records]

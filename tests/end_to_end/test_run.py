@@ -76,7 +76,7 @@ def test_an_outage_is_told_and_clips_come_again(
     assert "hunter2" not in everything
 
 
-def test_an_interrupt_publishes_what_is_complete_and_exits_with_0(
+def test_an_interrupt_publishes_what_is_complete_and_exits_with_130(
     rtsp_server: Callable[..., Any], long_face_film: Path, tiny_model: Path, redis_url: str, tmp_path: Path
 ) -> None:
     server = rtsp_server("--file", str(long_face_film))
@@ -85,7 +85,7 @@ def test_an_interrupt_publishes_what_is_complete_and_exits_with_0(
     with when(lambda: has_clips(redis_url), lambda: os.kill(os.getpid(), signal.SIGINT)) as interrupted:
         done = streamfer("run", "-c", file, "--model", tiny_model, *QUICK)
     assert interrupted
-    assert done.code == 0
+    assert done.code == 130
     assert {record.subject for record in published(redis_url)} == {"lobby"}
     shown = sum("  lobby  " in line and ("█" in line or "░" in line) for line in done.out.splitlines())
     assert shown == len(clips(redis_url)) >= 1
@@ -115,7 +115,7 @@ def test_a_url_that_does_not_answer_is_one_line(url: str, tiny_model: Path, redi
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "no source: name one (streamfer run rtsp://...)"),
+        ((), "no source: name one (rtsp://...)"),
         (("absent.mp4",), "absent.mp4: no such file or folder"),
         (("rtsp://",), "names no host"),
         (("gopher://h/a",), "the scheme 'gopher' is not allowed"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -15,10 +16,21 @@ from record_examples import examples, labelled, labelled_with_units, span
 
 from streamfer.errors import ConfigError
 from streamfer.export import check_formats
-from streamfer.export.tables import CLIP_COLUMNS, FRAME_COLUMNS, ClipCsv, FrameCsv, RecordJsonl
-from streamfer.pipeline.events import FaceRow, FrameFaces, SourceOpened
+from streamfer.export.rows import (
+    CLIP_COLUMNS,
+    FRAME_COLUMNS,
+    TRACK_COLUMNS,
+    ClipTable,
+    FrameTable,
+    TrackTable,
+    data_frame,
+)
+from streamfer.export.tables import WRITERS, RecordJsonl
+from streamfer.pipeline.events import FaceRow, FrameFaces, SourceDone, SourceOpened
 from streamfer.records import Record
 from streamfer.video.frames import VideoInfo
+
+ClipCsv, FrameCsv, TrackCsv = (WRITERS[f".{name}.csv"] for name in ("clips", "frames", "tracks"))
 
 
 def written(writer: Any, *events: Any) -> Path:
@@ -102,6 +114,29 @@ def test_every_face_of_a_frame_is_a_row_and_an_empty_frame_too(tmp_path: Path) -
     assert (rows[0]["seconds"], rows[0]["frame"], rows[0]["epoch"]) == ("1.680", "42", "1")
     assert (rows[0]["det_score"], rows[0]["width"]) == ("0.9877", "0.200000")
     assert (rows[2]["track_id"], rows[2]["x"]) == ("", "")
+
+
+def test_a_track_is_a_row_with_its_times_and_the_means_of_its_clips(tmp_path: Path) -> None:
+    first = replace(frame(), epoch=0)
+    later = replace(first, seconds=4.5)
+    clips = [labelled_with_units(), clip()]
+    (row,) = table(written(TrackCsv(tmp_path / "a.csv"), OPENED, first, *clips, later, SourceDone("hall")))
+    more = ["p_happiness", "p_neutral", "AU06_mean", "AU12_mean"]
+    assert list(row) == [*TRACK_COLUMNS, *more]
+    assert (row["source"], row["track_id"], row["track"], row["epoch"]) == ("hall", "0-3", "3", "0")
+    assert (row["start_s"], row["end_s"], row["frames"], row["clips"]) == ("1.680", "4.500", "2", "2")
+    assert (row["label"], row["share"], row["p_happiness"]) == ("happiness", "1.000000", "0.700000")
+    unlabelled = table(written(TrackCsv(tmp_path / "b.csv"), OPENED, first, SourceDone("hall")))
+    assert [(row["label"], row["share"], row["p_neutral"]) for row in unlabelled] == [("", "", "")]
+
+
+@pytest.mark.parametrize("make", [ClipTable, FrameTable, TrackTable])
+def test_a_data_frame_holds_what_the_file_holds(tmp_path: Path, make: Any) -> None:
+    events = [OPENED, frame(), frame(faces=0), labelled_with_units(), SourceDone("hall")]
+    name = {ClipTable: "clips", FrameTable: "frames", TrackTable: "tracks"}[make]
+    path = written(WRITERS[f".{name}.csv"](tmp_path / "a.csv"), *events)
+    read = pandas.read_csv(path, dtype={"track_id": str, "clip_id": str})
+    pandas.testing.assert_frame_equal(data_frame(make(), events), read, check_dtype=False)
 
 
 def test_every_record_is_a_line_whatever_it_is(tmp_path: Path) -> None:

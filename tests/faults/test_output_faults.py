@@ -14,6 +14,8 @@ import stamina
 import torch
 from command_line import Finished, streamfer, when
 
+from streamfer import build
+from streamfer.errors import InternalError
 from streamfer.publish import EmbeddedRedis
 from streamfer.publish.embedded import discover
 
@@ -79,7 +81,7 @@ def test_a_signal_leaves_no_partial_file(long_face_film: Path, tiny_model: Path,
     with when(lambda: any(out.glob(".*.part")), lambda: os.kill(os.getpid(), number)) as signalled:
         done = annotate(long_face_film, tiny_model, out)
     assert signalled
-    assert (done.code, done.out, done.complaints) == (0, "", [])
+    assert (done.code, done.out, done.complaints) == (128 + number, "", [])
     assert "0 done, stopped with 1 to do (the same command goes on)" in done.err
     assert left(tmp_path) == []
 
@@ -120,14 +122,18 @@ def test_redis_dies_during_annotate(
     assert left(out) == []
 
 
+def refuse_to_load(*_: object) -> None:
+    raise InternalError("the models were loaded first")
+
+
 @pytest.mark.parametrize("command", ["annotate", "run", "demo"])
 def test_an_unreachable_redis_is_said_before_any_work(
     command: str, long_face_film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = () if command == "demo" else (long_face_film,)
-    # A model that does not exist: it would be complained about first, were it loaded first.
-    done = streamfer(command, *words, "--redis", "redis://me:hunter2@127.0.0.1:1/0", "--model", "nothing")
+    monkeypatch.setattr(build, "load_all", refuse_to_load)
+    done = streamfer(command, *words, "--redis", "redis://me:hunter2@127.0.0.1:1/0")
     assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
     assert done.complaints[0].startswith("Redis at redis://***@127.0.0.1:1/0 cannot be reached: ")
     assert left(tmp_path) == []
@@ -163,4 +169,4 @@ def test_demo_in_a_place_that_refuses(tmp_path: Path, tiny_model: Path, redis_ur
     (tmp_path / "file").write_text("mine")
     done = streamfer("demo", "-o", tmp_path / "file", "--redis", redis_url, "--model", tiny_model)
     assert (done.code, done.out, len(done.complaints)) == (2, "", 1)
-    assert "choose another with --output" in done.complaints[0]
+    assert "choose another folder" in done.complaints[0]

@@ -9,7 +9,7 @@ import pytest
 from fakes.faces import FakeDetector
 from fakes.models import FakeExpressionModel
 
-from streamfer.build import LoadedModels, build_pipeline, load_models
+from streamfer.build import LoadedModels, build_pipeline, load_all
 from streamfer.config import Config, load_config
 from streamfer.errors import ConfigError, ModelError, UnknownModelError
 from streamfer.pipeline.events import SourceDone
@@ -71,15 +71,15 @@ def test_skipped_detection_predicts_between(tmp_path: Path) -> None:
 
 def test_unknown_names_are_refused_before_any_video_is_opened() -> None:
     with pytest.raises(UnknownModelError, match="nobody"):
-        load_models(load_config(None, {"model.name": "nobody"}))
+        load_all(load_config(None, {"model.name": "nobody"}))
     with pytest.raises(UnknownModelError, match="nothing"):
-        load_models(load_config(None, {"faces.detector": "nothing"}))
+        load_all(load_config(None, {"faces.detector": "nothing"}))
     with pytest.raises(ModelError, match="pack"):
-        load_models(load_config(None, {"faces.appearance": "yunet"}))
+        load_all(load_config(None, {"faces.appearance": "yunet"}))
 
 
 def test_many_sources_share_several_detectors() -> None:
     config = load_config(None, {"threads": 8, "faces.detector": "lbp"})
-    many, one = load_models(config, sources=40), load_models(config, sources=1)
+    many, one = load_all(config, sources=40), load_all(config, sources=1)
     assert len(many.detectors) == many.budget.detect > 1
     assert len(one.detectors) == 1

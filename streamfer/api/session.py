@@ -1,0 +1,400 @@
+"""A session: settings and the models that they name, and everything that can be done with them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from streamfer.api.publishing import publishing, source_ended
+from streamfer.config import Config, configure
+from streamfer.errors import ClosedError, ConfigError, SourceError
+from streamfer.video.locate import Place, SourceSpec, configured_sources, find_each, find_sources, listed
+
+if TYPE_CHECKING:
+    from streamfer.build import LoadedModels
+    from streamfer.captions.asking import Answer
+    from streamfer.captions.protocol import Captioner
+    from streamfer.export.annotation import Annotation
+    from streamfer.export.batch import BatchReport, Watch
+    from streamfer.export.folder import Settings
+    from streamfer.pipeline.events import Event, SourceDone
+    from streamfer.pipeline.loop import Pipeline
+    from streamfer.records import Record
+    from streamfer.video.frames import Source
+    from streamfer.video.given import GivenFrames
+
+
+class Session:
+    """Settings and the models that they name, loaded once, when they are first needed; one run at a time.
+
+    Args:
+        config: a :class:`~streamfer.Config`, a YAML file, or None: the defaults and the environment.
+        salt: makes the public names of tracks repeatable; random if None.
+        settings: any setting by its name: ``model="dfew"``, ``captions="changes"``, ``clip__stride=0.5``.
+
+    Raises:
+        ConfigError: no such setting, or a value out of range.
+
+    >>> with Session(model="mini", fps=4) as session:             # doctest: +SKIP
+    ...     session.annotate("interview.mp4").clips
+    """
+
+    def __init__(self, config: Config | Place | None = None, *, salt: str | None = None, **settings: Any) -> None:
+        self.config = configure(os.fspath(config) if isinstance(config, os.PathLike) else config, **settings)
+        self._salt = salt
+        self._lock = threading.Lock()
+        self._models: LoadedModels | None = None
+        self._answerers: dict[str, Captioner] = {}
+        self._running: Pipeline | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "loaded" if self.loaded else "not loaded yet"
+        return f"Session(model={self.config.model.name!r}, captions={self.config.captions.when!r}; {state})"
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the models are in memory."""
+        return self._models is not None
+
+    def models(self, sources: int = 1) -> LoadedModels:
+        """Load the models now, or return them.
+
+        Args:
+            sources: how many are analysed side by side.
+
+        Raises:
+            ModelError: weights are missing, damaged or unknown.
+            DeviceError: a device or provider was asked for and is absent.
+            ClosedError: the session is closed.
+        """
+        with self._lock:
+            self._check_open()
+            if self._models is None:
+                from streamfer.build import load_all
+
+                self._models = load_all(self.config, sources)
+            return self._models
+
+    def annotate(self, path: Place) -> Annotation:
+        """Find the faces of one video or picture, and label their expressions.
+
+        Args:
+            path: a file or http(s) URL.
+
+        Raises:
+            SourceError: the file is absent or cannot be decoded.
+            ModelError: weights are missing or damaged.
+        """
+        self._check_open()
+        specs = find_sources(listed(path))
+        if len(specs) != 1 or specs[0].live:
+            what = (
+                "a live source: use stream" if len(specs) == 1 else f"holds {len(specs)} sources: use annotate_folder"
+            )
+            raise ConfigError(f"{listed(path)[0]}: {what}; annotate takes one file")
+        from streamfer.export.annotation import Annotation
+        from streamfer.pipeline.events import SourceDone, SourceOpened
+
+        *events, done = self._events([self._source(specs[0])], live=False)
+        if not isinstance(done, SourceDone):
+            raise ClosedError(f"{path}: the session was stopped")
+        if done.error is not None:
+            raise done.error
+        info = next((event.info for event in events if isinstance(event, SourceOpened)), None)
+        if info is None:
+            raise ConfigError(f"{path}: no frame was analysed; check the sampling settings")
+        return Annotation(specs[0], info, tuple(events), done, self._settings(("csv", "jsonl")))
+
+    def annotate_folder(
+        self,
+        paths: Place | Sequence[Place],
+        output: Place = "annotations",
+        *,
+        formats: str | Iterable[str] = ("csv", "jsonl"),
+        overlay: bool = False,
+        blur_faces: bool = False,
+        overwrite: bool = False,
+        redis: str | None = None,
+        raw_size: tuple[int, int] | None = None,
+        raw_fps: float | None = None,
+        watch: Watch | None = None,
+    ) -> BatchReport:
+        """Label files and folders, and write tables for each; files that are done already are skipped.
+
+        A file that fails leaves nothing behind and ends nobody else; the report names it.
+
+        Args:
+            paths: files, folders, patterns or http(s) URLs.
+            output: folder of the results.
+            formats: ``csv``, ``jsonl``, or both.
+            overlay: also the videos with boxes, names and labels.
+            blur_faces: make the faces in the overlays unrecognisable.
+            overwrite: do files again that are done.
+            redis: also publish the records: a Redis URL, or ``embedded``.
+            raw_size, raw_fps: width and height, and rate, of files without a header.
+            watch: called with every event, and with what is skipped or fails.
+
+        Raises:
+            ConfigError: a format is unknown, or faces are to be blurred in no picture.
+            OutputError: results cannot be written.
+            PublishError: Redis refuses or is away.
+        """
+        self._check_open()
+        from streamfer.export.batch import Batch, BatchPlan, Failed
+        from streamfer.export.folder import check_formats
+
+        if blur_faces and not overlay:
+            raise ConfigError("blur_faces: there is no picture to blur; ask for the overlay, too")
+        names = check_formats(formats)
+        specs, missing = find_each(listed(paths))
+        rate = None if raw_fps is None else Fraction(raw_fps).limit_denominator(1001)
+        specs = [replace(spec, raw_size=raw_size or spec.raw_size, raw_fps=rate or spec.raw_fps) for spec in specs]
+        settings = replace(self._settings(names, raw_size, raw_fps), blurred=overlay and blur_faces)
+        described = self.config.captions.when != "off"
+        plan = BatchPlan(Path(output), settings, described, overlay, overwrite)
+        batch = Batch(specs, plan, [Failed(place, error) for place, error in missing.items()], watch)
+        pending = batch.pending()
+        # Nothing is loaded where nothing is to be done.
+        if (first := next(pending, None)) is None:
+            return batch.report
+        # A server that is away is said before the seconds that the models take to load.
+        with publishing(self.config.publish, redis) as publish:
+            try:
+                for event in self._events(map(self._source, chain([first], pending)), live=False):
+                    batch.take(event)
+                    publish(event)
+            finally:
+                batch.discard()
+        return batch.report
+
+    def stream(
+        self,
+        sources: Place | Sequence[Place] | None = None,
+        *,
+        frames: GivenFrames | None = None,
+        frame_rate: float | None = None,
+        name: str = "frames",
+    ) -> Iterator[Record]:
+        """Yield the records of live and file sources as they are complete; leave the loop to stop.
+
+        Each record has its source (``.subject``) and its document (``.data``): labelled clips, captions, changes of a
+        source's state, gaps. A source that cannot be read becomes a record with state ``ended`` and its reason.
+
+        Args:
+            sources: paths or URLs; the configuration's own if None.
+            frames: pictures of yours instead: an array (T, H, W, 3) with ``frame_rate``, or pairs of seconds and
+                frame, uint8 RGB (H, W, 3).
+            frame_rate: frames a second of an array.
+            name: subject of the records of ``frames``.
+
+        Raises ConfigError where there is no source, or frames have another shape or type than pictures.
+        """
+        self._check_open()
+        if frames is not None:
+            from streamfer.video.given import GivenSource
+
+            if sources is not None:
+                raise ConfigError("stream takes sources or frames, not both")
+            if self.config.clip.mode == "whole":
+                raise ConfigError("clip.mode: 'whole' reads a file twice; give a file, or frames with 'window'")
+            return self._stream_frames(GivenSource(frames, fps=frame_rate, source_id=name))
+        if sources is None:
+            return self._stream(configured_sources(self.config), {})
+        return self._stream(*find_each(listed(sources)))
+
+    def publish(
+        self, sources: Place | Sequence[Place] | None = None, *, watch: Callable[[Event], None] | None = None
+    ) -> list[SourceDone]:
+        """Analyse sources and publish every record to Redis, until all have ended or :meth:`stop` is called.
+
+        Args:
+            sources: paths or URLs; the configuration's own if None.
+            watch: called with every event, after its record was published.
+
+        Returns the end of each source; one that failed carries its error.
+
+        Raises:
+            SourceError: a source is not there.
+            PublishError: Redis refuses or is away.
+        """
+        from streamfer.pipeline.events import SourceDone
+
+        self._check_open()
+        specs = find_sources(listed(sources)) if sources is not None else configured_sources(self.config)
+        ends: list[SourceDone] = []
+        with publishing(self.config.publish, self.config.publish.redis or "embedded") as publish:
+            opened = (self._source(spec, len(specs)) for spec in specs)
+            live = any(spec.live for spec in specs)
+            for event in self._events(opened, live=live, beside=len(specs)):
+                publish(event)
+                if isinstance(event, SourceDone):
+                    ends.append(event)
+                if watch is not None:
+                    watch(event)
+        return ends
+
+    def ask(
+        self, path: Place, question: str, *, track: int | None = None, at: float | None = None, in_words: bool = False
+    ) -> Answer:
+        """Ask a captioner about a face of a video or picture.
+
+        Args:
+            path: a file or http(s) URL.
+            question: one that begins with "is", "does" and the like is answered with the probability of yes.
+            track: number of the face; the one that is seen longest if None.
+            at: look around this second; at the strongest expression if None.
+            in_words: answer in words whatever the question begins with.
+
+        Raises:
+            ConfigError: the question is empty or too long, the captioner takes none, or there is no such track.
+            SourceError: the file is absent, cannot be decoded, or shows no face.
+        """
+        self._check_open()
+        from streamfer.captions.protocol import check_questions
+
+        # What is wrong with words and names is said before the seconds that the models take to load.
+        check_questions([question], 1)
+        (place,) = listed(path)
+        find_sources([place])
+        captioner = self._answerer()
+        from streamfer.captions.asking import ask, check_question
+
+        check_question(question, captioner.info)
+        models = self.models()
+        return ask(
+            place,
+            question,
+            captioner=captioner,
+            models=models,
+            config=self.config,
+            track=track,
+            at=at,
+            in_words=in_words,
+        )
+
+    def stop(self) -> bool:
+        """End the run that is going on soon, its complete clips labelled; return whether there was one.
+
+        It may be called from another thread or a signal handler.
+        """
+        running = self._running
+        if running is not None:
+            running.stop()
+        return running is not None
+
+    def close(self) -> None:
+        """Stop what is going on and let go of the models; may be called twice."""
+        self.stop()
+        self._closed = True
+        models, self._models = self._models, None
+        captioners, self._answerers = list(self._answerers.values()), {}
+        for captioner in [*captioners, models.captioner if models else None]:
+            if (close := getattr(captioner, "close", None)) is not None:
+                close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("this session is closed; open a new one: streamfer.Session(...)")
+
+    def _answerer(self) -> Captioner:
+        from streamfer.captions import load_captioner
+        from streamfer.captions.clips import choose_captioner
+
+        config = self.config.captions
+        if config.when != "off" and (running := self.models().captioner) is not None:
+            return running
+        name = choose_captioner(config.model)
+        if name not in self._answerers:
+            self._answerers[name] = load_captioner(
+                name, device=config.device, precision=config.precision, attention=self.config.model.attention
+            )
+        return self._answerers[name]
+
+    def _settings(
+        self, formats: Sequence[str], raw_size: tuple[int, int] | None = None, raw_fps: float | None = None
+    ) -> Settings:
+        from streamfer.export.settings import settings_of
+
+        captions, more = self.config.captions, list[object]()
+        if captions.when != "off":
+            from streamfer.captions.clips import choose_captioner
+            from streamfer.captions.registry import list_captioners
+
+            name = choose_captioner(captions.model)
+            digest = next((one.digest for one in list_captioners() if one.name == name), name)
+            more = [captions.when, captions.interval, captions.keyframes, captions.max_faces, digest]
+        return settings_of(self.config, formats, self._salt, raw_size, raw_fps, *more)
+
+    def _source(self, spec: SourceSpec, beside: int = 1) -> Source:
+        from streamfer.video import Backoff, open_source
+
+        live = self.config.live
+        return open_source(
+            spec,
+            decode_threads=self.models(beside).budget.decode,
+            transport=live.transport,
+            open_timeout=live.open_timeout,
+            stall_seconds=live.stall_timeout,
+            first_open="retry" if live.wait else "fail",
+            backoff=Backoff(initial=live.backoff_first, cap=live.backoff_cap),
+        )
+
+    def _events(self, sources: Iterable[Source], *, live: bool, beside: int = 1) -> Generator[Event]:
+        """Run a pipeline over ``sources``; it ends when the iteration is left."""
+        from streamfer.build import build_pipeline
+
+        pipeline = build_pipeline(self.config, self.models(beside), live=live, salt=self._salt)
+        with self._lock:
+            self._check_open()
+            if self._running is not None:
+                raise ConfigError("this session is at work; leave its loop first, or open a second session")
+            self._running = pipeline
+        try:
+            yield from pipeline.events(sources)
+        finally:
+            self._running = None
+
+    def _stream(self, specs: Sequence[SourceSpec], missing: Mapping[str, SourceError]) -> Iterator[Record]:
+        from streamfer.pipeline.events import SourceDone
+        from streamfer.records import Record
+
+        site, beside = self.config.publish.site, len(specs)
+        yield from (source_ended(place, error, site) for place, error in missing.items())
+        if not specs:
+            return
+        opened = (self._source(spec, beside) for spec in specs)
+        live = any(spec.live for spec in specs)
+        with contextlib.closing(self._events(opened, live=live, beside=beside)) as events:
+            for event in events:
+                if isinstance(event, Record):
+                    yield event
+                elif isinstance(event, SourceDone) and event.error is not None:
+                    yield source_ended(event.source_id, event.error, site)
+
+    def _stream_frames(self, source: Source) -> Iterator[Record]:
+        from streamfer.pipeline.events import SourceDone
+        from streamfer.records import Record
+
+        with contextlib.closing(self._events([source], live=False)) as events:
+            for event in events:
+                if isinstance(event, Record):
+                    yield event
+                elif isinstance(event, SourceDone) and event.error is not None:
+                    raise event.error

@@ -1,0 +1,140 @@
+"""What was found in one file, in memory: tables as DataFrames, a line about itself, and the same files as a batch."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamfer.export.batch import BatchPlan
+from streamfer.export.folder import Settings, check_formats
+from streamfer.export.rows import CaptionTable, ClipTable, FrameTable, TrackTable, data_frame
+from streamfer.pipeline.events import Event, SourceStats
+from streamfer.records import ClipCaptioned, ClipLabelled, Record
+from streamfer.video.frames import VideoInfo
+from streamfer.video.locate import SourceSpec
+
+if TYPE_CHECKING:
+    import pandas
+
+    from streamfer.pipeline.events import SourceDone
+
+_ROWS_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Annotation:
+    """What was found in one file.
+
+    Attributes:
+        spec: the file.
+        info: what the file is.
+        events: everything the analysis said, in order, its end not counted.
+        done: its end, with counts.
+        settings: what the result depends on.
+    """
+
+    spec: SourceSpec
+    info: VideoInfo
+    events: tuple[Event, ...] = field(repr=False)
+    done: SourceDone = field(repr=False)
+    settings: Settings = field(repr=False)
+
+    @property
+    def source(self) -> str:
+        """Name of the file in tables and records."""
+        return self.spec.source_id
+
+    @property
+    def stats(self) -> SourceStats:
+        """Counts: frames, clips, tracks, captions, and what was left out."""
+        return self.done.stats
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Labelled clips and, where captions are on, their descriptions, each behind its label."""
+        return tuple(
+            event
+            for event in self.events
+            if isinstance(event, Record) and isinstance(event.data, ClipLabelled | ClipCaptioned)
+        )
+
+    @property
+    def clips(self) -> pandas.DataFrame:
+        """One row a labelled clip and person: what NAME.clips.csv holds."""
+        return self._table(ClipTable())
+
+    @property
+    def frames(self) -> pandas.DataFrame:
+        """One row a face of an analysed frame: what NAME.frames.csv holds."""
+        return self._table(FrameTable())
+
+    @property
+    def tracks(self) -> pandas.DataFrame:
+        """One row a person: what NAME.tracks.csv holds."""
+        return self._table(TrackTable())
+
+    @property
+    def captions(self) -> pandas.DataFrame:
+        """One row a described clip: what NAME.captions.csv holds; empty where captions are off."""
+        return self._table(CaptionTable())
+
+    def save(
+        self,
+        output: str | Path,
+        formats: str | Iterable[str] = ("csv", "jsonl"),
+        *,
+        overlay: bool = False,
+        blur_faces: bool = False,
+    ) -> list[Path]:
+        """Write the files that :func:`streamfer.annotate_folder` writes, all of them or none.
+
+        Args:
+            output: folder; made if it is not there.
+            formats: ``csv``, ``jsonl``, or both.
+            overlay: also the video with boxes, names and labels; the file is decoded once more.
+            blur_faces: make the faces in the overlay unrecognisable.
+
+        Returns:
+            The files.
+
+        Raises:
+            ConfigError: a format is unknown.
+            OutputError: they cannot be written.
+        """
+        settings = replace(self.settings, formats=check_formats(formats), blurred=overlay and blur_faces)
+        described = any(isinstance(event, Record) and isinstance(event.data, ClipCaptioned) for event in self.events)
+        plan = BatchPlan(Path(output), settings, captions=described, overlay=overlay)
+        folder = plan.folder_of(self.spec)
+        folder.open()
+        try:
+            for event in self.events:
+                folder.add(event)
+            folder.commit(self.info.epoch_key, self.done)
+        finally:
+            folder.discard()
+        return folder.paths
+
+    def __repr__(self) -> str:
+        return f"Annotation({self.source}: {self._summary()})"
+
+    def _repr_html_(self) -> str:
+        table: str = self.clips.to_html(max_rows=_ROWS_SHOWN, border=0)
+        return f"<p><b>{html.escape(self.source)}</b>: {html.escape(self._summary())}</p>{table}"
+
+    def _summary(self) -> str:
+        """Return length, people, clips and the most frequent labels in words."""
+        stats = self.stats
+        labels = Counter(
+            face.top for record in self.records if isinstance(record.data, ClipLabelled) for face in record.data.faces
+        )
+        shares = ", ".join(f"{label} {count / labels.total():.0%}" for label, count in labels.most_common(3))
+        people = "1 person" if stats.tracks == 1 else f"{stats.tracks} people"
+        clips = "1 clip" if stats.clips == 1 else f"{stats.clips} clips"
+        return f"{stats.seconds:.1f} s, {people}, {clips}{f'; {shares}' if shares else ''}"
+
+    def _table(self, table: ClipTable | FrameTable | TrackTable | CaptionTable) -> pandas.DataFrame:
+        return data_frame(table, (*self.events, self.done))

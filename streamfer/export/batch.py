@@ -1,0 +1,197 @@
+"""A batch of files: which are still to do, where each event goes, and what became of everything; it can be resumed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from streamfer.errors import StreamferError
+from streamfer.export.folder import Settings, SourceFolder
+from streamfer.files import sha256_of
+
+if TYPE_CHECKING:
+    from streamfer.pipeline.events import Event, SourceDone
+    from streamfer.video.locate import SourceSpec
+
+
+@dataclass(frozen=True, slots=True)
+class BatchPlan:
+    """What is made of each file.
+
+    Attributes:
+        output: folder of the results.
+        settings: what the results depend on, the formats and the blurring of faces among it.
+        captions: clips are described; the descriptions get a table.
+        overlay: also draw what was found onto a copy of the video.
+        overwrite: do files again that an earlier run has done.
+    """
+
+    output: Path
+    settings: Settings
+    captions: bool = False
+    overlay: bool = False
+    overwrite: bool = False
+
+    def folder_of(self, spec: SourceSpec) -> SourceFolder:
+        """Return the files of one source."""
+        overlay = (spec, self.settings.blurred) if self.overlay else None
+        return SourceFolder(self.output, spec.source_id, self.settings, captions=self.captions, overlay=overlay)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A batch begins: so many sources were named, those that were not found included."""
+
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that an earlier run has done with the same settings."""
+
+    source_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A source that cannot be found or read, and why."""
+
+    source_id: str
+    error: StreamferError
+
+
+Watch = Callable[["Event | Begun | Skipped | Failed"], None]
+
+
+@dataclass(slots=True)
+class BatchReport:
+    """What became of a batch.
+
+    Attributes:
+        output: folder of the results.
+        total: sources, those that were named and not found included.
+        done: ends of the files that are complete now, with their counts.
+        skipped: files that were complete before.
+        failed: what could not be done, and why.
+        labels: for each file of ``done``, how many clips have which label.
+    """
+
+    output: Path
+    total: int
+    done: list[SourceDone] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    labels: dict[str, Counter[str]] = field(default_factory=dict)
+
+    @property
+    def unreached(self) -> int:
+        """Files that are still to do because the run was stopped."""
+        return self.total - len(self.done) - len(self.skipped) - len(self.failed)
+
+    @property
+    def captions_failed(self) -> int:
+        """Captions that are missing in files that are done, because the captioner failed."""
+        return sum(end.stats.captions_failed for end in self.done)
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was asked for is there."""
+        return not (self.unreached or self.failed or self.captions_failed)
+
+    def __repr__(self) -> str:
+        words = f"{len(self.done)} done, {len(self.skipped)} already done, {len(self.failed)} failed"
+        return f"BatchReport({words}, {self.unreached} to do; {self.output})"
+
+
+class Batch:
+    """Routes the events of many files to their results.
+
+    Args:
+        specs: the files.
+        plan: what is made of each.
+        failed: sources that were named and not found.
+        watch: told of the beginning, and of every event after it was dealt with.
+    """
+
+    def __init__(
+        self, specs: Sequence[SourceSpec], plan: BatchPlan, failed: Sequence[Failed] = (), watch: Watch | None = None
+    ) -> None:
+        self.report = BatchReport(plan.output, len(specs) + len(failed))
+        self._specs = {spec.source_id: spec for spec in specs}
+        self._plan = plan
+        self._watch: Watch = watch or (lambda _event: None)
+        self._folders: dict[str, SourceFolder] = {}
+        self._digests: dict[str, str] = {}
+        self._watch(Begun(self.report.total))
+        for failure in failed:
+            self._fail(failure)
+
+    def pending(self) -> Iterator[SourceSpec]:
+        """Yield the files that are still to be done; each is looked at when its turn comes."""
+        for spec in self._specs.values():
+            if not self._plan.overwrite and not spec.remote and self._is_done(spec):
+                self.report.skipped.append(spec.source_id)
+                self._watch(Skipped(spec.source_id))
+            else:
+                yield spec
+
+    def take(self, event: Event) -> None:
+        """Route one event to its file's results.
+
+        Raises:
+            OutputError: results cannot be written.
+        """
+        from streamfer.pipeline.events import FrameFaces, SourceDone, SourceOpened
+        from streamfer.records import ClipLabelled
+
+        if isinstance(event, SourceDone):
+            self._finish(event)
+            return
+        if isinstance(event, SourceOpened):
+            self._open(event.source_id, event.info.epoch_key)
+        source_id = event.source_id if isinstance(event, SourceOpened | FrameFaces) else event.subject
+        # A source's "online" state comes before it is open; its files begin with what is analysed.
+        if (folder := self._folders.get(source_id)) is not None:
+            folder.add(event)
+        if not isinstance(event, SourceOpened | FrameFaces) and isinstance(event.data, ClipLabelled):
+            labels = self.report.labels.setdefault(source_id, Counter())
+            labels.update(face.top for face in event.data.faces)
+        self._watch(event)
+
+    def discard(self) -> None:
+        """Leave nothing behind of files that did not come to their end."""
+        for folder in self._folders.values():
+            folder.discard()
+        self._folders.clear()
+
+    def _is_done(self, spec: SourceSpec) -> bool:
+        return self._plan.folder_of(spec).is_done(lambda: sha256_of(Path(spec.url)))
+
+    def _open(self, source_id: str, digest: str) -> None:
+        if source_id not in self._folders:
+            folder = self._plan.folder_of(self._specs[source_id])
+            folder.open()
+            self._folders[source_id] = folder
+            self._digests[source_id] = digest
+
+    def _finish(self, event: SourceDone) -> None:
+        folder = self._folders.pop(event.source_id, None)
+        if event.error is not None:
+            if folder is not None:
+                folder.discard()
+            self._fail(Failed(event.source_id, event.error))
+            return
+        if folder is not None and event.stopped:
+            folder.discard()
+        elif folder is not None:
+            folder.commit(self._digests.pop(event.source_id), event)
+        if not event.stopped:
+            self.report.done.append(event)
+        self._watch(event)
+
+    def _fail(self, failure: Failed) -> None:
+        self.report.failed.append(failure)
+        self._watch(failure)

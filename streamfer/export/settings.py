@@ -1,0 +1,39 @@
+"""What results depend on, known before anything is loaded: equal settings and equal bytes, equal results."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from streamfer.config import Config
+from streamfer.export.folder import Settings
+from streamfer.files import sha256_of
+
+
+def settings_of(config: Config, formats: Sequence[str], *more: object) -> Settings:
+    """Return what the results of a configuration depend on; a secret among it cannot be read from it.
+
+    Args:
+        config: the configuration.
+        formats: formats of the files.
+        more: what else decides what stands in them.
+
+    Raises:
+        UnknownModelError: there is no such expression model.
+    """
+    from streamfer.models.registry import find_model
+
+    relevant = config.model_dump_json(
+        include={"sampling": True, "clip": True, "faces": True, "model": {"device", "precision"}}
+    )
+    digest = hashlib.sha256(f"{relevant}{more!r}".encode()).hexdigest()[:16]
+    return Settings(digest, sha256_of(find_model(config.model.name)), _detector(config.faces.detector), tuple(formats))
+
+
+def _detector(name: str) -> str:
+    """Return what tells one detector from another: the digest of its file where there is one to see, else its name."""
+    from streamfer.faces.registry import builtin_weights
+
+    path = builtin_weights() if name in ("auto", "builtin") else Path(name).expanduser()
+    return sha256_of(path) if path.is_file() else name

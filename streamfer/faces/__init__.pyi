@@ -1,0 +1,13 @@
+from .alignment import crop_faces as crop_faces
+from .detections import Detections as Detections
+from .detections import Detector as Detector
+from .detections import TrackedFace as TrackedFace
+from .detections import TrackedFrame as TrackedFrame
+from .detections import Tracker as Tracker
+from .detections import settle as settle
+from .detectors import load_detector as load_detector
+from .privacy import TrackNames as TrackNames
+from .privacy import blur_faces as blur_faces
+from .quality import face_quality as face_quality
+from .tracking import FaceTracker as FaceTracker
+from .tracking import TrackerSettings as TrackerSettings

@@ -1,0 +1,14 @@
+from .append import Retention as Retention
+from .connection import connect as connect
+from .embedded import EmbeddedRedis as EmbeddedRedis
+from .keys import STREAM_NAMES as STREAM_NAMES
+from .keys import Keys as Keys
+from .keys import StreamName as StreamName
+from .publisher import Publisher as Publisher
+from .publisher import open_publisher as open_publisher
+from .sink import FakeSink as FakeSink
+from .sink import MemorySink as MemorySink
+from .sink import Outcome as Outcome
+from .sink import Sink as Sink
+from .subscription import Subscription as Subscription
+from .subscription import subscribe as subscribe

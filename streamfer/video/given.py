@@ -1,0 +1,128 @@
+"""Frames that the caller gives, as a source: an array of a video, or times and pictures one by one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.errors import ConfigError
+from streamfer.video.frames import Frame, FrameFilter, StateChange, VideoInfo
+
+_TIME_BASE = Fraction(1, 1_000_000)
+_EXPECTED = "expected uint8 RGB of shape (height, width, 3)"
+
+GivenFrames = NDArray[np.uint8] | Iterable[tuple[float, NDArray[np.uint8]]]
+
+
+class GivenSource:
+    """A source of given frames; a change of their size, or a time that does not rise, begins a new epoch.
+
+    Args:
+        frames: uint8 RGB (T, H, W, 3), or pairs of seconds and uint8 RGB (H, W, 3); the latter can be read once.
+        fps: frames a second of an array; pairs bring their times.
+        source_id: stable name.
+
+    Raises:
+        ConfigError: an array of another shape or type, or an array without ``fps``.
+    """
+
+    live = False
+
+    def __init__(self, frames: GivenFrames, *, fps: float | None = None, source_id: str = "frames") -> None:
+        given: Any = frames
+        if hasattr(given, "__array__"):
+            if fps is None or not fps > 0:
+                raise ConfigError(f"frame_rate is {fps}: how many frames of the array make a second?")
+            array = np.asarray(given)
+            if array.ndim != 4:
+                raise ConfigError(
+                    f"frames: shape {array.shape}; expected uint8 RGB of shape (frames, height, width, 3)"
+                )
+            _check(array[:1], "frames")
+            given = [(number / fps, picture) for number, picture in enumerate(array)]
+        elif fps is not None:
+            raise ConfigError("frame_rate belongs to an array; pairs of (seconds, frame) bring their own times")
+        elif isinstance(given, str | bytes) or not isinstance(given, Iterable):
+            raise ConfigError(
+                f"frames: a {type(given).__name__}; expected an array (frames, height, width, 3) with frame_rate, or "
+                "pairs of (seconds, frame)"
+            )
+        self._pairs: Iterable[Any] = given
+        self._fps = fps
+        self._duration = len(given) / fps if fps and isinstance(given, list) else None
+        self.source_id = source_id
+        self.frames_decoded = 0
+        self._closed = False
+
+    def close(self) -> None:
+        """End the iteration before its next frame, for good."""
+        self._closed = True
+
+    def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
+        """Yield ``online``, the frames that ``wanted`` accepts, and ``ended``.
+
+        Raises:
+            ConfigError: a frame of another shape or type than a picture's.
+        """
+        self.frames_decoded = 0
+        began = round(time.time() * 1000)
+        epoch, index, zero, before = -1, 0, 0.0, 0.0
+        size: tuple[int, ...] = ()
+        for number, pair in enumerate(self._pairs):
+            if self._closed:
+                break
+            seconds, picture = _pair(pair, number)
+            _check(picture[None], f"frame {number}")
+            if picture.shape != size or seconds <= before:
+                epoch, index, zero, size = epoch + 1, 0, seconds, picture.shape
+                reason = "the frames' size or clock changed" if epoch else ""
+                info = self._info(picture, f"{began}-{epoch}")
+                yield StateChange("online", epoch, time.time(), reason, info=info)
+            before = seconds
+            self.frames_decoded += 1
+            pts = round((seconds - zero) / _TIME_BASE)
+            if wanted is None or wanted(epoch, float(pts * _TIME_BASE), index):
+                yield Frame(np.ascontiguousarray(picture), pts, _TIME_BASE, epoch, seconds, "file", index)
+            index += 1
+        if epoch < 0 and not self._closed:
+            raise ConfigError("frames: there is none")
+        yield StateChange("ended", max(0, epoch), time.time(), reason="closed on request" if self._closed else "")
+
+    def _info(self, picture: NDArray[np.uint8], key: str) -> VideoInfo:
+        height, width = picture.shape[:2]
+        return VideoInfo(
+            source_id=self.source_id,
+            location=self.source_id,
+            width=width,
+            height=height,
+            codec="given",
+            declared_fps=self._fps,
+            duration=self._duration,
+            rotation=0,
+            live=False,
+            epoch_key=key,
+        )
+
+
+def _pair(pair: Any, number: int) -> tuple[float, NDArray[np.uint8]]:
+    try:
+        seconds, picture = pair
+        return float(seconds), np.asarray(picture)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"frame {number}: a {type(pair).__name__}; expected a pair (seconds, frame), the frame {_EXPECTED[9:]}"
+        ) from None
+
+
+def _check(pictures: NDArray[Any], what: str) -> None:
+    """Refuse what is no picture, by its shape and type; never by its numbers."""
+    shape = pictures.shape[1:]
+    if pictures.dtype != np.uint8:
+        raise ConfigError(f"{what}: {pictures.dtype} of shape {shape}; {_EXPECTED}")
+    if len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise ConfigError(f"{what}: shape {shape}; {_EXPECTED}")
