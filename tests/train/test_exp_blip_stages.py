@@ -307,12 +307,12 @@ def _together(words: list[str]) -> None:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     # What torchrun sets, without its own process.
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, without_chance.__file__, *words]
     started = [
         subprocess.Popen(
             command,
-            env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
