@@ -32,6 +32,9 @@ FLOORS = (
     {"__main__"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+#: The same of training, by sub-room: a recipe may stand on another's.
+TRAINING_FLOORS = ({"recipes"}, {"captions"}, {"metrics", "datasets"}, {"dfer_clip"}, {"exp_blip"}, {"exp_vqa"})
+TRAINING_FLOOR_OF = {room: floor for floor, rooms in enumerate(TRAINING_FLOORS) for room in rooms}
 LONGEST_MODULE = 400
 SHAPELESS_NAMES = {"utils", "util", "helpers", "helper", "common", "misc"}
 
@@ -108,15 +111,19 @@ def test_every_room_has_a_floor() -> None:
     assert rooms <= FLOOR_OF.keys()
 
 
-def test_imports_of_the_product_run_downwards() -> None:
+def wrong_ways(package: str, floor_of: dict[str, int]) -> list[str]:
+    """Return the imports of a package that go to a neighbouring room or up."""
     wrong = []
     for found in ALL_IMPORTS:
         here, there = room(found.source), room(found.target)
-        if not (found.source.startswith("streamfer.") and found.target.startswith("streamfer.")) or here == there:
-            continue
-        if FLOOR_OF[there] >= FLOOR_OF[here]:
+        within = found.source.startswith(f"{package}.") and found.target.startswith(f"{package}.")
+        if within and here != there and floor_of[there] >= floor_of[here]:
             wrong.append(str(found))
-    assert wrong == []
+    return wrong
+
+
+def test_imports_of_the_product_run_downwards() -> None:
+    assert wrong_ways("streamfer", FLOOR_OF) == []
 
 
 def test_the_package_itself_imports_nothing_when_it_loads() -> None:
@@ -128,10 +135,49 @@ def test_the_product_never_imports_training() -> None:
     assert [str(f) for f in ALL_IMPORTS if f.source.startswith("streamfer.") and "streamfer_train" in f.target] == []
 
 
-def test_the_ground_floor_of_training_imports_no_other_room_of_it() -> None:
-    floor = "streamfer_train.recipes"
-    wrong = [f for f in ALL_IMPORTS if f.source.startswith(floor) and f.target.startswith("streamfer_train.")]
-    assert [str(f) for f in wrong if not f.target.startswith(floor)] == []
+def test_imports_of_training_run_downwards() -> None:
+    assert {room(name) for name in MODULES if name.startswith("streamfer_train.")} <= TRAINING_FLOOR_OF.keys()
+    assert [one for one in wrong_ways("streamfer_train", TRAINING_FLOOR_OF) if "train.captions" not in one] == []
+
+
+def test_nothing_but_itself_imports_how_the_built_in_models_were_made() -> None:
+    users = {found.source.split(".")[0] for found in ALL_IMPORTS if found.target.startswith("streamfer_builtin")}
+    assert users <= {"streamfer_builtin"}
+
+
+def test_recipes_name_no_module_by_a_string() -> None:
+    # A string would hide from these tests who imports whom.
+    hidden = [
+        n for n, path in MODULES.items() if n.partition(".")[0] != "streamfer" and "import_module" in path.read_text()
+    ]
+    assert hidden == []
+
+
+def circles(package: str) -> list[list[str]]:
+    """Return groups of modules of a package that import each other round, lazily too; not those of typing alone."""
+    graph: dict[str, set[str]] = {name: set() for name in MODULES if name.split(".")[0] == package}
+    for found in ALL_IMPORTS:
+        if found.source in graph and found.target in graph and not found.typing_only:
+            graph[found.source].add(found.target)
+    reached = {name: _reached(name, graph) for name in graph}
+    rings = {tuple(sorted(b for b in reached[a] if a in reached[b])) for a in graph if a in reached[a]}
+    return sorted([list(ring) for ring in rings])
+
+
+def _reached(start: str, graph: dict[str, set[str]]) -> set[str]:
+    seen: set[str] = set()
+    waiting = list(graph[start])
+    while waiting:
+        name = waiting.pop()
+        if name not in seen:
+            seen.add(name)
+            waiting += graph[name]
+    return seen
+
+
+@pytest.mark.parametrize("package", ["streamfer_train", "streamfer_builtin"])
+def test_no_modules_of_training_import_each_other_round(package: str) -> None:
+    assert circles(package) == []
 
 
 def test_kernels_import_nothing_of_ours() -> None:
