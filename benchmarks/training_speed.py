@@ -137,7 +137,7 @@ class Authors:
     def step(self, batch: tuple[Tensor, Tensor]) -> None:
         """Take one step."""
         pixels, labels = (tensor.to(self.device) for tensor in batch)
-        logits = self.model(pixels)
+        logits = self.model(pixels).logits_BC
         loss = F.cross_entropy(logits, labels)
         best = logits.topk(5, dim=1).indices == labels[:, None]
         _ = [float(best[:, :k].any(dim=1).float().mean().item()) for k in (1, 5)], loss.item()

@@ -15,7 +15,7 @@ Shape suffixes: B windows, T frames, F = B x T, S image side, C classes, D featu
 
 from __future__ import annotations
 
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -26,6 +26,20 @@ from streamfer.models.prompts import PromptLearner
 from streamfer.models.sizes import DferClipConfig, TextConfig
 from streamfer.models.temporal import Attention, TemporalTransformer, fused_attention
 from streamfer.models.towers import TextTower, build_image_encoder
+
+
+class ClipReading(NamedTuple):
+    """What a model reads in clips, fp32.
+
+    Attributes:
+        logits_BC: of the classes.
+        clip_BD: the clips' features, for further heads.
+        actions_BTA: logits of the action units in every frame; None without an action head.
+    """
+
+    logits_BC: torch.Tensor
+    clip_BD: torch.Tensor
+    actions_BTA: torch.Tensor | None
 
 
 class DferClip(nn.Module):
@@ -120,11 +134,29 @@ class DferClip(nn.Module):
             return F.linear(clip_BD, class_features_CD, self.class_bias)
         return F.normalize(clip_BD, dim=-1) @ class_features_CD.T / self.config.temperature
 
-    def forward(self, pixels_BT3SS: torch.Tensor) -> torch.Tensor:
-        """Classify clips; (B, T, 3, S, S) to logits (B, C)."""
-        windows, frames = pixels_BT3SS.shape[:2]
-        features_FD = self.encode_frames(pixels_BT3SS.flatten(0, 1))
-        return self.window_logits(features_FD.reshape(windows, frames, -1))
+    def forward(
+        self,
+        pixels_BT3SS: torch.Tensor,
+        class_features_CD: torch.Tensor | None = None,
+        *,
+        encoder_dtype: torch.dtype = torch.float32,
+    ) -> ClipReading:
+        """Read whole clips, as training does; the product encodes each frame once and reads windows of features.
+
+        Args:
+            pixels_BT3SS: (B, T, 3, S, S), normalised as the image encoder wants them.
+            class_features_CD: as for :meth:`window_logits`.
+            encoder_dtype: what autocast lets the image encoder compute in; everything after it is fp32.
+        """
+        low = encoder_dtype != torch.float32
+        with torch.autocast(pixels_BT3SS.device.type, dtype=encoder_dtype, enabled=low):
+            features_FD = self.encode_frames(pixels_BT3SS.flatten(0, 1))
+        features_BTD = features_FD.float().reshape(*pixels_BT3SS.shape[:2], -1)
+        if class_features_CD is None:
+            class_features_CD = self.class_features()
+        clip_BD: torch.Tensor = self.temporal_net(features_BTD)
+        actions_BTA = None if self.action_head is None else self.action_head(features_BTD)
+        return ClipReading(self.clip_logits(clip_BD, class_features_CD), clip_BD, actions_BTA)
 
     @torch.no_grad()
     def bake(self) -> DferClip:

@@ -62,7 +62,7 @@ GOLDEN = {
 def test_golden_logits(vision: VisionConfig, expected: list[list[float]]) -> None:
     model = _fixed_weights(DferClip(_config(vision)))
     with torch.inference_mode():
-        logits = model(_fixed_clips(vision.image_size))
+        logits = model(_fixed_clips(vision.image_size)).logits_BC
     torch.testing.assert_close(logits, torch.tensor(expected), atol=5e-4, rtol=2e-5)
 
 
@@ -72,7 +72,7 @@ def test_the_split_equals_the_whole(vision: VisionConfig) -> None:
     model = DferClip(_config(vision)).eval()
     clips = torch.rand(2, 3, 3, vision.image_size, vision.image_size)
     with torch.inference_mode():
-        whole = model(clips)
+        whole = model(clips).logits_BC
         one_by_one = torch.cat([model.encode_frames(frame[None]) for frame in clips.flatten(0, 1)])
         split = model.window_logits(one_by_one.reshape(2, 3, -1))
     torch.testing.assert_close(split, whole, atol=1e-3, rtol=1e-4)
@@ -167,9 +167,9 @@ def test_a_prompted_model_bakes_to_the_same_logits() -> None:
     model = DferClip(_config(VIT), prompts=prompts, text=TextConfig(2, 32, 2, 12))
     clips = torch.rand(2, 3, 3, 16, 16)
     baked = model.bake()
-    torch.testing.assert_close(baked(clips), model(clips), atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(baked(clips).logits_BC, model(clips).logits_BC, atol=1e-3, rtol=1e-4)
     assert {name.split(".")[0] for name in baked.state_dict()} == {"image_encoder", "temporal_net", "text_features"}
-    model(clips).sum().backward()
+    model(clips).logits_BC.sum().backward()
     assert prompts.ctx.grad is not None
     assert prompts.ctx.grad.abs().sum() > 0
 

@@ -59,7 +59,7 @@ def test_logits_equal_the_reference(tmp_path: Path, sizes: Sizes) -> None:
     pixels = _pixels(sizes)
     expected = reference_logits(state, sizes, pixels)
     with torch.inference_mode():
-        logits = model(pixels)
+        logits = model(pixels).logits_BC
     assert expected.std() > 0.5  # a constant would be easy to equal
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
     assert card.config.classes == (SEVEN_CLASSES if sizes.classes == 7 else ELEVEN_CLASSES)
@@ -97,7 +97,7 @@ def test_a_bare_state_dictionary_and_safetensors_import_as_well(tmp_path: Path) 
     for name in ("bare.pth", "bare.safetensors"):
         entry = import_checkpoint(tmp_path / name, output=tmp_path / f"{name}.out.safetensors")
         with torch.inference_mode():
-            torch.testing.assert_close(read_weights(entry.path)[0](pixels), expected, atol=1e-4, rtol=1e-5)
+            torch.testing.assert_close(read_weights(entry.path)[0](pixels).logits_BC, expected, atol=1e-4, rtol=1e-5)
 
 
 def test_the_tiny_layout_has_the_official_names() -> None:
@@ -135,7 +135,9 @@ def test_heads_can_be_given(tmp_path: Path) -> None:
     model = read_official(tmp_path / "a.pth", heads=HeadCounts(vision=4, text=2)).model
     pixels = _pixels(sizes)
     with torch.inference_mode():
-        torch.testing.assert_close(model(pixels), reference_logits(state, sizes, pixels), atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(
+            model(pixels).logits_BC, reference_logits(state, sizes, pixels), atol=1e-4, rtol=1e-5
+        )
     with pytest.raises(CheckpointError, match="5 vision heads do not divide"):
         read_official(tmp_path / "a.pth", heads=HeadCounts(vision=5))
 
@@ -208,7 +210,7 @@ def test_full_size_equals_the_reference(tmp_path: Path) -> None:
     assert sum(p.numel() for p in model.temporal_net.parameters()) == 2_110_464
     pixels = _pixels(FULL, clips=1)
     with torch.inference_mode():
-        logits = model(pixels)
+        logits = model(pixels).logits_BC
         expected = reference_logits(state, FULL, pixels)
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=1e-5)
     crops = (pixels[0].permute(0, 2, 3, 1) * 255).to(torch.uint8).numpy()

@@ -139,7 +139,9 @@ def test_a_variant_learns_and_its_weights_file_gives_the_same_logits(
     write_weights(tmp_path / "x.safetensors", product, card)
     model, read = read_weights(tmp_path / "x.safetensors")
     with torch.no_grad():
-        torch.testing.assert_close(model(pixels.float() / 255), learner(pixels)["logits"], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            model(pixels.float() / 255).logits_BC, learner(pixels)["logits"], atol=1e-4, rtol=1e-4
+        )
     assert read.config == product.config
     if "actions" in outputs:
         assert read.config.action_units == ("AU01", "AU12")
@@ -179,7 +181,7 @@ def test_low_rank_updates_are_merged_into_the_product(folder: Path, targets: lis
     with torch.no_grad():
         wanted = learner(pixels)["logits"]
         product = learner.product()
-        torch.testing.assert_close(product(pixels.float() / 255), wanted, atol=2e-4, rtol=1e-4)
+        torch.testing.assert_close(product(pixels.float() / 255).logits_BC, wanted, atol=2e-4, rtol=1e-4)
         untouched = built(folder).eval()(pixels)["logits"]
     assert not torch.allclose(wanted, untouched, atol=1e-3)
     assert product.state_dict().keys() == built(folder).product().state_dict().keys()

@@ -182,6 +182,6 @@ def test_a_smiling_face_is_happiness_whatever_its_colour(shipped: tuple[DferClip
     for view in (crop, crop[:, ::-1].copy(), tinted):
         pixels = torch.from_numpy(view).permute(2, 0, 1).float() / 255
         with torch.no_grad():
-            logits = model(pixels.expand(1, 16, -1, -1, -1)) / described.calibration_temperature
+            logits = model(pixels.expand(1, 16, -1, -1, -1)).logits_BC / described.calibration_temperature
         probabilities = dict(zip(described.config.classes, logits.softmax(1)[0].tolist(), strict=True))
         assert probabilities["happiness"] > 0.8, probabilities

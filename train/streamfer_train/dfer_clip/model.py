@@ -91,23 +91,14 @@ class Learner(nn.Module):
             fp32 ``logits`` (B, C), and where their heads are ``valence_arousal`` (B, 2) in -1 to 1 and ``actions``
             (B, A) logits.
         """
-        windows, frames = pixels_BT3SS.shape[:2]
-        pixels_F3SS = pixels_BT3SS.flatten(0, 1)
-        if pixels_F3SS.dtype == torch.uint8:
-            pixels_F3SS = pixels_F3SS.float() / 255
-        pixels_F3SS = (pixels_F3SS - self.mean) / self.std
-        low = self.precision != "fp32"
-        with torch.autocast(pixels_F3SS.device.type, dtype=DTYPES[self.precision], enabled=low):
-            features_FD = self.clip.encode_frames(pixels_F3SS)
-        features_BTD = features_FD.float().reshape(windows, frames, -1)
-        clip_BD = self.clip.temporal_net(features_BTD)
-        if class_features_CD is None:
-            class_features_CD = self.clip.class_features()
-        outputs = {"logits": self.clip.clip_logits(clip_BD, class_features_CD)}
+        if pixels_BT3SS.dtype == torch.uint8:
+            pixels_BT3SS = pixels_BT3SS.float() / 255
+        read = self.clip((pixels_BT3SS - self.mean) / self.std, class_features_CD, encoder_dtype=DTYPES[self.precision])
+        outputs = {"logits": read.logits_BC}
         if self.valence_arousal is not None:
-            outputs["valence_arousal"] = self.valence_arousal(clip_BD).tanh()
-        if self.clip.action_head is not None:
-            outputs["actions"] = self.clip.action_head(features_BTD).mean(dim=1)
+            outputs["valence_arousal"] = self.valence_arousal(read.clip_BD).tanh()
+        if read.actions_BTA is not None:
+            outputs["actions"] = read.actions_BTA.mean(dim=1)
         return outputs
 
     @torch.no_grad()
