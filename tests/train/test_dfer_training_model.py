@@ -15,7 +15,7 @@ from tiny_models import tiny_weights
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.card import ModelCard
 from streamfer.models.weights import read_weights, write_weights
-from streamfer_train.dfer_clip.backbones import Backbone, Sizes, read_backbone
+from streamfer_train.dfer_clip.backbones import Backbone, Sizes, at_models_size, read_backbone
 from streamfer_train.dfer_clip.config import HeadsConfig, OptimiserConfig, RunConfig, parse_config
 from streamfer_train.dfer_clip.heads import actions_loss, losses, valence_arousal_loss
 from streamfer_train.dfer_clip.model import Learner, build_learner
@@ -266,6 +266,16 @@ def test_an_installed_model_lends_its_towers_and_class_features(folder: Path, tm
     assert torch.equal(learner.clip.text_features[1], model.text_features[0])
     with pytest.raises(ConfigError, match=r"heads\.kind: cosine"):
         read_backbone(recipe(folder, data=data, backbone={"weights": str(path)}))
+
+
+def test_pictures_take_the_size_of_an_installed_model(folder: Path, tmp_path: Path) -> None:
+    path = tiny_weights(tmp_path / "tiny.safetensors")
+    plain = settings(folder, backbone={"weights": str(path)}, heads={"kind": "cosine"})
+    with pytest.raises(ConfigError, match=r"data\.size is 16; tiny\.safetensors reads 32 pixels"):
+        read_backbone(at_models_size(parse_config(plain, "test")))
+    del plain["data"]["size"]
+    config = at_models_size(parse_config(plain, "test"))
+    assert config.data.size == read_backbone(config).sizes.pixels.size == 32
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from streamfer.errors import ConfigError, UnknownModelError
 from streamfer.geometry import CropProfile, squashed_crop
-from streamfer.models.card import SUFFIX, PixelProfile
+from streamfer.models.card import SUFFIX, PixelProfile, read_card
 from streamfer.models.checkpoints import read_state_dict
 from streamfer.models.registry import find_model, list_models
 from streamfer.models.sizes import TemporalConfig, TextConfig, VisionConfig
@@ -123,6 +123,15 @@ def _installed(weights: str) -> Path | None:
         with safe_open(path, framework="pt") as stream:
             return path if "streamfer" in (stream.metadata() or {}) else None
     return None
+
+
+def at_models_size(config: RunConfig) -> RunConfig:
+    """Return the configuration with pictures as large as an installed backbone reads them, where none was asked for."""
+    installed = _installed(config.backbone.weights)
+    if installed is None or "size" in config.data.model_fields_set:
+        return config
+    data = config.data.model_copy(update={"size": read_card(installed).pixels.size})
+    return config.model_copy(update={"data": data})
 
 
 def _from_streamfer(config: RunConfig, path: Path) -> Backbone:

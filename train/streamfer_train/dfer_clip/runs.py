@@ -32,7 +32,7 @@ import structlog
 
 from streamfer.errors import ConfigError
 from streamfer.files import write_text
-from streamfer_train.dfer_clip.backbones import Backbone, read_backbone
+from streamfer_train.dfer_clip.backbones import Backbone, at_models_size, read_backbone
 from streamfer_train.dfer_clip.checks import CheckReport, check_clips
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig
 from streamfer_train.dfer_clip.folds import Fold
@@ -69,7 +69,7 @@ def train(config: RunConfig, *, folds: Sequence[int] | None = None, resume: bool
         UserError: see :class:`~streamfer_train.recipes.trainer.Trainer`, and: the data has errors, the folder
             holds another run, or a fold was started already and ``resume`` was not asked for.
     """
-    wanted = _wanted(config, folds)
+    config, wanted = at_models_size(config), _wanted(config, folds)
     out = config.run.out
     with joined(config.run.device, config.run.backend) as world:
         lasts = [folder_of(out, seed, fold) / LAST for seed in config.seeds for fold in wanted]
@@ -95,7 +95,7 @@ def check(config: RunConfig, *, folds: Sequence[int] | None = None, cut_faces: b
     Raises:
         UserError: whatever would keep training from starting.
     """
-    wanted = _wanted(config, folds)
+    config, wanted = at_models_size(config), _wanted(config, folds)
     report = check_clips(config.data, wanted)
     to_cut = config.data.faces == "detect" and not report.errors
     if to_cut and cut_faces:
