@@ -7,7 +7,8 @@ import torch
 
 from streamfer.errors import ConfigError
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.metrics.probes import UNKNOWN, ProbeRecipe, pool, probe_emotions, probe_units, unit_targets
+from streamfer_train.exp_blip.probing import unit_targets
+from streamfer_train.metrics.probes import UNKNOWN, probe_emotions, probe_units
 
 UNITS = (4, 12)
 
@@ -24,15 +25,15 @@ def test_units_that_are_linear_are_read() -> None:
     with torch.inference_mode():
         frozen = train * 1.0
     result = probe_units(frozen, targets, test, wanted, UNITS)
-    assert result.f1.keys() == {4, 12}
-    assert result.mean_f1 > 0.95
+    assert result.keys() == {4, 12}
+    assert min(result.values()) > 0.95
     assert result == probe_units(frozen, targets, test, wanted, UNITS)
 
 
 def test_noise_is_worth_little() -> None:
     (train, _), (test, wanted) = _faces(400, 0), _faces(200, 1)
     shuffled = (torch.rand(400, 2, generator=torch.Generator().manual_seed(3)) > 0.5).float()
-    assert probe_units(train, shuffled, test, wanted, UNITS).mean_f1 < 0.8
+    assert sum(probe_units(train, shuffled, test, wanted, UNITS).values()) / 2 < 0.8
 
 
 def test_unknown_labels_count_nowhere() -> None:
@@ -40,8 +41,8 @@ def test_unknown_labels_count_nowhere() -> None:
     targets[::2, 0] = UNKNOWN
     wanted[:, 1] = UNKNOWN
     result = probe_units(train, targets, test, wanted, UNITS)
-    assert result.f1.keys() == {4}
-    assert result.mean_f1 > 0.95
+    assert result.keys() == {4}
+    assert min(result.values()) > 0.95
 
 
 def test_targets_from_labels() -> None:
@@ -53,25 +54,12 @@ def test_emotions_are_told_apart() -> None:
     draw = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 3, (300,), generator=draw)
     features = torch.randn(300, 6, generator=draw) + 4 * torch.nn.functional.one_hot(labels, 6)
-    result = probe_emotions(features[:200], labels[:200], features[200:], labels[200:], ProbeRecipe(epochs=50))
-    assert result.accuracy > 0.95
-    assert result.mean_recall > 0.95
+    accuracy, mean_recall = probe_emotions(features[:200], labels[:200], features[200:], labels[200:], epochs=50)
+    assert accuracy > 0.95
+    assert mean_recall > 0.95
 
 
-def test_pooling_of_queries() -> None:
-    queries = torch.arange(12.0).reshape(2, 3, 2)
-    assert pool(queries).tolist() == [[2, 3], [8, 9]]
-    assert pool(queries, "concat").shape == (2, 6)
-    assert pool(queries[:, 0]).shape == (2, 2)
-    with pytest.raises(ConfigError, match="a probe takes"):
-        pool(torch.zeros(2))
-
-
-def test_features_that_do_not_fit_are_named() -> None:
+def test_features_that_are_no_numbers_are_named() -> None:
     features, targets = _faces(10, 0)
-    with pytest.raises(ConfigError, match="8 and 3 features"):
-        probe_units(features, targets, features[:, :3], targets, UNITS)
-    with pytest.raises(ConfigError, match="training: a feature is not finite"):
+    with pytest.raises(ConfigError, match="a feature is not finite"):
         probe_units(features * torch.nan, targets, features, targets, UNITS)
-    with pytest.raises(ConfigError, match=r"features \(10, 8\) for 9 labels"):
-        probe_units(features, targets[:9], features, targets, UNITS)

@@ -38,17 +38,9 @@ def _run(options: argparse.Namespace) -> None:
     )
     report = measure(options, pictures)
     if trained_on:
-        from streamfer_train.exp_blip.probing import probe, recipe_of
+        from streamfer_train.exp_blip.probing import probe
 
-        report["probes"] = probe(
-            options.captioner,
-            trained_on,
-            pictures,
-            device=options.device,
-            batch=options.batch,
-            pooling=options.pooling,
-            recipe=recipe_of(options.probe_epochs, options.seed),
-        )
+        report["probes"] = probe(options, trained_on, pictures)
     write_text(options.out / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     print(readable(report))
     print(f"{options.out / 'report.json'}")

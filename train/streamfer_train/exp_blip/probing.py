@@ -5,9 +5,10 @@ Shape suffixes: N pictures, P positions, W width of the image encoder, Q queries
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +26,10 @@ from streamfer_train.exp_blip.caption_learner import query_states
 from streamfer_train.exp_blip.captioned import LabelledPicture
 from streamfer_train.exp_blip.data import read_picture
 from streamfer_train.exp_blip.vision import encode
-from streamfer_train.metrics.probes import Pooling, ProbeRecipe, pool, probe_emotions, probe_units, unit_targets
+from streamfer_train.metrics.probes import UNKNOWN, probe_emotions, probe_units
+
+#: How the Q-Former's query outputs become one vector, which the paper does not say.
+Pooling = Literal["mean", "concat"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,30 +77,32 @@ def features(
         repeated = {name: one.expand(len(pixels), -1) for name, one in asked.items()}
         states_BQE = query_states(model, seen_BPW, repeated)
         vision.append(seen_BPW.mean(1).float().cpu())
-        queries.append(pool(states_BQE.float().cpu(), pooling))
+        queries.append(states_BQE.mean(1).float().cpu() if pooling == "mean" else states_BQE.flatten(1).float().cpu())
     return Features(torch.cat(vision), torch.cat(queries))
 
 
 def probe(
-    captioner: str,
-    train: Sequence[LabelledPicture],
-    test: Sequence[LabelledPicture],
-    *,
-    device: str = "auto",
-    batch: int = 16,
-    pooling: Pooling = "mean",
-    recipe: ProbeRecipe | None = None,
+    options: argparse.Namespace, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture]
 ) -> dict[str, Any]:
     """Train linear probes on one list and score them on another; returns plain values by feature and task.
+
+    Args:
+        options: those of ``streamfer evaluate``: captioner, device, batch, pooling, probe_epochs, seed.
+        train: labelled pictures that the layer learns from.
+        test: those that it is scored on.
 
     Raises:
         ConfigError: neither units nor emotions are labelled on both sides.
     """
-    left, right = (features(captioner, side, device=device, batch=batch, pooling=pooling) for side in (train, test))
-    report: dict[str, Any] = {"train": len(train), "test": len(test), "pooling": pooling}
+    left, right = (
+        features(options.captioner, side, device=options.device, batch=options.batch, pooling=options.pooling)
+        for side in (train, test)
+    )
+    how = {"epochs": options.probe_epochs, "seed": options.seed}
+    report: dict[str, Any] = {"train": len(train), "test": len(test), "pooling": options.pooling}
     for name in ("vision_NW", "qformer_ND"):
         ours, theirs = getattr(left, name), getattr(right, name)
-        scores = {**_units(ours, theirs, train, test, recipe), **_emotions(ours, theirs, train, test, recipe)}
+        scores = {**_units(ours, theirs, train, test, how), **_emotions(ours, theirs, train, test, how)}
         if not scores:
             raise ConfigError("no action unit and no single emotion is labelled on both sides; label the lists")
         report["vision" if name == "vision_NW" else "qformer"] = scores
@@ -108,19 +114,25 @@ def _units(
     theirs: Tensor,
     train: Sequence[LabelledPicture],
     test: Sequence[LabelledPicture],
-    recipe: ProbeRecipe | None,
+    how: dict[str, int],
 ) -> dict[str, Any]:
-    left, right = (_present(one.labels for one in side) for side in (train, test))
+    left, right = ({unit for one in side for unit in one.labels.action_units or ()} for side in (train, test))
     units = sorted(left & right)
     if not units:
         return {}
     targets = [unit_targets([one.labels for one in side], units) for side in (train, test)]
-    found = probe_units(ours, targets[0], theirs, targets[1], units, recipe)
-    return {"unit_f1": {str(unit): round(f1, 4) for unit, f1 in found.f1.items()}, "mean_f1": round(found.mean_f1, 4)}
+    found = probe_units(ours, targets[0], theirs, targets[1], units, **how)
+    mean = sum(found.values()) / len(found) if found else 0.0
+    return {"unit_f1": {str(unit): round(f1, 4) for unit, f1 in found.items()}, "mean_f1": round(mean, 4)}
 
 
-def _present(faces: Any) -> set[int]:
-    return {unit for face in faces for unit in face.action_units or ()}
+def unit_targets(faces: Sequence[FaceLabels], units: Sequence[int]) -> Tensor:
+    """Return labels (N, U) float32: 1 present, 0 absent, ``UNKNOWN`` where nobody looked."""
+    rows = [
+        [1.0 if unit in (face.action_units or ()) else 0.0 if unit in face.absent else UNKNOWN for unit in units]
+        for face in faces
+    ]
+    return torch.tensor(rows).reshape(len(rows), len(units))
 
 
 def _emotions(
@@ -128,7 +140,7 @@ def _emotions(
     theirs: Tensor,
     train: Sequence[LabelledPicture],
     test: Sequence[LabelledPicture],
-    recipe: ProbeRecipe | None,
+    how: dict[str, int],
 ) -> dict[str, Any]:
     """Score faces with one emotion each; emotions that training lacks cannot be found and are left out."""
     known = sorted({emotion for one in train if (emotion := _only(one.labels))})
@@ -139,14 +151,9 @@ def _emotions(
     if len(known) < 2 or not rows[1]:
         return {}
     places, labels = ([torch.tensor([pair[k] for pair in side]) for side in rows] for k in (0, 1))
-    found = probe_emotions(ours[places[0]], labels[0], theirs[places[1]], labels[1], recipe)
-    return {"emotion_accuracy": round(found.accuracy, 4), "emotion_mean_recall": round(found.mean_recall, 4)}
+    accuracy, recall = probe_emotions(ours[places[0]], labels[0], theirs[places[1]], labels[1], **how)
+    return {"emotion_accuracy": round(accuracy, 4), "emotion_mean_recall": round(recall, 4)}
 
 
 def _only(labels: FaceLabels) -> str | None:
     return labels.emotions[0] if len(labels.emotions) == 1 else None
-
-
-def recipe_of(epochs: int, seed: int) -> ProbeRecipe:
-    """Return the recipe of a number of epochs (the paper: 100 on BP4D, 400 on RAF-AU)."""
-    return ProbeRecipe(epochs=epochs, seed=seed)

@@ -83,16 +83,10 @@ def _from_labels(options: argparse.Namespace) -> dict[str, Any]:
     answers = list(ask_units(captioner_of(options), pictures, options.units, batch=options.batch, seed=options.seed))
     report["yes_no"] = score(answers)
     if options.probe_train is not None:
-        from streamfer_train.exp_blip.probing import probe, recipe_of
+        from streamfer_train.exp_blip.probing import probe
 
         report["probes"] = probe(
-            options.captioner,
-            read_labelled(options.probe_train, options.probe_images or options.images),
-            pictures,
-            device=options.device,
-            batch=options.batch,
-            pooling=options.pooling,
-            recipe=recipe_of(options.probe_epochs, options.seed),
+            options, read_labelled(options.probe_train, options.probe_images or options.images), pictures
         )
     return report
 
