@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import json
 import platform
 import random
@@ -26,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -118,6 +119,7 @@ class Authors:
         for module in network.modules():
             if isinstance(module, SelfAttention):
                 module.attention = plain_attention
+                module.first = functools.partial(_every_token, module)  # type: ignore[method-assign]
         for name, weight in network.named_parameters():
             weight.requires_grad_(any(part in name for part in ("image_encoder", "temporal_net", "prompt_learner")))
         self.network = network
@@ -144,6 +146,11 @@ class Authors:
         self.optimiser.zero_grad()
         loss.backward()
         self.optimiser.step()
+
+
+def _every_token(layer: SelfAttention, x_BND: Tensor) -> Tensor:
+    """The class token's output, by way of everybody's."""
+    return cast(Tensor, layer(x_BND))[:, :1]
 
 
 def plain_attention(q_BHNE: Tensor, k_BHNE: Tensor, v_BHNE: Tensor) -> Tensor:

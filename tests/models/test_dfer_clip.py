@@ -101,6 +101,27 @@ def test_temporal_maths_by_hand() -> None:
     torch.testing.assert_close(net(features), x[:, 0], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("layers", "heads", "dim"), [(1, 8, 512), (1, 4, 256), (2, 3, 40)])
+def test_the_class_token_alone_is_what_the_whole_layer_gives(layers: int, heads: int, dim: int) -> None:
+    torch.manual_seed(3)
+    net = TemporalTransformer(dim, TemporalConfig(layers=layers, heads=heads))
+    assert net.cls_token is not None
+    features = torch.randn(5, 16, dim, requires_grad=True)
+
+    def whole(features_BTD: torch.Tensor) -> torch.Tensor:
+        tokens = torch.cat([net.cls_token.expand(len(features_BTD), -1, -1), features_BTD], dim=1)  # type: ignore[union-attr]
+        return net.temporal_transformer(tokens + net.positions(16))[:, 0]  # type: ignore[no-any-return]
+
+    outer = torch.randn(5, dim)
+    found, expected = net(features), whole(features)
+    assert float((found - expected).detach().norm() / expected.detach().norm()) < 1e-6
+    learned = (features, *net.parameters())
+    for one, other in zip(
+        torch.autograd.grad(found, learned, outer), torch.autograd.grad(expected, learned, outer), strict=True
+    ):
+        assert float((one - other).norm() / other.norm()) < 1e-5
+
+
 def test_another_attention_can_be_plugged_in() -> None:
     calls = []
 
@@ -114,7 +135,8 @@ def test_another_attention_can_be_plugged_in() -> None:
     plugged.load_state_dict(fused.state_dict())
     features = torch.randn(2, 3, 16)
     torch.testing.assert_close(plugged.window_logits(features), fused.window_logits(features), atol=1e-3, rtol=1e-4)
-    assert calls == [(2, 2, 4, 8)] * 2
+    # The last of its two layers is read at the class token alone, which needs no such function.
+    assert calls == [(2, 2, 4, 8)]
     assert plugged.bake().attention is plain
 
 

@@ -117,7 +117,7 @@ def test_heads_that_the_kernels_do_not_take(monkeypatch: pytest.MonkeyPatch) -> 
 @needs_interpreter
 def test_the_temporal_transformer_takes_the_function() -> None:
     torch.manual_seed(0)
-    sizes = TemporalConfig(layers=1, heads=2, dim_head=8, mlp_dim=24, frames=4)
+    sizes = TemporalConfig(layers=2, heads=2, dim_head=8, mlp_dim=24, frames=4)
     fused = TemporalTransformer(16, sizes).eval()
     switched = TemporalTransformer(16, sizes, FORCED.function).eval()
     switched.load_state_dict(fused.state_dict())
