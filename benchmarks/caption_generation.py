@@ -3,7 +3,7 @@
     python benchmarks/caption_generation.py                                      # random weights, sizes for a CPU
     python benchmarks/caption_generation.py --system exp-vqa --beams 5
     python benchmarks/caption_generation.py --size published --device cuda --precision bf16    # a GPU with 24 GB
-    python benchmarks/caption_generation.py --captioner mini-caption             # a trained one, against itself alone
+    python benchmarks/caption_generation.py --captioner FOLDER           # a trained one, against itself alone
 
 Both sides have the same weights, pictures, prompt and search, and write the same number of tokens. One side calls the
 model's own ``generate`` for each picture, as its documentation shows; the other gives all pictures to

@@ -5,11 +5,11 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from streamfer.captions.clips import choose_captioner
-from streamfer.captions.process import ProcessCaptioner
-from streamfer.captions.protocol import Captioner
-from streamfer.captions.worker import CaptionWorker, DeskSettings
+from streamfer.captions.choosing import load_writer
+from streamfer.captions.protocol import Writer
+from streamfer.captions.worker import CaptionWorker
 from streamfer.config import Config
 from streamfer.errors import ConfigError
 from streamfer.faces import FaceTracker, TrackNames, load_detector
@@ -25,7 +25,11 @@ from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.selection import Selector, TimeSelector, WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.threads import ThreadBudget, apply_libraries, plan_threads
+from streamfer.video import find_sources, open_source
 from streamfer.video.frames import Source, VideoInfo
+
+if TYPE_CHECKING:
+    from streamfer.captions.asking import Answer
 
 #: Analysed frames that the tracker needs to take somebody for a person.
 _CONFIRMING_FRAMES = 4
@@ -42,14 +46,14 @@ class LoadedModels:
         detectors: at least one; at most as many detections run at once.
         budget: threads they were loaded for.
         appearance: ArcFace as a cue for tracking, where it was asked for.
-        captioner: describes clips, where it was asked for.
+        writer: describes clips, where it was asked for.
     """
 
     expression: ExpressionModel
     detectors: tuple[Detector, ...]
     budget: ThreadBudget
     appearance: AppearanceModel | None = None
-    captioner: Captioner | None = None
+    writer: Writer | None = None
 
     @property
     def detector(self) -> Detector:
@@ -71,7 +75,7 @@ def load_all(config: Config, sources: int = 1) -> LoadedModels:
     budget = plan_threads(config.threads, sources)
     apply_libraries(budget)
     # Started first: it loads while the others do.
-    captioner = _start_captioner(config, budget)
+    writer = load_writer(config, threads=max(1, budget.total // 4))
     # Small detectors gain more from several running side by side than from many threads in one.
     workers = max(1, min(budget.detect, sources))
     faces = config.faces
@@ -99,24 +103,10 @@ def load_all(config: Config, sources: int = 1) -> LoadedModels:
     appearance = None
     if faces.appearance not in ("colour", "none"):
         appearance = ArcFaceAppearance.from_pack(faces.appearance, provider=faces.provider)
-    if captioner is not None:
-        info = captioner.info
+    if writer is not None:
+        info = writer.info
         log.info("captioner.loaded", extra={"captioner": info.name, "device": info.device, "precision": info.precision})
-    return LoadedModels(expression, detectors, budget, appearance, captioner)
-
-
-def _start_captioner(config: Config, budget: ThreadBudget) -> ProcessCaptioner | None:
-    captions = config.captions
-    if captions.when == "off":
-        return None
-    options = {
-        "name_or_path": choose_captioner(captions.model),
-        "device": captions.device,
-        "precision": captions.precision,
-        "attention": config.model.attention,
-        "batch": captions.batch_size,
-    }
-    return ProcessCaptioner(options, threads=captions.threads or max(1, budget.total // 4))
+    return LoadedModels(expression, detectors, budget, appearance, writer)
 
 
 def build_pipeline(
@@ -161,21 +151,42 @@ def build_pipeline(
 
 def caption_plan(config: Config, models: LoadedModels, *, live: bool) -> ObserverPlan | None:
     """Return how clips are described: not at all without a captioner; files wait for their captions."""
-    captioner, captions = models.captioner, config.captions
-    if captioner is None:
+    writer, captions = models.writer, config.captions
+    if writer is None:
         return None
-    settings = DeskSettings(
-        batch_size=captions.batch_size,
-        queue=captions.queue,
-        max_age=captions.max_age,
-        timeout=captions.timeout,
-        patient=not live,
-    )
 
-    def desk(run: RunContext) -> ClipObserver:
-        return CaptionWorker(captioner, settings, run)
+    def worker(run: RunContext) -> ClipObserver:
+        return CaptionWorker(writer, captions, run, patient=not live)
 
-    return ObserverPlan(captioner.info.crop, desk, captions)
+    return ObserverPlan(writer.info.crop, worker, captions)
+
+
+def ask_about(
+    path: str,
+    question: str,
+    config: Config,
+    models: LoadedModels,
+    answerer: Any | None = None,
+    *,
+    track: int | None = None,
+    at: float | None = None,
+    in_words: bool = False,
+) -> Answer:
+    """Ask about a face of a video or picture; see :class:`streamfer.captions.asking.Inquiry` for the arguments.
+
+    Raises:
+        ConfigError: the question is empty or too long, the model takes none, there is no such track, or ``path`` holds
+            several files.
+        SourceError: the file is absent, cannot be decoded, or shows no face.
+    """
+    from streamfer.captions.asking import Inquiry
+
+    specs = find_sources([path])
+    if len(specs) != 1:
+        raise ConfigError(f"{path}: holds {len(specs)} sources; ask about one file")
+    inquiry = Inquiry(path, question, config, answerer, track=track, at=at, in_words=in_words)
+    pipeline = build_pipeline(config, models, live=False, observed=inquiry.plan)
+    return inquiry.read(pipeline, [open_source(specs[0], decode_threads=models.budget.decode)])
 
 
 def _grid(config: Config, frames: int) -> WindowGrid:

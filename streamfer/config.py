@@ -89,7 +89,9 @@ class CaptionsConfig(Section):
     when: Literal["off", "changes", "all"] = Field(
         "off", description="no clip; new tracks, changed labels and every interval; every clip"
     )
-    model: str = Field("auto", description="captioner: a name, a folder, org/name, or auto for the built-in one")
+    model: str = Field(
+        "auto", description="captioner: auto or measured (built in), openai:MODEL, a name, a folder, org/name"
+    )
     interval: float = Field(10.0, gt=0, le=86_400, description="seconds after which nothing new is described again")
     keyframes: int = Field(2, ge=1, le=3, description="pictures of a clip: apex, onset before it, offset after it")
     max_faces: int = Field(8, ge=1, le=1024, description="faces of a frame that may be described, the largest first")
@@ -100,6 +102,22 @@ class CaptionsConfig(Section):
     max_age: float = Field(10.0, gt=0, le=3600, description="seconds a clip may wait before it is dropped (live only)")
     timeout: float = Field(120.0, gt=0, le=3600, description="seconds the captioner may take for a batch")
     threads: int | None = Field(None, ge=1, le=1024, description="cores of the captioner; a quarter of all if unset")
+    language: str = Field("en", pattern=r"^[\w -]{2,40}$", description="of the captions; an endpoint writes any")
+    # What follows is for endpoints (openai:MODEL) and, the prompts, for local language models.
+    url: str | None = Field(None, description="OpenAI-compatible address, as http://localhost:11434/v1")
+    key_env: str | None = Field(None, description="environment variable with the key; STREAMFER_LLM_API_KEY if unset")
+    images: Literal["crops", "none"] = Field("crops", description="what is sent beside the measurements")
+    prompt: str | None = Field(None, description="what is asked, with {label}, {units}, {measured} and the like")
+    prompts: Mapping[str, str] = Field(default_factory=dict, description="the same, by source id")
+    concurrency: int = Field(2, ge=1, le=64, description="requests under way at a time")
+    attempts: int = Field(3, ge=1, le=10, description="tries of a request while the endpoint is busy")
+    max_tokens: int = Field(200, ge=16, le=8192, description="longest answer")
+    temperature: float = Field(0.3, ge=0, le=2)
+    thinking: bool = Field(False, description="let the model think first; costs tokens")
+    per_hour: int | None = Field(None, ge=1, description="most requests an hour; measured words beyond")
+    tokens_per_day: int | None = Field(None, ge=1, description="token budget; measured words beyond")
+    price: tuple[float, float] | None = Field(None, description="of a million tokens: prompt, answer")
+    debug: Path | None = Field(None, description="folder for prompts, pictures and answers")
 
     @model_validator(mode="before")
     @classmethod

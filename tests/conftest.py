@@ -26,7 +26,7 @@ if not Path("/dev/nvidiactl").exists():
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Tiny models and checkpoints, which the tests of models make, serve other rooms too.
-sys.path.append(str(REPOSITORY / "tests" / "models"))
+sys.path += [str(REPOSITORY / "tests" / room) for room in ("models", "captions")]
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,6 @@ from streamfer.video.locate import Place, SourceSpec, configured_sources, find_e
 if TYPE_CHECKING:
     from streamfer.build import LoadedModels
     from streamfer.captions.asking import Answer
-    from streamfer.captions.protocol import Captioner
     from streamfer.export.annotation import Annotation
     from streamfer.export.batch import BatchReport, Watch
     from streamfer.export.folder import Settings
@@ -52,7 +51,7 @@ class Session:
         self._salt = salt
         self._lock = threading.Lock()
         self._models: LoadedModels | None = None
-        self._answerers: dict[str, Captioner] = {}
+        self._answerers: dict[str, Any] = {}
         self._running: Pipeline | None = None
         self._closed = False
 
@@ -253,14 +252,14 @@ class Session:
     def ask(
         self, path: Place, question: str, *, track: int | None = None, at: float | None = None, in_words: bool = False
     ) -> Answer:
-        """Ask a captioner about a face of a video or picture.
+        """Ask about a face of a video or picture; measurements answer unless the captioner is a model.
 
         Args:
             path: a file or http(s) URL.
-            question: one that begins with "is", "does" and the like is answered with the probability of yes.
+            question: about expressions, movements, their times and strengths, or people.
             track: number of the face; the one that is seen longest if None.
-            at: look around this second; at the strongest expression if None.
-            in_words: answer in words whatever the question begins with.
+            at: look around this second; at everything if None.
+            in_words: a model answers in words even where yes or no would do.
 
         Raises:
             ConfigError: the question is empty or too long, the captioner takes none, or there is no such track.
@@ -273,21 +272,12 @@ class Session:
         check_questions([question], 1)
         (place,) = listed(path)
         find_sources([place])
-        captioner = self._answerer()
-        from streamfer.captions.asking import ask, check_question
+        answerer = self._answerer()
+        from streamfer.build import ask_about
+        from streamfer.captions.asking import check_question
 
-        check_question(question, captioner.info)
-        models = self.models()
-        return ask(
-            place,
-            question,
-            captioner=captioner,
-            models=models,
-            config=self.config,
-            track=track,
-            at=at,
-            in_words=in_words,
-        )
+        check_question(question, None if answerer is None else answerer.info)
+        return ask_about(place, question, self.config, self.models(), answerer, track=track, at=at, in_words=in_words)
 
     def stop(self) -> bool:
         """End the run that is going on soon, its complete clips labelled; return whether there was one.
@@ -305,7 +295,7 @@ class Session:
         self._closed = True
         models, self._models = self._models, None
         captioners, self._answerers = list(self._answerers.values()), {}
-        for captioner in [*captioners, models.captioner if models else None]:
+        for captioner in [*captioners, models.writer if models else None]:
             if (close := getattr(captioner, "close", None)) is not None:
                 close()
 
@@ -313,18 +303,13 @@ class Session:
         if self._closed:
             raise ClosedError("this session is closed; open a new one: streamfer.Session(...)")
 
-    def _answerer(self) -> Captioner:
-        from streamfer.captions import load_captioner
-        from streamfer.captions.clips import choose_captioner
+    def _answerer(self) -> Any:
+        """Return the model that answers; None where measurements do."""
+        from streamfer.captions.asking import load_answerer
 
-        config = self.config.captions
-        if config.when != "off" and (running := self.models().captioner) is not None:
-            return running
-        name = choose_captioner(config.model)
+        name = self.config.captions.model
         if name not in self._answerers:
-            self._answerers[name] = load_captioner(
-                name, device=config.device, precision=config.precision, attention=self.config.model.attention
-            )
+            self._answerers[name] = load_answerer(self.config)
         return self._answerers[name]
 
     def _settings(
@@ -334,12 +319,9 @@ class Session:
 
         captions, more = self.config.captions, list[object]()
         if captions.when != "off":
-            from streamfer.captions.clips import choose_captioner
-            from streamfer.captions.registry import list_captioners
+            from streamfer.captions.choosing import identity
 
-            name = choose_captioner(captions.model)
-            digest = next((one.digest for one in list_captioners() if one.name == name), name)
-            more = [captions.when, captions.interval, captions.keyframes, captions.max_faces, digest]
+            more = [captions.when, captions.interval, captions.keyframes, captions.max_faces, identity(captions)]
         return settings_of(self.config, formats, self._salt, raw_size, raw_fps, *more)
 
     def _source(self, spec: SourceSpec, beside: int = 1) -> Source:

@@ -1,35 +1,49 @@
-"""Asking about one face of a video or picture: the face is found and its keyframes are chosen as for captions."""
+"""Asking about one face of a video or picture: what has to be collected of a run, and who answers.
+
+Measurements answer, unless a captioner that answers questions, or an endpoint, is named: then the face's keyframes are
+chosen as for captions. Who runs the pipeline is none of this module's concern: :class:`Inquiry` is given its events.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
-
-from streamfer.build import LoadedModels, build_pipeline
-from streamfer.captions.protocol import Captioner, CaptionerInfo, check_questions, wants_yes_or_no
+from streamfer.captions.answers import Said, answer
+from streamfer.captions.chat import ChatError
+from streamfer.captions.checks import faults
+from streamfer.captions.choosing import is_endpoint, resolve, start_model
+from streamfer.captions.measurements import Measurements, measure_clip
+from streamfer.captions.prompts import facts
+from streamfer.captions.protocol import CaptionerInfo, CaptionError, check_questions, wants_yes_or_no
+from streamfer.captions.questions import Query, understand
+from streamfer.captions.timeline import Face, Timeline
+from streamfer.captions.writers import BUILT_IN, MeasuredWriter
 from streamfer.config import Config
-from streamfer.errors import ConfigError, SourceError
+from streamfer.errors import ConfigError, ModelError, SourceError
 from streamfer.pipeline.events import FrameFaces, SourceDone
-from streamfer.pipeline.observer import ClipObserver, ObservedClip, ObserverPlan, RunContext
+from streamfer.pipeline.loop import Pipeline
+from streamfer.pipeline.observer import ObservedClip, ObserverPlan, RunContext
 from streamfer.records import ClipSpan
-from streamfer.video import find_sources, open_source
+from streamfer.video.frames import Source
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a captioner says about a face.
+    """What is said about a face.
 
     Attributes:
         text: the answer; ``yes`` or ``no`` where a probability is given.
         probability: of yes, 0 to 1; None for an answer in words.
-        question: as it was put to the model.
+        yes: whether the answer is yes; None where the question wants no yes or no, or nothing can be said.
+        question: as it was put.
         track, track_id: the face.
         start, end: the stretch of the video that was looked at, seconds.
-        keyframes: times of the pictures that the model saw, seconds.
+        keyframes: times of the pictures that a model saw, seconds.
         tracks: numbers of all faces in the file, ascending.
         model: who answered.
+        replaced: why a model's own answer was replaced by one from measurements; empty where it stands.
     """
 
     text: str
@@ -42,86 +56,42 @@ class Answer:
     keyframes: tuple[float, ...]
     tracks: tuple[int, ...]
     model: CaptionerInfo
+    yes: bool | None = None
+    replaced: str = ""
 
 
-@dataclass(slots=True)
-class _Face:
-    """One track of the file: how much of it there is, and the clip that is worth most words."""
+def load_answerer(config: Config, threads: int = 1) -> Any | None:
+    """Return the model that ``captions.model`` names to answer; None where measurements do.
 
-    clips: int = 0
-    area: float = 0.0
-    spans: list[tuple[float, float]] = field(default_factory=list)
-    best: ObservedClip | None = None
-
-
-class KeyframeCollector:
-    """Keeps the most expressive clip of every track; a :class:`~streamfer.pipeline.observer.ClipObserver`.
-
-    Args:
-        run: of which it is a part.
-        at: only clips around this time count, seconds.
-        reach: how far from a face's pictures it still counts as there, seconds.
-        faces: filled with what is found, by track number.
+    Raises:
+        ConfigError: the model describes and takes no questions.
+        ModelError: no such model.
     """
+    name = resolve(config.captions.model)
+    if name in BUILT_IN:
+        return None
+    if is_endpoint(name):
+        from streamfer.captions.endpoint import PREFIX, EndpointDrafter
 
-    def __init__(self, run: RunContext, at: float | None, reach: float, faces: dict[int, _Face]) -> None:
-        self._emit = run.emit
-        self._at = at
-        self._reach = reach
-        self._faces = faces
-
-    def take(self, entry: ObservedClip | SourceDone) -> None:
-        """Look at a clip; pass an end on."""
-        if isinstance(entry, SourceDone):
-            self._emit(entry)
-            return
-        reading = entry.label.faces[0]
-        face = self._faces.setdefault(reading.track, _Face())
-        face.clips += 1
-        face.area = max(face.area, reading.box[2] * reading.box[3])
-        face.spans.append(_seen(entry))
-        if not len(entry.keyframes.portraits) or self._worth(entry) < 0:
-            return
-        if face.best is None or self._worth(entry) > self._worth(face.best):
-            face.best = entry
-
-    def close(self) -> None:
-        """Nothing is left to do."""
-
-    def _worth(self, job: ObservedClip) -> float:
-        """Return what makes one clip of a track better than another; negative for one that does not count."""
-        if self._at is None:
-            return job.keyframes.strength
-        start, end = _seen(job)
-        if not start - self._reach <= self._at <= end + self._reach:
-            return -1.0
-        # The clip in whose middle the moment lies.
-        return max(0.0, end - start - abs(2 * self._at - start - end))
+        endpoint = EndpointDrafter(name.removeprefix(PREFIX), config.captions)
+        endpoint.check()
+        return endpoint
+    return start_model(config, name, threads)
 
 
-def _moment(clip: ClipSpan, pts: int) -> float:
-    """Return the time of one of a clip's pictures, seconds as the clip's own."""
-    numerator, denominator = clip.time_base
-    return clip.start_time + (pts - clip.start_pts) * numerator / denominator
-
-
-def _seen(job: ObservedClip) -> tuple[float, float]:
-    """Return when the clip's face is truly seen first and last, seconds."""
-    first, last = job.keyframes.seen_pts
-    return _moment(job.label.clip, first), _moment(job.label.clip, last)
-
-
-def check_question(question: str, model: CaptionerInfo) -> str:
+def check_question(question: str, model: CaptionerInfo | None) -> str:
     """Return a question stripped of blanks, as far as it can be checked before anything is computed.
 
     Raises:
         ConfigError: it is empty, has more words than the model reads tokens, or the model takes no questions.
     """
     (asked,) = check_questions([question], 1)
+    if model is None:
+        return asked
     if not model.answers:
         raise ConfigError(
             f"model {model.name!r} describes faces and was not trained to answer; choose one that answers questions "
-            "with --model ('streamfer models list' shows them)"
+            "with --captioner ('streamfer models list' shows them), or leave it out: measurements answer"
         )
     if (words := len(asked.split())) > model.max_question_tokens:
         raise ConfigError(
@@ -131,108 +101,186 @@ def check_question(question: str, model: CaptionerInfo) -> str:
     return asked
 
 
-def ask(
-    path: str | Path,
-    question: str,
-    *,
-    captioner: Captioner,
-    models: LoadedModels,
-    config: Config | None = None,
-    track: int | None = None,
-    at: float | None = None,
-    in_words: bool = False,
-) -> Answer:
-    """Ask about a face of a video or picture.
+class Inquiry:
+    """One question about one face of a file.
 
     Args:
-        path: a file or http(s) URL.
-        question: one beginning with "is", "does" and the like is answered with the probability of yes.
-        captioner: who answers.
-        models: expression model and detectors, which find the face and its keyframes.
-        config: settings; the defaults if None.
+        path: the file, for messages.
+        question: one beginning with "is", "does" and the like wants yes or no.
+        config: settings.
+        answerer: from :func:`load_answerer`.
         track: number of the face; the one that is longest in the picture if None.
-        at: look around this time, seconds; the most expressive clip if None.
-        in_words: answer in words whatever the question begins with.
+        at: look around this time, seconds; everything, or the most expressive clip, if None.
+        in_words: a model answers in words whatever the question begins with.
 
     Raises:
-        ConfigError: the question is empty or too long, the model takes none, or there is no such track.
-        SourceError: the file is absent, cannot be decoded, or shows no face.
+        ConfigError: the question is empty or too long, or the model takes none.
     """
-    asked = check_question(question, captioner.info)
-    config = config or Config()
-    faces = _faces(str(path), captioner.info, models, config, at)
-    chosen = _choose(path, faces, track, at)
-    job = faces[chosen].best
-    if job is None:
-        raise SourceError(f"{path}: no face at {at:g} s; {_where(faces)}" if at is not None else _too_crowded(path))
-    probability: float | None = None
-    if wants_yes_or_no(asked) and not in_words:
-        (probability,) = captioner.answer_yes_no([job.keyframes.portraits], [asked])
-        text = "yes" if probability >= 0.5 else "no"
-    else:
-        (caption,) = captioner.caption([job.keyframes.portraits], [asked])
-        text = caption.text
-    clip = job.label.clip
-    return Answer(
-        text=text,
-        probability=probability,
-        question=asked,
-        track=chosen,
-        track_id=job.label.faces[0].track_id,
-        start=clip.start_time,
-        end=clip.end_time,
-        keyframes=tuple(_moment(clip, pts) for pts in job.keyframes.pts),
-        tracks=tuple(sorted(faces)),
-        model=captioner.info,
-    )
 
+    def __init__(
+        self,
+        path: str,
+        question: str,
+        config: Config,
+        answerer: Any | None = None,
+        *,
+        track: int | None = None,
+        at: float | None = None,
+        in_words: bool = False,
+    ) -> None:
+        self._path, self._track, self._at, self._in_words = path, track, at, in_words
+        self._answerer: Any = answerer
+        self._info = answerer.info if answerer is not None else MeasuredWriter().info
+        self._asked = check_question(question, self._info)
+        self._reach = 1 / config.sampling.fps
+        self._timeline = Timeline()
+        self._clips: dict[int, ObservedClip] = {}
+        clip = config.clip
+        # What begins later has nothing to do with the question.
+        self._enough = float("inf") if at is None or clip.mode == "whole" else at + clip.seconds + clip.stride
+        captions = config.captions.model_copy(update={"when": "all", "max_faces": max(config.captions.max_faces, 32)})
+        #: How the pipeline shows its clips to this inquiry.
+        self.plan = ObserverPlan(self._info.crop, lambda run: _Collector(run, self), captions)
 
-def _faces(path: str, model: CaptionerInfo, models: LoadedModels, config: Config, at: float | None) -> dict[int, _Face]:
-    """Run the pipeline over one file and return its faces, by track."""
-    specs = find_sources([path])
-    if len(specs) != 1:
-        raise ConfigError(f"{path}: holds {len(specs)} sources; ask about one file")
-    faces: dict[int, _Face] = {}
+    def read(self, pipeline: Pipeline, sources: Iterable[Source]) -> Answer:
+        """Run a pipeline that was built with :attr:`plan` over the file, and answer.
 
-    def collector(run: RunContext) -> ClipObserver:
-        # Analysed frames lie this far apart.
-        return KeyframeCollector(run, at, 1 / config.sampling.fps, faces)
+        Raises:
+            ConfigError: there is no such track.
+            SourceError: the file cannot be decoded, or shows no face.
+        """
+        for event in pipeline.events(sources):
+            if isinstance(event, SourceDone) and event.error is not None:
+                raise event.error
+            self._timeline.take(event)
+            if isinstance(event, FrameFaces) and event.seconds > self._enough:
+                pipeline.stop()
+        face = self._choose()
+        clip = self._clips.get(face.track)
+        query = understand(self._asked)
+        if self._at is not None and query.window is None:
+            query = replace(query, window=(self._at, self._at))
+        measured = answer(query, self._timeline, face)
+        if self._answerer is None:
+            return self._answer(measured, face, None)
+        return self._by_model(measured, query, face, clip)
 
-    every = config.captions.model_copy(update={"when": "all", "max_faces": max(config.captions.max_faces, 32)})
-    pipeline = build_pipeline(config, models, live=False, observed=ObserverPlan(model.crop, collector, every))
-    # What lies this far behind the moment cannot share a clip with it.
-    enough = np.inf if at is None or config.clip.mode == "whole" else at + config.clip.seconds + config.clip.stride
-    for event in pipeline.events([open_source(specs[0], decode_threads=models.budget.decode)]):
-        if isinstance(event, SourceDone) and event.error is not None:
-            raise event.error
-        if isinstance(event, FrameFaces) and event.seconds > enough:
-            pipeline.stop()
-    return faces
+    def look(self, clip: ObservedClip) -> None:
+        """Keep the most telling clip of each track, or the one around the moment that is asked about."""
+        track = clip.label.faces[0].track
+        before = self._clips.get(track)
+        if self._worth(clip) >= 0 and (before is None or self._worth(clip) > self._worth(before)):
+            self._clips[track] = clip
 
+    def _worth(self, clip: ObservedClip) -> float:
+        if self._at is None:
+            return clip.keyframes.strength
+        start, end = (_moment(clip.label.clip, pts) for pts in clip.keyframes.seen_pts)
+        if not start - self._reach <= self._at <= end + self._reach:
+            return -1.0
+        # The clip in whose middle the moment lies.
+        return max(0.0, end - start - abs(2 * self._at - start - end))
 
-def _choose(path: str | Path, faces: dict[int, _Face], track: int | None, at: float | None) -> int:
-    if not faces:
-        raise SourceError(
-            f"{path}: no face was found; a smaller one with --set faces.min_size=10, or try another --detector"
+    def _choose(self) -> Face:
+        faces = {number: face for number, face in self._timeline.faces.items() if face.labels}
+        if not faces:
+            raise SourceError(
+                f"{self._path}: no face was found; a smaller one with --set faces.min_size=10, or another --detector"
+            )
+        if self._track is not None:
+            if self._track not in faces:
+                there = ", ".join(map(str, sorted(faces)))
+                raise ConfigError(f"{self._path}: no track {self._track}; the faces here are {there}")
+            faces = {self._track: faces[self._track]}
+        at, reach = self._at, self._reach
+        seen = [face for face in faces.values() if at is None or any(abs(moment - at) <= reach for moment in face.seen)]
+        if not seen:
+            raise SourceError(f"{self._path}: no face at {at:g} s; {_where(faces)}")
+        return max(seen, key=lambda face: (len(face.labels), face.area, -face.track))
+
+    def _by_model(self, measured: Said, query: Query, face: Face, clip: ObservedClip | None) -> Answer:
+        if clip is None or (self._info.crop is not None and not len(clip.keyframes.portraits)):
+            raise SourceError(
+                f"{self._path}: the face is too small among the others; raise the number kept with "
+                "--set captions.max_faces=64"
+            )
+        known = measure_clip(clip)
+        if hasattr(self._answerer, "answer"):
+            text = self._from_endpoint(measured, query, clip, known)
+        elif self._info.crop is None:
+            raise ConfigError(f"model {self._info.name!r} reads text alone; leave --captioner out: measurements answer")
+        elif wants_yes_or_no(self._asked) and not self._in_words:
+            (chance,) = self._answerer.answer_yes_no([clip.keyframes.portraits], [self._asked])
+            said = Said("yes" if chance >= 0.5 else "no", chance >= 0.5)
+            return self._answer(said, face, clip, probability=chance)
+        else:
+            (caption,) = self._answerer.caption([clip.keyframes.portraits], [self._asked])
+            text = caption.text
+        wrong = [] if query.kind == "foreign" else _faults(text, known)
+        if wrong:
+            return self._answer(measured, face, clip, replaced="; ".join(wrong))
+        return self._answer(Said(text), face, clip)
+
+    def _from_endpoint(self, measured: Said, query: Query, clip: ObservedClip, known: Measurements) -> str:
+        told = facts(known)
+        if query.kind not in ("foreign", "unknown"):
+            told += f"\nAnswer by the measurements of the whole file: {measured.text}"
+        try:
+            found: str = self._answerer.answer(self._asked, told, clip.keyframes.portraits)
+        except (CaptionError, ChatError) as error:
+            raise ModelError(f"captioner {self._info.name}: {error}") from error
+        return found
+
+    def _answer(
+        self, said: Said, face: Face, clip: ObservedClip | None, *, probability: float | None = None, replaced: str = ""
+    ) -> Answer:
+        span = clip.label.clip if clip is not None else None
+        return Answer(
+            text=said.text,
+            probability=probability,
+            question=self._asked,
+            track=face.track,
+            track_id=face.track_id,
+            start=span.start_time if span else face.start,
+            end=span.end_time if span else face.end,
+            keyframes=tuple(_moment(span, pts) for pts in clip.keyframes.pts) if span and clip else (),
+            tracks=tuple(sorted(number for number, one in self._timeline.faces.items() if one.labels)),
+            model=self._info,
+            yes=said.yes,
+            replaced=replaced,
         )
-    if track is not None:
-        if track not in faces:
-            raise ConfigError(f"{path}: no track {track}; the faces here are {', '.join(map(str, sorted(faces)))}")
-        return track
-    there = [number for number, face in faces.items() if face.best is not None]
-    if not there:
-        raise SourceError(f"{path}: no face at {at:g} s; {_where(faces)}" if at is not None else _too_crowded(path))
-    return max(there, key=lambda number: (faces[number].clips, faces[number].area, -number))
 
 
-def _where(faces: dict[int, _Face]) -> str:
+class _Collector:
+    """Shows an inquiry the clips of a run; a :class:`~streamfer.pipeline.observer.ClipObserver`."""
+
+    def __init__(self, run: RunContext, inquiry: Inquiry) -> None:
+        self._emit, self._inquiry = run.emit, inquiry
+
+    def take(self, entry: ObservedClip | SourceDone) -> None:
+        """Look at a clip; pass an end on."""
+        if isinstance(entry, SourceDone):
+            self._emit(entry)
+        else:
+            self._inquiry.look(entry)
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+def _faults(text: str, known: Measurements) -> list[str]:
+    """Return what is wrong with a model's answer; a short one may be right."""
+    padded = text if len(text.split()) > 2 else f"{text} is the answer"
+    return list(faults(padded, known, complete=False))
+
+
+def _moment(clip: ClipSpan, pts: int) -> float:
+    """Return the time of one of a clip's pictures, seconds as the clip's own."""
+    numerator, denominator = clip.time_base
+    return clip.start_time + (pts - clip.start_pts) * numerator / denominator
+
+
+def _where(faces: dict[int, Face]) -> str:
     """Return in words when which face can be seen."""
-    seen = [
-        f"track {number} at {min(start for start, _ in face.spans):.1f}–{max(end for _, end in face.spans):.1f} s"
-        for number, face in sorted(faces.items())
-    ]
+    seen = [f"track {number} at {face.start:.1f}–{face.end:.1f} s" for number, face in sorted(faces.items())]
     return f"there is {', '.join(seen[:8])}{' and more' if len(seen) > 8 else ''}"
-
-
-def _too_crowded(path: str | Path) -> str:
-    return f"{path}: the face is too small among the others; raise the number kept with --set captions.max_faces=64"

@@ -26,6 +26,7 @@ from streamfer.captions.lavis import (
 )
 from streamfer.captions.registry import CaptionerEntry
 from streamfer.captions.text import PromptText
+from streamfer.captions.writers import BUILT_IN
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.models.card import SUFFIX, digest_of
 from streamfer.models.checkpoints import read_state_dict
@@ -119,13 +120,13 @@ def import_lavis(
     log.info(
         "captioner.imported", extra={"captioner": name, "kind": found, "path": str(target), "licence": written.licence}
     )
-    return CaptionerEntry(
-        name, target, "imported", written.answers, written.licence, weights_size(written), written.digest
-    )
+    return CaptionerEntry(name, target, written.answers, written.licence, weights_size(written), written.digest)
 
 
 def _check_free(name: str) -> None:
     check_name(name)
+    if name in BUILT_IN:
+        raise ConfigError(f"captioner name {name!r} means measured words; choose another with --name")
     if (user_folder() / f"{name}{SUFFIX}").exists():
         raise ConfigError(f"model name {name!r} belongs to an expression model; choose another with --name")
 

@@ -16,12 +16,12 @@ from streamfer.captions.folder import (
     quiet_transformers,
     read_card,
 )
-from streamfer.captions.mini import load_mini
 from streamfer.captions.protocol import Captioner
 from streamfer.captions.query_captioner import QueryCaptioner
 from streamfer.captions.registry import find_captioner
 from streamfer.captions.search import SearchSettings
 from streamfer.captions.text import PromptText
+from streamfer.captions.text_model import TextModel, is_text_model
 from streamfer.captions.transformers_captioner import load_stand_in
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.attention import AttentionChoice, choose_attention
@@ -49,7 +49,7 @@ def load_captioner(
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
         attention: of image encoder and Q-Former: ``auto``, ``torch`` or ``triton``.
-        num_beams: beams of the search; the model's own number where not given (the built-in one knows 1 alone).
+        num_beams: beams of the search; the model's own number where not given.
         max_new_tokens: longest text; the model's own limit where not given.
         batch: largest number of frames or texts computed at once.
         allow_download: let a model of the Hub be downloaded; otherwise only what is on this machine is used.
@@ -79,15 +79,26 @@ def load_captioner(
             allow_download=allow_download,
         )
     else:
-        limits: dict[str, Any] = {"num_beams": num_beams, "max_new_tokens": max_new_tokens}
-        if found.is_file():
-            captioner = load_mini(found, **options, **limits)
-        else:
-            card = read_card(found)
-            search = SearchSettings.of(card.text, chosen_device.device).changed(**limits)
-            captioner = _load_folder(found, card, chosen_attention, search=search, **options)
+        card = read_card(found)
+        search = SearchSettings.of(card.text, chosen_device.device).changed(
+            num_beams=num_beams, max_new_tokens=max_new_tokens
+        )
+        captioner = _load_folder(found, card, chosen_attention, search=search, **options)
     _announce(captioner, chosen_device.reason, chosen_precision.reason, chosen_attention)
     return captioner
+
+
+def load_any(name_or_path: str, **options: Any) -> Captioner | TextModel:
+    """Load a captioner, or a model of text alone (a folder, or a GGUF file), which puts measurements into words.
+
+    Arguments and errors are those of :func:`load_captioner`.
+    """
+    path = Path(name_or_path)
+    if not is_text_model(path):
+        return load_captioner(name_or_path, **options)
+    device = choose_device(options.get("device", "auto")).device
+    precision = choose_precision(options.get("precision", "auto"), device).precision
+    return TextModel(path, device=device, dtype=DTYPES[precision], precision=precision)
 
 
 def _foreign(name_or_path: str) -> bool:

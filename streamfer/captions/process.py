@@ -26,11 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from streamfer import errors
-from streamfer.captions.context import ClipContext, ContextCaptioner
-from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes
+from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, Message
 from streamfer.errors import InternalError, StreamferError
 
-LOADER = "streamfer.captions.loading:load_captioner"
+LOADER = "streamfer.captions.loading:load_any"
 #: Added to the process's niceness: where cores are short, labels come first.
 NICENESS = 10
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -42,10 +41,10 @@ class ProcessCaptioner:
     """A :class:`~streamfer.captions.protocol.Captioner` whose model lives in another process.
 
     The process starts at once and loads in the background; :attr:`info` waits for it. After :meth:`abort`, or when it
-    died, it is started again, and calls fail until it is ready.
+    died, it is started again, and the next call waits until it has loaded: :attr:`loading` tells that from hanging.
 
     Args:
-        options: arguments of ``load_captioner``.
+        options: arguments of the loader.
         threads: threads of the process's libraries; they read it from their environment when they load.
         loader: what makes the captioner there, as ``module:function``.
     """
@@ -67,16 +66,21 @@ class ProcessCaptioner:
         """
         if self._info is None:
             with self._lock:
-                self._info = self._child.ready(None)
+                self._info = self._child.ready()
         return self._info
 
     def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
         """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
         return list(self._ask("caption", list(clips), questions))
 
-    def describe(self, clips: Sequence[Keyframes], contexts: Sequence[ClipContext]) -> list[Caption]:
-        """Describe clips in their contexts, where the model takes any; see :meth:`ContextCaptioner.describe`."""
-        return list(self._ask("describe", list(clips), contexts))
+    def complete(self, conversations: Sequence[list[Message]]) -> list[Caption]:
+        """Continue conversations; see :meth:`streamfer.captions.writers.TextModel.complete`."""
+        return list(self._ask("complete", list(conversations)))
+
+    @property
+    def loading(self) -> bool:
+        """Whether the process runs and has not loaded its model yet."""
+        return self._child.loading
 
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
         """Return the probability of yes, one question a clip; see :meth:`Captioner.answer_yes_no`."""
@@ -90,15 +94,14 @@ class ProcessCaptioner:
         """End the process."""
         self._child.kill()
 
-    def _ask(self, method: str, clips: list[Keyframes], more: Sequence[Any] | None) -> Any:
+    def _ask(self, method: str, *arguments: Any) -> Any:
         with self._lock:
             if not self._child.alive:
-                log.warning("captions.restart", extra={"options": self._options.get("name_or_path")})
+                log.warning("captions.restart", extra={"captioner": self._options.get("name_or_path")})
                 self._child.close()
                 self._child = _Child(self._options, self._threads, self._loader)
-            # A process that was only just started has as long as it takes, but not at the cost of those who wait.
-            self._child.ready(None if self._info is None else 0.0)
-            return self._child.ask((method, clips, more))
+            self._child.ready()
+            return self._child.ask((method, arguments))
 
 
 class _Child:
@@ -137,19 +140,22 @@ class _Child:
         """End the process and the connection; nobody may be waiting for an answer."""
         self._finalizer()
 
-    def ready(self, patience: float | None) -> CaptionerInfo:
-        """Return what was loaded, after at most ``patience`` seconds.
+    @property
+    def loading(self) -> bool:
+        """Whether it runs and has not said yet what it loaded."""
+        return self._info is None and self.alive
+
+    def ready(self) -> CaptionerInfo:
+        """Wait until the model is loaded; return its identity.
 
         Raises:
-            StreamferError: it cannot be loaded, or is not ready yet.
+            StreamferError: it cannot be loaded.
         """
         if self._info is None:
-            if patience is not None and not self._pipe.poll(patience):
-                raise InternalError("the captioner's process was started again and is still loading")
             self._info = self._receive()
         return self._info
 
-    def ask(self, request: tuple[str, list[Keyframes], Sequence[Any] | None]) -> Any:
+    def ask(self, request: tuple[str, tuple[Any, ...]]) -> Any:
         """Make one call.
 
         Raises:
@@ -209,11 +215,9 @@ def serve(pipe: Connection) -> None:
         pipe.send(_told(error))
         return
     while True:
-        method, clips, more = pipe.recv()
-        if method == "describe" and not isinstance(captioner, ContextCaptioner):
-            method, more = "caption", None
+        method, arguments = pipe.recv()
         try:
-            pipe.send(("answer", getattr(captioner, method)(clips, more)))
+            pipe.send(("answer", getattr(captioner, method)(*arguments)))
         except Exception as error:
             pipe.send(_told(error))
 

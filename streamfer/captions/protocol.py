@@ -1,6 +1,8 @@
-"""What the pipeline asks of a captioner: keyframes of a face in, a sentence or the probability of a yes out.
+"""What is asked of who writes captions, and of the models behind them.
 
-Imports neither torch nor transformers: the pipeline may hold this seam in a process that has no model.
+A run hands *requests* to a :class:`Writer`. Models stand one step behind: a :class:`Captioner` looks at keyframes, a
+text model continues a conversation; :mod:`streamfer.captions.writers` checks what they write. Imports neither torch nor
+transformers, so that the seam can be held in a process without a model.
 
 Shape suffixes: K keyframes of a clip, S image side.
 """
@@ -9,12 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamfer.captions.measurements import Measurements
 from streamfer.errors import ConfigError
 from streamfer.geometry import CropProfile
 
@@ -25,23 +28,29 @@ _YES_NO = re.compile(
 
 #: Keyframes of one clip: uint8 RGB (K, S, S, 3), oldest first; one picture (S, S, 3) is K = 1.
 Keyframes = NDArray[np.uint8]
+#: One turn of a conversation as chat endpoints take it: ``role`` and ``content``.
+Message = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What a model wrote about one clip.
+    """What was written about one clip.
 
     Attributes:
         text: the sentence or answer, stripped; may be empty.
         tokens: tokens generated, the end token not counted.
         seconds: wall time of the batch, shared out evenly among its captions.
         complete: the model ended the text itself; False if the token limit cut it.
+        replaced: why the writer's own text was replaced by measured words; empty where it stands.
+        checked: the same in English, where the text is in another language.
     """
 
     text: str
-    tokens: int
-    seconds: float
+    tokens: int = 0
+    seconds: float = 0.0
     complete: bool = True
+    replaced: str = ""
+    checked: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +61,7 @@ class CaptionerInfo:
         name: registered name, or the folder's.
         digest: sha256 over the digests of the weights files, hex.
         licence: licence of the weights in plain words.
-        crop: geometry of the face crops that :meth:`Captioner.caption` takes.
+        crop: geometry of the face crops that it looks at; None if it looks at none.
         answers: takes questions (Exp-VQA), or describes only (Exp-BLIP).
         max_new_tokens: longest text it writes.
         max_question_tokens: longest question it reads.
@@ -63,12 +72,73 @@ class CaptionerInfo:
     name: str
     digest: str
     licence: str
-    crop: CropProfile
+    crop: CropProfile | None
     answers: bool
     max_new_tokens: int
     max_question_tokens: int
     device: str
     precision: str
+
+    @property
+    def picture(self) -> CropProfile:
+        """Geometry of the pictures that it looks at.
+
+        Raises:
+            ConfigError: it looks at none.
+        """
+        if self.crop is None:
+            raise ConfigError(f"model {self.name!r} looks at no pictures; name an image-text model")
+        return self.crop
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionRequest:
+    """A clip that is to be described.
+
+    Attributes:
+        measured: what is known of it.
+        seed: id of its record; what the choice of measured words hangs on.
+        source: id of its source.
+        keyframes: its pictures, as ``Keyframes``; K = 0 where there is none.
+    """
+
+    measured: Measurements
+    seed: str
+    source: str = ""
+    keyframes: Keyframes = field(default_factory=lambda: np.zeros((0, 8, 8, 3), np.uint8), repr=False)
+
+
+class CaptionError(Exception):
+    """A clip got no caption; ``cause`` is the word for it that a gap carries."""
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+class Writer(Protocol):
+    """Writes captions that hold nothing but what was measured."""
+
+    @property
+    def info(self) -> CaptionerInfo:
+        """Who writes."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether a call may hang: it then runs in a thread of its own, under a time limit."""
+
+    @property
+    def loading(self) -> bool:
+        """Whether it is still being loaded, which is no hanging."""
+
+    def write(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionError]:
+        """Describe clips; one that gets no caption has its error in the caption's place."""
+
+    def abort(self) -> None:
+        """Make the call that is in progress fail soon; from any thread."""
+
+    def close(self) -> None:
+        """Let go of what was loaded."""
 
 
 @runtime_checkable

@@ -138,7 +138,7 @@ class QueryCaptioner:
         frames = dict(zip((id(clip) for clip in clips), check_clips(clips), strict=True))
         sides = {clip.shape[1] for clip in frames.values()}
         if len(sides) > 1:
-            raise ConfigError(f"keyframes of one batch have {sorted(sides)} pixels; cut them to {self._info.crop.size}")
+            raise ConfigError(f"keyframes of one batch have {sorted(sides)} pixels; cut them to {self._card.crop.size}")
         starts = dict(zip(frames, np.cumsum([0, *(len(clip) for clip in frames.values())]), strict=False))
         features_FPW = self.look(np.concatenate(list(frames.values())))
         if self._card.architecture == "blip-2":

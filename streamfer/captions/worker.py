@@ -14,9 +14,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from streamfer.captions.call import CaptionCall, CaptionCallError
-from streamfer.captions.clips import caption_record
-from streamfer.captions.protocol import Caption, Captioner
+from streamfer.captions.call import CaptionCall
+from streamfer.captions.measurements import measure_clip
+from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest, Writer
+from streamfer.captions.records import caption_record
+from streamfer.config import CaptionsConfig
 from streamfer.errors import InternalError
 from streamfer.pipeline.events import SourceDone
 from streamfer.pipeline.observer import ObservedClip, RunContext, label_of
@@ -31,27 +33,10 @@ _REPORT_SECONDS = 30.0
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 
+#: What says that the captioner itself is broken; an endpoint rests by its own rules.
+_BROKEN = {"captioner_failed", "captioner_timeout"}
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DeskSettings:
-    """Bounds of the desk.
-
-    Attributes:
-        batch_size: most clips in one call of the captioner.
-        queue: most clips that wait.
-        max_age: seconds that a clip may wait before it is dropped; ignored where ``patient``.
-        timeout: seconds that the captioner may take for a batch.
-        patient: a full queue makes the caller wait, and nothing is dropped for its age (files that are annotated);
-            otherwise the oldest clip makes room.
-    """
-
-    batch_size: int = 8
-    queue: int = 32
-    max_age: float = 10.0
-    timeout: float = 120.0
-    patient: bool = False
 
 
 @dataclass(slots=True)
@@ -70,6 +55,7 @@ class _Tally:
     """Captions of one source so far."""
 
     written: int = 0
+    replaced: int = 0
     dropped: int = 0
     failed: int = 0
 
@@ -84,18 +70,21 @@ class CaptionWorker:
     """Describes clips beside the labels; a :class:`~streamfer.pipeline.observer.ClipObserver`.
 
     Args:
-        captioner: the model; ``abort()`` is called, where it has one, on a batch that takes too long.
-        settings: bounds.
+        writer: who writes; ``abort()`` is called on a batch that takes too long.
+        settings: the section ``captions``.
         run: of which it is a part.
+        patient: a full queue makes the caller wait, and nothing is dropped for its age (files); otherwise what waits
+            makes room for what is new.
     """
 
-    def __init__(self, captioner: Captioner, settings: DeskSettings, run: RunContext) -> None:
+    def __init__(self, writer: Writer, settings: CaptionsConfig, run: RunContext, *, patient: bool = False) -> None:
         self._settings = settings
+        self._patient = patient
         self._emit = run.emit
         self._stop = run.stop
         self._clock = run.clock
-        self._info = captioner.info
-        self._call = CaptionCall(captioner, run.stop, grace=_GRACE_SECONDS)
+        self._info = writer.info
+        self._call = CaptionCall(writer, run.stop, grace=_GRACE_SECONDS)
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting | SourceDone] = deque()
         self._jobs = 0
@@ -114,8 +103,6 @@ class CaptionWorker:
         with self._changed:
             if isinstance(entry, SourceDone):
                 self._waiting.append(entry)
-            elif not len(entry.keyframes.portraits):
-                self._lack(entry, "no_picture", "the face was too small among the others to keep its pictures")
             else:
                 self._make_room()
                 self._waiting.append(_Waiting(entry, time.monotonic()))
@@ -131,10 +118,12 @@ class CaptionWorker:
 
     def _make_room(self) -> None:
         while self._jobs >= self._settings.queue:
-            if self._settings.patient and self._thread.is_alive() and not self._stop.is_set():
+            if self._patient and self._thread.is_alive() and not self._stop.is_set():
                 self._changed.wait(_POLL_SECONDS)
                 continue
-            oldest = next(entry for entry in self._waiting if isinstance(entry, _Waiting))
+            # New people and changes are worth more than what was described before.
+            waiting = [entry for entry in self._waiting if isinstance(entry, _Waiting)]
+            oldest = next((entry for entry in waiting if entry.job.reason == "again"), waiting[0])
             self._waiting.remove(oldest)
             self._jobs -= 1
             self._lack(oldest.job, "queue_full", "clips came faster than the captioner writes")
@@ -159,16 +148,23 @@ class CaptionWorker:
             if self._waiting and isinstance(self._waiting[0], SourceDone):
                 return self._pop_end()
             batch: list[ObservedClip] = []
-            while self._waiting and len(batch) < self._settings.batch_size:
-                entry = self._waiting[0]
-                if isinstance(entry, SourceDone):
-                    break
-                self._waiting.popleft()
+            for entry in self._first():
+                self._waiting.remove(entry)
                 self._jobs -= 1
                 if self._wanted(entry):
                     batch.append(entry.job)
             self._changed.notify_all()
             return batch
+
+    def _first(self) -> list[_Waiting]:
+        """Return the clips of the next batch: before the next end of a source, new people and changes first."""
+        waiting: list[_Waiting] = []
+        for entry in self._waiting:
+            if isinstance(entry, SourceDone):
+                break
+            waiting.append(entry)
+        ranked = sorted(waiting, key=lambda entry: entry.job.reason == "again")
+        return ranked[: self._settings.batch_size]
 
     def _pop_end(self) -> SourceDone:
         end = self._waiting.popleft()
@@ -181,7 +177,7 @@ class CaptionWorker:
         if self._stop.is_set():
             self._lack(entry.job, "stopped", "the run was stopped")
             return False
-        if not self._settings.patient and time.monotonic() - entry.since > self._settings.max_age:
+        if not self._patient and time.monotonic() - entry.since > self._settings.max_age:
             self._lack(entry.job, "too_old", f"waited longer than {self._settings.max_age:g} s for the captioner")
             return False
         return True
@@ -191,37 +187,52 @@ class CaptionWorker:
             self._fail(batch, "captioner_resting", "the captioner failed several times in a row")
             return
         began = time.perf_counter()
+        requests = [
+            CaptionRequest(measure_clip(clip), clip.record.id, clip.record.subject, clip.keyframes.portraits)
+            for clip in batch
+        ]
         try:
-            captions = self._call.run(batch, timeout=self._settings.timeout)
-        except CaptionCallError as error:
-            self._failures += 1
-            log.warning(
-                "captions.failed", extra={"captioner": self._info.name, "clips": len(batch), "reason": str(error)}
-            )
-            self._fail(batch, error.cause, str(error))
-            if self._failures >= _FAILURES_IN_A_ROW:
-                self._failures, self._rest_until = 0, time.monotonic() + _REST_SECONDS
-                log.warning("captions.resting", extra={"captioner": self._info.name, "seconds": _REST_SECONDS})
-            return
-        self._failures = 0
+            # Refused texts are asked for a second time within the same call.
+            found = self._call.run(requests, timeout=2 * self._settings.timeout)
+        except CaptionError as error:
+            found = [error] * len(batch)
+        self._note_failure([one for one in found if isinstance(one, CaptionError)], len(batch))
         elapsed = time.perf_counter() - began
-        self._clock.add("caption", elapsed, len(batch))
-        for job, caption in zip(batch, captions, strict=True):
-            self._deliver(job, caption, elapsed)
+        self._clock.add("caption", elapsed, sum(isinstance(one, Caption) for one in found))
+        for clip, request, caption in zip(batch, requests, found, strict=True):
+            if isinstance(caption, CaptionError):
+                self._fail([clip], caption.cause, str(caption))
+            else:
+                with self._changed:
+                    tally = self._tally(clip)
+                    tally.written += 1
+                    tally.replaced += bool(caption.replaced)
+                self._emit(caption_record(clip, request.measured, caption, self._info, elapsed))
 
-    def _deliver(self, job: ObservedClip, caption: Caption, infer_s: float) -> None:
-        if not caption.text:
-            self._fail([job], "empty_caption", "the captioner wrote nothing")
+    def _note_failure(self, errors: Sequence[CaptionError], clips: int) -> None:
+        """Leave a captioner alone for a while that fails again and again: each failure may have cost a time-out."""
+        broken = [error for error in errors if error.cause in _BROKEN]
+        if len(broken) < clips:
+            self._failures = 0
             return
-        with self._changed:
-            self._tally(job).written += 1
-        self._emit(caption_record(job, caption, self._info, infer_s))
+        self._failures += 1
+        facts = {"captioner": self._info.name, "clips": clips, "reason": str(broken[0])}
+        log.warning("captions.failed", extra=facts)
+        if self._failures >= _FAILURES_IN_A_ROW:
+            self._failures, self._rest_until = 0, time.monotonic() + _REST_SECONDS
+            log.warning("captions.resting", extra={"captioner": self._info.name, "seconds": _REST_SECONDS})
 
     def _finish(self, end: SourceDone) -> None:
         self._report(0.0, end.source_id)
         with self._changed:
             tally = self._tallies.pop(end.source_id, _Tally())
-        stats = replace(end.stats, captions=tally.written, captions_dropped=tally.dropped, captions_failed=tally.failed)
+        stats = replace(
+            end.stats,
+            captions=tally.written,
+            captions_replaced=tally.replaced,
+            captions_dropped=tally.dropped,
+            captions_failed=tally.failed,
+        )
         self._emit(replace(end, stats=stats))
 
     # Counting ---------------------------------------------------------------------------------------------
@@ -232,7 +243,7 @@ class CaptionWorker:
     def _fail(self, batch: Sequence[ObservedClip], cause: str, reason: str) -> None:
         with self._changed:
             for job in batch:
-                self._lack(job, cause, reason, failed=True)
+                self._lack(job, cause, reason, failed=cause != "no_picture")
 
     def _lack(self, job: ObservedClip, cause: str, reason: str, *, failed: bool = False) -> None:
         """Count a clip that gets no caption; the lock is held."""

@@ -20,16 +20,18 @@ def ask(
     question: Annotated[str, typer.Argument(metavar="QUESTION", hidden=True)],
     captioner: Annotated[
         str | None,
-        typer.Option("--captioner", metavar="WHO", help="Who answers: a name, a folder, or org/name (built-in)."),
+        typer.Option(
+            "--captioner", metavar="WHO", help="Who answers: measured, openai:MODEL, a name or a folder (measured)."
+        ),
     ] = None,
     track: Annotated[
         int | None, typer.Option("--track", min=0, metavar="N", help="Number of the face (the one seen longest).")
     ] = None,
     at: Annotated[
         float | None,
-        typer.Option("--at", min=0, metavar="S", help="Look around this second (the strongest expression)."),
+        typer.Option("--at", min=0, metavar="S", help="Look around this second (everything)."),
     ] = None,
-    words: Annotated[bool, typer.Option("--words", help="Answer in words even where yes or no would do.")] = False,
+    words: Annotated[bool, typer.Option("--words", help="A model answers in words, not yes or no.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
     config_file: options.ConfigFile = None,
     model: options.Model = None,
@@ -39,10 +41,10 @@ def ask(
     threads: options.Threads = None,
     assignments: options.Set = None,
 ) -> None:
-    """Ask a captioner about a face of a video or picture, for example: 'Is the inner brow raised?'
+    """Ask about a face of a video or picture, for example: 'When is the smile strongest?'
 
-    The face is found and tracked, and the model sees the pictures of its strongest expression. A question that
-    begins with is, are, does, has and the like is answered with the probability of yes.
+    Answers come from what was measured, with times: which expression, what the face does, when, how strongly, in which
+    order, how many people. --captioner names a model that answers questions instead.
     """
     session = options.open_session(
         config_file,
@@ -72,7 +74,8 @@ def _say(answer: Answer) -> None:
     typer.echo(shown or "(the model wrote nothing)")
     moments = ", ".join(f"{moment:.1f}" for moment in answer.keyframes)
     others = [str(number) for number in answer.tracks if number != answer.track]
-    words = [f"{answer.model.name} saw track {answer.track} at {moments} s"]
+    words = [f"{answer.model.name}: track {answer.track}" + (f", seen at {moments} s" if moments else "")]
+    words += [f"the model's own answer was replaced: it {answer.replaced}"] if answer.replaced else []
     words += [f"--track asks about another: {', '.join(others)}"] if others else []
     words += [f"licence: {answer.model.licence}"]
     note("; ".join(words))

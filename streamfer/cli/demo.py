@@ -26,8 +26,10 @@ def demo(
     redis: options.RedisUrl = None,
     model: options.Model = None,
     detector: options.Detector = None,
-    captions: Annotated[bool, typer.Option(help="Describe the faces, where a captioner is at hand.")] = True,
+    captions: Annotated[bool, typer.Option(help="Describe the faces in words.")] = True,
+    captioner: options.Captioner = None,
     threads: options.Threads = None,
+    assignments: options.Set = None,
 ) -> None:
     """Make a short video with real faces from pictures that installed packages carry, and run everything on it.
 
@@ -40,9 +42,11 @@ def demo(
             "redis": redis,
             "model": model,
             "detector": detector,
-            "captioner": _captioner() if captions else None,
+            "captions": "changes" if captions else "off",
+            "captioner": captioner,
             "threads": threads,
         },
+        assignments,
     )
     from streamfer.cli.demo_film import FPS, film
     from streamfer.cli.publishing import follow_command, program
@@ -68,13 +72,6 @@ def demo(
     typer.echo(f"Label a video of your own:\n  {program()} annotate VIDEO")
 
 
-def _captioner() -> str | None:
-    """Return the name of the built-in captioner, if there is one."""
-    from streamfer.captions.registry import built_in_captioner, list_captioners
-
-    return built_in_captioner(list_captioners())
-
-
 def _publish(session: Session, path: Path, publisher: Publisher) -> tuple[list[Record], int]:
     """Publish every record of the film; return the clips and captions, and how many of them were there before."""
     from streamfer.records import ClipCaptioned, ClipLabelled
@@ -88,7 +85,7 @@ def _publish(session: Session, path: Path, publisher: Publisher) -> tuple[list[R
             known += outcome == "duplicate"
     models = session.models()
     info = models.expression.info
-    words = f", words by {models.captioner.info.name}" if models.captioner is not None else ""
+    words = f", words by {models.writer.info.name}" if models.writer is not None else ""
     note(f"model {info.name} ({info.precision} on {info.device}), faces by {models.detector.name}{words}")
     return published, known
 

@@ -26,8 +26,8 @@ def say_once(session: Session) -> None:
     models = session.models()
     info, faces = models.expression.info, models.detector
     found = {info.name: info.licence, faces.name: faces.licence}
-    if models.captioner is not None:
-        found[models.captioner.info.name] = models.captioner.info.licence
+    if models.writer is not None:
+        found[models.writer.info.name] = models.writer.info.licence
     path = user_folder().parent / _FILE
     told: dict[str, str] = {}
     with contextlib.suppress(OSError, ValueError):

@@ -22,6 +22,7 @@ def list_models() -> None:
     from skimage.data import lbp_frontal_face_cascade_filename
 
     from streamfer.captions.registry import list_captioners
+    from streamfer.captions.writers import MEASURED
     from streamfer.faces import load_detector, registry
     from streamfer.faces.fetch import cached
     from streamfer.faces.packs import pack_file, pack_folder
@@ -31,14 +32,12 @@ def list_models() -> None:
     for entry in expression_models():
         _say(entry.name, entry.path, entry.origin, entry.licence)
     console().print(Text("captioners", style="bold cyan"))
-    captioners = list_captioners()
-    for one in captioners:
+    _line(MEASURED, "built in; describes and answers from what was measured; no model file", "Apache-2.0")
+    for one in list_captioners():
         does = "answers questions" if one.answers else "describes"
-        _line(one.name, f"{one.origin}; {does}; {_weighed(one.size_bytes, one.digest)}", one.licence)
-    if not captioners:
-        console().print(
-            "  none yet: streamfer models import CHECKPOINT --name NAME --language-model FOLDER", soft_wrap=True
-        )
+        _line(one.name, f"imported; {does}; {_weighed(one.size_bytes, one.digest)}", one.licence)
+    others = "others: openai:MODEL (an endpoint), a folder of transformers, or streamfer models import"
+    console().print(f"  {others}", soft_wrap=True)
     console().print(Text("face detectors", style="bold cyan"))
     for detector in registry.entries():
         path, licence = cached(detector), detector.licence
@@ -76,15 +75,11 @@ def show(
 ) -> None:
     """Show everything that a model says of itself: by its name, its weights file or its folder."""
     from streamfer.captions import folder, registry
-    from streamfer.captions.mini_weights import is_mini
     from streamfer.models.card import digest_of, read_card
     from streamfer.models.registry import find_model
 
     captioners = {one.name: one.path for one in registry.list_captioners()}
     found = captioners.get(name, Path(name))
-    if is_mini(found):
-        _show_mini(found)
-        return
     try:
         path = find_model(name)
     except UnknownModelError:
@@ -96,17 +91,6 @@ def show(
     console().print_json(data={**json.loads(card.to_json()), "file": str(path), "sha256": digest_of(path)})
     if name in captioners:
         note(f"a captioner has this name, too: streamfer models show {captioners[name]}")
-    _note_card(path)
-
-
-def _show_mini(path: Path) -> None:
-    """Print the card of the built-in captioner without its vocabulary."""
-    from streamfer.captions.mini_weights import read_mini_card
-    from streamfer.models.card import digest_of
-
-    card = read_mini_card(path)
-    shown = {**card.model_dump(mode="json", exclude={"vocabulary"}), "encoder": json.loads(card.encoder)}
-    console().print_json(data={**shown, "file": str(path), "sha256": digest_of(path)})
     _note_card(path)
 
 

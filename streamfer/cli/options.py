@@ -40,7 +40,9 @@ Captions = Annotated[
 ]
 Captioner = Annotated[
     str | None,
-    typer.Option("--captioner", metavar="WHO", help="Who describes: a name, a folder, or org/name (built-in)."),
+    typer.Option(
+        "--captioner", metavar="WHO", help="Who describes: measured, openai:MODEL, a name or a folder (measured)."
+    ),
 ]
 Set = Annotated[
     list[str] | None,

@@ -77,6 +77,8 @@ def bar(probability: float) -> str:
 def caption_words(stats: SourceStats) -> list[str]:
     """Return what became of a source's captions, in words; nothing where none were asked for."""
     words = [f"{stats.captions} captions"] if stats.captions else []
+    if stats.captions_replaced:
+        words[-1] += f", {stats.captions_replaced} of them measured words in place of texts that failed their checks"
     words += [f"{stats.captions_dropped} captions dropped (the captioner was busy)"] if stats.captions_dropped else []
     words += [f"{stats.captions_failed} captions failed"] if stats.captions_failed else []
     return words

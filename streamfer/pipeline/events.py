@@ -84,6 +84,7 @@ class SourceStats:
         tracks: distinct tracks that gave at least one labelled clip.
         faces_left_out: faces beyond the cap.
         captions: captions written.
+        captions_replaced: of these, measured words that stand in for a model's text which failed its checks.
         captions_dropped: clips that were to be described and were not, because the captioner was busy.
         captions_failed: clips that were to be described and were not, because the captioner failed.
     """
@@ -96,6 +97,7 @@ class SourceStats:
     tracks: int = 0
     faces_left_out: int = 0
     captions: int = 0
+    captions_replaced: int = 0
     captions_dropped: int = 0
     captions_failed: int = 0
 

@@ -110,7 +110,7 @@ class Pipeline:
         observer: ClipObserver | None = None
         try:
             observer = plan.open(RunContext(self._events.put, self._stop, self.clock)) if plan else None
-            chooser = ClipChooser(plan.captions) if plan else None
+            chooser = ClipChooser(plan.captions, parts.model.info) if plan else None
             labeller = Labeller(parts.model, parts.grid, parts.records, self.clock, parts.batch_size, chooser)
             self._open_more(sources)
             while self._open:

@@ -11,11 +11,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from streamfer.config import CaptionsConfig
 from streamfer.errors import InternalError
 from streamfer.geometry import CropProfile
+from streamfer.models.expression import ModelInfo
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, SourceDone
 from streamfer.pipeline.keyframes import Keyframes, keyframes_of
@@ -27,6 +31,29 @@ _TRACKS_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True)
+class UnitTrack:
+    """The action units of one face in each picture of a clip that shows it.
+
+    Shape suffixes: T pictures, D action units.
+
+    Attributes:
+        names: of the units, as the model names them (``AU12``).
+        thresholds: intensity from which each counts as present; empty where the model states none.
+        seconds: time of each picture, in the clip's own time, ascending.
+        intensities_TD: float32 (T, D), 0 to 1.
+    """
+
+    names: tuple[str, ...]
+    thresholds: tuple[float, ...]
+    seconds: tuple[float, ...]
+    intensities_TD: NDArray[np.float32] = field(repr=False)
+
+
+#: Why a clip is shown: its track is new, its label changed, or nothing changed for long (or everything is shown).
+Reason = Literal["new", "changed", "again"]
+
+
+@dataclass(frozen=True, slots=True)
 class ObservedClip:
     """A labelled clip that is shown to the observer.
 
@@ -34,11 +61,17 @@ class ObservedClip:
         record: the clip's label, which is delivered before.
         keyframes: its telling pictures; without a picture where none of the clip's was kept.
         arrived: monotonic time at which the clip's last picture was decoded.
+        reason: why it is shown.
+        units: what the model read picture by picture; None where it reads no action units.
+        people: tracks that show a face during the clip, this one included.
     """
 
     record: Record
     keyframes: Keyframes = field(repr=False)
     arrived: float
+    reason: Reason = "new"
+    units: UnitTrack | None = field(default=None, repr=False)
+    people: int = 1
 
     @property
     def label(self) -> ClipLabelled:
@@ -87,12 +120,12 @@ class ObserverPlan:
     """Which clips a run shows to its observer, and what of them.
 
     Attributes:
-        crop: geometry of the pictures that are kept.
+        crop: geometry of the pictures that are kept; None where the observer looks at none.
         open: makes the observer of the run.
         captions: ``when`` and ``interval`` choose the clips, ``keyframes`` and ``max_faces`` their pictures.
     """
 
-    crop: CropProfile
+    crop: CropProfile | None
     open: Callable[[RunContext], ClipObserver]
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
 
@@ -100,8 +133,9 @@ class ObserverPlan:
 class ClipChooser:
     """Decides which labelled clips are shown. State: label and time of each track's last shown clip."""
 
-    def __init__(self, captions: CaptionsConfig) -> None:
+    def __init__(self, captions: CaptionsConfig, model: ModelInfo) -> None:
         self._captions = captions
+        self._model = model
         self._last: OrderedDict[tuple[str, str, int, int], tuple[str, float]] = OrderedDict()
 
     def consider(self, clip: ClipJob, record: Record) -> ObservedClip | None:
@@ -111,20 +145,29 @@ class ClipChooser:
             clip: the classified window.
             record: its label.
         """
-        if not self._worth(record.subject, label_of(record)):
+        reason = self._reason(record.subject, label_of(record))
+        if reason is None:
             return None
-        return ObservedClip(record, keyframes_of(clip, self._captions.keyframes), clip.last.arrived)
+        keyframes = keyframes_of(clip, self._captions.keyframes)
+        return ObservedClip(record, keyframes, clip.last.arrived, reason, self._units(clip), clip.people)
 
-    def _worth(self, source_id: str, label: ClipLabelled) -> bool:
-        if self._captions.when == "all":
-            return True
+    def _units(self, clip: ClipJob) -> UnitTrack | None:
+        model = self._model
+        if not model.action_units:
+            return None
+        seconds = tuple(sighting.frame.wall_time for sighting in clip.sightings)
+        intensities_TD = np.array([sighting.actions for sighting in clip.sightings], np.float32)
+        return UnitTrack(model.action_units, model.action_thresholds, seconds, intensities_TD)
+
+    def _reason(self, source_id: str, label: ClipLabelled) -> Reason | None:
         face, start = label.faces[0], label.clip.start_time
         key = (source_id, label.clip.epoch_key, label.clip.epoch, face.track)
         before = self._last.get(key)
-        if before is not None and before[0] == face.top and start - before[1] < self._captions.interval:
-            return False
+        same = before is not None and before[0] == face.top
+        if self._captions.when != "all" and same and before and start - before[1] < self._captions.interval:
+            return None
         self._last[key] = (face.top, start)
         self._last.move_to_end(key)
         if len(self._last) > _TRACKS_REMEMBERED:
             self._last.popitem(last=False)
-        return True
+        return "again" if same else "new" if before is None else "changed"

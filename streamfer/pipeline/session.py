@@ -27,6 +27,7 @@ class ClipJob:
         first, last: facts of the first and last analysed frame of the window.
         frames_sampled: analysed frames in the window.
         faces_too_small: people in the window's frames whose faces were too small to be read.
+        people: people in the window's fullest frame, those too small to be read included.
         sightings: where the face was, one for each real tick, oldest first.
     """
 
@@ -38,6 +39,7 @@ class ClipJob:
     last: FrameFacts
     frames_sampled: int
     faces_too_small: int
+    people: int
     sightings: tuple[Sighting, ...]
 
 
@@ -49,6 +51,11 @@ class _Held:
     faces: tuple[TrackedFace, ...]
     too_small: tuple[TrackedFace, ...]
     actions: dict[int, tuple[float, ...]]
+
+    @property
+    def people(self) -> int:
+        """How many people it shows."""
+        return sum(face.confirmed for face in (*self.faces, *self.too_small))
 
     def rename(self, old: int, new: int) -> None:
         """Give a track's face its new number."""
@@ -205,6 +212,7 @@ class EpochSession:
                 last=inside[-1].facts,
                 frames_sampled=len(inside),
                 faces_too_small=len({face.track for held in inside for face in held.too_small if face.confirmed}),
+                people=max(held.people for held in inside),
                 sightings=tuple(sighting for sighting in ring if start <= sighting.tick < end),
             )
         ]

@@ -230,6 +230,11 @@ class ClipCaptioned(Document):
         text: the caption or answer.
         question: what was asked, where the text answers a question.
         keyframes_pts: pictures that were described, in the clip's ``time_base``.
+        generated: the text was made by a machine; always true.
+        writer: whose words they are: ``measured`` for measured words, else the model's name.
+        replaced: why the model's own text was replaced by measured words, where it was.
+        measured: what was known of the clip: label with confidence, action units with their peak and their onset,
+            apex and offset in seconds, people in view, share of the clip that shows the face.
     """
 
     kind: ClassVar[str] = "clip.captioned.v1"
@@ -241,6 +246,10 @@ class ClipCaptioned(Document):
     text: str
     question: str | None = None
     keyframes_pts: tuple[int, ...] = ()
+    generated: Literal[True] | None = None
+    writer: str | None = None
+    replaced: str | None = None
+    measured: Mapping[str, Any] | None = None
     model: ModelFacts
     producer: Producer
     latency_ms: Latency

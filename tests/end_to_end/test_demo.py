@@ -104,6 +104,6 @@ def test_every_face_is_described_once_in_the_table(demo: tuple[Finished, Path]) 
         pytest.skip("this checkout holds no built-in captioner")
     done, _ = demo
     rows = captions(done)
-    assert "words by mini-caption" in done.err
+    assert "words by measured" in done.err
     assert {row.split()[0] for row in rows} == {row.split()[0] for row in table(done)}
     assert all(re.search(r"\d+\.\d–\d+\.\d s  [A-Z]\w+ \w+", row) for row in rows)

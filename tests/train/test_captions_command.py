@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamfer.captions.reading import read
 from streamfer.errors import ConfigError, RecordError
 from streamfer_train.captions import __main__ as command
 from streamfer_train.captions.files import read_entries, write_entries
-from streamfer_train.metrics.mentions import read
 
 LABELS = [
     {"image": "a.jpg", "image_id": "x1", "action_units": [4, "15D"], "emotions": ["sad"]},

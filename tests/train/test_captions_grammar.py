@@ -8,15 +8,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from streamfer.captions.checks import contradictions, repeats
+from streamfer.captions.phrases import JOINT, SINGLE
+from streamfer.captions.reading import read
+from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, inflect
 from streamfer.errors import RecordError
 from streamfer_train.captions.feeling import reasons_for
 from streamfer_train.captions.grammar import captions, describe
 from streamfer_train.captions.labels import Course, FaceLabels
-from streamfer_train.captions.phrases import JOINT, SINGLE
 from streamfer_train.captions.rules import action_caption, emotion_caption, rule_caption
-from streamfer_train.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, inflect
-from streamfer_train.metrics.agreement import contradictions, repeats
-from streamfer_train.metrics.mentions import read
 
 UNITS = st.frozensets(st.sampled_from(sorted(ACTION_UNITS)), max_size=9)
 EMOTIONS = st.lists(st.sampled_from(sorted(EMOTION_WORDS)), max_size=2, unique=True)

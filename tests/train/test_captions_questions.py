@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 
+from streamfer.captions.reading import read
+from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.questions import (
     ASKED_REGIONS,
@@ -13,8 +15,6 @@ from streamfer_train.captions.questions import (
     region_units,
     unit_question,
 )
-from streamfer_train.captions.vocabulary import ACTION_UNITS
-from streamfer_train.metrics.mentions import read
 
 DRAW = random.Random(5)
 FACES = [

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamfer_train.captions.checks import faults
+from streamfer.captions.checks import faults
+from streamfer.captions.reading import read
+from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.resting import NEUTRAL_CAPTION
 from streamfer_train.captions.rules import rule_caption
-from streamfer_train.captions.vocabulary import ACTION_UNITS
-from streamfer_train.metrics.mentions import read
 
 
 @pytest.mark.parametrize("unit", ACTION_UNITS)

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from streamfer.captions.checks import faults
 from streamfer.errors import ConfigError
 from streamfer_train.captions import __main__ as command
 from streamfer_train.captions.cache import ReplyCache, content_key
-from streamfer_train.captions.checks import faults
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.prompts import fuse_messages, rewrite_messages
 from streamfer_train.captions.rewrite import Policy, Rewriter

@@ -7,18 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from streamfer.captions.checks import contradictions, repeats, repetition
+from streamfer.captions.reading import read
 from streamfer.errors import ConfigError
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.metrics import text
-from streamfer_train.metrics.agreement import (
-    contradictions,
-    evaluate,
-    most_frequent_caption,
-    repeats,
-    repetition,
-)
-from streamfer_train.metrics.mentions import read
+from streamfer_train.metrics.agreement import evaluate, most_frequent_caption
 
 
 def test_cider_of_equal_texts_is_ten() -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from streamfer.captions.checks import faults
 from streamfer.errors import ConfigError
-from streamfer_train.captions.checks import faults
 from streamfer_train.captions.files import Entry, read_entries, write_entries
 from streamfer_train.captions.grammar import captions
 from streamfer_train.captions.labels import FaceLabels

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import random
 
-from streamfer_train.captions.cues import capital, emotion_cue, unit_cues
+from streamfer.captions.phrases import Wording, wordings
+from streamfer.captions.vocabulary import EMOTION_WORDS, PROTOTYPES, join
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.phrases import Wording, wordings
-from streamfer_train.captions.vocabulary import EMOTION_WORDS, PROTOTYPES, join
 
 _PLAIN = (
     "the expression is consistent with {}", "this is consistent with {}", "taken together, this points to {}",
@@ -35,7 +34,7 @@ _CALLED = (
 
 
 def emotion_sentence(labels: FaceLabels, draw: random.Random) -> str:
-    """Return a sentence over all emotions of ``labels``, with reasons where actions that are present give any; cued."""
+    """Return a sentence over all emotions of ``labels``, with reasons where actions that are present give any."""
     known = [emotion for emotion in labels.emotions if emotion in EMOTION_WORDS and emotion != "neutral"]
     parts = []
     if known:
@@ -44,7 +43,8 @@ def emotion_sentence(labels: FaceLabels, draw: random.Random) -> str:
         parts.append(draw.choice(_NEUTRAL))
     foreign = [emotion for emotion in labels.emotions if emotion not in EMOTION_WORDS]
     parts += [draw.choice(_CALLED).format('" and "'.join(foreign))] if foreign else []
-    return f"{emotion_cue()}{capital('; '.join(parts))}."
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def reasons_for(labels: FaceLabels, emotion: str) -> frozenset[int]:
@@ -90,4 +90,4 @@ def _pick(units: frozenset[int], draw: random.Random) -> list[Wording]:
 
 
 def _named(rows: list[Wording], draw: random.Random) -> str:
-    return join(f"{unit_cues(row.units)}the {draw.choice(row.adjectives)} {draw.choice(row.short)}" for row in rows)
+    return join(f"the {draw.choice(row.adjectives)} {draw.choice(row.short)}" for row in rows)

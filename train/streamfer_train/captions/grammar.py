@@ -10,13 +10,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 
+from streamfer.captions.phrases import Wording, gerund, third_person, wordings
+from streamfer.captions.vocabulary import join
 from streamfer_train.captions.course import course_sentence
-from streamfer_train.captions.cues import capital, plain, unit_cues
 from streamfer_train.captions.feeling import emotion_sentence
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.phrases import Wording, gerund, third_person, wordings
 from streamfer_train.captions.resting import resting_sentence
-from streamfer_train.captions.vocabulary import join
 
 #: How clearly an action of intensity 1 (trace) to 5 (maximum) shows.
 ADVERBS = {
@@ -45,11 +44,6 @@ def describe(labels: FaceLabels, seed: int | str) -> str:
     It mentions exactly the action units that are present. Without coded units it speaks of the emotion alone; with
     none present, of a face at rest.
     """
-    return plain(describe_cued(labels, seed))
-
-
-def describe_cued(labels: FaceLabels, seed: int | str) -> str:
-    """Return the same caption with its cues (:mod:`streamfer_train.captions.cues`)."""
     # Text seeds make the draw independent of Python's hash seed and of neighbouring numbers.
     draw = random.Random(f"{seed}")
     sentences = list(action_sentences(labels, draw))
@@ -91,7 +85,7 @@ def action_sentences(labels: FaceLabels, draw: random.Random) -> Iterator[str]:
 
 def finish(text: str) -> str:
     """Return a sentence with a capital and a full stop."""
-    return f"{capital(text)}."
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _choose(units: frozenset[int], draw: random.Random) -> list[Wording]:
@@ -124,8 +118,7 @@ def _adverb(row: Wording, labels: FaceLabels, draw: random.Random) -> str:
 def _states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
     """``the brows are lowered, the nose is wrinkled and the lips are parted``."""
     return join(
-        f"{unit_cues(row.units)}the {draw.choice(row.parts)} "
-        f"{'are' if row.plural else 'is'} {adverb}{draw.choice(row.states)}"
+        f"the {draw.choice(row.parts)} {'are' if row.plural else 'is'} {adverb}{draw.choice(row.states)}"
         for row, adverb in zip(rows, adverbs, strict=True)
     )
 
@@ -133,7 +126,7 @@ def _states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random
 def _moves(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
     """``the brows sink and the lips part``; a row that cannot move by itself is given as a state."""
     return join(
-        f"{unit_cues(row.units)}the {draw.choice(row.parts)} {adverb}{draw.choice(row.moves)}"
+        f"the {draw.choice(row.parts)} {adverb}{draw.choice(row.moves)}"
         if row.moves
         else _states([row], [adverb], draw)
         for row, adverb in zip(rows, adverbs, strict=True)
@@ -148,7 +141,7 @@ def _deeds(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random)
 
 def _deed(row: Wording, adverb: str, draw: random.Random, form: Callable[[str], str]) -> str:
     deed = form(draw.choice(row.deeds)).format(f"the {draw.choice(row.parts)}")
-    return f"{unit_cues(row.units)}{adverb}{deed}"
+    return f"{adverb}{deed}"
 
 
 def _shapes(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
@@ -164,7 +157,7 @@ def _with_shapes(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.R
 def _with_states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
     """``the face appears with the brows lowered and the lips parted``."""
     absolute = join(
-        f"{unit_cues(row.units)}the {draw.choice(row.parts)} {adverb}{draw.choice(row.states)}"
+        f"the {draw.choice(row.parts)} {adverb}{draw.choice(row.states)}"
         for row, adverb in zip(rows, adverbs, strict=True)
     )
     return f"{draw.choice(_FACES)} {draw.choice(_SEEN)} with {absolute}"
@@ -186,7 +179,7 @@ def _shape(row: Wording, adverb: str, draw: random.Random) -> str:
     """``a wrinkled nose``, ``lowered brows``."""
     words = f"{adverb}{draw.choice(row.adjectives)} {draw.choice(row.short)}"
     article = "" if row.plural else "an " if words[0] in "aeiou" else "a "
-    return f"{unit_cues(row.units)}{article}{words}"
+    return f"{article}{words}"
 
 
 _FRAMES = (_states, _moves, _deeds, _shapes, _with_shapes, _with_states, _mixed)

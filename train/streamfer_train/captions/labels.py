@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from streamfer.captions.vocabulary import ACTION_UNITS, canonical_emotion
 from streamfer.errors import RecordError
-from streamfer_train.captions.vocabulary import ACTION_UNITS, canonical_emotion
 
 #: Letters by which FACS writes intensity.
 _INTENSITY_LETTERS = "ABCDE"

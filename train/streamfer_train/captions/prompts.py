@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, TypedDict
 
+from streamfer.captions.phrases import SINGLE
+from streamfer.captions.vocabulary import ACTION_UNITS, in_order
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.phrases import SINGLE
 from streamfer_train.captions.rules import emotion_caption
-from streamfer_train.captions.vocabulary import ACTION_UNITS, in_order
 
 
 class Message(TypedDict):

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from streamfer_train.captions.cues import plain
-from streamfer_train.captions.grammar import describe_cued
+from streamfer.captions.phrases import wordings
+from streamfer.captions.vocabulary import ACTION_UNITS, IMPLIES, in_order
+from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.phrases import wordings
-from streamfer_train.captions.vocabulary import ACTION_UNITS, IMPLIES, in_order
 
 Kind = Literal["global", "region", "unit"]
 
@@ -60,28 +59,19 @@ _NOTHING = (
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with its answer; ``unit`` is set for Q3, ``region`` for Q2, ``emotion`` where yes or no is about one.
-
-    ``told`` is the answer with its cues (:mod:`streamfer_train.captions.cues`).
-    """
+    """A question with its answer; ``unit`` is set for Q3, ``region`` for Q2."""
 
     kind: Kind
     question: str
-    told: str
+    answer: str
     unit: int | None = None
     region: str | None = None
-    emotion: str | None = None
-
-    @property
-    def answer(self) -> str:
-        """The answer as people read it."""
-        return plain(self.told)
 
 
 def global_question(labels: FaceLabels, seed: int | str) -> Question:
     """Q1: describe the whole face, with the emotion and its reasons."""
     draw = random.Random(f"q1/{seed}")
-    return Question("global", draw.choice(_GLOBAL), describe_cued(labels, seed))
+    return Question("global", draw.choice(_GLOBAL), describe(labels, seed))
 
 
 def region_question(labels: FaceLabels, region: str, seed: int | str) -> Question | None:
@@ -93,7 +83,7 @@ def region_question(labels: FaceLabels, region: str, seed: int | str) -> Questio
     draw = random.Random(f"q2/{region}/{seed}")
     strengths = {unit: labels.intensities[unit] for unit in present if unit in labels.intensities}
     answer = (
-        describe_cued(FaceLabels(present, (), strengths), f"q2/{region}/{seed}")
+        describe(FaceLabels(present, (), strengths), f"q2/{region}/{seed}")
         if present
         else draw.choice(_NOTHING).format(region=region)
     )

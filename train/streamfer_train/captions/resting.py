@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from streamfer_train.captions.vocabulary import join
+from streamfer.captions.vocabulary import join
 
 #: One fixed text for label sets without action units, in our own words (Exp-BLIP has one such text of its own).
 NEUTRAL_CAPTION = (

@@ -13,9 +13,10 @@ from typing import Literal
 
 import structlog
 
+from streamfer.captions.checks import faults
+from streamfer.captions.reading import read
 from streamfer.errors import ConfigError
 from streamfer_train.captions.cache import ReplyCache, content_key
-from streamfer_train.captions.checks import faults
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.prompts import Message, again, emotion_statement, fuse_messages, rewrite_messages
@@ -23,7 +24,6 @@ from streamfer_train.captions.questions import without_emotion
 from streamfer_train.captions.resting import NEUTRAL_CAPTION
 from streamfer_train.captions.rules import action_caption
 from streamfer_train.captions.writers import Reply, Writer, WriterFault
-from streamfer_train.metrics.mentions import read
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ captions and scores stay comparable.
 
 from __future__ import annotations
 
+from streamfer.captions.vocabulary import ACTION_UNITS, join
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.vocabulary import ACTION_UNITS, join
 
 #: How the released captions begin; the grammar of :mod:`streamfer_train.captions.grammar` has better English.
 OPENING = "It is a people who"

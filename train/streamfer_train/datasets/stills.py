@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.errors import RecordError
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.vocabulary import ACTION_UNITS
 from streamfer_train.datasets.samples import Sample, Split, with_pictures
 from streamfer_train.datasets.tables import Row, need_folder, read_lines, read_table
 

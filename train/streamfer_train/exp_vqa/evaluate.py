@@ -11,10 +11,10 @@ from typing import Any
 import structlog
 
 from streamfer.captions.protocol import Captioner
+from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.errors import ConfigError
 from streamfer.files import write_text
 from streamfer_train.captions.questions import unit_question
-from streamfer_train.captions.vocabulary import ACTION_UNITS
 from streamfer_train.datasets.authors import AnswerPair, read_answers
 from streamfer_train.exp_blip.captioned import LabelledPicture, read_labelled
 from streamfer_train.exp_blip.evaluate import add_options, captioner_of, measure, readable
@@ -105,7 +105,7 @@ def ask_units(
         for place, picture in enumerate(pictures[start : start + batch], start=start):
             present = picture.labels.action_units or frozenset()
             looked_for = sorted(present | picture.labels.absent)
-            face = face_of(picture.path, model.info.crop.size)
+            face = face_of(picture.path, model.info.picture.size)
             for unit in looked_for:
                 if units is None or unit in units:
                     # The same array several times is looked at once.
@@ -151,7 +151,7 @@ def _batches(
 ) -> Iterator[tuple[list[Any], list[str], Sequence[AnswerPair]]]:
     for start in range(0, len(pairs), options.batch):
         window = pairs[start : start + options.batch]
-        faces = {pair.image: face_of(options.images / pair.image, model.info.crop.size) for pair in window}
+        faces = {pair.image: face_of(options.images / pair.image, model.info.picture.size) for pair in window}
         yield [faces[pair.image] for pair in window], [pair.question for pair in window], window
 
 

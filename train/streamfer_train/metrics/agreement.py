@@ -1,22 +1,19 @@
 """Whether captions say what the labels say: units mentioned, emotions, contradictions, repetition.
 
-Every measure reads texts with :func:`streamfer_train.metrics.mentions.read`, so it costs no model and no download.
+Every measure reads texts with :func:`streamfer.captions.reading.read`, so it costs no model and no download.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from streamfer.captions.checks import contradictions, repeats
+from streamfer.captions.reading import Mentions, read
+from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, implied
 from streamfer.errors import ConfigError
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, OPPOSED, implied
-from streamfer_train.metrics.mentions import Mentions, read
-
-#: A stretch of this many words that comes twice is a loop; shorter ones ("the corners of the mouth are") are English.
-LOOP_WORDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,48 +109,6 @@ def emotions_agree(text: str, said: Mentions, label: FaceLabels) -> bool:
     if not named:
         return label.emotions == ("neutral",)
     return named <= set(label.emotions)
-
-
-def contradictions(said: Mentions, label: FaceLabels | None = None) -> Iterator[str]:
-    """Yield, as clear phrases, what a text says against itself, and against ``label`` where one is given.
-
-    Leaving something out is no contradiction; naming an absent unit is one only where the label has its opposite.
-    """
-    true = (label.action_units if label else None) or frozenset()
-    for unit in sorted(said.units & said.denied):
-        yield f"affirms and denies unit {unit} ({ACTION_UNITS[unit].name})"
-    for pair in sorted(OPPOSED, key=sorted):
-        first, second = sorted(pair)
-        if pair <= said.units and not pair <= true:
-            yield f"has both unit {first} ({ACTION_UNITS[first].name}) and unit {second} ({ACTION_UNITS[second].name})"
-        elif label and not pair <= said.units and any({a} == pair & said.units and {b} == pair & true
-                                                      for a, b in ((first, second), (second, first))):  # fmt: skip
-            yield f"names the opposite of a labelled unit among {first} and {second}"
-    if set(said.emotions) & set(said.denied_emotions):
-        yield f"affirms and denies {sorted(set(said.emotions) & set(said.denied_emotions))[0]}"
-    if "neutral" in said.emotions and len(said.emotions) > 1:
-        yield f"calls the face neutral and speaks of {next(e for e in said.emotions if e != 'neutral')}"
-    if label:
-        for unit in sorted(said.denied & true - said.units):
-            yield f"denies unit {unit} ({ACTION_UNITS[unit].name}), which is present"
-        wrong = [emotion for emotion in said.emotions if emotion not in label.emotions]
-        if label.emotions and wrong:
-            yield f"speaks of {wrong[0]} where the label is {' and '.join(label.emotions)}"
-
-
-def repeats(text: str, words: int = LOOP_WORDS) -> bool:
-    """Whether a sentence or clause, a word, or any stretch of ``words`` words comes twice where once is enough."""
-    clauses = [" ".join(clause.split()) for clause in re.split(r"[.!?;:,]|\band\b", text.lower())]
-    long = [clause for clause in clauses if len(clause.split()) >= 3]
-    doubled = re.search(r"\b(?!(?:that|had)\b)(\w+)\s+\1\b", text.lower())
-    return doubled is not None or len(set(long)) < len(long) or repetition(text, words) > 0
-
-
-def repetition(text: str, words: int = LOOP_WORDS) -> float:
-    """Return the share of stretches of ``words`` words that came before in the same text, 0-1."""
-    spoken = re.findall(r"[\w'-]+", text.lower())
-    stretches = list(zip(*(spoken[start:] for start in range(words)), strict=False))
-    return 1 - len(set(stretches)) / len(stretches) if stretches else 0.0
 
 
 def most_frequent_caption(labels: Sequence[FaceLabels]) -> FaceLabels:

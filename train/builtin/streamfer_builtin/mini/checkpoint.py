@@ -28,7 +28,7 @@ def load(path: Path, stage: str) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no checkpoint; run `streamfer train mini {stage}` with the same recipe first")
-    return read_checkpoint(path, "'streamfer train mini' or 'mini-captions'")
+    return read_checkpoint(path, "'streamfer train mini'")
 
 
 def check_recipe(stored: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from streamfer_train.captions.vocabulary import EMOTION_WORDS
+from streamfer.captions.vocabulary import EMOTION_WORDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,11 @@ from fakes.video import FakeSource, Jump
 from scenes import clips, done, one_face, pipeline, squares, two_faces
 
 from streamfer.captions import worker
-from streamfer.captions.context import ClipContext
-from streamfer.captions.protocol import Caption, Captioner, Keyframes
-from streamfer.captions.worker import CaptionWorker, DeskSettings
+from streamfer.captions.checks import faults
+from streamfer.captions.measurements import measure
+from streamfer.captions.protocol import Caption, Captioner, Keyframes, Writer
+from streamfer.captions.worker import CaptionWorker
+from streamfer.captions.writers import CheckedWriter, MeasuredWriter, ModelDrafter
 from streamfer.config import CaptionsConfig
 from streamfer.geometry import squashed_crop
 from streamfer.pipeline.events import Event, SourceDone
@@ -28,26 +30,19 @@ from streamfer.pipeline.observer import ObserverPlan
 from streamfer.records import ClipCaptioned, ClipLabelled, Gap, Record
 from streamfer.video.frames import Source
 
-PATIENT = DeskSettings(patient=True)
-
 
 def captioned_pipeline(
-    captioner: Captioner,
-    settings: DeskSettings = PATIENT,
-    model: FakeExpressionModel | None = None,
-    plan: dict[str, Any] | None = None,
+    captioner: Captioner | Writer, *, model: FakeExpressionModel | None = None, patient: bool = True, **settings: Any
 ) -> Pipeline:
     """A pipeline of fakes that describes clips."""
-    chosen = ObserverPlan(
-        captioner.info.crop,
-        lambda run: CaptionWorker(captioner, settings, run),
-        CaptionsConfig(**{"when": "all", **(plan or {})}),
-    )
+    captions = CaptionsConfig(**{"when": "all", **settings})
+    writer = CheckedWriter(ModelDrafter(captioner, captions)) if isinstance(captioner, Captioner) else captioner
+    chosen = ObserverPlan(writer.info.crop, lambda run: CaptionWorker(writer, captions, run, patient=patient), captions)
     return pipeline(model=model, observed=chosen, portrait=chosen.crop, portrait_faces=chosen.captions.max_faces)
 
 
-def run(sources: Sequence[Source], captioner: Captioner, *settings: Any, **more: Any) -> list[Event]:
-    return list(captioned_pipeline(captioner, *settings, **more).events(sources))
+def run(sources: Sequence[Source], captioner: Captioner | Writer, **more: Any) -> list[Event]:
+    return list(captioned_pipeline(captioner, **more).events(sources))
 
 
 def captions(events: Sequence[Event]) -> list[ClipCaptioned]:
@@ -129,22 +124,11 @@ def blinking(number: int) -> np.ndarray:
 def test_the_pictures_that_are_described_are_those_of_the_expression() -> None:
     # The fake model's units are the brightness of bands of the crop, from the top.
     reader = FakeExpressionModel(action_units=("AU01", "AU06", "AU12", "AU25"))
-    told: list[ClipContext] = []
-
-    class Told(FakeCaptioner):
-        def describe(self, clips: Sequence[Keyframes], contexts: Sequence[ClipContext]) -> list[Caption]:
-            told.extend(contexts)
-            return self.caption(clips)
-
-    events = run([FakeSource(blinking, count=50, fps=25)], Told(), model=reader)
+    events = run([FakeSource(blinking, count=50, fps=25)], FakeCaptioner(), model=reader)
     (label,), (caption,) = clips(events), captions(events)
     onset, apex = (pts / label.clip.time_base[1] * label.clip.time_base[0] for pts in caption.keyframes_pts)
     assert apex == pytest.approx(38 / 25, abs=0.13)
     assert 0.8 < onset < apex
-    (context,) = told
-    assert context.emotion == label.faces[0].top
-    assert context.apex == pytest.approx(apex / 1.88, abs=0.01)
-    assert context.onset == pytest.approx(onset / 1.88, abs=0.01)
     assert caption.text.startswith("2 pictures of brightness")
 
 
@@ -180,11 +164,11 @@ def test_only_changes_are_described_unless_all_are_asked_for() -> None:
     def steady_film() -> FakeSource:
         return FakeSource(lambda _: still, count=200, fps=25)
 
-    steady = run([steady_film()], FakeCaptioner(), plan={"when": "changes", "interval": 100})
+    steady = run([steady_film()], FakeCaptioner(), when="changes", interval=100)
     assert len(captions(steady)) == 1
-    again = run([steady_film()], FakeCaptioner(), plan={"when": "changes", "interval": 3})
+    again = run([steady_film()], FakeCaptioner(), when="changes", interval=3)
     assert [caption.clip.start_time for caption in captions(again)] == pytest.approx([0, 3, 6], abs=0.1)
-    both = run([FakeSource(two_faces, count=100, fps=25)], FakeCaptioner(), plan={"when": "changes"})
+    both = run([FakeSource(two_faces, count=100, fps=25)], FakeCaptioner(), when="changes")
     assert {caption.track for caption in captions(both)} == {1, 2}
 
 
@@ -196,7 +180,7 @@ def test_a_change_of_label_is_described() -> None:
         image[90:97, 61:107] = 201 if number < 100 else 255
         return image
 
-    events = run([FakeSource(picture, count=200, fps=25)], FakeCaptioner(), plan={"when": "changes", "interval": 100})
+    events = run([FakeSource(picture, count=200, fps=25)], FakeCaptioner(), when="changes", interval=100)
     tops = [(clip.clip.start_time, clip.faces[0].top) for clip in clips(events)]
     changes = [tops[0]] + [now for before, now in pairwise(tops) if before[1] != now[1]]
     assert len(changes) > 1
@@ -205,12 +189,12 @@ def test_a_change_of_label_is_described() -> None:
 
 def test_a_new_epoch_is_a_new_face() -> None:
     source = FakeSource(one_face, count=150, fps=25, script={75: [Jump()]})
-    events = run([source], FakeCaptioner(), plan={"when": "changes", "interval": 100})
+    events = run([source], FakeCaptioner(), when="changes", interval=100)
     assert {caption.clip.epoch for caption in captions(events)} == {0, 1}
 
 
 def test_faces_beyond_the_cap_are_labelled_and_counted() -> None:
-    events = run([FakeSource(two_faces, count=100, fps=25)], FakeCaptioner(), plan={"max_faces": 1})
+    events = run([FakeSource(two_faces, count=100, fps=25)], FakeCaptioner(), max_faces=1)
     assert {clip.faces[0].track for clip in clips(events)} == {1, 2}
     end = done(events)["fake"].stats
     assert end.captions + end.captions_dropped == end.clips
@@ -244,7 +228,7 @@ def test_labels_do_not_depend_on_captions() -> None:
 
 def test_clips_that_wait_are_described_together() -> None:
     slow = FakeCaptioner(delay=0.3)
-    events = run([film(8, "a"), film(8, "b")], slow, DeskSettings(patient=True, batch_size=6))
+    events = run([film(8, "a"), film(8, "b")], slow, batch_size=6)
     assert max(slow.batches) > 1
     assert max(slow.batches) <= 6
     assert sum(slow.batches) == len(captions(events)) == len(clips(events))
@@ -252,7 +236,7 @@ def test_clips_that_wait_are_described_together() -> None:
 
 def test_files_wait_for_their_captions() -> None:
     slow = FakeCaptioner(delay=0.02)
-    events = run([film(8)], slow, DeskSettings(patient=True, queue=1, batch_size=1, max_age=0.001))
+    events = run([film(8)], slow, queue=1, batch_size=1, max_age=0.001)
     assert len(captions(events)) == len(clips(events))
     assert gaps(events) == {}
 
@@ -273,10 +257,9 @@ class Gate(FakeCaptioner):
 
 def test_labels_come_while_the_captioner_is_stuck_and_old_clips_are_dropped() -> None:
     gate = Gate()
-    settings = DeskSettings(queue=3, batch_size=1, max_age=0.05)
     labels: list[Event] = []
     events: list[Event] = []
-    for event in captioned_pipeline(gate, settings).events([film(10)]):
+    for event in captioned_pipeline(gate, patient=False, queue=3, batch_size=1, max_age=0.05).events([film(10)]):
         events.append(event)
         if isinstance(event, Record) and isinstance(event.data, ClipLabelled):
             labels.append(event)
@@ -307,19 +290,19 @@ def test_a_captioner_that_fails_is_counted_and_labels_go_on() -> None:
 
 def test_a_captioner_that_fails_again_and_again_is_left_alone_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = FakeCaptioner(error=RuntimeError("out of order"))
-    events = run([film(10)], broken, DeskSettings(patient=True, batch_size=1))
+    events = run([film(10)], broken, batch_size=1)
     assert len(broken.batches) == 3
     assert gaps(events)["captioner_resting"] == len(clips(events)) - 3
     monkeypatch.setattr(worker, "_REST_SECONDS", 0.0)
     tireless = FakeCaptioner(error=RuntimeError("out of order"))
-    events = run([film(10)], tireless, DeskSettings(patient=True, batch_size=1))
+    events = run([film(10)], tireless, batch_size=1)
     assert len(tireless.batches) == len(clips(events))
 
 
 def test_a_captioner_that_hangs_is_given_up() -> None:
     gate = Gate()
     began = time.monotonic()
-    events = run([film(6)], gate, DeskSettings(patient=True, batch_size=2, timeout=0.1))
+    events = run([film(6)], gate, batch_size=2, timeout=0.1)
     assert time.monotonic() - began < 60
     end = done(events)["fake"].stats
     assert (end.captions, end.captions_failed) == (0, end.clips)
@@ -327,14 +310,45 @@ def test_a_captioner_that_hangs_is_given_up() -> None:
     gate.opened.set()
 
 
-def test_an_empty_caption_is_no_caption() -> None:
+def test_an_empty_caption_is_replaced_by_measured_words() -> None:
     class Silent(FakeCaptioner):
         def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
             return [Caption("", 0, 0.0) for _ in clips]
 
     events = run([film(4)], Silent())
-    assert captions(events) == []
-    assert gaps(events) == {"empty_caption": len(clips(events))}
+    assert {(one.writer, one.replaced) for one in captions(events)} == {("measured", "wrote nothing")}
+    end = done(events)["fake"].stats
+    assert end.captions == end.captions_replaced == end.clips
+
+
+def test_measured_words_agree_with_their_record_and_need_no_pictures() -> None:
+    reader = FakeExpressionModel(action_units=("AU01", "AU06", "AU12", "AU25"))
+    events = run([film(6)], MeasuredWriter(), model=reader)
+    labels = {event.id: event.data for event in events if isinstance(event, Record)}
+    found = captions(events)
+    assert len(found) == len(clips(events)) > 3
+    for one in found:
+        label = labels[one.clip_id]
+        assert isinstance(label, ClipLabelled)
+        assert (one.generated, one.writer, one.replaced, one.keyframes_pts) == (True, "measured", None, ())
+        assert one.measured is not None
+        assert one.measured["emotion"] == measure(label).emotion
+        assert not faults(one.text, measure(label), complete=False) or one.measured["action_units"]
+
+
+def test_what_was_described_before_makes_room_for_new_people() -> None:
+    gate = Gate()
+
+    def picture(number: int) -> np.ndarray:
+        return two_faces(number) if number > 150 else one_face(number)
+
+    settings = {"patient": False, "queue": 2, "batch_size": 1, "max_age": 60}
+    events: list[Event] = []
+    for event in captioned_pipeline(gate, **settings).events([FakeSource(picture, count=260, fps=25)]):
+        events.append(event)
+        if isinstance(event, Record) and isinstance(event.data, ClipLabelled) and event.data.faces[0].track == 2:
+            gate.opened.set()
+    assert {1, 2} <= {caption.track for caption in captions(events)}
 
 
 def test_too_few_captions_are_an_error_not_a_mix_up() -> None:
@@ -350,7 +364,7 @@ def test_too_few_captions_are_an_error_not_a_mix_up() -> None:
 def test_stopping_does_not_wait_for_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "_GRACE_SECONDS", 0.2)
     gate = Gate()
-    made = captioned_pipeline(gate, DeskSettings(patient=True, batch_size=1))
+    made = captioned_pipeline(gate, batch_size=1)
     events: list[Event] = []
     began = 0.0
     for event in made.events([film(60)]):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from streamfer_train.captions.vocabulary import ACTION_UNITS, inflect
+from streamfer.captions.vocabulary import ACTION_UNITS, inflect
 
 
 @dataclass(frozen=True, slots=True)

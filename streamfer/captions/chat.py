@@ -1,0 +1,300 @@
+"""An OpenAI-compatible chat endpoint: one call, with a deadline, a size limit, and waits that the server asks for.
+
+Servers differ in what they take (vLLM, Ollama, LM Studio, llama.cpp, clouds): what one refuses is left out of the next
+try, and left out from then on. Source: the servers' documentation and issues, 2026-11.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+
+from streamfer.captions.protocol import Message
+from streamfer.errors import ConfigError
+from streamfer.redaction import redact_url
+
+#: Environment variable with the key of any endpoint that is named; no flag and no file takes it.
+KEY_VARIABLE = "STREAMFER_LLM_API_KEY"
+OPENAI = "https://api.openai.com/v1"
+_LARGEST_ANSWER = 1_000_000  # bytes
+_PASSING_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
+_CONNECT_SECONDS = 10.0
+#: What may be left out where a server refuses it, in the order in which it is tried.
+_OPTIONAL = ("chat_template_kwargs", "think", "response_format", "temperature", "max_tokens")
+
+log = logging.getLogger(__name__)
+
+
+class ChatError(Exception):
+    """An endpoint gave no text.
+
+    Attributes:
+        kind: ``slow``, ``busy``, ``unreachable``, ``denied`` (the key), ``refused`` (what was asked),
+            ``absent`` (no such model or path there) or ``nonsense``.
+        wait: seconds that the endpoint asks to wait; None where it does not say.
+    """
+
+    def __init__(self, kind: str, reason: str, wait: float | None = None) -> None:
+        super().__init__(reason)
+        self.kind = kind
+        self.wait = wait
+
+    @property
+    def passing(self) -> bool:
+        """Whether it may be gone at the next try."""
+        return self.kind in ("busy", "unreachable")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A text with the tokens that it cost; None where the endpoint does not say."""
+
+    text: str
+    prompt_tokens: int | None
+    answer_tokens: int | None
+
+
+def endpoint_url(url: str | None) -> str:
+    """Return the address that ``/chat/completions`` is appended to; ``/v1`` is added to a bare host.
+
+    Raises:
+        ConfigError: it is no HTTP address, or carries credentials.
+    """
+    url = url or os.environ.get("OPENAI_BASE_URL") or OPENAI
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError(f"{redact_url(url)}: is no http(s) address; write it as in http://localhost:11434/v1")
+    if "@" in parts.netloc:
+        raise ConfigError(f"{redact_url(url)}: carries credentials; put the key into {KEY_VARIABLE} instead")
+    bare = url.rstrip("/").removesuffix("/chat/completions")
+    return bare if urlsplit(bare).path else f"{bare}/v1"
+
+
+def is_loopback(url: str) -> bool:
+    """Tell whether an address stays on this machine."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def key_for(url: str, variable: str | None = None) -> str | None:
+    """Return the key for an address: OpenAI's own goes to OpenAI alone, or where the environment points it.
+
+    Args:
+        url: of the endpoint.
+        variable: environment variable that holds the key; the usual ones if None.
+
+    Raises:
+        ConfigError: the variable named is empty.
+    """
+    if variable is not None:
+        if not os.environ.get(variable):
+            raise ConfigError(f"captions.key_env: the environment variable {variable} is empty; put the key into it")
+        return os.environ[variable]
+    if key := os.environ.get(KEY_VARIABLE):
+        return key
+    theirs = {urlsplit(place).netloc for place in (OPENAI, os.environ.get("OPENAI_BASE_URL", "")) if place}
+    return os.environ.get("OPENAI_API_KEY") if urlsplit(url).netloc in theirs else None
+
+
+class ChatClient:
+    """Calls one endpoint, from any thread.
+
+    Args:
+        url: as :func:`endpoint_url` returns it.
+        model: name of the model there.
+        key: sent as a bearer token; none if None.
+        timeout: seconds that one answer may take, tries and waits included.
+        attempts: how often a busy or unreachable endpoint is asked.
+        longest_wait: most seconds between two tries.
+        connections: most calls at a time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        key: str | None = None,
+        timeout: float = 60.0,
+        attempts: int = 4,
+        longest_wait: float = 20.0,
+        connections: int = 16,
+    ) -> None:
+        self.url, self.model = url, model
+        self._timeout, self._attempts, self._longest_wait = timeout, attempts, longest_wait
+        headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+        # A redirect would carry the key to another host, a proxy of the environment is none for this machine.
+        self._client = httpx2.Client(
+            headers=headers,
+            follow_redirects=False,
+            trust_env=not is_loopback(url),
+            timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS)),
+            limits=httpx2.Limits(max_connections=connections),
+        )
+        self._lock = threading.Lock()
+        self._left_out: set[str] = set()
+        if urlsplit(url).netloc == urlsplit(OPENAI).netloc:
+            self._left_out = {"chat_template_kwargs", "think", "max_tokens"}
+
+    def close(self) -> None:
+        """Close the connections; calls in progress fail."""
+        self._client.close()
+
+    def models(self) -> list[dict[str, Any]] | None:
+        """Return what the endpoint says of its models; None where it has no such list.
+
+        Raises:
+            ChatError: it cannot be reached, or refuses the key.
+        """
+        deadline = time.monotonic() + min(self._timeout, 2 * _CONNECT_SECONDS)
+        try:
+            document = json.loads(self._send("GET", "models", None, deadline))
+        except ChatError as error:
+            if error.kind in ("unreachable", "denied", "slow"):
+                raise
+            return None
+        except ValueError:
+            return None
+        found = document.get("data", document.get("models")) if isinstance(document, dict) else document
+        return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else None
+
+    def write(self, messages: Sequence[Message], **options: Any) -> Reply:
+        """Ask for the next turn of a conversation.
+
+        Args:
+            messages: the conversation.
+            options: further fields of the request, such as ``max_tokens``; None values are left out.
+
+        Raises:
+            ChatError: no text came.
+        """
+        deadline = time.monotonic() + self._timeout
+        wanted = {name: value for name, value in options.items() if value is not None}
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return self._ask(messages, wanted, deadline)
+            except ChatError as error:
+                pause = min(0.2 * 2**attempt, self._longest_wait) if error.wait is None else error.wait
+                late = time.monotonic() + pause >= deadline
+                if not error.passing or attempt >= self._attempts or late or pause > self._longest_wait:
+                    raise
+            time.sleep(pause)
+
+    def _ask(self, messages: Sequence[Message], options: dict[str, Any], deadline: float) -> Reply:
+        """Ask once; what the server refuses to take is left out, one thing at a time."""
+        while True:
+            body = {"model": self.model, "messages": list(messages)}
+            body |= {name: value for name, value in options.items() if name not in self._left_out}
+            if "max_tokens" in self._left_out and "max_tokens" in options:
+                body["max_completion_tokens"] = options["max_tokens"]
+            try:
+                return read_reply(self._send("POST", "chat/completions", body, deadline))
+            except ChatError as error:
+                named = [name for name in _OPTIONAL if name in body and name in str(error)]
+                left = named or [name for name in _OPTIONAL if name in body]
+                if error.kind != "refused" or not left or "image" in str(error).lower():
+                    raise
+                log.info("%s does not take %s", redact_url(self.url), left[0])
+                with self._lock:
+                    self._left_out.add(left[0])
+
+    def _send(self, method: str, path: str, body: Any, deadline: float) -> bytes:
+        try:
+            with self._client.stream(method, f"{self.url}/{path}", json=body) as response:
+                answer = self._read(response, deadline)
+        except (httpx2.TimeoutException, TimeoutError) as error:
+            if isinstance(error, httpx2.ConnectTimeout):
+                raise ChatError("unreachable", f"{redact_url(self.url)} cannot be reached") from error
+            raise ChatError("slow", f"no answer within {self._timeout:g} s") from error
+        except (httpx2.HTTPError, httpx2.StreamError, RuntimeError, OSError) as error:
+            raise ChatError("unreachable", f"{redact_url(self.url)} cannot be reached") from error
+        if response.status_code == 200:
+            return answer
+        raise self._refused(response, answer)
+
+    def _read(self, response: httpx2.Response, deadline: float) -> bytes:
+        """Read bit by bit, so that an endpoint that drips cannot hold a thread for ever."""
+        answer = bytearray()
+        for chunk in response.iter_bytes():
+            answer += chunk
+            if time.monotonic() > deadline:
+                raise ChatError("slow", f"no complete answer within {self._timeout:g} s")
+            if len(answer) > _LARGEST_ANSWER:
+                raise ChatError("nonsense", "an answer of more than a megabyte")
+        return bytes(answer)
+
+    def _refused(self, response: httpx2.Response, answer: bytes) -> ChatError:
+        code = response.status_code
+        said = _message(answer)
+        reason = f"{redact_url(self.url)} answered {code}{f': {said}' if said else ''}"
+        if code in _PASSING_STATUS:
+            return ChatError("busy", reason, _wait(response.headers.get("Retry-After")))
+        if code in (401, 403):
+            return ChatError("denied", f"{reason}; is the key in {KEY_VARIABLE} right?")
+        kinds = {400: "refused", 404: "absent", 413: "refused", 415: "refused", 422: "refused"}
+        return ChatError(kinds.get(code, "nonsense"), reason)
+
+
+def _wait(header: str | None) -> float | None:
+    """Return the seconds of a Retry-After header, which holds seconds or a date."""
+    if not header:
+        return None
+    if header.strip().replace(".", "", 1).isdecimal():
+        return float(header)
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _message(answer: bytes) -> str:
+    """Return what an error document says, one short line."""
+    try:
+        document = json.loads(answer)
+    except ValueError:
+        return ""
+    for name in ("error", "message", "detail"):
+        if isinstance(document, dict) and name in document:
+            document = document[name]
+    return " ".join(str(document).split())[:200]
+
+
+def read_reply(answer: bytes) -> Reply:
+    """Return the text of a chat completion.
+
+    Raises:
+        ChatError: there is none.
+    """
+    try:
+        document = json.loads(answer)
+        choice = document["choices"][0]
+        message = choice["message"]
+        text = message.get("content")
+        usage = document.get("usage") or {}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ChatError("nonsense", "the answer is no chat completion") from error
+    if isinstance(text, list):
+        text = " ".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
+    if not isinstance(text, str) or not text.strip():
+        if message.get("reasoning_content") or message.get("reasoning"):
+            raise ChatError(
+                "nonsense",
+                "the model spent its whole answer on thinking; turn its thinking off at the server, choose another "
+                "model, or raise captions.max_tokens",
+            )
+        raise ChatError("nonsense", "the answer holds no text")
+    counts = [usage.get(name) if isinstance(usage, dict) else None for name in ("prompt_tokens", "completion_tokens")]
+    prompt, written = (count if isinstance(count, int) and count >= 0 else None for count in counts)
+    return Reply(" ".join(text.split()), prompt, written)

@@ -1,0 +1,383 @@
+"""A language model behind an OpenAI-compatible server (vLLM, Ollama, LM Studio, llama.cpp, a cloud) as captioner.
+
+What leaves the machine is stated: measurements and, unless ``captions.images`` is ``none``, the aligned crops of faces,
+to the address that was named explicitly. An absent server fails no run: its captions are missing and counted.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import logging
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from streamfer.captions.card import face_crop
+from streamfer.captions.chat import ChatClient, ChatError, Reply, endpoint_url, is_loopback, key_for
+from streamfer.captions.prompts import again, answer_messages, check_prompts, describe_messages
+from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Keyframes, Message
+from streamfer.captions.writers import SpentError
+from streamfer.config import CaptionsConfig
+from streamfer.errors import ConfigError, UnknownModelError
+from streamfer.redaction import redact_url
+
+PREFIX = "openai:"
+_CROP_SIDE = 224
+#: The fewest pictures that any known server takes in one request.
+_MOST_PICTURES = 5
+#: An endpoint that cannot be reached, or is busy without saying for how long, is left alone for so long.
+_REST_SECONDS = 60.0
+_LONGEST_REST = 3600.0
+_HOUR, _DAY = 3600.0, 86_400.0
+#: Requests that are kept in the debug folder; a run of days must not fill a disk.
+_MOST_DEBUGGED = 1000
+_TOKENS_A_WORD = 1.4
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Spending:
+    """What an endpoint was asked and what that cost: totals, and what lies within an hour and a day."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    unparsed: int = 0
+
+    def cost(self, price: tuple[float, float]) -> float:
+        """Return what the tokens cost at prices for a million tokens of prompt and answer."""
+        return (self.prompt_tokens * price[0] + self.answer_tokens * price[1]) / 1e6
+
+
+class EndpointDrafter:
+    """A model behind an endpoint; a :class:`streamfer.captions.writers.Drafter`.
+
+    Args:
+        model: its name there.
+        settings: the section ``captions``.
+        clock: where time is read, for rests and caps.
+    """
+
+    asks_again = True
+    loading = False
+
+    def __init__(self, model: str, settings: CaptionsConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        """Look at the settings; nothing is sent before :meth:`check`.
+
+        Raises:
+            ConfigError: an address, key or prompt that cannot be used.
+        """
+        if not model:
+            raise ConfigError("captions.model: openai: names no model; write it as in openai:qwen3-vl")
+        check_prompts(settings)
+        self._settings, self._clock = settings, clock
+        url = endpoint_url(settings.url)
+        self._client = ChatClient(
+            url,
+            model,
+            key=key_for(url, settings.key_env),
+            timeout=settings.timeout,
+            attempts=settings.attempts,
+            connections=settings.concurrency,
+        )
+        self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="streamfer endpoint")
+        self._lock = threading.Lock()
+        self._rest_until = 0.0
+        self._resting_for = ""
+        self._asked: deque[float] = deque()
+        self._tokens: deque[tuple[float, int]] = deque()
+        self._debugged = 0
+        self.spending = Spending()
+        self.info = CaptionerInfo(
+            name=f"{PREFIX}{model}",
+            digest=hashlib.sha256(f"{redact_url(url)} {model}".encode()).hexdigest(),
+            licence="as the model's authors and the server's operator state",
+            crop=None if settings.images == "none" else face_crop(_CROP_SIDE),
+            answers=True,
+            max_new_tokens=settings.max_tokens,
+            max_question_tokens=512,
+            device="endpoint",
+            precision="as served",
+        )
+
+    # -- start ------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Ask the endpoint whether it has the model, and whether that looks at pictures.
+
+        An endpoint that cannot be reached is only warned of: it may come back.
+
+        Raises:
+            UnknownModelError: there is no such model (those that are there are listed), or it takes no pictures.
+            ConfigError: the key is missing or refused.
+        """
+        url = redact_url(self._client.url)
+        if not is_loopback(self._client.url):
+            what = "measurements" if self.info.crop is None else "pictures of faces and measurements"
+            log.warning("captions: %s leave this machine for %s", what, url)
+        try:
+            self._find(self._client.models())
+            if self.info.crop is not None:
+                self._show()
+        except ChatError as error:
+            if error.kind == "denied":
+                raise ConfigError(f"captioner {self.info.name}: {error}") from error
+            if error.kind == "absent":
+                raise UnknownModelError(f"captioner {self.info.name}: {error}") from error
+            self._rest(error)
+
+    def _find(self, models: list[dict[str, Any]] | None) -> None:
+        names = [str(entry.get("id") or entry.get("name")) for entry in models or ()]
+        # Ollama lists "qwen3-vl:latest" for what it also calls "qwen3-vl".
+        if names and not {self._client.model, f"{self._client.model}:latest"} & set(names):
+            there = ", ".join(sorted(names)[:20])
+            raise UnknownModelError(
+                f"captioner {self.info.name}: {redact_url(self._client.url)} has no such model; it has {there}"
+            )
+
+    def _show(self) -> None:
+        """Show a red picture, so that a model without eyes is named at the start and not by empty captions."""
+        red = np.zeros((1, 64, 64, 3), np.uint8)
+        red[..., 0] = 220
+        asked = "Which colour is this picture? Answer with one word."
+        try:
+            reply = self._client.write(_with_pictures([{"role": "user", "content": asked}], red), **self._options(16))
+        except ChatError as error:
+            if error.kind == "refused" or "image" in str(error).lower():
+                raise UnknownModelError(
+                    f"captioner {self.info.name} takes no pictures ({error}); choose a model that does, or send "
+                    "measurements alone: --set captions.images=none"
+                ) from error
+            if error.kind != "nonsense":
+                raise
+            log.warning("captioner %s: %s", self.info.name, error)
+            return
+        self._count(reply, asked)
+        if "red" not in reply.text.lower():
+            log.warning(
+                "captioner %s may not see pictures: it calls a red one %.40r; captions.images=none sends measurements",
+                self.info.name, reply.text,
+            )  # fmt: skip
+
+    # -- captions ---------------------------------------------------------------------------------------------
+
+    def draft(
+        self, requests: Sequence[CaptionRequest], refused: Sequence[tuple[str, tuple[str, ...]]] | None = None
+    ) -> list[Caption | CaptionError]:
+        """Ask about clips, several at a time."""
+        wrong: Sequence[tuple[str, tuple[str, ...]] | None] = refused or [None] * len(requests)
+        return list(self._pool.map(self._draft, requests, wrong))
+
+    def _draft(self, request: CaptionRequest, wrong: tuple[str, tuple[str, ...]] | None) -> Caption | CaptionError:
+        began = time.perf_counter()
+        messages = describe_messages(request, self._settings)
+        if wrong is not None:
+            messages = again(messages, *wrong)
+        try:
+            reply = self._ask(_with_pictures(messages, request.keyframes, low=self._low), schema=self._schema)
+        except CaptionError as error:
+            return error
+        text, checked = self._read(reply)
+        self._debug(request, messages, reply)
+        return Caption(text, reply.answer_tokens or 0, time.perf_counter() - began, checked=checked)
+
+    def answer(self, question: str, told: str, keyframes: Keyframes) -> str:
+        """Answer a question about a face, in the question's language.
+
+        Raises:
+            CaptionError: no answer came.
+        """
+        seen = self.info.crop is not None and len(keyframes) > 0
+        messages = answer_messages(question, told, pictures=seen)
+        return self._ask(_with_pictures(messages, keyframes, low=self._low), schema=None).text
+
+    def _ask(self, messages: list[Message], schema: Any) -> Reply:
+        self._may_ask()
+        try:
+            reply = self._client.write(messages, **self._options(self._settings.max_tokens, schema))
+        except ChatError as error:
+            if error.passing:
+                self._rest(error)
+            raise CaptionError(f"endpoint_{error.kind}", str(error)) from error
+        with self._lock:
+            if self._resting_for:
+                log.info("captioner %s is back", self.info.name)
+                self._resting_for = ""
+        self._count(reply, json.dumps([message["content"] for message in messages if message["role"] == "system"]))
+        return reply
+
+    def _options(self, max_tokens: int, schema: Any = None) -> dict[str, Any]:
+        thinking = self._settings.thinking
+        return {
+            "max_tokens": max_tokens,
+            "temperature": self._settings.temperature,
+            "response_format": schema,
+            "chat_template_kwargs": None if thinking else {"enable_thinking": False},
+            "think": None if thinking else False,
+        }
+
+    @property
+    def _low(self) -> bool:
+        """Whether the server is OpenAI's, which has a price for each picture's detail."""
+        return "api.openai.com" in self._client.url
+
+    @property
+    def _schema(self) -> dict[str, Any]:
+        """What the answer looks like; without titles and limits, at which Ollama drops required fields."""
+        fields = ["caption"] if self._settings.language == "en" else ["english", "caption"]
+        schema = {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in fields},
+            "required": fields,
+            "additionalProperties": False,
+        }
+        return {"type": "json_schema", "json_schema": {"name": "caption", "strict": True, "schema": schema}}
+
+    def _read(self, reply: Reply) -> tuple[str, str | None]:
+        """Return text and English twin of an answer, however it is dressed."""
+        found = read_fields(reply.text)
+        if found is None:
+            with self._lock:
+                self.spending.unparsed += 1
+            found = {"caption": _undressed(reply.text)}
+        text = found.get("caption") or found.get("text") or found.get("description") or found.get("english", "")
+        return text, None if self._settings.language == "en" else found.get("english", "")
+
+    # -- limits -----------------------------------------------------------------------------------------------
+
+    def _may_ask(self) -> None:
+        """Count a call.
+
+        Raises:
+            CaptionError: the endpoint is being left alone, or a cap is reached.
+        """
+        settings, now = self._settings, self._clock()
+        with self._lock:
+            if now < self._rest_until:
+                raise CaptionError("endpoint_resting", self._resting_for)
+            while self._asked and now - self._asked[0] >= _HOUR:
+                self._asked.popleft()
+            while self._tokens and now - self._tokens[0][0] >= _DAY:
+                self._tokens.popleft()
+            if settings.per_hour is not None and len(self._asked) >= settings.per_hour:
+                raise SpentError("hourly_cap", f"captions.per_hour ({settings.per_hour}) is reached")
+            spent = sum(tokens for _, tokens in self._tokens)
+            if settings.tokens_per_day is not None and spent >= settings.tokens_per_day:
+                raise SpentError("token_budget", f"captions.tokens_per_day ({settings.tokens_per_day}) is spent")
+            self._asked.append(now)
+
+    def _count(self, reply: Reply, asked: str) -> None:
+        # Where the server does not count, words do.
+        prompt = round(_TOKENS_A_WORD * len(asked.split())) if reply.prompt_tokens is None else reply.prompt_tokens
+        answer = reply.answer_tokens
+        answer = round(_TOKENS_A_WORD * len(reply.text.split())) if answer is None else answer
+        with self._lock:
+            self.spending.calls += 1
+            self.spending.prompt_tokens += prompt
+            self.spending.answer_tokens += answer
+            self._tokens.append((self._clock(), prompt + answer))
+
+    def _rest(self, error: ChatError) -> None:
+        """Leave the endpoint alone for as long as it asks, a minute if it does not say; this is said once."""
+        with self._lock:
+            said = bool(self._resting_for)
+            self._resting_for = str(error)
+            self._rest_until = self._clock() + min(_LONGEST_REST, max(_REST_SECONDS, error.wait or 0.0))
+        if not said:
+            log.warning("captioner %s: %s; captions are missing until it answers", self.info.name, error)
+
+    # -- the rest ---------------------------------------------------------------------------------------------
+
+    def _debug(self, request: CaptionRequest, messages: list[Message], reply: Reply) -> None:
+        folder = self._settings.debug
+        with self._lock:
+            self._debugged += 1
+            if folder is None or self._debugged > _MOST_DEBUGGED:
+                return
+        stem = re.sub(r"[^\w.-]", "_", f"{self._debugged:04d}-{request.seed}")
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            document = {"source": request.source, "messages": messages, "answer": reply.text}
+            (Path(folder) / f"{stem}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+            for number, frame in enumerate(request.keyframes if self.info.crop is not None else ()):
+                (Path(folder) / f"{stem}-{number}.jpg").write_bytes(_jpeg(frame))
+        except OSError as error:
+            log.warning("captions.debug: %s: cannot be written (%s)", folder, error.strerror)
+
+    def abort(self) -> None:
+        """Deadlines of their own end the calls."""
+
+    def close(self) -> None:
+        """Close the connections, and say what was spent."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+        spent = self.spending
+        if spent.calls:
+            price = self._settings.price
+            cost = f", {spent.cost(price):.4f} at the prices given" if price else ""
+            log.info(
+                "captioner %s: %d calls, %d + %d tokens%s; %d answers were not in the form asked for",
+                self.info.name, spent.calls, spent.prompt_tokens, spent.answer_tokens, cost, spent.unparsed,
+            )  # fmt: skip
+
+
+def _with_pictures(messages: Sequence[Message], frames: Keyframes, *, low: bool = False) -> list[Message]:
+    """Put pictures behind the words of the first message of the user, oldest first."""
+    if not len(frames):
+        return list(messages)
+    detail = {"detail": "low"} if low else {}
+    pictures = [
+        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{_base64(frame)}", **detail}}
+        for frame in frames[-_MOST_PICTURES:]
+    ]
+    place = next(place for place, message in enumerate(messages) if message["role"] == "user")
+    asked = messages[place]
+    content = [{"type": "text", "text": asked["content"]}, *pictures]
+    return [*messages[:place], {**asked, "content": content}, *messages[place + 1 :]]
+
+
+def _base64(frame: Any) -> str:
+    return base64.b64encode(_jpeg(frame)).decode()
+
+
+def _jpeg(frame: Any) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def _undressed(text: str) -> str:
+    """Return a text without thoughts and code fences around it."""
+    text = re.sub(r"<think>.*?</think>|^.*</think>", "", text, flags=re.DOTALL)
+    return re.sub(r"```(?:json)?", "", text).strip().strip('"').strip()
+
+
+def read_fields(text: str) -> dict[str, str] | None:
+    """Return the text fields of the JSON object in an answer; None where there is no such object."""
+    bare = _undressed(text)
+    start = bare.find("{")
+    if start < 0:
+        return None
+    try:
+        document, _ = json.JSONDecoder().raw_decode(bare[start:])
+    except ValueError:
+        # Cut by the token limit, or loosely quoted: the first field may still be whole.
+        pairs = re.findall(r'"(english|caption|text|description)"\s*:\s*"((?:[^"\\]|\\.)*)"', bare)
+        return dict(pairs) or None
+    if not isinstance(document, dict):
+        return None
+    found = {str(name): " ".join(value.split()) for name, value in document.items() if isinstance(value, str)}
+    return found or None

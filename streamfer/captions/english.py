@@ -1,0 +1,245 @@
+"""Measured words in English."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from streamfer.captions.measurements import Measurements, Unit, exclusive
+from streamfer.captions.phrases import JOINT, SINGLE, Wording
+from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, IMPLIES, join
+
+#: A sentence with its rank: those of the highest rank are left out first where a caption grows too long.
+Ranked = tuple[int, str]
+_LABELLED = {
+    "clear": (
+        "The face clearly shows {}.",
+        "The expression is clearly one of {}.",
+        "This is a clear expression of {}.",
+    ),
+    "likely": ("The expression reads as {}.", "The face shows {}.", "This is an expression of {}."),
+    "weak": ("The face probably shows {}.", "The expression is probably one of {}.", "This is most likely {}."),
+    "unsure": (
+        "This may be {}, but that is not sure.",
+        "The expression might be one of {}, but it is hard to tell.",
+        "There is no more than a hint of {}.",
+    ),
+}
+_NEUTRAL = {
+    "clear": ("The expression is clearly neutral.", "The face is clearly neutral."),
+    "likely": ("The expression is neutral.", "The face looks neutral."),
+    "weak": ("The expression is probably neutral.", "The face looks mostly neutral."),
+    "unsure": (
+        "The expression may be neutral, but that is not sure.",
+        "The face might be neutral, but it is hard to tell.",
+    ),
+}
+_NAMED = {"clear": "The label is clearly “{}”.", "likely": "The label is “{}”.", "weak": "The label is probably “{}”.",
+          "unsure": "The label may be “{}”, but that is not sure."}  # fmt: skip
+_OPEN = {
+    "small": ("The face is too small for its expression to be read.",),
+    "turned": ("The head is turned too far for the expression to be read.",),
+    "blurred": ("The face is too blurred for its expression to be read.",),
+    "uncertain": ("Which expression this is stays open.", "The expression cannot be told with confidence."),
+}
+_RESTING = ("No movement of the face stands out.", "The face is at rest.")
+_STILL = ("No single movement stands out.", "No movement of the face stands out.")
+_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_SHARES = {1 / 4: "a quarter", 1 / 3: "a third", 1 / 2: "half", 2 / 3: "two thirds", 3 / 4: "three quarters"}
+#: Most parts of the face in one sentence; and where words are short.
+_MOST, _MOST_BRIEF = 4, 9
+_WAYS_ON = ("Besides, ", "Also, ", "At the same time, ")
+#: Seen in less than this share of a clip is worth a sentence.
+_MOSTLY = 0.8
+_ROWS = {next(iter(row.units)): row for row in SINGLE}
+_BROWS, _INNER, _LIPS = (next(row for row in JOINT if row.units == pair) for pair in ({1, 2}, {1, 4}, {23, 24}))
+
+
+def confidence(measured: Measurements) -> str:
+    """Return how sure the label is, in a word."""
+    steps = ((0.75, "clear"), (0.55, "likely"), (0.4, "weak"))
+    return next((word for least, word in steps if measured.confidence >= least), "unsure")
+
+
+def moment(measured: Measurements, seconds: float) -> str:
+    """Return a time as a reader finds it: on a file's own clock, or within a live clip."""
+    if measured.wall:
+        return f"{max(0.0, seconds - measured.start):.1f} s into the clip"
+    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)}:{seconds % 60:04.1f}"
+
+
+def sentences(
+    measured: Measurements, draw: random.Random, fainter: int = 0, *, brief: bool = False
+) -> Iterator[Ranked]:
+    """Yield ranked sentences; ``fainter`` movements are there besides and are only counted; ``brief`` saves words."""
+    yield 0, _label(measured, draw)
+    if measured.units is not None and measured.readable:
+        yield from ((0, text) for text in _movements(measured, draw, brief=brief))
+        if fainter:
+            are = "movements are" if fainter > 1 else "movement is"
+            yield 0, f"{_count(fainter).capitalize()} fainter {are} there as well."
+        if text := _course(measured, draw):
+            yield 2, text
+    if measured.people is not None and measured.people > 1:
+        yield 3, f"{_count(measured.people).capitalize()} people are in view."
+    if measured.seen < _MOSTLY:
+        share = _SHARES[min(_SHARES, key=lambda share: abs(share - measured.seen))]
+        yield 1, f"The face is seen in about {share} of the clip."
+
+
+def _count(number: int) -> str:
+    return _NUMBERS[number - 1] if number <= len(_NUMBERS) else str(number)
+
+
+def _label(measured: Measurements, draw: random.Random) -> str:
+    if measured.emotion is None:
+        return draw.choice(_OPEN.get(measured.reason or "", _OPEN["uncertain"]))
+    if measured.emotion == "neutral":
+        return draw.choice(_NEUTRAL[confidence(measured)])
+    if measured.emotion not in EMOTION_WORDS:
+        return _NAMED[confidence(measured)].format(measured.emotion)
+    return draw.choice(_LABELLED[confidence(measured)]).format(measured.emotion)
+
+
+def _movements(measured: Measurements, draw: random.Random, *, brief: bool) -> Iterator[str]:
+    units = _spoken(measured.units or ())
+    later = _later(units)
+    if not units:
+        yield draw.choice(_RESTING if measured.emotion == "neutral" else _STILL)
+    groups = list(_groups([unit for unit in units if unit not in later], measured, draw, brief=brief))
+    for number, group in enumerate(_cut(groups, _MOST_BRIEF if brief else _MOST)):
+        lead = draw.choice(_WAYS_ON) if number and len(group) > 1 and not brief else ""
+        said = _said(group, brief=brief)
+        if number:
+            said = said.replace("the face shows", "it also shows")
+        yield f"{lead}{said}." if lead else f"{said[0].upper()}{said[1:]}."
+    for unit in later:
+        yield f"At {moment(measured, unit.apex or measured.start)} {movement(unit.number)} instead."
+
+
+def _spoken(units: Sequence[Unit]) -> list[Unit]:
+    """Leave out what another unit brings along: a dropped jaw parts the lips."""
+    brought = frozenset[int]().union(*(IMPLIES.get(unit.number, frozenset()) for unit in units))
+    return [unit for unit in units if unit.number not in brought]
+
+
+def _later(units: Sequence[Unit]) -> list[Unit]:
+    """Return the units that follow their opposite, by time."""
+    found = [unit for unit in units
+             if any(exclusive(unit, other) and (other.apex or 0) < (unit.apex or 0) for other in units)]  # fmt: skip
+    return sorted(found, key=lambda unit: unit.apex or 0)
+
+
+@dataclass(slots=True)
+class _Part:
+    """A part of the face with everything that it does, as states (``pulled up``) or, in brief, as adjectives."""
+
+    name: str
+    plural: bool
+    states: list[str]
+
+
+def _groups(units: Sequence[Unit], measured: Measurements, draw: random.Random, *, brief: bool) -> Iterator[_Part]:
+    strongest = max(units, key=lambda unit: unit.strength, default=None)
+    present = {unit.number for unit in units}
+    parts: dict[tuple[str, ...], _Part] = {}
+    for row, covered in _rows(units):
+        if row.units == _LIPS.units:
+            states = ["tightened", "pressed" if brief else "pressed together"]
+        elif brief:
+            states = ["furrowed" if row.units == {4} and present & {1, 2} else row.adjectives[0]]
+        else:
+            states = [draw.choice(_states_of(row, present, measured))]
+        if strongest is not None and covered == [strongest]:
+            states[0] = f"{_adverb(strongest)}{states[0]}"
+        name = row.short[0] if brief else draw.choice(row.parts[:2])
+        part = parts.setdefault(row.short if brief else row.parts[:2], _Part(name, row.plural, []))
+        part.states += states
+    yield from parts.values()
+
+
+def _cut(groups: Sequence[_Part], most: int) -> Iterator[Sequence[_Part]]:
+    """Cut parts into sentences: at most ``most`` in one, and a part with a list of its own by itself."""
+    listed = [group for group in groups if len(group.states) > 2]
+    plain = [group for group in groups if len(group.states) <= 2]
+    count = -(-len(plain) // most)
+    for number in range(count):
+        yield plain[number * len(plain) // count : (number + 1) * len(plain) // count]
+    yield from ([group] for group in listed)
+
+
+def _said(groups: Sequence[_Part], *, brief: bool) -> str:
+    """Return ``the cheeks are raised and the lip corners are pulled up``; ``the face shows raised cheeks`` in brief."""
+    if brief and len(groups[0].states) <= 2:
+        return f"the face shows {join(_shape(group) for group in groups)}"
+    # "Sucked-in lips" are "sucked in".
+    said = (f"the {group.name} {'are' if group.plural else 'is'} {join(group.states)}" for group in groups)
+    return join(said).replace("ed-in", "ed in")
+
+
+def _shape(group: _Part) -> str:
+    """Return ``strongly raised cheeks``, ``a wrinkled nose``."""
+    words = f"{', '.join(group.states)} {group.name}"
+    return words if group.plural else f"a{'n' if words[0] in 'aeiou' else ''} {words}"
+
+
+def _rows(units: Sequence[Unit]) -> Iterator[tuple[Wording, list[Unit]]]:
+    """Yield wordings that cover each unit once, with what they cover; pairs that everyday words take together first."""
+    by_number = {unit.number: unit for unit in units}
+    pairs = [row for row in (_BROWS, _LIPS) if row.units <= by_number.keys()]
+    if not {1, 2} <= by_number.keys() and _INNER.units <= by_number.keys():
+        pairs.append(_INNER)
+    told: set[int] = set()
+    for unit in units:
+        if unit.number in told:
+            continue
+        row = next((row for row in pairs if unit.number in row.units), _ROWS[unit.number])
+        told |= row.units
+        yield row, [by_number[number] for number in row.units]
+
+
+def _states_of(row: Wording, present: set[int], measured: Measurements) -> tuple[str, ...]:
+    if row.units == {4} and present & {1, 2}:
+        # Raised brows are not lowered: of unit 4 they have what draws them together.
+        return ("drawn together",)
+    if row.units == {12} and measured.emotion == "happiness":
+        return ("pulled up", "pulled up in a smile")
+    return row.states[:2]
+
+
+def _adverb(unit: Unit) -> str:
+    return "strongly " if unit.strength >= 0.7 else "slightly " if unit.strength < 0.2 else ""
+
+
+def _course(measured: Measurements, draw: random.Random) -> str | None:
+    """Return when the movements set in, are strongest and fade, as far as the clip shows it."""
+    units = [unit for unit in measured.units or () if unit.apex is not None]
+    if not units:
+        return None
+    what = "The movement" if measured.emotion in (None, "neutral") else "The expression"
+    lead = max(units, key=lambda unit: unit.strength)
+    onset, apex, offset = (
+        None if one is None else moment(measured, one) for one in (lead.onset, lead.apex, lead.offset)
+    )
+    if onset is None and offset is None:
+        return f"{what} lasts through the whole clip."
+    steps = []
+    if onset is not None and onset != apex:
+        steps.append(draw.choice((f"sets in at {onset}", f"begins at {onset}")))
+    steps.append(draw.choice((f"is strongest at {apex}", f"peaks at {apex}")))
+    if offset is not None and offset != apex:
+        steps.append(draw.choice((f"is gone by {offset}", f"fades by {offset}")))
+    return f"{what} {join(steps)}."
+
+
+def movement(unit: int) -> str:
+    """Return an action unit in words: ``the lip corners are pulled up``."""
+    row = _ROWS[unit]
+    return f"the {row.parts[0]} {'are' if row.plural else 'is'} {row.states[0]}"
+
+
+#: Every unit has its words: a new one without them fails when this module loads.
+_MISSING = ACTION_UNITS.keys() - _ROWS.keys()
+if _MISSING:
+    raise LookupError(f"no wording for action unit {min(_MISSING)}")

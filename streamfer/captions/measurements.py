@@ -1,0 +1,231 @@
+"""What was measured of one clip's face, in the form that words are made of: the label, action units with their times.
+
+Everything that a caption, a prompt or a check says of a clip comes from here, so none can say more than was measured.
+
+Shape suffixes: T pictures of a clip, D action units.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.captions.vocabulary import ACTION_UNITS, OPPOSED, canonical_emotion
+from streamfer.pipeline.observer import ObservedClip, UnitTrack
+from streamfer.records import ClipLabelled
+from streamfer.records.documents import is_wall_time
+
+#: Where a model states no fitted threshold.
+DEFAULT_THRESHOLD = 0.5
+#: Closed for less than this, seconds, is a blink.
+_BLINK_SECONDS = 0.5
+_EYES_CLOSED = 43
+#: Beside what FACS opposes: a sentence cannot have the same corners go up and down at once.
+_EXCLUSIVE = OPPOSED | {frozenset({12, 15})}
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One action unit that is present.
+
+    Attributes:
+        number: FACS number.
+        peak: highest intensity, 0 to 1.
+        threshold: from which the unit counts as present.
+        onset, apex, offset: when it sets in, is strongest and is gone, seconds in the clip's own time; None where it
+            is there from the start, its times are not known, or it lasts to the end.
+    """
+
+    number: int
+    peak: float
+    threshold: float
+    onset: float | None = None
+    apex: float | None = None
+    offset: float | None = None
+
+    @property
+    def strength(self) -> float:
+        """How far beyond its threshold it goes: 0 (just) to 1 (as far as can be)."""
+        return max(0.0, self.peak - self.threshold) / max(1e-6, 1 - self.threshold)
+
+    def meets(self, other: Unit) -> bool:
+        """Whether both are there at one time, as far as is known."""
+        if self.apex is None or other.apex is None:
+            return True
+        starts = [-np.inf if unit.onset is None else unit.onset for unit in (self, other)]
+        ends = [np.inf if unit.offset is None else unit.offset for unit in (self, other)]
+        return max(starts) < min(ends)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """What was measured of a clip's face; what :class:`streamfer.captions.checks.Truth` asks for.
+
+    Attributes:
+        emotion: the clip's label as a noun; None where the model abstained.
+        confidence: probability of the label, 0 to 1.
+        reason: why there is no label: ``small``, ``turned``, ``blurred`` or ``uncertain``.
+        units: action units that are present, in reading order; None where none were read.
+        start, end: of the clip, seconds.
+        wall: these are Unix times.
+        seen: share of the clip that truly shows the face, 0 to 1.
+        people: faces in view; None where nobody counted.
+    """
+
+    emotion: str | None
+    confidence: float
+    units: tuple[Unit, ...] | None
+    start: float
+    end: float
+    wall: bool = False
+    seen: float = 1.0
+    people: int | None = None
+    reason: str | None = None
+
+    @property
+    def action_units(self) -> frozenset[int] | None:
+        """Numbers of the units that are present."""
+        return None if self.units is None else frozenset(unit.number for unit in self.units)
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """The label, if there is one."""
+        return () if self.emotion is None else (self.emotion,)
+
+    @property
+    def readable(self) -> bool:
+        """Whether the face was good enough to say anything of it."""
+        return self.reason not in ("small", "turned", "blurred")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, as records carry them beside a caption."""
+        units = {
+            f"AU{unit.number:02d}": {
+                name: round(value, 6)
+                for name, value in (
+                    ("peak", unit.peak), ("onset", unit.onset), ("apex", unit.apex), ("offset", unit.offset)
+                )
+                if value is not None
+            }
+            for unit in self.units or ()
+        }  # fmt: skip
+        found: dict[str, Any] = {
+            "emotion": self.emotion,
+            "confidence": round(self.confidence, 6),
+            "reason": self.reason,
+        }
+        found |= {
+            "people": self.people,
+            "seen": round(self.seen, 6),
+            "action_units": None if self.units is None else units,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def measure_clip(clip: ObservedClip) -> Measurements:
+    """Return what was measured of the face of an observed clip."""
+    return measure(clip.label, clip.units, people=clip.people)
+
+
+def measure(label: ClipLabelled, track: UnitTrack | None = None, people: int | None = None) -> Measurements:
+    """Return what was measured of the first face of a labelled clip.
+
+    Args:
+        label: the clip's record.
+        track: its action units picture by picture; without it the record's means are used, and nothing has a time.
+        people: faces in view during the clip.
+    """
+    face, clip = label.faces[0], label.clip
+    named = face.top if isinstance(face.top, str) else None
+    found = Measurements(
+        emotion=canonical_emotion(named) if named else None,
+        confidence=face.emotions[named] if named else 0.0,
+        units=None,
+        start=clip.start_time,
+        end=clip.end_time,
+        wall=is_wall_time(clip.time_origin, clip.start_time),
+        seen=clip.frames_real / clip.frames_sampled if clip.frames_sampled else 0.0,
+        people=people,
+        reason=None if named else (getattr(face, "reason", None) or "uncertain"),
+    )
+    if face.action_units is None and track is None:
+        return found
+    if not found.readable:
+        return replace(found, units=())
+    if track is not None and len(track.seconds):
+        units = list(units_of(track))
+    else:
+        means, peaks = face.action_units or {}, face.action_units_peak or {}
+        units = [Unit(number, peaks[name], DEFAULT_THRESHOLD) for name, number in _known(means)
+                 if means[name] >= DEFAULT_THRESHOLD]  # fmt: skip
+    return replace(found, units=_in_order(_without_contradictions(units)))
+
+
+def _known(names: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Yield name and number of the units that there are words for."""
+    for name in names:
+        match = re.fullmatch(r"AU0*(\d+)", name)
+        if match and int(match[1]) in ACTION_UNITS:
+            yield name, int(match[1])
+
+
+def units_of(track: UnitTrack) -> Iterator[Unit]:
+    """Yield the units that are present in a track, each with the stretch around its strongest picture."""
+    smooth_TD = smooth(track.intensities_TD)
+    thresholds = dict(zip(track.names, track.thresholds, strict=False))
+    for name, number in _known(track.names):
+        values_T, limit = smooth_TD[:, track.names.index(name)], thresholds.get(name, DEFAULT_THRESHOLD)
+        apex = int(np.argmax(values_T))
+        if values_T[apex] < limit:
+            continue
+        first, last = stretch(values_T, apex, limit)
+        lasting = track.seconds[last] - track.seconds[first]
+        if number == _EYES_CLOSED and len(values_T) > 1 and lasting < _BLINK_SECONDS:
+            continue
+        yield Unit(
+            number,
+            float(values_T[apex]),
+            limit,
+            onset=track.seconds[first] if first > 0 else None,
+            apex=track.seconds[apex] if len(values_T) > 1 else None,
+            offset=track.seconds[last + 1] if last + 1 < len(values_T) else None,
+        )
+
+
+def stretch(values_T: NDArray[np.float32], apex: int, limit: float) -> tuple[int, int]:
+    """Return the first and last place of the stretch around ``apex`` that stays at or above ``limit``."""
+    below = np.flatnonzero(values_T < limit)
+    before, after = below[below < apex], below[below > apex]
+    return (int(before[-1]) + 1 if len(before) else 0), (int(after[0]) - 1 if len(after) else len(values_T) - 1)
+
+
+def smooth(values_TD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average each picture with its neighbours, (T, D): one blurred picture is no expression."""
+    padded = np.concatenate([values_TD[:1], values_TD, values_TD[-1:]]).astype(np.float32)
+    mean: NDArray[np.float32] = ((padded[:-2] + padded[1:-1] + padded[2:]) / 3).astype(np.float32)
+    return mean
+
+
+def _without_contradictions(units: list[Unit]) -> list[Unit]:
+    """Of two units that one face cannot show at once, keep the stronger; both where they follow each other."""
+    kept: list[Unit] = []
+    for unit in sorted(units, key=lambda unit: (-unit.strength, unit.number)):
+        opposed = (other for other in kept if frozenset({unit.number, other.number}) in _EXCLUSIVE)
+        if not any(unit.meets(other) for other in opposed):
+            kept.append(unit)
+    return kept
+
+
+def exclusive(first: Unit, second: Unit) -> bool:
+    """Whether two units can only follow each other."""
+    return frozenset({first.number, second.number}) in _EXCLUSIVE
+
+
+def _in_order(units: list[Unit]) -> tuple[Unit, ...]:
+    places = {number: place for place, number in enumerate(ACTION_UNITS)}
+    return tuple(sorted(units, key=lambda unit: places[unit.number]))

@@ -1,0 +1,120 @@
+"""A local language model without eyes: a transformers folder or a GGUF file. Nothing is downloaded."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from streamfer.captions.folder import quiet_transformers
+from streamfer.captions.protocol import Caption, CaptionerInfo, Message
+from streamfer.errors import CheckpointError, ConfigError
+
+_NEW_TOKENS = 200
+_PROMPT_TOKENS = 2048
+
+
+def is_text_model(path: Path) -> bool:
+    """Tell whether a folder's configuration names a model of text alone, or a file is a GGUF one."""
+    if path.suffix == ".gguf":
+        return path.is_file()
+    if not (path / "config.json").is_file():
+        return False
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as SEEING
+
+    try:
+        with quiet_transformers():
+            config = AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, KeyError):
+        return False
+    return config.model_type not in SEEING
+
+
+class TextModel:
+    """A causal language model; decoding is greedy, one call at a time."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "cpu",
+        dtype: Any = None,
+        precision: str = "fp32",
+        max_tokens: int = _NEW_TOKENS,
+    ) -> None:
+        """Load tokenizer and model.
+
+        Raises:
+            ConfigError: nothing is there.
+            CheckpointError: it is no such model, or needs a package that is not installed.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        gguf = path.suffix == ".gguf"
+        if not (path.is_file() if gguf else (path / "config.json").is_file()):
+            raise ConfigError(f"{path}: no transformers model there (config.json is absent); name its folder")
+        source: dict[str, Any] = {"local_files_only": True, **({"gguf_file": path.name} if gguf else {})}
+        folder = path.parent if gguf else path
+        try:
+            with quiet_transformers():
+                self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **source)
+                model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **source)
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            hint = "; reading GGUF files needs: pip install gguf" if gguf and isinstance(error, ImportError) else ""
+            raise CheckpointError(f"{path}: cannot be loaded as a causal language model ({reason}){hint}") from error
+        self.model = model.requires_grad_(False).eval().to(device)
+        self._lock = threading.Lock()
+        self.info = CaptionerInfo(
+            name=path.stem if gguf else path.name,
+            digest=hashlib.sha256(f"{path.name} {model.config.to_json_string(use_diff=False)}".encode()).hexdigest(),
+            licence="as the model's authors state: see its model card",
+            crop=None,
+            answers=True,
+            max_new_tokens=max_tokens,
+            max_question_tokens=_PROMPT_TOKENS,
+            device=device,
+            precision=precision,
+        )
+
+    def complete(self, conversations: Sequence[list[Message]]) -> list[Caption]:
+        """Return what the model says next in each conversation.
+
+        Raises:
+            ConfigError: a prompt does not fit.
+        """
+        return [self.reply(messages)[0] for messages in conversations]
+
+    def reply(self, messages: Sequence[Message]) -> tuple[Caption, int]:
+        """Return the next turn of one conversation, and the length of its prompt in tokens.
+
+        Raises:
+            ConfigError: the prompt does not fit.
+        """
+        import torch
+
+        began = time.perf_counter()
+        with self._lock, torch.inference_mode():
+            if self.tokenizer.chat_template:
+                prompt = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            else:
+                prompt = "\n\n".join(message["content"] for message in messages) + "\n\n"
+            inputs = self.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(self.model.device)
+            length = inputs["input_ids"].shape[1]
+            room = getattr(self.model.config, "max_position_embeddings", None)
+            if room is not None and length + self.info.max_new_tokens > room:
+                raise ConfigError(f"the prompt of {length} tokens does not fit the {room} of {self.info.name}")
+            pad = self.tokenizer.pad_token_id
+            ids = self.model.generate(
+                **inputs,
+                max_new_tokens=self.info.max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
+            )[0, length:]
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        spent = time.perf_counter() - began
+        return Caption(" ".join(text.split()), len(ids), spent, len(ids) < self.info.max_new_tokens), length

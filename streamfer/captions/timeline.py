@@ -1,0 +1,158 @@
+"""One face through a whole file: its expressions clip by clip, its action units picture by picture, as episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from streamfer.captions.measurements import DEFAULT_THRESHOLD, smooth
+from streamfer.captions.vocabulary import canonical_emotion
+from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
+from streamfer.records import ClipLabelled, Record
+
+#: Closed for less, seconds, is a blink, and no closing of the eyes.
+BLINK_SECONDS = 0.5
+_EYES_CLOSED = 43
+#: Pictures further apart than this, seconds, do not belong to one episode.
+_LONGEST_GAP = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A stretch in which something is there: seconds from and to, when it is strongest, and how strong (0 to 1)."""
+
+    start: float
+    end: float
+    peak_at: float
+    strength: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts."""
+        return self.end - self.start
+
+
+@dataclass(slots=True)
+class Face:
+    """One track of a file."""
+
+    track: int
+    track_id: str = ""
+    area: float = 0.0
+    labels: list[tuple[float, float, str | None, float]] = field(default_factory=list)
+    pictures: list[tuple[float, dict[str, float]]] = field(default_factory=list)
+    seen: list[float] = field(default_factory=list)
+
+    @property
+    def start(self) -> float:
+        """When it is seen first, seconds."""
+        return min([*self.seen, *(label[0] for label in self.labels)], default=0.0)
+
+    @property
+    def end(self) -> float:
+        """When it is seen last, seconds."""
+        return max([*self.seen, *(label[1] for label in self.labels)], default=0.0)
+
+
+@dataclass(slots=True)
+class Timeline:
+    """What was measured in a file, face by face.
+
+    Attributes:
+        faces: by track number.
+        classes: expressions that the model tells apart, as nouns.
+        units: action units that it reads, with the intensity from which each counts as present.
+        most: faces in the fullest picture.
+    """
+
+    faces: dict[int, Face] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+    units: dict[int, tuple[str, float]] = field(default_factory=dict)
+    most: int = 0
+
+    def take(self, event: Event) -> None:
+        """Look at one event of a run."""
+        if isinstance(event, SourceOpened):
+            self.classes = tuple(canonical_emotion(name) for name in event.classes)
+            limits = dict(zip(event.action_units, event.action_thresholds, strict=False))
+            for name in event.action_units:
+                if name[2:].isdecimal():
+                    self.units[int(name[2:])] = (name, limits.get(name, DEFAULT_THRESHOLD))
+        elif isinstance(event, FrameFaces):
+            self.most = max(self.most, len(event.faces))
+            for row in event.faces:
+                face = self.face(row.track)
+                face.track_id = row.track_id
+                face.area = max(face.area, row.box[2] * row.box[3])
+                face.seen.append(event.seconds)
+                if row.action_units:
+                    face.pictures.append((event.seconds, dict(row.action_units)))
+        elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
+            reading, clip = event.data.faces[0], event.data.clip
+            top = reading.top if isinstance(reading.top, str) else None
+            label = None if top is None else canonical_emotion(top)
+            chance = 0.0 if top is None else reading.emotions[top]
+            self.face(reading.track).labels.append((clip.start_time, clip.end_time, label, chance))
+
+    def face(self, track: int) -> Face:
+        """Return the face of a track, an empty one if it is new."""
+        return self.faces.setdefault(track, Face(track))
+
+    def of_units(self, face: Face, units: Iterable[int], *, blinks: bool = False) -> list[Episode]:
+        """Return the episodes in which all of ``units`` are present.
+
+        Args:
+            face: whose.
+            units: that the model reads; others are left out.
+            blinks: closed eyes count however short they are, and those that stay closed do not.
+        """
+        numbers = [unit for unit in units if unit in self.units]
+        if not numbers or not face.pictures:
+            return []
+        pictures = sorted(face.pictures, key=lambda picture: picture[0])
+        seconds = np.array([moment for moment, _ in pictures])
+        names, limits = zip(*(self.units[number] for number in numbers), strict=True)
+        values_TD = np.array([[values.get(name, 0.0) for name in names] for _, values in pictures], np.float32)
+        # A blink lasts a picture or two: averaging with its neighbours would hide it.
+        smooth_TD = values_TD if blinks else smooth(values_TD)
+        above_TD = (smooth_TD - np.array(limits)) / np.maximum(1e-6, 1 - np.array(limits))
+        found = list(_episodes(seconds, above_TD.min(axis=1)))
+        if _EYES_CLOSED in numbers and len(pictures) > 1:
+            found = [one for one in found if (one.seconds < BLINK_SECONDS) == blinks]
+        return found
+
+    def of_emotion(self, face: Face, emotion: str) -> list[Episode]:
+        """Return the stretches that were labelled with an emotion."""
+        found: list[Episode] = []
+        for start, end, label, chance in sorted(face.labels, key=lambda label: label[:2]):
+            if label != emotion:
+                continue
+            middle = (start + end) / 2
+            if found and start <= found[-1].end + 1e-6:
+                last = found.pop()
+                stronger = chance > last.strength
+                found.append(
+                    Episode(
+                        last.start, max(end, last.end), middle if stronger else last.peak_at, max(chance, last.strength)
+                    )
+                )
+            else:
+                found.append(Episode(start, end, middle, chance))
+        return found
+
+
+def _episodes(seconds: np.ndarray, above_T: np.ndarray) -> Iterable[Episode]:
+    """Yield the stretches in which ``above_T`` is not negative; a hole in the pictures ends one."""
+    start = 0
+    while start < len(seconds):
+        if above_T[start] < 0:
+            start += 1
+            continue
+        stop = start
+        while stop + 1 < len(seconds) and above_T[stop + 1] >= 0 and seconds[stop + 1] - seconds[stop] <= _LONGEST_GAP:
+            stop += 1
+        peak = start + int(np.argmax(above_T[start : stop + 1]))
+        yield Episode(float(seconds[start]), float(seconds[stop]), float(seconds[peak]), float(max(0.0, above_T[peak])))
+        start = stop + 1

@@ -1,0 +1,274 @@
+"""Who writes captions: measured words, or a model whose every text is checked against what was measured."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from streamfer.captions.checks import faults, shape_faults
+from streamfer.captions.measured import LANGUAGES, describe
+from streamfer.captions.prompts import again, describe_messages
+from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Message
+from streamfer.config import CaptionsConfig
+from streamfer.errors import ConfigError, StreamferError
+
+#: Name of the built-in writer.
+MEASURED = "measured"
+#: What else it is called by.
+BUILT_IN = ("auto", "built-in", MEASURED)
+#: After so many texts of which hardly one could stand, a captioner is named as one that writes nothing usable.
+_JUDGED_AFTER, _USABLE = 20, 0.1
+_GRAMMAR = ("measured.py", "english.py", "phrases.py", "vocabulary.py", "measurements.py")
+
+log = logging.getLogger(__name__)
+
+
+class MeasuredWriter:
+    """The built-in captioner: a grammar over the measurements, without a model file."""
+
+    remote = False
+    loading = False
+
+    def __init__(self, language: str = "en") -> None:
+        """Choose a language.
+
+        Raises:
+            ConfigError: no grammar of that language is here.
+        """
+        if language not in LANGUAGES:
+            raise ConfigError(
+                f"captions.language: measured words speak {', '.join(LANGUAGES)}, not {language!r}; "
+                "a language model speaks others: --captioner openai:MODEL"
+            )
+        self._language = language
+        folder = Path(__file__).parent
+        grammar = b"".join((folder / name).read_bytes() for name in _GRAMMAR)
+        self.info = CaptionerInfo(
+            name=MEASURED,
+            digest=hashlib.sha256(grammar).hexdigest(),
+            licence="Apache-2.0; no model",
+            crop=None,
+            answers=True,
+            max_new_tokens=200,
+            max_question_tokens=128,
+            device="cpu",
+            precision="fp32",
+        )
+
+    def write(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionError]:
+        """Describe clips."""
+        found: list[Caption | CaptionError] = []
+        for request in requests:
+            began = time.perf_counter()
+            text = describe(request.measured, request.seed, self._language)
+            found.append(Caption(text, len(text.split()), time.perf_counter() - began))
+        return found
+
+    def abort(self) -> None:
+        """Nothing hangs."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Drafter(Protocol):
+    """A model that writes texts which still have to be checked."""
+
+    @property
+    def info(self) -> CaptionerInfo: ...
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether a refused text is worth asking for once more, with what was wrong with it."""
+
+    def draft(
+        self, requests: Sequence[CaptionRequest], refused: Sequence[tuple[str, tuple[str, ...]]] | None = None
+    ) -> list[Caption | CaptionError]:
+        """Write about clips; ``refused`` holds for each its last text, and what was wrong with it."""
+
+    @property
+    def loading(self) -> bool: ...
+
+    def abort(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class TextModel(Protocol):
+    """A language model that continues conversations."""
+
+    @property
+    def info(self) -> CaptionerInfo: ...
+
+    def complete(self, conversations: Sequence[list[Message]]) -> list[Caption]:
+        """Return what the model says next in each conversation."""
+
+
+class ModelDrafter:
+    """A model on this machine, as a rule in a process of its own.
+
+    An image-text model (Exp-BLIP, Exp-VQA, any of transformers) describes keyframes: what was measured is not told, and
+    a second try would give the same. A model of text alone puts the measurements into words.
+    """
+
+    def __init__(self, model: Any, settings: CaptionsConfig) -> None:
+        """Take a :class:`Captioner`, a :class:`TextModel`, or the process of either; it may still be loading."""
+        self._model = model
+        self._settings = settings
+
+    @property
+    def info(self) -> CaptionerInfo:
+        """Identity of the model; waits until it is loaded."""
+        info: CaptionerInfo = self._model.info
+        return info
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether it reads what was wrong with a text."""
+        return self.info.crop is None
+
+    @property
+    def loading(self) -> bool:
+        """Whether the model is still being loaded."""
+        return bool(getattr(self._model, "loading", False))
+
+    def draft(
+        self, requests: Sequence[CaptionRequest], refused: Sequence[tuple[str, tuple[str, ...]]] | None = None
+    ) -> list[Caption | CaptionError]:
+        """Write about clips; one without pictures has an error where pictures are needed."""
+        if self.info.crop is None:
+            talks = [describe_messages(request, self._settings) for request in requests]
+            if refused is not None:
+                talks = [again(talk, *wrong) for talk, wrong in zip(talks, refused, strict=True)]
+            return list(self._model.complete(talks))
+        seen = [request.keyframes for request in requests if len(request.keyframes)]
+        written = self._model.caption(seen) if seen else []
+        if len(written) != len(seen):
+            raise CaptionError("captioner_failed", f"{len(written)} captions for {len(seen)} clips")
+        captions = iter(written)
+        blind = CaptionError("no_picture", "the face was too small among the others to keep its pictures")
+        return [next(captions) if len(request.keyframes) else blind for request in requests]
+
+    def abort(self) -> None:
+        """Make the call in progress fail soon, where the model can."""
+        if (abort := getattr(self._model, "abort", None)) is not None:
+            abort()
+
+    def close(self) -> None:
+        """End the model's process, where it has one."""
+        if (close := getattr(self._model, "close", None)) is not None:
+            close()
+
+
+class CheckedWriter:
+    """A :class:`Writer` over a model: every text passes the checks, or measured words stand in its place.
+
+    Attributes:
+        written, replaced: texts so far, and how many of them were replaced, by reason.
+    """
+
+    remote = True
+
+    def __init__(self, drafter: Drafter) -> None:
+        self._drafter = drafter
+        self._lock = threading.Lock()
+        self._judged = False
+        self.written = 0
+        self.replaced: Counter[str] = Counter()
+
+    @property
+    def info(self) -> CaptionerInfo:
+        """Identity of the model."""
+        return self._drafter.info
+
+    @property
+    def loading(self) -> bool:
+        """Whether the model is still being loaded."""
+        return self._drafter.loading
+
+    def write(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionError]:
+        """Describe clips; what the checks refuse is asked for once more where that helps, then replaced."""
+        try:
+            drafts = self._drafter.draft(requests)
+            wrong = [_wrong(draft, request) for draft, request in zip(drafts, requests, strict=True)]
+            failed = [place for place, found in enumerate(wrong) if found]
+            if failed and self._drafter.asks_again:
+                refused = [(getattr(drafts[place], "text", ""), wrong[place]) for place in failed]
+                second = self._drafter.draft([requests[place] for place in failed], refused)
+                for place, draft in zip(failed, second, strict=True):
+                    # Where nothing comes, the first fault is the one that counts.
+                    if isinstance(draft, Caption):
+                        drafts[place], wrong[place] = draft, _wrong(draft, requests[place])
+        except CaptionError as error:
+            return [error] * len(requests)
+        except StreamferError as error:
+            return [CaptionError("captioner_failed", first_line(error))] * len(requests)
+        except Exception as error:
+            return [CaptionError("captioner_failed", f"{type(error).__name__}: {first_line(error)}")] * len(requests)
+        return [self._stand(*found) for found in zip(drafts, wrong, requests, strict=True)]
+
+    def _stand(
+        self, draft: Caption | CaptionError, wrong: tuple[str, ...], request: CaptionRequest
+    ) -> Caption | CaptionError:
+        if isinstance(draft, CaptionError) and not isinstance(draft, SpentError):
+            return draft
+        reason = str(draft) if isinstance(draft, CaptionError) else "; ".join(wrong)
+        with self._lock:
+            self.written += 1
+            if reason:
+                self.replaced[reason if isinstance(draft, CaptionError) else wrong[0]] += 1
+            self._judge()
+        if not isinstance(draft, CaptionError) and not reason:
+            return draft
+        spent = 0.0 if isinstance(draft, CaptionError) else draft.seconds
+        text = describe(request.measured, request.seed)
+        return Caption(text, len(text.split()), spent, replaced=reason)
+
+    def _judge(self) -> None:
+        """Say once, by name, that a model writes nothing usable; the lock is held."""
+        count = self.replaced.total()
+        if self._judged or self.written < _JUDGED_AFTER or 1 - count / self.written > _USABLE:
+            return
+        self._judged = True
+        often, times = self.replaced.most_common(1)[0]
+        log.warning(
+            "captioner %s writes nothing usable: %d of %d texts were replaced by measured words (%dx: it %s)",
+            self.info.name, count, self.written, times, often,
+        )  # fmt: skip
+
+    def abort(self) -> None:
+        """Make the call in progress fail soon."""
+        self._drafter.abort()
+
+    def close(self) -> None:
+        """Let go of the model, and say what became of its texts."""
+        if self.written:
+            count = self.replaced.total()
+            log.info("captions by %s: %d, of which %d replaced by measured words", self.info.name, self.written, count)
+        self._drafter.close()
+
+
+class SpentError(CaptionError):
+    """A cap is reached: the model is not asked, and measured words stand in."""
+
+
+def _wrong(draft: Caption | CaptionError, request: CaptionRequest) -> tuple[str, ...]:
+    if isinstance(draft, CaptionError):
+        return ()
+    if not draft.text:
+        return ("wrote nothing",)
+    if draft.checked is not None:
+        # Written in another language, with an English twin that can be read back.
+        return (*shape_faults(draft.text, english=False), *faults(draft.checked, request.measured, complete=False))
+    return faults(draft.text, request.measured, complete=False)
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
