@@ -191,9 +191,9 @@ class Inquiry:
             if self._track not in faces:
                 there = ", ".join(map(str, sorted(faces)))
                 raise ConfigError(f"{self._path}: no track {self._track}; the faces here are {there}")
-            faces = {self._track: faces[self._track]}
+        wanted = [face for number, face in faces.items() if self._track in (None, number)]
         at, reach = self._at, self._reach
-        seen = [face for face in faces.values() if at is None or any(abs(moment - at) <= reach for moment in face.seen)]
+        seen = [face for face in wanted if at is None or any(abs(moment - at) <= reach for moment in face.seen)]
         if not seen:
             raise SourceError(f"{self._path}: no face at {at:g} s; {_where(faces)}")
         return max(seen, key=lambda face: (len(face.labels), face.area, -face.track))

@@ -14,9 +14,11 @@ from fakes.faces import FakeDetector
 from fakes.models import FakeExpressionModel
 from PIL import Image
 
-from streamfer import build, captions
+from streamfer import build
 from streamfer.build import LoadedModels
+from streamfer.captions import asking
 from streamfer.captions.protocol import wants_yes_or_no
+from streamfer.config import Config
 from streamfer.threads import plan_threads
 from streamfer.video.encode import write_video
 
@@ -53,12 +55,12 @@ def captioner(monkeypatch: pytest.MonkeyPatch) -> FakeCaptioner:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCaptioner) -> None:
-    def load(name: str, **options: Any) -> FakeCaptioner:
-        assert (name, options["device"]) == ("fakes/one", "auto")
+    def load(config: Config) -> FakeCaptioner:
+        assert (config.captions.model, config.captions.device) == ("fakes/one", "auto")
         return fake
 
     reader = FakeExpressionModel(action_units=("AU01", "AU06", "AU12", "AU25"))
-    monkeypatch.setattr(captions, "load_captioner", load, raising=False)
+    monkeypatch.setattr(asking, "load_answerer", load)
     loaded = LoadedModels(reader, (FakeDetector(),), plan_threads(1))
     monkeypatch.setattr(build, "load_all", lambda _config, _sources: loaded)
 
@@ -79,7 +81,7 @@ def test_a_question_is_answered_about_the_face_that_is_seen_longest(film: Path, 
     assert done.code == 0
     assert done.out.startswith("what does this person show? ")
     assert "pictures of brightness" in done.out
-    assert done.err.startswith("one saw track 1 at ")
+    assert done.err.startswith("one: track 1, seen at ")
     assert "--track asks about another: 2" in done.err
     assert "licence: none: not a model" in done.err
     assert len(captioner.batches) == 1
@@ -92,9 +94,13 @@ def test_a_question_for_yes_or_no_gives_a_probability(film: Path, captioner: Fak
     assert (found["track"], found["tracks"], found["model"]["name"]) == (2, [1, 2], "one")
     shown = ask(film, "Is the inner brow raised?", "--track", "2").out
     assert shown == f"yes  (yes {found['probability']:.0%})\n"
-    worded = answer(film, "Is the inner brow raised?", "--words")
+    worded = answer(film, "Is it bright?", "--words")
     assert worded["probability"] is None
-    assert worded["text"].startswith("Is the inner brow raised? ")
+    assert worded["text"].startswith("Is it bright? ")
+    # What it says there was not measured.
+    wrong = answer(film, "Is the nose wrinkled?", "--words")
+    assert wrong["replaced"] == "names unit 9 (nose wrinkler), which is absent"
+    assert wrong["text"].startswith("I can't tell: the model does not read whether the nose is wrinkled")
 
 
 def test_the_strongest_expression_is_looked_at_or_the_moment_that_is_named(
@@ -122,7 +128,7 @@ def test_a_picture_is_asked_as_a_video_is(tmp_path: Path, captioner: FakeCaption
     [
         (("what?", "--track", "9"), "no track 9; the faces here are 1, 2"),
         (("what?", "--at", "77"), "no face at 77 s; there is track 1 at 0.0"),
-        (("what?", "--track", "2", "--at", "1.5"), "no face at 1.5 s; there is track 1 at 0.0–4.9 s, track 2 at 2.3"),
+        (("what?", "--track", "2", "--at", "1.5"), "no face at 1.5 s; there is track 1 at 0.0–4.9 s, track 2 at 2."),
         (("why " * 200,), "the question has 200 words and the model reads 128 tokens at most; shorten it: 'why why"),
         (("  ",), "the question is empty"),
     ],
@@ -154,12 +160,17 @@ def test_a_model_that_only_describes_is_named_before_the_video_is_read(
     assert "model 'mute' describes faces and was not trained to answer" in done.complaints[0]
 
 
-def test_without_a_captioner_the_way_to_one_is_said(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(captions.registry, "list_captioners", lambda: ())
-    for words in (("ask", film, "who?"), ("annotate", film, "--captions", "all"), ("run", film, "--captions", "all")):
-        done = streamfer(*words)
-        assert done.code == 2
-        assert "no captioner is installed; add one with: streamfer models import" in done.complaints[0]
+def test_measurements_answer_unless_a_captioner_is_named(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = FakeExpressionModel(action_units=("AU01", "AU06", "AU12", "AU25"))
+    loaded = LoadedModels(reader, (FakeDetector(),), plan_threads(1))
+    monkeypatch.setattr(build, "load_all", lambda _config, _sources: loaded)
+    done = streamfer("ask", film, "How many people are there?")
+    assert (done.code, done.out) == (0, "Two people can be seen.\n")
+    assert done.err.startswith("measured: track 1; ")
+    found = json.loads(streamfer("ask", film, "Is the inner brow raised?", "--track", "2", "--json").out)
+    assert (found["yes"], found["probability"], found["keyframes"]) == (False, None, [])
+    assert found["text"].startswith("No: the inner ends of the eyebrows are not raised in what is seen (2.")
+    assert streamfer("ask", film, "Is he lying?").out.startswith("I can't see that from a face.")
 
 
 def test_when_to_describe_is_no_name(film: Path) -> None:
