@@ -187,10 +187,9 @@ class Inquiry:
             raise SourceError(
                 f"{self._path}: no face was found; a smaller one with --set faces.min_size=10, or another --detector"
             )
-        if self._track is not None:
-            if self._track not in faces:
-                there = ", ".join(map(str, sorted(faces)))
-                raise ConfigError(f"{self._path}: no track {self._track}; the faces here are {there}")
+        if self._track is not None and self._track not in faces:
+            there = ", ".join(map(str, sorted(faces)))
+            raise ConfigError(f"{self._path}: no track {self._track}; the faces here are {there}")
         wanted = [face for number, face in faces.items() if self._track in (None, number)]
         at, reach = self._at, self._reach
         seen = [face for face in wanted if at is None or any(abs(moment - at) <= reach for moment in face.seen)]
