@@ -1,0 +1,60 @@
+"""What a command does not load: seconds of imports that turn out unnecessary are seconds of waiting."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from streamfer.cli import options
+
+#: Runs a command and prints which of some modules it has loaded.
+SCRIPT = """
+import sys
+from streamfer.cli import main
+names, sys.argv = set(sys.argv[1].split()), ["streamfer", *sys.argv[2:]]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+finally:
+    print("loaded:", *sorted(names & set(sys.modules)), file=sys.stderr)
+"""
+HEAVY = "torch av cv2 pandas onnxruntime insightface skimage scipy transformers open_clip torchvision structlog"
+
+
+def loaded(names: str, *words: str | Path, **environment: str) -> list[str]:
+    """Which of ``names`` the command ``streamfer WORDS`` has loaded when it ends."""
+    command = [sys.executable, "-c", SCRIPT, names, *map(str, words)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, **environment}, timeout=240
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("loaded:"), done.stderr
+    return last.split()[1:]
+
+
+def test_help_loads_no_library() -> None:
+    assert loaded(f"{HEAVY} numpy redis", "annotate", "--help") == []
+
+
+def test_tail_loads_no_model(redis_url: str) -> None:
+    assert loaded(f"{HEAVY} numpy", "tail", redis_url, "--idle", "0.1") == []
+
+
+def test_a_label_needs_what_the_model_needs_and_a_finished_file_needs_nothing(face_film: Path, tmp_path: Path) -> None:
+    words = ("annotate", face_film, "-o", tmp_path / "out", "--fps", "2", "-q")
+    unused = "transformers open_clip torchvision timm pandas redis structlog"
+    assert loaded(unused, *words) == []
+    before = (tmp_path / "out" / "astronaut.mp4.clips.csv").stat().st_mtime_ns
+    assert loaded(HEAVY, *words) == []
+    assert (tmp_path / "out" / "astronaut.mp4.clips.csv").stat().st_mtime_ns == before
+
+
+def test_help_names_the_detectors_that_there_are() -> None:
+    from streamfer.faces.registry import entries
+
+    shown = options._DETECTORS.split(", ")
+    assert shown == [entry.name for entry in entries() if not entry.pack]
+    assert "builtin" in shown
