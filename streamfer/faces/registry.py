@@ -109,6 +109,4 @@ def find(name: str) -> DetectorEntry | None:
 
 def builtin_weights() -> Path:
     """Return where the packaged detector lies; the file may be absent from a source checkout."""
-    import streamfer
-
-    return Path(str(streamfer.__file__)).resolve().parent / "weights" / "faces.onnx"
+    return Path(__file__).resolve().parents[1] / "weights" / "faces.onnx"
