@@ -122,9 +122,13 @@ class CaptionsConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _a_captioner_is_named_to_be_used(cls, section: Any) -> Any:
-        if isinstance(section, dict) and section.get("model") is not None and section.get("when") is None:
-            return {**section, "when": "changes"}
-        return section
+        if not isinstance(section, dict):
+            return section
+        # In YAML, a bare off is a truth value.
+        when = "off" if section.get("when") is False else section.get("when")
+        if when is None and section.get("model") is not None:
+            when = "changes"
+        return section if when is None else {**section, "when": when}
 
 
 class LiveConfig(Section):

@@ -32,6 +32,14 @@ def file(tmp_path: Path, text: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize(
+    ("section", "when"),
+    [({}, "off"), ({"when": False}, "off"), ({"model": "mine"}, "changes"), ({"model": "mine", "when": False}, "off")],
+)
+def test_captions_are_on_where_a_captioner_is_named(section: dict[str, Any], when: str) -> None:
+    assert load_config(None, {"captions": section}, {}).captions.when == when
+
+
 def test_the_defaults_are_those_of_the_plan() -> None:
     config = load_config(environment={})
     assert config == Config()
