@@ -65,8 +65,8 @@ def _weighed(size: int, digest: str) -> str:
 
 
 def _line(name: str, facts: str, licence: str) -> None:
-    console().print(Text.assemble("  ", (f"{name:<12}", "bold"), facts), soft_wrap=True)
-    console().print(Padding(Text(f"licence: {licence}", style="dim"), (0, 0, 0, 14)))
+    console().print(Text.assemble("  ", (f"{name:<14}  ", "bold"), facts), soft_wrap=True)
+    console().print(Padding(Text(f"licence: {licence}", style="dim"), (0, 0, 0, 18)))
 
 
 @app.command("show")
