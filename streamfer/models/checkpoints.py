@@ -6,7 +6,9 @@ every other name; safetensors hold nothing but tensors.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+import pickletools
 import re
 import warnings
 import zipfile
@@ -94,8 +96,8 @@ def _load(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL (\S+)|unrecognized function (.+)|object for .+ but got (.+)", str(error))
-        if refused:
-            name = next(filter(None, refused.groups()))
+        name = next(filter(None, refused.groups())) if refused else _first_name(path)
+        if name:
             raise UnsafeCheckpointError(
                 f"{path}: the file asks to call {name!r}, which is refused because it could run any code; "
                 "nothing was run: get the checkpoint from its authors again, or as safetensors"
@@ -107,6 +109,21 @@ def _load(path: Path) -> Any:
     except Exception as error:  # whatever damage makes torch raise
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise CheckpointError(f"{path}: damaged or incomplete checkpoint ({reason}); download it again") from error
+
+
+def _first_name(path: Path) -> str | None:
+    """Return the first name that a bare pickle of any protocol would look up; nothing is looked up here."""
+    texts: list[str] = []
+    with path.open("rb") as stream, contextlib.suppress(ValueError):
+        if stream.peek(1)[:1] == b"\x80":
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == "GLOBAL":
+                    return str(argument).replace(" ", ".")
+                if opcode.name == "STACK_GLOBAL":
+                    return ".".join(texts[-2:])
+                if isinstance(argument, str):
+                    texts.append(argument)
+    return None
 
 
 def _check_archive(path: Path) -> None:
