@@ -16,7 +16,8 @@ from record_examples import examples, labelled, labelled_with_units, span
 
 from streamfer import records
 from streamfer.errors import RecordError
-from streamfer.records import DOCUMENTS, AnyDocument, Record
+from streamfer.records import DOCUMENTS, UNSURE, AnyDocument, Record
+from streamfer.records.documents import read_document
 from streamfer.records.schema import SCHEMA_FOLDER, generate_schema, load_schema
 from streamfer.video import frames
 
@@ -134,6 +135,22 @@ def test_a_softmax_slightly_above_one_is_accepted() -> None:
     assert labelled(emotions={"anger": 1.0000001}, top="anger").faces[0].emotions["anger"] == 1.0
 
 
+def test_a_face_that_cannot_be_read_has_a_reason_and_keeps_its_probabilities() -> None:
+    document = labelled(top=None, reason="turned")
+    face = document.faces[0]
+    assert (face.label, face.probability) == (UNSURE, max(face.emotions.values()))
+    written = json.loads(document.to_json())["faces"][0]
+    # Other null fields are left out; readers look for this one.
+    assert written["top"] is None
+    assert written["reason"] == "turned"
+    assert "valence" not in written
+    assert read_document("clip.labelled.v1", document.to_json()) == document
+    jsonschema.validate(json.loads(document.to_json()), load_schema("clip.labelled.v1"))
+    named = labelled().faces[0]
+    assert (named.label, named.probability) == (named.top, named.emotions[named.top or ""])
+    assert "reason" not in json.loads(labelled().to_json())["faces"][0]
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -141,6 +158,9 @@ def test_a_softmax_slightly_above_one_is_accepted() -> None:
         {"emotions": {"happiness": float("nan")}},
         {"emotions": {}},
         {"top": "joy"},
+        {"top": None},
+        {"reason": "small"},
+        {"top": None, "reason": "tired"},
         {"box": (0, 0, -0.1, 0.1)},
         {"valence": 1.5},
         {"mood": "fine"},

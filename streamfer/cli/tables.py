@@ -27,8 +27,8 @@ def clip_table(records: Iterable[Record]) -> Table:
     table.add_column("then", overflow="ellipsis", no_wrap=True, style="dim")
     for document, face in rows:
         span = f"{document.clip.start_time:.1f}–{document.clip.end_time:.1f} s"
-        shown = bar(face.emotions[face.top])
-        table.add_row(face.track_id, span, Text(face.top, style="bold"), shown, runners_up(face.emotions))
+        shown = bar(face.probability)
+        table.add_row(face.track_id, span, Text(face.label, style="bold"), shown, runners_up(face.emotions))
     return table
 
 

@@ -129,7 +129,7 @@ class Annotation:
         """Return length, people, clips and the most frequent labels in words."""
         stats = self.stats
         labels = Counter(
-            face.top for record in self.records if isinstance(record.data, ClipLabelled) for face in record.data.faces
+            face.label for record in self.records if isinstance(record.data, ClipLabelled) for face in record.data.faces
         )
         shares = ", ".join(f"{label} {count / labels.total():.0%}" for label, count in labels.most_common(3))
         people = "1 person" if stats.tracks == 1 else f"{stats.tracks} people"

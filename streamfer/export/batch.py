@@ -158,7 +158,7 @@ class Batch:
             folder.add(event)
         if not isinstance(event, SourceOpened | FrameFaces) and isinstance(event.data, ClipLabelled):
             labels = self.report.labels.setdefault(source_id, Counter())
-            labels.update(face.top for face in event.data.faces)
+            labels.update(face.label for face in event.data.faces)
         self._watch(event)
 
     def discard(self) -> None:

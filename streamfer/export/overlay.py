@@ -113,7 +113,7 @@ class OverlayNotes:
             for reading in event.data.faces:
                 path = self._paths.setdefault((event.data.clip.epoch, reading.track), _Path(reading.track_id))
                 path.clip_starts.append(start)
-                path.clips.append((end, reading.top, reading.emotions[reading.top]))
+                path.clips.append((end, reading.label, reading.probability))
         elif isinstance(event, Record) and isinstance(event.data, ClipCaptioned):
             start, end = _span(event.data.clip)
             path = self._paths.setdefault((event.data.clip.epoch, event.data.track), _Path(event.data.track_id))

@@ -104,7 +104,7 @@ class ClipTable:
             self._model.note(face.emotions, face.action_units or ())
             yield [
                 *(event.subject, event.id, face.track_id, face.track, clip.start_time, clip.end_time),
-                *(face.top, face.emotions[face.top], clip.frames_sampled, clip.frames_real),
+                *(face.label, face.probability, clip.frames_sampled, clip.frames_real),
                 *(*face.box, face.det_score, face.quality, model.name, clip.epoch),
                 *face.emotions.values(),
                 *self._model.read(face.action_units),
@@ -176,7 +176,7 @@ class _Person:
         self.frames += 1
 
     def add(self, face: FaceReading) -> None:
-        self.labels[face.top] += 1
+        self.labels[face.label] += 1
         self.emotions.update(face.emotions)
         self.units.update(face.action_units or {})
 

@@ -83,6 +83,8 @@ class SourceStats:
         clips: labelled clips.
         tracks: distinct tracks that gave at least one labelled clip.
         faces_left_out: faces beyond the cap.
+        faces_too_small: faces of people that were smaller than ``faces.min_size``, so followed and not read.
+        tracks_too_small: people of whom no face was large enough.
         captions: captions written.
         captions_replaced: of these, measured words that stand in for a model's text which failed its checks.
         captions_dropped: clips that were to be described and were not, because the captioner was busy.
@@ -96,6 +98,8 @@ class SourceStats:
     clips: int = 0
     tracks: int = 0
     faces_left_out: int = 0
+    faces_too_small: int = 0
+    tracks_too_small: int = 0
     captions: int = 0
     captions_replaced: int = 0
     captions_dropped: int = 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.clock import StageClock
-from streamfer.pipeline.events import Event, SourceDone, SourceOpened, SourceStats
+from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened, SourceStats
 from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened, Item
 from streamfer.pipeline.observer import ClipChooser, ObservedClip
 from streamfer.pipeline.reports import RecordWriter
@@ -26,9 +27,21 @@ class _SourceLog:
     """Running counts of one source."""
 
     stats: SourceStats
-    tracks: set[tuple[int, int]]
+    tracks: set[tuple[int, int]] = field(default_factory=set)
+    read: set[tuple[int, int]] = field(default_factory=set)
+    too_small: Counter[tuple[int, int]] = field(default_factory=Counter)
     note: str = ""
     offline_since: float | None = None
+
+    def count(self, row: FrameFaces) -> None:
+        """Take in who was large enough to be read in a frame, and who was not."""
+        self.read.update((row.epoch, face.track) for face in row.faces)
+        self.too_small.update((row.epoch, track) for track in row.too_small)
+
+    def final(self) -> SourceStats:
+        """Return the counts at the source's end."""
+        never_read = self.too_small.keys() - self.read
+        return replace(self.stats, faces_too_small=self.too_small.total(), tracks_too_small=len(never_read))
 
 
 class Labeller:
@@ -111,7 +124,7 @@ class Labeller:
         return [*self._sessions[frame.source_id].add(frame, features, actions)]
 
     def _take_notice(self, item: EpochOpened | Changed | Ended) -> list[Event | ClipJob]:
-        log = self._logs.setdefault(item.source_id, _SourceLog(SourceStats(), set()))
+        log = self._logs.setdefault(item.source_id, _SourceLog(SourceStats()))
         if isinstance(item, EpochOpened):
             events = self._end_session(item.source_id, flush=True)
             model = self._model.info
@@ -169,8 +182,10 @@ class Labeller:
                 if self._chooser is not None and (shown := self._chooser.consider(entry, record)) is not None:
                     events.append(shown)
             elif isinstance(entry, SourceDone):
-                events.append(replace(entry, stats=self._logs.pop(entry.source_id).stats))
+                events.append(replace(entry, stats=self._logs.pop(entry.source_id).final()))
             else:
+                if isinstance(entry, FrameFaces):
+                    self._logs[entry.source_id].count(entry)
                 events.append(entry)
         return events
 

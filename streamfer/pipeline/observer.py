@@ -136,7 +136,7 @@ class ClipChooser:
     def __init__(self, captions: CaptionsConfig, model: ModelInfo) -> None:
         self._captions = captions
         self._model = model
-        self._last: OrderedDict[tuple[str, str, int, int], tuple[str, float]] = OrderedDict()
+        self._last: OrderedDict[tuple[str, str, int, int], tuple[str | None, float]] = OrderedDict()
 
     def consider(self, clip: ClipJob, record: Record) -> ObservedClip | None:
         """Return what the observer is shown of a labelled clip, if anything.
@@ -163,10 +163,12 @@ class ClipChooser:
         face, start = label.faces[0], label.clip.start_time
         key = (source_id, label.clip.epoch_key, label.clip.epoch, face.track)
         before = self._last.get(key)
-        same = before is not None and before[0] == face.top
+        # A face that cannot be read for a while has not changed its expression.
+        top = face.top or (before[0] if before else None)
+        same = before is not None and before[0] == top
         if self._captions.when != "all" and same and before and start - before[1] < self._captions.interval:
             return None
-        self._last[key] = (face.top, start)
+        self._last[key] = (top, start)
         self._last.move_to_end(key)
         if len(self._last) > _TRACKS_REMEMBERED:
             self._last.popitem(last=False)

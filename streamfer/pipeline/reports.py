@@ -7,11 +7,12 @@ import time
 import uuid
 from collections.abc import Callable
 from importlib.metadata import version
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamfer.models.expression import ModelInfo
+from streamfer.models.expression import Abstention, ModelInfo
 from streamfer.pipeline.session import ClipJob
 from streamfer.records import (
     ClipLabelled,
@@ -24,6 +25,7 @@ from streamfer.records import (
     Record,
     SourceStateChanged,
     Transform,
+    UnsureReason,
     VideoFacts,
 )
 from streamfer.redaction import redact_text
@@ -76,13 +78,15 @@ class RecordWriter:
         emotions = {name: float(value) for name, value in zip(self._model.classes, probabilities, strict=True)}
         last = job.sightings[-1]
         means, peaks = self._action_units(job)
+        reason = unsure_reason(self._model.abstention, job, max(emotions.values()))
         face = FaceReading(
             track_id=self.track_id(job.opened.source_id, job.opened.epoch, job.track),
             track=job.track,
             box=last.box,
             det_score=float(np.mean([sighting.face.score for sighting in job.sightings])),
             emotions=emotions,
-            top=max(emotions, key=emotions.__getitem__),
+            top=None if reason else max(emotions, key=emotions.__getitem__),
+            reason=reason,
             quality=float(np.mean([sighting.face.quality for sighting in job.sightings])),
             action_units=means,
             action_units_peak=peaks,
@@ -143,6 +147,24 @@ class RecordWriter:
         return Record.of(document, source_id=source_id, site=self._site)
 
 
+def unsure_reason(limits: Abstention, job: ClipJob, probability: float) -> UnsureReason | None:
+    """Return why the expression of a window must not be named, the first of the reasons; None where it may be.
+
+    Args:
+        limits: of the model.
+        job: the window; the medians over the pictures that truly showed the face are what counts.
+        probability: of the most probable class.
+    """
+    faces = [sighting.face for sighting in job.sightings]
+    seen: tuple[tuple[UnsureReason, float | None, float], ...] = (
+        ("small", limits.min_side, median(face.side for face in faces)),
+        ("turned", limits.min_pose, median(face.pose for face in faces)),
+        ("blurred", limits.min_sharpness, median(face.sharpness for face in faces)),
+        ("uncertain", limits.min_probability, probability),
+    )
+    return next((reason for reason, least, value in seen if least is not None and value < least), None)
+
+
 def _span(job: ClipJob) -> ClipSpan:
     dropped = job.last.dropped - job.first.dropped
     opened = job.opened
@@ -159,6 +181,7 @@ def _span(job: ClipJob) -> ClipSpan:
         frames_real=min(job.filling.real, job.frames_sampled),
         frames_decoded=job.last.index - job.first.index + 1,
         frames_dropped={"queue_full": dropped} if dropped else {},
+        faces_too_small=job.faces_too_small or None,
     )
 
 

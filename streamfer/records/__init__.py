@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from streamfer.records.documents import (
     DOCUMENTS,
+    UNSURE,
     AnyDocument,
     ClipCaptioned,
     ClipLabelled,
@@ -17,6 +18,7 @@ from streamfer.records.documents import (
     SourceStateChanged,
     TimeOrigin,
     Transform,
+    UnsureReason,
     VideoFacts,
     read_document,
 )
@@ -26,6 +28,7 @@ from streamfer.records.identity import SCHEMA_MAJOR, caption_id, clip_id, gap_id
 __all__ = [
     "DOCUMENTS",
     "SCHEMA_MAJOR",
+    "UNSURE",
     "AnyDocument",
     "ClipCaptioned",
     "ClipLabelled",
@@ -40,6 +43,7 @@ __all__ = [
     "SourceStateChanged",
     "TimeOrigin",
     "Transform",
+    "UnsureReason",
     "VideoFacts",
     "caption_id",
     "clip_id",

@@ -12,7 +12,16 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core.core_schema import ValidationInfo
 
 from streamfer.errors import RecordError
@@ -49,6 +58,11 @@ SignedUnit = Annotated[float, Field(ge=-1, le=1), AfterValidator(_round6)]
 Seconds = Annotated[float, AfterValidator(_round6)]
 Milliseconds = Annotated[float, Field(ge=0), AfterValidator(_round3)]
 Name = Annotated[str, Field(min_length=1)]
+#: Why a face's expression is not named, the first that holds: too few pixels, turned away, out of focus, or no class
+#: probable enough.
+UnsureReason = Literal["small", "turned", "blurred", "uncertain"]
+#: What stands for the label of such a face wherever people read one.
+UNSURE = "unsure"
 
 
 class _Value(BaseModel):
@@ -80,6 +94,7 @@ class ClipSpan(_Value):
         frames_real: how many of them truly showed the face; the others repeat their predecessor.
         frames_decoded: pictures decoded between start and end.
         frames_dropped: pictures not analysed, by cause.
+        faces_too_small: people in these pictures whose faces were too small to be read; absent where there are none.
     """
 
     start_pts: int
@@ -94,6 +109,7 @@ class ClipSpan(_Value):
     frames_real: Count
     frames_decoded: Count
     frames_dropped: Mapping[str, Count] = Field(default_factory=dict)
+    faces_too_small: Annotated[int, Field(gt=0)] | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -137,7 +153,8 @@ class FaceReading(_Value):
             border cuts may reach beyond 0-1.
         det_score: the detector's confidence.
         emotions: label to probability, in the model's order of classes.
-        top: the most probable label.
+        top: the most probable label; null where the face cannot be read or nothing is probable enough.
+        reason: why ``top`` is null; absent otherwise.
         quality: how usable the crops were, 0-1.
         valence, arousal: -1 to 1, where the model gives them.
         action_units: facial action unit (``AU12``) to its mean intensity over the pictures that truly showed the
@@ -151,18 +168,37 @@ class FaceReading(_Value):
     box: tuple[Number, Number, Extent, Extent]
     det_score: UnitInterval
     emotions: Annotated[Mapping[str, UnitInterval], Field(min_length=1)]
-    top: Name
+    top: Name | None
     quality: UnitInterval
     valence: SignedUnit | None = None
     arousal: SignedUnit | None = None
+    reason: UnsureReason | None = None
     action_units: Annotated[Mapping[str, UnitInterval], Field(min_length=1)] | None = None
     action_units_peak: Annotated[Mapping[str, UnitInterval], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
     def _top_is_a_label(self) -> Self:
-        if self.top not in self.emotions:
+        if self.top is not None and self.top not in self.emotions:
             raise ValueError(f"top label {self.top!r} is not among the emotions")
+        if (self.top is None) != (self.reason is not None):
+            raise ValueError("top is null exactly where a reason says why")
         return self
+
+    @model_serializer(mode="wrap")
+    def _with_top(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Null fields are left out of documents, but readers look for this one.
+        fields = write(self)
+        return fields if self.top is not None else {**fields, "top": None}
+
+    @property
+    def label(self) -> str:
+        """What the face is called: its most probable class, or ``unsure``."""
+        return UNSURE if self.top is None else self.top
+
+    @property
+    def probability(self) -> float:
+        """Probability of the most probable class, whether or not it was believed."""
+        return max(self.emotions.values()) if self.top is None else self.emotions[self.top]
 
     @model_validator(mode="after")
     def _every_mean_has_a_peak(self) -> Self:

@@ -23,6 +23,7 @@ from streamfer.captions.worker import CaptionWorker
 from streamfer.captions.writers import CheckedWriter, MeasuredWriter, ModelDrafter
 from streamfer.config import CaptionsConfig
 from streamfer.geometry import squashed_crop
+from streamfer.models.expression import Abstention
 from streamfer.pipeline.events import Event, SourceDone
 from streamfer.pipeline.keyframes import Course, choose, course_of, feature_strengths, unit_strengths
 from streamfer.pipeline.loop import Pipeline
@@ -191,6 +192,25 @@ def test_a_new_epoch_is_a_new_face() -> None:
     source = FakeSource(one_face, count=150, fps=25, script={75: [Jump()]})
     events = run([source], FakeCaptioner(), when="changes", interval=100)
     assert {caption.clip.epoch for caption in captions(events)} == {0, 1}
+
+
+def test_a_face_that_cannot_be_read_for_a_while_has_not_changed() -> None:
+    def picture(number: int) -> np.ndarray:
+        return squares((60, 50), number=7, size=48 if number < 75 or number > 150 else 36)
+
+    unsure = FakeExpressionModel(abstention=Abstention(min_side=40))
+    events = run(
+        [FakeSource(picture, count=250, fps=25)],
+        FakeCaptioner(),
+        model=unsure,
+        when="changes",
+        interval=100,
+    )
+    found = clips(events)
+    assert [clip.faces[0].reason for clip in found].count("small") == 3
+    sure = [clip for clip in found if clip.faces[0].top]
+    changed = [sure[0], *(clip for before, clip in pairwise(sure) if clip.faces[0].top != before.faces[0].top)]
+    assert [caption.clip for caption in captions(events)] == [clip.clip for clip in changed]
 
 
 def test_faces_beyond_the_cap_are_labelled_and_counted() -> None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from streamfer.geometry import CropProfile, loose_crop
-from streamfer.models.expression import ModelInfo
+from streamfer.models.expression import Abstention, ModelInfo
 from streamfer.models.vocabulary import SEVEN_CLASSES
 
 
@@ -30,6 +30,7 @@ class FakeExpressionModel:
         crop: CropProfile | None = None,
         name: str = "fake",
         action_units: tuple[str, ...] = (),
+        abstention: Abstention = Abstention(),  # noqa: B008 (frozen)
     ) -> None:
         self.encoded = 0
         self.batches: list[int] = []
@@ -46,6 +47,7 @@ class FakeExpressionModel:
             licence="none: not a model",
             action_units=action_units,
             action_thresholds=(0.5,) * len(action_units),
+            abstention=abstention,
         )
 
     @property

@@ -14,6 +14,7 @@ from fakes.video import FakeSource, Jump
 from scenes import GRID, clips, done, one_face, pipeline, rows, run, squares, two_faces
 
 from streamfer.errors import InternalError, SourceUnreadableError
+from streamfer.models.expression import Abstention
 from streamfer.pipeline.events import SourceDone, SourceOpened
 from streamfer.pipeline.selection import WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
@@ -336,6 +337,60 @@ def test_the_same_film_gives_the_same_ids() -> None:
         return [event.id for event in events if isinstance(event, Record) and event.data in clips([event])]
 
     assert ids() == ids()
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        ({"min_side": 60}, "small"),
+        ({"min_pose": 1.0}, "turned"),
+        ({"min_sharpness": 0.999}, "blurred"),
+        ({"min_probability": 0.9}, "uncertain"),
+        ({"min_side": 60, "min_pose": 1.0, "min_probability": 0.9}, "small"),
+        ({"min_sharpness": 0.999, "min_probability": 0.9}, "blurred"),
+        ({"min_side": 40, "min_probability": 0.01}, None),
+    ],
+)
+def test_what_cannot_be_read_is_not_named_and_says_why(limits: dict[str, float], reason: str | None) -> None:
+    def films() -> list[FakeSource]:
+        return [FakeSource(one_face, count=60, fps=25)]
+
+    plain = clips(run(films()))
+    unsure = clips(run(films(), model=FakeExpressionModel(abstention=Abstention(**limits))))
+    assert len(plain) == len(unsure) > 0
+    for before, after in zip(plain, unsure, strict=True):
+        assert after.faces[0].reason == reason
+        assert after.faces[0].top == (None if reason else before.faces[0].top)
+        assert after.faces[0].emotions == before.faces[0].emotions
+
+
+def test_a_face_counts_by_the_median_of_its_pictures() -> None:
+    def picture(number: int) -> np.ndarray:
+        return squares((60, 50), number=number, size=20 if number < 20 else 48)
+
+    model = FakeExpressionModel(abstention=Abstention(min_side=40))
+    small = [clip.faces[0].reason for clip in clips(run([FakeSource(picture, count=100, fps=25)], model=model))]
+    assert small == [None, None, None]
+
+
+def test_faces_below_the_least_size_are_followed_and_counted() -> None:
+    def picture(number: int) -> np.ndarray:
+        image = squares((20, 50), number=number)
+        image[60:75, 150:165] = 230
+        # The third comes near after two seconds.
+        side = 14 if number < 50 else 40
+        image[100 : 100 + side, 100 : 100 + side] = 220
+        return image
+
+    events = run([FakeSource(picture, count=100, fps=25)], min_size=18)
+    stats = done(events)["fake"].stats
+    assert stats.tracks == 2
+    assert stats.tracks_too_small == 1
+    found = rows(events)
+    assert stats.faces_too_small == sum(len(row.too_small) for row in found) == 32 + 16
+    first, *_, last = sorted(clips(events), key=lambda clip: clip.clip.start_time)
+    assert (first.clip.faces_too_small, last.clip.faces_too_small) == (2, 1)
+    assert clips(run([FakeSource(one_face, count=60, fps=25)]))[0].clip.faces_too_small is None
 
 
 def test_whole_clips_have_one_window() -> None:
