@@ -6,7 +6,6 @@ streamfer:{p}:sources        changes of the sources' states
 streamfer:{p}:dead           entries that no consumer could handle
 streamfer:{p}:seen:<id>      ids published lately (expires)
 streamfer:status:<source>    a source's heartbeat (hash, expires)
-streamfer:blob:<id>          large data that a record refers to (expires)
 
 ``p`` is a source's partition: order holds per source, and consumers have few keys to follow.
 """
@@ -87,7 +86,3 @@ class Keys:
     def status(self, source_id: str) -> str:
         """Heartbeat hash of a source."""
         return f"{self.prefix}:status:{source_id}"
-
-    def blob(self, blob_id: str) -> str:
-        """Large data that a record refers to by ``dataref``."""
-        return f"{self.prefix}:blob:{blob_id}"

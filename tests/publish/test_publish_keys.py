@@ -23,7 +23,6 @@ def test_names() -> None:
     assert keys.seen(record) == f"streamfer:{{0}}:seen:{record.id}"
     assert keys.dead("streamfer:{0}:clips") == "streamfer:{0}:dead"
     assert keys.status("hall") == "streamfer:status:hall"
-    assert keys.blob("b") == "streamfer:blob:b"
 
 
 @pytest.mark.parametrize(
