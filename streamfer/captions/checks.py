@@ -139,7 +139,7 @@ def contradictions(said: Mentions, label: Truth | None = None) -> Iterator[str]:
 
 def repeats(text: str, words: int = LOOP_WORDS) -> bool:
     """Whether a sentence or clause, a word, or any stretch of ``words`` words comes twice where once is enough."""
-    clauses = [" ".join(clause.split()) for clause in re.split(r"[.!?;:,]|\band\b", text.lower())]
+    clauses = [" ".join(clause.split()) for clause in re.split(r"[!?;:,]|\.(?!\d)|\band\b", text.lower())]
     long = [clause for clause in clauses if len(clause.split()) >= 3]
     doubled = re.search(r"\b(?!(?:that|had)\b)(\w+)\s+\1\b", text.lower())
     return doubled is not None or len(set(long)) < len(long) or repetition(text, words) > 0

@@ -362,7 +362,8 @@ def _jpeg(frame: Any) -> bytes:
 def _undressed(text: str) -> str:
     """Return a text without thoughts and code fences around it."""
     text = re.sub(r"<think>.*?</think>|^.*</think>", "", text, flags=re.DOTALL)
-    return re.sub(r"```(?:json)?", "", text).strip().strip('"').strip()
+    text = re.sub(r"```(?:json)?", "", text).strip()
+    return text[1:-1].strip() if len(text) > 1 and text[0] == text[-1] == '"' else text
 
 
 def read_fields(text: str) -> dict[str, str] | None:

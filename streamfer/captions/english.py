@@ -65,7 +65,7 @@ def confidence(measured: Measurements) -> str:
 def moment(measured: Measurements, seconds: float) -> str:
     """Return a time as a reader finds it: on a file's own clock, or within a live clip."""
     if measured.wall:
-        return f"{max(0.0, seconds - measured.start):.1f} s into the clip"
+        return f"second {max(0.0, seconds - measured.start):.1f}"
     return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)}:{seconds % 60:04.1f}"
 
 

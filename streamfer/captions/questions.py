@@ -43,12 +43,13 @@ _SAID_OTHERWISE = (
     (r"\bgasp(?:s|ed|ing)?\b", "drop the jaw"),
 )
 _FUNCTION_WORDS = """
-a about action actions an and any anybody anyone are as at be been before after brow brows by can chin comes could
+a about action actions after an and any anybody anyone are as at au be been before brow brows by can chin comes could
 describe did do does emotion ever expression eyebrows eyes face faces facial feel first from give happen happens has
 have he her him his how i in is it jaw last lip lips long look looking looks many me moment more most mouth move
-movement movements much never not nose of often on or people person second seconds see seem seems she show shown
-shows smile smiles smiling some someone start stop strong strongest strongly tell than that the their them then
-there they this time times to unit units until was were what when which while who whose why will with would you your
+movement movements much never nose not of often on or people person present second seconds see seem seems she show
+shown shows smile smiles smiling some someone start stop strong strongest strongly tell than that the their them then
+there they this time times to unit units until visible was were what when which while who whose why will with would
+you your
 """
 _ENGLISH = frozenset(_FUNCTION_WORDS.split()).union(*EMOTION_WORDS.values())
 _REGIONS = {

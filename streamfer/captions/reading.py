@@ -266,7 +266,6 @@ _EXPRESSIONS = _patterns((
     ("14", r"dimpler|dimples (?:show|appear|form)|dimples"),
     ("22", r"lip funnell?er"),
     ("19", r"(?:sticks?|sticking|stuck|pokes?|poking|shows?|showing) (?:the |his |her |their )?tongue(?: out)?|tongue"),
-    ("8", r"lips? (?:\w+ ){0,3}towards? (?:each other|one another)"),
 ))  # fmt: skip
 _PARTS = _patterns((
     ("inner brow+outer brow", rf"(?:inner and outer|outer and inner) {_OF}{_BROW}"),
