@@ -50,7 +50,7 @@ _STATE = (
 )
 _STATES = rf"{_STATE}(?:, {_STATE})*(?: and {_STATE})?"
 _CLAUSE = rf"the {_PARTS} (?:is|are) {_STATES}"
-_SHAPE = r"(?:an? )?(?:strongly |slightly )?[a-z-]+(?:, [a-z-]+)?(?: [a-z]+){1,3}"
+_SHAPE = r"(?:an? )?(?:strongly |slightly )?[a-z-]+(?:, (?:strongly |slightly )?[a-z-]+)?(?: [a-z]+){1,3}"
 _WHEN = r"\d+\.\d s|\d+:\d\d\.\d|second \d+\.\d"
 _EMOTION = r"[a-z]+"
 #: What a sentence may be: a small grammar of its own, which knows nothing of how captions are made.
