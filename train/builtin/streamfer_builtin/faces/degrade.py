@@ -21,27 +21,27 @@ class Degrader:
     def __init__(self, seed: int = 5) -> None:
         self._noise = np.random.default_rng(seed).standard_normal(_BANK).astype(np.float32)
 
-    def degraded(self, picture: Picture, rng: np.random.Generator) -> Picture:
-        """``picture`` (RGB uint8) after a random camera and codec."""
-        grey = rng.random() < _GREY_SHARE
+    def degraded(self, picture: Picture, rng: np.random.Generator, strength: float = 1.0) -> Picture:
+        """``picture`` (RGB uint8) after a random camera and codec; ``strength`` scales how often each fault occurs."""
+        grey = rng.random() < _GREY_SHARE * strength
         if grey:
             picture = greyed(picture)
-        if rng.random() < 0.2:
+        if rng.random() < 0.2 * strength:
             picture = lit_unevenly(picture, rng)
-        if rng.random() < 0.2:
+        if rng.random() < 0.2 * strength:
             picture = coarsened(picture, rng)
-        if rng.random() < 0.2:
+        if rng.random() < 0.2 * strength:
             picture = np.asarray(cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.6)), np.uint8)
-        if rng.random() < 0.12:
+        if rng.random() < 0.12 * strength:
             picture = smeared(picture, rng)
         film = grey and rng.random() < _FILM_SHARE
-        dark = rng.random() < 0.12
+        dark = rng.random() < 0.12 * strength
         picture = colour_shifted(picture, rng, tinted=not grey, dark=dark, hard=film)
         if film:
             picture = self._filmed(picture, rng)
-        if dark or film or rng.random() < 0.25:
+        if dark or film or rng.random() < 0.25 * strength:
             picture = self.noisy(picture, rng, 5.0 if dark else 0.0)
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 * strength:
             quality = int(rng.integers(15, 75))
             coded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
             picture = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), np.uint8)

@@ -49,23 +49,23 @@ class Views:
         self._scenes = sets.scenes(root)
         self._degrader = Degrader()
 
-    def batch(self, seed: int, step: int, size: int, side: int) -> Batch:
-        """The ``size`` views of ``side`` x ``side`` pixels of training step ``step``."""
+    def batch(self, seed: int, step: int, size: int, side: int, strength: float = 1.0) -> Batch:
+        """The ``size`` views of ``side`` x ``side`` pixels of training step ``step``; see :meth:`view`."""
         rng = np.random.default_rng([seed, step])
-        return collated([self.view(side, rng) for _ in range(size)])
+        return collated([self.view(side, rng, strength) for _ in range(size)])
 
-    def view(self, side: int, rng: np.random.Generator) -> tuple[Picture, Labels]:
-        """One picture (RGB uint8, ``side`` x ``side``) and its faces."""
+    def view(self, side: int, rng: np.random.Generator, strength: float = 1.0) -> tuple[Picture, Labels]:
+        """One picture (RGB uint8, ``side`` x ``side``) and its faces; ``strength`` below 1 damages fewer of them."""
         kind = rng.random()
         if kind < 0.15:
             picture, labels = self._without_faces(side, rng), Labels.none()
-        elif kind < 0.32:
+        elif kind < 0.15 + 0.17 * strength:
             picture, labels = self._wall(side, rng)
         else:
             picture, labels = self._people(self._crowd(rng), side, rng)
-        if rng.random() < 0.25:
+        if rng.random() < 0.25 * strength:
             occlude(picture, labels, rng)
-        return self._degrader.degraded(picture, rng), labels.framed(side, side, smallest=SMALLEST)
+        return self._degrader.degraded(picture, rng, strength), labels.framed(side, side, smallest=SMALLEST)
 
     def _crowd(self, rng: np.random.Generator) -> Sample:
         return self._crowds[min(int(np.searchsorted(self._shares, rng.random())), len(self._crowds) - 1)]
