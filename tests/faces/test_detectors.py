@@ -16,7 +16,7 @@ import pytest
 from fakes.faces import FakeDetector
 
 from streamfer.errors import CheckpointError, ConfigError, DeviceError, ModelError, UnknownModelError
-from streamfer.faces import Detections, Detector, load_detector, packs, registry
+from streamfer.faces import Detections, Detector, detectors, load_detector, packs, registry
 from streamfer.faces.fetch import cached, fetch, sha256_of
 from streamfer.faces.images import DetectionSize
 
@@ -82,6 +82,8 @@ def test_yunet_takes_any_size_and_no_pixels(shared_data: Path) -> None:
 
 
 def test_auto_uses_the_packaged_detector_or_the_cascade(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(detectors, "packaged_weights", lambda: None)
+    assert load_detector("auto").name.startswith("builtin")
     monkeypatch.setattr(registry, "builtin_weights", lambda: tmp_path / "absent.onnx")
     assert load_detector("auto").name == "lbp"
     with pytest.raises(UnknownModelError, match="no packaged weights"):
@@ -90,7 +92,7 @@ def test_auto_uses_the_packaged_detector_or_the_cascade(monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(not registry.builtin_weights().is_file(), reason="this checkout has no packaged detector")
 def test_the_packaged_detector_finds_real_faces() -> None:
-    detector = load_detector()
+    detector = load_detector("builtin")
     assert detector.name.startswith("builtin")
     (found,) = detector.detect([astronaut()])
     assert len(found) == 1
