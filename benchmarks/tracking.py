@@ -1,6 +1,7 @@
 """Compare trackers on generated scenes with known ids and on real clips; prints Markdown tables.
 
     python benchmarks/tracking.py                       generated scenes
+    python benchmarks/tracking.py --crowds crowds.parquet      cameras moving over real pictures of several people
     python benchmarks/tracking.py --clips FOLDER --weights yunet_n_dynamic.onnx
     python benchmarks/tracking.py --small-faces --weights yunet_n_dynamic.onnx
 
@@ -34,6 +35,7 @@ from trackers.eval import (
     compute_identity_metrics,
 )
 from tracking_clips import clip_table, small_face_table
+from tracking_crowds import crowd_scenes
 from tracking_scenes import Sample, play, scenes, sprites
 
 from streamfer.faces import FaceTracker, TrackerSettings, settle
@@ -99,9 +101,7 @@ CANDIDATES: dict[str, Follow] = {
     "ByteTrack as it comes": plain(lambda fps: ByteTrackTracker(frame_rate=fps)),
     "OC-SORT as it comes": plain(lambda fps: OCSORTTracker(frame_rate=fps)),
     "BoT-SORT as it comes": plain(lambda fps: BoTSORTTracker(frame_rate=fps, enable_cmc=False)),
-    "streamfer, ByteTrack (default)": ours(),
-    "streamfer, OC-SORT": ours(method="ocsort"),
-    "streamfer, BoT-SORT": ours(method="botsort"),
+    "streamfer (default)": ours(),
     "streamfer, boxes alone": ours(appearance=False),
     "streamfer, no return after absence": ours(forget_seconds=0.5),
     "streamfer, detection on every 2nd sample": ours(detect_every=2),
@@ -139,10 +139,14 @@ def summary(parts: Sequence[tuple[dict[str, Any], ...]], milliseconds: float) ->
     )
 
 
-def compare(fps: float, seeds: int, first: int, names: Iterable[str]) -> None:
-    """Print one table over all scenes, and the default's table by kind of scene."""
+def generated(fps: float, seeds: int, first: int) -> dict[str, list[Sample]]:
+    """Return the frames of the scenes with moving actors."""
     people = sprites()
-    played = {scene.name: list(play(scene, fps, people)) for scene in scenes(seeds, first)}
+    return {scene.name: list(play(scene, fps, people)) for scene in scenes(seeds, first)}
+
+
+def compare(played: dict[str, list[Sample]], fps: float, names: Iterable[str]) -> None:
+    """Print one table over all scenes, and the default's table by kind of scene."""
     total = sum(len(sample.ids) for samples in played.values() for sample in samples)
     print(f"\n{len(played)} scenes, {total} visible faces, {fps:g} samples a second\n")
     print("| tracker | HOTA | IDF1 | id switches | missed | invented | ms a frame |")
@@ -189,6 +193,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4, help="scenes of each kind")
     parser.add_argument("--first-seed", type=int, default=0, help="0 to 7 were looked at while tuning")
     parser.add_argument("--only", help="run the candidates whose name holds this")
+    parser.add_argument("--crowds", type=Path, help="crowds.parquet: its pictures under moving cameras")
     parser.add_argument("--clips", type=Path, help="folder with clips and ground_truth.json")
     parser.add_argument("--weights", default="auto", help="detector for the clips")
     parser.add_argument("--small-faces", action="store_true", help="recall of small faces in a 1080p frame")
@@ -203,7 +208,9 @@ def main() -> None:
     else:
         names = [name for name in CANDIDATES if not arguments.only or arguments.only in name or "default" in name]
         for fps in arguments.fps:
-            compare(fps, arguments.seeds, arguments.first_seed, names)
+            which = (fps, arguments.seeds, arguments.first_seed)
+            played = crowd_scenes(arguments.crowds, *which) if arguments.crowds else generated(*which)
+            compare(played, fps, names)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def play(scene: Scene, fps: float, people: list[Sprite]) -> Iterator[Sample]:
             noisy = np.clip(canvas + rng.normal(0, 3, canvas.shape), 0, 255).astype(np.uint8)
             ids = np.array([first_id + key for key, _ in truth], np.int64)
             boxes = np.array([box for _, box in truth], np.float32).reshape(-1, 4)
-            yield Sample(noisy, ids, boxes, _detect(boxes, scene.faults, rng))
+            yield Sample(noisy, ids, boxes, detected(boxes, scene.faults, rng))
         first_id += 100
 
 
@@ -197,7 +197,7 @@ def _paste(
     return np.array([cx - half[0], cy - half[1], cx + half[0], cy + half[1]], np.float32)
 
 
-def _detect(boxes: NDArray[np.float32], faults: Faults, rng: np.random.Generator) -> Detections:
+def detected(boxes: NDArray[np.float32], faults: Faults, rng: np.random.Generator) -> Detections:
     """Return the true boxes as a detector would: some missed, all inexact, a few invented."""
     seen = boxes[rng.random(len(boxes)) >= faults.missed]
     sides = np.tile(seen[:, 2:] - seen[:, :2], 2)

@@ -1,19 +1,17 @@
-"""Which detection continues which track, by roboflow trackers: ByteTrack, OC-SORT or BoT-SORT."""
+"""Which detection continues which track from one frame to the next: ByteTrack of roboflow trackers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import supervision as sv
 from numpy.typing import NDArray
-from trackers import BaseIoU, BIoU, BoTSORTTracker, ByteTrackTracker, OCSORTTracker
+from trackers import BaseIoU, BIoU, ByteTrackTracker
 
 from streamfer.faces.appearance import similarity
 from streamfer.faces.detections import Detections
-
-Method = Literal["bytetrack", "ocsort", "botsort"]
 
 #: Boxes grow by this share of their size on each side before they are compared: at 8 sampled frames a second
 #: a face may leave its own box between two frames.
@@ -86,32 +84,18 @@ class Associator:
     frame is further back than its buffer, which at one frame a second is each of them.
     """
 
-    def __init__(self, method: Method, *, fps: float, lost_seconds: float, least_score: float) -> None:
-        self._method: Method = method
+    def __init__(self, *, fps: float, lost_seconds: float, least_score: float) -> None:
         self._iou = AppearanceIoU()
-        common: dict[str, Any] = {
+        self._engine: Any = ByteTrackTracker(
             # The library counts the buffer in frames of 30 a second whatever the real rate.
-            "lost_track_buffer": max(round(30 * lost_seconds), round(60 / fps)),
-            "frame_rate": fps,
-            "minimum_consecutive_frames": 1,
-            "high_conf_det_threshold": least_score,
-            "iou": self._iou,
-        }
-        if method == "bytetrack":
-            self._engine: Any = ByteTrackTracker(
-                **common, track_activation_threshold=least_score, minimum_iou_threshold=0.1
-            )
-        elif method == "ocsort":
-            self._engine = OCSORTTracker(**common, minimum_iou_threshold=0.1)
-        else:
-            self._engine = BoTSORTTracker(
-                **common,
-                track_activation_threshold=least_score,
-                minimum_iou_threshold_first_assoc=0.1,
-                minimum_iou_threshold_second_assoc=0.2,
-                minimum_iou_threshold_unconfirmed_assoc=0.1,
-                enable_cmc=False,
-            )
+            lost_track_buffer=max(round(30 * lost_seconds), round(60 / fps)),
+            frame_rate=fps,
+            minimum_consecutive_frames=1,
+            high_conf_det_threshold=least_score,
+            track_activation_threshold=least_score,
+            minimum_iou_threshold=0.1,
+            iou=self._iou,
+        )
         self._iou.attach(self._engine)
 
     def step(

@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from streamfer.errors import ConfigError
 from streamfer.faces.appearance import AppearanceModel, ColourAppearance, similarity
-from streamfer.faces.association import Associator, Method, Person
+from streamfer.faces.association import Associator, Person
 from streamfer.faces.cuts import CutDetector
 from streamfer.faces.detections import Detections, TrackedFace, TrackedFrame
 from streamfer.faces.images import as_rgb
@@ -35,7 +35,6 @@ class TrackerSettings:
     """What the tracker believes and for how long.
 
     Attributes:
-        method: the association of roboflow trackers.
         least_score: detections below it neither start nor feed a track.
         confirm_hits: detections a track needs before it is a person; a still needs one.
         confirm_evidence: sum over the detections of (score - 0.4) / 0.5, each 0 to 1, that it needs besides:
@@ -50,7 +49,6 @@ class TrackerSettings:
         appearance: compare what people look like, not boxes alone.
     """
 
-    method: Method = "bytetrack"
     least_score: float = 0.4
     confirm_hits: int = 3
     confirm_evidence: float = 1.8
@@ -96,7 +94,6 @@ class FaceTracker:
         self._appearance = (appearance or ColourAppearance()) if self._settings.appearance else None
         self._cuts = CutDetector()
         self._associator = Associator(
-            self._settings.method,
             fps=sampled_fps,
             lost_seconds=self._settings.lost_seconds,
             least_score=self._settings.least_score,

@@ -264,10 +264,3 @@ def test_frames_without_pixels_pass() -> None:
     tracker = FaceTracker(FPS)
     answer = tracker.update(np.zeros((0, 0, 3), np.uint8), Detections.empty())
     assert answer == TrackedFrame(())
-
-
-@pytest.mark.parametrize("method", ["bytetrack", "ocsort", "botsort"])
-def test_every_method_of_the_library_works(method: str) -> None:
-    settings = TrackerSettings(method=method)  # type: ignore[arg-type]
-    _, seen, _ = follow(walk(12, red=(60, 200), blue=(360, 300)), settings=settings)
-    assert all(set(frame) == {1, 2} for frame in seen)
