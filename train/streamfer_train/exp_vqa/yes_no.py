@@ -31,42 +31,31 @@ def score(answers: Sequence[Answered], threshold: float = 0.5) -> dict[str, Any]
     """
     if not answers:
         raise ConfigError("no yes-or-no question to score; the list needs answers that are yes or no")
+    from sklearn.metrics import roc_auc_score
+
     given = np.array([one.probability for one in answers])
     truth = np.array([one.truth for one in answers])
-    report: dict[str, Any] = {"questions": len(answers), "yes": int(truth.sum()), **_counts(given > threshold, truth)}
-    report["accuracy"] = _rounded(float(((given > threshold) == truth).mean()))
-    report["roc_auc"] = _auc(given, truth)
-    report["brier"] = _rounded(float(((given - truth) ** 2).mean()))
+    said = given > threshold
+    report: dict[str, Any] = {"questions": len(answers), "yes": int(truth.sum()), **_counts(said, truth)}
+    report["accuracy"] = _rounded((said == truth).mean())
+    report["roc_auc"] = None if truth.all() or not truth.any() else _rounded(roc_auc_score(truth, given))
+    report["brier"] = _rounded(((given - truth) ** 2).mean())
     report["always_yes_f1"] = _counts(np.ones_like(truth), truth)["f1"]
-    units = sorted({one.unit for one in answers if one.unit is not None})
-    if units:
-        each = {}
-        for unit in units:
-            chosen = np.array([one.unit == unit for one in answers])
-            if truth[chosen].any():
-                each[str(unit)] = _counts(given[chosen] > threshold, truth[chosen])["f1"]
+    asked = np.array([-1 if one.unit is None else one.unit for one in answers])
+    if (asked >= 0).any():
+        occurring = sorted({int(unit) for unit in asked[truth & (asked >= 0)]})
+        each = {str(unit): _counts(said[asked == unit], truth[asked == unit])["f1"] for unit in occurring}
         report["unit_f1"] = each
         report["mean_f1"] = _rounded(sum(each.values()) / len(each)) if each else None
     return report
 
 
 def _counts(said: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> dict[str, float]:
-    hits, false, missed = ((said & truth).sum(), (said & ~truth).sum(), (~said & truth).sum())
-    return {
-        "f1": _rounded(float(2 * hits / max(2 * hits + false + missed, 1))),
-        "precision": _rounded(float(hits / max(hits + false, 1))),
-        "recall": _rounded(float(hits / max(hits + missed, 1))),
-    }
+    from sklearn.metrics import precision_recall_fscore_support
 
-
-def _auc(given: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float | None:
-    if truth.all() or not truth.any():
-        return None
-    from scipy.stats import rankdata
-
-    ranks, yes = rankdata(given), int(truth.sum())
-    return _rounded(float((ranks[truth].sum() - yes * (yes + 1) / 2) / (yes * (len(truth) - yes))))
+    precision, recall, f1, _ = precision_recall_fscore_support(truth, said, average="binary", zero_division=0)
+    return {"f1": _rounded(f1), "precision": _rounded(precision), "recall": _rounded(recall)}
 
 
 def _rounded(value: float) -> float:
-    return round(value, 4)
+    return round(float(value), 4)

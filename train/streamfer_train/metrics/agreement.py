@@ -11,7 +11,7 @@ from typing import Any
 
 from streamfer.captions.checks import contradictions, repeats
 from streamfer.captions.reading import Mentions, read
-from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, implied
+from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS
 from streamfer.errors import ConfigError
 from streamfer_train.captions.labels import FaceLabels
 
@@ -56,11 +56,10 @@ class CaptionReport:
         return asdict(self)
 
 
-def evaluate(captions: Sequence[str], labels: Sequence[FaceLabels], *, closed: bool = False) -> CaptionReport:
+def evaluate(captions: Sequence[str], labels: Sequence[FaceLabels]) -> CaptionReport:
     """Score captions against the labels of the same faces.
 
-    Only coded units count. With ``closed``, units that another brings along (a dropped jaw parts the lips) count as
-    mentioned and as labelled.
+    Only coded units count.
 
     Raises:
         ConfigError: there are no captions, or not as many as labels.
@@ -71,7 +70,7 @@ def evaluate(captions: Sequence[str], labels: Sequence[FaceLabels], *, closed: b
     agreed, with_emotion, contradicting, repeating = 0, 0, 0, 0
     for text, label in zip(captions, labels, strict=True):
         said = read(text)
-        _count_units(said, label, counts, closed=closed)
+        _count_units(said, label, counts)
         if label.emotions:
             with_emotion += 1
             agreed += emotions_agree(text, said, label)
@@ -90,10 +89,10 @@ def evaluate(captions: Sequence[str], labels: Sequence[FaceLabels], *, closed: b
     )
 
 
-def _count_units(said: Mentions, label: FaceLabels, counts: dict[int, list[int]], *, closed: bool) -> None:
+def _count_units(said: Mentions, label: FaceLabels, counts: dict[int, list[int]]) -> None:
     if label.action_units is None:
         return
-    spoken, true = (implied(said.units), implied(label.action_units)) if closed else (said.units, label.action_units)
+    spoken, true = said.units, label.action_units
     coded = ACTION_UNITS.keys() if label.coded is None else label.coded
     for unit in coded:
         if unit in spoken or unit in true:
