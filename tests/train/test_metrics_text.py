@@ -124,7 +124,7 @@ def test_a_perfect_captioner_is_perfect() -> None:
     assert (report.contradictions, report.repetitions) == (0.0, 0.0)
 
 
-def test_uncoded_units_do_not_count_and_implied_ones_on_demand() -> None:
+def test_uncoded_units_do_not_count() -> None:
     partly = FaceLabels(frozenset({12}), (), {}, frozenset({12, 4}))
     assert evaluate(["A smile with a wrinkled nose."], [partly]).micro.precision == 1.0
     jaw = FaceLabels.of([25, 26])
