@@ -145,6 +145,8 @@ class Labeller:
         elif change.state == "online":
             if log.offline_since is not None:
                 events.append(self._records.offline_gap(source_id, change, log.offline_since))
+            if change.leap is not None:
+                events.append(self._records.leap_gap(source_id, change, change.leap))
             log.offline_since = None
         else:
             events = self._end_session(source_id, flush=True)

@@ -29,7 +29,7 @@ from streamfer.records import (
     VideoFacts,
 )
 from streamfer.redaction import redact_text
-from streamfer.video.frames import StateChange
+from streamfer.video.frames import Leap, StateChange
 
 #: Version of what lies between features and probabilities; rises when the same weights would say something else.
 HEAD_VERSION = "1"
@@ -142,6 +142,25 @@ class RecordWriter:
             end_time=max(since, online.wall_time),
             time_origin="wallclock",
             reason="the source was offline",
+            producer=self._producer,
+        )
+        return Record.of(document, source_id=source_id, site=self._site)
+
+    def leap_gap(self, source_id: str, online: StateChange, leap: Leap) -> Record:
+        """Return the record of the stretch that a source's clock passed over; it lies before the new epoch's zero."""
+        document = Gap(
+            cause="clock_jump",
+            unit="frames",
+            count=0,
+            epoch=online.epoch,
+            epoch_key=online.info.epoch_key if online.info else str(online.epoch),
+            start_time=leap.wall_time,
+            end_time=leap.wall_time,
+            time_origin=leap.time_origin,
+            reason=redact_text(online.reason),
+            start_pts=-leap.pts,
+            end_pts=0,
+            time_base=(leap.time_base.numerator, leap.time_base.denominator),
             producer=self._producer,
         )
         return Record.of(document, source_id=source_id, site=self._site)

@@ -89,6 +89,7 @@ class EpochSession:
         self._rows: deque[_Held] = deque()
         self._ticked: deque[tuple[int, _Held]] = deque()
         self._closed = 0
+        self._latest = -1
         self.last_seconds = 0.0
 
     def add(
@@ -110,12 +111,13 @@ class EpochSession:
         ready = [self._row(self._rows.popleft())] if len(self._rows) > HORIZON + 1 else []
         if frame.tick is None:
             return [*ready]
+        before, self._latest = self._latest, frame.tick
         self._ticked.append((frame.tick, held))
         seen = zip(frame.faces, features, actions, frame.portraits, strict=True)
         for face, feature, intensities, portrait in seen:
             sighting = Sighting(frame.tick, frame.facts, face, intensities, portrait)
             self._rings.setdefault(face.track, FeatureRing()).add(sighting, feature)
-        return [*ready, *self._close(self._grid.complete_through(frame.tick))]
+        return [*ready, *self._close(self._grid.complete_through(frame.tick), before)]
 
     def finish(self, *, flush: bool) -> list[FrameFaces | ClipJob]:
         """End the epoch.
@@ -175,9 +177,11 @@ class EpochSession:
             action_units=dict(zip(self._units, intensities, strict=True)) if intensities else None,
         )
 
-    def _close(self, complete: int) -> list[ClipJob]:
+    def _close(self, complete: int, before: int) -> list[ClipJob]:
+        """Close windows; those that begin after the tick ``before`` hold nothing, but for the last."""
+        begun = min(complete, before // self._grid.stride + 1) if self._grid.stride else complete
         jobs: list[ClipJob] = []
-        for number in range(self._closed, complete):
+        for number in (*range(self._closed, begun), *range(max(self._closed, begun, complete - 1), complete)):
             for track, ring in self._people():
                 jobs += self._window(track, ring, number)
         if complete > self._closed:

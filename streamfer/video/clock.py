@@ -7,6 +7,8 @@ from fractions import Fraction
 
 _GLITCH_SECONDS = 0.1
 _GLITCH_PERIODS = 3
+_AHEAD_SECONDS = 10.0
+_AHEAD_PERIODS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,33 +20,38 @@ class Tick:
         pts: time in ``time_base`` units from the epoch's first frame.
         index: number of the frame among the decoded frames of its epoch.
         elapsed: seconds since the clock's very first frame, over all epochs.
-        rose: whether this frame opened a new epoch because the time jumped backwards.
+        reason: why this frame opened a new epoch, in words; empty where it did not.
+        leap: units that the clock passed over ahead of this frame, where that opened the epoch.
     """
 
     epoch: int
     pts: int
     index: int
     elapsed: float
-    rose: bool = False
+    reason: str = ""
+    leap: int = 0
 
 
 class PtsClock:
     """Turns decoder timestamps into rising times from zero.
 
     A missing timestamp is the previous one plus one period. A step back of more than three frame periods (at
-    least 0.1 s) starts a new epoch; a smaller one, or a repeated time, is a muxing glitch, and the frame
-    follows its predecessor by one unit.
+    least 0.1 s) starts a new epoch, and so does a leap ahead that no stall explains; a smaller step back, or a
+    repeated time, is a muxing glitch, and the frame follows its predecessor by one unit.
 
     Args:
         time_base: seconds per unit.
         period: seconds per frame to assume where the stream states no duration.
         epoch: epoch of the first frame.
+        stall: seconds that a source may pause within an epoch; never less than ten, or five frame periods.
     """
 
-    def __init__(self, time_base: Fraction, period: float, *, epoch: int = 0) -> None:
+    def __init__(self, time_base: Fraction, period: float, *, epoch: int = 0, stall: float = 0.0) -> None:
         self.time_base = time_base
         self.period = period
         self.epoch = epoch
+        self._ahead = max(stall, _AHEAD_SECONDS, _AHEAD_PERIODS * period)
+        self._behind = max(_GLITCH_SECONDS, _GLITCH_PERIODS * period)
         self._base: int | None = None
         self._last = 0
         self._last_duration = 0
@@ -62,23 +69,32 @@ class PtsClock:
         if pts is not None and duration and duration > 0:
             # Without a timestamp the duration is the parser's guess, and 1 for the frames flushed at the end.
             units = duration
-        rose = False
+        reason, leap = "", 0
         if self._base is None:
             self._base, place = pts or 0, 0
         else:
-            place = self._last + self._last_duration if pts is None else pts - self._base
-            if place <= self._last:
-                back = float((self._last - place) * self.time_base)
-                if back > max(_GLITCH_SECONDS, _GLITCH_PERIODS * self.period):
-                    self._elapsed_base += self.end
-                    self.epoch += 1
-                    self._base, place, self._index, rose = pts or 0, 0, -1, True
-                else:
-                    place = self._last + 1
+            expected = self._last + self._last_duration
+            place = expected if pts is None else pts - self._base
+            reason = self._jump(place, expected)
+            if reason:
+                leap = max(0, place - expected)
+                self._elapsed_base += self.end
+                self.epoch += 1
+                self._base, place, self._index = pts or 0, 0, -1
+            else:
+                place = max(place, self._last + 1)
         self._last, self._last_duration = place, units
         self._index += 1
         elapsed = self._elapsed_base + float(place * self.time_base)
-        return Tick(self.epoch, place, self._index, elapsed, rose)
+        return Tick(self.epoch, place, self._index, elapsed, reason, leap)
+
+    def _jump(self, place: int, expected: int) -> str:
+        """Say in words how the clock jumps with a frame at ``place``; empty where it runs on."""
+        back = float((self._last - place) * self.time_base)
+        if back > self._behind:
+            return f"its clock jumps back by {back:.1f} s"
+        ahead = float((place - expected) * self.time_base)
+        return f"its clock jumps ahead by {ahead:.1f} s" if ahead > self._ahead else ""
 
 
 class ArrivalClock:

@@ -16,7 +16,7 @@ from av.video.stream import VideoStream
 from streamfer.errors import SourceUnreadableError
 from streamfer.video.clock import PtsClock, Tick
 from streamfer.video.container import classified, open_container, video_stream
-from streamfer.video.frames import Frame, FrameFilter, StateChange, VideoInfo
+from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
 from streamfer.video.locate import SourceSpec
 from streamfer.video.pixels import RgbConverter, orientation
 
@@ -73,8 +73,8 @@ class FileSource:
     def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
         """Yield ``online``, the frames that ``wanted`` accepts in presentation order, and ``ended``.
 
-        A time that jumps back (joined recordings) yields ``online`` again, with the new epoch. ``wall_time`` is the
-        time in the file, seconds; it goes on rising over epochs.
+        A time that jumps back (joined recordings) or far ahead (a clock that was set) yields ``online`` again, with
+        the new epoch. ``wall_time`` is the time in the file, seconds; it goes on rising over epochs, without leaps.
 
         Raises:
             SourceNotFoundError: no such file, or the server has none under this address.
@@ -104,8 +104,9 @@ class FileSource:
             picture: av.VideoFrame | None = first
             while picture is not None and not self._closing:
                 tick = clock.tick(picture.pts, picture.duration)
-                if tick.rose:
-                    yield StateChange("online", tick.epoch, time.time(), "the file's clock jumps back", info=info)
+                if tick.reason:
+                    leap = Leap(tick.leap, time_base, tick.elapsed, "file") if tick.leap else None
+                    yield StateChange("online", tick.epoch, time.time(), tick.reason, info=info, leap=leap)
                 if wanted is None or wanted(tick.epoch, float(tick.pts * time_base), tick.index):
                     yield _frame(picture, tick, time_base, converter)
                 picture = next(pictures, None)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from streamfer.video.clock import ArrivalClock, PtsClock
 from streamfer.video.connection import Arrival, Opened
-from streamfer.video.frames import Frame, FrameFilter, StateChange, TimeOrigin, VideoInfo
+from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, TimeOrigin, VideoInfo
 from streamfer.video.locate import SourceSpec
 from streamfer.video.pixels import RgbConverter, orientation
 
@@ -25,13 +25,14 @@ class FrameLine:
         spec: the source.
         opened: what its container said.
         epoch: epoch of the first frame.
+        stall: seconds without a picture after which the connection is given up.
     """
 
-    def __init__(self, spec: SourceSpec, opened: Opened, epoch: int) -> None:
+    def __init__(self, spec: SourceSpec, opened: Opened, epoch: int, stall: float = 0.0) -> None:
         self.opened = opened
         self._spec = spec
         self._announced = False
-        self._clock = PtsClock(opened.time_base, 1 / (opened.rate or _ASSUMED_FPS), epoch=epoch)
+        self._clock = PtsClock(opened.time_base, 1 / (opened.rate or _ASSUMED_FPS), epoch=epoch, stall=stall)
         self._arrivals = ArrivalClock()
         self._converter = RgbConverter()
 
@@ -50,14 +51,14 @@ class FrameLine:
         picture = arrival.picture
         tick = self._clock.tick(arrival.pts, picture.duration)
         seconds = float(tick.pts * self.opened.time_base)
-        if tick.rose:
+        if tick.reason:
             self._arrivals = ArrivalClock()
         wall_time, origin = self._wall_time(arrival, seconds)
-        if tick.rose or not self._announced:
+        if tick.reason or not self._announced:
             self._announced = True
-            reason = "the source's clock jumped back" if tick.rose else ""
             info = self._info(arrival, wall_time)
-            yield StateChange("online", tick.epoch, time.time(), reason=reason, info=info)
+            leap = Leap(tick.leap, self.opened.time_base, wall_time, origin) if tick.leap else None
+            yield StateChange("online", tick.epoch, time.time(), tick.reason, info=info, leap=leap)
         if wanted is None or wanted(tick.epoch, seconds, tick.index):
             yield Frame(
                 image=self._converter.convert(picture, orientation(picture)),

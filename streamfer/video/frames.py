@@ -59,7 +59,7 @@ class Frame:
         image: uint8 RGB, (H, W, 3), C-contiguous, upright (rotation applied).
         pts: presentation time in ``time_base`` units, measured from the epoch's own zero.
         time_base: seconds per pts unit.
-        epoch: counter that rises when the source's clock restarts (reconnect, pts jump backwards).
+        epoch: counter that rises when the source's clock restarts (reconnect, a jump back or far ahead).
         wall_time: seconds; Unix time for ``rtcp`` and ``wallclock``, seconds from the first frame otherwise.
         time_origin: what ``wall_time`` is measured by.
         index: number of this frame among the decoded frames of its epoch, from 0.
@@ -80,6 +80,21 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True)
+class Leap:
+    """A stretch that a source's clock passed over, just before the first frame of an epoch.
+
+    Attributes:
+        pts, time_base: its length.
+        wall_time, time_origin: of that first frame, as in :class:`Frame`.
+    """
+
+    pts: int
+    time_base: Fraction
+    wall_time: float
+    time_origin: TimeOrigin
+
+
+@dataclass(frozen=True, slots=True)
 class StateChange:
     """A source changed its state; travels in the same iterator as the frames, in order.
 
@@ -91,6 +106,7 @@ class StateChange:
         delay: seconds until the next attempt (``backoff`` only).
         wall_time: Unix time of the change, seconds.
         info: what the source is, once it is (again) open: width and height may differ after a reconnect.
+        leap: what the source's clock passed over before the epoch that begins, if it leapt ahead.
     """
 
     state: SourceState
@@ -100,6 +116,7 @@ class StateChange:
     attempt: int = 0
     delay: float = 0.0
     info: VideoInfo | None = None
+    leap: Leap | None = None
 
 
 @runtime_checkable

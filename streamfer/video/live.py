@@ -125,8 +125,8 @@ class LiveSource:
     def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
         """Yield ``connecting``, ``online``, frames; ``stalled``, ``auth_failed``, ``backoff`` between connections.
 
-        A clock that jumps back within a connection yields ``online`` again, with the new epoch. ``ended`` comes
-        last, after :meth:`close` or at the end of a source of known length.
+        A clock that jumps back or far ahead within a connection yields ``online`` again, with the new epoch.
+        ``ended`` comes last, after :meth:`close` or at the end of a source of known length.
 
         Raises:
             SourceDeniedError: credentials refused before the source was ever online.
@@ -191,7 +191,7 @@ class LiveSource:
             elif isinstance(event, Arrival) and opened is not None:
                 self._decoded += 1
                 if line is None:
-                    line = FrameLine(self.spec, opened, epoch)
+                    line = FrameLine(self.spec, opened, epoch, self._stall_limit(opened))
                     online_since = time.monotonic()
                 yield from line.advance(event, wanted)
                 # After the frame was taken: a slow consumer is no stall of the source.

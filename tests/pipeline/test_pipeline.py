@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from fakes.models import FakeExpressionModel
 from fakes.video import FakeSource, Jump
+from made_videos import leaping
 from scenes import GRID, clips, done, one_face, pipeline, rows, run, squares, two_faces
 
 from streamfer.errors import InternalError, SourceUnreadableError
@@ -19,6 +21,7 @@ from streamfer.pipeline.events import SourceDone, SourceOpened
 from streamfer.pipeline.selection import WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.records import Gap, Record, SourceStateChanged
+from streamfer.video import find_sources, open_source
 from streamfer.video.frames import StateChange
 
 
@@ -416,3 +419,20 @@ def test_records_say_where_the_clip_lies() -> None:
     assert first.video.measured_fps == pytest.approx(25)
     for earlier, later in pairwise([first, second]):
         assert later.clip.start_pts > earlier.clip.start_pts
+
+
+def test_a_clock_that_leaps_ahead_makes_two_epochs_and_a_gap(tmp_path: Path) -> None:
+    later = 49 * 86_400
+    times = [number / 25 + (later if number >= 75 else 0) for number in range(150)]
+    leaping(tmp_path / "leap.mkv", [one_face(number) for number in range(150)], times)
+    events = run([open_source(find_sources([str(tmp_path / "leap.mkv")])[0])])
+    assert [event.epoch for event in events if isinstance(event, SourceOpened)] == [0, 1]
+    assert [clip.clip.epoch for clip in clips(events)] == [0, 0, 1, 1]
+    (gap,) = [event.data for event in events if isinstance(event, Record) and isinstance(event.data, Gap)]
+    assert (gap.cause, gap.epoch, gap.end_pts) == ("clock_jump", 1, 0)
+    assert gap.time_base is not None
+    assert gap.start_pts is not None
+    assert gap.start_pts * gap.time_base[0] / gap.time_base[1] == -later
+    done = events[-1]
+    assert isinstance(done, SourceDone)
+    assert (done.stats.frames_analysed, round(done.stats.seconds)) == (48, 6)

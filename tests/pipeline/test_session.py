@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -103,6 +104,17 @@ def test_a_newcomer_who_turns_out_to_be_known_counts_once_a_frame() -> None:
     rows, (clip,) = play(frames)
     assert [[face.track for face in row.faces] for row in rows] == [[1]] * 16
     assert clip.features[:, 0].tolist() == [1] * 6 + [-2] * 2 + [1] * 8
+
+
+def test_a_pause_costs_no_time_whatever_its_length() -> None:
+    # Half a year later at eight ticks a second: what counts are frames, not the windows that nobody is in.
+    later = 120_000_000
+    began = time.process_time()
+    _, clips = play([frame(tick, [1]) for tick in (*range(24), *range(later, later + 24))])
+    assert time.process_time() - began < 5
+    # Half a window at either edge of the pause is enough for a label.
+    around = [(0, 15), (8, 23), (16, 23), (later, later + 7), (later, later + 15), (later + 8, later + 23)]
+    assert [(clip.first.index, clip.last.index) for clip in clips] == around
 
 
 def test_two_provisional_tracks_can_be_one() -> None:

@@ -27,9 +27,10 @@ def places(pts: list[int | None], duration: int | None = 40) -> list[tuple[int, 
         ([0, 40, 40, 80], [(0, 0, 0), (0, 40, 1), (0, 41, 2), (0, 80, 3)]),
         ([0, 40, 30, 80], [(0, 0, 0), (0, 40, 1), (0, 41, 2), (0, 80, 3)]),
         ([9000, 9400, 50, 90], [(0, 0, 0), (0, 400, 1), (1, 0, 0), (1, 40, 1)]),
-        ([0, 40, 5000], [(0, 0, 0), (0, 40, 1), (0, 5000, 2)]),
+        ([0, 40, 10079], [(0, 0, 0), (0, 40, 1), (0, 10079, 2)]),
+        ([0, 40, 10081, 10121], [(0, 0, 0), (0, 40, 1), (1, 0, 0), (1, 40, 1)]),
     ],
-    ids=["offset", "missing", "negative", "repeated", "glitch", "restart", "gap"],
+    ids=["offset", "missing", "negative", "repeated", "glitch", "restart", "gap", "leap"],
 )
 def test_places(pts: list[int | None], expected: list[tuple[int, int, int]]) -> None:
     assert places(pts) == expected
@@ -38,6 +39,21 @@ def test_places(pts: list[int | None], expected: list[tuple[int, int, int]]) -> 
 def test_elapsed_time_goes_on_over_a_restart() -> None:
     clock = PtsClock(Fraction(1, 1000), 0.04)
     assert [round(clock.tick(value, 40).elapsed, 3) for value in (0, 400, 800, 0, 40)] == [0.0, 0.4, 0.8, 0.84, 0.88]
+
+
+def test_a_leap_is_told_and_takes_no_time() -> None:
+    clock = PtsClock(Fraction(1, 1000), 0.04)
+    before, after, back = [clock.tick(pts, 40) for pts in (0, 49 * 86_400_000 + 40, 7)]
+    assert (before.reason, before.leap) == ("", 0)
+    assert (after.reason, after.leap, after.elapsed) == ("its clock jumps ahead by 4233600.0 s", 49 * 86_400_000, 0.04)
+    assert (back.epoch, back.leap, round(back.elapsed, 3)) == (2, 0, 0.08)
+
+
+def test_slow_video_and_patient_sources_may_pause_longer_than_ten_seconds() -> None:
+    slideshow = PtsClock(Fraction(1, 1000), 15.0)
+    assert [slideshow.tick(pts, None).epoch for pts in (0, 60_000, 180_000)] == [0, 0, 1]
+    patient = PtsClock(Fraction(1, 1000), 0.04, stall=30.0)
+    assert [patient.tick(pts, 40).epoch for pts in (0, 30_040, 70_000)] == [0, 0, 1]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-(10**6), 10**6)), min_size=1, max_size=100))

@@ -17,6 +17,7 @@ import av
 import numpy as np
 import psutil
 import pytest
+from made_videos import leaping
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -157,6 +158,23 @@ def test_joined_recordings_open_a_new_epoch_where_the_clock_jumps_back(tmp_path:
     frames = [item for item in items if isinstance(item, Frame)]
     assert [(frame.epoch, frame.index, frame.pts) for frame in frames[50:51]] == [(1, 0, 0)]
     assert [round(frame.wall_time, 2) for frame in frames] == [round(0.04 * index, 2) for index in range(100)]
+
+
+def test_a_clock_that_jumps_far_ahead_opens_a_new_epoch_and_takes_no_time(tmp_path: Path) -> None:
+    later = 49 * 86_400
+    times = [0.04 * index + (later if index >= 10 else 0) for index in range(20)]
+    leaping(tmp_path / "leap.mkv", [corners()] * 20, times)
+    items = list(source(tmp_path / "leap.mkv").stream())
+    changes = [(item.state, item.epoch) for item in items if isinstance(item, StateChange)]
+    assert changes == [("online", 0), ("online", 1), ("ended", 1)]
+    online, first = items[11], items[12]
+    assert isinstance(online, StateChange)
+    assert isinstance(first, Frame)
+    assert (online.reason, first.epoch, first.pts) == (f"its clock jumps ahead by {later:.1f} s", 1, 0)
+    assert online.leap is not None
+    assert (online.leap.pts * online.leap.time_base, online.leap.time_origin) == (later, "file")
+    frames = [item for item in items if isinstance(item, Frame)]
+    assert [round(frame.wall_time, 2) for frame in frames] == [round(0.04 * index, 2) for index in range(20)]
 
 
 def test_raw_hevc_without_times_gets_rising_ones(tmp_path: Path) -> None:
