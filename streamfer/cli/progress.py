@@ -94,6 +94,9 @@ class Progress:
             self._show_clips(report.done[0].stats.clips)
         elif len(report.done) > 1:
             console().print(_summary(report))
+        for end in report.done:
+            if end.stats.unread:
+                note(f"{end.source_id}: {end.stats.unread}")
         if faceless := [end.source_id for end in report.done if not end.stats.clips]:
             note(f"no face long enough for a clip in: {', '.join(faceless)}")
         words = [f"{len(report.done)} done"]

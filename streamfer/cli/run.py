@@ -94,6 +94,7 @@ def _say_done(event: SourceDone) -> None:
         return
     how = "stopped" if event.stopped else "ended"
     words = [f"{stats.clips} clips of {stats.tracks} face tracks in {stats.seconds:.1f} s of video"]
+    words += [stats.unread] if stats.unread else []
     words += caption_words(stats)
     words += [f"{stats.frames_dropped} frames dropped (this machine was busy)"] if stats.frames_dropped else []
     words += [event.note] if event.note else []

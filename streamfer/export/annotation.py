@@ -134,7 +134,7 @@ class Annotation:
         shares = ", ".join(f"{label} {count / labels.total():.0%}" for label, count in labels.most_common(3))
         people = "1 person" if stats.tracks == 1 else f"{stats.tracks} people"
         clips = "1 clip" if stats.clips == 1 else f"{stats.clips} clips"
-        return f"{stats.seconds:.1f} s, {people}, {clips}{f'; {shares}' if shares else ''}"
+        return "; ".join(filter(None, (f"{stats.seconds:.1f} s, {people}, {clips}", shares, stats.unread)))
 
     def _table(self, table: ClipTable | FrameTable | TrackTable | CaptionTable) -> pandas.DataFrame:
         return data_frame(table, (*self.events, self.done))

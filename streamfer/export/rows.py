@@ -6,6 +6,7 @@ values. What a file holds as text, a DataFrame holds as a number rounded to the 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,11 +26,13 @@ _BOX = {"x": _SHARE, "y": _SHARE, "width": _SHARE, "height": _SHARE}
 _TRACK = {"track_id": _PLAIN, "track": _PLAIN}
 _SPAN = {"start_s": _TIME, "end_s": _TIME}
 
-#: Columns of the clip table before those that depend on the model: a probability for each class (``p_<class>``),
-#: then, where it reads action units, each unit's mean (``AU12_mean``) and its peak (``AU12_peak``).
+#: Columns of the clip table before those that depend on the model: a probability for each class (``p_<class>``), then,
+#: where it reads action units, each unit's mean (``AU12_mean``) and its peak (``AU12_peak``). ``reason`` says why the
+#: label is ``unsure``, and is empty where it is not.
 CLIP_COLUMNS: Mapping[str, str] = {
     **{"source": _PLAIN, "clip_id": _PLAIN, **_TRACK, **_SPAN},
-    **{"label": _PLAIN, "probability": _SHARE, "frames_sampled": _PLAIN, "frames_real": _PLAIN},
+    **{"label": _PLAIN, "probability": _SHARE, "reason": _PLAIN},
+    **{"frames_sampled": _PLAIN, "frames_real": _PLAIN},
     **{**_BOX, "det_score": _SCORE, "quality": _SCORE, "model": _PLAIN, "epoch": _PLAIN},
 }
 #: Columns of the frame table before the intensities of the model's action units, if any (``AU12_r``, 0 to 1).
@@ -104,7 +107,7 @@ class ClipTable:
             self._model.note(face.emotions, face.action_units or ())
             yield [
                 *(event.subject, event.id, face.track_id, face.track, clip.start_time, clip.end_time),
-                *(face.label, face.probability, clip.frames_sampled, clip.frames_real),
+                *(face.label, face.probability, face.reason, clip.frames_sampled, clip.frames_real),
                 *(*face.box, face.det_score, face.quality, model.name, clip.epoch),
                 *face.emotions.values(),
                 *self._model.read(face.action_units),
@@ -232,7 +235,8 @@ def data_frame(table: Table, events: Iterable[Event]) -> pandas.DataFrame:
     """Return what a table's file holds as a DataFrame: the same columns, numbers rounded to the same digits."""
     import pandas
 
-    rows = [row for event in events for row in table.rows(event)]
+    # As in a table that is read back, an empty cell is NaN whatever its column holds.
+    rows = [[math.nan if cell is None else cell for cell in row] for event in events for row in table.rows(event)]
     columns = table.columns()
     digits = {name: int(spec[1:-1]) for name, spec in columns.items() if spec}
     found = pandas.DataFrame(rows, columns=list(columns))

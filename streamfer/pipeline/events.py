@@ -105,6 +105,17 @@ class SourceStats:
     captions_dropped: int = 0
     captions_failed: int = 0
 
+    @property
+    def unread(self) -> str:
+        """Who was too small to be read, in words; empty where nobody was."""
+        if not self.faces_too_small:
+            return ""
+        faces = f"{self.faces_too_small} face{'s' if self.faces_too_small > 1 else ''}"
+        if not self.tracks_too_small:
+            return f"{faces} too small to read (below faces.min_size)"
+        people = "1 person" if self.tracks_too_small == 1 else f"{self.tracks_too_small} people"
+        return f"{people} too small to read ({faces} below faces.min_size)"
+
 
 @dataclass(frozen=True, slots=True)
 class SourceDone:

@@ -67,6 +67,18 @@ def test_a_clip_is_a_row(tmp_path: Path) -> None:
     assert (row["x"], row["y"], row["det_score"]) == ("0.250000", "0.123457", "0.9800")
 
 
+def test_a_face_that_cannot_be_read_says_why(tmp_path: Path) -> None:
+    unsure = Record.of(labelled(top=None, reason="turned"), source_id="hall")
+    rows = table(written(ClipCsv(tmp_path / "a.csv"), unsure, clip()))
+    assert [(row["label"], row["reason"], row["probability"]) for row in rows] == [
+        ("unsure", "turned", "0.700000"),
+        ("happiness", "", "0.700000"),
+    ]
+    frame_ = data_frame(ClipTable(), [unsure, clip()])
+    assert frame_["reason"].isna().tolist() == [False, True]
+    assert frame_["reason"][0] == "turned"
+
+
 def test_a_table_without_clips_has_its_header(tmp_path: Path) -> None:
     path = written(ClipCsv(tmp_path / "a.csv"), SourceOpened("hall", 0, INFO, ("joy", "calm")), frame())
     assert path.read_text().splitlines() == [",".join([*CLIP_COLUMNS, "p_joy", "p_calm"])]

@@ -17,7 +17,7 @@ from scenes import GRID, clips, done, one_face, pipeline, rows, run, squares, tw
 
 from streamfer.errors import InternalError, SourceUnreadableError
 from streamfer.models.expression import Abstention
-from streamfer.pipeline.events import SourceDone, SourceOpened
+from streamfer.pipeline.events import SourceDone, SourceOpened, SourceStats
 from streamfer.pipeline.selection import WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.records import Gap, Record, SourceStateChanged
@@ -436,3 +436,16 @@ def test_a_clock_that_leaps_ahead_makes_two_epochs_and_a_gap(tmp_path: Path) -> 
     done = events[-1]
     assert isinstance(done, SourceDone)
     assert (done.stats.frames_analysed, round(done.stats.seconds)) == (48, 6)
+
+
+@pytest.mark.parametrize(
+    ("faces", "tracks", "words"),
+    [
+        (0, 0, ""),
+        (1, 0, "1 face too small to read (below faces.min_size)"),
+        (30, 1, "1 person too small to read (30 faces below faces.min_size)"),
+        (42, 3, "3 people too small to read (42 faces below faces.min_size)"),
+    ],
+)
+def test_who_is_too_small_is_said_in_words(faces: int, tracks: int, words: str) -> None:
+    assert SourceStats(faces_too_small=faces, tracks_too_small=tracks).unread == words
