@@ -17,23 +17,26 @@ from streamfer_builtin.render.clips import RenderedClips
 from streamfer_builtin.render.course import DIRECTIONS, FRAMES
 
 
-def pictures(source: str, count: int, side: int, extent: float, scores: int = 4) -> Pictures:
-    """Random pictures whose every third has no scores, units and pose."""
+def pictures(source: str, count: int, side: int, extent: float) -> Pictures:
+    """Random pictures; every third has no units and pose, every seventh no votes, every eleventh is unreadable."""
     rng = torch.Generator().manual_seed(count)
-    values = torch.randn(count, scores, generator=rng)
     units = torch.rand(count, len(ACTION_UNITS), generator=rng)
     units[:, [name not in BLENDSHAPES for name in ACTION_UNITS]] = torch.nan
     pose = torch.randn(count, 2, generator=rng) * 15
-    for known in (values, units, pose):
+    for known in (units, pose):
         known[::3] = torch.nan
+    labels = torch.arange(count) % len(CLASSES)
+    votes = 0.6 * torch.nn.functional.one_hot(labels, len(CLASSES)).float() + 0.05
+    votes[::7] = torch.nan
+    votes[5::11] = 0
     return Pictures(
         source=source,
         extent=extent,
         pixels=torch.randint(0, 256, (count, side, side), generator=rng, dtype=torch.uint8),
-        labels=torch.arange(count) % len(CLASSES),
-        scores=values,
+        labels=labels,
         units=units,
         pose=pose,
+        votes=votes,
     )
 
 
@@ -46,8 +49,8 @@ def corpus() -> Corpus:
         ),
         val=pictures("fer2013_val", 56, 48, augment.FER_EXTENT),
         held_out=pictures("faces", 14, 64, augment.FACES_EXTENT),
-        mirror=torch.tensor([1, 0, 2, 3]),
-        mirror_sign=torch.tensor([1.0, 1.0, 1.0, -1.0]),
+        last_val=pictures("fer2013_val", 49, 48, augment.FER_EXTENT),
+        last_held_out=pictures("faces", 28, 64, augment.FACES_EXTENT),
     )
 
 
@@ -88,8 +91,8 @@ def recipe(folder: Path, **parts: Any) -> Recipe:
     sections: dict[str, Any] = {
         "sizes": {"layers": (1, 1, 1, 1), "width": 4, "embed_dim": 16, "heads": 2, "dim_head": 8, "mlp_dim": 16}
         | {"text_layers": 1, "text_width": 16, "text_heads": 2},
-        "images": {"epochs": 2, "pictures": 24, "batch": 8, "seed": 5},
         "joint": {"epochs": 2, "pictures": 32, "batch": 16, "seed": 5},
+        "polish": {"epochs": 1, "pictures": 32, "batch": 16, "seed": 6},
         "clips": {"epochs": 2, "steps": 4, "batch": 16, "pictures": 100, "views": 2},
     }
     for name, values in parts.items():

@@ -1,9 +1,11 @@
-"""Training data of the mini model: balance, mirroring, identities, and the files themselves."""
+"""Training data of the mini model: votes, what is set aside, and the files themselves."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import mini_corpus
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -15,40 +17,11 @@ from streamfer_builtin.mini.units import BLENDSHAPES, PRESENT
 from streamfer_builtin.render.actions import ACTION_UNITS
 
 
-def _share(labels: torch.Tensor, weights: torch.Tensor, label: int) -> float:
-    return float(weights[labels == label].sum() / weights.sum())
-
-
-def test_power_zero_keeps_the_natural_frequencies() -> None:
-    labels = torch.tensor([0] * 90 + [1] * 10)
-    weights = data.sampling_weights(labels, power=0.0)
-    assert _share(labels, weights, 1) == pytest.approx(0.1)
-
-
-def test_power_one_makes_classes_equal() -> None:
-    labels = torch.tensor([0] * 90 + [1] * 10)
-    weights = data.sampling_weights(labels, power=1.0)
-    assert _share(labels, weights, 0) == pytest.approx(_share(labels, weights, 1))
-
-
-def test_square_root_lies_between_and_mean_weight_is_one() -> None:
-    labels = torch.tensor([0] * 90 + [1] * 10)
-    weights = data.sampling_weights(labels, power=0.5)
-    assert _share(labels, weights, 1) == pytest.approx(10**0.5 / (10**0.5 + 90**0.5))
-    assert float(weights.mean()) == pytest.approx(1.0)
-
-
-def test_a_cap_bounds_what_a_large_class_contributes() -> None:
-    labels = torch.tensor([0] * 900 + [1] * 100)
-    weights = data.sampling_weights(labels, power=0.0, cap=100)
-    assert _share(labels, weights, 0) == pytest.approx(0.5)
-
-
 @given(st.text(min_size=1, max_size=30))
-def test_identity_fraction_is_a_fraction_and_stable(name: str) -> None:
-    place = data.identity_fraction(name)
+def test_a_place_is_a_fraction_and_stable(name: str) -> None:
+    place = data.place(name)
     assert 0 <= place < 1
-    assert place == data.identity_fraction(name)
+    assert place == data.place(name)
 
 
 def test_missing_data_is_one_clear_line(tmp_path: Path) -> None:
@@ -56,22 +29,44 @@ def test_missing_data_is_one_clear_line(tmp_path: Path) -> None:
         data.load(tmp_path)
 
 
+def test_votes_become_shares_without_outliers_and_lost_pictures_have_none() -> None:
+    others = ("contempt", "unknown", "NF")
+    columns = (*data.CLASSES, *others)
+
+    def shares(**votes: int) -> dict[str, float]:
+        row = data.vote_shares(np.array([[votes.get(name, 0) for name in columns]], np.float32))[0]
+        return {name: float(value) for name, value in zip(data.CLASSES, row, strict=True) if value}
+
+    assert shares(happiness=10) == {"happiness": 1}
+    # A single vote counts for nothing; two for contempt stay in the sum.
+    assert shares(anger=6, fear=1, contempt=2) == {"anger": pytest.approx(0.75)}
+    assert shares(sadness=3, NF=4) == {}
+    assert shares(fear=2, unknown=2) == {}
+    assert shares(fear=1) == {}
+
+
+def test_a_picture_is_clear_when_more_than_half_agree() -> None:
+    pictures = mini_corpus.pictures("fer2013_val", 28, 48, 48.0)
+    pictures.votes[1] = torch.tensor([0.5, 0.5, 0, 0, 0, 0, 0])
+    clear, readable = pictures.clear.tolist(), pictures.readable.tolist()
+    assert clear[:7] == [False, False, True, True, True, False, True]
+    assert readable[:7] == [True, True, True, True, True, False, True]
+
+
 def test_the_real_sets(shared_data: Path) -> None:
     corpus = data.load(shared_data)
     fer, faces = corpus.train
-    assert (len(fer), len(corpus.val)) == (26_749, 3_441)
-    assert len(faces) + len(corpus.held_out) == 11_550  # five pictures show contempt
-    assert 0.10 < len(corpus.held_out) / 11_550 < 0.20
+    assert (len(fer), len(corpus.val) + len(corpus.last_val)) == (26_749, 3_441)
+    held = len(corpus.held_out) + len(corpus.last_held_out)
+    assert len(faces) + held == 11_550  # five pictures show contempt
+    assert 0.10 < held / 11_550 < 0.20
+    assert 0.45 < len(corpus.last_val) / 3_441 < 0.55
+    assert int((fer.votes[:, 0] >= 0).sum()) == 26_552
+    assert 0.85 < float(fer.clear.float().mean()) < 0.88
     happy = data.CLASSES.index("happiness")
     assert int((fer.labels == happy).sum()) == 7_063
-    assert int((corpus.val.labels == happy).sum()) == 881
     assert fer.pixels.shape[1:] == (48, 48)
     assert faces.pixels.shape[1:] == (64, 64)
-    # Mirroring twice changes nothing; smiling has a left and a right score.
-    assert torch.equal(corpus.mirror[corpus.mirror], torch.arange(len(corpus.mirror)))
-    assert (corpus.mirror != torch.arange(len(corpus.mirror))).sum() > 20
-    assert corpus.mirror_sign.tolist().count(-1.0) == 1
-    assert fer.scores.isnan().any(1).float().mean() == pytest.approx(1 - 0.945, abs=0.001)
     labelled = [ACTION_UNITS.index(name) for name in BLENDSHAPES]
     shown = (fer.units[:, labelled] > PRESENT).float().mean(0)
     assert float(shown.min()) > 0.01  # every unit that has a teacher is there to be learned

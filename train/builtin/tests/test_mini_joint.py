@@ -1,4 +1,4 @@
-"""Stage `joint`: what rendered frames show, what photographs are taught, and resuming."""
+"""Stage `joint`: what rendered frames show, what photographs teach, mixing, and where it begins."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+import streamfer
 from streamfer.errors import CheckpointError, ConfigError
-from streamfer_builtin.mini import checkpoint, images, joint, renders
+from streamfer.models.card import digest_of
+from streamfer.models.weights import read_weights
+from streamfer_builtin.mini import joint, renders
 from streamfer_builtin.mini.data import CLASSES
-from streamfer_builtin.mini.networks import ImageModel
-from streamfer_builtin.mini.recipe import JointPart, Recipe, Sizes
+from streamfer_builtin.mini.recipe import JointPart, Sizes, Small
 from streamfer_builtin.render.actions import ACTION_UNITS
 from streamfer_builtin.render.course import FRAMES
 
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """A recipe whose stage `images` has run."""
-    recipe = mini_corpus.recipe(tmp_path_factory.mktemp("joint"))
-    images.train(mini_corpus.corpus(), recipe.images, recipe.sizes, recipe.work)
-    return recipe
+SHIPPED = Path(streamfer.__file__).parent / "weights" / "mini.safetensors"
 
 
 def test_a_rendered_frame_shows_its_expression_as_far_as_it_has_come() -> None:
@@ -54,84 +50,114 @@ def test_frames_become_pictures_in_the_order_of_their_clips() -> None:
     assert pictures.units.shape == (3 * FRAMES, len(ACTION_UNITS))
 
 
-def test_the_teacher_moves_targets_and_rendered_emotions_weigh_less(trained: Recipe) -> None:
+def test_targets_mix_votes_with_the_label_and_unreadable_pictures_weigh_nothing() -> None:
     photographs = mini_corpus.corpus().train[0]
-    teacher = torch.full((len(photographs), len(CLASSES)), 1 / len(CLASSES))
-    source = joint._photographs(photographs, teacher, JointPart(distil=0.5))
-    rows = torch.arange(len(photographs))
-    assert source.targets[rows, photographs.labels] == pytest.approx(0.5 + 0.5 / len(CLASSES))
+    source = joint._photographs(photographs, JointPart(vote_share=0.75))
+    voted, label = source.targets[1], int(photographs.labels[1])
+    own = 0.65 / (0.65 + 6 * 0.05)
+    assert float(voted[label]) == pytest.approx(0.25 + 0.75 * own)
+    assert torch.allclose(source.targets.sum(1), torch.ones(len(photographs)))
+    assert float(source.targets[0, photographs.labels[0]]) == 1  # nobody voted
+    assert source.weights[[0, 1, 5, 16]].tolist() == [1, 1, 0, 0]
+
+
+def test_rendered_emotions_weigh_less_and_reversed_clips_add_nothing() -> None:
     rendered = joint._rendered(mini_corpus.clips(15), JointPart(render_emotion=0.25))
-    assert len(rendered.weights) == 14 * FRAMES  # the reversed clip repeats another's frames
+    assert len(rendered.weights) == 14 * FRAMES
     assert float(rendered.weights.max()) == 0.25
 
 
-def test_the_action_head_starts_from_a_linear_fit(trained: Recipe) -> None:
-    corpus = mini_corpus.corpus()
-    first = joint.read_images(trained.work, trained.sizes, 4)
+def test_a_mixed_picture_is_part_another_and_its_unknown_units_stay_unknown() -> None:
+    count = 64
+    rng = torch.Generator().manual_seed(3)
+    units = torch.rand(count, len(ACTION_UNITS), generator=rng)
+    units[::2] = torch.nan
+    targets = torch.eye(count)[:, : len(CLASSES)]
+    batch = joint.JointBatch(torch.rand(count, 1, 4, 4, generator=rng), targets, torch.ones(count), units)
+    made = joint.mixed(batch, 0.5, 0.4, rng)
+    same = (made.images == batch.images).flatten(1).all(1)
+    assert 16 <= int(same.sum()) <= 48
+    assert torch.equal(made.units[same].isnan(), units[same].isnan())
+    assert bool((made.units[~same].isnan() | ((made.units[~same] >= 0) & (made.units[~same] <= 1))).all())
+    moved = (made.images - batch.images).abs().amax((1, 2, 3))
+    assert float(moved.max()) <= 0.4
+    assert torch.equal(joint.mixed(batch, 0.0, 0.4, rng).images, batch.images)
+
+
+def test_a_run_that_begins_from_shipped_weights_has_their_tower_and_action_head() -> None:
+    model = joint.JointModel(Sizes())
+    digest = joint.begin(model, SHIPPED)
+    shipped = read_weights(SHIPPED)[0]
+    crops = torch.rand(4, 1, 48, 48)
     with torch.no_grad():
-        for source in corpus.train:
-            features = joint._features(first, source)
-            source.units[:, ACTION_UNITS.index("AU12")] = (4 * (features[:, 0] - features[:, 0].mean())).sigmoid()
-        head = joint.JointModel(trained.sizes).action_head
-        untouched = head.weight[ACTION_UNITS.index("AU06")].clone()
-        probabilities = joint._taught(first, corpus, head)
-        rated = head(joint._features(first, corpus.train[0])).sigmoid()[:, ACTION_UNITS.index("AU12")]
-    truth = corpus.train[0].units[:, ACTION_UNITS.index("AU12")]
-    assert float(torch.corrcoef(torch.stack([rated, truth]))[0, 1]) > 0.95
-    assert torch.equal(head.weight[ACTION_UNITS.index("AU06")], untouched)
-    assert [len(p) for p in probabilities] == [42, 21]
+        features = model.eval().encode(crops)
+        assert torch.allclose(features, shipped.encode_frames(crops.expand(-1, 3, -1, -1)), atol=1e-3)
+        assert torch.allclose(model.action_head(features).sigmoid(), shipped.action_intensities(features))
+        assert bool((model(crops)[0] == 0).all())
+    assert digest == digest_of(SHIPPED)
 
 
-def test_a_resumed_stage_equals_an_unbroken_one(trained: Recipe, tmp_path: Path) -> None:
-    corpus, clips = mini_corpus.corpus(), mini_corpus.clips(15)
-    unbroken = joint.train(trained, corpus, clips)
-    finished = checkpoint.load(trained.work / "joint.pt", "joint")
-    (trained.work / "joint.pt").unlink()
-    saved: list[int] = []
-    save = checkpoint.save
-
-    def stops(path: Path, state: dict[str, object]) -> None:
-        save(path, state)
-        saved.append(1)
-        raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoint, "save", stops)
-        with pytest.raises(KeyboardInterrupt):
-            joint.train(trained, corpus, clips)
-    resumed = joint.train(trained, corpus, clips)
-    pairs = zip(unbroken.state_dict().values(), resumed.state_dict().values(), strict=True)
-    assert all(torch.equal(a, b) for a, b in pairs)
-    assert finished["epoch"] == 2
-    read, made = joint.read_joint(trained.work, trained.sizes)
-    assert torch.equal(read.action_head.weight, resumed.action_head.weight)
-    assert made["epochs_done"] == 2
+def test_a_start_of_another_size_or_absent_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"mini\.safetensors: .*conv1"):
+        joint.begin(joint.JointModel(Sizes(width=16)), SHIPPED)
+    with pytest.raises(CheckpointError, match=r"nowhere\.safetensors"):
+        joint.begin(joint.JointModel(Sizes()), tmp_path / "nowhere.safetensors")
 
 
-def test_without_photographs_it_begins_at_random_and_needs_no_first_stage(tmp_path: Path) -> None:
-    recipe = mini_corpus.recipe(
-        tmp_path, photographs=False, joint={"render_share": 1.0, "render_emotion": 1.0, "epochs": 1}
-    )
-    joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
-    assert checkpoint.load(recipe.work / "joint.pt", "joint")["teacher"] == []
+def test_a_resumed_stage_remembers_where_it_began(tmp_path: Path) -> None:
+    recipe = mini_corpus.recipe(tmp_path)
+    trained = joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+    again = joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+    assert torch.equal(again.action_head.weight, trained.action_head.weight)
+
+
+def test_polishing_goes_on_from_the_average_and_knows_what_made_it(tmp_path: Path) -> None:
+    recipe = mini_corpus.recipe(tmp_path, polish={"lr": 1e-12})
+    trained = joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+    polished = joint.polish(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+    read, made = joint.read_joint(recipe.work, recipe.sizes)
+    assert torch.allclose(polished.action_head.weight, trained.action_head.weight)
+    assert torch.equal(read.action_head.weight, polished.action_head.weight)
+    assert (made["joint"]["epochs_done"], made["polish"]["epochs_done"], made["start"]) == (2, 1, None)
 
 
 def test_a_stage_out_of_order_says_which_comes_first(tmp_path: Path) -> None:
     recipe = mini_corpus.recipe(tmp_path)
-    with pytest.raises(ConfigError, match=r"images\.pt: no checkpoint; run `streamfer train mini images`"):
-        joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+    with pytest.raises(ConfigError, match=r"joint\.pt: no checkpoint; run `python -m streamfer_builtin\.mini joint`"):
+        joint.polish(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
 
 
-def test_a_tower_of_another_size_is_refused(trained: Recipe) -> None:
-    wider = trained.sizes.model_copy(update={"width": 8})
-    with pytest.raises(CheckpointError, match=r"images\.pt: was made with width 4, the recipe says 8"):
-        joint.read_images(trained.work, wider, 4)
+def test_a_tower_of_another_size_is_refused(tmp_path: Path) -> None:
+    recipe = mini_corpus.recipe(tmp_path)
+    joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+    wider = recipe.model_copy(update={"sizes": recipe.sizes.model_copy(update={"width": 8})})
+    with pytest.raises(CheckpointError, match=r"joint\.pt: was made with width 4, the recipe says 8"):
+        joint.polish(wider, mini_corpus.corpus(), mini_corpus.clips(15))
 
 
-def test_a_loss_counts_only_weighted_emotions(trained: Recipe) -> None:
+def test_pictures_are_watched_at_the_size_that_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, corpus = mini_corpus.recipe(tmp_path), mini_corpus.corpus()
+    part = recipe.joint.model_copy(update={"epochs": 4, "small": (Small(until=0.5, side=32),)})
+    photographs = tuple(joint._photographs(source, part) for source in corpus.train)
+    task = joint.JointTask(photographs, joint._rendered(mini_corpus.clips(15), part), corpus, part)
+    model, seen = joint.JointModel(recipe.sizes), []
+
+    def encode(images_B1HH: torch.Tensor) -> torch.Tensor:
+        seen.append(images_B1HH.shape[-1])
+        return torch.zeros(len(images_B1HH), recipe.sizes.embed_dim)
+
+    monkeypatch.setattr(model, "encode", encode)
+    for epoch in (1, 2):
+        assert len(list(task.batches(epoch))) == task.steps
+        task.watch(model, last=False)
+    assert seen == [32, 32, 48, 48]
+
+
+def test_a_loss_counts_only_weighted_emotions(tmp_path: Path) -> None:
+    sizes = mini_corpus.recipe(tmp_path).sizes
     part = JointPart(smoothing=0.0, action_weight=0.0)
-    task = joint.JointTask((), joint._rendered(mini_corpus.clips(15), part), mini_corpus.corpus().val, part)
-    model = joint.JointModel(trained.sizes)
+    task = joint.JointTask((), joint._rendered(mini_corpus.clips(15), part), mini_corpus.corpus(), part)
+    model = joint.JointModel(sizes)
     crops = torch.rand(2, 1, 48, 48)
     targets = torch.nn.functional.one_hot(torch.tensor([0, 5]), len(CLASSES)).float()
     unknown = torch.full((2, len(ACTION_UNITS)), torch.nan)
@@ -139,13 +165,3 @@ def test_a_loss_counts_only_weighted_emotions(trained: Recipe) -> None:
     both = joint.JointBatch(crops, targets, torch.tensor([1.0, 0.0]), unknown)
     alone = joint.JointBatch(crops[:1], targets[:1], torch.ones(1), unknown[:1])
     assert task.loss(model, both).item() == pytest.approx(task.loss(model, alone).item(), rel=1e-4)
-    assert isinstance(joint.read_images(trained.work, trained.sizes, 4), ImageModel)
-
-
-@pytest.mark.parametrize("frozen", [True, False])
-def test_frozen_norms_keep_the_statistics_of_the_first_stage(frozen: bool) -> None:
-    model = joint.JointModel(Sizes(layers=(1, 1, 1, 1), width=4), freeze_norms=frozen).train()
-    before = model.image_encoder.state_dict()["bn1.running_mean"].clone()
-    model(torch.rand(4, 1, 48, 48))
-    assert torch.equal(model.image_encoder.state_dict()["bn1.running_mean"], before) == frozen
-    assert model.action_head.training

@@ -10,7 +10,6 @@ from safetensors.numpy import load_file, save_file
 
 from streamfer.errors import OutputError, SourceNotFoundError, SourceUnreadableError
 from streamfer_builtin.render import production
-from streamfer_builtin.render.__main__ import main
 from streamfer_builtin.render.actions import ACTION_UNITS, UNIT
 from streamfer_builtin.render.appearance import crease_strengths
 from streamfer_builtin.render.clips import RenderedClips, load_shard, load_shards, save_shard, shard_path, shard_seed
@@ -191,12 +190,12 @@ def test_production_goes_on_where_it_stopped(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(production, "SHARD", 2)
-    command = ["--data", str(shared_data), "--out", str(tmp_path), "--seed", "4", "--split", "val", "--clips"]
-    assert main([*command, "4"]) == 0
+    model = shared_data / "ict_face" / "ict_face.npz"
+    production.produce(model, tmp_path, "val", 4, 4)
     first, second = (shard_path(tmp_path, "val", k) for k in (0, 2))
     kept, expected = first.stat().st_mtime_ns, load_shard(second)
     second.write_bytes(second.read_bytes()[:-1])
-    assert main([*command, "5"]) == 0
+    production.produce(model, tmp_path, "val", 4, 5)
     assert first.stat().st_mtime_ns == kept
     np.testing.assert_array_equal(load_shard(second).frames, expected.frames)
     clips = load_shards(tmp_path, "val")
@@ -205,20 +204,15 @@ def test_production_goes_on_where_it_stopped(
     np.testing.assert_allclose(np.linalg.norm(clips.light[:, :3].astype(float), axis=1), 1, atol=2e-3)
 
 
-def test_shards_of_another_seed_are_not_mixed_in(
-    shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_shards_of_another_seed_are_not_mixed_in(shared_data: Path, tmp_path: Path) -> None:
     save_shard(clips_of(2), shard_path(tmp_path, "train", 0), seed=1)
-    assert main(["--data", str(shared_data), "--out", str(tmp_path), "--seed", "2", "--clips", "2"]) == 2
-    assert "rendered with seed 1, not 2" in capsys.readouterr().err
+    with pytest.raises(SourceUnreadableError, match="rendered with seed 1, not 2"):
+        production.produce(shared_data / "ict_face" / "ict_face.npz", tmp_path, "train", 2, 2)
 
 
-@pytest.mark.parametrize("arguments", [["--clips", "0"], ["--clips", "2", "--seed", "-1"], ["--clips", "2"]])
-def test_bad_commands_are_one_line(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--data", str(tmp_path), "--out", str(tmp_path / "out"), *arguments]) == 2
-    error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert error.startswith("error: ")
-    assert "--" in error
+def test_an_absent_face_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match=r"ict_face\.npz"):
+        production.produce(tmp_path / "ict_face.npz", tmp_path / "out", "train", 0, 2)
 
 
 def test_a_file_that_is_no_face_model_is_named(tmp_path: Path) -> None:
@@ -226,9 +220,3 @@ def test_a_file_that_is_no_face_model_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"not a zip")
     with pytest.raises(SourceUnreadableError, match=r"ict_face\.npz: not the ICT face model"):
         ClipRenderer(path, "train", 0)
-
-
-def test_a_contact_sheet_is_a_picture(shared_data: Path, tmp_path: Path) -> None:
-    sheet = tmp_path / "folder" / "sheet.png"
-    assert main(["--data", str(shared_data), "--sheet", str(sheet), "--clips", "1"]) == 0
-    assert sheet.read_bytes().startswith(b"\x89PNG")

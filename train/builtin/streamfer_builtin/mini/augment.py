@@ -20,12 +20,21 @@ FACES_EXTENT = 48.0 * 64 / 52
 """The aligned pictures of `faces` (`streamfer.geometry.loose_crop`) at the same size of face."""
 RENDER_EXTENT = 64.0
 """Rendered frames have the crop's scale, and 8 pixels of margin around it."""
+_TILT = 45.0
+#: Sides in pixels to which a softened face was reduced.
+_FEW = (9.0, 36.0)
+_KERNEL = 9
+_BAD = ("tilt", "soften", "blur", "dark")
 _PADDING = ("border", "border", "reflection", "zeros")
 
 
 @dataclass(frozen=True, slots=True)
 class Strength:
-    """How far augmentation goes; ranges are symmetric, angles in degrees, shifts in crop pixels."""
+    """How far augmentation goes; ranges are symmetric, angles in degrees, shifts in crop pixels.
+
+    `tilt`, `soften` (few pixels enlarged), `blur`, `dark`, `jpeg`, `noise` and `cutout` are shares of the pictures; a
+    tilted one is turned by up to 45 degrees, as a crop without good landmarks is.
+    """
 
     scale: tuple[float, float] = (0.85, 1.25)
     aspect: float = 0.06
@@ -34,15 +43,24 @@ class Strength:
     gamma: float = 0.4
     contrast: float = 0.4
     brightness: float = 0.15
-    soften: float = 0.15
+    tilt: float = 0.12
+    soften: float = 0.25
+    blur: float = 0.15
+    dark: float = 0.1
     jpeg: float = 0.08
     noise: float = 0.25
     cutout: float = 0.3
 
     def relaxed(self, factor: float) -> Strength:
-        """Return every range and share multiplied by `factor` (0 switches augmentation off)."""
+        """Return every range and share multiplied by `factor` (0 switches augmentation off).
+
+        Bad pictures stay at half their share at least, as long as there is any augmentation: videos are full of them.
+        """
         low, high = self.scale
-        rest = {name: value * factor for name, value in asdict(self).items() if name != "scale"}
+        kept = max(factor, 0.5) if factor > 0 else 0.0
+        rest = {
+            name: value * (kept if name in _BAD else factor) for name, value in asdict(self).items() if name != "scale"
+        }
         return Strength(scale=(low**factor, high**factor), **rest)
 
 
@@ -75,7 +93,8 @@ def jitter(count: int, strength: Strength, rng: torch.Generator) -> tuple[Tensor
     low, high = strength.scale
     scale = torch.exp(_uniform(count, math.log(low), math.log(high), rng))
     aspect = torch.exp(_uniform(count, -strength.aspect, strength.aspect, rng))
-    angle = _uniform(count, -strength.rotation, strength.rotation, rng) * (math.pi / 180)
+    reach = torch.where(torch.rand(count, generator=rng) < strength.tilt, _TILT, strength.rotation)
+    angle = _uniform(count, -1.0, 1.0, rng) * reach * (math.pi / 180)
     shift = _uniform(2 * count, -strength.shift, strength.shift, rng).view(count, 2) * (2 / CROP)
     mirrored = torch.rand(count, generator=rng) < 0.5
     return similarity(scale, angle, shift, mirrored, aspect), mirrored
@@ -103,7 +122,9 @@ def photometric(images: Tensor, strength: Strength, rng: torch.Generator, group:
     """
     count = len(images)
     images = _light(images, strength, rng, group)
+    images = _blur(images, strength.blur, rng)
     images = _soften(images, strength.soften, rng)
+    images = _darken(images, strength.dark, rng)
     images = _compress(images, strength.jpeg, rng)
     noisy = (torch.rand(count, generator=rng) < strength.noise).view(-1, 1, 1, 1)
     sigma = _uniform(count, 0.0, 0.05, rng).view(-1, 1, 1, 1) * noisy
@@ -131,11 +152,44 @@ def _light(images: Tensor, strength: Strength, rng: torch.Generator, group: int)
 
 
 def _soften(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    # Four sizes a batch, the smaller ones as likely as the larger ones.
+    low, high = (math.log(side) for side in _FEW)
+    for chosen in _chosen(len(images), share, rng).tensor_split(4):
+        small = round(math.exp(low + (high - low) * float(torch.rand((), generator=rng))))
+        if len(chosen):
+            few = F.interpolate(images[chosen], size=(small, small), mode="bilinear", antialias=True)
+            images[chosen] = F.interpolate(few, size=(CROP, CROP), mode="bilinear").clamp(0, 1)
+    return images
+
+
+def _blur(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Blur a share of the pictures by ellipses of any direction: out of focus to moving."""
     chosen = _chosen(len(images), share, rng)
-    if len(chosen):
-        small = int(torch.randint(16, 36, (), generator=rng))
-        low = F.interpolate(images[chosen], size=(small, small), mode="bilinear", antialias=True)
-        images[chosen] = F.interpolate(low, size=(CROP, CROP), mode="bilinear").clamp(0, 1)
+    count = len(chosen)
+    if not count:
+        return images
+    long, short = _uniform(count, 0.6, 3.0, rng), _uniform(count, 0.3, 1.0, rng)
+    angle = _uniform(count, 0.0, math.pi, rng)
+    reach = torch.arange(_KERNEL) - _KERNEL // 2
+    down, right = torch.meshgrid(reach.float(), reach.float(), indexing="ij")
+    cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
+    along, across = (
+        (right * cos + down * sin) / long.view(-1, 1, 1),
+        (down * cos - right * sin) / (long * short).view(-1, 1, 1),
+    )
+    kernel = torch.exp(-(along**2 + across**2) / 2)
+    kernel = (kernel / kernel.sum((1, 2), keepdim=True))[:, None]
+    padded = F.pad(images[chosen], (_KERNEL // 2,) * 4, mode="replicate")
+    images[chosen] = F.conv2d(padded.transpose(0, 1), kernel, groups=count).transpose(0, 1)
+    return images
+
+
+def _darken(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
+    """Take most of the light of a share of the pictures, and leave the sensor's noise."""
+    chosen = _chosen(len(images), share, rng)
+    light = _uniform(len(chosen), 0.1, 0.6, rng).view(-1, 1, 1, 1)
+    noise = torch.randn(images[chosen].shape, generator=rng) * 0.015
+    images[chosen] = (images[chosen] * light + noise).clamp(0, 1)
     return images
 
 

@@ -12,13 +12,17 @@ from streamfer.errors import OutputError
 from streamfer.models.card import ModelCard
 from streamfer_builtin.mini.units import RENDERED_ONLY
 
-_SETS = {
-    "still": "FER2013 val, still picture (16 equal frames)",
-    "still_flipped": "the same, mirrored view averaged in (not the shipped path)",
-    "clips": "FER2013 val, clip of drifting views",
-    "picture_head": "picture head of training (not shipped)",
-}
-_HELD_OUT = {"still": "held-out people of faces, still picture", "clips": "held-out people of faces, clip"}
+#: Rows of the first table: what a row says, and where its numbers are.
+_ROWS = (
+    ("FER+ clear majority, stills", "clear", "still"),
+    ("the same as clips of drifting views", "clear", "clips"),
+    ("the same, picture head of training (not shipped)", "clear", "head"),
+    ("the same, the half that training watched, stills", "clear_watched", None),
+    ("FER2013's own labels, stills", "fer2013", "still"),
+    ("the same as clips", "fer2013", "clips"),
+    ("aligned faces of people held out, stills", "faces", "still"),
+    ("the same as clips", "faces", "clips"),
+)
 
 
 def write(card: ModelCard, size_bytes: int, to: Path) -> None:
@@ -27,8 +31,7 @@ def write(card: ModelCard, size_bytes: int, to: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    name = "card.md" if "images" in card.train["recipe"] else "card_rendered.md"
-    template = Template((resources.files("streamfer_builtin.mini") / name).read_text(encoding="utf-8"))
+    template = Template((resources.files("streamfer_builtin.mini") / "card.md").read_text(encoding="utf-8"))
     try:
         to.write_text(template.substitute(values(card, size_bytes)), encoding="utf-8")
     except OSError as error:
@@ -36,10 +39,11 @@ def write(card: ModelCard, size_bytes: int, to: Path) -> None:
 
 
 def values(card: ModelCard, size_bytes: int) -> dict[str, str]:
-    """Return the text of every placeholder of the templates."""
+    """Return the text of every placeholder of the template."""
     metrics = card.train["metrics"]
     speed, calibration, motion = metrics["speed"], metrics["calibration"], metrics["motion"]
-    probe = motion["onset_or_offset"]
+    probe, abstention = motion["onset_or_offset"], metrics["abstention"]
+    limits = abstention["limits"]
     return {
         "name": card.name,
         "date": str(card.train["date"]),
@@ -76,29 +80,30 @@ def values(card: ModelCard, size_bytes: int) -> dict[str, str]:
         "crops_per_second": f"{speed['crops_per_second']:,}",
         "ms_per_window": f"{speed['ms_per_window']:.2f}",
         "threads": str(speed["threads"]),
-        "commands": "\n".join(card.train["commands"]),
+        "command": card.train["command"],
         "epochs": _epochs(card.train["recipe"]),
+        "start": _start(card.train["recipe"]["start"]),
+        "least_right": _percent(abstention["least_right"]),
+        "min_side": f"{limits['min_side']:g}",
+        "min_pose": f"{limits['min_pose']:g}",
+        "min_sharpness": f"{limits['min_sharpness']:g}",
+        "min_probability": f"{limits['min_probability']:g}",
+        "by_side": _risks("side of the face, px", abstention["by_side"], abstention["answered"]),
+        "by_yaw": _risks("yaw, degrees", abstention["by_yaw"]),
+        "by_sharpness": _risks("sharpness", abstention["by_sharpness"]),
+        "absent_below": f"{metrics['action_units']['absent_below']:g}",
+        "false_share": _false_shares(metrics["action_units"]["false_share"]),
     }
 
 
 def emotions_table(classes: Sequence[str], metrics: Mapping[str, Any]) -> str:
     """Return accuracy, UAR and the recall of each class, in per cent, one row a set."""
-    rows = [(text, metrics["fer2013_val"][key]) for key, text in _SETS.items()]
-    held_out = metrics.get("faces_held_out", {})
-    rows += [(text, held_out[key]) for key, text in _HELD_OUT.items() if key in held_out]
-    return _table(
-        ("set", "n", "accuracy", "UAR", *classes),
-        (
-            (
-                text,
-                f"{s['count']:,}",
-                _percent(s["accuracy"]),
-                _percent(s["uar"]),
-                *(_percent(s["recalls"].get(c)) for c in classes),
-            )
-            for text, s in rows
-        ),
-    )
+    rows = []
+    for text, of, way in _ROWS:
+        scores = metrics[of] if way is None else metrics[of][way]
+        recalls = (_percent(scores["recalls"].get(name)) for name in classes)
+        rows.append((text, f"{scores['count']:,}", _percent(scores["accuracy"]), _percent(scores["uar"]), *recalls))
+    return _table(("set", "n", "accuracy", "UAR", *classes), rows)
 
 
 def units_table(measured: Mapping[str, Any]) -> str:
@@ -124,8 +129,43 @@ def _bands(what: str, measured: Mapping[str, Mapping[str, float]]) -> str:
     )
 
 
+def _risks(what: str, curves: Mapping[str, Any], answered: Mapping[str, Any] | None = None) -> str:
+    """Return the error in per cent among the surest share of the answers, one row a band."""
+    shares = list(next(iter(curves.values()))["risk"])
+    header = [what, "n", *(f"surest {100 * float(share):.0f} %" for share in shares), "area"]
+    rows = []
+    for name, curve in curves.items():
+        row = [
+            name,
+            f"{curve['count']:,}",
+            *(_percent(curve["risk"][share]) for share in shares),
+            _percent(curve["aurc"]),
+        ]
+        if answered is not None:
+            row += [_percent(answered[name]["share"]), _percent(answered[name]["right"])]
+        rows.append(row)
+    return _table(header + (["answered", "of these right"] if answered is not None else []), rows)
+
+
+def _false_shares(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    return _table(
+        ("pictures", "as", "all units", "AU43"),
+        (
+            (source, way, _percent(shares["all"]), _percent(shares["AU43"]))
+            for source, ways in measured.items()
+            for way, shares in ways.items()
+        ),
+    )
+
+
+def _start(digest: str | None) -> str:
+    if digest is None:
+        return "at random"
+    return f"from the weights file with SHA-256 {digest[:12]}"
+
+
 def _epochs(recipe: Mapping[str, Mapping[str, Any]]) -> str:
-    stages = [name for name in ("images", "joint", "clips") if name in recipe]
+    stages = ("joint", "polish", "clips")
     return ", ".join(f"{name} {recipe[name]['epochs_done']} of {recipe[name]['epochs']}" for name in stages)
 
 

@@ -27,8 +27,10 @@ def load(path: Path, stage: str) -> dict[str, Any]:
         CheckpointError: the file is damaged.
     """
     if not path.is_file():
-        raise ConfigError(f"{path}: no checkpoint; run `streamfer train mini {stage}` with the same recipe first")
-    return read_checkpoint(path, "'streamfer train mini'")
+        raise ConfigError(
+            f"{path}: no checkpoint; run `python -m streamfer_builtin.mini {stage}` with the same recipe first"
+        )
+    return read_checkpoint(path, "the built-in expression model")
 
 
 def check_recipe(stored: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:

@@ -8,6 +8,7 @@ Shape suffixes: B windows, T frames, D feature size, C classes, K directions.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -21,8 +22,8 @@ from torch.nn import functional as F
 from streamfer.errors import CheckpointError
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
-from streamfer_builtin.mini import checkpoint, images, joint, renders
-from streamfer_builtin.mini.data import CLASSES, Corpus, sampling_weights
+from streamfer_builtin.mini import checkpoint, joint, renders, sampling
+from streamfer_builtin.mini.data import CLASSES, Corpus
 from streamfer_builtin.mini.fitting import fit
 from streamfer_builtin.mini.networks import FRAMES, JointModel, shipped_config, text_config
 from streamfer_builtin.mini.recipe import ClipsPart, Recipe, Sizes
@@ -42,7 +43,7 @@ log = structlog.get_logger(__name__)
 
 CHECKPOINT = "clips.pt"
 FEATURES = "features.pt"
-#: Pictures (FER2013 val) and rendered clips (val) that the log watches.
+#: Rendered clips (val) that the log watches.
 _WATCHED = 1_000
 
 DESCRIPTIONS: dict[str, str] = {
@@ -110,7 +111,7 @@ class ClipBatch:
 class Features:
     """What the stage trains on and what it watches."""
 
-    pictures: PictureFeatures | None
+    pictures: PictureFeatures
     clips: ClipFeatures
     val_pictures: PictureFeatures
     val_clips: ClipFeatures
@@ -131,12 +132,8 @@ class ClipsTask:
         """Yield windows of photographs and of rendered clips in the recipe's shares."""
         rng = torch.Generator().manual_seed(self.part.seed * 1000 + epoch)
         rendered = round(self.part.batch * self.part.render_share)
-        if self.features.pictures is None:
-            rendered = self.part.batch
         for _ in range(self.steps):
-            parts = [self._rendered(rendered, rng)] if rendered else []
-            if self.features.pictures is not None and rendered < self.part.batch:
-                parts.append(self._photographs(self.features.pictures, self.part.batch - rendered, rng))
+            parts = self._rendered(rendered, rng), self._photographs(self.part.batch - rendered, rng)
             yield ClipBatch(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
     def loss(self, model: ClipModel, batch: ClipBatch) -> Tensor:
@@ -149,29 +146,31 @@ class ClipsTask:
 
     @torch.no_grad()
     def watch(self, average: ClipModel, *, last: bool) -> dict[str, float]:  # noqa: ARG002 - all is cheap here
-        """Return accuracy of stills of FER2013 val, and UAR and direction accuracy of rendered val clips."""
+        """Return accuracy and UAR of clear stills, and UAR and direction accuracy of rendered val clips."""
         still = self.features.val_pictures
-        logits = average(still.views[:, :1].float().expand(-1, FRAMES, -1))[0]
+        truth = still.targets.argmax(1)
+        own = report(average(still.views[:, :1].float().expand(-1, FRAMES, -1))[0], truth, CLASSES)
+        head = report(self.head(still.views[:, 0].float()), truth, CLASSES)
         clips = self.features.val_clips
         rendered, directions = average(clips.frames.float())
         return {
-            "val_acc": round(report(logits, still.labels, CLASSES).war, 4),
-            "head_acc": round(report(self.head(still.views[:, 0].float()), still.labels, CLASSES).war, 4),
+            "clear": round(own.war, 4),
+            "clear_uar": round(own.uar, 4),
+            "head": round(head.war, 4),
+            "head_uar": round(head.uar, 4),
             "rendered_uar": round(report(rendered, clips.labels, CLASSES).uar, 4),
             "direction_acc": round(float((directions.argmax(1) == clips.directions).float().mean()), 4),
             "temperature": round(average.temperature, 4),
         }
 
-    def _photographs(
-        self, features: PictureFeatures, count: int, rng: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        rows = torch.randint(len(features.labels), (count,), generator=rng)
+    def _photographs(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        features = self.features.pictures
+        rows = torch.randint(len(features.targets), (count,), generator=rng)
         made = synthesise(features, rows, self.part, rng)
-        label = F.one_hot(features.labels[rows], len(CLASSES)).float()
         # The teacher reads the window's own frames where it is static, and the photograph where it is not.
         still = self.head(features.views[rows].float()).mean(1)
         seen = torch.where(made.static[:, None], self.head(made.frames).mean(1), still)
-        shown = torch.lerp(label, seen.softmax(1), self.part.distil)
+        shown = torch.lerp(features.targets[rows], seen.softmax(1), self.part.distil)
         targets = torch.lerp(self.head(made.rest).softmax(1), shown, made.own[:, None])
         return made.frames, targets, torch.full((count,), -100)
 
@@ -194,8 +193,21 @@ def train(recipe: Recipe, corpus: Corpus, rendered: RenderedClips, rendered_val:
     features = _features(recipe, first, corpus, rendered, rendered_val)
     torch.manual_seed(part.seed)
     model = ClipModel(recipe.sizes, part.temperature)
-    task = ClipsTask(features, first.expression, part)
+    task = ClipsTask(features, balanced(first.expression, features.pictures, part.balance), part)
     return fit(model, task, part, path, {"joint": _digest(recipe)})
+
+
+@torch.no_grad()
+def balanced(head: nn.Linear, pictures: PictureFeatures, strength: float) -> nn.Linear:
+    """Return the head with `strength` times the log frequency of each class taken off its bias.
+
+    Rare expressions are read more readily (Menon et al., ICLR 2021, logit adjustment after training). The frequencies
+    are the mean of the head's own probabilities on the training pictures.
+    """
+    mean_C = head(pictures.views[:, 0].float()).softmax(1).mean(0)
+    moved = copy.deepcopy(head)
+    moved.bias -= strength * mean_C.log()
+    return moved
 
 
 def read_clips(recipe: Recipe) -> tuple[ClipModel, dict[str, Any]]:
@@ -214,13 +226,12 @@ def read_clips(recipe: Recipe) -> tuple[ClipModel, dict[str, Any]]:
 def _check_joint(recipe: Recipe, state: dict[str, Any]) -> None:
     if state["joint"] != _digest(recipe):
         raise CheckpointError(
-            f"{recipe.work / CHECKPOINT}: was made from another {joint.CHECKPOINT}; delete it and run "
-            "`streamfer train mini clips` again"
+            f"{recipe.work / CHECKPOINT}: was made from another {joint.POLISHED}; delete it and run stage clips again"
         )
 
 
 def _digest(recipe: Recipe) -> str:
-    return hashlib.sha256((recipe.work / joint.CHECKPOINT).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256((recipe.work / joint.POLISHED).read_bytes()).hexdigest()[:16]
 
 
 def _features(
@@ -228,21 +239,21 @@ def _features(
 ) -> Features:
     """Encode, or take from `work`/features.pt what the same tower encoded."""
     path, part = recipe.work / FEATURES, recipe.clips
-    key = [_digest(recipe), part.pictures, part.views, part.power, len(rendered), len(rendered_val), recipe.photographs]
+    key = [_digest(recipe), part.pictures, part.views, part.power, len(rendered), len(rendered_val)]
     if path.is_file() and (kept := checkpoint.load(path, "clips"))["key"] == key:
         return _unpacked(kept)
     rng = torch.Generator().manual_seed(part.seed)
-    pictures = None
-    if recipe.photographs:
-        parts = []
-        for source, share in zip(corpus.train, (0.85, 0.15), strict=True):
-            weights = sampling_weights(source.labels, power=part.power, cap=None if share > 0.5 else 1_500)
-            index = images.without_clumps(weights, round(part.pictures * share), rng)
-            parts.append(encode_pictures(model, source, index, part.views, rng))
-        pictures = PictureFeatures(torch.cat([p.views for p in parts]), torch.cat([p.labels for p in parts]))
-        log.info("mini.clips.encoded", pictures=len(pictures.labels), views=part.views)
+    parts = []
+    for source, share in zip(corpus.train, (0.85, 0.15), strict=True):
+        targets = source.targets(recipe.joint.vote_share)
+        weights = sampling.sampling_weights(targets, power=part.power, cap=None if share > 0.5 else 1_500)
+        index = sampling.without_clumps(weights * source.readable, round(part.pictures * share), rng)
+        parts.append(encode_pictures(model, source, index, targets, part.views, rng))
+    pictures = PictureFeatures(torch.cat([p.views for p in parts]), torch.cat([p.targets for p in parts]))
+    log.info("mini.clips.encoded", pictures=len(pictures.targets), views=part.views)
     clips = encode_clips(model, rendered, rng)
-    val = encode_pictures(model, corpus.val, torch.arange(len(corpus.val)), 1, rng)
+    clear = corpus.val.clear.nonzero()[:, 0]
+    val = encode_pictures(model, corpus.val, clear, corpus.val.targets(1.0), 1, rng)
     val_clips = encode_clips(model, renders.chosen(rendered_val, slice(_WATCHED)))
     log.info("mini.clips.encoded", clips=len(clips.labels))
     features = Features(pictures, clips, val, val_clips)
@@ -251,12 +262,12 @@ def _features(
 
 
 def _packed(features: Features) -> dict[str, Any]:
-    return {name: None if (part := getattr(features, name)) is None else asdict(part) for name in Features.__slots__}
+    return {name: asdict(getattr(features, name)) for name in Features.__slots__}
 
 
 def _unpacked(state: dict[str, Any]) -> Features:
     return Features(
-        pictures=None if state["pictures"] is None else PictureFeatures(**state["pictures"]),
+        pictures=PictureFeatures(**state["pictures"]),
         clips=ClipFeatures(**state["clips"]),
         val_pictures=PictureFeatures(**state["val_pictures"]),
         val_clips=ClipFeatures(**state["val_clips"]),

@@ -1,4 +1,4 @@
-"""Training pictures of the mini model: two labelled sets, their action scores and a class-balanced sampler."""
+"""Pictures of the mini model: two labelled sets, annotators' votes, action units, and what is set aside."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from streamfer.errors import ConfigError
 from streamfer_builtin.mini import augment
@@ -20,24 +21,25 @@ from streamfer_builtin.mini.units import units_of
 
 CLASSES: tuple[str, ...] = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 
-# Scores that are close to zero on every picture: nothing to learn from them.
-_DEAD_SCORES = frozenset(
-    {
-        "_neutral",
-        "cheekPuff",
-        "cheekSquintLeft",
-        "cheekSquintRight",
-        "jawForward",
-        "noseSneerLeft",
-        "noseSneerRight",
-    }
-)
 _WORDS = frozenset({"source", "source_id", "detected", "pass"})
-_NOT_SCORES = _WORDS | {"yaw", "pitch", "roll"}
-_FILES = ("fer2013/train.parquet", "fer2013/val.parquet", "faces/faces.parquet", "blendshapes/blendshapes.parquet")
+_FILES = (
+    "fer2013/train.parquet",
+    "fer2013/val.parquet",
+    "faces/faces.parquet",
+    "blendshapes/blendshapes.parquet",
+    "fer2013/ferplus_train.parquet",
+    "fer2013/ferplus_val.parquet",
+)
 
-# The data set itself already keeps the identities below 0.15 apart; the next slice is ours to hold out.
+# The data set itself already keeps the identities below 0.15 apart; the next slice is ours to hold out, its upper half
+# for the last look.
 _HELD_OUT = (0.15, 0.2775)
+_LAST_FACES = 0.21375
+#: A picture of FER2013 val whose name lies below this place is for the last look; the others choose and watch.
+_LAST_FER = 0.5
+#: FER+ takes a class that one annotator alone saw for a mistake (Barsoum et al. 2016, section 3).
+_OUTLIER = 1
+_OTHER_VOTES = ("contempt", "unknown", "NF")
 
 
 FloatArray: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
@@ -52,58 +54,76 @@ class Pictures:
         extent: size of the whole picture in crop pixels: there its faces lie where the crop's landmarks are.
         pixels: uint8 (N, H, H).
         labels: int64 (N,), indices into `CLASSES`.
-        scores: float32 (N, S), standardised blendshape scores, yaw and pitch.
         units: float32 (N, A), intensity 0-1 of each action unit of `units.ACTION_UNITS`.
         pose: float32 (N, 2), yaw and pitch in degrees.
+        votes: float32 (N, C), each class's share of all annotators' votes; NaN where nobody voted, all 0 where most saw
+            contempt, no face, or could not tell.
     """
 
     source: str
     extent: float
     pixels: Tensor
     labels: Tensor
-    scores: Tensor
     units: Tensor
     pose: Tensor
+    votes: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def subset(self, index: Tensor) -> Pictures:
         """Return the pictures at `index` (int64 or bool mask)."""
-        rows = (part[index] for part in (self.pixels, self.labels, self.scores, self.units, self.pose))
-        return Pictures(self.source, self.extent, *rows)
+        parts = (self.pixels, self.labels, self.units, self.pose, self.votes)
+        return Pictures(self.source, self.extent, *(part[index] for part in parts))
+
+    @property
+    def clear(self) -> Tensor:
+        """Return bool (N,): one class has more than half of all votes (FER+'s majority)."""
+        return self.votes.amax(1) > 0.5  # NaN compares false
+
+    def targets(self, vote_share: float) -> Tensor:
+        """Return probabilities float32 (N, C): annotators' votes, mixed with the data set's own label."""
+        label = F.one_hot(self.labels, len(CLASSES)).float()
+        total = self.votes.sum(1, keepdim=True)
+        voted = torch.where(total > 0, self.votes / total.clamp(min=1e-6), label)
+        return torch.lerp(label, voted, vote_share)
+
+    @property
+    def readable(self) -> Tensor:
+        """Return bool (N,): not one that most annotators took for contempt, no face, or could not tell."""
+        return ~(self.votes.sum(1) == 0)  # nobody's votes are NaN, which compares false
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Everything that the recipe reads: training sources, FER2013 validation, held-out identities."""
+    """Everything that the recipe reads: training sources, FER2013 validation, held-out identities.
+
+    `val` and `held_out` are watched, and thresholds are chosen on them; `last_val` and `last_held_out`, other pictures
+    and other identities, are looked at once, when everything is decided.
+    """
 
     train: tuple[Pictures, ...]
     val: Pictures
     held_out: Pictures
-    mirror: Tensor
-    """int64 (S,): the score that each score becomes in a mirrored picture."""
-    mirror_sign: Tensor
-    """float32 (S,): its sign there (the yaw angle turns around)."""
+    last_val: Pictures
+    last_held_out: Pictures
 
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
-    names: tuple[str, ...]
     rows: dict[tuple[str, str], int]
-    values: FloatArray
     units: FloatArray
     pose: FloatArray
 
-    def of(self, source: str, source_ids: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return scores, action units and pose of the named pictures, NaN for a picture without."""
+    def of(self, source: str, source_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return action units and pose of the named pictures, NaN for a picture without."""
         rows = np.array([self.rows.get((source, s), -1) for s in source_ids])
         found = []
-        for table in (self.values, self.units, self.pose):
+        for table in (self.units, self.pose):
             values = table[rows]
             values[rows < 0] = np.nan
             found.append(torch.from_numpy(values))
-        return found[0], found[1], found[2]
+        return found[0], found[1]
 
 
 def digests(data: Path) -> dict[str, str]:
@@ -111,9 +131,9 @@ def digests(data: Path) -> dict[str, str]:
     return {name: hashlib.sha256(_file(data, name).read_bytes()).hexdigest() for name in _FILES}
 
 
-def identity_fraction(identity: str) -> float:
-    """Return the place of an identity in [0, 1): the first 8 hex digits of the SHA-1 of its name over 2^32."""
-    return int(hashlib.sha1(identity.encode(), usedforsecurity=False).hexdigest()[:8], 16) / 2**32
+def place(name: str) -> float:
+    """Return the place in [0, 1) of an identity or a picture: the first 8 hex digits of its name's SHA-1 over 2^32."""
+    return int(hashlib.sha1(name.encode(), usedforsecurity=False).hexdigest()[:8], 16) / 2**32
 
 
 def load(data: Path) -> Corpus:
@@ -122,33 +142,19 @@ def load(data: Path) -> Corpus:
     Raises: ConfigError when a file is absent.
     """
     scores = _read_scores(data)
-    fer_train = _read_fer(data, "train", scores)
-    fer_val = _read_fer(data, "val", scores)
+    fer_train, _ = _read_fer(data, "train", scores)
+    fer_val, names = _read_fer(data, "val", scores)
+    last = torch.tensor([place(name) < _LAST_FER for name in names])
     faces, identities = _read_faces(data, scores)
-    low, high = _HELD_OUT
-    held = torch.tensor([low <= identity_fraction(i) < high for i in identities])
-    mirror = [scores.names.index(_mirrored(n)) for n in scores.names]
-    sign = [-1.0 if n == "yaw" else 1.0 for n in scores.names]
+    places = torch.tensor([place(identity) for identity in identities], dtype=torch.float64)
+    held = (places >= _HELD_OUT[0]) & (places < _HELD_OUT[1])
     return Corpus(
         train=(fer_train, faces.subset(~held)),
-        val=fer_val,
-        held_out=faces.subset(held),
-        mirror=torch.tensor(mirror),
-        mirror_sign=torch.tensor(sign),
+        val=fer_val.subset(~last),
+        held_out=faces.subset(held & (places < _LAST_FACES)),
+        last_val=fer_val.subset(last),
+        last_held_out=faces.subset(held & (places >= _LAST_FACES)),
     )
-
-
-def sampling_weights(labels: Tensor, *, power: float = 0.5, cap: int | None = None) -> Tensor:
-    """Weigh every picture by (size of its class) ** -power, and a class above `cap` pictures down to the cap.
-
-    power 0 keeps the natural frequencies, 1 makes all classes equally frequent. Returns float64 (N,), mean 1.
-    """
-    counts = torch.bincount(labels, minlength=len(CLASSES)).double()
-    size = counts if cap is None else counts.clamp(max=float(cap))
-    # What a class contributes in all is (effective size) ** (1 - power), shared among its pictures.
-    per_picture = size.clamp(min=1) ** (1 - power) / counts.clamp(min=1)
-    weights = per_picture[labels]
-    return weights / weights.mean()
 
 
 def _file(data: Path, name: str) -> Path:
@@ -158,25 +164,12 @@ def _file(data: Path, name: str) -> Path:
     return path
 
 
-def _mirrored(name: str) -> str:
-    if "Left" in name:
-        return name.replace("Left", "Right")
-    return name.replace("Right", "Left")
-
-
 def _read_scores(data: Path) -> _Scores:
     table = pq.read_table(_file(data, _FILES[3]))
-    names = [n for n in table.schema.names if n not in _NOT_SCORES and n not in _DEAD_SCORES] + ["yaw", "pitch"]
     column = {n: table[n].to_numpy().astype(np.float32) for n in table.schema.names if n not in _WORDS}
-    values = np.stack([column[n] for n in names], 1)
-    # Left and right share their statistics, or mirroring would shift the targets.
-    both = np.concatenate([values, values[:, [names.index(_mirrored(n)) for n in names]]])
-    values = (values - np.nanmean(both, 0)) / (np.nanstd(both, 0) + 1e-3)
     keys = zip(table["source"].to_pylist(), table["source_id"].to_pylist(), strict=True)
     return _Scores(
-        names=tuple(names),
         rows={k: i for i, k in enumerate(keys)},
-        values=values.clip(-4, 4).astype(np.float32),
         units=units_of(column),
         pose=np.stack([column["yaw"], column["pitch"]], 1),
     )
@@ -191,13 +184,35 @@ def _grey(jpeg: bytes, size: int) -> Any:
     return image
 
 
-def _read_fer(data: Path, split: str, scores: _Scores) -> Pictures:
+def vote_shares(counts: FloatArray) -> FloatArray:
+    """Turn votes (N, C + 3) into the classes' shares (N, C) of all votes; contempt, unknown and no face come last.
+
+    As in FER+ a class with a single vote is dropped first; rows that contempt, unknown or no face win are all 0.
+    """
+    kept = np.where(counts <= _OUTLIER, 0, counts)
+    shares = kept / np.maximum(kept.sum(1, keepdims=True), 1)
+    classes = len(CLASSES)
+    lost = shares[:, classes:].max(1) >= shares[:, :classes].max(1)
+    return np.where(lost[:, None], 0, shares[:, :classes]).astype(np.float32)
+
+
+def _read_votes(data: Path, split: str, names: Sequence[str]) -> Tensor:
+    table = pq.read_table(_file(data, f"fer2013/ferplus_{split}.parquet"))
+    counts = np.stack([table[name].to_numpy().astype(np.float32) for name in (*CLASSES, *_OTHER_VOTES)], 1)
+    row = dict(zip(table["source_id"].to_pylist(), vote_shares(counts), strict=True))
+    nobody = np.full(len(CLASSES), np.nan, np.float32)
+    return torch.from_numpy(np.stack([row.get(name, nobody) for name in names]))
+
+
+def _read_fer(data: Path, split: str, scores: _Scores) -> tuple[Pictures, list[str]]:
     table = pq.read_table(_file(data, f"fer2013/{split}.parquet"))
     pixels = np.stack([_grey(b, 48) for b in table["image"].to_pylist()])
     labels = torch.tensor([CLASSES.index(n) for n in table["label"].to_pylist()])
     source = f"fer2013_{split}"
-    known = scores.of(source, table["source_id"].to_pylist())
-    return Pictures(source, augment.FER_EXTENT, torch.from_numpy(pixels), labels, *known)
+    names = table["source_id"].to_pylist()
+    votes = _read_votes(data, split, names)
+    known = scores.of(source, names)
+    return Pictures(source, augment.FER_EXTENT, torch.from_numpy(pixels), labels, *known, votes), names
 
 
 def _read_faces(data: Path, scores: _Scores) -> tuple[Pictures, list[str]]:
@@ -206,5 +221,6 @@ def _read_faces(data: Path, scores: _Scores) -> tuple[Pictures, list[str]]:
     pixels = np.stack([_grey(r["image"], 64) for r in rows])
     labels = torch.tensor([CLASSES.index(r["emotion"]) for r in rows])
     known = scores.of("faces", [r["source_id"] for r in rows])
-    pictures = Pictures("faces", augment.FACES_EXTENT, torch.from_numpy(pixels), labels, *known)
+    nobody = torch.full((len(rows), len(CLASSES)), torch.nan)
+    pictures = Pictures("faces", augment.FACES_EXTENT, torch.from_numpy(pixels), labels, *known, nobody)
     return pictures, [r["identity"] for r in rows]

@@ -1,4 +1,4 @@
-"""Stage `joint`: tower and final heads together, on photographs and rendered frames.
+"""Stages `joint` and `polish`: tower and final heads together, on photographs and rendered frames.
 
 Photographs decide what an emotion looks like; renders bring the action units that no teacher has labelled, exact
 intensities, and poses. Shape suffixes: B pictures, F rendered frames, C classes, A action units.
@@ -17,21 +17,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from streamfer_builtin.mini import augment, checkpoint, images, renders
+from streamfer.models.card import digest_of
+from streamfer.models.weights import check_tensors, read_weights
+from streamfer_builtin.mini import augment, checkpoint, renders, sampling
 from streamfer_builtin.mini.data import CLASSES, Corpus, Pictures
 from streamfer_builtin.mini.fitting import fit
-from streamfer_builtin.mini.networks import ImageModel, JointModel
+from streamfer_builtin.mini.networks import FIRST_CONVOLUTION, JointModel
 from streamfer_builtin.mini.recipe import JointPart, Recipe, Sizes
 from streamfer_builtin.mini.units import unit_loss
 from streamfer_builtin.render.clips import RenderedClips
+from streamfer_train.metrics.classification import report
 from streamfer_train.recipes.processes import ALONE, ProcessGroup
 
 log = structlog.get_logger(__name__)
 
 CHECKPOINT = "joint.pt"
-#: Intensities are kept this far from 0 and 1 where their log odds are fitted; ridge as a share of the features' power.
-_SURE = 0.02
-_RIDGE = 1e-3
+POLISHED = "polish.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,13 @@ class Source:
 class JointTask:
     """Batches, loss and validation of the stage."""
 
-    name = "joint"
-
-    def __init__(self, photographs: tuple[Source, ...], rendered: Source, val: Pictures, part: JointPart) -> None:
+    def __init__(
+        self, photographs: tuple[Source, ...], rendered: Source, corpus: Corpus, part: JointPart, name: str = "joint"
+    ) -> None:
+        self.name = name
         self.photographs = photographs
         self.rendered = rendered
-        self.val = val
+        self.corpus = corpus
         self.part = part
         self.steps = math.ceil(part.pictures / part.batch)
         self.side = augment.CROP
@@ -78,10 +80,11 @@ class JointTask:
         part = self.part
         rng = torch.Generator().manual_seed(part.seed * 1000 + 700 + epoch)
         drawn = [(s, index.tensor_split(self.steps)) for s, index in self._draw(epoch, rng)]
-        strength = augment.Strength().relaxed(part.strength * images.relaxation(epoch / part.epochs))
+        strength = augment.Strength().relaxed(part.strength * sampling.relaxation(epoch / part.epochs))
         for step in range(self.steps):
-            self.side = images.side_at((epoch + step / self.steps) / part.epochs, part.small)
-            yield _batch([(s, chunks[step]) for s, chunks in drawn], strength, self.side, rng)
+            self.side = sampling.side_at((epoch + step / self.steps) / part.epochs, part.small)
+            batch = _batch([(s, chunks[step]) for s, chunks in drawn], strength, self.side, rng)
+            yield mixed(batch, part.mixed, part.mix_reach, rng)
 
     def loss(self, model: JointModel, batch: JointBatch) -> Tensor:
         """Weighted cross-entropy with soft targets, plus that of the action units."""
@@ -90,9 +93,19 @@ class JointTask:
         emotion = (entropy * batch.weights).sum() / batch.weights.sum().clamp(min=1e-6)
         return emotion + self.part.action_weight * unit_loss(units, batch.units)
 
-    def watch(self, average: JointModel, *, last: bool) -> dict[str, float]:
-        """Return accuracy and UAR on FER2013 val, whose pictures are as large as those the epoch ended with."""
-        return images.watched(average, self.val, self.side, last=last)
+    def watch(self, average: JointModel, *, last: bool) -> dict[str, float]:  # noqa: ARG002 - all is cheap here
+        """Return accuracy and UAR on pictures that are as large as those the epoch ended with.
+
+        Clear ones of FER2013 val by their votes, all by FER2013's labels, and aligned faces of people held out.
+        """
+        val, faces = self.corpus.val, self.corpus.held_out
+        logits = predict(average, val, self.side)
+        votes = report(logits[val.clear], val.votes[val.clear].argmax(1), CLASSES)
+        labels = report(logits, val.labels, CLASSES)
+        held = report(predict(average, faces, self.side), faces.labels, CLASSES)
+        found = {"clear": votes.war, "clear_uar": votes.uar, "fer": labels.war, "fer_uar": labels.uar}
+        found["faces"] = held.war
+        return {name: round(value, 4) for name, value in found.items()}
 
     def _draw(self, epoch: int, rng: torch.Generator) -> list[tuple[Source, Tensor]]:
         rendered = round(self.part.pictures * self.part.render_share)
@@ -100,52 +113,87 @@ class JointTask:
         drawn = [(self.rendered, index)] if rendered else []
         if self.photographs:
             photographs = self.part.pictures - rendered
-            parts = images.draw([s.pictures for s in self.photographs], self.part, epoch, photographs)
-            drawn += [(s, rows) for s, (_, rows) in zip(self.photographs, parts, strict=True)]
+            parts = sampling.draw([s.pictures for s in self.photographs], self.part, epoch, photographs)
+            drawn += list(zip(self.photographs, parts, strict=True))
         return drawn
 
 
 def train(recipe: Recipe, corpus: Corpus, clips: RenderedClips, world: ProcessGroup = ALONE) -> JointModel:
     """Train, or resume from `work`/joint.pt, and return the averaged model.
 
-    With photographs it starts from stage `images`, whose probabilities on the training pictures it distils.
+    It begins with the tower and action head of the weights file `start`, or at random.
     """
     part, path = recipe.joint, recipe.work / CHECKPOINT
     torch.manual_seed(part.seed)
-    model = JointModel(recipe.sizes, freeze_norms=part.freeze_norms)
-    teacher: list[Tensor] = []
-    if recipe.photographs:
-        first = read_images(recipe.work, recipe.sizes, len(corpus.mirror))
-        kept = {k: v for k, v in first.state_dict().items() if not k.startswith("actions.")}
-        model.load_state_dict({**model.state_dict(), **kept})
-        resumed = path.is_file()
-        teacher = checkpoint.load(path, "joint")["teacher"] if resumed else _taught(first, corpus, model.action_head)
-    photographs = tuple(_photographs(s, t, part) for s, t in zip(corpus.train, teacher, strict=False))
-    task = JointTask(photographs, _rendered(clips, part), corpus.val, part)
-    return fit(model, task, part, path, {"sizes": recipe.sizes.model_dump(), "teacher": teacher}, world)
+    model = JointModel(recipe.sizes, bf16=part.bf16)
+    extra: dict[str, Any] = {"sizes": recipe.sizes.model_dump(), "start": None}
+    if path.is_file():
+        extra["start"] = _checked(path, "joint", recipe.sizes)["start"]
+    elif recipe.start is not None:
+        extra["start"] = begin(model, recipe.start)
+    return fit(model, _task(corpus, clips, part, "joint"), part, path, extra, world)
 
 
-def read_images(work: Path, sizes: Sizes, scores: int) -> ImageModel:
-    """Read the averaged model of stage `images`.
+def polish(recipe: Recipe, corpus: Corpus, clips: RenderedClips, world: ProcessGroup = ALONE) -> JointModel:
+    """Go on from the averaged model of stage `joint` by the settings of `polish`; resumes from `work`/polish.pt.
 
     Raises:
-        ConfigError: the stage has not run.
+        ConfigError: stage `joint` has not run.
     """
-    model = ImageModel(sizes, scores)
-    model.load_state_dict(_checked(work / images.CHECKPOINT, "images", sizes)["average"])
-    return model.eval()
+    part = recipe.polish
+    before = _checked(recipe.work / CHECKPOINT, "joint", recipe.sizes)
+    model = JointModel(recipe.sizes, bf16=part.bf16)
+    model.load_state_dict(before["average"])
+    made = {**before["recipe"], "epochs_done": before["epoch"]}
+    extra = {"sizes": recipe.sizes.model_dump(), "start": before["start"], "joint": made}
+    return fit(model, _task(corpus, clips, part, "polish"), part, recipe.work / POLISHED, extra, world)
+
+
+def _task(corpus: Corpus, clips: RenderedClips, part: JointPart, name: str) -> JointTask:
+    photographs = tuple(_photographs(source, part) for source in corpus.train)
+    return JointTask(photographs, _rendered(clips, part), corpus, part, name)
+
+
+@torch.no_grad()
+def begin(model: JointModel, path: Path) -> str:
+    """Take over tower and action head of a shipped weights file; the picture head starts at zero. Returns its digest.
+
+    Raises:
+        CheckpointError: not such a file, or of other sizes.
+    """
+    weights = read_weights(path)[0].state_dict()
+    mine = model.state_dict()
+    wanted = {name: value for name, value in mine.items() if not name.startswith("expression.")}
+    found = {name: value for name, value in weights.items() if name in wanted}
+    if FIRST_CONVOLUTION in found:
+        # What folded brightness into three colours sums to one again.
+        found[FIRST_CONVOLUTION] = found[FIRST_CONVOLUTION].sum(1, keepdim=True)
+    check_tensors(wanted, found, str(path))
+    model.load_state_dict(mine | found)
+    nn.init.zeros_(model.expression.weight)
+    nn.init.zeros_(model.expression.bias)
+    return digest_of(path)
 
 
 def read_joint(work: Path, sizes: Sizes) -> tuple[JointModel, dict[str, Any]]:
-    """Read the averaged model of stage `joint`, and the settings and epochs that made it.
+    """Read the averaged model of stage `polish`, and the settings and epochs of both stages that made it.
 
     Raises:
         ConfigError: the stage has not run.
     """
-    state = _checked(work / CHECKPOINT, "joint", sizes)
+    state = _checked(work / POLISHED, "polish", sizes)
     model = JointModel(sizes)
     model.load_state_dict(state["average"])
-    return model.eval(), {**state["recipe"], "epochs_done": state["epoch"]}
+    made = {"joint": state["joint"], "polish": {**state["recipe"], "epochs_done": state["epoch"]}}
+    return model.eval(), {**made, "start": state["start"]}
+
+
+@torch.no_grad()
+def predict(model: JointModel, pictures: Pictures, side: int, batch: int = 256) -> Tensor:
+    """Return float32 logits (N, C) of the plain crops at `side` pixels."""
+    model.eval()
+    crops = (augment.crop(pixels, pictures.extent) for pixels in torch.split(pictures.pixels, batch))
+    return torch.cat([model(augment.resized(images, side))[0] for images in crops])
 
 
 def _checked(path: Path, stage: str, sizes: Sizes) -> dict[str, Any]:
@@ -171,10 +219,22 @@ def _batch(
     )
 
 
-def _photographs(pictures: Pictures, teacher: Tensor, part: JointPart) -> Source:
-    labels = F.one_hot(pictures.labels, len(CLASSES)).float()
-    targets = labels + part.distil * (teacher.float() - labels)
-    return Source(pictures, targets, torch.ones(len(pictures)))
+def mixed(batch: JointBatch, share: float, reach: float, rng: torch.Generator) -> JointBatch:
+    """Mix a share of the pictures, and what they teach, with another of the batch by up to `reach` (MixUp)."""
+    count = len(batch.weights)
+    other = torch.randperm(count, generator=rng)
+    part = torch.rand(count, generator=rng) * reach * (torch.rand(count, generator=rng) < share)
+
+    def both(values: Tensor) -> Tensor:
+        weight = part.view(-1, *[1] * (values.ndim - 1))
+        # A picture that stays itself must not take over what is unknown (NaN) of the other.
+        return torch.where(weight > 0, torch.lerp(values, values[other], weight), values)
+
+    return JointBatch(both(batch.images), both(batch.targets), both(batch.weights), both(batch.units))
+
+
+def _photographs(pictures: Pictures, part: JointPart) -> Source:
+    return Source(pictures, pictures.targets(part.vote_share), pictures.readable.float())
 
 
 def _rendered(clips: RenderedClips, part: JointPart) -> Source:
@@ -182,31 +242,3 @@ def _rendered(clips: RenderedClips, part: JointPart) -> Source:
     once = renders.chosen(clips, clips.reverse_of < 0)
     targets, known = renders.shown(once)
     return Source(renders.pictures(once), targets, part.render_emotion * known.float())
-
-
-@torch.no_grad()
-def _taught(first: ImageModel, corpus: Corpus, head: nn.Linear) -> list[Tensor]:
-    """Return the first stage's probabilities on each training set, and start the action head from its features.
-
-    The head begins as the ridge regression of the intensities' log odds, where photographs have intensities: rendered
-    units are left as they are.
-    """
-    log.info("mini.joint.teacher", pictures=sum(map(len, corpus.train)))
-    features = [_features(first, source) for source in corpus.train]
-    x = torch.cat(features)
-    x = torch.cat([x, torch.ones(len(x), 1)], 1).double()
-    odds = torch.cat([source.units for source in corpus.train]).clamp(_SURE, 1 - _SURE).logit().double()
-    identity = torch.eye(x.shape[1], dtype=torch.float64)
-    for unit in (~odds.isnan()).any(0).nonzero()[:, 0].tolist():
-        known = ~odds[:, unit].isnan()
-        rows = x[known]
-        power = rows.T @ rows
-        ridge = _RIDGE * power.diagonal().mean() * identity
-        fitted = torch.linalg.solve(power + ridge, rows.T @ odds[known, unit]).float()
-        head.weight[unit], head.bias[unit] = fitted[:-1], fitted[-1]
-    return [first.expression(part).softmax(1).half() for part in features]
-
-
-def _features(model: ImageModel, pictures: Pictures) -> Tensor:
-    parts = torch.split(pictures.pixels, 256)
-    return torch.cat([model.encode(augment.crop(pixels, pictures.extent)) for pixels in parts])

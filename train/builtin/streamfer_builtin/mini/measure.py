@@ -1,7 +1,8 @@
 """What the shipped network is worth: emotions, action units, motion, robustness and speed, measured on its own path.
 
 Pictures go through the shipped tower as three equal channels, and every label comes from a window of 16 features.
-Nothing here was trained on; temperature and thresholds are chosen on one half of each set and judged on the other.
+Nothing here was trained on; temperature and thresholds are chosen on the pictures that training watched, and judged on
+those that were set aside for the last look.
 
 Shape suffixes: N pictures or clips, B windows, T frames, D feature size, C classes, A action units.
 """
@@ -12,17 +13,18 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.inference import DferClipModel
 from streamfer_builtin.mini import augment, renders
-from streamfer_builtin.mini.data import CLASSES, Pictures
+from streamfer_builtin.mini.data import CLASSES, Corpus, Pictures
 from streamfer_builtin.mini.networks import FRAMES
 from streamfer_builtin.mini.units import BLENDSHAPES, PRESENT, RENDERED_ONLY
 from streamfer_builtin.mini.windows import clip_views
@@ -33,6 +35,11 @@ from streamfer_train.metrics import detection
 from streamfer_train.metrics.calibration import fit_temperature
 from streamfer_train.metrics.classification import Report, report, report_probabilities
 
+FloatArray: TypeAlias = NDArray[np.floating[Any]]
+
+#: A unit below this intensity is plainly absent, and at most this share of such may count as present.
+ABSENT = 0.2
+FALSE_SHARE = 0.05
 #: A threshold where no example could choose one.
 _UNMEASURED = 0.5
 _ONSET, _OFFSET = DIRECTIONS.index("onset"), DIRECTIONS.index("offset")
@@ -70,12 +77,6 @@ class Network:
         return torch.cat([self.logits(part[:, None].expand(-1, FRAMES, -1)) for part in torch.split(features_ND, 512)])
 
 
-def halves(count: int) -> tuple[Tensor, Tensor]:
-    """Split rows at random into one half to choose on and one to report on; always the same split."""
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
-    return order[: count // 2], order[count // 2 :]
-
-
 def encode_plain(network: Network, pictures: Pictures) -> Tensor:
     """Return the features (N, D) of the plain crops."""
     return network.encode(augment.crop(pictures.pixels, pictures.extent))
@@ -98,31 +99,52 @@ def encode_rendered(network: Network, clips: RenderedClips) -> Tensor:
     return torch.cat(parts).view(len(clips), FRAMES, -1)
 
 
-def emotions(network: Network, val: Pictures, held_out: Pictures | None, views: int) -> dict[str, Any]:
-    """Score FER2013 val and held-out identities, as stills and as clips, and fit the temperature."""
-    plain = encode_plain(network, val)
-    still = network.still(plain)
-    mirrored = network.still(network.encode(augment.crop(val.pixels, val.extent).flip(-1)))
-    clips = network.logits(encode_views(network, val, views))
-    fit, told = halves(len(val))
-    temperature = fit_temperature(torch.cat([still[fit], clips[fit]]), torch.cat([val.labels[fit]] * 2))
-    scores = {
-        "picture_head": score(network.head(plain), val.labels),
-        "still": score(still, val.labels),
-        "still_flipped": score((still + mirrored) / 2, val.labels),
-        "clips": score(clips, val.labels),
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Logits (N, C) of one set: as stills, as clips of drifting views, and of the picture head; never calibrated."""
+
+    still: Tensor
+    clips: Tensor
+    head: Tensor
+
+
+def read(network: Network, pictures: Pictures, views: int) -> Read:
+    """Read a set in the three ways."""
+    plain = encode_plain(network, pictures)
+    clips = network.logits(encode_views(network, pictures, views))
+    return Read(network.still(plain), clips, network.head(plain))
+
+
+def truth(pictures: Pictures) -> Tensor:
+    """Return what most annotators saw, int64 (N,), or the set's label where nobody voted."""
+    return pictures.targets(1.0).argmax(1)
+
+
+def emotions(network: Network, corpus: Corpus, views: int) -> tuple[dict[str, Any], float]:
+    """Score FER2013 by votes and by labels, and aligned faces; returns the numbers and the fitted temperature."""
+    chosen, last = read(network, corpus.val, views), read(network, corpus.last_val, views)
+    clear, last_clear = corpus.val.clear, corpus.last_val.clear
+    labels, last_labels = truth(corpus.val)[clear], truth(corpus.last_val)[last_clear]
+    temperature = fit_temperature(torch.cat([chosen.still[clear], chosen.clips[clear]]), torch.cat([labels] * 2))
+    calibration: dict[str, Any] = {"temperature": round(temperature, 4), "fitted_on": len(labels)}
+    calibration["reported_on"] = len(last_labels)
+    for name, logits in (("still", last.still[last_clear]), ("clips", last.clips[last_clear])):
+        calibration[f"{name}_ece_before"] = round(report(logits, last_labels, CLASSES).ece, 4)
+        calibration[f"{name}_ece"] = round(report(logits / temperature, last_labels, CLASSES).ece, 4)
+    faces, last_faces = read(network, corpus.held_out, views), read(network, corpus.last_held_out, views)
+    out = {
+        "views": views,
+        "clear": {name: score(getattr(last, name)[last_clear], last_labels) for name in Read.__slots__},
+        "clear_watched": score(chosen.still[clear], labels),
+        "fer2013": {name: score(getattr(last, name), corpus.last_val.labels) for name in ("still", "clips")},
+        "fer2013_watched": score(chosen.still, corpus.val.labels),
+        "faces": {name: score(getattr(last_faces, name), corpus.last_held_out.labels) for name in ("still", "clips")},
+        "faces_watched": score(faces.still, corpus.held_out.labels),
+        "calibration": calibration,
+        "by_pose": by_pose(last.still[last_clear], corpus.last_val.subset(last_clear)),
+        "by_quality": by_quality(network, corpus.last_val.subset(last_clear)),
     }
-    calibration = {"temperature": round(temperature, 4), "fitted_on": len(fit), "reported_on": len(told)}
-    for name, logits in (("still", still), ("clips", clips)):
-        calibration[f"{name}_ece_before"] = report(logits[told], val.labels[told], CLASSES).ece
-        calibration[f"{name}_ece"] = report(logits[told] / temperature, val.labels[told], CLASSES).ece
-    out: dict[str, Any] = {"views": views, "fer2013_val": scores, "calibration": _rounded(calibration)}
-    if held_out is not None:
-        out["faces_held_out"] = {
-            "still": score(network.still(encode_plain(network, held_out)), held_out.labels),
-            "clips": score(network.logits(encode_views(network, held_out, views)), held_out.labels),
-        }
-    return {**out, "by_pose": by_pose(still, val), "by_quality": by_quality(network, val)}
+    return out, temperature
 
 
 def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
@@ -137,7 +159,8 @@ def by_pose(logits: Tensor, pictures: Pictures) -> dict[str, Any]:
     for name, value, edges in (("yaw", yaw, _YAW_EDGES), ("pitch", pitch, _PITCH_EDGES)):
         for low, high in itertools.pairwise(edges):
             bands[f"{name} {_band(low, high)}"] = (value >= low) & (value < high)
-    return {name: _brief(logits[rows], pictures.labels[rows]) for name, rows in bands.items() if bool(rows.any())}
+    seen = truth(pictures)
+    return {name: _brief(logits[rows], seen[rows]) for name, rows in bands.items() if bool(rows.any())}
 
 
 def by_quality(network: Network, pictures: Pictures) -> dict[str, Any]:
@@ -145,51 +168,97 @@ def by_quality(network: Network, pictures: Pictures) -> dict[str, Any]:
     crops = augment.crop(pictures.pixels, pictures.extent)
     changes: dict[str, Callable[[Tensor], Tensor]] = {
         "as it is": lambda x: x,
-        **{f"crop of {side} px": lambda x, side=side: _reduced(x, side) for side in (32, 24, 16, 12)},  # type: ignore[misc]
-        **{f"blur, sigma {sigma} px": lambda x, sigma=sigma: _blurred(x, sigma) for sigma in (1.0, 2.0)},  # type: ignore[misc]
+        **{f"crop of {side} px": lambda x, side=side: reduced(x, side) for side in (32, 24, 16, 12)},  # type: ignore[misc]
+        **{f"blur, sigma {sigma} px": lambda x, sigma=sigma: blurred(x, sigma) for sigma in (1.0, 2.0)},  # type: ignore[misc]
         "a quarter of the light, noise": _dark,
     }
     return {
-        name: _brief(network.still(network.encode(change(crops))), pictures.labels) for name, change in changes.items()
+        name: _brief(network.still(network.encode(change(crops))), truth(pictures)) for name, change in changes.items()
     }
 
 
-def action_units(network: Network, val: Pictures, rendered: RenderedClips, windows: Tensor) -> dict[str, Any]:
+def action_units(network: Network, corpus: Corpus, rendered: RenderedClips, windows: Tensor) -> dict[str, Any]:
     """Score intensities against the blendshape teacher (FER2013 val) and against what was rendered (val identities).
 
-    Thresholds have the best F1 on one half: of the photographs where they have labels, else of the rendered clips.
+    Thresholds have the best F1 on the watched pictures, or on half of the rendered identities for units that
+    photographs do not have. They are raised where more than `FALSE_SHARE` of plainly absent units would count as
+    present, on the pictures as they are, small, blurred or dark.
     """
-    photo = network.model.action_intensities(encode_plain(network, val))
-    fit, told = halves(len(val))
-    chosen = detection.best_thresholds(photo[fit], val.units[fit], ACTION_UNITS, present_above=PRESENT)
+    chosen, last = corpus.val, corpus.last_val
+    photo = network.model.action_intensities(encode_plain(network, chosen))
+    best = detection.best_thresholds(photo, chosen.units, ACTION_UNITS, present_above=PRESENT)
     frames = network.model.action_intensities(windows.flatten(0, 1)).view(len(rendered), FRAMES, -1)
-    truth = torch.from_numpy(rendered.action_units.astype(np.float32))
+    true_frames = torch.from_numpy(rendered.action_units.astype(np.float32))
     clip_fit, clip_told = _identity_halves(rendered)
     own = detection.best_thresholds(
-        frames[clip_fit].flatten(0, 1), truth[clip_fit].flatten(0, 1), ACTION_UNITS, present_above=PRESENT
+        frames[clip_fit].flatten(0, 1), true_frames[clip_fit].flatten(0, 1), ACTION_UNITS, present_above=PRESENT
     )
-    thresholds = {name: _inside(own[name] if name in RENDERED_ONLY else chosen[name]) for name in ACTION_UNITS}
+    floors, watched_faces = _floors(network, chosen), corpus.held_out
+    floors = np.fmax(floors, _floors(network, watched_faces))
+    thresholds = {}
+    for name, floor in zip(ACTION_UNITS, floors, strict=True):
+        thresholds[name] = _inside(own[name]) if name in RENDERED_ONLY else max(_inside(best[name]), _inside(floor))
     labelled = [ACTION_UNITS.index(name) for name in BLENDSHAPES]
+    told = network.model.action_intensities(encode_plain(network, last))[:, labelled]
     photographs = detection.report(
-        photo[told][:, labelled],
-        val.units[told][:, labelled],
-        list(BLENDSHAPES),
-        thresholds=thresholds,
-        present_above=PRESENT,
+        told, last.units[:, labelled], list(BLENDSHAPES), thresholds=thresholds, present_above=PRESENT
     )
     renders_ = detection.report(
         frames[clip_told].flatten(0, 1),
-        truth[clip_told].flatten(0, 1),
+        true_frames[clip_told].flatten(0, 1),
         ACTION_UNITS,
         thresholds=own,
         present_above=PRESENT,
     )
     return {
         "present_above": PRESENT,
+        "absent_below": ABSENT,
         "thresholds": thresholds,
         "photographs": photographs.to_dict(),
         "rendered": renders_.to_dict(),
+        "false_share": _false_shares(network, corpus, thresholds),
     }
+
+
+def _worse(crops: Tensor) -> dict[str, Tensor]:
+    return {
+        "as it is": crops,
+        "24 px": reduced(crops, 24),
+        "16 px": reduced(crops, 16),
+        "blur 1.5 px": blurred(crops, 1.5),
+        "dark": _dark(crops),
+    }
+
+
+def _floors(network: Network, pictures: Pictures) -> FloatArray:
+    """Return for each unit the intensity that `FALSE_SHARE` of plainly absent ones exceed, NaN where none is known."""
+    crops = _worse(augment.crop(pictures.pixels, pictures.extent))
+    rated = np.concatenate([network.model.action_intensities(network.encode(c)).numpy() for c in crops.values()])
+    units = np.concatenate([pictures.units.numpy()] * len(crops))
+    found = np.full(len(ACTION_UNITS), np.nan)
+    for unit in range(len(ACTION_UNITS)):
+        absent = rated[units[:, unit] < ABSENT, unit]
+        if len(absent):
+            found[unit] = np.quantile(absent, 1 - FALSE_SHARE)
+    return found
+
+
+def _false_shares(network: Network, corpus: Corpus, thresholds: dict[str, float]) -> dict[str, Any]:
+    """Return how often units that are plainly absent count as present, on the last pictures: of all, and of AU43."""
+    found: dict[str, Any] = {}
+    limits = np.array([thresholds[name] for name in ACTION_UNITS])
+    eyes = ACTION_UNITS.index("AU43")
+    for pictures in (corpus.last_val, corpus.last_held_out):
+        absent = pictures.units.numpy() < ABSENT
+        rows = {}
+        for name, crops in _worse(augment.crop(pictures.pixels, pictures.extent)).items():
+            wrong = network.model.action_intensities(network.encode(crops)).numpy() >= limits
+            rows[name] = {
+                "all": round(float(wrong[absent].mean()), 4),
+                "AU43": round(float(wrong[:, eyes][absent[:, eyes]].mean()), 4),
+            }
+        found[pictures.source] = rows
+    return found
 
 
 def motion(
@@ -271,12 +340,14 @@ def _inside(threshold: float) -> float:
     return round(min(max(threshold, 0.01), 0.99), 4) if np.isfinite(threshold) else _UNMEASURED
 
 
-def _reduced(crops: Tensor, side: int) -> Tensor:
+def reduced(crops: Tensor, side: int) -> Tensor:
+    """Reduce crops (B, 1, H, H) to `side` pixels and enlarge them again: what few pixels leave of a face."""
     small = F.interpolate(crops, size=(side, side), mode="bilinear", antialias=True)
     return F.interpolate(small, size=crops.shape[-2:], mode="bilinear").clamp(0, 1)
 
 
-def _blurred(crops: Tensor, sigma: float) -> Tensor:
+def blurred(crops: Tensor, sigma: float) -> Tensor:
+    """Blur crops (B, 1, H, H) by a Gaussian of `sigma` pixels."""
     reach = round(3 * sigma)
     kernel = torch.exp(-(torch.arange(-reach, reach + 1.0) ** 2) / (2 * sigma**2))
     kernel = (kernel / kernel.sum()).view(1, 1, 1, -1)
@@ -303,7 +374,3 @@ def _scores(scores: Report) -> dict[str, Any]:
 def _brief(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     scores = report(logits, labels, CLASSES)
     return {"count": scores.count, "accuracy": round(scores.war, 4), "uar": round(scores.uar, 4)}
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 4) for name, value in values.items()}

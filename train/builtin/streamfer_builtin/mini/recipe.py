@@ -1,11 +1,11 @@
-"""The recipe of `streamfer train mini`, read from YAML and checked before anything is computed."""
+"""The recipe of the mini model, read from YAML and checked before anything is computed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from streamfer.settings import Section, load_settings
 
@@ -53,50 +53,38 @@ class Schedule(Section):
     seed: int = 1
 
 
-class ImagesPart(Schedule):
-    """Stage `images`: the tower on photographs. An epoch is a number of drawn pictures, not a pass."""
-
-    epochs: int = Field(44, ge=1)
-    stop: int | None = Field(34, ge=1)
-    lr: float = Field(2e-3, gt=0)
-    pictures: int = Field(28_000, ge=1)
-    smoothing: float = Field(0.1, ge=0, lt=1)
-    action_weight: float = Field(0.5, ge=0)
-    power: float = Field(0.35, ge=0, le=1)
-    faces_share: float = Field(0.15, ge=0, le=1)
-    faces_cap: int = Field(1500, ge=1)
-    small: tuple[Small, ...] = (Small(until=0.35, side=32), Small(until=0.68, side=40))
-
-
 class JointPart(Schedule):
-    """Stage `joint`: the same tower with its final heads, on photographs and rendered frames together.
+    """Stage `joint`: the tower with its final heads, on photographs and rendered frames together.
 
-    `render_share` of each batch is rendered; a rendered frame's emotion weighs `render_emotion` of a photograph's.
-    `distil` is the share of the photographs' emotion loss that follows the first stage's probabilities. With
-    `freeze_norms` renders do not move the statistics that photographs are normalised with.
+    An epoch is a number of drawn `pictures`, not a pass. Of a photograph's target `vote_share` is what annotators voted
+    and the rest the set's own label. `render_share` of each batch is rendered; a rendered frame's emotion weighs
+    `render_emotion` of a photograph's. A share `mixed` of all pictures has another one mixed in, by up to `mix_reach`.
     """
 
     epochs: int = Field(30, ge=1)
     lr: float = Field(1.5e-3, gt=0)
     pictures: int = Field(26_000, ge=1)
-    smoothing: float = Field(0.05, ge=0, lt=1)
-    power: float = Field(0.35, ge=0, le=1)
-    faces_share: float = Field(0.15, ge=0, le=1)
-    faces_cap: int = Field(1500, ge=1)
-    render_share: float = Field(0.15, ge=0, le=1)
+    smoothing: float = Field(0.03, ge=0, lt=1)
+    vote_share: float = Field(0.75, ge=0, le=1)
+    power: float = Field(0.4, ge=0, le=1)
+    faces_share: float = Field(0.2, ge=0, le=1)
+    faces_cap: int = Field(3000, ge=1)
+    render_share: float = Field(0.12, ge=0, lt=1)
     render_emotion: float = Field(0.25, ge=0)
     action_weight: float = Field(1.0, ge=0)
-    distil: float = Field(0.4, ge=0, le=1)
-    strength: float = Field(0.75, ge=0, le=1)
-    freeze_norms: bool = False
-    small: tuple[Small, ...] = (Small(until=0.7, side=40),)
+    mixed: float = Field(0.35, ge=0, le=1)
+    mix_reach: float = Field(0.4, ge=0, le=0.5)
+    strength: float = Field(0.8, ge=0, le=1)
+    bf16: bool = False
+    small: tuple[Small, ...] = (Small(until=0.5, side=40),)
 
 
 class ClipsPart(Schedule):
     """Stage `clips`: temporal transformer and prompts, on windows of finished features.
 
-    `pictures` photographs are encoded in `views` views, and up to `rendered` clips. Of each batch `render_share`
-    are rendered clips; of the windows made from photographs `static` hold their expression throughout.
+    `pictures` photographs are encoded in `views` views, and every rendered clip. Of each batch `render_share`
+    are rendered clips; of the windows made from photographs `static` hold their expression throughout. `distil` of
+    their targets is the picture head's, `balance` of its classes' frequencies taken off.
     """
 
     epochs: int = Field(8, ge=1)
@@ -110,45 +98,40 @@ class ClipsPart(Schedule):
     steps: int = Field(300, ge=1)
     pictures: int = Field(20_000, ge=1)
     views: int = Field(3, ge=2)
-    rendered: int = Field(4_000, ge=0)
     power: float = Field(0.35, ge=0, le=1)
     render_share: float = Field(0.35, ge=0, le=1)
     static: float = Field(0.7, ge=0, le=1)
     padded: float = Field(0.2, ge=0, le=1)
     held: float = Field(0.15, ge=0, le=1)
     distil: float = Field(0.8, ge=0, le=1)
+    balance: float = Field(0.25, ge=0, le=1)
     direction_weight: float = Field(0.3, ge=0)
     smoothing: float = Field(0.02, ge=0, lt=1)
     temperature: float = Field(0.1, gt=0)
 
 
 class Recipe(Section):
-    """Everything that `streamfer train mini` reads.
+    """Everything that the recipe reads.
 
-    `data` holds fer2013/, faces/ and blendshapes/; `renders` the shards of `streamfer train render`; `work` takes
-    the checkpoints. Without `photographs` the model is trained on rendered faces alone: stage `images` is left out,
-    and FER2013 only measures.
+    `data` holds fer2013/, faces/, blendshapes/ and ict_face/; `renders` takes the shards of rendered clips and `work`
+    the checkpoints. Training goes on from the weights file `start`; without one it begins at random.
     """
 
     name: str = Field("mini", pattern=r"^[a-z0-9][a-z0-9._-]*$")
     data: Path
     renders: Path
     work: Path
-    photographs: bool = True
+    start: Path | None = None
+    rendered: int = Field(2_000, ge=1)
+    rendered_val: int = Field(300, ge=1)
     sizes: Sizes = Sizes()
-    images: ImagesPart = ImagesPart()
     joint: JointPart = JointPart()
+    polish: JointPart = JointPart()
     clips: ClipsPart = ClipsPart()
-
-    @model_validator(mode="after")
-    def _has_pictures(self) -> Recipe:
-        if not self.photographs and self.joint.render_share != 1:
-            raise ValueError("photographs is false: set joint.render_share to 1")
-        return self
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
-    """Read `path` and settings of the form `images.epochs=2` (values in YAML).
+    """Read `path` and settings of the form `joint.epochs=2` (values in YAML).
 
     Raises:
         ConfigError: the file is absent, is not YAML, or a setting is unknown or out of range.

@@ -52,9 +52,9 @@ def pictures(clips: RenderedClips) -> Pictures:
         extent=augment.RENDER_EXTENT,
         pixels=torch.from_numpy(clips.frames.reshape(count * frames, side, side)),
         labels=labels_of(clips).repeat_interleave(frames),
-        scores=torch.empty(count * frames, 0),
         units=torch.from_numpy(clips.action_units.astype(np.float32)).flatten(0, 1),
         pose=torch.from_numpy(clips.pose[..., :2].astype(np.float32)).flatten(0, 1),
+        votes=torch.full((count * frames, len(CLASSES)), torch.nan),
     )
 
 

@@ -7,12 +7,11 @@ from torch import Tensor
 
 from streamfer.models.dfer_clip import DferClip
 from streamfer_builtin.mini.clips import ClipModel
-from streamfer_builtin.mini.networks import JointModel, shipped_config
+from streamfer_builtin.mini.networks import FIRST_CONVOLUTION, JointModel, shipped_config
 from streamfer_builtin.mini.recipe import Sizes
 
 # ITU-R BT.601 luma, which turned the training pictures grey.
 LUMA = (0.299, 0.587, 0.114)
-_FIRST = "image_encoder.conv1.0.weight"
 
 
 def fold_luma(kernel_O1KK: Tensor) -> Tensor:
@@ -29,7 +28,7 @@ def shipped_model(joint: JointModel, clips: ClipModel, sizes: Sizes) -> DferClip
     """Return the model as its file holds it: float32 tensors with float16 values, in evaluation mode."""
     shipped = DferClip(shipped_config(sizes, clips.temperature))
     weights = {k: v for k, v in joint.state_dict().items() if not k.startswith("expression.")}
-    weights[_FIRST] = fold_luma(weights[_FIRST])
+    weights[FIRST_CONVOLUTION] = fold_luma(weights[FIRST_CONVOLUTION])
     weights |= {k.removeprefix("dfer."): v for k, v in clips.state_dict().items() if k.startswith("dfer.temporal_net.")}
     weights["text_features"] = clips.dfer.class_features()
     shipped.load_state_dict({k: v.half().float() if v.is_floating_point() else v for k, v in weights.items()})

@@ -18,15 +18,22 @@ from streamfer_builtin.render.clips import RenderedClips
 
 #: Where an expression fills this share of a window, the window shows it and nothing else.
 _FILLED = 0.6
-_MILD = augment.Strength(gamma=0.3, contrast=0.3, brightness=0.1, jpeg=0.02, noise=0.15, cutout=0.05)
+_MILD = augment.Strength(
+    gamma=0.3, contrast=0.3, brightness=0.1, soften=0.15, blur=0.1, dark=0.05, jpeg=0.02, noise=0.15, cutout=0.05
+)
 
 
 @dataclass(frozen=True, slots=True)
 class PictureFeatures:
-    """Features of several views of each photograph: float16 (N, V, D); labels int64 (N,)."""
+    """Features of several views of each photograph: float16 (N, V, D); target probabilities float32 (N, C)."""
 
     views: Tensor
-    labels: Tensor
+    targets: Tensor
+
+    @property
+    def neutral(self) -> Tensor:
+        """Return the rows, int64, of faces at rest."""
+        return (self.targets[:, CLASSES.index("neutral")] > 0.5).nonzero()[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +72,12 @@ def clip_views(pictures: Pictures, index: Tensor, views: int, rng: torch.Generat
 
 @torch.no_grad()
 def encode_pictures(
-    model: JointModel, pictures: Pictures, index: Tensor, views: int, rng: torch.Generator
+    model: JointModel, pictures: Pictures, index: Tensor, targets: Tensor, views: int, rng: torch.Generator
 ) -> PictureFeatures:
-    """Encode the plain crop of each picture at `index` and `views` - 1 views of a clip made from it."""
+    """Encode the plain crop of each picture at `index` and `views` - 1 views of a clip made from it.
+
+    `targets` float32 (N, C) are those of all `pictures`.
+    """
     model.eval()
     parts = []
     for rows in torch.split(index, max(1, 256 // views)):
@@ -75,7 +85,7 @@ def encode_pictures(
         moved = clip_views(pictures, rows, views - 1, rng) if views > 1 else plain[:, :0]
         crops = torch.cat([plain, moved], 1)
         parts.append(model.encode(crops.flatten(0, 1)).view(len(rows), views, -1).half())
-    return PictureFeatures(torch.cat(parts), pictures.labels[index])
+    return PictureFeatures(torch.cat(parts), targets[index])
 
 
 @torch.no_grad()
@@ -123,7 +133,7 @@ def synthesise(features: PictureFeatures, rows: Tensor, part: ClipsPart, rng: to
     """
     count = len(rows)
     shown_BTD = _walk(features.views[rows], rng)
-    neutral = (features.labels == CLASSES.index("neutral")).nonzero()[:, 0]
+    neutral = features.neutral
     partner = neutral[torch.randint(len(neutral), (count,), generator=rng)]
     rest_BTD = _walk(features.views[partner], rng)
     weight_BT = _envelope(count, part.static, rng)

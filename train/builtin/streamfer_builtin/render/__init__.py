@@ -1,5 +1,5 @@
 """Rendered clips of faces in motion: emotions, action units and time courses that are known exactly.
 
-``python -m streamfer_builtin.render --help`` writes them;
+``python -m streamfer_builtin.mini render`` writes them;
 :func:`~streamfer_builtin.render.clips.load_shards` reads them.
 """

@@ -159,6 +159,6 @@ def load_shards(folder: Path, split: str) -> RenderedClips:
     paths = sorted(folder.glob(f"{split}-[0-9]*.safetensors"))
     if not paths:
         raise SourceNotFoundError(
-            f"{folder}: no rendered clips of split {split}; run python -m streamfer_builtin.render --split {split}"
+            f"{folder}: no rendered clips of split {split}; run python -m streamfer_builtin.mini render"
         )
     return RenderedClips.joined([load_shard(path) for path in paths])

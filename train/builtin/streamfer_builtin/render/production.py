@@ -14,13 +14,11 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streamfer.errors import OutputError, SourceUnreadableError
+from streamfer.errors import SourceNotFoundError, SourceUnreadableError
 from streamfer_builtin.render.clips import SHARD, RenderedClips, load_shard, save_shard, shard_path, shard_seed
 from streamfer_builtin.render.studio import Clip, ClipRenderer
 
 log = structlog.get_logger(__name__)
-
-_SHOWN = (0, 2, 4, 6, 8, 10, 12, 14, 15)
 
 
 def produce(model: Path, folder: Path, split: str, seed: int, clips: int, *, workers: int = 1) -> None:
@@ -31,8 +29,11 @@ def produce(model: Path, folder: Path, split: str, seed: int, clips: int, *, wor
         SourceUnreadableError: the face model cannot be read, or a shard on disk is of another seed.
         OutputError: a shard cannot be written.
     """
+    cv2.setNumThreads(1)
     firsts = [first for first in range(0, clips, SHARD) if not _finished(folder, split, seed, first, clips)]
     missing = sum(min(SHARD, clips - first) for first in firsts)
+    if missing and not model.is_file():
+        raise SourceNotFoundError(f"{model}: no such file; it belongs to the data set ict_face")
     log.info("render.produce", split=split, clips=clips, missing=missing, seed=seed, workers=workers)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
@@ -47,23 +48,6 @@ def produce(model: Path, folder: Path, split: str, seed: int, clips: int, *, wor
             for job in as_completed(jobs):
                 job.result()
                 progress.advance(task, min(SHARD, clips - jobs[job]))
-
-
-def contact_sheet(model: Path, split: str, seed: int, clips: int, path: Path) -> None:
-    """Write a PNG with a row of frames for each of the clips 0 to ``clips`` - 1.
-
-    Raises:
-        OutputError: the picture cannot be written.
-        SourceNotFoundError, SourceUnreadableError: the face model is absent or cannot be read.
-    """
-    studio = _studio(model, split, seed)
-    rows = [np.concatenate(list(studio.clip(number).frames[list(_SHOWN)]), axis=1) for number in range(clips)]
-    sheet = cv2.resize(np.concatenate(rows), None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(cv2.imencode(".png", sheet)[1].tobytes())
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another path") from error
 
 
 def packed(clips: list[Clip], first: int) -> RenderedClips:
