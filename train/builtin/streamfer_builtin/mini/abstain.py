@@ -92,7 +92,8 @@ class _Curves:
 
 
 def _clear(fer: Pictures, faces: Pictures) -> tuple[Pictures, Pictures]:
-    return fer.subset(fer.clear), faces
+    """Return every second clear picture and every third aligned face: each is read eleven times."""
+    return fer.subset(fer.clear.nonzero()[::2, 0]), faces.subset(torch.arange(0, len(faces), 3))
 
 
 def _curves(network: Network, sets: tuple[Pictures, Pictures], temperature: float) -> _Curves:
