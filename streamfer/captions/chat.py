@@ -39,7 +39,7 @@ class ChatError(Exception):
     """An endpoint gave no text.
 
     Attributes:
-        kind: ``slow``, ``busy``, ``unreachable``, ``denied`` (the key), ``refused`` (what was asked),
+        kind: ``slow``, ``busy``, ``unreachable``, ``denied`` (the key; a redirect), ``refused`` (what was asked),
             ``absent`` (no such model or path there) or ``nonsense``.
         wait: seconds that the endpoint asks to wait; None where it does not say.
     """
@@ -241,6 +241,8 @@ class ChatClient:
         reason = f"{redact_url(self.url)} answered {code}{f': {said}' if said else ''}"
         if code in _PASSING_STATUS:
             return ChatError("busy", reason, _wait(response.headers.get("Retry-After")))
+        if 300 <= code < 400:
+            return ChatError("denied", f"{reason}, a redirect; name the address that it leads to")
         if code in (401, 403):
             return ChatError("denied", f"{reason}; is the key in {KEY_VARIABLE} right?")
         kinds = {400: "refused", 404: "absent", 413: "refused", 415: "refused", 422: "refused"}

@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 
+from streamfer.captions.chat import KEY_VARIABLE, ChatError, Reply
 from streamfer.captions.checks import faults
-from streamfer.errors import ConfigError
+from streamfer.errors import CheckpointError, ConfigError
 from streamfer_train.captions import __main__ as command
 from streamfer_train.captions.cache import ReplyCache, content_key
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.prompts import fuse_messages, rewrite_messages
 from streamfer_train.captions.rewrite import Policy, Rewriter
-from streamfer_train.captions.writers import KEY_VARIABLE, Endpoint, LocalModel, Reply, WriterFault
+from streamfer_train.captions.writers import Endpoint, LocalModel
 
 SMILE = FaceLabels.of([6, 12], "happiness")
 GOOD = "The cheeks are raised and the corners of the mouth are pulled up."
@@ -284,16 +285,16 @@ def test_a_local_model_writes_and_its_nonsense_is_replaced(local_model: Path, ca
     (written,) = rewriter.rewrite([SMILE])
     assert written.origin == "grammar"
     assert rewriter.tally.captions == {"grammar": 1}
-    with pytest.raises(WriterFault, match="does not fit"):
+    with pytest.raises(ChatError, match="does not fit"):
         LocalModel(local_model, max_tokens=4000).write(rewrite_messages(SMILE))
 
 
 def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no transformers model there"):
-        LocalModel(tmp_path).load()
+        LocalModel(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "opt"}')
-    with pytest.raises(ConfigError, match="cannot be loaded as a causal language model"):
-        LocalModel(tmp_path).load()
+    with pytest.raises(CheckpointError, match="cannot be loaded as a causal language model"):
+        LocalModel(tmp_path)
 
 
 def test_the_command_writes_and_says_what_it_cost(

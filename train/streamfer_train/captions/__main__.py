@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from streamfer.captions.chat import KEY_VARIABLE
 from streamfer.captions.checks import faults
 from streamfer.errors import ConfigError
 from streamfer_train.captions.files import Entry, read_entries, write_entries
@@ -16,7 +17,6 @@ from streamfer_train.captions.grammar import captions
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.questions import questions
 from streamfer_train.captions.rules import rule_caption
-from streamfer_train.captions.writers import KEY_VARIABLE
 from streamfer_train.recipes.command import positive, reported
 
 Made = Iterator[dict[str, Any]]
@@ -137,10 +137,9 @@ def _by_model(options: argparse.Namespace, *, fuse: bool) -> int:
     if options.url:
         if not options.timeout > 0:
             raise ConfigError(f"--timeout {options.timeout:g}: must be above 0 seconds")
-        writer = Endpoint(options.url, options.model, timeout=options.timeout)
+        writer = Endpoint(options.url, options.model, timeout=options.timeout, connections=options.concurrency)
     else:
         writer = LocalModel(Path(options.model))
-        writer.load()
     with ReplyCache(options.cache) as cache:
         rewriter = Rewriter(writer, cache, policy)
         faces = [labels for _, labels in entries]

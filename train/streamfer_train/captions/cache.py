@@ -11,9 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from streamfer.captions.chat import Reply
+from streamfer.captions.protocol import Message
 from streamfer.errors import ConfigError
-from streamfer_train.captions.prompts import PROMPT_VERSION, Message
-from streamfer_train.captions.writers import Reply
+from streamfer_train.captions.prompts import PROMPT_VERSION
 
 _TABLE = """CREATE TABLE IF NOT EXISTS replies (
     key TEXT PRIMARY KEY, text TEXT NOT NULL, prompt_tokens INTEGER, answer_tokens INTEGER) WITHOUT ROWID"""

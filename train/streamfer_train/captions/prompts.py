@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypedDict
-
 from streamfer.captions.phrases import SINGLE
+from streamfer.captions.protocol import Message
 from streamfer.captions.vocabulary import ACTION_UNITS, in_order
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.rules import emotion_caption
-
-
-class Message(TypedDict):
-    """One turn of a conversation, in the form that chat endpoints take."""
-
-    role: Literal["system", "user", "assistant"]
-    content: str
-
 
 #: Raise when wording changes, so that cached answers to the old prompts are not taken for answers to the new ones.
 PROMPT_VERSION = 1
@@ -44,7 +34,6 @@ Rules:
 - Say how each emotion can be read from the actions, where an action supports it.
 - Never write the abbreviation for facial actions, their numbers, or the words "action unit".
 - Two to five plain English sentences; no list, no heading, no preface."""
-_AGAIN = "That text cannot be used: it {faults}. Write it once more and keep to the rules."
 
 
 def rewrite_messages(labels: FaceLabels) -> list[Message]:
@@ -62,15 +51,6 @@ def fuse_messages(action: str, emotion: str) -> list[Message]:
     return [
         {"role": "system", "content": _FUSE},
         {"role": "user", "content": f"Facial actions: {action}\nEmotion: {emotion}"},
-    ]
-
-
-def again(messages: Sequence[Message], text: str, faults: Sequence[str]) -> list[Message]:
-    """Show a text that failed together with what was wrong with it, and ask once more."""
-    return [
-        *messages,
-        {"role": "assistant", "content": text},
-        {"role": "user", "content": _AGAIN.format(faults=", and ".join(faults[:3]))},
     ]
 
 

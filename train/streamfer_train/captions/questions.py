@@ -6,8 +6,8 @@ Source: the three question types of Exp-VQA (Pattern Recognition 168, 2025); all
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 from streamfer.captions.phrases import wordings
@@ -149,18 +149,3 @@ def _balanced(
         if lag[option] >= 0:
             asked[option] = asked.get(option, 0) + 1
             yield option
-
-
-def balance(asked: Sequence[Question]) -> dict[int, tuple[int, int]]:
-    """Return how often each unit was asked with the answers yes and no."""
-    counts: dict[int, tuple[int, int]] = {}
-    for question in asked:
-        if question.unit is not None:
-            yes, no = counts.get(question.unit, (0, 0))
-            counts[question.unit] = (yes + (question.answer == "yes"), no + (question.answer == "no"))
-    return counts
-
-
-def without_emotion(labels: FaceLabels) -> FaceLabels:
-    """Return the labels without emotions, for captions of actions alone."""
-    return replace(labels, emotions=())

@@ -7,23 +7,25 @@ import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
 import structlog
 
+from streamfer.captions.chat import ChatError, Reply
 from streamfer.captions.checks import faults
+from streamfer.captions.prompts import again
+from streamfer.captions.protocol import Message
 from streamfer.captions.reading import read
 from streamfer.errors import ConfigError
 from streamfer_train.captions.cache import ReplyCache, content_key
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.prompts import Message, again, emotion_statement, fuse_messages, rewrite_messages
-from streamfer_train.captions.questions import without_emotion
+from streamfer_train.captions.prompts import emotion_statement, fuse_messages, rewrite_messages
 from streamfer_train.captions.resting import NEUTRAL_CAPTION
 from streamfer_train.captions.rules import action_caption
-from streamfer_train.captions.writers import Reply, Writer, WriterFault
+from streamfer_train.captions.writers import Writer
 
 log = structlog.get_logger(__name__)
 
@@ -156,7 +158,7 @@ class Rewriter:
         return written
 
     def _rewrite(self, labels: FaceLabels, seed: str) -> Written:
-        actions = without_emotion(labels)
+        actions = replace(labels, emotions=())
         if not actions.action_units:
             text = NEUTRAL_CAPTION if actions.action_units is not None else describe(labels, seed)
             return Written(text, "grammar")
@@ -185,7 +187,7 @@ class Rewriter:
                     self.tally.refused_texts += 1
                 log.debug("caption.refused", text=reply.text, faults=wrong)
                 messages, reason = again(messages, reply.text, wrong), "every text failed its checks"
-        except WriterFault as fault:
+        except ChatError as fault:
             reason = fault.kind
             self._note_fault(fault)
         except _Stop as stop:
@@ -220,7 +222,7 @@ class Rewriter:
             if self._stopped:
                 raise _Stop(self._stopped)
 
-    def _note_fault(self, fault: WriterFault) -> None:
+    def _note_fault(self, fault: ChatError) -> None:
         with self._lock:
             self._faults_in_a_row += 1
             log.warning("caption.writer_failed", kind=fault.kind, reason=str(fault))
