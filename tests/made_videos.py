@@ -24,3 +24,32 @@ def leaping(path: Path, pictures: Pictures, times: Sequence[float]) -> None:
             packet.time_base = Fraction(1, 1000)
             packet.pts = packet.dts = round(seconds * 1000)
             container.mux(packet)
+
+
+def changing(path: Path, *parts: Pictures, pause: float = 0.0) -> None:
+    """Write parts at 25 a second as one MPEG-TS track whose size changes from part to part while the clock runs on.
+
+    Args:
+        path: ``.ts``.
+        parts: pictures of one size each.
+        pause: seconds more between two parts.
+    """
+    with av.open(str(path), "w") as container:
+        height, width = parts[0][0].shape[:2]
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        begin = 0
+        for part in parts:
+            encoder = av.CodecContext.create("libx264", "w")
+            encoder.height, encoder.width = part[0].shape[:2]
+            encoder.pix_fmt, encoder.framerate, encoder.time_base = "yuv420p", Fraction(25), Fraction(1, 25)
+            encoder.options = {"tune": "zerolatency", "crf": "18", "preset": "ultrafast"}
+            for number, picture in enumerate([*part, None]):
+                frame = None if picture is None else av.VideoFrame.from_ndarray(picture)
+                if frame is not None:
+                    frame.pts, frame.time_base = number, Fraction(1, 25)
+                for packet in encoder.encode(frame):
+                    packet.pts, packet.dts = (time + begin for time in (packet.pts, packet.dts))
+                    packet.time_base, packet.stream = Fraction(1, 25), stream
+                    container.mux(packet)
+            begin += len(part) + round(pause * 25)

@@ -5,6 +5,7 @@ Where clips were described, their captions are its subtitles. Faces are blurred 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from streamfer.files import WholeFile, replacing
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, Record
 from streamfer.video.encode import write_video
-from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
+from streamfer.video.frames import Frame, Source, StateChange
 
 #: One colour a track, distinguishable for most colour-blind people (Okabe and Ito, 2008), black left out.
 _COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
@@ -92,16 +93,22 @@ class _Path:
 
 
 class OverlayNotes:
-    """Remembers, from the events of one source, what has to be drawn: a few numbers a face and analysed frame."""
+    """Remembers, from the events of one source, what has to be drawn: a few numbers a face and analysed frame.
+
+    Attributes:
+        canvas: width and height of the source's largest pictures, pixels; zeros before it is open.
+    """
 
     def __init__(self) -> None:
         self._paths: dict[tuple[int, int], _Path] = {}
         self._thresholds: dict[str, float] = {}
+        self.canvas = (0, 0)
 
     def add(self, event: Event) -> None:
         """Take the next event; those of other kinds are ignored."""
         if isinstance(event, SourceOpened):
             self._thresholds = dict(zip(event.action_units, event.action_thresholds, strict=False))
+            self.canvas = max(self.canvas, (event.info.width, event.info.height), key=math.prod)
         elif isinstance(event, FrameFaces):
             for face in event.faces:
                 path = self._paths.setdefault((event.epoch, face.track), _Path(face.track_id))
@@ -199,15 +206,16 @@ def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: bool
         raise OutputError(f"{path}: the source was not online")
     if info.still:
         picture = next(item for item in stream if isinstance(item, Frame))
-        _write_still(_draw(picture, notes, info, blur=blur), path)
+        _write_still(_draw(picture, notes, blur=blur), path)
         return
     clock = [0.0]
+    canvas = notes.canvas if all(notes.canvas) else (info.width, info.height)
 
     def frames() -> Iterator[NDArray[np.uint8]]:
         for item in stream:
             if isinstance(item, Frame):
                 clock[0] = item.wall_time
-                yield _draw(item, notes, info, blur=blur)
+                yield _fitted(_draw(item, notes, blur=blur), canvas)
 
     def times() -> Iterator[float]:
         # The encoder asks for a frame, then for its time.
@@ -223,7 +231,7 @@ def _span(clip: ClipSpan) -> tuple[float, float]:
     return clip.start_pts * seconds_a_tick, clip.end_pts * seconds_a_tick
 
 
-def _draw(frame: Frame, notes: OverlayNotes, info: VideoInfo, *, blur: bool) -> NDArray[np.uint8]:
+def _draw(frame: Frame, notes: OverlayNotes, *, blur: bool) -> NDArray[np.uint8]:
     height, width = frame.image.shape[:2]
     image = frame.image.copy()
     hold = _BLUR_HOLD_SECONDS if blur else _HOLD_SECONDS
@@ -240,12 +248,25 @@ def _draw(frame: Frame, notes: OverlayNotes, info: VideoInfo, *, blur: bool) -> 
         cv2.rectangle(image, corners[:2], corners[2:], colour, thickness, cv2.LINE_AA)
         label = path.label_at(frame.seconds)
         words = f"{path.name}  {label[0]} {label[1]:.0%}" if label else path.name
-        piece = chip(words, path.units_at(frame.seconds), colour, max(12, round(info.height / 30)))
+        piece = chip(words, path.units_at(frame.seconds), colour, max(12, round(height / 30)))
         paste(image, piece, corners[0], corners[1])
     captions = notes.captions_at(frame.epoch, frame.seconds)
-    subtitle(image, [(text, _colour(track)) for track, text in captions], max(12, round(info.height / 32)))
+    subtitle(image, [(text, _colour(track)) for track, text in captions], max(12, round(height / 32)))
+    return image
+
+
+def _fitted(image: NDArray[np.uint8], canvas: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a picture as a video of ``canvas`` (width, height) holds it: scaled to fit, between black bars."""
+    height, width = image.shape[:2]
+    if (width, height) != canvas:
+        scale = min(canvas[0] / width, canvas[1] / height)
+        size = max(1, round(width * scale)), max(1, round(height * scale))
+        left, top = (canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2
+        fitted = np.zeros((canvas[1], canvas[0], 3), np.uint8)
+        fitted[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        image = fitted
     # Encoders of 4:2:0 video need even sides.
-    return np.ascontiguousarray(image[: height - height % 2, : width - width % 2])
+    return np.ascontiguousarray(image[: canvas[1] - canvas[1] % 2, : canvas[0] - canvas[0] % 2])
 
 
 def _colour(track: int) -> tuple[int, int, int]:

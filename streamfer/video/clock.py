@@ -63,8 +63,13 @@ class PtsClock:
         """Seconds from the epoch's zero to the end of the last frame."""
         return float((self._last + self._last_duration) * self.time_base)
 
-    def tick(self, pts: int | None, duration: int | None) -> Tick:
-        """Place the next frame; ``pts`` and ``duration`` are in ``time_base`` units, None or 0 where unknown."""
+    def tick(self, pts: int | None, duration: int | None, change: str = "") -> Tick:
+        """Place the next frame.
+
+        Args:
+            pts, duration: in ``time_base`` units, None or 0 where unknown.
+            change: why this frame opens an epoch whatever its time is, in words.
+        """
         units = max(1, round(self.period / self.time_base))
         if pts is not None and duration and duration > 0:
             # Without a timestamp the duration is the parser's guess, and 1 for the frames flushed at the end.
@@ -75,14 +80,14 @@ class PtsClock:
         else:
             expected = self._last + self._last_duration
             place = expected if pts is None else pts - self._base
-            reason = self._jump(place, expected)
+            jump = self._jump(place, expected)
+            reason = change or jump
+            leap = max(0, place - expected) if jump else 0
+            place = max(place, self._last + 1)
             if reason:
-                leap = max(0, place - expected)
-                self._elapsed_base += self.end
+                self._elapsed_base += self.end if jump else float(place * self.time_base)
                 self.epoch += 1
                 self._base, place, self._index = pts or 0, 0, -1
-            else:
-                place = max(place, self._last + 1)
         self._last, self._last_duration = place, units
         self._index += 1
         elapsed = self._elapsed_base + float(place * self.time_base)

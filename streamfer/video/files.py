@@ -5,20 +5,23 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import av.error
+import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
+from numpy.typing import NDArray
 
 from streamfer.errors import SourceUnreadableError
 from streamfer.video.clock import PtsClock, Tick
 from streamfer.video.container import classified, open_container, video_stream
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
 from streamfer.video.locate import SourceSpec
-from streamfer.video.pixels import RgbConverter, orientation
+from streamfer.video.pixels import PictureForm, RgbConverter
 
 _ASSUMED_FPS = 25.0
 _STILL_FORMATS = frozenset({"image2", "jpeg_pipe", "png_pipe", "bmp_pipe", "webp_pipe", "tiff_pipe"})
@@ -73,8 +76,9 @@ class FileSource:
     def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
         """Yield ``online``, the frames that ``wanted`` accepts in presentation order, and ``ended``.
 
-        A time that jumps back (joined recordings) or far ahead (a clock that was set) yields ``online`` again, with
-        the new epoch. ``wall_time`` is the time in the file, seconds; it goes on rising over epochs, without leaps.
+        A time that jumps back (joined recordings) or far ahead (a clock that was set), or pictures of another size,
+        rotation or pixel format, yield ``online`` again, with the new epoch and its facts. ``wall_time`` is the time in
+        the file, seconds; it goes on rising over epochs, without leaps.
 
         Raises:
             SourceNotFoundError: no such file, or the server has none under this address.
@@ -96,19 +100,22 @@ class FileSource:
                 raise SourceUnreadableError(
                     f"{self.spec.location}: not one frame decodes; the file may be cut off or damaged"
                 )
-            info = _describe(self.spec, container, track, first, epoch_key=epoch_key)
+            form = PictureForm.of(first)
+            info = _describe(self.spec, container, track, form, epoch_key=epoch_key)
             time_base = first.time_base or track.time_base or Fraction(1, round(_ASSUMED_FPS))
             clock = PtsClock(time_base, _period(track))
             yield StateChange("online", 0, time.time(), info=info)
             converter = RgbConverter()
             picture: av.VideoFrame | None = first
             while picture is not None and not self._closing:
-                tick = clock.tick(picture.pts, picture.duration)
+                before, form = form, PictureForm.of(picture)
+                tick = clock.tick(picture.pts, picture.duration, form.change_from(before))
                 if tick.reason:
+                    info = replace(info, width=form.width, height=form.height, rotation=form.turn.rotation)
                     leap = Leap(tick.leap, time_base, tick.elapsed, "file") if tick.leap else None
                     yield StateChange("online", tick.epoch, time.time(), tick.reason, info=info, leap=leap)
                 if wanted is None or wanted(tick.epoch, float(tick.pts * time_base), tick.index):
-                    yield _frame(picture, tick, time_base, converter)
+                    yield _frame(converter.convert(picture, form.turn), tick, time_base)
                 picture = next(pictures, None)
             yield StateChange("ended", clock.epoch, time.time(), reason=self._closing_words(track, clock, info))
 
@@ -149,9 +156,9 @@ def _rebuild(spec: SourceSpec, decode_threads: int, timeout: float) -> FileSourc
     return FileSource(spec, decode_threads=decode_threads, timeout=timeout)
 
 
-def _frame(picture: av.VideoFrame, tick: Tick, time_base: Fraction, converter: RgbConverter) -> Frame:
+def _frame(image: NDArray[np.uint8], tick: Tick, time_base: Fraction) -> Frame:
     return Frame(
-        image=converter.convert(picture, orientation(picture)),
+        image=image,
         pts=tick.pts,
         time_base=time_base,
         epoch=tick.epoch,
@@ -165,22 +172,20 @@ def _describe(
     spec: SourceSpec,
     container: InputContainer,
     track: VideoStream,
-    first: av.VideoFrame,
+    form: PictureForm,
     *,
     epoch_key: str,
 ) -> VideoInfo:
     still = container.format.name in _STILL_FORMATS
-    turn = orientation(first)
-    width, height = turn.size(first.width, first.height)
     return VideoInfo(
         source_id=spec.source_id,
         location=spec.location,
-        width=width,
-        height=height,
+        width=form.width,
+        height=form.height,
         codec=track.codec_context.name,
         declared_fps=float(track.average_rate) if track.average_rate and not still else _raw_rate(spec),
         duration=None if still else _duration(container, track),
-        rotation=turn.rotation,
+        rotation=form.turn.rotation,
         live=False,
         epoch_key=epoch_key,
         still=still,

@@ -9,7 +9,7 @@ from streamfer.video.clock import ArrivalClock, PtsClock
 from streamfer.video.connection import Arrival, Opened
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, TimeOrigin, VideoInfo
 from streamfer.video.locate import SourceSpec
-from streamfer.video.pixels import RgbConverter, orientation
+from streamfer.video.pixels import PictureForm, RgbConverter
 
 _ASSUMED_FPS = 25.0
 # A camera whose clock was never set reports 1970: such a time is worse than the time of arrival.
@@ -31,7 +31,7 @@ class FrameLine:
     def __init__(self, spec: SourceSpec, opened: Opened, epoch: int, stall: float = 0.0) -> None:
         self.opened = opened
         self._spec = spec
-        self._announced = False
+        self._form: PictureForm | None = None
         self._clock = PtsClock(opened.time_base, 1 / (opened.rate or _ASSUMED_FPS), epoch=epoch, stall=stall)
         self._arrivals = ArrivalClock()
         self._converter = RgbConverter()
@@ -49,19 +49,20 @@ class FrameLine:
     def advance(self, arrival: Arrival, wanted: FrameFilter | None) -> Iterator[Frame | StateChange]:
         """Yield ``online`` where an epoch begins, and the frame where it is wanted."""
         picture = arrival.picture
-        tick = self._clock.tick(arrival.pts, picture.duration)
+        before, form = self._form, PictureForm.of(picture)
+        self._form = form
+        tick = self._clock.tick(arrival.pts, picture.duration, form.change_from(before))
         seconds = float(tick.pts * self.opened.time_base)
         if tick.reason:
             self._arrivals = ArrivalClock()
         wall_time, origin = self._wall_time(arrival, seconds)
-        if tick.reason or not self._announced:
-            self._announced = True
-            info = self._info(arrival, wall_time)
+        if tick.reason or before is None:
+            info = self._info(form, wall_time)
             leap = Leap(tick.leap, self.opened.time_base, wall_time, origin) if tick.leap else None
             yield StateChange("online", tick.epoch, time.time(), tick.reason, info=info, leap=leap)
         if wanted is None or wanted(tick.epoch, seconds, tick.index):
             yield Frame(
-                image=self._converter.convert(picture, orientation(picture)),
+                image=self._converter.convert(picture, form.turn),
                 pts=tick.pts,
                 time_base=self.opened.time_base,
                 epoch=tick.epoch,
@@ -77,18 +78,16 @@ class FrameLine:
             return captured, "rtcp"
         return by_arrival, "wallclock"
 
-    def _info(self, arrival: Arrival, wall_time: float) -> VideoInfo:
-        turn = orientation(arrival.picture)
-        width, height = turn.size(arrival.picture.width, arrival.picture.height)
+    def _info(self, form: PictureForm, wall_time: float) -> VideoInfo:
         return VideoInfo(
             source_id=self._spec.source_id,
             location=self._spec.location,
-            width=width,
-            height=height,
+            width=form.width,
+            height=form.height,
             codec=self.opened.codec,
             declared_fps=self.opened.rate,
             duration=self.opened.duration,
-            rotation=turn.rotation,
+            rotation=form.turn.rotation,
             live=True,
             epoch_key=str(round(wall_time * 1000)),
         )

@@ -61,6 +61,39 @@ def orientation(frame: av.VideoFrame) -> Orientation:
     return Orientation(rotation=round(np.degrees(np.arctan2(b, a)) / 90) % 4 * 90, mirrored=bool(mirrored))
 
 
+@dataclass(frozen=True, slots=True)
+class PictureForm:
+    """What a stream's pictures are like until they change.
+
+    Attributes:
+        width, height: as displayed, pixels.
+        turn: how stored pixels become displayed ones.
+        pixel_format: FFmpeg's name.
+    """
+
+    width: int
+    height: int
+    turn: Orientation
+    pixel_format: str
+
+    @classmethod
+    def of(cls, frame: av.VideoFrame) -> PictureForm:
+        """Return the form of one picture."""
+        turn = orientation(frame)
+        return cls(*turn.size(frame.width, frame.height), turn, frame.format.name)
+
+    def change_from(self, before: PictureForm | None) -> str:
+        """Say in words what differs from the form before; empty where nothing does, or nothing came before."""
+        if before is None or self == before:
+            return ""
+        old, new = f"{before.width}x{before.height}", f"{self.width}x{self.height}"
+        if old != new:
+            return f"its pictures change from {old} to {new}"
+        if self.turn != before.turn:
+            return f"its pictures turn from {before.turn.rotation} to {self.turn.rotation} degrees"
+        return f"its pictures change from {before.pixel_format} to {self.pixel_format}"
+
+
 class RgbConverter:
     """Converts decoded pictures of one stream; keeps FFmpeg's scaler between frames."""
 

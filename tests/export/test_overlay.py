@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_videos import changing
 from PIL import Image, ImageFont
 from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
 
@@ -118,12 +119,11 @@ def test_the_shown_intensity_follows_in_time_and_does_not_jump() -> None:
 
 def test_units_make_the_chip_taller(film: Path) -> None:
     (frame, *_) = (item for item in open_source(find_sources([str(film)])[0]).stream() if isinstance(item, Frame))
-    info = VideoInfo("film", "film.mp4", 160, 120, "mpeg4", 25.0, 2.0, 0, False, "key")
 
     def chip_rows(units: dict[str, float] | None) -> int:
         found = OverlayNotes()
         found.add(FrameFaces("film", 0, 0, 0.0, (FaceRow(1, "a", (0.2, 0.6, 0.25, 0.3), 0.9, 0.8, units),)))
-        drawn = _draw(frame, found, info, blur=False)
+        drawn = _draw(frame, found, blur=False)
         return int((drawn == (0, 114, 178)).all(axis=2)[:70, 33].sum())
 
     assert chip_rows({"AU12": 0.9}) >= chip_rows(None) + 10
@@ -203,3 +203,27 @@ def test_a_text_that_is_too_long_says_that_it_goes_on() -> None:
     assert lines[-1].endswith(" …")
     assert all(font.getlength(line) <= 170 for line in lines)
     assert wrapped("short", font, 150) == ["short"]
+
+
+def test_boxes_and_blurring_follow_a_change_of_size(tmp_path: Path) -> None:
+    small = [picture(number) for number in range(10)]
+    large = [np.kron(image, np.ones((2, 3, 1), np.uint8)) for image in small]
+    path = tmp_path / "film.ts"
+    changing(path, small, large)
+    found = OverlayNotes()
+    for epoch, (width, height) in enumerate([(160, 120), (480, 240)]):
+        info = VideoInfo("film", "film.ts", width, height, "mpeg2video", 25.0, None, 0, False, "key")
+        found.add(SourceOpened("film", epoch, info, ("joy",)))
+        found.add(FrameFaces("film", epoch, 0, 0.0, (FaceRow(1, "abcd1234", BOX, 0.9, 0.8),)))
+    blurred, plain = frames(overlay(path, found, blur=True)), frames(overlay(path, OverlayNotes()))
+    assert {image.shape for image in blurred} == {(240, 480, 3)}
+    # The small pictures, twice as high, stand between bars of 80 columns; the box covers its quarter of the picture.
+    assert all(image[:, :70].mean() < 5 for image in blurred[:10])
+    for image, left, width in ((blurred[5], 80, 320), (blurred[15], 0, 480)):
+        covered = image[70:170, left + round(0.28 * width) : left + round(0.47 * width)]
+        clear = image[70:170, left + round(0.7 * width) : left + round(0.9 * width)]
+        assert (
+            np.abs(np.diff(covered.astype(int), axis=1)).mean()
+            < 0.3 * np.abs(np.diff(clear.astype(int), axis=1)).mean()
+        )
+    assert len(plain) == len(blurred) == 20

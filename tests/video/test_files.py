@@ -17,7 +17,7 @@ import av
 import numpy as np
 import psutil
 import pytest
-from made_videos import leaping
+from made_videos import changing, leaping
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -175,6 +175,24 @@ def test_a_clock_that_jumps_far_ahead_opens_a_new_epoch_and_takes_no_time(tmp_pa
     assert (online.leap.pts * online.leap.time_base, online.leap.time_origin) == (later, "file")
     frames = [item for item in items if isinstance(item, Frame)]
     assert [round(frame.wall_time, 2) for frame in frames] == [round(0.04 * index, 2) for index in range(20)]
+
+
+def test_a_change_of_size_opens_a_new_epoch_with_its_own_facts(tmp_path: Path) -> None:
+    path = tmp_path / "resized.ts"
+    changing(path, [corners()] * 10, [corners(96, 160)] * 10, pause=1.0)
+    items = list(source(path).stream())
+    states = [item for item in items if isinstance(item, StateChange)]
+    assert [(item.state, item.epoch, item.reason) for item in states[:-1]] == [
+        ("online", 0, ""),
+        ("online", 1, "its pictures change from 64x48 to 160x96"),
+    ]
+    assert [(item.info.width, item.info.height) for item in states if item.info] == [(64, 48), (160, 96)]
+    frames = [item for item in items if isinstance(item, Frame)]
+    assert [frame.image.shape[:2] for frame in frames] == [(48, 64)] * 10 + [(96, 160)] * 10
+    assert quarters(frames[-1].image) == [RED, GREEN, BLUE, WHITE]
+    assert [(frame.epoch, frame.index, frame.pts) for frame in frames[9:11]] == [(0, 9, 9 * 3600), (1, 0, 0)]
+    assert [round(frame.wall_time, 2) for frame in frames[8:12]] == [0.32, 0.36, 1.4, 1.44]
+    assert states[1].leap is None
 
 
 def test_raw_hevc_without_times_gets_rising_ones(tmp_path: Path) -> None:

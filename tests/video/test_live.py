@@ -295,6 +295,22 @@ def test_a_clock_that_jumps_back_within_a_connection_opens_an_epoch() -> None:
     assert "clock jumps back by 10.5 s" in items[3].reason
 
 
+def test_pictures_of_another_size_open_an_epoch_with_new_facts() -> None:
+    opened = Opened("mjpeg", 25.0, None, Fraction(1, 1000))
+    line = FrameLine(find_sources(["http://cam/live.mjpg"])[0], opened, epoch=4)
+    sizes = [(48, 64), (48, 64), (96, 160), (96, 160)]
+    pictures = [av.VideoFrame.from_ndarray(np.zeros((*size, 3), np.uint8)) for size in sizes]
+    arrivals = [Arrival(picture, 40 * number, 5000.0 + number, None) for number, picture in enumerate(pictures)]
+    items = [item for arrival in arrivals for item in line.advance(arrival, None)]
+    online = [item for item in items if isinstance(item, StateChange)]
+    assert [(item.epoch, item.info.width, item.info.height) for item in online if item.info] == [
+        (4, 64, 48),
+        (5, 160, 96),
+    ]
+    shapes = [(item.epoch, item.image.shape[:2]) for item in items if isinstance(item, Frame)]
+    assert shapes == [(4, (48, 64)), (4, (48, 64)), (5, (96, 160)), (5, (96, 160))]
+
+
 @given(attempt=st.integers(1, 10**6), seed=st.integers(), jitter=st.floats(0, 1))
 def test_waits_are_capped_and_jittered_downwards(attempt: int, seed: int, jitter: float) -> None:
     backoff = Backoff(jitter=jitter)
