@@ -246,7 +246,7 @@ class ChatClient:
         if code in (401, 403):
             return ChatError("denied", f"{reason}; is the key in {KEY_VARIABLE} right?")
         kinds = {400: "refused", 404: "absent", 413: "refused", 415: "refused", 422: "refused"}
-        return ChatError(kinds.get(code, "nonsense"), reason)
+        return ChatError(kinds.get(code, "absent" if 300 <= code < 400 else "nonsense"), reason)
 
 
 def _wait(header: str | None) -> float | None:
