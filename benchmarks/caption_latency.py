@@ -23,12 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from streamfer.captions.protocol import Caption, Captioner, CaptionerInfo, Keyframes
+from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, Writer
 from streamfer.cli.demo_film import FPS, film
 from streamfer.config import Config, load_config
 from streamfer.threads import apply_environment, plan_threads
 
-MODES = ("off", "thread", "process")
+MODES = ("off", "measured", "thread", "process")
 
 
 class RandomDecoder:
@@ -110,12 +110,22 @@ class PacedSource:
         yield from self._source.stream(paced)
 
 
-def captioner_of(mode: str, options: argparse.Namespace, threads: int) -> Captioner | None:
-    """Return the captioner of a mode."""
-    from streamfer.captions.process import LOADER, ProcessCaptioner
+def writer_of(mode: str, options: argparse.Namespace, threads: int) -> Writer | None:
+    """Return the writer of a mode."""
+    from streamfer.captions.writers import CheckedWriter, MeasuredWriter, ModelDrafter
+    from streamfer.config import CaptionsConfig
 
     if mode == "off":
         return None
+    if mode == "measured":
+        return MeasuredWriter()
+    return CheckedWriter(ModelDrafter(captioner_of(mode, options, threads), CaptionsConfig()))
+
+
+def captioner_of(mode: str, options: argparse.Namespace, threads: int) -> Any:
+    """Return the captioner of a mode."""
+    from streamfer.captions.process import LOADER, ProcessCaptioner
+
     random = {"tokens": options.tokens, "width": options.width, "layers": options.layers}
     if mode == "process":
         if options.captioner:
@@ -166,7 +176,7 @@ def main() -> None:
     models = load_all(config)
     pictures = list(film())
     modes = options.modes.split(",")
-    loaded = {mode: replace(models, captioner=captioner_of(mode, options, max(1, budget.total // 4))) for mode in modes}
+    loaded = {mode: replace(models, writer=writer_of(mode, options, max(1, budget.total // 4))) for mode in modes}
     results = {mode: Result() for mode in modes}
     for _ in range(options.rounds):
         for mode in modes:

@@ -223,7 +223,8 @@ def _course(measured: Measurements, draw: random.Random) -> str | None:
         None if one is None else moment(measured, one) for one in (lead.onset, lead.apex, lead.offset)
     )
     if onset is None and offset is None:
-        return f"{what} lasts through the whole clip."
+        # Where one movement takes another's place, not everything lasts.
+        return None if _later(units) else f"{what} lasts through the whole clip."
     steps = []
     if onset is not None and onset != apex:
         steps.append(draw.choice((f"sets in at {onset}", f"begins at {onset}")))
