@@ -60,7 +60,7 @@ def test_the_tight_crop_is_the_loose_one_about_its_centre() -> None:
 
 
 def test_the_shipped_network_is_the_trained_one(finished: Recipe) -> None:
-    first, _ = joint.read_joint(finished.work, finished.sizes)
+    first, _ = joint.read_joint(finished)
     second, _ = clips.read_clips(finished)
     model = shipping.shipped_model(first, second, finished.sizes)
     crops = torch.rand(32, 1, 48, 48, generator=torch.Generator().manual_seed(0))

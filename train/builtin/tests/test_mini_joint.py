@@ -115,7 +115,7 @@ def test_polishing_goes_on_from_the_average_and_knows_what_made_it(tmp_path: Pat
     recipe = mini_corpus.recipe(tmp_path, polish={"lr": 1e-12})
     trained = joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
     polished = joint.polish(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
-    read, made = joint.read_joint(recipe.work, recipe.sizes)
+    read, made = joint.read_joint(recipe)
     assert torch.allclose(polished.action_head.weight, trained.action_head.weight)
     assert torch.equal(read.action_head.weight, polished.action_head.weight)
     assert (made["joint"]["epochs_done"], made["polish"]["epochs_done"], made["start"]) == (2, 1, None)
@@ -124,6 +124,16 @@ def test_polishing_goes_on_from_the_average_and_knows_what_made_it(tmp_path: Pat
 def test_a_stage_out_of_order_says_which_comes_first(tmp_path: Path) -> None:
     recipe = mini_corpus.recipe(tmp_path)
     with pytest.raises(ConfigError, match=r"joint\.pt: no checkpoint; run `python -m streamfer_builtin\.mini joint`"):
+        joint.polish(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+
+
+def test_a_recipe_without_polishing_ends_with_joint(tmp_path: Path) -> None:
+    recipe = mini_corpus.recipe(tmp_path).model_copy(update={"polish": None})
+    trained = joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+    read, made = joint.read_joint(recipe)
+    assert torch.equal(read.action_head.weight, trained.action_head.weight)
+    assert "polish" not in made
+    with pytest.raises(ConfigError, match="no stage polish"):
         joint.polish(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
 
 

@@ -33,7 +33,8 @@ def _run(options: argparse.Namespace, recipe: Recipe) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    for stage in STAGES if options.stage == "all" else (options.stage,):
+    stages = [stage for stage in STAGES if stage != "polish" or recipe.polish is not None]
+    for stage in stages if options.stage == "all" else (options.stage,):
         if stage == "render":
             _render(recipe, options.threads)
         elif stage == "export":

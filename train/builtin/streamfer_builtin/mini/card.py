@@ -165,7 +165,7 @@ def _start(digest: str | None) -> str:
 
 
 def _epochs(recipe: Mapping[str, Mapping[str, Any]]) -> str:
-    stages = ("joint", "polish", "clips")
+    stages = (name for name in ("joint", "polish", "clips") if name in recipe)
     return ", ".join(f"{name} {recipe[name]['epochs_done']} of {recipe[name]['epochs']}" for name in stages)
 
 

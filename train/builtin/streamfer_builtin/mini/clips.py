@@ -187,7 +187,7 @@ def train(recipe: Recipe, corpus: Corpus, rendered: RenderedClips, rendered_val:
     """Encode what the stage needs, train or resume from `work`/clips.pt, and return the averaged model."""
     part = recipe.clips
     path = recipe.work / CHECKPOINT
-    first, _ = joint.read_joint(recipe.work, recipe.sizes)
+    first, _ = joint.read_joint(recipe)
     if path.is_file():
         _check_joint(recipe, checkpoint.load(path, "clips"))
     features = _features(recipe, first, corpus, rendered, rendered_val)
@@ -226,12 +226,13 @@ def read_clips(recipe: Recipe) -> tuple[ClipModel, dict[str, Any]]:
 def _check_joint(recipe: Recipe, state: dict[str, Any]) -> None:
     if state["joint"] != _digest(recipe):
         raise CheckpointError(
-            f"{recipe.work / CHECKPOINT}: was made from another {joint.POLISHED}; delete it and run stage clips again"
+            f"{recipe.work / CHECKPOINT}: was made from another {joint.finished(recipe).name}; delete it and run stage "
+            "clips again"
         )
 
 
 def _digest(recipe: Recipe) -> str:
-    return hashlib.sha256((recipe.work / joint.POLISHED).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(joint.finished(recipe).read_bytes()).hexdigest()[:16]
 
 
 def _features(

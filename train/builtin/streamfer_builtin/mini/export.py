@@ -25,7 +25,7 @@ from streamfer_builtin.render.clips import RenderedClips
 log = structlog.get_logger(__name__)
 
 #: Training clips that the probe for direction is fitted on.
-_PROBED = 800
+_PROBED = 600
 LICENCE = (
     "Weights trained from scratch on third-party photographs (FER2013, collected from the web for research, no licence "
     "stated, with FER+'s votes, MIT; labelled news photographs of muxspace/facial_expressions, rights with their "
@@ -47,7 +47,7 @@ def export(recipe: Recipe, corpus: Corpus, to: Path, date: str, *, views: int = 
         ConfigError: a stage has not run.
         OutputError: the file cannot be written.
     """
-    joined, joint_part = joint.read_joint(recipe.work, recipe.sizes)
+    joined, joint_part = joint.read_joint(recipe)
     window, clips_part = clips.read_clips(recipe)
     model = shipped_model(joined, window, recipe.sizes)
     train = renders.load(recipe.renders, "train", limit=recipe.rendered)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from streamfer.errors import ConfigError
 from streamfer.models.card import digest_of
 from streamfer.models.weights import check_tensors, read_weights
 from streamfer_builtin.mini import augment, checkpoint, renders, sampling
@@ -138,8 +139,10 @@ def polish(recipe: Recipe, corpus: Corpus, clips: RenderedClips, world: ProcessG
     """Go on from the averaged model of stage `joint` by the settings of `polish`; resumes from `work`/polish.pt.
 
     Raises:
-        ConfigError: stage `joint` has not run.
+        ConfigError: stage `joint` has not run, or the recipe has no such stage.
     """
+    if recipe.polish is None:
+        raise ConfigError("the recipe has no stage polish; give it one, or go on with clips")
     part = recipe.polish
     before = _checked(recipe.work / CHECKPOINT, "joint", recipe.sizes)
     model = JointModel(recipe.sizes, bf16=part.bf16)
@@ -175,17 +178,23 @@ def begin(model: JointModel, path: Path) -> str:
     return digest_of(path)
 
 
-def read_joint(work: Path, sizes: Sizes) -> tuple[JointModel, dict[str, Any]]:
-    """Read the averaged model of stage `polish`, and the settings and epochs of both stages that made it.
+def finished(recipe: Recipe) -> Path:
+    """Return the checkpoint of the last stage that trains the tower."""
+    return recipe.work / (CHECKPOINT if recipe.polish is None else POLISHED)
+
+
+def read_joint(recipe: Recipe) -> tuple[JointModel, dict[str, Any]]:
+    """Read the averaged model of the last of these stages, and the settings and epochs of all that made it.
 
     Raises:
         ConfigError: the stage has not run.
     """
-    state = _checked(work / POLISHED, "polish", sizes)
-    model = JointModel(sizes)
+    path = finished(recipe)
+    state = _checked(path, path.stem, recipe.sizes)
+    model = JointModel(recipe.sizes)
     model.load_state_dict(state["average"])
-    made = {"joint": state["joint"], "polish": {**state["recipe"], "epochs_done": state["epoch"]}}
-    return model.eval(), {**made, "start": state["start"]}
+    made = {path.stem: {**state["recipe"], "epochs_done": state["epoch"]}, "start": state["start"]}
+    return model.eval(), {"joint": state["joint"], **made} if "joint" in state else made
 
 
 @torch.no_grad()
