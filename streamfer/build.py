@@ -186,7 +186,7 @@ def ask_about(
         raise ConfigError(f"{path}: holds {len(specs)} sources; ask about one file")
     inquiry = Inquiry(path, question, config, answerer, track=track, at=at, in_words=in_words)
     pipeline = build_pipeline(config, models, live=False, observed=inquiry.plan)
-    return inquiry.read(pipeline, [open_source(specs[0], decode_threads=models.budget.decode)])
+    return inquiry.read(pipeline, [open_source(specs[0].whole(), decode_threads=models.budget.decode)])
 
 
 def _grid(config: Config, frames: int) -> WindowGrid:

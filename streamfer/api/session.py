@@ -103,15 +103,13 @@ class Session:
         """
         self._check_open()
         specs = find_sources(listed(path))
-        if len(specs) != 1 or specs[0].live:
-            what = (
-                "a live source: use stream" if len(specs) == 1 else f"holds {len(specs)} sources: use annotate_folder"
-            )
-            raise ConfigError(f"{listed(path)[0]}: {what}; annotate takes one file")
+        if len(specs) != 1:
+            raise ConfigError(f"{listed(path)[0]}: holds {len(specs)} sources: use annotate_folder")
+        spec = specs[0].whole()
         from streamfer.export.annotation import Annotation
         from streamfer.pipeline.events import SourceDone, SourceOpened
 
-        *events, done = self._events([self._source(specs[0])], live=False)
+        *events, done = self._events([self._source(spec)], live=False)
         if not isinstance(done, SourceDone):
             raise ClosedError(f"{path}: the session was stopped")
         if done.error is not None:
@@ -119,7 +117,7 @@ class Session:
         info = next((event.info for event in events if isinstance(event, SourceOpened)), None)
         if info is None:
             raise ConfigError(f"{path}: no frame was analysed; check the sampling settings")
-        return Annotation(specs[0], info, tuple(events), done, self._settings(("csv", "jsonl")))
+        return Annotation(spec, info, tuple(events), done, self._settings(("csv", "jsonl")))
 
     def annotate_folder(
         self,
@@ -164,7 +162,9 @@ class Session:
         names = check_formats(formats)
         specs, missing = find_each(listed(paths))
         rate = None if raw_fps is None else Fraction(raw_fps).limit_denominator(1001)
-        specs = [replace(spec, raw_size=raw_size or spec.raw_size, raw_fps=rate or spec.raw_fps) for spec in specs]
+        specs = [
+            replace(spec.whole(), raw_size=raw_size or spec.raw_size, raw_fps=rate or spec.raw_fps) for spec in specs
+        ]
         settings = replace(self._settings(names, raw_size, raw_fps), blurred=overlay and blur_faces)
         described = self.config.captions.when != "off"
         plan = BatchPlan(Path(output), settings, described, overlay, overwrite)

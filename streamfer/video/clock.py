@@ -63,6 +63,11 @@ class PtsClock:
         """Seconds from the epoch's zero to the end of the last frame."""
         return float((self._last + self._last_duration) * self.time_base)
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds from the clock's very first frame to the end of the last one, over all epochs."""
+        return self._elapsed_base + self.end
+
     def tick(self, pts: int | None, duration: int | None, change: str = "") -> Tick:
         """Place the next frame.
 

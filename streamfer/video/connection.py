@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from streamfer.errors import SourceError
-from streamfer.video.container import classified, classify, open_container, video_stream
+from streamfer.video.container import classified, classify, ends, open_container, video_stream
 from streamfer.video.locate import SourceSpec
 
 _QUEUE_PICTURES = 4
@@ -26,12 +26,21 @@ _UNTIMED_START = 5
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What the container says once it is open; ``rate`` in frames a second, ``duration`` in seconds."""
+    """What the container says once it is open.
+
+    Attributes:
+        codec: FFmpeg's name.
+        rate: frames a second, or None.
+        duration: seconds, or None.
+        time_base: seconds a unit of the frames' times.
+        ends: whether it has an end (video on demand): then no frame may be dropped, and times are the video's.
+    """
 
     codec: str
     rate: float | None
     duration: float | None
     time_base: Fraction
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +121,7 @@ class Connection:
         time_base = track.time_base or Fraction(1, av.time_base)
         duration = container.duration / av.time_base if container.duration else None
         rate = float(track.average_rate) if track.average_rate else None
-        self._hand_over(Opened(track.codec_context.name, rate, duration, time_base))
+        self._hand_over(Opened(track.codec_context.name, rate, duration, time_base, ends(container)))
         by_arrival = container.format.name in _UNTIMED_FORMATS
         untimed = 0
         for packet in container.demux(track):

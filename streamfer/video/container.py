@@ -51,6 +51,12 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
         return av.open(target, "r", format=container_format, options=options, metadata_errors="replace")
 
 
+def ends(container: InputContainer) -> bool:
+    """Whether what was opened has an end: a stated length, or a number of bytes."""
+    # The bytes of a playlist are not those of its video.
+    return bool(container.duration) or (container.format.name != "hls" and container.size > 0)
+
+
 def video_stream(container: InputContainer, spec: SourceSpec, decode_threads: int) -> VideoStream:
     """Return the picture track that a player would show, its decoder bounded to ``decode_threads`` threads.
 
@@ -87,7 +93,7 @@ def _open_arguments(spec: SourceSpec, timeout: float, transport: str) -> tuple[s
             },
         )
     protocols = f"rtmp,rtmps,{_HTTP_PROTOCOLS}" if scheme in LIVE_SCHEMES else _HTTP_PROTOCOLS
-    formats = _LIVE_FORMATS if spec.live else _FILE_FORMATS
+    formats = _LIVE_FORMATS if spec.live or not spec.downloadable else _FILE_FORMATS
     options = {"rw_timeout": microseconds, "protocol_whitelist": protocols, "format_whitelist": formats}
     return spec.url, None, options
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from streamfer.errors import SourceUnreadableError
 from streamfer.video.clock import PtsClock, Tick
-from streamfer.video.container import classified, open_container, video_stream
+from streamfer.video.container import classified, ends, open_container, video_stream
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
 from streamfer.video.locate import SourceSpec
 from streamfer.video.pixels import PictureForm, RgbConverter
@@ -92,6 +92,10 @@ class FileSource:
             return
         epoch_key = _identity(self.spec)
         with open_container(self.spec, timeout=self.timeout) as container:
+            if self.spec.remote and not ends(container):
+                raise SourceUnreadableError(
+                    f"{self.spec.location}: a live source, which does not end; watch it with run or stream"
+                )
             track = video_stream(container, self.spec, self.decode_threads)
             pictures = self._pictures(container, track)
             with classified(self.spec):
@@ -218,6 +222,6 @@ def _cut_off(spec: SourceSpec, track: VideoStream, clock: PtsClock, declared: fl
 def _identity(spec: SourceSpec) -> str:
     """Sha256 of the file's bytes; of the address without its secrets for a download."""
     if spec.remote:
-        return hashlib.sha256(spec.location.encode()).hexdigest()
+        return spec.address_key
     with classified(spec), Path(spec.url).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

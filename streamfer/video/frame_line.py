@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from streamfer.video.clock import ArrivalClock, PtsClock
+from streamfer.video.clock import ArrivalClock, PtsClock, Tick
 from streamfer.video.connection import Arrival, Opened
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, TimeOrigin, VideoInfo
 from streamfer.video.locate import SourceSpec
@@ -19,7 +19,8 @@ _BELIEVABLE_SECONDS = 300.0
 class FrameLine:
     """The frames of one connection: their clock, their wall time, and ``online`` where an epoch begins.
 
-    The wall time is the sender's (RTCP) where it is known and within five minutes of ours, else the arrival's.
+    The wall time is the sender's (RTCP) where it is known and within five minutes of ours, else the arrival's; for
+    video on demand it is the time in the video, as for a file.
 
     Args:
         spec: the source.
@@ -43,8 +44,8 @@ class FrameLine:
 
     @property
     def end(self) -> float:
-        """Seconds from the epoch's first frame to the end of the latest."""
-        return self._clock.end
+        """Seconds from the connection's first frame to the end of the latest, leaps left out."""
+        return self._clock.elapsed
 
     def advance(self, arrival: Arrival, wanted: FrameFilter | None) -> Iterator[Frame | StateChange]:
         """Yield ``online`` where an epoch begins, and the frame where it is wanted."""
@@ -55,7 +56,7 @@ class FrameLine:
         seconds = float(tick.pts * self.opened.time_base)
         if tick.reason:
             self._arrivals = ArrivalClock()
-        wall_time, origin = self._wall_time(arrival, seconds)
+        wall_time, origin = self._wall_time(arrival, tick, seconds)
         if tick.reason or before is None:
             info = self._info(form, wall_time)
             leap = Leap(tick.leap, self.opened.time_base, wall_time, origin) if tick.leap else None
@@ -71,7 +72,9 @@ class FrameLine:
                 index=tick.index,
             )
 
-    def _wall_time(self, arrival: Arrival, seconds: float) -> tuple[float, TimeOrigin]:
+    def _wall_time(self, arrival: Arrival, tick: Tick, seconds: float) -> tuple[float, TimeOrigin]:
+        if self.opened.ends:
+            return tick.elapsed, "file"
         by_arrival = self._arrivals.wall_time(seconds, arrival.arrived)
         captured = arrival.captured
         if captured is not None and abs(captured - arrival.arrived) < _BELIEVABLE_SECONDS:
@@ -88,6 +91,6 @@ class FrameLine:
             declared_fps=self.opened.rate,
             duration=self.opened.duration,
             rotation=form.turn.rotation,
-            live=True,
-            epoch_key=str(round(wall_time * 1000)),
+            live=not self.opened.ends,
+            epoch_key=self._spec.address_key if self.opened.ends else str(round(wall_time * 1000)),
         )

@@ -133,7 +133,7 @@ class Source(Protocol):
 
     @property
     def live(self) -> bool:
-        """Whether frames arrive in real time (and may be dropped to keep up)."""
+        """Whether frames arrive in real time (and may be dropped to keep up); settled once ``online`` was yielded."""
 
     @property
     def frames_decoded(self) -> int:

@@ -74,8 +74,6 @@ class LiveSource:
         sleep: replaces the wait between attempts (tests).
     """
 
-    live = True
-
     def __init__(
         self,
         spec: SourceSpec,
@@ -100,6 +98,7 @@ class LiveSource:
         self._stop = threading.Event()
         self._sleep = sleep
         self._decoded = 0
+        self._ends = False
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_stop"}
@@ -112,6 +111,11 @@ class LiveSource:
     def source_id(self) -> str:
         """Stable name, free of credentials."""
         return self.spec.source_id
+
+    @property
+    def live(self) -> bool:
+        """Whether frames may be dropped to keep up: not those of what turned out, once open, to have an end."""
+        return not self._ends
 
     @property
     def frames_decoded(self) -> int:
@@ -185,7 +189,7 @@ class LiveSource:
         while not self._stop.is_set():
             event = connection.next_event(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
             if isinstance(event, Opened):
-                opened = event
+                opened, self._ends = event, event.ends
             elif isinstance(event, Lost):
                 return self._lost(event, line, epoch, online_since)
             elif isinstance(event, Arrival) and opened is not None:
@@ -205,7 +209,8 @@ class LiveSource:
             nothing = SourceUnreadableError(f"{self.spec.location}: it ended without a picture; check the URL")
             return _Outcome(epoch, event.error or nothing, None)
         length = line.opened.duration
-        complete = event.error is None and length is not None and line.end >= length - _END_SLACK_SECONDS
+        whole = length is None or line.end >= length - _END_SLACK_SECONDS
+        complete = event.error is None and line.opened.ends and whole
         return _Outcome(line.epoch, event.error, time.monotonic() - online_since, complete)
 
     def _stalled(

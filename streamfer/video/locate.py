@@ -80,6 +80,26 @@ class SourceSpec:
         return self.kind != "file"
 
     @property
+    def downloadable(self) -> bool:
+        """Whether its address ends like a media file's."""
+        return PurePosixPath(urlsplit(self.url).path).suffix.lower() in MEDIA_SUFFIXES - _HTTP_LIVE_SUFFIXES
+
+    @property
+    def address_key(self) -> str:
+        """Sha256 (hex) of the address without its secrets."""
+        return hashlib.sha256(self.location.encode()).hexdigest()
+
+    def whole(self) -> SourceSpec:
+        """Return this source as one that is read to its end, whatever its address looks like.
+
+        Raises:
+            ConfigError: a webcam, which has none.
+        """
+        if self.kind == "webcam":
+            raise ConfigError(f"{self.location}: a live source, which does not end; watch it with run or stream")
+        return replace(self, kind="file")
+
+    @property
     def still(self) -> bool:
         """Whether its name is a picture's."""
         return Path(self.url).suffix.lower() in STILL_SUFFIXES
@@ -197,14 +217,9 @@ def _from_url(url: str, scheme: str) -> SourceSpec:
         raise SourceDeniedError(f"{redact_url(url)}: not a valid URL ({error})") from None
     if not host:
         raise SourceDeniedError(f"{redact_url(url)}: the URL names no host")
-    suffix = PurePosixPath(parts.path).suffix.lower()
-    downloadable = suffix in MEDIA_SUFFIXES - _HTTP_LIVE_SUFFIXES
     slug = _UNSAFE.sub("-", f"{host}{f'-{port}' if port else ''}{unquote(parts.path)}").strip("-")
-    return SourceSpec(
-        url=url,
-        source_id=f"{slug}-{_digest(redact_url(url))}",
-        kind="file" if scheme in HTTP_SCHEMES and downloadable else "live",
-    )
+    spec = SourceSpec(url=url, source_id=f"{slug}-{_digest(redact_url(url))}", kind="live")
+    return spec.whole() if scheme in HTTP_SCHEMES and spec.downloadable else spec
 
 
 def _from_file(path: Path, source_id: str) -> SourceSpec:

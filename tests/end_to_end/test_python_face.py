@@ -190,8 +190,8 @@ def test_annotate_refuses_with_our_exceptions(session: streamfer.Session, tmp_pa
     (tmp_path / "more.mp4").write_text("x")
     with pytest.raises(ConfigError, match=r"holds 2 sources: use annotate_folder"):
         session.annotate(tmp_path)
-    with pytest.raises(ConfigError, match="a live source: use stream"):
-        session.annotate("rtsp://127.0.0.1:9/live")
+    with pytest.raises(ConfigError, match="a live source, which does not end"):
+        session.annotate("webcam:0")
     with pytest.raises(UnknownModelError, match="nothing"):
         streamfer.annotate(face_film, model="nothing")
 
