@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from streamfer.cli import options
 from streamfer.errors import ConfigError
 
+if TYPE_CHECKING:
+    from streamfer.api import Session
 
+
+@options.opens_session("clip__mode", "captions", "captioner", *options.ANALYSIS, "salt")
 def annotate(
+    session: Session,
     paths: Annotated[list[str], typer.Argument(metavar="PATH", hidden=True)],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the results.")] = Path(
         "annotations"
@@ -20,17 +25,12 @@ def annotate(
     formats: Annotated[
         str, typer.Option("--format", "-f", metavar="LIST", help="csv, jsonl, or both with a comma.")
     ] = "csv,jsonl",
-    whole_clip: Annotated[
-        bool, typer.Option("--whole-clip", help="One clip a file, sampled as DFER-CLIP's test does.")
-    ] = False,
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also NAME.overlay.mp4: the video with boxes and labels.")
     ] = False,
     blur_faces: Annotated[
         bool, typer.Option("--blur-faces", help="Make the faces in the overlay unrecognisable.")
     ] = False,
-    captions: options.Captions = None,
-    captioner: options.Captioner = None,
     redis: Annotated[
         str | None, typer.Option("--redis", metavar="URL", help="Also publish the records there, or: embedded.")
     ] = None,
@@ -43,43 +43,12 @@ def annotate(
         float | None,
         typer.Option("--raw-fps", min=0.01, max=1000, metavar="N", help="Rate of .yuv, .264 and .h265 files."),
     ] = None,
-    track_salt: Annotated[
-        str | None, typer.Option("--track-salt", metavar="WORD", help="Makes track ids repeatable (random).")
-    ] = None,
-    config_file: options.ConfigFile = None,
-    model: options.Model = None,
-    detector: options.Detector = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    fps: options.Fps = None,
-    clip_seconds: options.Seconds = None,
-    stride: options.Stride = None,
-    threads: options.Threads = None,
-    assignments: options.Set = None,
 ) -> None:
     """Label the expressions in video files, folders, patterns and http(s) URLs, and write tables for each.
 
     NAME.clips.csv, .frames.csv and .tracks.csv have a row a clip, a face of a frame, and a person; .records.jsonl
     is what Redis gets. A file that fails is named and leaves nothing; files done before are skipped.
     """
-    session = options.open_session(
-        config_file,
-        {
-            "model": model,
-            "detector": detector,
-            "device": device,
-            "precision": precision,
-            "fps": fps,
-            "clip_seconds": clip_seconds,
-            "stride": stride,
-            "clip.mode": "whole" if whole_clip else None,
-            "captions": captions,
-            "captioner": captioner,
-            "threads": threads,
-        },
-        assignments,
-        salt=track_salt,
-    )
     size = _raw_size(raw_size)
     from streamfer.cli.progress import Progress
     from streamfer.cli.signals import stopping

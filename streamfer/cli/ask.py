@@ -12,18 +12,20 @@ from streamfer.cli import options
 from streamfer.cli.terminal import note
 
 if TYPE_CHECKING:
+    from streamfer.api import Session
     from streamfer.captions.asking import Answer
 
 
+# Nothing is described besides: who answers is loaded for the question.
+@options.opens_session(
+    *("captioner", "model", "detector", "device", "captions__precision", "threads"),
+    also={"captions__device": "device"},
+    captions="off",
+)
 def ask(
+    session: Session,
     path: Annotated[str, typer.Argument(metavar="PATH", hidden=True)],
     question: Annotated[str, typer.Argument(metavar="QUESTION", hidden=True)],
-    captioner: Annotated[
-        str | None,
-        typer.Option(
-            "--captioner", metavar="WHO", help="Who answers: measured, openai:MODEL, a name or a folder (measured)."
-        ),
-    ] = None,
     track: Annotated[
         int | None, typer.Option("--track", min=0, metavar="N", help="Number of the face (the one seen longest).")
     ] = None,
@@ -33,34 +35,12 @@ def ask(
     ] = None,
     words: Annotated[bool, typer.Option("--words", help="A model answers in words, not yes or no.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
-    config_file: options.ConfigFile = None,
-    model: options.Model = None,
-    detector: options.Detector = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    threads: options.Threads = None,
-    assignments: options.Set = None,
 ) -> None:
     """Ask about a face of a video or picture, for example: 'When is the smile strongest?'
 
     Answers come from what was measured, with times: which expression, what the face does, when, how strongly, in which
     order, how many people. --captioner names a model that answers questions instead.
     """
-    session = options.open_session(
-        config_file,
-        {
-            "captioner": captioner,
-            # Nothing is described besides: who answers is loaded for the question.
-            "captions": "off",
-            "model": model,
-            "detector": detector,
-            "device": device,
-            "captions.device": device,
-            "captions.precision": precision,
-            "threads": threads,
-        },
-        assignments,
-    )
     with session:
         answer = session.ask(path, question, track=track, at=at, in_words=words)
     if as_json:

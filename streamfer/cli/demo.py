@@ -19,35 +19,18 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 10.0
 
 
+@options.opens_session("redis", "captions", "captioner", "model", "detector", "threads", captions="changes")
 def demo(
+    session: Session,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the video.")] = Path(
         "streamfer-demo"
     ),
-    redis: options.RedisUrl = None,
-    model: options.Model = None,
-    detector: options.Detector = None,
-    captions: Annotated[bool, typer.Option(help="Describe the faces in words.")] = True,
-    captioner: options.Captioner = None,
-    threads: options.Threads = None,
-    assignments: options.Set = None,
 ) -> None:
     """Make a short video with real faces from pictures that installed packages carry, and run everything on it.
 
     Decodes, detects, tracks, labels and describes the faces, publishes the records to a real Redis server (embedded
     unless --redis names one), reads them back as a subscriber, and shows them.
     """
-    session = options.open_session(
-        None,
-        {
-            "redis": redis,
-            "model": model,
-            "detector": detector,
-            "captions": "changes" if captions else "off",
-            "captioner": captioner,
-            "threads": threads,
-        },
-        assignments,
-    )
     from streamfer.cli.demo_film import FPS, film
     from streamfer.cli.publishing import follow_command, program
     from streamfer.publish import open_publisher

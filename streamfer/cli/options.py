@@ -2,52 +2,110 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
 from streamfer.faces.registry import entries
 
 if TYPE_CHECKING:
-    from streamfer.api import Session
     from streamfer.config import Config
+
+    Command = Callable[..., None]
 
 _DETECTORS = ", ".join(entry.name for entry in entries() if not entry.pack)
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file, such as configs/run.yaml.")
 ]
-Model = Annotated[
-    str | None, typer.Option("--model", "-m", metavar="NAME", help="Expression model: a name or a file (mini).")
-]
-Detector = Annotated[
-    str | None,
-    typer.Option("--detector", metavar="NAME", help=f"{_DETECTORS}, an insightface pack, or an .onnx file (auto)."),
-]
-Device = Annotated[str | None, typer.Option("--device", metavar="NAME", help="cpu, cuda or cuda:1 (auto).")]
-Precision = Annotated[str | None, typer.Option("--precision", metavar="NAME", help="fp32, bf16 or fp16 (auto).")]
-Fps = Annotated[float | None, typer.Option("--fps", metavar="N", help="Frames analysed a second (8).")]
-Seconds = Annotated[float | None, typer.Option("--clip-seconds", metavar="S", help="Length of a clip (2).")]
-Stride = Annotated[float | None, typer.Option("--stride", metavar="S", help="Seconds between clips' starts (1).")]
-Threads = Annotated[int | None, typer.Option("--threads", metavar="N", help="Cores for everything together (all).")]
 RedisUrl = Annotated[
     str | None, typer.Option("--redis", metavar="URL", help="redis://, rediss:// or unix://; embedded if not given.")
 ]
-Captions = Annotated[
-    Literal["off", "changes", "all"] | None,
-    typer.Option("--captions", help="Describe no clip, what changes (and every 10 s), or all."),
-]
-Captioner = Annotated[
-    str | None,
-    typer.Option(
-        "--captioner", metavar="WHO", help="Who describes: measured, openai:MODEL, a name or a folder (measured)."
-    ),
-]
-Set = Annotated[
+_Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any setting, e.g. clip.max_gap=0.5; repeatable."),
 ]
+
+
+def _mode(whole: bool | None) -> str | None:
+    return "whole" if whole else None
+
+
+def _option(kind: Any, flags: str, metavar: str | None, words: str, **more: Any) -> Any:
+    return Annotated[kind | None, typer.Option(*flags.split(), metavar=metavar, help=words, **more)]
+
+
+_PRECISION = _option(str, "--precision", "NAME", "fp32, bf16 or fp16 (auto).")
+#: Options by the setting that each is: its short name or ``section__name``; ``salt`` is the session's own.
+OPTIONS: dict[str, Any] = {
+    "redis": RedisUrl,
+    "live__wait": _option(bool, "--wait/--no-wait", None, "Keep trying sources that do not answer at first."),
+    "clip__mode": _option(
+        bool, "--whole-clip", None, "One clip a file, sampled as DFER-CLIP's test does.", callback=_mode
+    ),
+    "captions": _option(
+        Literal["off", "changes", "all"], "--captions", None, "Describe no clip, what changes (and every 10 s), or all."
+    ),
+    "captioner": _option(
+        str, "--captioner", "WHO", "Who writes: measured, openai:MODEL, a name or a folder (measured)."
+    ),
+    "model": _option(str, "--model -m", "NAME", "Expression model: a name or a file (mini)."),
+    "detector": _option(str, "--detector", "NAME", f"{_DETECTORS}, an insightface pack, or an .onnx file (auto)."),
+    "device": _option(str, "--device", "NAME", "cpu, cuda or cuda:1 (auto)."),
+    "precision": _PRECISION,
+    "fps": _option(float, "--fps", "N", "Frames analysed a second (8)."),
+    "clip_seconds": _option(float, "--clip-seconds", "S", "Length of a clip (2)."),
+    "stride": _option(float, "--stride", "S", "Seconds between clips' starts (1)."),
+    "threads": _option(int, "--threads", "N", "Cores for everything together (all)."),
+    "captions__precision": _PRECISION,
+    "salt": _option(str, "--track-salt", "WORD", "Makes track ids repeatable (random)."),
+}
+#: Those of whoever labels whole videos.
+ANALYSIS = ("model", "detector", "device", "precision", "fps", "clip_seconds", "stride", "threads")
+
+
+def opens_session(*names: str, also: Mapping[str, str] | None = None, **defaults: str) -> Callable[[Command], Command]:
+    """Give a command options for settings, behind its own, and in their place the session that they make.
+
+    ``--config`` and ``--set`` come with them. The command takes the session first; nothing of it is loaded yet.
+
+    Args:
+        names: of :data:`OPTIONS`.
+        also: settings to the name of the option that they follow.
+        defaults: settings of this command where no option says otherwise.
+    """
+
+    def decorate(command: Command) -> Command:
+        hints = get_type_hints(command, localns={"Session": object}, include_extras=True)
+        _, *own = inspect.signature(command).parameters.values()
+        shared = {**{name: OPTIONS[name] for name in names}, "config_file": ConfigFile, "assignments": _Set}
+
+        @functools.wraps(command)
+        def run(*, config_file: Path | None, assignments: list[str] | None, **values: Any) -> None:
+            given = {name: value for name in names if (value := values.pop(name)) is not None}
+            given |= {name: given[option] for name, option in (also or {}).items() if option in given}
+            salt = given.pop("salt", None)
+            config = configure(config_file, {**defaults, **given}, assignments)
+            from streamfer.api import Session
+
+            command(Session(config, salt=salt), **values)
+
+        parameters = [
+            *(parameter.replace(annotation=hints[parameter.name]) for parameter in own),
+            *(
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=option)
+                for name, option in shared.items()
+            ),
+        ]
+        vars(run)["__signature__"] = inspect.Signature(parameters)
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
 
 
 def configure(path: Path | None, flags: dict[str, Any], assignments: list[str] | None = None) -> Config:
@@ -57,27 +115,17 @@ def configure(path: Path | None, flags: dict[str, Any], assignments: list[str] |
 
     Args:
         path: YAML file, or None.
-        flags: short or dotted names of settings to values; None for those not given.
+        flags: names of settings, as :func:`streamfer.config.full_name` reads them, to values; None where not given.
         assignments: ``name=value`` words.
 
     Raises:
         ConfigError: a setting is unknown, malformed or out of range.
     """
-    from streamfer.config import SHORT_NAMES, load_config
+    from streamfer.config import full_name, load_config
     from streamfer.settings import read_pairs
     from streamfer.threads import apply_environment, plan_threads
 
-    given = {SHORT_NAMES.get(name, name): value for name, value in flags.items() if value is not None}
+    given = {full_name(name): value for name, value in flags.items() if value is not None}
     config = load_config(path, {**read_pairs(assignments or []), **given})
     apply_environment(plan_threads(config.threads))
     return config
-
-
-def open_session(
-    path: Path | None, flags: dict[str, Any], assignments: list[str] | None = None, *, salt: str | None = None
-) -> Session:
-    """Return a session with the settings of :func:`configure`; nothing is loaded yet."""
-    config = configure(path, flags, assignments)
-    from streamfer.api import Session
-
-    return Session(config, salt=salt)

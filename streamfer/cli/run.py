@@ -10,28 +10,15 @@ from streamfer.cli import options
 from streamfer.cli.terminal import caption_words, complain, note, record_line
 
 if TYPE_CHECKING:
+    from streamfer.api import Session
     from streamfer.pipeline.events import Event, SourceDone
 
 
+@options.opens_session("redis", "live__wait", "captions", "captioner", *options.ANALYSIS)
 def run(
+    session: Session,
     sources: Annotated[list[str] | None, typer.Argument(metavar="SOURCE", hidden=True)] = None,
-    config_file: options.ConfigFile = None,
-    redis: options.RedisUrl = None,
-    wait: Annotated[
-        bool | None, typer.Option("--wait/--no-wait", help="Keep trying sources that do not answer at first.")
-    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no clips, only errors.")] = False,
-    captions: options.Captions = None,
-    captioner: options.Captioner = None,
-    model: options.Model = None,
-    detector: options.Detector = None,
-    device: options.Device = None,
-    precision: options.Precision = None,
-    fps: options.Fps = None,
-    clip_seconds: options.Seconds = None,
-    stride: options.Stride = None,
-    threads: options.Threads = None,
-    assignments: options.Set = None,
 ) -> None:
     """Analyse live and file sources and publish a record for each clip and face to Redis.
 
@@ -39,24 +26,6 @@ def run(
     every source has ended, or until Ctrl-C (exit code 130) or SIGTERM (0), which publish what is complete. A camera
     that breaks is opened again, and its records say so.
     """
-    session = options.open_session(
-        config_file,
-        {
-            "redis": redis,
-            "live.wait": wait,
-            "captions": captions,
-            "captioner": captioner,
-            "model": model,
-            "detector": detector,
-            "device": device,
-            "precision": precision,
-            "fps": fps,
-            "clip_seconds": clip_seconds,
-            "stride": stride,
-            "threads": threads,
-        },
-        assignments,
-    )
     from streamfer.cli.licences import say_once
     from streamfer.cli.publishing import follow_command
     from streamfer.cli.signals import stopping
