@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import av
@@ -35,6 +36,10 @@ _LIVE_FORMATS = f"{_FILE_FORMATS},rtsp,hls,mpjpeg,rtp,sdp"
 _WEBCAM_FORMAT = "video4linux2,v4l2"
 
 
+#: Metadata that are no UTF-8 must not keep a video from being opened; PyAV 19 no longer takes the argument.
+_METADATA: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
+
+
 def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") -> InputContainer:
     """Open the source of ``spec`` with only the protocols and formats that its kind needs.
 
@@ -48,7 +53,7 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
     """
     target, container_format, options = _open_arguments(spec, timeout, transport)
     with classified(spec):
-        return av.open(target, "r", format=container_format, options=options, metadata_errors="replace")
+        return av.open(target, "r", format=container_format, options=options, **_METADATA)
 
 
 def ends(container: InputContainer) -> bool:
