@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from numpy.typing import NDArray
 
 Pictures = Sequence[NDArray[np.uint8]]
@@ -24,6 +25,33 @@ def leaping(path: Path, pictures: Pictures, times: Sequence[float]) -> None:
             packet.time_base = Fraction(1, 1000)
             packet.pts = packet.dts = round(seconds * 1000)
             container.mux(packet)
+
+
+def with_cover(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write a second of silence with a cover picture, as podcasts have one."""
+    with av.open(str(path), "w", format="mp4") as container:
+        sound = container.add_stream("aac", rate=8000)
+        cover = container.add_stream("mjpeg", rate=1)
+        cover.height, cover.width = picture.shape[:2]
+        cover.pix_fmt = "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(picture)))
+        frame = av.AudioFrame(format="fltp", layout="mono", samples=8000)
+        frame.sample_rate = 8000
+        for plane in frame.planes:
+            plane.update(bytes(plane.buffer_size))
+        container.mux([*sound.encode(frame), *sound.encode(None)])
+
+
+def tape(path: Path, frames: int) -> None:
+    """Write a PAL DV tape."""
+    with av.open(str(path), "w", format="dv") as container:
+        stream = container.add_stream("dvvideo", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+        for number in range(frames):
+            grey = np.full((576, 720, 3), number * 8, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(grey)))
+        container.mux(stream.encode(None))
 
 
 def changing(path: Path, *parts: Pictures, pause: float = 0.0) -> None:

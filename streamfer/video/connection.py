@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from streamfer.errors import SourceError
-from streamfer.video.container import classified, classify, ends, open_container, video_stream
+from streamfer.video.container import classified, classify, ends, frame_rate, open_container, video_stream
 from streamfer.video.locate import SourceSpec
 
 _QUEUE_PICTURES = 4
@@ -120,7 +120,7 @@ class Connection:
     def _decode(self, container: InputContainer, track: VideoStream) -> None:
         time_base = track.time_base or Fraction(1, av.time_base)
         duration = container.duration / av.time_base if container.duration else None
-        rate = float(track.average_rate) if track.average_rate else None
+        rate = frame_rate(track)
         self._hand_over(Opened(track.codec_context.name, rate, duration, time_base, ends(container)))
         by_arrival = container.format.name in _UNTIMED_FORMATS
         untimed = 0

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import av
 import av.error
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from streamfer.errors import (
@@ -33,6 +34,7 @@ _FILE_FORMATS = (
 )
 _HTTP_PROTOCOLS = "http,https,httpproxy,tls,tcp,crypto"
 _LIVE_FORMATS = f"{_FILE_FORMATS},rtsp,hls,mpjpeg,rtp,sdp"
+_MOST_FPS = 1000
 _WEBCAM_FORMAT = "video4linux2,v4l2"
 
 
@@ -62,6 +64,15 @@ def ends(container: InputContainer) -> bool:
     return bool(container.duration) or (container.format.name != "hls" and container.size > 0)
 
 
+def frame_rate(track: VideoStream) -> float | None:
+    """Return the rate that a container states, frames a second; None where it states none that can be one.
+
+    Where FFmpeg knows a single frame (DV tapes), its average is the reciprocal of the time base.
+    """
+    rates = (track.average_rate, track.guessed_rate, track.base_rate)
+    return next((float(rate) for rate in rates if rate and rate <= _MOST_FPS), None)
+
+
 def video_stream(container: InputContainer, spec: SourceSpec, decode_threads: int) -> VideoStream:
     """Return the picture track that a player would show, its decoder bounded to ``decode_threads`` threads.
 
@@ -69,8 +80,10 @@ def video_stream(container: InputContainer, spec: SourceSpec, decode_threads: in
         SourceUnreadableError: there is no video track, or no decoder for it.
     """
     stream = container.streams.best("video")
-    if not isinstance(stream, VideoStream):
-        found = ", ".join(sorted({other.type for other in container.streams})) or "no track at all"
+    cover = isinstance(stream, VideoStream) and Disposition.attached_pic in stream.disposition
+    if not isinstance(stream, VideoStream) or cover:
+        tracks = {"a cover picture" if cover and other is stream else other.type for other in container.streams}
+        found = ", ".join(sorted(tracks)) or "no track at all"
         raise SourceUnreadableError(f"{spec.location}: no video track (found: {found}); give a file with pictures")
     if stream.codec_context is None:
         raise SourceUnreadableError(f"{spec.location}: no decoder for its video; convert it to H.264 first")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from streamfer.errors import SourceUnreadableError
 from streamfer.video.clock import PtsClock, Tick
-from streamfer.video.container import classified, ends, open_container, video_stream
+from streamfer.video.container import classified, ends, frame_rate, open_container, video_stream
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
 from streamfer.video.locate import SourceSpec
 from streamfer.video.pixels import PictureForm, RgbConverter
@@ -181,13 +181,14 @@ def _describe(
     epoch_key: str,
 ) -> VideoInfo:
     still = container.format.name in _STILL_FORMATS
+    rate = frame_rate(track)
     return VideoInfo(
         source_id=spec.source_id,
         location=spec.location,
         width=form.width,
         height=form.height,
         codec=track.codec_context.name,
-        declared_fps=float(track.average_rate) if track.average_rate and not still else _raw_rate(spec),
+        declared_fps=_raw_rate(spec) if still or rate is None else rate,
         duration=None if still else _duration(container, track),
         rotation=form.turn.rotation,
         live=False,
@@ -207,8 +208,7 @@ def _duration(container: InputContainer, track: VideoStream) -> float | None:
 
 
 def _period(track: VideoStream) -> float:
-    rate = track.average_rate or track.guessed_rate or track.base_rate
-    return 1 / float(rate) if rate else 1 / _ASSUMED_FPS
+    return 1 / (frame_rate(track) or _ASSUMED_FPS)
 
 
 def _cut_off(spec: SourceSpec, track: VideoStream, clock: PtsClock, declared: float) -> bool:

@@ -17,7 +17,7 @@ import av
 import numpy as np
 import psutil
 import pytest
-from made_videos import changing, leaping
+from made_videos import changing, leaping, tape, with_cover
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -194,6 +194,19 @@ def test_a_change_of_size_opens_a_new_epoch_with_its_own_facts(tmp_path: Path) -
     assert [(frame.epoch, frame.index, frame.pts) for frame in frames[9:11]] == [(0, 9, 9 * 3600), (1, 0, 0)]
     assert [round(frame.wall_time, 2) for frame in frames[8:12]] == [0.32, 0.36, 1.4, 1.44]
     assert states[1].leap is None
+
+
+def test_a_cover_picture_is_no_video(tmp_path: Path) -> None:
+    with_cover(tmp_path / "podcast.m4a", corners())
+    with pytest.raises(SourceUnreadableError, match=r"no video track \(found: a cover picture, audio\)"):
+        read(tmp_path / "podcast.m4a")
+
+
+def test_a_dv_tape_states_its_rate(tmp_path: Path) -> None:
+    tape(tmp_path / "tape.dv", 5)
+    info, frames, _ = read(tmp_path / "tape.dv")
+    assert info.declared_fps == 25.0
+    assert [round(frame.seconds, 3) for frame in frames] == [0.0, 0.04, 0.08, 0.12, 0.16]
 
 
 def test_raw_hevc_without_times_gets_rising_ones(tmp_path: Path) -> None:
