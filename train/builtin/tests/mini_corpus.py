@@ -92,7 +92,6 @@ def recipe(folder: Path, **parts: Any) -> Recipe:
         "sizes": {"layers": (1, 1, 1, 1), "width": 4, "embed_dim": 16, "heads": 2, "dim_head": 8, "mlp_dim": 16}
         | {"text_layers": 1, "text_width": 16, "text_heads": 2},
         "joint": {"epochs": 2, "pictures": 32, "batch": 16, "seed": 5},
-        "polish": {"epochs": 1, "pictures": 32, "batch": 16, "seed": 6},
         "clips": {"epochs": 2, "steps": 4, "batch": 16, "pictures": 100, "views": 2},
     }
     for name, values in parts.items():

@@ -168,7 +168,7 @@ def test_training_reads_stills_as_the_head_does_and_knows_the_direction(tmp_path
 def test_a_stage_overtaken_by_the_one_before_is_refused(tmp_path: Path) -> None:
     recipe = mini_corpus.recipe(tmp_path)
     recipe.work.mkdir()
-    (recipe.work / "polish.pt").write_bytes(b"newer")
+    (recipe.work / "joint.pt").write_bytes(b"newer")
     clips.checkpoint.save(recipe.work / "clips.pt", {"joint": "0123456789abcdef", "average": {}, "recipe": {}})
-    with pytest.raises(CheckpointError, match=r"clips\.pt: was made from another polish\.pt; delete it"):
+    with pytest.raises(CheckpointError, match=r"clips\.pt: was made from another joint\.pt; delete it"):
         clips.read_clips(recipe)

@@ -37,7 +37,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     recipe = mini_corpus.recipe(tmp_path_factory.mktemp("mini"))
     corpus, rendered = mini_corpus.corpus(), mini_corpus.clips(29)
     joint.train(recipe, corpus, rendered)
-    joint.polish(recipe, corpus, rendered)
     clips.train(recipe, corpus, rendered, mini_corpus.clips(15, seed=1))
     return recipe
 
@@ -105,7 +104,7 @@ def test_export_writes_a_model_and_a_card_with_its_numbers(
 
 
 def test_a_stage_out_of_order_says_which_comes_first(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"polish\.pt: no checkpoint; run `python -m streamfer_builtin\.mini polish`"):
+    with pytest.raises(ConfigError, match=r"joint\.pt: no checkpoint; run `python -m streamfer_builtin\.mini joint`"):
         export.export(mini_corpus.recipe(tmp_path), mini_corpus.corpus(), tmp_path / "m.safetensors", "2026-11-21")
 
 

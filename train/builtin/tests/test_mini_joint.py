@@ -111,30 +111,9 @@ def test_a_resumed_stage_remembers_where_it_began(tmp_path: Path) -> None:
     assert torch.equal(again.action_head.weight, trained.action_head.weight)
 
 
-def test_polishing_goes_on_from_the_average_and_knows_what_made_it(tmp_path: Path) -> None:
-    recipe = mini_corpus.recipe(tmp_path, polish={"lr": 1e-12})
-    trained = joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
-    polished = joint.polish(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
-    read, made = joint.read_joint(recipe)
-    assert torch.allclose(polished.action_head.weight, trained.action_head.weight)
-    assert torch.equal(read.action_head.weight, polished.action_head.weight)
-    assert (made["joint"]["epochs_done"], made["polish"]["epochs_done"], made["start"]) == (2, 1, None)
-
-
 def test_a_stage_out_of_order_says_which_comes_first(tmp_path: Path) -> None:
-    recipe = mini_corpus.recipe(tmp_path)
     with pytest.raises(ConfigError, match=r"joint\.pt: no checkpoint; run `python -m streamfer_builtin\.mini joint`"):
-        joint.polish(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
-
-
-def test_a_recipe_without_polishing_ends_with_joint(tmp_path: Path) -> None:
-    recipe = mini_corpus.recipe(tmp_path).model_copy(update={"polish": None})
-    trained = joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
-    read, made = joint.read_joint(recipe)
-    assert torch.equal(read.action_head.weight, trained.action_head.weight)
-    assert "polish" not in made
-    with pytest.raises(ConfigError, match="no stage polish"):
-        joint.polish(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+        joint.read_joint(mini_corpus.recipe(tmp_path))
 
 
 def test_a_tower_of_another_size_is_refused(tmp_path: Path) -> None:
@@ -142,7 +121,7 @@ def test_a_tower_of_another_size_is_refused(tmp_path: Path) -> None:
     joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
     wider = recipe.model_copy(update={"sizes": recipe.sizes.model_copy(update={"width": 8})})
     with pytest.raises(CheckpointError, match=r"joint\.pt: was made with width 4, the recipe says 8"):
-        joint.polish(wider, mini_corpus.corpus(), mini_corpus.clips(15))
+        joint.read_joint(wider)
 
 
 def test_pictures_are_watched_at_the_size_that_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Train the built-in expression model: `all` runs every stage, from the data sets to the weights file and its card.
 
 Each stage resumes where it stopped, and one that is finished is read, not repeated; under torchrun
-(`torchrun --nproc-per-node 2 -m streamfer_builtin.mini joint`) processes share the batches of `joint` and `polish`. The
-recipe is train/builtin/configs/mini.yaml.
+(`torchrun --nproc-per-node 2 -m streamfer_builtin.mini joint`) processes share the batches of `joint`. The recipe is
+train/builtin/configs/mini.yaml.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from streamfer_builtin.mini.recipe import EXAMPLE, Recipe, load_recipe
 from streamfer_train.recipes.command import add_recipe_options, reported
 
-STAGES = ("render", "joint", "polish", "clips", "export")
+STAGES = ("render", "joint", "clips", "export")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,8 +33,7 @@ def _run(options: argparse.Namespace, recipe: Recipe) -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    stages = [stage for stage in STAGES if stage != "polish" or recipe.polish is not None]
-    for stage in stages if options.stage == "all" else (options.stage,):
+    for stage in STAGES if options.stage == "all" else (options.stage,):
         if stage == "render":
             _render(recipe, options.threads)
         elif stage == "export":
@@ -57,9 +56,9 @@ def _train(recipe: Recipe, stage: str) -> None:
 
     corpus = data.load(recipe.data)
     rendered = renders.load(recipe.renders, "train", recipe.rendered)
-    if stage in ("joint", "polish"):
+    if stage == "joint":
         with joined("cpu") as world:
-            (joint.train if stage == "joint" else joint.polish)(recipe, corpus, rendered, world)
+            joint.train(recipe, corpus, rendered, world)
     else:
         clips.train(recipe, corpus, rendered, renders.load(recipe.renders, "val", recipe.rendered_val))
 

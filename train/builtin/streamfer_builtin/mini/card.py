@@ -82,7 +82,7 @@ def values(card: ModelCard, size_bytes: int) -> dict[str, str]:
         "threads": str(speed["threads"]),
         "command": card.train["command"],
         "epochs": _epochs(card.train["recipe"]),
-        "start": _start(card.train["recipe"]["start"]),
+        "start": _start(card.train["recipe"]["joint"]["start"]),
         "least_right": _percent(abstention["least_right"]),
         "min_side": f"{limits['min_side']:g}",
         "min_pose": f"{limits['min_pose']:g}",
@@ -165,7 +165,7 @@ def _start(digest: str | None) -> str:
 
 
 def _epochs(recipe: Mapping[str, Mapping[str, Any]]) -> str:
-    stages = (name for name in ("joint", "polish", "clips") if name in recipe)
+    stages = ("joint", "clips")
     return ", ".join(f"{name} {recipe[name]['epochs_done']} of {recipe[name]['epochs']}" for name in stages)
 
 

@@ -25,7 +25,7 @@ from streamfer_builtin.render.clips import RenderedClips
 log = structlog.get_logger(__name__)
 
 #: Training clips that the probe for direction is fitted on.
-_PROBED = 600
+_PROBED = 1_500
 LICENCE = (
     "Weights trained from scratch on third-party photographs (FER2013, collected from the web for research, no licence "
     "stated, with FER+'s votes, MIT; labelled news photographs of muxspace/facial_expressions, rights with their "
@@ -40,7 +40,7 @@ def crop_profile() -> CropProfile:
     return tight_crop(CROP)
 
 
-def export(recipe: Recipe, corpus: Corpus, to: Path, date: str, *, views: int = 2) -> ModelCard:
+def export(recipe: Recipe, corpus: Corpus, to: Path, date: str, *, views: int = 4) -> ModelCard:
     """Measure what the stages made and write the weights file `to`, float16 on disk; returns its card.
 
     Raises:
@@ -53,7 +53,7 @@ def export(recipe: Recipe, corpus: Corpus, to: Path, date: str, *, views: int = 
     train = renders.load(recipe.renders, "train", limit=recipe.rendered)
     val = renders.load(recipe.renders, "val", limit=recipe.rendered_val)
     metrics = _measured(measure.Network(model, joined.expression), corpus, train, val, views)
-    made = {"sizes": recipe.sizes.model_dump(), **joint_part, "clips": clips_part}
+    made = {"sizes": recipe.sizes.model_dump(), "joint": joint_part, "clips": clips_part}
     described = _card(recipe, model, metrics, {"date": date, "command": COMMAND, "recipe": made})
     metrics["speed"] = measure.speed(DferClipModel(copy.deepcopy(model), described, digest=""))
     write_weights(to, model, described, half=True)

@@ -1,4 +1,4 @@
-"""Stages `joint` and `polish`: tower and final heads together, on photographs and rendered frames.
+"""Stage `joint`: tower and final heads together, on photographs and rendered frames.
 
 Photographs decide what an emotion looks like; renders bring the action units that no teacher has labelled, exact
 intensities, and poses. Shape suffixes: B pictures, F rendered frames, C classes, A action units.
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from streamfer.errors import ConfigError
 from streamfer.models.card import digest_of
 from streamfer.models.weights import check_tensors, read_weights
 from streamfer_builtin.mini import augment, checkpoint, renders, sampling
@@ -33,7 +32,6 @@ from streamfer_train.recipes.processes import ALONE, ProcessGroup
 log = structlog.get_logger(__name__)
 
 CHECKPOINT = "joint.pt"
-POLISHED = "polish.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +63,9 @@ class Source:
 class JointTask:
     """Batches, loss and validation of the stage."""
 
-    def __init__(
-        self, photographs: tuple[Source, ...], rendered: Source, corpus: Corpus, part: JointPart, name: str = "joint"
-    ) -> None:
-        self.name = name
+    name = "joint"
+
+    def __init__(self, photographs: tuple[Source, ...], rendered: Source, corpus: Corpus, part: JointPart) -> None:
         self.photographs = photographs
         self.rendered = rendered
         self.corpus = corpus
@@ -132,29 +129,9 @@ def train(recipe: Recipe, corpus: Corpus, clips: RenderedClips, world: ProcessGr
         extra["start"] = _checked(path, "joint", recipe.sizes)["start"]
     elif recipe.start is not None:
         extra["start"] = begin(model, recipe.start)
-    return fit(model, _task(corpus, clips, part, "joint"), part, path, extra, world)
-
-
-def polish(recipe: Recipe, corpus: Corpus, clips: RenderedClips, world: ProcessGroup = ALONE) -> JointModel:
-    """Go on from the averaged model of stage `joint` by the settings of `polish`; resumes from `work`/polish.pt.
-
-    Raises:
-        ConfigError: stage `joint` has not run, or the recipe has no such stage.
-    """
-    if recipe.polish is None:
-        raise ConfigError("the recipe has no stage polish; give it one, or go on with clips")
-    part = recipe.polish
-    before = _checked(recipe.work / CHECKPOINT, "joint", recipe.sizes)
-    model = JointModel(recipe.sizes, bf16=part.bf16)
-    model.load_state_dict(before["average"])
-    made = {**before["recipe"], "epochs_done": before["epoch"]}
-    extra = {"sizes": recipe.sizes.model_dump(), "start": before["start"], "joint": made}
-    return fit(model, _task(corpus, clips, part, "polish"), part, recipe.work / POLISHED, extra, world)
-
-
-def _task(corpus: Corpus, clips: RenderedClips, part: JointPart, name: str) -> JointTask:
     photographs = tuple(_photographs(source, part) for source in corpus.train)
-    return JointTask(photographs, _rendered(clips, part), corpus, part, name)
+    task = JointTask(photographs, _rendered(clips, part), corpus, part)
+    return fit(model, task, part, path, extra, world)
 
 
 @torch.no_grad()
@@ -178,23 +155,16 @@ def begin(model: JointModel, path: Path) -> str:
     return digest_of(path)
 
 
-def finished(recipe: Recipe) -> Path:
-    """Return the checkpoint of the last stage that trains the tower."""
-    return recipe.work / (CHECKPOINT if recipe.polish is None else POLISHED)
-
-
 def read_joint(recipe: Recipe) -> tuple[JointModel, dict[str, Any]]:
-    """Read the averaged model of the last of these stages, and the settings and epochs of all that made it.
+    """Read the averaged model of stage `joint`, and the settings and epochs that made it.
 
     Raises:
         ConfigError: the stage has not run.
     """
-    path = finished(recipe)
-    state = _checked(path, path.stem, recipe.sizes)
+    state = _checked(recipe.work / CHECKPOINT, "joint", recipe.sizes)
     model = JointModel(recipe.sizes)
     model.load_state_dict(state["average"])
-    made = {path.stem: {**state["recipe"], "epochs_done": state["epoch"]}, "start": state["start"]}
-    return model.eval(), {"joint": state["joint"], **made} if "joint" in state else made
+    return model.eval(), {**state["recipe"], "epochs_done": state["epoch"], "start": state["start"]}
 
 
 @torch.no_grad()

@@ -142,7 +142,7 @@ def emotions(network: Network, corpus: Corpus, views: int) -> tuple[dict[str, An
         "faces_watched": score(faces.still, corpus.held_out.labels),
         "calibration": calibration,
         "by_pose": by_pose(last.still[last_clear], corpus.last_val.subset(last_clear)),
-        "by_quality": by_quality(network, corpus.last_val.subset(last_clear.nonzero()[::2, 0])),
+        "by_quality": by_quality(network, corpus.last_val.subset(last_clear)),
     }
     return out, temperature
 
@@ -193,8 +193,8 @@ def action_units(network: Network, corpus: Corpus, rendered: RenderedClips, wind
     own = detection.best_thresholds(
         frames[clip_fit].flatten(0, 1), true_frames[clip_fit].flatten(0, 1), ACTION_UNITS, present_above=PRESENT
     )
-    floors = _floors(network, _some(chosen))
-    floors = np.fmax(floors, _floors(network, _some(corpus.held_out)))
+    floors = _floors(network, chosen)
+    floors = np.fmax(floors, _floors(network, corpus.held_out))
     thresholds = {}
     for name, floor in zip(ACTION_UNITS, floors, strict=True):
         thresholds[name] = _inside(own[name]) if name in RENDERED_ONLY else max(_inside(best[name]), _inside(floor))
@@ -218,10 +218,6 @@ def action_units(network: Network, corpus: Corpus, rendered: RenderedClips, wind
         "rendered": renders_.to_dict(),
         "false_share": _false_shares(network, corpus, thresholds),
     }
-
-
-def _some(pictures: Pictures) -> Pictures:
-    return pictures.subset(torch.arange(0, len(pictures), 3))
 
 
 def _worse(crops: Tensor) -> dict[str, Tensor]:
@@ -252,7 +248,7 @@ def _false_shares(network: Network, corpus: Corpus, thresholds: dict[str, float]
     found: dict[str, Any] = {}
     limits = np.array([thresholds[name] for name in ACTION_UNITS])
     eyes = ACTION_UNITS.index("AU43")
-    for pictures in (_some(corpus.last_val), _some(corpus.last_held_out)):
+    for pictures in (corpus.last_val, corpus.last_held_out):
         absent = pictures.units.numpy() < ABSENT
         rows = {}
         for name, crops in _worse(augment.crop(pictures.pixels, pictures.extent)).items():

@@ -114,8 +114,7 @@ class Recipe(Section):
     """Everything that the recipe reads.
 
     `data` holds fer2013/, faces/, blendshapes/ and ict_face/; `renders` takes the shards of rendered clips and `work`
-    the checkpoints. Training goes on from the weights file `start`; without one it begins at random. `polish`, where it
-    is given, goes on from the average of `joint`.
+    the checkpoints. Training goes on from the weights file `start`; without one it begins at random.
     """
 
     name: str = Field("mini", pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -127,7 +126,6 @@ class Recipe(Section):
     rendered_val: int = Field(300, ge=1)
     sizes: Sizes = Sizes()
     joint: JointPart = JointPart()
-    polish: JointPart | None = None
     clips: ClipsPart = ClipsPart()
 
 
