@@ -27,8 +27,10 @@ def clip_table(records: Iterable[Record]) -> Table:
     table.add_column("then", overflow="ellipsis", no_wrap=True, style="dim")
     for document, face in rows:
         span = f"{document.clip.start_time:.1f}–{document.clip.end_time:.1f} s"
-        shown = bar(face.probability)
-        table.add_row(face.track_id, span, Text(face.label, style="bold"), shown, runners_up(face.emotions))
+        # A bar beside "unsure" would say how sure that is; the reason stands there, and every class behind it.
+        shown = face.reason or bar(face.probability)
+        behind = runners_up(face.emotions, after=0 if face.reason else 1)
+        table.add_row(face.track_id, span, Text(face.label, style="bold"), shown, behind)
     return table
 
 
@@ -50,7 +52,7 @@ def _clip(record: Record) -> ClipLabelled:
     return record.data
 
 
-def runners_up(emotions: Mapping[str, float]) -> str:
-    """Return the two labels after the most probable one, where they have one per cent or more."""
-    items = sorted(emotions.items(), key=lambda item: -item[1])[1:3]
+def runners_up(emotions: Mapping[str, float], *, after: int = 1) -> str:
+    """Return the two labels after the ``after`` most probable ones, where they have one per cent or more."""
+    items = sorted(emotions.items(), key=lambda item: -item[1])[after : after + 2]
     return ", ".join(f"{name} {value:.0%}" for name, value in items if value >= _WORTH_SHOWING)

@@ -91,7 +91,7 @@ def record_line(record: Record) -> str:
     document = record.data
     if isinstance(document, ClipLabelled):
         face = document.faces[0]
-        shown = f"{face.label:<9} {bar(face.probability)}"
+        shown = f"{face.label:<9} {face.reason or bar(face.probability)}"
         return f"{_when(record)}  {record.subject}  {face.track_id}  {shown}"
     if isinstance(document, ClipCaptioned):
         return f"{_when(record)}  {record.subject}  {document.track_id}  “{document.text}”"

@@ -53,7 +53,7 @@ class _Path:
     units: list[str] = field(default_factory=list)
     smooth: dict[str, float] = field(default_factory=dict)
     clip_starts: list[float] = field(default_factory=list)
-    clips: list[tuple[float, str, float]] = field(default_factory=list)
+    clips: list[tuple[float, str, str]] = field(default_factory=list)
     caption_starts: list[float] = field(default_factory=list)
     captions: list[tuple[float, str]] = field(default_factory=list)
 
@@ -76,12 +76,12 @@ class _Path:
         """Return the strongest action units in words: those of the last sighting not after a time, else the first."""
         return self.units[max(0, bisect_right(self.times, seconds) - 1)] if self.units else ""
 
-    def label_at(self, seconds: float) -> tuple[str, float] | None:
-        """Return label and probability of the newest clip that covers a time."""
+    def label_at(self, seconds: float) -> tuple[str, str] | None:
+        """Return the label of the newest clip that covers a time, and how probable it is or why it is unsure."""
         for number in range(bisect_right(self.clip_starts, seconds) - 1, -1, -1):
-            end, label, probability = self.clips[number]
+            end, label, weight = self.clips[number]
             if end >= seconds:
-                return label, probability
+                return label, weight
         return None
 
     def caption_at(self, seconds: float) -> tuple[float, str] | None:
@@ -120,7 +120,7 @@ class OverlayNotes:
             for reading in event.data.faces:
                 path = self._paths.setdefault((event.data.clip.epoch, reading.track), _Path(reading.track_id))
                 path.clip_starts.append(start)
-                path.clips.append((end, reading.label, reading.probability))
+                path.clips.append((end, reading.label, reading.reason or f"{reading.probability:.0%}"))
         elif isinstance(event, Record) and isinstance(event.data, ClipCaptioned):
             start, end = _span(event.data.clip)
             path = self._paths.setdefault((event.data.clip.epoch, event.data.track), _Path(event.data.track_id))
@@ -247,7 +247,7 @@ def _draw(frame: Frame, notes: OverlayNotes, *, blur: bool) -> NDArray[np.uint8]
         corners = tuple(round(value) for value in box)
         cv2.rectangle(image, corners[:2], corners[2:], colour, thickness, cv2.LINE_AA)
         label = path.label_at(frame.seconds)
-        words = f"{path.name}  {label[0]} {label[1]:.0%}" if label else path.name
+        words = f"{path.name}  {label[0]} {label[1]}" if label else path.name
         piece = chip(words, path.units_at(frame.seconds), colour, max(12, round(height / 30)))
         paste(image, piece, corners[0], corners[1])
     captions = notes.captions_at(frame.epoch, frame.seconds)

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from command_line import streamfer
-from record_examples import examples
+from record_examples import examples, labelled
 
 from streamfer.cli.publishing import follow_command, program
+from streamfer.cli.tables import clip_table
 from streamfer.cli.terminal import record_line
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
@@ -77,3 +78,16 @@ def test_commands_name_the_program_so_that_they_can_be_pasted(monkeypatch: pytes
     assert Path("/", program()) == script
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     assert program() == "/nowhere/python -m streamfer"
+
+
+def test_who_cannot_be_read_has_a_reason_in_place_of_a_bar() -> None:
+    named, unsure = (
+        Record.of(labelled(**face), source_id="hall") for face in (dict[str, Any](), {"top": None, "reason": "turned"})
+    )
+    assert record_line(named).endswith("happiness ███████░░░ 70%")
+    assert record_line(unsure).endswith("unsure    turned")
+    table = clip_table([named, unsure])
+    assert [list(column.cells) for column in table.columns[3:]] == [
+        ["███████░░░ 70%", "turned"],
+        ["neutral 33%", "happiness 70%, neutral 33%"],
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,16 +80,17 @@ def test_a_box_moves_between_two_sightings() -> None:
     assert not list(found.faces_at(1, 0.5, 0.25))
 
 
-def test_the_newest_clip_that_covers_a_time_gives_the_label() -> None:
-    document = labelled()
+@pytest.mark.parametrize(
+    ("face", "label"),
+    [({}, ("happiness", "70%")), ({"top": None, "reason": "turned"}, ("unsure", "turned"))],
+)
+def test_the_newest_clip_that_covers_a_time_gives_the_label(face: dict[str, Any], label: tuple[str, str]) -> None:
+    document = labelled(**face)
     found = OverlayNotes()
     found.add(Record.of(document, source_id="film"))
     ((_, path),) = found._paths.items()
     base = document.clip.time_base[0] / document.clip.time_base[1]
-    assert path.label_at(document.clip.end_pts * base) == (
-        document.faces[0].top,
-        document.faces[0].emotions[document.faces[0].top],
-    )
+    assert path.label_at(document.clip.end_pts * base) == label
     assert path.label_at(document.clip.end_pts * base + 1) is None
 
 
