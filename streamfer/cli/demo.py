@@ -57,12 +57,16 @@ def demo(
 
 def _publish(session: Session, path: Path, publisher: Publisher) -> tuple[list[Record], int]:
     """Publish every record of the film; return the clips and captions, and how many of them were there before."""
-    from streamfer.records import ClipCaptioned, ClipLabelled
+    from streamfer.errors import SourceUnreadableError
+    from streamfer.records import ClipCaptioned, ClipLabelled, SourceStateChanged
 
     published: list[Record] = []
     known = 0
     for record in session.stream(path):
         outcome = publisher.publish(record)
+        if isinstance(record.data, SourceStateChanged) and record.data.state == "ended" and record.data.reason:
+            # A stream goes on without a bad source; the demo has no other.
+            raise SourceUnreadableError(f"{path}: {record.data.reason}")
         if isinstance(record.data, ClipLabelled | ClipCaptioned):
             published.append(record)
             known += outcome == "duplicate"
