@@ -43,7 +43,7 @@ GROUPS: dict[str, Callable[[Face], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """A detector under the name of its table row, and which of its two thresholds counts."""
+    """A detector under the title of its table row."""
 
     title: str
     detector: Detector
@@ -130,18 +130,19 @@ def chosen_threshold(sums: dict[str, Outcome]) -> float:
 
 def contenders(root: Path, weights: Path, former: Path | None) -> list[Contender]:
     """The detectors of the comparison, at the sizes that matter."""
-    load = {"threshold": LOWEST, "max_faces": 500}
     yunet = str(root / "weights" / "yunet_n_dynamic.onnx")
-    rows = [Contender("built-in", load_detector(str(weights), det_size=1024, **load))]
-    rows.append(Contender("built-in, size auto", load_detector(str(weights), **load)))
+    wanted: list[tuple[str, str, int | None]] = [
+        ("built-in", str(weights), 1024),
+        ("built-in, auto", str(weights), None),
+    ]
     if former is not None:
-        rows.append(Contender("built-in before", load_detector(str(former), det_size=1024, **load)))
-        rows.append(Contender("built-in before, size auto", load_detector(str(former), **load)))
-    for side in (640, 960):
-        rows.append(Contender(f"CenterFace {side}", load_detector("centerface", det_size=side, **load)))
-    rows.append(Contender("YuNet n (teacher) 640", load_detector(yunet, det_size=640, **load)))
-    rows.append(Contender("YuNet n (teacher)", load_detector(yunet, det_size=1024, **load)))
-    return rows
+        wanted += [("former", str(former), 1024), ("former, auto", str(former), None)]
+    wanted += [(f"CenterFace {side}", "centerface", side) for side in (640, 960)]
+    wanted += [("YuNet n 640", yunet, 640), ("YuNet n", yunet, 1024)]
+    return [
+        Contender(title, load_detector(name, threshold=LOWEST, max_faces=500, det_size=side))
+        for title, name, side in wanted
+    ]
 
 
 def compare(root: Path, weights: Path, part: str, *, former: Path | None, others: bool) -> str:

@@ -69,7 +69,8 @@ class Residual(nn.Module):
 
     def forward(self, features_BCHW: Tensor) -> Tensor:
         """B x C x H x W to the same."""
-        return features_BCHW + self.change(features_BCHW)
+        change: Tensor = self.change(features_BCHW)
+        return features_BCHW + change
 
 
 class Head(nn.Module):
