@@ -133,6 +133,7 @@ class SourceFolder:
         Raises:
             OutputError: a file cannot be written; those not yet in place are discarded.
         """
+        self.add(done)  # the table of tracks is made of its end
         content: dict[str, Any] = {**self._identity(source_digest), "stats": asdict(done.stats), "note": done.note}
         try:
             for writer in self._writers:

@@ -43,6 +43,13 @@ def test_all_files_appear_together(tmp_path: Path) -> None:
     assert {path.name for path in source.paths} == FILES - {"a.mp4.streamfer.json"}
 
 
+def test_the_table_of_tracks_has_its_rows(tmp_path: Path) -> None:
+    begun(tmp_path).commit("d1", DONE)
+    header, *rows = (tmp_path / "a.mp4.tracks.csv").read_text().splitlines()
+    assert header.startswith("source,track_id,track,")
+    assert len(rows) == len(labelled().faces) > 0
+
+
 def test_discarding_leaves_nothing(tmp_path: Path) -> None:
     begun(tmp_path).discard()
     assert names(tmp_path) == set()
