@@ -10,6 +10,7 @@ import torch
 
 from streamfer.captions.folder import quiet_transformers
 from streamfer.captions.text import with_pad_token
+from streamfer.captions.writers import first_line
 from streamfer.errors import CheckpointError, SourceNotFoundError
 from streamfer.models.checkpoints import read_state_dict
 
@@ -32,7 +33,7 @@ def read_tokenizer(folder: Path, what: str) -> Any:
         with quiet_transformers():
             return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}: no tokenizer of a {what} in it ({_first_line(error)})") from error
+        raise CheckpointError(f"{folder}: no tokenizer of a {what} in it ({first_line(error)})") from error
 
 
 def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], tokenizer: Any, where: str) -> Any:
@@ -55,7 +56,7 @@ def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], tokenizer
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}: no language model of transformers in it ({_first_line(error)})") from error
+        raise CheckpointError(f"{folder}: no language model of transformers in it ({first_line(error)})") from error
     grown = with_pad_token(tokenizer)
     if own:
         model = _filled(config, own, where)
@@ -94,7 +95,7 @@ def _pretrained(folder: Path) -> Any:
                 folder, local_files_only=True, use_safetensors=True, dtype="auto", output_loading_info=True
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: the language model cannot be loaded ({_first_line(error)})") from error
+        raise CheckpointError(f"{folder}: the language model cannot be loaded ({first_line(error)})") from error
     for kind in ("missing_keys", "mismatched_keys"):
         if names := sorted(str(key) for key in report[kind]):
             raise CheckpointError(f"{folder}: {kind.replace('_', ' ')}: {names[0]!r} ({len(names)} in all)")
@@ -144,7 +145,3 @@ def _filled(config: Any, tensors: Mapping[str, torch.Tensor], where: str) -> Any
     model.load_state_dict({name: tensors[name] for name in expected if name in tensors}, strict=False, assign=True)
     model.tie_weights()
     return model
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

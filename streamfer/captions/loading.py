@@ -23,6 +23,7 @@ from streamfer.captions.search import SearchSettings
 from streamfer.captions.text import PromptText
 from streamfer.captions.text_model import TextModel, is_text_model
 from streamfer.captions.transformers_captioner import load_stand_in
+from streamfer.captions.writers import first_line
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.attention import AttentionChoice, choose_attention
 from streamfer.models.precision import DTYPES, Precision, choose_device, choose_precision
@@ -133,7 +134,7 @@ def read_tokenizers(folder: Path, card: CaptionCard) -> tuple[Any, Any | None]:
             with quiet_transformers():
                 found.append(AutoTokenizer.from_pretrained(folder / name, local_files_only=True))
         except (OSError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{folder / name}: no tokenizer that can be read ({_first_line(error)})") from error
+            raise CheckpointError(f"{folder / name}: no tokenizer that can be read ({first_line(error)})") from error
     return found[0], (found[1] if len(found) > 1 else None)
 
 
@@ -158,7 +159,7 @@ def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, d
                 output_loading_info=True,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: the weights cannot be loaded ({_first_line(error)})") from error
+        raise CheckpointError(f"{folder}: the weights cannot be loaded ({first_line(error)})") from error
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(str(key) for key in report[kind]):
             raise CheckpointError(f"{folder}: {kind.replace('_', ' ')}: {names[0]!r} ({len(names)} in all)")
@@ -168,10 +169,6 @@ def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, d
     settings: Any = transformers.GenerationConfig
     model.language_model.generation_config = settings()
     return model
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _announce(captioner: Captioner, device_reason: str, precision_reason: str, attention: AttentionChoice) -> None:

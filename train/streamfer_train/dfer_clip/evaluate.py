@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def run(options: argparse.Namespace) -> None:
         )
         clips = [clip for clip in found.folds[0].test if clip.label in match.classes]
         task = progress.add_task("clips", total=len(clips))
-        predicted = predict(
+        began = time.perf_counter()
+        predictions = predict(
             subject,
             clips,
             data,
@@ -107,7 +109,8 @@ def run(options: argparse.Namespace) -> None:
             workers=_workers(options.workers, len(clips), options.batch),
             advance=lambda done: progress.advance(task, done),
         )
-    evaluation = score(predicted, units=tuple(shared_units(subject, data).values()))
+        seconds = time.perf_counter() - began
+    evaluation = score(predictions, clips, seconds, units=tuple(shared_units(subject, data).values()))
     warnings = tuple(f"{problem.where}: {problem.what}" for problem in found.problems)
     occasion = EvaluationContext(subject, data.dataset, str(data.test_list(fold)), fold, match, warnings)
     folder = options.out or Path("runs/evaluate") / subject.name.replace("/", "_")

@@ -14,8 +14,9 @@ from rich.table import Table
 
 from streamfer.files import write_text, write_whole
 from streamfer_train.dfer_clip.entries import data_digest
+from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import CALIBRATION_ON_DFEW, PUBLISHED
-from streamfer_train.dfer_clip.scoring import Evaluation, Match, Predicted, confidences
+from streamfer_train.dfer_clip.scoring import Evaluation, Match, groups_of
 from streamfer_train.dfer_clip.subjects import Subject
 from streamfer_train.metrics import pictures
 from streamfer_train.metrics.classification import risk_coverage
@@ -69,7 +70,7 @@ class EvaluationContext:
         ]
         if absent:
             found.append(f"No clip is labelled {', '.join(absent)}; UAR is the mean over the others.")
-        if evaluation.predicted.groups is None:
+        if groups_of(evaluation.clips) is None:
             found.append(
                 "Intervals resample clips as if they were independent; with a column 'group' (film, person) "
                 "they would resample whole groups."
@@ -79,7 +80,7 @@ class EvaluationContext:
 
 def to_document(occasion: EvaluationContext, evaluation: Evaluation) -> dict[str, Any]:
     """Return the whole report as plain JSON values."""
-    subject, predicted = occasion.subject, evaluation.predicted
+    subject, clips = occasion.subject, evaluation.clips
     document: dict[str, Any] = {
         "title": occasion.title,
         "made": datetime.now(tz=UTC).isoformat(timespec="seconds"),
@@ -100,9 +101,9 @@ def to_document(occasion: EvaluationContext, evaluation: Evaluation) -> dict[str
             "dataset": occasion.dataset,
             "list": occasion.table,
             "fold": occasion.fold,
-            "clips": len(predicted.clips),
-            "digest": data_digest(predicted.clips),
-            "classes": list(predicted.classes),
+            "clips": len(clips),
+            "digest": data_digest(clips),
+            "classes": list(evaluation.predictions.classes),
             "left_out": list(occasion.match.left_out),
             "unused": list(occasion.match.unused),
         },
@@ -113,8 +114,8 @@ def to_document(occasion: EvaluationContext, evaluation: Evaluation) -> dict[str
             "ece_cross_fitted": evaluation.ece_cross_fitted and round(evaluation.ece_cross_fitted, 6),
         },
         "risk_at_coverage": {f"{share:g}": round(risk, 6) for share, risk in evaluation.risk_at.items()},
-        "seconds": round(predicted.seconds, 2),
-        "clips_per_second": round(len(predicted.clips) / max(predicted.seconds, 1e-9), 2),
+        "seconds": round(evaluation.seconds, 2),
+        "clips_per_second": round(len(clips) / max(evaluation.seconds, 1e-9), 2),
         "remarks": occasion.remarks(evaluation),
         "warnings": list(occasion.warnings),
     }
@@ -133,19 +134,28 @@ def write_report(folder: Path, occasion: EvaluationContext, evaluation: Evaluati
         ConfigError: matplotlib is not installed.
     """
     document = to_document(occasion, evaluation)
-    write_predictions(folder / PREDICTIONS, evaluation.predicted)
-    confidence, hit = confidences(evaluation.predicted)
-    confusion, reliability, risk = (folder / name for name in PICTURES)
-    pictures.confusion_picture(evaluation.report, confusion, occasion.title)
-    pictures.reliability_picture(confidence, hit, reliability, f"Reliability of {occasion.subject.name}")
-    curves = {occasion.subject.name: risk_coverage(confidence, hit)}
-    pictures.risk_coverage_picture(curves, risk, "What abstaining gains")
-    write_text(folder / PAGE, to_markdown(document, evaluation))
-    write_text(folder / REPORT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    write_predictions(folder / PREDICTIONS, evaluation)
+    write_pages(folder, document, to_markdown(document, evaluation), occasion.title, evaluation.predictions)
     return document
 
 
-def write_predictions(path: Path, predicted: Predicted) -> None:
+def write_pages(folder: Path, document: Any, page: str, title: str, predictions: Predictions) -> None:
+    """Write a report as JSON and as a page, and the three pictures that the page shows.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        ConfigError: matplotlib is not installed.
+    """
+    confidence, hit = predictions.confidences()
+    confusion, reliability, risk = (folder / name for name in PICTURES)
+    pictures.confusion_picture(predictions.report(), confusion, title)
+    pictures.reliability_picture(confidence, hit, reliability)
+    pictures.risk_coverage_picture({title: risk_coverage(confidence, hit)}, risk, "What abstaining gains")
+    write_text(folder / PAGE, page)
+    write_text(folder / REPORT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_predictions(path: Path, evaluation: Evaluation) -> None:
     """Write one row a clip: where it is listed, its label, the predicted class, and a probability for each class.
 
     Raises:
@@ -154,21 +164,22 @@ def write_predictions(path: Path, predicted: Predicted) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    probabilities_NC = predicted.probabilities_NC
+    predictions, clips = evaluation.predictions, evaluation.clips
+    probabilities_NC = predictions.probabilities_NC
     chosen = probabilities_NC.argmax(axis=1)
     columns: dict[str, Any] = {
-        "clip": [clip.path for clip in predicted.clips],
-        "where": [clip.where for clip in predicted.clips],
-        "group": [clip.group for clip in predicted.clips],
-        "label": [clip.label for clip in predicted.clips],
-        "predicted": [predicted.classes[place] for place in chosen],
+        "clip": [clip.path for clip in clips],
+        "where": [clip.where for clip in clips],
+        "group": [clip.group for clip in clips],
+        "label": [clip.label for clip in clips],
+        "predicted": [predictions.classes[place] for place in chosen],
         "confidence": probabilities_NC.max(axis=1).astype("float32"),
     }
-    for place, name in enumerate(predicted.classes):
+    for place, name in enumerate(predictions.classes):
         columns[f"p_{name}"] = probabilities_NC[:, place].astype("float32")
-    if predicted.valence_arousal_N2 is not None:
-        for name, values in zip(("valence", "arousal"), predicted.valence_arousal_N2.T, strict=True):
-            columns[name] = values.astype("float32")
+    if "valence_arousal" in predictions.others:
+        for name, values in zip(("valence", "arousal"), predictions.others["valence_arousal"].T, strict=True):
+            columns[name] = values.numpy()
     table = pa.table({**columns, "group": pa.array(columns["group"], pa.string())})
     write_whole(path, lambda stream: pq.write_table(table, stream))
 

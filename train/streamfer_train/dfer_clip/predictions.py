@@ -6,11 +6,12 @@ Shape suffixes: N clips of the list, C classes, A action units.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -20,7 +21,8 @@ from streamfer.errors import CheckpointError
 from streamfer.files import write_whole
 from streamfer_train.dfer_clip.model import Learner
 from streamfer_train.metrics import regression
-from streamfer_train.metrics.classification import report
+from streamfer_train.metrics.arrays import BoolArray, FloatArray, as_floats, log_softmax
+from streamfer_train.metrics.classification import Report, report
 from streamfer_train.recipes.journal import Journal
 from streamfer_train.recipes.processes import ProcessGroup
 
@@ -34,7 +36,7 @@ class Predictions:
 
     Attributes:
         classes: names in the order of the columns.
-        logits_NC: float32, uncalibrated.
+        logits_NC: uncalibrated float32 in training; under evaluation float64, divided by the model's own temperature.
         labels_N: int64.
         index_N: int64, place of each clip in its list.
         others: float32 outputs of further heads and, under ``NAME_target``, what they should be (NaN: unknown).
@@ -46,9 +48,23 @@ class Predictions:
     index_N: torch.Tensor
     others: dict[str, torch.Tensor] = field(default_factory=dict)
 
+    @property
+    def probabilities_NC(self) -> FloatArray:
+        """Softmax of the logits."""
+        return np.exp(log_softmax(as_floats(self.logits_NC)))
+
+    def confidences(self) -> tuple[FloatArray, BoolArray]:
+        """Return the probability of each clip's most probable class, and whether it is the label; both (N,)."""
+        probabilities_NC = self.probabilities_NC
+        return probabilities_NC.max(axis=1), probabilities_NC.argmax(axis=1) == self.labels_N.numpy()
+
+    def report(self) -> Report:
+        """Return the scores of the classes."""
+        return report(self.logits_NC, self.labels_N, self.classes)
+
     def scores(self) -> dict[str, float]:
         """Return the scalar scores by name; a score that does not exist (NaN) is left out."""
-        numbers = report(self.logits_NC, self.labels_N, self.classes).numbers()
+        numbers = self.report().numbers()
         if "valence_arousal" in self.others:
             pair = self.others["valence_arousal"], self.others["valence_arousal_target"]
             found = regression.report(*pair, ("valence", "arousal"))
@@ -106,21 +122,49 @@ def predict(
     """
     training = learner.training
     learner.eval()
-    parts: list[dict[str, torch.Tensor]] = []
     class_features = learner.clip.class_features()
+
+    def outputs(pixels: torch.Tensor) -> Mapping[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = learner(pixels.to(world.device, non_blocking=True), class_features)
+        return found
+
+    def advance(_done: int) -> None:
+        if journal is not None:
+            journal.advance()
+
+    found = collect(outputs, loader, learner.classes, advance, world.everyones)
+    learner.train(training)
+    return found
+
+
+def collect(
+    outputs_of: Callable[[torch.Tensor], Mapping[str, torch.Tensor]],
+    loader: Iterable[Any],
+    classes: tuple[str, ...],
+    advance: Callable[[int], None],
+    everyones: Callable[[list[dict[str, torch.Tensor]]], Sequence[list[dict[str, torch.Tensor]]]] = lambda own: [own],
+) -> Predictions:
+    """Run a model over batches and return everything in the order of the list.
+
+    Args:
+        outputs_of: from pixels to outputs by name.
+        loader: batches.
+        classes: names in the order of the logits.
+        advance: called with the number of clips after each batch.
+        everyones: gathers the parts of all processes.
+    """
+    parts: list[dict[str, torch.Tensor]] = []
     for batch in loader:
-        outputs = learner(batch["pixels"].to(world.device, non_blocking=True), class_features)
+        outputs = outputs_of(batch["pixels"])
         row = {"index": batch["index"], "labels": batch["label"], "logits": outputs["logits"].float().cpu()}
         for name in _OTHERS:
             if name in outputs:
                 row |= {name: outputs[name].float().cpu(), f"{name}_target": batch[name]}
         parts.append(row)
-        if journal is not None:
-            journal.advance()
-    learner.train(training)
-    whole = [part for everyone in world.everyones(parts) for part in everyone]
+        advance(len(batch["index"]))
+    whole = [part for everyone in everyones(parts) for part in everyone]
     columns = {name: torch.cat([part[name] for part in whole]) for name in whole[0]}
     order = columns["index"].argsort()
     ordered = {name: column[order] for name, column in columns.items()}
     logits, labels, index = (ordered.pop(name) for name in ("logits", "labels", "index"))
-    return Predictions(learner.classes, logits, labels, index, ordered)
+    return Predictions(classes, logits, labels, index, ordered)

@@ -25,7 +25,6 @@ from streamfer_train.dfer_clip.protocols import (
     results_table,
 )
 from streamfer_train.metrics.calibration import fit_temperature
-from streamfer_train.metrics.classification import report
 from streamfer_train.metrics.pictures import confusion_picture
 from streamfer_train.recipes.checkpoint import LAST
 
@@ -65,7 +64,7 @@ def write_report(folder: Path, config: RunConfig, history: list[dict[str, Any]],
         if not path.exists():
             continue
         test = Predictions.read(path, classes)
-        found = report(test.logits_NC, test.labels_N, classes)
+        found = test.report()
         temperature, fitted_on = _temperature(folder, selection, test)
         protocols[selection] = {
             "meaning": meaning,

@@ -5,7 +5,6 @@ Shape suffixes: N clips, C classes.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +14,9 @@ import torch
 from rich.table import Table
 
 from streamfer.errors import ConfigError
-from streamfer.files import write_text
+from streamfer_train.dfer_clip.evaluation_report import write_pages
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import SELECTIONS, ProtocolResult, Selection, combine_runs, results_table
-from streamfer_train.metrics import pictures
-from streamfer_train.metrics.classification import Report, report, risk_coverage
 from streamfer_train.metrics.intervals import Interval, t_interval
 
 #: Where training puts the predictions of a fold: see :mod:`streamfer_train.dfer_clip.runs`.
@@ -43,60 +40,37 @@ def read_runs(out: Path, selection: Selection, classes: Sequence[str]) -> dict[t
     return found
 
 
-def score_runs(
-    selection: Selection, runs: Mapping[tuple[int, int], Predictions]
-) -> tuple[ProtocolResult, Report, dict[str, Interval]]:
-    """Combine runs: the protocol's scores, a report over all clips pooled, and recalls with intervals over the runs.
-
-    The scores are means over folds and seeds, as papers report them; the pooled report serves the pictures.
-
-    Raises:
-        ConfigError: a seed lacks a fold that another has.
-    """
-    reports = {key: report(found.logits_NC, found.labels_N, found.classes) for key, found in runs.items()}
-    result = combine_runs(selection, {key: found.numbers() for key, found in reports.items()})
-    logits, labels = _pooled(runs)
-    pooled = report(logits, labels, next(iter(runs.values())).classes)
-    recalls = {}
-    for name in pooled.classes:
-        known = [found.recalls[name] for found in reports.values() if not np.isnan(found.recalls[name])]
-        if known:
-            recalls[name] = t_interval(known)
-    return result, pooled, recalls
-
-
-def _pooled(runs: Mapping[tuple[int, int], Predictions]) -> tuple[torch.Tensor, torch.Tensor]:
-    return (
-        torch.cat([found.logits_NC for found in runs.values()]),
-        torch.cat([found.labels_N for found in runs.values()]),
-    )
-
-
 def write_runs(
     folder: Path, dataset: str, selection: Selection, runs: Mapping[tuple[int, int], Predictions]
 ) -> tuple[ProtocolResult, dict[str, Interval]]:
     """Write ``report.json``, ``report.md`` and pictures of a protocol's runs; returns the result and the recalls.
 
+    Scores are means over folds and seeds, as papers report them; the pictures show all clips pooled.
+
     Raises:
         ConfigError: a seed lacks a fold that another has.
         OutputError: the folder cannot be written.
     """
-    result, pooled, recalls = score_runs(selection, runs)
-    logits, labels = _pooled(runs)
-    probabilities_NC = logits.double().softmax(dim=1)
-    confidence = probabilities_NC.max(dim=1).values.numpy()
-    hit = (probabilities_NC.argmax(dim=1) == labels).numpy()
+    reports = {key: found.report() for key, found in runs.items()}
+    result = combine_runs(selection, {key: found.numbers() for key, found in reports.items()})
+    pooled = Predictions(
+        next(iter(runs.values())).classes,
+        torch.cat([found.logits_NC for found in runs.values()]),
+        torch.cat([found.labels_N for found in runs.values()]),
+        torch.cat([found.index_N for found in runs.values()]),
+    )
+    recalls = {}
+    for name in pooled.classes:
+        known = [found.recalls[name] for found in reports.values() if not np.isnan(found.recalls[name])]
+        if known:
+            recalls[name] = t_interval(known)
     title = f"{dataset}, {selection}: all folds and seeds"
-    pictures.confusion_picture(pooled, folder / "confusion.png", title)
-    pictures.reliability_picture(confidence, hit, folder / "reliability.png")
-    pictures.risk_coverage_picture({selection: risk_coverage(confidence, hit)}, folder / "risk_coverage.png")
     document = {
         "dataset": dataset,
         **result.to_dict(),
         "recalls": {name: interval.to_dict() for name, interval in recalls.items()},
-        "pooled": pooled.to_dict(),
+        "pooled": pooled.report().to_dict(),
     }
-    write_text(folder / "report.json", json.dumps(document, indent=2) + "\n")
     lines = [
         f"# {title}",
         "",
@@ -113,7 +87,7 @@ def write_runs(
         "![Reliability](reliability.png) ![Risk and coverage](risk_coverage.png)",
         "",
     ]
-    write_text(folder / "report.md", "\n".join(lines))
+    write_pages(folder, document, "\n".join(lines), title, pooled)
     return result, recalls
 
 

@@ -5,7 +5,6 @@ Shape suffixes: N clips, C classes, B clips of a batch, A action units.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,9 +19,10 @@ from streamfer_train.dfer_clip.data_config import DataConfig, HeldOutConfig
 from streamfer_train.dfer_clip.entries import Clip
 from streamfer_train.dfer_clip.face_crops import Progress, with_face_crops
 from streamfer_train.dfer_clip.loader import ClipDataset, EvaluationSampler, Sample
+from streamfer_train.dfer_clip.predictions import Predictions, collect
 from streamfer_train.dfer_clip.subjects import Subject
 from streamfer_train.metrics import classification, detection, regression
-from streamfer_train.metrics.arrays import BoolArray, FloatArray, IntArray, log_softmax
+from streamfer_train.metrics.arrays import IntArray
 from streamfer_train.metrics.calibration import cross_fitted, fit_temperature
 from streamfer_train.metrics.intervals import Interval, bootstrap
 from streamfer_train.recipes.loading import Loader
@@ -83,41 +83,6 @@ def match_classes(model: Sequence[str], data: Sequence[str], *, subset: bool = F
     return Match(shared, tuple(places[canonical(name)] for name in shared), left_out, unused)
 
 
-@dataclass(frozen=True, slots=True)
-class Predicted:
-    """A model's outputs on the clips that were scored, in the list's order.
-
-    Attributes:
-        clips: N clips.
-        classes: C names, in the order of the columns.
-        labels_N: place of each clip's label in ``classes``.
-        logits_NC: divided by the model's own temperature, so that their softmax is what it reports.
-        seconds: time that reading and predicting took.
-        actions_NA: action units, where model and data have them; likewise ``valence_arousal_N2``.
-    """
-
-    clips: tuple[Clip, ...]
-    classes: tuple[str, ...]
-    labels_N: IntArray
-    logits_NC: FloatArray
-    seconds: float
-    actions_NA: FloatArray | None = None
-    action_targets_NA: FloatArray | None = None
-    valence_arousal_N2: FloatArray | None = None
-    valence_arousal_targets_N2: FloatArray | None = None
-
-    @property
-    def probabilities_NC(self) -> FloatArray:
-        """Probabilities, rows sum to 1."""
-        return np.exp(log_softmax(self.logits_NC))
-
-    @property
-    def groups(self) -> list[str] | None:
-        """The clips' groups (film, person), where every clip has one."""
-        groups = [clip.group for clip in self.clips if clip.group is not None]
-        return groups if len(groups) == len(self.clips) else None
-
-
 def clips_of(config: DataConfig, fold: int, progress: Progress | None = None) -> CheckReport:
     """Look at a fold's test list, cut faces where the configuration asks for it, and return it as ``folds[0].test``.
 
@@ -148,12 +113,12 @@ def predict(
     batch: int = 8,
     workers: int = 0,
     advance: Callable[[int], None] = lambda _done: None,
-) -> Predicted:
-    """Run a model on clips with the test sampling and the test view.
+) -> Predictions:
+    """Run a model on clips with the test sampling and the test view; its own temperature is applied.
 
     Args:
         subject: the model; its frames and its image size are used whatever the configuration says.
-        clips: clips that were checked; those of classes that are left out are skipped.
+        clips: clips that were checked, of the classes that are scored.
         config: how clips are read.
         match: of the model's classes and the data's.
         batch: clips a batch.
@@ -161,50 +126,40 @@ def predict(
         advance: called with the number of clips done after each batch.
 
     Raises:
-        ConfigError: no clip has a class that is scored.
+        ConfigError: no clips.
         SourceUnreadableError: a frame cannot be read.
     """
-    chosen = [clip for clip in clips if clip.label in match.classes]
-    if not chosen:
+    if not clips:
         raise ConfigError(f"no clip of {', '.join(match.classes)} is in the list; nothing can be scored")
     own = config.model_copy(update={"frames": subject.frames, "size": subject.size})
-    dataset = ClipDataset(chosen, own, training=False)
+    dataset = ClipDataset(clips, own, training=False)
     loader: Loader[Sample] = Loader(
         dataset,
         batch_size=batch,
         sampler=EvaluationSampler(len(dataset)),
         workers=workers,
     )
-    began = time.perf_counter()
-    parts: dict[str, list[torch.Tensor]] = {}
-    for sample in loader:
-        outputs = subject.predict(sample["pixels"])
-        targets = {f"target_{name}": sample[name] for name in ("actions", "valence_arousal")}
-        for name, tensor in {**outputs, **targets}.items():
-            parts.setdefault(name, []).append(tensor)
-        advance(len(sample["index"]))
-    values = {name: torch.cat(tensors).double().numpy() for name, tensors in parts.items()}
-    return Predicted(
-        clips=tuple(chosen),
-        classes=match.classes,
-        labels_N=np.array([match.classes.index(clip.label) for clip in chosen], dtype=np.int64),
-        logits_NC=values["logits"][:, match.columns] / subject.temperature,
-        seconds=time.perf_counter() - began,
-        **_other_heads(values, subject, config),
+    found = collect(subject.predict, loader, subject.classes, advance)
+    return Predictions(
+        match.classes,
+        found.logits_NC.double()[:, list(match.columns)] / subject.temperature,
+        torch.tensor([match.classes.index(clip.label) for clip in clips]),
+        found.index_N,
+        _shared_heads(found.others, subject, config),
     )
 
 
-def _other_heads(values: Mapping[str, FloatArray], subject: Subject, config: DataConfig) -> dict[str, FloatArray]:
-    """Outputs and targets of the other heads that model and data share; action units in the data's order."""
-    found = {}
-    if "valence_arousal" in values and not np.isnan(values["target_valence_arousal"]).all():
-        found["valence_arousal_N2"] = values["valence_arousal"]
-        found["valence_arousal_targets_N2"] = values["target_valence_arousal"]
+def _shared_heads(others: Mapping[str, torch.Tensor], subject: Subject, config: DataConfig) -> dict[str, torch.Tensor]:
+    """Return outputs and targets of the heads that model and data share; action units in the data's order."""
+    shared = {}
+    if "valence_arousal" in others and not bool(others["valence_arousal_target"].isnan().all()):
+        shared = {name: others[name] for name in ("valence_arousal", "valence_arousal_target")}
     units = shared_units(subject, config)
-    if "actions" in values and units:
-        found["actions_NA"] = values["actions"][:, [subject.action_units.index(unit) for unit in units.values()]]
-        found["action_targets_NA"] = values["target_actions"][:, [config.actions.index(column) for column in units]]
-    return found
+    if "actions" in others and units:
+        own = [subject.action_units.index(unit) for unit in units.values()]
+        shared["actions"] = others["actions"][:, own]
+        shared["actions_target"] = others["actions_target"][:, [config.actions.index(column) for column in units]]
+    return shared
 
 
 def shared_units(subject: Subject, config: DataConfig) -> dict[str, str]:
@@ -219,7 +174,9 @@ class Evaluation:
     """Scores of one model on one list.
 
     Attributes:
-        predicted: what they rest on.
+        predictions: what they rest on, the model's own temperature applied.
+        clips: that were scored, in the same order.
+        seconds: that reading and predicting took.
         report: scores of the model as it is, its own temperature applied.
         intervals: of UAR, WAR, ECE and AURC over other clips like these (bootstrap; whole groups where known).
         fitted_temperature: the factor on top of its own temperature that these clips ask for; 1 is calibrated.
@@ -228,7 +185,9 @@ class Evaluation:
         valence_arousal: scores of that head, where model and data have it; likewise ``actions``.
     """
 
-    predicted: Predicted
+    predictions: Predictions
+    clips: tuple[Clip, ...]
+    seconds: float
     report: classification.Report
     intervals: dict[str, Interval]
     fitted_temperature: float
@@ -238,11 +197,27 @@ class Evaluation:
     actions: detection.DetectionReport | None = None
 
 
-def score(predicted: Predicted, *, units: Sequence[str] = (), samples: int = 1000, seed: int = 0) -> Evaluation:
-    """Score predicted.
+def groups_of(clips: Sequence[Clip]) -> list[str] | None:
+    """Return the groups of clips (film, person), where every one has one."""
+    groups = [clip.group for clip in clips if clip.group is not None]
+    return groups if len(groups) == len(clips) else None
+
+
+def score(
+    predictions: Predictions,
+    clips: Sequence[Clip],
+    seconds: float,
+    *,
+    units: Sequence[str] = (),
+    samples: int = 1000,
+    seed: int = 0,
+) -> Evaluation:
+    """Score what :func:`predict` returned.
 
     Args:
-        predicted: of a model on a list.
+        predictions: of a model on a list.
+        clips: of that list.
+        seconds: that reading and predicting took.
         units: names of the action units, in the order of their columns.
         samples: resamples of the bootstrap.
         seed: of the bootstrap and of the halves for calibration.
@@ -250,40 +225,33 @@ def score(predicted: Predicted, *, units: Sequence[str] = (), samples: int = 100
     Raises:
         ConfigError: outputs that are not finite.
     """
-    logits_NC, labels_N = predicted.logits_NC, predicted.labels_N
-    report = classification.report(logits_NC, labels_N, predicted.classes)
-    confidence, hit = confidences(predicted)
-    curve = classification.risk_coverage(confidence, hit)
+    logits_NC, labels_N, others = predictions.logits_NC.numpy(), predictions.labels_N.numpy(), predictions.others
+    curve = classification.risk_coverage(*predictions.confidences())
     crossed = None
     if len(labels_N) >= _FEWEST_TO_CALIBRATE:
         calibrated = cross_fitted(logits_NC, labels_N, seed=seed)
-        crossed = classification.report(calibrated, labels_N, predicted.classes).ece
-    va, va_targets = predicted.valence_arousal_N2, predicted.valence_arousal_targets_N2
-    au, au_targets = predicted.actions_NA, predicted.action_targets_NA
+        crossed = classification.report(calibrated, labels_N, predictions.classes).ece
+    affect, actions = (
+        (others[name], others[f"{name}_target"]) if name in others else None for name in ("valence_arousal", "actions")
+    )
     return Evaluation(
-        predicted=predicted,
-        report=report,
-        intervals=_intervals(predicted, samples, seed),
+        predictions=predictions,
+        clips=tuple(clips),
+        seconds=seconds,
+        report=predictions.report(),
+        intervals=_intervals(predictions, groups_of(clips), samples, seed),
         fitted_temperature=fit_temperature(logits_NC, labels_N),
         ece_cross_fitted=crossed,
         risk_at={share: curve.risk_at(share) for share in (0.5, 0.8, 0.9, 1.0)},
-        valence_arousal=(
-            None if va is None or va_targets is None else regression.report(va, va_targets, ("valence", "arousal"))
-        ),
-        actions=None if au is None or au_targets is None else detection.report(au, au_targets, units),
+        valence_arousal=None if affect is None else regression.report(*affect, ("valence", "arousal")),
+        actions=None if actions is None else detection.report(*actions, units),
     )
 
 
-def confidences(predicted: Predicted) -> tuple[FloatArray, BoolArray]:
-    """Return the probability of each clip's most probable class, and whether it is the label; both (N,)."""
-    probabilities_NC = predicted.probabilities_NC
-    return probabilities_NC.max(axis=1), probabilities_NC.argmax(axis=1) == predicted.labels_N
-
-
-def _intervals(predicted: Predicted, samples: int, seed: int) -> dict[str, Interval]:
-    confidence, hit = confidences(predicted)
-    labels, size = predicted.labels_N, len(predicted.classes)
-    chosen = predicted.logits_NC.argmax(axis=1)
+def _intervals(predictions: Predictions, groups: list[str] | None, samples: int, seed: int) -> dict[str, Interval]:
+    confidence, hit = predictions.confidences()
+    labels, size = predictions.labels_N.numpy(), len(predictions.classes)
+    chosen = predictions.logits_NC.numpy().argmax(axis=1)
 
     def statistics(rows: IntArray) -> dict[str, float]:
         table_CC = classification.confusion(chosen[rows], labels[rows], size)
@@ -294,7 +262,7 @@ def _intervals(predicted: Predicted, samples: int, seed: int) -> dict[str, Inter
             "aurc": classification.risk_coverage(confidence[rows], hit[rows]).area,
         }
 
-    found = bootstrap(statistics, len(labels), groups=predicted.groups, samples=samples, seed=seed)
+    found = bootstrap(statistics, len(labels), groups=groups, samples=samples, seed=seed)
     return {**found, "ece": _unbiased(found["ece"])}
 
 
