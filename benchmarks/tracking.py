@@ -39,6 +39,7 @@ from tracking_crowds import crowd_scenes
 from tracking_scenes import Sample, play, scenes, sprites
 
 from streamfer.faces import FaceTracker, TrackerSettings, settle
+from streamfer.faces.appearance import COLOUR, AppearanceModel
 
 #: Ids and boxes of one frame.
 Frame = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -77,11 +78,11 @@ def plain(make: Callable[[float], Any]) -> Follow:
     return follow
 
 
-def ours(detect_every: int = 1, **settings: Any) -> Follow:
+def ours(detect_every: int = 1, appearance: AppearanceModel | None = COLOUR, **settings: Any) -> Follow:
     """Return streamfer's tracker with these settings."""
 
     def follow(samples: Sequence[Sample], fps: float) -> list[Frame]:
-        tracker = FaceTracker(fps, settings=TrackerSettings(**settings))
+        tracker = FaceTracker(fps, settings=TrackerSettings(**settings), appearance=appearance)
         answers = [
             tracker.update(sample.image, None if index % detect_every else sample.detections)
             for index, sample in enumerate(samples)
@@ -102,7 +103,7 @@ CANDIDATES: dict[str, Follow] = {
     "OC-SORT as it comes": plain(lambda fps: OCSORTTracker(frame_rate=fps)),
     "BoT-SORT as it comes": plain(lambda fps: BoTSORTTracker(frame_rate=fps, enable_cmc=False)),
     "streamfer (default)": ours(),
-    "streamfer, boxes alone": ours(appearance=False),
+    "streamfer, boxes alone": ours(appearance=None),
     "streamfer, no return after absence": ours(forget_seconds=0.5),
     "streamfer, detection on every 2nd sample": ours(detect_every=2),
     "streamfer, detection on every 3rd sample": ours(detect_every=3),

@@ -13,10 +13,9 @@ from streamfer.captions.worker import CaptionWorker
 from streamfer.config import Config
 from streamfer.errors import ConfigError
 from streamfer.faces import FaceTracker, TrackNames, load_detector
-from streamfer.faces.appearance import AppearanceModel
+from streamfer.faces.appearance import COLOUR, AppearanceModel
 from streamfer.faces.detections import Detector, Tracker
 from streamfer.faces.embedding import ArcFaceAppearance
-from streamfer.faces.tracking import TrackerSettings
 from streamfer.models import ExpressionModel, load_model
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
 from streamfer.pipeline.loop import Pipeline, PipelineParts
@@ -45,14 +44,14 @@ class LoadedModels:
         expression: the expression model.
         detectors: at least one; at most as many detections run at once.
         budget: threads they were loaded for.
-        appearance: ArcFace as a cue for tracking, where it was asked for.
+        appearance: what tells people apart in tracking; boxes alone if None.
         writer: describes clips, where it was asked for.
     """
 
     expression: ExpressionModel
     detectors: tuple[Detector, ...]
     budget: ThreadBudget
-    appearance: AppearanceModel | None = None
+    appearance: AppearanceModel | None = COLOUR
     writer: Writer | None = None
 
     @property
@@ -100,7 +99,7 @@ def load_all(config: Config, sources: int = 1) -> LoadedModels:
     log.info(
         "models.loaded", extra={"expression": expression.info.name, "detector": detectors[0].name, **budget.to_dict()}
     )
-    appearance = None
+    appearance: AppearanceModel | None = None if faces.appearance == "none" else COLOUR
     if faces.appearance not in ("colour", "none"):
         appearance = ArcFaceAppearance.from_pack(faces.appearance, provider=faces.provider)
     if writer is not None:
@@ -139,12 +138,9 @@ def build_pipeline(
             plan=_plan(config, models, observed),
             detectors=DetectorPool(models.detectors),
             model=models.expression,
-            grid=_grid(config, info.frames),
+            grid=WindowGrid.of(config.clip, config.sampling, info.frames),
             records=RecordWriter(info, models.detector.name, config.publish.site, names.name),
-            batch_size=config.model.batch_size,
-            batch_wait=config.model.batch_wait,
             max_open=None if live else max(1, models.budget.total // 2),
-            observed=observed,
         )
     )
 
@@ -186,21 +182,8 @@ def ask_about(
         raise ConfigError(f"{path}: holds {len(specs)} sources; ask about one file")
     inquiry = Inquiry(path, question, config, answerer, track=track, at=at, in_words=in_words)
     pipeline = build_pipeline(config, models, live=False, observed=inquiry.plan)
-    return inquiry.read(pipeline, [open_source(specs[0].whole(), decode_threads=models.budget.decode)])
-
-
-def _grid(config: Config, frames: int) -> WindowGrid:
-    clip = config.clip
-    if clip.mode == "whole":
-        return WindowGrid.whole(frames=frames, min_real=clip.min_real)
-    return WindowGrid.sliding(
-        fps=config.sampling.fps,
-        seconds=clip.seconds,
-        stride=clip.stride,
-        frames=frames,
-        max_gap=clip.max_gap,
-        min_real=clip.min_real,
-    )
+    sources = [open_source(specs[0].whole(), config.live, decode_threads=models.budget.decode)]
+    return inquiry.read(pipeline, sources)
 
 
 def _plan(config: Config, models: LoadedModels, observed: ObserverPlan | None) -> AnalysisPlan:
@@ -219,20 +202,15 @@ def _plan(config: Config, models: LoadedModels, observed: ObserverPlan | None) -
         return FaceTracker(
             sampled,
             still=info.still or brief,
-            settings=TrackerSettings(appearance=config.faces.appearance != "none"),
             appearance=models.appearance,
         )
 
     return AnalysisPlan(
+        config=config,
         crop=models.expression.info.crop,
-        detect_every=config.faces.detect_every,
-        min_size=config.faces.min_size,
-        min_quality=config.faces.min_quality,
-        queue_frames=config.live.queue_frames,
         selector=selector,
         tracker=tracker,
-        portrait=observed.crop if observed else None,
-        portrait_faces=observed.captions.max_faces if observed else 0,
+        observed=observed,
     )
 
 

@@ -137,10 +137,21 @@ class LiveConfig(Section):
     transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP transport")
     wait: bool = Field(False, description="keep trying a source that does not answer at the start")
     open_timeout: float = Field(10.0, gt=0, le=300, description="seconds to connect")
-    stall_timeout: float = Field(10.0, gt=0, le=600, description="seconds without a frame before reconnecting")
+    stall_timeout: float = Field(
+        10.0, gt=0, le=600, description="seconds without a frame before reconnecting; of slow cameras, five frames"
+    )
     backoff_first: float = Field(0.5, gt=0, le=60, description="seconds before the first retry")
     backoff_cap: float = Field(30.0, gt=0, le=3600, description="most seconds between retries")
     queue_frames: int = Field(8, ge=1, le=256, description="frames kept for a slow consumer; the oldest is dropped")
+
+    @model_validator(mode="after")
+    def _waits_grow(self) -> LiveConfig:
+        if self.backoff_cap < self.backoff_first:
+            raise ValueError(
+                f"backoff_first ({self.backoff_first} s) is more than backoff_cap ({self.backoff_cap} s): "
+                "lower the first or raise the cap"
+            )
+        return self
 
 
 class PublishConfig(Section):

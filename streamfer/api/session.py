@@ -325,18 +325,9 @@ class Session:
         return settings_of(self.config, formats, self._salt, raw_size, raw_fps, *more)
 
     def _source(self, spec: SourceSpec, beside: int = 1) -> Source:
-        from streamfer.video import Backoff, open_source
+        from streamfer.video import open_source
 
-        live = self.config.live
-        return open_source(
-            spec,
-            decode_threads=self.models(beside).budget.decode,
-            transport=live.transport,
-            open_timeout=live.open_timeout,
-            stall_seconds=live.stall_timeout,
-            first_open="retry" if live.wait else "fail",
-            backoff=Backoff(initial=live.backoff_first, cap=live.backoff_cap),
-        )
+        return open_source(spec, self.config.live, decode_threads=self.models(beside).budget.decode)
 
     def _events(self, sources: Iterable[Source], *, live: bool, beside: int = 1) -> Generator[Event]:
         """Run a pipeline over ``sources``; it ends when the iteration is left."""

@@ -60,6 +60,10 @@ class ColourAppearance:
         return descriptors
 
 
+#: The default; it holds nothing of what it has seen.
+COLOUR = ColourAppearance()
+
+
 def similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the weighted cosine (N, M), at most 1, of descriptors (N, P, D) and (M, P, D) over the parts both have.
 

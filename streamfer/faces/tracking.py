@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from streamfer.errors import ConfigError
-from streamfer.faces.appearance import AppearanceModel, ColourAppearance, similarity
+from streamfer.faces.appearance import COLOUR, AppearanceModel, similarity
 from streamfer.faces.association import Associator, Person
 from streamfer.faces.cuts import CutDetector
 from streamfer.faces.detections import Detections, TrackedFace, TrackedFrame
@@ -46,7 +46,6 @@ class TrackerSettings:
         lost_seconds: the association library keeps a lost track this long, by its motion.
         forget_seconds: a confirmed track is over after this long unseen; until then appearance and place may
             bring it back.
-        appearance: compare what people look like, not boxes alone.
     """
 
     least_score: float = 0.4
@@ -57,7 +56,6 @@ class TrackerSettings:
     tentative_seconds: float = 0.4
     lost_seconds: float = 0.5
     forget_seconds: float = 2.5
-    appearance: bool = True
 
 
 class FaceTracker:
@@ -72,7 +70,7 @@ class FaceTracker:
         *,
         still: bool = False,
         settings: TrackerSettings | None = None,
-        appearance: AppearanceModel | None = None,
+        appearance: AppearanceModel | None = COLOUR,
     ) -> None:
         """Start with no tracks.
 
@@ -80,8 +78,8 @@ class FaceTracker:
             sampled_fps: sampled frames a second, as :meth:`update` will see them.
             still: a picture, or a source with fewer frames than confirmation takes: every face counts at once.
             settings: thresholds and times; the defaults if unset.
-            appearance: what tells people apart; colours and gradients if unset
-                (:class:`streamfer.faces.embedding.ArcFaceAppearance` where a pack is at hand).
+            appearance: what tells people apart, by default colours and gradients
+                (:class:`streamfer.faces.embedding.ArcFaceAppearance` where a pack is at hand); boxes alone if None.
 
         Raises:
             ConfigError: the rate is not a positive number.
@@ -91,7 +89,7 @@ class FaceTracker:
         self._settings = settings or TrackerSettings()
         self._period = 1.0 / sampled_fps
         self._still = still
-        self._appearance = (appearance or ColourAppearance()) if self._settings.appearance else None
+        self._appearance = appearance
         self._cuts = CutDetector()
         self._associator = Associator(
             fps=sampled_fps,

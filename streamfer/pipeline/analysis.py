@@ -18,12 +18,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from streamfer.config import Config
 from streamfer.errors import InternalError, StreamferError
 from streamfer.faces.alignment import crop_faces
 from streamfer.faces.detections import Detections, Detector, TrackedFace, Tracker
 from streamfer.geometry import CropProfile
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened, FrameFacts, Item
+from streamfer.pipeline.observer import ObserverPlan
 from streamfer.pipeline.selection import Pick, Selector
 from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
 
@@ -53,26 +55,18 @@ class AnalysisPlan:
     """How the frames of a source are analysed.
 
     Attributes:
+        config: how often faces are detected, which are read, and how many frames may wait for the analyser.
         crop: geometry of the crops the model eats.
-        detect_every: detection runs on every k-th analysed frame.
-        min_size: least side of a face, pixels.
-        min_quality: least quality of a crop, 0 to 1.
-        queue_frames: chosen frames that may wait for the analyser.
         selector: makes the chooser of an epoch's frames.
         tracker: makes the tracker of an epoch.
-        portrait: geometry of the crops that a captioner looks at; None where captions are off.
-        portrait_faces: most faces of a frame that are kept for a captioner, the largest first.
+        observed: which clips are shown to whom, and so whose crops are kept; None where nobody watches.
     """
 
+    config: Config
     crop: CropProfile
-    detect_every: int
-    min_size: int
-    min_quality: float
-    queue_frames: int
     selector: Callable[[Source], Selector]
     tracker: Callable[[VideoInfo], Tracker]
-    portrait: CropProfile | None = None
-    portrait_faces: int = 8
+    observed: ObserverPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +115,7 @@ class SourceAnalysis:
     ) -> None:
         self._source = source
         self._plan = plan
+        self._faces = plan.config.faces
         self._detectors = detectors
         self._out = out
         self._stop = stop
@@ -185,14 +180,14 @@ class SourceAnalysis:
             if self._source.live:
                 self._drop_stale()
             else:
-                while len(self._waiting) >= self._plan.queue_frames and not self._done():
+                while len(self._waiting) >= self._plan.config.live.queue_frames and not self._done():
                     self._changed.wait(0.2)
             self._waiting.append(item)
             self._changed.notify_all()
 
     def _drop_stale(self) -> None:
         frames = sum(isinstance(waiting, _Chosen) for waiting in self._waiting)
-        if frames >= self._plan.queue_frames:
+        if frames >= self._plan.config.live.queue_frames:
             stale = next(waiting for waiting in self._waiting if isinstance(waiting, _Chosen))
             self._waiting.remove(stale)
             self._dropped += 1
@@ -231,7 +226,7 @@ class SourceAnalysis:
                 tracker, epoch, analysed = self._plan.tracker(info), item.frame.epoch, 0
                 frame = item.frame
                 self._out(EpochOpened(self._source.source_id, epoch, info, frame.time_base, frame.time_origin))
-            detect = analysed % self._plan.detect_every == 0
+            detect = analysed % self._faces.detect_every == 0
             analysed += 1
             self._out(self._analyse_frame(item, tracker, detect))
 
@@ -243,7 +238,7 @@ class SourceAnalysis:
             tracked = tracker.update(frame.image, detections)
         detect_s = time.perf_counter() - began
         large = [face for face in tracked.faces if self._readable(face)]
-        faces = tuple(face for face in large if face.quality >= self._plan.min_quality)
+        faces = tuple(face for face in large if face.quality >= self._faces.min_quality)
         crops = self._cut(frame.image, faces if tick is not None else ())
         height, width = frame.image.shape[:2]
         facts = FrameFacts(
@@ -272,7 +267,7 @@ class SourceAnalysis:
         )
 
     def _readable(self, face: TrackedFace) -> bool:
-        return bool(min(face.box[2:] - face.box[:2]) >= self._plan.min_size)
+        return bool(min(face.box[2:] - face.box[:2]) >= self._faces.min_size)
 
     def _detect(self, image: NDArray[np.uint8]) -> Detections:
         with self._detectors.borrow() as detector, self._clock.measure("detect"):
@@ -288,13 +283,13 @@ class SourceAnalysis:
     ) -> tuple[NDArray[np.uint8] | None, ...]:
         """Return one portrait a crop: of the largest faces where somebody watches, of none otherwise."""
         portraits: list[NDArray[np.uint8] | None] = [None] * len(crops)
-        profile = self._plan.portrait
-        if profile is not None and portraits:
+        observed = self._plan.observed
+        if observed is not None and observed.crop is not None and portraits:
             order = sorted(range(len(faces)), key=lambda place: -faces[place].side)
-            largest = order[: self._plan.portrait_faces]
+            largest = order[: observed.captions.max_faces]
             # An observer that looks at the very crops of the expression model costs no second cut.
-            same = profile == self._plan.crop
-            cut = crops[largest] if same else _crop(image, [faces[place] for place in largest], profile)
+            same = observed.crop == self._plan.crop
+            cut = crops[largest] if same else _crop(image, [faces[place] for place in largest], observed.crop)
             for place, portrait in zip(largest, cut, strict=True):
                 portraits[place] = portrait
         return tuple(portraits)

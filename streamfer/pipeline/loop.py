@@ -21,7 +21,7 @@ from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, SourceDone
 from streamfer.pipeline.items import Ended, Item
 from streamfer.pipeline.labelling import Labeller
-from streamfer.pipeline.observer import ClipChooser, ClipObserver, ObservedClip, ObserverPlan, RunContext
+from streamfer.pipeline.observer import ClipChooser, ClipObserver, ObservedClip, RunContext
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.video.frames import Source
@@ -36,15 +36,12 @@ class PipelineParts:
     """Everything a run needs, already loaded.
 
     Attributes:
-        plan: how frames are analysed.
+        plan: how frames are analysed, and which clips are shown to whom.
         detectors: shared by the sources.
         model: shared by the sources.
         grid: the windows.
         records: makes the records.
-        batch_size: most crops in one call of the encoder.
-        batch_wait: seconds a crop may wait for others.
         max_open: sources analysed at the same time; None for all (live).
-        observed: which clips are shown to whom; None where nobody watches.
     """
 
     plan: AnalysisPlan
@@ -52,10 +49,7 @@ class PipelineParts:
     model: ExpressionModel
     grid: WindowGrid
     records: RecordWriter
-    batch_size: int
-    batch_wait: float
     max_open: int | None = None
-    observed: ObserverPlan | None = None
 
 
 class Pipeline:
@@ -105,13 +99,14 @@ class Pipeline:
 
     def _work(self, sources: Iterator[Source]) -> None:
         parts = self._parts
-        batcher = Batcher(self._items, max_crops=parts.batch_size, max_wait=parts.batch_wait)
-        plan = parts.observed
+        batching = parts.plan.config.model
+        batcher = Batcher(self._items, max_crops=batching.batch_size, max_wait=batching.batch_wait)
+        plan = parts.plan.observed
         observer: ClipObserver | None = None
         try:
             observer = plan.open(RunContext(self._events.put, self._stop, self.clock)) if plan else None
             chooser = ClipChooser(plan.captions, parts.model.info) if plan else None
-            labeller = Labeller(parts.model, parts.grid, parts.records, self.clock, parts.batch_size, chooser)
+            labeller = Labeller(parts.model, parts.grid, parts.records, self.clock, batching.batch_size, chooser)
             self._open_more(sources)
             while self._open:
                 items = batcher.next()

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from streamfer.config import ClipConfig, SamplingConfig
 from streamfer.video.sampling import segment_centres
 
 FillReason = Literal["ok", "absent", "gap", "sparse"]
@@ -37,22 +38,23 @@ class WindowGrid:
     min_real: float
 
     @classmethod
-    def sliding(
-        cls, *, fps: float, seconds: float, stride: float, frames: int, max_gap: float, min_real: float
-    ) -> WindowGrid:
-        """Return the grid of sliding windows; ``seconds``, ``stride`` and ``max_gap`` in seconds."""
-        return cls(
-            length=max(1, round(seconds * fps)),
-            stride=max(1, round(stride * fps)),
-            frames=frames,
-            max_gap=round(max_gap * fps),
-            min_real=min_real,
-        )
+    def of(cls, clip: ClipConfig, sampling: SamplingConfig, frames: int) -> WindowGrid:
+        """Return the configured windows; a whole clip is one, whose ticks are its segment centres: it bridges any gap.
 
-    @classmethod
-    def whole(cls, *, frames: int, min_real: float) -> WindowGrid:
-        """Return the grid of one window over a whole clip, whose ticks are its segment centres; bridges any gap."""
-        return cls(length=frames, stride=0, frames=frames, max_gap=frames, min_real=min_real)
+        Args:
+            clip: length, stride and gaps, in seconds.
+            sampling: the rate of the ticks.
+            frames: features the model reads.
+        """
+        if clip.mode == "whole":
+            return cls(length=frames, stride=0, frames=frames, max_gap=frames, min_real=clip.min_real)
+        return cls(
+            length=max(1, round(clip.seconds * sampling.fps)),
+            stride=max(1, round(clip.stride * sampling.fps)),
+            frames=frames,
+            max_gap=round(clip.max_gap * sampling.fps),
+            min_real=clip.min_real,
+        )
 
     def start(self, number: int) -> int:
         """Return the first tick of window ``number``."""

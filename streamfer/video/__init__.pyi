@@ -7,7 +7,6 @@ from .frames import SourceState as SourceState
 from .frames import StateChange as StateChange
 from .frames import TimeOrigin as TimeOrigin
 from .frames import VideoInfo as VideoInfo
-from .live import Backoff as Backoff
 from .live import LiveSource as LiveSource
 from .locate import SourceKind as SourceKind
 from .locate import SourceSpec as SourceSpec

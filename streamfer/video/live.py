@@ -7,10 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Literal
 
+from streamfer.config import LiveConfig
 from streamfer.errors import (
-    ConfigError,
     SourceDeniedError,
     SourceError,
     SourceUnreachableError,
@@ -22,37 +21,17 @@ from streamfer.video.frames import Frame, FrameFilter, StateChange
 from streamfer.video.locate import SourceSpec
 
 _POLL_SECONDS = 0.1
-_MIN_STALL_SECONDS = 10.0
 _STALL_PERIODS = 5
+_JITTER = 0.5
 _SETTLED_SECONDS = 10.0
 _END_SLACK_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """How long to wait before reconnect attempt 1, 2, ...: ``initial * factor**n``, capped, then jittered.
-
-    Attributes:
-        initial: seconds before the first attempt, unjittered.
-        factor: growth from one attempt to the next.
-        cap: longest wait, seconds.
-        jitter: share of a wait that is random: 0 none, 0.5 between half and all of it.
-    """
-
-    initial: float = 1.0
-    factor: float = 2.0
-    cap: float = 30.0
-    jitter: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.initial < 0 or self.factor < 1 or self.cap < self.initial or not 0 <= self.jitter <= 1:
-            raise ConfigError(f"{self}: needs 0 <= initial <= cap, factor >= 1 and jitter between 0 and 1")
-
-    def delay(self, attempt: int, rng: random.Random) -> float:
-        """Seconds to wait before ``attempt`` (from 1)."""
-        # The exponent is bounded so that a camera that stays dark for a year cannot overflow a float.
-        full = min(self.cap, self.initial * self.factor ** min(attempt - 1, 64))
-        return full * (1 - self.jitter * rng.random())
+def reconnect_delay(settings: LiveConfig, attempt: int, rng: random.Random) -> float:
+    """Seconds to wait before reconnect ``attempt`` (from 1): doubled each time, capped, half of it by chance."""
+    # The exponent is bounded so that a camera that stays dark for a year cannot overflow a float.
+    full = min(settings.backoff_cap, settings.backoff_first * 2.0 ** min(attempt - 1, 64))
+    return full * (1 - _JITTER * rng.random())
 
 
 class LiveSource:
@@ -63,13 +42,8 @@ class LiveSource:
 
     Args:
         spec: what to open, from :func:`streamfer.video.locate.find_sources`.
+        settings: how long to wait and how to come back; the defaults if unset.
         decode_threads: threads FFmpeg may decode with.
-        transport: RTSP transport, ``tcp`` or ``udp``.
-        open_timeout: seconds from connecting to the first frame.
-        stall_seconds: seconds without a frame before the source is given up and reopened; None: ten, or
-            five frame periods where that is longer.
-        first_open: what to do when nothing answers at the very first attempt: ``fail`` raises, ``retry`` goes on.
-        backoff: waits between attempts.
         rng: source of the jitter.
         sleep: replaces the wait between attempts (tests).
     """
@@ -77,23 +51,15 @@ class LiveSource:
     def __init__(
         self,
         spec: SourceSpec,
+        settings: LiveConfig | None = None,
         *,
         decode_threads: int = 1,
-        transport: Literal["tcp", "udp"] = "tcp",
-        open_timeout: float = 20.0,
-        stall_seconds: float | None = None,
-        first_open: Literal["fail", "retry"] = "fail",
-        backoff: Backoff | None = None,
         rng: random.Random | None = None,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.spec = spec
+        self.settings = settings or LiveConfig()
         self.decode_threads = decode_threads
-        self.transport = transport
-        self.open_timeout = open_timeout
-        self.stall_seconds = stall_seconds
-        self.first_open = first_open
-        self.backoff = backoff or Backoff()
         self._rng = rng or random.Random()  # noqa: S311  (jitter, not a secret)
         self._stop = threading.Event()
         self._sleep = sleep
@@ -136,7 +102,7 @@ class LiveSource:
             SourceDeniedError: credentials refused before the source was ever online.
             SourceNotFoundError: the server has nothing under this address, or there is no such camera; likewise.
             SourceUnreadableError: what comes is no video; likewise.
-            SourceUnreachableError: nothing answers at the first attempt, and ``first_open`` is ``fail``.
+            SourceUnreachableError: nothing answers at the first attempt, and nobody asked to wait for it.
         """
         self._decoded = 0
         epoch = attempt = 0
@@ -157,13 +123,13 @@ class LiveSource:
             reason = str(outcome.error) if outcome.error else f"{self.spec.location}: the other side ended the stream"
             if isinstance(outcome.error, SourceDeniedError):
                 yield StateChange("auth_failed", epoch, time.time(), reason=reason, attempt=attempt)
-            delay = self.backoff.delay(attempt, self._rng)
+            delay = reconnect_delay(self.settings, attempt, self._rng)
             yield StateChange("backoff", epoch, time.time(), reason=reason, attempt=attempt, delay=delay)
             (self._sleep or self._stop.wait)(delay)
         yield StateChange("ended", epoch, time.time(), reason="closed on request" if self._stop.is_set() else "")
 
     def _give_up_unless_it_may_pass(self, error: SourceError) -> None:
-        if self.first_open == "fail" or not isinstance(error, SourceUnreachableError):
+        if not self.settings.wait or not isinstance(error, SourceUnreachableError):
             raise error
 
     def _connected(self, epoch: int, wanted: FrameFilter | None) -> Generator[Frame | StateChange, None, _Outcome]:
@@ -171,8 +137,8 @@ class LiveSource:
         connection = Connection(
             self.spec,
             decode_threads=self.decode_threads,
-            timeout=max(self.open_timeout / 2, self.stall_seconds or _MIN_STALL_SECONDS),
-            transport=self.transport,
+            timeout=max(self.settings.open_timeout / 2, self.settings.stall_timeout),
+            transport=self.settings.transport,
         )
         try:
             return (yield from self._watched(connection, epoch, wanted))
@@ -185,7 +151,7 @@ class LiveSource:
         opened: Opened | None = None
         line: FrameLine | None = None
         online_since = 0.0
-        deadline = time.monotonic() + self.open_timeout
+        deadline = time.monotonic() + self.settings.open_timeout
         while not self._stop.is_set():
             event = connection.next_event(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
             if isinstance(event, Opened):
@@ -216,7 +182,7 @@ class LiveSource:
     def _stalled(
         self, line: FrameLine | None, epoch: int, online_since: float
     ) -> Generator[StateChange, None, _Outcome]:
-        limit = self._stall_limit(line.opened) if line else self.open_timeout
+        limit = self._stall_limit(line.opened) if line else self.settings.open_timeout
         error = SourceUnreachableError(f"{self.spec.location}: no picture for {limit:g} s; check that it still sends")
         if line is None:
             return _Outcome(epoch, error, None)
@@ -224,9 +190,8 @@ class LiveSource:
         return _Outcome(line.epoch, error, time.monotonic() - online_since)
 
     def _stall_limit(self, opened: Opened) -> float:
-        if self.stall_seconds is not None:
-            return self.stall_seconds
-        return max(_MIN_STALL_SECONDS, _STALL_PERIODS / opened.rate if opened.rate else 0.0)
+        """Seconds without a frame that are a stall: of a camera that sends one a minute, ten are none."""
+        return max(self.settings.stall_timeout, _STALL_PERIODS / opened.rate if opened.rate else 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ def captioned_pipeline(
     captions = CaptionsConfig(**{"when": "all", **settings})
     writer = CheckedWriter(ModelDrafter(captioner, captions)) if isinstance(captioner, Captioner) else captioner
     chosen = ObserverPlan(writer.info.crop, lambda run: CaptionWorker(writer, captions, run, patient=patient), captions)
-    return pipeline(model=model, observed=chosen, portrait=chosen.crop, portrait_faces=chosen.captions.max_faces)
+    return pipeline(model=model, observed=chosen)
 
 
 def run(sources: Sequence[Source], captioner: Captioner | Writer, **more: Any) -> list[Event]:

@@ -10,7 +10,7 @@ import pytest
 from fakes.faces import FakeDetector
 
 from streamfer.errors import ConfigError
-from streamfer.faces import Detections, FaceTracker, TrackedFrame, Tracker, TrackerSettings, settle
+from streamfer.faces import Detections, FaceTracker, TrackedFrame, Tracker, settle
 from streamfer.faces.alignment import landmarks_within
 
 FPS = 8.0
@@ -148,8 +148,7 @@ def test_a_stranger_at_the_same_place_is_somebody_else() -> None:
     assert set(seen[0]) == {1}
     assert set(seen[-1]) == {2}
     # By boxes alone nothing tells them apart.
-    settings = TrackerSettings(appearance=False)
-    _, seen, _ = follow([*here, *away, *walk(6, blue=(170, 150))], settings=settings)
+    _, seen, _ = follow([*here, *away, *walk(6, blue=(170, 150))], appearance=None)
     assert set(seen[-1]) == {1}
 
 
@@ -237,7 +236,7 @@ def test_two_trackers_do_not_share_numbers() -> None:
 
 def test_state_stays_bounded_over_many_people() -> None:
     """An hour of passers-by and false detections; boxes alone, to be quick."""
-    tracker = FaceTracker(FPS, settings=TrackerSettings(appearance=False))
+    tracker = FaceTracker(FPS, appearance=None)
     rng = np.random.default_rng(1)
     image = scene({})
     largest = ended = 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 import numpy as np
 from fakes.faces import FakeDetector
 from fakes.models import FakeExpressionModel
 from numpy.typing import NDArray
 
+from streamfer.config import Config, configure
 from streamfer.faces import FaceTracker, TrackedFace
 from streamfer.faces.alignment import landmarks_within
 from streamfer.models.expression import ExpressionModel
@@ -19,13 +19,14 @@ from streamfer.pipeline.items import FrameFacts
 from streamfer.pipeline.loop import Pipeline, PipelineParts
 from streamfer.pipeline.observer import ObserverPlan
 from streamfer.pipeline.reports import RecordWriter
-from streamfer.pipeline.selection import TimeSelector
+from streamfer.pipeline.selection import Selector, TimeSelector
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.records import ClipLabelled, Record
 from streamfer.video.frames import Source, VideoInfo
 
 FPS = 8.0
-GRID = WindowGrid.sliding(fps=FPS, seconds=2, stride=1, frames=16, max_gap=1, min_real=0.5)
+CONFIG = configure(Config(), fps=FPS, faces__min_size=8, live__queue_frames=4, model__batch_wait=0.01)
+GRID = WindowGrid.of(CONFIG.clip, CONFIG.sampling, 16)
 
 
 def squares(*places: tuple[int, int], number: int = 0, size: int = 48) -> NDArray[np.uint8]:
@@ -74,39 +75,25 @@ def pipeline(
     *,
     model: ExpressionModel | None = None,
     grid: WindowGrid = GRID,
-    batch_size: int = 32,
-    batch_wait: float = 0.01,
+    selector: Callable[[Source], Selector] = lambda _source: TimeSelector(FPS),
     max_open: int | None = None,
-    fps: float = FPS,
     observed: ObserverPlan | None = None,
-    **plan: object,
+    **settings: object,
 ) -> Pipeline:
-    """Return a pipeline of fakes with the real tracker."""
+    """Return a pipeline of fakes with the real tracker; ``settings`` are named as for :func:`configure`."""
     model = model or FakeExpressionModel()
 
     def tracker(info: VideoInfo) -> FaceTracker:
-        return FaceTracker(fps, still=info.still)
+        return FaceTracker(FPS, still=info.still)
 
-    settings = AnalysisPlan(
-        crop=model.info.crop,
-        detect_every=1,
-        min_size=8,
-        min_quality=0.0,
-        queue_frames=4,
-        selector=lambda _source: TimeSelector(fps),
-        tracker=tracker,
-    )
     return Pipeline(
         PipelineParts(
-            plan=replace(settings, **plan),  # type: ignore[arg-type]
+            plan=AnalysisPlan(configure(CONFIG, **settings), model.info.crop, selector, tracker, observed),
             detectors=DetectorPool([FakeDetector()]),
             model=model,
             grid=grid,
             records=RecordWriter(model.info, "fake", "test", lambda source, epoch, track: f"{source}-{epoch}-{track}"),
-            batch_size=batch_size,
-            batch_wait=batch_wait,
             max_open=max_open,
-            observed=observed,
         )
     )
 

@@ -15,6 +15,7 @@ from fakes.video import FakeSource, Jump
 from made_videos import leaping
 from scenes import GRID, clips, done, one_face, pipeline, rows, run, squares, two_faces
 
+from streamfer.config import ClipConfig, SamplingConfig
 from streamfer.errors import InternalError, SourceUnreadableError
 from streamfer.models.expression import Abstention
 from streamfer.pipeline.events import SourceDone, SourceOpened, SourceStats
@@ -128,7 +129,7 @@ def test_frames_that_only_help_tracking_have_no_action_units() -> None:
     events = run(
         [FakeSource(one_face, count=200, fps=25)],
         model=CountingReader(),
-        grid=WindowGrid.whole(frames=16, min_real=0.5),
+        grid=WindowGrid.of(ClipConfig(mode="whole"), SamplingConfig(), 16),
         selector=lambda _source: WholeClipSelector(200, 16, 8.0),
     )
     read = [face.action_units is not None for row in rows(events) for face in row.faces]
@@ -157,15 +158,15 @@ def test_labels_and_ids_do_not_depend_on_the_batch(batch_size: int) -> None:
     def told(events: list) -> dict[str, object]:
         return {e.id: e.data.faces[0].emotions for e in events if isinstance(e, Record) and e.type.endswith("led.v1")}
 
-    reference = told(run(films(), batch_size=16))
+    reference = told(run(films(), model__batch_size=16))
     assert len(reference) == 3 * 2 * 3
-    assert told(run(films(), batch_size=batch_size)) == reference
+    assert told(run(films(), model__batch_size=batch_size)) == reference
 
 
 def test_crops_of_different_sources_share_a_batch() -> None:
     model = FakeExpressionModel()
     films = [FakeSource(one_face, count=60, fps=25, source_id=f"film-{number}") for number in range(6)]
-    run(films, model=model, batch_size=16, batch_wait=0.5)
+    run(films, model=model, model__batch_size=16, model__batch_wait=0.5)
     assert max(model.batches) > 6
     assert max(model.batches) <= 16
 
@@ -307,7 +308,7 @@ def test_live_frames_are_dropped_oldest_first_and_counted() -> None:
             time.sleep(0.05)
             return super().encode(crops)
 
-    events = run([FakeSource(one_face, count=4000, fps=8, live=True)], model=Hesitant(), batch_size=1)
+    events = run([FakeSource(one_face, count=4000, fps=8, live=True)], model=Hesitant(), model__batch_size=1)
     stats = done(events)["fake"].stats
     assert stats.frames_decoded == 4000
     assert stats.frames_dropped > 0
@@ -316,7 +317,7 @@ def test_live_frames_are_dropped_oldest_first_and_counted() -> None:
 
 
 def test_a_restarted_clock_begins_a_new_epoch_with_new_ids() -> None:
-    events = run([FakeSource(one_face, count=120, fps=25, live=True, script={60: [Jump()]})], queue_frames=200)
+    events = run([FakeSource(one_face, count=120, fps=25, live=True, script={60: [Jump()]})], live__queue_frames=200)
     spans = {(clip.clip.epoch, clip.clip.start_pts) for clip in clips(events)}
     assert {epoch for epoch, _ in spans} == {0, 1}
     ids = [event.id for event in events if isinstance(event, Record)]
@@ -326,7 +327,7 @@ def test_a_restarted_clock_begins_a_new_epoch_with_new_ids() -> None:
 def test_an_interruption_is_a_state_record_and_a_gap() -> None:
     lost = StateChange("backoff", 0, 1000.0, reason="rtsp://user:secret@10.0.0.1/ went away", attempt=1, delay=0.5)
     source = FakeSource(one_face, count=120, fps=25, live=True, script={60: [lost, Jump()]})
-    documents = [event.data for event in run([source], queue_frames=200) if isinstance(event, Record)]
+    documents = [event.data for event in run([source], live__queue_frames=200) if isinstance(event, Record)]
     states = [document for document in documents if isinstance(document, SourceStateChanged)]
     assert [state.state for state in states] == ["online", "backoff", "online", "ended"]
     assert "secret" not in states[1].reason
@@ -385,7 +386,7 @@ def test_faces_below_the_least_size_are_followed_and_counted() -> None:
         image[100 : 100 + side, 100 : 100 + side] = 220
         return image
 
-    events = run([FakeSource(picture, count=100, fps=25)], min_size=18)
+    events = run([FakeSource(picture, count=100, fps=25)], faces__min_size=18)
     stats = done(events)["fake"].stats
     assert stats.tracks == 2
     assert stats.tracks_too_small == 1
@@ -401,7 +402,7 @@ def test_whole_clips_have_one_window() -> None:
 
     events = run(
         [FakeSource(one_face, count=100, fps=25)],
-        grid=WindowGrid.whole(frames=16, min_real=0.5),
+        grid=WindowGrid.of(ClipConfig(mode="whole"), SamplingConfig(), 16),
         selector=lambda _source: WholeClipSelector(100, 16, 8.0),
     )
     (clip,) = clips(events)

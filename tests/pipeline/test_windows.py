@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamfer.config import ClipConfig, SamplingConfig
 from streamfer.pipeline.windows import WindowGrid, fill_window
 from streamfer.video.sampling import segment_centres
 
-SIXTEEN = WindowGrid.sliding(fps=8, seconds=2, stride=1, frames=16, max_gap=1, min_real=0.5)
+SIXTEEN = WindowGrid.of(ClipConfig(), SamplingConfig(), 16)
 
 
 def test_default_grid_has_sixteen_ticks_and_a_stride_of_eight() -> None:
@@ -22,7 +23,7 @@ def test_a_window_is_complete_with_its_last_tick(tick: int, complete: int) -> No
 
 
 def test_a_whole_clip_is_one_window() -> None:
-    grid = WindowGrid.whole(frames=16, min_real=0.5)
+    grid = WindowGrid.of(ClipConfig(mode="whole"), SamplingConfig(), 16)
     assert [grid.complete_through(tick) for tick in (0, 14, 15, 400)] == [0, 0, 1, 1]
 
 
@@ -94,7 +95,7 @@ def test_leniency_takes_a_single_picture() -> None:
 
 
 def test_long_windows_take_segment_centres() -> None:
-    grid = WindowGrid.sliding(fps=8, seconds=5, stride=1, frames=16, max_gap=1, min_real=0.5)
+    grid = WindowGrid.of(ClipConfig(seconds=5), SamplingConfig(), 16)
     filling = fill_window(grid, 2, range(80), range(80))
     assert filling.ticks == tuple(16 + centre for centre in segment_centres(40, 16))
     assert filling.real == 16
@@ -109,7 +110,7 @@ def test_long_windows_take_segment_centres() -> None:
 def test_slots_hold_ticks_of_the_track_inside_the_window_in_order(
     fps: float, seconds: float, number: int, data: st.DataObject
 ) -> None:
-    grid = WindowGrid.sliding(fps=fps, seconds=seconds, stride=min(1, seconds), frames=16, max_gap=1, min_real=0.5)
+    grid = WindowGrid.of(ClipConfig(seconds=seconds, stride=min(1, seconds)), SamplingConfig(fps=fps), 16)
     ticks = range(grid.end(number) + 5)
     present = data.draw(st.lists(st.sampled_from(ticks), unique=True).map(sorted))
     filling = fill_window(grid, number, present, ticks)

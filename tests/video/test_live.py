@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamfer.config import LiveConfig, configure
 from streamfer.errors import (
     ConfigError,
     SourceDeniedError,
@@ -25,11 +26,12 @@ from streamfer.errors import (
     SourceUnreachableError,
     SourceUnreadableError,
 )
-from streamfer.video import Backoff, Frame, LiveSource, StateChange, TimeSampler, find_sources, open_source
+from streamfer.video import Frame, LiveSource, StateChange, TimeSampler, find_sources, open_source
 from streamfer.video.connection import Arrival, Opened
 from streamfer.video.frame_line import FrameLine
+from streamfer.video.live import reconnect_delay
 
-QUICK = Backoff(initial=0.2, cap=0.5)
+QUICK = {"backoff_first": 0.2, "backoff_cap": 0.5}
 
 
 class Server(Protocol):
@@ -43,8 +45,15 @@ class Server(Protocol):
 StartServer = Callable[..., Server]
 
 
+class Unshaken(random.Random):
+    """Chance that takes nothing off a wait."""
+
+    def random(self) -> float:
+        return 0.0
+
+
 def live(url: str, **settings: object) -> LiveSource:
-    return LiveSource(find_sources([url])[0], **{"backoff": QUICK, **settings})  # type: ignore[arg-type]
+    return LiveSource(find_sources([url])[0], LiveConfig.model_validate({**QUICK, **settings}))
 
 
 def until_frames(items: Iterator[Frame | StateChange], count: int) -> tuple[list[StateChange], list[Frame]]:
@@ -105,7 +114,7 @@ def test_a_server_that_dies_and_returns_opens_a_new_epoch(rtsp_server: StartServ
 
 def test_a_server_that_freezes_is_noticed_by_its_missing_frames(rtsp_server: StartServer) -> None:
     server = rtsp_server()
-    source = live(server.url(), stall_seconds=0.8)
+    source = live(server.url(), stall_timeout=0.8)
     items = source.stream()
     until_frames(items, 3)
     server.freeze()
@@ -149,7 +158,7 @@ def test_a_wrong_address_ends_at_once_in_one_line_without_the_password(
 ) -> None:
     server = rtsp_server("--user", "viewer", "--password", "p@ss/w")
     with pytest.raises(error) as refused:
-        list(live(server.url(mount, credentials), first_open="retry").stream())
+        list(live(server.url(mount, credentials), wait=True).stream())
     said = str(refused.value)
     assert f"/{mount}" in said
     assert "\n" not in said
@@ -196,7 +205,8 @@ def test_nobody_there_fails_or_retries_as_asked() -> None:
     with pytest.raises(SourceUnreachableError, match="gives no video"):
         list(live(url).stream())
     waits: list[float] = []
-    patient = live(url, first_open="retry", sleep=waits.append, backoff=Backoff(jitter=0))
+    settings = LiveConfig(wait=True, backoff_first=1)
+    patient = LiveSource(find_sources([url])[0], settings, rng=Unshaken(), sleep=waits.append)
     items = patient.stream()
     while len(waits) < 7:
         item = next(items)
@@ -226,7 +236,7 @@ def test_what_answers_but_is_no_video() -> None:
 
 
 def test_closing_ends_a_long_wait_at_once() -> None:
-    source = live("rtsp://127.0.0.1:9/live", first_open="retry", backoff=Backoff(initial=3600, cap=3600))
+    source = live("rtsp://127.0.0.1:9/live", wait=True, backoff_first=60, backoff_cap=3600)
     items = source.stream()
     assert [state.state for state in until_states(items, "backoff")] == ["connecting", "backoff"]
     threading.Timer(0.1, source.close).start()
@@ -248,15 +258,11 @@ def test_a_missing_camera() -> None:
 
 
 def test_it_pickles_as_its_configuration() -> None:
-    source = live("rtsp://u:p@127.0.0.1:9/live", stall_seconds=3.0)
+    source = live("rtsp://u:p@127.0.0.1:9/live", stall_timeout=3.0)
     source.close()
     copy = pickle.loads(pickle.dumps(source))
-    assert (copy.spec, copy.stall_seconds, copy.backoff, copy.source_id) == (
-        source.spec,
-        3.0,
-        QUICK,
-        source.source_id,
-    )
+    assert (copy.spec, copy.settings, copy.source_id) == (source.spec, source.settings, source.source_id)
+    assert copy.settings.stall_timeout == 3
 
 
 @pytest.mark.parametrize(
@@ -311,15 +317,20 @@ def test_pictures_of_another_size_open_an_epoch_with_new_facts() -> None:
     assert shapes == [(4, (48, 64)), (4, (48, 64)), (5, (96, 160)), (5, (96, 160))]
 
 
-@given(attempt=st.integers(1, 10**6), seed=st.integers(), jitter=st.floats(0, 1))
-def test_waits_are_capped_and_jittered_downwards(attempt: int, seed: int, jitter: float) -> None:
-    backoff = Backoff(jitter=jitter)
-    full = Backoff(jitter=0).delay(attempt, random.Random(0))
-    assert full <= 30
-    assert full * (1 - jitter) - 1e-9 <= backoff.delay(attempt, random.Random(seed)) <= full
+@given(attempt=st.integers(1, 10**6), seed=st.integers())
+def test_waits_are_capped_and_jittered_downwards(attempt: int, seed: int) -> None:
+    settings = LiveConfig()
+    full = reconnect_delay(settings, attempt, Unshaken())
+    assert full <= settings.backoff_cap
+    assert full / 2 - 1e-9 <= reconnect_delay(settings, attempt, random.Random(seed)) <= full
 
 
-@pytest.mark.parametrize("settings", [{"initial": -1}, {"factor": 0.5}, {"cap": 0.1}, {"jitter": 2}])
-def test_a_backoff_that_makes_no_sense(settings: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="Backoff"):
-        Backoff(**settings)
+def test_a_backoff_that_makes_no_sense() -> None:
+    with pytest.raises(ConfigError, match="lower the first or raise the cap"):
+        configure(live__backoff_first=2, live__backoff_cap=1)
+
+
+def test_a_slow_camera_is_given_five_pictures() -> None:
+    source = live("rtsp://127.0.0.1:9/live", stall_timeout=10)
+    assert source._stall_limit(Opened("h264", 25.0, None, Fraction(1, 90000))) == 10
+    assert source._stall_limit(Opened("h264", 0.2, None, Fraction(1, 90000))) == 25
