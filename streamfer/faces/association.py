@@ -32,48 +32,33 @@ class Person:
 class AppearanceIoU(BaseIoU):
     """Overlap of grown boxes, lowered where the person in the detection looks unlike the track's person.
 
-    The library's extension point hands over boxes alone; rows and columns are recognised by their boxes.
+    The library's extension point hands over boxes alone, but in a known order: rows are the tracks as the engine
+    holds them, columns the frame's detections, all in its first round because none is below its threshold.
     """
 
     def __init__(self, buffer: float = BUFFER) -> None:
         self._overlap = BIoU(buffer)
         self._engine: Any = None
-        self._seen: dict[bytes, NDArray[np.float32]] = {}
+        self._descriptors: NDArray[np.float32] | None = None
         self._people: dict[int, Person] = {}
 
     def attach(self, engine: Any) -> None:
         """Remember the tracker whose tracks the rows are."""
         self._engine = engine
 
-    def prepare(
-        self,
-        boxes: NDArray[np.float64],
-        descriptors: NDArray[np.float32] | None,
-        people: dict[int, Person],
-    ) -> None:
+    def prepare(self, descriptors: NDArray[np.float32] | None, people: dict[int, Person]) -> None:
         """Set what the next frame's detections look like, and each library id's person."""
-        self._seen = {}
-        if descriptors is not None:
-            self._seen = {box.tobytes(): row for box, row in zip(boxes, descriptors, strict=True)}
+        self._descriptors = descriptors
         self._people = people
 
     def _compute(self, boxes_1: NDArray[np.float64], boxes_2: NDArray[np.float64]) -> NDArray[np.float64]:
         overlap = np.asarray(self._overlap.compute(boxes_1, boxes_2), np.float64)
-        if not self._seen or not self._people:
-            return overlap
-        ids = {_key(track.get_state_bbox()): track.tracker_id for track in self._engine.tracks}
-        rows = [self._people.get(ids.get(_key(box), -1)) for box in boxes_1]
-        columns = [self._seen.get(_key(box)) for box in boxes_2]
-        known_rows = [index for index, row in enumerate(rows) if row is not None]
-        known_columns = [index for index, column in enumerate(columns) if column is not None]
-        if known_rows and known_columns:
-            alike = similarity(
-                np.stack([row.template for row in rows if row is not None]),
-                np.stack([column for column in columns if column is not None]),
-            )
-            least = np.array([[row.least_alike] for row in rows if row is not None])
-            factor = np.clip((alike - (least - NONE)) / (NONE - FULL), FLOOR, 1.0)
-            overlap[np.ix_(known_rows, known_columns)] *= factor
+        found = [(row, self._people.get(track.tracker_id)) for row, track in enumerate(self._engine.tracks)]
+        known = [(row, person) for row, person in found if person is not None]
+        if self._descriptors is not None and known:
+            alike = similarity(np.stack([person.template for _, person in known]), self._descriptors)
+            least = np.array([[person.least_alike] for _, person in known])
+            overlap[[row for row, _ in known]] *= np.clip((alike - (least - NONE)) / (NONE - FULL), FLOOR, 1.0)
         return overlap
 
 
@@ -91,7 +76,8 @@ class Associator:
             lost_track_buffer=max(round(30 * lost_seconds), round(60 / fps)),
             frame_rate=fps,
             minimum_consecutive_frames=1,
-            high_conf_det_threshold=least_score,
+            # Whom the caller brings is good enough to be compared with every track.
+            high_conf_det_threshold=0.0,
             track_activation_threshold=least_score,
             minimum_iou_threshold=0.1,
             iou=self._iou,
@@ -111,11 +97,10 @@ class Associator:
             descriptors: (N, P, D), or ``None`` to go by boxes alone.
             people: what each library id's person looks like.
         """
-        boxes = detections.boxes.astype(np.float64)
-        self._iou.prepare(boxes, descriptors, people)
+        self._iou.prepare(descriptors, people)
         found = self._engine.update(
             sv.Detections(
-                xyxy=boxes,
+                xyxy=detections.boxes.astype(np.float64),
                 confidence=detections.scores.astype(np.float64),
                 data={"row": np.arange(len(detections))},
             )
@@ -128,7 +113,3 @@ class Associator:
     def reset(self) -> None:
         """Forget every track."""
         self._engine.reset()
-
-
-def _key(box: Any) -> bytes:
-    return np.ascontiguousarray(box, np.float64).tobytes()

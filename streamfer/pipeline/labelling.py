@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,27 +21,60 @@ from streamfer.pipeline.session import ClipJob, EpochSession
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.video.frames import StateChange
 
+#: Tracks of a source that are told apart in its counts; beyond, the longest silent are taken for new, so that a
+#: camera's memory does not grow with the people that pass it.
+_TRACKS_REMEMBERED = 4096
+
 
 @dataclass(slots=True)
 class _SourceLog:
-    """Running counts of one source."""
+    """Running counts of one source.
+
+    Attributes:
+        stats: clips, tracks and seconds so far.
+        labelled: (epoch, track) with a labelled clip, the latest last.
+        read: (epoch, track) seen, and whether it was ever large enough to be read; the latest last.
+        faces_too_small: faces that were not.
+        never_read: tracks that are remembered no more and never were.
+        note: what the end will say.
+        offline_since: when the source went away, seconds.
+    """
 
     stats: SourceStats
-    tracks: set[tuple[int, int]] = field(default_factory=set)
-    read: set[tuple[int, int]] = field(default_factory=set)
-    too_small: Counter[tuple[int, int]] = field(default_factory=Counter)
+    labelled: OrderedDict[tuple[int, int], None] = field(default_factory=OrderedDict)
+    read: OrderedDict[tuple[int, int], bool] = field(default_factory=OrderedDict)
+    faces_too_small: int = 0
+    never_read: int = 0
     note: str = ""
     offline_since: float | None = None
 
+    def count_clip(self, epoch: int, track: int) -> None:
+        """Take in a labelled clip."""
+        new = (epoch, track) not in self.labelled
+        self.labelled[epoch, track] = None
+        self.labelled.move_to_end((epoch, track))
+        if len(self.labelled) > _TRACKS_REMEMBERED:
+            self.labelled.popitem(last=False)
+        self.stats = replace(self.stats, clips=self.stats.clips + 1, tracks=self.stats.tracks + new)
+
     def count(self, row: FrameFaces) -> None:
         """Take in who was large enough to be read in a frame, and who was not."""
-        self.read.update((row.epoch, face.track) for face in row.faces)
-        self.too_small.update((row.epoch, track) for track in row.too_small)
+        for track in [face.track for face in row.faces]:
+            self._see(row.epoch, track, read=True)
+        for track in row.too_small:
+            self._see(row.epoch, track, read=False)
+        self.faces_too_small += len(row.too_small)
+
+    def _see(self, epoch: int, track: int, *, read: bool) -> None:
+        self.read[epoch, track] = self.read.pop((epoch, track), False) or read
+        if len(self.read) > _TRACKS_REMEMBERED:
+            _, was_read = self.read.popitem(last=False)
+            self.never_read += not was_read
 
     def final(self) -> SourceStats:
         """Return the counts at the source's end."""
-        never_read = self.too_small.keys() - self.read
-        return replace(self.stats, faces_too_small=self.too_small.total(), tracks_too_small=len(never_read))
+        never_read = self.never_read + sum(not read for read in self.read.values())
+        return replace(self.stats, faces_too_small=self.faces_too_small, tracks_too_small=never_read)
 
 
 class Labeller:
@@ -177,8 +210,7 @@ class Labeller:
         for entry in pending:
             if isinstance(entry, ClipJob):
                 log = self._logs[entry.opened.source_id]
-                log.tracks.add((entry.opened.epoch, entry.track))
-                log.stats = replace(log.stats, clips=log.stats.clips + 1, tracks=len(log.tracks))
+                log.count_clip(entry.opened.epoch, entry.track)
                 record = self._records.labelled(entry, next(probabilities), encode_s)
                 events.append(record)
                 if self._chooser is not None and (shown := self._chooser.consider(entry, record)) is not None:

@@ -6,7 +6,6 @@ from .keys import Keys as Keys
 from .keys import StreamName as StreamName
 from .publisher import Publisher as Publisher
 from .publisher import open_publisher as open_publisher
-from .sink import FakeSink as FakeSink
 from .sink import MemorySink as MemorySink
 from .sink import Outcome as Outcome
 from .sink import Sink as Sink

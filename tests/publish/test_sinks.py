@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from fakes.sinks import FakeSink
 from record_examples import examples
 
 from streamfer.errors import PublishError
-from streamfer.publish import FakeSink, MemorySink, Outcome, Publisher, Sink
+from streamfer.publish import MemorySink, Outcome, Publisher, Sink
 
 RECORDS = list(examples().values())
 
