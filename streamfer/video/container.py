@@ -55,7 +55,8 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
     """
     target, container_format, options = _open_arguments(spec, timeout, transport)
     with classified(spec):
-        return av.open(target, "r", format=container_format, options=options, **_METADATA)
+        container: InputContainer = av.open(target, "r", format=container_format, options=options, **_METADATA)
+        return container
 
 
 def ends(container: InputContainer) -> bool:

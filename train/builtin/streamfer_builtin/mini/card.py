@@ -42,8 +42,7 @@ def values(card: ModelCard, size_bytes: int) -> dict[str, str]:
     """Return the text of every placeholder of the template."""
     metrics = card.train["metrics"]
     speed, calibration, motion = metrics["speed"], metrics["calibration"], metrics["motion"]
-    probe, abstention = motion["onset_or_offset"], metrics["abstention"]
-    limits = abstention["limits"]
+    probe = motion["onset_or_offset"]
     return {
         "name": card.name,
         "date": str(card.train["date"]),
@@ -83,6 +82,16 @@ def values(card: ModelCard, size_bytes: int) -> dict[str, str]:
         "command": card.train["command"],
         "epochs": _epochs(card.train["recipe"]),
         "start": _start(card.train["recipe"]["joint"]["start"]),
+        "absent_below": f"{metrics['action_units']['absent_below']:g}",
+        "false_share": _false_shares(metrics["action_units"]["false_share"]),
+        **_silence(metrics["abstention"]),
+    }
+
+
+def _silence(abstention: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is said of faces that get no answer."""
+    limits = abstention["limits"]
+    return {
         "least_right": _percent(abstention["least_right"]),
         "min_side": f"{limits['min_side']:g}",
         "min_pose": f"{limits['min_pose']:g}",
@@ -91,8 +100,6 @@ def values(card: ModelCard, size_bytes: int) -> dict[str, str]:
         "by_side": _risks("side of the face, px", abstention["by_side"], abstention["answered"]),
         "by_yaw": _risks("yaw, degrees", abstention["by_yaw"]),
         "by_sharpness": _risks("sharpness", abstention["by_sharpness"]),
-        "absent_below": f"{metrics['action_units']['absent_below']:g}",
-        "false_share": _false_shares(metrics["action_units"]["false_share"]),
     }
 
 
