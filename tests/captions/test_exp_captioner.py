@@ -207,8 +207,8 @@ def test_settings_below_one_are_refused(load: Load, setting: str) -> None:
 def test_the_attention_switch_reaches_vision_and_q_former(folders: dict[str, Path], load: Load) -> None:
     card = read_card(folders["exp-vqa"])
     model = read_model(folders["exp-vqa"], card, AttentionChoice("measured", "test"), dtype=torch.float32)
-    assert model.vision_model.config._attn_implementation == "streamfer_measured"
-    assert model.qformer.config._attn_implementation == "streamfer_measured"
+    assert model.vision_model.config._attn_implementation == "streamfer_triton"
+    assert model.qformer.config._attn_implementation == "streamfer_triton"
     assert model.language_model.config._attn_implementation == "sdpa"
     plain = load("exp-vqa", attention="torch")
     switched = QueryCaptioner(model, card, plain._text)

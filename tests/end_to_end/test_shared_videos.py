@@ -78,7 +78,7 @@ def test_every_file_comes_to_its_end(annotated: tuple[Finished, Path]) -> None:
     assert f"{len(VIDEOS)} done; results in {out}/" in done.err
     assert "no face long enough for a clip in: no_face.mp4" in done.err
     assert all(name[:16] in done.out for name in VIDEOS)
-    suffixes = (".clips.csv", ".frames.csv", ".records.jsonl", ".streamfer.json")
+    suffixes = (".clips.csv", ".frames.csv", ".tracks.csv", ".records.jsonl", ".streamfer.json")
     assert {path.name for path in out.iterdir()} == {f"{name}{suffix}" for name in VIDEOS for suffix in suffixes}
 
 

@@ -39,7 +39,7 @@ def test_a_missing_or_broken_file_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such configuration file"):
         load_recipe(tmp_path / "nowhere.yaml")
     (tmp_path / "broken.yaml").write_text("joint: [")
-    with pytest.raises(ConfigError, match=r"broken\.yaml: is not YAML"):
+    with pytest.raises(ConfigError, match=r"broken\.yaml: not valid YAML at line 1"):
         load_recipe(tmp_path / "broken.yaml")
 
 

@@ -81,7 +81,9 @@ def test_a_reader_never_sees_half_a_shard(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_an_empty_folder_says_how_to_fill_it(tmp_path: Path) -> None:
-    with pytest.raises(SourceNotFoundError, match=r"python -m streamfer_train\.render --split val"):
+    with pytest.raises(
+        SourceNotFoundError, match=r"no rendered clips of split val; run python -m streamfer_builtin\.mini render"
+    ):
         load_shards(tmp_path, "val")
 
 
