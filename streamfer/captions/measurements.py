@@ -25,6 +25,8 @@ DEFAULT_THRESHOLD = 0.5
 #: Closed for less than this, seconds, is a blink.
 _BLINK_SECONDS = 0.5
 _EYES_CLOSED = 43
+#: Raised cheeks narrow the eyes, which models read as shut: beside a smile that reading is not believed.
+_SMILE = frozenset({6, 12})
 #: Beside what FACS opposes: a sentence cannot have the same corners go up and down at once.
 _EXCLUSIVE = OPPOSED | {frozenset({12, 15})}
 
@@ -213,8 +215,10 @@ def smooth(values_TD: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _without_contradictions(units: list[Unit]) -> list[Unit]:
     """Of two units that one face cannot show at once, keep the stronger; both where they follow each other."""
+    smiles = [unit for unit in units if unit.number in _SMILE]
+    believed = [one for one in units if one.number != _EYES_CLOSED or not any(map(one.meets, smiles))]
     kept: list[Unit] = []
-    for unit in sorted(units, key=lambda unit: (-unit.strength, unit.number)):
+    for unit in sorted(believed, key=lambda unit: (-unit.strength, unit.number)):
         opposed = (other for other in kept if frozenset({unit.number, other.number}) in _EXCLUSIVE)
         if not any(unit.meets(other) for other in opposed):
             kept.append(unit)

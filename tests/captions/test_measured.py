@@ -204,3 +204,14 @@ def test_a_blink_is_no_closing_of_the_eyes_and_one_noisy_picture_no_movement() -
     values[5:12, 0] = 0.95
     (closed,) = units_of(UnitTrack(("AU43", "AU12"), (0.4, 0.4), seconds, values))
     assert (closed.number, closed.onset is not None, closed.offset is not None) == (43, True, True)
+
+
+def test_eyes_narrowed_by_a_smile_are_not_called_shut() -> None:
+    label, _ = random_record(random.Random(1))
+    seconds = tuple(label.clip.start_time + step / 8 for step in range(16))
+    values = np.full((16, 2), (0.9, 0.8), np.float32)
+    smiling = UnitTrack(("AU43", "AU12"), (0.4, 0.4), seconds, values)
+    assert [unit.number for unit in measure(label, smiling).units or ()] == [12]
+    values[:, 1] = 0.0
+    asleep = UnitTrack(("AU43", "AU12"), (0.4, 0.4), seconds, values)
+    assert [unit.number for unit in measure(label, asleep).units or ()] == [43]

@@ -48,7 +48,8 @@ def test_it_shows_clips_of_several_people(demo: tuple[Finished, Path]) -> None:
     assert done.out.splitlines()[0].split() == ["track", "time", "label", "probability", "then"]
     tracks = {row.split()[0] for row in table(done)}
     assert len(tracks) >= 4
-    assert all(re.search(r"\d+\.\d–\d+\.\d s  \S+ +[█░]{10} \d+%", row) for row in table(done))
+    rows = r"\d+\.\d–\d+\.\d s  (\S+ +[█░]{10} \d+%|unsure +(small|turned|blurred|uncertain))"
+    assert all(re.search(rows, row) for row in table(done))
     assert (folder / "demo.mp4").stat().st_size > 100_000
     assert [path.name for path in folder.iterdir()] == ["demo.mp4"]
 
