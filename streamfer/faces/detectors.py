@@ -110,7 +110,7 @@ def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
     if name == "builtin" and not builtin.is_file():
         raise UnknownModelError(
             "builtin: this checkout has no packaged weights (streamfer/weights/faces.onnx); train them with "
-            "'streamfer train faces', or use detector 'lbp' or 'yunet'"
+            "'python -m streamfer_builtin.faces all', or use detector 'lbp' or 'yunet'"
         )
     if (entry := registry.find(name)) is not None:
         return entry, builtin if name == "builtin" else None

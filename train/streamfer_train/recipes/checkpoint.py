@@ -126,7 +126,7 @@ def read_checkpoint(path: Path, of: str, kind: str | None = None, *, mapped: boo
 
     Args:
         path: the file.
-        of: whose checkpoint it should be, for messages, as in "'streamfer train mini'".
+        of: whose checkpoint it should be, for messages, as in "'streamfer train dfer-clip'".
         kind: what its entry ``kind`` must hold; None where checkpoints carry no such entry.
         mapped: leave tensors on the disk until they are used.
 

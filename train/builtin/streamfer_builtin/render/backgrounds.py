@@ -202,7 +202,8 @@ def _packaged_picture(name: str) -> Picture:
         entry = folder / f"{name}{suffix}"
         if entry.is_file():
             coded = cv2.imdecode(np.frombuffer(entry.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-            return np.asarray(cv2.cvtColor(coded, cv2.COLOR_BGR2RGB), np.uint8)
+            if coded is not None:
+                return np.asarray(cv2.cvtColor(coded, cv2.COLOR_BGR2RGB), np.uint8)
     raise FileNotFoundError(f"scikit-image ships no picture named {name}")
 
 
