@@ -206,7 +206,7 @@ def balanced(head: nn.Linear, pictures: PictureFeatures, strength: float) -> nn.
     """
     mean_C = head(pictures.views[:, 0].float()).softmax(1).mean(0)
     moved = copy.deepcopy(head)
-    moved.bias -= strength * mean_C.log()
+    moved.bias.sub_(strength * mean_C.log())
     return moved
 
 
