@@ -121,7 +121,7 @@ class Connection:
         time_base = track.time_base or Fraction(1, av.time_base)
         duration = container.duration / av.time_base if container.duration else None
         rate = frame_rate(track)
-        self._hand_over(Opened(track.codec_context.name, rate, duration, time_base, ends(container)))
+        self._hand_over(Opened(track.codec_context.name, rate, duration, time_base, ends(container, self._spec)))
         by_arrival = container.format.name in _UNTIMED_FORMATS
         untimed = 0
         for packet in container.demux(track):

@@ -59,8 +59,13 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
         return container
 
 
-def ends(container: InputContainer) -> bool:
-    """Whether what was opened has an end: a stated length, or a number of bytes."""
+def ends(container: InputContainer, spec: SourceSpec) -> bool:
+    """Whether what was opened has an end, a stated length or a number of bytes, and waits until it is asked for more.
+
+    Servers that keep the pace themselves (RTSP, RTMP, SRT) are live whatever length they state.
+    """
+    if spec.url.partition("://")[0].lower() in LIVE_SCHEMES:
+        return False
     # The bytes of a playlist are not those of its video.
     return bool(container.duration) or (container.format.name != "hls" and container.size > 0)
 

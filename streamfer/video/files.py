@@ -92,7 +92,7 @@ class FileSource:
             return
         epoch_key = _identity(self.spec)
         with open_container(self.spec, timeout=self.timeout) as container:
-            if self.spec.remote and not ends(container):
+            if self.spec.remote and not ends(container, self.spec):
                 raise SourceUnreadableError(
                     f"{self.spec.location}: a live source, which does not end; watch it with run or stream"
                 )
