@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import av
 import av.error
@@ -64,7 +63,7 @@ def ends(container: InputContainer, spec: SourceSpec) -> bool:
 
     Servers that keep the pace themselves (RTSP, RTMP, SRT) are live whatever length they state.
     """
-    if spec.url.partition("://")[0].lower() in LIVE_SCHEMES:
+    if spec.scheme in LIVE_SCHEMES:
         return False
     # The bytes of a playlist are not those of its video.
     return bool(container.duration) or (container.format.name != "hls" and container.size > 0)
@@ -104,8 +103,7 @@ def _open_arguments(spec: SourceSpec, timeout: float, transport: str) -> tuple[s
     if not spec.remote:
         return _file_arguments(spec)
     microseconds = str(round(timeout * 1e6))
-    scheme = urlsplit(spec.url).scheme.lower()
-    if scheme in {"rtsp", "rtsps"}:
+    if spec.scheme in {"rtsp", "rtsps"}:
         return (
             spec.url,
             None,
@@ -116,7 +114,7 @@ def _open_arguments(spec: SourceSpec, timeout: float, transport: str) -> tuple[s
                 "format_whitelist": _LIVE_FORMATS,
             },
         )
-    protocols = f"rtmp,rtmps,{_HTTP_PROTOCOLS}" if scheme in LIVE_SCHEMES else _HTTP_PROTOCOLS
+    protocols = f"rtmp,rtmps,{_HTTP_PROTOCOLS}" if spec.scheme in LIVE_SCHEMES else _HTTP_PROTOCOLS
     formats = _LIVE_FORMATS if spec.live or not spec.downloadable else _FILE_FORMATS
     options = {"rw_timeout": microseconds, "protocol_whitelist": protocols, "format_whitelist": formats}
     return spec.url, None, options

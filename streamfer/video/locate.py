@@ -75,6 +75,11 @@ class SourceSpec:
         return "://" in self.url
 
     @property
+    def scheme(self) -> str:
+        """The url's scheme in lower case, as in ``rtsp``; empty where it names no server."""
+        return self.url.partition("://")[0].lower() if self.remote else ""
+
+    @property
     def live(self) -> bool:
         """Whether frames arrive in real time."""
         return self.kind != "file"
