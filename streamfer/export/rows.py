@@ -12,8 +12,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from streamfer.export.columns import (
+    CAPTION_COLUMNS,
+    CLIP_COLUMNS,
+    DICTIONARY,
+    FILE_COLUMNS,
+    FRAME_COLUMNS,
+    MEDIA_MOMENT,
+    MEDIA_SPAN,
+    TRACK_COLUMNS,
+)
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened
-from streamfer.records import ClipCaptioned, ClipLabelled, FaceReading, Record
+from streamfer.records import UNSURE, ClipCaptioned, ClipLabelled, FaceReading, Record
 
 if TYPE_CHECKING:
     import pandas
@@ -21,34 +31,8 @@ if TYPE_CHECKING:
 Cell = str | int | float | None
 Row = list[Cell]
 
-_PLAIN, _TIME, _SHARE, _SCORE = "", ".3f", ".6f", ".4f"
-_BOX = {"x": _SHARE, "y": _SHARE, "width": _SHARE, "height": _SHARE}
-_TRACK = {"track_id": _PLAIN, "track": _PLAIN}
-_SPAN = {"start_s": _TIME, "end_s": _TIME}
-
-#: Columns of the clip table before those that depend on the model: a probability for each class (``p_<class>``), then,
-#: where it reads action units, each unit's mean (``AU12_mean``) and its peak (``AU12_peak``). ``reason`` says why the
-#: label is ``unsure``, and is empty where it is not.
-CLIP_COLUMNS: Mapping[str, str] = {
-    **{"source": _PLAIN, "clip_id": _PLAIN, **_TRACK, **_SPAN},
-    **{"label": _PLAIN, "probability": _SHARE, "reason": _PLAIN},
-    **{"frames_sampled": _PLAIN, "frames_real": _PLAIN},
-    **{**_BOX, "det_score": _SCORE, "quality": _SCORE, "model": _PLAIN, "epoch": _PLAIN},
-}
-#: Columns of the frame table before the intensities of the model's action units, if any (``AU12_r``, 0 to 1).
-FRAME_COLUMNS: Mapping[str, str] = {
-    **{"source": _PLAIN, "epoch": _PLAIN, "frame": _PLAIN, "seconds": _TIME, "faces": _PLAIN},
-    **{**_TRACK, **_BOX, "det_score": _SCORE, "quality": _SCORE},
-}
-#: Columns of the track table before the mean probability of each class and the mean intensity of each unit.
-TRACK_COLUMNS: Mapping[str, str] = {
-    **{"source": _PLAIN, **_TRACK, "epoch": _PLAIN, **_SPAN, "frames": _PLAIN, "clips": _PLAIN},
-    **{"label": _PLAIN, "share": _SHARE},
-}
-CAPTION_COLUMNS: Mapping[str, str] = {
-    **{"source": _PLAIN, "clip_id": _PLAIN, **_TRACK, **_SPAN},
-    **{"caption": _PLAIN, "keyframes_s": _PLAIN, "model": _PLAIN, "epoch": _PLAIN},
-}
+#: Intensity from which an action unit counts as present where the model has no threshold for it.
+UNIT_PRESENT = 0.5
 
 
 class Table(Protocol):
@@ -61,22 +45,35 @@ class Table(Protocol):
         """Return the rows that the next event makes; none for events of other kinds."""
 
 
-class _ModelColumns:
+class ModelColumns:
     """Classes and action units that have columns: what the opened source states, else what the first face shows."""
 
     def __init__(self) -> None:
         self.classes: tuple[str, ...] | None = None
         self.units: tuple[str, ...] = ()
+        self.thresholds: Mapping[str, float] = {}
+
+    def opened(self, event: Event) -> None:
+        """Take note of a source that opens."""
+        if isinstance(event, SourceOpened):
+            self.note(event.classes, event.action_units)
+            self.thresholds = dict(zip(event.action_units, event.action_thresholds, strict=False))
 
     def note(self, classes: Iterable[str], units: Iterable[str]) -> None:
+        """Take these names unless there are some."""
         if self.classes is None:
             self.classes, self.units = tuple(classes), tuple(units)
 
-    def probabilities(self) -> dict[str, str]:
-        return {f"p_{name}": _SHARE for name in self.classes or ()}
+    def columns(self, *patterns: str) -> dict[str, str]:
+        """Return the columns that patterns of the dictionary, such as ``p_<class>``, come to, with their formats."""
+        return {
+            pattern.replace("<class>", name).replace("<unit>", name): DICTIONARY[pattern].format
+            for pattern in patterns
+            for name in ((*(self.classes or ()), UNSURE) if pattern.startswith("share") else self._names(pattern))
+        }
 
-    def intensities(self, *suffixes: str) -> dict[str, str]:
-        return {f"{name}_{suffix}": _SHARE for suffix in suffixes for name in self.units}
+    def _names(self, pattern: str) -> tuple[str, ...]:
+        return self.units if "<unit>" in pattern else self.classes or ()
 
     def read(self, found: Mapping[str, float] | None) -> Row:
         """Return a cell for each unit that has a column: empty for a face that was not encoded."""
@@ -90,16 +87,15 @@ class ClipTable:
     """
 
     def __init__(self) -> None:
-        self._model = _ModelColumns()
+        self._model = ModelColumns()
 
     def columns(self) -> Mapping[str, str]:
         """Return the columns and the formats of their cells."""
-        return {**CLIP_COLUMNS, **self._model.probabilities(), **self._model.intensities("mean", "peak")}
+        return {**CLIP_COLUMNS, **self._model.columns("p_<class>", "<unit>_mean", "<unit>_peak"), **MEDIA_SPAN}
 
     def rows(self, event: Event) -> Iterator[Row]:
         """Yield a row for each face of a labelled clip."""
-        if isinstance(event, SourceOpened):
-            self._model.note(event.classes, event.action_units)
+        self._model.opened(event)
         if not (isinstance(event, Record) and isinstance(event.data, ClipLabelled)):
             return
         clip, model = event.data.clip, event.data.model
@@ -112,6 +108,7 @@ class ClipTable:
                 *face.emotions.values(),
                 *self._model.read(face.action_units),
                 *self._model.read(face.action_units_peak),
+                *(clip.media_start_time, clip.media_end_time),
             ]
 
 
@@ -119,25 +116,24 @@ class FrameTable:
     """One row a face of an analysed frame; a frame without a face has one row with empty cells."""
 
     def __init__(self) -> None:
-        self._model = _ModelColumns()
+        self._model = ModelColumns()
 
     def columns(self) -> Mapping[str, str]:
         """Return the columns and the formats of their cells."""
-        return {**FRAME_COLUMNS, **self._model.intensities("r")}
+        return {**FRAME_COLUMNS, **self._model.columns("<unit>_r"), **MEDIA_MOMENT}
 
     def rows(self, event: Event) -> Iterator[Row]:
         """Yield the rows of an analysed frame."""
-        if isinstance(event, SourceOpened):
-            self._model.note(event.classes, event.action_units)
+        self._model.opened(event)
         if not isinstance(event, FrameFaces):
             return
         self._model.note((), ())
         head: Row = [event.source_id, event.epoch, event.index, event.seconds, len(event.faces)]
         for face in event.faces:
             seen = (face.track_id, face.track, *face.box, face.score, face.quality)
-            yield [*head, *seen, *self._model.read(face.action_units)]
+            yield [*head, *seen, *self._model.read(face.action_units), event.media_seconds]
         if not event.faces:
-            yield head + [None] * (len(self.columns()) - len(head))
+            yield [*head, *[None] * (len(self.columns()) - len(head) - 1), event.media_seconds]
 
 
 class CaptionTable:
@@ -145,7 +141,7 @@ class CaptionTable:
 
     def columns(self) -> Mapping[str, str]:
         """Return the columns and the formats of their cells."""
-        return CAPTION_COLUMNS
+        return {**CAPTION_COLUMNS, **MEDIA_SPAN}
 
     def rows(self, event: Event) -> Iterator[Row]:
         """Yield the row of a caption."""
@@ -158,72 +154,133 @@ class CaptionTable:
         yield [
             *(event.subject, data.clip_id, data.track_id, data.track, clip.start_time, clip.end_time, data.text),
             *(" ".join(f"{moment:.3f}" for moment in moments), data.model.name, clip.epoch),
+            *(clip.media_start_time, clip.media_end_time),
         ]
+
+
+_SUMMARY = ("p_<class>", "<unit>_mean", "share_<class>", "<unit>_peak", "<unit>_present")
 
 
 @dataclass(slots=True)
 class _Person:
-    """What is known of one track: sums over its clips, and when it was in the picture."""
+    """What is known of one track, or of all of a file: sums over its clips, and when it was in the picture."""
 
-    track_id: str
+    track_id: str = ""
     start: float = 0.0
     end: float = 0.0
+    media_start: float | None = None
+    media_end: float | None = None
     frames: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     emotions: Counter[str] = field(default_factory=Counter)
     units: Counter[str] = field(default_factory=Counter)
+    peaks: dict[str, float] = field(default_factory=dict)
+    present: Counter[str] = field(default_factory=Counter)
 
-    def seen(self, seconds: float) -> None:
-        self.start = min(self.start, seconds) if self.frames else seconds
-        self.end = max(self.end, seconds)
+    def seen(self, frame: FrameFaces) -> None:
+        self.start = min(self.start, frame.seconds) if self.frames else frame.seconds
+        self.end = max(self.end, frame.seconds)
+        if frame.media_seconds is not None:
+            # A file's own clock may jump back: a person's first moment is the first that was seen.
+            self.media_start = frame.media_seconds if self.media_start is None else self.media_start
+            self.media_end = frame.media_seconds
         self.frames += 1
 
-    def add(self, face: FaceReading) -> None:
+    def add(self, face: FaceReading, thresholds: Mapping[str, float]) -> None:
+        means = face.action_units or {}
         self.labels[face.label] += 1
         self.emotions.update(face.emotions)
-        self.units.update(face.action_units or {})
+        self.units.update(means)
+        self.present.update(name for name, value in means.items() if value >= thresholds.get(name, UNIT_PRESENT))
+        for name, value in (face.action_units_peak or {}).items():
+            self.peaks[name] = max(value, self.peaks.get(name, 0.0))
+
+    def summary(self, model: ModelColumns) -> Row:
+        """Return number of clips, most frequent label with its share, and a cell for each of ``_SUMMARY``."""
+        clips = self.labels.total()
+        label, count = next(iter(self.labels.most_common(1)), (None, 0))
+        classes = model.classes or ()
+        return [
+            *(clips, label, count / clips if clips else None),
+            *(self.emotions[name] / clips if clips else None for name in classes),
+            *(self.units[name] / clips if clips else None for name in model.units),
+            *(self.labels[name] / clips if clips else None for name in (*classes, UNSURE)),
+            *(self.peaks.get(name) for name in model.units),
+            *(self.present[name] / clips if clips else None for name in model.units),
+            *(self.media_start, self.media_end),
+        ]
 
 
 class TrackTable:
     """One row a track: when it was in the picture, its most frequent label and that label's share of its clips.
 
-    Behind these stand the means over its clips: of each class's probability and of each action unit's intensity;
-    both are empty for a track that was never labelled.
+    Behind these stands the summary over its clips, empty for a track that was never labelled.
     """
 
     def __init__(self) -> None:
-        self._model = _ModelColumns()
+        self._model = ModelColumns()
         self._people: dict[tuple[int, int], _Person] = {}
 
     def columns(self) -> Mapping[str, str]:
         """Return the columns and the formats of their cells."""
-        return {**TRACK_COLUMNS, **self._model.probabilities(), **self._model.intensities("mean")}
+        return {**TRACK_COLUMNS, **self._model.columns(*_SUMMARY), **MEDIA_SPAN}
 
     def rows(self, event: Event) -> Iterator[Row]:
         """Take note of faces and clips; yield the rows when the source ends."""
-        if isinstance(event, SourceOpened):
-            self._model.note(event.classes, event.action_units)
-        elif isinstance(event, FrameFaces):
+        self._model.opened(event)
+        if isinstance(event, FrameFaces):
             for face in event.faces:
-                self._people.setdefault((event.epoch, face.track), _Person(face.track_id)).seen(event.seconds)
+                self._people.setdefault((event.epoch, face.track), _Person(face.track_id)).seen(event)
         elif isinstance(event, SourceDone):
             for (epoch, track), person in sorted(self._people.items()):
-                yield self._row(event.source_id, epoch, track, person)
-        elif isinstance(event.data, ClipLabelled):
+                span = (person.start, person.end, person.frames)
+                yield [event.source_id, person.track_id, track, epoch, *span, *person.summary(self._model)]
+        elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
             for reading in event.data.faces:
                 self._model.note(reading.emotions, reading.action_units or ())
                 place = event.data.clip.epoch, reading.track
-                self._people.setdefault(place, _Person(reading.track_id)).add(reading)
+                person = self._people.setdefault(place, _Person(reading.track_id))
+                person.add(reading, self._model.thresholds)
 
-    def _row(self, source_id: str, epoch: int, track: int, person: _Person) -> Row:
-        clips = person.labels.total()
-        label, count = next(iter(person.labels.most_common(1)), (None, 0))
-        return [
-            *(source_id, person.track_id, track, epoch, person.start, person.end, person.frames, clips),
-            *(label, count / clips if clips else None),
-            *(person.emotions[name] / clips if clips else None for name in self._model.classes or ()),
-            *(person.units[name] / clips if clips else None for name in self._model.units),
-        ]
+
+class FileTable:
+    """The one row of a file: what it is, what it came to, and the summary over all its people's clips."""
+
+    def __init__(self) -> None:
+        self._model = ModelColumns()
+        self._everybody = _Person()
+        self._digest: str | None = None
+        self._with_faces = 0
+
+    def columns(self) -> Mapping[str, str]:
+        """Return the columns and the formats of their cells."""
+        return {**FILE_COLUMNS, **self._model.columns(*_SUMMARY), **MEDIA_SPAN}
+
+    def rows(self, event: Event) -> Iterator[Row]:
+        """Take note of frames and clips; yield the row when the source ends."""
+        self._model.opened(event)
+        if isinstance(event, SourceOpened):
+            self._digest = self._digest or event.info.epoch_key
+        elif isinstance(event, FrameFaces):
+            self._everybody.seen(event)
+            self._with_faces += bool(event.faces)
+        elif isinstance(event, SourceDone):
+            stats = event.stats
+            yield [
+                *(
+                    event.source_id,
+                    "failed" if event.error else "done",
+                    event.note or None,
+                    self._digest,
+                    stats.seconds,
+                ),
+                *(stats.frames_decoded, self._everybody.frames, self._with_faces, stats.tracks),
+                *self._everybody.summary(self._model),
+            ]
+        elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
+            for reading in event.data.faces:
+                self._model.note(reading.emotions, reading.action_units or ())
+                self._everybody.add(reading, self._model.thresholds)
 
 
 def printed(row: Sequence[Cell], columns: Mapping[str, str]) -> list[str]:
@@ -238,7 +295,7 @@ def data_frame(table: Table, events: Iterable[Event]) -> pandas.DataFrame:
     # As in a table that is read back, an empty cell is NaN whatever its column holds.
     rows = [[math.nan if cell is None else cell for cell in row] for event in events for row in table.rows(event)]
     columns = table.columns()
-    digits = {name: int(spec[1:-1]) for name, spec in columns.items() if spec}
+    digits = {name: int(spec[1:-1]) for name, spec in columns.items() if spec.endswith("f")}
     found = pandas.DataFrame(rows, columns=list(columns))
     # A column of empty cells alone is one of numbers, too.
     return found.astype(dict.fromkeys(digits, "float64")).round(digits)

@@ -252,6 +252,7 @@ class SourceAnalysis:
             decode_s=chosen.decode_s,
             arrived=chosen.arrived,
             detect_s=detect_s,
+            media_seconds=frame.media_seconds,
         )
         return AnalysedFrame(
             source_id=self._source.source_id,

@@ -43,6 +43,7 @@ class FrameFaces:
         seconds: time from the epoch's first frame.
         faces: the confirmed faces.
         too_small: numbers of the tracks whose faces in this frame were too small to be read.
+        media_seconds: the container's own time, as in :class:`~streamfer.video.frames.Frame`.
     """
 
     source_id: str
@@ -51,6 +52,7 @@ class FrameFaces:
     seconds: float
     faces: tuple[FaceRow, ...]
     too_small: tuple[int, ...] = ()
+    media_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class FrameFacts:
 
     Attributes:
         width, height: of this frame, pixels.
-        index, pts, seconds, wall_time: as in :class:`~streamfer.video.frames.Frame`.
+        index, pts, seconds, wall_time, media_seconds: as in :class:`~streamfer.video.frames.Frame`.
         dropped: frames of this epoch dropped before this one because the analysis was busy.
         decode_s: seconds of decoding since the frame chosen before.
         arrived: monotonic time at which the frame was decoded.
@@ -36,6 +36,7 @@ class FrameFacts:
     decode_s: float
     arrived: float
     detect_s: float
+    media_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,8 @@ def _span(job: ClipJob) -> ClipSpan:
         frames_decoded=job.last.index - job.first.index + 1,
         frames_dropped={"queue_full": dropped} if dropped else {},
         faces_too_small=job.faces_too_small or None,
+        media_start_time=job.first.media_seconds,
+        media_end_time=job.last.media_seconds,
     )
 
 

@@ -164,6 +164,7 @@ class EpochSession:
             held.facts.seconds,
             tuple(self._face_row(held, face) for face in people),
             tuple(face.track for face in held.too_small if face.confirmed),
+            held.facts.media_seconds,
         )
 
     def _face_row(self, held: _Held, face: TrackedFace) -> FaceRow:

@@ -95,6 +95,7 @@ class ClipSpan(_Value):
         frames_decoded: pictures decoded between start and end.
         frames_dropped: pictures not analysed, by cause.
         faces_too_small: people in these pictures whose faces were too small to be read; absent where there are none.
+        media_start_time, media_end_time: seconds of a file's own clock, by which players show; absent where there is none.
     """
 
     start_pts: int
@@ -110,6 +111,8 @@ class ClipSpan(_Value):
     frames_decoded: Count
     frames_dropped: Mapping[str, Count] = Field(default_factory=dict)
     faces_too_small: Annotated[int, Field(gt=0)] | None = None
+    media_start_time: Seconds | None = None
+    media_end_time: Seconds | None = None
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:

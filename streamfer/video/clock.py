@@ -20,6 +20,7 @@ class Tick:
         pts: time in ``time_base`` units from the epoch's first frame.
         index: number of the frame among the decoded frames of its epoch.
         elapsed: seconds since the clock's very first frame, over all epochs.
+        media: the time that the decoder gave it, in ``time_base`` units; by ``pts`` where it gave none.
         reason: why this frame opened a new epoch, in words; empty where it did not.
         leap: units that the clock passed over ahead of this frame, where that opened the epoch.
     """
@@ -28,6 +29,7 @@ class Tick:
     pts: int
     index: int
     elapsed: float
+    media: int
     reason: str = ""
     leap: int = 0
 
@@ -96,7 +98,7 @@ class PtsClock:
         self._last, self._last_duration = place, units
         self._index += 1
         elapsed = self._elapsed_base + float(place * self.time_base)
-        return Tick(self.epoch, place, self._index, elapsed, reason, leap)
+        return Tick(self.epoch, place, self._index, elapsed, self._base + place, reason, leap)
 
     def _jump(self, place: int, expected: int) -> str:
         """Say in words how the clock jumps with a frame at ``place``; empty where it runs on."""

@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from streamfer.errors import SourceError
-from streamfer.video.container import classified, classify, ends, frame_rate, open_container, video_stream
+from streamfer.video.container import classified, classify, ends, frame_rate, media_zero, open_container, video_stream
 from streamfer.video.locate import SourceSpec
 
 _QUEUE_PICTURES = 4
@@ -34,6 +34,7 @@ class Opened:
         duration: seconds, or None.
         time_base: seconds a unit of the frames' times.
         ends: whether it has an end (video on demand): then no frame may be dropped, and times are the video's.
+        zero: where its players begin to count, seconds.
     """
 
     codec: str
@@ -41,6 +42,7 @@ class Opened:
     duration: float | None
     time_base: Fraction
     ends: bool = False
+    zero: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,8 @@ class Connection:
         time_base = track.time_base or Fraction(1, av.time_base)
         duration = container.duration / av.time_base if container.duration else None
         rate = frame_rate(track)
-        self._hand_over(Opened(track.codec_context.name, rate, duration, time_base, ends(container, self._spec)))
+        facts = (rate, duration, time_base, ends(container, self._spec), media_zero(container))
+        self._hand_over(Opened(track.codec_context.name, *facts))
         by_arrival = container.format.name in _UNTIMED_FORMATS
         untimed = 0
         for packet in container.demux(track):

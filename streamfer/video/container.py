@@ -34,6 +34,7 @@ _FILE_FORMATS = (
 _HTTP_PROTOCOLS = "http,https,httpproxy,tls,tcp,crypto"
 _LIVE_FORMATS = f"{_FILE_FORMATS},rtsp,hls,mpjpeg,rtp,sdp"
 _MOST_FPS = 1000
+_ZERO_BASED = frozenset({"mov", "mp4", "matroska", "webm"})
 _WEBCAM_FORMAT = "video4linux2,v4l2"
 
 
@@ -67,6 +68,16 @@ def ends(container: InputContainer, spec: SourceSpec) -> bool:
         return False
     # The bytes of a playlist are not those of its video.
     return bool(container.duration) or (container.format.name != "hls" and container.size > 0)
+
+
+def media_zero(container: InputContainer) -> float:
+    """Return the time from which players count, in seconds of the container's own clock.
+
+    MP4 and Matroska count from 0 wherever their first picture lies; others begin where they begin.
+    """
+    if _ZERO_BASED.intersection(container.format.name.split(",")) or container.start_time is None:
+        return 0.0
+    return container.start_time / av.time_base
 
 
 def frame_rate(track: VideoStream) -> float | None:

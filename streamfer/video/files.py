@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from streamfer.errors import SourceUnreadableError
 from streamfer.video.clock import PtsClock, Tick
-from streamfer.video.container import classified, ends, frame_rate, open_container, video_stream
+from streamfer.video.container import classified, ends, frame_rate, media_zero, open_container, video_stream
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
 from streamfer.video.locate import SourceSpec
 from streamfer.video.pixels import PictureForm, RgbConverter
@@ -108,6 +108,7 @@ class FileSource:
             info = _describe(self.spec, container, track, form, epoch_key=epoch_key)
             time_base = first.time_base or track.time_base or Fraction(1, round(_ASSUMED_FPS))
             clock = PtsClock(time_base, _period(track))
+            zero = media_zero(container)
             yield StateChange("online", 0, time.time(), info=info)
             converter = RgbConverter()
             picture: av.VideoFrame | None = first
@@ -119,7 +120,7 @@ class FileSource:
                     leap = Leap(tick.leap, time_base, tick.elapsed, "file") if tick.leap else None
                     yield StateChange("online", tick.epoch, time.time(), tick.reason, info=info, leap=leap)
                 if wanted is None or wanted(tick.epoch, float(tick.pts * time_base), tick.index):
-                    yield _frame(converter.convert(picture, form.turn), tick, time_base)
+                    yield _frame(converter.convert(picture, form.turn), tick, time_base, zero)
                 picture = next(pictures, None)
             yield StateChange("ended", clock.epoch, time.time(), reason=self._closing_words(track, clock, info))
 
@@ -160,7 +161,7 @@ def _rebuild(spec: SourceSpec, decode_threads: int, timeout: float) -> FileSourc
     return FileSource(spec, decode_threads=decode_threads, timeout=timeout)
 
 
-def _frame(image: NDArray[np.uint8], tick: Tick, time_base: Fraction) -> Frame:
+def _frame(image: NDArray[np.uint8], tick: Tick, time_base: Fraction, zero: float) -> Frame:
     return Frame(
         image=image,
         pts=tick.pts,
@@ -169,6 +170,7 @@ def _frame(image: NDArray[np.uint8], tick: Tick, time_base: Fraction) -> Frame:
         wall_time=tick.elapsed,
         time_origin="file",
         index=tick.index,
+        media_seconds=float(tick.media * time_base) - zero,
     )
 
 

@@ -70,6 +70,9 @@ class FrameLine:
                 wall_time=wall_time,
                 time_origin=origin,
                 index=tick.index,
+                media_seconds=float(tick.media * self.opened.time_base) - self.opened.zero
+                if self.opened.ends
+                else None,
             )
 
     def _wall_time(self, arrival: Arrival, tick: Tick, seconds: float) -> tuple[float, TimeOrigin]:

@@ -63,6 +63,8 @@ class Frame:
         wall_time: seconds; Unix time for ``rtcp`` and ``wallclock``, seconds from the first frame otherwise.
         time_origin: what ``wall_time`` is measured by.
         index: number of this frame among the decoded frames of its epoch, from 0.
+        media_seconds: the container's own time of it, by which players show and transcripts count; None where there is
+            none (live sources, frames of one's own).
     """
 
     image: NDArray[np.uint8] = field(repr=False)
@@ -72,6 +74,7 @@ class Frame:
     wall_time: float
     time_origin: TimeOrigin
     index: int
+    media_seconds: float | None = None
 
     @property
     def seconds(self) -> float:

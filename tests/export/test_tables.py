@@ -16,10 +16,8 @@ from record_examples import examples, labelled, labelled_with_units, span
 
 from streamfer.errors import ConfigError
 from streamfer.export import check_formats
+from streamfer.export.columns import CLIP_COLUMNS, FRAME_COLUMNS, MEDIA_MOMENT, MEDIA_SPAN, TRACK_COLUMNS
 from streamfer.export.rows import (
-    CLIP_COLUMNS,
-    FRAME_COLUMNS,
-    TRACK_COLUMNS,
     ClipTable,
     FrameTable,
     TrackTable,
@@ -58,7 +56,7 @@ def frame(source_id: str = "hall", faces: int = 1) -> FrameFaces:
 def test_a_clip_is_a_row(tmp_path: Path) -> None:
     record = clip(start_time=1.0, end_time=2.875, time_origin="file")
     (row,) = table(written(ClipCsv(tmp_path / "a.csv"), record, frame(), examples()["gap.v1"]))
-    assert list(row) == [*CLIP_COLUMNS, "p_happiness", "p_neutral"]
+    assert list(row) == [*CLIP_COLUMNS, "p_happiness", "p_neutral", *MEDIA_SPAN]
     assert row["clip_id"] == record.id
     assert (row["source"], row["track_id"], row["track"], row["epoch"]) == ("hall", "0-3", "3", "0")
     assert (row["start_s"], row["end_s"]) == ("1.000", "2.875")
@@ -81,7 +79,7 @@ def test_a_face_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 def test_a_table_without_clips_has_its_header(tmp_path: Path) -> None:
     path = written(ClipCsv(tmp_path / "a.csv"), SourceOpened("hall", 0, INFO, ("joy", "calm")), frame())
-    assert path.read_text().splitlines() == [",".join([*CLIP_COLUMNS, "p_joy", "p_calm"])]
+    assert path.read_text().splitlines() == [",".join([*CLIP_COLUMNS, "p_joy", "p_calm", *MEDIA_SPAN])]
 
 
 INFO = VideoInfo("hall", "hall.mp4", 64, 48, "mpeg4", 25.0, 2.0, 0, False, "key")
@@ -91,19 +89,19 @@ OPENED = SourceOpened("hall", 0, INFO, ("happiness", "neutral"), ("AU06", "AU12"
 def test_action_units_of_a_clip_have_columns_after_the_probabilities(tmp_path: Path) -> None:
     (row,) = table(written(ClipCsv(tmp_path / "a.csv"), OPENED, labelled_with_units()))
     more = ["p_happiness", "p_neutral", "AU06_mean", "AU12_mean", "AU06_peak", "AU12_peak"]
-    assert list(row) == [*CLIP_COLUMNS, *more]
+    assert list(row) == [*CLIP_COLUMNS, *more, *MEDIA_SPAN]
     assert [row[name] for name in more[2:]] == ["0.456789", "0.500000", "0.875000", "1.000000"]
     (unopened,) = table(written(ClipCsv(tmp_path / "b.csv"), labelled_with_units()))
     assert unopened == row
     empty = written(ClipCsv(tmp_path / "c.csv"), OPENED)
-    assert empty.read_text().splitlines() == [",".join([*CLIP_COLUMNS, *more])]
+    assert empty.read_text().splitlines() == [",".join([*CLIP_COLUMNS, *more, *MEDIA_SPAN])]
 
 
 def test_action_units_of_a_frame_have_columns_after_the_others(tmp_path: Path) -> None:
     read = replace(frame().faces[0], action_units={"AU06": 0.25, "AU12": 0.1234567})
     both = replace(frame(), faces=(read, replace(read, action_units=None)))
     rows = table(written(FrameCsv(tmp_path / "a.csv"), OPENED, both, frame(faces=0)))
-    assert list(rows[0]) == [*FRAME_COLUMNS, "AU06_r", "AU12_r"]
+    assert list(rows[0]) == [*FRAME_COLUMNS, "AU06_r", "AU12_r", *MEDIA_MOMENT]
     assert [(row["AU06_r"], row["AU12_r"]) for row in rows] == [("0.250000", "0.123457"), ("", ""), ("", "")]
     assert all(None not in row and None not in row.values() for row in rows)
 
@@ -116,13 +114,13 @@ def test_a_model_without_action_units_has_no_columns_for_them(tmp_path: Path) ->
 
 
 def test_a_frame_table_of_nothing_has_its_header(tmp_path: Path) -> None:
-    assert written(FrameCsv(tmp_path / "a.csv")).read_text().splitlines() == [",".join(FRAME_COLUMNS)]
+    assert written(FrameCsv(tmp_path / "a.csv")).read_text().splitlines() == [",".join([*FRAME_COLUMNS, *MEDIA_MOMENT])]
 
 
 def test_every_face_of_a_frame_is_a_row_and_an_empty_frame_too(tmp_path: Path) -> None:
     rows = table(written(FrameCsv(tmp_path / "a.csv"), frame(faces=2), clip(), frame(faces=0)))
     assert [row["faces"] for row in rows] == ["2", "2", "0"]
-    assert list(rows[0]) == list(FRAME_COLUMNS)
+    assert list(rows[0]) == [*FRAME_COLUMNS, *MEDIA_MOMENT]
     assert (rows[0]["seconds"], rows[0]["frame"], rows[0]["epoch"]) == ("1.680", "42", "1")
     assert (rows[0]["det_score"], rows[0]["width"]) == ("0.9877", "0.200000")
     assert (rows[2]["track_id"], rows[2]["x"]) == ("", "")
@@ -133,8 +131,15 @@ def test_a_track_is_a_row_with_its_times_and_the_means_of_its_clips(tmp_path: Pa
     later = replace(first, seconds=4.5)
     clips = [labelled_with_units(), clip()]
     (row,) = table(written(TrackCsv(tmp_path / "a.csv"), OPENED, first, *clips, later, SourceDone("hall")))
-    more = ["p_happiness", "p_neutral", "AU06_mean", "AU12_mean"]
-    assert list(row) == [*TRACK_COLUMNS, *more]
+    means = ["p_happiness", "p_neutral", "AU06_mean", "AU12_mean"]
+    shares = ["share_happiness", "share_neutral", "share_unsure"]
+    more = [*means, *shares, "AU06_peak", "AU12_peak", "AU06_present", "AU12_present"]
+    assert list(row) == [*TRACK_COLUMNS, *more, *MEDIA_SPAN]
+    assert [row[name] for name in more[4:]] == [
+        *("1.000000", "0.000000", "0.000000"),
+        *("0.875000", "1.000000"),
+        *("0.000000", "0.500000"),
+    ]
     assert (row["source"], row["track_id"], row["track"], row["epoch"]) == ("hall", "0-3", "3", "0")
     assert (row["start_s"], row["end_s"], row["frames"], row["clips"]) == ("1.680", "4.500", "2", "2")
     assert (row["label"], row["share"], row["p_happiness"]) == ("happiness", "1.000000", "0.700000")
