@@ -95,7 +95,7 @@ class ClipSpan(_Value):
         frames_decoded: pictures decoded between start and end.
         frames_dropped: pictures not analysed, by cause.
         faces_too_small: people in these pictures whose faces were too small to be read; absent where there are none.
-        media_start_time, media_end_time: seconds of a file's own clock, by which players show; absent where there is none.
+        media_start_time, media_end_time: the same two by a file's own clock; absent where there is none.
     """
 
     start_pts: int
