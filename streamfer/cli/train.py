@@ -51,18 +51,6 @@ def _hand_over(context: typer.Context, task: str, words: list[str]) -> None:
         hint = model if task == "evaluate" else ""
         raise UnknownModelError(f"recipe {recipe!r}: unknown; choose from {', '.join(RECIPES)}{hint}")
     with needs("train", f"recipe {recipe}"):
-        _route_structlog()
         code = import_module(RECIPES[recipe]).main([task, *words[1:]])
     if code:
         raise SystemExit(code)
-
-
-def _route_structlog() -> None:
-    """Send what training says through structlog where the rest goes."""
-    import structlog
-
-    structlog.configure(
-        processors=[structlog.stdlib.render_to_log_kwargs],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-    )

@@ -15,7 +15,7 @@ from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, inflect
 from streamfer.errors import RecordError
 from streamfer_train.captions.feeling import reasons_for
 from streamfer_train.captions.grammar import captions, describe
-from streamfer_train.captions.labels import Course, FaceLabels
+from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.rules import action_caption, emotion_caption, rule_caption
 
 UNITS = st.frozensets(st.sampled_from(sorted(ACTION_UNITS)), max_size=9)
@@ -28,9 +28,7 @@ def faces(draw: st.DrawFn) -> FaceLabels:
     units = draw(UNITS)
     emotions = draw(EMOTIONS)
     strengths = {unit: draw(st.integers(1, 5)) for unit in units if draw(st.booleans())}
-    moments = sorted(draw(st.tuples(*[st.floats(0, 1)] * 3)))
-    course = draw(st.sampled_from([None, Course(*moments), Course(None, moments[1], None)]))
-    return FaceLabels(units, tuple(emotions), strengths, None, course)
+    return FaceLabels(units, tuple(emotions), strengths)
 
 
 @settings(max_examples=80, deadline=None)
@@ -105,30 +103,6 @@ def test_intensity_is_said_and_without_it_nothing_is() -> None:
     assert not any(re.search(r"very|slightly|barely|strongly", text) for text in plain)
 
 
-def test_the_course_is_said_in_the_order_of_time() -> None:
-    early = describe(FaceLabels.of([12], course=Course(0.0, 0.5, 1.0)), 3)
-    last = early.split(". ")[-1]
-    assert re.search(r"start|clip begins|first moments", last)
-    assert re.search(r"halfway|middle|midway", last)
-    steady = describe(FaceLabels.of([12], course=Course(None, 0.9, None)), 3).split(". ")[-1]
-    assert re.search(r"first frame|clip opens|outset", steady)
-    assert re.search(r"final frame|clip is over", steady)
-
-
-@pytest.mark.parametrize(
-    ("track", "expected"),
-    [
-        ([0, 0.2, 0.4], None),
-        ([], None),
-        ([0.9, 0.9, 0.9], Course(None, 0.0, None)),
-        ([0, 0.6, 0.9, 0.6, 0], Course(0.25, 0.5, 0.75)),
-        ([0.6, 0, 0.6, 0.9, 0.8], Course(0.5, 0.75, None)),
-    ],
-)
-def test_a_course_is_read_off_a_track(track: list[float], expected: Course | None) -> None:
-    assert Course.of_track(track) == expected
-
-
 def test_rule_captions_have_the_released_form() -> None:
     labels = FaceLabels.of([24, 10, 14, 17], "happily", "surprised")
     wanted = "It is a people who raises upper lip, tightens lip corner, raises chin and presses lips."
@@ -148,12 +122,8 @@ def test_the_vocabulary_is_the_papers() -> None:
 
 
 def test_labels_come_back_from_json() -> None:
-    labels = FaceLabels.from_json(
-        {"action_units": [1, "4C"], "emotions": ["Sad", "sleepy"], "coded": [1, 4, 12], "course": [None, 0.5, 0.75]}
-    )
-    assert labels == FaceLabels(
-        frozenset({1, 4}), ("sadness", "sleepy"), {4: 3}, frozenset({1, 4, 12}), Course(None, 0.5, 0.75)
-    )
+    labels = FaceLabels.from_json({"action_units": [1, "4C"], "emotions": ["Sad", "sleepy"], "coded": [1, 4, 12]})
+    assert labels == FaceLabels(frozenset({1, 4}), ("sadness", "sleepy"), {4: 3}, frozenset({1, 4, 12}))
     assert FaceLabels.from_json(labels.to_json()) == labels
     assert labels.absent == {12}
     assert FaceLabels.of([12]).absent == ACTION_UNITS.keys() - {12}
@@ -169,8 +139,6 @@ def test_labels_come_back_from_json() -> None:
         ({"action_units": ["1X"]}, "'1X' is no unit"),
         ({"action_units": [12], "coded": [1]}, "action unit 12: present, yet not among the coded"),
         ({"emotions": [""]}, "field emotions: must be a list of words"),
-        ({"course": [0.1]}, "field course: must be"),
-        ({"course": [0.9, 0.5, None]}, "must rise from onset"),
     ],
 )
 def test_malformed_labels_are_named(entry: dict[str, object], message: str) -> None:

@@ -196,18 +196,16 @@ def test_a_csv_has_targets_by_column_name(tmp_path: Path) -> None:
     path = written(
         tmp_path,
         "l.csv",
-        "label,video,valence,arousal,AU12,AU1,start,end,group\n"
-        'Happy,"a, b.mp4",0.5,-1,0.9,,1.5,3,anna\n'
-        "sad,c.mp4,,,,0.25,,,\n",
+        'label,video,AU12,AU1,start,end,group\nHappy,"a, b.mp4",0.9,,1.5,3,anna\nsad,c.mp4,,0.25,,,\n',
     )
     clips, problems = read_list(path, config(dataset="csv", root="/r", actions=("AU1", "AU12")))
     assert problems == []
     first, second = clips
-    assert (first.path, first.label, first.valence, first.arousal) == ("/r/a, b.mp4", "happiness", 0.5, -1.0)
+    assert (first.path, first.label) == ("/r/a, b.mp4", "happiness")
     assert (first.start, first.end, first.group) == (1.5, 3.0, "anna")
     assert math.isnan(first.actions[0])
     assert first.actions[1] == 0.9
-    assert (second.valence, second.start, second.group, second.actions[0]) == (None, None, None, 0.25)
+    assert (second.start, second.group, second.actions[0]) == (None, None, 0.25)
 
 
 @pytest.mark.parametrize(
@@ -218,8 +216,8 @@ def test_a_csv_has_targets_by_column_name(tmp_path: Path) -> None:
         ("video,emotion\na.mp4,happy\n", 1, "too few fields"),
         ("", 1, "too few fields"),
         ("video,label\n,happy\n", 2, "too few fields"),
-        ("video,label,valence\na.mp4,happy,2\n", 2, "not a number"),
-        ("video,label,arousal\na.mp4,happy,nan\n", 2, "not a number"),
+        ("video,label,start\na.mp4,happy,-2\n", 2, "not a number"),
+        ("video,label,end\na.mp4,happy,nan\n", 2, "not a number"),
         ("video,label,start,end\na.mp4,happy,2,2\n", 2, "empty clip"),
         ("video,label,frames\na.mp4,happy,0\n", 2, "empty clip"),
         ("video,label\na.mp4,bored\n", 2, "unknown label"),

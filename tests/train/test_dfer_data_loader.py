@@ -50,20 +50,18 @@ def fold(clips: tuple[Clip, ...]) -> Fold:
 
 def test_a_sample_says_what_it_is(clips: tuple[Clip, ...]) -> None:
     sample = ClipDataset(clips, config(), training=False)[Draw(0, 2)]
-    assert set(sample) == {"pixels", "label", "index", "valence_arousal", "actions"}
+    assert set(sample) == {"pixels", "label", "index", "actions"}
     assert (sample["pixels"].shape, sample["pixels"].dtype) == ((FRAMES, 3, SIZE, SIZE), torch.uint8)
     assert (sample["label"].item(), sample["label"].dtype) == (6, torch.int64)
     assert sample["index"].item() == 2
-    assert sample["valence_arousal"].isnan().all()
     assert sample["actions"].shape == (0,)
 
 
 def test_targets_keep_their_gaps(clips: tuple[Clip, ...]) -> None:
     from dataclasses import replace
 
-    clip = replace(clips[0], valence=0.5, actions=(float("nan"), 2.0))
+    clip = replace(clips[0], actions=(float("nan"), 2.0))
     sample = ClipDataset([clip], config(actions=("AU1", "AU2")), training=False)[Draw(0, 0)]
-    np.testing.assert_array_equal(sample["valence_arousal"].numpy(), np.array([0.5, np.nan], np.float32))
     np.testing.assert_array_equal(sample["actions"].numpy(), np.array([np.nan, 2.0], np.float32))
 
 

@@ -17,10 +17,9 @@ from streamfer.models.card import ModelCard
 from streamfer.models.weights import read_weights, write_weights
 from streamfer_train.dfer_clip.backbones import Backbone, Sizes, at_models_size, read_backbone
 from streamfer_train.dfer_clip.config import HeadsConfig, OptimiserConfig, RunConfig, parse_config
-from streamfer_train.dfer_clip.heads import actions_loss, losses, valence_arousal_loss
+from streamfer_train.dfer_clip.heads import actions_loss, losses
 from streamfer_train.dfer_clip.model import Learner, build_learner
 from streamfer_train.dfer_clip.optimiser import build_optimiser, choose_trained, factor, parameter_groups
-from streamfer_train.metrics import regression
 from streamfer_train.recipes.average import Average
 
 
@@ -114,7 +113,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "linear classifier": {"heads": {"kind": "classifier"}},
     "cosine classifier": {"heads": {"kind": "cosine"}},
     "action units": {"heads": {"actions": 1.0}, "data": {"actions": ["AU1", "AU12_r"]}},
-    "valence and arousal": {"heads": {"valence_arousal": 1.0}},
 }
 
 
@@ -127,7 +125,6 @@ def test_a_variant_learns_and_its_weights_file_gives_the_same_logits(
     outputs = learner(pixels)
     batch = {
         "label": torch.tensor([0, 2]),
-        "valence_arousal": torch.tensor([[0.1, 0.2], [0.5, -0.3]]),
         "actions": torch.tensor([[1.0, 0.0], [float("nan"), 1.0]]),
     }
     config = recipe(folder, **VARIANTS[variant])
@@ -341,21 +338,6 @@ def test_positions_are_interpolated_for_larger_pictures(folder: Path) -> None:
 # -- losses -----------------------------------------------------------------------------------------------------------
 
 
-def test_concordance_agrees_with_the_metric_and_gaps_do_not_count() -> None:
-    torch.manual_seed(3)
-    predicted, target = torch.rand(20, 2) * 2 - 1, torch.rand(20, 2) * 2 - 1
-    wanted = regression.report(predicted, target, ("valence", "arousal"))
-    squared = (predicted - target).square().mean()
-    loss = valence_arousal_loss(predicted, target)
-    assert float(loss) == pytest.approx(1 - wanted.mean_ccc + float(squared), abs=1e-5)
-    gaps = torch.full((5, 2), float("nan"))
-    with_gaps = valence_arousal_loss(torch.cat([predicted, torch.rand(5, 2)]), torch.cat([target, gaps]))
-    assert float(with_gaps) == pytest.approx(float(loss), abs=1e-6)
-    none_known = valence_arousal_loss(predicted[:5].requires_grad_(), gaps)
-    assert none_known.item() == 0
-    none_known.backward()
-
-
 def test_action_units_without_a_label_do_not_count() -> None:
     logits = torch.tensor([[0.0, 2.0], [3.0, -1.0]], requires_grad=True)
     target = torch.tensor([[1.0, float("nan")], [float("nan"), 5.0]])
@@ -370,11 +352,11 @@ def test_action_units_without_a_label_do_not_count() -> None:
 
 
 def test_total_is_the_weighted_sum() -> None:
-    outputs = {"logits": torch.randn(4, 3), "valence_arousal": torch.rand(4, 2), "actions": torch.randn(4, 2)}
-    batch = {"label": torch.tensor([0, 1, 2, 0]), "valence_arousal": torch.rand(4, 2), "actions": torch.ones(4, 2)}
-    once = losses(outputs, batch, HeadsConfig(valence_arousal=1, actions=1))
-    twice = losses(outputs, batch, HeadsConfig(valence_arousal=2, actions=3))
-    wanted = once["classes"] + 2 * once["valence_arousal"] + 3 * once["actions"]
+    outputs = {"logits": torch.randn(4, 3), "actions": torch.randn(4, 2)}
+    batch = {"label": torch.tensor([0, 1, 2, 0]), "actions": torch.ones(4, 2)}
+    once = losses(outputs, batch, HeadsConfig(actions=1))
+    twice = losses(outputs, batch, HeadsConfig(actions=3))
+    wanted = once["classes"] + 3 * once["actions"]
     torch.testing.assert_close(twice["total"], wanted)
     reference = torch.nn.functional.cross_entropy(outputs["logits"], batch["label"])
     torch.testing.assert_close(once["classes"], reference)

@@ -30,7 +30,7 @@ FOLD = Path("seed1") / "fold1"
 #: Two micro-batches a step, moving average, held-out clips, a second head: everything that has state.
 BUSY: dict[str, Any] = {
     "data": {"held_out": {"fraction": 0.3}, "actions": ["AU12"]},
-    "heads": {"valence_arousal": 0.5, "actions": 0.5},
+    "heads": {"actions": 0.5},
     "optimiser": {"batch": 2, "accumulate": 2, "epochs": 2, "average": 0.5, "clip": 1.0, "milestones": [1]},
 }
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.settings import check_settings
-from streamfer_train.exp_blip import build, layout, lora, stages
+from streamfer_train.exp_blip import build, layout, stages
 from streamfer_train.exp_blip.config import ExpBlipConfig
 from streamfer_train.exp_blip.query_learner import QueryLearner
 from streamfer_train.exp_blip.schedule import build_optimiser
@@ -218,40 +218,6 @@ def test_recomputed_activations_give_the_same_gradient(folder: Path) -> None:
         found.append((float(loss), writer.learner.model.query_tokens.grad))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
     torch.testing.assert_close(found[0][1], found[1][1], atol=1e-6, rtol=1e-4)
-
-
-def test_low_rank_updates_learn_alone_and_merge(folder: Path) -> None:
-    pytest.importorskip("peft")
-    model = {**settings(folder)["model"], "lora": {"rank": 2, "language": True}}
-    config = configured(folder, model=model)
-
-    def built() -> Any:
-        return build.build_writer(
-            "blip-2", config.model, config.step2, config.runtime, stages.text_card(config),
-            tensors={}, where="", text_tokens=41, seed=1,
-        ).learner  # fmt: skip
-
-    learner = built()
-    trained = {name for name, weight in learner.named_parameters() if weight.requires_grad}
-    assert any("language_model" in name and "lora_A" in name for name in trained)
-    assert any("vision_model" in name and "lora_B" in name for name in trained)
-    assert not any("vision_model.encoder" in name and "lora_" not in name for name in trained)
-    assert not any("language_model" in name and "lora_" not in name for name in trained)
-    with torch.no_grad():
-        for name, weight in learner.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.3)
-    given = batch() | {"targets": batch()["ids"]}
-    wanted = float(learner.eval()(given)["total"].detach())
-    state = {name: w.detach().clone() for name, w in learner.named_parameters() if w.requires_grad}
-    other = built()
-    before = float(other.eval()(given)["total"].detach())
-    build.load_trained(other, state, "test")
-    assert not any("lora_" in name for name, _ in other.named_parameters())
-    assert float(other(given)["total"].detach()) == pytest.approx(wanted, rel=1e-5)
-    assert abs(before - wanted) > 1e-3
-    lora.merge(learner)
-    assert float(learner(given)["total"].detach()) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_bf16_keeps_frozen_weights_coarse_and_trains(folder: Path) -> None:

@@ -130,7 +130,6 @@ def test_deeper_blocks_learn_slower_and_the_language_model_not_at_all() -> None:
     assert (learns(name.format(3), frozen), learns(name.format(3), trained)) == (False, True)
     assert learns("vision_model.post_layernorm.weight", frozen)
     assert not learns("model.language_model.lm_head.weight", trained)
-    assert learns("model.language_model.layers.0.q_proj.lora_A.default.weight", trained)
 
 
 EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {

@@ -263,7 +263,7 @@ def test_a_captioner_is_scored_and_its_features_are_probed(
     shown = capsys.readouterr().out
     assert "au-blip: 9 pictures; references: rule and 4 of the grammar" in shown
     report = json.loads((tmp_path / "report.json").read_text())
-    assert {"rouge_l", "bleu", "cider_d"} <= report["text"].keys()
+    assert {"rouge_l", "bleu"} <= report["text"].keys()
     assert report["agreement"]["count"] == 9
     assert report["floor"]["micro"]["recall"] > 0
     # Three colours tell three label sets apart, whatever the weights.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import pytest
@@ -14,34 +13,6 @@ from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.metrics import text
 from streamfer_train.metrics.agreement import evaluate, most_frequent_caption
-
-
-def test_cider_of_equal_texts_is_ten() -> None:
-    references = [["the lips are pressed together now"], ["brows rise high above the eyes"]]
-    assert text.cider([r[0] for r in references], references) == pytest.approx([10.0, 10.0])
-
-
-def test_cider_by_hand() -> None:
-    # Two pictures; every n-gram but "a" is in one of them, so its weight is ln 2 and that of "a" is 0.
-    references = [["a b c"], ["a d e"]]
-    first, second = text.cider(["a b", "x y z"], references)
-    # Caption "a b" against "a b c": n=1 has b of {b, c}: 1/sqrt 2; n=2 has ab of {ab, bc}: 1/sqrt 2; n=3, 4 nothing.
-    # One word is missing: exp(-1 / 72).
-    assert first == pytest.approx(10 * math.exp(-1 / 72) * (2 / math.sqrt(2)) / 4)
-    assert second == 0.0
-
-
-def test_cider_clips_repeated_words() -> None:
-    references = [["b c d e"], ["f g h i"]]
-    honest, loop = text.cider(["b c d e", "f f f f"], references)
-    assert honest == pytest.approx(10.0)
-    # f four times counts once: 4 f against f: (1 * 1) / (4 * 2), in n = 1 alone; the weights cancel.
-    assert loop == pytest.approx(10 * (1 / 8) / 4)
-
-
-def test_cider_averages_references() -> None:
-    references = [["b c d e", "v w x y"], ["f g h i"]]
-    assert text.cider(["b c d e", "f g h i"], references) == pytest.approx([5.0, 10.0])
 
 
 def test_meteor_without_synonyms_by_hand() -> None:

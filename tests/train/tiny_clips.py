@@ -27,10 +27,10 @@ def write_clips(folder: Path, count: int = 12, frames: int = 6, side: int = 24) 
 
 
 def write_list(path: Path, clips: range, columns: str = "") -> None:
-    """Write a CSV list; ``columns`` adds valence, arousal and AU12 to each clip, some of them missing."""
-    lines = ["video,label" + (",valence,arousal,AU12" if columns else "")]
+    """Write a CSV list; ``columns`` adds AU12 to each clip, some of them missing."""
+    lines = ["video,label" + (",AU12" if columns else "")]
     for clip in clips:
-        more = "" if not columns else (",,," if clip % 4 == 3 else f",{clip % 3 - 1},{0.1 * (clip % 5)},{clip % 2}")
+        more = "" if not columns else ("," if clip % 4 == 3 else f",{clip % 2}")
         lines.append(f"clips/{clip:05d},{CLASSES[clip % 3]}{more}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

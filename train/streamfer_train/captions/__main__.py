@@ -65,7 +65,6 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", type=positive, default=1, help="different texts for equal labels")
     parser.add_argument("--price", type=float, nargs=2, default=(0.0, 0.0), metavar=("PROMPT", "ANSWER"),
                         help="price of a million tokens")  # fmt: skip
-    parser.add_argument("--currency", default="USD")
     parser.add_argument("--budget", type=float, help="stop asking when this much is spent")
 
 
@@ -130,7 +129,6 @@ def _by_model(options: argparse.Namespace, *, fuse: bool) -> int:
         concurrency=options.concurrency,
         price_prompt=options.price[0],
         price_answer=options.price[1],
-        currency=options.currency,
         budget=options.budget,
     )
     writer: Endpoint | LocalModel

@@ -2,7 +2,7 @@
 
 A caption reads the face from brow to neck. Its units are cut into one to three sentences; each sentence has a frame
 ("the lips are parted", "the person parts the lips", "the face shows parted lips", or "with parted lips"), a way in and
-a place or moment at its end. Then come the emotion, with the actions that speak for it, and the course of a clip.
+a place or moment at its end. Then comes the emotion, with the actions that speak for it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 
 from streamfer.captions.phrases import Wording, gerund, third_person, wordings
 from streamfer.captions.vocabulary import join
-from streamfer_train.captions.course import course_sentence
 from streamfer_train.captions.feeling import emotion_sentence
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.resting import resting_sentence
@@ -49,8 +48,6 @@ def describe(labels: FaceLabels, seed: int | str) -> str:
     sentences = list(action_sentences(labels, draw))
     if labels.emotions:
         sentences.append(emotion_sentence(labels, draw))
-    if labels.course is not None and (labels.action_units or labels.emotions):
-        sentences.append(course_sentence(labels.course, draw))
     return " ".join(sentences)
 
 

@@ -1,8 +1,8 @@
-"""What is known of a face before it is described: action units, emotions, and their course through a clip."""
+"""What is known of a face before it is described: action units and emotions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,43 +11,6 @@ from streamfer.errors import RecordError
 
 #: Letters by which FACS writes intensity.
 _INTENSITY_LETTERS = "ABCDE"
-
-
-@dataclass(frozen=True, slots=True)
-class Course:
-    """When an expression sets in, is strongest, and fades, as fractions of a clip (0-1); None: outside the clip."""
-
-    onset: float | None
-    apex: float
-    offset: float | None
-
-    def __post_init__(self) -> None:
-        """Check the order.
-
-        Raises:
-            RecordError: a fraction is outside 0-1, or the three are out of order.
-        """
-        moments = [moment for moment in (self.onset, self.apex, self.offset) if moment is not None]
-        if not all(0 <= moment <= 1 for moment in moments) or moments != sorted(moments):
-            raise RecordError(f"course {moments}: must rise from onset over apex to offset within 0-1; correct it")
-
-    @classmethod
-    def of_track(cls, strengths: Sequence[float], threshold: float = 0.5) -> Course | None:
-        """Read the course off a track of strengths at equal steps; None where it never reaches ``threshold``.
-
-        The stretch around the strongest moment that stays at or above the threshold is the expression: it has an
-        onset or offset only if the track also shows the time before or after it.
-        """
-        if not strengths or max(strengths) < threshold:
-            return None
-        peak = max(range(len(strengths)), key=strengths.__getitem__)
-        first = last = peak
-        while first > 0 and strengths[first - 1] >= threshold:
-            first -= 1
-        while last < len(strengths) - 1 and strengths[last + 1] >= threshold:
-            last += 1
-        span = max(len(strengths) - 1, 1)
-        return cls(first / span if first > 0 else None, peak / span, last / span if last < len(strengths) - 1 else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +27,6 @@ class FaceLabels:
     emotions: tuple[str, ...] = ()
     intensities: Mapping[int, int] = field(default_factory=dict)
     coded: frozenset[int] | None = None
-    course: Course | None = None
 
     def __post_init__(self) -> None:
         """Bring emotions to one word each and check the units.
@@ -98,7 +60,7 @@ class FaceLabels:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> FaceLabels:
-        """Labels from ``{"action_units": [1, "4C"], "emotions": ["sad"], "course": [0.1, 0.5, null]}``, each optional.
+        """Labels from ``{"action_units": [1, "4C"], "emotions": ["sad"]}``, each optional.
 
         A unit may carry its intensity as a letter, A (trace) to E (maximum); ``coded`` is optional.
 
@@ -111,16 +73,7 @@ class FaceLabels:
         emotions = [emotions] if isinstance(emotions, str) else emotions
         if not isinstance(emotions, list) or not all(isinstance(word, str) and word.strip() for word in emotions):
             raise RecordError('field emotions: must be a list of words, as in ["happiness"]')
-        course = entry.get("course")
-        if course is not None and not (isinstance(course, list) and len(course) == 3 and _is_number(course[1])):
-            raise RecordError("field course: must be [onset, apex, offset] with null for what lies outside the clip")
-        return cls(
-            units,
-            tuple(emotions),
-            strengths,
-            None if coded is None else _units(coded)[0],
-            None if course is None else Course(*course),
-        )
+        return cls(units, tuple(emotions), strengths, None if coded is None else _units(coded)[0])
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` reads, without the empty fields."""
@@ -134,8 +87,6 @@ class FaceLabels:
             entry["emotions"] = list(self.emotions)
         if self.coded is not None:
             entry["coded"] = sorted(self.coded)
-        if self.course is not None:
-            entry["course"] = [self.course.onset, self.course.apex, self.course.offset]
         return entry
 
 
@@ -155,7 +106,3 @@ def _units(value: Any) -> tuple[frozenset[int] | None, dict[int, int]]:
         if letter:
             strengths[int(number)] = _INTENSITY_LETTERS.index(letter) + 1
     return frozenset(units), strengths
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

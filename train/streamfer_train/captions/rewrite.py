@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import zlib
 from collections import Counter, deque
@@ -10,8 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
-
-import structlog
 
 from streamfer.captions.chat import ChatError, Reply
 from streamfer.captions.checks import faults
@@ -27,7 +26,7 @@ from streamfer_train.captions.resting import NEUTRAL_CAPTION
 from streamfer_train.captions.rules import action_caption
 from streamfer_train.captions.writers import Writer
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +34,9 @@ class Policy:
     """How a model is used.
 
     ``tries``: texts asked for one caption before the grammar speaks. ``variants``: different texts asked for faces
-    with the same labels. ``concurrency``: questions under way at a time.
-    ``give_up_after``: faults of the writer in a row after which it is not asked again. Prices are in ``currency`` for
-    a million tokens; ``budget`` ends the asking when that much is spent.
+    with the same labels. ``concurrency``: questions under way at a time. ``give_up_after``: faults of the writer in a
+    row after which it is not asked again. Prices are for a million tokens; ``budget`` ends the asking when that much
+    is spent.
     """
 
     tries: int = 2
@@ -46,7 +45,6 @@ class Policy:
     give_up_after: int = 8
     price_prompt: float = 0.0
     price_answer: float = 0.0
-    currency: str = "USD"
     budget: float | None = None
 
     def __post_init__(self) -> None:
@@ -96,7 +94,7 @@ class Tally:
         return (
             f"{total} captions: {written}{f' ({why})' if why else ''}; {self.refused_texts} texts refused; "
             f"{self.calls} calls, {self.prompt_tokens} + {self.answer_tokens} tokens{unknown}, "
-            f"{self.cost(policy):.4f} {policy.currency}"
+            f"cost {self.cost(policy):.4f}"
         )
 
 
@@ -185,7 +183,7 @@ class Rewriter:
                     return Written(reply.text, origin)
                 with self._lock:
                     self.tally.refused_texts += 1
-                log.debug("caption.refused", text=reply.text, faults=wrong)
+                log.debug("caption.refused", extra={"text": reply.text, "faults": wrong})
                 messages, reason = again(messages, reply.text, wrong), "every text failed its checks"
         except ChatError as fault:
             reason = fault.kind
@@ -218,17 +216,17 @@ class Rewriter:
             budget = self.policy.budget
             if budget is not None and self.tally.cost(self.policy) >= budget and not self._stopped:
                 self._stopped = "budget spent"
-                log.warning("captions.budget_spent", budget=budget, currency=self.policy.currency)
+                log.warning("captions.budget_spent", extra={"budget": budget})
             if self._stopped:
                 raise _Stop(self._stopped)
 
     def _note_fault(self, fault: ChatError) -> None:
         with self._lock:
             self._faults_in_a_row += 1
-            log.warning("caption.writer_failed", kind=fault.kind, reason=str(fault))
+            log.warning("caption.writer_failed", extra={"kind": fault.kind, "reason": str(fault)})
             if self._faults_in_a_row >= self.policy.give_up_after and not self._stopped:
                 self._stopped = "writer given up"
-                log.error("captions.writer_given_up", faults=self._faults_in_a_row, reason=str(fault))
+                log.error("captions.writer_given_up", extra={"faults": self._faults_in_a_row, "reason": str(fault)})
 
 
 def labels_of_texts(action: str, emotion: str) -> FaceLabels:

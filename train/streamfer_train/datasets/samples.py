@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import structlog
-
 from streamfer.errors import ConfigError
 from streamfer_train.captions.labels import FaceLabels
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 Split = Literal["train", "test"]
 
@@ -48,7 +47,10 @@ def with_pictures(found: Iterable[Sample | None], root: Path, expects: str) -> l
     if not samples:
         raise ConfigError(f"{root}: no labelled picture is there; expected is {expects}")
     if len(samples) < len(listed):
-        log.warning("dataset.pictures_missing", root=str(root), missing=len(listed) - len(samples), found=len(samples))
+        log.warning(
+            "dataset.pictures_missing",
+            extra={"root": str(root), "missing": len(listed) - len(samples), "found": len(samples)},
+        )
     return samples
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -16,7 +15,6 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from streamfer.errors import ConfigError
-from streamfer.extras import needs
 from streamfer_train.dfer_clip.config import AdapterConfig, LoraConfig
 
 
@@ -76,9 +74,7 @@ def attach_adapters(encoder: nn.Module, config: AdapterConfig, frames: int) -> n
 class LowRank(nn.Module):
     """A weight plus an update of rank R: alpha / R times B A, where B starts at zero.
 
-    For attention, whose projections are one tensor: peft's own layer for it adds the update to the frozen weight
-    before each forward pass and takes it off afterwards, so that the weight drifts by rounding.
-
+    A parametrization, because the projections of attention are one tensor that no layer of a library updates in place.
     Source: LoRA (Hu et al., arXiv 2106.09685, section 4.1).
     """
 
@@ -94,48 +90,35 @@ class LowRank(nn.Module):
         return weight_OI + self.scale * (self.lora_B @ self.lora_A)
 
 
-def attach_lora(encoder: nn.Module, config: LoraConfig) -> nn.Module:
-    """Put low-rank updates into the encoder's layers, in place; returns what :func:`merged` takes.
+def attach_lora(encoder: nn.Module, config: LoraConfig) -> None:
+    """Put low-rank updates into the encoder's layers, in place.
 
     Raises:
-        ConfigError: peft is not installed, or none of the target layers exists.
+        ConfigError: a target names no layer of the encoder.
     """
-    others = [name for name in config.targets if name != "attn"]
-    handle = _attach_peft(encoder, config, others) if others else encoder
-    if "attn" in config.targets:
-        attentions = [module for module in encoder.modules() if isinstance(module, nn.MultiheadAttention)]
-        if not attentions:
-            raise _no_target(config)
-        for attention in attentions:
-            for layer, name in ((attention, "in_proj_weight"), (attention.out_proj, "weight")):
-                update = LowRank(getattr(layer, name), config.rank, config.alpha)
-                parametrize.register_parametrization(layer, name, update)
-    return handle
+    for target in config.targets:
+        found = [module for name, module in encoder.named_modules() if name.rpartition(".")[2] == target]
+        layers: list[tuple[nn.Module, str]] = [
+            pair
+            for module in found
+            for pair in (
+                [(module, "in_proj_weight"), (module.out_proj, "weight")]
+                if isinstance(module, nn.MultiheadAttention)
+                else [(module, "weight")]
+            )
+        ]
+        if not layers:
+            raise ConfigError(f"lora.targets: {target}: no such layer in this encoder; low-rank updates need a ViT")
+        for layer, name in layers:
+            update = LowRank(getattr(layer, name), config.rank, config.alpha)
+            parametrize.register_parametrization(layer, name, update)
 
 
-def _attach_peft(encoder: nn.Module, config: LoraConfig, targets: Sequence[str]) -> nn.Module:
-    with needs("train", "lora.rank"):
-        from peft import LoraConfig as PeftConfig
-        from peft.tuners.lora import LoraModel
-    asked = PeftConfig(
-        r=config.rank, lora_alpha=config.alpha, lora_dropout=config.dropout, target_modules=list(targets)
-    )
-    try:
-        return cast(nn.Module, LoraModel(encoder, asked, "default"))
-    except ValueError as error:
-        raise _no_target(config) from error
-
-
-def _no_target(config: LoraConfig) -> ConfigError:
-    return ConfigError(f"lora.targets: {', '.join(config.targets)}: not all are layers of this encoder")
-
-
-def merged(handle: nn.Module) -> nn.Module:
+def merged(encoder: nn.Module) -> nn.Module:
     """Return a copy of the encoder with the updates added to its weights: names and shapes as without them."""
-    copied: Any = copy.deepcopy(handle)
-    encoder: nn.Module = copied.merge_and_unload() if hasattr(copied, "merge_and_unload") else copied
-    for module in list(encoder.modules()):
+    copied = copy.deepcopy(encoder)
+    for module in list(copied.modules()):
         if parametrize.is_parametrized(module):
             for name in list(cast(Any, module).parametrizations):
                 parametrize.remove_parametrizations(module, name, leave_parametrized=True)
-    return encoder
+    return copied

@@ -6,13 +6,14 @@ Tensors keep the names of streamfer's architecture: ``image_encoder.*``, ``text_
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import structlog
 import torch
+from pydantic import TypeAdapter
 from torch.nn import functional as F
 
 from streamfer.errors import ConfigError, UnknownModelError
@@ -24,7 +25,7 @@ from streamfer.models.sizes import TemporalConfig, TextConfig, VisionConfig
 from streamfer.models.weights import read_weights
 from streamfer_train.dfer_clip.config import BackboneConfig, RunConfig
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 CUSTOM = "custom"
 RANDOM = "random"
@@ -54,21 +55,7 @@ class Sizes:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Sizes:
         """Read what :meth:`to_dict` wrote."""
-        vision: dict[str, Any] = {name: _tupled(value) for name, value in values["vision"].items()}
-        pixels: dict[str, Any] = {name: _tupled(value) for name, value in values["pixels"].items()}
-        return cls(
-            embed_dim=values["embed_dim"],
-            vision=VisionConfig(**vision),
-            text=TextConfig(**values["text"]),
-            temporal=TemporalConfig(**values["temporal"]),
-            quick_gelu=values["quick_gelu"],
-            pixels=PixelProfile(**pixels),
-            crop=CropProfile.from_dict(values["crop"]),
-        )
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+        return TypeAdapter(cls).validate_python({**values, "crop": CropProfile.from_dict(values["crop"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +140,7 @@ def _from_streamfer(config: RunConfig, path: Path) -> Backbone:
         pixels=card.pixels,
         crop=card.crop,
     )
-    log.info("dfer_clip.backbone", source=path.name, licence=card.licence, temporal="taken over")
+    log.info("dfer_clip.backbone", extra={"source": path.name, "licence": card.licence, "temporal": "taken over"})
     return Backbone(sizes, dict(model.state_dict()), card.config.classes, path.name)
 
 
@@ -273,7 +260,7 @@ def _resized(tensors: dict[str, torch.Tensor], sizes: Sizes) -> dict[str, torch.
         return tensors
     square_1WSS = grid_PW.T.reshape(1, -1, side, side)
     resized_1WSS = F.interpolate(square_1WSS, size=(wanted, wanted), mode="bicubic", antialias=True)
-    log.info("dfer_clip.positions_interpolated", before=side, after=wanted)
+    log.info("dfer_clip.positions_interpolated", extra={"before": side, "after": wanted})
     return {**tensors, name: torch.cat([own, resized_1WSS.flatten(2)[0].T])}
 
 

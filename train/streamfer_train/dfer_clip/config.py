@@ -79,27 +79,24 @@ class HeadsConfig(Section):
     """What classifies, and what else is predicted.
 
     ``text`` compares with the prompts; ``classifier`` is a linear layer (the paper's ablation); ``cosine`` compares
-    with freely learned class features. Weights above 0 switch the other heads on: valence and arousal (CCC and mean
-    squared error), action units (binary cross-entropy on ``data.actions``; missing values do not count).
+    with freely learned class features. A weight above 0 switches the head of action units on (binary cross-entropy on
+    ``data.actions``; missing values do not count).
     """
 
     kind: Literal["text", "classifier", "cosine"] = "text"
     temperature: float = Field(0.01, gt=0)
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    valence_arousal: float = Field(0.0, ge=0, description="weight of the loss; 0 is no such head")
     actions: float = Field(0.0, ge=0, description="weight of the loss; 0 is no such head")
 
 
 class LoraConfig(Section):
     """Low-rank updates of the image encoder; merged into the weights that are exported. Rank 0 is off.
 
-    ``c_fc`` and ``c_proj`` are the layers of the blocks' perceptrons (by peft), ``attn`` their attention; ``dropout``
-    concerns the perceptrons.
+    ``c_fc`` and ``c_proj`` are the layers of the blocks' perceptrons, ``attn`` their attention.
     """
 
     rank: int = Field(0, ge=0, le=512)
     alpha: int = Field(16, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
     targets: tuple[Literal["attn", "c_fc", "c_proj"], ...] = Field(("attn", "c_fc", "c_proj"), min_length=1)
 
 
@@ -126,7 +123,7 @@ class OptimiserConfig(Section):
     temporal_net: float = Field(1e-2, ge=0)
     image_encoder: float = Field(1e-5, ge=0)
     prompt_learner: float = Field(1e-3, ge=0)
-    heads: float = Field(1e-2, ge=0, description="classifier, action units, valence and arousal")
+    heads: float = Field(1e-2, ge=0, description="classifier and action units")
     adapters: float = Field(1e-3, ge=0, description="LoRA and temporal adapters")
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)

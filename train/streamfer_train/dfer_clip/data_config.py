@@ -62,7 +62,7 @@ class DataConfig(Section):
     """Everything about the clips of a recipe. Paths are relative to the folder the command runs in.
 
     ``train`` and ``test`` are the authors' lists (``<folder> <frames> <label>``) or CSV files with a header
-    (``video,label`` and optionally ``frames,valence,arousal,start,end,group`` and columns such as ``AU12``);
+    (``video,label`` and optionally ``frames,start,end,group`` and columns such as ``AU12``);
     ``{fold}`` in them stands for the number of the fold.
     """
 

@@ -32,7 +32,6 @@ class Clip:
             looked, None where neither says (a video is counted when it is read).
         label: name of the class, spelled as in ``data.classes``.
         where: ``file:line`` of the list, for messages.
-        valence, arousal: -1 to 1, or None.
         actions: intensity of each unit of ``data.actions``, NaN where absent.
         start, end: seconds of the video, or None for its beginning and end.
         group: identity or film that belongs together, or None.
@@ -43,8 +42,6 @@ class Clip:
     frames: int | None
     label: str
     where: str
-    valence: float | None = None
-    arousal: float | None = None
     actions: tuple[float, ...] = ()
     start: float | None = None
     end: float | None = None
@@ -121,7 +118,7 @@ def data_digest(clips: Iterable[Clip]) -> str:
     """
     digest = hashlib.sha256()
     for clip in clips:
-        parts = (*PurePath(clip.path).parts[-3:], clip.frames, clip.label, clip.valence, clip.arousal, *clip.actions)
+        parts = (*PurePath(clip.path).parts[-3:], clip.frames, clip.label, *clip.actions)
         digest.update(repr((*parts, clip.start, clip.end)).encode())
     return digest.hexdigest()
 
@@ -186,8 +183,6 @@ class _LineReader:
             frames=_count(row, listed),
             label=label,
             where=where,
-            valence=_number(row, "valence", -1, 1),
-            arousal=_number(row, "arousal", -1, 1),
             actions=tuple(math.nan if value is None else value for value in actions),
             start=start,
             end=end,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import structlog
 from rich.console import Console
 
 from streamfer.errors import ConfigError
@@ -22,7 +22,7 @@ from streamfer_train.dfer_clip.subjects import Subject, read_subject
 from streamfer_train.recipes.command import add_set, positive, reported
 from streamfer_train.recipes.journal import new_bar
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 _EXAMPLES = """examples:
   streamfer evaluate dfer-clip -c configs/train/dfer_clip/dfew.yaml --weights DFEW-set1-model.pth --fold 1

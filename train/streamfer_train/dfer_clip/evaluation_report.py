@@ -119,8 +119,6 @@ def to_document(occasion: EvaluationContext, evaluation: Evaluation) -> dict[str
         "remarks": occasion.remarks(evaluation),
         "warnings": list(occasion.warnings),
     }
-    if evaluation.valence_arousal is not None:
-        document["valence_arousal"] = evaluation.valence_arousal.to_dict()
     if evaluation.actions is not None:
         document["actions"] = evaluation.actions.to_dict()
     return document
@@ -177,9 +175,6 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
     }
     for place, name in enumerate(predictions.classes):
         columns[f"p_{name}"] = probabilities_NC[:, place].astype("float32")
-    if "valence_arousal" in predictions.others:
-        for name, values in zip(("valence", "arousal"), predictions.others["valence_arousal"].T, strict=True):
-            columns[name] = values.numpy()
     table = pa.table({**columns, "group": pa.array(columns["group"], pa.string())})
     write_whole(path, lambda stream: pq.write_table(table, stream))
 
@@ -262,13 +257,6 @@ def _risk_sentence(evaluation: Evaluation) -> str:
 
 def _other_heads(document: dict[str, Any]) -> list[str]:
     lines = []
-    if affect := document.get("valence_arousal"):
-        lines += ["## Valence and arousal", "", "| | clips | CCC | Pearson | MSE |", "|---|---|---|---|---|"]
-        for name, s in affect["dimensions"].items():
-            lines.append(
-                f"| {name} | {s['count']:,} | {_number(s['ccc'])} | {_number(s['pearson'])} | {_number(s['mse'])} |"
-            )
-        lines.append("")
     if actions := document.get("actions"):
         lines += ["## Action units", "", "| unit | clips | present | AUC | F1 at 0.5 |", "|---|---|---|---|---|"]
         for name, s in actions["units"].items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -21,7 +22,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import structlog
 from numpy.typing import NDArray
 
 from streamfer.errors import OutputError, SourceError
@@ -35,7 +35,7 @@ from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.entries import Clip, Problem
 from streamfer_train.dfer_clip.frames import Picture, list_pictures, part_of, read_picture
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 _FACTS = "facts.json"
 #: Frame folders state no rate; the datasets are films.
@@ -88,7 +88,7 @@ def with_face_crops(report: CheckReport, config: DataConfig, progress: Progress 
         replace(fold, train=kept(fold.train), held_out=kept(fold.held_out), test=kept(fold.test))
         for fold in report.folds
     )
-    log.info("faces.cropped", clips=len(wanted), without_face=len(problems), cache=str(cutter.folder))
+    log.info("faces.cropped", extra={"clips": len(wanted), "without_face": len(problems), "cache": str(cutter.folder)})
     return replace(report, folds=folds, problems=(*report.problems, *problems))
 
 

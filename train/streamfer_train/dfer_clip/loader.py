@@ -32,13 +32,12 @@ class Sample(TypedDict):
 
     ``pixels``: uint8 (T, 3, S, S) RGB; divided by 255 they are what the authors' model reads (no mean, no std).
     ``label``: int64 (), place in ``Fold.classes``. ``index``: int64 (), place in the list of clips.
-    ``valence_arousal``: float32 (2,), NaN where absent. ``actions``: float32 (A,), NaN where absent.
+    ``actions``: float32 (A,), NaN where absent.
     """
 
     pixels: Tensor
     label: Tensor
     index: Tensor
-    valence_arousal: Tensor
     actions: Tensor
 
 
@@ -79,12 +78,10 @@ class ClipDataset(Dataset[Sample]):
             if rng is None
             else draw_view(self.config.augmentation_name, width, height, size, rng)
         )
-        affect = [np.nan if value is None else value for value in (clip.valence, clip.arousal)]
         return Sample(
             pixels=render(view, pictures, size),
             label=torch.tensor(self.labels[draw.index]),
             index=torch.tensor(draw.index),
-            valence_arousal=torch.tensor(affect, dtype=torch.float32),
             actions=torch.tensor(clip.actions, dtype=torch.float32),
         )
 

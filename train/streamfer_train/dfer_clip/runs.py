@@ -23,12 +23,11 @@ Folds may be trained by separate commands (``--fold``) into the same folder.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import structlog
 
 from streamfer.errors import ConfigError
 from streamfer.files import write_text
@@ -47,7 +46,7 @@ from streamfer_train.recipes.origin import origin
 from streamfer_train.recipes.processes import ProcessGroup, joined
 from streamfer_train.recipes.run_folder import claim
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 DATA_REPORT, RUN = "data_report.txt", "run.json"
 
@@ -133,7 +132,7 @@ def _checked(config: RunConfig, folds: Sequence[int]) -> tuple[Fold, ...]:
     report, path = check_clips(config.data, folds), config.run.out / DATA_REPORT
     write_text(path, report.text(examples=None) + "\n")
     counts = {"clips": report.clips, "errors": len(report.errors), "warnings": len(report.warnings)}
-    log.info("dfer_clip.data", **counts, report=str(path))
+    log.info("dfer_clip.data", extra={**counts, "report": str(path)})
     print(f"data: {report.summary()}; all of it: {path}", file=sys.stderr)
     report.raise_for_errors(path)
     if config.data.faces == "as_is":
@@ -161,7 +160,7 @@ def _train_fold(
     folder = folder_of(config.run.out, seed, fold.number)
     if world.share(lambda: resume and (folder / REPORT).exists()):
         if world.leads:
-            log.info("dfer_clip.finished_before", fold=fold.number, seed=seed)
+            log.info("dfer_clip.finished_before", extra={"fold": fold.number, "seed": seed})
         return
     about = _about(config, fold, seed, world, backbone)
     world.share(lambda: write_text(folder / RUN, json.dumps(about, indent=2) + "\n"))
@@ -198,5 +197,5 @@ def _summarise(config: RunConfig) -> list[ProtocolResult]:
     complete = {key: path for key, path in done.items() if key[0] in shared}
     missing = [fold for fold in config.data.folds if fold not in shared]
     if missing:
-        log.info("dfer_clip.folds_to_come", folds=missing)
+        log.info("dfer_clip.folds_to_come", extra={"folds": missing})
     return write_summary(config.run.out, config, complete) if complete else []

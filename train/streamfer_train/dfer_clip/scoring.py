@@ -5,11 +5,11 @@ Shape suffixes: N clips, C classes, B clips of a batch, A action units.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import structlog
 import torch
 
 from streamfer.errors import ConfigError
@@ -21,13 +21,13 @@ from streamfer_train.dfer_clip.face_crops import Progress, with_face_crops
 from streamfer_train.dfer_clip.loader import ClipDataset, EvaluationSampler, Sample
 from streamfer_train.dfer_clip.predictions import Predictions, collect
 from streamfer_train.dfer_clip.subjects import Subject
-from streamfer_train.metrics import classification, detection, regression
+from streamfer_train.metrics import classification, detection
 from streamfer_train.metrics.arrays import IntArray
 from streamfer_train.metrics.calibration import cross_fitted, fit_temperature
 from streamfer_train.metrics.intervals import Interval, bootstrap
 from streamfer_train.recipes.loading import Loader
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 #: Fewer clips than this cannot be split to fit a temperature on one half and judge it on the other.
 _FEWEST_TO_CALIBRATE = 20
@@ -151,15 +151,12 @@ def predict(
 
 def _shared_heads(others: Mapping[str, torch.Tensor], subject: Subject, config: DataConfig) -> dict[str, torch.Tensor]:
     """Return outputs and targets of the heads that model and data share; action units in the data's order."""
-    shared = {}
-    if "valence_arousal" in others and not bool(others["valence_arousal_target"].isnan().all()):
-        shared = {name: others[name] for name in ("valence_arousal", "valence_arousal_target")}
     units = shared_units(subject, config)
-    if "actions" in others and units:
-        own = [subject.action_units.index(unit) for unit in units.values()]
-        shared["actions"] = others["actions"][:, own]
-        shared["actions_target"] = others["actions_target"][:, [config.actions.index(column) for column in units]]
-    return shared
+    if "actions" not in others or not units:
+        return {}
+    own = [subject.action_units.index(unit) for unit in units.values()]
+    theirs = [config.actions.index(column) for column in units]
+    return {"actions": others["actions"][:, own], "actions_target": others["actions_target"][:, theirs]}
 
 
 def shared_units(subject: Subject, config: DataConfig) -> dict[str, str]:
@@ -182,7 +179,7 @@ class Evaluation:
         fitted_temperature: the factor on top of its own temperature that these clips ask for; 1 is calibrated.
         ece_cross_fitted: ECE if that factor were fitted on the other half of the clips; None for too few clips.
         risk_at: error rate among the most confident share of the clips, by that share.
-        valence_arousal: scores of that head, where model and data have it; likewise ``actions``.
+        actions: scores of the action units, where model and data have some.
     """
 
     predictions: Predictions
@@ -193,7 +190,6 @@ class Evaluation:
     fitted_temperature: float
     ece_cross_fitted: float | None
     risk_at: dict[float, float]
-    valence_arousal: regression.RegressionReport | None = None
     actions: detection.DetectionReport | None = None
 
 
@@ -231,9 +227,7 @@ def score(
     if len(labels_N) >= _FEWEST_TO_CALIBRATE:
         calibrated = cross_fitted(logits_NC, labels_N, seed=seed)
         crossed = classification.report(calibrated, labels_N, predictions.classes).ece
-    affect, actions = (
-        (others[name], others[f"{name}_target"]) if name in others else None for name in ("valence_arousal", "actions")
-    )
+    actions = detection.report(others["actions"], others["actions_target"], units) if "actions" in others else None
     return Evaluation(
         predictions=predictions,
         clips=tuple(clips),
@@ -243,8 +237,7 @@ def score(
         fitted_temperature=fit_temperature(logits_NC, labels_N),
         ece_cross_fitted=crossed,
         risk_at={share: curve.risk_at(share) for share in (0.5, 0.8, 0.9, 1.0)},
-        valence_arousal=None if affect is None else regression.report(*affect, ("valence", "arousal")),
-        actions=None if actions is None else detection.report(*actions, units),
+        actions=actions,
     )
 
 

@@ -5,13 +5,13 @@ Shape suffixes: B clips, T frames, S image side, C classes, A action units.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import structlog
 import torch
 
 from streamfer.errors import UnknownModelError
@@ -25,10 +25,10 @@ from streamfer_train.dfer_clip.checkpoint import load_learner
 from streamfer_train.dfer_clip.model import RECIPE
 from streamfer_train.recipes.checkpoint import is_checkpoint
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
-#: uint8 (B, T, 3, S, S) to float32 on the host: ``logits`` (B, C), and where the model has those heads ``actions``
-#: (B, A), rising with presence, and ``valence_arousal`` (B, 2).
+#: uint8 (B, T, 3, S, S) to float32 on the host: ``logits`` (B, C), and where the model has that head ``actions``
+#: (B, A), rising with presence.
 Predict = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
 
@@ -151,7 +151,9 @@ def _from_run(path: Path, device: str) -> Subject:
         return {name: tensor.float().cpu() for name, tensor in outputs.items()}
 
     fold, seed = found.about["fold"], found.about["seed"]
-    log.info("dfer_clip.checkpoint_loaded", path=str(path), fold=fold, seed=seed, device=chosen.device)
+    log.info(
+        "dfer_clip.checkpoint_loaded", extra={"path": str(path), "fold": fold, "seed": seed, "device": chosen.device}
+    )
     return Subject(
         name=f"{path.parent.name}/{path.stem}",
         origin="checkpoint of streamfer train dfer-clip",

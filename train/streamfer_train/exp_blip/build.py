@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +18,7 @@ from streamfer.captions.language_model import read_language_model, read_tokenize
 from streamfer.captions.text import PromptText
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.models.precision import DTYPES
-from streamfer_train.exp_blip import layout, lora
+from streamfer_train.exp_blip import layout
 from streamfer_train.exp_blip.caption_learner import CaptionLearner, check_room
 from streamfer_train.exp_blip.config import ModelConfig, OptimiserConfig, RuntimeConfig, StepOneConfig
 from streamfer_train.exp_blip.query_learner import QueryLearner
@@ -26,7 +26,7 @@ from streamfer_train.exp_blip.schedule import choose_trained
 from streamfer_train.exp_blip.text import WordReader, read_word_tokenizer
 from streamfer_train.exp_blip.vision import keep_frozen_coarse, recompute
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,6 @@ def build_query_learner(
     )
     tensors, where = start_tensors(model)
     _fill(learner, tensors, where)
-    lora.attach(learner, model.lora, language=False)
     _prepare(learner, learner.vision_model, step, runtime)
     if runtime.checkpointing:
         recompute(learner.qformer)
@@ -107,7 +106,6 @@ def build_writer(
     check_room(network, text_tokens)
     _fill(network, tensors, where)
     network.language_model.to(DTYPES[runtime.precision])
-    lora.attach(network, model.lora, language=True)
     learner = CaptionLearner(network, architecture)
     _prepare(learner, network.vision_model, step, runtime)
     if runtime.checkpointing:
@@ -136,7 +134,7 @@ def start_tensors(model: ModelConfig) -> tuple[dict[str, Tensor], str]:
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     if not tensors:
-        log.info("exp_blip.random_start", reason="model.start names no checkpoint")
+        log.info("exp_blip.random_start", extra={"reason": "model.start names no checkpoint"})
         return
     alone = "query_tokens" not in tensors
     lacking = layout.fill(
@@ -146,7 +144,7 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
         optional=("query_tokens", "qformer.", "vision_model.post_layernorm.") if alone else (),
     )
     drawn = sorted({name.split(".")[0] for name in lacking})
-    log.info("exp_blip.start", path=where, drawn_at_random=drawn)
+    log.info("exp_blip.start", extra={"path": where, "drawn_at_random": drawn})
 
 
 def _prepare(learner: nn.Module, vision: nn.Module, step: OptimiserConfig, runtime: RuntimeConfig) -> None:
@@ -160,7 +158,7 @@ def _prepare(learner: nn.Module, vision: nn.Module, step: OptimiserConfig, runti
 
 
 def load_trained(learner: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Put what a step has learned into a learner that was built alike, and merge low-rank updates into the weights.
+    """Put what a step has learned into a learner that was built alike.
 
     Raises:
         CheckpointError: a weight is missing or has another shape.
@@ -172,7 +170,6 @@ def load_trained(learner: nn.Module, tensors: Mapping[str, Tensor], where: str) 
     with torch.no_grad():
         for name, tensor in tensors.items():
             own[name].copy_(tensor)
-    lora.merge(learner)
 
 
 def describe(learner: nn.Module) -> str:

@@ -6,11 +6,10 @@ Captions are kept in a file as they come, so an interrupted measurement goes on 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import structlog
 
 from streamfer.captions.protocol import Captioner
 from streamfer.errors import ConfigError
@@ -20,7 +19,7 @@ from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.rules import rule_caption
 from streamfer_train.exp_blip.pseudo import caption_pictures
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +107,7 @@ def caption_all(
                 made[picture.name] = text
                 stream.write(json.dumps({"image": picture.name, "caption": text}, ensure_ascii=False) + "\n")
             stream.flush()
-            log.info("exp.captioned", done=len(made), of=len(pictures))
+            log.info("exp.captioned", extra={"done": len(made), "of": len(pictures)})
     return [made[picture.name] for picture in pictures]
 
 

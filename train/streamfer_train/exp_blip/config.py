@@ -72,16 +72,6 @@ class SizesConfig(Section):
         return cls(**asdict(sizes))
 
 
-class LoraConfig(Section):
-    """Low-rank updates (peft), merged into the weights that are exported. Rank 0 is off."""
-
-    rank: int = Field(0, ge=0, le=512)
-    alpha: int = Field(16, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    vision: bool = Field(True, description="of the image encoder, whose own weights then stay as they are")
-    language: bool = Field(False, description="of the language model (step 2 and Exp-VQA)")
-
-
 class ModelConfig(Section):
     """Where weights come from.
 
@@ -95,7 +85,6 @@ class ModelConfig(Section):
     vision: Path | None = Field(None, description="weights of the image encoder alone (eva_vit_g.pth), over start's")
     sizes: SizesConfig = SizesConfig()
     projection: int = Field(256, ge=1, description="width in which pictures and texts are compared")
-    lora: LoraConfig = LoraConfig()
 
 
 class OptimiserConfig(Section):

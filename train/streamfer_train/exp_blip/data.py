@@ -5,12 +5,12 @@ Shape suffixes: B pairs, S image side, L tokens.
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
@@ -24,7 +24,7 @@ from streamfer_train.exp_blip.config import AugmentationConfig, Source, TextConf
 from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
 from streamfer_train.recipes.loading import Draw, Loader, TrainSampler, worker_count
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 

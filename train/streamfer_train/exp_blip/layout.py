@@ -5,12 +5,12 @@ The file of the first step is what ``blip2_pretrained.pth`` is: other tools read
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import structlog
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +19,7 @@ from streamfer.captions.lavis import sources
 from streamfer.errors import CheckpointError
 from streamfer.models.checkpoints import read_state_dict
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 #: Names of the first step beside those of encoder, queries and Q-Former: ours, LAVIS's.
 _RULES: tuple[tuple[str, str], ...] = (
@@ -135,7 +135,7 @@ def _fitted(name: str, parts: list[Tensor], wanted: Tensor, source: str, where: 
     if name.endswith("position_embedding") and "vision" in name and tensor.shape != wanted.shape:
         tensor = resized_positions(tensor, wanted.shape[1])
     if name.startswith("language_projection.") and tensor.shape != wanted.shape:
-        log.warning("exp_blip.projection_anew", reason="another language model", source=source)
+        log.warning("exp_blip.projection_anew", extra={"reason": "another language model", "source": source})
         return wanted
     if name == "temperature":
         tensor = tensor.reshape(-1)

@@ -11,6 +11,7 @@ Pictures are named from the deepest folder that all lists share. Source: Exp-BLI
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import structlog
 
 from streamfer.captions.folder import is_captioner
 from streamfer.captions.protocol import Captioner
@@ -33,7 +33,7 @@ from streamfer_train.exp_blip.config import ExpBlipConfig
 from streamfer_train.exp_blip.data import Pair, read_pairs, read_picture
 from streamfer_train.exp_blip.stages import CAPTIONER, LISTS, Variant, folder_of, image_root
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 FOLDER, HALVES = "pseudo", "halves.jsonl"
 
@@ -143,7 +143,9 @@ def _describe(images: list[str], captioner: str, config: ExpBlipConfig) -> Itera
         window = images[start : start + config.pseudo.batch]
         texts = caption_pictures(model, [Path(image) for image in window])
         yield from zip(window, texts, strict=True)
-        log.info("exp_blip.pseudo", done=start + len(window), of=len(images), captioner=model.info.name)
+        log.info(
+            "exp_blip.pseudo", extra={"done": start + len(window), "of": len(images), "captioner": model.info.name}
+        )
 
 
 def caption_pictures(model: Captioner, images: list[Path], questions: list[str] | None = None) -> list[str]:

@@ -46,11 +46,9 @@ def depth_factor(name: str, layers: int, decay: float) -> float:
 def learns(name: str, config: OptimiserConfig) -> bool:
     """Return whether a weight learns.
 
-    The language model never does, except by LoRA. A frozen image encoder leaves its last norm trained, as LAVIS
-    does: there ``ln_vision`` is no part of the encoder.
+    The language model never does. A frozen image encoder leaves its last norm trained, as LAVIS does: there
+    ``ln_vision`` is no part of the encoder.
     """
-    if "lora_" in name:
-        return True
     if "language_model." in name:
         return False
     in_encoder = "vision_model." in name and "post_layernorm" not in name
@@ -58,14 +56,9 @@ def learns(name: str, config: OptimiserConfig) -> bool:
 
 
 def choose_trained(learner: nn.Module, config: OptimiserConfig) -> None:
-    """Let exactly those weights learn that :func:`learns` names; LoRA freezes the encoder that it sits in."""
-    names = dict(learner.named_parameters())
-    low_rank = any("lora_" in name and "vision_model" in name for name in names)
-    for name, weight in names.items():
-        wanted = learns(name, config)
-        if low_rank and "vision_model." in name and "post_layernorm" not in name:
-            wanted = "lora_" in name
-        weight.requires_grad_(wanted)
+    """Let exactly those weights learn that :func:`learns` names."""
+    for name, weight in learner.named_parameters():
+        weight.requires_grad_(learns(name, config))
 
 
 def build_optimiser(learner: nn.Module, config: OptimiserConfig, layers: int) -> torch.optim.AdamW:

@@ -14,11 +14,11 @@ Each stage may be a command of its own, into the same folder.
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any, Literal
 
-import structlog
 from safetensors.torch import save as save_tensors
 
 from streamfer.captions.card import EXP_BLIP_TEXT, Architecture, CaptionCard, TextCard, clip_pixels, face_crop
@@ -34,7 +34,7 @@ from streamfer_train.recipes.origin import origin
 from streamfer_train.recipes.processes import ProcessGroup, joined
 from streamfer_train.recipes.run_folder import claim
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 RECIPE = "exp-blip"
 """Name of the recipe, in its checkpoints."""
@@ -181,7 +181,7 @@ def export(folder: Path, writer: build.Writer, name: str, config: Any, *, answer
         },
     )
     written = write_folder(folder, writer.learner.model, card, writer.text.tokenizer, writer.text.question_tokenizer)
-    log.info("exp.captioner_written", path=str(folder), digest=written.digest[:12])
+    log.info("exp.captioner_written", extra={"path": str(folder), "digest": written.digest[:12]})
     return written
 
 
@@ -202,7 +202,9 @@ def _texts(pairs: list[Pair]) -> set[str]:
 
 def _say_cut(cut: int, of: int, limit: int, world: ProcessGroup) -> None:
     if cut and world.leads:
-        log.warning("exp.captions_cut", texts=cut, pairs=of, limit=limit, way_out="raise max_text_tokens")
+        log.warning(
+            "exp.captions_cut", extra={"texts": cut, "pairs": of, "limit": limit, "way_out": "raise max_text_tokens"}
+        )
 
 
 def check(config: ExpBlipConfig, stage: Stage, variant: Variant) -> str:

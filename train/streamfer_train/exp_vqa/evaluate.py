@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-import structlog
 
 from streamfer.captions.protocol import Captioner
 from streamfer.captions.vocabulary import ACTION_UNITS
@@ -22,7 +21,7 @@ from streamfer_train.exp_blip.pseudo import face_of
 from streamfer_train.exp_vqa.yes_no import Answered, score
 from streamfer_train.recipes.command import reported
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 _EPILOG = """\
   streamfer evaluate exp-vqa --captioner runs/vqa/captioner --labels test.json --images faces --out scores
@@ -115,7 +114,7 @@ def ask_units(
         chances = model.answer_yes_no(clips, questions) if clips else []
         for chance, (unit, truth) in zip(chances, facts, strict=True):
             yield Answered(chance, truth, unit)
-        log.info("exp_vqa.asked", done=min(start + batch, len(pictures)), of=len(pictures))
+        log.info("exp_vqa.asked", extra={"done": min(start + batch, len(pictures)), "of": len(pictures)})
 
 
 def _from_questions(options: argparse.Namespace) -> dict[str, Any]:

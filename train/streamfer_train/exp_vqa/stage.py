@@ -10,9 +10,8 @@ Loop, checkpoints and data are those of :mod:`streamfer_train.exp_blip`.
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-
-import structlog
 
 from streamfer.captions.card import EXP_VQA_TEXT, TextCard
 from streamfer.captions.folder import is_captioner
@@ -28,7 +27,7 @@ from streamfer_train.recipes.origin import origin
 from streamfer_train.recipes.processes import joined
 from streamfer_train.recipes.run_folder import claim
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 RECIPE = "exp-vqa"
 """Name of the recipe, in its checkpoints."""
@@ -90,7 +89,9 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
         writer, limit = build_writer(config), config.training.max_answer_tokens
         cut = rows_cut(pairs, writer, limit)
         if cut and world.leads:
-            log.warning("exp.answers_cut", texts=cut, limit=limit, way_out="raise training.max_answer_tokens")
+            log.warning(
+                "exp.answers_cut", extra={"texts": cut, "limit": limit, "way_out": "raise training.max_answer_tokens"}
+            )
         dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
         task = ExpTask(config, config.training, writer.learner, dataset, AnswerCollate(writer.text, limit), world)
         trainer_of(config, RECIPE, RECIPE, folder, task).run(resume=resume)

@@ -1,1 +1,1 @@
-"""What a model is worth: recalls, calibration, intervals, regression and detection scores, pictures of them."""
+"""What a model is worth: recalls, calibration, intervals and detection scores, pictures of them."""

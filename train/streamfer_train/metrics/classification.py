@@ -45,7 +45,6 @@ class Report:
         recalls: recall of each class; NaN for a class that no target has.
         confusion_CC: counts, rows are targets and columns predictions, all classes in order.
         ece: expected calibration error over 15 equally wide bins of confidence.
-        ece_adaptive: the same over 15 bins of equally many clips.
         nll: mean negative log-likelihood, nats.
         brier: mean over clips of the squared error summed over classes, 0-2.
         aurc: area under the risk-coverage curve; 0 is perfect, 1 - war is what random abstention gives.
@@ -59,14 +58,13 @@ class Report:
     recalls: dict[str, float]
     confusion_CC: IntArray
     ece: float
-    ece_adaptive: float
     nll: float
     brier: float
     aurc: float
 
     def numbers(self) -> dict[str, float]:
         """Return the scalar scores by name, for logs and tables."""
-        names = ("war", "uar", "uar_authors", "ece", "ece_adaptive", "nll", "brier", "aurc")
+        names = ("war", "uar", "uar_authors", "ece", "nll", "brier", "aurc")
         return {name: getattr(self, name) for name in names}
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,7 +120,6 @@ def _report(log_probabilities_NC: FloatArray, labels_N: Values, classes: Sequenc
         recalls=dict(zip(classes, recalls_C.tolist(), strict=True)),
         confusion_CC=table_CC,
         ece=calibration_error(confidence, hit),
-        ece_adaptive=calibration_error(confidence, hit, adaptive=True),
         nll=float(-likelihood.mean()),
         brier=float(((probabilities_NC - np.eye(width)[labels]) ** 2).sum(axis=1).mean()),
         aurc=risk_coverage(confidence, hit).area,
@@ -153,15 +150,12 @@ def uar_of_authors(confusion_CC: IntArray) -> float:
     return float(recalls(confusion_CC)[occurs_C].mean())
 
 
-def calibration_error(confidence_N: FloatArray, hit_N: BoolArray, *, bins: int = BINS, adaptive: bool = False) -> float:
+def calibration_error(confidence_N: FloatArray, hit_N: BoolArray, *, bins: int = BINS) -> float:
     """Return the mean distance of confidence and accuracy over bins, weighted by their share of the clips.
 
-    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3; adaptive bins as in
-    Nixon et al., Measuring Calibration in Deep Learning, 2019.
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, equation 3.
     """
-    return float(
-        sum(b.share * abs(b.confidence - b.accuracy) for b in calibration_bins(confidence_N, hit_N, bins, adaptive))
-    )
+    return float(sum(b.share * abs(b.confidence - b.accuracy) for b in calibration_bins(confidence_N, hit_N, bins)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,25 +167,12 @@ class Bin:
     share: float
 
 
-def calibration_bins(
-    confidence_N: FloatArray, hit_N: BoolArray, bins: int = BINS, adaptive: bool = False
-) -> tuple[Bin, ...]:
-    """Group clips by confidence, in rising order; empty bins are left out.
-
-    Equally wide bins are (0, 1/bins], (1/bins, 2/bins], ...; adaptive ones hold equally many clips, and clips of
-    the same confidence share their mean accuracy, so that the order of the clips does not matter.
-    """
-    order = np.argsort(confidence_N, kind="stable")
-    if adaptive:
-        hits = _tied_means(confidence_N[order], hit_N[order].astype(np.float64))
-        places = [part for part in np.array_split(np.arange(len(order)), bins) if len(part)]
-    else:
-        hits = hit_N[order].astype(np.float64)
-        index = np.clip(np.ceil(confidence_N[order] * bins).astype(np.int64) - 1, 0, bins - 1)
-        places = [np.flatnonzero(index == b) for b in np.unique(index)]
-    sorted_confidence = confidence_N[order]
+def calibration_bins(confidence_N: FloatArray, hit_N: BoolArray, bins: int = BINS) -> tuple[Bin, ...]:
+    """Group clips by confidence into (0, 1/bins], (1/bins, 2/bins], ..., in rising order; empty bins are left out."""
+    index = np.clip(np.ceil(confidence_N * bins).astype(np.int64) - 1, 0, bins - 1)
     return tuple(
-        Bin(float(sorted_confidence[part].mean()), float(hits[part].mean()), len(part) / len(order)) for part in places
+        Bin(float(confidence_N[index == b].mean()), float(hit_N[index == b].mean()), float((index == b).mean()))
+        for b in np.unique(index)
     )
 
 

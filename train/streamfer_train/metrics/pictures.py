@@ -63,8 +63,7 @@ def reliability_picture(confidence_N: FloatArray, hit_N: BoolArray, path: Path, 
     upper.set(xlabel="", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1))
     lower.hist(confidence_N, bins=np.linspace(0, 1, 31))
     lower.set(xlabel="confidence", ylabel="clips")
-    error, adaptive = calibration_error(confidence_N, hit_N), calibration_error(confidence_N, hit_N, adaptive=True)
-    _headline(upper, title, f"ECE {error:.3f}   adaptive {adaptive:.3f}   {len(hit_N):,} clips")
+    _headline(upper, title, f"ECE {calibration_error(confidence_N, hit_N):.3f}   {len(hit_N):,} clips")
     return _save(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""How close captions come to reference texts: METEOR, ROUGE-L, BLEU, CIDEr-D and similarity of sentence embeddings.
+"""How close captions come to reference texts: METEOR, ROUGE-L, BLEU and similarity of sentence embeddings.
 
 Nothing is downloaded: METEOR's synonyms need NLTK's WordNet data, and without them only exact and stem matches count,
 which the report says; embeddings come from a transformers model in a local folder.
@@ -6,9 +6,7 @@ which the report says; embeddings come from a transformers model in a local fold
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,13 +19,10 @@ from torch.nn import functional as F
 
 from streamfer.errors import ConfigError
 
-#: Longest n-gram and width of the length penalty of CIDEr-D (Vedantam et al., CVPR 2015, section 7).
-CIDER_ORDER, CIDER_SIGMA = 4, 6.0
-
 
 @dataclass(frozen=True, slots=True)
 class TextReport:
-    """Means over captions. All are in 0-1 but ``cider`` (0-10); ``bleu`` is of the whole corpus.
+    """Means over captions. All are in 0-1; ``bleu`` is of the whole corpus.
 
     Of several references the best counts for METEOR, ROUGE-L and similarity, as in Exp-BLIP. ``meteor_stages`` says
     which of METEOR's matching stages took part.
@@ -39,7 +34,6 @@ class TextReport:
     rouge_l: float
     bleu: float
     bleu_signature: str
-    cider: float
     similarity: float | None = None
     similarity_model: str = ""
 
@@ -51,7 +45,6 @@ class TextReport:
             "rouge_l": round(self.rouge_l, 4),
             "bleu": round(self.bleu, 4),
             "bleu_signature": self.bleu_signature,
-            "cider_d": round(self.cider, 4),
         }
         if self.similarity is not None:
             values[f"similarity ({self.similarity_model})"] = round(self.similarity, 4)
@@ -77,7 +70,6 @@ def score(captions: Sequence[str], references: Sequence[Sequence[str]], encoder:
         sum(rouge_l(c, r) for c, r in zip(captions, references, strict=True)) / len(captions),
         bleu_value,
         signature,
-        sum(cider(captions, references)) / len(captions),
         similarity,
         encoder.name if encoder is not None else "",
     )
@@ -147,54 +139,6 @@ def bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[
     # sacreBLEU wants one list a reference position; pictures may have fewer references than others.
     columns: Any = [[r[place] if place < len(r) else None for r in references] for place in range(most)]
     return float(metric.corpus_score(list(captions), columns).score) / 100, str(metric.get_signature())
-
-
-def cider(captions: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Return CIDEr-D of every caption, 0-10.
-
-    Counts of n-grams are weighted by how few pictures' references hold them, clipped to the reference, compared by
-    cosine, damped by the difference in length, and averaged over references and n = 1-4. The weights come from the
-    references given, so a score means something only among captions of one set; with a single picture all are 0.
-    Source: Vedantam, Zitnick and Parikh, CIDEr, CVPR 2015, equations 1-5 and section 7. Words are those of
-    :func:`tokens`, without stemming.
-    """
-    _check(captions, references)
-    grams = [[_ngrams(tokens(text)) for text in texts] for texts in references]
-    documents: Counter[tuple[str, ...]] = Counter()
-    for several in grams:
-        documents.update({gram for counts in several for gram in counts})
-    weight = {gram: math.log(len(references) / count) for gram, count in documents.items()}
-    unseen = math.log(len(references))
-
-    def vector(counts: Counter[tuple[str, ...]]) -> list[dict[tuple[str, ...], float]]:
-        vectors: list[dict[tuple[str, ...], float]] = [{} for _ in range(CIDER_ORDER)]
-        for gram, count in counts.items():
-            vectors[len(gram) - 1][gram] = count * weight.get(gram, unseen)
-        return vectors
-
-    scores = []
-    for caption, texts, counted in zip(captions, references, grams, strict=True):
-        own, length = vector(_ngrams(tokens(caption))), len(tokens(caption))
-        total = 0.0
-        for text, counts in zip(texts, counted, strict=True):
-            damping = math.exp(-((length - len(tokens(text))) ** 2) / (2 * CIDER_SIGMA**2))
-            total += damping * sum(map(_clipped_cosine, own, vector(counts))) / CIDER_ORDER
-        scores.append(10 * total / len(texts))
-    return scores
-
-
-def _ngrams(words: Sequence[str]) -> Counter[tuple[str, ...]]:
-    return Counter(
-        tuple(words[start : start + size])
-        for size in range(1, CIDER_ORDER + 1)
-        for start in range(len(words) - size + 1)
-    )
-
-
-def _clipped_cosine(own: dict[tuple[str, ...], float], reference: dict[tuple[str, ...], float]) -> float:
-    norms = math.hypot(*own.values()) * math.hypot(*reference.values())
-    product = sum(min(value, reference[gram]) * reference[gram] for gram, value in own.items() if gram in reference)
-    return product / norms if norms else 0.0
 
 
 def embedding_similarity(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -9,7 +10,6 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-import structlog
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from streamfer.errors import UserError
 from streamfer.threads import available_cores
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Batch_co = TypeVar("Batch_co", covariant=True)
@@ -153,7 +153,7 @@ def worker_count(wanted: int, world_size: int) -> int:
     """Return no more processes than this process's share of the cores: more of them only fight."""
     share = max(1, available_cores() // world_size)
     if wanted > share:
-        log.info("data.workers", wanted=wanted, used=share, reason="cores of this process")
+        log.info("data.workers", extra={"wanted": wanted, "used": share, "reason": "cores of this process"})
     return min(wanted, share)
 
 

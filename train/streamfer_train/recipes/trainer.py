@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import signal
 import time
@@ -17,7 +18,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-import structlog
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +31,7 @@ from streamfer_train.recipes.processes import ProcessGroup
 from streamfer_train.recipes.run_folder import check_same
 from streamfer_train.recipes.sections import LogConfig, RunSection
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 
@@ -323,4 +323,6 @@ class Trainer:
         for name in Progress.__slots__:
             setattr(self.progress, name, getattr(found.progress, name))
         if self.world.leads:
-            log.info("train.resumed", job=self.job.name, epoch=self.progress.epoch, step=self.progress.step)
+            log.info(
+                "train.resumed", extra={"job": self.job.name, "epoch": self.progress.epoch, "step": self.progress.step}
+            )

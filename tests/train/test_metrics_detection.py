@@ -1,9 +1,8 @@
-"""Concordance, and action units with gaps in the coding."""
+"""Action units with gaps in the coding."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,38 +11,9 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score, roc_auc_score
 
 from streamfer.errors import ConfigError
-from streamfer_train.metrics import detection, regression
+from streamfer_train.metrics import detection
 
 NAN = math.nan
-
-
-def ccc(predictions: np.ndarray[Any, Any], targets: np.ndarray[Any, Any]) -> float:
-    return regression.report(predictions[:, None], targets[:, None], ("x",)).mean_ccc
-
-
-def test_concordance_punishes_offset_and_scale() -> None:
-    targets = np.random.default_rng(0).normal(size=1000)
-    variance = targets.var()
-    assert ccc(targets, targets) == pytest.approx(1)
-    assert ccc(targets + 1, targets) == pytest.approx(2 * variance / (2 * variance + 1))
-    assert ccc(3 * targets, targets) == pytest.approx(6 * variance / (10 * variance + 4 * targets.mean() ** 2))
-    assert ccc(-targets, targets) == pytest.approx(-2 * variance / (2 * variance + 4 * targets.mean() ** 2))
-
-
-def test_unrated_clips_do_not_count() -> None:
-    predictions = np.array([[0.1, 9.0], [0.4, 0.2], [0.8, 0.9]])
-    targets = np.array([[0.0, NAN], [0.5, 0.0], [1.0, 1.0]])
-    found = regression.report(predictions, targets, ("valence", "arousal"))
-    assert found.dimensions["arousal"].count == 2
-    assert found.dimensions["arousal"].mse == pytest.approx((0.04 + 0.01) / 2)
-    assert found.dimensions["valence"].pearson == pytest.approx(np.corrcoef(predictions[:, 0], targets[:, 0])[0, 1])
-    assert found.mean_ccc == pytest.approx(np.mean([score.ccc for score in found.dimensions.values()]))
-
-
-def test_a_dimension_that_nobody_rated_has_no_number() -> None:
-    found = regression.report(np.zeros((2, 2)), np.array([[0, NAN], [1, NAN]]), ("valence", "arousal"))
-    assert found.to_dict()["dimensions"]["arousal"] == {"count": 0, "ccc": None, "pearson": None, "mse": None}
-    assert found.mean_ccc == found.dimensions["valence"].ccc == 0
 
 
 def test_units_agree_with_scikit_learn_where_they_are_coded() -> None:
@@ -101,4 +71,4 @@ def test_misfits_are_refused() -> None:
     with pytest.raises(ConfigError, match="no threshold for 'AU2'"):
         detection.report(np.zeros((2, 2)), np.zeros((2, 2)), ("AU1", "AU2"), thresholds={"AU1": 0.5})
     with pytest.raises(ConfigError, match="diverged"):
-        ccc(np.array([NAN, 1]), np.array([0, 1.0]))
+        detection.report(np.array([[NAN], [1]]), np.array([[0], [1.0]]), ("AU1",))
