@@ -21,7 +21,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,6 @@ from streamfer.captions.architecture import QuerySizes, build_model
 from streamfer.captions.card import CaptionCard, TextCard, clip_pixels, face_crop
 from streamfer.captions.protocol import Captioner
 from streamfer.captions.query_captioner import QueryCaptioner
-from streamfer.captions.search import SearchSettings
 from streamfer.captions.text import PromptText
 from streamfer.errors import UserError
 from streamfer.models.inference import prepare_pixels
@@ -96,10 +94,10 @@ def built(options: argparse.Namespace) -> tuple[QueryCaptioner, Any, PromptText]
         crop=face_crop(sizes.image), text=text, answers=options.system == "exp-vqa", licence="none: random numbers",
     )  # fmt: skip
     prompts = PromptText(text, words, words)
-    search = replace(SearchSettings.of(text, options.device), compiled=options.compile)
     captioner = QueryCaptioner(
-        model, card, prompts, device=options.device, precision=options.precision, search=search, batch=options.batch
+        model, card, prompts, device=options.device, precision=options.precision, batch=options.batch
     )
+    captioner._search.disable_compile = not options.compile
     return captioner, model, prompts
 
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from streamfer.captions.folder import find_captioner, list_captioners
     from streamfer.captions.importing import import_lavis
     from streamfer.captions.loading import load_captioner
-    from streamfer.captions.registry import find_captioner, list_captioners
 
 _HOMES = {
-    "find_captioner": "streamfer.captions.registry",
+    "find_captioner": "streamfer.captions.folder",
     "import_lavis": "streamfer.captions.importing",
-    "list_captioners": "streamfer.captions.registry",
+    "list_captioners": "streamfer.captions.folder",
     "load_captioner": "streamfer.captions.loading",
 }
 

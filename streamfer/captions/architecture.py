@@ -21,37 +21,24 @@ LAVIS_NORM_EPS = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class QuerySizes:
-    """Sizes of everything but the language model; the defaults are the published ones.
+    """Sizes of everything but the language model; the defaults are the published ones, EVA ViT-G's among them."""
 
-    Attributes:
-        image: side of the square input, pixels: 224 gives 16 x 16 patches and 257 positions.
-        patch: side of a patch, pixels.
-        vision_width: width of the image encoder (1408 is EVA ViT-G).
-        vision_layers: its blocks.
-        vision_heads: its heads.
-        vision_mlp: hidden width of its MLPs.
-        queries: learned queries, and so tokens that the language model gets from each picture.
-        qformer_width: width of the Q-Former.
-        qformer_layers: its layers.
-        qformer_heads: its heads.
-        qformer_mlp: hidden width of its MLPs.
-        cross_every: every so many layers, from the first on, look at the picture.
-        vocabulary: words of the Q-Former (InstructBLIP; BERT's 30522 and ``[DEC]``).
-        positions: longest text of the Q-Former (InstructBLIP).
-    """
-
+    #: Sides of the square input and of a patch, pixels: 16 x 16 patches and 257 positions.
     image: int = 224
     patch: int = 14
     vision_width: int = 1408
     vision_layers: int = 39
     vision_heads: int = 16
     vision_mlp: int = 6144
+    #: Learned queries, and so tokens that the language model gets from each picture.
     queries: int = 32
     qformer_width: int = 768
     qformer_layers: int = 12
     qformer_heads: int = 12
     qformer_mlp: int = 3072
+    #: Every so many layers, from the first on, look at the picture.
     cross_every: int = 2
+    #: Words (BERT's 30522 and ``[DEC]``) and longest text of the Q-Former of InstructBLIP.
     vocabulary: int = 30523
     positions: int = 512
 

@@ -6,8 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest, Writer
-from streamfer.captions.writers import first_line
+from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest, Writer, first_line
 
 _POLL_SECONDS = 0.1
 #: A model that takes longer than this to load is taken for one that hangs.

@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 from streamfer.errors import CheckpointError
 from streamfer.geometry import CROP_PROFILES, CropProfile
-from streamfer.models.card import PixelProfile
+from streamfer.models.card import PixelProfile, explain
 
 CARD_FILE = "streamfer.json"
-FORMAT: Literal[1] = 1
+#: In ``blip-2`` the question is read by the language model alone, in ``instructblip`` by the Q-Former too.
 Architecture = Literal["blip-2", "instructblip"]
 #: CLIP's, which EVA-CLIP and so every Exp-* model was trained with.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -29,28 +29,24 @@ def clip_pixels(size: int) -> PixelProfile:
     return PixelProfile(size=size, mean=CLIP_MEAN, std=CLIP_STD, interpolation="bicubic")
 
 
-class TextCard(BaseModel):
-    """How text is put to the language model and taken from it.
+def face_crop(size: int) -> CropProfile:
+    """Return Exp-BLIP's crop at ``size`` pixels: a face with some surroundings, squashed."""
+    profile = CROP_PROFILES["exp-blip"]
+    return CropProfile(kind=profile.kind, size=size, landmarks=profile.landmarks, margin=profile.margin)
 
-    Attributes:
-        start_token: stands between the query tokens and the prompt; empty for none.
-        end_token: ends a text; must be one token.
-        description_prompt: what is asked when no question is; empty in Exp-BLIP.
-        yes: answers that count as yes, each in the spelling that the model was trained on.
-        no: answers that count as no.
-        max_question_tokens: longest question; a longer one is refused, never cut.
-        max_new_tokens: longest text.
-        min_new_tokens: shortest text.
-        num_beams: beams of the search; 1 is greedy.
-        repetition_penalty: divides the logits of tokens already written (1 is none).
-        length_penalty: exponent of the length in a beam's score.
-    """
+
+class TextCard(BaseModel):
+    """How text is put to the language model and taken from it; a longer question is refused, never cut."""
 
     model_config = _STRICT
 
+    #: Stands between the query tokens and the prompt; empty for none.
     start_token: str = "</s>"  # noqa: S105 - a token of a vocabulary
+    #: Ends a text; must be one token.
     end_token: str = "\n"  # noqa: S105
+    #: What is asked when no question is; empty in Exp-BLIP.
     description_prompt: str = ""
+    #: What counts as yes and as no, in the spelling that the model was trained on.
     yes: tuple[str, ...] = ("yes",)
     no: tuple[str, ...] = ("no",)
     max_question_tokens: int = Field(default=128, ge=1)
@@ -63,7 +59,7 @@ class TextCard(BaseModel):
     @model_validator(mode="after")
     def _answers(self) -> Self:
         if not self.yes or not self.no or set(self.yes) & set(self.no):
-            raise ValueError("text.yes and text.no need an answer each, and none in common")
+            raise CheckpointError("text.yes and text.no need an answer each, and none in common")
         return self
 
 
@@ -88,37 +84,24 @@ class WeightsFile(BaseModel):
 
 
 class CaptionCard(BaseModel):
-    """Everything beside the weights of a captioner.
-
-    Attributes:
-        format: version of this document.
-        name: what ``load_captioner`` calls it.
-        architecture: ``blip-2`` (the question is read by the language model alone) or ``instructblip`` (by the
-            Q-Former too).
-        pixels: preprocessing.
-        crop: geometry of the face crop.
-        text: tokens, limits and search.
-        answers: takes questions.
-        vision_norm_eps: of the norm behind the image encoder; LAVIS has torch's 1e-5, transformers' own is 1e-6.
-        licence: licence of the weights in plain words.
-        train: where the weights come from and what they are worth, plain JSON.
-        files: the weights files, so that a truncated one is named before it is read.
-        digest: sha256 over names and digests of the files, hex.
-    """
+    """Everything beside the weights of a captioner; ``files`` name a truncated one before it is read."""
 
     model_config = _STRICT
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     name: str
     architecture: Architecture
     pixels: PixelProfile
     crop: CropProfile
     text: TextCard
     answers: bool
+    #: Of the norm behind the image encoder; LAVIS has torch's 1e-5, transformers' own is 1e-6.
     vision_norm_eps: float = Field(default=1e-5, gt=0)
     licence: str
+    #: Where the weights come from and what they are worth, plain JSON.
     train: dict[str, Any] = Field(default_factory=dict)
     files: dict[str, WeightsFile] = Field(default_factory=dict)
+    #: sha256 over names and digests of the files, hex.
     digest: str = ""
 
     @field_validator("crop", mode="before")
@@ -130,13 +113,14 @@ class CaptionCard(BaseModel):
     def _write_crop(self, value: CropProfile) -> dict[str, Any]:
         return value.to_dict()
 
-    def to_json(self) -> str:
-        """Return the document stored as ``streamfer.json``."""
-        return self.model_dump_json(indent=2) + "\n"
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all weights files."""
+        return sum(entry.size for entry in self.files.values())
 
     @classmethod
     def from_json(cls, text: str) -> CaptionCard:
-        """Read what :meth:`to_json` wrote.
+        """Read what :meth:`model_dump_json` wrote.
 
         Raises:
             CheckpointError: not JSON, another format, a field missing, unknown or out of range.
@@ -144,12 +128,4 @@ class CaptionCard(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"]) or "the document"
-            raise CheckpointError(f"{CARD_FILE}: {where}: {first['msg']}") from error
-
-
-def face_crop(size: int) -> CropProfile:
-    """Return Exp-BLIP's crop at ``size`` pixels: a face with some surroundings, squashed."""
-    profile = CROP_PROFILES["exp-blip"]
-    return CropProfile(kind=profile.kind, size=size, landmarks=profile.landmarks, margin=profile.margin)
+            raise CheckpointError(f"{CARD_FILE}: {explain(error)}") from None

@@ -39,7 +39,7 @@ def resolve(name: str) -> str:
         return str(carried[0].locate())
     if carried:
         raise ConfigError(f"package {name} carries {len(carried)} language models; name the file of one")
-    from streamfer.captions.registry import find_captioner
+    from streamfer.captions.folder import find_captioner
 
     find_captioner(name)
     return name
@@ -56,9 +56,10 @@ def identity(captions: CaptionsConfig) -> str:
         return f"{MeasuredWriter(captions.language).info.digest} {captions.language}"
     if is_endpoint(name):
         return repr((name, captions.url, captions.language, captions.images, captions.prompt, captions.prompts))
-    from streamfer.captions.registry import list_captioners
+    from streamfer.captions.folder import list_captioners
 
-    return next((one.digest for one in list_captioners() if one.name == name), name)
+    cards = list_captioners()
+    return cards[name].digest if name in cards else name
 
 
 def load_writer(config: Config, threads: int = 1) -> Writer | None:

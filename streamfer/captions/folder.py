@@ -6,13 +6,15 @@
     NAME/tokenizer/              of the language model
     NAME/question_tokenizer/     of the Q-Former (InstructBLIP)
 
-A training may write one with :func:`write_folder`; transformers reads the weights on their own as well.
+Those in the user's folder of models can be loaded by name. Importing this module imports no transformers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -21,11 +23,16 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.captions.card import CARD_FILE, CaptionCard, WeightsFile
+from streamfer.captions.writers import MEASURED
 from streamfer.errors import CheckpointError, OutputError, UnknownModelError
+from streamfer.models.card import digest_of
+from streamfer.models.registry import user_folder
 
 TOKENIZER = "tokenizer"
 QUESTION_TOKENIZER = "question_tokenizer"
 _WEIGHTS = "*.safetensors"
+
+log = logging.getLogger(__name__)
 
 
 def is_captioner(folder: Path) -> bool:
@@ -69,20 +76,76 @@ def check_files(folder: Path, card: CaptionCard) -> None:
         raise CheckpointError(f"{folder}: weights file {extra[0]!r} is not on the card; import the model again")
 
 
-def weights_size(card: CaptionCard) -> int:
-    """Return the bytes of all weights files."""
-    return sum(entry.size for entry in card.files.values())
+# -- by name ----------------------------------------------------------------------------------------------------
 
 
-def _manifest(folder: Path) -> tuple[dict[str, WeightsFile], str]:
-    """Return the weights files of a folder and the digest over all of them."""
-    files = {}
-    for path in sorted(folder.glob(_WEIGHTS)):
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        files[path.name] = WeightsFile(size=path.stat().st_size, sha256=digest)
-    total = hashlib.sha256("".join(f"{name} {entry.sha256}\n" for name, entry in files.items()).encode())
-    return files, total.hexdigest()
+def _folders() -> dict[str, Path]:
+    found = (path.parent for path in sorted(user_folder().glob(f"*/{CARD_FILE}")))
+    return {folder.name: folder for folder in found if not folder.name.startswith(".")}
+
+
+def list_captioners() -> dict[str, CaptionCard]:
+    """Return the imported captioners' cards by name; one that cannot be read is logged and left out."""
+    cards = {}
+    for name, folder in _folders().items():
+        try:
+            cards[name] = read_card(folder)
+        except CheckpointError as error:
+            facts = {"captioner": name, "path": str(folder), "error": str(error)}
+            log.warning("captioner.unreadable", extra=facts)
+    return cards
+
+
+def find_captioner(name_or_path: str) -> Path:
+    """Return the folder of a name, or the path itself where it is a captioner's.
+
+    Raises:
+        UnknownModelError: neither; the message lists what exists.
+    """
+    known = _folders()
+    if name_or_path in known:
+        return known[name_or_path]
+    path = Path(name_or_path)
+    if is_captioner(path):
+        return path
+    names = ", ".join([MEASURED, *sorted(known)])
+    if os.sep in name_or_path:
+        raise UnknownModelError(f"captioner {name_or_path!r}: no captioner's folder; captioners by name: {names}")
+    close = difflib.get_close_matches(name_or_path, [MEASURED, *known], n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise UnknownModelError(
+        f"captioner {name_or_path!r} is unknown; {hint}captioners here: {names}, openai:MODEL (an endpoint), a folder "
+        "of transformers; add one with 'streamfer models import --kind exp-blip'"
+    )
+
+
+# -- writing ----------------------------------------------------------------------------------------------------
+
+
+def write_folder(
+    target: Path, model: Any, card: CaptionCard, tokenizer: Any, question_tokenizer: Any | None = None
+) -> CaptionCard:
+    """Write a captioner's folder whole or not at all, and return its card with files and digest filled in.
+
+    An existing captioner is replaced; the model's tensors are stored in the types they have.
+
+    Raises:
+        OutputError: it cannot be written there, or ``target`` is something else than a captioner.
+    """
+    if target.exists() and not is_captioner(target):
+        raise OutputError(f"{target}: exists and is no captioner; choose another folder")
+    with _replacing(target) as folder:
+        with quiet_transformers():
+            model.save_pretrained(folder, max_shard_size="4GB")
+            tokenizer.save_pretrained(folder / TOKENIZER)
+            if question_tokenizer is not None:
+                question_tokenizer.save_pretrained(folder / QUESTION_TOKENIZER)
+        files = {path.name: WeightsFile(size=path.stat().st_size, sha256=digest_of(path))
+                 for path in sorted(folder.glob(_WEIGHTS))}  # fmt: skip
+        total = hashlib.sha256("".join(f"{name} {entry.sha256}\n" for name, entry in files.items()).encode())
+        written = card.model_copy(update={"files": files, "digest": total.hexdigest()})
+        (folder / CARD_FILE).write_text(written.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return written
 
 
 @contextlib.contextmanager
@@ -100,12 +163,9 @@ def _replacing(target: Path) -> Iterator[Path]:
             if path.is_file():
                 with path.open("rb") as stream:
                     os.fsync(stream.fileno())
-        if target.exists():
-            retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-            target.replace(retired / target.name)
-            temporary.replace(target)
-            shutil.rmtree(retired)
-        else:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as retired:
+            if target.exists():
+                target.replace(Path(retired) / target.name)
             temporary.replace(target)
     except OSError as error:
         raise OutputError(f"{target}: cannot write ({error.strerror or error}); is the disk full?") from error
@@ -113,50 +173,18 @@ def _replacing(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_folder(
-    target: Path, model: Any, card: CaptionCard, tokenizer: Any, question_tokenizer: Any | None = None
-) -> CaptionCard:
-    """Write a captioner's folder whole or not at all; an existing one is replaced.
-
-    Args:
-        target: the folder.
-        model: transformers' model; tensors are stored in the types they have.
-        card: what the folder says about itself; files and digest are filled in.
-        tokenizer: of the language model.
-        question_tokenizer: of the Q-Former, for InstructBLIP.
-
-    Returns:
-        The card as written.
-
-    Raises:
-        OutputError: it cannot be written there, or ``target`` is something else than a captioner.
-    """
-    if target.exists() and not is_captioner(target):
-        raise OutputError(f"{target}: exists and is no captioner; choose another folder")
-    with _replacing(target) as folder:
-        with quiet_transformers():
-            model.save_pretrained(folder, max_shard_size="4GB")
-            tokenizer.save_pretrained(folder / TOKENIZER)
-            if question_tokenizer is not None:
-                question_tokenizer.save_pretrained(folder / QUESTION_TOKENIZER)
-        files, digest = _manifest(folder)
-        written = card.model_copy(update={"files": files, "digest": digest})
-        (folder / CARD_FILE).write_text(written.to_json(), encoding="utf-8")
-    return written
-
-
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Silence transformers' progress bars and warnings: what matters is checked and said by the caller."""
-    from transformers.utils import logging
+    from transformers.utils import logging as reporting
 
-    reporting: Any = logging
-    level, bars = reporting.get_verbosity(), reporting.is_progress_bar_enabled()
-    reporting.set_verbosity_error()
-    reporting.disable_progress_bar()
+    said: Any = reporting
+    level, bars = said.get_verbosity(), said.is_progress_bar_enabled()
+    said.set_verbosity_error()
+    said.disable_progress_bar()
     try:
         yield
     finally:
-        reporting.set_verbosity(level)
+        said.set_verbosity(level)
         if bars:
-            reporting.enable_progress_bar()
+            said.enable_progress_bar()

@@ -11,11 +11,10 @@ import torch
 
 from streamfer.captions.architecture import build_model
 from streamfer.captions.card import EXP_BLIP_TEXT, EXP_VQA_TEXT, CaptionCard, TextCard, clip_pixels, face_crop
-from streamfer.captions.folder import weights_size, write_folder
+from streamfer.captions.folder import write_folder
 from streamfer.captions.language_model import read_language_model, read_tokenizer
 from streamfer.captions.lavis import (
     ARCHITECTURES,
-    HeadCounts,
     Kind,
     kind_of,
     language_prefix,
@@ -24,7 +23,6 @@ from streamfer.captions.lavis import (
     read_sizes,
     translate,
 )
-from streamfer.captions.registry import CaptionerEntry
 from streamfer.captions.text import PromptText
 from streamfer.captions.writers import BUILT_IN
 from streamfer.errors import CheckpointError, ConfigError
@@ -35,11 +33,13 @@ from streamfer.models.registry import check_name, user_folder
 log = logging.getLogger(__name__)
 
 TEXTS: dict[Kind, TextCard] = {"exp-blip": EXP_BLIP_TEXT, "exp-vqa": EXP_VQA_TEXT}
+_LICENCE = (
+    "as the checkpoint's authors state (trained on datasets for research only); the language model's licence applies "
+    "as well ({})"
+)
 LICENCES: dict[Kind, str] = {
-    "exp-blip": "as the checkpoint's authors state (trained on datasets for research only); the language model's "
-    "licence applies as well (OPT: non-commercial research)",
-    "exp-vqa": "as the checkpoint's authors state (trained on datasets for research only); the language model's "
-    "licence applies as well (Vicuna: LLaMA's, non-commercial)",
+    "exp-blip": _LICENCE.format("OPT: non-commercial research"),
+    "exp-vqa": _LICENCE.format("Vicuna: LLaMA's, non-commercial"),
 }
 
 
@@ -50,11 +50,9 @@ def import_lavis(
     language_model: str | Path,
     question_tokenizer: str | Path | None = None,
     kind: Kind | Literal["auto"] = "auto",
-    text: TextCard | None = None,
-    heads: HeadCounts | None = None,
     licence: str | None = None,
     output: Path | None = None,
-) -> CaptionerEntry:
+) -> CaptionCard:
     """Turn a LAVIS checkpoint into a captioner's folder that ``load_captioner`` takes by name.
 
     Args:
@@ -64,8 +62,6 @@ def import_lavis(
             where the checkpoint has none.
         question_tokenizer: folder of the Q-Former's tokenizer (bert-base-uncased), for Exp-VQA.
         kind: which system; told by the tensors where ``auto``.
-        text: tokens, limits and search; the published ones (with a limit of 200 tokens or more) where not given.
-        heads: attention heads, for sizes at which they are not the published widths.
         licence: licence of the weights in plain words.
         output: folder to write instead of the user's models folder.
 
@@ -80,13 +76,12 @@ def import_lavis(
     _check_free(name)
     tensors = read_state_dict(source)
     found = kind_of(tensors, where) if kind == "auto" else kind
-    sizes = read_sizes(tensors, found, where, heads)
+    sizes = read_sizes(tensors, found, where)
     tokenizer = read_tokenizer(Path(language_model), "language model")
     asking = _question_tokenizer(found, question_tokenizer, sizes.vocabulary)
-    card_text = text or TEXTS[found]
     own = language_tensors(tensors, found)
     decoder = read_language_model(Path(language_model), own, tokenizer, where)
-    PromptText(card_text, tokenizer, asking)
+    PromptText(TEXTS[found], tokenizer, asking)
     width = projection_width(tensors, found, where)
     if width != decoder.config.hidden_size:
         raise CheckpointError(
@@ -96,14 +91,13 @@ def import_lavis(
     with torch.device("meta"):
         model: Any = build_model(ARCHITECTURES[found], sizes, decoder.config)
     model.language_model = decoder
-    translated = translate(model.state_dict(), tensors, found, where)
-    model.load_state_dict(translated, strict=False, assign=True)
+    model.load_state_dict(translate(model.state_dict(), tensors, found, where), strict=False, assign=True)
     card = CaptionCard(
         name=name,
         architecture=ARCHITECTURES[found],
         pixels=clip_pixels(sizes.image),
         crop=face_crop(sizes.image),
-        text=card_text,
+        text=TEXTS[found],
         answers=found == "exp-vqa",
         licence=licence or LICENCES[found],
         train={
@@ -116,11 +110,10 @@ def import_lavis(
         },
     )
     target = output or user_folder() / name
-    written = write_folder(target, model, card, tokenizer, asking)
-    log.info(
-        "captioner.imported", extra={"captioner": name, "kind": found, "path": str(target), "licence": written.licence}
-    )
-    return CaptionerEntry(name, target, written.answers, written.licence, weights_size(written), written.digest)
+    facts = {"captioner": name, "kind": found, "path": str(target), "licence": card.licence}
+    card = write_folder(target, model, card, tokenizer, asking)
+    log.info("captioner.imported", extra=facts)
+    return card
 
 
 def _check_free(name: str) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -44,19 +43,6 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"qformer\.encoder\.layer\.(.+)", _LAYER + r"\1"),
 )
 _QKV_BIAS = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.qkv\.bias")
-
-
-@dataclass(frozen=True, slots=True)
-class HeadCounts:
-    """Attention heads where they are not the published ones (weights do not show them).
-
-    Attributes:
-        vision: heads of the image encoder; None for heads of 88 (EVA ViT-G), or of 64 where 88 does not divide.
-        qformer: heads of the Q-Former; None for heads of 64.
-    """
-
-    vision: int | None = None
-    qformer: int | None = None
 
 
 def kind_of(names: Iterable[str], where: str) -> Kind:
@@ -132,10 +118,11 @@ def _depth(tensors: Mapping[str, torch.Tensor], prefix: str, where: str) -> int:
     return depth
 
 
-def _heads(width: int, asked: int | None, widths: tuple[int, ...], which: str, where: str) -> int:
-    heads = asked or next((width // one for one in widths if width % one == 0), 0)
-    if heads < 1 or width % heads:
-        raise CheckpointError(f"{where}: {heads} {which} heads do not divide a width of {width}; give their number")
+def _heads(width: int, widths: tuple[int, ...], which: str, where: str) -> int:
+    """Return the number of heads, which no tensor shows, from the widths that published heads have."""
+    heads = next((width // one for one in widths if width % one == 0), 0)
+    if not heads:
+        raise CheckpointError(f"{where}: {which} of width {width} has no heads of {' or '.join(map(str, widths))}")
     return heads
 
 
@@ -150,15 +137,12 @@ def _cross_every(tensors: Mapping[str, torch.Tensor], layers: int, where: str) -
     return step
 
 
-def read_sizes(
-    tensors: Mapping[str, torch.Tensor], kind: Kind, where: str, heads: HeadCounts | None = None
-) -> QuerySizes:
+def read_sizes(tensors: Mapping[str, torch.Tensor], kind: Kind, where: str) -> QuerySizes:
     """Read every size off the tensors; only the numbers of heads follow from the published head widths.
 
     Raises:
         CheckpointError: a tensor that shows a size is missing or has another form; it is named.
     """
-    heads = heads or HeadCounts()
     width, _, patch, _ = _shape(tensors, "visual_encoder.patch_embed.proj.weight", 4, where)
     _, positions, _ = _shape(tensors, "visual_encoder.pos_embed", 3, where)
     side = math.isqrt(positions - 1)
@@ -180,12 +164,12 @@ def read_sizes(
         patch=patch,
         vision_width=width,
         vision_layers=_depth(tensors, _BLOCK, where),
-        vision_heads=_heads(width, heads.vision, (88, 64), "vision", where),
+        vision_heads=_heads(width, (88, 64), "vision", where),
         vision_mlp=mlp,
         queries=queries,
         qformer_width=qformer,
         qformer_layers=layers,
-        qformer_heads=_heads(qformer, heads.qformer, (64,), "Q-Former", where),
+        qformer_heads=_heads(qformer, (64,), "Q-Former", where),
         qformer_mlp=qformer_mlp,
         cross_every=_cross_every(tensors, layers, where),
         **words,
@@ -195,13 +179,7 @@ def read_sizes(
 def translate(
     expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], kind: Kind, where: str
 ) -> dict[str, torch.Tensor]:
-    """Return transformers' tensors, all but the language model's, out of LAVIS's.
-
-    Args:
-        expected: transformers' state dictionary, for names and shapes.
-        tensors: LAVIS's state dictionary.
-        kind: which of the two systems.
-        where: the file, for messages.
+    """Return transformers' tensors, all but the language model's, out of LAVIS's; ``expected`` has names and shapes.
 
     Raises:
         CheckpointError: the first tensor that is missing, has another shape, is not finite or has no place.

@@ -203,3 +203,8 @@ def check_questions(questions: Sequence[str], clips: int) -> list[str]:
 def wants_yes_or_no(question: str) -> bool:
     """Tell whether a question begins as those do that are answered with yes or no."""
     return _YES_NO.match(question.strip()) is not None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

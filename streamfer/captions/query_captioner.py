@@ -20,7 +20,6 @@ import torch
 
 from streamfer.captions.card import CaptionCard
 from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, check_clips, check_questions
-from streamfer.captions.search import SearchSettings
 from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError
 from streamfer.models.inference import prepare_pixels
@@ -48,26 +47,17 @@ class QueryCaptioner:
         *,
         device: str = "cpu",
         precision: str = "fp32",
-        search: SearchSettings | None = None,
+        num_beams: int | None = None,
+        max_new_tokens: int | None = None,
         batch: int = 16,
     ) -> None:
-        """Take over ``model``: it is moved to ``device``; its weights keep their types.
-
-        Args:
-            model: transformers' ``Blip2ForConditionalGeneration`` or ``InstructBlipForConditionalGeneration``.
-            card: what the folder says about it.
-            text: prompts and tokens.
-            device: torch device.
-            precision: what the weights were loaded in, for :attr:`info`.
-            search: how text is searched for; the card's ways where not given.
-            batch: largest number of frames or rows computed at once.
-        """
+        """Take over transformers' BLIP-2 or InstructBLIP: it is moved to ``device``, its weights keep their types."""
         self._card = card
         self._text = text
         self._device = torch.device(device)
         self._model = model.requires_grad_(False).eval().to(self._device)
         self._model.vision_model.post_layernorm.eps = card.vision_norm_eps
-        self._search = search or SearchSettings.of(card.text, device)
+        self._search = search_settings(text, device, num_beams, max_new_tokens)
         self._batch = batch
         self._info = CaptionerInfo(
             name=card.name,
@@ -106,12 +96,7 @@ class QueryCaptioner:
 
     @torch.inference_mode()
     def query(self, features_FPW: torch.Tensor, questions: Sequence[str] | None = None) -> torch.Tensor:
-        """Read features (F, P, W) with the Q-Former to the language model's query tokens (F, Q, H).
-
-        Args:
-            features_FPW: of the image encoder.
-            questions: one a frame, where the Q-Former reads questions (InstructBLIP).
-        """
+        """Read features (F, P, W), and InstructBLIP's questions of the frames, to the query tokens (F, Q, H)."""
         parts = []
         for start in range(0, len(features_FPW), self._batch):
             window = slice(start, start + self._batch)
@@ -159,7 +144,7 @@ class QueryCaptioner:
             ConfigError: a row and ``room`` more tokens exceed the language model's context.
         """
         longest = max(len(part) + len(row) for part, row in zip(tokens, ids, strict=True))
-        if self._search.static_cache:
+        if self._search.cache_implementation is not None:
             longest = -(-longest // _BLOCK) * _BLOCK
         limit = getattr(self._model.language_model.config, "max_position_embeddings", None)
         if limit is not None and longest + room > limit:
@@ -188,6 +173,23 @@ class QueryCaptioner:
             )
         return check_questions(questions, len(clips))
 
+    def _generate(self, rows: _Rows) -> torch.Tensor:
+        """Continue rows; return the new ids only (B, new)."""
+        from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
+
+        processors = LogitsProcessorList()
+        if (penalty := self._card.text.repetition_penalty) != 1:
+            # Made by ``generate`` itself (5.23), it spares as many of a row's first words as the row has padding, as
+            # if embeddings were among the ids: a text would depend on its batch.
+            processors.append(RepetitionPenaltyLogitsProcessor(penalty))
+        ids: torch.Tensor = self._model.language_model.generate(
+            inputs_embeds=rows.embeds_BNH,
+            attention_mask=rows.mask_BN,
+            generation_config=self._search,
+            logits_processor=processors,
+        )
+        return ids
+
     @torch.inference_mode()
     def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
         """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
@@ -199,10 +201,9 @@ class QueryCaptioner:
             window = slice(start, start + self._batch)
             tokens = self._clip_tokens(clips[window], asked[window])
             rows = self._rows(tokens, prompts[window], self._search.max_new_tokens)
-            ids_BN = self._search.generate(self._model.language_model, rows.embeds_BNH, rows.mask_BN, self._text)
-            written = [self._text.read(row) for row in ids_BN.tolist()]
-            share = (time.perf_counter() - began) / len(written)
-            captions.extend(Caption(one.text, one.tokens, share, one.complete) for one in written)
+            ids_BN = self._generate(rows)
+            share = (time.perf_counter() - began) / len(ids_BN)
+            captions.extend(self._text.read(row, share) for row in ids_BN.tolist())
         return captions
 
     @torch.inference_mode()
@@ -216,13 +217,10 @@ class QueryCaptioner:
             window = slice(start, start + self._batch)
             tokens = self._clip_tokens(clips[window], asked[window])
             scores_BA = self._likelihoods(tokens, prompts[window], answers)
-            sides_B2 = torch.stack([part.logsumexp(dim=1) for part in self._split(scores_BA)], dim=1)
+            sides = scores_BA.split_with_sizes([len(self._text.yes_ids), len(self._text.no_ids)], dim=1)
+            sides_B2 = torch.stack([part.logsumexp(dim=1) for part in sides], dim=1)
             found.extend(sides_B2.softmax(dim=1)[:, 0].tolist())
         return found
-
-    def _split(self, scores_BA: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        yes = len(self._text.yes_ids)
-        return scores_BA[:, :yes], scores_BA[:, yes:]
 
     def _likelihoods(
         self, tokens: Sequence[torch.Tensor], prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]
@@ -250,3 +248,31 @@ class QueryCaptioner:
         )
         found: torch.Tensor = output.logits[:, -last:]
         return found
+
+
+def search_settings(text: PromptText, device: str, num_beams: int | None, max_new_tokens: int | None) -> Any:
+    """Return transformers' settings of a search: the card's, with what is given replaced.
+
+    On a GPU a key-value cache of fixed size lets the decoding step be compiled once; on a CPU it makes every step
+    attend to the whole of it, so there the cache grows.
+    """
+    import transformers
+
+    card = text.card
+    tokens = max_new_tokens or card.max_new_tokens
+    settings: Any = transformers.GenerationConfig
+    return settings(
+        do_sample=False,
+        num_beams=num_beams or card.num_beams,
+        max_new_tokens=tokens,
+        min_new_tokens=min(card.min_new_tokens, tokens),
+        length_penalty=card.length_penalty,
+        eos_token_id=text.end_id,
+        pad_token_id=text.pad_id,
+        bos_token_id=text.start_ids[0] if text.start_ids else None,
+        # Padding is no word: a row of the vocabulary that was added for it has no trained logit.
+        suppress_tokens=[text.pad_id] if text.pad_id != text.end_id else None,
+        cache_implementation="static" if device.startswith("cuda") else None,
+        disable_compile=True,
+        use_cache=True,
+    )

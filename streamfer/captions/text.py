@@ -6,25 +6,17 @@ Shape suffixes: B rows, L tokens of a question.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from streamfer.captions.card import TextCard
+from streamfer.captions.protocol import Caption
 from streamfer.errors import CheckpointError, ConfigError
 
 #: Added to vocabularies that come without a token to pad with, as LAVIS does for Vicuna.
 PAD_TOKEN = "[PAD]"  # noqa: S105 - a token of a vocabulary
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """One generated text: its token count without the end token, and whether the end token came."""
-
-    text: str
-    tokens: int
-    complete: bool
 
 
 class PromptText:
@@ -75,16 +67,8 @@ class PromptText:
         for tokenizer in (self.tokenizer, self.question_tokenizer):
             check_plain(question, tokenizer)
         ids = self._encode(question) if question else []
-        self._check_length(len(ids), question)
+        check_length(len(ids), self.card.max_question_tokens, question)
         return [*self.start_ids, *ids]
-
-    def _check_length(self, length: int, question: str) -> None:
-        limit = self.card.max_question_tokens
-        if length > limit:
-            raise ConfigError(
-                f"the question has {length} tokens and the model reads {limit} at most; "
-                f"shorten it: {question[:40]!r}..."
-            )
 
     def question_ids(self, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ids and mask (B, L) of questions as the Q-Former reads them, padded on the right.
@@ -97,19 +81,18 @@ class PromptText:
             raise CheckpointError("the model has no question tokenizer; import it again with --question-tokenizer")
         rows = [list(self.question_tokenizer(question)["input_ids"]) for question in questions]
         for row, question in zip(rows, questions, strict=True):
-            self._check_length(len(row), question)
-        longest = max(len(row) for row in rows)
-        pad = self.question_tokenizer.pad_token_id or 0
-        ids_BL = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
-        mask_BL = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
-        return ids_BL, mask_BL
+            check_length(len(row), self.card.max_question_tokens, question)
+        ids_BL = pad_sequence([torch.tensor(row) for row in rows], True, self.question_tokenizer.pad_token_id or 0)
+        lengths_B = torch.tensor([len(row) for row in rows])
+        return ids_BL, (torch.arange(ids_BL.shape[1]) < lengths_B[:, None]).long()
 
-    def read(self, ids: Sequence[int]) -> Written:
+    def read(self, ids: Sequence[int], seconds: float) -> Caption:
         """Decode generated ids up to the end token."""
         complete = self.end_id in ids
         kept = list(ids[: ids.index(self.end_id)] if complete else ids)
         kept = [number for number in kept if number != self.pad_id]
-        return Written(self.tokenizer.decode(kept, skip_special_tokens=True).strip(), len(kept), complete)
+        text = self.tokenizer.decode(kept, skip_special_tokens=True).strip()
+        return Caption(text, len(kept), seconds, complete)
 
 
 def check_plain(question: str, tokenizer: Any | None) -> None:
@@ -124,6 +107,18 @@ def check_plain(question: str, tokenizer: Any | None) -> None:
     for token in sorted(added | set(tokenizer.all_special_tokens)):
         if token in question:
             raise ConfigError(f"the question holds the model's control token {token!r}; leave it out")
+
+
+def check_length(length: int, limit: int, question: str) -> None:
+    """Refuse a question of more tokens than a model reads.
+
+    Raises:
+        ConfigError: it has more than ``limit``.
+    """
+    if length > limit:
+        raise ConfigError(
+            f"the question has {length} tokens and the model reads {limit} at most; shorten it: {question[:40]!r}..."
+        )
 
 
 def with_pad_token(tokenizer: Any) -> bool:

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.captions.folder import quiet_transformers
-from streamfer.captions.protocol import Caption, CaptionerInfo, Message
+from streamfer.captions.protocol import Caption, CaptionerInfo, Message, first_line
 from streamfer.errors import CheckpointError, ConfigError
 
 _NEW_TOKENS = 200
 _PROMPT_TOKENS = 2048
+_GGUF = ".gguf"
 
 
 def is_text_model(path: Path) -> bool:
     """Tell whether a folder's configuration names a model of text alone, or a file is a GGUF one."""
-    if path.suffix == ".gguf":
+    if path.suffix == _GGUF:
         return path.is_file()
     if not (path / "config.json").is_file():
         return False
@@ -35,16 +36,10 @@ def is_text_model(path: Path) -> bool:
 
 
 class TextModel:
-    """A causal language model; decoding is greedy, one call at a time."""
+    """A causal language model; decoding is greedy, one conversation at a time."""
 
     def __init__(
-        self,
-        path: Path,
-        *,
-        device: str = "cpu",
-        dtype: Any = None,
-        precision: str = "fp32",
-        max_tokens: int = _NEW_TOKENS,
+        self, path: Path, *, device: str = "cpu", precision: str = "fp32", max_tokens: int = _NEW_TOKENS
     ) -> None:
         """Load tokenizer and model.
 
@@ -54,19 +49,21 @@ class TextModel:
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        gguf = path.suffix == ".gguf"
+        gguf = path.suffix == _GGUF
         if not (path.is_file() if gguf else (path / "config.json").is_file()):
             raise ConfigError(f"{path}: no transformers model there (config.json is absent); name its folder")
         source: dict[str, Any] = {"local_files_only": True, **({"gguf_file": path.name} if gguf else {})}
         folder = path.parent if gguf else path
+        numbers = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision]
         try:
             with quiet_transformers():
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, **source)
-                model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **source)
+                model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=numbers, **source)
         except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = "; reading GGUF files needs: pip install gguf" if gguf and isinstance(error, ImportError) else ""
-            raise CheckpointError(f"{path}: cannot be loaded as a causal language model ({reason}){hint}") from error
+            raise CheckpointError(
+                f"{path}: cannot be loaded as a causal language model ({first_line(error)}){hint}"
+            ) from error
         self.model = model.requires_grad_(False).eval().to(device)
         self._lock = threading.Lock()
         self.info = CaptionerInfo(

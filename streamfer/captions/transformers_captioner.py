@@ -7,7 +7,6 @@ processor's and the model's. Code that a model's repository carries is never run
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,14 +16,11 @@ import torch
 
 from streamfer.captions.card import DESCRIBE_QUESTION, face_crop
 from streamfer.captions.folder import quiet_transformers
-from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, check_clips, check_questions
-from streamfer.captions.text import check_plain
+from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, check_clips, check_questions, first_line
+from streamfer.captions.text import check_length, check_plain
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.precision import DTYPES, Precision
 
-log = logging.getLogger(__name__)
-
-LICENCE = "as the model's authors state: see its model card"
 _QUESTION_TOKENS = 512
 _NEW_TOKENS = 200
 #: First tokens of these spellings are counted as yes and no.
@@ -33,68 +29,31 @@ _NO = ("no", "No", " no", " No")
 _CROP_SIDE = 224
 
 
-def load_stand_in(
-    name_or_path: str,
-    *,
-    device: str,
-    precision: Precision,
-    batch: int = 16,
-    num_beams: int | None = None,
-    max_new_tokens: int | None = None,
-    allow_download: bool = False,
-) -> TransformersCaptioner:
-    """Load an image-text model with its processor.
-
-    Args:
-        name_or_path: a folder, or a name on the Hugging Face Hub.
-        device: torch device.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-        batch: most texts computed at once.
-        num_beams: beams of the search; 1 where not given.
-        max_new_tokens: longest text; 200 where not given.
-        allow_download: fetch what is not on this machine.
+def load_stand_in(name_or_path: str, *, precision: Precision, **options: Any) -> TransformersCaptioner:
+    """Load an image-text model with its processor: a folder, or a Hub's name where it is on this machine.
 
     Raises:
-        UnknownModelError: not on this machine, and downloads are not allowed; or nowhere.
+        UnknownModelError: not on this machine.
         CheckpointError: there, but no image-text model with safetensors and a processor.
-        ConfigError: fewer than one beam or token.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processors: Any = AutoProcessor
     models: Any = AutoModelForImageTextToText
-    for setting, value in (("num_beams", num_beams), ("max_new_tokens", max_new_tokens)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{setting} is {value}; expected at least 1")
-    source: dict[str, Any] = {"local_files_only": not allow_download, "trust_remote_code": False}
+    source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet_transformers():
             processor = processors.from_pretrained(name_or_path, **source)
-            model = models.from_pretrained(
-                name_or_path,
-                dtype=DTYPES[precision],
-                use_safetensors=True,
-                **source,
-            )
+            model = models.from_pretrained(name_or_path, dtype=DTYPES[precision], use_safetensors=True, **source)
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        why = first_line(error)
         if not Path(name_or_path).is_dir():
-            way = "check the name" if allow_download else "download it first, or allow downloads"
-            raise UnknownModelError(f"captioner {name_or_path!r} is not on this machine; {way} ({reason})") from error
-        raise CheckpointError(
-            f"{name_or_path}: no image-text model of transformers that can be loaded ({reason})"
-        ) from error
-    return TransformersCaptioner(
-        model,
-        processor,
-        name=name_or_path,
-        device=device,
-        precision=precision,
-        batch=batch,
-        num_beams=num_beams or 1,
-        max_new_tokens=max_new_tokens or _NEW_TOKENS,
-    )
+            raise UnknownModelError(
+                f"captioner {name_or_path!r} is not on this machine; download it first ({why})"
+            ) from error
+        raise CheckpointError(f"{name_or_path}: no image-text model of transformers can be loaded ({why})") from error
+    return TransformersCaptioner(model, processor, name=name_or_path, precision=precision, **options)
 
 
 class TransformersCaptioner:
@@ -112,8 +71,8 @@ class TransformersCaptioner:
         device: str = "cpu",
         precision: str = "fp32",
         batch: int = 16,
-        num_beams: int = 1,
-        max_new_tokens: int = _NEW_TOKENS,
+        num_beams: int | None = None,
+        max_new_tokens: int | None = None,
     ) -> None:
         """Take over ``model``: it is moved to ``device``."""
         self._model = model.requires_grad_(False).eval().to(device)
@@ -123,91 +82,78 @@ class TransformersCaptioner:
         self._tokenizer.padding_side = "left"
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
-        self._device = torch.device(device)
         self._chats = bool(getattr(processor, "chat_template", None))
         self._batch = batch
-        self._num_beams = num_beams
+        self._num_beams = num_beams or 1
         commit = getattr(model.config, "_commit_hash", None) or ""
         identity = f"{name} {commit} {model.config.to_json_string(use_diff=False)}"
-        self._info = CaptionerInfo(
+        #: The digest is of name, revision and configuration, not of the weights.
+        self.info = CaptionerInfo(
             name=name,
             digest=hashlib.sha256(identity.encode()).hexdigest(),
-            licence=LICENCE,
+            licence="as the model's authors state: see its model card",
             crop=face_crop(_CROP_SIDE),
             answers=True,
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=max_new_tokens or _NEW_TOKENS,
             max_question_tokens=_QUESTION_TOKENS,
-            device=str(self._device),
+            device=str(torch.device(device)),
             precision=precision,
         )
 
-    @property
-    def info(self) -> CaptionerInfo:
-        """Identity of the model; the digest is of its name, revision and configuration, not of its weights."""
-        return self._info
-
-    def _check(self, questions: Sequence[str]) -> None:
-        for question in questions:
+    def _checked(self, questions: Sequence[str], clips: int) -> list[str]:
+        asked = check_questions(questions, clips)
+        for question in asked:
             check_plain(question, self._tokenizer)
-            length = len(self._tokenizer(question, add_special_tokens=False)["input_ids"])
-            if length > _QUESTION_TOKENS:
-                raise ConfigError(
-                    f"the question has {length} tokens and {_QUESTION_TOKENS} are taken at most; "
-                    f"shorten it: {question[:40]!r}..."
-                )
+            check_length(len(self._encode(question)), _QUESTION_TOKENS, question)
+        return asked
 
-    def _inputs(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> Any:
-        from PIL import Image
-
-        pictures = [[Image.fromarray(frame) for frame in clip] for clip in clips]
-        if not self._chats:
-            middle = [frames[len(frames) // 2] for frames in pictures]
-            asked = [question or None for question in questions]
-            text = list(questions) if all(asked) else None
-            return self._processor(images=middle, text=text, padding=True, return_tensors="pt")
-        chats = [
-            [{"role": "user", "content": [*({"type": "image", "image": one} for one in frames), _words(question)]}]
-            for frames, question in zip(pictures, questions, strict=True)
-        ]
-        return self._processor.apply_chat_template(
-            chats,
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            return_tensors="pt",
-            processor_kwargs={"padding": True},
-        )
+    def _encode(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _prepared(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> Any:
-        return self._inputs(check_clips(clips), questions).to(self._device, self._model.dtype)
+        from PIL import Image
+
+        pictures = [[Image.fromarray(frame) for frame in clip] for clip in check_clips(clips)]
+        if self._chats:
+            chats = [
+                [{"role": "user", "content": [*({"type": "image", "image": one} for one in frames),
+                                              {"type": "text", "text": question}]}]
+                for frames, question in zip(pictures, questions, strict=True)
+            ]  # fmt: skip
+            inputs = self._processor.apply_chat_template(
+                chats,
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=True,
+                return_tensors="pt",
+                processor_kwargs={"padding": True},
+            )
+        else:
+            middle = [frames[len(frames) // 2] for frames in pictures]
+            text = list(questions) if all(questions) else None
+            inputs = self._processor(images=middle, text=text, padding=True, return_tensors="pt")
+        return inputs.to(self._model.device, self._model.dtype)
 
     @torch.inference_mode()
     def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
         """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
         default = DESCRIBE_QUESTION if self._chats else ""
-        asked = check_questions(questions, len(clips)) if questions is not None else [default] * len(clips)
-        self._check(asked)
+        asked = [default] * len(clips) if questions is None else self._checked(questions, len(clips))
         captions: list[Caption] = []
         for start in range(0, len(clips), self._batch):
             began = time.perf_counter()
             window = slice(start, start + self._batch)
             inputs = self._prepared(clips[window], asked[window])
             ids_BN = self._model.generate(
-                **inputs, do_sample=False, num_beams=self._num_beams, max_new_tokens=self._info.max_new_tokens
+                **inputs, do_sample=False, num_beams=self._num_beams, max_new_tokens=self.info.max_new_tokens
             )
-            new_BN = self._new_tokens(ids_BN, inputs)
-            share = (time.perf_counter() - began) / len(new_BN)
-            captions.extend(self._read(row, share) for row in new_BN.tolist())
+            # Decoders repeat the prompt; encoder-decoders and embedding-fed decoders do not.
+            prompt = inputs.get("input_ids")
+            if prompt is not None and torch.equal(ids_BN[:, : prompt.shape[1]], prompt):
+                ids_BN = ids_BN[:, prompt.shape[1] :]
+            share = (time.perf_counter() - began) / len(ids_BN)
+            captions.extend(self._read(row, share) for row in ids_BN.tolist())
         return captions
-
-    def _new_tokens(self, ids_BN: torch.Tensor, inputs: Any) -> torch.Tensor:
-        """Drop the prompt, which decoders repeat; encoder-decoders and embedding-fed decoders do not."""
-        prompt = inputs.get("input_ids")
-        if prompt is not None and ids_BN.shape[1] >= prompt.shape[1]:
-            head = ids_BN[:, : prompt.shape[1]]
-            if bool((head == prompt).all()):
-                return ids_BN[:, prompt.shape[1] :]
-        return ids_BN
 
     def _read(self, ids: Sequence[int], seconds: float) -> Caption:
         ends = self._model.generation_config.eos_token_id
@@ -219,18 +165,17 @@ class TransformersCaptioner:
     @torch.inference_mode()
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
         """Return the probability that the answer begins with yes rather than no."""
-        asked = check_questions(questions, len(clips))
-        self._check(asked)
-        yes, no = self._first_ids(_YES), self._first_ids(_NO)
-        yes, no = yes - no, no - yes
-        if not yes or not no:
-            raise ConfigError(f"model {self._info.name!r} has no tokens that tell yes from no; ask it in words")
+        asked = self._checked(questions, len(clips))
+        yes, no = ({ids[0] for word in words if (ids := self._encode(word))} for words in (_YES, _NO))
+        both = yes & no | {self._tokenizer.unk_token_id}
+        sides = [sorted(yes - both), sorted(no - both)]
+        if not all(sides):
+            raise ConfigError(f"model {self.info.name!r} has no tokens that tell yes from no; ask it in words")
         found: list[float] = []
         for start in range(0, len(clips), self._batch):
             window = slice(start, start + self._batch)
-            inputs = self._prepared(clips[window], asked[window])
             scores = self._model.generate(
-                **inputs,
+                **self._prepared(clips[window], asked[window]),
                 do_sample=False,
                 num_beams=1,
                 max_new_tokens=1,
@@ -238,15 +183,6 @@ class TransformersCaptioner:
                 return_dict_in_generate=True,
             )
             logs_BV = scores.logits[0].float().log_softmax(dim=-1)
-            sides_B2 = torch.stack([logs_BV[:, sorted(ids)].logsumexp(dim=1) for ids in (yes, no)], dim=1)
+            sides_B2 = torch.stack([logs_BV[:, ids].logsumexp(dim=1) for ids in sides], dim=1)
             found.extend(sides_B2.softmax(dim=1)[:, 0].tolist())
         return found
-
-    def _first_ids(self, words: Sequence[str]) -> set[int]:
-        encoded = [self._tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
-        unknown = self._tokenizer.unk_token_id
-        return {ids[0] for ids in encoded if ids and ids[0] != unknown}
-
-
-def _words(question: str) -> dict[str, str]:
-    return {"type": "text", "text": question}

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from streamfer.captions.checks import faults, shape_faults
 from streamfer.captions.measured import LANGUAGES, describe
 from streamfer.captions.prompts import again, describe_messages
-from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Message
+from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Message, first_line
 from streamfer.config import CaptionsConfig
 from streamfer.errors import ConfigError, StreamferError
 
@@ -267,8 +267,3 @@ def _wrong(draft: Caption | CaptionError, request: CaptionRequest) -> tuple[str,
         # Written in another language, with an English twin that can be read back.
         return (*shape_faults(draft.text, english=False), *faults(draft.checked, request.measured, complete=False))
     return faults(draft.text, request.measured, complete=False)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or its kind."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

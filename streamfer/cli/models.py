@@ -21,7 +21,7 @@ def list_models() -> None:
     """List expression models, captioners and face detectors, with licence and size."""
     from skimage.data import lbp_frontal_face_cascade_filename
 
-    from streamfer.captions.registry import list_captioners
+    from streamfer.captions.folder import list_captioners
     from streamfer.captions.writers import MEASURED
     from streamfer.faces import load_detector, registry
     from streamfer.faces.fetch import cached
@@ -33,9 +33,9 @@ def list_models() -> None:
         _say(entry.name, entry.path, entry.origin, entry.licence)
     console().print(Text("captioners", style="bold cyan"))
     _line(MEASURED, "built in; describes and answers from what was measured; no model file", "Apache-2.0")
-    for one in list_captioners():
-        does = "answers questions" if one.answers else "describes"
-        _line(one.name, f"imported; {does}; {_weighed(one.size_bytes, one.digest)}", one.licence)
+    for name, card in list_captioners().items():
+        does = "answers questions" if card.answers else "describes"
+        _line(name, f"imported; {does}; {_weighed(card.size_bytes, card.digest)}", card.licence)
     others = "others: openai:MODEL (an endpoint), a folder of transformers, or streamfer models import"
     console().print(f"  {others}", soft_wrap=True)
     console().print(Text("face detectors", style="bold cyan"))
@@ -74,23 +74,23 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)],
 ) -> None:
     """Show everything that a model says of itself: by its name, its weights file or its folder."""
-    from streamfer.captions import folder, registry
+    from streamfer.captions import folder
     from streamfer.models.card import digest_of, read_card
     from streamfer.models.registry import find_model
 
-    captioners = {one.name: one.path for one in registry.list_captioners()}
-    found = captioners.get(name, Path(name))
+    captioners = folder.list_captioners()
     try:
         path = find_model(name)
     except UnknownModelError:
-        if not folder.is_captioner(found):
+        if name not in captioners and not folder.is_captioner(Path(name)):
             raise
-        console().print_json(data={**json.loads(folder.read_card(found).to_json()), "folder": str(found)})
+        found = folder.find_captioner(name)
+        console().print_json(data={**folder.read_card(found).model_dump(mode="json"), "folder": str(found)})
         return
     card = read_card(path)
     console().print_json(data={**json.loads(card.to_json()), "file": str(path), "sha256": digest_of(path)})
     if name in captioners:
-        note(f"a captioner has this name, too: streamfer models show {captioners[name]}")
+        note(f"a captioner has this name, too: streamfer models show {folder.find_captioner(name)}")
     _note_card(path)
 
 

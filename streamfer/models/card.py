@@ -22,8 +22,6 @@ from streamfer.models.expression import Abstention
 from streamfer.models.sizes import Count, DferClipConfig, TemporalConfig, VisionConfig
 
 METADATA_KEY = "streamfer"
-#: Stands in its place in the file of a built-in captioner.
-CAPTIONER_KEY = "streamfer-captioner"
 SUFFIX = ".safetensors"
 FORMAT = 1
 ARCHITECTURE = "dfer-clip"
@@ -209,8 +207,6 @@ def read_card(path: Path) -> ModelCard:
         CheckpointError: not a weights file of streamfer, or damaged.
     """
     metadata = read_metadata(path)
-    if CAPTIONER_KEY in metadata:
-        raise CheckpointError(f"{path}: holds a captioner, not an expression model; load it with load_captioner")
     if METADATA_KEY not in metadata:
         raise CheckpointError(
             f"{path}: a safetensors file without streamfer's metadata; import it with "

@@ -14,7 +14,7 @@ from typing import Literal
 import platformdirs
 
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
-from streamfer.models.card import CAPTIONER_KEY, SUFFIX, digest_of, read_card, read_metadata
+from streamfer.models.card import SUFFIX, digest_of, read_card
 
 log = logging.getLogger(__name__)
 
@@ -68,17 +68,9 @@ def _files() -> Iterator[tuple[str, Path, Literal["built-in", "imported"]]]:
     )
     for origin, folder in folders:
         for path in sorted(folder.glob(f"*{SUFFIX}")):
-            if path.stem not in names and not _is_captioner(path):
+            if path.stem not in names:
                 names.add(path.stem)
                 yield path.stem, path, origin
-
-
-def _is_captioner(path: Path) -> bool:
-    """Tell whether a weights file is a captioner's; a damaged one is left to whoever loads it."""
-    try:
-        return CAPTIONER_KEY in read_metadata(path)
-    except CheckpointError:
-        return False
 
 
 def list_models() -> tuple[ModelEntry, ...]:

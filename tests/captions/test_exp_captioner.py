@@ -18,12 +18,11 @@ from PIL import Image
 
 from streamfer.captions import import_lavis, load_captioner
 from streamfer.captions.architecture import QuerySizes, build_model
-from streamfer.captions.card import EXP_VQA_TEXT, CaptionCard, TextCard, clip_pixels
+from streamfer.captions.card import EXP_VQA_TEXT, CaptionCard, clip_pixels
 from streamfer.captions.folder import read_card
 from streamfer.captions.loading import read_model
 from streamfer.captions.protocol import Captioner
-from streamfer.captions.query_captioner import QueryCaptioner
-from streamfer.captions.search import SearchSettings
+from streamfer.captions.query_captioner import QueryCaptioner, search_settings
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.attention import AttentionChoice
 from streamfer.models.inference import prepare_pixels
@@ -88,11 +87,11 @@ def test_a_caption_does_not_depend_on_its_batch(load: Load, beams: int) -> None:
 def test_a_cache_of_fixed_size_writes_the_same(load: Load, beams: int) -> None:
     growing = load("exp-blip", num_beams=beams, max_new_tokens=6)
     fixed = load("exp-blip", num_beams=beams, max_new_tokens=6)
-    fixed._search = dataclasses.replace(fixed._search, static_cache=True)
+    fixed._search.cache_implementation = "static"
     given = clips(1, 3)
     assert [one.text for one in fixed.caption(given)] == [one.text for one in growing.caption(given)]
-    assert SearchSettings.of(TextCard(), "cuda:0").static_cache
-    assert not SearchSettings.of(TextCard(), "cpu").static_cache
+    assert search_settings(fixed._text, "cuda:0", None, None).cache_implementation == "static"
+    assert search_settings(fixed._text, "cpu", None, None).cache_implementation is None
 
 
 def test_several_questions_about_one_clip_look_once(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +291,7 @@ def test_cards_that_cannot_be_right(
 
 def test_a_card_reads_what_it_wrote(folders: dict[str, Path]) -> None:
     card = read_card(folders["exp-vqa"])
-    assert CaptionCard.from_json(card.to_json()) == card
+    assert CaptionCard.from_json(card.model_dump_json()) == card
 
 
 def test_unknown_names_list_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

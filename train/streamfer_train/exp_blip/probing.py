@@ -13,9 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from streamfer.captions.folder import check_files, read_card
+from streamfer.captions.folder import check_files, find_captioner, read_card
 from streamfer.captions.loading import read_model, read_tokenizers
-from streamfer.captions.registry import find_captioner
 from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError
 from streamfer.models.attention import AttentionChoice
