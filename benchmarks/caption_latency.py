@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 
 from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, Writer
-from streamfer.cli.demo_film import FPS, film
 from streamfer.config import Config, load_config
 from streamfer.threads import apply_environment, plan_threads
+from streamfer.video.demo_film import FPS, film
 
 MODES = ("off", "measured", "thread", "process")
 

@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from streamfer.cli.demo_film import FPS, film
 from streamfer.config import load_config
 from streamfer.threads import apply_environment, plan_threads
+from streamfer.video.demo_film import FPS, film
 
 
 @dataclass(frozen=True, slots=True)

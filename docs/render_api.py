@@ -15,7 +15,8 @@ HEAD = """# Python
 Everything that `import streamfer` gives, from its docstrings (written by `python docs/render_api.py`; a test compares).
 Settings are those of [configs/run.yaml](../configs/run.yaml): `clip__stride=0.5` or `**{"clip.stride": 0.5}`; the most
 used ones have short names (`model`, `detector`, `captions`, `fps`). Mistakes are `streamfer.UserError`, one line that
-says the way out.
+says the way out. What `streamfer doctor`, `models` and `demo` show is in `streamfer.api.doctor`, `.catalogue` and
+`.demo`.
 """
 
 

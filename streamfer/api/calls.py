@@ -1,100 +1,54 @@
-"""One function for each deed of a session, with a session of its own: what most programs need."""
+"""The deeds of a session as functions, each with a session of its own: what most programs need.
+
+>>> annotate("interview.mp4", model="dfew", clip__stride=0.5).clips             # doctest: +SKIP
+>>> annotate_folder("interviews/", "tables/", overlay=True, blur_faces=True)    # doctest: +SKIP
+BatchReport(12 done, 0 already done, 0 failed, 0 to do; tables)
+>>> ask("interview.mp4", "Is the person smiling?").probability                  # doctest: +SKIP
+0.93
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, TypeVar
 
 from streamfer.api.session import Session
-from streamfer.config import Config
-from streamfer.video.locate import Place
 
-if TYPE_CHECKING:
-    from streamfer.captions.asking import Answer
-    from streamfer.export.annotation import Annotation
-    from streamfer.export.batch import BatchReport
-    from streamfer.records import Record
-    from streamfer.video.given import GivenFrames
+_Found = TypeVar("_Found")
+_OWN = "The session is its own: ``config``, ``salt`` and ``settings`` are those of :class:`Session`."
 
 
-def annotate(
-    path: Place, config: Config | Place | None = None, *, salt: str | None = None, **settings: Any
-) -> Annotation:
-    """Annotate one file: :meth:`Session.annotate` of a session of its own.
+def _alone(deed: Callable[..., _Found]) -> Callable[..., _Found]:
+    """Return a method of :class:`Session` as a function that takes the session's arguments, too."""
+    _, *own = inspect.signature(deed).parameters.values()
+    _, config, *rest = inspect.signature(Session.__init__).parameters.values()
+    placed = [one for one in own if one.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    signature = inspect.signature(deed).replace(parameters=[*placed, config, *own[len(placed) :], *rest])
 
-    >>> annotate("interview.mp4", model="dfew", clip__stride=0.5).clips    # doctest: +SKIP
-    """
-    with Session(config, salt=salt, **settings) as session:
-        return session.annotate(path)
+    @functools.wraps(deed)
+    def call(*arguments: Any, **named: Any) -> _Found:
+        given = signature.bind(*arguments, **named).arguments
+        of_session = {one.name: given.pop(one.name) for one in (config, *rest) if one.name in given}
+        settings = of_session.pop("settings", {})
+        with ExitStack() as open_ones:
+            found = deed(open_ones.enter_context(Session(**of_session, **settings)), **given)
+            # What is read piece by piece needs its session until it is read or left.
+            return _held(found, open_ones.pop_all()) if isinstance(found, Iterator) else found  # type: ignore[return-value]
 
-
-def annotate_folder(
-    paths: Place | Sequence[Place],
-    output: Place = "annotations",
-    config: Config | Place | None = None,
-    *,
-    formats: str | Iterable[str] = ("csv", "jsonl"),
-    overlay: bool = False,
-    blur_faces: bool = False,
-    overwrite: bool = False,
-    redis: str | None = None,
-    salt: str | None = None,
-    **settings: Any,
-) -> BatchReport:
-    """Annotate files and folders: :meth:`Session.annotate_folder` of a session of its own.
-
-    >>> annotate_folder("interviews/", "tables/", overlay=True, blur_faces=True)    # doctest: +SKIP
-    BatchReport(12 done, 0 already done, 0 failed, 0 to do; tables)
-    """
-    with Session(config, salt=salt, **settings) as session:
-        return session.annotate_folder(
-            paths,
-            output,
-            formats=formats,
-            overlay=overlay,
-            blur_faces=blur_faces,
-            overwrite=overwrite,
-            redis=redis,
-        )
+    vars(call).update(__signature__=signature)
+    call.__doc__, call.__module__, call.__qualname__ = f"{inspect.getdoc(deed)}\n\n{_OWN}", __name__, call.__name__
+    return call
 
 
-def stream(
-    sources: Place | Sequence[Place] | None = None,
-    config: Config | Place | None = None,
-    *,
-    frames: GivenFrames | None = None,
-    frame_rate: float | None = None,
-    **settings: Any,
-) -> Iterator[Record]:
-    """Yield the records of sources as they are complete: :meth:`Session.stream` of a session of its own.
-
-    >>> for record in stream(["rtsp://camera/live", "film.mp4"]):    # doctest: +SKIP
-    ...     print(record.subject, record.type)
-    """
-    session = Session(config, **settings)
-    records = session.stream(sources, frames=frames, frame_rate=frame_rate)
-
-    def held() -> Iterator[Record]:
-        with session:
-            yield from records
-
-    return held()
+def _held(records: Iterator[Any], open_ones: ExitStack) -> Iterator[Any]:
+    with open_ones:
+        yield from records
 
 
-def ask(
-    path: Place,
-    question: str,
-    config: Config | Place | None = None,
-    *,
-    track: int | None = None,
-    at: float | None = None,
-    in_words: bool = False,
-    **settings: Any,
-) -> Answer:
-    """Ask about a face of a video or picture: :meth:`Session.ask` of a session of its own.
-
-    >>> ask("interview.mp4", "Is the person smiling?").probability    # doctest: +SKIP
-    0.93
-    """
-    with Session(config, **settings) as session:
-        return session.ask(path, question, track=track, at=at, in_words=in_words)
+annotate = _alone(Session.annotate)
+annotate_folder = _alone(Session.annotate_folder)
+stream = _alone(Session.stream)
+ask = _alone(Session.ask)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from streamfer.api.publishing import publishing, source_ended
 from streamfer.config import Config, configure
-from streamfer.errors import ClosedError, ConfigError, SourceError
+from streamfer.errors import ClosedError, ConfigError, SourceError, StreamferError, UserError
 from streamfer.video.locate import Place, SourceSpec, configured_sources, find_each, find_sources, listed
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class Session:
         frames: GivenFrames | None = None,
         frame_rate: float | None = None,
         name: str = "frames",
-    ) -> Iterator[Record]:
+    ) -> Generator[Record]:
         """Yield the records of live and file sources as they are complete; leave the loop to stop.
 
         Each record has its source (``.subject``) and its document (``.data``): labelled clips, captions, changes of a
@@ -203,7 +203,8 @@ class Session:
             frame_rate: frames a second of an array.
             name: subject of the records of ``frames``.
 
-        Raises ConfigError where there is no source, or frames have another shape or type than pictures.
+        Raises ConfigError where there is no source, or frames have another shape or type than pictures; InternalError
+        for a defect of streamfer itself.
         """
         self._check_open()
         if frames is not None:
@@ -213,7 +214,9 @@ class Session:
                 raise ConfigError("stream takes sources or frames, not both")
             if self.config.clip.mode == "whole":
                 raise ConfigError("clip.mode: 'whole' reads a file twice; give a file, or frames with 'window'")
-            return self._stream_frames(GivenSource(frames, fps=frame_rate, source_id=name))
+            given = GivenSource(frames, fps=frame_rate, source_id=name)
+            # Whoever gave the frames made the mistake, and is the one who reads this.
+            return self._records([given], live=False, told=())
         if sources is None:
             return self._stream(configured_sources(self.config), {})
         return self._stream(*find_each(listed(sources)))
@@ -344,30 +347,25 @@ class Session:
         finally:
             self._running = None
 
-    def _stream(self, specs: Sequence[SourceSpec], missing: Mapping[str, SourceError]) -> Iterator[Record]:
+    def _stream(self, specs: Sequence[SourceSpec], missing: Mapping[str, SourceError]) -> Generator[Record]:
+        yield from (source_ended(place, error, self.config.publish.site) for place, error in missing.items())
+        if specs:
+            opened = (self._source(spec, len(specs)) for spec in specs)
+            live = any(spec.live for spec in specs)
+            yield from self._records(opened, live=live, beside=len(specs), told=UserError)
+
+    def _records(
+        self, sources: Iterable[Source], *, live: bool, told: type[StreamferError] | tuple[()], beside: int = 1
+    ) -> Generator[Record]:
+        """Yield the records of a run; a source's error becomes its last record where it is ``told``, else is raised."""
         from streamfer.pipeline.events import SourceDone
         from streamfer.records import Record
 
-        site, beside = self.config.publish.site, len(specs)
-        yield from (source_ended(place, error, site) for place, error in missing.items())
-        if not specs:
-            return
-        opened = (self._source(spec, beside) for spec in specs)
-        live = any(spec.live for spec in specs)
-        with contextlib.closing(self._events(opened, live=live, beside=beside)) as events:
+        with contextlib.closing(self._events(sources, live=live, beside=beside)) as events:
             for event in events:
                 if isinstance(event, Record):
                     yield event
                 elif isinstance(event, SourceDone) and event.error is not None:
-                    yield source_ended(event.source_id, event.error, site)
-
-    def _stream_frames(self, source: Source) -> Iterator[Record]:
-        from streamfer.pipeline.events import SourceDone
-        from streamfer.records import Record
-
-        with contextlib.closing(self._events([source], live=False)) as events:
-            for event in events:
-                if isinstance(event, Record):
-                    yield event
-                elif isinstance(event, SourceDone) and event.error is not None:
-                    raise event.error
+                    if not isinstance(event.error, told):
+                        raise event.error
+                    yield source_ended(event.source_id, event.error, self.config.publish.site)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamfer.cli import options
+from streamfer.cli.terminal import say_licences
 from streamfer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def annotate(
             raw_fps=raw_fps,
             watch=progress.watch,
         )
-        progress.licences(session)
+        if not quiet:
+            say_licences(session)
     progress.report(report)
     if code := stopped.code() or (0 if report.complete else 2):
         raise SystemExit(code)

@@ -2,102 +2,52 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Literal, cast, get_args
+from typing import Annotated
 
 import typer
-from rich.padding import Padding
-from rich.text import Text
 
 from streamfer.cli.terminal import console, note
-from streamfer.errors import ConfigError, UnknownModelError
 
 app = typer.Typer(help="List, show and import models and their licences.", no_args_is_help=True, rich_markup_mode=None)
+
+_OTHERS = "others: openai:MODEL (an endpoint), a folder of transformers, or streamfer models import"
 
 
 @app.command("list")
 def list_models() -> None:
     """List expression models, captioners and face detectors, with licence and size."""
-    from skimage.data import lbp_frontal_face_cascade_filename
+    from rich.padding import Padding
+    from rich.text import Text
 
-    from streamfer.captions.folder import list_captioners
-    from streamfer.captions.writers import MEASURED
-    from streamfer.faces import load_detector, registry
-    from streamfer.faces.fetch import cached
-    from streamfer.faces.packs import pack_file, pack_folder
-    from streamfer.models import list_models as expression_models
+    from streamfer.api.catalogue import KINDS, catalogue
 
-    console().print(Text("expression models", style="bold cyan"))
-    for entry in expression_models():
-        _say(entry.name, entry.path, entry.origin, entry.licence)
-    console().print(Text("captioners", style="bold cyan"))
-    _line(MEASURED, "built in; describes and answers from what was measured; no model file", "Apache-2.0")
-    for name, card in list_captioners().items():
-        does = "answers questions" if card.answers else "describes"
-        _line(name, f"imported; {does}; {_weighed(card.size_bytes, card.digest)}", card.licence)
-    others = "others: openai:MODEL (an endpoint), a folder of transformers, or streamfer models import"
-    console().print(f"  {others}", soft_wrap=True)
-    console().print(Text("face detectors", style="bold cyan"))
-    for detector in registry.entries():
-        path, licence = cached(detector), detector.licence
-        if detector.name == "builtin" and registry.builtin_weights().is_file():
-            path, licence = registry.builtin_weights(), load_detector("builtin").licence
-        elif detector.kind == "cascade":
-            path = Path(lbp_frontal_face_cascade_filename())
-        elif detector.pack and pack_folder(detector.name).is_dir():
-            path = pack_file(pack_folder(detector.name), "detection")
-        _say(detector.name, path, detector.about, licence)
-
-
-def _say(name: str, path: Path | None, about: str, licence: str) -> None:
-    """Print one model: a line of facts, and its licence below, wrapped to the terminal."""
-    from streamfer.faces.fetch import sha256_of
-
-    facts = "not on this machine"
-    if path is not None and path.is_file():
-        facts = _weighed(path.stat().st_size, sha256_of(path))
-    _line(name, f"{about}; {facts}", licence)
-
-
-def _weighed(size: int, digest: str) -> str:
-    return f"{size / 1e6:.1f} MB, sha256 {digest[:12]}"
-
-
-def _line(name: str, facts: str, licence: str) -> None:
-    console().print(Text.assemble("  ", (f"{name:<14}  ", "bold"), facts), soft_wrap=True)
-    console().print(Padding(Text(f"licence: {licence}", style="dim"), (0, 0, 0, 18)))
+    listed = catalogue()
+    for kind in KINDS:
+        console().print(Text(kind, style="bold cyan"))
+        for one in listed:
+            if one.kind != kind:
+                continue
+            weighed = f"; {one.size / 1e6:.1f} MB, sha256 {str(one.digest)[:12]}" if one.size else ""
+            line = Text.assemble("  ", (f"{one.name:<14}  ", "bold"), f"{one.about}{weighed}")
+            console().print(line, soft_wrap=True)
+            console().print(Padding(Text(f"licence: {one.licence}", style="dim"), (0, 0, 0, 18)))
+        if kind == "captioners":
+            console().print(f"  {_OTHERS}", soft_wrap=True)
 
 
 @app.command("show")
-def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)],
-) -> None:
+def show(name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)]) -> None:
     """Show everything that a model says of itself: by its name, its weights file or its folder."""
-    from streamfer.captions import folder
-    from streamfer.models.card import digest_of, read_card
-    from streamfer.models.registry import find_model
+    from streamfer.api.catalogue import captioner_folder, facts
 
-    captioners = folder.list_captioners()
-    try:
-        path = find_model(name)
-    except UnknownModelError:
-        if name not in captioners and not folder.is_captioner(Path(name)):
-            raise
-        found = folder.find_captioner(name)
-        console().print_json(data={**folder.read_card(found).model_dump(mode="json"), "folder": str(found)})
-        return
-    card = read_card(path)
-    console().print_json(data={**json.loads(card.to_json()), "file": str(path), "sha256": digest_of(path)})
-    if name in captioners:
-        note(f"a captioner has this name, too: streamfer models show {folder.find_captioner(name)}")
-    _note_card(path)
-
-
-def _note_card(path: Path) -> None:
-    beside = path.with_suffix(".md")
-    if beside.is_file():
-        note(f"model card: {beside}")
+    found = facts(name)
+    console().print_json(data=found)
+    if "file" in found:
+        if (folder := captioner_folder(name)) is not None:
+            note(f"a captioner has this name, too: streamfer models show {folder}")
+        if (card := Path(found["file"]).with_suffix(".md")).is_file():
+            note(f"model card: {card}")
 
 
 @app.command("import")
@@ -127,65 +77,31 @@ def import_model(
 
     Every size is read from the tensors. The file is read without running any code in it.
     """
-    from streamfer.captions.lavis import looks_like_lavis
-    from streamfer.models.checkpoints import read_state_dict
+    from streamfer.api.catalogue import import_model as convert
+    from streamfer.models.registry import ModelEntry
 
-    if kind not in ("auto", "dfer-clip", "exp-blip", "exp-vqa"):
-        raise ConfigError(f"--kind {kind}: choose from auto, dfer-clip, exp-blip, exp-vqa")
-    if kind in ("exp-blip", "exp-vqa") or (kind == "auto" and looks_like_lavis(read_state_dict(checkpoint))):
-        _import_captioner(checkpoint, name, kind, language_model, question_tokenizer, licence)
-        return
-    from streamfer.models.import_official import LICENCE, import_checkpoint
-    from streamfer.models.prompts import Position
-
-    names = tuple(word.strip() for word in classes.split(",")) if classes else None
-    if position not in get_args(Position):
-        raise ConfigError(f"--position {position}: choose from {', '.join(get_args(Position))}")
-    entry = import_checkpoint(
-        checkpoint, name=name, classes=names, position=cast("Position", position), licence=licence or LICENCE
-    )
-    console().print(f"imported {entry.name}: {', '.join(entry.classes)}")
-    note(f"{entry.path}; use it with: streamfer annotate --model {entry.name} PATH")
-
-
-def _import_captioner(
-    checkpoint: Path,
-    name: str,
-    kind: str,
-    language_model: Path | None,
-    question_tokenizer: Path | None,
-    licence: str | None,
-) -> None:
-    """Import a LAVIS checkpoint."""
-    from streamfer.captions import import_lavis
-    from streamfer.captions.lavis import Kind
-
-    if language_model is None:
-        raise ConfigError(
-            f"{checkpoint}: a captioner writes with a frozen language model; give its folder with --language-model "
-            "(Exp-BLIP: facebook/opt-6.7b or opt-2.7b; Exp-VQA: Vicuna 7B v1.1)"
-        )
-    entry = import_lavis(
+    entry = convert(
         checkpoint,
         name,
+        kind=kind,
+        classes=[word.strip() for word in classes.split(",")] if classes else None,
+        position=position,
         language_model=language_model,
         question_tokenizer=question_tokenizer,
-        kind=cast("Kind | Literal['auto']", kind),
         licence=licence,
     )
-    console().print(f"imported {entry.name}: {'answers questions' if entry.answers else 'describes faces'}")
-    note(f"{entry.path}; licence: {entry.licence}")
+    if isinstance(entry, ModelEntry):
+        does, option = ", ".join(entry.classes), "--model"
+    else:
+        does, option = "answers questions" if entry.answers else "describes faces", "--captioner"
+    console().print(f"imported {entry.name}: {does}")
+    note(f"{entry.path}; licence: {entry.licence}; use it with: streamfer annotate {option} {entry.name} PATH")
 
 
 @app.command("pull")
-def pull(
-    name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)],
-) -> None:
+def pull(name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)]) -> None:
     """Download the weights of a detector from 'models list', checked by their digest, and show their licence."""
-    from streamfer.faces import load_detector, registry
+    from streamfer.api.catalogue import pull as fetch
 
-    if registry.find(name) is None:
-        known = ", ".join(entry.name for entry in registry.entries())
-        raise UnknownModelError(f"detector {name!r}: not in the registry; known are {known}")
-    detector = load_detector(name)
+    detector = fetch(name)
     console().print(f"{detector.name} is here; licence: {detector.licence}")

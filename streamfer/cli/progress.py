@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.table import Table
 
-    from streamfer.api import Session
     from streamfer.export.batch import BatchReport, Begun, Failed, Skipped
     from streamfer.pipeline.events import Event
     from streamfer.records import Record
@@ -72,13 +71,6 @@ class Progress:
                 note(f"{event.source_id}: {event.note}")
         else:
             self._keep(event)
-
-    def licences(self, session: Session) -> None:
-        """Say under which licence the models came that this user has not been told of, if any were loaded."""
-        from streamfer.cli.licences import say_once
-
-        if not self._quiet:
-            say_once(session)
 
     def report(self, report: BatchReport) -> None:
         """Print what was found: the clips of a single file, a line for each of several."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamfer.cli import options
-from streamfer.cli.terminal import caption_words, complain, note, record_line
+from streamfer.cli.terminal import caption_words, complain, note, record_line, say_licences
 
 if TYPE_CHECKING:
     from streamfer.api import Session
@@ -26,7 +26,6 @@ def run(
     every source has ended, or until Ctrl-C (exit code 130) or SIGTERM (0), which publish what is complete. A camera
     that breaks is opened again, and its records say so.
     """
-    from streamfer.cli.licences import say_once
     from streamfer.cli.publishing import follow_command
     from streamfer.cli.signals import stopping
 
@@ -36,7 +35,7 @@ def run(
         nonlocal begun
         if not begun:
             begun = True
-            say_once(session)
+            say_licences(session)
             note(f"follow the records with: {follow_command(session.config.publish)}")
         _say(event, quiet=quiet)
 

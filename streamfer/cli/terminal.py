@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from streamfer.api import Session
     from streamfer.pipeline.events import SourceStats
     from streamfer.records import Record
 
@@ -37,6 +38,14 @@ def complain(message: str) -> None:
 def note(message: str) -> None:
     """Print a line about what is going on, on standard error."""
     typer.echo(typer.style(message, dim=True), err=True)
+
+
+def say_licences(session: Session) -> None:
+    """Say under which licences the loaded models came, as far as this user was not told; on a terminal only."""
+    from streamfer.api.licences import told_now
+
+    if sys.stderr.isatty() and (new := told_now(session)):
+        note(f"licences of the weights, said once: {'; '.join(f'{name}: {licence}' for name, licence in new.items())}")
 
 
 def console(file: IO[str] | None = None) -> Console:

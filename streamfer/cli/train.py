@@ -1,21 +1,18 @@
-"""``streamfer train`` and ``streamfer evaluate``: hand over to a recipe of ``streamfer_train``."""
+"""``streamfer train`` and ``streamfer evaluate``: hand over to a recipe.
+
+A recipe is a function that an installed package names under the entry points ``streamfer.recipes``, as pyproject.toml
+does for those of ``streamfer_train``; it takes the words behind its name and returns an exit code.
+"""
 
 from __future__ import annotations
 
-from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Annotated
 
 import typer
 
 from streamfer.errors import UnknownModelError
 from streamfer.extras import needs
-
-#: Recipe to its module; each has a ``main(arguments)`` that returns an exit code and knows its own ``--help``.
-RECIPES = {
-    "dfer-clip": "streamfer_train.dfer_clip.__main__",
-    "exp-blip": "streamfer_train.exp_blip.__main__",
-    "exp-vqa": "streamfer_train.exp_vqa.__main__",
-}
 
 #: Everything after the recipe's name belongs to the recipe, its --help included.
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["--usage"]}
@@ -45,12 +42,13 @@ def _hand_over(context: typer.Context, task: str, words: list[str]) -> None:
     if not words or words[0] in _HELP:
         typer.echo(context.get_help())
         return
+    known = {one.name: one for one in entry_points(group="streamfer.recipes")}
     recipe = words[0]
-    if recipe not in RECIPES:
+    if recipe not in known:
         model = f"; a model is named behind it: streamfer evaluate dfer-clip --weights {recipe} --list FILE"
         hint = model if task == "evaluate" else ""
-        raise UnknownModelError(f"recipe {recipe!r}: unknown; choose from {', '.join(RECIPES)}{hint}")
+        raise UnknownModelError(f"recipe {recipe!r}: unknown; choose from {', '.join(sorted(known))}{hint}")
     with needs("train", f"recipe {recipe}"):
-        code = import_module(RECIPES[recipe]).main([task, *words[1:]])
+        code = known[recipe].load()([task, *words[1:]])
     if code:
         raise SystemExit(code)

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
+from types import SimpleNamespace
 
 import pytest
 from command_line import streamfer
 
-from streamfer.cli.train import RECIPES
+RECIPES = sorted(one.name for one in entry_points(group="streamfer.recipes"))
+
+
+def test_the_recipes_are_those_of_the_three_systems() -> None:
+    assert RECIPES == ["dfer-clip", "exp-blip", "exp-vqa"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -26,12 +32,10 @@ def test_a_recipe_nobody_knows_is_named_with_those_that_exist() -> None:
 
 
 def test_a_missing_package_of_training_is_named_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Recipe:
-        @staticmethod
-        def main(words: list[str]) -> int:
-            raise ModuleNotFoundError("No module named 'peft'", name="peft")
+    def main(words: list[str]) -> int:
+        raise ModuleNotFoundError("No module named 'peft'", name="peft")
 
-    monkeypatch.setitem(sys.modules, RECIPES["dfer-clip"], Recipe)
+    monkeypatch.setitem(sys.modules, "streamfer_train.dfer_clip.__main__", SimpleNamespace(main=main))
     done = streamfer("train", "dfer-clip", "--check")
     assert done.code == 2
     [complaint] = done.complaints

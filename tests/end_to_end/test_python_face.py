@@ -18,6 +18,7 @@ from streamfer.config import Config, load_config
 from streamfer.errors import (
     ClosedError,
     ConfigError,
+    InternalError,
     SourceNotFoundError,
     SourceUnreadableError,
     UnknownModelError,
@@ -26,6 +27,7 @@ from streamfer.export import BatchReport
 from streamfer.publish import Publisher
 from streamfer.records import ClipLabelled, SourceStateChanged
 from streamfer.video import Frame, find_sources, open_source
+from streamfer.video.files import FileSource
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +261,7 @@ def test_stream_yields_records_and_may_be_left(session: streamfer.Session, face_
     first = next(record for record in left if isinstance(record.data, ClipLabelled))
     with pytest.raises(ConfigError, match="this session is at work"):
         session.annotate(face_film)
-    left.close()  # type: ignore[attr-defined]
+    left.close()
     assert isinstance(first.data, ClipLabelled)
     assert first.data.clip == clips[0].clip
     assert session.annotate(face_film).stats.clips == len(clips)
@@ -276,6 +278,18 @@ def test_a_bad_source_is_a_record_and_ends_nobody_else(
     assert {record.subject for record in records if isinstance(record.data, ClipLabelled)} == {"astronaut.mp4"}
     (alone,) = session.stream("rtsp://me:hunter2@")
     assert "hunter2" not in alone.to_json()
+
+
+def test_a_defect_is_raised_and_is_no_record(
+    session: streamfer.Session, face_film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(source: FileSource, wanted: object = None) -> Iterator[Frame]:
+        raise TypeError("'NoneType' object is not subscriptable")
+
+    monkeypatch.setattr(FileSource, "stream", broken)
+    with pytest.raises(InternalError, match=r"astronaut\.mp4: TypeError: 'NoneType'") as error:
+        list(session.stream(face_film))
+    assert isinstance(error.value.__cause__, TypeError)
 
 
 def test_frames_of_ones_own_are_analysed(
@@ -341,7 +355,7 @@ def test_stream_follows_a_camera(
 ) -> None:
     camera = session.stream(rtsp_server("--file", str(long_face_film)).url())
     clip = next(record.data for record in camera if isinstance(record.data, ClipLabelled))
-    camera.close()  # type: ignore[attr-defined]
+    camera.close()
     assert clip.clip.time_origin in ("wallclock", "rtcp")
     assert clip.faces[0].top in ("joy", "gloom", "calm")
 
@@ -351,7 +365,7 @@ def test_live_settings_are_honoured(config: Config, redis_url: str) -> None:
     with streamfer.Session(config, live__wait=True, live__backoff_first=0.1, live__open_timeout=1) as patient:
         camera = patient.stream("rtsp://127.0.0.1:9/live")
         states = [next(camera).data.state for _ in range(2)]  # type: ignore[union-attr]
-        camera.close()  # type: ignore[attr-defined]
+        camera.close()
     assert states == ["connecting", "backoff"]
     (refused,) = [
         record

@@ -1,0 +1,201 @@
+"""The models on this machine: listed, shown, imported and pulled; what ``streamfer models`` prints."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from streamfer.errors import ConfigError, UnknownModelError
+
+if TYPE_CHECKING:
+    from streamfer.captions.registry import CaptionerEntry
+    from streamfer.faces.detections import Detector
+    from streamfer.faces.registry import DetectorEntry
+    from streamfer.models.registry import ModelEntry
+
+Kind = Literal["expression models", "captioners", "face detectors"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_CAPTIONERS = ("exp-blip", "exp-vqa")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One model that can be named.
+
+    Attributes:
+        kind: what it does.
+        name: what it is named by.
+        about: where it comes from, in a few words.
+        licence: licence of the weights in plain words.
+        size, digest: bytes and sha256 of its weights; None where they are not on this machine, or where it has none.
+    """
+
+    kind: Kind
+    name: str
+    about: str
+    licence: str
+    size: int | None = None
+    digest: str | None = None
+
+
+def catalogue() -> list[Listed]:
+    """Return expression models, captioners and face detectors, those included that would be pulled when named."""
+    from streamfer.captions.registry import list_captioners
+    from streamfer.captions.writers import MEASURED
+    from streamfer.models.registry import list_models
+
+    models = [
+        Listed("expression models", one.name, one.origin, one.licence, one.size_bytes, one.digest)
+        for one in list_models()
+    ]
+    words = "built in; describes and answers from what was measured; no model file"
+    captioners = [Listed("captioners", MEASURED, words, "Apache-2.0")]
+    for one in list_captioners():
+        about = f"imported; {'answers questions' if one.answers else 'describes'}"
+        captioners.append(Listed("captioners", one.name, about, one.licence, one.size_bytes, one.digest))
+    return [*models, *captioners, *_detectors()]
+
+
+def _detectors() -> list[Listed]:
+    from streamfer.faces.fetch import sha256_of
+    from streamfer.faces.registry import entries
+
+    found = []
+    for entry in entries():
+        path, licence = _weights(entry)
+        there = path is not None and path.is_file()
+        size, digest = (path.stat().st_size, sha256_of(path)) if path and there else (None, None)
+        about = entry.about if size is not None else f"{entry.about}; not on this machine"
+        found.append(Listed("face detectors", entry.name, about, licence, size, digest))
+    return found
+
+
+def _weights(detector: DetectorEntry) -> tuple[Path | None, str]:
+    """Return where the weights of a detector lie, if they do, and their licence."""
+    from streamfer.faces import load_detector
+    from streamfer.faces.centerface import packaged_weights
+    from streamfer.faces.fetch import cached
+    from streamfer.faces.packs import pack_file, pack_folder
+    from streamfer.faces.registry import builtin_weights
+
+    if detector.name == "builtin" and builtin_weights().is_file():
+        return builtin_weights(), load_detector("builtin").licence
+    if detector.kind == "cascade":
+        from skimage.data import lbp_frontal_face_cascade_filename
+
+        return Path(lbp_frontal_face_cascade_filename()), detector.licence
+    if detector.kind == "centerface":
+        return packaged_weights(), detector.licence
+    if detector.pack:
+        folder = pack_folder(detector.name)
+        return pack_file(folder, "detection") if folder.is_dir() else None, detector.licence
+    return cached(detector), detector.licence
+
+
+def facts(name: str) -> dict[str, Any]:
+    """Return everything that a model says of itself, by its name, its weights file or its folder.
+
+    Raises:
+        UnknownModelError: neither a name nor a model's file or folder.
+        CheckpointError: the file is damaged or foreign.
+    """
+    from streamfer.captions import folder
+    from streamfer.models.card import digest_of, read_card
+    from streamfer.models.registry import find_model
+
+    found = captioner_folder(name) or Path(name)
+    try:
+        path = find_model(name)
+    except UnknownModelError:
+        if not folder.is_captioner(found):
+            raise
+        return {**json.loads(folder.read_card(found).to_json()), "folder": str(found)}
+    return {**json.loads(read_card(path).to_json()), "file": str(path), "sha256": digest_of(path)}
+
+
+def captioner_folder(name: str) -> Path | None:
+    """Return the folder of an imported captioner; None where none has this name."""
+    from streamfer.captions.registry import list_captioners
+
+    return {one.name: one.path for one in list_captioners()}.get(name)
+
+
+def import_model(
+    checkpoint: str | os.PathLike[str],
+    name: str,
+    *,
+    kind: str = "auto",
+    classes: Sequence[str] | None = None,
+    position: str = "end",
+    language_model: str | os.PathLike[str] | None = None,
+    question_tokenizer: str | os.PathLike[str] | None = None,
+    licence: str | None = None,
+) -> ModelEntry | CaptionerEntry:
+    """Convert the authors' checkpoint of DFER-CLIP, Exp-BLIP or Exp-VQA to weights that are loaded by name.
+
+    Args:
+        checkpoint: the file; none of its code is run.
+        name: what to load it by.
+        kind: ``dfer-clip``, ``exp-blip``, ``exp-vqa``, or ``auto``: as the tensors' names say.
+        classes: names in order; recovered from the prompts if None.
+        position: where the description stands in the prompt: ``end``, ``middle`` or ``front``.
+        language_model: captioners: folder of the OPT or Vicuna that it was trained with.
+        question_tokenizer: Exp-VQA: folder of bert-base-uncased's tokenizer.
+        licence: of the weights, in plain words.
+
+    Raises:
+        ConfigError: the name, kind or position cannot be, or a folder is missing.
+        CheckpointError: the file is damaged, holds code, or is not of this architecture.
+    """
+    from streamfer.captions.lavis import looks_like_lavis
+    from streamfer.models.checkpoints import read_state_dict
+    from streamfer.models.import_official import LICENCE, import_checkpoint
+    from streamfer.models.prompts import Position
+
+    path = Path(checkpoint)
+    if kind not in ("auto", "dfer-clip", *_CAPTIONERS):
+        raise ConfigError(f"--kind {kind}: choose from auto, dfer-clip, exp-blip, exp-vqa")
+    if position not in get_args(Position):
+        raise ConfigError(f"--position {position}: choose from {', '.join(get_args(Position))}")
+    if kind not in _CAPTIONERS and not (kind == "auto" and looks_like_lavis(read_state_dict(path))):
+        return import_checkpoint(
+            path,
+            name=name,
+            classes=tuple(classes) if classes else None,
+            position=cast("Position", position),
+            licence=licence or LICENCE,
+        )
+    if language_model is None:
+        raise ConfigError(
+            f"{path}: a captioner writes with a frozen language model; give its folder with --language-model "
+            "(Exp-BLIP: facebook/opt-6.7b or opt-2.7b; Exp-VQA: Vicuna 7B v1.1)"
+        )
+    from streamfer.captions import import_lavis
+
+    return import_lavis(
+        path,
+        name,
+        language_model=os.fspath(language_model),
+        question_tokenizer=None if question_tokenizer is None else os.fspath(question_tokenizer),
+        kind=cast("Any", kind),
+        licence=licence,
+    )
+
+
+def pull(name: str) -> Detector:
+    """Download the weights of a detector, checked by their digest, and return it loaded.
+
+    Raises:
+        UnknownModelError: no registered detector has this name.
+        ModelError: they cannot be downloaded.
+    """
+    from streamfer.faces import load_detector, registry
+
+    if registry.find(name) is None:
+        known = ", ".join(entry.name for entry in registry.entries())
+        raise UnknownModelError(f"detector {name!r}: not in the registry; known are {known}")
+    return load_detector(name)
