@@ -18,7 +18,7 @@ PACKAGES = {
 }
 #: Rooms from the ground floor up: a room imports itself and the floors below, never its neighbours.
 FLOORS = (
-    {"errors", "redaction", "threads"},
+    {"closing", "errors", "redaction", "threads"},
     {"files"},
     {"extras", "records", "geometry", "schemas", "settings", "weights"},
     {"config"},

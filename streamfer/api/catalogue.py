@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from streamfer.errors import ConfigError, UnknownModelError
+from streamfer.files import sha256_of
 
 if TYPE_CHECKING:
     from streamfer.captions.registry import CaptionerEntry
@@ -61,7 +62,6 @@ def catalogue() -> list[Listed]:
 
 
 def _detectors() -> list[Listed]:
-    from streamfer.faces.fetch import sha256_of
     from streamfer.faces.registry import entries
 
     found = []
@@ -104,7 +104,7 @@ def facts(name: str) -> dict[str, Any]:
         CheckpointError: the file is damaged or foreign.
     """
     from streamfer.captions import folder
-    from streamfer.models.card import digest_of, read_card
+    from streamfer.models.card import read_card
     from streamfer.models.registry import find_model
 
     found = captioner_folder(name) or Path(name)
@@ -114,7 +114,7 @@ def facts(name: str) -> dict[str, Any]:
         if not folder.is_captioner(found):
             raise
         return {**json.loads(folder.read_card(found).to_json()), "folder": str(found)}
-    return {**json.loads(read_card(path).to_json()), "file": str(path), "sha256": digest_of(path)}
+    return {**json.loads(read_card(path).to_json()), "file": str(path), "sha256": sha256_of(path)}
 
 
 def captioner_folder(name: str) -> Path | None:

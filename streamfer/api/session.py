@@ -10,10 +10,10 @@ from dataclasses import replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from streamfer.api.publishing import publishing, source_ended
+from streamfer.closing import Closing
 from streamfer.config import Config, configure
 from streamfer.errors import ClosedError, ConfigError, SourceError, StreamferError, UserError
 from streamfer.video.locate import Place, SourceSpec, configured_sources, find_each, find_sources, listed
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from streamfer.video.given import GivenFrames
 
 
-class Session:
+class Session(Closing):
     """Settings and the models that they name, loaded once, when they are first needed; one run at a time.
 
     Args:
@@ -54,14 +54,6 @@ class Session:
         self._answerers: dict[str, Any] = {}
         self._running: Pipeline | None = None
         self._closed = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "loaded" if self.loaded else "not loaded yet"

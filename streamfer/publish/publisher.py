@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 import redis
 import stamina
 from redis import exceptions as faults
 
+from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import InternalError, PublishError
 from streamfer.publish.append import Retention, choose_appender
@@ -29,7 +29,7 @@ _BATCH = 256
 log = logging.getLogger(__name__)
 
 
-class Publisher:
+class Publisher(Closing):
     """Appends records to the streams of :class:`streamfer.publish.keys.Keys`; safe to use from several threads.
 
     What is promised: at least once, duplicates suppressed within the retention's window, in order per source
@@ -146,14 +146,6 @@ class Publisher:
             owned, self._owned = self._owned, []
         for thing in reversed(owned):
             thing.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _numbered(self, record: Record) -> Record:
         if record.sequence is not None:

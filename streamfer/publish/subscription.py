@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from types import TracebackType
 from typing import Self
 
 import redis
 import stamina
 from redis import exceptions as faults
 
+from streamfer.closing import Closing
 from streamfer.errors import PublishError, RecordError
 from streamfer.publish.connection import connect, explain
 from streamfer.publish.embedded import EmbeddedRedis
@@ -91,7 +91,7 @@ def subscribe(
         raise
 
 
-class Subscription(Iterator[Record]):
+class Subscription(Closing, Iterator[Record]):
     """An iterator over records that survives restarts of the server; made by :func:`subscribe`.
 
     In a group a record is acknowledged when the next one is asked for: by then its effect is done. A consumer
@@ -176,14 +176,6 @@ class Subscription(Iterator[Record]):
             self._client.close()
             if self._embedded:
                 self._embedded.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _attempt(self, deadline: float | None) -> Record | None:
         block = self._block_s

@@ -6,8 +6,7 @@ import bisect
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Protocol
 
 import av
 import av.error
@@ -16,6 +15,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from streamfer.closing import Closing
 from streamfer.errors import ConfigError, SourceUnreadableError
 from streamfer.extras import needs
 from streamfer.video.container import classified, open_container, video_stream
@@ -69,7 +69,7 @@ def open_reader(path: str | Path | SourceSpec, prefer: ReaderName = "auto", *, d
     raise ConfigError(f"reader {prefer!r} is unknown; choose auto, pyav or decord")
 
 
-class PyAvReader:
+class PyAvReader(Closing):
     """Random access through PyAV: seeks to key frames in mp4, mov and mkv, decodes from the start elsewhere.
 
     Opening walks the packets of a seekable file once without decoding them, which makes ``len`` exact where
@@ -103,14 +103,6 @@ class PyAvReader:
         except SourceUnreadableError:
             container.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def fps(self) -> float:

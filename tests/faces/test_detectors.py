@@ -17,8 +17,9 @@ from fakes.faces import FakeDetector
 
 from streamfer.errors import CheckpointError, ConfigError, DeviceError, ModelError, UnknownModelError
 from streamfer.faces import Detections, Detector, detectors, load_detector, packs, registry
-from streamfer.faces.fetch import cached, fetch, sha256_of
+from streamfer.faces.fetch import cached, fetch
 from streamfer.faces.images import DetectionSize
+from streamfer.files import sha256_of
 
 
 def astronaut() -> np.ndarray:

@@ -14,8 +14,8 @@ from tiny_models import tiny_weights
 
 import streamfer.models
 from streamfer.errors import CheckpointError, ConfigError, DeviceError, UnknownModelError, UserError
+from streamfer.files import sha256_of
 from streamfer.models import registry
-from streamfer.models.card import digest_of
 from streamfer.models.expression import ExpressionModel
 from streamfer.models.loading import load_model
 from streamfer.models.registry import check_name, find_model, list_models
@@ -49,7 +49,7 @@ def test_built_in_and_imported_are_listed(built_in: Path, tmp_path: Path, caplog
     assert set(found) == {"mini", "mine"}
     assert (found["mini"].origin, found["mini"].licence) == ("built-in", "Apache-2.0")
     assert (found["mine"].origin, found["mine"].licence) == ("imported", "private")
-    assert found["mine"].digest == digest_of(mine)
+    assert found["mine"].digest == sha256_of(mine)
     assert found["mine"].size_bytes == mine.stat().st_size
     assert [(entry.msg, vars(entry)["model"]) for entry in caplog.records] == [("model.unreadable", "broken")]
     assert find_model("mini") == built_in / "mini.safetensors"
@@ -84,7 +84,7 @@ def test_unknown_names_list_what_exists(name: str, message: str) -> None:
 @pytest.mark.usefixtures("built_in")
 def test_a_path_loads_and_a_foreign_checkpoint_points_to_import(tmp_path: Path) -> None:
     path = tiny_weights(tmp_path / "elsewhere.safetensors", resnet=True)
-    assert load_model(str(path), device="cpu").info.digest == digest_of(path)
+    assert load_model(str(path), device="cpu").info.digest == sha256_of(path)
     torch.save({"a": torch.ones(1)}, tmp_path / "official.pth")
     with pytest.raises(CheckpointError, match="streamfer models import"):
         load_model(str(tmp_path / "official.pth"))

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import BASIC, RESNET, VIT, tiny_card, tiny_model
 
 from streamfer.errors import CheckpointError, OutputError
+from streamfer.files import sha256_of
 from streamfer.geometry import CropProfile
-from streamfer.models.card import ModelCard, PixelProfile, digest_of, read_card
+from streamfer.models.card import ModelCard, PixelProfile, read_card
 from streamfer.models.expression import Abstention
 from streamfer.models.sizes import VisionConfig
 from streamfer.models.weights import read_weights, write_weights
@@ -120,7 +121,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
     model = tiny_model()
     for name in ("a.safetensors", "b.safetensors"):
         write_weights(tmp_path / name, model, tiny_card(model))
-    assert digest_of(tmp_path / "a.safetensors") == digest_of(tmp_path / "b.safetensors")
+    assert sha256_of(tmp_path / "a.safetensors") == sha256_of(tmp_path / "b.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -226,7 +227,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     path = tmp_path / "m.safetensors"
     model = tiny_model()
     write_weights(path, model, tiny_card(model))
-    before = digest_of(path)
+    before = sha256_of(path)
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -234,7 +235,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("streamfer.models.weights.save_file", full)
     with pytest.raises(OutputError, match="No space left"):
         write_weights(path, tiny_model(seed=2), tiny_card(model))
-    assert digest_of(path) == before
+    assert sha256_of(path) == before
     assert list(tmp_path.iterdir()) == [path]
 
 

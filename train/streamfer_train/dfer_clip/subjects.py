@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from streamfer.errors import UnknownModelError
-from streamfer.models.card import SUFFIX, digest_of
+from streamfer.files import sha256_of
+from streamfer.models.card import SUFFIX
 from streamfer.models.import_official import import_checkpoint
 from streamfer.models.inference import DferClipModel
 from streamfer.models.loading import load_model
@@ -119,7 +120,7 @@ def _from_authors(path: Path, device: str, precision: str) -> Subject:
         import_checkpoint(path, "official", output=converted)
         subject = _from_weights(converted, device, precision, "checkpoint of DFER-CLIP's authors", path.stem)
     # The digest of the converted file would mean nothing to a reader.
-    return replace(subject, digest=digest_of(path))
+    return replace(subject, digest=sha256_of(path))
 
 
 def _product(model: DferClipModel) -> Predict:
@@ -157,7 +158,7 @@ def _from_run(path: Path, device: str) -> Subject:
     return Subject(
         name=f"{path.parent.name}/{path.stem}",
         origin="checkpoint of streamfer train dfer-clip",
-        digest=digest_of(path),
+        digest=sha256_of(path),
         classes=learner.classes,
         frames=config.data.frames,
         size=learner.sizes.pixels.size,
