@@ -13,7 +13,7 @@ from streamfer.errors import ConfigError, UnknownModelError
 from streamfer.files import sha256_of
 
 if TYPE_CHECKING:
-    from streamfer.captions.registry import CaptionerEntry
+    from streamfer.captions.card import CaptionCard
     from streamfer.faces.detections import Detector
     from streamfer.faces.registry import DetectorEntry
     from streamfer.models.registry import ModelEntry
@@ -45,7 +45,7 @@ class Listed:
 
 def catalogue() -> list[Listed]:
     """Return expression models, captioners and face detectors, those included that would be pulled when named."""
-    from streamfer.captions.registry import list_captioners
+    from streamfer.captions.folder import list_captioners
     from streamfer.captions.writers import MEASURED
     from streamfer.models.registry import list_models
 
@@ -55,9 +55,9 @@ def catalogue() -> list[Listed]:
     ]
     words = "built in; describes and answers from what was measured; no model file"
     captioners = [Listed("captioners", MEASURED, words, "Apache-2.0")]
-    for one in list_captioners():
-        about = f"imported; {'answers questions' if one.answers else 'describes'}"
-        captioners.append(Listed("captioners", one.name, about, one.licence, one.size_bytes, one.digest))
+    for name, card in list_captioners().items():
+        about = f"imported; {'answers questions' if card.answers else 'describes'}"
+        captioners.append(Listed("captioners", name, about, card.licence, card.size_bytes, card.digest))
     return [*models, *captioners, *_detectors()]
 
 
@@ -107,21 +107,21 @@ def facts(name: str) -> dict[str, Any]:
     from streamfer.models.card import read_card
     from streamfer.models.registry import find_model
 
-    found = captioner_folder(name) or Path(name)
     try:
         path = find_model(name)
     except UnknownModelError:
-        if not folder.is_captioner(found):
+        if name not in folder.list_captioners() and not folder.is_captioner(Path(name)):
             raise
-        return {**json.loads(folder.read_card(found).to_json()), "folder": str(found)}
+        found = folder.find_captioner(name)
+        return {**folder.read_card(found).model_dump(mode="json"), "folder": str(found)}
     return {**json.loads(read_card(path).to_json()), "file": str(path), "sha256": sha256_of(path)}
 
 
 def captioner_folder(name: str) -> Path | None:
     """Return the folder of an imported captioner; None where none has this name."""
-    from streamfer.captions.registry import list_captioners
+    from streamfer.captions import folder
 
-    return {one.name: one.path for one in list_captioners()}.get(name)
+    return folder.find_captioner(name) if name in folder.list_captioners() else None
 
 
 def import_model(
@@ -134,7 +134,7 @@ def import_model(
     language_model: str | os.PathLike[str] | None = None,
     question_tokenizer: str | os.PathLike[str] | None = None,
     licence: str | None = None,
-) -> ModelEntry | CaptionerEntry:
+) -> ModelEntry | CaptionCard:
     """Convert the authors' checkpoint of DFER-CLIP, Exp-BLIP or Exp-VQA to weights that are loaded by name.
 
     Args:

@@ -25,7 +25,7 @@ from typing import Any
 from streamfer.captions.card import CARD_FILE, CaptionCard, WeightsFile
 from streamfer.captions.writers import MEASURED
 from streamfer.errors import CheckpointError, OutputError, UnknownModelError
-from streamfer.models.card import digest_of
+from streamfer.files import sha256_of
 from streamfer.models.registry import user_folder
 
 TOKENIZER = "tokenizer"
@@ -140,7 +140,7 @@ def write_folder(
             tokenizer.save_pretrained(folder / TOKENIZER)
             if question_tokenizer is not None:
                 question_tokenizer.save_pretrained(folder / QUESTION_TOKENIZER)
-        files = {path.name: WeightsFile(size=path.stat().st_size, sha256=digest_of(path))
+        files = {path.name: WeightsFile(size=path.stat().st_size, sha256=sha256_of(path))
                  for path in sorted(folder.glob(_WEIGHTS))}  # fmt: skip
         total = hashlib.sha256("".join(f"{name} {entry.sha256}\n" for name, entry in files.items()).encode())
         written = card.model_copy(update={"files": files, "digest": total.hexdigest()})

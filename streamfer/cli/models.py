@@ -78,7 +78,7 @@ def import_model(
     Every size is read from the tensors. The file is read without running any code in it.
     """
     from streamfer.api.catalogue import import_model as convert
-    from streamfer.models.registry import ModelEntry
+    from streamfer.models.registry import ModelEntry, user_folder
 
     entry = convert(
         checkpoint,
@@ -91,11 +91,12 @@ def import_model(
         licence=licence,
     )
     if isinstance(entry, ModelEntry):
-        does, option = ", ".join(entry.classes), "--model"
+        path, does, option = entry.path, ", ".join(entry.classes), "--model"
     else:
-        does, option = "answers questions" if entry.answers else "describes faces", "--captioner"
+        path, option = user_folder() / name, "--captioner"
+        does = "answers questions" if entry.answers else "describes faces"
     console().print(f"imported {entry.name}: {does}")
-    note(f"{entry.path}; licence: {entry.licence}; use it with: streamfer annotate {option} {entry.name} PATH")
+    note(f"{path}; licence: {entry.licence}; use it with: streamfer annotate {option} {entry.name} PATH")
 
 
 @app.command("pull")
