@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 from development_data import shared_data
 
 __all__ = ["shared_data"]
@@ -27,13 +26,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 # Tiny models and checkpoints, which the tests of models make, serve other rooms too.
 sys.path += [str(REPOSITORY / "tests" / room) for room in ("models", "captions")]
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    """Commands point structlog at the streams of their test, which are closed when it ends."""
-    yield
-    structlog.reset_defaults()
 
 
 class RtspServer:

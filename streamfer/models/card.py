@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from streamfer.errors import CheckpointError
+from streamfer.files import sha256_of
 from streamfer.geometry import CropProfile
 from streamfer.models.expression import Abstention
 from streamfer.models.sizes import Count, DferClipConfig, TemporalConfig, VisionConfig
@@ -215,3 +216,7 @@ def read_card(path: Path) -> ModelCard:
         return ModelCard.from_json(metadata[METADATA_KEY])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+#: How whoever made the built-in weights calls it.
+digest_of = sha256_of

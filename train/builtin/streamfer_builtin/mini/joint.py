@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from streamfer.files import sha256_of
+from streamfer.models.card import digest_of
 from streamfer.models.weights import check_tensors, read_weights
 from streamfer_builtin.mini import augment, checkpoint, renders, sampling
 from streamfer_builtin.mini.data import CLASSES, Corpus, Pictures
@@ -152,7 +152,7 @@ def begin(model: JointModel, path: Path) -> str:
     model.load_state_dict(mine | found)
     nn.init.zeros_(model.expression.weight)
     nn.init.zeros_(model.expression.bias)
-    return sha256_of(path)
+    return digest_of(path)
 
 
 def read_joint(recipe: Recipe) -> tuple[JointModel, dict[str, Any]]:
