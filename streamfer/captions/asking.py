@@ -6,23 +6,22 @@ chosen as for captions. Who runs the pipeline is none of this module's concern: 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from streamfer.captions.answers import Said, answer
-from streamfer.captions.chat import ChatError
 from streamfer.captions.checks import faults
-from streamfer.captions.choosing import is_endpoint, resolve, start_model
+from streamfer.captions.choosing import load_model
 from streamfer.captions.measurements import Measurements, measure_clip
 from streamfer.captions.prompts import facts
 from streamfer.captions.protocol import CaptionerInfo, CaptionError, check_questions, wants_yes_or_no
 from streamfer.captions.questions import Query, understand
 from streamfer.captions.timeline import Face, Timeline
-from streamfer.captions.writers import BUILT_IN, MeasuredWriter
+from streamfer.captions.writers import MeasuredWriter
 from streamfer.config import Config
 from streamfer.errors import ConfigError, ModelError, SourceError
-from streamfer.pipeline.events import FrameFaces, SourceDone
+from streamfer.pipeline.events import Event, FrameFaces, SourceDone
 from streamfer.pipeline.loop import Pipeline
 from streamfer.pipeline.observer import ObservedClip, ObserverPlan, RunContext
 from streamfer.records import ClipSpan
@@ -36,13 +35,13 @@ class Answer:
     Attributes:
         text: the answer; ``yes`` or ``no`` where a probability is given.
         probability: of yes, 0 to 1; None for an answer in words.
-        yes: whether the answer is yes; None where the question wants no yes or no, or nothing can be said.
         question: as it was put.
         track, track_id: the face.
         start, end: the stretch of the video that was looked at, seconds.
         keyframes: times of the pictures that a model saw, seconds.
         tracks: numbers of all faces in the file, ascending.
         model: who answered.
+        yes: whether the answer is yes; None where the question wants no yes or no, or nothing can be said.
         replaced: why a model's own answer was replaced by one from measurements; empty where it stands.
     """
 
@@ -67,16 +66,7 @@ def load_answerer(config: Config, threads: int = 1) -> Any | None:
         ConfigError: the model describes and takes no questions.
         ModelError: no such model.
     """
-    name = resolve(config.captions.model)
-    if name in BUILT_IN:
-        return None
-    if is_endpoint(name):
-        from streamfer.captions.endpoint import PREFIX, EndpointDrafter
-
-        endpoint = EndpointDrafter(name.removeprefix(PREFIX), config.captions)
-        endpoint.check()
-        return endpoint
-    return start_model(config, name, threads)
+    return load_model(config, threads)
 
 
 def check_question(question: str, model: CaptionerInfo | None) -> str:
@@ -102,7 +92,7 @@ def check_question(question: str, model: CaptionerInfo | None) -> str:
 
 
 class Inquiry:
-    """One question about one face of a file.
+    """One question about one face of a file; the :class:`~streamfer.pipeline.observer.ClipObserver` of its run.
 
     Args:
         path: the file, for messages.
@@ -135,12 +125,30 @@ class Inquiry:
         self._reach = 1 / config.sampling.fps
         self._timeline = Timeline()
         self._clips: dict[int, ObservedClip] = {}
+        self._emit: Callable[[Event], None] = self._timeline.take
         clip = config.clip
         # What begins later has nothing to do with the question.
         self._enough = float("inf") if at is None or clip.mode == "whole" else at + clip.seconds + clip.stride
         captions = config.captions.model_copy(update={"when": "all", "max_faces": max(config.captions.max_faces, 32)})
         #: How the pipeline shows its clips to this inquiry.
-        self.plan = ObserverPlan(self._info.crop, lambda run: _Collector(run, self), captions)
+        self.plan = ObserverPlan(self._info.crop, self._open, captions)
+
+    def _open(self, run: RunContext) -> Inquiry:
+        self._emit = run.emit
+        return self
+
+    def take(self, entry: ObservedClip | SourceDone) -> None:
+        """Keep the most telling clip of each track, or the one around the moment that is asked about."""
+        if isinstance(entry, SourceDone):
+            self._emit(entry)
+            return
+        track = entry.label.faces[0].track
+        before = self._clips.get(track)
+        if self._worth(entry) >= 0 and (before is None or self._worth(entry) > self._worth(before)):
+            self._clips[track] = entry
+
+    def close(self) -> None:
+        """Nothing is left to do."""
 
     def read(self, pipeline: Pipeline, sources: Iterable[Source]) -> Answer:
         """Run a pipeline that was built with :attr:`plan` over the file, and answer.
@@ -156,21 +164,13 @@ class Inquiry:
             if isinstance(event, FrameFaces) and event.seconds > self._enough:
                 pipeline.stop()
         face = self._choose()
-        clip = self._clips.get(face.track)
         query = understand(self._asked)
         if self._at is not None and query.window is None:
             query = replace(query, window=(self._at, self._at))
         measured = answer(query, self._timeline, face)
         if self._answerer is None:
-            return self._answer(measured, face, None)
-        return self._by_model(measured, query, face, clip)
-
-    def look(self, clip: ObservedClip) -> None:
-        """Keep the most telling clip of each track, or the one around the moment that is asked about."""
-        track = clip.label.faces[0].track
-        before = self._clips.get(track)
-        if self._worth(clip) >= 0 and (before is None or self._worth(clip) > self._worth(before)):
-            self._clips[track] = clip
+            return self._answer(measured, face)
+        return self._by_model(measured, query, face)
 
     def _worth(self, clip: ObservedClip) -> float:
         if self._at is None:
@@ -194,29 +194,31 @@ class Inquiry:
         at, reach = self._at, self._reach
         seen = [face for face in wanted if at is None or any(abs(moment - at) <= reach for moment in face.seen)]
         if not seen:
-            raise SourceError(f"{self._path}: no face at {at:g} s; {_where(faces)}")
+            there = [f"track {number} at {face.start:.1f}–{face.end:.1f} s" for number, face in sorted(faces.items())]
+            more = " and more" if len(there) > 8 else ""
+            raise SourceError(f"{self._path}: no face at {at:g} s; there is {', '.join(there[:8])}{more}")
         return max(seen, key=lambda face: (len(face.labels), face.area, -face.track))
 
-    def _by_model(self, measured: Said, query: Query, face: Face, clip: ObservedClip | None) -> Answer:
+    def _by_model(self, measured: Said, query: Query, face: Face) -> Answer:
+        clip = self._clips.get(face.track)
         if clip is None or (self._info.crop is not None and not len(clip.keyframes.portraits)):
             raise SourceError(
                 f"{self._path}: the face is too small among the others; raise the number kept with "
                 "--set captions.max_faces=64"
             )
-        known = measure_clip(clip)
+        known, asked = measure_clip(clip), ([clip.keyframes.portraits], [self._asked])
         if hasattr(self._answerer, "answer"):
             text = self._from_endpoint(measured, query, clip, known)
         elif self._info.crop is None:
             raise ConfigError(f"model {self._info.name!r} reads text alone; leave --captioner out: measurements answer")
         elif wants_yes_or_no(self._asked) and not self._in_words:
-            (chance,) = self._answerer.answer_yes_no([clip.keyframes.portraits], [self._asked])
-            said = Said("yes" if chance >= 0.5 else "no", chance >= 0.5)
-            return self._answer(said, face, clip, probability=chance)
+            (chance,) = self._answerer.answer_yes_no(*asked)
+            return self._answer(Said("yes" if chance >= 0.5 else "no", chance >= 0.5), face, clip, probability=chance)
         else:
-            (caption,) = self._answerer.caption([clip.keyframes.portraits], [self._asked])
-            text = caption.text
-        wrong = [] if query.kind == "foreign" else _faults(text, known)
-        if wrong:
+            text = self._answerer.caption(*asked)[0].text
+        # A short answer may be right.
+        padded = text if len(text.split()) > 2 else f"{text} is the answer"
+        if query.kind != "foreign" and (wrong := faults(padded, known, complete=False)):
             return self._answer(measured, face, clip, replaced="; ".join(wrong))
         return self._answer(Said(text), face, clip)
 
@@ -226,17 +228,15 @@ class Inquiry:
             told += f"\nAnswer by the measurements of the whole file: {measured.text}"
         try:
             found: str = self._answerer.answer(self._asked, told, clip.keyframes.portraits)
-        except (CaptionError, ChatError) as error:
+        except CaptionError as error:
             raise ModelError(f"captioner {self._info.name}: {error}") from error
         return found
 
-    def _answer(
-        self, said: Said, face: Face, clip: ObservedClip | None, *, probability: float | None = None, replaced: str = ""
-    ) -> Answer:
+    def _answer(self, said: Said, face: Face, clip: ObservedClip | None = None, **more: Any) -> Answer:
         span = clip.label.clip if clip is not None else None
         return Answer(
             text=said.text,
-            probability=probability,
+            probability=more.get("probability"),
             question=self._asked,
             track=face.track,
             track_id=face.track_id,
@@ -246,40 +246,11 @@ class Inquiry:
             tracks=tuple(sorted(number for number, one in self._timeline.faces.items() if one.labels)),
             model=self._info,
             yes=said.yes,
-            replaced=replaced,
+            replaced=more.get("replaced", ""),
         )
-
-
-class _Collector:
-    """Shows an inquiry the clips of a run; a :class:`~streamfer.pipeline.observer.ClipObserver`."""
-
-    def __init__(self, run: RunContext, inquiry: Inquiry) -> None:
-        self._emit, self._inquiry = run.emit, inquiry
-
-    def take(self, entry: ObservedClip | SourceDone) -> None:
-        """Look at a clip; pass an end on."""
-        if isinstance(entry, SourceDone):
-            self._emit(entry)
-        else:
-            self._inquiry.look(entry)
-
-    def close(self) -> None:
-        """Nothing is left to do."""
-
-
-def _faults(text: str, known: Measurements) -> list[str]:
-    """Return what is wrong with a model's answer; a short one may be right."""
-    padded = text if len(text.split()) > 2 else f"{text} is the answer"
-    return list(faults(padded, known, complete=False))
 
 
 def _moment(clip: ClipSpan, pts: int) -> float:
     """Return the time of one of a clip's pictures, seconds as the clip's own."""
     numerator, denominator = clip.time_base
     return clip.start_time + (pts - clip.start_pts) * numerator / denominator
-
-
-def _where(faces: dict[int, Face]) -> str:
-    """Return in words when which face can be seen."""
-    seen = [f"track {number} at {face.start:.1f}–{face.end:.1f} s" for number, face in sorted(faces.items())]
-    return f"there is {', '.join(seen[:8])}{' and more' if len(seen) > 8 else ''}"

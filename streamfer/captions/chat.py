@@ -36,12 +36,10 @@ log = logging.getLogger(__name__)
 
 
 class ChatError(Exception):
-    """An endpoint gave no text.
+    """An endpoint gave no text, and asks to wait so many seconds, where it says so.
 
-    Attributes:
-        kind: ``slow``, ``busy``, ``unreachable``, ``denied`` (the key; a redirect), ``refused`` (what was asked),
-            ``absent`` (no such model or path there) or ``nonsense``.
-        wait: seconds that the endpoint asks to wait; None where it does not say.
+    ``kind`` is ``slow``, ``busy``, ``unreachable``, ``denied`` (the key; a redirect), ``refused`` (what was asked),
+    ``absent`` (no such model or path there) or ``nonsense``.
     """
 
     def __init__(self, kind: str, reason: str, wait: float | None = None) -> None:
@@ -87,11 +85,9 @@ def is_loopback(url: str) -> bool:
 
 
 def key_for(url: str, variable: str | None = None) -> str | None:
-    """Return the key for an address: OpenAI's own goes to OpenAI alone, or where the environment points it.
+    """Return the key for an address, out of ``variable`` or the usual ones.
 
-    Args:
-        url: of the endpoint.
-        variable: environment variable that holds the key; the usual ones if None.
+    OpenAI's own goes to OpenAI alone, or where the environment points it.
 
     Raises:
         ConfigError: the variable named is empty.
@@ -169,11 +165,7 @@ class ChatClient:
         return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else None
 
     def write(self, messages: Sequence[Message], **options: Any) -> Reply:
-        """Ask for the next turn of a conversation.
-
-        Args:
-            messages: the conversation.
-            options: further fields of the request, such as ``max_tokens``; None values are left out.
+        """Ask for the next turn of a conversation; ``options`` are further fields of the request, unless None.
 
         Raises:
             ChatError: no text came.
@@ -245,8 +237,7 @@ class ChatClient:
             return ChatError("denied", f"{reason}, a redirect; name the address that it leads to")
         if code in (401, 403):
             return ChatError("denied", f"{reason}; is the key in {KEY_VARIABLE} right?")
-        kinds = {400: "refused", 404: "absent", 413: "refused", 415: "refused", 422: "refused"}
-        return ChatError(kinds.get(code, "absent" if 300 <= code < 400 else "nonsense"), reason)
+        return ChatError("absent" if code == 404 else "refused" if code in (400, 413, 415, 422) else "nonsense", reason)
 
 
 def _wait(header: str | None) -> float | None:

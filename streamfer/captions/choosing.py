@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
+from typing import Any
 
 from streamfer.captions.process import ProcessCaptioner
 from streamfer.captions.protocol import Writer
@@ -11,12 +12,7 @@ from streamfer.captions.writers import BUILT_IN, CheckedWriter, MeasuredWriter, 
 from streamfer.config import CaptionsConfig, Config
 from streamfer.errors import ConfigError
 
-GGUF = ".gguf"
-
-
-def is_endpoint(name: str) -> bool:
-    """Tell whether a captioner is a model behind an OpenAI-compatible server."""
-    return name.startswith("openai:")
+_ENDPOINT = "openai:"
 
 
 def resolve(name: str) -> str:
@@ -29,10 +25,10 @@ def resolve(name: str) -> str:
         ConfigError: a package with several language models.
         UnknownModelError: a plain name that no captioner has.
     """
-    if name in BUILT_IN or is_endpoint(name) or "/" in name or Path(name).exists():
+    if name in BUILT_IN or name.startswith(_ENDPOINT) or "/" in name or Path(name).exists():
         return name
     try:
-        carried = [path for path in importlib.metadata.files(name) or () if path.suffix == GGUF]
+        carried = [path for path in importlib.metadata.files(name) or () if path.suffix == ".gguf"]
     except importlib.metadata.PackageNotFoundError:
         carried = []
     if len(carried) == 1:
@@ -54,7 +50,7 @@ def identity(captions: CaptionsConfig) -> str:
     name = resolve(captions.model)
     if name in BUILT_IN:
         return f"{MeasuredWriter(captions.language).info.digest} {captions.language}"
-    if is_endpoint(name):
+    if name.startswith(_ENDPOINT):
         return repr((name, captions.url, captions.language, captions.images, captions.prompt, captions.prompts))
     from streamfer.captions.folder import list_captioners
 
@@ -65,9 +61,7 @@ def identity(captions: CaptionsConfig) -> str:
 def load_writer(config: Config, threads: int = 1) -> Writer | None:
     """Return who writes captions; None where they are off. A model loads in the background.
 
-    Args:
-        config: the configuration.
-        threads: threads of a model's process, where ``captions.threads`` does not say.
+    ``threads`` are those of a model's process, where ``captions.threads`` does not say.
 
     Raises:
         ConfigError: a setting that the writer cannot have.
@@ -76,25 +70,33 @@ def load_writer(config: Config, threads: int = 1) -> Writer | None:
     captions = config.captions
     if captions.when == "off":
         return None
-    name = resolve(captions.model)
-    if name in BUILT_IN:
-        return MeasuredWriter(captions.language)
-    if is_endpoint(name):
-        from streamfer.captions.endpoint import PREFIX, EndpointDrafter
-
-        endpoint = EndpointDrafter(name.removeprefix(PREFIX), captions)
-        endpoint.check()
-        return CheckedWriter(endpoint)
-    if captions.language != "en":
+    if captions.language != "en" and captions.model not in BUILT_IN and not captions.model.startswith(_ENDPOINT):
         raise ConfigError(
             f"captions.language: captioner {captions.model!r} writes English; an endpoint writes other languages"
         )
-    return CheckedWriter(ModelDrafter(start_model(config, name, threads), captions))
+    model = load_model(config, threads)
+    if model is None:
+        return MeasuredWriter(captions.language)
+    return CheckedWriter(ModelDrafter(model, captions) if isinstance(model, ProcessCaptioner) else model)
 
 
-def start_model(config: Config, name: str, threads: int = 1) -> ProcessCaptioner:
-    """Start a captioner in a process of its own."""
+def load_model(config: Config, threads: int = 1) -> Any | None:
+    """Return the model that ``captions.model`` names: a checked endpoint, or a process; None for measured words.
+
+    Raises:
+        ConfigError: an address, key or prompt that cannot be used.
+        ModelError: no such model.
+    """
     captions = config.captions
+    name = resolve(captions.model)
+    if name in BUILT_IN:
+        return None
+    if name.startswith(_ENDPOINT):
+        from streamfer.captions.endpoint import EndpointDrafter
+
+        endpoint = EndpointDrafter(name.removeprefix(_ENDPOINT), captions)
+        endpoint.check()
+        return endpoint
     options = {
         "name_or_path": name,
         "device": captions.device,

@@ -102,13 +102,11 @@ class EndpointDrafter:
         self._debugged = 0
         self.spending = Spending()
         self.info = CaptionerInfo(
-            name=f"{PREFIX}{model}",
-            digest=hashlib.sha256(f"{redact_url(url)} {model}".encode()).hexdigest(),
-            licence="as the model's authors and the server's operator state",
+            f"{PREFIX}{model}",
+            hashlib.sha256(f"{redact_url(url)} {model}".encode()).hexdigest(),
+            "as the model's authors and the server's operator state",
             crop=None if settings.images == "none" else face_crop(_CROP_SIDE),
-            answers=True,
             max_new_tokens=settings.max_tokens,
-            max_question_tokens=512,
             device="endpoint",
             precision="as served",
         )

@@ -45,8 +45,9 @@ _OPEN = {
 }
 _RESTING = ("No movement of the face stands out.", "The face is at rest.")
 _STILL = ("No single movement stands out.", "No movement of the face stands out.")
-_NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _SHARES = {1 / 4: "a quarter", 1 / 3: "a third", 1 / 2: "half", 2 / 3: "two thirds", 3 / 4: "three quarters"}
+_ADVERBS = {"strong": "strongly ", "slight": "slightly ", "clear": ""}
 #: Most parts of the face in one sentence; and where words are short.
 _MOST, _MOST_BRIEF = 4, 9
 _WAYS_ON = ("Besides, ", "Also, ", "At the same time, ")
@@ -78,18 +79,29 @@ def sentences(
         yield from ((0, text) for text in _movements(measured, draw, brief=brief))
         if fainter:
             are = "movements are" if fainter > 1 else "movement is"
-            yield 0, f"{_count(fainter).capitalize()} fainter {are} there as well."
+            yield 0, f"{number_word(fainter).capitalize()} fainter {are} there as well."
         if text := _course(measured, draw):
             yield 2, text
     if measured.people is not None and measured.people > 1:
-        yield 3, f"{_count(measured.people).capitalize()} people are in view."
+        yield 3, f"{number_word(measured.people).capitalize()} people are in view."
     if measured.seen < _MOSTLY:
         share = _SHARES[min(_SHARES, key=lambda share: abs(share - measured.seen))]
         yield 1, f"The face is seen in about {share} of the clip."
 
 
-def _count(number: int) -> str:
-    return _NUMBERS[number - 1] if number <= len(_NUMBERS) else str(number)
+def number_word(number: int) -> str:
+    """Return a small number in words."""
+    return _NUMBERS[number] if number < len(_NUMBERS) else str(number)
+
+
+def strength_word(strength: float) -> str:
+    """Return how far beyond its threshold a unit goes (0 to 1), in a word."""
+    return "strong" if strength >= 0.7 else "slight" if strength < 0.2 else "clear"
+
+
+def sentence(text: str) -> str:
+    """Return words with a capital and a full stop."""
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def _label(measured: Measurements, draw: random.Random) -> str:
@@ -113,7 +125,7 @@ def _movements(measured: Measurements, draw: random.Random, *, brief: bool) -> I
         said = _said(group, brief=brief)
         if number:
             said = said.replace("the face shows", "it also shows")
-        yield f"{lead}{said}." if lead else f"{said[0].upper()}{said[1:]}."
+        yield sentence(f"{lead}{said}")
     for unit in later:
         yield f"At {moment(measured, unit.apex or measured.start)} {movement(unit.number)} instead."
 
@@ -152,7 +164,7 @@ def _groups(units: Sequence[Unit], measured: Measurements, draw: random.Random, 
         else:
             states = [draw.choice(_states_of(row, present, measured))]
         if strongest is not None and covered == [strongest]:
-            states[0] = f"{_adverb(strongest)}{states[0]}"
+            states[0] = f"{_ADVERBS[strength_word(strongest.strength)]}{states[0]}"
         name = row.short[0] if brief else draw.choice(row.parts[:2])
         part = parts.setdefault(row.short if brief else row.parts[:2], _Part(name, row.plural, []))
         part.states += states
@@ -206,10 +218,6 @@ def _states_of(row: Wording, present: set[int], measured: Measurements) -> tuple
     if row.units == {12} and measured.emotion == "happiness":
         return ("pulled up", "pulled up in a smile")
     return row.states[:2]
-
-
-def _adverb(unit: Unit) -> str:
-    return "strongly " if unit.strength >= 0.7 else "slightly " if unit.strength < 0.2 else ""
 
 
 def _course(measured: Measurements, draw: random.Random) -> str | None:

@@ -23,8 +23,8 @@ from streamfer.records.documents import is_wall_time
 #: Where a model states no fitted threshold.
 DEFAULT_THRESHOLD = 0.5
 #: Closed for less than this, seconds, is a blink.
-_BLINK_SECONDS = 0.5
-_EYES_CLOSED = 43
+BLINK_SECONDS = 0.5
+EYES_CLOSED = 43
 #: Raised cheeks narrow the eyes, which models read as shut: beside a smile that reading is not believed.
 _SMILE = frozenset({6, 12})
 #: Beside what FACS opposes: a sentence cannot have the same corners go up and down at once.
@@ -185,9 +185,9 @@ def units_of(track: UnitTrack) -> Iterator[Unit]:
         apex = int(np.argmax(values_T))
         if values_T[apex] < limit:
             continue
-        first, last = stretch(values_T, apex, limit)
+        first, last = next(one for one in stretches(values_T >= limit) if one[0] <= apex <= one[1])
         lasting = track.seconds[last] - track.seconds[first]
-        if number == _EYES_CLOSED and len(values_T) > 1 and lasting < _BLINK_SECONDS:
+        if number == EYES_CLOSED and len(values_T) > 1 and lasting < BLINK_SECONDS:
             continue
         yield Unit(
             number,
@@ -199,11 +199,10 @@ def units_of(track: UnitTrack) -> Iterator[Unit]:
         )
 
 
-def stretch(values_T: NDArray[np.float32], apex: int, limit: float) -> tuple[int, int]:
-    """Return the first and last place of the stretch around ``apex`` that stays at or above ``limit``."""
-    below = np.flatnonzero(values_T < limit)
-    before, after = below[below < apex], below[below > apex]
-    return (int(before[-1]) + 1 if len(before) else 0), (int(after[0]) - 1 if len(after) else len(values_T) - 1)
+def stretches(there_T: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the first and last place of every stretch that is true."""
+    edges = np.flatnonzero(np.diff(there_T.astype(np.int8), prepend=0, append=0))
+    return [(int(first), int(end) - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def smooth(values_TD: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -216,7 +215,7 @@ def smooth(values_TD: NDArray[np.float32]) -> NDArray[np.float32]:
 def _without_contradictions(units: list[Unit]) -> list[Unit]:
     """Of two units that one face cannot show at once, keep the stronger; both where they follow each other."""
     smiles = [unit for unit in units if unit.number in _SMILE]
-    believed = [one for one in units if one.number != _EYES_CLOSED or not any(map(one.meets, smiles))]
+    believed = [one for one in units if one.number != EYES_CLOSED or not any(map(one.meets, smiles))]
     kept: list[Unit] = []
     for unit in sorted(believed, key=lambda unit: (-unit.strength, unit.number)):
         opposed = (other for other in kept if frozenset({unit.number, other.number}) in _EXCLUSIVE)

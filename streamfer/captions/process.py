@@ -2,7 +2,7 @@
 
 A thread would not do: a language model writes token by token, thousands of small steps that hold Python's global lock
 (``benchmarks/caption_latency.py`` measures both). The process runs at a lower priority, with few threads, and can be
-killed when it hangs.
+killed when it hangs. It is no process of multiprocessing, which would run the caller's own script again.
 
 Parent and child talk over a socket pair with multiprocessing's connection: the parent sends how to load the captioner,
 gets its identity, and then sends calls. A child whose parent has gone reads the end of the socket and ends.
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 
 class ProcessCaptioner:
-    """A :class:`~streamfer.captions.protocol.Captioner` whose model lives in another process.
+    """A :class:`~streamfer.captions.protocol.Captioner` or text model that lives in another process.
 
     The process starts at once and loads in the background; :attr:`info` waits for it. After :meth:`abort`, or when it
     died, it is started again, and the next call waits until it has loaded: :attr:`loading` tells that from hanging.
@@ -50,12 +50,10 @@ class ProcessCaptioner:
     """
 
     def __init__(self, options: Mapping[str, Any], *, threads: int = 1, loader: str = LOADER) -> None:
-        self._options = dict(options)
-        self._threads = threads
-        self._loader = loader
+        self._start = (dict(options), threads, loader)
         self._lock = threading.Lock()
         self._info: CaptionerInfo | None = None
-        self._child = _Child(self._options, threads, loader)
+        self._child = _Child(*self._start)
 
     @property
     def info(self) -> CaptionerInfo:
@@ -69,18 +67,18 @@ class ProcessCaptioner:
                 self._info = self._child.ready()
         return self._info
 
+    @property
+    def loading(self) -> bool:
+        """Whether the process runs and has not loaded its model yet."""
+        return self._child.loading
+
     def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
         """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
         return list(self._ask("caption", list(clips), questions))
 
     def complete(self, conversations: Sequence[list[Message]]) -> list[Caption]:
-        """Continue conversations; see :meth:`streamfer.captions.writers.TextModel.complete`."""
+        """Continue conversations; see :meth:`streamfer.captions.text_model.TextModel.complete`."""
         return list(self._ask("complete", list(conversations)))
-
-    @property
-    def loading(self) -> bool:
-        """Whether the process runs and has not loaded its model yet."""
-        return self._child.loading
 
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
         """Return the probability of yes, one question a clip; see :meth:`Captioner.answer_yes_no`."""
@@ -97,9 +95,9 @@ class ProcessCaptioner:
     def _ask(self, method: str, *arguments: Any) -> Any:
         with self._lock:
             if not self._child.alive:
-                log.warning("captions.restart", extra={"captioner": self._options.get("name_or_path")})
+                log.warning("captions.restart", extra={"captioner": self._start[0].get("name_or_path")})
                 self._child.close()
-                self._child = _Child(self._options, self._threads, self._loader)
+                self._child = _Child(*self._start)
             self._child.ready()
             return self._child.ask((method, arguments))
 
@@ -109,58 +107,43 @@ class _Child:
 
     def __init__(self, options: Mapping[str, Any], threads: int, loader: str) -> None:
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-m", "streamfer.captions.process", str(theirs.fileno())]
-        environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
         with theirs:
             # Its output is ours only where it complains: results go to our standard output.
             self._process = subprocess.Popen(
-                command,
-                env=environment,
+                [sys.executable, "-P", "-m", "streamfer.captions.process", str(theirs.fileno())],
+                env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
         self._pipe: Connection = Connection(ours.detach())
         self._info: CaptionerInfo | None = None
-        self._finalizer = weakref.finalize(self, _end, self._process, self._pipe)
+        #: Ends the process and the connection; nobody may be waiting for an answer.
+        self.close = weakref.finalize(self, _end, self._process, self._pipe)
         with contextlib.suppress(OSError):
             self._pipe.send((loader, dict(options)))
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs."""
         return self._process.poll() is None
+
+    @property
+    def loading(self) -> bool:
+        return self._info is None and self.alive
 
     def kill(self) -> None:
         """End the process at once; whoever waits for its answer reads the end of the socket."""
         self._process.kill()
         self._process.wait()
 
-    def close(self) -> None:
-        """End the process and the connection; nobody may be waiting for an answer."""
-        self._finalizer()
-
-    @property
-    def loading(self) -> bool:
-        """Whether it runs and has not said yet what it loaded."""
-        return self._info is None and self.alive
-
     def ready(self) -> CaptionerInfo:
-        """Wait until the model is loaded; return its identity.
-
-        Raises:
-            StreamferError: it cannot be loaded.
-        """
+        """Wait until the model is loaded; return its identity."""
         if self._info is None:
             self._info = self._receive()
         return self._info
 
     def ask(self, request: tuple[str, tuple[Any, ...]]) -> Any:
-        """Make one call.
-
-        Raises:
-            StreamferError: the captioner's own, or the process has gone.
-        """
+        """Make one call; the captioner's own errors come back as they are."""
         try:
             self._pipe.send(request)
         except OSError as error:
@@ -173,7 +156,11 @@ class _Child:
         except (EOFError, OSError) as error:
             raise self._gone() from error
         if outcome == "error":
-            raise _rebuilt(*rest)
+            kind, message = rest
+            found = getattr(errors, kind, None)
+            if isinstance(found, type) and issubclass(found, StreamferError):
+                raise found(message)
+            raise InternalError(f"the captioner failed: {kind}: {message}")
         return rest[0]
 
     def _gone(self) -> InternalError:
@@ -189,15 +176,6 @@ def _end(process: subprocess.Popen[bytes], pipe: Connection) -> None:
     process.kill()
     process.wait()
     pipe.close()
-
-
-def _rebuilt(kind: str, message: str) -> StreamferError:
-    """Return an error of our own tree by its name."""
-    found = getattr(errors, kind, None)
-    if isinstance(found, type) and issubclass(found, StreamferError):
-        rebuilt: StreamferError = found(message)
-        return rebuilt
-    return InternalError(f"the captioner failed: {kind}: {message}")
 
 
 # -- the process itself -----------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from streamfer.captions.english import confidence, moment, movement
+from streamfer.captions.english import confidence, moment, movement, strength_word
 from streamfer.captions.measurements import Measurements
 from streamfer.captions.protocol import CaptionRequest, Message
 from streamfer.captions.vocabulary import ACTION_UNITS
@@ -57,13 +57,14 @@ def units_in_words(measured: Measurements) -> str:
     """Return the movements that were measured, with their times."""
     said = []
     for unit in measured.units or ():
-        strength = "strong" if unit.strength >= 0.7 else "slight" if unit.strength < 0.2 else "clear"
         times = [
             f"{word} {moment(measured, seconds)}"
             for word, seconds in (("from", unit.onset), ("strongest at", unit.apex), ("until", unit.offset))
             if seconds is not None
         ]
-        said.append(f"{movement(unit.number)} ({ACTION_UNITS[unit.number].name}; {', '.join([strength, *times])})")
+        said.append(
+            f"{movement(unit.number)} ({ACTION_UNITS[unit.number].name}; {', '.join([strength_word(unit.strength), *times])})"
+        )
     return "; ".join(said)
 
 

@@ -34,50 +34,37 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What was written about one clip.
-
-    Attributes:
-        text: the sentence or answer, stripped; may be empty.
-        tokens: tokens generated, the end token not counted.
-        seconds: wall time of the batch, shared out evenly among its captions.
-        complete: the model ended the text itself; False if the token limit cut it.
-        replaced: why the writer's own text was replaced by measured words; empty where it stands.
-        checked: the same in English, where the text is in another language.
-    """
+    """What was written about one clip; may be empty."""
 
     text: str
+    #: Generated, the end token not counted.
     tokens: int = 0
+    #: Wall time of the batch, shared out evenly among its captions.
     seconds: float = 0.0
+    #: The model ended the text itself; False if the token limit cut it.
     complete: bool = True
+    #: Why the writer's own text was replaced by measured words; empty where it stands.
     replaced: str = ""
+    #: The same in English, where the text is in another language.
     checked: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CaptionerInfo:
-    """Identity of a loaded captioner, as records carry it.
-
-    Attributes:
-        name: registered name, or the folder's.
-        digest: sha256 over the digests of the weights files, hex.
-        licence: licence of the weights in plain words.
-        crop: geometry of the face crops that it looks at; None if it looks at none.
-        answers: takes questions (Exp-VQA), or describes only (Exp-BLIP).
-        max_new_tokens: longest text it writes.
-        max_question_tokens: longest question it reads.
-        device: torch device, resolved.
-        precision: ``fp32``, ``bf16`` or ``fp16``.
-    """
+    """Identity of a loaded captioner, as records carry it."""
 
     name: str
+    #: sha256 over what it is made of, hex.
     digest: str
-    licence: str
-    crop: CropProfile | None
-    answers: bool
-    max_new_tokens: int
-    max_question_tokens: int
-    device: str
-    precision: str
+    licence: str = "as the model's authors state: see its model card"
+    #: Geometry of the face crops that it looks at; None if it looks at none.
+    crop: CropProfile | None = None
+    #: Takes questions (Exp-VQA), or describes only (Exp-BLIP).
+    answers: bool = True
+    max_new_tokens: int = 200
+    max_question_tokens: int = 512
+    device: str = "cpu"
+    precision: str = "fp32"
 
     @property
     def picture(self) -> CropProfile:
@@ -93,18 +80,13 @@ class CaptionerInfo:
 
 @dataclass(frozen=True, slots=True)
 class CaptionRequest:
-    """A clip that is to be described.
-
-    Attributes:
-        measured: what is known of it.
-        seed: id of its record; what the choice of measured words hangs on.
-        source: id of its source.
-        keyframes: its pictures, as ``Keyframes``; K = 0 where there is none.
-    """
+    """A clip that is to be described; the choice of measured words hangs on ``seed``, the id of its record."""
 
     measured: Measurements
     seed: str
+    #: Id of its source.
     source: str = ""
+    #: K = 0 where there is no picture.
     keyframes: Keyframes = field(default_factory=lambda: np.zeros((0, 8, 8, 3), np.uint8), repr=False)
 
 
@@ -150,12 +132,9 @@ class Captioner(Protocol):
         """Identity of the model."""
 
     def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
-        """Describe clips, or answer one question about each.
+        """Describe clips, or answer one question about each; K may differ from clip to clip.
 
-        Args:
-            clips: keyframes of each clip, uint8 RGB (K, S, S, 3); K may differ from clip to clip. The same array
-                given several times, with several questions, is looked at once.
-            questions: one a clip; None asks for a description.
+        The same array given several times, with several questions, is looked at once.
 
         Raises:
             ConfigError: a question is empty, too long, or asked of a model that only describes; keyframes of

@@ -52,34 +52,24 @@ class QueryCaptioner:
         batch: int = 16,
     ) -> None:
         """Take over transformers' BLIP-2 or InstructBLIP: it is moved to ``device``, its weights keep their types."""
-        self._card = card
+        self.card = card
         self._text = text
         self._device = torch.device(device)
         self._model = model.requires_grad_(False).eval().to(self._device)
         self._model.vision_model.post_layernorm.eps = card.vision_norm_eps
         self._search = search_settings(text, device, num_beams, max_new_tokens)
         self._batch = batch
-        self._info = CaptionerInfo(
-            name=card.name,
-            digest=card.digest,
-            licence=card.licence,
-            crop=card.crop,
-            answers=card.answers,
-            max_new_tokens=self._search.max_new_tokens,
-            max_question_tokens=card.text.max_question_tokens,
+        self.info = CaptionerInfo(
+            card.name,
+            card.digest,
+            card.licence,
+            card.crop,
+            card.answers,
+            self._search.max_new_tokens,
+            card.text.max_question_tokens,
             device=str(self._device),
             precision=precision,
         )
-
-    @property
-    def info(self) -> CaptionerInfo:
-        """Identity of the model."""
-        return self._info
-
-    @property
-    def card(self) -> CaptionCard:
-        """What the folder says about the model."""
-        return self._card
 
     # -- pictures ---------------------------------------------------------------------------------------------
 
@@ -90,7 +80,7 @@ class QueryCaptioner:
         parts = []
         for start in range(0, len(frames_FSS3), self._batch):
             part = np.ascontiguousarray(frames_FSS3[start : start + self._batch])
-            pixels_F3SS = prepare_pixels(torch.from_numpy(part).to(self._device), self._card.pixels)
+            pixels_F3SS = prepare_pixels(torch.from_numpy(part).to(self._device), self.card.pixels)
             parts.append(self._model.vision_model(pixels_F3SS.to(kind).contiguous()).last_hidden_state)
         return torch.cat(parts)
 
@@ -107,7 +97,7 @@ class QueryCaptioner:
         qformer, queries_1QE = self._model.qformer, self._model.query_tokens
         kind = next(qformer.parameters()).dtype
         inputs: dict[str, Any] = {"query_embeds": queries_1QE.to(kind).expand(len(features_FPW), -1, -1)}
-        if self._card.architecture == "instructblip":
+        if self.card.architecture == "instructblip":
             ids_FL, mask_FL = self._text.question_ids(questions or [""] * len(features_FPW))
             seen_FQ = torch.ones(len(features_FPW), queries_1QE.shape[1], dtype=mask_FL.dtype)
             inputs["input_ids"] = ids_FL.to(self._device)
@@ -123,10 +113,10 @@ class QueryCaptioner:
         frames = dict(zip((id(clip) for clip in clips), check_clips(clips), strict=True))
         sides = {clip.shape[1] for clip in frames.values()}
         if len(sides) > 1:
-            raise ConfigError(f"keyframes of one batch have {sorted(sides)} pixels; cut them to {self._card.crop.size}")
+            raise ConfigError(f"keyframes of one batch have {sorted(sides)} pixels; cut them to {self.card.crop.size}")
         starts = dict(zip(frames, np.cumsum([0, *(len(clip) for clip in frames.values())]), strict=False))
         features_FPW = self.look(np.concatenate(list(frames.values())))
-        if self._card.architecture == "blip-2":
+        if self.card.architecture == "blip-2":
             tokens_FQH = self.query(features_FPW)
             return [tokens_FQH[starts[id(c)] : starts[id(c)] + len(frames[id(c)])].flatten(0, 1) for c in clips]
         counts = [len(frames[id(clip)]) for clip in clips]
@@ -165,10 +155,10 @@ class QueryCaptioner:
 
     def _questions(self, clips: Sequence[Keyframes], questions: Sequence[str] | None) -> list[str]:
         if questions is None:
-            return [self._card.text.description_prompt] * len(clips)
-        if not self._card.answers:
+            return [self.card.text.description_prompt] * len(clips)
+        if not self.card.answers:
             raise ConfigError(
-                f"model {self._card.name!r} describes faces and was not trained to answer; ask without a question, "
+                f"model {self.card.name!r} describes faces and was not trained to answer; ask without a question, "
                 "or load a model of the kind exp-vqa"
             )
         return check_questions(questions, len(clips))
@@ -178,7 +168,7 @@ class QueryCaptioner:
         from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
         processors = LogitsProcessorList()
-        if (penalty := self._card.text.repetition_penalty) != 1:
+        if (penalty := self.card.text.repetition_penalty) != 1:
             # Made by ``generate`` itself (5.23), it spares as many of a row's first words as the row has padding, as
             # if embeddings were among the ids: a text would depend on its batch.
             processors.append(RepetitionPenaltyLogitsProcessor(penalty))

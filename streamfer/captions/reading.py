@@ -323,63 +323,55 @@ _SAYS_WHERE = re.compile(
     r"\b(?:in|on|at|around|near|over|under|below|above|across|to|toward|towards|of|beside|between|against|into|from)"
     r"(?: (?:the|his|her|their|its|both))?\s*$"
 )
-_UNITS: dict[tuple[str, str], tuple[int, ...]] = {
-    ("inner brow", "raise"): (1,),
-    ("outer brow", "raise"): (2,),
-    ("brows", "raise"): (1, 2),
-    **{(part, action): (4,) for part in ("brows", "inner brow", "outer brow") for action in
-       ("lower", "together", "drop", "tighten", "wrinkle")},
-    ("upper lid", "raise"): (5,),
-    ("lids", "raise"): (5,),
-    ("eyes", "wide"): (5,),
-    **{(part, "tighten"): (7,) for part in ("lids", "lower lid", "upper lid", "eyes")},
-    ("lower lid", "raise"): (7,),
-    **{(part, "close"): (43,) for part in ("eyes", "lids", "upper lid")},
-    ("cheeks", "raise"): (6,),
-    ("nose", "wrinkle"): (9,),
-    ("nasolabial", "deepen"): (11,),
-    ("upper lip", "raise"): (10,),
-    ("lip corners", "raise"): (12,),
-    ("lip corners", "pull"): (12,),
-    ("lip corners", "tighten"): (14,),
-    ("lip corners", "tuck"): (14,),
-    ("cheeks", "tuck"): (14,),
-    ("lip corners", "lower"): (15,),
-    ("lip corners", "drop"): (15,),
-    ("mouth", "lower"): (15,),
-    ("lower lip", "lower"): (16,),
-    ("lower lip", "drop"): (16,),
-    ("chin", "raise"): (17,),
-    ("chin", "wrinkle"): (17,),
-    ("lower lip", "raise"): (17,),
-    **{(part, "pucker"): (18,) for part in ("lips", "mouth")},
-    ("lips", "stretch"): (20,),
-    ("lip corners", "stretch"): (20,),
-    ("neck", "tighten"): (21,),
-    ("lips", "funnel"): (22,),
-    ("lips", "tighten"): (23,),
-    ("mouth", "tighten"): (23,),
-    ("lips", "press"): (24,),
-    ("mouth", "press"): (24,),
-    ("lips", "toward"): (8,),
-    ("lips", "part"): (25,),
-    ("lips", "open"): (25,),
-    ("mouth", "part"): (25,),
-    ("mouth", "open"): (25,),
-    ("jaw", "drop"): (26,),
-    ("jaw", "lower"): (26,),
-    ("jaw", "open"): (26,),
-    ("mouth", "drop"): (25, 26),
-    ("mouth", "stretch"): (27,),
-    ("mouth", "wide"): (27,),
-    ("lips", "suck"): (28,),
-    ("lips", "tuck"): (28,),
-}  # fmt: skip
-_AT_REST: dict[tuple[str, str], tuple[int, ...]] = {
-    ("mouth", "close"): (25, 26, 27),
-    ("lips", "close"): (25, 26, 27),
-    ("jaw", "close"): (26, 27),
-    ("eyes", "open"): (43,),
-}
+
+
+def _table(text: str) -> dict[tuple[str, str], tuple[int, ...]]:
+    """Read lines of ``units: part, part = action, action; ...``."""
+    found = {}
+    for line in text.strip().splitlines():
+        numbers, _, rest = line.partition(":")
+        for entry in rest.split(";"):
+            parts, actions = ([name.strip() for name in side.split(",")] for side in entry.split("="))
+            found |= {(part, action): tuple(map(int, numbers.split())) for part in parts for action in actions}
+    return found
+
+
+#: Which units a part of the face and an action together are.
+_UNITS = _table("""
+1: inner brow = raise
+2: outer brow = raise
+1 2: brows = raise
+4: brows, inner brow, outer brow = lower, together, drop, tighten, wrinkle
+5: upper lid, lids = raise; eyes = wide
+7: lids, lower lid, upper lid, eyes = tighten; lower lid = raise
+43: eyes, lids, upper lid = close
+6: cheeks = raise
+9: nose = wrinkle
+11: nasolabial = deepen
+10: upper lip = raise
+12: lip corners = raise, pull
+14: lip corners = tighten, tuck; cheeks = tuck
+15: lip corners = lower, drop; mouth = lower
+16: lower lip = lower, drop
+17: chin = raise, wrinkle; lower lip = raise
+18: lips, mouth = pucker
+20: lips, lip corners = stretch
+21: neck = tighten
+22: lips = funnel
+23: lips, mouth = tighten
+24: lips, mouth = press
+8: lips = toward
+25: lips, mouth = part, open
+26: jaw = drop, lower, open
+25 26: mouth = drop
+27: mouth = stretch, wide
+28: lips = suck, tuck
+""")
+#: Units that a part's state rules out.
+_AT_REST = _table("""
+25 26 27: mouth, lips = close
+26 27: jaw = close
+43: eyes = open
+""")
 _EMOTION_OF = {word: emotion for emotion, words in EMOTION_WORDS.items() for word in words}
 _EMOTION = re.compile(rf"\b(?:{'|'.join(sorted(_EMOTION_OF, key=len, reverse=True))})\b(?! (?:position|pose|angle))")

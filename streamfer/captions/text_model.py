@@ -14,7 +14,6 @@ from streamfer.captions.protocol import Caption, CaptionerInfo, Message, first_l
 from streamfer.errors import CheckpointError, ConfigError
 
 _NEW_TOKENS = 200
-_PROMPT_TOKENS = 2048
 _GGUF = ".gguf"
 
 
@@ -67,13 +66,9 @@ class TextModel:
         self.model = model.requires_grad_(False).eval().to(device)
         self._lock = threading.Lock()
         self.info = CaptionerInfo(
-            name=path.stem if gguf else path.name,
-            digest=hashlib.sha256(f"{path.name} {model.config.to_json_string(use_diff=False)}".encode()).hexdigest(),
-            licence="as the model's authors state: see its model card",
-            crop=None,
-            answers=True,
+            path.stem if gguf else path.name,
+            hashlib.sha256(f"{path.name} {model.config.to_json_string(use_diff=False)}".encode()).hexdigest(),
             max_new_tokens=max_tokens,
-            max_question_tokens=_PROMPT_TOKENS,
             device=device,
             precision=precision,
         )

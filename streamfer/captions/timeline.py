@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
-from streamfer.captions.measurements import DEFAULT_THRESHOLD, smooth
+from streamfer.captions.measurements import BLINK_SECONDS, DEFAULT_THRESHOLD, EYES_CLOSED, smooth, stretches
 from streamfer.captions.vocabulary import canonical_emotion
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 from streamfer.records import ClipLabelled, Record
 
-#: Closed for less, seconds, is a blink, and no closing of the eyes.
-BLINK_SECONDS = 0.5
-_EYES_CLOSED = 43
 #: Pictures further apart than this, seconds, do not belong to one episode.
 _LONGEST_GAP = 1.0
 
@@ -36,7 +35,7 @@ class Episode:
 
 @dataclass(slots=True)
 class Face:
-    """One track of a file."""
+    """One track of a file: labels (from, to, noun or None, probability), intensities by unit, and when it is seen."""
 
     track: int
     track_id: str = ""
@@ -58,13 +57,9 @@ class Face:
 
 @dataclass(slots=True)
 class Timeline:
-    """What was measured in a file, face by face.
+    """What was measured in a file: faces by track, expressions that the model tells apart, and units that it reads.
 
-    Attributes:
-        faces: by track number.
-        classes: expressions that the model tells apart, as nouns.
-        units: action units that it reads, with the intensity from which each counts as present.
-        most: faces in the fullest picture.
+    Each unit has its name and the intensity from which it counts as present; ``most`` faces are in the fullest picture.
     """
 
     faces: dict[int, Face] = field(default_factory=dict)
@@ -77,9 +72,8 @@ class Timeline:
         if isinstance(event, SourceOpened):
             self.classes = tuple(canonical_emotion(name) for name in event.classes)
             limits = dict(zip(event.action_units, event.action_thresholds, strict=False))
-            for name in event.action_units:
-                if name[2:].isdecimal():
-                    self.units[int(name[2:])] = (name, limits.get(name, DEFAULT_THRESHOLD))
+            self.units = {int(name[2:]): (name, limits.get(name, DEFAULT_THRESHOLD))
+                          for name in event.action_units if name[2:].isdecimal()}  # fmt: skip
         elif isinstance(event, FrameFaces):
             self.most = max(self.most, len(event.faces))
             for row in event.faces:
@@ -92,21 +86,17 @@ class Timeline:
         elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
             reading, clip = event.data.faces[0], event.data.clip
             top = reading.top if isinstance(reading.top, str) else None
-            label = None if top is None else canonical_emotion(top)
-            chance = 0.0 if top is None else reading.emotions[top]
-            self.face(reading.track).labels.append((clip.start_time, clip.end_time, label, chance))
+            said = (None, 0.0) if top is None else (canonical_emotion(top), reading.emotions[top])
+            self.face(reading.track).labels.append((clip.start_time, clip.end_time, *said))
 
     def face(self, track: int) -> Face:
         """Return the face of a track, an empty one if it is new."""
         return self.faces.setdefault(track, Face(track))
 
     def of_units(self, face: Face, units: Iterable[int], *, blinks: bool = False) -> list[Episode]:
-        """Return the episodes in which all of ``units`` are present.
+        """Return the episodes in which all of ``units`` that the model reads are present.
 
-        Args:
-            face: whose.
-            units: that the model reads; others are left out.
-            blinks: closed eyes count however short they are, and those that stay closed do not.
+        With ``blinks``, closed eyes count however short they are, and those that stay closed do not.
         """
         numbers = [unit for unit in units if unit in self.units]
         if not numbers or not face.pictures:
@@ -119,7 +109,7 @@ class Timeline:
         smooth_TD = values_TD if blinks else smooth(values_TD)
         above_TD = (smooth_TD - np.array(limits)) / np.maximum(1e-6, 1 - np.array(limits))
         found = list(_episodes(seconds, above_TD.min(axis=1)))
-        if _EYES_CLOSED in numbers and len(pictures) > 1:
+        if EYES_CLOSED in numbers and len(pictures) > 1:
             found = [one for one in found if (one.seconds < BLINK_SECONDS) == blinks]
         return found
 
@@ -127,32 +117,20 @@ class Timeline:
         """Return the stretches that were labelled with an emotion."""
         found: list[Episode] = []
         for start, end, label, chance in sorted(face.labels, key=lambda label: label[:2]):
-            if label != emotion:
-                continue
-            middle = (start + end) / 2
-            if found and start <= found[-1].end + 1e-6:
-                last = found.pop()
-                stronger = chance > last.strength
-                found.append(
-                    Episode(
-                        last.start, max(end, last.end), middle if stronger else last.peak_at, max(chance, last.strength)
-                    )
-                )
-            else:
-                found.append(Episode(start, end, middle, chance))
+            one = Episode(start, end, (start + end) / 2, chance)
+            if label == emotion and found and start <= found[-1].end + 1e-6:
+                best = max(found[-1], one, key=lambda episode: episode.strength)
+                found[-1] = Episode(found[-1].start, max(end, found[-1].end), best.peak_at, best.strength)
+            elif label == emotion:
+                found.append(one)
         return found
 
 
-def _episodes(seconds: np.ndarray, above_T: np.ndarray) -> Iterable[Episode]:
+def _episodes(seconds: NDArray[np.float64], above_T: NDArray[np.float64]) -> Iterator[Episode]:
     """Yield the stretches in which ``above_T`` is not negative; a hole in the pictures ends one."""
-    start = 0
-    while start < len(seconds):
-        if above_T[start] < 0:
-            start += 1
-            continue
-        stop = start
-        while stop + 1 < len(seconds) and above_T[stop + 1] >= 0 and seconds[stop + 1] - seconds[stop] <= _LONGEST_GAP:
-            stop += 1
-        peak = start + int(np.argmax(above_T[start : stop + 1]))
-        yield Episode(float(seconds[start]), float(seconds[stop]), float(seconds[peak]), float(max(0.0, above_T[peak])))
-        start = stop + 1
+    holes = np.flatnonzero(np.diff(seconds) > _LONGEST_GAP) + 1
+    for first, last in stretches(above_T >= 0):
+        cuts = [first, *(int(hole) for hole in holes if first < hole <= last), last + 1]
+        for start, stop in pairwise(cuts):
+            peak = start + int(np.argmax(above_T[start:stop]))
+            yield Episode(*(float(seconds[place]) for place in (start, stop - 1, peak)), max(0.0, float(above_T[peak])))

@@ -21,7 +21,6 @@ from streamfer.captions.text import check_length, check_plain
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.precision import DTYPES, Precision
 
-_QUESTION_TOKENS = 512
 _NEW_TOKENS = 200
 #: First tokens of these spellings are counted as yes and no.
 _YES = ("yes", "Yes", " yes", " Yes")
@@ -89,13 +88,10 @@ class TransformersCaptioner:
         identity = f"{name} {commit} {model.config.to_json_string(use_diff=False)}"
         #: The digest is of name, revision and configuration, not of the weights.
         self.info = CaptionerInfo(
-            name=name,
-            digest=hashlib.sha256(identity.encode()).hexdigest(),
-            licence="as the model's authors state: see its model card",
+            name,
+            hashlib.sha256(identity.encode()).hexdigest(),
             crop=face_crop(_CROP_SIDE),
-            answers=True,
             max_new_tokens=max_new_tokens or _NEW_TOKENS,
-            max_question_tokens=_QUESTION_TOKENS,
             device=str(torch.device(device)),
             precision=precision,
         )
@@ -104,7 +100,7 @@ class TransformersCaptioner:
         asked = check_questions(questions, clips)
         for question in asked:
             check_plain(question, self._tokenizer)
-            check_length(len(self._encode(question)), _QUESTION_TOKENS, question)
+            check_length(len(self._encode(question)), self.info.max_question_tokens, question)
         return asked
 
     def _encode(self, text: str) -> list[int]:

@@ -19,7 +19,6 @@ from streamfer.captions.measurements import measure_clip
 from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest, Writer
 from streamfer.captions.records import caption_record
 from streamfer.config import CaptionsConfig
-from streamfer.errors import InternalError
 from streamfer.pipeline.events import SourceDone
 from streamfer.pipeline.observer import ObservedClip, RunContext, label_of
 from streamfer.records import Gap, Record
@@ -64,6 +63,11 @@ class _Tally:
 class _Waiting:
     job: ObservedClip
     since: float
+
+    @property
+    def again(self) -> bool:
+        """Described before: new people and changes are worth more."""
+        return self.job.reason == "again"
 
 
 class CaptionWorker:
@@ -121,9 +125,8 @@ class CaptionWorker:
             if self._patient and self._thread.is_alive() and not self._stop.is_set():
                 self._changed.wait(_POLL_SECONDS)
                 continue
-            # New people and changes are worth more than what was described before.
             waiting = [entry for entry in self._waiting if isinstance(entry, _Waiting)]
-            oldest = next((entry for entry in waiting if entry.job.reason == "again"), waiting[0])
+            oldest = next((entry for entry in waiting if entry.again), waiting[0])
             self._waiting.remove(oldest)
             self._jobs -= 1
             self._lack(oldest.job, "queue_full", "clips came faster than the captioner writes")
@@ -145,32 +148,20 @@ class CaptionWorker:
                 if self._closing:
                     return None
                 self._changed.wait(_REPORT_SECONDS)
-            if self._waiting and isinstance(self._waiting[0], SourceDone):
-                return self._pop_end()
-            batch: list[ObservedClip] = []
-            for entry in self._first():
+            before_end: list[_Waiting] = []
+            for entry in self._waiting:
+                if isinstance(entry, SourceDone):
+                    if not before_end:
+                        self._waiting.remove(entry)
+                        return entry
+                    break
+                before_end.append(entry)
+            first = sorted(before_end, key=lambda entry: entry.again)[: self._settings.batch_size]
+            for entry in first:
                 self._waiting.remove(entry)
                 self._jobs -= 1
-                if self._wanted(entry):
-                    batch.append(entry.job)
             self._changed.notify_all()
-            return batch
-
-    def _first(self) -> list[_Waiting]:
-        """Return the clips of the next batch: before the next end of a source, new people and changes first."""
-        waiting: list[_Waiting] = []
-        for entry in self._waiting:
-            if isinstance(entry, SourceDone):
-                break
-            waiting.append(entry)
-        ranked = sorted(waiting, key=lambda entry: entry.job.reason == "again")
-        return ranked[: self._settings.batch_size]
-
-    def _pop_end(self) -> SourceDone:
-        end = self._waiting.popleft()
-        if not isinstance(end, SourceDone):
-            raise InternalError("the end of a source was expected")
-        return end
+            return [entry.job for entry in first if self._wanted(entry)]
 
     def _wanted(self, entry: _Waiting) -> bool:
         """Tell whether a clip is still worth its caption; counts it if not."""

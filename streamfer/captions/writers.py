@@ -14,17 +14,19 @@ from typing import Any, Protocol
 from streamfer.captions.checks import faults, shape_faults
 from streamfer.captions.measured import LANGUAGES, describe
 from streamfer.captions.prompts import again, describe_messages
-from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Message, first_line
+from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, first_line
 from streamfer.config import CaptionsConfig
 from streamfer.errors import ConfigError, StreamferError
 
-#: Name of the built-in writer.
+#: Name of the built-in writer, and what else it is called by.
 MEASURED = "measured"
-#: What else it is called by.
 BUILT_IN = ("auto", "built-in", MEASURED)
 #: After so many texts of which hardly one could stand, a captioner is named as one that writes nothing usable.
 _JUDGED_AFTER, _USABLE = 20, 0.1
 _GRAMMAR = ("measured.py", "english.py", "phrases.py", "vocabulary.py", "measurements.py")
+
+#: A text that was refused, and what was wrong with it.
+Refused = tuple[str, tuple[str, ...]]
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +34,7 @@ log = logging.getLogger(__name__)
 class MeasuredWriter:
     """The built-in captioner: a grammar over the measurements, without a model file."""
 
-    remote = False
-    loading = False
+    remote = loading = False
 
     def __init__(self, language: str = "en") -> None:
         """Choose a language.
@@ -47,34 +48,24 @@ class MeasuredWriter:
                 "a language model speaks others: --captioner openai:MODEL"
             )
         self._language = language
-        folder = Path(__file__).parent
-        grammar = b"".join((folder / name).read_bytes() for name in _GRAMMAR)
-        self.info = CaptionerInfo(
-            name=MEASURED,
-            digest=hashlib.sha256(grammar).hexdigest(),
-            licence="Apache-2.0; no model",
-            crop=None,
-            answers=True,
-            max_new_tokens=200,
-            max_question_tokens=128,
-            device="cpu",
-            precision="fp32",
-        )
+        grammar = b"".join((Path(__file__).parent / name).read_bytes() for name in _GRAMMAR)
+        self.info = CaptionerInfo(MEASURED, hashlib.sha256(grammar).hexdigest(), "Apache-2.0; no model")
 
     def write(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionError]:
         """Describe clips."""
-        found: list[Caption | CaptionError] = []
-        for request in requests:
-            began = time.perf_counter()
-            text = describe(request.measured, request.seed, self._language)
-            found.append(Caption(text, len(text.split()), time.perf_counter() - began))
-        return found
+        return [_measured(request, language=self._language) for request in requests]
 
     def abort(self) -> None:
         """Nothing hangs."""
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+def _measured(request: CaptionRequest, *, spent: float = 0.0, replaced: str = "", language: str = "en") -> Caption:
+    began = time.perf_counter()
+    text = describe(request.measured, request.seed, language)
+    return Caption(text, len(text.split()), spent + time.perf_counter() - began, replaced=replaced)
 
 
 class Drafter(Protocol):
@@ -87,38 +78,27 @@ class Drafter(Protocol):
     def asks_again(self) -> bool:
         """Whether a refused text is worth asking for once more, with what was wrong with it."""
 
-    def draft(
-        self, requests: Sequence[CaptionRequest], refused: Sequence[tuple[str, tuple[str, ...]]] | None = None
-    ) -> list[Caption | CaptionError]:
-        """Write about clips; ``refused`` holds for each its last text, and what was wrong with it."""
-
     @property
     def loading(self) -> bool: ...
+
+    def draft(
+        self, requests: Sequence[CaptionRequest], refused: Sequence[Refused] | None = None
+    ) -> list[Caption | CaptionError]:
+        """Write about clips; ``refused`` holds each one's last text."""
 
     def abort(self) -> None: ...
 
     def close(self) -> None: ...
 
 
-class TextModel(Protocol):
-    """A language model that continues conversations."""
-
-    @property
-    def info(self) -> CaptionerInfo: ...
-
-    def complete(self, conversations: Sequence[list[Message]]) -> list[Caption]:
-        """Return what the model says next in each conversation."""
-
-
 class ModelDrafter:
-    """A model on this machine, as a rule in a process of its own.
+    """A model on this machine, as a rule in a process of its own, which may still be loading.
 
     An image-text model (Exp-BLIP, Exp-VQA, any of transformers) describes keyframes: what was measured is not told, and
     a second try would give the same. A model of text alone puts the measurements into words.
     """
 
     def __init__(self, model: Any, settings: CaptionsConfig) -> None:
-        """Take a :class:`Captioner`, a :class:`TextModel`, or the process of either; it may still be loading."""
         self._model = model
         self._settings = settings
 
@@ -139,7 +119,7 @@ class ModelDrafter:
         return bool(getattr(self._model, "loading", False))
 
     def draft(
-        self, requests: Sequence[CaptionRequest], refused: Sequence[tuple[str, tuple[str, ...]]] | None = None
+        self, requests: Sequence[CaptionRequest], refused: Sequence[Refused] | None = None
     ) -> list[Caption | CaptionError]:
         """Write about clips; one without pictures has an error where pictures are needed."""
         if self.info.crop is None:
@@ -169,8 +149,7 @@ class ModelDrafter:
 class CheckedWriter:
     """A :class:`Writer` over a model: every text passes the checks, or measured words stand in its place.
 
-    Attributes:
-        written, replaced: texts so far, and how many of them were replaced, by reason.
+    ``written`` counts texts, ``replaced`` those that were replaced, by reason.
     """
 
     remote = True
@@ -207,28 +186,26 @@ class CheckedWriter:
                         drafts[place], wrong[place] = draft, _wrong(draft, requests[place])
         except CaptionError as error:
             return [error] * len(requests)
-        except StreamferError as error:
-            return [CaptionError("captioner_failed", first_line(error))] * len(requests)
         except Exception as error:
-            return [CaptionError("captioner_failed", f"{type(error).__name__}: {first_line(error)}")] * len(requests)
+            kind = "" if isinstance(error, StreamferError) else f"{type(error).__name__}: "
+            return [CaptionError("captioner_failed", f"{kind}{first_line(error)}")] * len(requests)
         return [self._stand(*found) for found in zip(drafts, wrong, requests, strict=True)]
 
     def _stand(
         self, draft: Caption | CaptionError, wrong: tuple[str, ...], request: CaptionRequest
     ) -> Caption | CaptionError:
-        if isinstance(draft, CaptionError) and not isinstance(draft, SpentError):
-            return draft
-        reason = str(draft) if isinstance(draft, CaptionError) else "; ".join(wrong)
+        if isinstance(draft, CaptionError):
+            if not isinstance(draft, SpentError):
+                return draft
+            wrong = (str(draft),)
         with self._lock:
             self.written += 1
-            if reason:
-                self.replaced[reason if isinstance(draft, CaptionError) else wrong[0]] += 1
+            if wrong:
+                self.replaced[wrong[0]] += 1
             self._judge()
-        if not isinstance(draft, CaptionError) and not reason:
+        if isinstance(draft, Caption) and not wrong:
             return draft
-        spent = 0.0 if isinstance(draft, CaptionError) else draft.seconds
-        text = describe(request.measured, request.seed)
-        return Caption(text, len(text.split()), spent, replaced=reason)
+        return _measured(request, spent=getattr(draft, "seconds", 0.0), replaced="; ".join(wrong))
 
     def _judge(self) -> None:
         """Say once, by name, that a model writes nothing usable; the lock is held."""
