@@ -62,9 +62,8 @@ def units_in_words(measured: Measurements) -> str:
             for word, seconds in (("from", unit.onset), ("strongest at", unit.apex), ("until", unit.offset))
             if seconds is not None
         ]
-        said.append(
-            f"{movement(unit.number)} ({ACTION_UNITS[unit.number].name}; {', '.join([strength_word(unit.strength), *times])})"
-        )
+        how = ", ".join([strength_word(unit.strength), *times])
+        said.append(f"{movement(unit.number)} ({ACTION_UNITS[unit.number].name}; {how})")
     return "; ".join(said)
 
 

@@ -31,22 +31,20 @@ class Keyframes:
         pts: of each picture, in the clip's time base.
         seen_pts: of the first and the last picture of the clip that show the face.
         strength: of the apex against the clip's calmest picture; 0 for a face that does not move.
-        onset, apex, offset: when the expression sets in, is strongest and fades, as fractions of the clip; None where
-            it is there from the start, does not move, or lasts to the end.
     """
 
     portraits: NDArray[np.uint8]
     pts: tuple[int, ...]
     seen_pts: tuple[int, int]
     strength: float = 0.0
-    onset: float | None = None
-    apex: float | None = None
-    offset: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """Where, among a clip's pictures, an expression sets in, is strongest and fades; None as in :class:`Keyframes`."""
+    """Where, among a clip's pictures, an expression sets in, is strongest and fades.
+
+    None where it is there from the start, does not move, or lasts to the end.
+    """
 
     onset: int | None
     apex: int | None
@@ -70,21 +68,12 @@ def keyframes_of(job: ClipJob, count: int) -> Keyframes:
     else:
         rows = [of_tick[sighting.tick] for sighting, _, _ in kept]
         strengths_T = feature_strengths(job.features[rows].float().cpu().numpy())
-    course = course_of(strengths_T)
-    chosen = choose(strengths_T, course, count)
-    length = max(1, job.last.pts - job.first.pts)
-
-    def fraction(place: int | None) -> float | None:
-        return None if place is None else min(1.0, max(0.0, (kept[place][2] - job.first.pts) / length))
-
+    chosen = choose(strengths_T, course_of(strengths_T), count)
     return Keyframes(
         np.stack([kept[place][1] for place in chosen]),
         tuple(kept[place][2] for place in chosen),
         seen,
         float(strengths_T.max()),
-        fraction(course.onset),
-        fraction(course.apex),
-        fraction(course.offset),
     )
 
 
