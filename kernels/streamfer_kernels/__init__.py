@@ -6,16 +6,21 @@ Each function falls back to PyTorch's own where Triton cannot run or was not ask
 
 from streamfer_kernels.attention import attention, attention_packed, supports_head
 from streamfer_kernels.backend import Backend, Choice, Mode, backend_report, choice, mode, use
+from streamfer_kernels.trial import Shape, preflight, self_test, source_digest
 
 __all__ = [
     "Backend",
     "Choice",
     "Mode",
+    "Shape",
     "attention",
     "attention_packed",
     "backend_report",
     "choice",
     "mode",
+    "preflight",
+    "self_test",
+    "source_digest",
     "supports_head",
     "use",
 ]

@@ -1,4 +1,4 @@
-"""Triton kernels of attention: one for short sequences, one for longer ones.
+"""Triton kernels of attention: two for short sequences, one for longer ones.
 
 Heads of a size that is no power of two are cut in two parts, HEAD_A (a power of two) and HEAD_B (a power of two
 that covers the rest, 0 if there is none): 88 becomes 64 + 32, which costs 96 columns of tensor-core work, not 128.
@@ -55,6 +55,62 @@ def product(a_first, a_rest, b_first, b_rest, HEAD_B: tl.constexpr, PRECISION: t
     return total
 
 
+@triton.jit
+def weigh(logits, v_a, v_b, HEAD_B: tl.constexpr, PRECISION: tl.constexpr):
+    """Mix values by the softmax of complete logits, in units of log2; a row whose logits are all -inf gives zeros."""
+    top = tl.max(logits, 1)
+    # exp2(-inf - 0) is zero where exp2(-inf + inf) would be NaN.
+    weights = tl.exp2(logits - tl.where(top == float("-inf"), 0.0, top)[:, None])
+    total = tl.sum(weights, 1)
+    share = 1.0 / tl.where(total == 0.0, 1.0, total)
+    mixing = weights.to(v_a.dtype)
+    mixed_a = tl.zeros((logits.shape[0], v_a.shape[1]), tl.float32)
+    mixed_a = multiply(mixing, v_a, mixed_a, PRECISION) * share[:, None]
+    mixed_b = mixed_a
+    if HEAD_B:
+        mixed_b = tl.zeros((logits.shape[0], v_b.shape[1]), tl.float32)
+        mixed_b = multiply(mixing, v_b, mixed_b, PRECISION) * share[:, None]
+    return mixed_a, mixed_b
+
+
+@triton.jit(do_not_specialize=["batches", "heads"])
+def windows_forward(
+    q, k, v, out, qsb, qsh, qsn, ksb, ksh, ksn, vsb, vsh, vsn, osb, osh, osn, batches, heads, scale_log2,
+    TOKENS: tl.constexpr, WINDOWS: tl.constexpr, HEAD: tl.constexpr, HEAD_A: tl.constexpr, HEAD_B: tl.constexpr,
+    ROWS: tl.constexpr, PRECISION: tl.constexpr, ALIGN: tl.constexpr,
+):  # fmt: skip
+    """Attend within WINDOWS neighbouring batch elements of one head, each of TOKENS rows, in one tile of ROWS rows.
+
+    Neighbours of a packed projection lie TOKENS rows apart, so that together they are one tile of equally spaced rows;
+    a block-diagonal mask keeps each window to itself. WINDOWS is 1 where they lie otherwise. Values that are not finite
+    spoil the tile's other windows, because zero times NaN is NaN.
+    """
+    head = (tl.program_id(0) % heads).to(tl.int64)
+    first = (tl.program_id(0) // heads).to(tl.int64) * WINDOWS
+    limit = tl.minimum(batches - first, WINDOWS).to(tl.int32) * TOKENS
+    rows = tl.arange(0, ROWS)
+    qsn, ksn = tl.multiple_of(qsn, ALIGN), tl.multiple_of(ksn, ALIGN)
+    vsn, osn = tl.multiple_of(vsn, ALIGN), tl.multiple_of(osn, ALIGN)
+    q_base = q + tl.multiple_of(first * qsb + head * qsh, ALIGN)
+    k_base = k + tl.multiple_of(first * ksb + head * ksh, ALIGN)
+    v_base = v + tl.multiple_of(first * vsb + head * vsh, ALIGN)
+    o_base = out + tl.multiple_of(first * osb + head * osh, ALIGN)
+    q_a = load_rows(q_base, rows, qsn, limit, HEAD, 0, HEAD_A, True)
+    k_a = load_rows(k_base, rows, ksn, limit, HEAD, 0, HEAD_A, True)
+    v_a = load_rows(v_base, rows, vsn, limit, HEAD, 0, HEAD_A, True)
+    q_b, k_b, v_b = q_a, k_a, v_a
+    if HEAD_B:
+        q_b = load_rows(q_base, rows, qsn, limit, HEAD, HEAD_A, HEAD_B, True)
+        k_b = load_rows(k_base, rows, ksn, limit, HEAD, HEAD_A, HEAD_B, True)
+        v_b = load_rows(v_base, rows, vsn, limit, HEAD, HEAD_A, HEAD_B, True)
+    logits = product(q_a, q_b, k_a, k_b, HEAD_B, PRECISION) * scale_log2
+    logits = tl.where(rows[:, None] // TOKENS == rows[None, :] // TOKENS, logits, float("-inf"))
+    mixed_a, mixed_b = weigh(logits, v_a, v_b, HEAD_B, PRECISION)
+    store_rows(o_base, rows, osn, limit, mixed_a, HEAD, 0, HEAD_A)
+    if HEAD_B:
+        store_rows(o_base, rows, osn, limit, mixed_b, HEAD, HEAD_A, HEAD_B)
+
+
 @triton.jit(do_not_specialize=["pairs", "heads", "queries", "keys"])
 def short_forward(
     q, k, v, out, qsb, qsh, qsn, ksb, ksh, ksn, vsb, vsh, vsn, osb, osh, osn, pairs, heads, queries, keys, scale_log2,
@@ -65,11 +121,11 @@ def short_forward(
     rows = tl.arange(0, ROWS)
     columns = tl.arange(0, COLUMNS)
     for step in range(PAIRS):
-        pair = tl.program_id(0) * PAIRS + step
+        pair = tl.program_id(0).to(tl.int64) * PAIRS + step
         # A pair beyond the last one reads and writes nothing: its limits are zero.
         inside = pair < pairs
         held = tl.minimum(pair, pairs - 1)
-        batch, head = (held // heads).to(tl.int64), (held % heads).to(tl.int64)
+        batch, head = held // heads, held % heads
         n = tl.where(inside, queries, 0)
         m = tl.where(inside, keys, 0)
         q_base = q + tl.multiple_of(batch * qsb + head * qsh, ALIGN)
@@ -86,16 +142,10 @@ def short_forward(
             v_b = load_rows(v_base, columns, tl.multiple_of(vsn, ALIGN), m, HEAD, HEAD_A, HEAD_B, True)
         logits = product(q_a, q_b, k_a, k_b, HEAD_B, PRECISION) * scale_log2
         logits = tl.where(columns[None, :] < m, logits, float("-inf"))
-        top = tl.max(logits, 1)
-        # Rows of a pair beyond the last one see no key: exp2(-inf - 0) is zero where exp2(-inf + inf) would be NaN.
-        weights = tl.exp2(logits - tl.where(top == float("-inf"), 0.0, top)[:, None])
-        total = tl.sum(weights, 1)
-        share = 1.0 / tl.where(total == 0.0, 1.0, total)
-        mixing = weights.to(v_a.dtype)
-        mixed_a = multiply(mixing, v_a, tl.zeros((ROWS, HEAD_A), tl.float32), PRECISION) * share[:, None]
+        # Rows of a pair beyond the last one see no key.
+        mixed_a, mixed_b = weigh(logits, v_a, v_b, HEAD_B, PRECISION)
         store_rows(o_base, rows, tl.multiple_of(osn, ALIGN), n, mixed_a, HEAD, 0, HEAD_A)
         if HEAD_B:
-            mixed_b = multiply(mixing, v_b, tl.zeros((ROWS, HEAD_B), tl.float32), PRECISION) * share[:, None]
             store_rows(o_base, rows, tl.multiple_of(osn, ALIGN), n, mixed_b, HEAD, HEAD_A, HEAD_B)
 
 
@@ -116,10 +166,11 @@ def absorb(
     logits = product(q_a, q_b, k_a, k_b, HEAD_B, PRECISION) * scale_log2
     if MASKED:
         logits = tl.where(columns[None, :] < limit, logits, float("-inf"))
-    # Never -inf: the first tile holds key 0.
     higher = tl.maximum(top, tl.max(logits, 1))
-    weights = tl.exp2(logits - higher[:, None])
-    shrink = tl.exp2(top - higher)
+    # Still -inf where all logits so far are: exp2(-inf - 0) is zero where exp2(-inf + inf) would be NaN.
+    held = tl.where(higher == float("-inf"), 0.0, higher)
+    weights = tl.exp2(logits - held[:, None])
+    shrink = tl.exp2(top - held)
     total = total * shrink + tl.sum(weights, 1)
     mixing = weights.to(v_a.dtype)
     mixed_a = multiply(mixing, v_a, mixed_a * shrink[:, None], PRECISION)
@@ -168,7 +219,7 @@ def long_forward(
             q_a, q_b, k_base, v_base, ksn, vsn, start, keys, scale_log2, top, total, mixed_a, mixed_b,
             HEAD, HEAD_A, HEAD_B, TAIL, True, PRECISION,
         )  # fmt: skip
-    share = 1.0 / total
+    share = 1.0 / tl.where(total == 0.0, 1.0, total)
     o_base = out + tl.multiple_of(batch * osb + head * osh, ALIGN)
     store_rows(o_base, rows, osn, queries, mixed_a * share[:, None], HEAD, 0, HEAD_A)
     if HEAD_B:

@@ -6,11 +6,11 @@ Shape suffixes: B batch, H heads, N queries, M keys, E head size.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from streamfer_kernels.attention_kernels import long_forward, short_forward
+from streamfer_kernels.attention_kernels import long_forward, short_forward, windows_forward
 from streamfer_kernels.attention_shapes import (
     LARGEST_INDEX,
     Tiles,
@@ -18,11 +18,14 @@ from streamfer_kernels.attention_shapes import (
     is_short,
     long_tiles,
     short_tiles,
+    window_tiles,
 )
 from streamfer_kernels.backend import interpreting
 from streamfer_kernels.devices import on_device_of_first
 
 LOG2_E = math.log2(math.e)
+#: Which kernel serves short self-attention: several windows in one tile, or (batch, head) pairs one after the other.
+SHORT_KERNEL: Literal["windows", "pairs"] = "windows"
 
 
 def strides_of(tensor_BHNE: torch.Tensor) -> tuple[int, int, int]:
@@ -86,6 +89,16 @@ def launch(
     parts = (indexable(q_BHNE), indexable(k_BHME), indexable(v_BHME), out_BHNE)
     strides = [stride for part in parts for stride in strides_of(part)]
     pairs, scale_log2 = batch * heads, scale * LOG2_E
+    if queries == keys and is_short(queries, keys, head, size) and SHORT_KERNEL == "windows":
+        tiles = window_tiles(queries, head, size)
+        neighbours = batch == 1 or all(part.stride(0) == queries * strides_of(part)[2] for part in parts)
+        windows = tiles.pairs if neighbours else 1
+        constants = _constants(q_BHNE, tiles, alignment(*parts))
+        constants.pop("COLUMNS")
+        windows_forward[_grid(-(-batch // windows) * heads)](
+            *parts, *strides, batch, heads, scale_log2, TOKENS=queries, WINDOWS=windows, **constants
+        )
+        return
     if is_short(queries, keys, head, size):
         tiles = short_tiles(queries, keys, pairs, head, size)
         short_forward[_grid(-(-pairs // tiles.pairs))](

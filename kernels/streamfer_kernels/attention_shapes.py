@@ -18,7 +18,7 @@ class Tiles:
         rows: queries of a tile.
         columns: keys of a tile.
         tail: size of the smaller tiles that take what is left over.
-        pairs: (batch, head) pairs of a program, for short sequences.
+        pairs: (batch, head) pairs of a program, for short sequences: neighbouring ones, or one head's windows.
         warps: of a program.
         stages: of the software pipeline.
     """
@@ -62,6 +62,15 @@ def short_tiles(queries: int, keys: int, pairs: int, head: int, element_size: in
     if element_size == 4:
         warps *= 4 if head > 64 else 2
     return Tiles(rows, columns, pairs=shared, warps=min(8, warps), stages=1)
+
+
+def window_tiles(tokens: int, head: int, element_size: int) -> Tiles:
+    """Tiles that hold as many whole windows of ``tokens`` rows as fit."""
+    widest = SHORT if is_short(SHORT, SHORT, head, element_size) else SHORT // 2
+    windows = max(1, widest // tokens)
+    rows = max(16, power_of_two(windows * tokens))
+    warps = 4 if rows == SHORT or (element_size == 4 and head <= 64) else 8 if element_size == 4 else 2
+    return Tiles(rows, rows, pairs=windows, warps=warps, stages=1)
 
 
 def long_tiles(queries: int, keys: int, head: int, element_size: int) -> Tiles:

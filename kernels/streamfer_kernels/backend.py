@@ -1,9 +1,10 @@
 """Which implementation runs: Triton's kernels or PyTorch's own, by rule or by force.
 
-Three modes: ``auto`` (the default) runs PyTorch, until a measurement in the form that runs says otherwise on the
-machine at hand; ``torch`` and ``triton`` force one. The mode comes from the variable STREAMFER_KERNELS, read at
-import, and from :func:`use`; it belongs to the process, not to a thread. Triton cannot run on CPU tensors (outside
-its interpreter, TRITON_INTERPRET=1), so even ``triton`` gives PyTorch there, and :func:`choice` says why.
+Three modes: in ``auto`` (the default) a single call runs PyTorch, and whoever drives a whole model measures and asks
+for Triton by name; ``torch`` and ``triton`` force one. The mode comes from the variable STREAMFER_KERNELS (auto, off
+or on), read at import, and from :func:`use`; it belongs to the process, not to a thread. Triton cannot run on CPU
+tensors (outside its interpreter, TRITON_INTERPRET=1), so even ``triton`` gives PyTorch there, and :func:`choice` says
+why.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ class Choice:
 
 def _mode_from_environment() -> Mode:
     found = os.environ.get(VARIABLE, "auto")
-    for mode in get_args(Mode):
-        if found == mode:
-            return mode  # type: ignore[no-any-return]
-    raise ValueError(f"{VARIABLE} is {found!r}; expected auto, torch or triton")
+    modes: dict[str, Mode] = {"auto": "auto", "off": "torch", "on": "triton"}
+    if found not in modes:
+        raise ValueError(f"{VARIABLE} is {found!r}; expected auto, off or on")
+    return modes[found]
 
 
 _mode: Mode = _mode_from_environment()
@@ -67,13 +68,13 @@ def interpreting() -> bool:
     return bool(knobs.runtime.interpret)
 
 
-def _obstacle(device: torch.device) -> str | None:
-    """Return why Triton cannot run on a device, or None."""
+def obstacle(device: torch.device) -> str | None:
+    """Return why Triton cannot run on a device, or None: what can be known without a launch."""
     return _cached_obstacle(device)
 
 
 # What torch.compiler.assume_constant_result does, without importing the compiler (a second) for all who do not compile.
-_obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
+obstacle._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache
@@ -107,12 +108,12 @@ def choice(device: torch.device, wanted: Backend | None = None) -> Choice:
     forced = wanted or _mode
     if forced == "torch":
         return Choice("torch", "forced")
-    obstacle = _obstacle(device)
-    if obstacle is not None:
-        return Choice("torch", obstacle)
+    hindrance = obstacle(device)
+    if hindrance is not None:
+        return Choice("torch", hindrance)
     if forced == "triton":
         return Choice("triton", "forced")
-    return Choice("torch", "the kernels were not measured on this machine")
+    return Choice("torch", "not asked for")
 
 
 def mode() -> Mode:
@@ -145,14 +146,14 @@ def backend_report(device: torch.device | str | None = None) -> dict[str, Any]:
     there, or None) and ``summary``, one line for people.
     """
     chosen = torch.device(device) if device is not None else _first_device()
-    obstacle = _obstacle(chosen)
+    hindrance = obstacle(chosen)
     return {
         "mode": _mode,
         "triton": triton_version(),
         "interpreted": interpreting(),
         "device": str(chosen),
-        "obstacle": obstacle,
-        "summary": _summary(obstacle),
+        "obstacle": hindrance,
+        "summary": _summary(hindrance),
     }
 
 
@@ -160,11 +161,13 @@ def _first_device() -> torch.device:
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def _summary(obstacle: str | None) -> str:
+def _summary(hindrance: str | None) -> str:
     if _mode == "torch":
         return "PyTorch (forced)"
-    if obstacle is not None:
-        return f"PyTorch (Triton kernels off: {obstacle})"
+    if hindrance is not None:
+        return f"PyTorch (Triton kernels off: {hindrance})"
     if _mode == "triton":
         return f"Triton kernels (forced, Triton {triton_version()})"
-    return "PyTorch (the Triton kernels were not measured on this machine)"
+    if interpreting():
+        return "PyTorch (Triton's interpreter is for tests, and runs where it is asked for)"
+    return f"measured for each model when it is loaded (Triton {triton_version()})"

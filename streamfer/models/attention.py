@@ -1,22 +1,24 @@
-"""Which attention the models run: PyTorch's own, or the Triton kernels where they were asked for.
+"""The attention of the models: PyTorch's own, or the Triton kernels where they were chosen, and that of one query.
 
-One switch for all of them. The temporal transformer takes a function (:data:`streamfer.models.temporal.Attention`);
-open_clip's blocks have their nn.MultiheadAttention replaced by one that keeps its weights under their names.
+One switch for all of them: every layer that mixes tokens has an attribute ``implementation`` and reads its packed
+projection through :func:`attend_packed`.
+
+Shape suffixes: B batch, N tokens, D their size, H heads, E size of one head, C columns of a projection.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, get_args
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from streamfer.errors import ConfigError, DeviceError
-from streamfer.models.temporal import Attention, fused_attention
 
 AttentionRequest = Literal["auto", "torch", "triton"]
+Implementation = Literal["torch", "triton"]
 #: Lengths above this are left to PyTorch's kernels, which are made for them.
 LONGEST = 1024
 
@@ -28,15 +30,12 @@ class AttentionChoice:
     Attributes:
         implementation: ``torch``: PyTorch alone. ``triton``: Triton for every shape it takes.
         reason: in plain words.
+        open: whether a measurement on the device may still choose the other.
     """
 
-    implementation: Literal["torch", "triton"]
+    implementation: Implementation
     reason: str
-
-    @property
-    def function(self) -> Attention:
-        """Attention over separate queries, keys and values."""
-        return kernel_attention if self.implementation == "triton" else fused_attention
+    open: bool = False
 
 
 def choose_attention(request: str = "auto", device: str = "cpu") -> AttentionChoice:
@@ -46,7 +45,7 @@ def choose_attention(request: str = "auto", device: str = "cpu") -> AttentionCho
         ConfigError: not an attention.
         DeviceError: ``triton`` was asked for where it cannot run.
     """
-    if request not in ("auto", "torch", "triton"):
+    if request not in get_args(AttentionRequest):
         raise ConfigError(f"model.attention {request!r} is unknown; expected auto, torch or triton")
     if request == "torch":
         return AttentionChoice("torch", "PyTorch: asked for")
@@ -59,82 +58,53 @@ def choose_attention(request: str = "auto", device: str = "cpu") -> AttentionCho
                 f"model.attention 'triton' cannot run on {device} ({report['obstacle']}); use auto or torch"
             )
         return AttentionChoice("triton", "Triton kernels: asked for")
-    # The variable STREAMFER_KERNELS=triton asks, too, and is obeyed where it can be.
-    wanted = report["obstacle"] is None and report["mode"] == "triton"
-    return AttentionChoice("triton" if wanted else "torch", str(report["summary"]))
+    # The variable STREAMFER_KERNELS=on asks, too, and is obeyed where it can be.
+    possible = report["obstacle"] is None
+    wanted = possible and report["mode"] == "triton"
+    measurable = possible and report["mode"] == "auto" and device.startswith("cuda")
+    return AttentionChoice("triton" if wanted else "torch", str(report["summary"]), open=measurable)
 
 
-def kernel_attention(q_BHNE: torch.Tensor, k_BHNE: torch.Tensor, v_BHNE: torch.Tensor) -> torch.Tensor:
-    """Return softmax(q k^T / sqrt(E)) v, by Triton where the kernels take the shape; (B, H, N, E) like its inputs."""
-    from streamfer_kernels import attention, supports_head
-
-    if not supports_head(q_BHNE.shape[-1]) or max(q_BHNE.shape[2], k_BHNE.shape[2]) > LONGEST:
-        return fused_attention(q_BHNE, k_BHNE, v_BHNE)
-    return attention(q_BHNE, k_BHNE, v_BHNE, backend="triton")
+def use_attention(network: nn.Module, implementation: Implementation) -> None:
+    """Let every layer of ``network`` that mixes tokens run this implementation."""
+    for module in network.modules():
+        if hasattr(module, "implementation"):
+            module.implementation = implementation
 
 
-class PackedAttention(nn.MultiheadAttention):
-    """nn.MultiheadAttention whose self-attention without a mask reads the packed projection in place."""
+def attend_packed(qkv_BNC: torch.Tensor, heads: int, implementation: Implementation = "torch") -> torch.Tensor:
+    """Return self-attention within a packed projection, scaled by E^-0.5; (B, N, 3 H E) to (B, N, H E)."""
+    head, length = qkv_BNC.shape[2] // (3 * heads), qkv_BNC.shape[1]
+    if implementation == "triton" and length <= LONGEST:
+        from streamfer_kernels import attention_packed, supports_head
 
-    @classmethod
-    def taking_over(cls, other: nn.MultiheadAttention) -> PackedAttention:
-        """Return one that shares the parameters of ``other`` under the same names."""
-        with torch.device("meta"):
-            taken = cls(
-                other.embed_dim, other.num_heads, other.dropout, bias=other.in_proj_bias is not None,
-                batch_first=other.batch_first,
-            )  # fmt: skip
-        taken.in_proj_weight, taken.in_proj_bias = other.in_proj_weight, other.in_proj_bias
-        taken.out_proj = other.out_proj
-        return taken.train(other.training)
-
-    def forward(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        key_padding_mask: torch.Tensor | None = None,
-        need_weights: bool = True,
-        attn_mask: torch.Tensor | None = None,
-        average_attn_weights: bool = True,
-        is_causal: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """As nn.MultiheadAttention; masks, weights and cross-attention are left to it."""
-        plain = query is key and query is value and not need_weights and not is_causal
-        unmasked = key_padding_mask is None and attn_mask is None
-        if not plain or not unmasked or query.dim() != 3 or query.shape[1] > LONGEST:
-            return super().forward(
-                query, key, value, key_padding_mask, need_weights, attn_mask, average_attn_weights, is_causal
-            )
-        from streamfer_kernels import attention_packed
-
-        packed = F.linear(query, cast(torch.Tensor, self.in_proj_weight), self.in_proj_bias)
-        mixed = attention_packed(packed, self.num_heads, backend="triton")
-        return self.out_proj(mixed), None
+        if supports_head(head):
+            return attention_packed(qkv_BNC, heads, backend="triton")
+    q_BHNE, k_BHNE, v_BHNE = (part.unflatten(-1, (heads, head)).transpose(1, 2) for part in qkv_BNC.chunk(3, dim=-1))
+    return F.scaled_dot_product_attention(q_BHNE, k_BHNE, v_BHNE).transpose(1, 2).flatten(2)
 
 
-def replace_attention(tower: nn.Module, choice: AttentionChoice) -> int:
-    """Let open_clip's blocks in ``tower`` use the kernels; return how many do.
+def attend_first(
+    x_BND: torch.Tensor, in_weight_CD: torch.Tensor, heads: int, in_bias_C: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mix all tokens into the first one alone; (B, N, D) to (B, H E), what self-attention gives the first token.
 
-    Blocks that the kernels cannot serve (head size, layout, separate or biased keys) keep what they have, and so
-    do all blocks where the choice is PyTorch. Names of weights stay.
+    One query needs no keys and values of its own: (q Wk^T) x are its logits, and Wv follows the mixing. The tokens are
+    read twice where they would be projected twice, a hundredth of the work at the published size. The keys' bias adds
+    the same to all logits of a query, so it falls out; the values' bias is added once, because weights sum to 1.
+
+    Args:
+        x_BND: tokens, normalised.
+        in_weight_CD: packed projection (3 H E, D).
+        heads: H.
+        in_bias_C: of the projection, (3 H E).
     """
-    if choice.implementation == "torch":
-        return 0
-    from streamfer_kernels import supports_head
-
-    replaced = 0
-    for parent in list(tower.modules()):
-        for name, child in list(parent.named_children()):
-            if (
-                type(child) is nn.MultiheadAttention
-                and child.batch_first
-                and child.in_proj_weight is not None
-                and child.bias_k is None
-                and not child.add_zero_attn
-                and not child.dropout
-                and supports_head(child.head_dim)
-            ):
-                setattr(parent, name, PackedAttention.taking_over(child))
-                replaced += 1
-    return replaced
+    q_HED, k_HED, v_HED = in_weight_CD.view(3, heads, -1, x_BND.shape[-1])
+    q_BHE = torch.einsum("bd,hed->bhe", x_BND[:, 0], q_HED)
+    if in_bias_C is not None:
+        q_BHE = q_BHE + in_bias_C.view(3, heads, -1)[0]
+    logits_BHN = torch.einsum("bhe,hed->bhd", q_BHE * q_HED.shape[1] ** -0.5, k_HED) @ x_BND.mT
+    mixed_BHE = torch.einsum("bhd,hed->bhe", logits_BHN.softmax(dim=-1).to(x_BND.dtype) @ x_BND, v_HED)
+    if in_bias_C is not None:
+        mixed_BHE = mixed_BHE + in_bias_C.view(3, heads, -1)[2]
+    return mixed_BHE.flatten(1)

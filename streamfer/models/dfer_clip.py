@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from streamfer.errors import InternalError
 from streamfer.models.prompts import PromptLearner
 from streamfer.models.sizes import DferClipConfig, TextConfig
-from streamfer.models.temporal import Attention, TemporalTransformer, fused_attention
+from streamfer.models.temporal import TemporalTransformer
 from streamfer.models.towers import TextTower, build_image_encoder
 
 
@@ -61,7 +61,6 @@ class DferClip(nn.Module):
         *,
         prompts: PromptLearner | None = None,
         text: TextConfig | None = None,
-        attention: Attention = fused_attention,
     ) -> None:
         """Build with random weights.
 
@@ -69,7 +68,6 @@ class DferClip(nn.Module):
             config: sizes.
             prompts: learned prompts, one for each class.
             text: sizes of the text tower that reads the prompts; needed exactly when ``prompts`` is given.
-            attention: implementation of the temporal transformer's attention.
         """
         super().__init__()
         if (prompts is None) != (text is None):
@@ -77,9 +75,8 @@ class DferClip(nn.Module):
         if prompts is not None and config.head == "linear":
             raise InternalError("DferClip with a linear head takes no prompts")
         self.config = config
-        self.attention = attention
         self.image_encoder = build_image_encoder(config.vision, config.embed_dim, quick_gelu=config.quick_gelu)
-        self.temporal_net = TemporalTransformer(config.embed_dim, config.temporal, attention)
+        self.temporal_net = TemporalTransformer(config.embed_dim, config.temporal)
         self.action_head = nn.Linear(config.embed_dim, len(config.action_units)) if config.action_units else None
         self.prompt_learner = prompts
         self.text_encoder = None
@@ -161,7 +158,7 @@ class DferClip(nn.Module):
     @torch.no_grad()
     def bake(self) -> DferClip:
         """Return a copy without prompts and text tower, its class features computed once and kept."""
-        baked = DferClip(self.config, attention=self.attention)
+        baked = DferClip(self.config)
         kept = {
             name: tensor
             for name, tensor in self.state_dict().items()

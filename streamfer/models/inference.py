@@ -6,17 +6,27 @@ action units.
 
 from __future__ import annotations
 
+from functools import cache
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from streamfer.errors import ConfigError, InternalError
+from streamfer.models.attention import AttentionChoice, use_attention
 from streamfer.models.card import ModelCard, PixelProfile
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.expression import ModelInfo
 from streamfer.models.precision import DTYPES, Precision
 from streamfer.models.residual import fold_norms
+from streamfer.models.vision import fold_activations
+
+if TYPE_CHECKING:
+    from streamfer.models.graphs import Graphs
+
+_PYTORCH = AttentionChoice("torch", "PyTorch")
 
 
 def prepare_pixels(crops_FSS3: torch.Tensor, profile: PixelProfile) -> torch.Tensor:
@@ -40,21 +50,34 @@ def prepare_pixels(crops_FSS3: torch.Tensor, profile: PixelProfile) -> torch.Ten
             antialias=smooth,
         ).clamp(0, 1)
     if profile.mean is not None and profile.std is not None:
-        mean = pixels_F3SS.new_tensor(profile.mean)[:, None, None]
-        std = pixels_F3SS.new_tensor(profile.std)[:, None, None]
-        pixels_F3SS = (pixels_F3SS - mean) / std
+        device = pixels_F3SS.device
+        pixels_F3SS = (pixels_F3SS - _channels(profile.mean, device)) / _channels(profile.std, device)
     return pixels_F3SS
+
+
+@cache
+def _channels(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Return one number a channel, (3, 1, 1); made once, because a CUDA graph cannot copy from the host."""
+    return torch.tensor(values, device=device)[:, None, None]
 
 
 class DferClipModel:
     """A loaded DFER-CLIP: the image encoder in the chosen precision, everything after it in fp32."""
 
     def __init__(
-        self, model: DferClip, card: ModelCard, *, digest: str, device: str = "cpu", precision: Precision = "fp32"
+        self,
+        model: DferClip,
+        card: ModelCard,
+        *,
+        digest: str,
+        device: str = "cpu",
+        precision: Precision = "fp32",
+        attention: AttentionChoice = _PYTORCH,
     ) -> None:
         """Take over ``model``: it is moved to ``device``, its image encoder converted to ``precision``.
 
-        The norms of a convolutional encoder are folded into its convolutions, so the model cannot be trained on.
+        Norms and activations are folded into the layers beside them, so the model cannot be trained on. On CUDA the
+        encoder and the reader of windows are recorded as graphs, which takes a second or two the first time.
 
         Raises:
             InternalError: the model still has prompts; bake it first.
@@ -64,13 +87,18 @@ class DferClipModel:
         self._card = card
         self._device = torch.device(device)
         self._dtype = DTYPES[precision]
-        self._model = model.requires_grad_(False).eval().to(self._device)
+        self._model = model.requires_grad_(False).eval()
+        encoder = self._model.image_encoder
         if card.config.vision.is_resnet:
-            fold_norms(self._model.image_encoder)
+            fold_norms(encoder)
+        else:
+            fold_activations(encoder)
         # Converting once is faster than autocast, which casts the weights again at each call.
-        self._model.image_encoder.to(dtype=self._dtype)
+        encoder.to(dtype=self._dtype)
         if card.config.vision.is_resnet:
-            self._model.image_encoder.to(memory_format=torch.channels_last)
+            encoder.to(memory_format=torch.channels_last)
+        self._model.to(self._device)
+        use_attention(self._model, attention.implementation)
         with torch.inference_mode():
             self._class_features_CD = self._model.class_features()
         self._info = ModelInfo(
@@ -87,6 +115,29 @@ class DferClipModel:
             action_thresholds=card.action_thresholds,
             abstention=card.abstention,
         )
+        self._forms: list[str] = []
+        self._encoder: Graphs | None = None
+        self._reader: Graphs | None = None
+        if self._device.type == "cuda":
+            self._record(attention)
+
+    @torch.inference_mode()
+    def _record(self, attention: AttentionChoice) -> None:
+        from streamfer.models.graphs import Graphs
+        from streamfer.models.tuning import Tuner, cache_file, machine
+
+        side, frames = self._card.crop.size, self._card.config.temporal.frames
+        self._encoder = Graphs((side, side, 3), torch.uint8, self._device)
+        key = f"{machine(self._device)} | {self._card.config.vision} {self._info.precision} {side}"
+        tuner = Tuner(self._encoder, self._encode, self._model.image_encoder)
+        self._forms = tuner.tune(attention, key, cache_file()).lines
+        self._reader = Graphs((frames, self._info.feature_dim), torch.float32, self._device)
+        Tuner(self._reader, self._probabilities, self._model.temporal_net).tune(_PYTORCH, "", None)
+
+    @property
+    def forms(self) -> list[str]:
+        """On CUDA, which form of the encoder runs at each batch size, and the times behind it, for people."""
+        return self._forms
 
     @property
     def info(self) -> ModelInfo:
@@ -113,8 +164,13 @@ class DferClipModel:
             raise ConfigError(f"crops are {crops.dtype} {crops.shape}; expected uint8 (F, S, S, 3)")
         if not len(crops):
             return torch.empty(0, self._info.feature_dim, device=self._device)
-        on_device = torch.from_numpy(np.ascontiguousarray(crops)).to(self._device)
-        pixels_F3SS = prepare_pixels(on_device, self._card.pixels).to(self._dtype)
+        batch = torch.from_numpy(np.ascontiguousarray(crops))
+        if self._encoder is not None and batch.shape[1:] == self._encoder.shape:
+            return self._encoder(batch)
+        return self._encode(batch.to(self._device))
+
+    def _encode(self, crops_FSS3: torch.Tensor) -> torch.Tensor:
+        pixels_F3SS = prepare_pixels(crops_FSS3, self._card.pixels).to(self._dtype)
         if not self._card.config.vision.is_resnet:
             pixels_F3SS = pixels_F3SS.contiguous()
         return self._model.encode_frames(pixels_F3SS).float()
@@ -137,6 +193,11 @@ class DferClipModel:
         """Read windows of features, float32 (B, T, D), to calibrated probabilities (B, C) on the host."""
         if not len(windows):
             return np.empty((0, len(self._info.classes)), dtype=np.float32)
-        calibrated_BC = self.logits(windows) / self._card.calibration_temperature
-        probabilities: NDArray[np.float32] = calibrated_BC.softmax(dim=-1).cpu().numpy()
+        windows_BTD = windows.to(self._device, torch.float32)
+        recorded = self._reader is not None and windows_BTD.shape[1:] == self._reader.shape
+        probabilities_BC = self._reader(windows_BTD) if recorded else self._probabilities(windows_BTD)
+        probabilities: NDArray[np.float32] = probabilities_BC.cpu().numpy()
         return probabilities
+
+    def _probabilities(self, windows_BTD: torch.Tensor) -> torch.Tensor:
+        return (self.logits(windows_BTD) / self._card.calibration_temperature).softmax(dim=-1)

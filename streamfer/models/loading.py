@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from streamfer.files import sha256_of
-from streamfer.models.attention import AttentionChoice, choose_attention, replace_attention
+from streamfer.models.attention import AttentionChoice, choose_attention
 from streamfer.models.card import ModelCard
 from streamfer.models.inference import DferClipModel
 from streamfer.models.precision import choose_device, choose_precision
@@ -42,14 +42,14 @@ def load_model(
     chosen_device = choose_device(device)
     chosen_precision = choose_precision(precision, chosen_device.device)
     chosen_attention = choose_attention(attention, chosen_device.device)
-    network, card = read_weights(path, attention=chosen_attention.function)
-    replace_attention(network.image_encoder, chosen_attention)
+    network, card = read_weights(path)
     model = DferClipModel(
         network,
         card,
         digest=sha256_of(path),
         device=chosen_device.device,
         precision=chosen_precision.precision,
+        attention=chosen_attention,
     )
     _announce(model, card, chosen_device.reason, chosen_precision.reason, chosen_attention)
     return model
@@ -70,5 +70,6 @@ def _announce(
             "precision_reason": precision_reason,
             "attention": attention.implementation,
             "attention_reason": attention.reason,
+            "forms": model.forms,
         },
     )

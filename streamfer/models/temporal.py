@@ -6,53 +6,34 @@ E size of one head, M hidden size of the feed-forward part.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from streamfer.models.attention import Implementation, attend_first, attend_packed
 from streamfer.models.sizes import TemporalConfig
-
-#: Attention over (B, H, N, E) queries, keys and values, scaled by E^-0.5: the place for a faster kernel.
-Attention = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def fused_attention(q_BHNE: torch.Tensor, k_BHNE: torch.Tensor, v_BHNE: torch.Tensor) -> torch.Tensor:
-    """Return softmax(q k^T / sqrt(E)) v with PyTorch's fused kernel; (B, H, N, E) like its inputs."""
-    return F.scaled_dot_product_attention(q_BHNE, k_BHNE, v_BHNE)
 
 
 class SelfAttention(nn.Module):
     """Multi-head self-attention with one bias-free projection for queries, keys and values."""
 
-    def __init__(self, dim: int, heads: int, dim_head: int, attention: Attention) -> None:
+    implementation: Implementation = "torch"
+
+    def __init__(self, dim: int, heads: int, dim_head: int) -> None:
         super().__init__()
         self.heads = heads
-        self.attention = attention
         self.to_qkv = nn.Linear(dim, 3 * heads * dim_head, bias=False)
         self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim))
 
     def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
         """Mix tokens; (B, N, D) to (B, N, D)."""
-        q_BHNE, k_BHNE, v_BHNE = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.to_qkv(x_BND).chunk(3, dim=-1)
-        )
-        mixed_BHNE = self.attention(q_BHNE, k_BHNE, v_BHNE)
-        return cast(torch.Tensor, self.to_out(mixed_BHNE.transpose(1, 2).flatten(2)))
+        return cast(torch.Tensor, self.to_out(attend_packed(self.to_qkv(x_BND), self.heads, self.implementation)))
 
     def first(self, x_BND: torch.Tensor) -> torch.Tensor:
-        """Mix all tokens into the first one alone; (B, N, D) to (B, 1, D), what ``forward(x)[:, :1]`` gives.
-
-        One query needs no keys and values of its own: (q Wk^T) x are its logits, and Wv follows the mixing. The
-        tokens are read twice where they would be projected twice, a hundredth of the work at the published size.
-        """
-        q_HED, k_HED, v_HED = self.to_qkv.weight.view(3, self.heads, -1, x_BND.shape[-1])
-        q_BHE = torch.einsum("bd,hed->bhe", x_BND[:, 0], q_HED) * q_HED.shape[1] ** -0.5
-        logits_BHN = torch.einsum("bhe,hed->bhd", q_BHE, k_HED) @ x_BND.mT
-        mixed_BHE = torch.einsum("bhd,hed->bhe", logits_BHN.softmax(dim=-1) @ x_BND, v_HED)
-        return cast(torch.Tensor, self.to_out(mixed_BHE.flatten(1)))[:, None]
+        """Mix all tokens into the first one alone; (B, N, D) to (B, 1, D), what ``forward(x)[:, :1]`` gives."""
+        return cast(torch.Tensor, self.to_out(attend_first(x_BND, self.to_qkv.weight, self.heads)))[:, None]
 
 
 class FeedForward(nn.Module):
@@ -99,12 +80,12 @@ class Residual(nn.Module):
 class TemporalBlocks(nn.Module):
     """The stack of pre-norm blocks, each a list of attention and feed-forward (names as published)."""
 
-    def __init__(self, dim: int, config: TemporalConfig, attention: Attention) -> None:
+    def __init__(self, dim: int, config: TemporalConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
             nn.ModuleList(
                 [
-                    Residual(PreNorm(dim, SelfAttention(dim, config.heads, config.dim_head, attention))),
+                    Residual(PreNorm(dim, SelfAttention(dim, config.heads, config.dim_head))),
                     Residual(PreNorm(dim, FeedForward(dim, config.mlp_dim))),
                 ]
             )
@@ -142,13 +123,13 @@ class TemporalTransformer(nn.Module):
 
     cls_token: nn.Parameter | None
 
-    def __init__(self, dim: int, config: TemporalConfig, attention: Attention = fused_attention) -> None:
+    def __init__(self, dim: int, config: TemporalConfig) -> None:
         super().__init__()
         self.config = config
         self.own = int(config.token == "class")  # noqa: S105
         self.register_parameter("cls_token", nn.Parameter(torch.randn(1, 1, dim)) if self.own else None)
         self.pos_embedding = nn.Parameter(torch.randn(1, config.frames + self.own, dim))
-        self.temporal_transformer = TemporalBlocks(dim, config, attention)
+        self.temporal_transformer = TemporalBlocks(dim, config)
 
     def positions(self, frames: int) -> torch.Tensor:
         """Return positions (1, N, D): the learned ones, or linearly interpolated for another length.

@@ -1,7 +1,7 @@
 """CLIP's two towers: sizes by configuration, names of weights as in the checkpoints.
 
-Three image encoders: open_clip's ViT and ModifiedResNet, as OpenAI trained them, and a plain residual network for small
-faces. open_clip, which brings torchvision and transformers, is imported where a tower of its is built.
+Three image encoders: CLIP's ViT and open_clip's ModifiedResNet, as OpenAI trained them, and a plain residual network
+for small faces. open_clip, which brings torchvision and transformers, is imported where a tower of its is built.
 
 Shape suffixes: F frames, S image side, C classes, L tokens of a prompt, W width of the text tower, D feature size.
 """
@@ -15,6 +15,7 @@ from torch import nn
 
 from streamfer.models.residual import BasicResNet
 from streamfer.models.sizes import TextConfig, VisionConfig
+from streamfer.models.vision import VisionTransformer
 
 
 def build_image_encoder(config: VisionConfig, embed_dim: int, *, quick_gelu: bool) -> nn.Module:
@@ -42,22 +43,7 @@ def build_image_encoder(config: VisionConfig, embed_dim: int, *, quick_gelu: boo
                 width=config.width,
             ),
         )
-    from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
-
-    return cast(
-        nn.Module,
-        VisionTransformer(
-            image_size=config.image_size,
-            patch_size=config.patch_size,
-            width=config.width,
-            layers=config.layers,
-            heads=config.width // config.head_width,
-            mlp_ratio=config.mlp_ratio,
-            output_dim=embed_dim,
-            act_layer=QuickGELU if quick_gelu else nn.GELU,
-            norm_layer=LayerNorm,
-        ),
-    )
+    return VisionTransformer(config, embed_dim, quick_gelu=quick_gelu)
 
 
 class TextTower(nn.Module):

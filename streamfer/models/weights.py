@@ -21,7 +21,6 @@ from streamfer.errors import CheckpointError
 from streamfer.files import replacing
 from streamfer.models.card import METADATA_KEY, ModelCard, read_card
 from streamfer.models.dfer_clip import DferClip
-from streamfer.models.temporal import Attention, fused_attention
 
 
 class _Unfilled(TorchFunctionMode):
@@ -89,7 +88,7 @@ def write_weights(path: Path, model: DferClip, card: ModelCard, *, half: bool = 
         save_file(tensors, temporary, metadata={METADATA_KEY: card.to_json()})
 
 
-def read_weights(path: Path, *, attention: Attention = fused_attention) -> tuple[DferClip, ModelCard]:
+def read_weights(path: Path) -> tuple[DferClip, ModelCard]:
     """Read a weights file into a model on the CPU, fp32, in evaluation mode.
 
     Raises:
@@ -97,7 +96,7 @@ def read_weights(path: Path, *, attention: Attention = fused_attention) -> tuple
     """
     card = read_card(path)
     with unfilled():
-        model = DferClip(card.config, attention=attention)
+        model = DferClip(card.config)
     try:
         with safe_open(path, framework="pt") as stream:
             shapes = {

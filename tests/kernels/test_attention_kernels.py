@@ -122,9 +122,40 @@ def test_several_pairs_share_a_program(pairs: int, monkeypatch: pytest.MonkeyPat
         return replace(tiles, pairs=pairs)
 
     monkeypatch.setattr(attention_launch, "short_tiles", shared)
+    monkeypatch.setattr(attention_launch, "SHORT_KERNEL", "pairs")
     case = Case(1, 7, 17, 20, 40)  # 7 pairs: the last program has some to spare
     check(case, *case.inputs())
     assert counts == [4]
+
+
+@pytest.mark.parametrize(
+    ("batch", "tokens", "head", "windows"),
+    [(7, 17, 64, 3), (1, 16, 32, 4), (5, 5, 24, 12), (2, 50, 64, 1), (3, 64, 8, 1)],
+)
+def test_several_windows_share_a_tile_and_keep_to_themselves(
+    batch: int, tokens: int, head: int, windows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = attention_launch.window_tiles(tokens, head, 2)
+    assert found.pairs == windows
+    assert windows * tokens <= found.rows
+    qkv = torch.randn(batch, tokens, 3 * 2 * head, generator=torch.Generator().manual_seed(0)).to(DEVICE, FP16)
+    q, k, v = (part.unflatten(-1, (2, head)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+    exact = exact_attention(q, k, v).transpose(1, 2).flatten(2)
+    with use("triton"):
+        out = attention_packed(qkv, 2)
+        assert error(out, exact) <= TOLERANCE[FP16]
+        # What a neighbour holds changes no bit.
+        qkv[-1] = 100
+        assert torch.equal(attention_packed(qkv, 2)[:-1], out[:-1])
+        monkeypatch.setattr(attention_launch, "SHORT_KERNEL", "pairs")
+        assert error(attention_packed(qkv[:-1], 2), exact[:-1]) <= TOLERANCE[FP16]
+
+
+@pytest.mark.parametrize("rows", [17, 70])
+def test_logits_of_minus_infinity_alone_give_zeros(rows: int) -> None:
+    q = torch.ones(2, 1, rows, 16, device=DEVICE)
+    with use("triton"):
+        assert torch.equal(attention(q, torch.full_like(q, float("-inf")), q), torch.zeros_like(q))
 
 
 @pytest.mark.parametrize("rows", [20, 70])

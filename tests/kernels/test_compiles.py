@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).with_name("compile_report.py")
 #: Shared memory that one program may take, bytes (CUDA programming guide, technical specifications). 8.0 stands for
 #: 8.6 and 8.9, too, which run the same instructions and have less of it.
 SHARED_LIMIT = {80: 99 * 1024, 90: 227 * 1024}
-KERNELS = {"short_forward", "long_forward"}
+KERNELS = {"windows_forward", "long_forward"}
 
 
 def compiled(folder: Path, *arguments: str) -> list[dict[str, Any]]:

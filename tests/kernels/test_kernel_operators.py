@@ -148,9 +148,11 @@ def test_bad_packed_attention_is_named(qkv: torch.Tensor, heads: Any, kind: type
 
 
 def test_without_measurements_pytorch_runs() -> None:
-    assert choice(DEVICE) == backend.Choice("torch", "the kernels were not measured on this machine")
+    assert choice(DEVICE) == backend.Choice("torch", "not asked for")
     report = streamfer_kernels.backend_report(DEVICE)
-    assert report["summary"] == "PyTorch (the Triton kernels were not measured on this machine)"
+    assert report["summary"].startswith(
+        "measured for each model" if DEVICE.type == "cuda" else "PyTorch (Triton's interp"
+    )
     assert json.loads(json.dumps(report)) == report
     with use("triton"):
         assert choice(DEVICE) == backend.Choice("triton", "forced")
@@ -178,7 +180,7 @@ def test_without_triton_everything_runs() -> None:
         "sk.attention(q, q, q).sum().backward()\n"
         "sk.attention_packed(torch.zeros(1, 5, 96), 2)\n"
         "print(sk.mode(), '|', sk.backend_report()['obstacle'], '|', sk.backend_report()['summary'])",
-        STREAMFER_KERNELS="triton",
+        STREAMFER_KERNELS="on",
         CUDA_VISIBLE_DEVICES="",
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
@@ -199,7 +201,7 @@ def test_importing_the_package_imports_neither_triton_nor_the_compiler() -> None
 
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(backend.VARIABLE, "cuda")
-    with pytest.raises(ValueError, match="STREAMFER_KERNELS is 'cuda'; expected auto, torch or triton"):
+    with pytest.raises(ValueError, match="STREAMFER_KERNELS is 'cuda'; expected auto, off or on"):
         backend._mode_from_environment()
 
 

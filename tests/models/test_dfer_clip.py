@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import streamfer_kernels
 from streamfer.errors import CheckpointError, ConfigError, InternalError
+from streamfer.models.attention import use_attention
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
 from streamfer.models.residual import BasicResNet
@@ -122,22 +124,26 @@ def test_the_class_token_alone_is_what_the_whole_layer_gives(layers: int, heads:
         assert float((one - other).norm() / other.norm()) < 1e-5
 
 
-def test_another_attention_can_be_plugged_in() -> None:
+def test_attention_is_switched_everywhere_but_where_one_token_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
-    def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        calls.append(q.shape)
-        return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
+    def plain(qkv: torch.Tensor, heads: int, backend: str) -> torch.Tensor:
+        calls.append((*qkv.shape, heads, backend))
+        q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+        return ((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
 
+    monkeypatch.setattr(streamfer_kernels, "attention_packed", plain)
     torch.manual_seed(0)
-    fused = DferClip(_config(VIT)).eval()
-    plugged = DferClip(_config(VIT), attention=plain).eval()
-    plugged.load_state_dict(fused.state_dict())
-    features = torch.randn(2, 3, 16)
-    torch.testing.assert_close(plugged.window_logits(features), fused.window_logits(features), atol=1e-3, rtol=1e-4)
-    # The last of its two layers is read at the class token alone, which needs no such function.
-    assert calls == [(2, 2, 4, 8)]
-    assert plugged.bake().attention is plain
+    model = DferClip(_config(VIT)).eval()
+    features, pixels = torch.randn(2, 3, 16), torch.rand(2, 3, VIT.image_size, VIT.image_size)
+    expected = model.window_logits(features), model.encode_frames(pixels)
+    assert not calls
+    use_attention(model, "triton")
+    torch.testing.assert_close(model.window_logits(features), expected[0], atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(model.encode_frames(pixels), expected[1], atol=1e-5, rtol=1e-4)
+    # The last layer of either transformer is read at the class token alone, which needs no kernel.
+    assert [call[0] for call in calls] == [2] * (1 + VIT.layers - 1)
+    assert {call[-1] for call in calls} == {"triton"}
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 7, 32])

@@ -8,23 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import tiny_model, tiny_weights
+from tiny_models import tiny_weights
 
 import streamfer_kernels
 from streamfer.errors import ConfigError, DeviceError
-from streamfer.models.attention import (
-    AttentionChoice,
-    PackedAttention,
-    choose_attention,
-    kernel_attention,
-    replace_attention,
-)
+from streamfer.models.attention import AttentionChoice, attend_packed, choose_attention, use_attention
 from streamfer.models.loading import load_model
 from streamfer.models.sizes import TemporalConfig, VisionConfig
-from streamfer.models.temporal import TemporalTransformer, fused_attention
+from streamfer.models.temporal import TemporalTransformer
 from streamfer.models.towers import build_image_encoder
+from streamfer.models.vision import fold_activations
 
-FORCED = AttentionChoice("triton", "test")
 needs_interpreter = pytest.mark.skipif(
     streamfer_kernels.backend_report("cpu")["obstacle"] is not None,
     reason="Triton runs on the CPU in its interpreter only (TRITON_INTERPRET=1)",
@@ -35,7 +29,7 @@ def test_pytorch_runs_where_nothing_was_measured() -> None:
     chosen = choose_attention("auto", "cpu")
     assert chosen.implementation == "torch"
     assert "PyTorch" in chosen.reason
-    assert chosen.function is fused_attention
+    assert not chosen.open
     assert choose_attention("torch", "cpu").reason == "PyTorch: asked for"
 
 
@@ -43,6 +37,8 @@ def test_the_variable_switches_the_kernels_on_where_they_run(monkeypatch: pytest
     report = {"obstacle": None, "mode": "triton", "summary": "Triton kernels (forced)"}
     monkeypatch.setattr(streamfer_kernels, "backend_report", lambda device: report)
     assert choose_attention("auto", "cuda:0") == AttentionChoice("triton", "Triton kernels (forced)")
+    report["mode"] = "auto"
+    assert choose_attention("auto", "cuda:0").open
     for changes in ({"mode": "torch"}, {"mode": "auto"}, {"mode": "triton", "obstacle": "CPU tensors"}):
         report.update(changes)
         assert choose_attention("auto", "cuda:0").implementation == "torch"
@@ -71,16 +67,48 @@ def test_a_loaded_model_says_what_it_runs_and_gives_the_same(tmp_path: Path, cap
     torch.testing.assert_close(models[1].logits(windows), models[0].logits(windows), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("quick_gelu", [True, False])
+def test_the_vision_transformer_is_open_clips(quick_gelu: bool) -> None:
+    from open_clip.transformer import LayerNorm, QuickGELU
+    from open_clip.transformer import VisionTransformer as Theirs
+
+    config = VisionConfig(layers=3, width=48, head_width=16, patch_size=8, image_size=32)
+    activation = QuickGELU if quick_gelu else torch.nn.GELU
+    torch.manual_seed(0)
+    theirs = Theirs(32, 8, 48, 3, 3, 4.0, output_dim=16, act_layer=activation, norm_layer=LayerNorm).eval()
+    torch.manual_seed(0)
+    ours = build_image_encoder(config, 16, quick_gelu=quick_gelu).eval()
+    first, second = theirs.state_dict(), ours.state_dict()
+    assert list(first) == list(second)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    for parameter in ours.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)  # biases start at zero, where mistakes with them hide
+    theirs.load_state_dict(ours.state_dict())
+    pixels = torch.rand(3, 3, 32, 32)
+    found, expected = ours(pixels), theirs(pixels)
+    assert float((found - expected).detach().norm() / expected.detach().norm()) < 1e-6
+    outer = torch.randn_like(expected)
+    # The keys' bias has no derivative but rounding.
+    for one, other in zip(
+        torch.autograd.grad(found, tuple(ours.parameters()), outer),
+        torch.autograd.grad(expected, tuple(theirs.parameters()), outer),
+        strict=True,
+    ):
+        assert float((one - other).norm() / other.norm()) < 1e-5
+    folded = copy.deepcopy(ours)
+    fold_activations(folded)
+    assert float((folded(pixels) - expected).detach().norm() / expected.detach().norm()) < 1e-6
+    ours.transformer.grad_checkpointing = True  # type: ignore[union-attr]
+    assert torch.equal(ours(pixels), found)
+
+
 @needs_interpreter
-def test_open_clips_blocks_keep_names_and_results() -> None:
+def test_kernels_in_the_vision_transformer_keep_results_and_derivatives() -> None:
     config = VisionConfig(layers=2, width=32, head_width=16, patch_size=8, image_size=32)
     torch.manual_seed(0)
     tower = build_image_encoder(config, 16, quick_gelu=True).eval()
     switched = copy.deepcopy(tower)
-    assert replace_attention(switched, AttentionChoice("torch", "")) == 0
-    assert replace_attention(switched, FORCED) == 2
-    assert list(switched.state_dict()) == list(tower.state_dict())
-    assert sum(isinstance(module, PackedAttention) for module in switched.modules()) == 2
+    use_attention(switched, "triton")
     pixels = torch.rand(3, 3, 32, 32)
     torch.testing.assert_close(switched(pixels), tower(pixels), atol=1e-5, rtol=1e-4)
     switched(pixels).sum().backward()
@@ -88,39 +116,21 @@ def test_open_clips_blocks_keep_names_and_results() -> None:
 
 
 @needs_interpreter
-def test_masks_and_cross_attention_stay_with_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_heads_and_lengths_that_the_kernels_do_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("the kernels were called")
 
-    torch.manual_seed(0)
-    plain = torch.nn.MultiheadAttention(32, 2, batch_first=True).eval()
-    packed = PackedAttention.taking_over(plain)
-    x, y = torch.randn(2, 5, 32), torch.randn(2, 7, 32)
-    mask = torch.ones(5, 5).triu(1).bool()
-    torch.testing.assert_close(packed(x, x, x, need_weights=False)[0], plain(x, x, x)[0], atol=1e-6, rtol=1e-5)
     monkeypatch.setattr(streamfer_kernels, "attention_packed", refuse)
-    masked = {"need_weights": False, "attn_mask": mask}
-    torch.testing.assert_close(packed(x, x, x, **masked)[0], plain(x, x, x, **masked)[0])
-    torch.testing.assert_close(packed(x, y, y, need_weights=False)[0], plain(x, y, y)[0])
-    torch.testing.assert_close(packed(x, x, x)[1], plain(x, x, x)[1])
+    for qkv in (torch.randn(1, 3, 3 * 2 * 5), torch.randn(1, 1025, 3 * 2 * 8)):
+        torch.testing.assert_close(attend_packed(qkv, 2, "triton"), attend_packed(qkv, 2))
 
 
 @needs_interpreter
-def test_heads_that_the_kernels_do_not_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    q = torch.randn(1, 2, 3, 5)
-    torch.testing.assert_close(kernel_attention(q, q, q), fused_attention(q, q, q))
-    odd = torch.nn.Sequential(torch.nn.MultiheadAttention(10, 2, batch_first=True))
-    sequence_first = torch.nn.Sequential(torch.nn.MultiheadAttention(32, 2))
-    assert replace_attention(odd, FORCED) == replace_attention(sequence_first, FORCED) == 0
-
-
-@needs_interpreter
-def test_the_temporal_transformer_takes_the_function() -> None:
+def test_the_temporal_transformer_runs_the_kernels() -> None:
     torch.manual_seed(0)
     sizes = TemporalConfig(layers=2, heads=2, dim_head=8, mlp_dim=24, frames=4)
     fused = TemporalTransformer(16, sizes).eval()
-    switched = TemporalTransformer(16, sizes, FORCED.function).eval()
-    switched.load_state_dict(fused.state_dict())
+    switched = copy.deepcopy(fused)
+    use_attention(switched, "triton")
     features = torch.randn(2, 4, 16)
     torch.testing.assert_close(switched(features), fused(features), atol=1e-5, rtol=1e-4)
-    assert tiny_model().attention is fused_attention
