@@ -398,7 +398,7 @@ def policy() -> None:
         path.write_text(text)
         load(f"damaged cache {text[:14]!r}")
     with ours.use("torch"):
-        print("     " + load("STREAMFER_KERNELS=off").forms[0])
+        print(f"     {load('STREAMFER_KERNELS=off').forms[:1]}")
     if DRY:
         return
     torch.cuda.set_sync_debug_mode("error")
