@@ -45,18 +45,26 @@ class Finding(NamedTuple):
     good: bool = True
 
 
-def examine(config: Config | None = None) -> Mapping[str, list[Finding]]:
+def examine(config: Config | None = None, *, retune: bool = False) -> Mapping[str, list[Finding]]:
     """Look at versions, devices, threads, models and Redis, and return what was found by section.
 
     Loads the detector and the expression model, and starts the embedded server where ``config`` names none.
+
+    Args:
+        config: settings; the defaults if None.
+        retune: measure the forms of the encoder on a GPU again, whatever is remembered.
     """
     config = config or Config()
+    if retune:
+        from streamfer.models.tuning import forget
+
+        forget()
     return {
         "streamfer": _versions(),
         "compute": _compute(config),
         "models": [
             _tried("faces", lambda: _detector(config.faces)),
-            _tried("expression", lambda: _expression(config.model)),
+            *_expression(config.model),
         ],
         "redis": [_tried("server", lambda: _server(config.publish.redis))],
     }
@@ -117,11 +125,18 @@ def _detector(faces: FacesConfig) -> str:
     return f"{detector.name} on {detector.provider}; licence: {detector.licence}"
 
 
-def _expression(model: ModelConfig) -> str:
+def _expression(model: ModelConfig) -> list[Finding]:
     from streamfer.models import load_model
 
-    info = load_model(model.name, device=model.device, precision=model.precision, attention=model.attention).info
-    return f"{info.name} ({info.digest[:12]}): {', '.join(info.classes)}; licence: {info.licence}"
+    try:
+        loaded = load_model(model.name, device=model.device, precision=model.precision, attention=model.attention)
+    except StreamferError as error:
+        return [Finding("expression", str(error), False)]
+    info = loaded.info
+    text = f"{info.name} ({info.digest[:12]}): {', '.join(info.classes)}; licence: {info.licence}"
+    # On a GPU: what runs at each batch size, and the times behind it.
+    forms = [line.partition(": ") for line in loaded.forms]
+    return [Finding("expression", text), *(Finding(name, told) for name, _, told in forms)]
 
 
 def _server(url: str | None) -> str:

@@ -13,6 +13,9 @@ from streamfer.cli.terminal import console
 def doctor(
     config_file: options.ConfigFile = None,
     redis: options.RedisUrl = None,
+    retune: Annotated[
+        bool, typer.Option("--retune", help="Measure the forms of the encoder on the GPU again, and remember them.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
 ) -> None:
     """Show versions, devices, threads, models and Redis: what would be used, and why.
@@ -25,7 +28,7 @@ def doctor(
 
     from streamfer.api.doctor import examine
 
-    sections = examine(config)
+    sections = examine(config, retune=retune)
     if as_json:
         console().print_json(data={title: {one.name: one.text for one in found} for title, found in sections.items()})
     else:

@@ -137,17 +137,19 @@ def _driver() -> str:
     return found.group() if found else "unknown"
 
 
-def measure(runs: Mapping[Form, Callable[[], object]], budget_s: float) -> Times:
+def measure(
+    runs: Mapping[Form, Callable[[], object]], budget_s: float, wait: Callable[[], None] = torch.cuda.synchronize
+) -> Times:
     """Return the median microseconds of each call, in turns, host and GPU together."""
     taken: dict[Form, list[float]] = {form: [] for form in runs}
     end = time.perf_counter() + budget_s
     for turn in range(_ROUNDS):
         for form, run in runs.items():
-            torch.cuda.synchronize()
+            wait()
             start = time.perf_counter()
             for _ in range(_CALLS):
                 run()
-            torch.cuda.synchronize()
+            wait()
             taken[form].append((time.perf_counter() - start) / _CALLS * 1e6)
         if turn and time.perf_counter() > end:
             break

@@ -15,8 +15,19 @@ import torch
 from references import DEVICE, error
 
 import streamfer_kernels
-import streamfer_kernels.attention_launch
-from streamfer_kernels import attention, attention_packed, backend, choice, use
+from streamfer_kernels import (
+    Shape,
+    attention,
+    attention_launch,
+    attention_packed,
+    backend,
+    choice,
+    preflight,
+    self_test,
+    source_digest,
+    trial,
+    use,
+)
 
 OPERATORS = torch.ops.streamfer_kernels
 
@@ -208,7 +219,7 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_call_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
     q = random(1, 1, 4, 16)
     launched: list[object] = []
-    monkeypatch.setattr(streamfer_kernels.attention_launch, "launch", lambda *_: launched.append(None))
+    monkeypatch.setattr(attention_launch, "launch", lambda *_: launched.append(None))
     for wanted, count in (("torch", 0), (None, 0), ("triton", 1)):
         attention(q, q, q, backend=wanted)  # type: ignore[arg-type]
         assert len(launched) == count
@@ -229,3 +240,36 @@ def test_launches_go_to_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPa
         guarded.clear()
         operator(*arguments)
         assert guarded, name
+
+
+def test_a_first_launch_that_fails_is_told_not_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    trial.preflight.cache_clear()
+    monkeypatch.setattr(attention_launch, "launch", broken)
+    assert preflight(DEVICE) == "the first launch failed (RuntimeError: Failed to find C compiler.)"
+    trial.preflight.cache_clear()
+    monkeypatch.undo()
+    assert preflight(DEVICE) is None
+    monkeypatch.setattr(trial, "obstacle", lambda device: "CPU tensors")
+    trial.preflight.cache_clear()
+    assert preflight(DEVICE) == "CPU tensors"
+    trial.preflight.cache_clear()
+
+
+def test_the_self_test_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = [Shape(17, 2, 16, torch.bfloat16), Shape(70, 1, 24, torch.float32)]
+    assert self_test(DEVICE, shapes) is None
+    right = attention_launch.launch
+
+    def inexact(q: Any, k: Any, v: Any, out: Any, scale: float) -> None:
+        right(q, k, v, out, scale * 1.02)
+
+    def unwritten(q: Any, k: Any, v: Any, out: Any, scale: float) -> None:
+        right(q[:-1], k[:-1], v[:-1], out[:-1], scale)
+
+    for wrong, told in ((inexact, "relative error"), (unwritten, "two runs differ, or elements were not written")):
+        monkeypatch.setattr(attention_launch, "launch", wrong)
+        assert told in str(self_test(DEVICE, shapes))
+    assert len(source_digest()) == 64
