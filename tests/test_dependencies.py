@@ -34,6 +34,7 @@ class Use:
     lazy: bool
     asked_for: str | None
     """The extra of the ``with needs(...)`` around it."""
+    looked_up: bool
 
 
 def distribution_name(requirement: str) -> str:
@@ -62,7 +63,7 @@ def uses_in(path: Path) -> Iterator[Use]:
         for module in found:
             package = module.split(".")[0]
             if package not in OURS and package not in sys.stdlib_module_names:
-                yield Use(package, name, lazy, asked_for)
+                yield Use(package, name, lazy, asked_for, isinstance(node, ast.Call))
         if isinstance(node, ast.With) and ast.unparse(call := node.items[0].context_expr).startswith("needs("):
             assert isinstance(call, ast.Call)
             asked_for = str(ast.literal_eval(call.args[0]))
@@ -112,6 +113,28 @@ def test_the_product_imports_extras_lazily_and_says_which_is_missing() -> None:
         if use.asked_for and not providers(use.package) & EXTRAS[use.asked_for]
     ]
     assert wrong == []
+    # Behind the doors of captions (below) everything knows transformers.
+    unsaid = [use for use in optional if not use.asked_for and not use.looked_up and "/captions/" not in use.module]
+    assert [f"{use.module}: {use.package}" for use in unsaid] == []
+
+
+@pytest.mark.parametrize("door", ["folder", "model.gguf", "org/name", "checkpoint"])
+def test_captioners_say_that_they_need_transformers(door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamfer.captions.language_model import read_tokenizer
+    from streamfer.captions.loading import load_any
+
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    opened = {
+        "checkpoint": lambda: read_tokenizer(tmp_path, "language model"),
+        "folder": lambda: load_any(str(tmp_path)),
+        "model.gguf": lambda: load_any(str(tmp_path / "model.gguf")),
+        "org/name": lambda: load_any("org/name"),
+    }
+    words = r"needs the package transformers, which is not installed: pip install 'streamfer\[captions\]'"
+    with pytest.raises(MissingExtraError, match=words):
+        opened[door]()
 
 
 def test_all_is_every_extra() -> None:

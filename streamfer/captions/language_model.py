@@ -13,6 +13,7 @@ from streamfer.captions.folder import quiet_transformers
 from streamfer.captions.protocol import first_line
 from streamfer.captions.text import with_pad_token
 from streamfer.errors import CheckpointError, SourceNotFoundError
+from streamfer.extras import needs
 
 _EMBEDDINGS = "embed_tokens.weight"
 
@@ -24,7 +25,8 @@ def read_tokenizer(folder: Path, what: str) -> Any:
         SourceNotFoundError: no such folder.
         CheckpointError: no tokenizer in it.
     """
-    from transformers import AutoTokenizer
+    with needs("captions", f"the tokenizer of a {what}"):
+        from transformers import AutoTokenizer
 
     if not folder.is_dir():
         raise SourceNotFoundError(f"{folder}: no such folder; give the {what}'s, as transformers saves it")

@@ -12,6 +12,7 @@ from typing import Any
 from streamfer.captions.folder import quiet_transformers
 from streamfer.captions.protocol import Caption, CaptionerInfo, Message, first_line
 from streamfer.errors import CheckpointError, ConfigError
+from streamfer.extras import needs
 
 _NEW_TOKENS = 200
 _GGUF = ".gguf"
@@ -23,8 +24,9 @@ def is_text_model(path: Path) -> bool:
         return path.is_file()
     if not (path / "config.json").is_file():
         return False
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as SEEING
+    with needs("captions", f"captioner {str(path)!r}"):
+        from transformers import AutoConfig
+        from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as SEEING
 
     try:
         with quiet_transformers():
@@ -46,7 +48,8 @@ class TextModel:
             ConfigError: nothing is there.
             CheckpointError: it is no such model, or needs a package that is not installed.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        with needs("captions", f"captioner {str(path)!r}"):
+            from transformers import AutoModelForCausalLM, AutoTokenizer
 
         gguf = path.suffix == _GGUF
         if not (path.is_file() if gguf else (path / "config.json").is_file()):

@@ -19,6 +19,7 @@ from streamfer.captions.folder import quiet_transformers
 from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, check_clips, check_questions, first_line
 from streamfer.captions.text import check_length, check_plain
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
+from streamfer.extras import needs
 from streamfer.models.precision import DTYPES, Precision
 
 _NEW_TOKENS = 200
@@ -36,7 +37,9 @@ def load_stand_in(name_or_path: str, *, precision: Precision, **options: Any) ->
         CheckpointError: there, but no image-text model with safetensors and a processor.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    with needs("captions", f"captioner {name_or_path!r}"):
+        from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processors: Any = AutoProcessor
     models: Any = AutoModelForImageTextToText

@@ -64,9 +64,9 @@ def ensure_pack(entry: DetectorEntry, root: Path | None = None) -> Path:
     folder = pack_folder(entry.name, root)
     if folder.is_dir():
         return folder
-    log.warning("weights.pull", extra={"detector": entry.name, "by": "insightface", "licence": entry.licence})
     with needs("insightface", f"detector {entry.name!r}"):
         from insightface.utils.storage import ensure_available
+    log.warning("weights.pull", extra={"detector": entry.name, "by": "insightface", "licence": entry.licence})
     try:
         with contextlib.redirect_stdout(None):
             ensure_available("models", entry.name, root=str(root or insightface_root()))

@@ -1,12 +1,12 @@
-"""SCRFD networks (insightface packs, the built-in detector, or a file) through insightface's adapter."""
+"""SCRFD networks: the built-in detector, insightface packs, or a file."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,8 +15,10 @@ from streamfer.faces.detections import Detections
 from streamfer.faces.images import SMALLEST_SEEN, DetectionSize, as_rgb
 from streamfer.faces.sessions import open_session
 
-#: The coarsest stride of a three-level SCRFD: its input has to be a multiple of it.
-STRIDE = 32
+#: The finest stride, and the coarsest one of three levels: an input has to be a multiple of it.
+FINEST, STRIDE = 8, 32
+#: Boxes that overlap by more than this are one face (the authors' value).
+NMS_IOU = 0.4
 #: Score from which a box counts, for networks that state none (insightface's own default).
 USUAL_THRESHOLD = 0.5
 #: Numbers that a network may state in its ONNX metadata.
@@ -27,8 +29,8 @@ SMALLEST_FACE, LEAST_SIDE = "smallest_face", "least_side"
 class ScrfdDetector:
     """SCRFD: J. Guo et al., "Sample and Computation Redistribution for Efficient Face Detection" (ICLR 2022).
 
-    Decoding is insightface's (``model_zoo.scrfd.SCRFD``); the picture is prepared here, so that small faces of
-    large frames survive the shrinking, and the session is ours, so that provider and threads are known.
+    Outputs are those of insightface's packs: at each stride scores, then distances of each cell's centre to the sides
+    of its box, then offsets of five landmarks, in cells. The picture keeps small faces of large frames.
 
     Attributes:
         threshold: score from which a box counts.
@@ -55,21 +57,17 @@ class ScrfdDetector:
             DeviceError: the provider was asked for by name and is absent.
             CheckpointError: the file is damaged, or its outputs are not SCRFD's.
         """
-        from insightface.model_zoo.scrfd import SCRFD
-
-        session, self._provider = open_session(path, provider=provider, threads=threads)
-        self.metadata: dict[str, str] = dict(session.get_modelmeta().custom_metadata_map)
+        self._session, self._provider = open_session(path, provider=provider, threads=threads)
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         self._name, self._licence = name, licence
-        outputs = session.get_outputs()
-        inputs = session.get_inputs()
+        outputs, inputs = self._session.get_outputs(), self._session.get_inputs()
         if len(outputs) not in (6, 9, 10, 15) or len(inputs) != 1 or len(inputs[0].shape) != 4:
             raise CheckpointError(
                 f"{path}: {len(inputs)} inputs and {len(outputs)} outputs; a SCRFD face detector has 1 and 6, 9, "
                 "10 or 15: this network does something else (packs hold several: name the det_*.onnx one)"
             )
         self._fixed = _fixed_size(inputs[0].shape)
-        # One session serves every size: a graph rewritten per size, insightface's default, costs memory a size.
-        self._network: Any = SCRFD(model_file=str(path), session=session, static_shape_sessions=False)
+        self._input = inputs[0].name
         stated = self._stated(THRESHOLD, USUAL_THRESHOLD)
         if for_tracking:
             stated = self._stated(TRACKING_THRESHOLD, stated)
@@ -103,19 +101,38 @@ class ScrfdDetector:
         if image.size == 0:
             return Detections.empty()
         canvas, factors = self._prepare(image)
-        scores, boxes, points = self._network.forward(canvas, self.threshold)
-        found = np.concatenate([np.asarray(level, np.float32).reshape(-1) for level in scores])
-        if not len(found):
+        scores, corners, points = self._run(canvas)
+        if not len(scores):
             return Detections.empty()
-        corners = np.concatenate(boxes).astype(np.float32) / np.tile(factors, 2)
-        order: NDArray[np.int64] = np.argsort(-found, kind="stable")
-        rows = np.hstack([corners, found[:, None]])[order]
-        kept = self._network.nms(rows)
-        landmarks = np.concatenate(points)[order][kept] / factors if points else None
-        return Detections.ranked(rows[kept, :4], rows[kept, 4], landmarks, self._max_faces)
+        boxes = np.asarray(corners / np.tile(factors, 2), np.float32)
+        # Boxes count with their last pixel, as the authors' overlaps do.
+        spans = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1])
+        kept = np.asarray(cv2.dnn.NMSBoxes(spans.tolist(), scores.tolist(), 0.0, NMS_IOU), np.int64).reshape(-1)
+        landmarks = None if points is None else points[kept] / factors
+        return Detections.ranked(boxes[kept], scores[kept], landmarks, self._max_faces)
+
+    def _run(
+        self, canvas: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
+        """Return scores (N,), corners (N, 4) and landmarks (N, 5, 2), in pixels of the canvas, of what counts."""
+        blob = cv2.dnn.blobFromImage(canvas, 1 / 128, mean=(127.5, 127.5, 127.5))
+        outputs = self._session.run(None, {self._input: blob})
+        levels, anchors = (3, 2) if len(outputs) in (6, 9) else (5, 1)
+        found: list[list[NDArray[np.float32]]] = [[], [], []]
+        for level in range(levels):
+            stride = FINEST << level
+            scores, *distances = outputs[level::levels]
+            chosen = np.flatnonzero(scores >= self.threshold)
+            rows, columns = np.divmod(chosen // anchors, canvas.shape[1] // stride)
+            centres = (np.stack([columns, rows], axis=1) * stride).astype(np.float32)
+            sides, *offsets = (one.reshape(scores.size, -1)[chosen] * stride for one in distances)
+            found[0].append(scores.reshape(-1)[chosen])
+            found[1].append(np.hstack([centres - sides[:, :2], centres + sides[:, 2:]]))
+            found[2] += [centres[:, None] + one.reshape(-1, 5, 2) for one in offsets]
+        return np.concatenate(found[0]), np.concatenate(found[1]), np.concatenate(found[2]) if found[2] else None
 
     def _prepare(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Return the picture as BGR on a canvas of the network's size, and the factors (x, y) that lead there."""
+        """Return the picture on a canvas of the network's size, and the factors (x, y) that lead there."""
         if self._fixed is None:
             small, factors = self._det_size.resize(image)
             height, width = (math.ceil(side / STRIDE) * STRIDE for side in small.shape[:2])
@@ -125,7 +142,7 @@ class ScrfdDetector:
             small, factors = fit.resize(image)
             small = small[:height, :width]
         canvas = np.zeros((height, width, 3), np.uint8)
-        canvas[: small.shape[0], : small.shape[1]] = small[:, :, ::-1]
+        canvas[: small.shape[0], : small.shape[1]] = small
         return canvas, np.asarray(factors, np.float32)
 
     def _fit(self, image: NDArray[np.uint8]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -133,20 +134,19 @@ def test_without_landmark_outputs_landmarks_are_nan(tmp_path: Path) -> None:
     assert np.isnan(found.landmarks).all()
 
 
-def test_channels_arrive_as_the_network_expects(tmp_path: Path, network: Path) -> None:
-    """insightface swaps BGR to RGB: an RGB frame must reach the network unswapped."""
-    seen = {}
-
-    class Spy:
-        def forward(self, canvas: np.ndarray, threshold: float) -> tuple[list, list, list]:
-            seen["canvas"] = canvas
-            return [np.zeros((0, 1))], [np.zeros((0, 4))], []
-
+def test_channels_arrive_as_the_network_expects(network: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network expects red first, 0 to 255 as -127.5/128 to 127.5/128."""
     detector = load_detector(str(network))
     assert isinstance(detector, ScrfdDetector)
-    detector._network = Spy()
+    session, seen = detector._session, []
+
+    def run(names: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+        seen.extend(feed.values())
+        return session.run(names, feed)
+
+    monkeypatch.setattr(detector, "_session", SimpleNamespace(run=run))
     detector.detect([np.full((64, 64, 3), (10, 20, 30), np.uint8)])
-    assert seen["canvas"][0, 0].tolist() == [30, 20, 10]
+    np.testing.assert_allclose(seen[0][0, :, 0, 0], (np.array([10, 20, 30]) - 127.5) / 128, atol=1e-6)
 
 
 def test_nearby_cells_merge_into_one_face(network: Path) -> None:
