@@ -40,18 +40,25 @@ class WholeFile:
         except OSError as error:
             raise _unwritable(path, error) from error
 
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn what fails while it is written into an OutputError that leaves nothing behind."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, OutputError):
+                raise
+            self.discard()
+            raise _unwritable(self.path, error) from error
+
     def prepare(self) -> None:
         """Bring everything written to the disk, so that only the renaming is left to :meth:`commit`.
 
         Raises:
             OutputError: the disk is full, or the folder has gone; nothing is left behind.
         """
-        try:
-            with self.part.open("rb+") as stream:
-                os.fsync(stream.fileno())
-        except OSError as error:
-            self.discard()
-            raise _unwritable(self.path, error) from error
+        with self.writing(), self.part.open("rb+") as stream:
+            os.fsync(stream.fileno())
         self._prepared = True
 
     def commit(self) -> None:
@@ -62,11 +69,8 @@ class WholeFile:
         """
         if not self._prepared:
             self.prepare()
-        try:
+        with self.writing():
             self.part.replace(self.path)
-        except OSError as error:
-            self.discard()
-            raise _unwritable(self.path, error) from error
         _sync_folder(self.path.parent)
 
     def discard(self) -> None:
@@ -95,11 +99,8 @@ class WholeText(WholeFile):
         Raises:
             OutputError: the disk is full, or the folder has gone; nothing is left behind.
         """
-        try:
+        with self.writing():
             self.file.close()
-        except OSError as error:
-            self.discard()
-            raise _unwritable(self.path, error) from error
         super().prepare()
 
     def discard(self) -> None:

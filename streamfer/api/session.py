@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from streamfer.captions.asking import Answer
     from streamfer.export.annotation import Annotation
     from streamfer.export.batch import BatchReport, Watch
-    from streamfer.export.folder import Settings
+    from streamfer.export.job import Settings
     from streamfer.pipeline.events import Event, SourceDone
     from streamfer.pipeline.loop import Pipeline
     from streamfer.records import Record
@@ -109,7 +109,7 @@ class Session(Closing):
         info = next((event.info for event in events if isinstance(event, SourceOpened)), None)
         if info is None:
             raise ConfigError(f"{path}: no frame was analysed; check the sampling settings")
-        return Annotation(spec, info, tuple(events), done, self._settings(("csv", "jsonl")))
+        return Annotation(spec, info, tuple(events), done, self._settings())
 
     def annotate_folder(
         self,
@@ -119,6 +119,8 @@ class Session(Closing):
         formats: str | Iterable[str] = ("csv", "jsonl"),
         overlay: bool = False,
         blur_faces: bool = False,
+        profile: str = "streamfer",
+        csv_dialect: str = "plain",
         overwrite: bool = False,
         redis: str | None = None,
         raw_size: tuple[int, int] | None = None,
@@ -132,9 +134,11 @@ class Session(Closing):
         Args:
             paths: files, folders, patterns or http(s) URLs.
             output: folder of the results.
-            formats: ``csv``, ``jsonl``, or both.
+            formats: any of ``csv parquet xlsx jsonl srt vtt eaf textgrid boris bids html overlay``.
             overlay: also the videos with boxes, names and labels.
-            blur_faces: make the faces in the overlays unrecognisable.
+            blur_faces: make the faces in overlays and reports unrecognisable.
+            profile: in whose words the frame table speaks.
+            csv_dialect: for whom CSV files are written.
             overwrite: do files again that are done.
             redis: also publish the records: a Redis URL, or ``embedded``.
             raw_size, raw_fps: width and height, and rate, of files without a header.
@@ -147,19 +151,22 @@ class Session(Closing):
         """
         self._check_open()
         from streamfer.export.batch import Batch, BatchPlan, Failed
-        from streamfer.export.folder import check_formats
+        from streamfer.export.job import choose
 
-        if blur_faces and not overlay:
-            raise ConfigError("blur_faces: there is no picture to blur; ask for the overlay, too")
-        names = check_formats(formats)
+        looks: dict[str, Any] = {
+            "overlay": overlay,
+            "blur_faces": blur_faces,
+            "profile": profile,
+            "csv_dialect": csv_dialect,
+        }
+        settings = choose(self._settings(raw_size, raw_fps), formats, **looks)
         specs, missing = find_each(listed(paths))
         rate = None if raw_fps is None else Fraction(raw_fps).limit_denominator(1001)
         specs = [
             replace(spec.whole(), raw_size=raw_size or spec.raw_size, raw_fps=rate or spec.raw_fps) for spec in specs
         ]
-        settings = replace(self._settings(names, raw_size, raw_fps), blurred=overlay and blur_faces)
         described = self.config.captions.when != "off"
-        plan = BatchPlan(Path(output), settings, described, overlay, overwrite)
+        plan = BatchPlan(Path(output), settings, described, overwrite)
         batch = Batch(specs, plan, [Failed(place, error) for place, error in missing.items()], watch)
         pending = batch.pending()
         # Nothing is loaded where nothing is to be done.
@@ -307,9 +314,7 @@ class Session(Closing):
             self._answerers[name] = load_answerer(self.config)
         return self._answerers[name]
 
-    def _settings(
-        self, formats: Sequence[str], raw_size: tuple[int, int] | None = None, raw_fps: float | None = None
-    ) -> Settings:
+    def _settings(self, raw_size: tuple[int, int] | None = None, raw_fps: float | None = None) -> Settings:
         from streamfer.export.settings import settings_of
 
         captions, more = self.config.captions, list[object]()
@@ -317,7 +322,7 @@ class Session(Closing):
             from streamfer.captions.choosing import identity
 
             more = [captions.when, captions.interval, captions.keyframes, captions.max_faces, identity(captions)]
-        return settings_of(self.config, formats, self._salt, raw_size, raw_fps, *more)
+        return settings_of(self.config, self._salt, raw_size, raw_fps, *more)
 
     def _source(self, spec: SourceSpec, beside: int = 1) -> Source:
         from streamfer.video import open_source

@@ -11,6 +11,7 @@ import typer
 from streamfer.cli import options
 from streamfer.cli.terminal import say_licences
 from streamfer.errors import ConfigError
+from streamfer.export.job import FORMATS, PROFILES
 
 if TYPE_CHECKING:
     from streamfer.api import Session
@@ -24,14 +25,22 @@ def annotate(
         "annotations"
     ),
     formats: Annotated[
-        str, typer.Option("--format", "-f", metavar="LIST", help="csv, jsonl, or both with a comma.")
+        str, typer.Option("--format", "-f", metavar="LIST", help=f"With commas: {', '.join(FORMATS)}.")
     ] = "csv,jsonl",
     overlay: Annotated[
         bool, typer.Option("--overlay", help="Also NAME.overlay.mp4: the video with boxes and labels.")
     ] = False,
     blur_faces: Annotated[
-        bool, typer.Option("--blur-faces", help="Make the faces in the overlay unrecognisable.")
+        bool, typer.Option("--blur-faces", help="Make the faces in overlays and reports unrecognisable.")
     ] = False,
+    profile: Annotated[
+        str,
+        typer.Option("--profile", metavar="NAME", help=f"Whose words the frame table speaks: {', '.join(PROFILES)}."),
+    ] = "streamfer",
+    csv_dialect: Annotated[
+        str,
+        typer.Option("--csv-dialect", metavar="NAME", help="plain, or excel: opens there as it is, nothing a formula."),
+    ] = "plain",
     redis: Annotated[
         str | None, typer.Option("--redis", metavar="URL", help="Also publish the records there, or: embedded.")
     ] = None,
@@ -47,8 +56,9 @@ def annotate(
 ) -> None:
     """Label the expressions in video files, folders, patterns and http(s) URLs, and write tables for each.
 
-    NAME.clips.csv, .frames.csv and .tracks.csv have a row a clip, a face of a frame, and a person; .records.jsonl
-    is what Redis gets. A file that fails is named and leaves nothing; files done before are skipped.
+    NAME.clips.csv, .frames.csv, .tracks.csv and .segments.csv have a row a clip, a face of a frame, a person, and a
+    stretch of one label; .records.jsonl is what Redis gets. A file that fails is named and leaves nothing;
+    files done before are skipped.
     """
     size = _raw_size(raw_size)
     from streamfer.cli.progress import Progress
@@ -61,6 +71,8 @@ def annotate(
             formats=formats,
             overlay=overlay,
             blur_faces=blur_faces,
+            profile=profile,
+            csv_dialect=csv_dialect,
             overwrite=overwrite,
             redis=redis,
             raw_size=size,

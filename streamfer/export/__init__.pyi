@@ -2,10 +2,10 @@ from .annotation import Annotation as Annotation
 from .batch import Batch as Batch
 from .batch import BatchPlan as BatchPlan
 from .batch import BatchReport as BatchReport
-from .folder import FORMATS as FORMATS
-from .folder import Settings as Settings
 from .folder import SourceFolder as SourceFolder
-from .folder import check_formats as check_formats
+from .job import FORMATS as FORMATS
+from .job import Settings as Settings
+from .job import check_formats as check_formats
 from .overlay import OverlayNotes as OverlayNotes
 from .overlay import OverlayWriter as OverlayWriter
 from .overlay import write_overlay as write_overlay

@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamfer.export.batch import BatchPlan
-from streamfer.export.folder import Settings, check_formats
-from streamfer.export.rows import CaptionTable, ClipTable, FrameTable, TrackTable, data_frame
+from streamfer.export.job import Settings, choose
+from streamfer.export.rows import CaptionTable, ClipTable, FileTable, FrameTable, Table, TrackTable, data_frame
+from streamfer.export.segments import SegmentTable
 from streamfer.pipeline.events import Event, SourceStats
 from streamfer.records import ClipCaptioned, ClipLabelled, Record
 from streamfer.video.frames import VideoInfo
@@ -78,6 +79,16 @@ class Annotation:
         return self._table(TrackTable())
 
     @property
+    def segments(self) -> pandas.DataFrame:
+        """One row a stretch of a person's time in which one label, action unit or caption holds: NAME.segments.csv."""
+        return self._table(SegmentTable())
+
+    @property
+    def summary(self) -> pandas.DataFrame:
+        """One row: what the file is and came to."""
+        return self._table(FileTable())
+
+    @property
     def captions(self) -> pandas.DataFrame:
         """One row a described clip: what NAME.captions.csv holds; empty where captions are off."""
         return self._table(CaptionTable())
@@ -89,14 +100,18 @@ class Annotation:
         *,
         overlay: bool = False,
         blur_faces: bool = False,
+        profile: str = "streamfer",
+        csv_dialect: str = "plain",
     ) -> list[Path]:
         """Write the files that :func:`streamfer.annotate_folder` writes, all of them or none.
 
         Args:
             output: folder; made if it is not there.
-            formats: ``csv``, ``jsonl``, or both.
+            formats: any of ``csv parquet xlsx jsonl srt vtt eaf textgrid boris bids html overlay``.
             overlay: also the video with boxes, names and labels; the file is decoded once more.
-            blur_faces: make the faces in the overlay unrecognisable.
+            blur_faces: make the faces in overlay and report unrecognisable.
+            profile: in whose words the frame table speaks.
+            csv_dialect: for whom CSV files are written.
 
         Returns:
             The files.
@@ -105,9 +120,15 @@ class Annotation:
             ConfigError: a format is unknown.
             OutputError: they cannot be written.
         """
-        settings = replace(self.settings, formats=check_formats(formats), blurred=overlay and blur_faces)
+        looks: dict[str, Any] = {
+            "overlay": overlay,
+            "blur_faces": blur_faces,
+            "profile": profile,
+            "csv_dialect": csv_dialect,
+        }
+        settings = choose(self.settings, formats, **looks)
         described = any(isinstance(event, Record) and isinstance(event.data, ClipCaptioned) for event in self.events)
-        plan = BatchPlan(Path(output), settings, captions=described, overlay=overlay)
+        plan = BatchPlan(Path(output), settings, captions=described)
         folder = plan.folder_of(self.spec)
         folder.open()
         try:
@@ -136,5 +157,5 @@ class Annotation:
         clips = "1 clip" if stats.clips == 1 else f"{stats.clips} clips"
         return "; ".join(filter(None, (f"{stats.seconds:.1f} s, {people}, {clips}", shares, stats.unread)))
 
-    def _table(self, table: ClipTable | FrameTable | TrackTable | CaptionTable) -> pandas.DataFrame:
+    def _table(self, table: Table) -> pandas.DataFrame:
         return data_frame(table, (*self.events, self.done))

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamfer.errors import StreamferError
-from streamfer.export.folder import Settings, SourceFolder
+from streamfer.export.folder import SourceFolder
+from streamfer.export.job import Settings
 from streamfer.files import sha256_of
 
 if TYPE_CHECKING:
@@ -25,20 +26,17 @@ class BatchPlan:
         output: folder of the results.
         settings: what the results depend on, the formats and the blurring of faces among it.
         captions: clips are described; the descriptions get a table.
-        overlay: also draw what was found onto a copy of the video.
         overwrite: do files again that an earlier run has done.
     """
 
     output: Path
     settings: Settings
     captions: bool = False
-    overlay: bool = False
     overwrite: bool = False
 
     def folder_of(self, spec: SourceSpec) -> SourceFolder:
         """Return the files of one source."""
-        overlay = (spec, self.settings.blurred) if self.overlay else None
-        return SourceFolder(self.output, spec.source_id, self.settings, captions=self.captions, overlay=overlay)
+        return SourceFolder(self.output, spec.source_id, self.settings, captions=self.captions, spec=spec)
 
 
 @dataclass(frozen=True, slots=True)

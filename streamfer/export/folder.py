@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamfer.errors import ConfigError, InternalError, OutputError
+from streamfer.errors import OutputError
+from streamfer.export.job import Job, Settings
 from streamfer.files import WholeText
 
 if TYPE_CHECKING:
@@ -16,34 +17,7 @@ if TYPE_CHECKING:
     from streamfer.pipeline.events import Event, SourceDone
     from streamfer.video.locate import SourceSpec
 
-#: Format name to the ends of the names of its files; :data:`streamfer.export.tables.WRITERS` write them.
-FORMATS: Mapping[str, tuple[str, ...]] = {
-    "csv": (".clips.csv", ".frames.csv", ".tracks.csv"),
-    "jsonl": (".records.jsonl",),
-}
-#: The file that captions add.
-CAPTIONS = ".captions.csv"
-
 _MANIFEST = ".streamfer.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What decides the contents of the files besides the video: equal settings, equal results.
-
-    Attributes:
-        config: digest of the configuration that matters.
-        model: digest of the weights.
-        detector: name of the detector.
-        formats: formats asked for.
-        blurred: faces in the overlay are unrecognisable.
-    """
-
-    config: str
-    model: str
-    detector: str
-    formats: tuple[str, ...]
-    blurred: bool = False
 
 
 class SourceFolder:
@@ -54,7 +28,7 @@ class SourceFolder:
         source_id: names the files; a source id with folders in it keeps them.
         settings: stored in the manifest, compared by :meth:`is_done`; its formats say which files there are.
         captions: clips are described, which makes a file more.
-        overlay: the file itself and whether its faces are blurred, where what was found is drawn on a copy of it.
+        spec: the file itself, for what looks at it again or names it.
     """
 
     def __init__(
@@ -64,20 +38,17 @@ class SourceFolder:
         settings: Settings,
         *,
         captions: bool = False,
-        overlay: tuple[SourceSpec, bool] | None = None,
+        spec: SourceSpec | None = None,
     ) -> None:
         self._base = folder / _safe(source_id)
         self._settings = settings
-        self._overlay = overlay
-        self._suffixes = [suffix for name in settings.formats for suffix in FORMATS[name]]
-        self._suffixes += [CAPTIONS] if captions else []
-        self._suffixes += [f".overlay{'.png' if overlay[0].still else '.mp4'}"] if overlay else []
+        self._job = Job(self._base, settings, captions, spec)
         self._writers: list[Writer] = []
 
     @property
     def paths(self) -> list[Path]:
         """The files that :meth:`commit` makes, the manifest not counted."""
-        return [self._base.with_name(self._base.name + suffix) for suffix in self._suffixes]
+        return list(self._job.files().values())
 
     def is_done(self, source_digest: Callable[[], str]) -> bool:
         """Whether an earlier run wrote these files for the same bytes with the same settings.
@@ -106,8 +77,8 @@ class SourceFolder:
             OutputError: the folder cannot be written.
         """
         try:
-            for path, suffix in zip(self.paths, self._suffixes, strict=True):
-                self._writers.append(self._writer(path, suffix))
+            for suffix, path in self._job.files().items():
+                self._writers.append(_writer(suffix, path, self._job))
         except OutputError:
             self.discard()
             raise
@@ -158,20 +129,6 @@ class SourceFolder:
             writer.discard()
         self._writers = []
 
-    def _writer(self, path: Path, suffix: str) -> Writer:
-        # What writes is heavier to import than what is written is to look up.
-        from streamfer.export.tables import WRITERS
-
-        if suffix in WRITERS:
-            return WRITERS[suffix](path)
-        from streamfer.export.overlay import OverlayWriter
-        from streamfer.video import open_source
-
-        if self._overlay is None:
-            raise InternalError(f"nobody writes {suffix}")
-        spec, blur = self._overlay
-        return OverlayWriter(path, open_source(spec), blur=blur)
-
     @property
     def _manifest(self) -> Path:
         return self._base.with_name(self._base.name + _MANIFEST)
@@ -181,20 +138,11 @@ class SourceFolder:
         return {**settings, "formats": list(self._settings.formats), "source_sha256": source_digest}
 
 
-def check_formats(names: str | Iterable[str]) -> tuple[str, ...]:
-    """Return the formats of a list, or of one text with commas.
+def _writer(suffix: str, path: Path, job: Job) -> Writer:
+    # What writes is heavier to import than what is written is to look up.
+    from streamfer.export.tables import writer_of
 
-    Raises:
-        ConfigError: a format is unknown.
-    """
-    words = names.split(",") if isinstance(names, str) else names
-    chosen = tuple(dict.fromkeys(name.strip().lower() for name in words if name.strip()))
-    for name in chosen:
-        if name not in FORMATS:
-            raise ConfigError(f"format {name!r}: unknown; choose from {', '.join(FORMATS)}")
-    if not chosen:
-        raise ConfigError(f"no output format; choose from {', '.join(FORMATS)}")
-    return chosen
+    return writer_of(suffix, path, job)
 
 
 def _safe(source_id: str) -> Path:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Protocol
 from streamfer.export.columns import (
     CAPTION_COLUMNS,
     CLIP_COLUMNS,
-    DICTIONARY,
     FILE_COLUMNS,
+    FORMAT,
     FRAME_COLUMNS,
     MEDIA_MOMENT,
     MEDIA_SPAN,
@@ -67,7 +67,7 @@ class ModelColumns:
     def columns(self, *patterns: str) -> dict[str, str]:
         """Return the columns that patterns of the dictionary, such as ``p_<class>``, come to, with their formats."""
         return {
-            pattern.replace("<class>", name).replace("<unit>", name): DICTIONARY[pattern].format
+            pattern.replace("<class>", name).replace("<unit>", name): FORMAT[pattern]
             for pattern in patterns
             for name in ((*(self.classes or ()), UNSURE) if pattern.startswith("share") else self._names(pattern))
         }

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
 from pathlib import Path
 
 from streamfer.config import Config
-from streamfer.export.folder import Settings
+from streamfer.export.job import Settings
 from streamfer.files import sha256_of
 
 
-def settings_of(config: Config, formats: Sequence[str], *more: object) -> Settings:
+def settings_of(config: Config, *more: object) -> Settings:
     """Return what the results of a configuration depend on; a secret among it cannot be read from it.
 
     Args:
         config: the configuration.
-        formats: formats of the files.
         more: what else decides what stands in them.
 
     Raises:
@@ -28,7 +27,9 @@ def settings_of(config: Config, formats: Sequence[str], *more: object) -> Settin
         include={"sampling": True, "clip": True, "faces": True, "model": {"device", "precision"}}
     )
     digest = hashlib.sha256(f"{relevant}{more!r}".encode()).hexdigest()[:16]
-    return Settings(digest, sha256_of(find_model(config.model.name)), _detector(config.faces.detector), tuple(formats))
+    values = {**json.loads(relevant), "model": config.model.name}
+    model = sha256_of(find_model(config.model.name))
+    return Settings(digest, model, _detector(config.faces.detector), (), values=values)
 
 
 def _detector(name: str) -> str:

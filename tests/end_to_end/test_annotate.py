@@ -162,7 +162,7 @@ def test_nothing_is_made_when_nothing_can_be_done(words: tuple[str, ...], tmp_pa
         (("--detector", "nobody.onnx"), "nobody.onnx"),
         (("--device", "cuda:77"), "cuda:77"),
         (("--device", "abacus"), "abacus"),
-        (("--format", "xlsx"), "format 'xlsx': unknown; choose from csv"),
+        (("--format", "ods"), "format 'ods': unknown; choose from csv"),
         (("--raw-size", "big"), "--raw-size big: expected WIDTHxHEIGHT, e.g. 320x192"),
         (("--raw-size", "0x10"), "--raw-size 0x10: expected WIDTHxHEIGHT"),
         (("--redis", "redis://me:hunter2@127.0.0.1:1"), "Redis at redis://***@127.0.0.1:1 cannot be reached"),

@@ -20,7 +20,10 @@ from streamfer.records import Record
 
 SETTINGS = Settings("c0ffee", "ab" * 32, "lbp", ("csv", "jsonl"))
 DONE = SourceDone("a.mp4", stats=SourceStats(clips=1))
-FILES = {f"a.mp4.{name}" for name in ("clips.csv", "frames.csv", "tracks.csv", "records.jsonl", "streamfer.json")}
+FILES = {
+    f"a.mp4.{name}"
+    for name in ("clips.csv", "frames.csv", "tracks.csv", "segments.csv", "records.jsonl", "streamfer.json")
+}
 
 
 def names(folder: Path) -> set[str]:
@@ -55,7 +58,7 @@ def test_discarding_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == set()
 
 
-@pytest.mark.parametrize("fails_at", range(1, 6))
+@pytest.mark.parametrize("fails_at", range(1, 7))
 def test_a_full_disk_leaves_none_of_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
     calls: list[int] = []
 
@@ -75,7 +78,7 @@ def test_a_disk_that_fills_while_rows_are_written(tmp_path: Path) -> None:
     source = begun(tmp_path)
     full = os.open("/dev/full", os.O_WRONLY)
     writers: Any = source._writers
-    os.dup2(full, writers[1].file.fileno())
+    os.dup2(full, writers[1].tables[0][1].file.fileno())
     os.close(full)
 
     def write_on() -> None:

@@ -1,0 +1,138 @@
+"""What is to be made of a source: the settings that decide its results, and the names that their files have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamfer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamfer.video.locate import SourceSpec
+
+#: Format name to the ends of the names of its files; :func:`streamfer.export.tables.writer_of` writes them.
+FORMATS: Mapping[str, tuple[str, ...]] = {
+    "csv": (".clips.csv", ".frames.csv", ".tracks.csv", ".segments.csv"),
+    "parquet": (".clips.parquet", ".frames.parquet", ".tracks.parquet", ".segments.parquet"),
+    "xlsx": (".xlsx",),
+    "jsonl": (".records.jsonl",),
+    "srt": (".srt",),
+    "vtt": (".vtt",),
+    "eaf": (".eaf",),
+    "textgrid": (".TextGrid",),
+    "boris": (".boris",),
+    "bids": ("_events.tsv", "_events.json", "_recording-faces_physio.tsv.gz", "_recording-faces_physio.json"),
+    "overlay": (".overlay.mp4",),
+}
+#: In whose words the frame table speaks, and for whom CSV files are written.
+PROFILES = ("streamfer", "openface", "pyfeat")
+DIALECTS = ("plain", "excel")
+_PICTURES = frozenset({"overlay", "html"})
+
+_BIDS = re.compile(r"(sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*)_[A-Za-z]+\.\w+$")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What decides the contents of the files besides the video: equal settings, equal results.
+
+    Attributes:
+        config: digest of the configuration that matters.
+        model: digest of the weights.
+        detector: name of the detector.
+        formats: formats asked for, the overlay among them.
+        blurred: faces in the overlay are unrecognisable.
+        profile: one of :data:`PROFILES`.
+        dialect: one of :data:`DIALECTS`.
+        values: what of the configuration matters, for people to read.
+    """
+
+    config: str
+    model: str
+    detector: str
+    formats: tuple[str, ...]
+    blurred: bool = False
+    profile: str = "streamfer"
+    dialect: str = "plain"
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is known of a source's files before they are written.
+
+    Attributes:
+        base: path of the results without the ends of their names.
+        settings: what decides their contents.
+        captions: clips are described.
+        spec: the video itself; None where nobody looks at it again.
+    """
+
+    base: Path
+    settings: Settings
+    captions: bool = False
+    spec: SourceSpec | None = None
+
+    def files(self) -> dict[str, Path]:
+        """Return the files by the ends of their names; those of BIDS keep the entities of a video named by it."""
+        found = [suffix for name in self.settings.formats for suffix in FORMATS[name]]
+        found += [f".captions.{name}" for name in ("csv", "parquet") if self.captions and name in self.settings.formats]
+        renamed = f".{self.settings.profile}." if self.settings.profile != "streamfer" else ".frames."
+        still = self.spec is not None and self.spec.still
+        picture = "overlay.png" if still else "overlay.mp4"
+        ends = [suffix.replace(".frames.", renamed).replace("overlay.mp4", picture) for suffix in found]
+        name = self.base.name
+        entities = _BIDS.match(name)
+        bids = entities[1] if entities else name
+        return {end: self.base.with_name(f"{bids if end.startswith('_') else name}{end}") for end in ends}
+
+
+def check_formats(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the formats of a list, or of one text with commas.
+
+    Raises:
+        ConfigError: a format is unknown.
+    """
+    words = names.split(",") if isinstance(names, str) else names
+    chosen = tuple(dict.fromkeys(name.strip().lower() for name in words if name.strip()))
+    for name in chosen:
+        if name not in FORMATS:
+            raise ConfigError(f"format {name!r}: unknown; choose from {', '.join(FORMATS)}")
+    if not chosen:
+        raise ConfigError(f"no output format; choose from {', '.join(FORMATS)}")
+    return chosen
+
+
+def choose(
+    settings: Settings,
+    formats: str | Iterable[str],
+    *,
+    overlay: bool = False,
+    blur_faces: bool = False,
+    profile: str = "streamfer",
+    csv_dialect: str = "plain",
+) -> Settings:
+    """Return settings with what was chosen of their results.
+
+    Args:
+        settings: what the analysis depends on.
+        formats: names of :data:`FORMATS`, or one text with commas.
+        overlay: also the overlay.
+        blur_faces: make faces in pictures unrecognisable.
+        profile: one of :data:`PROFILES`.
+        csv_dialect: one of :data:`DIALECTS`.
+
+    Raises:
+        ConfigError: a name is unknown, or faces are to be blurred in no picture.
+    """
+    names = check_formats(formats)
+    names += ("overlay",) if overlay and "overlay" not in names else ()
+    if blur_faces and not _PICTURES.intersection(names):
+        raise ConfigError("blur_faces: there is no picture to blur; ask for the overlay, too")
+    for option, value, known in (("profile", profile, PROFILES), ("csv_dialect", csv_dialect, DIALECTS)):
+        if value not in known:
+            raise ConfigError(f"{option} {value!r}: unknown; choose from {', '.join(known)}")
+    return replace(settings, formats=names, blurred=blur_faces, profile=profile, dialect=csv_dialect)

@@ -1,0 +1,159 @@
+"""The frame table in the words of other programs, so that scripts written for them run.
+
+Columns that streamfer does not measure and every script expects are there and empty; what has no name there comes last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import inf
+
+from streamfer.export.columns import SCORE, SHARE, TEXT, TIME, WHOLE
+from streamfer.export.rows import UNIT_PRESENT, Cell, ModelColumns, Row
+from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened
+from streamfer.records import ClipLabelled, Record
+
+#: Units of OpenFace 2.2, in its order; AU28 has presence alone.
+_OPENFACE = [
+    "AU01",
+    "AU02",
+    "AU04",
+    "AU05",
+    "AU06",
+    "AU07",
+    "AU09",
+    "AU10",
+    "AU12",
+    "AU14",
+    "AU15",
+    "AU17",
+    "AU20",
+    "AU23",
+    "AU25",
+    "AU26",
+    "AU45",
+]
+#: Units and emotions of py-feat's Fex.
+_FEX = [
+    "AU01",
+    "AU02",
+    "AU04",
+    "AU05",
+    "AU06",
+    "AU07",
+    "AU09",
+    "AU10",
+    "AU11",
+    "AU12",
+    "AU14",
+    "AU15",
+    "AU17",
+    "AU20",
+    "AU23",
+    "AU24",
+    "AU25",
+    "AU26",
+    "AU28",
+    "AU43",
+]
+_FEX_EMOTIONS = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
+#: OpenFace's intensities go from 0 to 5, ours from 0 to 1.
+_OPENFACE_SCALE = 5.0
+
+
+class OpenFaceTable:
+    """OpenFace's columns: frames from 1, faces from 0, intensities from 0 to 5, presence by the model's thresholds."""
+
+    def __init__(self) -> None:
+        self._model = ModelColumns()
+
+    def columns(self) -> Mapping[str, str]:
+        """Return the columns and the formats of their cells."""
+        intensities, presence = self._units()
+        return {
+            **{"frame": WHOLE, "face_id": WHOLE, "timestamp": TIME, "confidence": SCORE, "success": WHOLE},
+            **{f"{name}_r": SCORE for name in intensities},
+            **{f"{name}_c": WHOLE for name in presence},
+        }
+
+    def rows(self, event: Event) -> Iterator[Row]:
+        """Yield the rows of an analysed frame; without a face it is one row without success."""
+        self._model.opened(event)
+        if not isinstance(event, FrameFaces):
+            return
+        self._model.note((), ())
+        intensities, presence = self._units()
+        for face in event.faces:
+            found, limits = face.action_units or {}, self._model.thresholds
+            yield [
+                *(event.index + 1, face.track - 1, event.seconds, face.score, 1),
+                *(_OPENFACE_SCALE * found[name] if name in found else None for name in intensities),
+                *(int(found[name] >= limits.get(name, UNIT_PRESENT)) if name in found else None for name in presence),
+            ]
+        if not event.faces:
+            yield [event.index + 1, 0, event.seconds, 0.0, 0, *[None] * (len(intensities) + len(presence))]
+
+    def _units(self) -> tuple[list[str], list[str]]:
+        more = [name for name in self._model.units if name not in (*_OPENFACE, "AU28")]
+        later = ["AU28"] if "AU28" in self._model.units else []
+        return [*_OPENFACE, *more, *later], [*_OPENFACE[:-1], "AU28", _OPENFACE[-1], *more]
+
+
+class PyFeatTable:
+    """py-feat's Fex: pixels, units from 0 to 1, and the emotions of the clip whose centre is nearest.
+
+    Rows come when the source ends, because the clip of a frame is complete only later.
+    """
+
+    def __init__(self) -> None:
+        self._model = ModelColumns()
+        self._sizes: dict[int, tuple[int, int]] = {}
+        self._location = ""
+        self._frames: list[FrameFaces] = []
+        self._clips: dict[tuple[int, int], list[tuple[float, Mapping[str, float]]]] = {}
+
+    def columns(self) -> Mapping[str, str]:
+        """Return the columns and the formats of their cells."""
+        units = [*_FEX, *(name for name in self._model.units if name not in _FEX)]
+        return {
+            **dict.fromkeys(("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight"), TIME),
+            **{"FaceScore": SCORE},
+            **dict.fromkeys([*units, *_FEX_EMOTIONS], SHARE),
+            **{"frame": WHOLE, "input": TEXT, "approx_time": TIME, "Identity": WHOLE},
+        }
+
+    def rows(self, event: Event) -> Iterator[Row]:
+        """Take note of frames and clips; yield the rows when the source ends."""
+        self._model.opened(event)
+        if isinstance(event, SourceOpened):
+            self._sizes[event.epoch] = (event.info.width, event.info.height)
+            self._location = event.info.location
+        elif isinstance(event, FrameFaces):
+            self._frames.append(event)
+        elif isinstance(event, SourceDone):
+            for frame in self._frames:
+                yield from self._rows(frame)
+        elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
+            numerator, denominator = event.data.clip.time_base
+            centre = (event.data.clip.start_pts + event.data.clip.end_pts) / 2 * numerator / denominator
+            for face in event.data.faces:
+                clips = self._clips.setdefault((event.data.clip.epoch, face.track), [])
+                clips.append((centre, face.emotions))
+
+    def _rows(self, frame: FrameFaces) -> Iterator[Row]:
+        width, height = self._sizes.get(frame.epoch, (1, 1))
+        units = [*_FEX, *(name for name in self._model.units if name not in _FEX)]
+        for face in frame.faces:
+            x, y, w, h = face.box
+            found, emotions = face.action_units or {}, self._emotions(frame, face)
+            cells: Row = [x * width, y * height, w * width, h * height, face.score]
+            cells += [found.get(name) for name in units]
+            cells += [emotions.get(name) for name in _FEX_EMOTIONS]
+            yield [*cells, frame.index, self._location, frame.seconds, face.track]
+        if not frame.faces:
+            empty: list[Cell] = [None] * (5 + len(units) + len(_FEX_EMOTIONS))
+            yield [*empty, frame.index, self._location, frame.seconds, None]
+
+    def _emotions(self, frame: FrameFaces, face: FaceRow) -> Mapping[str, float]:
+        clips = self._clips.get((frame.epoch, face.track), ())
+        return min(clips, key=lambda clip: abs(clip[0] - frame.seconds), default=(inf, {}))[1]
