@@ -163,6 +163,17 @@ class PublishConfig(Section):
     partitions: int = Field(1, ge=1, le=1024)
     maxlen: int = Field(100_000, ge=100, description="entries kept a stream (approximately)")
     dedup_seconds: int = Field(86_400, ge=1, description="how long a record's id suppresses its duplicates")
+    spool: Path | None = Field(None, description="folder for what Redis does not take yet; the user's own if unset")
+    spool_mb: int = Field(512, ge=1, description="most that waits there; then the oldest makes room, and a gap says so")
+    resend_seconds: float = Field(
+        5.0, ge=0, le=300, description="what was acknowledged so lately is sent again when another server answers"
+    )
+
+
+class ShutdownConfig(Section):
+    """The end of a run."""
+
+    seconds: float = Field(10.0, ge=0, le=600, description="to publish what waits after SIGTERM; the rest is spooled")
 
 
 class SourceConfig(Section):
@@ -183,6 +194,7 @@ class Config(Section):
     captions: CaptionsConfig = Field(default_factory=CaptionsConfig)
     live: LiveConfig = Field(default_factory=LiveConfig)
     publish: PublishConfig = Field(default_factory=PublishConfig)
+    shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig)
     threads: int | None = Field(None, ge=1, le=1024, description="cores for the whole process tree; all if unset")
 
     @model_validator(mode="after")

@@ -107,6 +107,7 @@ def _private_redis_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     """Keep tests, and the programs they start, away from the user's own embedded Redis."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STREAMFER_REDIS_FOLDER", str(tmp_path_factory.mktemp("redis_default")))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
 
 

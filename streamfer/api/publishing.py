@@ -3,50 +3,77 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from streamfer.config import PublishConfig
+from streamfer.config import Config
 from streamfer.errors import StreamferError
 from streamfer.redaction import redact_text
 
 if TYPE_CHECKING:
     from streamfer.pipeline.events import Event
+    from streamfer.publish.delivery import Delivery
+    from streamfer.publish.heartbeat import Heartbeats
     from streamfer.records import Record
 
 
+class Outlet:
+    """Takes the events of a run; their records go to Redis and their sources' statuses stay alive.
+
+    Attributes:
+        left: one line on what could not be published in time; empty where nothing waits, and before the end.
+    """
+
+    def __init__(self, delivery: Delivery | None = None, beats: Heartbeats | None = None) -> None:
+        self.delivery = delivery
+        self.beats = beats
+        self.left = ""
+
+    def take(self, event: Event) -> None:
+        """Take an event; never waits for Redis."""
+        from streamfer.pipeline.events import FrameFaces
+        from streamfer.records import Record, SourceStateChanged
+
+        if self.delivery is None or self.beats is None:
+            return
+        if isinstance(event, Record):
+            self.delivery.put(event)
+            if isinstance(event.data, SourceStateChanged):
+                self.beats.note(event.subject, state=event.data.state, epoch=event.data.epoch, reason=event.data.reason)
+        elif isinstance(event, FrameFaces):
+            self.beats.note(event.source_id, epoch=event.epoch, seconds=event.seconds, faces=len(event.faces))
+
+
 @contextmanager
-def publishing(config: PublishConfig, redis: str | None) -> Iterator[Callable[[Event], None]]:
-    """Yield what takes events, publishes their records, and keeps the status of their sources alive.
+def publishing(config: Config, redis: str | None, *, waits: bool) -> Iterator[Outlet]:
+    """Yield what takes the events of a run; at the end it has ``shutdown.seconds`` to publish what waits.
 
     Args:
-        config: site, prefix and retention.
+        config: where records go, and how long the end may take.
         redis: a URL, ``embedded``, or None: events are taken for nothing.
+        waits: the server may be away at the start, too.
 
     Raises:
-        PublishError: Redis refuses or is away.
+        PublishError: the URL is wrong, Redis refuses the credentials, it is no Redis, or it may not be away.
+        OutputError: the spool's folder cannot be written.
     """
     if redis is None:
-        yield lambda _event: None
+        yield Outlet()
         return
-    from streamfer.publish import open_publisher
+    from streamfer.publish import Delivery
     from streamfer.publish.heartbeat import Heartbeats
 
     url = None if redis == "embedded" else redis
-    with open_publisher(config.model_copy(update={"redis": url})) as publisher:
-        beats = Heartbeats(publisher)
-
-        def publish(event: Event) -> None:
-            from streamfer.pipeline.events import FrameFaces
-            from streamfer.records import Record
-
-            if isinstance(event, Record):
-                publisher.publish_many([event])
-            elif isinstance(event, FrameFaces):
-                beats.beat(event.source_id, epoch=event.epoch, seconds=event.seconds, faces=len(event.faces))
-
-        yield publish
+    delivery = Delivery.open(config.publish.model_copy(update={"redis": url}), waits=waits)
+    beats = Heartbeats(delivery.publisher)
+    outlet = Outlet(delivery, beats)
+    try:
+        yield outlet
+    finally:
+        beats.close()
+        delivery.close(config.shutdown.seconds)
+        outlet.left = delivery.left
 
 
 def source_ended(source_id: str, error: StreamferError, site: str) -> Record:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from streamfer.api.publishing import publishing, source_ended
 from streamfer.closing import Closing
 from streamfer.config import Config, configure
-from streamfer.errors import ClosedError, ConfigError, SourceError, StreamferError, UserError
+from streamfer.errors import ClosedError, ConfigError, PublishError, SourceError, StreamferError, UserError
 from streamfer.video.locate import Place, SourceSpec, configured_sources, find_each, find_sources, listed
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from streamfer.records import Record
     from streamfer.video.frames import Source
     from streamfer.video.given import GivenFrames
+
+log = logging.getLogger(__name__)
 
 
 class Session(Closing):
@@ -173,13 +176,15 @@ class Session(Closing):
         if (first := next(pending, None)) is None:
             return batch.report
         # A server that is away is said before the seconds that the models take to load.
-        with publishing(self.config.publish, redis) as publish:
+        with publishing(self.config, redis, waits=False) as outlet:
             try:
                 for event in self._events(map(self._source, chain([first], pending)), live=False):
                     batch.take(event)
-                    publish(event)
+                    outlet.take(event)
             finally:
                 batch.discard()
+        if outlet.left:
+            raise PublishError(outlet.left)
         return batch.report
 
     def stream(
@@ -240,15 +245,17 @@ class Session(Closing):
         self._check_open()
         specs = find_sources(listed(sources)) if sources is not None else configured_sources(self.config)
         ends: list[SourceDone] = []
-        with publishing(self.config.publish, self.config.publish.redis or "embedded") as publish:
+        with publishing(self.config, self.config.publish.redis or "embedded", waits=True) as outlet:
             opened = (self._source(spec, len(specs)) for spec in specs)
             live = any(spec.live for spec in specs)
             for event in self._events(opened, live=live, beside=len(specs)):
-                publish(event)
+                outlet.take(event)
                 if isinstance(event, SourceDone):
                     ends.append(event)
                 if watch is not None:
                     watch(event)
+        if outlet.left:
+            log.error("publish.left", extra={"reason": outlet.left})
         return ends
 
     def ask(
@@ -354,7 +361,7 @@ class Session(Closing):
     def _records(
         self, sources: Iterable[Source], *, live: bool, told: type[StreamferError] | tuple[()], beside: int = 1
     ) -> Generator[Record]:
-        """Yield the records of a run; a source's error becomes its last record where it is ``told``, else is raised."""
+        """Yield the records of a run; a source's error that its last record has not ``told`` is raised."""
         from streamfer.pipeline.events import SourceDone
         from streamfer.records import Record
 
@@ -362,7 +369,5 @@ class Session(Closing):
             for event in events:
                 if isinstance(event, Record):
                     yield event
-                elif isinstance(event, SourceDone) and event.error is not None:
-                    if not isinstance(event.error, told):
-                        raise event.error
-                    yield source_ended(event.source_id, event.error, self.config.publish.site)
+                elif isinstance(event, SourceDone) and event.error is not None and not isinstance(event.error, told):
+                    raise event.error

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamfer.cli import options
-from streamfer.cli.terminal import caption_words, complain, note, record_line, say_licences
+from streamfer.cli.printing import Printer
+from streamfer.cli.terminal import caption_words, complain, record_line, say_licences
 
 if TYPE_CHECKING:
     from streamfer.api import Session
@@ -36,26 +37,26 @@ def run(
         if not begun:
             begun = True
             say_licences(session)
-            note(f"follow the records with: {follow_command(session.config.publish)}")
-        _say(event, quiet=quiet)
+            printer.say(f"follow the records with: {follow_command(session.config.publish)}", note=True)
+        _say(event, printer, quiet=quiet)
 
-    with session, stopping(session) as stopped:
+    with session, stopping(session) as stopped, Printer(session.stop) as printer:
         ends = session.publish(sources or None, watch=watch)
     if code := stopped.code(terminated=0) or (2 if any(end.error for end in ends) else 0):
         raise SystemExit(code)
 
 
-def _say(event: Event, *, quiet: bool) -> None:
+def _say(event: Event, printer: Printer, *, quiet: bool) -> None:
     from streamfer.pipeline.events import SourceDone
     from streamfer.records import Record
 
     if isinstance(event, SourceDone):
-        _say_done(event)
+        _say_done(event, printer)
     elif isinstance(event, Record) and not quiet:
-        typer.echo(record_line(event))
+        printer.say(record_line(event))
 
 
-def _say_done(event: SourceDone) -> None:
+def _say_done(event: SourceDone, printer: Printer) -> None:
     stats = event.stats
     if event.error is not None:
         complain(str(event.error))
@@ -66,4 +67,4 @@ def _say_done(event: SourceDone) -> None:
     words += caption_words(stats)
     words += [f"{stats.frames_dropped} frames dropped (this machine was busy)"] if stats.frames_dropped else []
     words += [event.note] if event.note else []
-    note(f"{event.source_id}: {how}; {'; '.join(words)}")
+    printer.say(f"{event.source_id}: {how}; {'; '.join(words)}", note=True)

@@ -31,13 +31,14 @@ class Stop:
 
 @contextmanager
 def stopping(session: Session) -> Iterator[Stop]:
-    """Let the first SIGINT or SIGTERM end the session's run in order; a second SIGINT ends the process."""
+    """Let the first SIGINT or SIGTERM end the session's run in order; a second one ends the process at once."""
     told = Stop()
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
         told.number = number
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for either in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(either, signal.SIG_DFL)
         if not session.stop():
             # Nothing runs yet: there is nothing to end in order.
             raise KeyboardInterrupt

@@ -138,7 +138,7 @@ class SourceAnalysis:
         finally:
             self._finish()
             self._source.close()
-            reader.join(timeout=10)
+            reader.join(timeout=2)
             self._out(
                 Ended(
                     self._source.source_id,

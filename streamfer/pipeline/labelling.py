@@ -36,8 +36,9 @@ class _SourceLog:
         read: (epoch, track) seen, and whether it was ever large enough to be read; the latest last.
         faces_too_small: faces that were not.
         never_read: tracks that are remembered no more and never were.
-        note: what the end will say.
         offline_since: when the source went away, seconds.
+        epoch: the latest that a change named.
+        ended: how it ended, in its own words.
     """
 
     stats: SourceStats
@@ -45,8 +46,9 @@ class _SourceLog:
     read: OrderedDict[tuple[int, int], bool] = field(default_factory=OrderedDict)
     faces_too_small: int = 0
     never_read: int = 0
-    note: str = ""
     offline_since: float | None = None
+    epoch: int = 0
+    ended: StateChange | None = None
 
     def count_clip(self, epoch: int, track: int) -> None:
         """Take in a labelled clip."""
@@ -173,9 +175,12 @@ class Labeller:
 
     def _take_change(self, source_id: str, change: StateChange, log: _SourceLog) -> list[Event | ClipJob]:
         events: list[Event | ClipJob] = []
+        log.epoch = change.epoch
         if change.state == "ended":
-            log.note = change.reason
-        elif change.state == "online":
+            # Told behind the last clips.
+            log.ended = change
+            return []
+        if change.state == "online":
             if log.offline_since is not None:
                 events.append(self._records.offline_gap(source_id, change, log.offline_since))
             if change.leap is not None:
@@ -192,8 +197,14 @@ class Labeller:
         events = self._end_session(item.source_id, flush=not item.stopped)
         log = self._logs[item.source_id]
         log.stats = replace(log.stats, frames_decoded=item.frames_decoded, frames_dropped=item.frames_dropped)
+        ended = log.ended
+        if ended is None:
+            reason = " ".join(str(item.error).split()) if item.error else "stopped on request"
+            ended = StateChange("ended", log.epoch, time.time(), reason)
+        events.append(self._records.state(item.source_id, ended))
+        note = log.ended.reason if log.ended else ""
         # The count of clips is complete only when the jobs before it are labelled: see _label.
-        return [*events, SourceDone(item.source_id, item.error, item.stopped, log.note)]
+        return [*events, SourceDone(item.source_id, item.error, item.stopped, note)]
 
     def _end_session(self, source_id: str, *, flush: bool) -> list[Event | ClipJob]:
         session = self._sessions.pop(source_id, None)

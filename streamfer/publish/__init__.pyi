@@ -1,13 +1,13 @@
+from .append import Outcome as Outcome
 from .append import Retention as Retention
 from .connection import connect as connect
+from .delivery import Delivery as Delivery
 from .embedded import EmbeddedRedis as EmbeddedRedis
 from .keys import STREAM_NAMES as STREAM_NAMES
 from .keys import Keys as Keys
 from .keys import StreamName as StreamName
 from .publisher import Publisher as Publisher
 from .publisher import open_publisher as open_publisher
-from .sink import MemorySink as MemorySink
-from .sink import Outcome as Outcome
-from .sink import Sink as Sink
+from .spool import Spool as Spool
 from .subscription import Subscription as Subscription
 from .subscription import subscribe as subscribe

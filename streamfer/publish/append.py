@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import groupby
 from typing import Any, Protocol
 
@@ -20,7 +21,6 @@ import redis
 from redis import exceptions as faults
 
 from streamfer.publish.keys import Keys
-from streamfer.publish.sink import Outcome
 from streamfer.records import Record
 
 IDMP_SINCE = (8, 6)
@@ -48,6 +48,13 @@ if type(reply) == 'table' and reply.err then
 end
 return 1
 """
+
+
+class Outcome(StrEnum):
+    """What became of a record."""
+
+    NEW = "new"
+    DUPLICATE = "duplicate"
 
 
 @dataclass(frozen=True, slots=True)

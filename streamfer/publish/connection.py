@@ -2,69 +2,65 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import redis
-import stamina.instrumentation
 from redis import exceptions as faults
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from streamfer.errors import PublishError
 from streamfer.redaction import redact_text, redact_url
 
 SCHEMES = ("redis", "rediss", "unix")
+#: Whatever a command to a server may raise.
+TROUBLE = (faults.RedisError, OSError)
 _ANSWER_SECONDS = 5.0
 
-log = logging.getLogger(__name__)
 
-
-def _say_retry(details: stamina.instrumentation.RetryDetails) -> None:
-    reason = redact_text(str(details.caused_by))
-    log.info("redis.retry", extra={"attempt": details.retry_num, "wait": details.wait_for, "reason": reason})
-
-
-# By itself, stamina prints every retry on standard output where structlog is installed and not configured.
-stamina.instrumentation.set_on_retry_hooks([_say_retry])
-
-
-def connect(
+def make_client(
     url: str,
     *,
     socket_timeout: float = _ANSWER_SECONDS,
     connect_timeout: float = 3.0,
-    retries: int = 3,
     client_name: str = "streamfer",
 ) -> redis.Redis:
-    """Open a client on ``url`` and make sure that a Redis server answers there.
+    """Return a client of ``url`` that has not connected yet and never tries anything twice: its owner does.
 
     Args:
         url: ``redis://``, ``rediss://`` (TLS) or ``unix://`` URL.
         socket_timeout: seconds to wait for an answer; blocking reads must ask for less.
         connect_timeout: seconds to wait for a connection.
-        retries: attempts by redis-py itself after a lost connection; 0 where the caller must know of each loss.
         client_name: shown by ``CLIENT LIST``.
 
     Raises:
-        PublishError: the scheme is none of these, nothing answers, the server refuses, or it is no Redis.
+        PublishError: the URL cannot be read, or its scheme is none of these.
     """
     _check_scheme(url)
     try:
-        client = redis.Redis.from_url(
+        return redis.Redis.from_url(
             url,
             protocol=2,
             socket_timeout=socket_timeout,
             socket_connect_timeout=connect_timeout,
             # A connection that died unnoticed (NAT, suspended host) is found before it is used again.
             health_check_interval=15,
-            retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=1.0), retries),
+            retry=Retry(NoBackoff(), 0),
             client_name=client_name,
         )
     except (ValueError, TypeError) as error:
         raise PublishError(f"Redis URL {redact_url(url)!r} cannot be read: {redact_text(str(error))}") from None
+
+
+def connect(url: str, *, socket_timeout: float = _ANSWER_SECONDS, client_name: str = "streamfer") -> redis.Redis:
+    """Return a client of ``url`` at which a Redis server has just answered; arguments as of :func:`make_client`.
+
+    Raises:
+        PublishError: the URL is wrong, nothing answers, the server refuses, or it is no Redis.
+    """
+    client = make_client(url, socket_timeout=socket_timeout, client_name=client_name)
     try:
         with reported(url):
             client.ping()
@@ -72,6 +68,20 @@ def connect(
         client.close()
         raise
     return client
+
+
+_FINAL = (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermissionError, faults.InvalidResponse)
+_FINAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "WRONGTYPE", "ERR unknown", "unknown command")
+
+
+def can_pass(error: Exception) -> bool:
+    """Whether waiting may end a trouble of Redis: always, unless somebody must change rights, data or the address."""
+    line = str(error)
+    return not (isinstance(error, (*_FINAL, faults.DataError)) or line.startswith(_FINAL_WORDS) or _foreign(line))
+
+
+def _foreign(line: str) -> bool:
+    return "Protocol Error" in line
 
 
 def _check_scheme(url: str) -> None:
@@ -96,7 +106,7 @@ def reported(url: str) -> Iterator[None]:
     """Turn redis-py's exceptions into a :class:`PublishError` that names ``url`` without its credentials."""
     try:
         yield
-    except (faults.RedisError, OSError, UnicodeError) as error:
+    except (*TROUBLE, UnicodeError) as error:
         raise PublishError(explain(url, error)) from error
 
 
@@ -129,7 +139,10 @@ def explain(url: str, error: Exception) -> str:
     line = _line(error)
     if line.startswith(_DENIALS):
         error = faults.AuthenticationError(line)
-    elif "Protocol Error" in line:
+    elif "OOM command" in line:
+        # Out of a script the server says it in the middle of a sentence.
+        error = faults.OutOfMemoryError(line)
+    elif _foreign(line):
         error = faults.InvalidResponse(line)
     for kinds, what, way_out in _EXPLANATIONS:
         if isinstance(error, kinds):

@@ -40,6 +40,7 @@ FOLDER_VARIABLE = "STREAMFER_REDIS_FOLDER"
 # sun_path holds 108 bytes on Linux and 104 elsewhere, including the closing zero.
 _LONGEST_SOCKET = 100
 _START_SECONDS = 30.0
+_REVIVE_SECONDS = 3.0
 _STOP_SECONDS = 10.0
 # Guards outlive the objects that started them; Popen would complain of children that nobody waits for.
 _GUARDS: list[subprocess.Popen[bytes]] = []
@@ -130,6 +131,16 @@ class EmbeddedRedis(Closing):
         """``unix://`` URL of the server."""
         return f"unix://{quote(str(self.socket))}"
 
+    def ensure(self, seconds: float = _REVIVE_SECONDS) -> None:
+        """See that the server runs: start it again where its guard was killed, or has given up.
+
+        Raises:
+            PublishError: it does not come back within ``seconds``.
+        """
+        if self._users is not None and not guarded(self.folder):
+            log.warning("embedded_redis.revived", extra={"folder": str(self.folder)})
+            self._guard = _ensure(server_executable(), self.folder, self.socket, self.port, seconds) or self._guard
+
     def close(self) -> None:
         """Give the share back; the last user waits until the server has stopped. May be called twice."""
         users, self._users = self._users, None
@@ -145,7 +156,9 @@ class EmbeddedRedis(Closing):
                 self._guard.wait(1.0)
 
 
-def _ensure(executable: Path, folder: Path, socket: Path, port: int | None) -> subprocess.Popen[bytes] | None:
+def _ensure(
+    executable: Path, folder: Path, socket: Path, port: int | None, seconds: float = _START_SECONDS
+) -> subprocess.Popen[bytes] | None:
     """See that a server answers; returns its guard if this call started it."""
     start = guard.lock_file(folder / guard.START_LOCK)
     try:
@@ -156,7 +169,7 @@ def _ensure(executable: Path, folder: Path, socket: Path, port: int | None) -> s
         else:
             _end_leftover(folder, socket)
             process = _start_guard([str(executable), str(folder), str(socket), str(port or 0)])
-        _wait_for(folder, socket, process)
+        _wait_for(folder, socket, process, seconds)
         return process
     finally:
         os.close(start)
@@ -255,8 +268,8 @@ def _start_guard(arguments: list[str]) -> subprocess.Popen[bytes]:
     return process
 
 
-def _wait_for(folder: Path, socket: Path, process: subprocess.Popen[bytes] | None) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+def _wait_for(folder: Path, socket: Path, process: subprocess.Popen[bytes] | None, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if _answers(socket):
             return

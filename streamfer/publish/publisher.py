@@ -1,32 +1,49 @@
-"""Publishing records to Redis streams."""
+"""Publishing records to Redis streams, the caller waiting; see :mod:`streamfer.publish.delivery` for who must not."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import redis
-import stamina
 from redis import exceptions as faults
 
 from streamfer.closing import Closing
 from streamfer.config import PublishConfig
-from streamfer.errors import InternalError, PublishError
-from streamfer.publish.append import Retention, choose_appender
-from streamfer.publish.connection import connect, explain
+from streamfer.errors import PublishError
+from streamfer.publish.append import Appender, Outcome, Retention, choose_appender
+from streamfer.publish.connection import TROUBLE, can_pass, explain, make_client
 from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.keys import Keys
-from streamfer.publish.sink import Outcome
 from streamfer.records import Record
 
-# A server that restarts, loads its data or hands over to a replica is back soon; other refusals are final.
-_PASSING = (faults.ConnectionError, faults.TimeoutError, faults.ReadOnlyError, OSError)
 _BATCH = 256
+_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 2.0
 
-log = logging.getLogger(__name__)
+
+class Numbering:
+    """Numbers the records of each source within each stream, later runs above earlier ones.
+
+    Numbers of one run follow one another without a hole, so that a subscriber sees what is missing.
+    """
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._next: dict[tuple[str, str], int] = {}
+        # Microseconds now: later runs count on above earlier ones without asking anybody.
+        self._first = time.time_ns() // 1000
+
+    def number(self, record: Record) -> Record:
+        """Return the record with its number; one that has a number keeps it."""
+        if record.sequence is not None:
+            return record
+        place = (self._keys.stream_of(record), record.subject)
+        number = self._next.get(place, self._first)
+        self._next[place] = number + 1
+        return record.numbered(number)
 
 
 class Publisher(Closing):
@@ -40,8 +57,7 @@ class Publisher(Closing):
         site: producer name that a server with own idempotence remembers ids by.
         prefix, partitions: see :class:`Keys`.
         retention: how long streams and the memory of ids are.
-        attempts: tries for each batch when the connection is lost.
-        patience: seconds over which those tries are spread at most.
+        patience: seconds to go on trying while Redis is away.
         url: how to call the server in error messages.
     """
 
@@ -53,24 +69,19 @@ class Publisher(Closing):
         *,
         partitions: int = 1,
         retention: Retention | None = None,
-        attempts: int = 8,
         patience: float = 30.0,
         url: str = "redis://",
     ) -> None:
         self.keys = Keys(prefix, partitions)
         self.url = url
         self._client = client
-        self._attempts = attempts
+        self._site = site
+        self._retention = retention or Retention()
         self._patience = patience
         self._lock = threading.Lock()
         self._owned: list[redis.Redis | EmbeddedRedis] = []
-        self._sequences: dict[str, int] = {}
-        # Microseconds now: later runs count on above earlier ones without asking anybody.
-        self._first_sequence = time.time_ns() // 1000
-        try:
-            self._appender = choose_appender(client, self.keys, retention or Retention(), site)
-        except (*_PASSING, faults.RedisError) as error:
-            raise PublishError(explain(url, error)) from error
+        self._numbering = Numbering(self.keys)
+        self._appender: Appender | None = None
 
     @classmethod
     def open(
@@ -81,11 +92,16 @@ class Publisher(Closing):
         *,
         partitions: int = 1,
         retention: Retention | None = None,
+        waits: bool = False,
     ) -> Self:
         """Connect to ``url``, or to the embedded server where it is None, and own that connection.
 
+        Args:
+            url, site, prefix, partitions, retention: see the class.
+            waits: the caller can wait for a server that is away now.
+
         Raises:
-            PublishError: the server cannot be reached, or refuses.
+            PublishError: the URL is wrong, or the server cannot be reached, or it refuses.
         """
         owned: list[redis.Redis | EmbeddedRedis] = []
         try:
@@ -93,9 +109,10 @@ class Publisher(Closing):
                 embedded = EmbeddedRedis.start()
                 owned.append(embedded)
                 url = embedded.url
-            client = connect(url)
+            client = make_client(url)
             owned.append(client)
             publisher = cls(client, site, prefix, partitions=partitions, retention=retention, url=url)
+            publisher._greet(waits=waits)
         except BaseException:
             for thing in reversed(owned):
                 thing.close()
@@ -110,70 +127,100 @@ class Publisher(Closing):
     def publish_many(self, records: Sequence[Record]) -> list[Outcome]:
         """Append ``records`` in order, numbering those without a sequence.
 
-        A number that a duplicate was given is not used again, so a subscriber may see numbers missing.
-
         Raises:
             PublishError: Redis stayed away longer than the patience lasts, or refused. What was appended by then
                 is recognised as duplicate when the same records are published again.
         """
         outcomes: list[Outcome] = []
         with self._lock:
-            numbered = [self._numbered(record) for record in records]
+            numbered = [self._numbering.number(record) for record in records]
+            deadline = time.monotonic() + self._patience
             for start in range(0, len(numbered), _BATCH):
-                outcomes += self._append(numbered[start : start + _BATCH])
+                outcomes += self._persist(numbered[start : start + _BATCH], deadline)
         return outcomes
 
-    def heartbeat(self, source_id: str, status: Mapping[str, str | int | float], ttl: int = 30) -> None:
-        """Say that a source is alive: fields of its status hash, which vanishes ``ttl`` seconds later.
+    def append(self, records: Sequence[Record]) -> list[Outcome]:
+        """Append numbered records, in one attempt.
+
+        Raises:
+            redis.RedisError, OSError: it failed; appending all of them again is safe.
+        """
+        if self._appender is None:
+            self._appender = choose_appender(self._client, self.keys, self._retention, self._site)
+        return self._appender.append(self._client, records)
+
+    def server_run(self) -> str | None:
+        """Return what tells one run of the server from the next; None where it may not be asked.
+
+        Raises:
+            redis.RedisError, OSError: the server does not answer.
+        """
+        try:
+            information: Any = self._client.info("server")
+        except faults.ResponseError as error:
+            if can_pass(error):
+                raise
+            return None
+        return str(information.get("run_id"))
+
+    def revive(self) -> None:
+        """Start the embedded server again where nobody guards it any more; nothing for other servers."""
+        for thing in self._owned:
+            if isinstance(thing, EmbeddedRedis):
+                thing.ensure()
+
+    def heartbeat(self, statuses: Mapping[str, Mapping[str, str | int | float]], ttl: int = 30) -> None:
+        """Write the status hashes of sources, which vanish ``ttl`` seconds later.
 
         Raises:
             PublishError: Redis is away or refuses; a heartbeat is not worth waiting for.
         """
-        key = self.keys.status(source_id)
-        fields: dict[Any, Any] = {**status, "updated": f"{time.time():.3f}"}
         try:
-            with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.delete(key)
-                pipeline.hset(key, mapping=fields)
-                pipeline.expire(key, ttl)
-                pipeline.execute()
-        except (*_PASSING, faults.RedisError) as error:
+            for source_id, status in statuses.items():
+                key = self.keys.status(source_id)
+                fields: dict[Any, Any] = {**status, "updated": f"{time.time():.3f}"}
+                with self._client.pipeline(transaction=True) as pipeline:
+                    pipeline.delete(key)
+                    pipeline.hset(key, mapping=fields)
+                    pipeline.expire(key, ttl)
+                    pipeline.execute()
+        except TROUBLE as error:
             raise PublishError(explain(self.url, error)) from error
+
+    def disconnect(self) -> None:
+        """Break the connections, so that who waits for the server waits no more."""
+        self._client.connection_pool.disconnect()
 
     def close(self) -> None:
         """Close what :meth:`open` opened; may be called twice."""
-        with self._lock:
-            owned, self._owned = self._owned, []
+        owned, self._owned = self._owned, []
         for thing in reversed(owned):
             thing.close()
 
-    def _numbered(self, record: Record) -> Record:
-        if record.sequence is not None:
-            return record
-        number = self._sequences.get(record.subject, self._first_sequence)
-        self._sequences[record.subject] = number + 1
-        return record.numbered(number)
-
-    def _append(self, records: Sequence[Record]) -> list[Outcome]:
+    def _greet(self, *, waits: bool) -> None:
         try:
-            for attempt in stamina.retry_context(
-                on=_PASSING, attempts=self._attempts, timeout=self._patience, wait_initial=0.1, wait_max=5.0
-            ):
-                with attempt:
-                    return self._appender.append(self._client, records)
-        except (*_PASSING, faults.RedisError) as error:
-            message = explain(self.url, error)
-            # The error carries its cause; a traceback in the log would say it twice.
-            log.error("publish.failed", extra={"records": len(records), "reason": message})  # noqa: TRY400
-            raise PublishError(message) from error
-        raise InternalError("stamina's retry context ended without result and without error")
+            self._client.ping()
+        except (*TROUBLE, UnicodeError) as error:
+            if not (waits and isinstance(error, TROUBLE) and can_pass(error)):
+                raise PublishError(explain(self.url, error)) from error
+
+    def _persist(self, records: Sequence[Record], deadline: float) -> list[Outcome]:
+        pause = _PAUSE_SECONDS
+        while True:
+            try:
+                return self.append(records)
+            except TROUBLE as error:
+                if not can_pass(error) or time.monotonic() + pause > deadline:
+                    raise PublishError(explain(self.url, error)) from error
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
-def open_publisher(config: PublishConfig) -> Publisher:
+def open_publisher(config: PublishConfig, *, waits: bool = False) -> Publisher:
     """Connect to the configured Redis, or start or join the embedded server.
 
     Raises:
-        PublishError: the server cannot be reached, or refuses.
+        PublishError: the URL is wrong, or the server refuses, or, unless ``waits``, it cannot be reached.
     """
     return Publisher.open(
         config.redis,
@@ -181,4 +228,5 @@ def open_publisher(config: PublishConfig) -> Publisher:
         config.prefix,
         partitions=config.partitions,
         retention=Retention(config.maxlen, config.dedup_seconds),
+        waits=waits,
     )

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 import redis
-import stamina
-from redis import exceptions as faults
 
 from streamfer.closing import Closing
 from streamfer.errors import PublishError, RecordError
-from streamfer.publish.connection import connect, explain
+from streamfer.publish.connection import TROUBLE, can_pass, connect, explain
 from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.group import MAX_DELIVERIES, GroupMember
 from streamfer.publish.keys import STREAM_NAMES, Keys, StreamName
 from streamfer.publish.reading import Entry, Follower, Reader
 from streamfer.records import Record
 
-_PASSING = (faults.ConnectionError, faults.TimeoutError, OSError)
 # Above the time a read blocks, so that a quiet stream is not taken for a dead server.
 _ANSWER_SECONDS = 5.0
+_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def subscribe(
     embedded = None if url is not None else EmbeddedRedis.start()
     address = embedded.url if embedded else str(url)
     try:
-        client = connect(address, socket_timeout=block_s + _ANSWER_SECONDS, retries=0)
+        client = connect(address, socket_timeout=block_s + _ANSWER_SECONDS)
         return Subscription(
             reader,
             client,
@@ -121,10 +122,12 @@ class Subscription(Closing, Iterator[Record]):
         self._reader, self._client, self._url, self._embedded = reader, client, url, embedded
         self._sources, self._block_s, self._idle_s, self._reconnect_s = sources, block_s, idle_s, reconnect_s
         self._current: Entry | None = None
-        self._closed = False
+        self._trouble_since: float | None = None
+        self._pause = _PAUSE_SECONDS
+        self._closed = threading.Event()
         try:
             reader.prepare(client)
-        except (*_PASSING, faults.RedisError) as error:
+        except TROUBLE as error:
             client.close()
             raise PublishError(explain(url, error)) from error
 
@@ -139,7 +142,7 @@ class Subscription(Closing, Iterator[Record]):
             PublishError: the server stayed away for ``reconnect_s``, or refuses.
         """
         deadline = None if self._idle_s is None else time.monotonic() + self._idle_s
-        while not self._closed:
+        while not self._closed.is_set():
             record = self._attempt(deadline)
             if record is not None:
                 return record
@@ -160,17 +163,17 @@ class Subscription(Closing, Iterator[Record]):
         """
         try:
             self._finish()
-        except (*_PASSING, faults.RedisError) as error:
+        except TROUBLE as error:
             raise PublishError(explain(self._url, error)) from error
 
     def close(self) -> None:
         """Leave; a record that was handed out last and not committed stays unfinished. May be called twice."""
-        if self._closed:
+        if self._closed.is_set():
             return
-        self._closed = True
+        self._closed.set()
         try:
             self._reader.leave(self._client)
-        except (*_PASSING, faults.RedisError) as error:
+        except TROUBLE as error:
             log.info("subscribe.left_silently", extra={"reason": explain(self._url, error)})
         finally:
             self._client.close()
@@ -185,12 +188,14 @@ class Subscription(Closing, Iterator[Record]):
         try:
             self._finish()
             entry = self._reader.next_entry(self._client, max(1, int(block * 1000)))
-            return None if entry is None else self._accept(entry)
-        except _PASSING as error:
-            self._reconnect(error)
+            record = None if entry is None else self._accept(entry)
+        except TROUBLE as error:
+            self._wait_out(error)
             return None
-        except faults.RedisError as error:
-            raise PublishError(explain(self._url, error)) from error
+        if self._trouble_since is not None:
+            self._trouble_since = None
+            log.info("subscribe.reconnected")
+        return record
 
     def _finish(self) -> None:
         if self._current is not None:
@@ -223,15 +228,17 @@ class Subscription(Closing, Iterator[Record]):
         log.warning("subscribe.skipped", extra={"stream": entry.stream, "entry": entry.id, "reason": reason})
         self._reader.reject(self._client, entry, reason)
 
-    def _reconnect(self, error: Exception) -> None:
-        log.warning("subscribe.disconnected", extra={"reason": explain(self._url, error)})
+    def _wait_out(self, error: Exception) -> None:
+        """Pause after a trouble, longer each time; raise where it cannot pass, or has lasted too long."""
+        now = time.monotonic()
+        if self._trouble_since is None:
+            self._trouble_since, self._pause = now, _PAUSE_SECONDS
+            log.warning("subscribe.disconnected", extra={"reason": explain(self._url, error)})
+        if not can_pass(error) or now - self._trouble_since >= self._reconnect_s:
+            raise PublishError(explain(self._url, error)) from error
         self._reader.interrupted()
-        try:
-            for attempt in stamina.retry_context(
-                on=_PASSING, attempts=None, timeout=self._reconnect_s, wait_initial=0.1, wait_max=5.0
-            ):
-                with attempt:
-                    self._client.ping()
-        except (*_PASSING, faults.RedisError) as last:
-            raise PublishError(explain(self._url, last)) from last
-        log.info("subscribe.reconnected")
+        if self._embedded:
+            with contextlib.suppress(PublishError):
+                self._embedded.ensure()
+        self._closed.wait(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)

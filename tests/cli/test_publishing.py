@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import streamfer
+from command_line import streamfer, wait_for
 from record_examples import examples, labelled
 
 from streamfer.cli.publishing import follow_command, program
@@ -47,19 +48,25 @@ class FailingPublisher:
     """Counts the heartbeats that it refuses."""
 
     def __init__(self) -> None:
-        self.calls: list[str] = []
+        self.calls: list[set[str]] = []
 
-    def heartbeat(self, source_id: str, status: dict[str, object]) -> None:
-        self.calls.append(source_id)
+    def heartbeat(self, statuses: Mapping[str, object]) -> None:
+        self.calls.append(set(statuses))
         raise PublishError("Redis at redis://h is away")
 
 
 def test_a_heartbeat_that_fails_ends_nothing() -> None:
-    publisher: Any = FailingPublisher()
+    publisher = FailingPublisher()
     beats = Heartbeats(publisher)
-    for source_id in ("a", "a", "b"):
-        beats.beat(source_id, epoch=0, seconds=0.1, faces=0)
-    assert publisher.calls == ["a", "b"]
+    beats.note("a", state="online", epoch=0)
+    wait_for(lambda: publisher.calls == [{"a"}], "a state is written at once")
+    beats.note("a", faces=1)
+    beats.note("b", state="online")
+    wait_for(lambda: publisher.calls[1:] == [{"a", "b"}], "with all that is known")
+    assert beats.status()["a"] == {"state": "online", "epoch": 0, "faces": 1}
+    beats.note("a", state="ended")
+    beats.close()
+    assert set(beats.status()) == {"b"}, "what has ended is told once"
 
 
 @pytest.mark.parametrize("record", examples().values(), ids=examples().keys())

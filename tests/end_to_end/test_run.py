@@ -100,7 +100,7 @@ def test_files_run_too_and_end_by_themselves(face_film: Path, tiny_model: Path, 
     assert [change.state for change in states(redis_url)] == ["online", "ended"]
     with closing(connect(redis_url)) as client:
         keys: Any = client.keys("streamfer:*astronaut.mp4*")
-        assert any(client.hget(key, "state") == b"online" for key in keys if client.type(key) == b"hash")
+        assert any(client.hget(key, "state") == b"ended" for key in keys if client.type(key) == b"hash")
 
 
 @pytest.mark.parametrize("url", ["rtsp://me:hunter2@127.0.0.1:9/live", "http://me:hunter2@127.0.0.1:9/a.mp4"])

@@ -130,8 +130,8 @@ class TestServerKilled:
 
     def test_for_longer_than_the_patience(self, server: EmbeddedRedis) -> None:
         record = clips(1)[0]
-        with closing(connect(server.url, retries=0)) as client:
-            publisher = Publisher(client, attempts=2, patience=0.5, url=server.url)
+        with closing(connect(server.url)) as client:
+            publisher = Publisher(client, patience=0.5, url=server.url)
             found = discover(server.folder)
             assert found is not None
             os.kill(found["guard"], signal.SIGTERM)
@@ -147,7 +147,7 @@ class TestServerKilled:
 class TestServerFrozen:
     def test_a_publisher_waits_and_repeats_nothing(self, server: EmbeddedRedis) -> None:
         records = clips(20)
-        with closing(connect(server.url, socket_timeout=0.3, retries=0)) as client:
+        with closing(connect(server.url, socket_timeout=0.3)) as client:
             publisher = Publisher(client, url=server.url)
             publisher.publish_many(records[:10])
             frozen = pid(server)

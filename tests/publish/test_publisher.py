@@ -84,8 +84,8 @@ def test_prefix_partitions_and_retention(client: redis.Redis) -> None:
 
 def test_heartbeat(client: redis.Redis) -> None:
     publisher = Publisher(client)
-    publisher.heartbeat("hall", {"state": "online", "fps": 7.9, "old": 1}, ttl=20)
-    publisher.heartbeat("hall", {"state": "stalled", "fps": 0.0}, ttl=20)
+    publisher.heartbeat({"hall": {"state": "online", "fps": 7.9, "old": 1}}, ttl=20)
+    publisher.heartbeat({"hall": {"state": "stalled", "fps": 0.0}}, ttl=20)
     status: Any = client.hgetall("streamfer:status:hall")
     assert {key.decode() for key in status} == {"state", "fps", "updated"}
     assert status[b"state"] == b"stalled"
@@ -106,7 +106,7 @@ def test_a_refusal_is_one_line_without_the_record(client: redis.Redis) -> None:
 def test_a_server_that_went_away_for_good() -> None:
     client = redis.Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0))
     with pytest.raises(PublishError, match="cannot be reached"):
-        Publisher(client, url="redis://127.0.0.1:1/0")
+        Publisher(client, patience=0.2, url="redis://127.0.0.1:1/0").publish_many(clips(1))
 
 
 def test_open_on_the_embedded_server() -> None:

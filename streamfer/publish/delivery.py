@@ -1,0 +1,199 @@
+"""The thread that publishes: nobody who makes records waits for Redis, and no trouble of Redis ends a run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Self
+
+import platformdirs
+
+from streamfer.closing import Closing
+from streamfer.config import PublishConfig
+from streamfer.errors import PublishError
+from streamfer.publish.connection import TROUBLE, explain
+from streamfer.publish.embedded import default_folder
+from streamfer.publish.publisher import Numbering, Publisher, open_publisher
+from streamfer.publish.spool import Spool
+from streamfer.records import Record
+from streamfer.redaction import redact_text, redact_url
+
+_BATCH = 256
+_LOOK_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+_MOST_RECENT = 50_000
+_END_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Delivery(Closing):
+    """Takes records at once and brings them to Redis in order, in a thread of its own, however long that takes.
+
+    Acknowledged is not durable: a server that is killed, or gives way to a replica, may forget what it has just taken.
+    So what was acknowledged within the last seconds is kept, and sent again when another run of the server answers.
+
+    Args:
+        publisher: brings the records to Redis; closed with the delivery.
+        spool: what waits; closed with the delivery.
+        window: seconds for which an acknowledged record is kept.
+
+    Attributes:
+        published, sent_again, errors: counts of records, and of troubles.
+        left: after the end, one line on what is left; empty where nothing is.
+    """
+
+    def __init__(self, publisher: Publisher, spool: Spool, window: float = 5.0) -> None:
+        self._publisher = publisher
+        self._spool = spool
+        self._window = window
+        self._numbering = Numbering(publisher.keys)
+        self._recent: deque[tuple[float, Record]] = deque()
+        self._run: str | None = None
+        self._seen = time.monotonic()
+        self._trouble = ""
+        self._end: float | None = None
+        self._nudge = threading.Event()
+        self.published = 0
+        self.sent_again = 0
+        self.errors = 0
+        self.left = ""
+        self._thread = threading.Thread(target=self._work, name="streamfer publish", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(cls, config: PublishConfig, *, waits: bool = True) -> Self:
+        """Deliver to the configured Redis, or to the embedded server.
+
+        Args:
+            config: where records go.
+            waits: the server may be away at the start, too.
+
+        Raises:
+            PublishError: the URL is wrong, the server refuses the credentials, it is no Redis, or, unless
+                ``waits``, it cannot be reached.
+            OutputError: the spool's folder cannot be written.
+        """
+        publisher = open_publisher(config, waits=waits)
+        try:
+            place = redact_url(config.redis) if config.redis else str(default_folder().resolve())
+            name = hashlib.sha256("\n".join((place, config.site, config.prefix)).encode()).hexdigest()[:16]
+            folder = config.spool or Path(platformdirs.user_state_path("streamfer")) / "spool"
+            spool = Spool(folder.expanduser(), name, config.spool_mb << 20)
+        except BaseException:
+            publisher.close()
+            raise
+        if spool.waiting:
+            log.warning("publish.resumed", extra={"waiting": spool.waiting, "folder": str(spool.folder)})
+        return cls(publisher, spool, config.resend_seconds)
+
+    @property
+    def publisher(self) -> Publisher:
+        """What brings the records to Redis."""
+        return self._publisher
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not published yet."""
+        return self._spool.waiting
+
+    @property
+    def spool_bytes(self) -> int:
+        """Bytes that wait on disk."""
+        return self._spool.bytes_on_disk
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing is published now; empty where all is well."""
+        return self._trouble
+
+    def put(self, record: Record) -> None:
+        """Take a record; it is numbered in its source's order."""
+        self._spool.put(self._numbering.number(record))
+
+    def close(self, seconds: float = 10.0) -> None:
+        """Publish what waits within ``seconds``; what does not get through stays on disk for the next run."""
+        self._end = time.monotonic() + seconds
+        self._nudge.set()
+        self._spool.wake()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            self._publisher.disconnect()
+            self._thread.join(_END_SECONDS)
+        left = self._spool.close()
+        self._publisher.close()
+        if left:
+            why = self._trouble or f"Redis at {redact_url(self._publisher.url)} takes too long"
+            self.left = f"{why}; {left} records wait in {self._spool.folder}, the next run publishes them"
+
+    def _work(self) -> None:
+        pause = _FIRST_PAUSE_SECONDS
+        while not self._over():
+            try:
+                self._step()
+                pause = _FIRST_PAUSE_SECONDS
+            except Exception as error:
+                # Whatever it is: what waits is kept and tried again, for ever.
+                self._say(error)
+                self._spool.settle()
+                self._revive()
+                self._nudge.wait(pause if self._end is None else min(pause, max(0.0, self._end - time.monotonic())))
+                self._nudge.clear()
+                pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def _over(self) -> bool:
+        return self._end is not None and (time.monotonic() >= self._end or not self._spool.waiting)
+
+    def _step(self) -> None:
+        batch = self._spool.next(_BATCH, _LOOK_SECONDS if self._end is None else 0.0)
+        if batch or self._recent or self._trouble:
+            self._look_at_server()
+        if batch:
+            self._publisher.append([record for _, record in batch])
+        if self._trouble:
+            log.warning("publish.back", extra={"waiting": self.waiting})
+            self._trouble = ""
+        if not batch:
+            return
+        now = time.monotonic()
+        self._spool.take(batch[-1][0])
+        self.published += len(batch)
+        self._recent.extend((now, record) for _, record in batch)
+        while len(self._recent) > _MOST_RECENT:
+            self._recent.popleft()
+
+    def _look_at_server(self) -> None:
+        """Send again what another run of the server may have forgotten, ahead of what is new."""
+        run = self._publisher.server_run()
+        # A server that does not say is taken for another after every trouble.
+        if self._run != run or (run is None and self._trouble):
+            again = [record for _, record in self._recent]
+            for start in range(0, len(again), _BATCH):
+                self._publisher.append(again[start : start + _BATCH])
+            self._recent = deque((time.monotonic(), record) for record in again)
+            if again:
+                self.sent_again += len(again)
+                log.info("publish.sent_again", extra={"records": len(again)})
+            self._run = run
+        # What was acknowledged long before the server was last seen alive is on its disk.
+        while self._recent and self._recent[0][0] < self._seen - self._window:
+            self._recent.popleft()
+        self._seen = time.monotonic()
+
+    def _say(self, error: Exception) -> None:
+        self.errors += 1
+        reason = explain(self._publisher.url, error) if isinstance(error, TROUBLE) else redact_text(repr(error))
+        if reason != self._trouble:
+            log.warning("publish.waits", extra={"reason": reason, "waiting": self.waiting})
+        self._trouble = reason
+
+    def _revive(self) -> None:
+        try:
+            self._publisher.revive()
+        except (PublishError, OSError) as error:
+            log.warning("publish.not_revived", extra={"reason": str(error)})

@@ -1,0 +1,298 @@
+"""What waits to be published: the newest in memory, what Redis keeps waiting on disk, in order, and never too much.
+
+The disk is SQLite in its write-ahead mode with ``synchronous=NORMAL``: what is written outlives the end of this process
+however it comes, and a power failure from the log's next checkpoint on (about every thousand pages). Records stay in
+memory alone for a second at most while Redis does not take them.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamfer.errors import OutputError, RecordError
+from streamfer.records import ClipCaptioned, ClipLabelled, Gap, Record
+
+_SUFFIX = ".sqlite"
+_MOST_SPOOLS = 64
+_MOST_IN_MEMORY = 4096
+_MOST_WITHOUT_DISK = 50_000
+_MEMORY_SECONDS = 1.0
+#: A disk that is full is not asked again at once.
+_REST_SECONDS = 5.0
+# What is dropped at once: enough to be rare, little enough to be quick.
+_DROPPED_ROWS = 512
+CAUSE = "spool_full"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    number: int
+    record: Record
+    since: float
+
+
+class Spool:
+    """A bounded queue of records that outlives the process.
+
+    A folder holds one file a process that publishes to the same place; whoever opens the folder takes over what
+    processes that have ended left behind. Where too much waits, the oldest makes room and a gap record takes its place.
+
+    Args:
+        folder: made where it is missing.
+        name: of the place that is published to; records of other names are left alone.
+        max_bytes: most that waits on disk, in bytes of JSON.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, name: str, max_bytes: int) -> None:
+        self.folder = folder
+        self._max_bytes = max_bytes
+        self._changed = threading.Condition()
+        self._memory: deque[_Waiting] = deque()
+        self._in_flight = 0
+        self._disk_rests = 0.0
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._database = _claim(folder, name)
+            self._adopt(folder, name)
+            count, size, last = self._ask("SELECT COUNT(*), TOTAL(LENGTH(body)), MAX(number) FROM waiting")
+        except (OSError, sqlite3.Error) as error:
+            raise OutputError(
+                f"publish.spool: {folder} cannot be written ({getattr(error, 'strerror', None) or error}); "
+                "name a folder with room, of your own"
+            ) from error
+        self._on_disk, self._bytes, self._number = int(count), int(size), int(last or 0)
+
+    @property
+    def waiting(self) -> int:
+        """Records that are not published yet."""
+        return len(self._memory) + self._on_disk
+
+    @property
+    def bytes_on_disk(self) -> int:
+        """Bytes of JSON that wait on disk."""
+        return self._bytes
+
+    def put(self, record: Record) -> None:
+        """Take a record behind all others; never waits for Redis."""
+        with self._changed:
+            self._number += 1
+            self._memory.append(_Waiting(self._number, record, time.monotonic()))
+            late = time.monotonic() - self._memory[0].since > _MEMORY_SECONDS
+            if late or len(self._memory) > _MOST_IN_MEMORY:
+                self._settle()
+            self._changed.notify_all()
+
+    def next(self, most: int, seconds: float) -> list[tuple[int, Record]]:
+        """Return the oldest records with their numbers, waiting ``seconds`` at most for one; they stay until taken."""
+        with self._changed:
+            if not self.waiting:
+                self._changed.wait(seconds)
+            found = self._oldest_on_disk(most) if self._on_disk else []
+            if not found:
+                found = [(held.number, held.record) for held, _ in zip(self._memory, range(most), strict=False)]
+            self._in_flight = found[-1][0] if found else 0
+            return found
+
+    def take(self, number: int) -> None:
+        """Forget the records up to ``number``: they are published."""
+        with self._changed:
+            self._in_flight = 0
+            while self._memory and self._memory[0].number <= number:
+                self._memory.popleft()
+            if self._on_disk:
+                self._delete(0, number)
+
+    def settle(self) -> None:
+        """Bring what is in memory to the disk."""
+        with self._changed:
+            self._settle()
+
+    def wake(self) -> None:
+        """End a wait in :meth:`next`."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> int:
+        """Bring the rest to the disk; return how many records wait there."""
+        with self._changed:
+            self._settle()
+            left = self.waiting
+            self._database.close()
+            return left
+
+    def _settle(self) -> None:
+        if time.monotonic() < self._disk_rests:
+            self._bound_memory()
+            return
+        try:
+            self._insert([(held.number, held.record.to_json()) for held in self._memory])
+            self._memory.clear()
+            self._bound_disk()
+        except sqlite3.Error as error:
+            log.error("publish.spool_failed", extra={"folder": str(self.folder), "reason": str(error)})  # noqa: TRY400
+            self._disk_rests = time.monotonic() + _REST_SECONDS
+            self._bound_memory()
+
+    def _bound_disk(self) -> None:
+        """Put gaps in the place of the oldest on disk until the rest fits."""
+        while self._bytes > self._max_bytes:
+            before = self._bytes
+            oldest = self._rows(self._in_flight, _DROPPED_ROWS)
+            gaps = [(number, gap.to_json()) for number, gap in _gaps([*_read(oldest)])]
+            if oldest:
+                self._delete(oldest[0][0], oldest[-1][0])
+                self._insert(gaps)
+            # Gaps alone may be what is left of all that was dropped.
+            if self._bytes >= before:
+                return
+
+    def _bound_memory(self) -> None:
+        """Drop the oldest in memory, where the disk takes nothing."""
+        if len(self._memory) <= _MOST_WITHOUT_DISK:
+            return
+        flying = [held for held in self._memory if held.number <= self._in_flight]
+        rest = list(self._memory)[len(flying) :]
+        gaps = _gaps([(held.number, held.record) for held in rest[:_DROPPED_ROWS]])
+        kept = [_Waiting(number, gap, time.monotonic()) for number, gap in gaps]
+        self._memory = deque([*flying, *kept, *rest[_DROPPED_ROWS:]])
+
+    def _oldest_on_disk(self, most: int) -> list[tuple[int, Record]]:
+        rows = self._rows(0, most)
+        found = [*_read(rows)]
+        if rows and not found:
+            self._delete(rows[0][0], rows[-1][0])
+        return found
+
+    def _insert(self, rows: Sequence[tuple[int, str]]) -> None:
+        if not rows:
+            return
+        with self._database:
+            self._database.execute("BEGIN")
+            self._database.executemany("INSERT INTO waiting VALUES (?, ?)", rows)
+        self._on_disk += len(rows)
+        self._bytes += sum(len(body) for _, body in rows)
+
+    def _delete(self, first: int, last: int) -> None:
+        marks = (first, last)
+        count, size = self._ask("SELECT COUNT(*), TOTAL(LENGTH(body)) FROM waiting WHERE number BETWEEN ? AND ?", marks)
+        self._database.execute("DELETE FROM waiting WHERE number BETWEEN ? AND ?", marks)
+        self._on_disk -= count
+        self._bytes -= int(size)
+
+    def _rows(self, after: int, most: int) -> list[tuple[int, str]]:
+        query = "SELECT number, body FROM waiting WHERE number > ? ORDER BY number LIMIT ?"
+        return self._database.execute(query, (after, most)).fetchall()
+
+    def _ask(self, query: str, values: tuple[int, ...] = ()) -> tuple[Any, ...]:
+        row: tuple[Any, ...] = self._database.execute(query, values).fetchone()
+        return row
+
+    def _adopt(self, folder: Path, name: str) -> None:
+        """Take over what processes that have ended left behind, in front of what is to come."""
+        for path in sorted(folder.glob(f"{name}-*{_SUFFIX}")):
+            other = _open(path)
+            if other is None:
+                continue
+            bodies = other.execute("SELECT body FROM waiting ORDER BY number").fetchall()
+            last = self._ask("SELECT MAX(number) FROM waiting")[0] or 0
+            if bodies:
+                with self._database:
+                    self._database.execute("BEGIN")
+                    rows = [(last + place, body) for place, (body,) in enumerate(bodies, 1)]
+                    self._database.executemany("INSERT INTO waiting VALUES (?, ?)", rows)
+                other.execute("DELETE FROM waiting")
+            other.close()
+
+
+def _claim(folder: Path, name: str) -> sqlite3.Connection:
+    """Open the first file of ``name`` that no process holds."""
+    for slot in range(_MOST_SPOOLS):
+        database = _open(folder / f"{name}-{slot}{_SUFFIX}")
+        if database is not None:
+            return database
+    raise OSError(f"{_MOST_SPOOLS} processes use it")
+
+
+def _open(path: Path) -> sqlite3.Connection | None:
+    """Open a file for this process alone; None where another has it."""
+    database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    try:
+        for word in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL"):
+            database.execute(f"PRAGMA {word}")
+        database.execute("CREATE TABLE IF NOT EXISTS waiting (number INTEGER PRIMARY KEY, body TEXT NOT NULL)")
+        database.execute("BEGIN IMMEDIATE")
+        database.execute("COMMIT")
+    except sqlite3.OperationalError as error:
+        database.close()
+        if "locked" in str(error):
+            return None
+        raise
+    except sqlite3.DatabaseError as error:
+        database.close()
+        log.error("publish.spool_damaged", extra={"file": str(path), "reason": str(error)})  # noqa: TRY400
+        path.replace(path.with_suffix(".damaged"))
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        return _open(path)
+    return database
+
+
+def _read(rows: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Record]]:
+    for number, body in rows:
+        try:
+            yield number, Record.from_json(body)
+        except RecordError as error:
+            log.error("publish.spool_damaged", extra={"number": number, "reason": str(error)})  # noqa: TRY400
+
+
+def _gaps(rows: Sequence[tuple[int, Record]]) -> list[tuple[int, Record]]:
+    """Return one gap for each source of ``rows``, with the number of its last record."""
+    by_source: dict[str, list[tuple[int, Record]]] = {}
+    for number, record in rows:
+        by_source.setdefault(record.subject, []).append((number, record))
+    gaps = []
+    for subject, held in by_source.items():
+        number, last = held[-1]
+        earlier = [record.data for _, record in held if isinstance(record.data, Gap) and record.data.cause == CAUSE]
+        starts = [record.recordedtime.timestamp() for _, record in held]
+        document = Gap(
+            cause=CAUSE,
+            unit="records",
+            count=len(held) - len(earlier) + sum(gap.count for gap in earlier),
+            epoch=_epoch(last),
+            epoch_key=_epoch_key(last),
+            start_time=min([*starts, *(gap.start_time for gap in earlier)]),
+            end_time=max(starts),
+            time_origin="wallclock",
+            reason="Redis was away for longer than the spool could hold",
+            producer=last.data.producer,
+        )
+        site = last.source.rpartition("/")[2]
+        # In its number's place among the clips: subscribers count the others as lost.
+        clips = [record.sequence for _, record in held if isinstance(record.data, ClipLabelled | Gap)]
+        gap = Record.of(document, source_id=subject, site=site, recordedtime=last.recordedtime)
+        gaps.append((number, gap.numbered(clips[-1]) if clips and clips[-1] is not None else gap))
+    return gaps
+
+
+def _epoch(record: Record) -> int:
+    data = record.data
+    return data.clip.epoch if isinstance(data, ClipLabelled | ClipCaptioned) else data.epoch
+
+
+def _epoch_key(record: Record) -> str:
+    data = record.data
+    return data.clip.epoch_key if isinstance(data, ClipLabelled | ClipCaptioned) else data.epoch_key or str(data.epoch)

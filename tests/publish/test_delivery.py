@@ -1,0 +1,352 @@
+"""Delivery to a real server: no trouble of it loses, doubles or disorders a record, and nobody waits for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from command_line import wait_for
+from record_examples import labelled, span
+
+from streamfer.config import PublishConfig
+from streamfer.errors import OutputError, PublishError
+from streamfer.publish import Delivery, EmbeddedRedis, connect
+from streamfer.publish.embedded import discover, server_executable
+from streamfer.publish.spool import Spool
+from streamfer.records import Gap, Record
+
+CLIPS = "streamfer:{0}:clips"
+
+
+class Server:
+    """A Redis server that writes nothing to disk unless told, and keeps its socket over kills."""
+
+    def __init__(self, folder: Path) -> None:
+        self.socket = folder / "redis.sock"
+        self.url = f"unix://{self.socket}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *words: str) -> None:
+        """Start it (again), empty."""
+        command = [str(server_executable()), "--port", "0", "--unixsocket", str(self.socket), "--save", "", *words]
+        self.process = subprocess.Popen(command, cwd=self.socket.parent, stdout=subprocess.DEVNULL)
+        wait_for(self.answers, "the server answers")
+
+    def answers(self) -> bool:
+        try:
+            connect(self.url).close()
+        except PublishError as error:
+            return "denies" in str(error)
+        return True
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    yield server
+    server.kill()
+
+
+def config(server: Server, tmp_path: Path, **settings: Any) -> PublishConfig:
+    return PublishConfig(redis=server.url, spool=tmp_path / "spool", **settings)
+
+
+def clips(first: int, last: int) -> list[Record]:
+    return [
+        Record.of(labelled(span(start_pts=number, end_pts=number + 9)), source_id="hall")
+        for number in range(first, last)
+    ]
+
+
+def stored(url: str, key: str = CLIPS) -> list[Record]:
+    with closing(connect(url)) as client:
+        entries: Any = client.xrange(key)
+        return [Record.from_fields(fields) for _, fields in entries]
+
+
+def ids(records: list[Record]) -> list[str]:
+    return [record.id for record in records]
+
+
+def test_a_server_that_comes_later_gets_everything_in_order(server: Server, tmp_path: Path) -> None:
+    records = clips(0, 300)
+    with Delivery.open(config(server, tmp_path)) as delivery:
+        began = time.monotonic()
+        for record in records[:200]:
+            delivery.put(record)
+        assert time.monotonic() - began < 1, "nobody waits for Redis"
+        wait_for(lambda: bool(delivery.trouble) and delivery.spool_bytes > 0, "trouble is known, records on disk")
+        server.start()
+        for record in records[200:]:
+            delivery.put(record)
+        wait_for(lambda: not delivery.waiting, "all published")
+        assert (delivery.trouble, delivery.spool_bytes) == ("", 0)
+        assert ids(stored(server.url)) == ids(records)
+        numbers = [record.sequence for record in stored(server.url)]
+        assert numbers == list(range(numbers[0] or 0, (numbers[0] or 0) + 300)), "without a hole"
+
+
+def test_what_a_killed_process_left_is_published_by_the_next(server: Server, tmp_path: Path) -> None:
+    """The whole story: Redis away, the process killed, a second process that holds the folder, then a third."""
+    code = (
+        "import os, sys, time; sys.path[:0] = ['tests', 'tests/publish']\n"
+        "from pathlib import Path; from test_delivery import *\n"
+        "server = Server(Path(sys.argv[1])); server.process = None\n"
+        "delivery = Delivery.open(config(server, Path(sys.argv[1])))\n"
+        "[delivery.put(record) for record in clips(int(sys.argv[2]), int(sys.argv[3]))]\n"
+        "while delivery._spool._memory: time.sleep(0.01)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    for first, last in (("0", "50"), ("50", "80")):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path), first, last], cwd=root, check=False, timeout=90
+        )
+        assert done.returncode == -signal.SIGKILL
+    server.start()
+    with Delivery.open(config(server, tmp_path)) as delivery:
+        delivery.put(clips(80, 81)[0])
+        wait_for(lambda: not delivery.waiting, "all published")
+    assert ids(stored(server.url)) == ids(clips(0, 81))
+
+
+def test_two_processes_share_a_folder(server: Server, tmp_path: Path) -> None:
+    one, two = (Spool(tmp_path / "spool", "x", 1 << 20) for _ in range(2))
+    for number, record in enumerate(clips(0, 6)):
+        (one, two)[number % 2].put(record)
+    assert (one.close(), two.close()) == (3, 3)
+    again = Spool(tmp_path / "spool", "x", 1 << 20)
+    assert {record.id for _, record in again.next(99, 0)} == set(ids(clips(0, 6)))
+    assert Spool(tmp_path / "spool", "y", 1 << 20).waiting == 0, "meant for another server"
+
+
+TROUBLES = {
+    "full memory": ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "is full"),
+    "read only": ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "READONLY"),
+    "too few replicas": ("CONFIG SET min-replicas-to-write 3", "CONFIG SET min-replicas-to-write 0", "NOREPLICAS"),
+    "no right to append": ("ACL SETUSER default -xadd", "ACL SETUSER default +xadd", "user"),
+    "another password": ("CONFIG SET requirepass other", None, "denies access"),
+    "a key of another type": ("SET streamfer:{0}:clips x", "DEL streamfer:{0}:clips", "WRONGTYPE"),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_no_refusal_ends_it(server: Server, tmp_path: Path, trouble: str) -> None:
+    """Each is told, lasts a while, and costs nothing."""
+    server.start()
+    begin, end, words = TROUBLES[trouble]
+    records = clips(0, 20)
+    with closing(connect(server.url)) as admin, Delivery.open(config(server, tmp_path)) as delivery:
+        if not begin.startswith("SET"):
+            for record in records[:10]:
+                delivery.put(record)
+            wait_for(lambda: not delivery.waiting, "the first are published")
+        admin.execute_command(*begin.split())  # type: ignore[no-untyped-call]
+        if trouble == "another password":
+            for client in admin.client_list():
+                if client["name"] == "streamfer" and client["id"] != str(admin.client_id()):
+                    admin.client_kill_filter(_id=client["id"])
+        for record in records[10:] if not begin.startswith("SET") else records:
+            delivery.put(record)
+        wait_for(lambda: words in delivery.trouble, f"{words} as trouble", 15)
+        assert delivery.waiting
+        undo = end.split() if end else ["CONFIG", "SET", "requirepass", ""]
+        admin.execute_command(*undo)  # type: ignore[no-untyped-call]
+        wait_for(lambda: not delivery.waiting, "all published")
+    assert ids(stored(server.url)) == ids(records)
+
+
+def test_what_a_server_forgot_is_sent_again(server: Server, tmp_path: Path) -> None:
+    """The new run of the server knows nothing of what the old one acknowledged: as after a failover."""
+    server.start()
+    records = clips(0, 30)
+    with Delivery.open(config(server, tmp_path)) as delivery:
+        for record in records[:20]:
+            delivery.put(record)
+        wait_for(lambda: not delivery.waiting, "acknowledged")
+        server.kill()
+        server.start()
+        for record in records[20:]:
+            delivery.put(record)
+        wait_for(lambda: not delivery.waiting and delivery.sent_again >= 20, "sent again")
+    assert ids(stored(server.url)) == ids(records), "those of the old server first"
+
+
+def test_a_quiet_publisher_notices_too(server: Server, tmp_path: Path) -> None:
+    server.start()
+    with Delivery.open(config(server, tmp_path)) as delivery:
+        delivery.put(clips(0, 1)[0])
+        wait_for(lambda: not delivery.waiting, "acknowledged")
+        server.kill()
+        server.start()
+        wait_for(lambda: len(stored(server.url)) == 1, "sent again without a new record")
+
+
+def test_the_end_waits_for_a_frozen_server_as_long_as_it_may(server: Server, tmp_path: Path) -> None:
+    server.start()
+    delivery = Delivery.open(config(server, tmp_path))
+    server.signal(signal.SIGSTOP)
+    for record in clips(0, 5):
+        delivery.put(record)
+    began = time.monotonic()
+    delivery.close(1.0)
+    assert time.monotonic() - began < 4
+    assert "5 records wait in " in delivery.left
+    server.signal(signal.SIGCONT)
+    with Delivery.open(config(server, tmp_path)) as delivery:
+        wait_for(lambda: not delivery.waiting, "published by the next run")
+    assert ids(stored(server.url)) == ids(clips(0, 5)), "once each, though the frozen server took them too"
+
+
+def test_too_much_makes_room_and_says_so(server: Server, tmp_path: Path) -> None:
+    records = clips(0, 3000)
+    with Delivery.open(config(server, tmp_path, spool_mb=1)) as delivery:
+        for start in range(0, len(records), 500):
+            for record in records[start : start + 500]:
+                delivery.put(record)
+            time.sleep(0.3)
+        wait_for(lambda: 400_000 < delivery.spool_bytes <= 1 << 20, "on disk, and within bounds")
+        server.start()
+        wait_for(lambda: not delivery.waiting, "all published")
+    assert_gap_stands_for_the_missing(stored(server.url), records)
+
+
+def assert_gap_stands_for_the_missing(found: list[Record], records: list[Record]) -> None:
+    """What was under way when room had to be made stays; one gap follows it, and then the rest."""
+    ((place, gap),) = [(place, record.data) for place, record in enumerate(found) if isinstance(record.data, Gap)]
+    assert (gap.cause, gap.unit) == ("spool_full", "records")
+    assert gap.count + len(found) - 1 == len(records)
+    assert ids(found[:place]) == ids(records[:place])
+    assert ids(found[place + 1 :]) == ids(records[place + gap.count :])
+    before, at, after = (found[place + step].sequence or 0 for step in (-1, 0, 1))
+    assert (at - before, after - at) == (gap.count, 1)
+
+
+def test_a_disk_that_takes_nothing(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamfer.publish.spool._MOST_WITHOUT_DISK", 600)
+    with Delivery.open(config(server, tmp_path)) as delivery:
+        pages = delivery._spool._database.execute("PRAGMA max_page_count=1").fetchone()
+        assert pages
+        records = clips(0, 900)
+        for record in records:
+            delivery.put(record)
+            time.sleep(0.002)
+        server.start()
+        wait_for(lambda: not delivery.waiting, "all published")
+    assert_gap_stands_for_the_missing(stored(server.url), records)
+
+
+def test_a_spool_that_cannot_be_written_is_said_at_once(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("a file")
+    with pytest.raises(OutputError, match=r"publish.spool: .* cannot be written .*; name a folder"):
+        Delivery.open(config(server, tmp_path))
+
+
+def test_a_damaged_spool_is_put_aside(server: Server, tmp_path: Path) -> None:
+    with Delivery.open(config(server, tmp_path)) as delivery:
+        delivery.put(clips(0, 1)[0])
+        delivery._end = 0.0
+    (path,) = (tmp_path / "spool").glob("*.sqlite")
+    path.write_bytes(b"no database at all" * 100)
+    with Delivery.open(config(server, tmp_path)) as delivery:
+        assert delivery.waiting == 0
+        delivery._end = 0.0
+    assert list((tmp_path / "spool").glob("*.damaged"))
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("redis://h:port", "cannot be read"), ("http://h", "scheme 'http'"), ("localhost", "no scheme")],
+)
+def test_a_wrong_url_is_said_at_once(url: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match=words):
+        Delivery.open(PublishConfig(redis=url, spool=tmp_path / "spool"))
+
+
+def test_wrong_credentials_are_said_at_once(server: Server, tmp_path: Path) -> None:
+    server.start("--requirepass", "other")
+    with pytest.raises(PublishError, match="denies access"):
+        Delivery.open(config(server, tmp_path))
+
+
+class TestEmbedded:
+    @pytest.fixture(autouse=True)
+    def _own_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("STREAMFER_REDIS_FOLDER", str(tmp_path / "redis"))
+
+    @pytest.mark.parametrize("victims", [("guard",), ("guard", "server"), ("server",) * 7], ids=["guard", "both", "7"])
+    def test_it_is_watched(self, tmp_path: Path, victims: tuple[str, ...]) -> None:
+        records = clips(0, 10 * (len(victims) + 1))
+        with Delivery.open(PublishConfig(spool=tmp_path / "spool")) as delivery:
+            for number, victim in enumerate(victims):
+                for record in records[10 * number : 10 * number + 10]:
+                    delivery.put(record)
+                wait_for(lambda: not delivery.waiting, "published")
+                facts = discover(tmp_path / "redis")
+                if facts is not None:
+                    os.kill(int(facts[victim]), signal.SIGKILL)
+                time.sleep(0.3)
+            for record in records[-10:]:
+                delivery.put(record)
+            wait_for(lambda: not delivery.waiting, "published")
+            with EmbeddedRedis.start(tmp_path / "redis") as server:
+                assert ids(stored(server.url)) == ids(records)
+
+
+SHIM = """
+#include <unistd.h>
+#include <sys/syscall.h>
+int fdatasync(int descriptor) { usleep(300000); return syscall(SYS_fdatasync, descriptor); }
+int fsync(int descriptor) { usleep(300000); return syscall(SYS_fsync, descriptor); }
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+@pytest.mark.parametrize("_time", range(3))
+def test_a_killed_server_loses_nothing_while_the_disk_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _time: int
+) -> None:
+    (tmp_path / "shim.c").write_text(SHIM)
+    shim = tmp_path / "shim.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", str(shim), str(tmp_path / "shim.c")], check=True)
+    folder = tmp_path / "redis"
+    monkeypatch.setenv("STREAMFER_REDIS_FOLDER", str(folder))
+    monkeypatch.setenv("LD_PRELOAD", str(shim))
+    records = clips(0, 600)
+    with Delivery.open(PublishConfig(spool=tmp_path / "spool")) as delivery:
+        for number, record in enumerate(records):
+            delivery.put(record)
+            time.sleep(0.005)
+            facts = discover(folder) if number in (150, 300, 450) else None
+            if facts is not None:
+                os.kill(int(facts["server"]), signal.SIGKILL)
+        wait_for(lambda: not delivery.waiting, "published")
+        with EmbeddedRedis.start(folder) as server:
+            assert ids(stored(server.url)) == ids(records)
+
+
+def test_a_client_is_never_retried_below(server: Server) -> None:
+    """Retries within retries once made a deadline of seconds one of minutes."""
+    server.start()
+    with closing(connect(server.url)) as client:
+        assert isinstance(client, redis.Redis)
+        assert client.get_connection_kwargs()["retry"].get_retries() == 0
