@@ -1,57 +1,206 @@
-"""Training speed of DFER-CLIP: streamfer's loader and step against the authors' loop, on the same frames.
+"""Clips a second that DFER-CLIP trains on: streamfer's loop beside the authors', same batch, same machine.
 
-    OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/training_speed.py                     # a CPU core, small towers
-    OMP_NUM_THREADS=1 taskset -c 1 python benchmarks/training_speed.py --backbone ViT-B-32 --batch 2 --steps 1
-    python benchmarks/training_speed.py --device cuda --backbone ViT-B-32 --batch 48 --workers 8 --steps 30   # GPU
+    python benchmarks/training_speed.py                                          # CPU, a small tower, with the loaders
+    python benchmarks/training_speed.py --device cuda --backbone ViT-B-32 --batch 48 --steps 20     # one GPU
 
-The script writes frame folders (JPEG, 224 pixels) and an annotation list. The authors' side is our own re-creation of
-what their loop does: every sampled frame opened and converted by PIL, transforms over lists of PIL images, one stack a
-clip turned into float32, a DataLoader of whole float batches, fp32 throughout, class features computed in each step,
-accuracies fetched each step. Both sides have the same weights and see clips of the same length; that their logits agree
-on the same pixels is checked before anything is timed.
+The authors' side is a plain re-implementation of what their loop does: every sampled frame opened and converted by PIL,
+transforms over lists of PIL images, one stack a clip turned into float32, a DataLoader of whole float batches, fp32
+throughout, attention written out, class features and accuracies in each step. That both sides' logits agree on the same
+pixels is checked before anything is timed. Sides alternate in one process and medians are reported.
 
-Sides alternate in one process and medians are reported. With ``--clock cpu`` (one core, no workers) other programs on
-the machine do not count; with a GPU or with workers the wall clock is the only honest one.
+``loader`` is reading and augmenting alone (frame folders, JPEG of 224 pixels, written first); ``step`` is one optimiser
+step on a batch that lies in (pinned) host memory, the copy to the device included; ``together`` is both.
+
+Where PIL, OpenCV and the like are not installed (a bare machine with a GPU: torch, numpy and pydantic are enough) the
+loaders are left out, and CLIP's ViT as open_clip has it stands in for open_clip.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import functools
+import importlib.abc
+import importlib.machinery
+import importlib.util
 import json
 import platform
 import random
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import types
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from streamfer.models.temporal import SelfAttention
-from streamfer.video.sampling import segment_random
-from streamfer_train.dfer_clip.backbones import read_backbone
-from streamfer_train.dfer_clip.checks import check_clips
-from streamfer_train.dfer_clip.config import RunConfig, parse_config
-from streamfer_train.dfer_clip.training import build_trainer
-from streamfer_train.recipes.processes import joined
-from streamfer_train.recipes.trainer import Trainer
+REPOSITORY = Path(__file__).resolve().parents[1]
+for folder in ("", "train", "kernels"):
+    if importlib.util.find_spec("streamfer_train") is None:
+        sys.path.insert(0, str(REPOSITORY / folder))
+#: What a step of training imports and does not use.
+UNUSED = (
+    "PIL",
+    "av",
+    "cv2",
+    "rich",
+    "safetensors",
+    "yaml",
+    "huggingface_hub",
+    "skimage",
+    "httpx2",
+    "typer",
+    "platformdirs",
+    "jsonschema",
+)
+
+
+class _Anything(type):
+    """A class that has every attribute, for modules that are not installed."""
+
+    def __getattr__(cls, name: str) -> Any:
+        return _Anything(name, (Exception,), {})
+
+
+def _anything(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Anything(name, (Exception,), {})
+
+
+class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Lets modules be imported that are not installed; using them fails."""
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        """Take over what is named in UNUSED and is absent."""
+        del path, target
+        return (
+            importlib.machinery.ModuleSpec(name, self, is_package=True)
+            if name.split(".", maxsplit=1)[0] in UNUSED
+            else None
+        )
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Give the module every attribute."""
+        module.__dict__["__version__"] = "99.0"
+        module.__dict__["__getattr__"] = _anything
+
+
+class _LayerNorm(nn.LayerNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).to(x.dtype)
+
+
+class _QuickGELU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class _Block(nn.Module):
+    def __init__(self, width: int, heads: int, hidden: int, act: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self.ln_1, self.attn = _LayerNorm(width), nn.MultiheadAttention(width, heads, batch_first=True)
+        layers = [("c_fc", nn.Linear(width, hidden)), ("gelu", act()), ("c_proj", nn.Linear(hidden, width))]
+        self.ln_2, self.mlp = _LayerNorm(width), nn.Sequential(OrderedDict(layers))
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        y = self.ln_1(x)
+        x = (
+            x
+            + self.attn(y, y, y, need_weights=False, attn_mask=None if attn_mask is None else attn_mask.to(y.dtype))[0]
+        )
+        return cast(Tensor, x + self.mlp(self.ln_2(x)))
+
+
+class _Transformer(nn.Module):
+    def __init__(self, width: int, layers: int, heads: int, mlp_ratio: float, act_layer: Any, norm_layer: Any) -> None:
+        del norm_layer
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.resblocks = nn.ModuleList(_Block(width, heads, hidden, act_layer) for _ in range(layers))
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        for block in self.resblocks:
+            x = block(x, attn_mask)
+        return x
+
+
+class _VisionTransformer(nn.Module):
+    def __init__(self, image_size: int, patch_size: int, width: int, layers: int, heads: int, mlp_ratio: float,
+                 output_dim: int, act_layer: Any, norm_layer: Any) -> None:  # fmt: skip
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, patch_size, patch_size, bias=False)
+        scale, places = width**-0.5, (image_size // patch_size) ** 2 + 1
+        self.class_embedding = nn.Parameter(scale * torch.randn(width))
+        self.positional_embedding = nn.Parameter(scale * torch.randn(places, width))
+        self.ln_pre, self.ln_post = _LayerNorm(width), _LayerNorm(width)
+        self.transformer = _Transformer(width, layers, heads, mlp_ratio, act_layer, norm_layer)
+        self.proj = nn.Parameter(scale * torch.randn(width, output_dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv1(x).flatten(2).transpose(1, 2)
+        own = self.class_embedding.to(x.dtype).expand(len(x), 1, -1)
+        x = self.ln_pre(torch.cat([own, x], dim=1) + self.positional_embedding.to(x.dtype))
+        return cast(Tensor, self.ln_post(self.transformer(x)[:, 0]) @ self.proj)
+
+
+class _Words:
+    sot_token_id, eot_token_id = 49406, 49407
+
+    def encode(self, text: str) -> list[int]:
+        """Return a number for each word."""
+        return [1000 + sum(map(ord, word)) % 40_000 for word in text.split()]
+
+
+def stand_in() -> None:
+    """Put the modules above where open_clip's would be."""
+    sys.meta_path.append(_Absent())
+    found = {"lazy_loader": {"attach_stub": lambda *_, **__: (None, list, [])},
+        "open_clip": {}, "open_clip.tokenizer": {"SimpleTokenizer": _Words}, "open_clip.transformer": {
+        "LayerNorm": _LayerNorm, "QuickGELU": _QuickGELU, "Transformer": _Transformer,
+        "VisionTransformer": _VisionTransformer}}  # fmt: skip
+    for name, contents in found.items():
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__dict__.update(contents)
+
+
+BARE = any(importlib.util.find_spec(name) is None for name in ("open_clip", "av", "cv2", "PIL", "rich", "yaml"))
+if BARE:
+    stand_in()
+
+from streamfer.models.temporal import SelfAttention  # noqa: E402
+from streamfer.video.sampling import segment_random  # noqa: E402
+from streamfer_train.dfer_clip.backbones import Backbone, _sizes  # noqa: E402
+from streamfer_train.dfer_clip.config import RunConfig, parse_config  # noqa: E402
+from streamfer_train.dfer_clip.model import build_learner  # noqa: E402
+from streamfer_train.dfer_clip.optimiser import choose_trained  # noqa: E402
+from streamfer_train.dfer_clip.training import DferTask, build_trainer, job_of  # noqa: E402
+from streamfer_train.recipes.processes import ProcessGroup, joined  # noqa: E402
+from streamfer_train.recipes.trainer import Trainer  # noqa: E402
 
 SIZE, SEGMENTS = 224, 16
-SMALL = {"embed_dim": 128, "layers": 4, "width": 192, "patch": 32, "text_layers": 2, "text_width": 128}
+TOWERS = {
+    "small": {"embed_dim": 128, "layers": 4, "width": 192, "patch": 32, "text_layers": 2, "text_width": 128},
+    "ViT-B-32": {"embed_dim": 512, "layers": 12, "width": 768, "patch": 32, "text_layers": 12, "text_width": 512,
+                 "text_heads": 8},
+    "ViT-B-16": {"embed_dim": 512, "layers": 12, "width": 768, "patch": 16, "text_layers": 12, "text_width": 512,
+                 "text_heads": 8},
+    "ViT-L-14": {"embed_dim": 768, "layers": 24, "width": 1024, "patch": 14, "text_layers": 12, "text_width": 768,
+                 "text_heads": 12},
+}  # fmt: skip
 
 
 def write_clips(folder: Path, clips: int, frames: int, random_numbers: np.random.Generator) -> Path:
     """Write frame folders that compress like face crops, and the authors' kind of list; returns the list."""
+    import cv2
+
     lines = []
     for clip in range(clips):
         place = folder / f"{clip:05d}"
@@ -78,6 +227,8 @@ class PilClips(Dataset[tuple[Tensor, int]]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        from PIL import Image, ImageEnhance
+
         folder, frames, label = self.rows[index]
         names = sorted(Path(folder).glob("*"))
         draw = random.Random()
@@ -102,20 +253,21 @@ class PilClips(Dataset[tuple[Tensor, int]]):
         return 0, 0, SIZE, SIZE
 
 
+def start(config: RunConfig) -> Backbone:
+    """Return random towers of the sizes asked for, with OpenAI's activation."""
+    return Backbone(_sizes(config, True), {}, (), "random")
+
+
 class Authors:
     """Their loop: DataLoader, DataParallel where there are GPUs, SGD in three groups, accuracies every step."""
 
-    def __init__(self, trainer: Trainer, table: Path, batch: int, workers: int) -> None:
-        self.device = trainer.world.device
-        self.loader = DataLoader(
-            PilClips(table),
-            batch_size=batch,
-            shuffle=True,
-            num_workers=workers,
-            pin_memory=self.device.type == "cuda",
-            drop_last=True,
-        )
-        network = copy.deepcopy(trainer.learner.clip)
+    def __init__(self, config: RunConfig, world: ProcessGroup, options: argparse.Namespace, table: Path | None) -> None:
+        self.device = world.device
+        self.loader = None if table is None else DataLoader(
+            PilClips(table), batch_size=options.batch, shuffle=True, num_workers=options.workers,
+            pin_memory=self.device.type == "cuda", drop_last=True,
+        )  # fmt: skip
+        network = build_learner(config, start(config), 1).clip.to(self.device)
         for module in network.modules():
             if isinstance(module, SelfAttention):
                 module.attention = plain_attention
@@ -131,13 +283,19 @@ class Authors:
         ]
         self.optimiser = torch.optim.SGD(groups, lr=1e-2, momentum=0.9, weight_decay=1e-4)
 
+    def batch_of(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what their loader would have made of uint8 pixels: floats, pinned for a GPU."""
+        floats = pixels.float().div(255)
+        return (floats.pin_memory() if self.device.type == "cuda" else floats), labels
+
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches for ever."""
-        while True:
+        while self.loader is not None:
             yield from self.loader
 
     def step(self, batch: tuple[Tensor, Tensor]) -> None:
         """Take one step."""
+        torch.backends.cuda.matmul.allow_tf32 = False
         pixels, labels = (tensor.to(self.device) for tensor in batch)
         logits = self.model(pixels).logits_BC
         loss = F.cross_entropy(logits, labels)
@@ -159,12 +317,34 @@ def plain_attention(q_BHNE: Tensor, k_BHNE: Tensor, v_BHNE: Tensor) -> Tensor:
     return torch.einsum("bhij,bhjd->bhid", scores.softmax(dim=-1), v_BHNE)
 
 
+class _InMemory(DferTask):
+    """The recipe's task without a data set: its batches are given."""
+
+    def __init__(self, config: RunConfig, world: ProcessGroup) -> None:
+        self.config, self.steps, self.world = config, 10**6, world
+        self.learner = build_learner(config, start(config), 1)
+        choose_trained(self.learner, config.optimiser)
+        self.prepare()
+
+
 class Ours:
     """The loop of ``streamfer train dfer-clip``, its own loader and its own step."""
 
-    def __init__(self, trainer: Trainer) -> None:
-        self.trainer = trainer
-        self.epoch = 0
+    def __init__(self, config: RunConfig, world: ProcessGroup, folder: Path, table: Path | None) -> None:
+        self.config, self.device, self.epoch = config, world.device, 0
+        if table is None:
+            job = job_of(config, "benchmark", folder, {})
+            self.trainer = Trainer(job, _InMemory(config, world), world)
+        else:
+            from streamfer_train.dfer_clip.checks import check_clips
+
+            fold = check_clips(config.data).folds[0]
+            self.trainer = build_trainer(config, fold, 1, folder, world, start(config))
+        self.trainer.learner.train()
+
+    def batch_of(self, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Return what our loader makes: bytes, pinned for a GPU."""
+        return {"pixels": pixels.pin_memory() if self.device.type == "cuda" else pixels, "label": labels}
 
     def batches(self) -> Iterator[Any]:
         """Yield batches for ever."""
@@ -174,32 +354,36 @@ class Ours:
 
     def step(self, batch: Any) -> None:
         """Take one step."""
+        torch.backends.cuda.matmul.allow_tf32 = self.config.runtime.tf32
         self.trainer.step([batch])
 
 
-def measure(side: Authors | Ours, steps: int, clock: Callable[[], float], sync: Callable[[], None]) -> dict[str, float]:
+Side = Authors | Ours
+
+
+def measure(side: Side, given: tuple[Tensor, Tensor], options: argparse.Namespace, *, loads: bool) -> dict[str, float]:
     """Return clips a second: of the loader alone, of the step alone on one batch, and of both together."""
-    batches = side.batches()
-    first = next(batches)
-    clips = len(first[0] if isinstance(first, tuple | list) else first["pixels"])
+    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    sync = torch.cuda.synchronize if side.device.type == "cuda" else lambda: None
+    batch = side.batch_of(*given)
 
     def rate(work: Callable[[], None]) -> float:
         sync()
         began = clock()
-        for _ in range(steps):
+        for _ in range(options.steps):
             work()
         sync()
-        return clips * steps / (clock() - began)
+        return options.batch * options.steps / (clock() - began)
 
-    def load() -> None:
-        next(batches)
-
-    side.step(first)
-    return {
-        "loader": rate(load),
-        "step": rate(lambda: side.step(first)),
-        "together": rate(lambda: side.step(next(batches))),
-    }
+    for _ in range(options.warmup):
+        side.step(batch)  # type: ignore[arg-type]
+    found = {"step": rate(lambda: side.step(batch))}  # type: ignore[arg-type]
+    if loads:
+        batches = side.batches()
+        side.step(next(batches))
+        found["loader"] = rate(lambda: next(batches) and None)
+        found["together"] = rate(lambda: side.step(next(batches)))
+    return found
 
 
 def difference(authors: Authors, ours: Ours) -> float:
@@ -207,73 +391,71 @@ def difference(authors: Authors, ours: Ours) -> float:
     pixels = torch.randint(0, 256, (2, SEGMENTS, 3, SIZE, SIZE), dtype=torch.uint8, device=authors.device)
     learner = ours.trainer.learner
     precision, learner.precision = learner.precision, "fp32"
+    torch.backends.cuda.matmul.allow_tf32 = False
     with torch.no_grad():
-        apart = (authors.network(pixels.float() / 255) - learner(pixels)["logits"]).abs().max()
+        apart = (authors.network(pixels.float() / 255).logits_BC - learner(pixels)["logits"]).abs().max()
     learner.precision = precision
     return float(apart)
 
 
-def recipe(options: argparse.Namespace, table: Path, folder: Path) -> RunConfig:
-    """Return the recipe of DFEW on the written clips; the last clip stands for the test list."""
-    *train, test = table.read_text(encoding="utf-8").splitlines()
-    (folder / "ours.txt").write_text("\n".join(train) + "\n", encoding="utf-8")
-    (folder / "test.txt").write_text(test + "\n", encoding="utf-8")
-    small = options.backbone == "small"
+def recipe(options: argparse.Namespace, folder: Path, precision: str, *, compiled: bool) -> RunConfig:
+    """Return the recipe of DFEW on the written clips."""
     settings = {
         "data": {
-            "dataset": "dfew",
-            "train": str(folder / "ours.txt"),
-            "test": str(folder / "test.txt"),
-            "root": str(folder),
-            "workers": options.workers,
+            "dataset": "dfew", "train": str(folder / "ours.txt"), "test": str(folder / "test.txt"),
+            "root": str(folder), "workers": options.workers,
         },
-        "backbone": {"name": "custom" if small else options.backbone, "weights": "random", "custom": SMALL},
+        "backbone": {"name": "custom", "weights": "random", "custom": TOWERS[options.backbone]},
         "optimiser": {"batch": options.batch},
-        "runtime": {"precision": options.precision, "tf32": options.precision != "fp32", "compile": options.compile},
+        "runtime": {"precision": precision, "tf32": precision != "fp32", "compile": compiled},
         "run": {"device": options.device},
         "log": {"tensorboard": False, "progress": False},
-    }
+    }  # fmt: skip
     return parse_config(settings, "benchmark")
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measure both sides in turn; returns medians, ratios and the machine."""
-    clock = time.process_time if options.clock == "cpu" else time.perf_counter
+    """Measure all sides in turn; returns medians, ratios and the machine."""
     with tempfile.TemporaryDirectory(prefix="training-speed-") as name, joined(options.device, "auto") as world:
         folder = Path(name)
-        table = write_clips(folder, options.clips + 1, options.frames, np.random.default_rng(0))
-        config = recipe(options, table, folder)
-        fold = check_clips(config.data).folds[0]
-        trainer = build_trainer(config, fold, 1, folder / "run", world, read_backbone(config))
-        trainer.learner.train()
-        authors = Authors(trainer, folder / "ours.txt", options.batch, options.workers)
-        ours = Ours(trainer)
-        agreement = difference(authors, ours)
-        if agreement > 1e-2 and options.precision == "fp32":
+        table = None
+        if not BARE:
+            *train, test = write_clips(
+                folder, options.clips + 1, options.frames, np.random.default_rng(0)
+            ).read_text(encoding="utf-8").splitlines()  # fmt: skip
+            table = folder / "ours.txt"
+            table.write_text("\n".join(train) + "\n", encoding="utf-8")
+            (folder / "test.txt").write_text(test + "\n", encoding="utf-8")
+        pixels = torch.randint(0, 256, (options.batch, SEGMENTS, 3, SIZE, SIZE), dtype=torch.uint8)
+        given = pixels, torch.arange(options.batch) % 7
+        plain = recipe(options, folder, "fp32", compiled=False)
+        sides: dict[str, Side] = {"authors": Authors(plain, world, options, table)}
+        for precision in options.precision.split(","):
+            kind, _, how = precision.partition("+")
+            config = recipe(options, folder, kind, compiled=how == "compile")
+            sides[f"ours {precision}"] = Ours(config, world, folder / precision, table)
+        first = next(side for side in sides.values() if isinstance(side, Ours))
+        agreement = difference(cast(Authors, sides["authors"]), first)
+        if agreement > 2e-2:
             raise SystemExit(f"the two sides disagree by {agreement:g} in their logits; nothing was timed")
-        sync = torch.cuda.synchronize if world.device.type == "cuda" else lambda: None
-        found: dict[str, list[dict[str, float]]] = {"authors": [], "ours": []}
-        with trainer.journal.open(0, 0):
-            for _ in range(options.rounds):
-                found["authors"].append(measure(authors, options.steps, clock, sync))
-                found["ours"].append(measure(ours, options.steps, clock, sync))
+        rounds: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+        for _ in range(options.rounds):
+            for side_name, side in sides.items():
+                rounds[side_name].append(measure(side, given, options, loads=table is not None))
         device = torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu"
     medians = {
-        side: {part: statistics.median(row[part] for row in rows) for part in rows[0]} for side, rows in found.items()
+        side: {part: statistics.median(row[part] for row in rows) for part in rows[0]} for side, rows in rounds.items()
     }
     return {
         "options": {name: value for name, value in vars(options).items() if name != "json"},
-        "machine": {
-            "cpu": cpu_name(),
-            "device": device,
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-        },
+        "machine": {"cpu": cpu_name(), "device": device, "torch": torch.__version__,
+                    "threads": torch.get_num_threads(), "bare": BARE},
         "logits_differ_by": agreement,
         "clips_per_second": medians,
-        "ratio": {part: medians["ours"][part] / medians["authors"][part] for part in medians["ours"]},
-        "rounds": found,
-    }
+        "ratio": {side: {part: rate / medians["authors"][part] for part, rate in found.items()}
+                  for side, found in medians.items()},
+        "rounds": rounds,
+    }  # fmt: skip
 
 
 def cpu_name() -> str:
@@ -285,32 +467,35 @@ def cpu_name() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backbone", default="small", help="small, or a CLIP ViT of open_clip (random weights)")
+    parser.add_argument("--backbone", choices=TOWERS, default="small", help="random weights")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (a GPU is needed for the latter)")
-    parser.add_argument("--precision", default="fp32", help="ours: fp32, bf16, fp16 (theirs is fp32)")
-    parser.add_argument("--compile", action="store_true", help="ours: torch.compile")
+    parser.add_argument("--precision", help="ours, several by commas: fp32, bf16, fp16, each with +compile; "
+                        "the authors' is fp32 (default: fp32, on a GPU bf16 and bf16+compile too)")  # fmt: skip
     parser.add_argument("--batch", type=int, default=4, help="clips a step")
     parser.add_argument("--steps", type=int, default=3, help="steps a measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="times both sides take turns")
+    parser.add_argument("--warmup", type=int, default=1, help="steps before each measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="times the sides take turns")
     parser.add_argument("--clips", type=int, default=24, help="clips that are written")
     parser.add_argument("--frames", type=int, default=77, help="frames of a clip (DFEW's mean is 77)")
     parser.add_argument("--workers", type=int, default=0, help="loading processes of each side")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--json", type=Path, help="write everything measured there")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.clock == "cpu" and (options.workers or options.device != "cpu"):
         parser.error("--clock cpu sees this process alone: leave out --workers and --device")
+    options.precision = options.precision or ("fp32" if options.device == "cpu" else "fp32,bf16,bf16+compile")
     found = run(options)
     machine = found["machine"]
     print(f"{machine['cpu']}, {machine['device']}, torch {machine['torch']}, {machine['threads']} thread(s)")
-    print(f"{options.backbone}, batch {options.batch}, {options.workers} workers, medians of {options.rounds} rounds")
-    print(f"{'clips a second':16}{'authors':>10}{'ours':>10}{'ratio':>8}")
-    for part, ratio in found["ratio"].items():
-        rates = found["clips_per_second"]
-        print(f"{part:16}{rates['authors'][part]:10.2f}{rates['ours'][part]:10.2f}{ratio:8.2f}")
+    print(f"{options.backbone}, batch {options.batch}, {options.workers} workers, medians of {options.rounds} rounds; "
+          f"logits differ by {found['logits_differ_by']:.1g}")  # fmt: skip
+    for part in found["ratio"]["authors"]:
+        print(f"{part}: " + ", ".join(
+            f"{side} {rates[part]:.2f} clips/s ({found['ratio'][side][part]:.2f}x)"
+            for side, rates in found["clips_per_second"].items()))  # fmt: skip
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 

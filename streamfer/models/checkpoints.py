@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from streamfer.errors import CheckpointError, SourceNotFoundError, UnsafeCheckpointError
+from streamfer.models.torchscript import is_torchscript, read_torchscript
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _PARALLEL_PREFIX = "module."
@@ -55,7 +56,7 @@ _INERT = (
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a checkpoint: what ``torch.save`` wrote, or safetensors.
+    """Read the tensors of a checkpoint: what ``torch.save`` or ``torch.jit.save`` wrote, or safetensors.
 
     The state dictionary may be the object itself or wrapped (``{"epoch": ..., "state_dict": ...}``); the
     prefix ``module.`` of DataParallel is removed where every name has it. Tensors stay in their stored type;
@@ -74,7 +75,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
             return _unprefixed(load_file(path))
         except SafetensorError as error:
             raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
-    return _unprefixed(_state(path, _load(path)))
+    return _unprefixed(_state(path, read_torchscript(path) if is_torchscript(path) else _load(path)))
 
 
 def _is_safetensors(path: Path) -> bool:

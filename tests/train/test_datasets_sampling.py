@@ -51,7 +51,7 @@ def _file(folder: Path, entries: list[dict[str, object]]) -> Path:
 def test_caption_files(tmp_path: Path) -> None:
     path = _file(tmp_path, [{"image": "a.jpg", "image_id": 7, "caption": "The person smiles."}])
     (pair,) = read_captions(path)
-    assert (pair.image, pair.caption) == (Path("a.jpg"), "The person smiles.")
+    assert (pair.image, pair.text) == (Path("a.jpg"), "The person smiles.")
     with pytest.raises(ConfigError, match=r"picture .*a\.jpg is missing"):
         read_captions(path, images=tmp_path)
     (tmp_path / "a.jpg").touch()
@@ -63,9 +63,9 @@ def test_caption_files(tmp_path: Path) -> None:
 def test_question_files_of_both_kinds(tmp_path: Path) -> None:
     entry = {"image": "a.jpg", "image_id": "a", "area": "mouth", "text_input": "What?", "text_output": "A smile."}
     (found,) = read_answers(_file(tmp_path, [entry]))
-    assert (found.question, found.answer) == ("What?", "A smile.")
+    assert (found.question, found.text) == ("What?", "A smile.")
     (older,) = read_answers(_file(tmp_path, [{"image": "a.jpg", "question": "Is it?", "answer": "yes"}]))
-    assert (older.question, older.answer) == ("Is it?", "yes")
+    assert (older.question, older.text) == ("Is it?", "yes")
 
 
 @pytest.mark.parametrize(

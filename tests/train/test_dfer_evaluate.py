@@ -12,6 +12,7 @@ import pytest
 import torch
 from official_checkpoint import Sizes, make_state, reference_logits, write_checkpoint
 from PIL import Image
+from tiny_clips import write_config
 from tiny_models import tiny_card, tiny_model
 
 from streamfer.errors import ConfigError, UnknownModelError
@@ -19,6 +20,7 @@ from streamfer.models.dfer_clip import DferClip
 from streamfer.models.sizes import DferClipConfig
 from streamfer.models.weights import read_weights, write_weights
 from streamfer_train.dfer_clip import evaluate, protocols
+from streamfer_train.dfer_clip.__main__ import main as train
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.scoring import match_classes
 from streamfer_train.dfer_clip.subjects import read_subject
@@ -252,3 +254,32 @@ def test_the_table_says_how_a_number_was_come_by() -> None:
     assert "| DFER-CLIP (ViT-B/32), 2023 | 59.61 | 71.25 | 0.094 | 0.135 |" in table
     assert "76.68" in table
     assert "58.44" in protocols.results_table("mafw", [])
+    assert "| MMA-DFER, 2024 (*audio-visual*) | 67.01 | 77.51 |" in table
+
+
+@pytest.mark.parametrize(("dataset", "folds", "said"), [
+    ("dfew", 1, "not comparable with published numbers (1 of 5 folds)"),
+    ("dfew", 5, "list: comparable with published numbers"),
+    ("ferv39k", 1, "list: comparable with published numbers"),
+    ("csv", 1, "best epoch on the test list: flatters"),
+])  # fmt: skip
+def test_fewer_folds_than_the_official_ones_do_not_compare(dataset: str, folds: int, said: str) -> None:
+    assert said in protocols.meaning(dataset, "best_on_test", folds)
+    assert "comparable" not in protocols.meaning(dataset, "last", folds)
+
+
+def test_a_checkpoint_a_fold_is_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    changes = {"data": {"folds": [1, 2]}, "optimiser": {"batch": 4, "epochs": 1}}
+    config = write_config(tmp_path, **changes)
+    assert train(["train", "-c", str(config)]) == 0
+    weights = str(tmp_path / "run" / "seed1" / "fold{fold}" / "last.pt")
+    out = tmp_path / "five"
+    assert evaluated("-c", config, "--weights", weights, "--folds", "--out", out) == 0
+    report = json.loads((out / "report.json").read_text())
+    stored = json.loads((tmp_path / "run" / "summary.json").read_text())["protocols"][0]
+    assert report["folds"] == [1, 2]
+    assert report["scores"]["war"]["mean"] == pytest.approx(stored["scores"]["war"]["mean"], abs=1e-6)
+    assert evaluated("-c", config, "--weights", "same.pt", "--folds") == 2
+    assert "{fold}" in capsys.readouterr().err
+    crossed = weights.replace("fold{fold}", "fold1") + "{fold}"
+    assert evaluated("-c", config, "--weights", crossed, "--folds") == 2

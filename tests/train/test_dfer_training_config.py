@@ -12,7 +12,8 @@ from streamfer.errors import ConfigError
 from streamfer.models.prompts import tokenize_prompts
 from streamfer.models.vocabulary import ELEVEN_CLASSES, name_classes
 from streamfer.settings import describe_settings
-from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, load_config, parse_config
+from streamfer_train.dfer_clip.__main__ import main
+from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, described, load_config, parse_config
 from streamfer_train.dfer_clip.descriptors import DESCRIPTORS, prompts
 from streamfer_train.recipes.run_folder import first_difference, flatten
 
@@ -178,3 +179,55 @@ def test_text_types_and_own_words() -> None:
         prompts(("anger", "pain"), "class_descriptor")
     with pytest.raises(ConfigError, match="'pian' is none of the classes"):
         prompts(("anger", "pain"), "class_descriptor", {"pian": "a grimace."})
+
+
+TEXT_PY = """'''Texts as the authors keep them.'''
+class_names_3 = ['anger.', 'happiness.', 'sadness.']
+class_descriptor_3 = [
+'red.', 'a wide smile.', 'tears.',  # a comment
+]
+class_names_with_context_3 = ['x anger.', 'x happiness.', 'x sadness.']
+"""
+
+
+def test_the_authors_texts_are_read_from_their_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, text = write_config(tmp_path), tmp_path / "Text.py"
+    text.write_text(TEXT_PY)
+    config = load_config(path, [f"text.descriptors={text}"])
+    assert config.text.descriptors == {"happiness": "a wide smile.", "sadness": "tears.", "anger": "red."}
+    assert described(config)["source"] == "Text.py"
+    assert described(config)["digest"] != described(load_config(path))["digest"]
+    named = load_config(path, [f"text.descriptors={text}", "text.type=class_names_with_context"])
+    assert named.text.descriptors == {"happiness": "x happiness.", "sadness": "x sadness.", "anger": "x anger."}
+    assert main(["train", "-c", str(path), "--check", "--set", f"text.descriptors={text}"]) == 0
+    assert "TEXT: class_descriptor of Text.py (sha256" in capsys.readouterr().out
+    assert main(["train", "-c", str(path), "--check"]) == 0
+    assert "NOT the authors' tokens" in capsys.readouterr().out
+
+
+def test_texts_come_from_json_and_yaml_too(tmp_path: Path) -> None:
+    path, own = write_config(tmp_path), tmp_path / "texts.yaml"
+    own.write_text("Happy: smile.\nsadness: tears.\nanger: red.\nfear: unused.\n")
+    assert load_config(path, [f"text.descriptors={own}"]).text.descriptors == {
+        "happiness": "smile.", "sadness": "tears.", "anger": "red."
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "contents", "message"),
+    [
+        ("Text.py", "import os\n", r"line 1: 'import os' is more than a list of texts; nothing was run"),
+        ("Text.py", "a = [open('x').read()]\n", "is more than a list of texts"),
+        ("Text.py", "class_names_7 = ['a.']\n", "has no lists class_names_3 and class_descriptor_3"),
+        ("Text.py", "class_names_3 = [\n", "cannot be read"),
+        ("texts.json", '{"anger": "red."}', "has no text of 'happiness'"),
+        ("texts.json", '["red."]', "must hold a text for each class"),
+        ("texts.json", None, "cannot be read"),
+    ],
+)
+def test_texts_that_cannot_be_used_are_named(tmp_path: Path, name: str, contents: str | None, message: str) -> None:
+    path = write_config(tmp_path)
+    if contents is not None:
+        (tmp_path / name).write_text(contents)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, [f"text.descriptors={tmp_path / name}"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +236,14 @@ def test_towers_come_from_a_file_with_clips_names(folder: Path, tmp_path: Path) 
     path = tmp_path / "clip.safetensors"
     towers = clip_file(path, built(folder))
     backbone = settings(folder)["backbone"] | {"weights": str(path)}
-    config = recipe(folder, backbone=backbone)
+    with pytest.raises(ConfigError, match=r"set backbone\.quick_gelu: true"):
+        read_backbone(recipe(folder, backbone=backbone))
+    beside = tmp_path / "open_clip_config.json"
+    for known, wanted in (({"quick_gelu": True}, True), ({"vision_cfg": {}}, False)):
+        beside.write_text(json.dumps({"model_cfg": known}))
+        assert read_backbone(recipe(folder, backbone=backbone)).sizes.quick_gelu is wanted
+    beside.unlink()
+    config = recipe(folder, backbone=backbone | {"quick_gelu": False})
     learner = build_learner(config, read_backbone(config), seed=9)
     assert torch.equal(learner.clip.state_dict()["image_encoder.proj"], towers["visual.proj"])
     assert torch.equal(learner.clip.state_dict()["text_encoder.text_projection"], towers["text_projection"])
@@ -246,6 +254,26 @@ def test_towers_come_from_a_file_with_clips_names(folder: Path, tmp_path: Path) 
     save_file(broken, path)
     with pytest.raises(CheckpointError, match=r"image_encoder\.proj"):
         build_learner(config, read_backbone(config), seed=9)
+
+
+def test_openais_archive_is_read_with_openais_activation(folder: Path, tmp_path: Path) -> None:
+    """An archive as ``torch.jit.save`` writes OpenAI's, under CLIP's names and in half precision."""
+    towers = clip_file(tmp_path / "clip.safetensors", built(folder))
+    root = torch.nn.Module()
+    for name, tensor in towers.items():
+        place, parts = root, name.split(".")
+        for part in parts[:-1]:
+            if not hasattr(place, part):
+                place.add_module(part, torch.nn.Module())
+            place = getattr(place, part)
+        place.register_parameter(parts[-1], torch.nn.Parameter(tensor.half()))
+    torch.jit.script(root).save(str(tmp_path / "ViT-B-32.pt"))
+    backbone = settings(folder)["backbone"] | {"weights": str(tmp_path / "ViT-B-32.pt")}
+    config = recipe(folder, backbone=backbone)
+    found = read_backbone(config)
+    assert found.sizes.quick_gelu
+    learner = build_learner(config, found, seed=9)
+    assert torch.equal(learner.clip.state_dict()["image_encoder.proj"], towers["visual.proj"].half().float())
 
 
 def test_an_installed_model_lends_its_towers_and_class_features(folder: Path, tmp_path: Path) -> None:
@@ -268,8 +296,9 @@ def test_an_installed_model_lends_its_towers_and_class_features(folder: Path, tm
 def test_pictures_take_the_size_of_an_installed_model(folder: Path, tmp_path: Path) -> None:
     path = tiny_weights(tmp_path / "tiny.safetensors")
     plain = settings(folder, backbone={"weights": str(path)}, heads={"kind": "cosine"})
-    with pytest.raises(ConfigError, match=r"data\.size is 16; tiny\.safetensors reads 32 pixels"):
-        read_backbone(at_models_size(parse_config(plain, "test")))
+    other = read_backbone(at_models_size(parse_config(plain, "test")))
+    assert (other.sizes.pixels.size, other.sizes.crop.size, other.sizes.vision.image_size) == (16, 16, 16)
+    assert build_learner(parse_config(plain, "test"), other, seed=1)(clips()).keys() == {"logits"}
     del plain["data"]["size"]
     config = at_models_size(parse_config(plain, "test"))
     assert config.data.size == read_backbone(config).sizes.pixels.size == 32

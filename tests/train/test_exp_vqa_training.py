@@ -18,9 +18,10 @@ from streamfer.captions.folder import read_card
 from streamfer.cli import app
 from streamfer.errors import ConfigError
 from streamfer.settings import check_settings
+from streamfer_train.datasets.authors import Pair
 from streamfer_train.exp_blip import pseudo
 from streamfer_train.exp_blip.captioned import read_labelled
-from streamfer_train.exp_blip.data import AnswerCollate, Pair
+from streamfer_train.exp_blip.data import AnswerCollate
 from streamfer_train.exp_vqa import stage
 from streamfer_train.exp_vqa.__main__ import main
 from streamfer_train.exp_vqa.config import ExpVqaConfig

@@ -10,33 +10,25 @@ from streamfer_train.captions.files import Entry, read_entries
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionPair:
-    """A picture, relative to the root of pictures, with its caption."""
+class Pair:
+    """A picture with what is to be written about it, and with the question if there is one."""
 
     image: Path
-    caption: str
+    text: str
+    question: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerPair:
-    """A picture, relative to the root of pictures, with a question and its answer."""
-
-    image: Path
-    question: str
-    answer: str
-
-
-def read_captions(path: Path, images: Path | None = None) -> list[CaptionPair]:
+def read_captions(path: Path, images: Path | None = None) -> list[Pair]:
     """Read a caption file (``image``, ``caption``); with ``images``, their root, every picture must be there.
 
     Raises:
         ConfigError: the file or a picture is missing.
         RecordError: an entry lacks a field; file, entry, line and field are named.
     """
-    return [CaptionPair(_image(entry, images), entry.text("caption")) for entry in read_entries(path)]
+    return [Pair(_image(entry, images), entry.text("caption")) for entry in read_entries(path)]
 
 
-def read_answers(path: Path, images: Path | None = None) -> list[AnswerPair]:
+def read_answers(path: Path, images: Path | None = None) -> list[Pair]:
     """Read a question file (``image``, ``text_input``, ``text_output``), or one with ``question`` and ``answer``.
 
     Raises:
@@ -47,11 +39,12 @@ def read_answers(path: Path, images: Path | None = None) -> list[AnswerPair]:
     for entry in read_entries(path):
         older = "question" in entry.fields and "text_input" not in entry.fields
         question, answer = ("question", "answer") if older else ("text_input", "text_output")
-        pairs.append(AnswerPair(_image(entry, images), entry.text(question), entry.text(answer)))
+        pairs.append(Pair(_image(entry, images), entry.text(answer), entry.text(question)))
     return pairs
 
 
 def _image(entry: Entry, images: Path | None) -> Path:
+    """Return the picture, below ``images`` where that is given."""
     image = Path(entry.text("image"))
     if image.is_absolute() or ".." in image.parts:
         raise RecordError(f"{entry.place}: field image {str(image)!r} leaves the root of pictures; make it relative")

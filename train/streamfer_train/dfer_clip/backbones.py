@@ -6,11 +6,16 @@ Tensors keep the names of streamfer's architecture: ``image_encoder.*``, ``text_
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import socket
+import urllib.request
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from pydantic import TypeAdapter
@@ -22,6 +27,7 @@ from streamfer.models.card import SUFFIX, PixelProfile, read_card
 from streamfer.models.checkpoints import read_state_dict
 from streamfer.models.registry import find_model, list_models
 from streamfer.models.sizes import TemporalConfig, TextConfig, VisionConfig
+from streamfer.models.torchscript import is_torchscript
 from streamfer.models.weights import read_weights
 from streamfer_train.dfer_clip.config import BackboneConfig, RunConfig
 
@@ -90,9 +96,10 @@ def read_backbone(config: RunConfig) -> Backbone:
     name, quick_gelu = asked.name, asked.quick_gelu
     tensors: dict[str, torch.Tensor] = {}
     if asked.weights != RANDOM:
-        path, from_tag = _weights_file(asked)
-        quick_gelu = from_tag if quick_gelu is None else quick_gelu
+        path, of_source = _weights_file(asked)
         tensors = _renamed(read_state_dict(path), path)
+        if quick_gelu is None:
+            quick_gelu = _activation(path, tensors) if of_source is None else of_source
     sizes = _sizes(config, True if quick_gelu is None else quick_gelu)
     if tensors and name != CUSTOM:
         tensors = _resized(tensors, sizes)
@@ -129,19 +136,20 @@ def _from_streamfer(config: RunConfig, path: Path) -> Backbone:
             "set heads.kind: cosine, which starts from its class features"
         )
     model, card = read_weights(path)
-    if config.data.size != card.pixels.size:
-        raise ConfigError(f"data.size is {config.data.size}; {path.name} reads {card.pixels.size} pixels: set that")
+    size, own = config.data.size, card.pixels.size
     sizes = Sizes(
         embed_dim=card.config.embed_dim,
-        vision=card.config.vision,
+        vision=replace(card.config.vision, image_size=size),
         text=TextConfig(),
         temporal=card.config.temporal,
         quick_gelu=card.config.quick_gelu,
-        pixels=card.pixels,
-        crop=card.crop,
+        pixels=replace(card.pixels, size=size),
+        crop=replace(
+            card.crop, size=size, landmarks=tuple((x * size / own, y * size / own) for x, y in card.crop.landmarks)
+        ),
     )
     log.info("dfer_clip.backbone", extra={"source": path.name, "licence": card.licence, "temporal": "taken over"})
-    return Backbone(sizes, dict(model.state_dict()), card.config.classes, path.name)
+    return Backbone(sizes, _resized(dict(model.state_dict()), sizes), card.config.classes, path.name)
 
 
 def _weights_file(asked: BackboneConfig) -> tuple[Path, bool | None]:
@@ -166,14 +174,50 @@ def _weights_file(asked: BackboneConfig) -> tuple[Path, bool | None]:
         )
     known = open_clip.get_pretrained_cfg(model, asked.weights)
     try:
-        found = open_clip.download_pretrained(known)
+        found = _fetched(known)
     except Exception as error:  # httpx, huggingface_hub and urllib have no common ancestor
         where = f"huggingface.co/{known['hf_hub'].strip('/')}" if known.get("hf_hub") else known.get("url")
         raise ConfigError(
             f"backbone.weights: {asked.weights!r} of {model} cannot be downloaded ({type(error).__name__}); fetch "
-            f"open_clip_model.safetensors from {where} where there is a network, and give that file, or random"
+            f"open_clip_model.safetensors with open_clip_config.json from {where} where there is a network, or "
+            "OpenAI's own archive, and give that file, or random"
         ) from error
     return Path(found), bool(known.get("quick_gelu", False))
+
+
+def _fetched(known: dict[str, Any]) -> str:
+    """Return a tag's file: from the cache, or downloaded; a dead network is noticed at once, not after ten tries."""
+    import open_clip
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    repository = known.get("hf_hub", "").strip("/")
+    for name in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin") if repository else ():
+        cached = try_to_load_from_cache(repository, name)
+        if isinstance(cached, str):
+            return cached
+    if not urllib.request.getproxies():
+        place = urlsplit(constants.ENDPOINT if repository else known["url"])
+        socket.create_connection((place.hostname or "", place.port or 443), timeout=10).close()
+    return str(open_clip.download_pretrained(known))
+
+
+def _activation(path: Path, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Return whether a file's towers have OpenAI's QuickGELU, as its source says; weights do not show it.
+
+    Raises:
+        ConfigError: the source says nothing.
+    """
+    # OpenAI's archives, and DFER-CLIP's authors, who start from one.
+    if is_torchscript(path) or any(name.startswith("temporal_net.") for name in tensors):
+        return True
+    beside = path.with_name("open_clip_config.json")
+    if beside.is_file():
+        known = json.loads(beside.read_text(encoding="utf-8"))
+        return bool(known.get("model_cfg", known).get("quick_gelu", False))
+    raise ConfigError(
+        f"backbone.weights: {path} does not say which activation its towers have; set backbone.quick_gelu: true "
+        "(OpenAI's weights) or false (LAION's and OpenCLIP's), or put open_clip_config.json beside it"
+    )
 
 
 def _renamed(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from streamfer.settings import Section, check_settings, load_settings
 from streamfer_train.dfer_clip.data_config import DataConfig
-from streamfer_train.dfer_clip.descriptors import TextType
+from streamfer_train.dfer_clip.descriptors import TextType, prompts, read_descriptors, text_digest
 from streamfer_train.dfer_clip.protocols import Selection
 from streamfer_train.recipes import sections
 from streamfer_train.recipes.sections import LogConfig
@@ -50,7 +50,7 @@ class BackboneConfig(Section):
 
     name: str = Field("ViT-B-32", description="ViT-B-32, ViT-B-16, ViT-L-14 or any CLIP ViT of open_clip; or custom")
     weights: str = Field("openai", min_length=1)
-    quick_gelu: bool | None = Field(None, description="OpenAI's activation; from the tag if unset")
+    quick_gelu: bool | None = Field(None, description="OpenAI's activation; unset: what the source says")
     custom: SizesConfig = SizesConfig()
 
 
@@ -61,7 +61,10 @@ class TextConfig(Section):
     contexts: int = Field(8, ge=1, le=64, description="learned context vectors")
     class_specific: bool = Field(True, description="context vectors of each class's own")
     position: Literal["end", "middle", "front"] = Field("end", description="where the class's text stands")
-    descriptors: dict[str, str] = Field(default_factory=dict, description="own texts by class")
+    descriptors: dict[str, str] | Path = Field(
+        default_factory=dict, description="own texts by class, or a file: the authors' Text.py, JSON or YAML"
+    )
+    source: str = Field("streamfer's own words", description="where the texts come from; set by reading a file")
 
 
 class TemporalConfig(Section):
@@ -206,13 +209,30 @@ class RunConfig(Section):
         return self
 
 
+def described(config: RunConfig) -> dict[str, str]:
+    """Return which texts the prompts have: ``type``, ``source``, ``digest`` of the texts; empty without prompts."""
+    if config.heads.kind != "text" or isinstance(config.text.descriptors, Path):
+        return {}
+    asked = config.text
+    digest = text_digest(prompts(config.data.class_names, asked.type, asked.descriptors))
+    own = asked.source if asked.source != "streamfer's own words" or not asked.descriptors else "your own words"
+    return {"type": asked.type, "source": own, "digest": digest}
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and settings of the form ``a.b=value`` (values in YAML).
 
     Raises:
         ConfigError: the file is absent or no YAML, or a setting is unknown, missing or out of range.
     """
-    return load_settings(RunConfig, path, overrides, example=EXAMPLE, listing=_LISTING)
+    config = load_settings(RunConfig, path, overrides, example=EXAMPLE, listing=_LISTING)
+    asked = config.text
+    if not isinstance(asked.descriptors, Path):
+        return config
+    # The run keeps the texts themselves: it goes on, and is evaluated, where the file is not.
+    texts = read_descriptors(asked.descriptors, config.data.class_names, asked.type)
+    own = asked.model_copy(update={"descriptors": texts, "source": asked.descriptors.name})
+    return config.model_copy(update={"text": own})
 
 
 def parse_config(settings: Mapping[str, Any], where: str) -> RunConfig:

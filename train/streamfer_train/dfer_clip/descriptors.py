@@ -1,15 +1,22 @@
 """What the text tower reads about each class: names, names in a sentence, or descriptions of the face.
 
-The descriptions are in our own words; they name the same visible cues as the publication's (its section 3.2), so
-that imported and newly trained prompts mean the same.
+The descriptions here are in our own words: they name the same visible cues as the publication's (its section 3.2), but
+other tokens. The authors' own words are read from their file, models/Text.py, as literals; nothing in it runs.
 """
 
 from __future__ import annotations
 
+import ast
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
 
 from streamfer.errors import ConfigError
+from streamfer_train.dfer_clip.classes import canonical
 
 TextType = Literal["class_names", "class_names_with_context", "class_descriptor"]
 
@@ -60,3 +67,52 @@ def _text(name: str, kind: TextType) -> str:
             f"text.descriptors: no description of {name!r}; add one there, or set text.type: class_names_with_context"
         )
     return DESCRIPTORS[name.lower()]
+
+
+def text_digest(texts: Sequence[str]) -> str:
+    """Return a sha256 (hex) of the prompts' texts in the order of the classes: equal texts train equal prompts."""
+    return hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()
+
+
+def read_descriptors(path: Path, classes: Sequence[str], kind: TextType) -> dict[str, str]:
+    """Return each class's text from the authors' ``Text.py``, or from a JSON or YAML file of texts by class.
+
+    Of ``Text.py`` the list of ``kind`` and of as many classes is taken, in the order of its own list of names.
+
+    Raises:
+        ConfigError: absent, of another form, with anything but lists of texts in it, or without one of the classes.
+    """
+    try:
+        contents = path.read_text(encoding="utf-8")
+        found = _of_lists(path, contents, len(classes), kind) if path.suffix == ".py" else yaml.safe_load(contents)
+    except (OSError, ValueError, SyntaxError, yaml.YAMLError) as error:
+        reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
+        raise ConfigError(f"text.descriptors: {path}: cannot be read ({reason}); give the authors' Text.py") from error
+    if not isinstance(found, dict) or not all(isinstance(text, str) and text.strip() for text in found.values()):
+        raise ConfigError(f"text.descriptors: {path}: must hold a text for each class, as in fear: raised eyebrows.")
+    known = {canonical(str(name)): text for name, text in found.items()}
+    if lacking := [name for name in classes if canonical(name) not in known]:
+        raise ConfigError(f"text.descriptors: {path}: has no text of {lacking[0]!r}; it knows {', '.join(known)}")
+    return {name: known[canonical(name)] for name in classes}
+
+
+def _of_lists(path: Path, source: str, count: int, kind: TextType) -> dict[str, Any]:
+    lists: dict[str, list[str]] = {}
+    for statement in ast.parse(source).body:
+        match statement:
+            case ast.Assign([ast.Name(id=name)], ast.List(elts=[*items])) if all(
+                isinstance(item, ast.Constant) and isinstance(item.value, str) for item in items
+            ):
+                lists[name] = ast.literal_eval(statement.value)
+            case ast.Expr(ast.Constant()):
+                pass
+            case _:
+                line = source.splitlines()[statement.lineno - 1].strip()
+                raise ConfigError(
+                    f"text.descriptors: {path}, line {statement.lineno}: {line!r} is more than a list of texts; "
+                    "nothing was run: give the authors' models/Text.py as it is"
+                )
+    names, texts = lists.get(f"class_names_{count}"), lists.get(f"{kind}_{count}")
+    if names is None or texts is None or len(names) != count or len(texts) != count:
+        raise ConfigError(f"text.descriptors: {path}: has no lists class_names_{count} and {kind}_{count} of {count}")
+    return dict(zip((name.rstrip(".") for name in names), texts, strict=True))

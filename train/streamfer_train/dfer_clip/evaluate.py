@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markdown import Markdown
 
 from streamfer.errors import ConfigError
 from streamfer.threads import available_cores
 from streamfer_train.dfer_clip.config import load_config
 from streamfer_train.dfer_clip.data_config import DataConfig, FacesConfig
-from streamfer_train.dfer_clip.evaluation_report import EvaluationContext, terminal_table, write_report
+from streamfer_train.dfer_clip.entries import Clip, Problem
+from streamfer_train.dfer_clip.evaluation_report import EvaluationContext, write_report
+from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import SELECTIONS
-from streamfer_train.dfer_clip.run_scores import read_runs, runs_table, write_runs
-from streamfer_train.dfer_clip.scoring import clips_of, match_classes, predict, score, shared_units
+from streamfer_train.dfer_clip.run_scores import read_runs, write_runs
+from streamfer_train.dfer_clip.scoring import Match, clips_of, match_classes, predict, score, shared_units
 from streamfer_train.dfer_clip.subjects import Subject, read_subject
 from streamfer_train.recipes.command import add_set, positive, reported
 from streamfer_train.recipes.journal import new_bar
 
-log = logging.getLogger(__name__)
-
 _EXAMPLES = """examples:
   streamfer evaluate dfer-clip -c configs/train/dfer_clip/dfew.yaml --weights DFEW-set1-model.pth --fold 1
+  streamfer evaluate dfer-clip -c configs/train/dfer_clip/dfew.yaml --weights 'DFEW-set{fold}-model.pth' --folds
   streamfer evaluate dfer-clip -c configs/train/dfer_clip/dfew.yaml --protocol held_out
   streamfer evaluate dfer-clip --list my_videos.csv --weights mini --faces detect
 """
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which epoch of a run; without --weights: all folds and seeds of the recipe's run, combined",
     )
     what.add_argument("--fold", type=int, help="fold of the recipe (default: the checkpoint's own, or the only one)")
+    what.add_argument("--folds", action="store_true", help="each fold's own checkpoint ({fold} in --weights), averaged")
     what.add_argument("--subset", action="store_true", help="score shared classes alone where model and data differ")
     what.add_argument("--faces", choices=["as_is", "detect"], help="take pictures as faces, or find the faces first")
     add_set(what, "data.root=DFEW")
@@ -83,13 +85,25 @@ def run(options: argparse.Namespace) -> None:
         OutputError: the report cannot be written.
     """
     console = Console(highlight=False)
-    if options.weights is None:
+    if options.weights is None or options.folds:
         _report_runs(options, console)
         return
     data = _data(options)
     subject = read_subject(_weights(options), device=options.device, precision=options.precision)
-    match = match_classes(subject.classes, data.class_names, subset=options.subset)
     fold = _fold(options.fold, subject, data)
+    match, problems, clips, predictions, seconds = _measured(options, subject, data, fold)
+    evaluation = score(predictions, clips, seconds, units=tuple(shared_units(subject, data).values()))
+    warnings = tuple(f"{problem.where}: {problem.what}" for problem in problems)
+    occasion = EvaluationContext(subject, data.dataset, str(data.test_list(fold)), fold, match, warnings)
+    folder = options.out or Path("runs/evaluate") / subject.name.replace("/", "_")
+    _show(console, write_report(folder, occasion, evaluation), folder)
+
+
+def _measured(
+    options: argparse.Namespace, subject: Subject, data: DataConfig, fold: int
+) -> tuple[Match, Sequence[Problem], list[Clip], Predictions, float]:
+    """Run a model over a fold's test list; seconds are those of reading and predicting."""
+    match = match_classes(subject.classes, data.class_names, subset=options.subset)
     with new_bar() as progress:
         faces = progress.add_task("faces", total=None, visible=data.faces == "detect")
         found = clips_of(
@@ -109,33 +123,45 @@ def run(options: argparse.Namespace) -> None:
             workers=_workers(options.workers, len(clips), options.batch),
             advance=lambda done: progress.advance(task, done),
         )
-        seconds = time.perf_counter() - began
-    evaluation = score(predictions, clips, seconds, units=tuple(shared_units(subject, data).values()))
-    warnings = tuple(f"{problem.where}: {problem.what}" for problem in found.problems)
-    occasion = EvaluationContext(subject, data.dataset, str(data.test_list(fold)), fold, match, warnings)
-    folder = options.out or Path("runs/evaluate") / subject.name.replace("/", "_")
-    document = write_report(folder, occasion, evaluation)
-    console.print(occasion.title, style="bold")
-    console.print(terminal_table(evaluation))
-    for remark in document["remarks"]:
-        console.print(remark, style="dim")
+        return match, found.problems, clips, predictions, time.perf_counter() - began
+
+
+def _show(console: Console, page: str, folder: Path) -> None:
+    """Print a report as far as its first picture, and where the whole is."""
+    console.print(Markdown(page.partition("![")[0]))
     console.print(f"report: {folder / 'report.md'}", soft_wrap=True)
 
 
 def _report_runs(options: argparse.Namespace, console: Console) -> None:
-    """Combine the stored predictions of a recipe's folds and seeds."""
-    if options.config is None or options.protocol is None:
+    """Combine the folds of a recipe: stored predictions of a run with its seeds, or a checkpoint for each fold."""
+    if options.config is None or (options.protocol is None and not options.folds):
         raise ConfigError(
             "--weights is missing: name an installed model or a file; or give -c and --protocol to combine the folds "
             "and seeds of a run"
         )
     config = load_config(options.config, options.set)
-    runs = read_runs(config.run.out, options.protocol, config.data.class_names)
-    folder = options.out or config.run.out / f"evaluation_{options.protocol}"
-    result, pooled = write_runs(folder, config.data.dataset, options.protocol, runs)
-    console.print(f"{config.data.dataset}, {options.protocol}: {SELECTIONS[options.protocol]}", style="bold")
-    console.print(runs_table(result, pooled))
-    console.print(f"report: {folder / 'report.md'}", soft_wrap=True)
+    protocol = options.protocol or "best_on_test"  # so the authors choose what they publish
+    if options.folds:
+        runs = _folds(options, _data(options))
+        folder = options.out or Path("runs/evaluate/folds")
+    else:
+        runs = read_runs(config.run.out, protocol, config.data.class_names)
+        folder = options.out or config.run.out / f"evaluation_{protocol}"
+    _show(console, write_runs(folder, config.data.dataset, protocol, runs), folder)
+
+
+def _folds(options: argparse.Namespace, data: DataConfig) -> dict[tuple[int, int], Predictions]:
+    """Return the predictions of each fold's own checkpoint on its own test list, by (fold, 0)."""
+    if "{fold}" not in str(options.weights):
+        raise ConfigError("--folds: --weights must name one checkpoint a fold, as in DFEW-set{fold}-model.pth")
+    found = {}
+    for fold in data.folds:
+        weights = str(options.weights).replace("{fold}", str(fold))
+        subject = read_subject(weights, device=options.device, precision=options.precision)
+        if subject.fold not in (None, fold):
+            raise ConfigError(f"{weights}: was trained on fold {subject.fold}, which holds clips of fold {fold}'s test")
+        found[fold, 0] = _measured(options, subject, data, fold)[3]
+    return found
 
 
 def _weights(options: argparse.Namespace) -> str:

@@ -10,17 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from streamfer.files import write_text, write_whole
 from streamfer_train.dfer_clip.entries import data_digest
 from streamfer_train.dfer_clip.predictions import Predictions
-from streamfer_train.dfer_clip.protocols import CALIBRATION_ON_DFEW, PUBLISHED
 from streamfer_train.dfer_clip.scoring import Evaluation, Match, groups_of
 from streamfer_train.dfer_clip.subjects import Subject
 from streamfer_train.metrics import pictures
 from streamfer_train.metrics.classification import risk_coverage
 from streamfer_train.metrics.intervals import Interval
+from streamfer_train.metrics.published import dynamic_rows, published
 
 PREDICTIONS, REPORT, PAGE = "predictions.parquet", "report.json", "report.md"
 PICTURES = ("confusion.png", "reliability.png", "risk_coverage.png")
@@ -124,8 +122,8 @@ def to_document(occasion: EvaluationContext, evaluation: Evaluation) -> dict[str
     return document
 
 
-def write_report(folder: Path, occasion: EvaluationContext, evaluation: Evaluation) -> dict[str, Any]:
-    """Write predictions, report and pictures into a folder and return the report as plain values.
+def write_report(folder: Path, occasion: EvaluationContext, evaluation: Evaluation) -> str:
+    """Write predictions, report and pictures into a folder and return the report as a page.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -133,8 +131,9 @@ def write_report(folder: Path, occasion: EvaluationContext, evaluation: Evaluati
     """
     document = to_document(occasion, evaluation)
     write_predictions(folder / PREDICTIONS, evaluation)
-    write_pages(folder, document, to_markdown(document, evaluation), occasion.title, evaluation.predictions)
-    return document
+    page = to_markdown(document, evaluation)
+    write_pages(folder, document, page, occasion.title, evaluation.predictions)
+    return page
 
 
 def write_pages(folder: Path, document: Any, page: str, title: str, predictions: Predictions) -> None:
@@ -212,7 +211,7 @@ def to_markdown(document: dict[str, Any], evaluation: Evaluation) -> str:
         "![Reliability](reliability.png) ![Risk and coverage](risk_coverage.png)",
         "",
         *_other_heads(document),
-        *_published(data["dataset"], evaluation),
+        *_published(data["dataset"]),
     ]
     if document["warnings"]:
         lines += ["## About the data", "", *(f"- {warning}" for warning in document["warnings"]), ""]
@@ -269,50 +268,20 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def _published(dataset: str, evaluation: Evaluation) -> list[str]:
+def _published(dataset: str) -> list[str]:
     """The published numbers beside this one: theirs are means over the folds."""
-    rows = PUBLISHED.get(dataset, ())
+    rows = dynamic_rows(dataset)
     if not rows:
         return []
-    folds = "their mean over the folds" if dataset != "ferv39k" else "their test list"
-    lines = [
-        "## Beside published numbers",
+    folds = published("dynamic", dataset, "folds")
+    alone = f" over {folds} folds; the numbers above are of one list and do not compare" if folds > 1 else ""
+    return [
+        "## Published numbers",
         "",
-        f"Published are UAR and WAR on {folds}, the epoch chosen on the test list.",
+        f"The epoch chosen on the test list, means{alone}." if alone else "The epoch chosen on the test list.",
         "",
-        "| method | UAR | WAR | source |",
-        "|---|---|---|---|",
-        f"| **this model, this list** | {100 * evaluation.report.uar:.2f} | {100 * evaluation.report.war:.2f} | |",
+        "| method | UAR | WAR | ECE | AURC | | source |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
     ]
-    for row in rows:
-        uar, war = row.scores().split(" / ")
-        lines.append(f"| {row.method}, {row.year} | {uar} | {war} | {row.source} |")
-    if dataset == "dfew":
-        known = ", ".join(f"{c.method} {c.ece:.3f} / {c.aurc:.3f}" for c in CALIBRATION_ON_DFEW)
-        lines += ["", f"ECE / AURC on DFEW's folds: {known}."]
-    return [*lines, ""]
-
-
-def terminal_table(evaluation: Evaluation) -> Table:
-    """Return the short table that the command prints: recall by class, then the means with their intervals."""
-    table = Table(header_style="bold", pad_edge=False, box=None)
-    table.add_column("class", no_wrap=True)
-    table.add_column("clips", justify="right")
-    table.add_column("recall", justify="right", min_width=7)
-    table.add_column("most often taken for", style="dim")
-    for place, (name, total, recall) in enumerate(_rows(evaluation)):
-        table.add_row(name, f"{total:,}", _percent(recall), _confused_with(evaluation, place))
-    table.add_section()
-    for name, interval in evaluation.intervals.items():
-        value = interval.percent() if name in ("uar", "war") else interval.plain()
-        table.add_row(name.upper(), f"{evaluation.report.count:,}", value.partition(" ")[0], value.partition(" ")[2])
-    return table
-
-
-def _confused_with(evaluation: Evaluation, place: int) -> str:
-    row = evaluation.report.confusion_CC[place].copy()
-    total, row[place] = int(row.sum()), 0
-    if not row.any():
-        return ""
-    other = int(row.argmax())
-    return f"{evaluation.report.classes[other]} {row[other] / total:.0%}"

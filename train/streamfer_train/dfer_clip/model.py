@@ -9,6 +9,7 @@ Shape suffixes: B clips, T frames, F = B x T, S image side, C classes, D feature
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Self
 
 import torch
@@ -165,6 +166,8 @@ def _action_unit(column: str) -> str:
 
 def _prompts(config: RunConfig, backbone: Backbone, seed: int) -> PromptLearner:
     asked, length = config.text, backbone.sizes.text.context_length
+    if isinstance(asked.descriptors, Path):
+        raise ConfigError(f"text.descriptors: {asked.descriptors} has not been read; load_config does")
     texts = prompts(config.data.class_names, asked.type, asked.descriptors)
     ids_CL = tokenize_prompts(texts, asked.contexts, length)
     table = backbone.tensors.get(TOKEN_TABLE)

@@ -52,9 +52,12 @@ def parameter_groups(learner: Learner, config: OptimiserConfig) -> list[dict[str
 def build_optimiser(learner: Learner, config: OptimiserConfig) -> torch.optim.Optimizer:
     """Return SGD as the authors set it up, or AdamW."""
     groups = parameter_groups(learner, config)
+    more: dict[str, Any] = {"weight_decay": config.weight_decay}
+    if all(weight.is_cuda for group in groups for weight in group["params"]):
+        more["fused"] = True  # one kernel for all weights
     if config.kind == "adamw":
-        return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-    return torch.optim.SGD(groups, lr=config.temporal_net, momentum=config.momentum, weight_decay=config.weight_decay)
+        return torch.optim.AdamW(groups, **more)
+    return torch.optim.SGD(groups, lr=config.temporal_net, momentum=config.momentum, **more)
 
 
 def factor(config: OptimiserConfig, epoch: float) -> float:

@@ -1,4 +1,4 @@
-"""Which epoch of a run is reported, how folds and seeds become one number, and what others have published.
+"""Which epoch of a run is reported, and how folds and seeds become one number.
 
 Three protocols choose an epoch: ``best_on_test`` takes the best epoch on the test list, which is what the authors do
 and what papers compare with, but flatters; ``last`` takes the last epoch; ``held_out`` takes the best epoch on clips
@@ -14,6 +14,7 @@ from typing import Any, Literal
 from streamfer.errors import ConfigError
 from streamfer_train.metrics.arrays import plain
 from streamfer_train.metrics.intervals import LEVEL, FoldsAndSeeds, combine
+from streamfer_train.metrics.published import dynamic_rows, published
 
 Selection = Literal["best_on_test", "last", "held_out"]
 Metric = Literal["war", "uar", "nll"]
@@ -115,82 +116,6 @@ def combine_runs(
     return ProtocolResult(selection, tuple(folds), tuple(seeds), scores, kept)
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A published result in percent; None where a number was not found.
-
-    Attributes:
-        method: its name, and the image encoder where that explains the number.
-        year: of first publication.
-        uar: unweighted average recall.
-        war: accuracy.
-        source: where the number was read.
-    """
-
-    method: str
-    year: int
-    uar: float | None
-    war: float | None
-    source: str
-
-    def scores(self) -> str:
-        """Return ``UAR / WAR`` as tables show it."""
-        return " / ".join("–" if value is None else f"{value:.2f}" for value in (self.uar, self.war))
-
-
-_PAPER = "paper's comparison table (the authors' repository)"
-_SURVEY = "SurveyFER's list"
-_S2D = "S2D's README"
-_S4D = "WAR from the abstract of arXiv 2409.06154, UAR from SignificantOther's README"
-
-#: Video only, averaged over the official folds, epoch chosen on the test list as far as stated; by dataset, from the
-#: number that this recipe reproduces to the ones it is to beat.
-PUBLISHED: dict[str, tuple[Published, ...]] = {
-    "dfew": (
-        Published("DFER-CLIP (ViT-B/32)", 2023, 59.61, 71.25, _PAPER),
-        Published("MAE-DFER", 2023, 63.41, 74.43, _SURVEY),
-        Published("S2D (ViT-B/16, landmarks)", 2023, 61.82, 76.03, _S2D),
-        Published("FineCLIPER (ViT-B/16)", 2024, 65.98, 76.21, _SURVEY),
-        Published("S4D / UniLearn", 2024, 66.80, 76.68, _S4D),
-    ),
-    "ferv39k": (
-        Published("DFER-CLIP (ViT-B/32)", 2023, 41.27, 51.65, _PAPER),
-        Published("MAE-DFER", 2023, 43.12, 52.07, _SURVEY),
-        Published("S2D (ViT-B/16, landmarks)", 2023, 41.28, 52.56, _S2D),
-        Published("FineCLIPER (ViT-B/16)", 2024, 45.22, 53.98, _SURVEY),
-        Published("S4D / UniLearn", 2024, 43.41, 53.65, _S4D),
-    ),
-    "mafw": (
-        Published("DFER-CLIP (ViT-B/32)", 2023, 39.89, 52.55, _PAPER),
-        Published("MAE-DFER", 2023, 41.62, 54.31, _SURVEY),
-        Published("S2D (ViT-B/16, landmarks)", 2023, 41.86, 57.37, _S2D),
-        Published("FineCLIPER (ViT-B/16)", 2024, 45.01, 56.91, _SURVEY),
-        Published("S4D / UniLearn", 2024, None, 58.44, "abstract of arXiv 2409.06154"),
-    ),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class PublishedCalibration:
-    """Calibration and abstention on DFEW's official folds: ECE and AURC in 0-1.
-
-    Source: the preprint "Predicting Human Disagreement for Calibrated DFER" (Durham University).
-    """
-
-    method: str
-    ece: float
-    aurc: float
-
-
-CALIBRATION_ON_DFEW = (
-    PublishedCalibration("DFER-CLIP", 0.094, 0.135),
-    PublishedCalibration("MAE-DFER", 0.121, 0.118),
-    PublishedCalibration("S2D", 0.137, 0.110),
-    PublishedCalibration("M3DFEL", 0.158, 0.151),
-    PublishedCalibration("Dirichlet-multinomial on annotators' votes", 0.036, 0.108),
-)
-
-
 def results_table(dataset: str, results: Sequence[ProtocolResult]) -> str:
     """Return one Markdown table: our protocols with intervals first, then the published numbers to beat."""
     lines = [
@@ -200,18 +125,21 @@ def results_table(dataset: str, results: Sequence[ProtocolResult]) -> str:
     for result in results:
         count = f"{len(result.folds)} × {len(result.seeds)}"
         cells = [_cell(result, name) for name in ("uar", "war", "ece", "aurc")]
-        lines.append(f"| **streamfer, {result.selection}** | {' | '.join(cells)} | {count} | {_meaning(result)} |")
-    calibration = {c.method: c for c in CALIBRATION_ON_DFEW} if dataset == "dfew" else {}
-    for row in PUBLISHED.get(dataset, ()):
-        known = calibration.get(row.method.partition(" (")[0])
-        ece, aurc = (f"{known.ece:.3f}", f"{known.aurc:.3f}") if known else ("–", "–")
-        uar, war = row.scores().split(" / ")
-        lines.append(f"| {row.method}, {row.year} | {uar} | {war} | {ece} | {aurc} | – | {row.source} |")
-    return "\n".join(lines) + "\n"
+        said = meaning(dataset, result.selection, len(result.folds))
+        lines.append(f"| **streamfer, {result.selection}** | {' | '.join(cells)} | {count} | {said} |")
+    return "\n".join([*lines, *dynamic_rows(dataset)]) + "\n"
 
 
-def _meaning(result: ProtocolResult) -> str:
-    return SELECTIONS[result.selection]
+def meaning(dataset: str, selection: Selection, folds: int) -> str:
+    """Return what a reader has to know about a number: papers average all official folds, and so must it to compare."""
+    official = published("dynamic", dataset, "folds")
+    said = SELECTIONS[selection]
+    if selection != "best_on_test":
+        return said
+    if not official:
+        return said.replace("comparable with published numbers, flatters", "flatters")
+    missing = f"not comparable with published numbers ({folds} of {official} folds), flatters"
+    return said if folds == official else said.replace("comparable with published numbers, flatters", missing)
 
 
 def _cell(result: ProtocolResult, name: str) -> str:

@@ -12,7 +12,7 @@ from streamfer.files import write_text
 from streamfer.models.card import SUFFIX, ModelCard
 from streamfer.models.weights import write_weights
 from streamfer_train.dfer_clip.checkpoint import load_learner
-from streamfer_train.dfer_clip.config import RunConfig
+from streamfer_train.dfer_clip.config import RunConfig, described
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import (
     SELECTIONS,
@@ -116,7 +116,7 @@ def _export(
             "scores": protocol["scores"],
             "recalls": protocol["test"]["recalls"],
             "calibration_fitted_on": protocol["temperature_fitted_on"],
-            "text": config.text.model_dump(mode="json"),
+            "text": {**config.text.model_dump(mode="json"), **described(config)},
         },
     )
     target = folder / f"{name}{SUFFIX}"
@@ -142,9 +142,12 @@ def write_summary(out: Path, config: RunConfig, reports: dict[tuple[int, int], P
     ]
     document = {
         "dataset": config.data.dataset,
+        "text": described(config),
         "finished": [{"fold": fold, "seed": seed} for fold, seed in sorted(reports)],
         "protocols": [result.to_dict() for result in results],
     }
     write_text(out / f"{SUMMARY}.json", json.dumps(document, indent=2) + "\n")
-    write_text(out / f"{SUMMARY}.md", results_table(config.data.dataset, results))
+    text = described(config)
+    said = f"\nText: {text['type']}, {text['source']} (sha256 {text['digest'][:12]}).\n" if text else ""
+    write_text(out / f"{SUMMARY}.md", results_table(config.data.dataset, results) + said)
     return results

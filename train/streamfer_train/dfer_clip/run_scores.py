@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.table import Table
 
 from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.evaluation_report import write_pages
 from streamfer_train.dfer_clip.predictions import Predictions
-from streamfer_train.dfer_clip.protocols import SELECTIONS, ProtocolResult, Selection, combine_runs, results_table
-from streamfer_train.metrics.intervals import Interval, t_interval
+from streamfer_train.dfer_clip.protocols import Selection, combine_runs, meaning, results_table
+from streamfer_train.metrics.intervals import t_interval
 
 #: Where training puts the predictions of a fold: see :mod:`streamfer_train.dfer_clip.runs`.
 _PLACE = re.compile(r"seed(\d+)/fold(\d+)/predictions/")
@@ -40,10 +39,8 @@ def read_runs(out: Path, selection: Selection, classes: Sequence[str]) -> dict[t
     return found
 
 
-def write_runs(
-    folder: Path, dataset: str, selection: Selection, runs: Mapping[tuple[int, int], Predictions]
-) -> tuple[ProtocolResult, dict[str, Interval]]:
-    """Write ``report.json``, ``report.md`` and pictures of a protocol's runs; returns the result and the recalls.
+def write_runs(folder: Path, dataset: str, selection: Selection, runs: Mapping[tuple[int, int], Predictions]) -> str:
+    """Write ``report.json``, ``report.md`` and pictures of a protocol's runs; returns the page.
 
     Scores are means over folds and seeds, as papers report them; the pictures show all clips pooled.
 
@@ -74,8 +71,8 @@ def write_runs(
     lines = [
         f"# {title}",
         "",
-        f"{SELECTIONS[selection]}. Means over {len(result.folds)} fold(s) and {len(result.seeds)} seed(s); in brackets "
-        "95 % t intervals over the folds (over the seeds where there is one fold).",
+        f"{meaning(dataset, selection, len(result.folds))}. Means over {len(result.folds)} fold(s) and "
+        f"{len(result.seeds)} seed(s); in brackets 95 % t intervals over the folds (over the seeds for one fold).",
         "",
         results_table(dataset, [result]),
         "| class | recall |",
@@ -87,22 +84,6 @@ def write_runs(
         "![Reliability](reliability.png) ![Risk and coverage](risk_coverage.png)",
         "",
     ]
-    write_pages(folder, document, "\n".join(lines), title, pooled)
-    return result, recalls
-
-
-def runs_table(result: ProtocolResult, recalls: Mapping[str, Interval]) -> Table:
-    """Return the table that the command prints."""
-    table = Table(header_style="bold", pad_edge=False, box=None)
-    for name in ("score", "mean", "over folds", "over seeds"):
-        table.add_column(name, justify="left" if name == "score" else "right", no_wrap=True)
-    for name in ("uar", "war", "ece", "aurc"):
-        score = result.scores[name]
-        written = [i.percent() if name in ("uar", "war") else i.plain() for i in (score.over_folds, score.over_seeds)]
-        ends = [text.partition(" ")[2] for text in written]
-        table.add_row(name.upper(), written[0].partition(" ")[0], *ends)
-    table.add_section()
-    for name, interval in recalls.items():
-        value, _, around = interval.percent().partition(" ")
-        table.add_row(name, value, around, "")
-    return table
+    page = "\n".join(lines)
+    write_pages(folder, document, page, title, pooled)
+    return page

@@ -33,7 +33,7 @@ from streamfer.errors import ConfigError
 from streamfer.files import write_text
 from streamfer_train.dfer_clip.backbones import Backbone, at_models_size, read_backbone
 from streamfer_train.dfer_clip.checks import CheckReport, check_clips
-from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig
+from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, described
 from streamfer_train.dfer_clip.folds import Fold
 from streamfer_train.dfer_clip.model import RECIPE, build_learner
 from streamfer_train.dfer_clip.optimiser import choose_trained, parameter_groups
@@ -104,7 +104,7 @@ def check(config: RunConfig, *, folds: Sequence[int] | None = None, cut_faces: b
     backbone = read_backbone(config)
     learner = build_learner(config, backbone, config.seeds[0])
     choose_trained(learner, config.optimiser)
-    lines = [f"backbone {backbone.source}"]
+    lines = [f"backbone {backbone.source}", *_text(config)]
     for group in parameter_groups(learner, config.optimiser):
         count = sum(weight.numel() for weight in group["params"])
         lines.append(f"  {group['name']}: {count:,} weights learn at {group['lr']:g}")
@@ -118,6 +118,17 @@ def check(config: RunConfig, *, folds: Sequence[int] | None = None, cut_faces: b
     if not learner.exportable:
         lines.append("temporal adapters: evaluated from its checkpoint, not exported for streaming")
     return "\n".join(lines)
+
+
+def _text(config: RunConfig) -> list[str]:
+    """Say loudly whose words the prompts are."""
+    text = described(config)
+    if not text:
+        return []
+    line = f"TEXT: {text['type']} of {text['source']} (sha256 {text['digest'][:12]})"
+    if text["type"] == "class_descriptor" and "words" in text["source"]:
+        line += ", NOT the authors' tokens: results differ from the paper; set text.descriptors to their models/Text.py"
+    return [line]
 
 
 def _wanted(config: RunConfig, folds: Sequence[int] | None) -> tuple[int, ...]:
@@ -176,6 +187,7 @@ def _about(config: RunConfig, fold: Fold, seed: int, world: ProcessGroup, backbo
         "fold": fold.number,
         "seed": seed,
         "backbone": backbone.source,
+        "text": described(config),
         "data_digests": fold.digests(),
         "clips": fold.counts(),
         **origin(world),

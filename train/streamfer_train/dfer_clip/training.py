@@ -46,7 +46,11 @@ class DferTask:
         choose_trained(self.learner, asked)
         if not any(weight.requires_grad for weight in self.learner.parameters()):
             raise ConfigError("optimiser.freeze leaves nothing to train; take a part out of it")
-        if config.runtime.compile:
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Compile what is to be compiled."""
+        if self.config.runtime.compile:
             self.learner.clip.image_encoder.compile()
             self.learner.clip.temporal_net.compile()
 
@@ -123,13 +127,19 @@ def build_trainer(
     """
     torch.backends.cuda.matmul.allow_tf32 = config.runtime.tf32
     about: dict[str, Any] = {"fold": fold.number, "seed": seed, "sizes": backbone.sizes.to_dict()}
-    job = Job(
+    job = job_of(config, f"fold {fold.number} seed {seed}", folder, about)
+    return Trainer(job, DferTask(config, fold, seed, world, backbone), world)
+
+
+def job_of(config: RunConfig, name: str, folder: Path, about: dict[str, Any]) -> Job:
+    """Return what the loop has to know of the settings."""
+    return Job(
         recipe=RECIPE,
-        name=f"fold {fold.number} seed {seed}",
+        name=name,
         folder=folder,
         config=config.model_dump(mode="json"),
         may_change=MAY_CHANGE,
-        seed=seed,
+        seed=int(about.get("seed", 1)),
         epochs=config.optimiser.epochs,
         run=config.run,
         log=config.log,
@@ -140,4 +150,3 @@ def build_trainer(
         whole=True,
         about=about,
     )
-    return Trainer(job, DferTask(config, fold, seed, world, backbone), world)

@@ -5,11 +5,11 @@ Captions are kept in a file as they come, so an interrupted measurement goes on 
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from streamfer.captions.protocol import Captioner
 from streamfer.errors import ConfigError
@@ -17,6 +17,7 @@ from streamfer_train.captions.files import Entry, read_entries
 from streamfer_train.captions.grammar import captions as grammar_captions
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.rules import rule_caption
+from streamfer_train.exp_blip.kept import keep, read_kept, windows
 from streamfer_train.exp_blip.pseudo import caption_pictures
 
 log = logging.getLogger(__name__)
@@ -82,45 +83,27 @@ def references_for(
 
 
 def caption_all(
-    model: Captioner,
-    pictures: Sequence[LabelledPicture],
-    file: Path,
-    batch: int = 16,
-    question: str | None = None,
+    model: Captioner, pictures: Sequence[LabelledPicture], file: Path, batch: int = 16, question: str | None = None
 ) -> list[str]:
     """Return a caption of every picture, written to ``file`` as they come; those that it holds are not made again.
 
     Raises:
         ConfigError: the file was written by another captioner, or with another question.
+        RecordError: the file is another command's.
     """
-    made = _made_before(file, model.info.digest, question)
-    left = [picture for picture in pictures if picture.name not in made]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a", encoding="utf-8") as stream:
-        if not made:
-            stream.truncate(0)
-            stream.write(json.dumps({"captioner": model.info.digest, "question": question}) + "\n")
-        for start in range(0, len(left), batch):
-            window = left[start : start + batch]
+    head = {"captioner": model.info.digest, "question": question}
+    before = read_kept(file, ("image", "caption", "by"))
+    if before and before[0]["by"] != head:
+        raise ConfigError(f"{file}: holds captions of another model or question; choose another --out, or delete it")
+    made = {row["image"]: row["caption"] for row in before}
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for window in windows([picture for picture in pictures if picture.name not in made], batch):
             asked = None if question is None else [question] * len(window)
             for picture, text in zip(window, caption_pictures(model, [one.path for one in window], asked), strict=True):
-                made[picture.name] = text
-                stream.write(json.dumps({"image": picture.name, "caption": text}, ensure_ascii=False) + "\n")
-            stream.flush()
+                yield {"image": picture.name, "caption": text, "by": head}
             log.info("exp.captioned", extra={"done": len(made), "of": len(pictures)})
+
+    for row in keep(file, rows(), batch):
+        made[row["image"]] = row["caption"]
     return [made[picture.name] for picture in pictures]
-
-
-def _made_before(file: Path, digest: str, question: str | None) -> dict[str, str]:
-    if not file.exists():
-        return {}
-    lines = [line for line in file.read_text(encoding="utf-8").split("\n")[:-1] if line]
-    try:
-        parsed = [json.loads(line) for line in lines]
-        made = {entry["image"]: entry["caption"] for entry in parsed[1:]}
-        head = parsed[0] if parsed else {}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{file}: was not written by this command; choose another --out") from error
-    if made and (head.get("captioner"), head.get("question")) != (digest, question):
-        raise ConfigError(f"{file}: holds captions of another model or question; choose another --out, or delete it")
-    return made

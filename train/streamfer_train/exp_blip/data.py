@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -18,24 +18,15 @@ from torch.utils.data import Dataset
 
 from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError, SourceUnreadableError
-from streamfer_train.datasets.authors import read_answers, read_captions
+from streamfer_train.datasets.authors import Pair, read_answers, read_captions
 from streamfer_train.exp_blip.augment import as_tensor, augmented, squashed
 from streamfer_train.exp_blip.config import AugmentationConfig, Source, TextConfig
 from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
-from streamfer_train.recipes.loading import Draw, Loader, TrainSampler, worker_count
+from streamfer_train.recipes.loading import Draw
 
 log = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A picture with what is to be written about it, and with the question if there is one."""
-
-    image: Path
-    text: str
-    question: str = ""
 
 
 def read_pairs(sources: Sequence[Source], text: TextConfig, what: str) -> list[Pair]:
@@ -45,33 +36,35 @@ def read_pairs(sources: Sequence[Source], text: TextConfig, what: str) -> list[P
         ConfigError: no list, or a list or picture is missing.
         RecordError: an entry lacks a field; file, line and field are named.
     """
-    if not sources:
-        raise ConfigError(f"{what} names no list of captions; add one with file and images")
-    pairs = [
-        Pair(source.images / pair.image, cleaned(pair.caption, text))
-        for source in sources
-        for pair in read_captions(source.file, source.images)
-    ]
-    empty = sum(not pair.text for pair in pairs)
-    if empty or not pairs:
-        raise ConfigError(f"{what}: {empty or 'no'} captions{' are empty once cleaned' if empty else ''}; correct them")
-    return pairs
+    return _read(read_captions, sources, text, what)
 
 
-def read_questions(sources: Sequence[Source], text: TextConfig, what: str) -> list[Pair]:
-    """Read question lists; answers are cleaned as captions are, questions stay as they are.
+def read_questions(sources: Sequence[Source], text: TextConfig, what: str, *, clean: bool = False) -> list[Pair]:
+    """Read question lists; answers are cleaned as captions are, questions with ``clean`` alone.
 
     Raises:
         ConfigError: no list, or a list or picture is missing.
         RecordError: an entry lacks a field; file, line and field are named.
     """
+    pairs = _read(read_answers, sources, text, what)
+    asked = text if clean else TextConfig(lowercase=False)
+    return [replace(pair, question=cleaned(pair.question, asked)) for pair in pairs]
+
+
+def _read(
+    read: Callable[[Path, Path], list[Pair]], sources: Sequence[Source], text: TextConfig, what: str
+) -> list[Pair]:
     if not sources:
-        raise ConfigError(f"{what} names no list of questions; add one with file and images")
-    return [
-        Pair(source.images / pair.image, cleaned(pair.answer, text), " ".join(pair.question.split()))
+        raise ConfigError(f"{what} names no list; add one with file and images")
+    pairs = [
+        replace(pair, image=source.images / pair.image, text=cleaned(pair.text, text))
         for source in sources
-        for pair in read_answers(source.file, source.images)
+        for pair in read(source.file, source.images)
     ]
+    empty = sum(not pair.text for pair in pairs)
+    if empty or not pairs:
+        raise ConfigError(f"{what}: {empty or 'no'} captions{' are empty once cleaned' if empty else ''}; correct them")
+    return pairs
 
 
 def read_picture(path: Path) -> Tensor:
@@ -138,27 +131,3 @@ class AnswerCollate:
             asked, seen = self.text.question_ids([pair.question for _, pair in items])
             batch |= {"question_ids": asked, "question_mask": seen}
         return batch
-
-
-def build_loader(
-    dataset: PairDataset,
-    sampler: TrainSampler,
-    collate: Callable[[Sequence[tuple[Tensor, Pair]]], Batch],
-    *,
-    batch: int,
-    workers: int,
-    world: int = 1,
-    pinned: bool = False,
-) -> Loader[Batch]:
-    """Return the training loader of one process."""
-    used = worker_count(workers, world)
-    return Loader(
-        dataset,
-        batch_size=batch,
-        sampler=sampler,
-        workers=used,
-        seed=dataset.seed,
-        persistent_workers=used > 0,
-        pin_memory=pinned,
-        collate_fn=collate,
-    )

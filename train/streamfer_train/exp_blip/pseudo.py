@@ -10,11 +10,10 @@ Pictures are named from the deepest folder that all lists share. Source: Exp-BLI
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,16 @@ import numpy as np
 
 from streamfer.captions.folder import is_captioner
 from streamfer.captions.protocol import Captioner
-from streamfer.errors import RecordError
-from streamfer_train.captions.files import read_entries, write_entries
+from streamfer_train.captions.files import write_entries
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.rewrite import Policy, Rewriter, labels_of_texts
 from streamfer_train.captions.writers import Endpoint, LocalModel
+from streamfer_train.datasets.authors import Pair
 from streamfer_train.exp_blip.augment import squashed
 from streamfer_train.exp_blip.build import existing
 from streamfer_train.exp_blip.config import ExpBlipConfig
-from streamfer_train.exp_blip.data import Pair, read_pairs, read_picture
+from streamfer_train.exp_blip.data import read_pairs, read_picture
+from streamfer_train.exp_blip.kept import keep, read_kept, windows
 from streamfer_train.exp_blip.stages import CAPTIONER, LISTS, Variant, folder_of, image_root
 
 log = logging.getLogger(__name__)
@@ -46,10 +46,6 @@ class Halves:
     action: str
     emotion: str
     written: str
-
-    def to_dict(self) -> dict[str, str]:
-        """Return a line of ``halves.jsonl``."""
-        return {"image": self.image, "action": self.action, "emotion": self.emotion, "written": self.written}
 
 
 def write(config: ExpBlipConfig) -> str:
@@ -122,7 +118,8 @@ def _complete(config: ExpBlipConfig, path: Path, action: list[Pair], emotion: li
         lacking = [image for image in order if image in known and image not in others and image not in done]
         if lacking:
             made = _describe(lacking, _captioner(config, stage), config)
-            done |= _append(path, _joined(made, known, half), config.pseudo.batch)
+            rows = keep(path, (asdict(one) for one in _joined(made, known, half)), config.pseudo.batch)
+            done |= {row["image"]: Halves(**row) for row in rows}
     both = {image: Halves(image, actions[image], emotions[image], "") for image in order
             if image in actions and image in emotions}  # fmt: skip
     return [both[image] if image in both else done[image] for image in order]
@@ -139,13 +136,11 @@ def _describe(images: list[str], captioner: str, config: ExpBlipConfig) -> Itera
     from streamfer.captions import load_captioner
 
     model = load_captioner(captioner, device=config.run.device, batch=config.pseudo.batch)
-    for start in range(0, len(images), config.pseudo.batch):
-        window = images[start : start + config.pseudo.batch]
-        texts = caption_pictures(model, [Path(image) for image in window])
-        yield from zip(window, texts, strict=True)
-        log.info(
-            "exp_blip.pseudo", extra={"done": start + len(window), "of": len(images), "captioner": model.info.name}
-        )
+    done = 0
+    for window in windows(images, config.pseudo.batch):
+        yield from zip(window, caption_pictures(model, [Path(image) for image in window]), strict=True)
+        done += len(window)
+        log.info("exp_blip.pseudo", extra={"done": done, "of": len(images), "captioner": model.info.name})
 
 
 def caption_pictures(model: Captioner, images: list[Path], questions: list[str] | None = None) -> list[str]:
@@ -160,36 +155,10 @@ def face_of(image: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return keyframe
 
 
-def _append(path: Path, halves: Iterable[Halves], every: int) -> dict[str, Halves]:
-    """Append lines as they come, on disk after every batch."""
-    found = {}
-    with path.open("a", encoding="utf-8") as stream:
-        for count, one in enumerate(halves, start=1):
-            found[one.image] = one
-            stream.write(json.dumps(one.to_dict(), ensure_ascii=False) + "\n")
-            if count % every == 0:
-                stream.flush()
-                os.fsync(stream.fileno())
-    return found
-
-
 def _read_halves(path: Path) -> dict[str, Halves]:
-    """Return what an earlier run wrote; a last line that was cut short is dropped from the file."""
-    if not path.exists() or not path.stat().st_size:
-        return {}
-    contents = path.read_bytes()
-    if not contents.endswith(b"\n"):
-        with path.open("r+b") as stream:
-            stream.truncate(contents.rfind(b"\n") + 1)
-        return _read_halves(path)
-    found = {}
-    for entry in read_entries(path):
-        fields = {name: entry.fields.get(name) for name in ("image", "action", "emotion", "written")}
-        if not all(isinstance(value, str) for value in fields.values()):
-            raise RecordError(f"{entry.place}: no line of this stage; delete it, and it is written again")
-        one = Halves(**fields)  # type: ignore[arg-type]
-        found[one.image] = one
-    return found
+    """Return what an earlier run wrote."""
+    rows = read_kept(path, tuple(one.name for one in fields(Halves)))
+    return {row["image"]: Halves(**row) for row in rows}
 
 
 def _fused(config: ExpBlipConfig, halves: list[Halves]) -> tuple[list[str], str]:

@@ -24,9 +24,10 @@ from safetensors.torch import save as save_tensors
 from streamfer.captions.card import EXP_BLIP_TEXT, Architecture, CaptionCard, TextCard, clip_pixels, face_crop
 from streamfer.captions.folder import is_captioner, write_folder
 from streamfer.files import write_text, write_whole
+from streamfer_train.datasets.authors import Pair
 from streamfer_train.exp_blip import build, layout
 from streamfer_train.exp_blip.config import MAY_CHANGE, ExpBlipConfig, Source
-from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, Pair, PairDataset, read_pairs
+from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, PairDataset, read_pairs
 from streamfer_train.exp_blip.text import WordReader, written_row
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint

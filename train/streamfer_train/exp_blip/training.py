@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from streamfer.errors import ConfigError
 from streamfer_train.exp_blip.config import MAY_CHANGE, OptimiserConfig
-from streamfer_train.exp_blip.data import Batch, PairDataset, build_loader
+from streamfer_train.exp_blip.data import Batch, PairDataset
 from streamfer_train.exp_blip.schedule import build_optimiser, learning_rate
 from streamfer_train.recipes.checkpoint import Progress
-from streamfer_train.recipes.loading import TrainSampler
+from streamfer_train.recipes.loading import Loader, TrainSampler, worker_count
 from streamfer_train.recipes.processes import ProcessGroup
 from streamfer_train.recipes.trainer import Job, Trainer, micro_batch
 
@@ -58,14 +58,16 @@ class ExpTask:
         self.steps = self.sampler.batches // asked.accumulate
         if not self.steps:
             raise ConfigError(f"{len(dataset)} pairs are less than one batch of {asked.batch}; lower it")
-        self.loader = build_loader(
+        workers = worker_count(config.data.workers, world.size)
+        self.loader: Loader[Batch] = Loader(
             dataset,
-            self.sampler,
-            collate,
-            batch=micro,
-            workers=config.data.workers,
-            world=world.size,
-            pinned=world.device.type == "cuda",
+            batch_size=micro,
+            sampler=self.sampler,
+            workers=workers,
+            seed=config.seed,
+            persistent_workers=workers > 0,
+            pin_memory=world.device.type == "cuda",
+            collate_fn=collate,
         )
 
     def optimiser(self) -> torch.optim.Optimizer:

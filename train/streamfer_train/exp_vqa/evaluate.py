@@ -14,7 +14,7 @@ from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.errors import ConfigError
 from streamfer.files import write_text
 from streamfer_train.captions.questions import unit_question
-from streamfer_train.datasets.authors import AnswerPair, read_answers
+from streamfer_train.datasets.authors import Pair, read_answers
 from streamfer_train.exp_blip.captioned import LabelledPicture, read_labelled
 from streamfer_train.exp_blip.evaluate import add_options, captioner_of, measure, readable
 from streamfer_train.exp_blip.pseudo import face_of
@@ -140,25 +140,25 @@ def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
     if worded:
         from streamfer_train.metrics.text import score as score_texts
 
-        report["text"] = score_texts(texts, [[pair.answer] for pair in worded], options.encoder).to_dict()
+        report["text"] = score_texts(texts, [[pair.text] for pair in worded], options.encoder).to_dict()
     write_text(options.out / "answers.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines))
     return report
 
 
 def _batches(
-    model: Captioner, pairs: Sequence[AnswerPair], options: argparse.Namespace
-) -> Iterator[tuple[list[Any], list[str], Sequence[AnswerPair]]]:
+    model: Captioner, pairs: Sequence[Pair], options: argparse.Namespace
+) -> Iterator[tuple[list[Any], list[str], Sequence[Pair]]]:
     for start in range(0, len(pairs), options.batch):
         window = pairs[start : start + options.batch]
         faces = {pair.image: face_of(options.images / pair.image, model.info.picture.size) for pair in window}
         yield [faces[pair.image] for pair in window], [pair.question for pair in window], window
 
 
-def _truth(pair: AnswerPair) -> bool | None:
+def _truth(pair: Pair) -> bool | None:
     """Return the truth of a question that is answered by yes or no, or None."""
-    word = pair.answer.strip().strip(".!").lower()
+    word = pair.text.strip().strip(".!").lower()
     return {"yes": True, "no": False}.get(word)
 
 
-def _line(pair: AnswerPair, answer: dict[str, Any]) -> dict[str, Any]:
-    return {"image": pair.image.as_posix(), "question": pair.question, "truth": pair.answer, **answer}
+def _line(pair: Pair, answer: dict[str, Any]) -> dict[str, Any]:
+    return {"image": pair.image.as_posix(), "question": pair.question, "truth": pair.text, **answer}

@@ -16,9 +16,10 @@ from pathlib import Path
 from streamfer.captions.card import EXP_VQA_TEXT, TextCard
 from streamfer.captions.folder import is_captioner
 from streamfer.files import write_text
+from streamfer_train.datasets.authors import Pair
 from streamfer_train.exp_blip import build
 from streamfer_train.exp_blip.config import MAY_CHANGE
-from streamfer_train.exp_blip.data import AnswerCollate, Pair, PairDataset, read_questions
+from streamfer_train.exp_blip.data import AnswerCollate, PairDataset, read_questions
 from streamfer_train.exp_blip.stages import CAPTIONER, RUN, export, rows_cut
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
 from streamfer_train.exp_vqa.config import ExpVqaConfig
