@@ -1,13 +1,14 @@
 """A copy of the video with what was found drawn on it: boxes, names of tracks, labels, the strongest action units.
 
-Where clips were described, their captions are its subtitles. Faces are blurred if asked.
+Where clips were described, their captions are its subtitles. It has the file's sound; faces are blurred if asked.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,19 +18,23 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from streamfer.errors import OutputError
-from streamfer.export.lettering import chip, paste, subtitle
-from streamfer.faces.privacy import blur_faces
+from streamfer.export.lettering import Layout, Tag, chip, link, paste, subtitle
+from streamfer.faces.coverage import LIKELY_SCORE, Cover, Watch
+from streamfer.faces.detectors import load_detector
+from streamfer.faces.privacy import Blur, blur_faces
+from streamfer.faces.registry import builtin_weights
 from streamfer.files import WholeFile, replacing
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, Record
-from streamfer.video.encode import write_video
+from streamfer.video.encode import playable_codec, write_video
+from streamfer.video.files import FileSource
 from streamfer.video.frames import Frame, Source, StateChange
+from streamfer.video.sound import Sound
 
 #: One colour a track, distinguishable for most colour-blind people (Okabe and Ito, 2008), black left out.
 _COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
-#: A box is shown, and a face blurred, for this long before its first and after its last sighting.
+#: A box is shown for this long before its first and after its last sighting.
 _HOLD_SECONDS = 0.25
-_BLUR_HOLD_SECONDS = 0.75
 #: Action units named under a label, and the intensity from which they are where the model has no thresholds.
 _UNITS_SHOWN = 3
 _UNIT_PRESENT = 0.5
@@ -39,6 +44,8 @@ _SMOOTHING = 0.4
 _SECONDS_A_WORD = 0.25
 #: Captions shown at once; of more faces, those that were described last.
 _CAPTIONS_SHOWN = 2
+#: Faces and what may be one, of a frame whose faces are blurred.
+_MOST_FACES = 1000
 
 _Box = tuple[float, float, float, float]
 
@@ -71,6 +78,11 @@ class _Path:
         if after < len(self.times) and self.times[after] - seconds <= hold:
             return self.boxes[after]
         return None
+
+    def seen_at(self, seconds: float) -> _Box | None:
+        """Return the box of the sighting at exactly a time."""
+        place = bisect_left(self.times, seconds)
+        return self.boxes[place] if place < len(self.times) and self.times[place] == seconds else None
 
     def units_at(self, seconds: float) -> str:
         """Return the strongest action units in words: those of the last sighting not after a time, else the first."""
@@ -148,6 +160,11 @@ class OverlayNotes:
         newest = sorted(found, reverse=True)[:_CAPTIONS_SHOWN]
         return sorted((track, text) for (_, text), track in newest)
 
+    def seen_at(self, epoch: int, seconds: float) -> list[_Box]:
+        """Return the boxes of the faces that were analysed at exactly a time."""
+        boxes = [path.seen_at(seconds) for (of_epoch, _), path in self._paths.items() if of_epoch == epoch]
+        return [box for box in boxes if box is not None]
+
     def faces_at(self, epoch: int, seconds: float, hold: float) -> Iterator[tuple[int, _Path, _Box]]:
         """Yield track number, path and box of every face on screen at a time."""
         for (of_epoch, track), path in self._paths.items():
@@ -162,67 +179,108 @@ class OverlayWriter(WholeFile):
     Args:
         path: ``.mp4``, or ``.png`` for a still.
         source: the file once more, not opened yet.
-        blur: make every face unrecognisable.
+        blur: whether faces are made unrecognisable.
+
+    Attributes:
+        doubtful: frames that may show a face although faces are blurred.
     """
 
-    def __init__(self, path: Path, source: Source, *, blur: bool) -> None:
+    def __init__(self, path: Path, source: Source, *, blur: Blur) -> None:
         super().__init__(path, path.suffix)
         self._source = source
-        self._blur = blur
+        self._blur: Blur = blur
         self._notes = OverlayNotes()
+        self.doubtful = 0
 
     def add(self, event: Event) -> None:
         """Remember what has to be drawn."""
         self._notes.add(event)
 
     def prepare(self) -> None:
-        """Decode the file once more and draw.
+        """Decode the file once more, twice to blur, and draw.
 
         Raises:
             OutputError: it cannot be written.
             SourceError: the file cannot be read any more.
         """
-        write_overlay(self._source, self._notes, self.part, blur=self._blur)
+        self.doubtful = write_overlay(self._source, self._notes, self.part, blur=self._blur)
         super().prepare()
 
 
-def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: bool = False) -> None:
-    """Decode ``source`` again and write it with what ``notes`` hold drawn on every frame.
+def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: Blur = "off") -> int:
+    """Decode ``source`` again and write it with what ``notes`` hold drawn on every frame, and its sound.
 
     Args:
         source: the file, not opened yet.
         notes: what was found in it.
         path: ``.mp4``, or ``.png`` for a still.
-        blur: make every face unrecognisable.
+        blur: ``normal`` makes every face that is found unrecognisable, ``strict`` the whole frame where a face may be
+            elsewhere.
+
+    Returns:
+        The number of frames that may show a face although faces are blurred.
 
     Raises:
         OutputError: it cannot be written.
         SourceError: the file cannot be read any more.
     """
+    hidden = iter(_covers(source, notes) if blur != "off" else [])
+    doubtful = 0
     stream = source.stream()
     first = next(stream)
     info = first.info if isinstance(first, StateChange) else None
     if info is None:
         raise OutputError(f"{path}: the source was not online")
+    layout = Layout()
+
+    def drawn(frame: Frame) -> NDArray[np.uint8]:
+        nonlocal doubtful
+        image = frame.image
+        if blur != "off":
+            # The file was longer when it was looked at: nothing is known of a frame that came since.
+            cover = next(hidden, None) or Cover([], doubtful=True)
+            doubtful += cover.doubtful
+            boxes = cover.pixels(image.shape[1], image.shape[0], strict=blur == "strict")
+            image = blur_faces(image, boxes)
+        return _draw(frame, image, notes, layout)
+
     if info.still:
         picture = next(item for item in stream if isinstance(item, Frame))
-        _write_still(_draw(picture, notes, blur=blur), path)
-        return
-    clock = [0.0]
+        _write_still(drawn(picture), path)
+        return doubtful
     canvas = notes.canvas if all(notes.canvas) else (info.width, info.height)
+    clock, epoch = [0.0], 0
+    with Sound(source.spec) if isinstance(source, FileSource) else nullcontext() as sound:
 
-    def frames() -> Iterator[NDArray[np.uint8]]:
-        for item in stream:
-            if isinstance(item, Frame):
-                clock[0] = item.wall_time
-                yield _fitted(_draw(item, notes, blur=blur), canvas)
+        def frames() -> Iterator[NDArray[np.uint8]]:
+            nonlocal epoch
+            begin: float | None = None
+            for item in stream:
+                if not isinstance(item, Frame):
+                    continue
+                media = item.wall_time if item.media_seconds is None else item.media_seconds
+                # The container's own time, so that the copy runs beside the original; without the leaps of its clock.
+                begin = max(0.0, media - item.wall_time) if begin is None else begin
+                clock[0] = begin + item.wall_time
+                if sound is not None:
+                    sound.picture(media, clock[0], new=item.epoch != epoch)
+                epoch = item.epoch
+                yield _fitted(drawn(item), canvas)
 
-    def times() -> Iterator[float]:
         # The encoder asks for a frame, then for its time.
-        while True:
-            yield clock[0]
+        times = iter(lambda: clock[0], None)
+        write_video(path, frames(), info.declared_fps or 25.0, codec=playable_codec(), times=times, sound=sound)
+    return doubtful
 
-    write_video(path, frames(), info.declared_fps or 25.0, times=times())
+
+def _covers(source: Source, notes: OverlayNotes) -> list[Cover]:
+    """Look at every frame for faces, and return what to blur in each."""
+    name = "builtin" if builtin_weights().is_file() else "lbp"
+    watch = Watch(load_detector(name, threshold=LIKELY_SCORE, max_faces=_MOST_FACES))
+    for item in source.stream():
+        if isinstance(item, Frame):
+            watch.look(item.image, item.epoch, item.seconds, notes.seen_at(item.epoch, item.seconds))
+    return watch.covers()
 
 
 def _span(clip: ClipSpan) -> tuple[float, float]:
@@ -231,27 +289,30 @@ def _span(clip: ClipSpan) -> tuple[float, float]:
     return clip.start_pts * seconds_a_tick, clip.end_pts * seconds_a_tick
 
 
-def _draw(frame: Frame, notes: OverlayNotes, *, blur: bool) -> NDArray[np.uint8]:
-    height, width = frame.image.shape[:2]
-    image = frame.image.copy()
-    hold = _BLUR_HOLD_SECONDS if blur else _HOLD_SECONDS
+def _draw(frame: Frame, image: NDArray[np.uint8], notes: OverlayNotes, layout: Layout) -> NDArray[np.uint8]:
+    """Return a frame's picture, uint8 RGB (H, W, 3), with what is known of its moment."""
+    image = image.copy()
+    height, width = image.shape[:2]
+    size = max(12, round(min(height, width) / 28))
     faces = [
         (track, path, _pixels(box, width, height))
-        for track, path, box in notes.faces_at(frame.epoch, frame.seconds, hold)
+        for track, path, box in notes.faces_at(frame.epoch, frame.seconds, _HOLD_SECONDS)
     ]
-    if blur and faces:
-        image = blur_faces(image, np.array([box for _, _, box in faces], np.float64))
-    thickness = max(2, round(height / 300))
+    captions = notes.captions_at(frame.epoch, frame.seconds)
+    foot = subtitle(image, [(text, _colour(track)) for track, text in captions], size)
+    tags = []
     for track, path, box in faces:
-        colour = _colour(track)
-        corners = tuple(round(value) for value in box)
-        cv2.rectangle(image, corners[:2], corners[2:], colour, thickness, cv2.LINE_AA)
         label = path.label_at(frame.seconds)
         words = f"{path.name}  {label[0]} {label[1]}" if label else path.name
-        piece = chip(words, path.units_at(frame.seconds), colour, max(12, round(height / 30)))
-        paste(image, piece, corners[0], corners[1])
-    captions = notes.captions_at(frame.epoch, frame.seconds)
-    subtitle(image, [(text, _colour(track)) for track, text in captions], max(12, round(height / 32)))
+        tags.append(Tag((frame.epoch, track), box, chip(words, path.units_at(frame.seconds), _colour(track), size)))
+    thickness = max(2, round(min(height, width) / 240))
+    for tag, place in zip(tags, layout.places(tags, width, foot), strict=True):
+        corners = tuple(round(value) for value in tag.box)
+        colour = _colour(tag.key[1])
+        cv2.rectangle(image, corners[:2], corners[2:], colour, thickness, cv2.LINE_AA)
+        if place is not None:
+            link(image, tag, place, colour, thickness)
+            paste(image, tag.chip, *place)
     return image
 
 
@@ -265,8 +326,10 @@ def _fitted(image: NDArray[np.uint8], canvas: tuple[int, int]) -> NDArray[np.uin
         fitted = np.zeros((canvas[1], canvas[0], 3), np.uint8)
         fitted[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         image = fitted
-    # Encoders of 4:2:0 video need even sides.
-    return np.ascontiguousarray(image[: canvas[1] - canvas[1] % 2, : canvas[0] - canvas[0] % 2])
+    if canvas[0] % 2 or canvas[1] % 2:
+        # Encoders of 4:2:0 video need even sides.
+        image = np.pad(image, ((0, canvas[1] % 2), (0, canvas[0] % 2), (0, 0)), "edge")
+    return image
 
 
 def _colour(track: int) -> tuple[int, int, int]:

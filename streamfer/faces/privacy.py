@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+#: Whether faces are made unrecognisable: those that are found, or the whole frame where one may be elsewhere, too.
+Blur = Literal["off", "normal", "strict"]
 #: A blurred face keeps at most so many blocks along each side.
 BLOCKS = 8
 #: The box grows by this share of its size on each side, so that hair, ears and chin go as well.
@@ -30,9 +33,10 @@ def blur_faces(image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> NDArray
     """
     result = image.copy()
     height, width = image.shape[:2]
-    for box in np.asarray(boxes, np.float64).reshape(-1, 4):
-        if not np.isfinite(box).all():
-            continue
+    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
+    boxes = boxes[np.isfinite(boxes).all(axis=1)]
+    # The largest last: blocks of an eye that was taken for a face must not show again what those of the face hide.
+    for box in boxes[np.argsort(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable")]:
         grown = np.tile((box[2:] - box[:2]) * MARGIN, 2) * (-1, -1, 1, 1) + box
         x1, y1 = max(0, math.floor(grown[0])), max(0, math.floor(grown[1]))
         x2, y2 = min(width, math.ceil(grown[2])), min(height, math.ceil(grown[3]))
