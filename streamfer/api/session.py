@@ -121,7 +121,7 @@ class Session(Closing):
         *,
         formats: str | Iterable[str] = ("csv", "jsonl"),
         overlay: bool = False,
-        blur_faces: bool = False,
+        blur_faces: bool | str = False,
         profile: str = "streamfer",
         csv_dialect: str = "plain",
         overwrite: bool = False,
@@ -139,7 +139,7 @@ class Session(Closing):
             output: folder of the results.
             formats: any of ``csv parquet xlsx jsonl srt vtt eaf textgrid boris bids html overlay``.
             overlay: also the videos with boxes, names and labels.
-            blur_faces: make the faces in overlays and reports unrecognisable.
+            blur_faces: make the faces in overlays and reports unrecognisable; ``strict``: the whole frame in doubt.
             profile: in whose words the frame table speaks.
             csv_dialect: for whom CSV files are written.
             overwrite: do files again that are done.
@@ -163,6 +163,12 @@ class Session(Closing):
             "csv_dialect": csv_dialect,
         }
         settings = choose(self._settings(raw_size, raw_fps), formats, **looks)
+        captions = self.config.captions
+        sent = captions.when != "off" and captions.images == "crops" and captions.model.startswith("openai:")
+        if sent and settings.blurred != "off":
+            raise ConfigError(
+                f"blur_faces: {captions.model} would be sent pictures of the faces; set captions.images=none"
+            )
         specs, missing = find_each(listed(paths))
         rate = None if raw_fps is None else Fraction(raw_fps).limit_denominator(1001)
         specs = [

@@ -41,7 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("demo")(demo.demo)
-app.command("annotate")(annotate.annotate)
+app.command("annotate", cls=annotate.BareBlur)(annotate.annotate)
 app.command("ask")(ask.ask)
 app.command("run")(run.run)
 app.command("tail")(tail.tail)

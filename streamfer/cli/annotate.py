@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from streamfer.cli import options
 from streamfer.cli.terminal import say_licences
@@ -15,6 +16,14 @@ from streamfer.export.job import FORMATS, PROFILES
 
 if TYPE_CHECKING:
     from streamfer.api import Session
+
+
+class BareBlur(TyperCommand):
+    """A command whose ``--blur-faces`` needs no value."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Give the bare flag its usual value."""
+        return super().parse_args(ctx, ["--blur-faces=normal" if word == "--blur-faces" else word for word in args])
 
 
 @options.opens_session("clip__mode", "captions", "captioner", *options.ANALYSIS, "salt")
@@ -31,8 +40,9 @@ def annotate(
         bool, typer.Option("--overlay", help="Also NAME.overlay.mp4: the video with boxes and labels.")
     ] = False,
     blur_faces: Annotated[
-        bool, typer.Option("--blur-faces", help="Make the faces in overlays and reports unrecognisable.")
-    ] = False,
+        str,
+        typer.Option(metavar="[=strict]", help="Make faces in overlays and reports unrecognisable; frames, in doubt."),
+    ] = "off",
     profile: Annotated[
         str,
         typer.Option("--profile", metavar="NAME", help=f"Whose words the frame table speaks: {', '.join(PROFILES)}."),

@@ -89,6 +89,10 @@ class Progress:
         for end in report.done:
             if end.stats.unread:
                 note(f"{end.source_id}: {end.stats.unread}")
+        for name, frames in report.doubtful.items():
+            if frames:
+                count = "1 frame" if frames == 1 else f"{frames} frames"
+                note(f"{name}: {count} of the overlay may show a face that was not found (--blur-faces=strict)")
         if faceless := [end.source_id for end in report.done if not end.stats.clips]:
             note(f"no face long enough for a clip in: {', '.join(faceless)}")
         words = [f"{len(report.done)} done"]

@@ -99,7 +99,7 @@ class Annotation:
         formats: str | Iterable[str] = ("csv", "jsonl"),
         *,
         overlay: bool = False,
-        blur_faces: bool = False,
+        blur_faces: bool | str = False,
         profile: str = "streamfer",
         csv_dialect: str = "plain",
     ) -> list[Path]:
@@ -109,7 +109,7 @@ class Annotation:
             output: folder; made if it is not there.
             formats: any of ``csv parquet xlsx jsonl srt vtt eaf textgrid boris bids html overlay``.
             overlay: also the video with boxes, names and labels; the file is decoded once more.
-            blur_faces: make the faces in overlay and report unrecognisable.
+            blur_faces: make the faces in overlay and report unrecognisable; ``strict``: the whole frame in doubt.
             profile: in whose words the frame table speaks.
             csv_dialect: for whom CSV files are written.
 

@@ -75,6 +75,7 @@ class BatchReport:
         skipped: files that were complete before.
         failed: what could not be done, and why.
         labels: for each file of ``done``, how many clips have which label.
+        doubtful: for each file of ``done`` whose overlay is blurred, how many of its frames may show a face.
     """
 
     output: Path
@@ -83,6 +84,7 @@ class BatchReport:
     skipped: list[str] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     labels: dict[str, Counter[str]] = field(default_factory=dict)
+    doubtful: dict[str, int] = field(default_factory=dict)
 
     @property
     def unreached(self) -> int:
@@ -186,6 +188,8 @@ class Batch:
             folder.discard()
         elif folder is not None:
             folder.commit(self._digests.pop(event.source_id), event)
+            if self._plan.settings.blurred != "off":
+                self.report.doubtful[event.source_id] = folder.doubtful
         if not event.stopped:
             self.report.done.append(event)
         self._watch(event)

@@ -29,6 +29,9 @@ class SourceFolder:
         settings: stored in the manifest, compared by :meth:`is_done`; its formats say which files there are.
         captions: clips are described, which makes a file more.
         spec: the file itself, for what looks at it again or names it.
+
+    Attributes:
+        doubtful: frames of the overlay that may show a face although faces are blurred; known once it is drawn.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class SourceFolder:
         self._settings = settings
         self._job = Job(self._base, settings, captions, spec)
         self._writers: list[Writer] = []
+        self.doubtful = 0
 
     @property
     def paths(self) -> list[Path]:
@@ -109,6 +113,9 @@ class SourceFolder:
         try:
             for writer in self._writers:
                 writer.prepare()
+                self.doubtful += getattr(writer, "doubtful", 0)
+            if self._settings.blurred != "off":
+                content["frames_doubtful"] = self.doubtful
             manifest = WholeText(self._manifest)
             try:
                 manifest.file.write(json.dumps(content, indent=2) + "\n")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from streamfer.errors import ConfigError
 
@@ -30,6 +30,8 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
 #: In whose words the frame table speaks, and for whom CSV files are written.
 PROFILES = ("streamfer", "openface", "pyfeat")
 DIALECTS = ("plain", "excel")
+#: Whether faces are made unrecognisable: those that are found, or the whole frame where one may be elsewhere, too.
+Blur = Literal["off", "normal", "strict"]
 _PICTURES = frozenset({"overlay", "html"})
 
 _BIDS = re.compile(r"(sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*)_[A-Za-z]+\.\w+$")
@@ -44,7 +46,7 @@ class Settings:
         model: digest of the weights.
         detector: name of the detector.
         formats: formats asked for, the overlay among them.
-        blurred: faces in the overlay are unrecognisable.
+        blurred: whether faces in pictures are unrecognisable.
         profile: one of :data:`PROFILES`.
         dialect: one of :data:`DIALECTS`.
         values: what of the configuration matters, for people to read.
@@ -54,7 +56,7 @@ class Settings:
     model: str
     detector: str
     formats: tuple[str, ...]
-    blurred: bool = False
+    blurred: Blur = "off"
     profile: str = "streamfer"
     dialect: str = "plain"
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -111,7 +113,7 @@ def choose(
     formats: str | Iterable[str],
     *,
     overlay: bool = False,
-    blur_faces: bool = False,
+    blur_faces: bool | str = False,
     profile: str = "streamfer",
     csv_dialect: str = "plain",
 ) -> Settings:
@@ -121,7 +123,7 @@ def choose(
         settings: what the analysis depends on.
         formats: names of :data:`FORMATS`, or one text with commas.
         overlay: also the overlay.
-        blur_faces: make faces in pictures unrecognisable.
+        blur_faces: make faces in pictures unrecognisable; ``strict``: the whole frame in doubt.
         profile: one of :data:`PROFILES`.
         csv_dialect: one of :data:`DIALECTS`.
 
@@ -130,9 +132,15 @@ def choose(
     """
     names = check_formats(formats)
     names += ("overlay",) if overlay and "overlay" not in names else ()
-    if blur_faces and not _PICTURES.intersection(names):
+    blur = ("normal" if blur_faces else "off") if isinstance(blur_faces, bool) else blur_faces
+    if blur != "off" and not _PICTURES.intersection(names):
         raise ConfigError("blur_faces: there is no picture to blur; ask for the overlay, too")
-    for option, value, known in (("profile", profile, PROFILES), ("csv_dialect", csv_dialect, DIALECTS)):
+    options = (
+        ("profile", profile, PROFILES),
+        ("csv_dialect", csv_dialect, DIALECTS),
+        ("blur_faces", blur, get_args(Blur)),
+    )
+    for option, value, known in options:
         if value not in known:
             raise ConfigError(f"{option} {value!r}: unknown; choose from {', '.join(known)}")
-    return replace(settings, formats=names, blurred=blur_faces, profile=profile, dialect=csv_dialect)
+    return replace(settings, formats=names, blurred=cast("Blur", blur), profile=profile, dialect=csv_dialect)

@@ -114,7 +114,7 @@ def subtitle(image: NDArray[np.uint8], texts: Sequence[tuple[str, Colour]], size
 
     Returns the number of rows above them.
     """
-    foot = image.shape[0]
+    foot = int(image.shape[0])
     for text, colour in reversed(texts):
         letters = _letters(text, size, image.shape[1])
         tall = min(letters.shape[0], foot)

@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from streamfer.errors import OutputError
+from streamfer.export.job import Blur
 from streamfer.export.lettering import Layout, Tag, chip, link, paste, subtitle
 from streamfer.faces.coverage import LIKELY_SCORE, Cover, Watch
+from streamfer.faces.detections import Detector
 from streamfer.faces.detectors import load_detector
-from streamfer.faces.privacy import Blur, blur_faces
+from streamfer.faces.privacy import blur_faces
 from streamfer.faces.registry import builtin_weights
 from streamfer.files import WholeFile, replacing
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
@@ -273,10 +275,15 @@ def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: Blur
     return doubtful
 
 
+def blur_detector() -> Detector:
+    """Return what looks for faces to blur: the fast built-in detector at a low threshold."""
+    name = "builtin" if builtin_weights().is_file() else "lbp"
+    return load_detector(name, threshold=LIKELY_SCORE, max_faces=_MOST_FACES)
+
+
 def _covers(source: Source, notes: OverlayNotes) -> list[Cover]:
     """Look at every frame for faces, and return what to blur in each."""
-    name = "builtin" if builtin_weights().is_file() else "lbp"
-    watch = Watch(load_detector(name, threshold=LIKELY_SCORE, max_faces=_MOST_FACES))
+    watch = Watch(blur_detector())
     for item in source.stream():
         if isinstance(item, Frame):
             watch.look(item.image, item.epoch, item.seconds, notes.seen_at(item.epoch, item.seconds))

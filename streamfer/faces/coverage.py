@@ -70,7 +70,7 @@ class Moment:
     def likely(self, box: Boxes, taken: Boxes) -> Boxes:
         """Return the boxes near one that may show the same face, those of other faces not counted."""
         near = _near(grown(box, _REACH)[None], self.boxes)[0] & _alike(box[None], self.boxes)[0]
-        return self.boxes[near & (overlap(self.boxes, taken) < _PART).all(axis=1)]
+        return np.asarray(self.boxes[near & (overlap(self.boxes, taken) < _PART).all(axis=1)])
 
     def motion(self, box: Boxes) -> Boxes | None:
         """Return what moved within a box: the box around it if it is as large as a share of the face's, else None."""
@@ -83,7 +83,7 @@ class Moment:
         if len(rows) < max(1.0, _PERSON * face):
             return None
         corners = (columns.min() + x1, rows.min() + y1, columns.max() + x1 + 1, rows.max() + y1 + 1)
-        return (np.array(corners, np.float32) / np.tile(np.array(_GRID, np.float32), 2)).astype(np.float32)
+        return np.asarray(np.array(corners) / np.tile(_GRID, 2), np.float32)
 
 
 @dataclass(slots=True, eq=False)
@@ -313,7 +313,7 @@ def _linked(before: Boxes, after: Boxes) -> NDArray[np.bool_]:
 def _heirs(before: Boxes, after: Boxes, linked: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return of the links (N, M) the one from each box to the box that covers most of it."""
     shared = np.where(linked, overlap(before, after), -1)
-    return linked & (shared == shared.max(axis=1, keepdims=True, initial=-1))
+    return np.asarray(linked & (shared == shared.max(axis=1, keepdims=True, initial=-1)))
 
 
 def _near(boxes: Boxes, others: Boxes) -> NDArray[np.bool_]:

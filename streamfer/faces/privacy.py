@@ -5,14 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import secrets
-from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-#: Whether faces are made unrecognisable: those that are found, or the whole frame where one may be elsewhere, too.
-Blur = Literal["off", "normal", "strict"]
 #: A blurred face keeps at most so many blocks along each side.
 BLOCKS = 8
 #: The box grows by this share of its size on each side, so that hair, ears and chin go as well.

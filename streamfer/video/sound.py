@@ -44,7 +44,7 @@ class Sound:
         self._track = next(iter(self._container.streams.audio), None)
         self._stretches: list[_Stretch] = []
         self._packets = self._read()
-        self._waiting: Packet | None = None
+        self._waiting: Packet[AudioStream] | None = None
         self._made: AudioStream | None = None
         self._copies = True
         self._last = -1.0
@@ -65,7 +65,7 @@ class Sound:
         if self._copies:
             self._made = container.add_stream_from_template(self._track)
         else:
-            self._made = container.add_stream(_COPIED, rate=self._track.codec_context.sample_rate or 48_000)
+            self._made = container.add_stream("aac", rate=self._track.codec_context.sample_rate or 48_000)
 
     def picture(self, media: float, shown: float, *, new: bool) -> None:
         """Say at which time a picture is shown in the copy.
@@ -99,7 +99,7 @@ class Sound:
         if ended and not self._copies:
             container.mux(self._made.encode(None))
 
-    def _put(self, container: OutputContainer, packet: Packet, shift: float) -> None:
+    def _put(self, container: OutputContainer, packet: Packet[AudioStream], shift: float) -> None:
         packet.pts = packet.dts = (packet.pts or 0) + round((shift - self._zero) / packet.time_base)
         if self._made is None:
             return
@@ -114,7 +114,7 @@ class Sound:
         for frame in frames:
             container.mux(self._made.encode(frame))
 
-    def _read(self) -> Iterator[Packet]:
+    def _read(self) -> Iterator[Packet[AudioStream]]:
         if self._track is None:
             return
         try:

@@ -11,9 +11,9 @@ from made_videos import changing
 from PIL import Image, ImageFont
 from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
 
+from streamfer.export.job import Blur
 from streamfer.export.lettering import Layout, subtitle, wrapped
 from streamfer.export.overlay import OverlayNotes, _draw, write_overlay
-from streamfer.faces.privacy import Blur
 from streamfer.pipeline.events import FaceRow, FrameFaces, SourceOpened
 from streamfer.records import ClipCaptioned, Record
 from streamfer.video import Frame, StateChange, find_sources, open_source
