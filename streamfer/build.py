@@ -7,15 +7,11 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from streamfer.captions.choosing import load_writer
-from streamfer.captions.protocol import Writer
-from streamfer.captions.worker import CaptionWorker
 from streamfer.config import Config
 from streamfer.errors import ConfigError
 from streamfer.faces import FaceTracker, TrackNames, load_detector
 from streamfer.faces.appearance import COLOUR, AppearanceModel
 from streamfer.faces.detections import Detector, Tracker
-from streamfer.faces.embedding import ArcFaceAppearance
 from streamfer.models import ExpressionModel, load_model
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
 from streamfer.pipeline.loop import Pipeline, PipelineParts
@@ -29,6 +25,7 @@ from streamfer.video.frames import Source, VideoInfo
 
 if TYPE_CHECKING:
     from streamfer.captions.asking import Answer
+    from streamfer.captions.protocol import Writer
 
 #: Analysed frames that the tracker needs to take somebody for a person.
 _CONFIRMING_FRAMES = 4
@@ -73,8 +70,12 @@ def load_all(config: Config, sources: int = 1) -> LoadedModels:
     """
     budget = plan_threads(config.threads, sources)
     apply_libraries(budget)
-    # Started first: it loads while the others do.
-    writer = load_writer(config, threads=max(1, budget.total // 4))
+    writer = None
+    if config.captions.when != "off":
+        from streamfer.captions.choosing import load_writer
+
+        # Started first: it loads while the others do.
+        writer = load_writer(config, threads=max(1, budget.total // 4))
     # Small detectors gain more from several running side by side than from many threads in one.
     workers = max(1, min(budget.detect, sources))
     faces = config.faces
@@ -101,6 +102,8 @@ def load_all(config: Config, sources: int = 1) -> LoadedModels:
     )
     appearance: AppearanceModel | None = None if faces.appearance == "none" else COLOUR
     if faces.appearance not in ("colour", "none"):
+        from streamfer.faces.embedding import ArcFaceAppearance
+
         appearance = ArcFaceAppearance.from_pack(faces.appearance, provider=faces.provider)
     if writer is not None:
         info = writer.info
@@ -150,6 +153,7 @@ def caption_plan(config: Config, models: LoadedModels, *, live: bool) -> Observe
     writer, captions = models.writer, config.captions
     if writer is None:
         return None
+    from streamfer.captions.worker import CaptionWorker
 
     def worker(run: RunContext) -> ClipObserver:
         return CaptionWorker(writer, captions, run, patient=not live)

@@ -10,15 +10,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.captions.vocabulary import ACTION_UNITS, OPPOSED, canonical_emotion
-from streamfer.pipeline.observer import ObservedClip, UnitTrack
 from streamfer.records import ClipLabelled
 from streamfer.records.documents import is_wall_time
+
+if TYPE_CHECKING:
+    from streamfer.pipeline.observer import ObservedClip, UnitTrack
 
 #: Where a model states no fitted threshold.
 DEFAULT_THRESHOLD = 0.5

@@ -10,11 +10,14 @@ Shape suffixes: T pictures of a clip, D numbers that describe one, K keyframes, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamfer.pipeline.session import ClipJob
+if TYPE_CHECKING:
+    from streamfer.pipeline.session import ClipJob
+
 
 #: Onset and offset: less than this share of the apex's strength is there (not yet, or no more).
 _LITTLE = 1 / 3

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,10 @@ from streamfer.models.expression import ModelInfo
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, SourceDone
 from streamfer.pipeline.keyframes import Keyframes, keyframes_of
-from streamfer.pipeline.session import ClipJob
 from streamfer.records import ClipLabelled, Record
+
+if TYPE_CHECKING:
+    from streamfer.pipeline.session import ClipJob
 
 #: Tracks whose last shown clip is remembered, over all sources; beyond, the longest silent are taken for new.
 _TRACKS_REMEMBERED = 4096

@@ -8,12 +8,12 @@ import uuid
 from collections.abc import Callable
 from importlib.metadata import version
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.models.expression import Abstention, ModelInfo
-from streamfer.pipeline.session import ClipJob
 from streamfer.records import (
     ClipLabelled,
     ClipSpan,
@@ -30,6 +30,9 @@ from streamfer.records import (
 )
 from streamfer.redaction import redact_text
 from streamfer.video.frames import Leap, StateChange
+
+if TYPE_CHECKING:
+    from streamfer.pipeline.session import ClipJob
 
 #: Version of what lies between features and probabilities; rises when the same weights would say something else.
 HEAD_VERSION = "1"
