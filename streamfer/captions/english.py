@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from streamfer.captions.measurements import Measurements, Unit, exclusive
 from streamfer.captions.phrases import JOINT, SINGLE, Wording
-from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, IMPLIES, join
+from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, IMPLIES, PROTOTYPES, join
 
 #: A sentence with its rank: those of the highest rank are left out first where a caption grows too long.
 Ranked = tuple[int, str]
@@ -47,6 +47,8 @@ _RESTING = ("No movement of the face stands out.", "The face is at rest.")
 _STILL = ("No single movement stands out.", "No movement of the face stands out.")
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _SHARES = {1 / 4: "a quarter", 1 / 3: "a third", 1 / 2: "half", 2 / 3: "two thirds", 3 / 4: "three quarters"}
+#: Eyes are closed, and a tongue is out, or not.
+_WITHOUT_DEGREES = {19, 43}
 _ADVERBS = {"strong": "strongly ", "slight": "slightly ", "clear": ""}
 #: Most parts of the face in one sentence; and where words are short.
 _MOST, _MOST_BRIEF = 4, 9
@@ -119,13 +121,18 @@ def _movements(measured: Measurements, draw: random.Random, *, brief: bool) -> I
     later = _later(units)
     if not units:
         yield draw.choice(_RESTING if measured.emotion == "neutral" else _STILL)
-    groups = list(_groups([unit for unit in units if unit not in later], measured, draw, brief=brief))
+    apart = [] if brief else _apart([unit for unit in units if unit not in later])
+    told = [*later, *(unit for cluster in apart for unit in cluster)]
+    groups = list(_groups([unit for unit in units if unit not in told], measured, draw, brief=brief))
     for number, group in enumerate(_cut(groups, _MOST_BRIEF if brief else _MOST)):
         lead = draw.choice(_WAYS_ON) if number and len(group) > 1 and not brief else ""
         said = _said(group, brief=brief)
         if number:
             said = said.replace("the face shows", "it also shows")
         yield sentence(f"{lead}{said}")
+    for cluster in apart:
+        said = _said(list(_groups(cluster, measured, draw, brief=False)), brief=False)
+        yield f"At {moment(measured, cluster[0].apex or measured.start)} {said}."
     for unit in later:
         yield f"At {moment(measured, unit.apex or measured.start)} {movement(unit.number)} instead."
 
@@ -141,6 +148,20 @@ def _later(units: Sequence[Unit]) -> list[Unit]:
     found = [unit for unit in units
              if any(exclusive(unit, other) and (other.apex or 0) < (unit.apex or 0) for other in units)]  # fmt: skip
     return sorted(found, key=lambda unit: unit.apex or 0)
+
+
+def _apart(units: Sequence[Unit]) -> list[list[Unit]]:
+    """Return, together where they are there together, the units that are gone or not yet there with the strongest."""
+    found: list[list[Unit]] = []
+    lead = max(units, key=lambda unit: unit.strength, default=None)
+    for unit in sorted(units, key=lambda unit: unit.apex or 0):
+        if lead is None or unit.meets(lead):
+            continue
+        if found and all(unit.meets(other) for other in found[-1]):
+            found[-1].append(unit)
+        else:
+            found.append([unit])
+    return found
 
 
 @dataclass(slots=True)
@@ -163,7 +184,7 @@ def _groups(units: Sequence[Unit], measured: Measurements, draw: random.Random, 
             states = ["furrowed" if row.units == {4} and present & {1, 2} else row.adjectives[0]]
         else:
             states = [draw.choice(_states_of(row, present, measured))]
-        if strongest is not None and covered == [strongest]:
+        if strongest is not None and covered == [strongest] and strongest.number not in _WITHOUT_DEGREES:
             states[0] = f"{_ADVERBS[strength_word(strongest.strength)]}{states[0]}"
         name = row.short[0] if brief else draw.choice(row.parts[:2])
         part = parts.setdefault(row.short if brief else row.parts[:2], _Part(name, row.plural, []))
@@ -221,22 +242,26 @@ def _states_of(row: Wording, present: set[int], measured: Measurements) -> tuple
 
 
 def _course(measured: Measurements, draw: random.Random) -> str | None:
-    """Return when the movements set in, are strongest and fade, as far as the clip shows it."""
+    """Return when the expression, or what moves most, sets in, is strongest and fades, as far as the clip shows it."""
     units = [unit for unit in measured.units or () if unit.apex is not None]
     if not units:
         return None
-    what = "The movement" if measured.emotion in (None, "neutral") else "The expression"
-    lead = max(units, key=lambda unit: unit.strength)
+    # Only what speaks for an emotion tells its course: raised brows may sink while a smile goes on.
+    speaking = [unit for unit in units if unit.number in PROTOTYPES.get(measured.emotion or "", ())]
+    what = "The expression" if speaking else "The movement" if len(units) == 1 else "The strongest movement"
+    lead = max(speaking or units, key=lambda unit: unit.strength)
     onset, apex, offset = (
         None if one is None else moment(measured, one) for one in (lead.onset, lead.apex, lead.offset)
     )
     if onset is None and offset is None:
         # Where one movement takes another's place, not everything lasts.
-        return None if _later(units) else f"{what} lasts through the whole clip."
+        seen = "as long as the face is seen" if measured.seen < _MOSTLY else "through the whole clip"
+        return None if _later(units) else f"{what} lasts {seen}."
     steps = []
     if onset is not None and onset != apex:
         steps.append(draw.choice((f"sets in at {onset}", f"begins at {onset}")))
-    steps.append(draw.choice((f"is strongest at {apex}", f"peaks at {apex}")))
+    strongest = f"peaks at {apex}" if "strongest" in what else f"is strongest at {apex}"
+    steps.append(draw.choice((strongest, f"peaks at {apex}")))
     if offset is not None and offset != apex:
         steps.append(draw.choice((f"is gone by {offset}", f"fades by {offset}")))
     return f"{what} {join(steps)}."

@@ -27,6 +27,9 @@ DEFAULT_THRESHOLD = 0.5
 #: Closed for less than this, seconds, is a blink.
 BLINK_SECONDS = 0.5
 EYES_CLOSED = 43
+#: How far beyond its threshold (0 to 1) a brief movement must go, and closed eyes at any length: lids that look down
+#: or hang are easily taken for closed ones, and a flicker at the threshold for a movement.
+_SURE_OF_BRIEF, _SURE_OF_CLOSED = 0.1, 0.25
 #: Raised cheeks narrow the eyes, which models read as shut: beside a smile that reading is not believed.
 _SMILE = frozenset({6, 12})
 #: Beside what FACS opposes: a sentence cannot have the same corners go up and down at once.
@@ -188,10 +191,7 @@ def units_of(track: UnitTrack) -> Iterator[Unit]:
         if values_T[apex] < limit:
             continue
         first, last = next(one for one in stretches(values_T >= limit) if one[0] <= apex <= one[1])
-        lasting = track.seconds[last] - track.seconds[first]
-        if number == EYES_CLOSED and len(values_T) > 1 and lasting < BLINK_SECONDS:
-            continue
-        yield Unit(
+        unit = Unit(
             number,
             float(values_T[apex]),
             limit,
@@ -199,6 +199,10 @@ def units_of(track: UnitTrack) -> Iterator[Unit]:
             apex=track.seconds[apex] if len(values_T) > 1 else None,
             offset=track.seconds[last + 1] if last + 1 < len(values_T) else None,
         )
+        brief = len(values_T) > 1 and track.seconds[last] - track.seconds[first] < BLINK_SECONDS
+        weak = unit.strength < _SURE_OF_CLOSED if number == EYES_CLOSED else brief and unit.strength < _SURE_OF_BRIEF
+        if not weak and not (brief and number == EYES_CLOSED):
+            yield unit
 
 
 def stretches(there_T: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -106,9 +106,9 @@ SINGLE = (
         "lowered | drooping | downturned", "lip corners | mouth corners",
     ),
     _wording(
-        "16", "lower lip", "pulled down | lowered | drawn downward | depressed",
+        "16", "lower lip", "pulled down | drawn downward | lowered | depressed",
         "pull {} down | lower {} | draw {} downward | depress {}", "sinks | moves down | goes down",
-        "lowered | depressed", "lower lip", plural=False,
+        "dropped | lowered | depressed", "lower lip", plural=False,
     ),
     _wording(
         "20", "lips", "stretched | stretched sideways | drawn sideways | stretched back",

@@ -157,8 +157,11 @@ class ClipChooser:
         model = self._model
         if not model.action_units:
             return None
-        seconds = tuple(sighting.frame.wall_time for sighting in clip.sightings)
-        intensities_TD = np.array([sighting.actions for sighting in clip.sightings], np.float32)
+        # Of a head that is turned too far, a movement can be read no better than an expression.
+        limit = model.abstention.min_pose or 0.0
+        facing = [sighting for sighting in clip.sightings if sighting.face.pose >= limit] or clip.sightings
+        seconds = tuple(sighting.frame.wall_time for sighting in facing)
+        intensities_TD = np.array([sighting.actions for sighting in facing], np.float32)
         return UnitTrack(model.action_units, model.action_thresholds, seconds, intensities_TD)
 
     def _reason(self, source_id: str, label: ClipLabelled) -> Reason | None:

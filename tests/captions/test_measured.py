@@ -31,7 +31,7 @@ WORDS = frozenset(
         "a about also an and anger are as at be begins besides but by can cannot clear clearly clip confidence contempt",
         "disgust eight each expression face fades fainter far fear five for four from gone half happiness hard head hint in",
         "instead into is it its label lasts likely looks may might more most mostly movement movements neutral nine no not of",
-        "on one open other out peaks people probably quarter quarters read reads rest s sadness same seen sets seven",
+        "long on one open other out peaks people probably quarter quarters read reads rest s sadness same seen sets seven",
         "shows single six slightly small smile stands stays strongest strongly sure surprise tell ten than that the there",
         "third thirds this three through time to too turned two up view well which whole with blurred told",
         "brows cheeks chin corners creases ends eyebrows eyelids eyes folds inner jaw lid lids lip lips lower mouth nasolabial",
@@ -67,10 +67,10 @@ SENTENCES = [re.compile(pattern) for pattern in (
     r"no (?:single )?movement(?: of the face)? stands out|the face is at rest",
     rf"(?:(?:besides|also|at the same time), )?{_CLAUSE}(?:, {_CLAUSE})*(?: and {_CLAUSE})?",
     rf"(?:the face|it also) shows {_SHAPE}(?:, {_SHAPE})*(?: and {_SHAPE})?",
-    rf"at (?:{_WHEN}) the {_PARTS} (?:is|are) {_STATE} instead",
-    rf"the (?:expression|movement) (?:(?:sets in|begins) at (?:{_WHEN})(?:, | and ))?(?:is strongest|peaks) at (?:{_WHEN})"
+    rf"at (?:{_WHEN}) {_CLAUSE}(?:, {_CLAUSE})*(?: and {_CLAUSE})?(?: instead)?",
+    rf"the (?:expression|movement|strongest movement) (?:(?:sets in|begins) at (?:{_WHEN})(?:, | and ))?(?:is strongest|peaks) at (?:{_WHEN})"
     rf"(?:(?:, | and )(?:is gone|fades) by (?:{_WHEN}))?",
-    r"the (?:expression|movement) lasts through the whole clip",
+    r"the (?:expression|movement|strongest movement) lasts (?:through the whole clip|as long as the face is seen)",
     r"(?:two|three|four|five|six|seven|eight|nine|ten|\d+) people are in view",
     r"the face is seen in about (?:a quarter|a third|half|two thirds|three quarters) of the clip",
     r"(?:one|two|three|four|five|six|seven|eight|nine|ten|\d+) fainter (?:movement is|movements are) there as well",
@@ -215,3 +215,43 @@ def test_eyes_narrowed_by_a_smile_are_not_called_shut() -> None:
     values[:, 1] = 0.0
     asleep = UnitTrack(("AU43", "AU12"), (0.4, 0.4), seconds, values)
     assert [unit.number for unit in measure(label, asleep).units or ()] == [43]
+
+
+def test_eyes_are_not_called_closed_on_weak_grounds_nor_closed_strongly() -> None:
+    seconds = tuple(step / 8 for step in range(16))
+    for peak, said in ((0.5, ()), (0.9, (43,))):
+        values = np.full((16, 1), peak, np.float32)
+        found = tuple(unit.number for unit in units_of(UnitTrack(("AU43",), (0.4,), seconds, values)))
+        assert found == said, peak
+    closed = Measurements("neutral", 0.9, (Unit(43, 0.99, 0.3),), 0.0, 2.0)
+    assert not any(re.search("strongly|slightly", describe(closed, str(seed))) for seed in range(50))
+
+
+def test_a_flicker_at_its_threshold_is_no_movement() -> None:
+    seconds = tuple(step / 8 for step in range(16))
+    values = np.zeros((16, 1), np.float32)
+    values[6:9] = 0.42
+    assert not list(units_of(UnitTrack(("AU06",), (0.4,), seconds, values)))
+    values[6:13] = 0.42
+    assert [unit.number for unit in units_of(UnitTrack(("AU06",), (0.4,), seconds, values))] == [6]
+
+
+def test_the_course_of_an_expression_is_that_of_what_speaks_for_it() -> None:
+    brows = Unit(1, 0.95, 0.3, None, 8.4, 9.4), Unit(2, 0.95, 0.3, None, 8.4, 9.4)
+    smile = Unit(12, 0.6, 0.3, 8.6, 9.6, None)
+    for seed in range(30):
+        text = describe(Measurements("happiness", 0.9, (*brows, smile), 8.0, 10.0), str(seed))
+        assert re.search(r"The expression (begins|sets in) at 8\.6 s and (peaks|is strongest) at 9\.6 s\.", text), text
+        text = describe(Measurements("sadness", 0.9, (*brows, smile), 8.0, 10.0, seen=0.5), str(seed))
+        assert "9.4" not in text or "The expression" in text
+    lasting = Measurements("happiness", 0.9, (Unit(6, 0.9, 0.3, None, 1.0, None),), 0.0, 2.0, seen=0.5)
+    assert "lasts as long as the face is seen" in describe(lasting, "1")
+    other = Measurements("sadness", 0.9, (smile, Unit(7, 0.95, 0.3, None, 8.1, 8.9)), 8.0, 10.0)
+    assert "The strongest movement " in describe(other, "1")
+
+
+def test_what_is_not_there_at_the_same_time_is_said_apart() -> None:
+    eyes, brows = Unit(7, 0.9, 0.3, None, 5.2, 5.9), (Unit(1, 0.6, 0.3, 6.1, 6.5), Unit(2, 0.6, 0.3, 6.2, 6.6))
+    for seed in range(20):
+        text = describe(Measurements("sadness", 0.8, (*brows, eyes), 5.0, 7.0), str(seed))
+        assert re.search(r"At 6\.5 s the (eye)?brows are (raised|lifted)\.", text), text
