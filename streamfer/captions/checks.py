@@ -49,6 +49,22 @@ _PERSONAL = re.compile(
     r"|attractive|beautiful|handsome|pretty face|celebrit\w+|famous|actor|actress|president|politician)\b",
     re.IGNORECASE,
 )
+#: Feelings beside the emotions of the vocabulary: no label stands for them, unless a model's own is called so.
+_FEELINGS = re.compile(
+    r"\b(?:content(?:ed|ment)|excite(?:d|ment)|confus(?:ed|ion)|bor(?:ed|edom)|tired\w*|fatigue\w*|prou?de?|asham\w+|shame"
+    r"|embarrass\w+|lov(?:e|ing)|affection\w*|hope(?:ful\w*)?|reliev\w+|relief|jealous\w*|env(?:y|ious)|hat(?:e|red)"
+    r"|hostil\w+|stress(?:ed|ful)?|frustrat\w+|annoy\w+|lonel\w+|pain(?:ed|ful)?|suffering|curious|curiosity"
+    r"|interest(?:ed)?|skeptical|concerned|thoughtful|pensive|determin\w+|satisf\w+|seren\w+|peaceful\w*|playful\w*"
+    r"|enthusias\w+|optimis\w+|shy\w*|nostalgi\w+|flirt\w+|smug\w*|arrogan\w+|menacing|friendl\w+|warmth|distress\w*"
+    r"|despair\w*|desperat\w+|miser\w+|remorse\w*|regret\w*|sympath\w+|empath\w+|awe|well-being)\b",
+    re.IGNORECASE,
+)
+#: A text about emotions in general describes no face.
+_GENERAL = re.compile(
+    r"\b(?:associated with|often|usually|typically|generally|in general|is an? (?:\w+ )?emotion|combination of|mix of)\b",
+    re.IGNORECASE,
+)
+_QUOTED = re.compile(r"[\"“]([^\"“”]*)[\"”]")
 _FOREIGN = re.compile(r"[^\x20-\x7e‘’“”–—…éï]")
 
 
@@ -78,6 +94,8 @@ def shape_faults(text: str, *, english: bool = True) -> list[str]:
         found.append("holds characters of no English sentence")
     if code := _CODES.search(text):
         found.append(f'says "{code.group()}"')
+    if english and (said := _GENERAL.search(text)):
+        found.append(f'says "{said.group().lower()}", as if of emotions in general')
     if english and (said := _PERSONAL.search(text)):
         found.append(f'says "{said.group().lower()}", which no face tells')
     if repeats(text):
@@ -91,6 +109,9 @@ def _content_faults(text: str, labels: Truth, *, emotion_allowed: bool, complete
     found = [f"names unit {unit} ({ACTION_UNITS[unit].name}), which is absent"
              for unit in sorted(said.units - implied(true))]  # fmt: skip
     found += contradictions(said, labels)
+    for pattern, what in ((_FEELINGS, "speaks of {}, which no label gives"), (_QUOTED, 'quotes "{}"')):
+        words = (match.group(1 if pattern is _QUOTED else 0).lower() for match in pattern.finditer(text))
+        found += [what.format(word) for word in words if word not in labels.emotions]
     if not emotion_allowed:
         found += [f"speaks of {emotion}, which is not asked for" for emotion in said.emotions if emotion != "neutral"]
     elif not labels.emotions:

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from streamfer.captions.english import confidence, moment, movement, strength_word
-from streamfer.captions.measurements import Measurements
+from streamfer.captions.measured import describe
+from streamfer.captions.measurements import Measurements, Unit
 from streamfer.captions.protocol import CaptionRequest, Message
 from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.config import CaptionsConfig
@@ -35,6 +36,14 @@ Rules:
 - One or two plain sentences, at most 40 words{language}. For a question that wants yes or no, begin with yes or no.
 - Use the measurements only. What they do not tell you cannot see from a face: say exactly that.
 - Nothing about who the person is, gender, age, origin, clothes, health, honesty or thoughts."""
+
+
+#: A made-up clip, described as is wanted.
+_EXAMPLE = Measurements("surprise", 0.8, (Unit(1, 0.7, 0.3), Unit(2, 0.7, 0.3), Unit(25, 0.6, 0.3)), 0.0, 2.0, people=1)
+_NUMBER, _WORD = re.compile(r"\d+(?:\.\d+)?"), re.compile(r"[\w'-]+")
+#: So many words in a row out of the rules are no description.
+_ECHO = 5
+_OWN_WORDS = " ".join(_WORD.findall(f"{_RULES} {_AGAIN} {_ANSWER}".lower()))
 
 
 def facts(measured: Measurements) -> str:
@@ -69,15 +78,31 @@ def units_in_words(measured: Measurements) -> str:
 
 def describe_messages(request: CaptionRequest, settings: CaptionsConfig) -> list[Message]:
     """Ask for a description of a clip; pictures are added by who can send them."""
-    pictures = _SEEN if settings.images != "none" and len(request.keyframes) else _UNSEEN
+    seen = settings.images != "none" and len(request.keyframes) > 0
     own = settings.prompts.get(request.source, settings.prompt)
     asked = fill(own, variables(request, settings)) if own else "Describe the expression."
     if settings.language != "en":
         asked += f" Write it in English, and once more in the language {settings.language!r}."
     return [
-        {"role": "system", "content": _RULES.format(pictures=pictures)},
+        {"role": "system", "content": _RULES.format(pictures=_SEEN if seen else _UNSEEN)},
+        # Without pictures words are all there is: small models need to be shown once what is wanted.
+        *([] if seen else _shown(asked)),
         {"role": "user", "content": f"{facts(request.measured)}\n\n{asked}"},
     ]
+
+
+def _shown(asked: str) -> list[Message]:
+    told = f"{facts(_EXAMPLE)}\n\n{asked}"
+    return [{"role": "user", "content": told}, {"role": "assistant", "content": describe(_EXAMPLE, "example")}]
+
+
+def unfounded(text: str, measured: Measurements) -> list[str]:
+    """Return what is wrong with a model's text beside its words: numbers that it was not told, and our own rules."""
+    told = {float(number) for number in _NUMBER.findall(facts(measured))}
+    found = [f"says {number}, which was not measured" for number in _NUMBER.findall(text) if float(number) not in told]
+    spoken = " ".join(_WORD.findall(text.lower())).split()
+    stretches = {" ".join(spoken[start : start + _ECHO]) for start in range(len(spoken) - _ECHO + 1)}
+    return [*found, *(f'repeats the rules ("{echo}")' for echo in sorted(stretches) if echo in _OWN_WORDS)][:3]
 
 
 def answer_messages(question: str, told: str, *, pictures: bool) -> list[Message]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from streamfer.captions.checks import faults, shape_faults
 from streamfer.captions.measured import LANGUAGES, describe
-from streamfer.captions.prompts import again, describe_messages
+from streamfer.captions.prompts import again, describe_messages, unfounded
 from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, first_line
 from streamfer.config import CaptionsConfig
 from streamfer.errors import ConfigError, StreamferError
@@ -240,7 +240,8 @@ def _wrong(draft: Caption | CaptionError, request: CaptionRequest) -> tuple[str,
         return ()
     if not draft.text:
         return ("wrote nothing",)
-    if draft.checked is not None:
-        # Written in another language, with an English twin that can be read back.
-        return (*shape_faults(draft.text, english=False), *faults(draft.checked, request.measured, complete=False))
-    return faults(draft.text, request.measured, complete=False)
+    # What is written in another language has an English twin that can be read back.
+    english = draft.text if draft.checked is None else draft.checked
+    other = [] if draft.checked is None else shape_faults(draft.text, english=False)
+    found = faults(english, request.measured, complete=False)
+    return (*other, *found, *unfounded(english, request.measured))
