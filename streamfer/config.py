@@ -106,7 +106,9 @@ class CaptionsConfig(Section):
     # What follows is for endpoints (openai:MODEL) and, the prompts, for local language models.
     url: str | None = Field(None, description="OpenAI-compatible address, as http://localhost:11434/v1")
     key_env: str | None = Field(None, description="environment variable with the key; STREAMFER_LLM_API_KEY if unset")
-    images: Literal["crops", "none"] = Field("crops", description="what is sent beside the measurements")
+    images: Literal["crops", "surroundings", "none"] = Field(
+        "crops", description="what is sent beside the measurements: faces, faces with what is around them, nothing"
+    )
     prompt: str | None = Field(None, description="what is asked, with {label}, {units}, {measured} and the like")
     prompts: Mapping[str, str] = Field(default_factory=dict, description="the same, by source id")
     concurrency: int = Field(2, ge=1, le=64, description="requests under way at a time")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from streamfer.config import Config, FacesConfig, ModelConfig
+from streamfer.config import CaptionsConfig, Config, FacesConfig, ModelConfig
 from streamfer.errors import StreamferError
 
 _PACKAGES = (
@@ -65,6 +65,7 @@ def examine(config: Config | None = None, *, retune: bool = False) -> Mapping[st
         "models": [
             _tried("faces", lambda: _detector(config.faces)),
             *_expression(config.model),
+            _tried("captions", lambda: _captions(config.captions)),
         ],
         "redis": [_tried("server", lambda: _server(config.publish.redis))],
     }
@@ -137,6 +138,12 @@ def _expression(model: ModelConfig) -> list[Finding]:
     # On a GPU: what runs at each batch size, and the times behind it.
     forms = [line.partition(": ") for line in loaded.forms]
     return [Finding("expression", text), *(Finding(name, told) for name, _, told in forms)]
+
+
+def _captions(captions: CaptionsConfig) -> str:
+    from streamfer.captions.choosing import describe_choice
+
+    return f"{'off; ' if captions.when == 'off' else ''}{describe_choice(captions)}"
 
 
 def _server(url: str | None) -> str:

@@ -61,9 +61,12 @@ _FEELINGS = re.compile(
 )
 #: A text about emotions in general describes no face.
 _GENERAL = re.compile(
-    r"\b(?:associated with|often|usually|typically|generally|in general|is an? (?:\w+ )?emotion|combination of|mix of)\b",
+    r"\b(?:associated with|often|usually|typically|generally|in general|is an? (?:\w+ )?emotion|combination of"
+    r"|mix of)\b",
     re.IGNORECASE,
 )
+#: Who speaks of himself, or to somebody, describes no face.
+_SPEAKER = re.compile(r"\b(?:i|i'm|me|my|we|you|your)\b", re.IGNORECASE)
 _QUOTED = re.compile(r"[\"“]([^\"“”]*)[\"”]")
 _FOREIGN = re.compile(r"[^\x20-\x7e‘’“”–—…éï]")
 
@@ -94,6 +97,8 @@ def shape_faults(text: str, *, english: bool = True) -> list[str]:
         found.append("holds characters of no English sentence")
     if code := _CODES.search(text):
         found.append(f'says "{code.group()}"')
+    if english and (said := _SPEAKER.search(text)):
+        found.append(f'says "{said.group().lower()}", which describes no face')
     if english and (said := _GENERAL.search(text)):
         found.append(f'says "{said.group().lower()}", as if of emotions in general')
     if english and (said := _PERSONAL.search(text)):

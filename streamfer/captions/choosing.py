@@ -80,6 +80,23 @@ def load_writer(config: Config, threads: int = 1) -> Writer | None:
     return CheckedWriter(ModelDrafter(model, captions) if isinstance(model, ProcessCaptioner) else model)
 
 
+def describe_choice(captions: CaptionsConfig) -> str:
+    """Return in words who would write, and what leaves the machine for it.
+
+    Raises:
+        ConfigError: an address that cannot be used.
+        ModelError: no such captioner.
+    """
+    name = resolve(captions.model)
+    if name in BUILT_IN:
+        return "measured words (built in); nothing leaves this machine"
+    if name.startswith(_ENDPOINT):
+        from streamfer.captions.endpoint import leaving
+
+        return f"{name}; {leaving(captions)}"
+    return f"{name} in a process of this machine; nothing leaves it"
+
+
 def load_model(config: Config, threads: int = 1) -> Any | None:
     """Return the model that ``captions.model`` names: a checked endpoint, or a process; None for measured words.
 

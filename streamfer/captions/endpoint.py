@@ -1,7 +1,8 @@
 """A language model behind an OpenAI-compatible server (vLLM, Ollama, LM Studio, llama.cpp, a cloud) as captioner.
 
-What leaves the machine is stated: measurements and, unless ``captions.images`` is ``none``, the aligned crops of faces,
-to the address that was named explicitly. An absent server fails no run: its captions are missing and counted.
+What leaves the machine is stated: measurements and, unless ``captions.images`` is ``none``, the aligned crops of faces
+(``surroundings``: with what is around them), to the address that was named explicitly. An absent server fails no run:
+its captions are missing and counted.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -31,10 +32,14 @@ from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, Ca
 from streamfer.captions.writers import SpentError
 from streamfer.config import CaptionsConfig
 from streamfer.errors import ConfigError, UnknownModelError
+from streamfer.geometry import squashed_crop
 from streamfer.redaction import redact_url
 
 PREFIX = "openai:"
-_CROP_SIDE = 224
+#: What is sent by ``captions.images``; surroundings reach a face's size to each side of it.
+_PICTURES = {"crops": face_crop(224), "surroundings": squashed_crop(448, margin=1.0), "none": None}
+#: A prompt with its pictures takes so many tokens; a server with less room cuts it silently.
+_ROOM_TOKENS = 2048
 #: The fewest pictures that any known server takes in one request.
 _MOST_PICTURES = 5
 #: An endpoint that cannot be reached, or is busy without saying for how long, is left alone for so long.
@@ -50,7 +55,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Spending:
-    """What an endpoint was asked and what that cost: totals, and what lies within an hour and a day."""
+    """What an endpoint was asked, and what that cost; ``unparsed`` answers were not in the form asked for."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -105,7 +110,7 @@ class EndpointDrafter:
             f"{PREFIX}{model}",
             hashlib.sha256(f"{redact_url(url)} {model}".encode()).hexdigest(),
             "as the model's authors and the server's operator state",
-            crop=None if settings.images == "none" else face_crop(_CROP_SIDE),
+            crop=_PICTURES[settings.images],
             max_new_tokens=settings.max_tokens,
             device="endpoint",
             precision="as served",
@@ -122,10 +127,8 @@ class EndpointDrafter:
             UnknownModelError: there is no such model (those that are there are listed), or it takes no pictures.
             ConfigError: the key is missing or refused.
         """
-        url = redact_url(self._client.url)
         if not is_loopback(self._client.url):
-            what = "measurements" if self.info.crop is None else "pictures of faces and measurements"
-            log.warning("captions: %s leave this machine for %s", what, url)
+            log.warning("captions: %s", leaving(self._settings))
         try:
             self._find(self._client.models())
             if self.info.crop is not None:
@@ -138,13 +141,21 @@ class EndpointDrafter:
             self._rest(error)
 
     def _find(self, models: list[dict[str, Any]] | None) -> None:
-        names = [str(entry.get("id") or entry.get("name")) for entry in models or ()]
-        # Ollama lists "qwen3-vl:latest" for what it also calls "qwen3-vl".
-        if names and not {self._client.model, f"{self._client.model}:latest"} & set(names):
-            there = ", ".join(sorted(names)[:20])
+        known = {str(entry.get("id") or entry.get("name")): entry for entry in models or ()}
+        asked = self._client.model
+        # Ollama lists "qwen3-vl:latest" for what it also calls "qwen3-vl", llama.cpp the path of its file.
+        found = [name for name in known if asked in (name, name.removesuffix(":latest"), PurePath(name).name)]
+        if known and not found:
+            there = ", ".join(sorted(known)[:20])
             raise UnknownModelError(
                 f"captioner {self.info.name}: {redact_url(self._client.url)} has no such model; it has {there}"
             )
+        if found:
+            self._client.model = found[0]
+            entry = known[found[0]]
+            room = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx")
+            if isinstance(room, int) and room < _ROOM_TOKENS:
+                log.warning("captioner %s: has room for %d tokens; give it %d", self.info.name, room, _ROOM_TOKENS)
 
     def _show(self) -> None:
         """Show a red picture, so that a model without eyes is named at the start and not by empty captions."""
@@ -181,7 +192,7 @@ class EndpointDrafter:
 
     def _draft(self, request: CaptionRequest, wrong: tuple[str, tuple[str, ...]] | None) -> Caption | CaptionError:
         began = time.perf_counter()
-        messages = describe_messages(request, self._settings)
+        messages = describe_messages(request, self._settings, as_json=True)
         if wrong is not None:
             messages = again(messages, *wrong)
         try:
@@ -330,6 +341,15 @@ class EndpointDrafter:
                 "captioner %s: %d calls, %d + %d tokens%s; %d answers were not in the form asked for",
                 self.info.name, spent.calls, spent.prompt_tokens, spent.answer_tokens, cost, spent.unparsed,
             )  # fmt: skip
+
+
+def leaving(settings: CaptionsConfig) -> str:
+    """Return in words what is sent where."""
+    url = endpoint_url(settings.url)
+    what = {"crops": "pictures of faces and measurements", "none": "measurements"}.get(
+        settings.images, "pictures of faces with their surroundings and measurements"
+    )
+    return f"{what} {'go to' if is_loopback(url) else 'leave this machine for'} {redact_url(url)}"
 
 
 def _with_pictures(messages: Sequence[Message], frames: Keyframes, *, low: bool = False) -> list[Message]:

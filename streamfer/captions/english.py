@@ -76,7 +76,7 @@ def sentences(
     measured: Measurements, draw: random.Random, fainter: int = 0, *, brief: bool = False
 ) -> Iterator[Ranked]:
     """Yield ranked sentences; ``fainter`` movements are there besides and are only counted; ``brief`` saves words."""
-    yield 0, _label(measured, draw)
+    yield 0, _label(measured, draw, brief=brief)
     if measured.units is not None and measured.readable:
         yield from ((0, text) for text in _movements(measured, draw, brief=brief))
         if fainter:
@@ -106,14 +106,14 @@ def sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def _label(measured: Measurements, draw: random.Random) -> str:
+def _label(measured: Measurements, draw: random.Random, *, brief: bool) -> str:
     if measured.emotion is None:
         return draw.choice(_OPEN.get(measured.reason or "", _OPEN["uncertain"]))
-    if measured.emotion == "neutral":
-        return draw.choice(_NEUTRAL[confidence(measured)])
     if measured.emotion not in EMOTION_WORDS:
         return _NAMED[confidence(measured)].format(measured.emotion)
-    return draw.choice(_LABELLED[confidence(measured)]).format(measured.emotion)
+    ways = (_NEUTRAL if measured.emotion == "neutral" else _LABELLED)[confidence(measured)]
+    # In brief, "the face" begins the next sentence.
+    return draw.choice([way for way in ways if not brief or not way.startswith("The face")]).format(measured.emotion)
 
 
 def _movements(measured: Measurements, draw: random.Random, *, brief: bool) -> Iterator[str]:

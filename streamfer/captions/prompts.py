@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 
@@ -76,8 +77,8 @@ def units_in_words(measured: Measurements) -> str:
     return "; ".join(said)
 
 
-def describe_messages(request: CaptionRequest, settings: CaptionsConfig) -> list[Message]:
-    """Ask for a description of a clip; pictures are added by who can send them."""
+def describe_messages(request: CaptionRequest, settings: CaptionsConfig, *, as_json: bool = False) -> list[Message]:
+    """Ask for a description of a clip; pictures are added by who can send them, ``as_json`` is how it is to answer."""
     seen = settings.images != "none" and len(request.keyframes) > 0
     own = settings.prompts.get(request.source, settings.prompt)
     asked = fill(own, variables(request, settings)) if own else "Describe the expression."
@@ -86,14 +87,16 @@ def describe_messages(request: CaptionRequest, settings: CaptionsConfig) -> list
     return [
         {"role": "system", "content": _RULES.format(pictures=_SEEN if seen else _UNSEEN)},
         # Without pictures words are all there is: small models need to be shown once what is wanted.
-        *([] if seen else _shown(asked)),
+        *(_shown(asked, as_json=as_json) if not seen and settings.language == "en" else []),
         {"role": "user", "content": f"{facts(request.measured)}\n\n{asked}"},
     ]
 
 
-def _shown(asked: str) -> list[Message]:
+def _shown(asked: str, *, as_json: bool) -> list[Message]:
+    text = describe(_EXAMPLE, "example")
+    answer = json.dumps({"caption": text}) if as_json else text
     told = f"{facts(_EXAMPLE)}\n\n{asked}"
-    return [{"role": "user", "content": told}, {"role": "assistant", "content": describe(_EXAMPLE, "example")}]
+    return [{"role": "user", "content": told}, {"role": "assistant", "content": answer}]
 
 
 def unfounded(text: str, measured: Measurements) -> list[str]:

@@ -16,13 +16,14 @@ def doctor(
     retune: Annotated[
         bool, typer.Option("--retune", help="Measure the forms of the encoder on the GPU again, and remember them.")
     ] = False,
+    assignments: options.Assignments = None,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
 ) -> None:
-    """Show versions, devices, threads, models and Redis: what would be used, and why.
+    """Show versions, devices, threads, models, who writes captions, and Redis: what would be used, and why.
 
     Exits with 2 when something that the default settings need does not work.
     """
-    config = options.configure(config_file, {"publish.redis": redis})
+    config = options.configure(config_file, {"publish.redis": redis}, assignments)
     from rich.table import Table
     from rich.text import Text
 

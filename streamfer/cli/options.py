@@ -25,7 +25,7 @@ ConfigFile = Annotated[
 RedisUrl = Annotated[
     str | None, typer.Option("--redis", metavar="URL", help="redis://, rediss:// or unix://; embedded if not given.")
 ]
-_Set = Annotated[
+Assignments = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any setting, e.g. clip.max_gap=0.5; repeatable."),
 ]
@@ -82,7 +82,7 @@ def opens_session(*names: str, also: Mapping[str, str] | None = None, **defaults
     def decorate(command: Command) -> Command:
         hints = get_type_hints(command, localns={"Session": object}, include_extras=True)
         _, *own = inspect.signature(command).parameters.values()
-        shared = {**{name: OPTIONS[name] for name in names}, "config_file": ConfigFile, "assignments": _Set}
+        shared = {**{name: OPTIONS[name] for name in names}, "config_file": ConfigFile, "assignments": Assignments}
 
         @functools.wraps(command)
         def run(*, config_file: Path | None, assignments: list[str] | None, **values: Any) -> None:
