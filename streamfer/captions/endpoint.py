@@ -7,7 +7,6 @@ its captions are missing and counted.
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import io
 import json
@@ -15,6 +14,7 @@ import logging
 import re
 import threading
 import time
+from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ from streamfer.captions.card import face_crop
 from streamfer.captions.chat import ChatClient, ChatError, Reply, endpoint_url, is_loopback, key_for
 from streamfer.captions.prompts import again, answer_messages, check_prompts, describe_messages
 from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Keyframes, Message
-from streamfer.captions.writers import SpentError
+from streamfer.captions.writers import Refused, SpentError
 from streamfer.config import CaptionsConfig
 from streamfer.errors import ConfigError, UnknownModelError
 from streamfer.geometry import squashed_crop
@@ -68,13 +68,7 @@ class Spending:
 
 
 class EndpointDrafter:
-    """A model behind an endpoint; a :class:`streamfer.captions.writers.Drafter`.
-
-    Args:
-        model: its name there.
-        settings: the section ``captions``.
-        clock: where time is read, for rests and caps.
-    """
+    """A model behind an endpoint; a :class:`~streamfer.captions.writers.Drafter`. ``clock`` is for rests and caps."""
 
     asks_again = True
     loading = False
@@ -89,19 +83,12 @@ class EndpointDrafter:
             raise ConfigError("captions.model: openai: names no model; write it as in openai:qwen3-vl")
         check_prompts(settings)
         self._settings, self._clock = settings, clock
-        url = endpoint_url(settings.url)
-        self._client = ChatClient(
-            url,
-            model,
-            key=key_for(url, settings.key_env),
-            timeout=settings.timeout,
-            attempts=settings.attempts,
-            connections=settings.concurrency,
-        )
-        self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="streamfer endpoint")
+        url, many = endpoint_url(settings.url), settings.concurrency
+        limits = {"timeout": settings.timeout, "attempts": settings.attempts, "connections": many}
+        self._client = ChatClient(url, model, key=key_for(url, settings.key_env), **limits)
+        self._pool = ThreadPoolExecutor(many, thread_name_prefix="streamfer endpoint")
         self._lock = threading.Lock()
-        self._rest_until = 0.0
-        self._resting_for = ""
+        self._rest_until, self._resting_for = 0.0, ""
         self._asked: deque[float] = deque()
         self._tokens: deque[tuple[float, int]] = deque()
         self._debugged = 0
@@ -161,9 +148,9 @@ class EndpointDrafter:
         """Show a red picture, so that a model without eyes is named at the start and not by empty captions."""
         red = np.zeros((1, 64, 64, 3), np.uint8)
         red[..., 0] = 220
-        asked = "Which colour is this picture? Answer with one word."
+        asked: list[Message] = [{"role": "user", "content": "Which colour is this picture? Answer with one word."}]
         try:
-            reply = self._client.write(_with_pictures([{"role": "user", "content": asked}], red), **self._options(16))
+            reply = self._client.write(_with_pictures(asked, red), **self._options(16))
         except ChatError as error:
             if error.kind == "refused" or "image" in str(error).lower():
                 raise UnknownModelError(
@@ -184,13 +171,12 @@ class EndpointDrafter:
     # -- captions ---------------------------------------------------------------------------------------------
 
     def draft(
-        self, requests: Sequence[CaptionRequest], refused: Sequence[tuple[str, tuple[str, ...]]] | None = None
+        self, requests: Sequence[CaptionRequest], refused: Sequence[Refused] | None = None
     ) -> list[Caption | CaptionError]:
         """Ask about clips, several at a time."""
-        wrong: Sequence[tuple[str, tuple[str, ...]] | None] = refused or [None] * len(requests)
-        return list(self._pool.map(self._draft, requests, wrong))
+        return list(self._pool.map(self._draft, requests, refused or [None] * len(requests)))
 
-    def _draft(self, request: CaptionRequest, wrong: tuple[str, tuple[str, ...]] | None) -> Caption | CaptionError:
+    def _draft(self, request: CaptionRequest, wrong: Refused | None) -> Caption | CaptionError:
         began = time.perf_counter()
         messages = describe_messages(request, self._settings, as_json=True)
         if wrong is not None:
@@ -225,7 +211,7 @@ class EndpointDrafter:
             if self._resting_for:
                 log.info("captioner %s is back", self.info.name)
                 self._resting_for = ""
-        self._count(reply, json.dumps([message["content"] for message in messages if message["role"] == "system"]))
+        self._count(reply, messages)
         return reply
 
     def _options(self, max_tokens: int, schema: Any = None) -> dict[str, Any]:
@@ -288,11 +274,13 @@ class EndpointDrafter:
                 raise SpentError("token_budget", f"captions.tokens_per_day ({settings.tokens_per_day}) is spent")
             self._asked.append(now)
 
-    def _count(self, reply: Reply, asked: str) -> None:
-        # Where the server does not count, words do.
-        prompt = round(_TOKENS_A_WORD * len(asked.split())) if reply.prompt_tokens is None else reply.prompt_tokens
-        answer = reply.answer_tokens
-        answer = round(_TOKENS_A_WORD * len(reply.text.split())) if answer is None else answer
+    def _count(self, reply: Reply, asked: Sequence[Message]) -> None:
+        # Where the server does not count, words do; pictures in the messages are none.
+        said = " ".join(message["content"] for message in asked if isinstance(message["content"], str))
+        pairs = ((reply.prompt_tokens, said), (reply.answer_tokens, reply.text))
+        prompt, answer = (
+            round(_TOKENS_A_WORD * len(text.split())) if known is None else known for known, text in pairs
+        )
         with self._lock:
             self.spending.calls += 1
             self.spending.prompt_tokens += prompt
@@ -316,13 +304,13 @@ class EndpointDrafter:
             self._debugged += 1
             if folder is None or self._debugged > _MOST_DEBUGGED:
                 return
-        stem = re.sub(r"[^\w.-]", "_", f"{self._debugged:04d}-{request.seed}")
+        stem = folder / re.sub(r"[^\w.-]", "_", f"{self._debugged:04d}-{request.seed}")
         try:
-            Path(folder).mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             document = {"source": request.source, "messages": messages, "answer": reply.text}
-            (Path(folder) / f"{stem}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+            Path(f"{stem}.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
             for number, frame in enumerate(request.keyframes if self.info.crop is not None else ()):
-                (Path(folder) / f"{stem}-{number}.jpg").write_bytes(_jpeg(frame))
+                Path(f"{stem}-{number}.jpg").write_bytes(_jpeg(frame))
         except OSError as error:
             log.warning("captions.debug: %s: cannot be written (%s)", folder, error.strerror)
 
@@ -333,10 +321,9 @@ class EndpointDrafter:
         """Close the connections, and say what was spent."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
-        spent = self.spending
+        spent, price = self.spending, self._settings.price
+        cost = f", {spent.cost(price):.4f} at the prices given" if price else ""
         if spent.calls:
-            price = self._settings.price
-            cost = f", {spent.cost(price):.4f} at the prices given" if price else ""
             log.info(
                 "captioner %s: %d calls, %d + %d tokens%s; %d answers were not in the form asked for",
                 self.info.name, spent.calls, spent.prompt_tokens, spent.answer_tokens, cost, spent.unparsed,
@@ -358,17 +345,16 @@ def _with_pictures(messages: Sequence[Message], frames: Keyframes, *, low: bool 
         return list(messages)
     detail = {"detail": "low"} if low else {}
     pictures = [
-        {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{_base64(frame)}", **detail}}
-        for frame in frames[-_MOST_PICTURES:]
+        {
+            "type": "image_url",
+            "image_url": {"url": f"data:image/jpeg;base64,{b64encode(_jpeg(one)).decode()}", **detail},
+        }
+        for one in frames[-_MOST_PICTURES:]
     ]
-    place = next(place for place, message in enumerate(messages) if message["role"] == "user")
-    asked = messages[place]
-    content = [{"type": "text", "text": asked["content"]}, *pictures]
-    return [*messages[:place], {**asked, "content": content}, *messages[place + 1 :]]
-
-
-def _base64(frame: Any) -> str:
-    return base64.b64encode(_jpeg(frame)).decode()
+    found = list(messages)
+    place = next(place for place, message in enumerate(found) if message["role"] == "user")
+    found[place] = {**found[place], "content": [{"type": "text", "text": found[place]["content"]}, *pictures]}
+    return found
 
 
 def _jpeg(frame: Any) -> bytes:
