@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -81,3 +82,43 @@ def changing(path: Path, *parts: Pictures, pause: float = 0.0) -> None:
                     packet.time_base, packet.stream = Fraction(1, 25), stream
                     container.mux(packet)
             begin += len(part) + round(pause * 25)
+
+
+#: Containers with the encoders of picture and sound (or None) that FFmpeg can write into them here.
+CONTAINERS: dict[str, tuple[str, str, str | None]] = {
+    "a.mkv": ("matroska", "libx264", "aac"),
+    "a.webm": ("webm", "libvpx", "libopus"),
+    "a.avi": ("avi", "mpeg4", "libmp3lame"),
+    "a.mov": ("mov", "mpeg4", "aac"),
+    "a.flv": ("flv", "flv", "aac"),
+    "a.mxf": ("mxf", "mpeg2video", None),
+    "a.ivf": ("ivf", "libvpx", None),
+    "a.gif": ("gif", "gif", None),
+    "a.mjpeg": ("mjpeg", "mjpeg", None),
+    "a.mod": ("mpeg", "mpeg2video", "mp2"),
+    "a.m2t": ("mpegts", "mpeg2video", "mp2"),
+    "a.264": ("h264", "libx264", None),
+}
+_PIXELS = {"gif": "rgb8", "mjpeg": "yuvj420p"}
+
+
+def in_container(path: Path, pictures: Pictures, options: dict[str, str] | None = None) -> None:
+    """Write pictures at 25 a second and a tone into a container by its suffix, one of :data:`CONTAINERS`."""
+    kind, encoder, sound = CONTAINERS[f"a{path.suffix}"]
+    with av.open(str(path), "w", format=kind, container_options=options or {}) as container:
+        video: Any = container.add_stream(encoder, rate=25)
+        video.height, video.width = pictures[0].shape[:2]
+        video.pix_fmt = _PIXELS.get(encoder, "yuv420p")
+        audio: Any = container.add_stream(sound, rate=48_000, layout="mono") if sound else None
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture).reformat(format=video.pix_fmt)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(video.encode(frame))
+            if audio is not None:
+                tone = (np.sin(np.arange(1920) / 10) * 8000).astype(np.int16)[None]
+                heard = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+                heard.sample_rate, heard.pts, heard.time_base = 48_000, number * 1920, Fraction(1, 48_000)
+                container.mux(audio.encode(heard))
+        for stream in (video, audio):
+            if stream is not None:
+                container.mux(stream.encode(None))

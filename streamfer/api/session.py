@@ -164,7 +164,7 @@ class Session(Closing):
         }
         settings = choose(self._settings(raw_size, raw_fps), formats, **looks)
         captions = self.config.captions
-        sent = captions.when != "off" and captions.images == "crops" and captions.model.startswith("openai:")
+        sent = captions.when != "off" and captions.images != "none" and captions.model.startswith("openai:")
         if sent and settings.blurred != "off":
             raise ConfigError(
                 f"blur_faces: {captions.model} would be sent pictures of the faces; set captions.images=none"

@@ -11,11 +11,12 @@ from typer.core import TyperCommand
 
 from streamfer.cli import options
 from streamfer.cli.terminal import say_licences
-from streamfer.errors import ConfigError
+from streamfer.errors import ConfigError, SourceNotFoundError
 from streamfer.export.job import FORMATS, PROFILES
 
 if TYPE_CHECKING:
     from streamfer.api import Session
+    from streamfer.export.batch import BatchReport
 
 
 class BareBlur(TyperCommand):
@@ -92,8 +93,16 @@ def annotate(
         if not quiet:
             say_licences(session)
     progress.report(report)
-    if code := stopped.code() or (0 if report.complete else 2):
+    if code := stopped.code() or _code(report):
         raise SystemExit(code)
+
+
+def _code(report: BatchReport) -> int:
+    """Return 0 when all is there, 3 when something failed or was cut off, 2 when nothing was found at all."""
+    nowhere = report.total == len(report.failed) and all(
+        isinstance(failure.error, SourceNotFoundError) for failure in report.failed
+    )
+    return 0 if report.complete else 2 if nowhere else 3
 
 
 def _raw_size(size: str | None) -> tuple[int, int] | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamfer.errors import StreamferError
+from streamfer.errors import SourceUnreadableError, StreamferError
 from streamfer.export.folder import SourceFolder
 from streamfer.export.job import Settings
 from streamfer.files import sha256_of
@@ -190,6 +190,12 @@ class Batch:
             folder.commit(self._digests.pop(event.source_id), event)
             if self._plan.settings.blurred != "off":
                 self.report.doubtful[event.source_id] = folder.doubtful
+        if event.cut_off and not event.stopped:
+            place = f"{self.report.output / event.source_id}.partial.*"
+            self._fail(Failed(event.source_id, SourceUnreadableError(
+                f"{event.source_id}: {event.note}; what came is in {place}"
+            )))  # fmt: skip
+            return
         if not event.stopped:
             self.report.done.append(event)
         self._watch(event)

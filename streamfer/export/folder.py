@@ -103,7 +103,8 @@ class SourceFolder:
     def commit(self, source_digest: str | None, done: SourceDone) -> None:
         """Make all files appear, the manifest last.
 
-        Everything is on the disk before the first file gets its name, so that a full disk leaves none of them.
+        Everything is on the disk before the first file gets its name, so that a full disk leaves none of them. Results
+        of a source that was cut off are named ``NAME.partial`` and never count as done; complete ones take their place.
 
         Raises:
             OutputError: a file cannot be written; those not yet in place are discarded.
@@ -116,13 +117,19 @@ class SourceFolder:
                 self.doubtful += getattr(writer, "doubtful", 0)
             if self._settings.blurred != "off":
                 content["frames_doubtful"] = self.doubtful
-            manifest = WholeText(self._manifest)
+            if done.cut_off:
+                for writer in self._writers:
+                    writer.path = self._partial(writer.path)
+            manifest = WholeText(self._partial(self._manifest) if done.cut_off else self._manifest)
             try:
                 manifest.file.write(json.dumps(content, indent=2) + "\n")
                 manifest.prepare()
                 for writer in self._writers:
                     writer.commit()
                 manifest.commit()
+                if not done.cut_off:
+                    for path in (*self.paths, self._manifest):
+                        self._partial(path).unlink(missing_ok=True)
             finally:
                 manifest.discard()
         except OutputError:
@@ -135,6 +142,12 @@ class SourceFolder:
         for writer in self._writers:
             writer.discard()
         self._writers = []
+
+    def _partial(self, path: Path) -> Path:
+        """Return the name that a file has where its source was cut off."""
+        name = self._base.name
+        at = path.name.removeprefix(name) if path.name.startswith(name) else f"_{path.name}"
+        return path.with_name(f"{name}.partial{at}")
 
     @property
     def _manifest(self) -> Path:

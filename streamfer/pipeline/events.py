@@ -128,6 +128,7 @@ class SourceDone:
         error: why it failed, or None when it ended by itself or was stopped.
         stopped: the run was stopped before the source's end.
         note: one line about an end that was not clean, such as a truncated file.
+        cut_off: not everything came that the source promises; the note says how.
         stats: what it came to.
     """
 
@@ -135,6 +136,7 @@ class SourceDone:
     error: StreamferError | None = None
     stopped: bool = False
     note: str = ""
+    cut_off: bool = False
     stats: SourceStats = field(default_factory=SourceStats)
 
 

@@ -204,7 +204,8 @@ class Labeller:
         events.append(self._records.state(item.source_id, ended))
         note = log.ended.reason if log.ended else ""
         # The count of clips is complete only when the jobs before it are labelled: see _label.
-        return [*events, SourceDone(item.source_id, item.error, item.stopped, note)]
+        cut_off = log.ended is not None and log.ended.cut_off
+        return [*events, SourceDone(item.source_id, item.error, item.stopped, note, cut_off)]
 
     def _end_session(self, source_id: str, *, flush: bool) -> list[Event | ClipJob]:
         session = self._sessions.pop(source_id, None)

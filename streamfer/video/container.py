@@ -23,6 +23,7 @@ from streamfer.errors import (
 )
 from streamfer.redaction import redact_text
 from streamfer.video.locate import LIVE_SCHEMES, RAW_SUFFIXES, SourceSpec
+from streamfer.video.structure import is_cut_off
 
 # Demuxers that read one file and nothing else. Playlists (hls, dash, concat), which open what they name, are
 # absent; the audio formats are there so that the message can say "no video track".
@@ -55,7 +56,14 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
     """
     target, container_format, options = _open_arguments(spec, timeout, transport)
     with classified(spec):
-        container: InputContainer = av.open(target, "r", format=container_format, options=options, **_METADATA)
+        try:
+            container: InputContainer = av.open(target, "r", format=container_format, options=options, **_METADATA)
+        except av.error.InvalidDataError:
+            if not spec.remote and is_cut_off(Path(spec.url)):
+                raise SourceUnreadableError(
+                    f"{spec.location}: not a video that can be decoded, for it is cut off; copy it again"
+                ) from None
+            raise
         return container
 
 

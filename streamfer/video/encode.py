@@ -23,8 +23,9 @@ DEFAULT_CODEC = "mpeg4"
 _QUALITY = {"mpeg4": {"qmin": "2", "qmax": "5"}, "libx264": {"crf": "20", "preset": "veryfast"}}
 #: What plays everywhere, browsers, PowerPoint and ELAN included; encoders by preference.
 _PLAYABLE = ("libx264", "libopenh264", "h264_videotoolbox", "h264_mf")
-#: Irregular video counts in this, which holds the frames of every usual rate exactly.
-_TICK = Fraction(1, 90_000)
+#: Irregular video counts in this, which holds the frames of every usual rate exactly; MPEG-4 Part 2 counts in no less
+#: than 1/65535 s.
+_TICK, _COARSE_TICK = Fraction(1, 90_000), Fraction(1, 1000)
 #: MP4 with its index in front, so that a browser begins before the whole file has come.
 _OPTIONS = {"mp4": {"movflags": "+faststart"}, "mov": {"movflags": "+faststart"}}
 
@@ -84,7 +85,7 @@ def _encode(
     sound: Sound | None,
 ) -> int:
     rate = Fraction(fps).limit_denominator(1001)
-    time_base = 1 / rate if times is None else _TICK
+    time_base = 1 / rate if times is None else _COARSE_TICK if codec == DEFAULT_CODEC else _TICK
     moments = iter(times) if times is not None else None
     stream: VideoStream | None = None
     count, last = 0, -1

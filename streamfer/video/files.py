@@ -13,20 +13,27 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from streamfer.errors import SourceUnreadableError
+from streamfer.redaction import redact_text
 from streamfer.video.clock import PtsClock, Tick
 from streamfer.video.container import classified, ends, frame_rate, media_zero, open_container, video_stream
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
 from streamfer.video.locate import SourceSpec
 from streamfer.video.pixels import PictureForm, RgbConverter
+from streamfer.video.structure import is_cut_off
 
 _ASSUMED_FPS = 25.0
 _STILL_FORMATS = frozenset({"image2", "jpeg_pipe", "png_pipe", "bmp_pipe", "webp_pipe", "tiff_pipe"})
-# A stream that stops this much before its declared end is reported as cut off (edit lists shift ends a little).
+# A download that stops this much before its declared end is reported as cut off (edit lists shift ends a little).
 _MISSING_SECONDS = 1.0
+# They state no sizes that could be compared with what came: whether their last picture is whole tells.
+_OPEN_ENDED = frozenset({"mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vc1", "nut"})
+_MOST_KEPT_PACKETS = 1000
 
 
 class FileSource:
@@ -49,6 +56,7 @@ class FileSource:
         self.timeout = timeout
         self._decoded = 0
         self._damaged = 0
+        self._broken = ""
         self._closing = False
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -87,6 +95,7 @@ class FileSource:
             SourceUnreadableError: not a video, no video track, or not one frame that decodes.
         """
         self._decoded = self._damaged = 0
+        self._broken = ""
         if self._closing:
             yield StateChange("ended", 0, time.time(), reason="closed on request")
             return
@@ -97,7 +106,8 @@ class FileSource:
                     f"{self.spec.location}: a live source, which does not end; watch it with run or stream"
                 )
             track = video_stream(container, self.spec, self.decode_threads)
-            pictures = self._pictures(container, track)
+            ending = _Ending(track) if container.format.name in _OPEN_ENDED and not self.spec.remote else None
+            pictures = self._pictures(container, track, ending)
             with classified(self.spec):
                 first = next(pictures, None)
             if first is None:
@@ -122,16 +132,21 @@ class FileSource:
                 if wanted is None or wanted(tick.epoch, float(tick.pts * time_base), tick.index):
                     yield _frame(converter.convert(picture, form.turn), tick, time_base, zero)
                 picture = next(pictures, None)
-            yield StateChange("ended", clock.epoch, time.time(), reason=self._closing_words(track, clock, info))
+            cut_off = "" if self._closing else self._cut_off(clock, info, ending)
+            yield StateChange("ended", clock.epoch, time.time(), self._closing_words(cut_off), cut_off=bool(cut_off))
 
-    def _pictures(self, container: InputContainer, track: VideoStream) -> Iterator[av.VideoFrame]:
-        """Decode everything that decodes; a fault of the demuxer ends it only when it repeats at once."""
+    def _pictures(
+        self, container: InputContainer, track: VideoStream, ending: _Ending | None
+    ) -> Iterator[av.VideoFrame]:
+        """Decode what decodes; a fault of the demuxer ends it only when it repeats at once, or is a server's."""
         fruitless = 0
         while fruitless < 2:
             fruitless += 1
             try:
                 for packet in container.demux(track):
                     fruitless = 0
+                    if ending is not None:
+                        ending.add(packet)
                     try:
                         pictures = packet.decode()
                     except av.error.EOFError:
@@ -141,20 +156,69 @@ class FileSource:
                         continue
                     self._decoded += len(pictures)
                     yield from pictures
-            except av.error.FFmpegError:
+            except av.error.FFmpegError as error:
+                if self.spec.remote and not isinstance(error, av.error.InvalidDataError):
+                    self._broken = redact_text(str(error.strerror))
+                    return
                 self._damaged += 1
             else:
                 return
 
-    def _closing_words(self, track: VideoStream, clock: PtsClock, info: VideoInfo) -> str:
-        words: list[str] = []
-        if self._closing:
-            words.append("closed on request")
-        elif info.duration is not None and _cut_off(self.spec, track, clock, info.duration):
-            words.append(f"cut off at {clock.end:.1f} s of the {info.duration:.1f} s it declares")
+    def _cut_off(self, clock: PtsClock, info: VideoInfo, ending: _Ending | None) -> str:
+        """Say in words what is missing at the end; empty where nothing is."""
+        came = f"{clock.elapsed:.1f} s"
+        missing = info.duration is not None and clock.epoch == 0 and info.duration - clock.end > _MISSING_SECONDS
+        of = f" of the {info.duration:.1f} s it declares" if missing else ""
+        if self.spec.remote:
+            if self._broken:
+                return f"the connection broke at {came}{of} ({self._broken}); try again"
+            return f"the download ended at {came}{of}; try again, or the file is cut off there" if missing else ""
+        with classified(self.spec):
+            cut_off = is_cut_off(Path(self.spec.url)) or (ending is not None and ending.torn())
+        return f"cut off at {came}{of}" if cut_off else ""
+
+    def _closing_words(self, cut_off: str) -> str:
+        words = ["closed on request"] if self._closing else [cut_off] if cut_off else []
         if self._damaged:
             words.append(f"{self._damaged} damaged packet{'s' if self._damaged > 1 else ''} skipped")
         return ", ".join(words)
+
+
+class _Ending:
+    """The last packets of a track, from which it can be told whether its last picture is whole."""
+
+    def __init__(self, track: VideoStream) -> None:
+        self._track = track
+        self._before: list[Packet[VideoStream]] = []
+        self._packets: list[Packet[VideoStream]] = []
+
+    def add(self, packet: Packet[VideoStream]) -> None:
+        """Take the next packet."""
+        if packet.is_keyframe or len(self._packets) >= _MOST_KEPT_PACKETS:
+            self._before, self._packets = self._packets, []
+        if packet.size:
+            self._packets.append(packet)
+
+    def torn(self) -> bool:
+        """Whether the last picture does not decode, where a decoder is strict that hides nothing."""
+        context = self._track.codec_context
+        strict = av.CodecContext.create(context.name, "r")
+        if not isinstance(strict, VideoCodecContext):
+            return False
+        strict.extradata = context.extradata
+        strict.options = {"err_detect": "explode"}
+        torn = False
+        for packet in (*self._before, *self._packets, None):
+            try:
+                strict.decode(packet)
+            except av.error.EOFError:
+                break
+            except av.error.FFmpegError:
+                torn = True
+            else:
+                # What comes out at the end was whole when it went in.
+                torn = torn and packet is None
+        return torn
 
 
 def _rebuild(spec: SourceSpec, decode_threads: int, timeout: float) -> FileSource:
@@ -211,14 +275,6 @@ def _duration(container: InputContainer, track: VideoStream) -> float | None:
 
 def _period(track: VideoStream) -> float:
     return 1 / (frame_rate(track) or _ASSUMED_FPS)
-
-
-def _cut_off(spec: SourceSpec, track: VideoStream, clock: PtsClock, declared: float) -> bool:
-    """Whether bytes that the container's index promises are missing, or a good part of its duration is."""
-    if not spec.remote and len(track.index_entries):
-        last = track.index_entries[-1]
-        return last.pos + last.size > Path(spec.url).stat().st_size
-    return clock.epoch == 0 and declared - clock.end > _MISSING_SECONDS
 
 
 def _identity(spec: SourceSpec) -> str:

@@ -110,6 +110,7 @@ class StateChange:
         wall_time: Unix time of the change, seconds.
         info: what the source is, once it is (again) open: width and height may differ after a reconnect.
         leap: what the source's clock passed over before the epoch that begins, if it leapt ahead.
+        cut_off: the source ended before everything came that it promises; the reason says how.
     """
 
     state: SourceState
@@ -120,6 +121,7 @@ class StateChange:
     delay: float = 0.0
     info: VideoInfo | None = None
     leap: Leap | None = None
+    cut_off: bool = False
 
 
 @runtime_checkable

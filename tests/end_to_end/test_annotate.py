@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from command_line import Finished, streamfer
@@ -19,7 +21,7 @@ from command_line import Finished, streamfer
 from streamfer.publish import subscribe
 from streamfer.video import Frame, find_sources, open_source
 
-SUFFIXES = (".clips.csv", ".frames.csv", ".tracks.csv", ".records.jsonl", ".streamfer.json")
+SUFFIXES = (".clips.csv", ".frames.csv", ".tracks.csv", ".segments.csv", ".records.jsonl", ".streamfer.json")
 
 
 @pytest.fixture
@@ -131,12 +133,12 @@ def test_bad_files_are_named_and_the_good_one_is_done(face_film: Path, words: tu
     films = tmp_path / "films"
     films.mkdir()
     good = Path(shutil.copy(face_film, films / "good.mp4"))
-    (films / "cut.mp4").write_bytes(face_film.read_bytes()[:4000])
+    (films / "cut.mp4").write_bytes(face_film.read_bytes()[:400])
     (films / "text.mp4").write_text("I am a text file.\n" * 100)
     (films / "empty.mp4").touch()
     (films / "deep").mkdir()
     done = annotate((films / "absent.mp4", films, films / "deep", good), *words)
-    assert done.code == 2
+    assert done.code == 3
     names = {"absent.mp4", "cut.mp4", "text.mp4", "empty.mp4", "deep"}
     assert len(done.complaints) == len(names)
     for name in names:
@@ -145,6 +147,29 @@ def test_bad_files_are_named_and_the_good_one_is_done(face_film: Path, words: tu
     assert "no video in this folder" in done.err
     assert "1 done, 5 failed; results in" in done.err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"good.mp4{suffix}" for suffix in SUFFIXES}
+
+
+def test_what_came_of_a_file_that_is_cut_off_is_kept_and_never_counts_as_done(
+    face_film: Path, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    half = tmp_path / "half.mkv"
+    with av.open(str(face_film)) as whole, av.open(str(half), "w") as copy:
+        track = copy.add_stream_from_template(whole.streams.video[0])
+        for packet in whole.demux(video=0):
+            packet.stream = track
+            if packet.dts is not None:
+                copy.mux(packet)
+    complete = half.read_bytes()
+    half.write_bytes(complete[: int(len(complete) * 0.8)])
+    for _ in range(2):
+        done = annotate(half, *words)
+        assert (done.code, len(done.complaints)) == (3, 1)
+        assert re.search(r"half\.mkv: cut off at 2\.\d s.*half\.mkv\.partial", done.complaints[0])
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {f"half.mkv.partial{end}" for end in SUFFIXES}
+    assert rows(tmp_path / "out" / "half.mkv.partial.clips.csv")
+    half.write_bytes(complete)
+    assert annotate(half, *words).code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"half.mkv{end}" for end in SUFFIXES}
 
 
 def test_nothing_is_made_when_nothing_can_be_done(words: tuple[str, ...], tmp_path: Path) -> None:
@@ -182,7 +207,7 @@ def test_wrong_choices_are_one_line_and_leave_nothing(
 def test_sources_without_a_header_follow_their_flags(words: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "grey.yuv").write_bytes(bytes(64 * 48 * 3 // 2) * 10)
     without = annotate(tmp_path / "grey.yuv", *words)
-    assert without.code == 2
+    assert without.code == 3
     assert "--raw-size" in without.err or "size" in without.complaints[0]
     done = annotate(tmp_path / "grey.yuv", *words, "--raw-size", "64x48", "--raw-fps", "5")
     assert done.code == 0

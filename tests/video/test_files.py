@@ -17,7 +17,7 @@ import av
 import numpy as np
 import psutil
 import pytest
-from made_videos import changing, leaping, tape, with_cover
+from made_videos import changing, in_container, leaping, tape, with_cover
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -265,8 +265,8 @@ def silence(path: Path) -> None:
 
 
 def cut(path: Path, share: float) -> None:
-    whole = path.with_name("whole.mp4")
-    write_video(whole, [np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)] * 50, 25)
+    whole = path.with_name("whole.mov")
+    in_container(whole, [np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)] * 50)
     data = whole.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
 
@@ -277,7 +277,7 @@ def cut(path: Path, share: float) -> None:
         (lambda path: path.write_text("hello\n" * 500), "not a video"),
         (lambda path: path.touch(), "the file is empty"),
         (silence, r"no video track \(found: audio\)"),
-        (lambda path: cut(path, 0.5), "not a video that can be decoded .* cut off"),
+        (lambda path: cut(path, 0.5), "not a video that can be decoded, for it is cut off"),
         (lambda path: path.write_bytes(np.random.default_rng(1).bytes(5000)), "not a video"),
         (lambda path: path.write_text("#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"), "not a video"),
         (lambda path: path.write_text("ffconcat version 1.0\nfile other.mp4\n"), "not a video"),

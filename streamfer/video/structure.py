@@ -1,0 +1,260 @@
+"""Whether a file has all the bytes that its own structure promises: told by its content, not by its name.
+
+Every container states the sizes of its parts. The parts are walked, without reading what is in them, to the end of the
+file; one that reaches beyond it was cut off, and so was a file whose closing mark is missing.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+#: How much of the end of a file is searched for its last part where parts cannot be walked.
+_TAIL = 1 << 18
+_PICTURE_BYTES = 64 << 20
+#: EBML (RFC 8794): the segment and its clusters may be of unknown size; their parts then follow directly.
+_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+_TS_PACKETS = ((188, 0), (192, 4), (204, 0))
+_DV_FRAMES = {False: 120_000, True: 144_000}
+
+_Step = Callable[[BinaryIO, int, int], "int | None"]
+
+
+class _Cut(Exception):
+    """A part reaches beyond the end of its file."""
+
+
+def is_cut_off(path: Path) -> bool:
+    """Whether bytes that a media file's own structure promises are missing; False where it promises nothing.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not path.is_file():
+        return False
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        head = stream.read(64)
+        try:
+            return _told(stream, size, head)
+        except _Cut:
+            return True
+
+
+def _told(stream: BinaryIO, size: int, head: bytes) -> bool:
+    for begin, steps, step in _WALKED:
+        if head[begin : begin + len(steps)] == steps:
+            _walk(stream, size, step)
+            return False
+    if head[:3] == b"\x1f\x07\x00":
+        # The frame's size follows from bit 7 of the fourth byte (IEC 61834: 525/60 or 625/50).
+        return size % _DV_FRAMES[bool(head[3] & 0x80)] != 0
+    for mark, ended in _CLOSED:
+        if head.startswith(mark):
+            return not ended(stream, size)
+    for packet, at in _TS_PACKETS:
+        marks = {_byte(stream, at + number * packet) for number in range(min(5, max(2, size // packet)))}
+        if marks == {b"G"}:
+            return size % packet != 0 or _pes_lacks(_tail(stream, size - size % packet, 2000 * packet), packet, at)
+    return False
+
+
+def _walk(stream: BinaryIO, size: int, step: _Step) -> None:
+    """Go from part to part.
+
+    Raises:
+        _Cut: the last one does not end with the file.
+    """
+    place = 0
+    while place < size:
+        following = step(stream, place, size)
+        if following is None:
+            return
+        if following <= place or following > size:
+            raise _Cut
+        place = following
+
+
+def _read(stream: BinaryIO, place: int, count: int) -> bytes:
+    stream.seek(place)
+    data = stream.read(count)
+    if len(data) < count:
+        raise _Cut
+    return data
+
+
+def _byte(stream: BinaryIO, place: int) -> bytes:
+    stream.seek(place)
+    return stream.read(1)
+
+
+def _pes_lacks(data: bytes, packet: int, at: int) -> bool:
+    """Whether the last PES packet of a transport stream's programme, where it states its length, has not come whole."""
+    data = data[len(data) % packet :]
+    missing: dict[int, int] = {}
+    for place in range(at, len(data), packet):
+        head = data[place : place + 4]
+        pid, payload = int.from_bytes(head[1:3]) & 0x1FFF, 4
+        if head[3] & 0x20:
+            payload += 1 + data[place + 4]
+        if not head[3] & 0x10 or payload >= 188:
+            continue
+        content = data[place + payload : place + 188]
+        if head[1] & 0x40:
+            length = int.from_bytes(content[4:6]) if content[:3] == b"\0\0\x01" else 0
+            missing[pid] = length + 6 - len(content) if length else 0
+        elif missing.get(pid, 0) > 0:
+            missing[pid] -= len(content)
+    return any(rest > 0 for rest in missing.values())
+
+
+def _tail(stream: BinaryIO, size: int, count: int = _TAIL) -> bytes:
+    stream.seek(max(0, size - count))
+    return stream.read(count)
+
+
+def _riff(stream: BinaryIO, place: int, size: int) -> int | None:
+    """AVI and WebP; files above 1 GB are several RIFFs. A recorder that was stopped leaves a size of 0."""
+    stream.seek(place)
+    head = stream.read(8)
+    if head[:4] != b"RIFF":
+        return None  # what follows a whole RIFF is not of it
+    (length,) = struct.unpack("<I", head[4:]) if len(head) == 8 else (size,)
+    return place + 8 + length + length % 2 if length not in (0, 0xFFFFFFFF) else size + 1
+
+
+def _ebml(stream: BinaryIO, place: int, size: int) -> int | None:
+    """Matroska and WebM."""
+    element, after = _vint(stream, place, keep=True)
+    length, begin = _vint(stream, after, keep=False)
+    unknown = length == (1 << 7 * (begin - after)) - 1
+    if unknown and element in (_SEGMENT, _CLUSTER):
+        return begin if begin < size else size + 1
+    return None if unknown else begin + length
+
+
+def _vint(stream: BinaryIO, place: int, *, keep: bool) -> tuple[int, int]:
+    first = _read(stream, place, 1)[0]
+    length = 9 - first.bit_length()
+    if length > 8:
+        raise _Cut
+    value = int.from_bytes(_read(stream, place, length))
+    return (value if keep else value & ((1 << 7 * length) - 1)), place + length
+
+
+def _boxes(stream: BinaryIO, place: int, _size: int) -> int | None:
+    """MP4, MOV, 3GP, HEIF and AVIF: a size of 0 reaches to the end, one of 1 is written in 64 bits."""
+    length, kind = struct.unpack(">I4s", _read(stream, place, 8))
+    if not kind.strip(b"\0").isascii():
+        return None
+    if length == 1:
+        (length,) = struct.unpack(">Q", _read(stream, place + 8, 8))
+    return None if length == 0 else place + length
+
+
+def _flv(stream: BinaryIO, place: int, _size: int) -> int | None:
+    if place == 0:
+        return 13
+    return place + 11 + int.from_bytes(_read(stream, place, 11)[1:4]) + 4
+
+
+def _asf(stream: BinaryIO, place: int, _size: int) -> int | None:
+    return place + int(struct.unpack("<Q", _read(stream, place, 24)[16:])[0])
+
+
+def _klv(stream: BinaryIO, place: int, _size: int) -> int | None:
+    """MXF: keys of 16 bytes, lengths in BER."""
+    first = _read(stream, place, 17)[16]
+    if first < 0x80:
+        return place + 17 + first
+    return place + 17 + (first & 0x7F) + int.from_bytes(_read(stream, place + 17, first & 0x7F))
+
+
+def _ivf(stream: BinaryIO, place: int, _size: int) -> int | None:
+    if place == 0:
+        return 32
+    return place + 12 + int(struct.unpack("<I", _read(stream, place, 12)[:4])[0])
+
+
+def _png(stream: BinaryIO, place: int, size: int) -> int | None:
+    if place == 0:
+        return 8
+    length, kind = struct.unpack(">I4s", _read(stream, place, 8))
+    ending = place + 12 + int(length)
+    if kind == b"IEND":
+        return None if ending <= size else size + 1
+    return ending if ending < size else size + 1
+
+
+#: Where a mark stands, the mark, and how to get from one part of such a file to the next.
+_WALKED: tuple[tuple[int, bytes, _Step], ...] = (
+    (0, b"RIFF", _riff),
+    (0, b"\x1aE\xdf\xa3", _ebml),
+    (4, b"ftyp", _boxes),
+    (4, b"moov", _boxes),
+    (4, b"mdat", _boxes),
+    (4, b"wide", _boxes),
+    (4, b"free", _boxes),
+    (0, b"FLV", _flv),
+    (0, bytes.fromhex("3026b2758e66cf11"), _asf),
+    (0, bytes.fromhex("060e2b3402050101"), _klv),
+    (0, b"DKIF", _ivf),
+    (0, b"\x89PNG", _png),
+)
+
+
+def _program_stream_ends(stream: BinaryIO, size: int) -> bool:
+    """MPEG program streams (.mpg, .vob, .mod): packets from the last pack on."""
+    data = _tail(stream, size)
+    place = data.rfind(b"\0\0\x01\xba")
+    if place < 0:
+        return True
+    while (place := data.find(b"\0\0\x01", place)) >= 0:
+        kind = data[place + 3 : place + 4]
+        if kind == b"\xb9":
+            return True
+        if kind and kind[0] >= 0xBB:
+            if place + 6 > len(data):
+                return False
+            place += 6 + int.from_bytes(data[place + 4 : place + 6])
+            if place > len(data):
+                return False
+        else:
+            place += 4
+    return True
+
+
+def _ogg_ends(stream: BinaryIO, size: int) -> bool:
+    """The last page is whole and says that it is the last."""
+    data = _tail(stream, size)
+    place = data.rfind(b"OggS")
+    if place < 0 or place + 27 > len(data):
+        return False
+    table = data[place + 27 : place + 27 + data[place + 26]]
+    return bool(data[place + 5] & 4) and place + 27 + len(table) + sum(table) <= len(data)
+
+
+def _gif_ends(stream: BinaryIO, size: int) -> bool:
+    return _tail(stream, size, 1024).rstrip(b"\0").endswith(b";")
+
+
+def _jpeg_ends(stream: BinaryIO, size: int) -> bool:
+    """The end of the image comes after the last scan; cameras write more behind it."""
+    data = _tail(stream, size, _PICTURE_BYTES)
+    return data.rfind(b"\xff\xd9") > max(data.rfind(b"\xff\xda"), data.rfind(b"\xff\xd8\xff"))
+
+
+def _bmp_ends(stream: BinaryIO, size: int) -> bool:
+    return int(struct.unpack("<I", _read(stream, 2, 4))[0]) <= size
+
+
+#: Marks of files that are closed otherwise, and whether one is.
+_CLOSED: tuple[tuple[bytes, Callable[[BinaryIO, int], bool]], ...] = (
+    (b"\0\0\x01\xba", _program_stream_ends),
+    (b"OggS", _ogg_ends),
+    (b"GIF8", _gif_ends),
+    (b"\xff\xd8\xff", _jpeg_ends),
+    (b"BM", _bmp_ends),
+)
