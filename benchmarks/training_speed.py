@@ -267,7 +267,15 @@ class Authors:
             PilClips(table), batch_size=options.batch, shuffle=True, num_workers=options.workers,
             pin_memory=self.device.type == "cuda", drop_last=True,
         )  # fmt: skip
-        network = build_learner(config, start(config), 1).clip.to(self.device)
+        network = build_learner(config, start(config), 1).clip
+        towers = TOWERS[options.backbone]
+        plain = _VisionTransformer(
+            SIZE, towers["patch"], towers["width"], towers["layers"], towers["width"] // 64, 4.0, towers["embed_dim"],
+            _QuickGELU, None,
+        )  # fmt: skip
+        plain.load_state_dict(network.image_encoder.state_dict())
+        network.image_encoder = plain
+        network = network.to(self.device)
         for module in network.modules():
             if isinstance(module, SelfAttention):
                 module.attention = plain_attention

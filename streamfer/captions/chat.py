@@ -184,6 +184,22 @@ class ChatClient:
                     raise
             time.sleep(pause)
 
+    def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return a vector of each text, as ``/embeddings`` gives them.
+
+        Raises:
+            ChatError: none came.
+        """
+        body = {"model": self.model, "input": list(texts)}
+        try:
+            rows = json.loads(self._send("POST", "embeddings", body, time.monotonic() + self._timeout))["data"]
+            vectors = [row["embedding"] for row in sorted(rows, key=lambda row: row.get("index", 0))]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise ChatError("nonsense", "the answer holds no embeddings") from error
+        if len(vectors) != len(texts):
+            raise ChatError("nonsense", f"{len(vectors)} embeddings for {len(texts)} texts")
+        return vectors
+
     def _ask(self, messages: Sequence[Message], options: dict[str, Any], deadline: float) -> Reply:
         """Ask once; what the server refuses to take is left out, one thing at a time."""
         while True:

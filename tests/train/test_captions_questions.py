@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 
 from streamfer.captions.reading import read
@@ -10,6 +11,7 @@ from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.questions import (
     ASKED_REGIONS,
+    global_question,
     questions,
     region_question,
     region_units,
@@ -72,3 +74,12 @@ def test_a_region_at_rest_has_grammatical_answers() -> None:
         answers = {question.answer for seed in range(30) if (question := region_question(still, region, seed))}
         assert len(answers) == 4
         assert f"The {region} {'rests' if region.endswith(('nose', 'mouth', 'face')) else 'rest'}." in answers
+
+
+def test_a_question_asks_for_nothing_that_its_answer_cannot_hold() -> None:
+    feelings = re.compile(r"emotion|feel|suggest|expression", re.IGNORECASE)
+    for seed in range(40):
+        assert not feelings.search(global_question(FaceLabels.of([1, 12]), seed).question)
+        assert "action" not in global_question(FaceLabels.of(None, "happy"), seed).question
+    asked = {global_question(FaceLabels.of([12], "happy"), seed).question for seed in range(60)}
+    assert any(feelings.search(question) for question in asked)

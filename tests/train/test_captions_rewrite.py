@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ import pytest
 
 from streamfer.captions.chat import KEY_VARIABLE, ChatError, Reply
 from streamfer.captions.checks import faults
+from streamfer.captions.protocol import Message
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer_train.captions import __main__ as command
 from streamfer_train.captions.cache import ReplyCache, content_key
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.prompts import fuse_messages, rewrite_messages
-from streamfer_train.captions.rewrite import Policy, Rewriter
+from streamfer_train.captions.questions import global_question, region_question, unit_question
+from streamfer_train.captions.rewrite import Policy, Rewriter, labels_of_texts
 from streamfer_train.captions.writers import Endpoint, LocalModel
 
 SMILE = FaceLabels.of([6, 12], "happiness")
@@ -225,6 +227,69 @@ def test_fusion_names_actions_and_emotion(server: Server, cache: ReplyCache) -> 
     assert (pair.text, pair.origin) == (FUSED, "model")
     question = server.requests[-1]["messages"][-1]["content"]
     assert question == "Facial actions: The person raises cheek and pulls lip corner.\nEmotion: The face shows joy."
+
+
+@pytest.mark.parametrize(
+    ("action", "emotion", "units", "emotions"),
+    [
+        ("It is a people who raises chin.", "The face shows happiness and surprise.", {17}, ("happiness", "surprise")),
+        ("The lips part.", "The face shows curious.", {25}, ("curious",)),
+        ("The lips part.", "the face shows joy, sleepy and eager.", {25}, ("happiness", "sleepy", "eager")),
+        ("The face is at rest and the mouth is relaxed.", "The person is very sad.", set(), ("sadness",)),
+        ("The face is at rest.", "This is consistent with fear.", set(), ("fear",)),
+    ],
+)
+def test_halves_are_read_with_every_word(action: str, emotion: str, units: set[int], emotions: tuple[str, ...]) -> None:
+    labels = labels_of_texts(action, emotion)
+    assert labels is not None
+    assert (set(labels.action_units or ()), labels.emotions) == (units, emotions)
+
+
+@pytest.mark.parametrize(
+    ("action", "emotion"),
+    [("Something happens here.", "The face shows joy."), ("The lips part.", "One wonders what comes next.")],
+)
+def test_a_half_that_cannot_be_read_is_counted_and_stays(
+    server: Server, cache: ReplyCache, action: str, emotion: str
+) -> None:
+    rewriter = Rewriter(endpoint(server), cache)
+    (written,) = rewriter.fuse_texts([(action, emotion)])
+    assert (written.text, written.origin) == (f"{action} {emotion}", "grammar")
+    assert "a half could not be read and both stand as they are: 1" in rewriter.tally.summary(rewriter.policy)
+    assert server.requests == []
+
+
+def test_questions_are_put_into_other_words_that_mean_the_same(server: Server, cache: ReplyCache) -> None:
+    whole, region, unit = (
+        global_question(SMILE, 1), region_question(SMILE, "mouth", 1), unit_question(12, True, 1)
+    )  # fmt: skip
+    assert region is not None
+    said = {whole.question: "What does this person's face tell?", region.question: "What does the mouth do here?",
+            unit.question: "Are the lips parted?"}  # fmt: skip
+
+    class Told:
+        name = "told"
+
+        def write(self, messages: Sequence[Message]) -> Reply:
+            asked = messages[-1]["content"] if len(messages) == 2 else ""
+            if asked in said:
+                return Reply(said[asked], 1, 1)
+            return Reply(FUSED if "Emotion:" in asked else "The corners of the mouth are pulled up.", 1, 1)
+
+    rewriter = Rewriter(Told(), cache, Policy(tries=1))
+    found = list(rewriter.ask([(SMILE, whole), (SMILE, region), (SMILE, unit)]))
+    assert [one.question for one, _ in found] == [said[whole.question], said[region.question], unit.question]
+    assert [written.text for _, written in found] == [FUSED, "The corners of the mouth are pulled up.", "yes"]
+
+
+def test_an_endpoint_that_refuses_ends_the_command(server: Server, tmp_path: Path, capsys: Any) -> None:
+    labels = tmp_path / "labels.json"
+    labels.write_text('[{"image": "a.jpg", "action_units": [6, 12]}]')
+    words = ["questions", "--labels", str(labels), "--out", str(tmp_path / "q.json"), "--model", "m"]
+    assert command.main([*words, "--url", "http://127.0.0.1:9/v1"]) == 2
+    assert "cannot be reached" in capsys.readouterr().err
+    assert not (tmp_path / "q.json").exists()
+    assert command.main([*words, "--url", server.url, "--cache", str(tmp_path / "k.sqlite")]) == 0
 
 
 def test_prompts_never_give_the_codes_away() -> None:

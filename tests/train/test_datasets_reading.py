@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,7 +13,15 @@ from streamfer.errors import ConfigError, RecordError, UserError
 from streamfer_train.captions.files import read_entries
 from streamfer_train.datasets import __main__ as command
 from streamfer_train.datasets.catalogue import DATASETS, dataset
-from streamfer_train.datasets.coded_video import BP4D_UNITS, DISFA_UNITS, GFT_UNITS, read_bp4d, read_disfa, read_gft
+from streamfer_train.datasets.coded_video import (
+    BP4D_UNITS,
+    DISFA_UNITS,
+    GFT_UNITS,
+    cut_disfa,
+    read_bp4d,
+    read_disfa,
+    read_gft,
+)
 from streamfer_train.datasets.stills import (
     parse_units,
     read_affectnet,
@@ -213,3 +222,31 @@ def test_the_command_writes_a_label_file(tmp_path: Path, capsys: pytest.CaptureF
     assert [sorted(label.action_units or ()) for label in labels] == [[], [], [12], [12]]
     assert command.main(["bp4d", str(tmp_path / "none"), "--out", str(out)]) == 2
     assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_disfas_films_are_cut_into_the_frames_that_the_reader_wants(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for unit in DISFA_UNITS:
+        put(
+            tmp_path,
+            f"ActionUnit_Labels/SN001/SN001_au{unit}.txt",
+            "\n".join(f"{n},{2 * (n % 2)}" for n in range(1, 7)),
+        )
+    words = ["disfa", str(tmp_path), "--out", str(tmp_path / "d.json"), "--split", "train"]
+    assert command.main([*words, "--cut-films"]) == 2
+    assert "Videos_LeftCamera" in capsys.readouterr().err
+    (tmp_path / "Videos_LeftCamera").mkdir()
+    film = tmp_path / "Videos_LeftCamera" / "LeftVideoSN001_comp.avi"
+    writer = cv2.VideoWriter(str(film), cv2.VideoWriter.fourcc(*"MJPG"), 20, (32, 24))
+    for number in range(6):
+        writer.write(np.full((24, 32, 3), 40 * number, np.uint8))
+    writer.release()
+    assert cut_disfa(tmp_path) == 1
+    names = sorted(path.name for path in (tmp_path / "frames" / "SN001").iterdir())
+    assert names == [f"{number:05d}.jpg" for number in range(1, 7)]
+    shades = [int(cv2.imread(str(tmp_path / "frames" / "SN001" / name)).mean()) for name in names]
+    assert all(abs(shade - 40 * number) < 8 for number, shade in enumerate(shades))
+    assert len(read_disfa(tmp_path)) == 6
+    assert command.main(["bp4d", *words[1:], "--cut-films"]) == 2
+    assert "are handed out as pictures" in capsys.readouterr().err

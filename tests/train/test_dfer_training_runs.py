@@ -292,3 +292,35 @@ def test_low_rank_updates_train_and_leave_no_trace_in_the_export(tmp_path: Path)
     pixels = torch.randint(0, 256, (1, 4, 3, 16, 16), dtype=torch.uint8)
     features = model.encode(pixels[0].permute(0, 2, 3, 1).contiguous().numpy())
     torch.testing.assert_close(model.logits(features[None]), learner(pixels)["logits"], atol=1e-3, rtol=1e-4)
+
+
+def test_a_finished_run_may_grow_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, words = write_config(tmp_path), ["--set", "optimiser.milestones=[9]"]
+    out, whole = tmp_path / "grown", tmp_path / "whole"
+    assert main(["train", "-c", str(path), "--out", str(out), *words, "--set", "optimiser.epochs=1"]) == 0
+    longer = [*words, "--set", "optimiser.epochs=3"]
+    assert main(["train", "-c", str(path), "--out", str(out), *longer, "--resume"]) == 0
+    assert main(["train", "-c", str(path), "--out", str(whole), *longer]) == 0
+    assert "1 epochs become 3" in capsys.readouterr().err
+    grown, straight = load(out / FOLD / "last.pt"), load(whole / FOLD / "last.pt")
+    assert all(torch.equal(tensor, straight.model[name]) for name, tensor in grown.model.items())
+    assert (grown.progress.extended, straight.progress.extended) == ([1], [])
+    report = json.loads((out / FOLD / "report.json").read_text())
+    assert (report["epochs"], report["epochs_extended_from"]) == (3, [1])
+    model = load_model(str(out / FOLD / report["exported"]), device="cpu")
+    assert model.card.train["epochs_extended_from"] == [1]
+    shorter = [*words, "--set", "optimiser.epochs=2", "--resume"]
+    assert main(["train", "-c", str(path), "--out", str(out), *shorter]) == 0  # more than asked for is there
+    (out / FOLD / "report.json").unlink()
+    assert main(["train", "-c", str(path), "--out", str(out), *shorter]) == 2
+    assert "a run may only grow" in capsys.readouterr().err
+
+
+def test_check_refuses_what_training_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_config(tmp_path)
+    for setting, message in (("optimiser.batch=40", "less than one batch of 40"), ("optimiser.freeze=[image_encoder, "
+                             "temporal_net, prompt_learner, heads]", "leaves nothing to train")):  # fmt: skip
+        for more in ([], ["--check"]):
+            out = str(tmp_path / setting[:15])
+            assert main(["train", "-c", str(path), "--out", out, "--set", setting, *more]) == 2
+            assert message in capsys.readouterr().err

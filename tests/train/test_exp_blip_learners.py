@@ -245,3 +245,16 @@ def test_limits_that_do_not_fit_are_refused(folder: Path) -> None:
             "blip-2", config.model, config.step2, config.runtime, stages.text_card(config),
             tensors={}, where="", text_tokens=300, seed=1,
         )  # fmt: skip
+
+
+def test_the_frozen_language_model_drops_out_where_it_is_asked_for(folder: Path) -> None:
+    config = configured(folder)
+    rates = []
+    for dropout in (False, True):
+        learner = build.build_writer(
+            "blip-2", config.model, config.step2, config.runtime, stages.text_card(config),
+            tensors={}, where="", text_tokens=41, seed=1, dropout=dropout,
+        ).learner  # fmt: skip
+        rates.append(max(layer.dropout for layer in learner.model.language_model.modules() if hasattr(layer, "dropout")
+                         and isinstance(layer.dropout, float)))  # fmt: skip
+    assert rates == [0.0, 0.1]

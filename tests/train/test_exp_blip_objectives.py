@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,9 +21,10 @@ from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError
 from streamfer.settings import describe_settings
 from streamfer_train.exp_blip import augment, objectives
+from streamfer_train.exp_blip.augment import apply
 from streamfer_train.exp_blip.config import AugmentationConfig, ExpBlipConfig, OptimiserConfig, TextConfig, load_config
 from streamfer_train.exp_blip.schedule import depth_factor, learning_rate, learns
-from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
+from streamfer_train.exp_blip.text import Row, WordReader, cleaned, padded, text_key, written_row
 from streamfer_train.exp_vqa.config import load_config as load_vqa_config
 from streamfer_train.recipes.loading import TrainSampler
 from streamfer_train.recipes.run_folder import first_difference
@@ -162,11 +164,18 @@ def test_paper_supplement_and_released_files_disagree_as_they_do(name: str) -> N
     assert config.augmentation.operations == (2 if name == "released" else 0)
     assert (config.augmentation.scale, config.model.sizes.image, config.model.sizes.queries) == ((0.8, 1.0), 224, 32)
     assert (config.model.projection, config.seed) == (256, 42)
+    as_run = name == "released"
+    assert (config.step2.language_dropout, config.step2.learn_start) == (as_run, as_run)
+    assert (config.augmentation.shear, config.runtime.precision) == (
+        ("corner", "fp16") if as_run else ("centre", "bf16")
+    )
 
 
 @pytest.mark.parametrize(("name", "vit"), [("released", "trained"), ("frozen", "frozen")])
 def test_exp_vqa_has_the_released_numbers(name: str, vit: str) -> None:
-    asked = load_vqa_config(CONFIGS / "exp_vqa" / f"{name}.yaml").training
+    config = load_vqa_config(CONFIGS / "exp_vqa" / f"{name}.yaml")
+    text, asked = config.data.text, config.training
+    assert (text.lowercase, text.punctuation, text.max_words, config.data.clean_questions) == (True, False, 50, True)
     assert (asked.epochs, asked.batch, asked.lr, asked.min_lr, asked.warmup) == (6, 120, 1e-5, 0, 1000)
     assert (asked.warmup_lr, asked.weight_decay, asked.schedule, asked.vit) == (1e-8, 0.05, "cosine_epoch", vit)
     assert (asked.max_question_tokens, asked.max_answer_tokens, asked.repetition_penalty) == (128, 256, 1.5)
@@ -274,3 +283,27 @@ def test_processes_share_an_epoch_and_go_on_in_its_middle() -> None:
     assert list(pair[0]) == found[0][2:]
     alone.set_epoch(3)
     assert list(alone) != order
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_the_corner_stays_where_lavis_shears(axis: str, sign: int) -> None:
+    """LAVIS calls cv2.warpAffine with (1, factor, 0; 0, 1, 0), which leaves the first pixel where it is."""
+    picture = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 6) * 255, 40, mode="bicubic")[0]
+    picture = picture.clamp(0, 255).to(torch.uint8)
+    factor = sign * 0.03 * 5
+    matrix = np.float32([[1, factor, 0], [0, 1, 0]] if axis == "x" else [[1, 0, 0], [factor, 1, 0]])
+    wanted = cv2.warpAffine(picture.permute(1, 2, 0).numpy(), matrix, (40, 40), borderValue=(128, 128, 128))
+    found = [apply(picture, f"shear_{axis}", 5, turn, corner=True).permute(1, 2, 0).numpy() for turn in (-1, 1)]
+    apart = [np.abs(one[1:-1, 1:-1].astype(int) - wanted[1:-1, 1:-1].astype(int)) for one in found]
+    assert min(float(np.median(one)) for one in apart) <= 1
+    assert min(float((one > 8).mean()) for one in apart) < 0.06
+    centred = apply(picture, f"shear_{axis}", 5, sign).permute(1, 2, 0).numpy()
+    assert np.abs(centred.astype(int) - wanted.astype(int)).mean() > 2 * min(float(one.mean()) for one in apart)
+
+
+def test_the_token_behind_the_queries_counts_where_it_is_asked_for() -> None:
+    rows = [Row((2,), (5, 6)), Row((2,), (7,))]
+    assert padded(rows, 0)[2].tolist() == [[-100, 5, 6], [-100, 7, -100]]
+    assert padded(rows, 0, learn_start=True)[2].tolist() == [[2, 5, 6], [2, 7, -100]]
+    assert padded([Row((2, 3), (5,))], 0, learn_start=True)[2].tolist() == [[-100, -100, 5]]

@@ -302,6 +302,40 @@ def test_perfect_captions_score_perfectly_and_are_made_once(trained: Path, tmp_p
         references_for(pictures, tmp_path / "refs.json")
 
 
+def test_half_precision_trains_with_a_scaler(trained: Path, tmp_path: Path) -> None:
+    path = write_config(trained, runtime={"precision": "fp16"}, step1={"epochs": 1}, step2={"epochs": 1})
+    assert main(["train", "--stage", "au", "-c", str(path), "--out", str(tmp_path)]) == 0
+    assert load(tmp_path / "au" / "step2" / "last.pt").scaler["scale"] > 0  # type: ignore[index]
+
+
+def test_check_looks_at_both_steps(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_config(trained, step1={"batch": 4, "accumulate": 2})
+    words = ["train", "--stage", "au", "-c", str(path), "--check"]
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "step1 contrasts each pair with 1 others: batch 4 in 2 micro-batches" in said
+    assert "language_model: 0 weights learn" in said
+    for setting, message in (
+        (f"model.language_model={tmp_path}", str(tmp_path)),
+        ("step2.batch=10", "9 pairs are less than one batch of 10"),
+        ("step1.batch=10", "9 pairs are less than one batch of 10"),
+        ("step2.max_text_tokens=4000", "lower the limits"),
+    ):
+        assert main([*words, "--set", setting]) == 2
+        assert message in capsys.readouterr().err
+    assert not (trained / "run" / "checked").exists()
+
+
+def test_a_writer_that_refuses_is_said_before_anything_is_written(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = halved(trained, tmp_path, pseudo={"url": "http://127.0.0.1:9/v1", "model": "m"})
+    monkeypatch.setattr(pseudo, "_complete", lambda *_: [pseudo.Halves("a.png", "x", "y", "")])
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        pseudo.write(config)
+    assert not (tmp_path / "run" / "pseudo" / "fused.json").exists()
+
+
 def _together(words: list[str]) -> None:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.metrics import text
 from streamfer_train.metrics.agreement import evaluate, most_frequent_caption
+from streamfer_train.metrics.published import beside
 
 
 def test_meteor_without_synonyms_by_hand() -> None:
@@ -29,7 +34,9 @@ def test_meteor_without_synonyms_by_hand() -> None:
 def test_meteor_says_which_stages_took_part() -> None:
     stages, _ = text.meteor_stages()
     assert stages in ("exact, stem", "exact, stem, synonym")
-    assert f"meteor ({stages})" in text.score(["a b"], [["a b"]]).to_dict()
+    report = text.score(["a b"], [["a b"]]).to_dict()
+    assert f"meteor ({stages})" in report
+    assert ("lacks WordNet's synonyms" in report.get("remark", "")) == ("synonym" not in stages)
 
 
 def test_rouge_takes_the_best_reference() -> None:
@@ -66,12 +73,57 @@ def test_similarity_by_a_local_encoder(tmp_path: Path) -> None:
     config = BertConfig(vocab_size=8, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     BertModel(config).save_pretrained(tmp_path)
     same, other = text.embedding_similarity(
-        ["the lips are parted", "brows raised"], [["brows", "the lips are parted"], ["the lips are parted"]], tmp_path
+        ["the lips are parted", "brows raised"],
+        [["brows", "the lips are parted"], ["the lips are parted"]],
+        text.folder_encoder(tmp_path),
     )
     assert same == pytest.approx(1.0, abs=1e-5)  # the longer neighbour's padding must not matter
     assert other < 0.999
     with pytest.raises(ConfigError, match="no transformers model there"):
-        text.embedding_similarity(["a"], [["a"]], tmp_path / "none")
+        text.folder_encoder(tmp_path / "none")
+
+
+def test_similarity_by_an_endpoint() -> None:
+    """A server that gives each text the counts of two letters, in another order than asked."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert (self.path, asked["model"]) == ("/v1/embeddings", "text-embedding-ada-002")
+            rows = [{"index": n, "embedding": [one.count("a"), one.count("b")]} for n, one in enumerate(asked["input"])]
+            content = json.dumps({"data": rows[::-1]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        encode = text.endpoint_encoder(f"http://127.0.0.1:{server.server_address[1]}", "text-embedding-ada-002")
+        found = text.embedding_similarity(["aab"] * 20, [["b", "aaaabb"]] * 20, encode)
+        assert found == pytest.approx([1.0] * 20)
+        report = text.score(["aab"], [["bb"]], encode, "ada").to_dict()
+        assert report["similarity (ada)"] == pytest.approx(1 / math.sqrt(5), abs=1e-4)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+    with pytest.raises(ConfigError, match="cannot be reached"):
+        encode(["a"])
+
+
+def test_published_values_stand_below_ones_own() -> None:
+    table = beside("captions", "raf-au", {"meteor": 0.2, "rouge_l": 0.25, "ada": None})
+    assert table.splitlines()[0] == "| | meteor | rouge_l | ada |"
+    assert "| **this model** | 0.2 | 0.25 | – |" in table
+    assert "| Exp-BLIP (ViT-G, 6.7B) | 0.184 | 0.229 | 84.65 |" in table
+    assert beside("captions", "affectnet", {}) == beside("captions", None, {}) == ""
+    assert "| Q-Former (AU-BLIP) | 66.6 |" in beside("probes", "bp4d", {"score": 60.0})
 
 
 SMILE, FROWN = FaceLabels.of([6, 12], "happy"), FaceLabels.of([4, 15], "sad")

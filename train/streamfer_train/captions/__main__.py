@@ -6,8 +6,9 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from streamfer.captions.chat import KEY_VARIABLE
 from streamfer.captions.checks import faults
@@ -18,6 +19,9 @@ from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.questions import questions
 from streamfer_train.captions.rules import rule_caption
 from streamfer_train.recipes.command import positive, reported
+
+if TYPE_CHECKING:
+    from streamfer_train.captions.rewrite import Rewriter
 
 Made = Iterator[dict[str, Any]]
 
@@ -50,14 +54,14 @@ def _parser() -> argparse.ArgumentParser:
     parts["questions"].add_argument("--regions", type=int, default=1, help="region questions for each image")
     parts["questions"].add_argument("--units", type=int, default=2, help="yes/no questions for each image")
     parts["check"].add_argument("--captions", type=Path, metavar="FILE", help="captions by image; default: the labels")
-    for name in ("rewrite", "fuse"):
-        _add_model_options(parts[name])
+    for name in ("rewrite", "fuse", "questions"):
+        _add_model_options(parts[name], needed=name != "questions")
     return parser
 
 
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
+def _add_model_options(parser: argparse.ArgumentParser, *, needed: bool) -> None:
     parser.add_argument("--url", help=f"OpenAI-compatible endpoint, as https://host/v1; key in {KEY_VARIABLE}")
-    parser.add_argument("--model", required=True, help="model of the endpoint, or folder of a transformers model")
+    parser.add_argument("--model", required=needed, help="model of the endpoint, or folder of a transformers model")
     parser.add_argument("--cache", type=Path, default=Path("captions.sqlite"), help="answers already paid for")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one answer")
     parser.add_argument("--concurrency", type=positive, default=4, help="questions under way at a time")
@@ -117,12 +121,17 @@ def _fuse(options: argparse.Namespace) -> int:
     return _by_model(options, fuse=True)
 
 
-def _by_model(options: argparse.Namespace, *, fuse: bool) -> int:
+@contextmanager
+def _rewriter(options: argparse.Namespace) -> Iterator[Rewriter]:
+    """Lend a rewriter over the endpoint or folder that the options name; an endpoint that refuses ends it here.
+
+    Raises:
+        ConfigError: no such model, or an endpoint that does not answer.
+    """
     from streamfer_train.captions.cache import ReplyCache
     from streamfer_train.captions.rewrite import Policy, Rewriter
     from streamfer_train.captions.writers import Endpoint, LocalModel
 
-    entries = _entries(options.labels)
     policy = Policy(
         tries=options.tries,
         variants=options.variants,
@@ -136,37 +145,43 @@ def _by_model(options: argparse.Namespace, *, fuse: bool) -> int:
         if not options.timeout > 0:
             raise ConfigError(f"--timeout {options.timeout:g}: must be above 0 seconds")
         writer = Endpoint(options.url, options.model, timeout=options.timeout, connections=options.concurrency)
+        writer.check()
     else:
         writer = LocalModel(Path(options.model))
     with ReplyCache(options.cache) as cache:
-        rewriter = Rewriter(writer, cache, policy)
+        yield Rewriter(writer, cache, policy)
+
+
+def _by_model(options: argparse.Namespace, *, fuse: bool) -> int:
+    entries = _entries(options.labels)
+    with _rewriter(options) as rewriter:
         faces = [labels for _, labels in entries]
         texts = rewriter.fuse(faces, options.seed) if fuse else rewriter.rewrite(faces, options.seed)
         return _write(
             options,
             (_captioned(entry, n, made.text) for n, ((entry, _), made) in enumerate(zip(entries, texts, strict=True))),
-            lambda: f"; {rewriter.tally.summary(policy)}",
+            lambda: f"; {rewriter.tally.summary(rewriter.policy)}",
         )
 
 
 def _questions(options: argparse.Namespace) -> int:
     entries = _entries(options.labels)
-    kinds: Counter[str] = Counter()
+    faces = [labels for _, labels in entries]
+    asked = list(questions(faces, seed=options.seed, regions=options.regions, units=options.units))
+    kinds = Counter(question.kind for _, question in asked)
+    said = f" ({', '.join(f'{count} {kind}' for kind, count in kinds.items())})"
 
-    def made() -> Made:
-        faces = (labels for _, labels in entries)
-        asked = questions(faces, seed=options.seed, regions=options.regions, units=options.units)
-        for index, question in asked:
-            kinds[question.kind] += 1
-            entry = entries[index][0]
-            yield {
-                "image": entry.text("image"),
-                "image_id": entry.fields.get("image_id", index),
-                "text_input": question.question,
-                "text_output": question.answer,
-            }
+    def row(index: int, question: str, answer: str) -> dict[str, Any]:
+        entry = entries[index][0]
+        known = {"image": entry.text("image"), "image_id": entry.fields.get("image_id", index)}
+        return {**known, "text_input": question, "text_output": answer}
 
-    return _write(options, made(), lambda: f" ({', '.join(f'{count} {kind}' for kind, count in kinds.items())})")
+    if options.model is None:
+        return _write(options, (row(n, one.question, one.answer) for n, one in asked), lambda: said)
+    with _rewriter(options) as rewriter:
+        written = rewriter.ask(((faces[n], one) for n, one in asked), options.seed)
+        made = (row(n, one.question, text.text) for (n, _), (one, text) in zip(asked, written, strict=True))
+        return _write(options, made, lambda: f"{said}; {rewriter.tally.summary(rewriter.policy)}")
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -35,6 +35,13 @@ Rules:
 - Never write the abbreviation for facial actions, their numbers, or the words "action unit".
 - Two to five plain English sentences; no list, no heading, no preface."""
 
+_REWORD = """You put a question about a face into other words.
+
+Rules:
+- It must ask for the same: the same part of the face, the same movement, nothing more and nothing less.
+- Keep the name of the part of the face as it is.
+- One short plain English question; no preface."""
+
 
 def rewrite_messages(labels: FaceLabels) -> list[Message]:
     """Ask for a text over the action units of ``labels``, with one worked example."""
@@ -52,6 +59,11 @@ def fuse_messages(action: str, emotion: str) -> list[Message]:
         {"role": "system", "content": _FUSE},
         {"role": "user", "content": f"Facial actions: {action}\nEmotion: {emotion}"},
     ]
+
+
+def reword_messages(question: str) -> list[Message]:
+    """Ask for a question in other words."""
+    return [{"role": "system", "content": _REWORD}, {"role": "user", "content": question}]
 
 
 def emotion_statement(labels: FaceLabels) -> str:

@@ -28,13 +28,27 @@ ASKED_REGIONS: dict[str, tuple[str, ...]] = {
     "upper face": ("brows", "eyes"),
     "lower face": ("mouth", "chin", "jaw"),
 }
-_GLOBAL = (
+#: What is asked of the whole face, by what is known of it: a question never asks for what its answer cannot hold.
+_BOTH = (
     "Describe the facial expression of this person.",
     "What does the face do, and which emotion is that consistent with?",
     "Which facial actions can be seen, and what do they suggest?",
     "What expression is on this face, and how can one tell?",
     "Tell me about the expression of the person.",
     "From the movements of the face, what might this person feel?",
+)
+_ACTIONS_ALONE = (
+    "Describe the facial actions of this person.",
+    "What does the face do?",
+    "Which facial actions can be seen?",
+    "How does the person move the face?",
+    "Tell me about the movements of the face.",
+)
+_EMOTION_ALONE = (
+    "Which emotion does this face express?",
+    "What might this person feel?",
+    "Which feeling is the expression consistent with?",
+    "Tell me which emotion the face shows.",
 )
 _REGION = (
     "What can be seen at the {region}?",
@@ -69,9 +83,10 @@ class Question:
 
 
 def global_question(labels: FaceLabels, seed: int | str) -> Question:
-    """Q1: describe the whole face, with the emotion and its reasons."""
+    """Q1: describe the whole face, with the emotion and its reasons as far as they are labelled."""
     draw = random.Random(f"q1/{seed}")
-    return Question("global", draw.choice(_GLOBAL), describe(labels, seed))
+    asked = _ACTIONS_ALONE if not labels.emotions else _EMOTION_ALONE if labels.action_units is None else _BOTH
+    return Question("global", draw.choice(asked), describe(labels, seed))
 
 
 def region_question(labels: FaceLabels, region: str, seed: int | str) -> Question | None:

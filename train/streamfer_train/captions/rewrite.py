@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import zlib
 from collections import Counter, deque
@@ -13,20 +14,33 @@ from functools import partial
 from typing import Literal
 
 from streamfer.captions.chat import ChatError, Reply
-from streamfer.captions.checks import faults
+from streamfer.captions.checks import faults, shape_faults
 from streamfer.captions.prompts import again
 from streamfer.captions.protocol import Message
 from streamfer.captions.reading import read
+from streamfer.captions.vocabulary import EMOTION_WORDS, canonical_emotion
 from streamfer.errors import ConfigError
 from streamfer_train.captions.cache import ReplyCache, content_key
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.prompts import emotion_statement, fuse_messages, rewrite_messages
+from streamfer_train.captions.prompts import emotion_statement, fuse_messages, reword_messages, rewrite_messages
+from streamfer_train.captions.questions import Question, region_units
 from streamfer_train.captions.resting import NEUTRAL_CAPTION
 from streamfer_train.captions.rules import action_caption
 from streamfer_train.captions.writers import Writer
 
 log = logging.getLogger(__name__)
+
+#: The rule's sentence over emotions, and the variants of the released captions.
+_LISTED = re.compile(r"(?:the|this) (?:face|person|people|expression) (?:shows?|is|looks?) (.+?)\.?")
+_AND = re.compile(r",? and |, ")
+_WORD = re.compile(r"[a-z-]+(?: [a-z-]+)?")
+_KNOWN = {word for words in EMOTION_WORDS.values() for word in words}
+_RESTS = re.compile(
+    r"\b(?:rests?|resting|relaxed|neutral|calm|still|quiet|natural(?:ly)?|smooth|no \w+ (?:action|movement)s?)\b",
+    re.IGNORECASE,
+)
+UNREAD = "a half could not be read and both stand as they are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +141,17 @@ class Rewriter:
         """Yield one text a face that joins actions and emotions and says how the one follows from the other."""
         return self._all(partial(self._fuse, labels, f"{seed}/{n}") for n, labels in enumerate(faces))
 
+    def ask(self, asked: Iterable[tuple[FaceLabels, Question]], seed: int = 0) -> Iterator[tuple[Question, Written]]:
+        """Yield every question, put into other words, with its answer: the face's and a region's written by the model.
+
+        A question has to mean what it meant: the same region, units and emotions, and no others.
+        """
+        pairs = list(asked)
+        questions = self._all(partial(self._reword, one, f"{seed}/{n}") for n, (_, one) in enumerate(pairs))
+        answers = self._all(partial(self._answer, *pair, f"{seed}/{n}") for n, pair in enumerate(pairs))
+        for (_, one), question, answer in zip(pairs, list(questions), answers, strict=True):
+            yield replace(one, question=question.text), answer
+
     def fuse_texts(self, pairs: Iterable[tuple[str, str]], seed: int = 0) -> Iterator[Written]:
         """Yield one text for each pair of an action caption and an emotion caption, as captioners wrote them.
 
@@ -168,17 +193,53 @@ class Rewriter:
         action = action_caption(labels, "The person") or NEUTRAL_CAPTION
         return self._write(fuse_messages(action, emotion_statement(labels)), labels, seed, emotion_allowed=True)
 
+    def _answer(self, labels: FaceLabels, asked: Question, seed: str) -> Written:
+        if asked.kind == "global":
+            return self._fuse(labels, seed) if labels.emotions else self._rewrite(labels, seed)
+        present = (labels.action_units or frozenset()) & region_units(asked.region) if asked.region else frozenset()
+        return self._rewrite(FaceLabels(present), seed) if present else Written(asked.answer, "grammar")
+
+    def _reword(self, asked: Question, seed: str) -> Written:
+        meant = read(asked.question)
+
+        def wrong(text: str) -> tuple[str, ...]:
+            said = read(text)
+            found = [*shape_faults(text)]
+            if not text.rstrip().endswith(("?", ".")) or len(text.split()) > 30:
+                found.append("is no single short question")
+            if asked.region is not None and asked.region not in text.lower():
+                found.append(f"does not name the region {asked.region}")
+            if (said.units, set(said.emotions)) != (meant.units, set(meant.emotions)):
+                found.append("asks about something else")
+            return tuple(found)
+
+        return self._checked(reword_messages(asked.question), seed, wrong, lambda: asked.question)
+
     def _fuse_pair(self, action: str, emotion: str, seed: str) -> Written:
         labels = labels_of_texts(action, emotion)
+        if labels is None:  # what cannot be read cannot be checked either
+            return Written(f"{action} {emotion}", "grammar", UNREAD)
         return self._write(fuse_messages(action, emotion), labels, seed, emotion_allowed=True)
 
     def _write(self, messages: list[Message], labels: FaceLabels, seed: str, *, emotion_allowed: bool) -> Written:
+        def wrong(text: str) -> tuple[str, ...]:
+            return faults(text, labels, emotion_allowed=emotion_allowed)
+
+        return self._checked(messages, seed, wrong, lambda: describe(labels, seed))
+
+    def _checked(
+        self,
+        messages: list[Message],
+        seed: str,
+        wrong_with: Callable[[str], tuple[str, ...]],
+        otherwise: Callable[[], str],
+    ) -> Written:
         reason = ""
         first = zlib.crc32(seed.encode()) % self.policy.variants * self.policy.tries
         try:
             for number in range(first, first + self.policy.tries):
                 reply, origin = self._reply(messages, number)
-                wrong = faults(reply.text, labels, emotion_allowed=emotion_allowed)
+                wrong = wrong_with(reply.text)
                 if not wrong:
                     return Written(reply.text, origin)
                 with self._lock:
@@ -190,7 +251,7 @@ class Rewriter:
             self._note_fault(fault)
         except _Stop as stop:
             reason = str(stop)
-        return Written(describe(labels, seed), "grammar", reason)
+        return Written(otherwise(), "grammar", reason)
 
     def _reply(self, messages: Sequence[Message], number: int) -> tuple[Reply, Literal["model", "cache"]]:
         key = content_key(self.writer.name, messages, number)
@@ -229,7 +290,18 @@ class Rewriter:
                 log.error("captions.writer_given_up", extra={"faults": self._faults_in_a_row, "reason": str(fault)})
 
 
-def labels_of_texts(action: str, emotion: str) -> FaceLabels:
-    """Return as labels what an action caption and an emotion caption mention."""
-    units, emotions = read(action).units, read(emotion).emotions
-    return FaceLabels(units, tuple(emotions))
+def labels_of_texts(action: str, emotion: str) -> FaceLabels | None:
+    """Return as labels what an action caption and an emotion caption mention; None where a half cannot be read.
+
+    Words of emotion beside the vocabulary ("curious") are kept where the sentence is the rule's form, "... shows X and
+    Y", so that nothing is lost; an action half without any action must say that the face rests.
+    """
+    said, felt = read(action), read(emotion)
+    listed = _LISTED.fullmatch(" ".join(emotion.lower().split()))
+    words = _AND.split(listed[1]) if listed and not read(emotion).units else []
+    plain = all(_WORD.fullmatch(word) and (word in _KNOWN or not read(word).emotions) for word in words)
+    named = tuple(map(canonical_emotion, words)) if plain else ()
+    emotions = named or felt.emotions
+    if not emotions or not (said.units or _RESTS.search(action)):
+        return None
+    return FaceLabels(said.units, emotions)

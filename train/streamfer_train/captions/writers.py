@@ -67,6 +67,20 @@ class Endpoint:
         # Another address of the same model gives the same answers.
         self.name = f"{model} temperature={_TEMPERATURE:g} max_tokens={_MAX_TOKENS}"
 
+    def check(self) -> None:
+        """Make sure, before anything is paid for, that the endpoint answers and has the model.
+
+        Raises:
+            ConfigError: it does not, or has others.
+        """
+        try:
+            models = self._client.models()
+        except ChatError as error:
+            raise ConfigError(f"{error}; name a server that answers, or no model: the grammar writes") from error
+        known = [str(entry.get("id", entry.get("name"))) for entry in models or ()]
+        if known and self._client.model not in known:
+            raise ConfigError(f"{self._client.url} has no model {self._client.model!r}; it has {', '.join(known[:9])}")
+
     def write(self, messages: Sequence[Message]) -> Reply:
         """Ask the endpoint.
 

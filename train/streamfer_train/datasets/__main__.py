@@ -6,9 +6,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from streamfer.errors import ConfigError
 from streamfer_train.captions.files import write_entries
 from streamfer_train.datasets.catalogue import DATASETS, dataset
+from streamfer_train.datasets.coded_video import cut_disfa
 from streamfer_train.recipes.command import reported
+from streamfer_train.recipes.journal import counted
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,11 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".json or .jsonl")
     parser.add_argument("--split", choices=["train", "test"], default="train")
     parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument("--cut-films", action="store_true", help="disfa: first cut the left camera's films into frames")
     options = parser.parse_args(arguments)
     return reported(lambda: _write(options))
 
 
 def _write(options: argparse.Namespace) -> None:
+    if options.cut_films:
+        if options.name != "disfa":
+            raise ConfigError(f"--cut-films: the films of {options.name} are handed out as pictures; leave it out")
+        with counted("films", wanted=True) as progress:
+            cut_disfa(options.root, progress)
     samples = dataset(options.name).load(options.root, options.split, options.seed)
     count = write_entries(options.out, (sample.to_json() for sample in samples))
     people = len({sample.subject for sample in samples})

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cv2
+
 from streamfer.errors import ConfigError, RecordError
+from streamfer.video.locate import SourceSpec
+from streamfer.video.readers import PyAvReader
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.datasets.samples import Sample, with_pictures
 from streamfer_train.datasets.tables import need_folder, read_lines, read_table
@@ -15,10 +19,11 @@ BP4D_UNITS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)
 DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
 GFT_UNITS = (1, 2, 4, 6, 10, 12, 14, 15, 23, 24)
 BP4D_EXPECTS = "AUCoding/AU_OCC/F001_T1.csv ... and Sequences/F001/T1/<frame>.jpg"
-DISFA_EXPECTS = "ActionUnit_Labels/SN001/SN001_au1.txt ... and frames/SN001/<frame>.jpg (cut from the left camera)"
+DISFA_EXPECTS = "ActionUnit_Labels/SN001/SN001_au1.txt ... and frames/SN001/<frame>.jpg (--cut-films makes them)"
 GFT_EXPECTS = "labels/<person>.csv with columns Frame, AU1, AU2 ... and images/<person>/<frame>.jpg"
 #: A unit of DISFA counts as present from this intensity (B) on, as in the literature.
 DISFA_PRESENT = 2
+_CHUNK = 16
 _PICTURES = {".jpg", ".jpeg", ".png"}
 
 
@@ -79,6 +84,35 @@ def read_disfa(root: Path) -> list[Sample]:
             picture = pictures.get(frame)
             samples.append(Sample(picture, subject, labels, "", frame) if picture else None)
     return with_pictures(samples, root, DISFA_EXPECTS)
+
+
+def cut_disfa(root: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
+    """Cut DISFA's films of the left camera into the frames that :func:`read_disfa` reads; returns how many films.
+
+    Frames count from 1, as the label files do. A folder of frames appears whole or not at all; those there are kept.
+
+    Raises:
+        ConfigError: no film of the left camera is there.
+        SourceError: a film cannot be read.
+    """
+    films = sorted((root / "Videos_LeftCamera").glob("LeftVideoSN*.avi"))
+    if not films:
+        raise ConfigError(f"{root}: no Videos_LeftCamera/LeftVideoSN001_comp.avi ...; get DISFA's films of that camera")
+    for done, film in enumerate(films, start=1):
+        found = re.search(r"SN\d+", film.stem)
+        target = root / "frames" / (found.group() if found else film.stem)
+        if not target.exists():
+            partial = target.with_name(f".partial-{target.name}")
+            partial.mkdir(parents=True, exist_ok=True)
+            with PyAvReader(SourceSpec(url=str(film), source_id=film.name, kind="file")) as reader:
+                for start in range(0, len(reader), _CHUNK):
+                    frames = reader.read(range(start, min(start + _CHUNK, len(reader))))
+                    for number, picture in enumerate(frames, start=start + 1):
+                        _, data = cv2.imencode(".jpg", picture[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))
+                        data.tofile(partial / f"{number:05d}.jpg")
+            partial.replace(target)
+        progress(done, len(films))
+    return len(films)
 
 
 def read_gft(root: Path) -> list[Sample]:

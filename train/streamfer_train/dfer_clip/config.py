@@ -22,7 +22,9 @@ from streamfer_train.recipes.sections import LogConfig
 EXAMPLE = "configs/train/dfer_clip/csv.yaml"
 _LISTING = "'streamfer train dfer-clip --settings' lists them all"
 #: Sections and settings that may change between an interrupted run and its continuation.
-MAY_CHANGE = ("run", "log", "seeds", "data.workers", "data.prefetch", "data.root", "data.face_crops.cache")
+MAY_CHANGE = (
+    "run", "log", "seeds", "data.workers", "data.prefetch", "data.root", "data.face_crops.cache", "optimiser.epochs"
+)  # fmt: skip
 Group = Literal["image_encoder", "temporal_net", "prompt_learner", "heads"]
 
 

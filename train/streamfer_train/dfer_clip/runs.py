@@ -35,15 +35,15 @@ from streamfer_train.dfer_clip.backbones import Backbone, at_models_size, read_b
 from streamfer_train.dfer_clip.checks import CheckReport, check_clips
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, described
 from streamfer_train.dfer_clip.folds import Fold
-from streamfer_train.dfer_clip.model import RECIPE, build_learner
-from streamfer_train.dfer_clip.optimiser import choose_trained, parameter_groups
+from streamfer_train.dfer_clip.model import RECIPE
+from streamfer_train.dfer_clip.optimiser import parameter_groups
 from streamfer_train.dfer_clip.protocols import ProtocolResult
 from streamfer_train.dfer_clip.reports import REPORT, write_report, write_summary
-from streamfer_train.dfer_clip.training import build_trainer
+from streamfer_train.dfer_clip.training import DferTask, build_trainer
 from streamfer_train.recipes.checkpoint import LAST
 from streamfer_train.recipes.journal import counted
 from streamfer_train.recipes.origin import origin
-from streamfer_train.recipes.processes import ProcessGroup, joined
+from streamfer_train.recipes.processes import ALONE, ProcessGroup, joined
 from streamfer_train.recipes.run_folder import claim
 
 log = logging.getLogger(__name__)
@@ -102,8 +102,8 @@ def check(config: RunConfig, *, folds: Sequence[int] | None = None, cut_faces: b
     print(report.text())
     report.raise_for_errors()
     backbone = read_backbone(config)
-    learner = build_learner(config, backbone, config.seeds[0])
-    choose_trained(learner, config.optimiser)
+    # What training would refuse is refused now: a batch larger than a list, nothing to train.
+    learner = [DferTask(config, fold, config.seeds[0], ALONE, backbone) for fold in report.folds][-1].learner
     lines = [f"backbone {backbone.source}", *_text(config)]
     for group in parameter_groups(learner, config.optimiser):
         count = sum(weight.numel() for weight in group["params"])
@@ -169,14 +169,21 @@ def _train_fold(
     config: RunConfig, fold: Fold, seed: int, world: ProcessGroup, backbone: Backbone, *, resume: bool
 ) -> None:
     folder = folder_of(config.run.out, seed, fold.number)
-    if world.share(lambda: resume and (folder / REPORT).exists()):
+    if world.share(lambda: resume and _finished(folder, config)):
         if world.leads:
             log.info("dfer_clip.finished_before", extra={"fold": fold.number, "seed": seed})
         return
     about = _about(config, fold, seed, world, backbone)
     world.share(lambda: write_text(folder / RUN, json.dumps(about, indent=2) + "\n"))
     progress = build_trainer(config, fold, seed, folder, world, backbone).run(resume=resume)
-    world.share(lambda: write_report(folder, config, progress.history, about))
+    length = {"epochs": progress.epochs, "epochs_extended_from": progress.extended}
+    world.share(lambda: write_report(folder, config, progress.history, {**about, **length}))
+
+
+def _finished(folder: Path, config: RunConfig) -> bool:
+    """Whether a fold was reported after as many epochs as are asked for."""
+    path = folder / REPORT
+    return path.exists() and json.loads(path.read_text(encoding="utf-8")).get("epochs", 0) >= config.optimiser.epochs
 
 
 def _about(config: RunConfig, fold: Fold, seed: int, world: ProcessGroup, backbone: Backbone) -> dict[str, Any]:

@@ -53,12 +53,12 @@ def augmented(picture_3HW: Tensor, size: int, config: AugmentationConfig, rng: r
         name = rng.choice(OPERATIONS)
         sign = rng.choice((-1, 1))
         if rng.random() < CHANCE:
-            view = apply(view, name, config.magnitude, sign)
+            view = apply(view, name, config.magnitude, sign, corner=config.shear == "corner")
     return view.contiguous()
 
 
-def apply(view_3SS: Tensor, name: str, level: int, sign: int = 1) -> Tensor:
-    """Carry out one operation at ``level`` (0-10) in the direction of ``sign``."""
+def apply(view_3SS: Tensor, name: str, level: int, sign: int = 1, *, corner: bool = False) -> Tensor:
+    """Carry out one operation at ``level`` (0-10) in the direction of ``sign``; LAVIS shears about the ``corner``."""
     changed = view_3SS
     if name == "equalize":
         changed = V.equalize(view_3SS)
@@ -78,6 +78,7 @@ def apply(view_3SS: Tensor, name: str, level: int, sign: int = 1) -> Tensor:
             shear=[shear, 0.0] if axis == "x" else [0.0, shear],
             interpolation=InterpolationMode.BILINEAR,
             fill=FILL,
+            center=[0.5, 0.5] if corner else None,
         )
     return changed
 

@@ -78,6 +78,7 @@ def build_writer(
     where: str,
     text_tokens: int,
     seed: int,
+    dropout: bool = False,
 ) -> Writer:
     """Return a captioner that learns to write, frozen and stored as configured.
 
@@ -91,6 +92,7 @@ def build_writer(
         where: where they come from, for messages.
         text_tokens: most tokens of prompt and answer together.
         seed: of the random weights.
+        dropout: of the language model.
 
     Raises:
         ConfigError: texts that are too long for the language model.
@@ -106,7 +108,7 @@ def build_writer(
     check_room(network, text_tokens)
     _fill(network, tensors, where)
     network.language_model.to(DTYPES[runtime.precision])
-    learner = CaptionLearner(network, architecture)
+    learner = CaptionLearner(network, architecture, dropout=dropout)
     _prepare(learner, network.vision_model, step, runtime)
     if runtime.checkpointing:
         recompute(network.qformer)
@@ -151,8 +153,8 @@ def _prepare(learner: nn.Module, vision: nn.Module, step: OptimiserConfig, runti
     choose_trained(learner, step)
     if not any(weight.requires_grad for weight in learner.parameters()):
         raise ConfigError("nothing is left to train")
-    if runtime.precision == "bf16":
-        keep_frozen_coarse(learner)
+    if runtime.precision != "fp32":
+        keep_frozen_coarse(learner, DTYPES[runtime.precision])
     if runtime.checkpointing and step.vit == "trained":
         recompute(vision)
 

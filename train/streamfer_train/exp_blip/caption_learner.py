@@ -32,12 +32,13 @@ def query_states(model: Any, features_BPW: Tensor, batch: Mapping[str, Tensor]) 
 class CaptionLearner(nn.Module):
     """A captioner that learns to write; the language model only passes gradients on."""
 
-    def __init__(self, model: Any, architecture: Architecture) -> None:
-        """Take over a model of transformers; the language model's dropout ends here, as it is frozen."""
+    def __init__(self, model: Any, architecture: Architecture, *, dropout: bool = False) -> None:
+        """Take over a model of transformers; the frozen language model's dropout ends here without ``dropout``."""
         super().__init__()
         self.model = model
         self.architecture = architecture
-        without_dropout(model.language_model)
+        if not dropout:
+            without_dropout(model.language_model)
 
     def train(self, mode: bool = True) -> CaptionLearner:
         """Choose training or evaluation; an encoder that does not learn stays in evaluation."""

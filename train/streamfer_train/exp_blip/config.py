@@ -22,7 +22,10 @@ EXAMPLE = "configs/train/exp_blip/released.yaml"
 _LISTING = "'streamfer train exp-blip --settings' lists them all"
 Tuning = Literal["trained", "frozen"]
 #: Sections and settings that may change between an interrupted run and its continuation.
-MAY_CHANGE = ("run", "log", "pseudo", "data.expression", "data.workers", "runtime.parallel", "licence")
+MAY_CHANGE = (
+    "run", "log", "pseudo", "data.expression", "data.workers", "runtime.parallel", "licence", "step2.epochs",
+    "training.epochs",
+)  # fmt: skip
 
 
 class Source(Section):
@@ -139,6 +142,8 @@ class StepTwoConfig(OptimiserConfig):
     vit: Tuning = "trained"
     max_text_tokens: int = Field(200, ge=4)
     max_new_tokens: int = Field(200, ge=1, description="longest caption that the exported captioner writes")
+    language_dropout: bool = Field(False, description="the frozen language model drops out, as in the released code")
+    learn_start: bool = Field(False, description="the token behind the queries counts in the loss, as released")
     num_beams: int = Field(5, ge=1, le=64)
 
 
@@ -149,12 +154,15 @@ class AugmentationConfig(Section):
     flip: bool = True
     operations: int = Field(2, ge=0, description="of RandAugment; 0 is none")
     magnitude: int = Field(5, ge=0, le=10)
+    shear: Literal["centre", "corner"] = Field("centre", description="what stays in place; the corner as released")
 
 
 class RuntimeConfig(Section):
     """How fast, not what."""
 
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="bf16: autocast; frozen weights are kept in bf16")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="bf16, fp16: autocast, frozen weights are kept in it; fp16 (as released) scales the loss"
+    )
     checkpointing: bool = Field(False, description="recompute activations: less memory, a third more time")
     parallel: Literal["ddp", "fsdp"] = Field("ddp", description="under torchrun: replicate, or shard every block")
 

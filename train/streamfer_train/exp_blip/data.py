@@ -121,10 +121,11 @@ class AnswerCollate:
 
     text: PromptText
     limit: int
+    learn_start: bool = False
 
     def __call__(self, items: Sequence[tuple[Tensor, Pair]]) -> Batch:
         rows = [written_row(self.text, pair.question, pair.text, self.limit)[0] for _, pair in items]
-        ids_BL, mask_BL, targets_BL = padded(rows, self.text.pad_id)
+        ids_BL, mask_BL, targets_BL = padded(rows, self.text.pad_id, learn_start=self.learn_start)
         batch = {"pixels": torch.stack([pixels for pixels, _ in items])}
         batch |= {"ids": ids_BL, "mask": mask_BL, "targets": targets_BL}
         if self.text.question_tokenizer is not None:

@@ -14,6 +14,7 @@ from streamfer.files import write_text
 from streamfer_train.captions.grammar import describe
 from streamfer_train.exp_blip.captioned import LabelledPicture, caption_all, read_labelled, references_for
 from streamfer_train.metrics.agreement import CaptionReport, evaluate, most_frequent_caption
+from streamfer_train.metrics.published import beside
 from streamfer_train.recipes.command import positive, reported
 
 _EPILOG = """\
@@ -43,6 +44,7 @@ def _run(options: argparse.Namespace) -> None:
         report["probes"] = probe(options, trained_on, pictures)
     write_text(options.out / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     print(readable(report))
+    print(published_beside(report, options.beside), end="")
     print(f"{options.out / 'report.json'}")
 
 
@@ -58,7 +60,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=positive, help="instead of the captioner's own")
     parser.add_argument("--references", type=Path, help="captions by image; else written from the labels")
     parser.add_argument("--variants", type=positive, default=4, help="of the grammar's references, for each picture")
-    parser.add_argument("--encoder", type=Path, help="folder of a text encoder, for sentence-embedding similarity")
+    parser.add_argument(
+        "--encoder", help="for similarity of embeddings: folder of a text encoder, or model of the endpoint"
+    )
+    parser.add_argument("--encoder-url", help="OpenAI-compatible endpoint of --encoder, as for text-embedding-ada-002")
+    parser.add_argument(
+        "--beside", choices=["raf-au", "gft", "bp4d", "affectnet"], help="published values of this data set"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--probe-train", type=Path, help="labelled list that linear probes are trained on")
     parser.add_argument("--probe-images", type=Path, help="folder of its pictures; --images if unset")
@@ -108,12 +116,27 @@ def measure(
         "digest": model.info.digest,
         "pictures": len(pictures),
         "references": source,
-        **scores(captions, references, pictures, options.encoder),
+        **scores(captions, references, pictures, encoder_of(options), options.encoder or ""),
     }
 
 
+def encoder_of(options: argparse.Namespace) -> Any:
+    """Return what makes vectors of texts, where that is asked for."""
+    from streamfer_train.metrics.text import endpoint_encoder, folder_encoder
+
+    if options.encoder is None:
+        return None
+    if options.encoder_url:
+        return endpoint_encoder(options.encoder_url, options.encoder)
+    return folder_encoder(Path(options.encoder))
+
+
 def scores(
-    captions: list[str], references: list[list[str]], pictures: list[LabelledPicture], encoder: Path | None
+    captions: list[str],
+    references: list[list[str]],
+    pictures: list[LabelledPicture],
+    encode: Any = None,
+    encoder: str = "",
 ) -> dict[str, Any]:
     """Return text scores, agreement with the labels, and the floor: one caption of the most frequent units for all."""
     with needs("train", "scoring texts"):
@@ -121,7 +144,7 @@ def scores(
     labels = [picture.labels for picture in pictures]
     floor = describe(most_frequent_caption(labels), "floor")
     return {
-        "text": score(captions, references, encoder).to_dict(),
+        "text": score(captions, references, encode, Path(encoder).name).to_dict(),
         "agreement": _agreement(evaluate(captions, labels)),
         "floor": {"caption": floor, **_agreement(evaluate([floor] * len(labels), labels))},
     }
@@ -131,6 +154,21 @@ def _agreement(report: CaptionReport) -> dict[str, Any]:
     values = report.to_dict()
     values["units"] = {str(unit): score for unit, score in values["units"].items()}
     return values
+
+
+def published_beside(report: dict[str, Any], dataset: str | None) -> str:
+    """Return tables of one's own numbers above the published ones of a data set; empty where there are none."""
+    text, probes = report["text"], report.get("probes", {})
+    found = {name.partition(" ")[0]: value for name, value in text.items()}
+    similar = found.get("similarity")
+    own = {"meteor": found["meteor"], "rouge_l": text["rouge_l"], "ada": None if similar is None else 100 * similar}
+    seen = probes.get("qformer", {})
+    value = seen.get("emotion_accuracy" if dataset == "affectnet" else "mean_f1")
+    tables = [
+        ("captions", beside("captions", dataset, own)),
+        ("linear probe", beside("probes", dataset, {"score": value and round(100 * value, 1)}) if probes else ""),
+    ]
+    return "".join(f"\npublished on {dataset}, {what}:\n\n{table}" for what, table in tables if table)
 
 
 def readable(report: dict[str, Any]) -> str:
@@ -149,6 +187,8 @@ def readable(report: dict[str, Any]) -> str:
         )
     for name in ("vision", "qformer"):
         if name in report.get("probes", {}):
-            found = {key: value for key, value in report["probes"][name].items() if key != "unit_f1"}
-            lines.append(f"  probe on {name}: " + ", ".join(f"{key} {value}" for key, value in found.items()))
+            ours = report["probes"][name]
+            for way, scores_ in ((f"probe on {name}", ours), ("  as published", ours["as_published"])):
+                found = {key: value for key, value in scores_.items() if not isinstance(value, dict)}
+                lines.append(f"  {way}: " + ", ".join(f"{key} {value}" for key, value in found.items()))
     return "\n".join(lines)

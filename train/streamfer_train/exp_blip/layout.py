@@ -78,13 +78,25 @@ def read_start(path: Path) -> dict[str, Tensor]:
 
 
 def read_vision(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of an image encoder alone (``eva_vit_g.pth``) under LAVIS's names."""
+    """Return the tensors of an image encoder alone (``eva_vit_g.pth``, or a ViT of MAE) under LAVIS's names."""
     tensors = read_state_dict(path)
     if any(name.startswith("visual_encoder.") for name in tensors):
         return {name: tensor for name, tensor in tensors.items() if name.startswith(("visual_encoder.", "ln_vision."))}
     if "patch_embed.proj.weight" not in tensors:
-        raise CheckpointError(f"{path}: tensor 'patch_embed.proj.weight' is missing; is it an EVA image encoder?")
-    return {f"visual_encoder.{name}": tensor for name, tensor in tensors.items()}
+        raise CheckpointError(
+            f"{path}: tensor 'patch_embed.proj.weight' is missing; is it an EVA or MAE image encoder?"
+        )
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name.endswith("attn.qkv.bias"):
+            # MAE's keys have a bias, LAVIS's names none: one bias for every key moves no attention.
+            stem = f"visual_encoder.{name.removesuffix('qkv.bias')}"
+            found[f"{stem}q_bias"], _, found[f"{stem}v_bias"] = tensor.chunk(3)
+        elif name.startswith("norm."):
+            found[f"ln_vision.{name.removeprefix('norm.')}"] = tensor
+        else:
+            found[f"visual_encoder.{name}"] = tensor
+    return found
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, optional: tuple[str, ...] = ()) -> list[str]:

@@ -97,14 +97,20 @@ def probe(
         features(options.captioner, side, device=options.device, batch=options.batch, pooling=options.pooling)
         for side in (train, test)
     )
-    how = {"epochs": options.probe_epochs, "seed": options.seed}
+    ways: dict[str, dict[str, Any]] = {
+        name: {"epochs": options.probe_epochs, "seed": options.seed, "published": name == "as_published"}
+        for name in ("ours", "as_published")
+    }
     report: dict[str, Any] = {"train": len(train), "test": len(test), "pooling": options.pooling}
     for name in ("vision_NW", "qformer_ND"):
         ours, theirs = getattr(left, name), getattr(right, name)
-        scores = {**_units(ours, theirs, train, test, how), **_emotions(ours, theirs, train, test, how)}
-        if not scores:
+        scores = {
+            way: {**_units(ours, theirs, train, test, how), **_emotions(ours, theirs, train, test, how)}
+            for way, how in ways.items()
+        }
+        if not scores["ours"]:
             raise ConfigError("no action unit and no single emotion is labelled on both sides; label the lists")
-        report["vision" if name == "vision_NW" else "qformer"] = scores
+        report["vision" if name == "vision_NW" else "qformer"] = {**scores.pop("ours"), **scores}
     return report
 
 
@@ -113,7 +119,7 @@ def _units(
     theirs: Tensor,
     train: Sequence[LabelledPicture],
     test: Sequence[LabelledPicture],
-    how: dict[str, int],
+    how: dict[str, Any],
 ) -> dict[str, Any]:
     left, right = ({unit for one in side for unit in one.labels.action_units or ()} for side in (train, test))
     units = sorted(left & right)
@@ -139,7 +145,7 @@ def _emotions(
     theirs: Tensor,
     train: Sequence[LabelledPicture],
     test: Sequence[LabelledPicture],
-    how: dict[str, int],
+    how: dict[str, Any],
 ) -> dict[str, Any]:
     """Score faces with one emotion each; emotions that training lacks cannot be found and are left out."""
     known = sorted({emotion for one in train if (emotion := _only(one.labels))})

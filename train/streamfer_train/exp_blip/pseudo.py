@@ -23,7 +23,7 @@ from streamfer.captions.folder import is_captioner
 from streamfer.captions.protocol import Captioner
 from streamfer_train.captions.files import write_entries
 from streamfer_train.captions.grammar import describe
-from streamfer_train.captions.rewrite import Policy, Rewriter, labels_of_texts
+from streamfer_train.captions.rewrite import UNREAD, Policy, Rewriter, labels_of_texts
 from streamfer_train.captions.writers import Endpoint, LocalModel
 from streamfer_train.datasets.authors import Pair
 from streamfer_train.exp_blip.augment import squashed
@@ -89,7 +89,23 @@ def check(config: ExpBlipConfig) -> str:
     for stage, lacking in (("emotion", with_action - with_emotion), ("au", with_emotion - with_action)):
         if lacking:
             lines.append(f"{len(lacking)} halves by {_captioner(config, stage)}")
+    if config.pseudo.model is not None:
+        lines.append(f"joined by {_asked_writer(config).name}")
     return "\n".join(lines)
+
+
+def _asked_writer(config: ExpBlipConfig) -> Endpoint | LocalModel:
+    """Return the language model that joins, once it has answered that it is there.
+
+    Raises:
+        ConfigError: the endpoint refuses or lacks the model, or the folder holds none.
+    """
+    asked = config.pseudo
+    if asked.url is None:
+        return LocalModel(Path(str(asked.model)))
+    writer = Endpoint(asked.url, str(asked.model))
+    writer.check()
+    return writer
 
 
 def _lists(config: ExpBlipConfig) -> tuple[list[Pair], list[Pair]]:
@@ -166,14 +182,15 @@ def _fused(config: ExpBlipConfig, halves: list[Halves]) -> tuple[list[str], str]
     asked = config.pseudo
     pairs = [(one.action, one.emotion) for one in halves]
     if asked.model is None:
-        texts = [
-            describe(labels_of_texts(action, emotion), f"{config.seed}/{place}")
-            for place, (action, emotion) in enumerate(pairs)
-        ]
-        return texts, "joined by the grammar"
+        texts, unread = [], 0
+        for place, (action, emotion) in enumerate(pairs):
+            labels = labels_of_texts(action, emotion)
+            unread += labels is None
+            texts.append(f"{action} {emotion}" if labels is None else describe(labels, f"{config.seed}/{place}"))
+        return texts, "joined by the grammar" + (f"; of {unread} {UNREAD}" if unread else "")
     from streamfer_train.captions.cache import ReplyCache
 
-    writer = Endpoint(asked.url, asked.model) if asked.url else LocalModel(Path(asked.model))
+    writer = _asked_writer(config)
     policy = Policy(price_prompt=asked.price[0], price_answer=asked.price[1], budget=asked.budget)
     with ReplyCache(asked.cache) as cache:
         rewriter = Rewriter(writer, cache, policy)

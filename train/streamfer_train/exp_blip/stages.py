@@ -30,9 +30,9 @@ from streamfer_train.exp_blip.config import MAY_CHANGE, ExpBlipConfig, Source
 from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, PairDataset, read_pairs
 from streamfer_train.exp_blip.text import WordReader, written_row
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
-from streamfer_train.recipes.checkpoint import LAST, Checkpoint
+from streamfer_train.recipes.checkpoint import LAST, Checkpoint, finished
 from streamfer_train.recipes.origin import origin
-from streamfer_train.recipes.processes import ProcessGroup, joined
+from streamfer_train.recipes.processes import ALONE, ProcessGroup, joined
 from streamfer_train.recipes.run_folder import claim
 
 log = logging.getLogger(__name__)
@@ -71,7 +71,8 @@ def train_stage(config: ExpBlipConfig, stage: Stage, variant: Variant = "exp", *
         if not (resume and weights.exists()):
             _first_step(config, pairs, folder / "step1", world, resume=resume)
         captioner = folder / CAPTIONER
-        if not (resume and is_captioner(captioner)):
+        done = resume and is_captioner(captioner) and finished(folder / "step2" / LAST, RECIPE, config.step2.epochs)
+        if not done:
             _second_step(config, pairs, folder, world, resume=resume)
         return captioner if world.leads else None
 
@@ -100,12 +101,35 @@ def image_root(config: ExpBlipConfig) -> Path:
 
 
 def _first_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: ProcessGroup, *, resume: bool) -> None:
-    learner, words = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
+    task, words = _first_task(config, pairs, world)
     _say_cut(words_cut(pairs, words), len(pairs), config.step1.max_text_tokens, world)
-    dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
-    task = ExpTask(config, config.step1, learner, dataset, CaptionCollate(words), world)
+    if config.step1.accumulate > 1 and world.leads:
+        log.warning("exp_blip.negatives", extra={"said": negatives(config, world.size)})
     trainer_of(config, RECIPE, f"{folder.parent.name}.step1", folder, task).run(resume=resume)
     world.share(lambda: _write_weights(config, folder))
+
+
+def _first_task(config: ExpBlipConfig, pairs: list[Pair], world: ProcessGroup) -> tuple[ExpTask, WordReader]:
+    learner, words = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
+    dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
+    return ExpTask(config, config.step1, learner, dataset, CaptionCollate(words), world), words
+
+
+def _second_task(config: ExpBlipConfig, pairs: list[Pair], writer: build.Writer, world: ProcessGroup) -> ExpTask:
+    step = config.step2
+    collate = AnswerCollate(writer.text, step.max_text_tokens, step.learn_start)
+    dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
+    return ExpTask(config, step, writer.learner, dataset, collate, world)
+
+
+def negatives(config: ExpBlipConfig, processes: int) -> str:
+    """Return how many pairs the contrast of the first step sees at once: micro-batches do not see each other."""
+    step = config.step1
+    seen = step.batch // step.accumulate
+    return (
+        f"step1 contrasts each pair with {seen - 1} others: batch {step.batch} in {step.accumulate} micro-batches, "
+        f"over {processes} process(es); only a batch without accumulate contrasts all {step.batch}"
+    )
 
 
 def _write_weights(config: ExpBlipConfig, folder: Path) -> None:
@@ -122,9 +146,10 @@ def text_card(config: ExpBlipConfig) -> TextCard:
     return EXP_BLIP_TEXT.model_copy(update=limits)
 
 
-def _writer(config: ExpBlipConfig, weights: Path) -> build.Writer:
-    tensors = layout.read_start(weights)
-    if config.model.start is not None:
+def _writer(config: ExpBlipConfig, weights: Path | None) -> build.Writer:
+    """Return the second step's model, from the first step's weights; without them (to check) from the start's."""
+    tensors = build.start_tensors(config.model)[0] if weights is None else layout.read_start(weights)
+    if weights is not None and config.model.start is not None:
         # A start of the second step knows the projection, which the first step has not.
         projection = {name: one for name, one in layout.read_start(config.model.start).items() if "opt_proj" in name}
         tensors = {**projection, **tensors}
@@ -139,6 +164,7 @@ def _writer(config: ExpBlipConfig, weights: Path) -> build.Writer:
         where=str(weights),
         text_tokens=limit + 1,
         seed=config.seed,
+        dropout=config.step2.language_dropout,
     )
 
 
@@ -146,8 +172,7 @@ def _second_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: 
     weights = folder / "step1" / WEIGHTS
     writer, limit = _writer(config, weights), config.step2.max_text_tokens
     _say_cut(rows_cut(pairs, writer, limit), len(pairs), limit, world)
-    dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
-    task = ExpTask(config, config.step2, writer.learner, dataset, AnswerCollate(writer.text, limit), world)
+    task = _second_task(config, pairs, writer, world)
     trainer_of(config, RECIPE, f"{folder.name}.step2", folder / "step2", task).run(resume=resume)
     world.share(lambda: _export(config, folder))
 
@@ -155,11 +180,14 @@ def _second_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: 
 def _export(config: ExpBlipConfig, folder: Path) -> None:
     plain = _writer(config, folder / "step1" / WEIGHTS)
     where = folder / "step2" / LAST
-    build.load_trained(plain.learner, Checkpoint.load(where, RECIPE).model, str(where))
-    export(folder / CAPTIONER, plain, f"{folder.name}-blip", config, answers=False)
+    found = Checkpoint.load(where, RECIPE)
+    build.load_trained(plain.learner, found.model, str(where))
+    export(folder / CAPTIONER, plain, f"{folder.name}-blip", config, found.progress.extended, answers=False)
 
 
-def export(folder: Path, writer: build.Writer, name: str, config: Any, *, answers: bool) -> CaptionCard:
+def export(
+    folder: Path, writer: build.Writer, name: str, config: Any, extended: list[int], *, answers: bool
+) -> CaptionCard:
     """Write a trained captioner as the folder that ``load_captioner`` takes.
 
     Raises:
@@ -178,6 +206,7 @@ def export(folder: Path, writer: build.Writer, name: str, config: Any, *, answer
         train={
             "kind": "exp-vqa" if answers else "exp-blip",
             "language_model": config.model.language_model.name,
+            "epochs_extended_from": extended,
             "configuration": config.model_dump(mode="json", exclude={"run", "log"}),
         },
     )
@@ -209,12 +238,23 @@ def _say_cut(cut: int, of: int, limit: int, world: ProcessGroup) -> None:
 
 
 def check(config: ExpBlipConfig, stage: Stage, variant: Variant) -> str:
-    """Check lists, weights and settings without training or writing anything; returns what would be trained."""
+    """Check lists, weights and settings of both steps without training or writing anything; returns what would be.
+
+    Raises:
+        UserError: what either step would raise before it trains, the language model's included.
+    """
     pairs = pairs_of(config, stage, variant)
-    learner, words = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
+    task, words = _first_task(config, pairs, ALONE)
     lines = [f"{len(pairs):,} pairs, {len(_texts(pairs)):,} different captions"]
     for name, asked in (("step1", config.step1), ("step2", config.step2)):
         lines.append(f"{name}: {len(pairs) // asked.batch:,} steps an epoch, {asked.epochs} epochs")
+    if config.step1.accumulate > 1:
+        lines.append(negatives(config, 1))
     lines.append(f"captions longer than step1.max_text_tokens ({words.limit}): {words_cut(pairs, words)}")
-    lines.append(build.describe(learner))
+    lines.append(build.describe(task.learner))
+    del task
+    writer, limit = _writer(config, None), config.step2.max_text_tokens
+    lines.append(f"captions longer than step2.max_text_tokens ({limit}): {rows_cut(pairs, writer, limit)}")
+    _second_task(config, pairs, writer, ALONE)
+    lines.append(build.describe(writer.learner))
     return "\n".join(lines)

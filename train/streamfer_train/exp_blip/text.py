@@ -75,8 +75,11 @@ def written_row(text: PromptText, prompt: str, answer: str, limit: int) -> tuple
     return Row(tuple(text.prompt_ids(prompt)), tuple(whole[:limit])), len(whole) > limit
 
 
-def padded(rows: Sequence[Row], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ids, mask and targets (B, L) of rows, padded on the right; -100 where nothing is to be learned."""
+def padded(rows: Sequence[Row], pad_id: int, *, learn_start: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, mask and targets (B, L) of rows, padded on the right; -100 where nothing is to be learned.
+
+    With ``learn_start`` a prompt of one token, which starts the text, is to be written too: so LAVIS trains OPT.
+    """
     longest = max(len(row.prompt) + len(row.answer) for row in rows)
     ids_BL = torch.full((len(rows), longest), pad_id)
     mask_BL = torch.zeros(len(rows), longest, dtype=torch.int64)
@@ -86,6 +89,8 @@ def padded(rows: Sequence[Row], pad_id: int) -> tuple[Tensor, Tensor, Tensor]:
         ids_BL[place, :end] = torch.tensor([*row.prompt, *row.answer])
         mask_BL[place, :end] = 1
         targets_BL[place, start:end] = torch.tensor(row.answer)
+        if learn_start and start == 1:
+            targets_BL[place, 0] = row.prompt[0]
     return ids_BL, mask_BL, targets_BL
 
 

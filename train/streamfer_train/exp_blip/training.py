@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from streamfer.errors import ConfigError
+from streamfer.models.precision import DTYPES
 from streamfer_train.exp_blip.config import MAY_CHANGE, OptimiserConfig
 from streamfer_train.exp_blip.data import Batch, PairDataset
 from streamfer_train.exp_blip.schedule import build_optimiser, learning_rate
@@ -47,7 +48,7 @@ class ExpTask:
         """
         micro = micro_batch(asked.batch, asked.accumulate, world)
         self.asked, self.learner, self.world = asked, learner, world
-        self.layers, self.bf16 = config.model.sizes.vision_layers, config.runtime.precision == "bf16"
+        self.layers, self.kind = config.model.sizes.vision_layers, DTYPES[config.runtime.precision]
         self.sampler = TrainSampler(
             np.zeros(len(dataset), np.int64),
             batch_size=micro,
@@ -88,7 +89,7 @@ class ExpTask:
 
     def losses(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
         """Return the learner's losses."""
-        with torch.autocast(self.world.device.type, torch.bfloat16, enabled=self.bf16):
+        with torch.autocast(self.world.device.type, self.kind, enabled=self.kind != torch.float32):
             parts: Mapping[str, Tensor] = model(batch)
         return parts
 
@@ -125,6 +126,7 @@ def trainer_of(config: Any, recipe: str, name: str, folder: Path, task: ExpTask)
         log=config.log,
         accumulate=task.asked.accumulate,
         clip=task.asked.clip,
+        fp16=config.runtime.precision == "fp16",
         parallel=config.runtime.parallel,
         idle=True,
     )

@@ -35,11 +35,11 @@ def encoder_learns(vision_model: nn.Module) -> bool:
     return any(w.requires_grad for name, w in vision_model.named_parameters() if "post_layernorm" not in name)
 
 
-def keep_frozen_coarse(part: nn.Module) -> None:
-    """Store weights that do not learn in bf16."""
+def keep_frozen_coarse(part: nn.Module, kind: torch.dtype) -> None:
+    """Store weights that do not learn in a coarser type."""
     for weight in part.parameters():
         if not weight.requires_grad and weight.is_floating_point():
-            weight.data = weight.data.to(torch.bfloat16)
+            weight.data = weight.data.to(kind)
 
 
 def recompute(part: Any) -> None:

@@ -23,6 +23,7 @@ class QuestionData(Section):
 
     questions: tuple[Source, ...] = Field(min_length=1)
     text: TextConfig = Field(TextConfig(lowercase=False), description="cleaning of answers; questions stay")
+    clean_questions: bool = Field(False, description="questions are cleaned as answers are, as released")
     workers: int = Field(4, ge=0)
 
 

@@ -23,7 +23,7 @@ from streamfer_train.exp_blip.data import AnswerCollate, PairDataset, read_quest
 from streamfer_train.exp_blip.stages import CAPTIONER, RUN, export, rows_cut
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
 from streamfer_train.exp_vqa.config import ExpVqaConfig
-from streamfer_train.recipes.checkpoint import LAST, Checkpoint
+from streamfer_train.recipes.checkpoint import LAST, Checkpoint, finished
 from streamfer_train.recipes.origin import origin
 from streamfer_train.recipes.processes import joined
 from streamfer_train.recipes.run_folder import claim
@@ -82,7 +82,7 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
     with joined(config.run.device, config.run.backend) as world:
         started = () if resume else (folder / LAST,)
         world.share(lambda: claim(out, config.model_dump(mode="json"), MAY_CHANGE, started))
-        if resume and is_captioner(out / CAPTIONER):
+        if resume and is_captioner(out / CAPTIONER) and finished(folder / LAST, RECIPE, config.training.epochs):
             return out / CAPTIONER if world.leads else None
         pairs = pairs_of(config)
         about = {"recipe": RECIPE, "pairs": len(pairs), **origin(world, "transformers")}
@@ -102,9 +102,10 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
 
 def _export(config: ExpVqaConfig) -> None:
     plain, where = build_writer(config), config.run.out / FOLDER / LAST
-    build.load_trained(plain.learner, Checkpoint.load(where, RECIPE).model, str(where))
+    found = Checkpoint.load(where, RECIPE)
+    build.load_trained(plain.learner, found.model, str(where))
     name = RECIPE if config.training.vit == "trained" else "exp-vqa-fz"
-    export(config.run.out / CAPTIONER, plain, name, config, answers=True)
+    export(config.run.out / CAPTIONER, plain, name, config, found.progress.extended, answers=True)
 
 
 def pairs_of(config: ExpVqaConfig) -> list[Pair]:
@@ -114,7 +115,8 @@ def pairs_of(config: ExpVqaConfig) -> list[Pair]:
         ConfigError: a list or picture is missing.
         RecordError: an entry lacks a field.
     """
-    return read_questions(config.data.questions, config.data.text, "data.questions")
+    data = config.data
+    return read_questions(data.questions, data.text, "data.questions", clean=data.clean_questions)
 
 
 def check(config: ExpVqaConfig) -> str:

@@ -16,7 +16,7 @@ from streamfer.errors import ConfigError
 
 #: Stands in label tensors for "nobody looked".
 UNKNOWN = -1.0
-_LEARNING_RATE, _WEIGHT_DECAY = 5e-2, 1e-3
+_LEARNING_RATE, _PUBLISHED_RATE, _WEIGHT_DECAY = 5e-2, 1e-3, 1e-3
 
 
 def probe_units(
@@ -28,6 +28,7 @@ def probe_units(
     *,
     epochs: int = 100,
     seed: int = 0,
+    published: bool = False,
 ) -> dict[int, float]:
     """Train one linear layer on frozen features; return F1 (0-1) on others of each unit that occurs there.
 
@@ -38,6 +39,7 @@ def probe_units(
         units: names of the columns.
         epochs: full batches; the paper has 100 on BP4D and 400 on RAF-AU.
         seed: of the layer's start.
+        published: train as the paper says: features as they are, one rate; else standardised, falling to zero.
 
     Raises:
         ConfigError: features are not finite.
@@ -48,7 +50,7 @@ def probe_units(
         each = F.binary_cross_entropy_with_logits(logits_NU, targets_NU.clamp(min=0), reduction="none")
         return (each * known_NU).sum() / known_NU.sum().clamp(min=1)
 
-    said_MU = _train(train_ND, test_MD, len(units), loss, epochs, seed) > 0
+    said_MU = _train(train_ND, test_MD, len(units), loss, epochs, seed, published) > 0
     scores = {}
     for place, unit in enumerate(units):
         known = test_targets_MU[:, place] != UNKNOWN
@@ -59,7 +61,14 @@ def probe_units(
 
 
 def probe_emotions(
-    train_ND: Tensor, labels_N: Tensor, test_MD: Tensor, test_labels_M: Tensor, *, epochs: int = 100, seed: int = 0
+    train_ND: Tensor,
+    labels_N: Tensor,
+    test_MD: Tensor,
+    test_labels_M: Tensor,
+    *,
+    epochs: int = 100,
+    seed: int = 0,
+    published: bool = False,
 ) -> tuple[float, float]:
     """Train one linear layer to tell classes (int64, from 0); return accuracy and mean recall (0-1) on others.
 
@@ -67,26 +76,43 @@ def probe_emotions(
         ConfigError: features are not finite.
     """
     classes = int(max(labels_N.max(), test_labels_M.max())) + 1
-    said_MC = _train(train_ND, test_MD, classes, lambda logits_NC: F.cross_entropy(logits_NC, labels_N), epochs, seed)
+
+    def loss(logits_NC: Tensor) -> Tensor:
+        return F.cross_entropy(logits_NC, labels_N)
+
+    said_MC = _train(train_ND, test_MD, classes, loss, epochs, seed, published)
     hit = (said_MC.argmax(1) == test_labels_M).double()
     recalls = [hit[test_labels_M == label].mean() for label in torch.unique(test_labels_M)]
     return float(hit.mean()), float(torch.stack(recalls).mean())
 
 
 def _train(
-    train_ND: Tensor, test_MD: Tensor, outputs: int, loss: Callable[[Tensor], Tensor], epochs: int, seed: int
+    train_ND: Tensor,
+    test_MD: Tensor,
+    outputs: int,
+    loss: Callable[[Tensor], Tensor],
+    epochs: int,
+    seed: int,
+    published: bool,
 ) -> Tensor:
-    """Return the logits of the test features after training: standardised features, AdamW, cosine to zero."""
+    """Return the logits of the test features after training with AdamW.
+
+    Ours standardises features and lets the rate fall to zero along a cosine. ``published`` takes features as they are
+    at one rate; the paper names neither optimiser nor rate, which are LAVIS's and ours.
+    """
     if not (torch.isfinite(train_ND).all() and torch.isfinite(test_MD).all()):
         raise ConfigError("a feature is not finite; encode again in float32")
     mean_D, spread_D = train_ND.float().mean(0), train_ND.float().std(0, correction=0).clamp(min=1e-6)
+    if published:
+        mean_D, spread_D = torch.zeros_like(mean_D), torch.ones_like(spread_D)
     # Features often come from inference mode, whose tensors autograd refuses; arithmetic out here makes plain ones.
     inputs_ND = (train_ND.float() - mean_D) / spread_D
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layer = nn.Linear(inputs_ND.shape[1], outputs).to(inputs_ND.device)
-    optimiser = torch.optim.AdamW(layer.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs)
+    rate = _PUBLISHED_RATE if published else _LEARNING_RATE
+    optimiser = torch.optim.AdamW(layer.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs, eta_min=rate if published else 0.0)
     for _ in range(epochs):
         optimiser.zero_grad()
         loss(layer(inputs_ND)).backward()  # type: ignore[no-untyped-call]

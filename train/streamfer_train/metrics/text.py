@@ -1,13 +1,14 @@
 """How close captions come to reference texts: METEOR, ROUGE-L, BLEU and similarity of sentence embeddings.
 
-Nothing is downloaded: METEOR's synonyms need NLTK's WordNet data, and without them only exact and stem matches count,
-which the report says; embeddings come from a transformers model in a local folder.
+Nothing is downloaded: METEOR's synonyms need NLTK's WordNet data (``python -m nltk.downloader wordnet``, or a folder of
+theirs in ``NLTK_DATA``), and without them only exact and stem matches count, which the report says; embeddings come
+from a transformers model in a local folder, or from an endpoint.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from streamfer.captions.chat import ChatClient, ChatError, endpoint_url, key_for
 from streamfer.errors import ConfigError
+
+#: From texts to their vectors (N, D).
+Encoder = Callable[[Sequence[str]], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,23 +51,27 @@ class TextReport:
             "bleu": round(self.bleu, 4),
             "bleu_signature": self.bleu_signature,
         }
+        if "synonym" not in self.meteor_stages:
+            values["remark"] = "METEOR lacks WordNet's synonyms, which published values have: nltk.downloader wordnet"
         if self.similarity is not None:
             values[f"similarity ({self.similarity_model})"] = round(self.similarity, 4)
         return values
 
 
-def score(captions: Sequence[str], references: Sequence[Sequence[str]], encoder: Path | None = None) -> TextReport:
-    """Score captions against the references of the same pictures, with ``encoder`` also by sentence embeddings.
+def score(
+    captions: Sequence[str], references: Sequence[Sequence[str]], encode: Encoder | None = None, encoder: str = ""
+) -> TextReport:
+    """Score captions against the references of the same pictures; with ``encode`` by embeddings too.
 
     Raises:
-        ConfigError: nothing to score, numbers differ, a caption has no reference, or the encoder cannot be loaded.
+        ConfigError: nothing to score, numbers differ, or a caption has no reference.
     """
     _check(captions, references)
     stages, words = meteor_stages()
     bleu_value, signature = bleu(captions, references)
     similarity = None
-    if encoder is not None:
-        similarity = sum(embedding_similarity(captions, references, encoder)) / len(captions)
+    if encode is not None:
+        similarity = sum(embedding_similarity(captions, references, encode)) / len(captions)
     return TextReport(
         len(captions),
         sum(meteor(c, r, words) for c, r in zip(captions, references, strict=True)) / len(captions),
@@ -71,7 +80,7 @@ def score(captions: Sequence[str], references: Sequence[Sequence[str]], encoder:
         bleu_value,
         signature,
         similarity,
-        encoder.name if encoder is not None else "",
+        encoder,
     )
 
 
@@ -141,34 +150,58 @@ def bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[
     return float(metric.corpus_score(list(captions), columns).score) / 100, str(metric.get_signature())
 
 
-def embedding_similarity(
-    captions: Sequence[str], references: Sequence[Sequence[str]], encoder: Path, batch: int = 64
-) -> list[float]:
-    """Return the cosine of each caption's sentence embedding with the nearest of its references', -1 to 1.
+def embedding_similarity(captions: Sequence[str], references: Sequence[Sequence[str]], encode: Encoder) -> list[float]:
+    """Return the cosine of each caption's embedding with the nearest of its references', -1 to 1."""
+    texts = [*captions, *(text for several in references for text in several)]
+    return _nearest(F.normalize(encode(texts), dim=-1), [len(several) for several in references])
 
-    ``encoder`` is the folder of a transformers text encoder; an embedding is the mean over its last states.
+
+def folder_encoder(folder: Path, batch: int = 64) -> Encoder:
+    """Return the text encoder of a transformers folder; an embedding is the mean over its last states.
 
     Raises:
         ConfigError: the folder holds no such model.
     """
     from transformers import AutoModel, AutoTokenizer
 
-    if not (encoder / "config.json").is_file():
-        raise ConfigError(f"{encoder}: no transformers model there (config.json is absent); name its folder")
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{folder}: no transformers model there (config.json is absent); name its folder")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(encoder, local_files_only=True)
-        model = AutoModel.from_pretrained(encoder, local_files_only=True).eval()
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ConfigError(f"{encoder}: cannot be loaded as a text encoder ({type(error).__name__})") from error
-    texts = [*captions, *(text for several in references for text in several)]
-    vectors = []
-    for start in range(0, len(texts), batch):
-        inputs = tokenizer(texts[start : start + batch], return_tensors="pt", padding=True, truncation=True)
-        with torch.inference_mode():
-            states_BLD = model(**inputs).last_hidden_state
-        mask_BL1 = inputs["attention_mask"].unsqueeze(-1).to(states_BLD.dtype)
-        vectors.append(F.normalize((states_BLD * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1), dim=-1))
-    return _nearest(torch.cat(vectors), [len(several) for several in references])
+        raise ConfigError(f"{folder}: cannot be loaded as a text encoder ({type(error).__name__})") from error
+
+    def encode(texts: Sequence[str]) -> Tensor:
+        vectors = []
+        for start in range(0, len(texts), batch):
+            inputs = tokenizer(list(texts[start : start + batch]), return_tensors="pt", padding=True, truncation=True)
+            with torch.inference_mode():
+                states_BLD = model(**inputs).last_hidden_state
+            mask_BL1 = inputs["attention_mask"].unsqueeze(-1).to(states_BLD.dtype)
+            vectors.append((states_BLD * mask_BL1).sum(1) / mask_BL1.sum(1).clamp(min=1))
+        return torch.cat(vectors)
+
+    return encode
+
+
+def endpoint_encoder(url: str, model: str, batch: int = 16) -> Encoder:
+    """Return the text encoder behind an OpenAI-compatible endpoint; ``text-embedding-ada-002`` gives Ada-sim.
+
+    Raises:
+        ConfigError: the address is no HTTP address. Encoding raises it where the endpoint refuses.
+    """
+    address = endpoint_url(url)
+    client = ChatClient(address, model, key=key_for(address))
+
+    def encode(texts: Sequence[str]) -> Tensor:
+        try:
+            parts = [client.embed(texts[start : start + batch]) for start in range(0, len(texts), batch)]
+            return torch.tensor([vector for part in parts for vector in part], dtype=torch.float32)
+        except (ChatError, ValueError, TypeError) as error:
+            raise ConfigError(f"--encoder-url: {error}") from error
+
+    return encode
 
 
 def _nearest(vectors_ND: Tensor, counts: Sequence[int]) -> list[float]:

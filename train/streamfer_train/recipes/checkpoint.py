@@ -32,6 +32,8 @@ class Progress:
         step: optimiser steps done in all.
         sums: sums of this epoch's losses over its steps, by name.
         history: what is remembered of finished epochs, in order.
+        epochs: how many were planned.
+        extended: what was planned before, where the run was made longer, in order.
     """
 
     epoch: int = 0
@@ -39,6 +41,8 @@ class Progress:
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
+    epochs: int = 0
+    extended: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,11 @@ class Checkpoint:
             plain = {name: json.loads(contents[name]) for name in ("config", "about", "progress")}
             tensors = {name: contents[name] for name in ("model", "optimiser", "average", "scaler")}
             return cls(recipe, plain["config"], plain["about"], Progress(**plain["progress"]), **tensors)
+
+
+def finished(path: Path, recipe: str, epochs: int) -> bool:
+    """Whether a run's last checkpoint is there and has reached so many epochs."""
+    return path.exists() and Checkpoint.load(path, recipe).progress.epoch >= epochs
 
 
 def write_tensors(path: Path, contents: Mapping[str, Any]) -> None:

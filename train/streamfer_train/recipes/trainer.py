@@ -191,6 +191,7 @@ class Trainer:
         if resume and self.last.exists():
             self._restore()
         progress = self.progress
+        progress.epochs = self.job.epochs
         with self.journal.open(progress.step, progress.epoch), self._stop.heard():
             while progress.epoch < self.job.epochs and not self.task.stops_early(progress):
                 self._epoch()
@@ -322,6 +323,15 @@ class Trainer:
             self.average.tensors = {name: tensor.to(self.world.device) for name, tensor in found.average.items()}
         for name in Progress.__slots__:
             setattr(self.progress, name, getattr(found.progress, name))
+        planned = self.progress.epochs or self.job.epochs
+        if self.job.epochs < self.progress.epoch:
+            raise CheckpointError(
+                f"{self.last}: {self.progress.epoch} epochs are done and {self.job.epochs} are asked for; a run may "
+                "only grow: raise the epochs, or choose another --out"
+            )
+        if self.job.epochs > planned:
+            self.progress.extended.append(planned)
+            self.journal.say(f"{self.job.name}: {planned} epochs become {self.job.epochs}; schedules follow suit")
         if self.world.leads:
             log.info(
                 "train.resumed", extra={"job": self.job.name, "epoch": self.progress.epoch, "step": self.progress.step}
