@@ -133,11 +133,14 @@ class CaptionsConfig(Section):
         return section if when is None else {**section, "when": when}
 
 
+Transport = Literal["tcp", "udp", "auto"]
+
+
 class LiveConfig(Section):
     """Live sources: how long to wait, and how to come back."""
 
-    transport: Literal["tcp", "udp"] = Field("tcp", description="RTSP transport")
-    wait: bool = Field(False, description="keep trying a source that does not answer at the start")
+    transport: Transport = Field("tcp", description="RTSP transport; auto tries both by turns until one gives pictures")
+    wait: bool = Field(True, description="keep trying a source for ever, whatever is wrong with it at the start")
     open_timeout: float = Field(10.0, gt=0, le=300, description="seconds to connect")
     stall_timeout: float = Field(
         10.0, gt=0, le=600, description="seconds without a frame before reconnecting; of slow cameras, five frames"
@@ -179,10 +182,18 @@ class ShutdownConfig(Section):
 
 
 class SourceConfig(Section):
-    """One source of ``streamfer run``."""
+    """One source of ``streamfer run``; what is unset is as in ``live``.
+
+    ``url``, ``user`` and ``password`` may hold ``${NAME}``, ``${file:PATH}`` and ``${keyring:SERVICE:USER}``.
+    """
 
     url: str = Field(min_length=1)
     id: str | None = Field(None, min_length=1, max_length=128, pattern=r"^[^\s/:@][^\s:@]*$")
+    user: str | None = None
+    password: str | None = Field(None, repr=False, coerce_numbers_to_str=True)
+    transport: Transport | None = None
+    open_timeout: float | None = Field(None, gt=0, le=300)
+    stall_timeout: float | None = Field(None, gt=0, le=600)
 
 
 class Config(Section):

@@ -37,6 +37,11 @@ def redact_url(url: str) -> str:
     return f"{scheme}://{user}{place}{question}{'&'.join(map(_redact_pair, query.split('&')))}"
 
 
+def sounds_secret(name: str) -> bool:
+    """Whether what has this name should not be shown."""
+    return _SECRET.search(name) is not None
+
+
 def redact_text(text: str) -> str:
     """Return ``text`` with every URL inside it redacted (FFmpeg prints passwords in its messages)."""
     return _URL.sub(lambda match: redact_url(match.group()), text)
@@ -47,7 +52,7 @@ def _redact_pair(pair: str) -> str:
     parts = pair.split(";")
     for number, part in enumerate(parts):
         name, equals, _ = part.partition("=")
-        if equals and _SECRET.search(unquote_plus(name)):
+        if equals and sounds_secret(unquote_plus(name)):
             # A ";" behind it may belong to the secret.
             return ";".join([*parts[:number], f"{name}={_MASK}"])
     return pair

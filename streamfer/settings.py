@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from streamfer.errors import ConfigError
-from streamfer.redaction import redact_text
+from streamfer.redaction import redact_text, sounds_secret
 
 #: PyYAML lets out what dates such as 2024-13-45 and tags such as !!bool x end in.
 _NO_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError)
@@ -65,7 +65,8 @@ def read_value(name: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except _NO_YAML:
-        raise ConfigError(f"{name}={redact_text(text)}: the value is not valid YAML; quote it") from None
+        shown = "..." if "://" in text or sounds_secret(name) else text
+        raise ConfigError(f"{name}={shown}: the value is not valid YAML; quote it") from None
 
 
 def read_pairs(pairs: Sequence[str]) -> dict[str, Any]:
@@ -119,7 +120,8 @@ def check_settings(kind: type[_Settings], tree: Mapping[str, Any], where: str = 
         first, more = error.errors()[0], error.error_count() - 1
         name = ".".join(str(part) for part in first["loc"])
         message, own = first["msg"], first["msg"].removeprefix("Value error, ")
-        notes = [f"got {first['input']!r}"] if isinstance(first["input"], str | int | float | bool) else []
+        shown = isinstance(first["input"], str | int | float | bool) and not sounds_secret(name)
+        notes = [f"got {first['input']!r}"] if shown else []
         if first["type"] == "extra_forbidden":
             message, notes = f"unknown setting; {_nearest(kind, first['loc'])}", []
         elif own != message:

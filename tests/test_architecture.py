@@ -21,6 +21,7 @@ FLOORS = (
     {"closing", "errors", "redaction", "threads"},
     {"files"},
     {"extras", "records", "geometry", "schemas", "settings", "weights"},
+    {"addresses"},
     {"config"},
     {"video"},
     {"models", "faces", "publish"},

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 import streamfer
-from streamfer.cli import annotate, ask, demo, doctor, models, run, tail, train
+from streamfer.cli import annotate, ask, check, demo, doctor, models, run, tail, train
 from streamfer.cli.signals import INTERRUPTED
 from streamfer.cli.terminal import configure_logging, fail
 from streamfer.errors import StreamferError
@@ -44,6 +44,7 @@ app.command("demo")(demo.demo)
 app.command("annotate", cls=annotate.BareBlur)(annotate.annotate)
 app.command("ask")(ask.ask)
 app.command("run")(run.run)
+app.command("check")(check.check)
 app.command("tail")(tail.tail)
 app.add_typer(models.app, name="models")
 app.command("train", context_settings=train.PASS_ON)(train.train)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from urllib.parse import urlsplit
 
 import redis
 from redis import exceptions as faults
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from streamfer.addresses import AddressError, fill, read_address
 from streamfer.errors import PublishError
 from streamfer.redaction import redact_text, redact_url
 
@@ -38,10 +38,11 @@ def make_client(
     Raises:
         PublishError: the URL cannot be read, or its scheme is none of these.
     """
-    _check_scheme(url)
+    filled = fill(url)
+    _check(filled)
     try:
         return redis.Redis.from_url(
-            url,
+            filled,
             protocol=2,
             socket_timeout=socket_timeout,
             socket_connect_timeout=connect_timeout,
@@ -51,7 +52,9 @@ def make_client(
             client_name=client_name,
         )
     except (ValueError, TypeError) as error:
-        raise PublishError(f"Redis URL {redact_url(url)!r} cannot be read: {redact_text(str(error))}") from None
+        # Its words repeat the URL, or parts of it.
+        kind = type(error).__name__
+        raise PublishError(f"the Redis URL cannot be read ({kind}): write redis://USER:PASSWORD@HOST:PORT/0") from None
 
 
 def connect(url: str, *, socket_timeout: float = _ANSWER_SECONDS, client_name: str = "streamfer") -> redis.Redis:
@@ -84,21 +87,18 @@ def _foreign(line: str) -> bool:
     return "Protocol Error" in line
 
 
-def _check_scheme(url: str) -> None:
-    try:
-        scheme = urlsplit(url).scheme
-    except ValueError as error:
-        raise PublishError(f"Redis URL {redact_url(url)!r} cannot be read: {error}") from None
-    if "://" not in url:
-        raise PublishError(f"Redis URL {redact_url(_hidden(url))!r} has no scheme: write redis://HOST:PORT/0")
+def _check(url: str) -> None:
+    scheme, separator, _ = url.partition("://")
+    if not separator:
+        raise PublishError("the Redis URL has no scheme: write redis://HOST:PORT/0")
     if scheme not in SCHEMES:
         choices = ", ".join(f"{name}://" for name in SCHEMES)
-        raise PublishError(f"Redis URL {redact_url(url)!r}: scheme {scheme!r} is not one of {choices}")
-
-
-def _hidden(text: str) -> str:
-    # "user:password@host" without a scheme is no URL to redact_url, but holds a password all the same.
-    return f"***@{text.rpartition('@')[2]}" if "@" in text else text
+        raise PublishError(f"the Redis URL's scheme {scheme!r} is not one of {choices}")
+    try:
+        if scheme != "unix":
+            read_address(url)
+    except AddressError as error:
+        raise PublishError(f"the Redis URL cannot be read: {error}") from None
 
 
 @contextmanager

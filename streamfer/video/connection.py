@@ -102,6 +102,11 @@ class Connection:
         except queue.Empty:
             return None
 
+    @property
+    def alive(self) -> bool:
+        """Whether its thread is still at work, or stuck."""
+        return self._thread.is_alive()
+
     def abandon(self, seconds: float = 0.5) -> None:
         """Tell the thread to close the container, and wait up to ``seconds`` for it."""
         self._abandoned.set()

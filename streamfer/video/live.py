@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import time
@@ -25,6 +26,11 @@ _STALL_PERIODS = 5
 _JITTER = 0.5
 _SETTLED_SECONDS = 10.0
 _END_SLACK_SECONDS = 1.0
+_DENIED_SECONDS = 60.0
+#: Attempts that do not come back out of FFmpeg, for each source; each holds a thread and some megabytes.
+_MOST_STUCK = 4
+
+log = logging.getLogger(__name__)
 
 
 def reconnect_delay(settings: LiveConfig, attempt: int, rng: random.Random) -> float:
@@ -65,13 +71,14 @@ class LiveSource:
         self._sleep = sleep
         self._decoded = 0
         self._ends = False
+        self._transport = "tcp" if self.settings.transport == "auto" else self.settings.transport
+        self._stuck: list[Connection] = []
 
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "_stop"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_stop", "_stuck")}
 
     def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state)
-        self._stop = threading.Event()
+        self.__dict__.update(state, _stop=threading.Event(), _stuck=[])
 
     @property
     def source_id(self) -> str:
@@ -99,10 +106,7 @@ class LiveSource:
         ``ended`` comes last, after :meth:`close` or at the end of a source of known length.
 
         Raises:
-            SourceDeniedError: credentials refused before the source was ever online.
-            SourceNotFoundError: the server has nothing under this address, or there is no such camera; likewise.
-            SourceUnreadableError: what comes is no video; likewise.
-            SourceUnreachableError: nothing answers at the first attempt, and nobody asked to wait for it.
+            SourceError: the first attempt gave no picture, and ``wait`` is off.
         """
         self._decoded = 0
         epoch = attempt = 0
@@ -113,37 +117,48 @@ class LiveSource:
             epoch = outcome.epoch
             if outcome.complete or self._stop.is_set():
                 break
-            if outcome.error is not None and not (was_online or outcome.online_seconds is not None):
-                self._give_up_unless_it_may_pass(outcome.error)
+            if not (self.settings.wait or outcome.error is None or was_online or outcome.online_seconds is not None):
+                raise outcome.error
             if outcome.online_seconds is not None:
                 was_online = True
                 epoch += 1
                 attempt = 0 if outcome.online_seconds >= _SETTLED_SECONDS else attempt
             attempt += 1
             reason = str(outcome.error) if outcome.error else f"{self.spec.location}: the other side ended the stream"
-            if isinstance(outcome.error, SourceDeniedError):
-                yield StateChange("auth_failed", epoch, time.time(), reason=reason, attempt=attempt)
             delay = reconnect_delay(self.settings, attempt, self._rng)
+            if isinstance(outcome.error, SourceDeniedError):
+                # Cameras lock accounts out that fail too often.
+                delay = max(delay, _DENIED_SECONDS)
+                reason += f"; tried again once in {delay:.0f} s"
+                yield StateChange("auth_failed", epoch, time.time(), reason=reason, attempt=attempt)
             yield StateChange("backoff", epoch, time.time(), reason=reason, attempt=attempt, delay=delay)
             (self._sleep or self._stop.wait)(delay)
         yield StateChange("ended", epoch, time.time(), reason="closed on request" if self._stop.is_set() else "")
 
-    def _give_up_unless_it_may_pass(self, error: SourceError) -> None:
-        if not self.settings.wait or not isinstance(error, SourceUnreachableError):
-            raise error
-
     def _connected(self, epoch: int, wanted: FrameFilter | None) -> Generator[Frame | StateChange, None, _Outcome]:
         """Hold one connection from opening to loss."""
+        self._stuck = [connection for connection in self._stuck if connection.alive]
+        if len(self._stuck) >= _MOST_STUCK:
+            reason = f"{self.spec.location}: {len(self._stuck)} attempts are stuck in FFmpeg; waiting for one to end"
+            return _Outcome(epoch, SourceUnreachableError(reason), None)
         connection = Connection(
             self.spec,
             decode_threads=self.decode_threads,
             timeout=max(self.settings.open_timeout / 2, self.settings.stall_timeout),
-            transport=self.settings.transport,
+            transport=self._transport,
         )
+        outcome: _Outcome | None = None
         try:
-            return (yield from self._watched(connection, epoch, wanted))
+            outcome = yield from self._watched(connection, epoch, wanted)
         finally:
             connection.abandon()
+            if connection.alive:
+                log.warning("source.stuck", extra={"source": self.source_id, "attempts": len(self._stuck) + 1})
+                self._stuck.append(connection)
+        no_picture = outcome.online_seconds is None and not isinstance(outcome.error, SourceDeniedError)
+        if self.settings.transport == "auto" and no_picture:
+            self._transport = "udp" if self._transport == "tcp" else "tcp"
+        return outcome
 
     def _watched(
         self, connection: Connection, epoch: int, wanted: FrameFilter | None

@@ -14,9 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from streamfer.config import Config
+from streamfer.addresses import AddressError, address_name, fill, read_address, with_credentials
+from streamfer.config import Config, Transport
 from streamfer.errors import ConfigError, SourceDeniedError, SourceError, SourceNotFoundError
-from streamfer.redaction import redact_text, redact_url
+from streamfer.redaction import redact_url
 
 SourceKind = Literal["file", "live", "webcam"]
 Place = str | os.PathLike[str]
@@ -55,6 +56,7 @@ class SourceSpec:
         raw_size: (width, height) in pixels of headerless planar video.
         raw_fps: frames a second of headerless video; also overrides the assumed rate of raw H.264 and HEVC.
         raw_pixel_format: FFmpeg name of the pixel layout of headerless video.
+        transport, open_timeout, stall_timeout: of this source where they differ from ``live``'s.
     """
 
     url: str = field(repr=False)
@@ -63,11 +65,14 @@ class SourceSpec:
     raw_size: tuple[int, int] | None = None
     raw_fps: Fraction | None = None
     raw_pixel_format: str = "yuv420p"
+    transport: Transport | None = None
+    open_timeout: float | None = None
+    stall_timeout: float | None = None
 
     @property
     def location(self) -> str:
-        """The url without its credentials: for messages, logs and records."""
-        return redact_url(self.url)
+        """How messages, logs and records call it: a server's address may hold secrets anywhere, so by its id."""
+        return self.source_id if self.remote else self.url
 
     @property
     def remote(self) -> bool:
@@ -92,7 +97,7 @@ class SourceSpec:
     @property
     def address_key(self) -> str:
         """Sha256 (hex) of the address without its secrets."""
-        return hashlib.sha256(self.location.encode()).hexdigest()
+        return hashlib.sha256(redact_url(self.url).encode()).hexdigest()
 
     def whole(self) -> SourceSpec:
         """Return this source as one that is read to its end, whatever its address looks like.
@@ -150,14 +155,14 @@ def listed(places: Place | Sequence[Place]) -> list[str]:
 
 
 def find_each(places: Sequence[str]) -> tuple[list[SourceSpec], dict[str, SourceError]]:
-    """Return the sources that exist, and for each place that names none, credentials removed, what is wrong with it."""
+    """Return the sources that exist, and what is wrong with each other place, addresses called by their number."""
     good: list[str] = []
     failed: dict[str, SourceError] = {}
-    for place in places:
+    for number, place in enumerate(places, 1):
         try:
             find_sources([place])
         except SourceError as error:
-            failed[redact_text(place)] = error
+            failed[f"source-{number}" if "://" in place or "@" in place else place] = error
         else:
             good.append(place)
     return (find_sources(good) if good else []), failed
@@ -174,23 +179,27 @@ def configured_sources(config: Config) -> list[SourceSpec]:
         raise ConfigError("no source: name one (rtsp://...), or list them under 'sources:' in the configuration")
     specs: list[SourceSpec] = []
     for source in config.sources:
-        found = find_sources([source.url])
-        specs += [replace(found[0], source_id=source.id)] if source.id and len(found) == 1 else found
-    ids = [spec.source_id for spec in specs]
+        own = {name: getattr(source, name) for name in ("transport", "open_timeout", "stall_timeout")}
+        for spec in (found := find_sources([source.url])):
+            url = spec.url
+            if spec.remote and (source.user is not None or source.password is not None):
+                url = with_credentials(url, *(secret and fill(secret) for secret in (source.user, source.password)))
+            specs.append(replace(spec, url=url, source_id=(len(found) == 1 and source.id) or spec.source_id, **own))
+    ids = [source.id for source in config.sources if source.id]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
         raise ConfigError(f"sources: the id {twice[0]!r} is used twice; give each source an id of its own")
-    return specs
+    return _with_unique_ids(specs)
 
 
 def _expand(argument: str, recursive: bool) -> Iterable[SourceSpec]:
     if webcam := _webcam(argument):
         return [webcam]
-    scheme = _SCHEME.match(argument)
+    scheme = _SCHEME.match(fill(argument) if argument.startswith("${") else argument)
     if scheme and not Path(argument).exists():
         name = scheme.group(1).lower()
         if name not in ALLOWED_SCHEMES or (name != "file" and "://" not in argument):
             raise SourceDeniedError(
-                f"{redact_text(argument)}: the scheme {name!r} is not allowed; give a path, or one of "
+                f"the scheme {name!r} is not allowed; give a path, or one of "
                 f"{', '.join(sorted(ALLOWED_SCHEMES - {'file', 'webcam'}))}, or webcam:0"
             )
         if name != "file":
@@ -204,6 +213,9 @@ def _expand(argument: str, recursive: bool) -> Iterable[SourceSpec]:
         return [_from_file(path, path.name)]
     if _GLOB.search(argument):
         return _from_pattern(str(path), recursive)
+    if "@" in argument:
+        # An address without its scheme, perhaps with a password.
+        raise SourceNotFoundError(f"***@{argument.rpartition('@')[2]}: no such file; a URL begins with its scheme")
     raise SourceNotFoundError(f"{argument}: no such file or folder; check the path (relative to {Path.cwd()})")
 
 
@@ -215,15 +227,13 @@ def _webcam(argument: str) -> SourceSpec | None:
 
 
 def _from_url(url: str, scheme: str) -> SourceSpec:
-    parts = urlsplit(url)
+    filled = fill(url)
     try:
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise SourceDeniedError(f"{redact_url(url)}: not a valid URL ({error})") from None
-    if not host:
-        raise SourceDeniedError(f"{redact_url(url)}: the URL names no host")
-    slug = _UNSAFE.sub("-", f"{host}{f'-{port}' if port else ''}{unquote(parts.path)}").strip("-")
-    spec = SourceSpec(url=url, source_id=f"{slug}-{_digest(redact_url(url))}", kind="live")
+        # The name is that of what was written, so that it holds nothing of a secret that stands elsewhere.
+        read_address(filled)
+        spec = SourceSpec(url=filled, source_id=address_name(filled if url.startswith("$") else url), kind="live")
+    except AddressError as error:
+        raise SourceDeniedError(f"{scheme}://...: not a valid URL ({error})") from None
     return spec.whole() if scheme in HTTP_SCHEMES and spec.downloadable else spec
 
 

@@ -21,4 +21,6 @@ def open_source(spec: SourceSpec, live: LiveConfig | None = None, *, decode_thre
     live = live or LiveConfig()
     if not spec.live:
         return FileSource(spec, decode_threads=decode_threads, timeout=live.open_timeout)
-    return LiveSource(spec, live, decode_threads=decode_threads)
+    own = {name: getattr(spec, name) for name in ("transport", "open_timeout", "stall_timeout")}
+    settings = live.model_copy(update={name: value for name, value in own.items() if value is not None})
+    return LiveSource(spec, settings, decode_threads=decode_threads)

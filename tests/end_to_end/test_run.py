@@ -105,10 +105,11 @@ def test_files_run_too_and_end_by_themselves(face_film: Path, tiny_model: Path, 
 
 @pytest.mark.parametrize("url", ["rtsp://me:hunter2@127.0.0.1:9/live", "http://me:hunter2@127.0.0.1:9/a.mp4"])
 def test_a_url_that_does_not_answer_is_one_line(url: str, tiny_model: Path, redis_url: str) -> None:
-    done = streamfer("run", url, "--redis", redis_url, "--model", tiny_model, "--set", "live.open_timeout=3")
+    words = ("--redis", redis_url, "--model", tiny_model, "--set", "live.open_timeout=3", "--no-wait")
+    done = streamfer("run", url, *words)
     assert done.code == 2
     (line,) = done.complaints
-    assert url.replace("me:hunter2", "***") in line
+    assert line.startswith("127.0.0.1-")
     assert "hunter2" not in done.out + done.err
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import islice
 from typing import Protocol
 
 import av
@@ -53,7 +54,7 @@ class Unshaken(random.Random):
 
 
 def live(url: str, **settings: object) -> LiveSource:
-    return LiveSource(find_sources([url])[0], LiveConfig.model_validate({**QUICK, **settings}))
+    return LiveSource(find_sources([url])[0], LiveConfig.model_validate({**QUICK, "wait": False, **settings}))
 
 
 def until_frames(items: Iterator[Frame | StateChange], count: int) -> tuple[list[StateChange], list[Frame]]:
@@ -158,9 +159,10 @@ def test_a_wrong_address_ends_at_once_in_one_line_without_the_password(
 ) -> None:
     server = rtsp_server("--user", "viewer", "--password", "p@ss/w")
     with pytest.raises(error) as refused:
-        list(live(server.url(mount, credentials), wait=True).stream())
+        list(live(server.url(mount, credentials)).stream())
     said = str(refused.value)
-    assert f"/{mount}" in said
+    assert said.startswith("127.0.0.1-")
+    assert f"/{mount}" not in said
     assert "\n" not in said
     assert not any(secret in said for secret in ("hunter2", "p%40ss", "p@ss"))
 
@@ -183,7 +185,44 @@ def test_credentials_that_are_refused_later_are_said_and_tried_again(rtsp_server
     states = list(until_states(items, "auth_failed"))
     assert "refused the credentials" in states[-1].reason
     assert "hunter2" not in f"{states!r}"
-    assert next(items).state == "backoff"  # type: ignore[union-attr]
+    backoff = next(items)
+    assert isinstance(backoff, StateChange)
+    assert (backoff.state, backoff.delay) == ("backoff", 60), "no camera is to lock the account"
+    assert "tried again once in 60 s" in backoff.reason
+    source.close()
+
+
+@pytest.mark.parametrize(
+    ("mount", "credentials", "state"),
+    [("nothing", "viewer:right", "backoff"), ("live", "viewer:hunter2", "auth_failed")],
+    ids=["wrong mount", "wrong password"],
+)
+def test_who_waits_is_never_given_up(rtsp_server: StartServer, mount: str, credentials: str, state: str) -> None:
+    server = rtsp_server("--user", "viewer", "--password", "right")
+    source = live(server.url(mount, credentials), wait=True)
+    states = list(until_states(source.stream(), state))
+    assert states[-1].reason.startswith("127.0.0.1-")
+    source.close()
+
+
+def test_a_transport_that_gives_nothing_is_changed(silent_port: int) -> None:
+    source = live(f"rtsp://127.0.0.1:{silent_port}/live", wait=True, open_timeout=0.4, transport="auto")
+    items = source.stream()
+    used = []
+    for _ in range(3):
+        list(until_states(items, "connecting"))
+        used.append(source._transport)
+    source.close()
+    assert used == ["tcp", "udp", "tcp"]
+
+
+def test_attempts_that_never_come_back_are_bounded(silent_port: int) -> None:
+    """FFmpeg takes a multiple of its timeout to give up; meanwhile attempts must not pile up."""
+    source = live(f"rtsp://127.0.0.1:{silent_port}/live", wait=True, open_timeout=0.2, stall_timeout=30)
+    before = threading.active_count()
+    reasons = [state.reason for state in islice(until_states(source.stream(), "never"), 24)]
+    assert threading.active_count() - before <= 5
+    assert any("4 attempts are stuck in FFmpeg" in reason for reason in reasons)
     source.close()
 
 
@@ -254,7 +293,7 @@ def test_a_source_leaves_no_threads_behind(rtsp_server: StartServer) -> None:
 
 def test_a_missing_camera() -> None:
     with pytest.raises(SourceNotFoundError, match="/dev/video99"):
-        list(open_source(find_sources(["webcam:99"])[0]).stream())
+        list(open_source(find_sources(["webcam:99"])[0], LiveConfig(wait=False)).stream())
 
 
 def test_it_pickles_as_its_configuration() -> None:

@@ -1,0 +1,140 @@
+"""Addresses that users write: one reader for all, whose errors never repeat them, and secrets that stand elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from streamfer.errors import ConfigError
+from streamfer.extras import needs
+from streamfer.redaction import redact_url
+
+_HTTP = ("http", "https")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
+_ESCAPES = "in names and passwords write % as %25, / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, @ as %40"
+
+
+class AddressError(ValueError):
+    """An address that cannot be read; the message says why and never repeats it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """The parts of a URL that name a place.
+
+    Attributes:
+        scheme: in lower case.
+        host: as written, without brackets.
+        port: None where none is written.
+    """
+
+    scheme: str
+    host: str
+    port: int | None
+
+    @property
+    def label(self) -> str:
+        """The host as a part of names."""
+        return _UNSAFE.sub("-", self.host).strip("-")
+
+
+def read_address(url: str) -> Address:
+    """Read ``SCHEME://[USER[:PASSWORD]@]HOST[:PORT][/...]``.
+
+    Raises:
+        AddressError: it names no host, its port is none, or a character makes it ambiguous.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        raise AddressError("it has no scheme")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    behind = rest[len(authority) :]
+    user, at, place = authority.rpartition("@")
+    host, port = _host_and_port(place)
+    # A "/", "?" or "#" in a password ends the authority before its "@", which then stands behind it.
+    cut_off = "@" in behind and (scheme.lower() not in _HTTP or not (port is None or port.isdecimal()))
+    if cut_off or set("[]") & set(user) or _PERCENT.search(user) or any(map(str.isspace, url)):
+        raise AddressError(_ESCAPES)
+    if not host:
+        raise AddressError("the URL names no host")
+    if port is not None and not (port.isdecimal() and int(port) <= 65535):
+        raise AddressError("the port is no number from 0 to 65535" + ("" if at else f"; {_ESCAPES}"))
+    return Address(scheme.lower(), host, int(port) if port else None)
+
+
+def _host_and_port(place: str) -> tuple[str, str | None]:
+    if place.startswith("["):
+        host, closed, port = place[1:].partition("]")
+        if not closed or (port and not port.startswith(":")):
+            raise AddressError("its brackets hold no IPv6 address")
+        return host, port[1:] or None
+    host, colon, port = place.partition(":")
+    return host, port if colon and port else None
+
+
+def address_name(url: str) -> str:
+    """Return the name of a place: its host and a digest of its address, free of all that could be secret.
+
+    Raises:
+        AddressError: see :func:`read_address`.
+    """
+    digest = hashlib.sha256(redact_url(url).encode(errors="surrogateescape")).hexdigest()[:8]
+    return f"{read_address(url).label}-{digest}"
+
+
+def fill(text: str, environment: Mapping[str, str] | None = None) -> str:
+    """Put secrets in the place of ``${NAME}``, ``${file:PATH}`` and ``${keyring:SERVICE:USER}``.
+
+    Within a URL they are percent-encoded, so that they may hold any character.
+
+    Args:
+        text: a URL or a single secret.
+        environment: ``os.environ`` if None.
+
+    Raises:
+        ConfigError: there is no such variable, file or entry.
+        MissingExtraError: the keyring is asked and not installed.
+    """
+    whole = _PLACEHOLDER.fullmatch(text)
+
+    def put(match: re.Match[str]) -> str:
+        secret = _secret(match[1], os.environ if environment is None else environment)
+        return secret if whole else quote(secret, safe="")
+
+    return _PLACEHOLDER.sub(put, text)
+
+
+def with_credentials(url: str, user: str | None, password: str | None) -> str:
+    """Return ``url`` with these credentials in the place of its own; None leaves them out."""
+    scheme, _, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    behind = rest[len(authority) :]
+    secret = "" if password is None else f":{quote(password, safe='')}"
+    return f"{scheme}://{quote(user or '', safe='')}{secret}@{authority.rpartition('@')[2]}{behind}"
+
+
+def _secret(name: str, environment: Mapping[str, str]) -> str:
+    kind, colon, rest = name.partition(":")
+    if colon and kind == "file":
+        try:
+            return Path(rest).expanduser().read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"${{{name}}}: the file cannot be read ({getattr(error, 'strerror', error)})") from None
+    if colon and kind == "keyring":
+        with needs("live", "a password in the keyring"):
+            import keyring
+        service, _, user = rest.partition(":")
+        found = keyring.get_password(service, user)
+        if found is None:
+            raise ConfigError(f"${{{name}}}: the keyring has no such entry; keyring set {service} {user}")
+        return str(found)
+    if name not in environment:
+        raise ConfigError(f"${{{name}}}: the environment has no such variable")
+    return environment[name]

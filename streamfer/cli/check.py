@@ -1,0 +1,53 @@
+"""``streamfer check``: what a source is, whether it can be read, and what to set."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamfer.cli import options
+from streamfer.cli.terminal import complain
+
+if TYPE_CHECKING:
+    from streamfer.api import Session
+    from streamfer.api.checking import Checked
+
+
+@options.opens_session()
+def check(
+    session: Session,
+    source: Annotated[str | None, typer.Argument(metavar="SOURCE", hidden=True)] = None,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.5, metavar="S", help="How long to watch.")] = 3.0,
+) -> None:
+    """Read a camera, stream or file for a few seconds; an RTSP camera over TCP and over UDP.
+
+    SOURCE is a URL, a file, or the id of a source of --config; without one, all of --config are checked.
+    """
+    from streamfer.api.checking import check_source
+    from streamfer.errors import ConfigError
+
+    if source is None and not session.config.sources:
+        raise ConfigError("no source: name one (rtsp://...), or list them under 'sources:' in the configuration")
+    found = []
+    for checked in check_source(source, session.config, seconds):
+        found.append(checked)
+        _say(checked)
+    ids = {checked.source_id for checked in found}
+    if ids - {checked.source_id for checked in found if checked.error is None}:
+        raise SystemExit(2)
+
+
+def _say(checked: Checked) -> None:
+    over = f" over {checked.transport}" if checked.transport else ""
+    if checked.error is not None or checked.info is None:
+        complain(f"{checked.source_id}{over}: {checked.error or 'no picture'}")
+        return
+    info = checked.info
+    rate = f"{checked.fps:.1f} fps" if checked.fps else "one picture"
+    stated = f" (states {info.declared_fps:.4g})" if info.declared_fps else ""
+    length = f"{info.duration:.1f} s long" if info.duration else "live" if info.live else "of unknown length"
+    words = [f"{info.codec} {info.width}x{info.height}", f"{rate}{stated}", length, f"clock {checked.clock}"]
+    typer.echo(f"{checked.source_id}{over}: {', '.join(words)}; first picture after {checked.first:.1f} s")
+    for line in checked.advice:
+        typer.echo(f"  set {line}")
