@@ -4,6 +4,7 @@
     python benchmarks/tracking.py --crowds crowds.parquet      cameras moving over real pictures of several people
     python benchmarks/tracking.py --clips FOLDER --weights yunet_n_dynamic.onnx
     python benchmarks/tracking.py --small-faces --weights yunet_n_dynamic.onnx
+    python benchmarks/tracking.py --search --clips FOLDER --crowds crowds.parquet --weights builtin   where to look
 
 HOTA, IDF1 and id switches are computed by the trackers library's own evaluation. A face that the detector missed
 counts as missed by the tracker: no tracker here invents faces.
@@ -37,8 +38,9 @@ from trackers.eval import (
 from tracking_clips import clip_table, small_face_table
 from tracking_crowds import crowd_scenes
 from tracking_scenes import Sample, play, scenes, sprites
+from tracking_search import Followed, clips, follow, newcomers
 
-from streamfer.faces import FaceTracker, TrackerSettings, settle
+from streamfer.faces import FaceTracker, TrackerSettings, load_detector, settle
 from streamfer.faces.appearance import COLOUR, AppearanceModel
 
 #: Ids and boxes of one frame.
@@ -181,6 +183,49 @@ def _print_row(name: str, score: Score) -> None:
     )
 
 
+def search_table(wanted: argparse.Namespace) -> None:
+    """Print what is lost and saved where faces are followed: true faces in crowds; in clips, against whole frames."""
+    detector = load_detector(wanted.weights, for_tracking=True)
+    fps = wanted.fps[0]
+    sets: dict[str, list[tuple[list[NDArray[np.uint8]], list[Frame] | None]]] = {}
+    if wanted.crowds:
+        played = crowd_scenes(wanted.crowds, fps, wanted.seeds, wanted.first_seed).values()
+        sets["crowds"] = [([s.image for s in samples], [(s.ids, s.boxes) for s in samples]) for samples in played]
+    if wanted.clips:
+        truth = json.loads((wanted.clips / "ground_truth.json").read_text())["videos"]
+        sets["clips, against whole frames"] = [(images, None) for images in clips(wanted.clips, truth, fps).values()]
+    print(f"\nDetector {detector.name}, {fps:g} samples a second\n")
+    print("| set | search | recall | id switches | invented | people | delay, s | whole | ms a frame |")
+    print("|" + "---|" * 9)
+    for title, scenes_of in sets.items():
+        whole = [follow(images, fps, detector, "full") for images, _ in scenes_of]
+        near = [follow(images, fps, detector, "follow") for images, _ in scenes_of]
+        truths = [known or all_whole.frames for (_, known), all_whole in zip(scenes_of, whole, strict=True)]
+        for mode, runs in (("full", whole), ("follow", near)):
+            print(f"| {title} | {mode} | {_search_row(truths, runs, fps)} |", flush=True)
+
+
+def _search_row(truths: Sequence[Sequence[Frame]], runs: Sequence[Followed], fps: float) -> str:
+    parts, delays = [], list[float]()
+    for truth, run in zip(truths, runs, strict=True):
+        true, found = _dense([ids for ids, _ in truth]), _dense([ids for ids, _ in run.frames])
+        overlaps = [
+            box_iou(a.astype(np.float64), b.astype(np.float64)).reshape(len(a), len(b))
+            for (_, a), (_, b) in zip(truth, run.frames, strict=True)
+        ]
+        parts.append(compute_clear_metrics(true, found, overlaps, threshold=0.4))
+        delays += newcomers(truth, run.frames, fps)
+    clear = aggregate_clear_metrics(parts)
+    recall = clear["CLR_TP"] / max(1, clear["CLR_TP"] + clear["CLR_FN"])
+    people = sum(len({int(key) for ids, _ in run.frames for key in ids}) for run in runs)
+    whole, near = sum(run.whole for run in runs), sum(run.near for run in runs)
+    spent = sum(run.seconds for run in runs) / (whole + near) * 1000
+    return (
+        f"{recall:.4f} | {int(clear['IDSW'])} | {int(clear['CLR_FP'])} | {people} | {np.mean(delays):.2f} "
+        f"| {whole / (whole + near):.0%} | {spent:.1f}"
+    )
+
+
 def _dense(ids: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
     """Renumber ids from 0 without gaps, as the library's evaluation wants them."""
     known: dict[int, int] = {}
@@ -197,12 +242,15 @@ def main() -> None:
     parser.add_argument("--crowds", type=Path, help="crowds.parquet: its pictures under moving cameras")
     parser.add_argument("--clips", type=Path, help="folder with clips and ground_truth.json")
     parser.add_argument("--weights", default="auto", help="detector for the clips")
+    parser.add_argument("--search", action="store_true", help="faces followed against whole frames, by the detector")
     parser.add_argument("--small-faces", action="store_true", help="recall of small faces in a 1080p frame")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
     warnings.simplefilter("ignore")
     if arguments.small_faces:
         small_face_table(arguments.weights)
+    elif arguments.search:
+        search_table(arguments)
     elif arguments.clips:
         truth = json.loads((arguments.clips / "ground_truth.json").read_text())["videos"]
         clip_table(arguments.clips, truth, arguments.weights)

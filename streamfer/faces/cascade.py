@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamfer.faces.detections import Detections
-from streamfer.faces.images import DetectionSize, as_rgb
+from streamfer.faces.finder import Finder, Found
+from streamfer.faces.images import DetectionSize
 
 #: The cascade gives no score. This one lets its faces start tracks, and ranks them below a sure network.
 CASCADE_SCORE = 0.75
@@ -21,7 +20,7 @@ SMALLEST_WINDOW = 24
 TO_FACE_BOX = np.array([-0.02, -0.09, 0.04, 0.17], np.float32)
 
 
-class CascadeDetector:
+class CascadeDetector(Finder):
     """OpenCV's frontal-face LBP cascade run by scikit-image, grey, upright frontal faces only; no landmarks."""
 
     def __init__(self, *, det_size: DetectionSize | None = None, max_faces: int = 64) -> None:
@@ -30,48 +29,22 @@ class CascadeDetector:
 
         packaged: Any = data  # untyped
         self._cascade = Cascade(packaged.lbp_frontal_face_cascade_filename())
-        self._det_size = det_size or DetectionSize(400)
-        self._max_faces = max_faces
+        licence = "3-clause BSD (OpenCV's cascade, packaged by scikit-image)"
+        super().__init__("lbp", "skimage", licence, det_size or DetectionSize(400), max_faces)
 
-    @property
-    def name(self) -> str:
-        """Registered name."""
-        return "lbp"
-
-    @property
-    def provider(self) -> str:
-        """scikit-image's compiled code, one thread."""
-        return "skimage"
-
-    @property
-    def licence(self) -> str:
-        """Licence of the cascade file that scikit-image ships."""
-        return "3-clause BSD (OpenCV's cascade, packaged by scikit-image)"
-
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
-        return [self._detect(as_rgb(image)) for image in images]
-
-    def _detect(self, image: NDArray[np.uint8]) -> Detections:
-        if min(image.shape[:2]) < SMALLEST_WINDOW:
-            return Detections.empty()
-        small, (fx, fy) = self._det_size.resize(image)
-        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        side = min(grey.shape)
-        if side < SMALLEST_WINDOW:
-            return Detections.empty()
-        found = self._cascade.detect_multi_scale(
-            img=grey,
-            scale_factor=1.2,
-            step_ratio=1,
-            min_size=(SMALLEST_WINDOW, SMALLEST_WINDOW),
-            max_size=(side, side),
-        )
-        if not found:
-            return Detections.empty()
-        squares = np.array([[f["c"], f["r"], f["width"], f["height"]] for f in found], np.float32)
+    def _find(self, picture: NDArray[np.uint8]) -> Found:
+        side = min(picture.shape[:2])
+        found = []
+        if side >= SMALLEST_WINDOW:
+            found = self._cascade.detect_multi_scale(
+                img=cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY),
+                scale_factor=1.2,
+                step_ratio=1,
+                min_size=(SMALLEST_WINDOW, SMALLEST_WINDOW),
+                max_size=(side, side),
+            )
+        squares = np.array([[f["c"], f["r"], f["width"], f["height"]] for f in found], np.float32).reshape(-1, 4)
         squares = squares[np.argsort(-squares[:, 2], kind="stable")]
         boxes = np.concatenate([squares[:, :2], squares[:, :2] + squares[:, 2:]], axis=1)
         boxes += TO_FACE_BOX * np.tile(squares[:, 2:], 2)
-        boxes /= np.array([fx, fy, fx, fy], np.float32)
-        return Detections.ranked(boxes, np.full(len(boxes), CASCADE_SCORE), None, self._max_faces)
+        return boxes, np.full(len(boxes), CASCADE_SCORE), None

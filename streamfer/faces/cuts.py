@@ -28,10 +28,11 @@ class CutDetector:
 
     Attributes:
         black: the last frame was black.
+        thumbnail: float32 (27, 48), the last frame that was not, in grey, blurred; None before there was one.
     """
 
     def __init__(self) -> None:
-        self._thumbnail: NDArray[np.float32] | None = None
+        self.thumbnail: NDArray[np.float32] | None = None
         self._histogram: NDArray[np.float32] | None = None
         self._usual = 0.0
         self.black = False
@@ -52,8 +53,8 @@ class CutDetector:
             return False
         thumbnail = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (5, 5), 0).astype(np.float32)
         histogram = _histogram(small)
-        before, colours = self._thumbnail, self._histogram
-        self._thumbnail, self._histogram = thumbnail, histogram
+        before, colours = self.thumbnail, self._histogram
+        self.thumbnail, self._histogram = thumbnail, histogram
         if before is None or colours is None:
             return False
         change = 1.0 - float(np.minimum(colours, histogram).sum())

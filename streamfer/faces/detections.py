@@ -170,10 +170,37 @@ class Detector(Protocol):
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
 
+    def detect_near(self, image: NDArray[np.uint8], expected: NDArray[np.float32]) -> Detections | None:
+        """Find the faces near boxes (N, 4) of a frame; None where the whole frame is searched in less time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """What a tracker knows of a sampled frame before its faces are looked for.
+
+    Attributes:
+        time: of the frame, seconds since the first one.
+        boxes: float32 (N, 4), where the faces of its open tracks should be, pixels.
+        seen: (N,), whether they were there in the last frame that was searched; others may come back.
+        doubtful: one of those seen is not sure to be a person yet.
+        cut: a new scene begins, of which nothing is known.
+        thumbnail: float32 (27, 48), the frame in grey, very small; None where nothing was seen yet.
+    """
+
+    time: float
+    boxes: NDArray[np.float32]
+    seen: NDArray[np.bool_]
+    doubtful: bool
+    cut: bool
+    thumbnail: NDArray[np.float32] | None
+
 
 @runtime_checkable
 class Tracker(Protocol):
     """Joins detections of consecutive sampled frames of one source and epoch into tracks."""
+
+    def expect(self, image: NDArray[np.uint8]) -> Expectation:
+        """Take the next sampled frame ahead of :meth:`update`, and say where its faces should be."""
 
     def update(self, image: NDArray[np.uint8], detections: Detections | None) -> TrackedFrame:
         """Take the next sampled frame; ``None`` means detection was skipped on it (predict only)."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from streamfer.errors import CheckpointError
 from streamfer.faces.detections import Detections
-from streamfer.faces.images import SMALLEST_SEEN, DetectionSize, as_rgb
+from streamfer.faces.finder import Finder, Found
+from streamfer.faces.images import SMALLEST_SEEN, DetectionSize
 from streamfer.faces.sessions import open_session
 
 #: The finest stride, and the coarsest one of three levels: an input has to be a multiple of it.
@@ -26,7 +27,7 @@ THRESHOLD, TRACKING_THRESHOLD = "threshold", "tracking_threshold"
 SMALLEST_FACE, LEAST_SIDE = "smallest_face", "least_side"
 
 
-class ScrfdDetector:
+class ScrfdDetector(Finder):
     """SCRFD: J. Guo et al., "Sample and Computation Redistribution for Efficient Face Detection" (ICLR 2022).
 
     Outputs are those of insightface's packs: at each stride scores, then distances of each cell's centre to the sides
@@ -57,9 +58,8 @@ class ScrfdDetector:
             DeviceError: the provider was asked for by name and is absent.
             CheckpointError: the file is damaged, or its outputs are not SCRFD's.
         """
-        self._session, self._provider = open_session(path, provider=provider, threads=threads)
+        self._session, runs = open_session(path, provider=provider, threads=threads)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._name, self._licence = name, licence
         outputs, inputs = self._session.get_outputs(), self._session.get_inputs()
         if len(outputs) not in (6, 9, 10, 15) or len(inputs) != 1 or len(inputs[0].shape) != 4:
             raise CheckpointError(
@@ -68,48 +68,38 @@ class ScrfdDetector:
             )
         self._fixed = _fixed_size(inputs[0].shape)
         self._input = inputs[0].name
+        version = self.metadata.get("version")
+        licence = self.metadata.get("licence") or self.metadata.get("license") or licence
+        super().__init__(
+            f"{name} {version}" if version else name, runs, licence, det_size or DetectionSize(), max_faces
+        )
         stated = self._stated(THRESHOLD, USUAL_THRESHOLD)
         if for_tracking:
             stated = self._stated(TRACKING_THRESHOLD, stated)
         self.threshold = stated if threshold is None else threshold
-        self._det_size = (det_size or DetectionSize()).reading(
-            self._stated(SMALLEST_FACE, SMALLEST_SEEN), int(self._stated(LEAST_SIDE, 0))
-        )
-        self._max_faces = max_faces
+        smallest, least = self._stated(SMALLEST_FACE, SMALLEST_SEEN), int(self._stated(LEAST_SIDE, 0))
+        self._det_size = self._det_size.reading(smallest, least)
 
-    @property
-    def name(self) -> str:
-        """Registered name with the version that the network states, or the file's name."""
-        version = self.metadata.get("version")
-        return f"{self._name} {version}" if version else self._name
+    def _shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+        if self._fixed is None:
+            return super()._shrink(image)
+        fit = min(1.0, self._fixed[0] / image.shape[0], self._fixed[1] / image.shape[1])
+        small, factors = DetectionSize(max(32, int(max(image.shape[:2]) * fit))).resize(image)
+        return small[: self._fixed[0], : self._fixed[1]], factors
 
-    @property
-    def provider(self) -> str:
-        """The ONNX Runtime provider that runs the network."""
-        return self._provider
+    def detect_near(self, image: NDArray[np.uint8], expected: NDArray[np.float32]) -> Detections | None:
+        """As every detector, but for a network of one size, which saves nothing on a small picture."""
+        return None if self._fixed else super().detect_near(image, expected)
 
-    @property
-    def licence(self) -> str:
-        """Licence of the weights in plain words."""
-        return self.metadata.get("licence") or self.metadata.get("license") or self._licence
-
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
-        return [self._detect(as_rgb(image)) for image in images]
-
-    def _detect(self, image: NDArray[np.uint8]) -> Detections:
-        if image.size == 0:
-            return Detections.empty()
-        canvas, factors = self._prepare(image)
-        scores, corners, points = self._run(canvas)
-        if not len(scores):
-            return Detections.empty()
-        boxes = np.asarray(corners / np.tile(factors, 2), np.float32)
+    def _find(self, picture: NDArray[np.uint8]) -> Found:
+        height, width = self._fixed or (math.ceil(side / STRIDE) * STRIDE for side in picture.shape[:2])
+        canvas = np.zeros((height, width, 3), np.uint8)
+        canvas[: picture.shape[0], : picture.shape[1]] = picture
+        scores, boxes, points = self._run(canvas)
         # Boxes count with their last pixel, as the authors' overlaps do.
         spans = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1])
         kept = np.asarray(cv2.dnn.NMSBoxes(spans.tolist(), scores.tolist(), 0.0, NMS_IOU), np.int64).reshape(-1)
-        landmarks = None if points is None else points[kept] / factors
-        return Detections.ranked(boxes[kept], scores[kept], landmarks, self._max_faces)
+        return boxes[kept], scores[kept], None if points is None else points[kept]
 
     def _run(
         self, canvas: NDArray[np.uint8]
@@ -131,25 +121,6 @@ class ScrfdDetector:
             found[2] += [centres[:, None] + one.reshape(-1, 5, 2) for one in offsets]
         return np.concatenate(found[0]), np.concatenate(found[1]), np.concatenate(found[2]) if found[2] else None
 
-    def _prepare(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """Return the picture on a canvas of the network's size, and the factors (x, y) that lead there."""
-        if self._fixed is None:
-            small, factors = self._det_size.resize(image)
-            height, width = (math.ceil(side / STRIDE) * STRIDE for side in small.shape[:2])
-        else:
-            height, width = self._fixed
-            fit = DetectionSize(max(32, int(max(image.shape[:2]) * min(1, self._fit(image)))))
-            small, factors = fit.resize(image)
-            small = small[:height, :width]
-        canvas = np.zeros((height, width, 3), np.uint8)
-        canvas[: small.shape[0], : small.shape[1]] = small
-        return canvas, np.asarray(factors, np.float32)
-
-    def _fit(self, image: NDArray[np.uint8]) -> float:
-        if self._fixed is None:
-            return 1.0
-        return float(min(self._fixed[0] / image.shape[0], self._fixed[1] / image.shape[1]))
-
     def _stated(self, key: str, usual: float) -> float:
         value = self.metadata.get(key)
         if value is None:
@@ -158,7 +129,7 @@ class ScrfdDetector:
             return float(value)
         except ValueError as error:
             raise CheckpointError(
-                f"{self._name}: {key} {value!r} in the network's metadata is no number; export the network again"
+                f"{self.name}: {key} {value!r} in the network's metadata is no number; export the network again"
             ) from error
 
 

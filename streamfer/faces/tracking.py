@@ -19,7 +19,7 @@ from streamfer.errors import ConfigError
 from streamfer.faces.appearance import COLOUR, AppearanceModel, similarity
 from streamfer.faces.association import Associator, Person
 from streamfer.faces.cuts import CutDetector
-from streamfer.faces.detections import Detections, TrackedFace, TrackedFrame
+from streamfer.faces.detections import Detections, Expectation, TrackedFace, TrackedFrame
 from streamfer.faces.images import as_rgb
 from streamfer.faces.quality import measure_quality
 from streamfer.faces.tracks import NEVER_ALIKE, Sight, Track, centre, side
@@ -103,6 +103,39 @@ class FaceTracker:
         self._serial = 0
         self._next_number = 1
         self._finished = False
+        self._expected: tuple[bool, tuple[int, ...]] | None = None
+
+    def expect(self, image: NDArray[np.uint8]) -> Expectation:
+        """Take the next sampled frame ahead of :meth:`update`, and say where its faces should be.
+
+        Raises:
+            ValueError: the frame is not a picture, or the tracker is finished.
+        """
+        cut, _ = self._begin(as_rgb(image))
+        time = self._sample * self._period
+        boxes = [track.last.box + np.tile(track.shift(time), 2) for track in self._tracks]
+        seen = [self._detected_frames - track.last_detected < MISSED_CHANCES for track in self._tracks]
+        return Expectation(
+            time=time,
+            boxes=np.array(boxes, np.float32).reshape(-1, 4),
+            seen=np.array(seen, bool),
+            doubtful=any(here and not track.number for here, track in zip(seen, self._tracks, strict=True)),
+            cut=cut,
+            thumbnail=self._cuts.thumbnail,
+        )
+
+    def _begin(self, image: NDArray[np.uint8]) -> tuple[bool, tuple[int, ...]]:
+        """Take the next frame, once; return whether a scene begins, and whose tracks ended with the old one."""
+        if self._finished:
+            raise ValueError("FaceTracker.update: finish() was called; start a new tracker for a new epoch")
+        if self._expected is None:
+            self._sample += 1
+            cut = self._cuts.step(image)
+            ended = self._end(self._tracks) if cut else ()
+            if cut:
+                self._associator.reset()
+            self._expected = cut, ended
+        return self._expected
 
     def update(self, image: NDArray[np.uint8], detections: Detections | None) -> TrackedFrame:
         """Take the next sampled frame.
@@ -114,15 +147,10 @@ class FaceTracker:
         Raises:
             ValueError: the frame is not a picture, or the tracker is finished.
         """
-        if self._finished:
-            raise ValueError("FaceTracker.update: finish() was called; start a new tracker for a new epoch")
         image = as_rgb(image)
-        self._sample += 1
+        cut, ended = self._begin(image)
+        self._expected = None
         time = self._sample * self._period
-        cut = self._cuts.step(image)
-        ended = self._end(self._tracks) if cut else ()
-        if cut:
-            self._associator.reset()
         if detections is None:
             ended += self._forget(time)
             # Nobody is seen in the dark, whatever their track says.

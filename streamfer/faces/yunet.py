@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.errors import CheckpointError
-from streamfer.faces.detections import Detections
-from streamfer.faces.images import DetectionSize, as_rgb
+from streamfer.faces.finder import Finder, Found
+from streamfer.faces.images import DetectionSize
 
 #: Boxes that overlap by more than this are one face (OpenCV's default for YuNet).
 NMS_IOU = 0.3
@@ -22,7 +22,7 @@ NMS_IOU = 0.3
 CANDIDATES = 5000
 
 
-class YuNetDetector:
+class YuNetDetector(Finder):
     """YuNet: W. Wu, H. Peng, S. Yu, "YuNet: A Tiny Millisecond-level Face Detector" (2023).
 
     OpenCV runs it on the CPU with the threads that ``cv2.setNumThreads`` allows the process. One instance may
@@ -44,9 +44,7 @@ class YuNetDetector:
         Raises:
             CheckpointError: the file is not a YuNet that OpenCV can run.
         """
-        self._name, self._licence = name, licence
-        self._det_size = det_size or DetectionSize()
-        self._max_faces = max_faces
+        super().__init__(name, "OpenCV", licence, det_size or DetectionSize(), max_faces)
         self._lock = threading.Lock()
         score = 0.6 if threshold is None else threshold
         try:
@@ -60,41 +58,14 @@ class YuNetDetector:
                 f"{path}: not a YuNet network that OpenCV can run ({reason}); pull 'yunet' again or name another"
             ) from error
 
-    @property
-    def name(self) -> str:
-        """Registered name, or the file's name."""
-        return self._name
-
-    @property
-    def provider(self) -> str:
-        """OpenCV's network runner on the CPU."""
-        return "OpenCV"
-
-    @property
-    def licence(self) -> str:
-        """Licence of the weights in plain words."""
-        return self._licence
-
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
-        return [self._detect(as_rgb(image)) for image in images]
-
-    def _detect(self, image: NDArray[np.uint8]) -> Detections:
-        if image.size == 0:
-            return Detections.empty()
-        small, (fx, fy) = self._det_size.resize(image)
+    def _find(self, picture: NDArray[np.uint8]) -> Found:
         with self._lock:
-            self._network.setInputSize((small.shape[1], small.shape[0]))
-            found: Any = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))[1]
-        if found is None:
-            return Detections.empty()
-        rows: NDArray[np.float32] = np.asarray(found, np.float32).reshape(-1, 15)
-        boxes = rows[:, :4].copy()
-        boxes[:, 2:] += boxes[:, :2]
-        boxes /= np.array([fx, fy, fx, fy], np.float32)
+            self._network.setInputSize((picture.shape[1], picture.shape[0]))
+            found: Any = self._network.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
+        rows: NDArray[np.float32] = np.asarray([] if found is None else found, np.float32).reshape(-1, 15)
+        boxes = np.hstack([rows[:, :2], rows[:, :2] + rows[:, 2:4]])
         # OpenCV's order (right eye first, the person's own right) is already left to right in the picture.
-        landmarks = np.asarray(rows[:, 4:14].reshape(-1, 5, 2) / np.array([fx, fy]), np.float32)
-        return Detections.ranked(boxes, rows[:, 14], landmarks, self._max_faces)
+        return boxes, rows[:, 14], rows[:, 4:14].reshape(-1, 5, 2)
 
 
 @contextlib.contextmanager

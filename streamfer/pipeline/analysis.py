@@ -22,6 +22,7 @@ from streamfer.config import Config
 from streamfer.errors import InternalError, StreamferError
 from streamfer.faces.alignment import crop_faces
 from streamfer.faces.detections import Detections, Detector, TrackedFace, Tracker
+from streamfer.faces.search import FaceSearch
 from streamfer.geometry import CropProfile
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened, FrameFacts, Item
@@ -212,6 +213,7 @@ class SourceAnalysis:
     def _analyse(self) -> None:
         info: VideoInfo | None = None
         tracker: Tracker | None = None
+        search: FaceSearch | None = None
         epoch: int | None = None
         analysed = 0
         while (item := self._next()) is not None:
@@ -224,16 +226,17 @@ class SourceAnalysis:
                 raise InternalError("a frame came before its source was online")
             if tracker is None or item.frame.epoch != epoch:
                 tracker, epoch, analysed = self._plan.tracker(info), item.frame.epoch, 0
+                search = FaceSearch(self._faces.search, tracker)
                 frame = item.frame
                 self._out(EpochOpened(self._source.source_id, epoch, info, frame.time_base, frame.time_origin))
             detect = analysed % self._faces.detect_every == 0
             analysed += 1
-            self._out(self._analyse_frame(item, tracker, detect))
+            self._out(self._analyse_frame(item, tracker, search if detect else None))
 
-    def _analyse_frame(self, chosen: _Chosen, tracker: Tracker, detect: bool) -> AnalysedFrame:
+    def _analyse_frame(self, chosen: _Chosen, tracker: Tracker, search: FaceSearch | None) -> AnalysedFrame:
         frame, tick = chosen.frame, chosen.pick.tick
         began = time.perf_counter()
-        detections = self._detect(frame.image) if detect else None
+        detections = self._detect(frame.image, search) if search else None
         with self._clock.measure("track"):
             tracked = tracker.update(frame.image, detections)
         detect_s = time.perf_counter() - began
@@ -270,9 +273,9 @@ class SourceAnalysis:
     def _readable(self, face: TrackedFace) -> bool:
         return bool(min(face.box[2:] - face.box[:2]) >= self._faces.min_size)
 
-    def _detect(self, image: NDArray[np.uint8]) -> Detections:
+    def _detect(self, image: NDArray[np.uint8], search: FaceSearch) -> Detections:
         with self._detectors.borrow() as detector, self._clock.measure("detect"):
-            return detector.detect([image])[0]
+            return search.detect(detector, image)
 
     def _cut(self, image: NDArray[np.uint8], faces: Sequence[TrackedFace]) -> NDArray[np.uint8]:
         """Cut faces as the expression model wants them: uint8 RGB (F, S, S, 3)."""

@@ -68,3 +68,7 @@ class FakeDetector:
         if self._script is not None:
             return [next(self._script, Detections.empty()) for _ in images]
         return [self._rule(as_rgb(image)) for image in images]
+
+    def detect_near(self, image: NDArray[np.uint8], expected: NDArray[np.float32]) -> Detections | None:
+        """Never: a script or a rule speaks of whole frames."""
+        return None

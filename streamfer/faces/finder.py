@@ -1,0 +1,155 @@
+"""What every detector shares: the whole frame at the size that it needs, or the places where faces are expected.
+
+Expected places are cut out as squares, brought to one size and laid out on one small picture, so that any network
+searches all of them in one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.faces.detections import Detections
+from streamfer.faces.images import DetectionSize, as_rgb
+
+#: Boxes (N, 4) as x1 y1 x2 y2, scores (N,), landmarks (N, 5, 2) or None; pixels of the picture that was searched.
+Found = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating] | None]
+
+#: Side of the square around an expected face, in units of the face.
+REACH = 2.5
+#: Side of a place on the small picture, and of the black border on each of its sides; pixels.
+TILE, BORDER = 128, 4
+#: Boxes from two places that overlap by more than this are one face.
+SAME_FACE = 0.4
+#: A face that reaches so near to the side of its place, in pixels of the small picture, is cut off there.
+CUT_OFF = 1.0
+#: Places are worth less than the whole frame beyond this share of its pixels.
+WORTH = 0.6
+
+
+class Finder(ABC):
+    """A face detector, but for the search within one picture of its own size.
+
+    Attributes:
+        name: registered name with version, as ``doctor`` and the records show it.
+        provider: what runs it.
+        licence: licence of the weights in plain words.
+    """
+
+    def __init__(self, name: str, provider: str, licence: str, det_size: DetectionSize, max_faces: int) -> None:
+        self.name, self.provider, self.licence = name, provider, licence
+        self._det_size, self._max_faces = det_size, max_faces
+
+    @abstractmethod
+    def _find(self, picture: NDArray[np.uint8]) -> Found:
+        """Search a picture (uint8 RGB, (H, W, 3), neither side 0) as it is."""
+
+    def _shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+        """Return a frame at the size that is searched, and the factors (x, y) that lead there."""
+        return self._det_size.resize(image)
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
+        return [self._whole(as_rgb(image)) for image in images]
+
+    def detect_near(self, image: NDArray[np.uint8], expected: NDArray[np.float32]) -> Detections | None:
+        """Find the faces near expected ones, or return None where the whole frame is searched in less time.
+
+        Args:
+            image: uint8 RGB (H, W, 3).
+            expected: (N, 4), x1 y1 x2 y2 in pixels of the frame.
+        """
+        image = as_rgb(image)
+        columns, rows = grid_of(len(expected))
+        scale = self._det_size.scale(*image.shape[:2]) if image.size else 0.0
+        if columns * rows * TILE**2 > WORTH * image.shape[0] * image.shape[1] * scale**2:
+            return None
+        squares = squares_around(expected)
+        boxes, scores, points = self._find(lay_out(image, squares))
+        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+        scores = np.asarray(scores, np.float32)
+        points = np.full((len(boxes), 5, 2), np.nan) if points is None else np.asarray(points, np.float32)
+        # A face belongs to the place that holds its centre.
+        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+        across, down = (middle // TILE).astype(int).T
+        place = down * columns + across
+        inside = (across >= 0) & (across < columns) & (down >= 0) & (place < len(squares)) & (place >= 0)
+        boxes, scores, points, place = boxes[inside], scores[inside], points[inside], place[inside]
+        corner = np.stack([place % columns, place // columns], axis=1) * TILE + BORDER
+        zoom = (squares[place, 2] / (TILE - 2 * BORDER))[:, None]
+        boxes -= np.tile(corner, 2)
+        whole = _whole(boxes, zoom, squares[place], image.shape[1], image.shape[0])
+        boxes = boxes * zoom + np.tile(squares[place, :2], 2)
+        points = (points - corner[:, None]) * zoom[:, None] + squares[place, None, :2]
+        kept = np.flatnonzero(whole)
+        if len(squares) > 1 and len(kept) > 1:
+            sizes = np.hstack([boxes[kept, :2], boxes[kept, 2:] - boxes[kept, :2]])
+            kept = kept[np.asarray(cv2.dnn.NMSBoxes(sizes.tolist(), scores[kept].tolist(), 0.0, SAME_FACE), np.int64)]
+        return Detections.ranked(boxes[kept], scores[kept], points[kept], self._max_faces)
+
+    def _whole(self, image: NDArray[np.uint8]) -> Detections:
+        if image.size == 0:
+            return Detections.empty()
+        small, factors = self._shrink(image)
+        boxes, scores, points = self._find(small)
+        by = np.array(factors, np.float32)
+        return Detections.ranked(
+            np.asarray(boxes, np.float32).reshape(-1, 4) / np.tile(by, 2),
+            scores,
+            None if points is None else points / by,
+            self._max_faces,
+        )
+
+
+def grid_of(count: int) -> tuple[int, int]:
+    """Return columns and rows of a nearly square grid that holds so many places."""
+    columns = math.ceil(math.sqrt(count))
+    return columns, math.ceil(count / max(1, columns))
+
+
+def squares_around(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the squares (N, 3) that are searched for faces expected in boxes (N, 4): x, y and side, pixels."""
+    spans = boxes[:, 2:] - boxes[:, :2]
+    side = REACH * np.sqrt(np.maximum(spans[:, 0] * spans[:, 1], 1.0))
+    return np.column_stack([(boxes[:, :2] + boxes[:, 2:]) / 2 - side[:, None] / 2, side]).astype(np.float32)
+
+
+def lay_out(image: NDArray[np.uint8], squares: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return squares of a frame side by side on one picture, black between them and beyond the frame."""
+    columns, rows = grid_of(len(squares))
+    canvas = np.zeros((rows * TILE, columns * TILE, 3), np.uint8)
+    inner = TILE - 2 * BORDER
+    for place, (left, top, side) in enumerate(squares):
+        x, y = place % columns * TILE + BORDER, place // columns * TILE + BORDER
+        # Only what lies within the frame is resized; smoothing first keeps large faces free of aliases.
+        x1, y1 = max(0, math.floor(left)), max(0, math.floor(top))
+        x2, y2 = min(image.shape[1], math.ceil(left + side)), min(image.shape[0], math.ceil(top + side))
+        if x2 <= x1 or y2 <= y1:
+            continue
+        scale = inner / side
+        part = image[y1:y2, x1:x2]
+        if scale < 0.5:
+            factor = 2 * scale
+            size = (max(1, round(part.shape[1] * factor)), max(1, round(part.shape[0] * factor)))
+            part = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_AREA), np.uint8)
+        fx, fy = scale * (x2 - x1) / part.shape[1], scale * (y2 - y1) / part.shape[0]
+        matrix = np.array(
+            [[fx, 0, (x1 - left) * scale + fx / 2 - 0.5], [0, fy, (y1 - top) * scale + fy / 2 - 0.5]], np.float64
+        )
+        canvas[y : y + inner, x : x + inner] = cv2.warpAffine(part, matrix, (inner, inner), flags=cv2.INTER_LINEAR)
+    return canvas
+
+
+def _whole(
+    boxes: NDArray[np.float32], zoom: NDArray[np.float32], squares: NDArray[np.float32], width: int, height: int
+) -> NDArray[np.bool_]:
+    """Tell which boxes (N, 4), in pixels of their places, are not cut off by a side that lies within the frame."""
+    inner = TILE - 2 * BORDER
+    low, high = squares[:, :2] > 0, squares[:, :2] + squares[:, 2:] < np.array([width, height], np.float32)
+    cut = (boxes[:, :2] < CUT_OFF) & low | (boxes[:, 2:] > inner - CUT_OFF) & high
+    return np.asarray(~cut.any(axis=1) & (zoom[:, 0] > 0))

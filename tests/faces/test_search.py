@@ -1,0 +1,198 @@
+"""Where faces are looked for: places laid out on one picture, and when the whole frame is searched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from fakes.faces import bright_squares
+from numpy.typing import NDArray
+
+from streamfer.faces import FaceTracker
+from streamfer.faces.detections import Detections, Expectation
+from streamfer.faces.finder import TILE, Finder, Found, grid_of, lay_out, squares_around
+from streamfer.faces.images import DetectionSize
+from streamfer.faces.search import INTERVAL, FaceSearch, all_found
+
+FPS = 8.0
+Image = NDArray[np.uint8]
+
+
+class BrightFinder(Finder):
+    """Bright squares are faces; remembers the pictures that it searched."""
+
+    def __init__(self, size: int | None = None) -> None:
+        super().__init__("bright", "python", "none", DetectionSize(size), 64)
+        self.pictures: list[tuple[int, ...]] = []
+
+    def _find(self, picture: Image) -> Found:
+        self.pictures.append(picture.shape)
+        found = bright_squares(picture)
+        return found.boxes, found.scores, found.landmarks
+
+
+def frame(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (360, 640)) -> Image:
+    image = np.full((*size, 3), 40, np.uint8)
+    for x1, y1, x2, y2 in boxes:
+        image[max(0, y1) : y2, max(0, x1) : x2] = 250
+    return image
+
+
+def near(image: Image, *expected: tuple[int, int, int, int]) -> Detections:
+    found = BrightFinder().detect_near(image, np.array(expected, np.float32).reshape(-1, 4))
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((300, 150, 340, 200), (300, 150, 340, 200)),
+        ((300, 150, 340, 200), (310, 160, 350, 210)),  # moved by a quarter
+        ((300, 150, 320, 174), (296, 146, 322, 178)),  # small, and smaller than it was
+        ((200, 60, 420, 320), (230, 90, 390, 280)),  # large, and has grown
+        ((0, 0, 40, 50), (5, 5, 45, 55)),  # in the corner
+        ((600, 300, 640, 360), (590, 290, 630, 350)),
+        ((-15, 100, 30, 160), (0, 100, 40, 160)),  # partly outside
+    ],
+)
+def test_a_face_is_found_where_it_is(box: tuple[int, int, int, int], expected: tuple[int, int, int, int]) -> None:
+    found = near(frame(box), expected)
+    assert len(found) == 1
+    whole = bright_squares(frame(box))
+    side = np.sqrt(np.prod(whole.boxes[0, 2:] - whole.boxes[0, :2]))
+    assert np.abs(found.boxes - whole.boxes).max() <= 0.04 * side + 1
+    assert np.abs(found.landmarks - whole.landmarks).max() <= 0.04 * side + 1
+
+
+def test_places_that_overlap_give_each_face_once() -> None:
+    first, second = (200, 100, 250, 150), (270, 110, 320, 160)
+    found = near(frame(first, second), first, second)
+    assert len(found) == 2
+    assert sorted(round(float(x)) for x in found.boxes[:, 0]) == [200, 270]
+    # A neighbour's face that the side of a place cuts is nobody: its own place shows all of it.
+    third = (100, 100, 140, 140)
+    found = near(frame(third, (165, 100, 205, 140)), third)
+    assert len(found) == 1
+    assert abs(float(found.boxes[0, 0]) - 100) < 2
+
+
+def test_many_places_cost_more_than_the_whole_frame() -> None:
+    finder = BrightFinder()
+    boxes = np.array([(x, y, x + 20, y + 20) for x in range(0, 640, 80) for y in (50, 150)], np.float32)
+    assert finder.detect_near(frame(), boxes) is None
+    assert not finder.pictures
+    assert finder.detect_near(frame(), boxes[:4]) is not None
+    assert finder.pictures == [(2 * TILE, 2 * TILE, 3)]
+    assert [grid_of(count) for count in (1, 2, 3, 4, 5, 9)] == [(1, 1), (2, 1), (2, 2), (2, 2), (3, 2), (3, 3)]
+
+
+def test_places_beyond_the_frame_are_black_and_empty() -> None:
+    squares = squares_around(np.array([(-900, -900, -850, -850), (620, 340, 660, 380)], np.float32))
+    picture = lay_out(np.full((360, 640, 3), 90, np.uint8), squares)
+    assert picture.shape == (TILE, 2 * TILE, 3)
+    assert not picture[:, :TILE].any()
+    assert picture[10, TILE + 10].tolist() == [90, 90, 90]
+    assert not picture[-10, -10].any()
+
+
+def scene(count: int, where: Callable[[int], list[tuple[int, int, int, int]]]) -> list[Image]:
+    return [frame(*where(index)) for index in range(count)]
+
+
+def run(images: list[Image], mode: str = "follow") -> tuple[FaceSearch, list[list[int]], BrightFinder]:
+    tracker, finder = FaceTracker(FPS), BrightFinder()
+    search = FaceSearch(mode, tracker)  # type: ignore[arg-type]
+    seen = []
+    for image in images:
+        tracked = tracker.update(image, search.detect(finder, image))
+        seen.append([face.track for face in tracked.faces if face.confirmed])
+    return search, seen, finder
+
+
+def moving(index: int) -> tuple[int, int, int, int]:
+    return (200 + 6 * index, 120, 250 + 6 * index, 180)
+
+
+def test_a_face_is_followed_and_the_whole_frame_searched_twice_a_second() -> None:
+    images = scene(33, lambda index: [moving(index)])
+    search, seen, finder = run(images)
+    assert all(numbers == [1] for numbers in seen[2:])
+    # Three frames until it is a person, then one in four.
+    assert search.whole == 3 + 30 // round(INTERVAL * FPS)
+    assert search.whole + search.near == 33
+    assert set(finder.pictures) == {(360, 640, 3), (TILE, TILE, 3)}
+    assert seen == run(images, "full")[1]
+    assert run(images, "full")[0].near == 0
+
+
+@pytest.mark.parametrize("starts", range(8, 13))
+def test_a_newcomer_waits_for_half_a_second_at_most(starts: int) -> None:
+    newcomer = (400, 250, 440, 300)  # away from the sides, where nobody is noticed
+    images = scene(24, lambda index: [(100, 100, 150, 160), *([newcomer] if index >= starts else [])])
+    _, seen, _ = run(images)
+    first = next(index for index, numbers in enumerate(seen) if 2 in numbers)
+    assert first - starts <= round(INTERVAL * FPS) + 2  # and two more frames until it is a person
+
+
+def test_whoever_comes_in_from_the_side_is_found_at_once() -> None:
+    def where(index: int) -> list[tuple[int, int, int, int]]:
+        return [(300, 100, 350, 160), *([(0, 120, 60, 300)] if index >= 9 else [])]
+
+    _, seen, _ = run(scene(16, where))
+    assert seen[11] == [1, 2]
+
+
+def test_a_loss_is_looked_into_at_once() -> None:
+    # It jumps further than its place reaches.
+    images = scene(16, lambda index: [(100, 100, 150, 160) if index < 9 else (100, 230, 150, 290)])
+    search, seen, finder = run(images)
+    assert finder.pictures[9:].count((360, 640, 3)) > (16 - 9) // 4
+    assert seen == run(images, "full")[1]
+    assert search.near > 0
+    gone = scene(16, lambda index: [(100, 100, 150, 160)] if index < 6 else [])
+    assert run(gone)[1] == run(gone, "full")[1]
+
+
+def test_what_the_tracker_expects_changes_nothing_of_what_it_says() -> None:
+    images = scene(12, lambda index: [moving(index), (450, 200, 500, 260)])
+    plain, asked = FaceTracker(FPS), FaceTracker(FPS)
+    for index, image in enumerate(images):
+        found = bright_squares(image)
+        expected = asked.expect(image)
+        assert expected.time == asked.expect(image).time == index / FPS
+        if index > 4:
+            assert expected.seen.all()
+            assert not expected.doubtful
+            assert np.abs(np.sort(expected.boxes[:, 0]) - np.sort(found.boxes[:, 0])).max() < 6
+        first, second = plain.update(image, found), asked.update(image, found)
+        assert [face.track for face in first.faces] == [face.track for face in second.faces]
+        assert first.renamed == second.renamed
+    assert plain.finish() == asked.finish()
+    with pytest.raises(ValueError, match="finish"):
+        asked.expect(images[0])
+
+
+def test_a_cut_is_searched_whole() -> None:
+    rng = np.random.default_rng(0)
+    first = np.repeat(np.repeat(rng.integers(0, 90, (9, 16, 3)), 40, 0), 40, 1).astype(np.uint8)
+    second = np.repeat(np.repeat(rng.integers(90, 190, (9, 16, 3)), 40, 0), 40, 1).astype(np.uint8)
+    images = [(first if index < 9 else second).copy() for index in range(12)]
+    for image in images:
+        image[100:160, 100:150] = 250
+    _, _, finder = run(images)
+    assert finder.pictures[8] == (TILE, TILE, 3)
+    assert finder.pictures[9] == (360, 640, 3)
+
+
+def test_two_faces_need_two_findings() -> None:
+    boxes = np.array([(100, 100, 150, 150), (120, 100, 170, 150)], np.float32)
+    expected = Expectation(0.0, boxes, np.array([True, True]), False, False, None)
+    both = Detections.ranked(boxes, np.array([0.9, 0.8]), None, 8)
+    assert all_found(expected, both)
+    assert not all_found(expected, both.take(np.array([0])))
+    away = Detections.ranked(boxes + np.array([0, 60, 0, 60]), np.array([0.9, 0.8]), None, 8)
+    assert not all_found(expected, away)
+    lost = Expectation(0.0, boxes, np.array([True, False]), False, False, None)
+    assert all_found(lost, both.take(np.array([0])))
