@@ -1,289 +1,462 @@
-"""Triton kernels against every back end of PyTorch: time, ratio to the best, and how near the hardware's ceilings.
+"""The kernels, the graphs and the policy that chooses between them, on the GPU at hand, in two minutes.
 
-    python benchmarks/kernels.py --out kernels/RESULTS.md --append
+    python benchmarks/kernels.py [--sections right,short,whole,policy,long] [--seconds 300]
 
-Needs torch, triton and a CUDA device; of this repository only the folder kernels/ beside it. Calls are captured as
-CUDA graphs over rotating inputs (more than twice the L2 cache in all) and timed by events; a number is the median.
-Ours is compared with float64; a result that no rounding explains ends in status 1.
+Kernels against float64 and against every back end of PyTorch, graphed and launch by launch, in the shapes and batches
+that run; the whole encoder in every form against the published computation; the policy run for real, with its failures.
+Needs torch, triton, numpy, pydantic and platformdirs, and this repository's folders; writes JSON into $OUT where that
+is set. --dry runs every section once on a CPU in Triton's interpreter, with tiny sizes and no meaning.
 """
+# The environment is prepared before torch and Triton are imported.
+# ruff: noqa: E402
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import math
+import json
+import os
 import statistics
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
+DRY = "--dry" in sys.argv
+if DRY:
+    os.environ["TRITON_INTERPRET"] = "1"
+HOME = Path(tempfile.mkdtemp())
+os.environ["XDG_CACHE_HOME"] = str(HOME)
+
+import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "kernels"))
-
 import streamfer_kernels as ours
+from streamfer.geometry import squashed_crop
+from streamfer.models import graphs, tuning
+from streamfer.models.attention import choose_attention, use_attention
+from streamfer.models.card import ModelCard, PixelProfile
+from streamfer.models.dfer_clip import DferClip
+from streamfer.models.inference import DferClipModel
+from streamfer.models.sizes import DferClipConfig, VisionConfig
+from streamfer.models.vision import QUICK
+from streamfer_kernels import attention_launch
 
-Tensors = tuple[torch.Tensor, ...]
-Call = Callable[..., torch.Tensor]
+DEVICE = torch.device("cpu" if DRY else "cuda")
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+START = time.perf_counter()
+FOUND: dict[str, list[Any]] = {}
 BACKENDS = {
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "math": SDPBackend.MATH,
-}
-#: Name, batch, heads, queries, keys, head size, and the goal for separate and packed inputs.
-SHAPES: tuple[tuple[str, int, int, int, int, int, float, float], ...] = (
-    ("temporal", 2048, 8, 17, 17, 64, 2.0, 2.5),
-    ("ViT-B/32", 512, 12, 50, 50, 64, 2.0, 2.5),
-    ("ViT-B/16", 128, 12, 197, 197, 64, 1.2, 1.2),
-    ("ViT-L/14", 96, 16, 257, 257, 64, 1.2, 1.2),
-    ("EVA-G", 96, 16, 257, 257, 88, 1.2, 1.2),
-    ("Q-Former", 256, 12, 32, 257, 64, 0.0, 0.0),
-    ("long", 8, 16, 1024, 1024, 64, 0.0, 0.0),
-)
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-REPLAYS = 30
-#: Relative error that no rounding explains, at any dtype.
-WRONG = 0.1
-DEVICE = "cuda"
+    "default": None, "math": SDPBackend.MATH, "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
+}  # fmt: skip
+PROFILE = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
-@dataclass(slots=True)
-class Row:
-    """One case: milliseconds of ours and of each rival, and what was done in that time."""
-
-    case: str
-    dtype: str
-    ours_ms: float
-    rivals_ms: dict[str, float]
-    flops: float = 0.0
-    bytes: float = 0.0
-    error: float = 0.0
-    goal: float = 0.0
-
-    @property
-    def best(self) -> tuple[str, float]:
-        """The fastest rival."""
-        return min(self.rivals_ms.items(), key=lambda item: item[1])
-
-    @property
-    def ratio(self) -> float:
-        """Its time over ours."""
-        return self.best[1] / self.ours_ms
-
-    @property
-    def right(self) -> bool:
-        """Whether ours computed what it should; NaN is wrong."""
-        return self.error < WRONG
+def wait() -> None:
+    """Let the GPU finish."""
+    if not DRY:
+        torch.cuda.synchronize()
 
 
-def replay_ms(calls: Sequence[Callable[[], object]]) -> float:
-    """Capture the calls as one graph; median milliseconds of one call."""
+def eager_us(call: Callable[[], object], calls: int = 50) -> float:
+    """Median microseconds of a call, launches included."""
+    calls, times = 1 if DRY else calls, []
+    for _ in range(1 if DRY else 5):
+        call()
+    for _ in range(1 if DRY else 5):
+        wait()
+        start = time.perf_counter()
+        for _ in range(calls):
+            call()
+        wait()
+        times.append((time.perf_counter() - start) / calls * 1e6)
+    return statistics.median(times)
+
+
+def graph_us(calls: list[Callable[[], object]]) -> float:
+    """Median microseconds of one of the calls within a replayed CUDA graph of all of them."""
+    if DRY:
+        return eager_us(calls[0])
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):
-            for call in calls:
-                call()
+        for call in calls * 3:
+            call()
     torch.cuda.current_stream().wait_stream(side)
-    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for call in calls:
             call()
-    return event_ms(graph.replay) / len(calls)
-
-
-def event_ms(call: Callable[[], object]) -> float:
-    """Median milliseconds of a call, by events."""
-    for _ in range(3):
-        call()
     times = []
-    for _ in range(REPLAYS):
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        call()
-        stop.record()
-        stop.synchronize()
-        times.append(start.elapsed_time(stop))
-    return statistics.median(times)
+    for _ in range(25):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        graph.replay()
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end) * 1e3 / len(calls))
+    return statistics.median(times[5:])
 
 
-def rotating(make: Callable[[], Tensors]) -> list[Tensors]:
-    """Input sets whose sum is more than twice the L2 cache; at least two, at most 32."""
-    first = make()
-    size = sum(value.numel() * value.element_size() for value in first)
-    cache = torch.cuda.get_device_properties(0).L2_cache_size
-    count = min(32, max(2, math.ceil(2 * cache / size)))
-    return [first, *(make() for _ in range(count - 1))]
-
-
-def try_ms(name: str, measure: Callable[[], float], into: dict[str, float]) -> None:
-    """Measure a rival; one that does not take the case is named and left out."""
-    try:
-        into[name] = measure()
-    except (RuntimeError, torch._dynamo.exc.TorchDynamoException) as error:
-        print(f"    {name}: left out ({str(error).splitlines()[0][:110]})", file=sys.stderr)
-        torch.cuda.synchronize()
-
-
-def off(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Relative error to float64, |found - expected| / |expected|."""
-    return float((found.double() - expected).norm() / expected.norm())
-
-
-def ceilings() -> tuple[float, float]:
-    """Bytes/s of a device copy (read plus written) and FLOP/s of a bf16 matrix product, both measured here."""
-    source, target = (torch.empty(2**30, dtype=torch.uint8, device=DEVICE).random_() for _ in range(2))
-    copy = 2 * 2**30 / event_ms(lambda: target.copy_(source)) * 1e3
-    a, b = (torch.randn(8192, 8192, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-    product = 2 * 8192**3 / event_ms(lambda: a @ b) * 1e3
-    return copy, product
-
-
-def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """What torch.compile gets to fuse."""
-    return (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1) @ v
-
-
-def split(qkv: torch.Tensor, heads: int) -> list[torch.Tensor]:
+def parts(qkv: torch.Tensor, heads: int) -> list[torch.Tensor]:
     """Views (B, H, N, E) of a packed projection."""
-    batch, rows, columns = qkv.shape
-    return [part.view(batch, rows, heads, columns // (3 * heads)).transpose(1, 2) for part in qkv.chunk(3, -1)]
+    return [part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1)]
 
 
-def attention_calls(heads: int, packed: bool) -> tuple[Call, dict[str, tuple[Any, Call]]]:
-    """Ours, and each rival with the context it runs in; a packed call ends in (B, N, H E), contiguous."""
-
-    def wrap(call: Call) -> Call:
-        if not packed:
-            return call
-        return lambda qkv: call(*split(qkv, heads)).transpose(1, 2).flatten(2)
-
-    def mine(*inputs: torch.Tensor) -> torch.Tensor:
-        if packed:
-            return ours.attention_packed(inputs[0], heads, backend="triton")
-        return ours.attention(*inputs, backend="triton")
-
-    fused = wrap(F.scaled_dot_product_attention)
-    rivals: dict[str, tuple[Any, Call]] = {name: (one, fused) for name, one in BACKENDS.items()}
-    rivals["compile"] = (None, torch.compile(wrap(plain_attention), dynamic=False))
-    return mine, rivals
+def error(found: torch.Tensor, exact: torch.Tensor) -> float:
+    """Relative error."""
+    return float((found.double() - exact).norm() / exact.norm())
 
 
-def wrongness(mine: Call, inputs: Tensors, heads: int, packed: bool) -> float:
-    """Relative error to float64, for the first two batch elements."""
-    small = [value[:2] for value in inputs]
-    wide = [value.double() for value in small]
-    exact = plain_attention(*(split(wide[0], heads) if packed else wide))
-    return off(mine(*small), exact.transpose(1, 2).flatten(2) if packed else exact)
+def pytorch(name: str) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    """Packed attention by one back end of PyTorch."""
+
+    def call(qkv: torch.Tensor, heads: int) -> torch.Tensor:
+        chosen = BACKENDS[name]
+        with sdpa_kernel(chosen) if chosen is not None else nullcontext():
+            return F.scaled_dot_product_attention(*parts(qkv, heads)).transpose(1, 2).flatten(2)
+
+    return call
 
 
-def graph_ms(call: Call, sets: list[Tensors], context: Any) -> float:
-    """Milliseconds of a call."""
-    with sdpa_kernel(context) if context is not None else nullcontext():
-        return replay_ms([lambda inputs=inputs: call(*inputs) for inputs in sets])  # type: ignore[misc]
+def triton(**tiles: int) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    """Packed attention by ours, some of its tiles changed."""
+
+    def call(qkv: torch.Tensor, heads: int) -> torch.Tensor:
+        kept = {name: getattr(attention_launch, name) for name in ("window_tiles", "long_tiles")}
+        for name, original in kept.items():
+            setattr(attention_launch, name, lambda *a, f=original: changed(f(*a), a[0], tiles))
+        try:
+            return ours.attention_packed(qkv, heads, backend="triton")
+        finally:
+            for name, original in kept.items():
+                setattr(attention_launch, name, original)
+
+    return call
 
 
-@torch.inference_mode()
-def attention_row(shape: tuple[Any, ...], kind: str, packed: bool) -> Row:
-    """One shape in one dtype."""
-    name, batch, heads, queries, keys, head, apart_goal, packed_goal = shape
-    dtype = DTYPES[kind]
-    torch._dynamo.reset()
-    lengths = (queries, keys, keys)
-    shapes = [(batch, queries, 3 * heads * head)] if packed else [(batch, heads, rows, head) for rows in lengths]
-    sets = rotating(lambda: tuple(torch.randn(s, device=DEVICE, dtype=dtype) for s in shapes))
-    mine, rivals = attention_calls(heads, packed)
-    wrong = wrongness(mine, sets[0], heads, packed)
-    time, others = graph_ms(mine, sets, None), dict[str, float]()
-    for rival, (context, call) in rivals.items():
-        try_ms(rival, lambda c=call, x=context: graph_ms(c, sets, x), others)  # type: ignore[misc]
-    flops = 4.0 * batch * heads * queries * keys * head
-    moved = 2.0 * batch * heads * head * dtype.itemsize * (queries + keys)
-    title = f"{name} {queries} on {keys} x {head}, {batch * heads} pairs" + (", packed" if packed else "")
-    return Row(title, kind, time, others, flops, moved, wrong, packed_goal if packed else apart_goal)
+def changed(found: Any, tokens: int, tiles: dict[str, int]) -> Any:
+    """Other tiles; the tail of long ones follows."""
+    new = replace(found, **tiles)
+    if "columns" in tiles:
+        from streamfer_kernels.attention_shapes import tail_of
+
+        new = replace(new, tail=tail_of(tokens, new.columns))
+    return new
 
 
-def table(rows: list[Row], copy: float, product: float) -> str:
-    """The rows as Markdown."""
-    lines = ["| case | dtype | ours, ms | best of PyTorch, ms | ratio | goal | all, ms | TFLOP/s | GB/s | error |"]
-    lines.append("|" + "---|" * 10)
-    for row in rows:
-        name, best = row.best
-        everyone = ", ".join(f"{one} {ms:.4f}" for one, ms in sorted(row.rivals_ms.items(), key=lambda item: item[1]))
-        rate, speed = row.flops / row.ours_ms * 1e3, row.bytes / row.ours_ms * 1e3
-        lines.append(
-            f"| {row.case} | {row.dtype} | {row.ours_ms:.4f} | {best:.4f} ({name}) | {row.ratio:.2f} | "
-            f"{row.goal or '–'} | {everyone} | {rate / 1e12:.0f} ({rate / product:.0%}) | "
-            f"{speed / 1e9:.0f} ({speed / copy:.0%}) | {row.error:.1e} |"
-        )
-    return "\n".join(lines)
+def note(section: str, **row: Any) -> None:
+    """Keep a row."""
+    FOUND.setdefault(section, []).append(row)
 
 
-def report(rows: list[Row], copy: float, product: float) -> str:
-    """A section for RESULTS.md."""
-    import triton
+def right() -> None:
+    """Every kernel against float64, with PyTorch's own error beside it."""
+    cases = [(17, 8, 64), (16, 8, 64), (50, 12, 64), (5, 2, 32), (33, 2, 128), (64, 2, 96), (50, 2, 88), (1, 2, 64),
+             (197, 12, 64), (257, 16, 64), (257, 16, 88), (77, 2, 80), (1024, 2, 128)]  # fmt: skip
+    print("largest relative error to float64 over batches 1, 3, 7, 64; in brackets PyTorch's")
+    for tokens, heads, head in cases[:3] if DRY else cases:
+        told = []
+        for dtype in (BF16, FP16, FP32):
+            worst = [0.0, 0.0]
+            for batch in (1, 3) if DRY else (1, 3, 7, 64):
+                qkv = torch.randn(batch, tokens, 3 * heads * head, device=DEVICE).to(dtype)
+                exact = F.scaled_dot_product_attention(*parts(qkv.double(), heads)).transpose(1, 2).flatten(2)
+                found = ours.attention_packed(qkv, heads, backend="triton")
+                if not torch.equal(found, ours.attention_packed(qkv, heads, backend="triton")):
+                    told.append(f"B={batch}: TWO RUNS DIFFER")
+                theirs = error(pytorch("default")(qkv, heads), exact)
+                worst = [max(worst[0], error(found, exact)), max(worst[1], theirs)]
+            bad = "" if worst[0] <= max(2 * worst[1], 2e-6) else " WRONG"
+            told.append(f"{str(dtype)[6:]} {worst[0]:.1e} ({worst[1]:.1e}){bad}")
+            note("right", case=(tokens, heads, head), dtype=str(dtype), errors=worst)
+        print(f"  {tokens:4} tokens {heads:2} x {head:3}: {'; '.join(told)}", flush=True)
+    q = torch.randn(2, 2, 17, 64, device=DEVICE)
+    k = torch.full_like(q, float("-inf"))
+    finite = [bool(ours.attention(q.abs(), key, torch.ones_like(key), backend="triton").isfinite().all())
+              for key in (k, torch.cat([k] * 9, 2))]  # fmt: skip
+    print(f"  all logits -inf give finite numbers: short {finite[0]}, long {finite[1]}")
+    print(f"  preflight: {ours.preflight(DEVICE)}; self-test: {ours.self_test(DEVICE, [ours.Shape(50, 12, 64, BF16)])}")
 
-    capability = ".".join(map(str, torch.cuda.get_device_capability()))
-    return (
-        f"\n## {torch.cuda.get_device_name()}, {datetime.datetime.now(tz=datetime.UTC):%d %B %Y}\n\n"
-        f"Compute capability {capability}, torch {torch.__version__}, triton {triton.__version__}, "
-        f"CUDA {torch.version.cuda}. Ceilings measured in the same run: copy {copy / 1e12:.2f} TB/s (bytes read plus "
-        f"written), bf16 matrix product {product / 1e12:.0f} TFLOP/s; percentages are of these.\n"
-        f"Command: `python benchmarks/kernels.py {' '.join(sys.argv[1:])}`\n\n{table(rows, copy, product)}\n"
+
+def race(title: str, tokens: int, heads: int, head: int, batch: int, calls: dict[str, Any]) -> None:
+    """One shape, everybody: eager and graphed."""
+    dtype = FP32 if DRY else BF16
+    bytes_moved = batch * tokens * 4 * heads * head * dtype.itemsize
+    count = 1 if bytes_moved < 24e6 else max(2, min(8, round(150e6 / bytes_moved)))
+    sets = [torch.randn(batch, tokens, 3 * heads * head, device=DEVICE).to(dtype) for _ in range(count)]
+    times: dict[str, tuple[float, float]] = {}
+    for name, call in calls.items():
+        try:
+            eager = eager_us(lambda c=call: c(sets[0], heads)) if batch <= 32 or "default" in name else 0.0
+            times[name] = (graph_us([lambda c=call, s=s: c(s, heads) for s in sets]), eager)
+        except Exception as fault:
+            print(f"    {title} B={batch} {name}: left out ({type(fault).__name__}: {str(fault).splitlines()[0][:90]})")
+            wait()
+    best = min((graphed, name) for name, (graphed, _) in times.items() if name in BACKENDS)
+    mine = min((graphed, name) for name, (graphed, _) in times.items() if name not in BACKENDS)
+    floor = bytes_moved / 3.0e12 * 1e6
+    print(f"  {title} {tokens}x{heads}x{head} B={batch}: best of PyTorch {best[1]} {best[0]:.1f} us, ours {mine[1]} "
+          f"{mine[0]:.1f} us, ratio {best[0] / mine[0]:.2f}, floor {floor:.1f} us")  # fmt: skip
+    print(
+        "     graph us: " + ", ".join(f"{name} {g:.1f}" for name, (g, _) in sorted(times.items(), key=lambda i: i[1]))
     )
+    if any(eager for _, eager in times.values()):
+        print("     eager us: " + ", ".join(f"{name} {e:.0f}" for name, (_, e) in times.items() if e), flush=True)
+    note("attention", case=title, batch=batch, tokens=tokens, heads=heads, head=head, us=times, floor=floor)
 
 
-def measure(wanted: argparse.Namespace) -> list[Row]:
-    """Every case whose name holds the text asked for."""
-    rows: list[Row] = []
-    for kind in wanted.dtypes.split(","):
-        for shape in SHAPES:
-            name = f"attention {shape[0]} {kind}"
-            if wanted.only not in name:
-                continue
-            print(name, file=sys.stderr, flush=True)
-            for packed in (False, True) if shape[3] == shape[4] else (False,):
-                rows.append(attention_row(shape, kind, packed))
-                torch.cuda.empty_cache()
-    return rows
+def short() -> None:
+    """The temporal shape and ViT-B/32: the windows tile against every back end."""
+    variants = {name: pytorch(name) for name in BACKENDS}
+    for warps in (4, 8):
+        variants[f"windows w{warps}"] = triton(warps=warps)
+    for name, tokens, heads, batches in (("temporal", 17, 8, (32, 256, 2048)), ("ViT-B/32", 50, 12, (8, 32, 512))):
+        for batch in (1,) if DRY else batches:
+            race(name, tokens, heads, 64, batch, variants)
 
 
-def main() -> int:
-    """Measure, print, and write where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, help="Markdown file")
-    parser.add_argument("--append", action="store_true", help="add to the file instead of replacing it")
-    parser.add_argument("--dtypes", default=",".join(DTYPES), help="comma-separated; default: %(default)s")
-    parser.add_argument("--only", default="", help="cases whose name holds this text, for example 'EVA-G'")
-    wanted = parser.parse_args()
-    if unknown := set(wanted.dtypes.split(",")) - DTYPES.keys():
-        parser.error(f"--dtypes: {', '.join(sorted(unknown))} unknown; expected {', '.join(DTYPES)}")
-    if not torch.cuda.is_available() or ours.backend_report()["obstacle"] is not None:
-        print(
-            "benchmarks/kernels.py needs a CUDA device of compute capability 8.0 or later, and Triton: none here",
-            file=sys.stderr,
+def long() -> None:
+    """Longer sequences: the long kernel's tiles."""
+    variants: dict[str, Any] = {name: pytorch(name) for name in BACKENDS if name != "math"}
+    for rows, columns, warps, stages in ((64, 64, 4, 2), (64, 64, 4, 3), (128, 64, 8, 2)):
+        variants[f"long {rows}x{columns} w{warps} s{stages}"] = triton(
+            rows=rows, columns=columns, warps=warps, stages=stages
         )
-        return 2
+    for name, tokens, heads, batches in (("ViT-B/16", 197, 12, (32, 128)), ("ViT-L/14", 257, 16, (8, 96))):
+        for batch in (1,) if DRY else batches:
+            race(name, tokens, heads, 64, batch, variants)
+        if DRY:
+            break
+
+
+class PublishedBlock(nn.Module):
+    """open_clip's block as the authors run it."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.fc, self.proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """All tokens, every time."""
+        y = self.ln_1(x)
+        x = x + self.attn(y, y, y, need_weights=False)[0]
+        y = self.fc(self.ln_2(x))
+        return x + self.proj(y * torch.sigmoid(QUICK * y))
+
+
+class Published(nn.Module):
+    """The label path as published, launch by launch: every token of every layer, bf16 encoder, fp32 after it."""
+
+    def __init__(self, vision: VisionConfig, model: DferClip) -> None:
+        super().__init__()
+        width = vision.width
+        self.conv = nn.Conv2d(3, width, vision.patch_size, vision.patch_size, bias=False)
+        places = (vision.image_size // vision.patch_size) ** 2 + 1
+        self.token, self.places = nn.Parameter(torch.randn(1, 1, width)), nn.Parameter(torch.randn(places, width))
+        self.norm, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.blocks = nn.Sequential(*(PublishedBlock(width, width // 64) for _ in range(vision.layers)))  # type: ignore[arg-type]
+        self.out = nn.Linear(width, 512, bias=False)
+        self.model = [model]
+
+    def encode(self, crops: torch.Tensor) -> torch.Tensor:
+        """uint8 crops to features."""
+        pixels = crops.permute(0, 3, 1, 2).float() / 255
+        x = self.conv(pixels.to(self.token.dtype)).flatten(2).mT
+        x = self.norm(torch.cat([self.token.expand(len(x), 1, -1), x], 1) + self.places)
+        return self.out(self.last(self.blocks(x)[:, 0])).float()
+
+    def classify(self, windows: torch.Tensor) -> np.ndarray:
+        """Windows to probabilities on the host."""
+        net = self.model[0].temporal_net
+        x = torch.cat([net.cls_token.expand(len(windows), 1, -1), windows], 1) + net.pos_embedding
+        clip = net.temporal_transformer(x)[:, 0]
+        return self.model[0].clip_logits(clip, self.model[0].class_features()).softmax(-1).cpu().numpy()
+
+
+def build(vision: VisionConfig, attention: str = "auto") -> DferClipModel:
+    """A model with random weights behind the pipeline's seam."""
     torch.manual_seed(0)
-    copy, product = ceilings()
-    rows = measure(wanted)
-    section = report(rows, copy, product)
-    print(section)
-    if wanted.out:
-        with wanted.out.open("a" if wanted.append else "w", encoding="utf-8") as stream:
-            stream.write(section)
-    wrong = [f"{row.case} {row.dtype}" for row in rows if not row.right]
-    if wrong:
-        print(f"wrong results, not rounding: {'; '.join(wrong)}", file=sys.stderr)
-    return int(bool(wrong))
+    config = DferClipConfig(tuple("abcdefg"), vision=vision)
+    pixels = PixelProfile(vision.image_size, *PROFILE)
+    card = ModelCard("random", config, pixels, squashed_crop(vision.image_size), "none")
+    device = str(DEVICE) if DRY else "cuda:0"
+    precision = "fp32" if DRY else "bf16"
+    return DferClipModel(DferClip(config), card, digest="0", device=device, precision=precision,
+                         attention=choose_attention(attention, device))  # fmt: skip
+
+
+B32 = VisionConfig(layers=2, width=64, patch_size=8, image_size=32) if DRY else VisionConfig()
+L14 = VisionConfig(layers=24, width=1024, patch_size=14)
+
+
+def whole() -> None:
+    """The encoder in every form at every batch size, and labels a second with 64 tracks."""
+    for name, vision in (("ViT-B/32", B32),) if DRY else (("ViT-B/32", B32), ("ViT-L/14", L14)):
+        model = build(vision, "torch")
+        network, side = model._model, vision.image_size
+        old = Published(vision, network).to(DEVICE, FP32 if DRY else BF16).eval()
+        for size in (1,) if DRY else (*graphs.BUCKETS, 64) if vision is B32 else (8, 32):
+            crops = torch.randint(0, 256, (size, side, side, 3), dtype=torch.uint8, device=DEVICE)
+            row: dict[str, float] = {"published eager": eager_us(lambda c=crops, o=old: o.encode(c), 10)}
+            row["published graph"] = graph_us([lambda c=crops, o=old: o.encode(c)])
+            row["ours eager"] = eager_us(lambda c=crops, m=model: m._encode(c), 10)
+            row["torch graph"] = graph_us([lambda c=crops, m=model: m._encode(c)])
+            use_attention(network.image_encoder, "triton")
+            row["triton graph"] = graph_us([lambda c=crops, m=model: m._encode(c)])
+            use_attention(network.image_encoder, "torch")
+            print(
+                f"  {name} batch {size:2}: " + ", ".join(f"{form} {us:.0f} us" for form, us in row.items()), flush=True
+            )
+            note("whole", model=name, batch=size, us=row)
+        if vision is B32:
+            tracks(old, model)
+
+
+def tracks(old: Published, model: DferClipModel) -> None:
+    """64 tracks, one new crop each from the host, one label each back on the host."""
+    count, side = (2, B32.image_size) if DRY else (64, B32.image_size)
+    crops = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    ring = torch.randn(count, 16, 512, device=DEVICE)
+
+    def before() -> np.ndarray:
+        features = [old.encode(torch.from_numpy(crops[at : at + 32]).to(DEVICE)) for at in range(0, count, 32)]
+        ring[:, -1] = torch.cat(features)
+        return old.classify(ring)
+
+    def now(which: DferClipModel) -> np.ndarray:
+        ring[:, -1] = torch.cat([which.encode(crops[at : at + 32]) for at in range(0, count, 32)])
+        return which.classify(ring)
+
+    rows = {"published eager": eager_us(before, 10), "ours, PyTorch graphs": eager_us(lambda: now(model), 10)}
+    for name, attention in (("ours, measured choice", "auto"), ("ours, Triton graphs", "triton")):
+        chosen = build(B32, attention)
+        rows[name] = eager_us(lambda c=chosen: now(c), 10)
+    first = count / rows["published eager"] * 1e6
+    for name, us in rows.items():
+        rate = count / us * 1e6
+        print(f"  64 tracks, {name}: {us:,.0f} us a round, {rate:,.0f} labels/s, {rate / first:.2f} x")
+    note("tracks", us=rows)
+
+
+def policy() -> None:
+    """The policy itself: measured, remembered, damaged, refused, out of memory, without a C compiler."""
+    path = tuning.cache_file()
+    tuning.forget()
+    crops = np.random.default_rng(1).integers(0, 256, (45, B32.image_size, B32.image_size, 3), dtype=np.uint8)
+
+    def load(title: str, attention: str = "auto") -> DferClipModel:
+        start = time.perf_counter()
+        model = build(B32, attention)
+        seconds = time.perf_counter() - start
+        print(f"  {title}: {seconds:.2f} s; remembered {path.is_file()}")
+        note("policy", title=title, seconds=seconds, lines=model.forms)
+        return model
+
+    model = load("first load")
+    print("\n".join(f"     {line}" for line in model.forms), flush=True)
+    found, plain = model.encode(crops), model._encode(torch.from_numpy(crops).to(DEVICE))
+    print(f"     graphs against the plain function, 45 crops: {error(found, plain.double()):.1e}")
+    print(f"     second load's forms are the first's: {load('from the cache').forms == model.forms}")
+    load("PyTorch asked for", "torch")
+    for text in ("{not json", '{"format": 0}', '{"format": 1, "measured": {"x": {"3": {"torch graph": -1}}}}'):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        load(f"damaged cache {text[:14]!r}")
+    with ours.use("torch"):
+        print(f"     {load('STREAMFER_KERNELS=off').forms[:1]}")
+    if DRY:
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        model.encode(crops)
+        print("     no call of encode waits for the GPU")
+    except RuntimeError as fault:
+        print(f"     encode waits: {str(fault)[:120]}")
+    torch.cuda.set_sync_debug_mode("default")
+    starved(crops)
+    without_compiler()
+
+
+def starved(crops: np.ndarray) -> None:
+    """Too little memory for the larger batches of a large model."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    torch.cuda.empty_cache()
+    keep = torch.cuda.memory_reserved()
+    for spare in (1000e6, 760e6):
+        torch.cuda.set_per_process_memory_fraction(min(1.0, (keep + spare) / total))
+        try:
+            model = build(L14, "torch")
+            print(f"     {spare / 1e6:.0f} MB spare: batches {model._encoder.sizes if model._encoder else ()}; "
+                  f"45 crops encode to {tuple(model.encode(crops).shape)}")  # fmt: skip
+            del model
+        except torch.OutOfMemoryError as fault:
+            print(f"     {spare / 1e6:.0f} MB spare: not even batch 1 ({str(fault)[:60]})")
+        torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def without_compiler() -> None:
+    """A fresh process whose C compiler fails, with nothing compiled before."""
+    fresh = {"CC": "/bin/false", "TRITON_CACHE_DIR": tempfile.mkdtemp(), "XDG_CACHE_HOME": tempfile.mkdtemp()}
+    code = "import sys; sys.argv = ['x']; sys.path.insert(0, 'benchmarks'); import kernels as g\n"
+    code += "print(g.build(g.B32).forms)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **fresh}, capture_output=True, text=True, check=False
+    )
+    print(f"     CC=/bin/false: status {done.returncode}: {(done.stdout or done.stderr).strip()[-300:]}")
+
+
+def machine() -> None:
+    """What this is, and its ceilings."""
+    if DRY:
+        return
+    import triton as package
+
+    a, b = (torch.empty(2**30, dtype=torch.uint8, device=DEVICE).random_() for _ in range(2))
+    x, y = (torch.randn(8192, 8192, device=DEVICE, dtype=BF16) for _ in range(2))
+    copy, product = 2 * 2**30 / graph_us([lambda: b.copy_(a)]), 2 * 8192**3 / graph_us([lambda: x @ y])
+    print(f"{tuning.machine(torch.device('cuda:0'))} | triton {package.__version__}, copy {copy / 1e6:.2f} TB/s, "
+          f"bf16 product {product / 1e6:.0f} TFLOP/s")  # fmt: skip
+    note("machine", name=tuning.machine(torch.device("cuda:0")), copy=copy, product=product)
+
+
+def main() -> None:
+    """Run the sections asked for; one that fails does not stop the others."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sections", default="right,short,whole,policy,long", help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=300, help="start no section after; default: %(default)s")
+    parser.add_argument("--dry", action="store_true", help="once, on a CPU, tiny")
+    wanted = parser.parse_args()
+    if not DRY and (not torch.cuda.is_available() or ours.backend_report()["obstacle"] is not None):
+        parser.exit(2, "benchmarks/kernels.py needs a CUDA device of compute capability 8.0 or later, and Triton\n")
+    for name in ["machine", *wanted.sections.split(",")]:
+        if time.perf_counter() - START > wanted.seconds:
+            print(f"-- {name}: no time left")
+            continue
+        print(f"-- {name}", flush=True)
+        try:
+            with torch.inference_mode():
+                globals()[name]()
+        except Exception:
+            print("FAILED\n" + traceback.format_exc(limit=-4), flush=True)
+        print(f"-- {name} done at {time.perf_counter() - START:.0f} s", flush=True)
+        if out := os.environ.get("OUT"):
+            Path(out, "kernels.json").write_text(json.dumps(FOUND, default=str))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -29,8 +29,8 @@ def attention(
 ) -> torch.Tensor:
     """Return softmax(scale q k^T) v.
 
-    Sums are fp32 whatever the dtype. Under autocast the inputs are converted first. Where derivatives are asked for,
-    and for an empty batch, PyTorch runs whatever was forced.
+    Sums are fp32 whatever the dtype. Under autocast the inputs are converted first. Where derivatives are asked for
+    PyTorch runs, whatever was forced.
 
     Args:
         q: (B, H, N, E), fp32, bf16 or fp16; N up to 1,024; any strides but a last one of 1.
@@ -59,7 +59,9 @@ def attention(
     checks.whole_number("the length of k", k.shape[2], 1, LONGEST)
     scale = _checked_scale(scale, head)
     q, k, v = (_autocast(value) for value in (q, k, v))
-    if choice(q.device, backend).backend == "triton" and batch and not _differentiated(q, k, v):
+    if not batch:
+        return q.clone()  # for which PyTorch's own returns None on CUDA
+    if choice(q.device, backend).backend == "triton" and not _differentiated(q, k, v):
         out: torch.Tensor = run_attention(q, k, v, scale)
         return out
     return F.scaled_dot_product_attention(q, k, v, scale=scale)
@@ -96,7 +98,9 @@ def attention_packed(
     _check_head("qkv", head)
     scale = _checked_scale(scale, head)
     qkv = _autocast(qkv)
-    if choice(qkv.device, backend).backend == "triton" and batch and not _differentiated(qkv):
+    if not batch:
+        return qkv[..., : heads * head].clone()
+    if choice(qkv.device, backend).backend == "triton" and not _differentiated(qkv):
         out: torch.Tensor = run_packed(qkv, heads, scale)
         return out
     q, k, v = (part.view(batch, rows, heads, head).transpose(1, 2) for part in qkv.chunk(3, dim=-1))

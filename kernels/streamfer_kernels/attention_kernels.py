@@ -1,4 +1,4 @@
-"""Triton kernels of attention: two for short sequences, one for longer ones.
+"""Triton kernels of attention: one for short self-attention, one for everything longer.
 
 Heads of a size that is no power of two are cut in two parts, HEAD_A (a power of two) and HEAD_B (a power of two
 that covers the rest, 0 if there is none): 88 becomes 64 + 32, which costs 96 columns of tensor-core work, not 128.
@@ -109,44 +109,6 @@ def windows_forward(
     store_rows(o_base, rows, osn, limit, mixed_a, HEAD, 0, HEAD_A)
     if HEAD_B:
         store_rows(o_base, rows, osn, limit, mixed_b, HEAD, HEAD_A, HEAD_B)
-
-
-@triton.jit(do_not_specialize=["pairs", "heads", "queries", "keys"])
-def short_forward(
-    q, k, v, out, qsb, qsh, qsn, ksb, ksh, ksn, vsb, vsh, vsn, osb, osh, osn, pairs, heads, queries, keys, scale_log2,
-    HEAD: tl.constexpr, HEAD_A: tl.constexpr, HEAD_B: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-    PAIRS: tl.constexpr, PRECISION: tl.constexpr, ALIGN: tl.constexpr,
-):  # fmt: skip
-    """Attend within PAIRS neighbouring (batch, head) pairs, each of which fits one tile of ROWS x COLUMNS."""
-    rows = tl.arange(0, ROWS)
-    columns = tl.arange(0, COLUMNS)
-    for step in range(PAIRS):
-        pair = tl.program_id(0).to(tl.int64) * PAIRS + step
-        # A pair beyond the last one reads and writes nothing: its limits are zero.
-        inside = pair < pairs
-        held = tl.minimum(pair, pairs - 1)
-        batch, head = held // heads, held % heads
-        n = tl.where(inside, queries, 0)
-        m = tl.where(inside, keys, 0)
-        q_base = q + tl.multiple_of(batch * qsb + head * qsh, ALIGN)
-        k_base = k + tl.multiple_of(batch * ksb + head * ksh, ALIGN)
-        v_base = v + tl.multiple_of(batch * vsb + head * vsh, ALIGN)
-        o_base = out + tl.multiple_of(batch * osb + head * osh, ALIGN)
-        q_a = load_rows(q_base, rows, tl.multiple_of(qsn, ALIGN), n, HEAD, 0, HEAD_A, True)
-        k_a = load_rows(k_base, columns, tl.multiple_of(ksn, ALIGN), m, HEAD, 0, HEAD_A, True)
-        v_a = load_rows(v_base, columns, tl.multiple_of(vsn, ALIGN), m, HEAD, 0, HEAD_A, True)
-        q_b, k_b, v_b = q_a, k_a, v_a
-        if HEAD_B:
-            q_b = load_rows(q_base, rows, tl.multiple_of(qsn, ALIGN), n, HEAD, HEAD_A, HEAD_B, True)
-            k_b = load_rows(k_base, columns, tl.multiple_of(ksn, ALIGN), m, HEAD, HEAD_A, HEAD_B, True)
-            v_b = load_rows(v_base, columns, tl.multiple_of(vsn, ALIGN), m, HEAD, HEAD_A, HEAD_B, True)
-        logits = product(q_a, q_b, k_a, k_b, HEAD_B, PRECISION) * scale_log2
-        logits = tl.where(columns[None, :] < m, logits, float("-inf"))
-        # Rows of a pair beyond the last one see no key.
-        mixed_a, mixed_b = weigh(logits, v_a, v_b, HEAD_B, PRECISION)
-        store_rows(o_base, rows, tl.multiple_of(osn, ALIGN), n, mixed_a, HEAD, 0, HEAD_A)
-        if HEAD_B:
-            store_rows(o_base, rows, tl.multiple_of(osn, ALIGN), n, mixed_b, HEAD, HEAD_A, HEAD_B)
 
 
 @triton.jit

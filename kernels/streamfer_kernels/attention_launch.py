@@ -6,26 +6,23 @@ Shape suffixes: B batch, H heads, N queries, M keys, E head size.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from streamfer_kernels.attention_kernels import long_forward, short_forward, windows_forward
+from streamfer_kernels.attention_kernels import long_forward, windows_forward
 from streamfer_kernels.attention_shapes import (
     LARGEST_INDEX,
     Tiles,
     head_parts,
     is_short,
     long_tiles,
-    short_tiles,
     window_tiles,
 )
 from streamfer_kernels.backend import interpreting
 from streamfer_kernels.devices import on_device_of_first
 
 LOG2_E = math.log2(math.e)
-#: Which kernel serves short self-attention: several windows in one tile, or (batch, head) pairs one after the other.
-SHORT_KERNEL: Literal["windows", "pairs"] = "windows"
 
 
 def strides_of(tensor_BHNE: torch.Tensor) -> tuple[int, int, int]:
@@ -65,7 +62,6 @@ def _constants(like: torch.Tensor, tiles: Tiles, align: int) -> dict[str, Any]:
         "HEAD_A": first,
         "HEAD_B": rest,
         "ROWS": tiles.rows,
-        "COLUMNS": tiles.columns,
         "PRECISION": _precision(like.dtype),
         "ALIGN": align,
         "num_warps": tiles.warps,
@@ -88,26 +84,18 @@ def launch(
     keys, size = k_BHME.shape[2], q_BHNE.element_size()
     parts = (indexable(q_BHNE), indexable(k_BHME), indexable(v_BHME), out_BHNE)
     strides = [stride for part in parts for stride in strides_of(part)]
-    pairs, scale_log2 = batch * heads, scale * LOG2_E
-    if queries == keys and is_short(queries, keys, head, size) and SHORT_KERNEL == "windows":
+    scale_log2 = scale * LOG2_E
+    if queries == keys and is_short(queries, head, size):
         tiles = window_tiles(queries, head, size)
         neighbours = batch == 1 or all(part.stride(0) == queries * strides_of(part)[2] for part in parts)
-        windows = tiles.pairs if neighbours else 1
-        constants = _constants(q_BHNE, tiles, alignment(*parts))
-        constants.pop("COLUMNS")
+        windows = tiles.windows if neighbours else 1
         windows_forward[_grid(-(-batch // windows) * heads)](
-            *parts, *strides, batch, heads, scale_log2, TOKENS=queries, WINDOWS=windows, **constants
-        )
-        return
-    if is_short(queries, keys, head, size):
-        tiles = short_tiles(queries, keys, pairs, head, size)
-        short_forward[_grid(-(-pairs // tiles.pairs))](
-            *parts, *strides, pairs, heads, queries, keys, scale_log2,
-            PAIRS=tiles.pairs, **_constants(q_BHNE, tiles, alignment(*parts)),
+            *parts, *strides, batch, heads, scale_log2,
+            TOKENS=queries, WINDOWS=windows, **_constants(q_BHNE, tiles, alignment(*parts)),
         )  # fmt: skip
         return
     tiles = long_tiles(queries, keys, head, size)
-    long_forward[_grid(pairs * -(-queries // tiles.rows))](
+    long_forward[_grid(batch * heads * -(-queries // tiles.rows))](
         *parts, *strides, heads, queries, keys, scale_log2,
-        TAIL=tiles.tail, **_constants(q_BHNE, tiles, alignment(*parts)),
+        COLUMNS=tiles.columns, TAIL=tiles.tail, **_constants(q_BHNE, tiles, alignment(*parts)),
     )  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 #: The kernels index within a (batch, head) pair, and count programs, with 32 bits.
 LARGEST_INDEX = 2**31 - 1
-#: Up to this many queries and keys, one tile holds all logits of a (batch, head) pair.
+#: Up to this many tokens, one tile holds all logits of a sequence.
 SHORT = 64
 
 
@@ -18,7 +18,7 @@ class Tiles:
         rows: queries of a tile.
         columns: keys of a tile.
         tail: size of the smaller tiles that take what is left over.
-        pairs: (batch, head) pairs of a program, for short sequences: neighbouring ones, or one head's windows.
+        windows: batch elements of one head that share a tile, for short sequences.
         warps: of a program.
         stages: of the software pipeline.
     """
@@ -26,7 +26,7 @@ class Tiles:
     rows: int
     columns: int
     tail: int = 16
-    pairs: int = 1
+    windows: int = 1
     warps: int = 4
     stages: int = 2
 
@@ -43,9 +43,9 @@ def power_of_two(number: int) -> int:
     return 1 << max(0, number - 1).bit_length()
 
 
-def is_short(queries: int, keys: int, head: int, element_size: int) -> bool:
-    """Whether one tile holds a pair; only half the size fits in registers for the largest heads, and for fp32."""
-    return max(queries, keys) <= (SHORT if element_size == 2 and head <= 96 else SHORT // 2)
+def is_short(tokens: int, head: int, element_size: int) -> bool:
+    """Whether one tile holds a sequence; only half the size fits in registers for the largest heads, and for fp32."""
+    return tokens <= (SHORT if element_size == 2 and head <= 96 else SHORT // 2)
 
 
 def tail_of(length: int, tile: int) -> int:
@@ -53,24 +53,13 @@ def tail_of(length: int, tile: int) -> int:
     return min(tile, max(16, power_of_two(length % tile)))
 
 
-def short_tiles(queries: int, keys: int, pairs: int, head: int, element_size: int) -> Tiles:
-    """Tiles for sequences that :func:`is_short` admits; warps follow from the registers that compilers report."""
-    rows, columns = max(16, power_of_two(queries)), max(16, power_of_two(keys))
-    # Enough programs to fill the GPU come before fewer, longer ones.
-    shared = 4 if pairs >= 16384 else 2 if pairs >= 8192 else 1
-    warps = 4 if max(rows, columns) == SHORT else 2
-    if element_size == 4:
-        warps *= 4 if head > 64 else 2
-    return Tiles(rows, columns, pairs=shared, warps=min(8, warps), stages=1)
-
-
 def window_tiles(tokens: int, head: int, element_size: int) -> Tiles:
     """Tiles that hold as many whole windows of ``tokens`` rows as fit."""
-    widest = SHORT if is_short(SHORT, SHORT, head, element_size) else SHORT // 2
+    widest = SHORT if is_short(SHORT, head, element_size) else SHORT // 2
     windows = max(1, widest // tokens)
     rows = max(16, power_of_two(windows * tokens))
     warps = 4 if rows == SHORT or (element_size == 4 and head <= 64) else 8 if element_size == 4 else 2
-    return Tiles(rows, rows, pairs=windows, warps=warps, stages=1)
+    return Tiles(rows, rows, windows=windows, warps=warps, stages=1)
 
 
 def long_tiles(queries: int, keys: int, head: int, element_size: int) -> Tiles:
@@ -80,7 +69,7 @@ def long_tiles(queries: int, keys: int, head: int, element_size: int) -> Tiles:
     elif queries <= 32:
         rows, columns, warps, stages = max(16, power_of_two(queries)), 64, 2 if queries > 16 else 1, 2
     elif queries <= 384:
-        rows, columns, warps, stages = 64, 64, 4, 2
+        rows, columns, warps, stages = 64, 64, 4, 3
     else:
         rows, columns, warps, stages = 128, 64, 8, 3
     return Tiles(rows, columns, tail_of(keys, columns), warps=warps, stages=stages)

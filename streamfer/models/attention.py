@@ -85,26 +85,36 @@ def attend_packed(qkv_BNC: torch.Tensor, heads: int, implementation: Implementat
 
 
 def attend_first(
-    x_BND: torch.Tensor, in_weight_CD: torch.Tensor, heads: int, in_bias_C: torch.Tensor | None = None
+    x_BND: torch.Tensor,
+    in_weight_CD: torch.Tensor,
+    heads: int,
+    in_bias_C: torch.Tensor | None = None,
+    *,
+    lifted: bool | None = None,
 ) -> torch.Tensor:
     """Mix all tokens into the first one alone; (B, N, D) to (B, H E), what self-attention gives the first token.
 
-    One query needs no keys and values of its own: (q Wk^T) x are its logits, and Wv follows the mixing. The tokens are
-    read twice where they would be projected twice, a hundredth of the work at the published size. The keys' bias adds
-    the same to all logits of a query, so it falls out; the values' bias is added once, because weights sum to 1.
+    On a CPU, keys and values are not projected: (q Wk^T) x are the logits, and Wv follows the mixing. The tokens
+    are read twice where they would be projected twice, a hundredth of the work at the published size. The keys' bias
+    adds the same to all logits, so it falls out; the values' is added once, because weights sum to 1. On a GPU the
+    projection takes no time and launches do.
 
     Args:
         x_BND: tokens, normalised.
         in_weight_CD: packed projection (3 H E, D).
         heads: H.
         in_bias_C: of the projection, (3 H E).
+        lifted: whether the projection is avoided; by the device if None.
     """
-    q_HED, k_HED, v_HED = in_weight_CD.view(3, heads, -1, x_BND.shape[-1])
-    q_BHE = torch.einsum("bd,hed->bhe", x_BND[:, 0], q_HED)
-    if in_bias_C is not None:
-        q_BHE = q_BHE + in_bias_C.view(3, heads, -1)[0]
-    logits_BHN = torch.einsum("bhe,hed->bhd", q_BHE * q_HED.shape[1] ** -0.5, k_HED) @ x_BND.mT
+    own, depth = x_BND[:, :1], in_weight_CD.shape[0] // 3
+    q_bias, rest_bias = (None, None) if in_bias_C is None else (in_bias_C[:depth], in_bias_C[depth:])
+    q_B1C = F.linear(own, in_weight_CD[:depth], q_bias)
+    if lifted is False or (lifted is None and x_BND.is_cuda):
+        packed_BNC = F.linear(x_BND, in_weight_CD[depth:], rest_bias)
+        q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (q_B1C, *packed_BNC.chunk(2, dim=-1)))
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(1)
+    _, k_HED, v_HED = in_weight_CD.view(3, heads, -1, x_BND.shape[-1])
+    q_BHE = q_B1C.view(len(x_BND), heads, -1) * k_HED.shape[1] ** -0.5
+    logits_BHN = torch.einsum("bhe,hed->bhd", q_BHE, k_HED) @ x_BND.mT
     mixed_BHE = torch.einsum("bhd,hed->bhe", logits_BHN.softmax(dim=-1).to(x_BND.dtype) @ x_BND, v_HED)
-    if in_bias_C is not None:
-        mixed_BHE = mixed_BHE + in_bias_C.view(3, heads, -1)[2]
-    return mixed_BHE.flatten(1)
+    return mixed_BHE.flatten(1) if rest_bias is None else mixed_BHE.flatten(1) + rest_bias[depth:]

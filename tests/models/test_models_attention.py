@@ -12,7 +12,7 @@ from tiny_models import tiny_weights
 
 import streamfer_kernels
 from streamfer.errors import ConfigError, DeviceError
-from streamfer.models.attention import AttentionChoice, attend_packed, choose_attention, use_attention
+from streamfer.models.attention import AttentionChoice, attend_first, attend_packed, choose_attention, use_attention
 from streamfer.models.loading import load_model
 from streamfer.models.sizes import TemporalConfig, VisionConfig
 from streamfer.models.temporal import TemporalTransformer
@@ -134,3 +134,14 @@ def test_the_temporal_transformer_runs_the_kernels() -> None:
     use_attention(switched, "triton")
     features = torch.randn(2, 4, 16)
     torch.testing.assert_close(switched(features), fused(features), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_query_is_mixed_with_and_without_a_projection(bias: bool) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(3, 7, 24), torch.randn(3 * 4 * 8, 24)
+    added = torch.randn(3 * 4 * 8) if bias else None
+    whole = attend_packed(torch.nn.functional.linear(x, weight, added), 4)[:, 0]
+    for lifted in (True, False, None):
+        found = attend_first(x, weight, 4, added, lifted=lifted)
+        assert float((found - whole).norm() / whole.norm()) < 1e-6
