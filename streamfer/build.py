@@ -13,6 +13,7 @@ from streamfer.faces import FaceTracker, TrackNames, load_detector
 from streamfer.faces.appearance import COLOUR, AppearanceModel
 from streamfer.faces.detections import Detector, Tracker
 from streamfer.models import ExpressionModel, load_model
+from streamfer.models.blocks import FixedBlocks
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
 from streamfer.pipeline.loop import Pipeline, PipelineParts
 from streamfer.pipeline.observer import ClipObserver, ObserverPlan, RunContext
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Analysed frames that the tracker needs to take somebody for a person.
 _CONFIRMING_FRAMES = 4
+#: Crops and windows that the model reads at once where results must be exact.
+_BLOCK = 16
 
 log = logging.getLogger(__name__)
 
@@ -118,6 +121,7 @@ def build_pipeline(
     live: bool,
     salt: str | None = None,
     observed: ObserverPlan | None = None,
+    workers: int | None = None,
 ) -> Pipeline:
     """Assemble a pipeline.
 
@@ -127,6 +131,7 @@ def build_pipeline(
         live: all sources are opened at once; files are taken a few at a time.
         salt: makes the public names of tracks repeatable; random if None.
         observed: which clips are shown to whom; to the captioner, as ``config`` and ``models`` say, if None.
+        workers: files analysed side by side; half as many as there are threads if None.
 
     Raises:
         ConfigError: whole-clip mode was asked of live sources.
@@ -140,10 +145,11 @@ def build_pipeline(
         PipelineParts(
             plan=_plan(config, models, observed),
             detectors=DetectorPool(models.detectors),
-            model=models.expression,
+            # What stands in files must not depend on what ran beside.
+            model=models.expression if live else FixedBlocks(models.expression, min(_BLOCK, config.model.batch_size)),
             grid=WindowGrid.of(config.clip, config.sampling, info.frames),
             records=RecordWriter(info, models.detector.name, config.publish.site, names.name),
-            max_open=None if live else max(1, models.budget.total // 2),
+            max_open=None if live else workers or max(1, models.budget.total // 2),
         )
     )
 

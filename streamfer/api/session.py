@@ -128,6 +128,7 @@ class Session(Closing):
         redis: str | None = None,
         raw_size: tuple[int, int] | None = None,
         raw_fps: float | None = None,
+        workers: int | None = None,
         watch: Watch | None = None,
     ) -> BatchReport:
         """Label files and folders, and write tables for each; files that are done already are skipped.
@@ -145,6 +146,7 @@ class Session(Closing):
             overwrite: do files again that are done.
             redis: also publish the records: a Redis URL, or ``embedded``.
             raw_size, raw_fps: width and height, and rate, of files without a header.
+            workers: files analysed side by side; as many as the cores allow if None.
             watch: called with every event, and with what is skipped or fails.
 
         Raises:
@@ -154,6 +156,7 @@ class Session(Closing):
         """
         self._check_open()
         from streamfer.export.batch import Batch, BatchPlan, Failed
+        from streamfer.export.folder import is_own
         from streamfer.export.job import choose
 
         looks: dict[str, Any] = {
@@ -170,6 +173,7 @@ class Session(Closing):
                 f"blur_faces: {captions.model} would be sent pictures of the faces; set captions.images=none"
             )
         specs, missing = find_each(listed(paths))
+        specs = [spec for spec in specs if not is_own(spec)]
         rate = None if raw_fps is None else Fraction(raw_fps).limit_denominator(1001)
         specs = [
             replace(spec.whole(), raw_size=raw_size or spec.raw_size, raw_fps=rate or spec.raw_fps) for spec in specs
@@ -184,11 +188,15 @@ class Session(Closing):
         # A server that is away is said before the seconds that the models take to load.
         with publishing(self.config, redis, waits=False) as outlet:
             try:
-                for event in self._events(map(self._source, chain([first], pending)), live=False):
+                for event in self._events(map(self._source, chain([first], pending)), live=False, workers=workers):
                     batch.take(event)
                     outlet.take(event)
             finally:
                 batch.discard()
+        from streamfer.export.study import write_study
+
+        failed = {failure.source_id: str(failure.error) for failure in batch.report.failed}
+        write_study(plan.output, settings.formats, settings.dialect, failed)
         if outlet.left:
             raise PublishError(outlet.left)
         return batch.report
@@ -342,11 +350,13 @@ class Session(Closing):
 
         return open_source(spec, self.config.live, decode_threads=self.models(beside).budget.decode)
 
-    def _events(self, sources: Iterable[Source], *, live: bool, beside: int = 1) -> Generator[Event]:
+    def _events(
+        self, sources: Iterable[Source], *, live: bool, beside: int = 1, workers: int | None = None
+    ) -> Generator[Event]:
         """Run a pipeline over ``sources``; it ends when the iteration is left."""
         from streamfer.build import build_pipeline
 
-        pipeline = build_pipeline(self.config, self.models(beside), live=live, salt=self._salt)
+        pipeline = build_pipeline(self.config, self.models(beside), live=live, salt=self._salt, workers=workers)
         with self._lock:
             self._check_open()
             if self._running is not None:

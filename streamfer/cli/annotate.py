@@ -60,6 +60,9 @@ def annotate(
     raw_size: Annotated[
         str | None, typer.Option("--raw-size", metavar="WxH", help="Size of .yuv files, e.g. 320x192.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Files analysed side by side (by the cores).")
+    ] = None,
     raw_fps: Annotated[
         float | None,
         typer.Option("--raw-fps", min=0.01, max=1000, metavar="N", help="Rate of .yuv, .264 and .h265 files."),
@@ -88,6 +91,7 @@ def annotate(
             redis=redis,
             raw_size=size,
             raw_fps=raw_fps,
+            workers=workers,
             watch=progress.watch,
         )
         if not quiet:

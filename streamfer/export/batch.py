@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streamfer.errors import SourceUnreadableError, StreamferError
-from streamfer.export.folder import SourceFolder
+from streamfer.errors import InternalError, OutputError, SourceUnreadableError, StreamferError
+from streamfer.export.folder import SourceFolder, place_of
 from streamfer.export.job import Settings
 from streamfer.files import sha256_of
 
@@ -60,6 +62,9 @@ class Failed:
     source_id: str
     error: StreamferError
 
+
+#: What keeps every file from being written: a full, read-only or refusing disk, no folder.
+_HOPELESS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR})
 
 Watch = Callable[["Event | Begun | Skipped | Failed"], None]
 
@@ -120,8 +125,9 @@ class Batch:
         self, specs: Sequence[SourceSpec], plan: BatchPlan, failed: Sequence[Failed] = (), watch: Watch | None = None
     ) -> None:
         self.report = BatchReport(plan.output, len(specs) + len(failed))
-        self._specs = {spec.source_id: spec for spec in specs}
         self._plan = plan
+        self._specs = {spec.source_id: spec for spec in map(self._placed, specs)}
+        self._spoiled: dict[str, StreamferError] = {}
         self._watch: Watch = watch or (lambda _event: None)
         self._folders: dict[str, SourceFolder] = {}
         self._digests: dict[str, str] = {}
@@ -151,11 +157,11 @@ class Batch:
             self._finish(event)
             return
         if isinstance(event, SourceOpened):
-            self._open(event.source_id, event.info.epoch_key)
+            self._guarded(event.source_id, lambda: self._open(event.source_id, event.info.epoch_key))
         source_id = event.source_id if isinstance(event, SourceOpened | FrameFaces) else event.subject
         # A source's "online" state comes before it is open; its files begin with what is analysed.
         if (folder := self._folders.get(source_id)) is not None:
-            folder.add(event)
+            self._guarded(source_id, lambda: folder.add(event))
         if not isinstance(event, SourceOpened | FrameFaces) and isinstance(event.data, ClipLabelled):
             labels = self.report.labels.setdefault(source_id, Counter())
             labels.update(face.label for face in event.data.faces)
@@ -171,25 +177,25 @@ class Batch:
         return self._plan.folder_of(spec).is_done(lambda: sha256_of(Path(spec.url)))
 
     def _open(self, source_id: str, digest: str) -> None:
-        if source_id not in self._folders:
+        if source_id not in self._folders and source_id not in self._spoiled:
             folder = self._plan.folder_of(self._specs[source_id])
             folder.open()
             self._folders[source_id] = folder
             self._digests[source_id] = digest
 
     def _finish(self, event: SourceDone) -> None:
-        folder = self._folders.pop(event.source_id, None)
-        if event.error is not None:
-            if folder is not None:
-                folder.discard()
-            self._fail(Failed(event.source_id, event.error))
-            return
-        if folder is not None and event.stopped:
+        folder = self._folders.get(event.source_id)
+        if folder is not None and event.error is None and not event.stopped:
+            self._guarded(event.source_id, lambda: folder.commit(self._digests.pop(event.source_id), event))
+        self._folders.pop(event.source_id, None)
+        error = event.error or self._spoiled.pop(event.source_id, None)
+        if folder is not None and (error is not None or event.stopped):
             folder.discard()
-        elif folder is not None:
-            folder.commit(self._digests.pop(event.source_id), event)
-            if self._plan.settings.blurred != "off":
-                self.report.doubtful[event.source_id] = folder.doubtful
+        if error is not None:
+            self._fail(Failed(event.source_id, error))
+            return
+        if folder is not None and not event.stopped and self._plan.settings.blurred != "off":
+            self.report.doubtful[event.source_id] = folder.doubtful
         if event.cut_off and not event.stopped:
             place = f"{self.report.output / event.source_id}.partial.*"
             self._fail(Failed(event.source_id, SourceUnreadableError(
@@ -199,6 +205,30 @@ class Batch:
         if not event.stopped:
             self.report.done.append(event)
         self._watch(event)
+
+    def _guarded(self, source_id: str, work: Callable[[], None]) -> None:
+        """Do something for one file; what goes wrong fails that file, unless no other could be written either."""
+        try:
+            work()
+        except Exception as error:
+            cause = error.__cause__
+            refused = isinstance(cause, OSError) and cause.errno in _HOPELESS
+            if isinstance(error, OutputError) and (refused or not self._plan.output.is_dir()):
+                raise
+            if (folder := self._folders.pop(source_id, None)) is not None:
+                folder.discard()
+            told = error if isinstance(error, StreamferError) else InternalError(f"{source_id}: {error!r}")
+            self._spoiled[source_id] = told
+
+    def _placed(self, spec: SourceSpec) -> SourceSpec:
+        """Return a source under a name of its own where another place's results, of other bytes, lie under its name."""
+        place, digest = self._plan.folder_of(spec).owner()
+        ours = place_of(spec)
+        if place in ("", ours) or (
+            not spec.remote and Path(spec.url).is_file() and sha256_of(Path(spec.url)) == digest
+        ):
+            return spec
+        return replace(spec, source_id=f"{spec.source_id}-{hashlib.sha256(ours.encode()).hexdigest()[:8]}")
 
     def _fail(self, failure: Failed) -> None:
         self.report.failed.append(failure)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,11 +15,16 @@ from streamfer.export.job import Job, Settings
 from streamfer.files import WholeText
 
 if TYPE_CHECKING:
+    from streamfer.export.rows import FileTable, Row
     from streamfer.export.tables import Writer
     from streamfer.pipeline.events import Event, SourceDone
     from streamfer.video.locate import SourceSpec
 
-_MANIFEST = ".streamfer.json"
+#: End of the name of the file that says what the results of a source are, and that they are complete.
+MANIFEST = ".streamfer.json"
+_OWN = re.compile(r"\.overlay\.(mp4|png)$")
+#: Bytes of a name that file systems hold, without what marks a file that is being written.
+_LONGEST_NAME = 255 - len(".9999999.9999.part.parquet")
 
 
 class SourceFolder:
@@ -47,6 +54,8 @@ class SourceFolder:
         self._settings = settings
         self._job = Job(self._base, settings, captions, spec)
         self._writers: list[Writer] = []
+        self._summary: FileTable | None = None
+        self._found: Row = []
         self.doubtful = 0
 
     @property
@@ -60,13 +69,10 @@ class SourceFolder:
         Args:
             source_digest: computes the digest of the source; not asked where everything else says no.
         """
-        try:
-            manifest = json.loads(self._manifest.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
+        manifest = self._read()
         wanted = self._identity(None)
         del wanted["source_sha256"]
-        if not isinstance(manifest, dict) or any(manifest.get(name) != value for name, value in wanted.items()):
+        if any(manifest.get(name) != value for name, value in wanted.items()):
             return False
         try:
             return all(path.exists() for path in self.paths) and manifest.get("source_sha256") == source_digest()
@@ -74,12 +80,30 @@ class SourceFolder:
             # Whoever decodes it says what is wrong with it.
             return False
 
+    def owner(self) -> tuple[str, str]:
+        """Return place and digest of the source whose results lie here; empty where there are none."""
+        manifest = self._read()
+        return str(manifest.get("path", "")), str(manifest.get("source_sha256", ""))
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            manifest = json.loads(self._manifest.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return manifest if isinstance(manifest, dict) else {}
+
     def open(self) -> None:
         """Start the files.
 
         Raises:
-            OutputError: the folder cannot be written.
+            OutputError: the folder cannot be written, or the source's name is too long for those of its results.
         """
+        from streamfer.export.rows import FileTable
+
+        self._summary = FileTable()
+        longest = max((path.name for path in [*self.paths, self._manifest]), key=lambda name: len(os.fsencode(name)))
+        if len(os.fsencode(longest)) > _LONGEST_NAME:
+            raise OutputError(f"{self._base.name}: too long a name for its results, which add to it; shorten it")
         try:
             for suffix, path in self._job.files().items():
                 self._writers.append(_writer(suffix, path, self._job))
@@ -93,6 +117,7 @@ class SourceFolder:
         Raises:
             OutputError: the disk is full.
         """
+        self._found += next(iter(self._summary.rows(event)), []) if self._summary else []
         try:
             for writer in self._writers:
                 writer.add(event)
@@ -111,6 +136,11 @@ class SourceFolder:
         """
         self.add(done)  # the table of tracks is made of its end
         content: dict[str, Any] = {**self._identity(source_digest), "stats": asdict(done.stats), "note": done.note}
+        content["path"] = place_of(self._job.spec) if self._job.spec else ""
+        from streamfer.export.tables import rounded
+
+        columns = self._summary.columns() if self._summary else {}
+        content["summary"] = dict(zip(columns, rounded(self._found, columns), strict=True))
         try:
             for writer in self._writers:
                 writer.prepare()
@@ -151,7 +181,7 @@ class SourceFolder:
 
     @property
     def _manifest(self) -> Path:
-        return self._base.with_name(self._base.name + _MANIFEST)
+        return self._base.with_name(self._base.name + MANIFEST)
 
     def _identity(self, source_digest: str | None) -> dict[str, Any]:
         settings = asdict(self._settings)
@@ -163,6 +193,19 @@ def _writer(suffix: str, path: Path, job: Job) -> Writer:
     from streamfer.export.tables import writer_of
 
     return writer_of(suffix, path, job)
+
+
+def is_own(spec: SourceSpec) -> bool:
+    """Whether a file is an overlay of an earlier run: it lies beside the manifest that its name says."""
+    path = Path(spec.url)
+    if spec.remote or not _OWN.search(path.name):
+        return False
+    return path.with_name(_OWN.sub("", path.name) + MANIFEST).is_file()
+
+
+def place_of(spec: SourceSpec) -> str:
+    """Return where a source lies: its path, or its address without secrets."""
+    return spec.location if spec.remote else str(Path(spec.url).resolve()).encode(errors="backslashreplace").decode()
 
 
 def _safe(source_id: str) -> Path:

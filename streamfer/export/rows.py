@@ -269,7 +269,7 @@ class FileTable:
             yield [
                 *(
                     event.source_id,
-                    "failed" if event.error else "done",
+                    "partial" if event.cut_off else "done",
                     event.note or None,
                     self._digest,
                     stats.seconds,

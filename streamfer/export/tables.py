@@ -20,7 +20,7 @@ from streamfer.pipeline.events import Event
 from streamfer.records import Record
 
 #: What a spreadsheet takes for a formula, or for the end of a cell.
-_FORMULAS = tuple("=+-@") + tuple(map(chr, range(32)))
+FORMULAS = tuple("=+-@") + tuple(map(chr, range(32)))
 _ROWS_AT_ONCE = 4096
 #: Rows of a sheet of Excel, the header counted.
 _SHEET_ROWS = 1_048_576
@@ -74,7 +74,7 @@ class CsvRows:
             cells = printed(row, columns)
             if self._excel:
                 texts = zip(cells, columns.values(), strict=True)
-                cells = [f"'{cell}" if spec == TEXT and cell.startswith(_FORMULAS) else cell for cell, spec in texts]
+                cells = [f"'{cell}" if spec == TEXT and cell.startswith(FORMULAS) else cell for cell, spec in texts]
             self._cells.writerow(cells)
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_a_single_file_is_a_table_of_clips_and_five_files(
+def test_a_single_file_is_a_table_of_clips_and_six_files(
     face_film: Path, words: tuple[str, ...], tmp_path: Path
 ) -> None:
     done = annotate(face_film, *words)

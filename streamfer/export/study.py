@@ -1,0 +1,125 @@
+"""The tables of a study: what all files of an output folder hold, in one table each, and a row a file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from streamfer.export.columns import FILE_COLUMNS, FORMAT, SCORE, SHARE, TEXT, WHOLE
+from streamfer.export.folder import MANIFEST
+from streamfer.export.rows import Cell
+from streamfer.export.tables import FORMULAS, Book, CsvRows, ParquetRows, Rows
+from streamfer.files import WholeFile
+
+_TABLES = ("clips", "tracks", "segments", "captions")
+#: One file is its own study.
+_FEWEST = 2
+
+
+def write_study(output: Path, formats: Sequence[str], dialect: str, failed: Mapping[str, str]) -> list[Path]:
+    """Write ``study.clips``, ``.tracks``, ``.segments``, ``.captions`` and ``.files`` for several files.
+
+    Args:
+        output: folder of the results; those of earlier runs count.
+        formats: ``csv``, ``parquet`` and ``xlsx`` make tables, others none.
+        dialect: of CSV files.
+        failed: names of sources that could not be done, and why; they have a row among the files.
+
+    Raises:
+        OutputError: a table cannot be written.
+    """
+    manifests = sorted(output.rglob(f"*{MANIFEST}"))
+    kinds = [kind for kind in ("csv", "parquet", "xlsx") if kind in formats]
+    if len(manifests) < _FEWEST or not kinds:
+        return []
+    bases = [path.with_name(path.name.removesuffix(MANIFEST)) for path in manifests]
+    tables = {name: columns for name in _TABLES if (columns := _union(_header(base, name) for base in bases))}
+    files = [json.loads(path.read_text(encoding="utf-8")).get("summary", {}) for path in manifests]
+    known = {row.get("source") for row in files}
+    files += [
+        {"source": name, "status": "failed", "note": why} for name, why in sorted(failed.items()) if name not in known
+    ]
+    tables["files"] = _union([*FILE_COLUMNS, *row] for row in files)
+    written: list[Path] = []
+    for kind in kinds:
+        book_path = output / "study.xlsx"
+        targets = {name: output / f"study.{name}.{kind}" for name in tables} if kind != "xlsx" else {"": book_path}
+        opened = [WholeFile(path, path.suffix) for path in targets.values()]
+        book = Book(opened[0].part) if kind == "xlsx" else None
+        try:
+            for number, (name, columns) in enumerate(tables.items()):
+                part = opened[0 if book else number].part
+                rows: Rows = (
+                    book.sheet(name) if book else CsvRows(part, dialect) if kind == "csv" else ParquetRows(part)
+                )
+                rows.write(columns, [])
+                for cells in [files] if name == "files" else (_rows(base, name) for base in bases):
+                    rows.write(columns, [[row.get(column) for column in columns] for row in cells])
+                if book is None:
+                    rows.close()
+            if book is not None:
+                book.close()
+            for target in opened:
+                target.commit()
+        finally:
+            for target in opened:
+                target.discard()
+        written += targets.values()
+    return written
+
+
+def _union(headers: Any) -> dict[str, str]:
+    """Return all columns with their formats, in the order of their first appearance."""
+    return {name: _format(name) for name in dict.fromkeys(name for header in headers for name in header)}
+
+
+def _format(name: str) -> str:
+    return FORMAT.get(name, SCORE if name.endswith("_z") else SHARE)
+
+
+def _header(base: Path, table: str) -> list[str]:
+    return list(next(iter(_rows(base, table, header=True)), {}))
+
+
+def _rows(base: Path, table: str, *, header: bool = False) -> Iterator[dict[str, Cell]]:
+    """Yield the rows of a file's table, from whichever format it has; or one of its column names alone."""
+    path = base.with_name(f"{base.name}.{table}.csv")
+    if path.is_file():
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file)
+            names = next(lines, [])
+            yield from (
+                [dict.fromkeys(names)]
+                if header
+                else (
+                    {name: _cell(text, _format(name)) for name, text in zip(names, line, strict=True)} for line in lines
+                )
+            )
+    elif (path := path.with_suffix(".parquet")).is_file():
+        import pyarrow.parquet
+
+        file = pyarrow.parquet.ParquetFile(path)
+        yield from (
+            [dict.fromkeys(file.schema_arrow.names)]
+            if header
+            else (row for batch in file.iter_batches() for row in batch.to_pylist())
+        )
+    elif (path := base.with_name(f"{base.name}.xlsx")).is_file():
+        import openpyxl
+
+        book = openpyxl.load_workbook(path, read_only=True)
+        sheets = [sheet for sheet in book.worksheets if sheet.title.split()[0] == table]
+        for sheet in sheets:
+            values = sheet.iter_rows(values_only=True)
+            names = list(next(values, ()))
+            yield from [dict.fromkeys(names)] if header else (dict(zip(names, row, strict=False)) for row in values)
+        book.close()
+
+
+def _cell(text: str, spec: str) -> Cell:
+    if spec == TEXT:
+        return (text[1:] if text.startswith("'") and text[1:].startswith(FORMULAS) else text) or None
+    return None if not text else int(text) if spec == WHOLE else float(text)

@@ -1,0 +1,132 @@
+"""Many files: a place for each, one table for all, equal bytes whatever ran beside, and no fault ends the rest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import openpyxl
+import pandas
+import pytest
+from command_line import Finished, streamfer
+
+from streamfer.export.columns import FILE_COLUMNS
+
+FORMATS = "csv,jsonl"
+
+
+@pytest.fixture
+def words(tiny_model: Path) -> tuple[str | Path, ...]:
+    return ("--model", tiny_model, "--detector", "lbp", "--fps", "4", "--track-salt", "s", "-q")
+
+
+@pytest.fixture
+def films(face_film: Path, tmp_path: Path) -> Path:
+    """Two folders with a film of one name each, of other bytes, and one of another name."""
+    for name in ("a/clip.mp4", "b/clip.mp4", "c.mp4"):
+        (tmp_path / "films" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(face_film, tmp_path / "films" / name)
+    with (tmp_path / "films" / "b" / "clip.mp4").open("ab") as file:
+        file.write(b"\0" * 16)
+    return tmp_path / "films"
+
+
+def run(*arguments: str | Path) -> Finished:
+    return streamfer("annotate", *arguments)
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.rglob("*.csv")}
+
+
+def test_two_files_of_one_name_live_side_by_side(films: Path, words: tuple[str, ...], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run(films / "a" / "clip.mp4", "-o", out, *words).code == 0
+    before = tables(out)
+    assert run(films / "b" / "clip.mp4", "-o", out, *words).code == 0
+    after = tables(out)
+    assert {name: after[name] for name in before} == before
+    clips = [name for name in after if name.endswith("clips.csv") and name.startswith("clip.mp4")]
+    assert len(clips) == 2
+    sources = {pandas.read_csv(out / name).source[0] for name in clips}
+    assert len(sources) == 2, "each says its own name, so that tables can be joined"
+    for folder in ("a", "b"):
+        again = streamfer("annotate", films / folder / "clip.mp4", "-o", out, *words[:-1])
+        assert (again.code, "1 already done" in again.err) == (0, True)
+    moved = Path(shutil.copy(films / "a" / "clip.mp4", tmp_path / "clip.mp4"))
+    assert "1 already done" in streamfer("annotate", moved, "-o", out, *words[:-1]).err
+
+
+def test_tables_are_equal_alone_in_a_batch_and_with_any_number_of_workers(
+    films: Path, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    shutil.move(films / "b" / "clip.mp4", films / "b.mp4")
+    for name, *more in (("one", "--workers", "1"), ("four", "--workers", "4")):
+        assert run(films, "-o", tmp_path / name, *words, "-f", "csv,parquet,xlsx", *more).code == 0
+    one, four = (
+        {
+            path.relative_to(tmp_path / name): path.read_bytes()
+            for path in (tmp_path / name).rglob("*.*")
+            if path.suffix in (".csv", ".parquet", ".xlsx")
+        }
+        for name in ("one", "four")
+    )
+    assert len(one) == 3 * 9 + 9
+    assert one == four
+    assert run(films / "c.mp4", "-o", tmp_path / "alone", *words, "-f", "csv,parquet,xlsx").code == 0
+    alone = tables(tmp_path / "alone")
+    assert alone == {name: (tmp_path / "one" / name).read_bytes() for name in alone}
+
+
+def test_a_study_has_one_table_for_all(films: Path, words: tuple[str, ...], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (films / "text.mp4").write_text("no video " * 100)
+    done = run(films, "-o", out, *words, "-f", "csv,parquet,xlsx")
+    assert done.code == 3
+    clips = pandas.read_csv(out / "study.clips.csv")
+    each = [pandas.read_csv(path) for path in sorted(out.rglob("*.mp4.clips.csv"))]
+    pandas.testing.assert_frame_equal(clips, pandas.concat(each, ignore_index=True))
+    assert clips.source.nunique() == 3
+    files = pandas.read_csv(out / "study.files.csv")
+    assert list(files.columns[: len(FILE_COLUMNS)]) == list(FILE_COLUMNS)
+    assert files.status.tolist() == ["done"] * 3 + ["failed"]
+    assert files.clips[:3].tolist() == [len(table) for table in each]
+    assert "not a video" in files.note[3]
+    assert len(pandas.read_parquet(out / "study.tracks.parquet")) == len(pandas.read_csv(out / "study.tracks.csv"))
+    book = openpyxl.load_workbook(out / "study.xlsx", read_only=True)
+    assert book.sheetnames == ["clips", "tracks", "segments", "files", "dictionary"]
+    assert book["clips"].max_row == len(clips) + 1
+    # From workbooks alone, and in Excel's dialect, it is the same.
+    assert run(films, "-o", tmp_path / "xlsx", *words, "-f", "xlsx").code == 3
+    excel = pandas.read_excel(tmp_path / "xlsx" / "study.xlsx", sheet_name="clips")
+    pandas.testing.assert_frame_equal(excel, clips, check_dtype=False)
+
+
+def test_one_files_error_ends_no_batch(films: Path, words: tuple[str, ...], tmp_path: Path) -> None:
+    long = "n" * 236 + ".mp4"
+    shutil.move(films / "a" / "clip.mp4", films / long)
+    out = tmp_path / "out"
+    (out / "b" / "clip.mp4.frames.csv").mkdir(parents=True)
+    done = run(films, "-o", out, *words)
+    assert done.code == 3
+    assert any(long in line and "too long" in line for line in done.complaints)
+    assert any("clip.mp4.frames.csv" in line and "Is a directory" in line for line in done.complaints)
+    assert (out / "c.mp4.clips.csv").is_file()
+
+
+def test_overlays_are_never_input(films: Path, words: tuple[str, ...]) -> None:
+    shutil.rmtree(films / "b")
+    assert run(films, "-o", films, *words, "--overlay").code == 0
+    again = streamfer("annotate", films, "-o", films, *words[:-1], "--overlay")
+    assert "2 already done" in again.err
+    assert "overlay.mp4.clips.csv" not in " ".join(path.name for path in films.rglob("*"))
+
+
+def test_the_manifest_says_what_the_results_are_made_of(films: Path, words: tuple[str, ...], tmp_path: Path) -> None:
+    assert run(films / "c.mp4", "-o", tmp_path / "out", *words).code == 0
+    manifest = json.loads((tmp_path / "out" / "c.mp4.streamfer.json").read_text())
+    assert manifest["path"] == str(films / "c.mp4")
+    assert len(manifest["source_sha256"]) == len(manifest["model"]) == 64
+    assert manifest["values"]["sampling"]["fps"] == 4
+    assert manifest["summary"]["status"] == "done"
