@@ -78,7 +78,7 @@ def changing(path: Path, *parts: Pictures, pause: float = 0.0) -> None:
                 if frame is not None:
                     frame.pts, frame.time_base = number, Fraction(1, 25)
                 for packet in encoder.encode(frame):
-                    packet.pts, packet.dts = (time + begin for time in (packet.pts, packet.dts))
+                    packet.pts, packet.dts = ((time or 0) + begin for time in (packet.pts, packet.dts))
                     packet.time_base, packet.stream = Fraction(1, 25), stream
                     container.mux(packet)
             begin += len(part) + round(pause * 25)

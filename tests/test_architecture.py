@@ -99,10 +99,11 @@ def imports(name: str, path: Path) -> Iterator[Import]:
     name = name.removesuffix(STUB)
     package = name if path.stem == "__init__" else name.rpartition(".")[0]
     for node in ast.walk(tree):
-        targets: list[str] = []
+        if not isinstance(node, ast.Import | ast.ImportFrom):
+            continue
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             targets = [f"{base}.{alias.name}" if f"{base}.{alias.name}" in MODULES else base for alias in node.names]

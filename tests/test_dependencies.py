@@ -6,7 +6,7 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -126,7 +126,7 @@ def test_captioners_say_that_they_need_transformers(door: str, tmp_path: Path, m
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     monkeypatch.setitem(sys.modules, "transformers", None)
-    opened = {
+    opened: dict[str, Callable[[], object]] = {
         "checkpoint": lambda: read_tokenizer(tmp_path, "language model"),
         "folder": lambda: load_any(str(tmp_path)),
         "model.gguf": lambda: load_any(str(tmp_path / "model.gguf")),

@@ -81,7 +81,14 @@ def test_golden_ids() -> None:
 
 
 def test_a_time_base_counts_in_lowest_terms() -> None:
-    values = {"epoch_key": "k", "epoch": 0, "start_pts": 0, "end_pts": 9, "track": 0, "model_digest": "d"}
+    values: dict[str, Any] = {
+        "epoch_key": "k",
+        "epoch": 0,
+        "start_pts": 0,
+        "end_pts": 9,
+        "track": 0,
+        "model_digest": "d",
+    }
     assert clip_id("a", time_base=Fraction(2, 50), **values) == clip_id("a", time_base=Fraction(1, 25), **values)
 
 

@@ -51,7 +51,7 @@ def test_all_available_cores_by_default(monkeypatch: pytest.MonkeyPatch) -> None
 def test_containers_and_affinity_are_respected(
     monkeypatch: pytest.MonkeyPatch, affinity: int, quota: int | None, cores: int
 ) -> None:
-    monkeypatch.setattr(threads.os, "sched_getaffinity", lambda _pid: set(range(affinity)), raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(affinity)), raising=False)
     monkeypatch.setattr(threads, "_cgroup_quota", lambda: quota)
     assert available_cores() == cores
 

@@ -126,6 +126,5 @@ def _differentiated(*values: torch.Tensor) -> bool:
     if torch.is_grad_enabled() and any(value.requires_grad for value in values):
         return True
     return not torch.compiler.is_compiling() and any(
-        forward_ad.unpack_dual(value).tangent is not None  # type: ignore[no-untyped-call]
-        for value in values
+        forward_ad.unpack_dual(value).tangent is not None for value in values
     )

@@ -19,7 +19,7 @@ def on_device_of_first(
 
     @functools.wraps(launch)
     def guarded(first: torch.Tensor, /, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
-        with torch.cuda.device_of(first):  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(first):
             return launch(first, *args, **kwargs)
 
     return guarded

@@ -194,9 +194,9 @@ class Inquiry:
         at, reach = self._at, self._reach
         seen = [face for face in wanted if at is None or any(abs(moment - at) <= reach for moment in face.seen)]
         if not seen:
-            there = [f"track {number} at {face.start:.1f}–{face.end:.1f} s" for number, face in sorted(faces.items())]
-            more = " and more" if len(there) > 8 else ""
-            raise SourceError(f"{self._path}: no face at {at:g} s; there is {', '.join(there[:8])}{more}")
+            others = [f"track {number} at {face.start:.1f}–{face.end:.1f} s" for number, face in sorted(faces.items())]
+            more = " and more" if len(others) > 8 else ""
+            raise SourceError(f"{self._path}: no face at {at:g} s; there is {', '.join(others[:8])}{more}")
         return max(seen, key=lambda face: (len(face.labels), face.area, -face.track))
 
     def _by_model(self, measured: Said, query: Query, face: Face) -> Answer:

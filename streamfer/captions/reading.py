@@ -327,7 +327,7 @@ _SAYS_WHERE = re.compile(
 
 def _table(text: str) -> dict[tuple[str, str], tuple[int, ...]]:
     """Read lines of ``units: part, part = action, action; ...``."""
-    found = {}
+    found: dict[tuple[str, str], tuple[int, ...]] = {}
     for line in text.strip().splitlines():
         numbers, _, rest = line.partition(":")
         for entry in rest.split(";"):

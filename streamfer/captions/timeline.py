@@ -133,4 +133,5 @@ def _episodes(seconds: NDArray[np.float64], above_T: NDArray[np.float64]) -> Ite
         cuts = [first, *(int(hole) for hole in holes if first < hole <= last), last + 1]
         for start, stop in pairwise(cuts):
             peak = start + int(np.argmax(above_T[start:stop]))
-            yield Episode(*(float(seconds[place]) for place in (start, stop - 1, peak)), max(0.0, float(above_T[peak])))
+            begins, ends, strongest = (float(seconds[place]) for place in (start, stop - 1, peak))
+            yield Episode(begins, ends, strongest, max(0.0, float(above_T[peak])))

@@ -9,7 +9,7 @@ Shape suffixes: B batch, N tokens, D their size, H heads, E size of one head, C 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -67,9 +67,9 @@ def choose_attention(request: str = "auto", device: str = "cpu") -> AttentionCho
 
 def use_attention(network: nn.Module, implementation: Implementation) -> None:
     """Let every layer of ``network`` that mixes tokens run this implementation."""
-    for module in network.modules():
-        if hasattr(module, "implementation"):
-            module.implementation = implementation
+    switched: list[Any] = [module for module in network.modules() if hasattr(module, "implementation")]
+    for module in switched:
+        module.implementation = implementation
 
 
 def attend_packed(qkv_BNC: torch.Tensor, heads: int, implementation: Implementation = "torch") -> torch.Tensor:

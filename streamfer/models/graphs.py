@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -157,7 +158,7 @@ class Graphs:
         target.copy_(stage.rows[: len(part)], non_blocking=True)
         stage.done.record(torch.cuda.current_stream(self.device))
 
-    def _shared_pool(self) -> tuple[int, int]:
+    def _shared_pool(self) -> Any:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         return self._pool

@@ -194,8 +194,9 @@ class DferClipModel:
         if not len(windows):
             return np.empty((0, len(self._info.classes)), dtype=np.float32)
         windows_BTD = windows.to(self._device, torch.float32)
-        recorded = self._reader is not None and windows_BTD.shape[1:] == self._reader.shape
-        probabilities_BC = self._reader(windows_BTD) if recorded else self._probabilities(windows_BTD)
+        reader = self._reader
+        fits = reader is not None and windows_BTD.shape[1:] == reader.shape
+        probabilities_BC = reader(windows_BTD) if reader is not None and fits else self._probabilities(windows_BTD)
         probabilities: NDArray[np.float32] = probabilities_BC.cpu().numpy()
         return probabilities
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import platformdirs
 import torch
@@ -26,6 +26,9 @@ from streamfer.errors import OutputError
 from streamfer.files import write_text
 from streamfer.models.attention import AttentionChoice, use_attention
 from streamfer.models.graphs import BUCKETS, Function, Graphs, Recorded
+
+if TYPE_CHECKING:
+    from streamfer_kernels import Shape
 
 log = logging.getLogger(__name__)
 
@@ -246,7 +249,7 @@ class Tuner:
         return recorded
 
 
-def attention_shapes(network: nn.Module) -> list:
+def attention_shapes(network: nn.Module) -> list[Shape]:
     """Return the self-attention that Triton would run in a network, without repetition."""
     from streamfer_kernels import Shape, supports_head
 

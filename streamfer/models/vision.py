@@ -120,7 +120,8 @@ class VisionTransformer(nn.Module):
         patches_FGW = self.conv1(pixels_F3SS).flatten(2).transpose(1, 2)
         token_F1W = self.class_embedding.to(patches_FGW.dtype).expand(len(patches_FGW), 1, -1)
         x_FNW = torch.cat([token_F1W, patches_FGW], dim=1) + self.positional_embedding.to(patches_FGW.dtype)
-        return self.ln_post(self.transformer(self.ln_pre(x_FNW))) @ self.proj
+        features_FE: torch.Tensor = self.ln_post(self.transformer(self.ln_pre(x_FNW))) @ self.proj
+        return features_FE
 
 
 def fold_activations(tower: nn.Module) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
 from streamfer.errors import InternalError
@@ -72,7 +72,7 @@ class Pipeline:
         for source, _ in list(self._open.values()):
             source.close()
 
-    def events(self, sources: Iterable[Source]) -> Iterator[Event]:
+    def events(self, sources: Iterable[Source]) -> Generator[Event]:
         """Analyse ``sources`` and yield events until the last source has ended.
 
         Leaving the iteration early stops the run.

@@ -99,7 +99,12 @@ def test_several_questions_about_one_clip_look_once(load: Load, monkeypatch: pyt
     (clip,) = clips(2)
     looked: list[int] = []
     original = captioner.look
-    monkeypatch.setattr(captioner, "look", lambda frames: looked.append(len(frames)) or original(frames))
+
+    def looking(frames: Any) -> Any:
+        looked.append(len(frames))
+        return original(frames)
+
+    monkeypatch.setattr(captioner, "look", looking)
     shares = captioner.answer_yes_no([clip] * 3, QUESTIONS)
     assert looked == [2]
     assert shares == pytest.approx([captioner.answer_yes_no([clip], [one])[0] for one in QUESTIONS], abs=1e-5)
@@ -137,6 +142,7 @@ def test_limits_and_defaults_of_the_published_systems(load: Load) -> None:
     assert (blip.info.answers, vqa.info.answers) == (False, True)
     assert (blip.info.max_new_tokens, vqa.info.max_new_tokens, vqa.info.max_question_tokens) == (200, 256, 128)
     assert (vqa.card.text.num_beams, vqa.card.text.repetition_penalty, vqa.card.text.end_token) == (5, 1.5, "</s>")
+    assert blip.info.crop is not None
     assert blip.info.crop.size == 28
     assert len(blip.info.digest) == 64
     assert blip.info.digest != vqa.info.digest
@@ -205,7 +211,7 @@ def test_settings_below_one_are_refused(load: Load, setting: str) -> None:
 
 def test_the_attention_switch_reaches_vision_and_q_former(folders: dict[str, Path], load: Load) -> None:
     card = read_card(folders["exp-vqa"])
-    model = read_model(folders["exp-vqa"], card, AttentionChoice("measured", "test"), dtype=torch.float32)
+    model = read_model(folders["exp-vqa"], card, AttentionChoice("triton", "test"), dtype=torch.float32)
     assert model.vision_model.config._attn_implementation == "streamfer_triton"
     assert model.qformer.config._attn_implementation == "streamfer_triton"
     assert model.language_model.config._attn_implementation == "sdpa"

@@ -192,8 +192,8 @@ def test_answers_of_several_tokens_are_weighed_whole(tmp_path: Path) -> None:
     captioner = imported(made)
     assert len(captioner._text.yes_ids[0]) == 3
     given = clips(made.sizes, (2,))
-    rows = reference_rows(made, captioner, given, QUESTIONS[:1])
-    yes, no = (_likelihood(made, *rows[0], captioner._text._encode(word)) for word in ("yes", "no"))
+    ((tokens, ids),) = reference_rows(made, captioner, given, QUESTIONS[:1])
+    yes, no = (_likelihood(made, tokens, ids, captioner._text._encode(word)) for word in ("yes", "no"))
     share = captioner.answer_yes_no(given, QUESTIONS[:1])
     assert share == pytest.approx([1 / (1 + float(torch.exp(no - yes)))], abs=1e-4)
 

@@ -223,7 +223,7 @@ def test_faces_beyond_the_cap_are_labelled_and_counted() -> None:
 
 
 def test_crops_are_those_that_the_captioner_wants() -> None:
-    shapes = set()
+    shapes: set[tuple[int, ...]] = set()
 
     class Looking(FakeCaptioner):
         def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
@@ -362,7 +362,7 @@ def test_what_was_described_before_makes_room_for_new_people() -> None:
     def picture(number: int) -> np.ndarray:
         return two_faces(number) if number > 150 else one_face(number)
 
-    settings = {"patient": False, "queue": 2, "batch_size": 1, "max_age": 60}
+    settings: dict[str, Any] = {"patient": False, "queue": 2, "batch_size": 1, "max_age": 60}
     events: list[Event] = []
     for event in captioned_pipeline(gate, **settings).events([FakeSource(picture, count=260, fps=25)]):
         events.append(event)

@@ -17,9 +17,9 @@ from streamfer.errors import InternalError
 COMMANDS = [
     *((command.name,) for command in app.registered_commands),
     *(
-        (group.name, command.name or command.callback.__name__)
+        (group.name, command.name or getattr(command.callback, "__name__", ""))
         for group in app.registered_groups
-        for command in group.typer_instance.registered_commands
+        for command in (group.typer_instance.registered_commands if group.typer_instance else ())
     ),
 ]
 #: Those that hand everything after their first word on to a recipe.

@@ -101,7 +101,7 @@ def test_a_later_run_knows_what_is_done(tmp_path: Path) -> None:
     assert not again.is_done(lambda: "d2"), "other bytes"
     assert not again.is_done(unreadable), "bytes that cannot be read"
     for change in ({"config": "x"}, {"model": "x"}, {"detector": "x"}, {"formats": ("csv",)}):
-        assert not SourceFolder(tmp_path, "a.mp4", replace(SETTINGS, **change)).is_done(lambda: "d1")  # type: ignore[arg-type]
+        assert not SourceFolder(tmp_path, "a.mp4", replace(SETTINGS, **change)).is_done(lambda: "d1")
     assert not SourceFolder(tmp_path, "b.mp4", SETTINGS).is_done(lambda: "d1")
 
 

@@ -30,7 +30,7 @@ from streamfer.export.job import Settings
 from streamfer.export.rows import data_frame
 from streamfer.export.segments import Segment, Segmenter, SegmentTable
 from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
-from streamfer.records import Record
+from streamfer.records import ClipLabelled, Record
 from streamfer.video.frames import VideoInfo
 from streamfer.video.locate import SourceSpec
 
@@ -54,14 +54,15 @@ def clip(begin: float, label: str, probability: float = 0.75, track: int = 1, sm
 
 
 def captioned(record: Record, text: str) -> Record:
-    face, shown = record.data.faces[0], examples()["clip.captioned.v1"].data  # type: ignore[union-attr]
+    assert isinstance(record.data, ClipLabelled)
+    face, shown = record.data.faces[0], examples()["clip.captioned.v1"].data
     told = {
         "clip": record.data.clip,
         "clip_id": record.id,
         "track": face.track,
         "track_id": face.track_id,
         "text": text,
-    }  # type: ignore[union-attr]
+    }
     return Record.of(shown.model_copy(update=told), source_id="film.mp4")
 
 
@@ -96,9 +97,9 @@ def saved(folder: Path, *formats: str, events: Sequence[Event] = EVENTS, **chang
     return lambda end: folder / "out" / f"film.mp4{end}"
 
 
-def segments(*records: Record) -> list[tuple[str, float, float, str]]:
+def segments(*events: Event) -> list[tuple[str, float, float, str]]:
     segmenter = Segmenter()
-    for event in (OPENED, *records):
+    for event in [OPENED, *events]:
         segmenter.add(event)
     return [(one.tier, one.begin, one.end, one.value) for one in segmenter.segments()]
 
@@ -166,7 +167,7 @@ def test_praat_reads_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("described", [True, False])
 def test_subtitles_are_valid_and_short(tmp_path: Path, described: bool) -> None:
     path = saved(tmp_path, "srt", "vtt", events=EVENTS if described else EVENTS[:-1])
-    srt, vtt = pysubs2.load(str(path(".srt"))), webvtt.read(str(path(".vtt")))
+    srt, vtt = pysubs2.load(str(path(".srt"))), webvtt.read(str(path(".vtt"))).captions
     assert len(srt) == len(vtt) > 1
     for line, cue in zip(srt, vtt, strict=True):
         assert cue.start_in_seconds <= line.start / 1000 < line.end / 1000

@@ -25,7 +25,7 @@ from streamfer.export.rows import (
     data_frame,
 )
 from streamfer.export.tables import RecordJsonl, writer_of
-from streamfer.pipeline.events import FaceRow, FrameFaces, SourceDone, SourceOpened
+from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened
 from streamfer.records import Record
 from streamfer.video.frames import VideoInfo
 
@@ -157,7 +157,7 @@ def test_a_track_is_a_row_with_its_times_and_the_means_of_its_clips(tmp_path: Pa
 
 @pytest.mark.parametrize("make", [ClipTable, FrameTable, TrackTable])
 def test_a_data_frame_holds_what_the_file_holds(tmp_path: Path, make: Any) -> None:
-    events = [OPENED, frame(), frame(faces=0), labelled_with_units(), SourceDone("hall")]
+    events: list[Event] = [OPENED, frame(), frame(faces=0), labelled_with_units(), SourceDone("hall")]
     name = {ClipTable: "clips", FrameTable: "frames", TrackTable: "tracks"}[make]
     path = written(maker(f".{name}.csv")(tmp_path / "a.csv"), *events)
     read = pandas.read_csv(path, dtype={"track_id": str, "clip_id": str})

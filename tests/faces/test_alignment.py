@@ -22,6 +22,10 @@ TEMPLATE = np.array(loose_crop(128).landmarks)
 NO_LANDMARKS = np.full((1, 5, 2), np.nan, np.float32)
 
 
+def smoothed(picture: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
+    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma), np.uint8)
+
+
 def similarity(scale: float, angle: float, x: float, y: float) -> NDArray[np.float64]:
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     return np.array([[cos, -sin, x], [sin, cos, y]])
@@ -77,7 +81,7 @@ def test_landmarks_that_coincide_fall_back_to_the_box() -> None:
 
 def test_box_and_landmarks_of_a_frontal_face_give_the_same_crop() -> None:
     rng = np.random.default_rng(0)
-    image = cv2.GaussianBlur(rng.integers(0, 255, (300, 300, 3), np.uint8), (0, 0), 3)
+    image = smoothed(rng.integers(0, 255, (300, 300, 3), np.uint8), 3)
     boxes = np.array([[60, 50, 180, 200]], np.float32)
     profile = loose_crop(96)
     with_points = crop_faces(image, boxes, landmarks_within(boxes), profile)
@@ -92,7 +96,7 @@ def test_box_profile_squashes_the_grown_box_to_the_square() -> None:
 
 
 def test_box_profile_equals_a_plain_resize_of_the_box() -> None:
-    image = cv2.GaussianBlur(np.random.default_rng(1).integers(0, 255, (200, 200, 3), np.uint8), (0, 0), 2)
+    image = smoothed(np.random.default_rng(1).integers(0, 255, (200, 200, 3), np.uint8), 2)
     crop = crop_faces(image, np.array([[40, 30, 104, 158]]), NO_LANDMARKS, CropProfile("box", 64, margin=0.0))[0]
     plain = cv2.resize(image[30:158, 40:104], (64, 64), interpolation=cv2.INTER_AREA)
     assert np.abs(crop.astype(int) - plain.astype(int)).max() <= 12
@@ -132,10 +136,10 @@ def test_a_box_wholly_outside_still_gives_a_crop() -> None:
 def test_crops_follow_a_rotated_face() -> None:
     """The same picture turned by 30 degrees, with its landmarks turned too, gives the same crop."""
     rng = np.random.default_rng(5)
-    image = cv2.GaussianBlur(rng.integers(0, 255, (400, 400, 3), np.uint8), (0, 0), 6)
+    image = smoothed(rng.integers(0, 255, (400, 400, 3), np.uint8), 6)
     points = landmarks_within(np.array([[150, 140, 250, 260]]))
     turn = cv2.getRotationMatrix2D((200, 200), 30, 1.0)
-    turned = cv2.warpAffine(image, turn, (400, 400))
+    turned = np.asarray(cv2.warpAffine(image, turn, (400, 400)), np.uint8)
     turned_points = apply(np.asarray(turn), points[0].astype(np.float64))[None]
     boxes = np.array([[150, 140, 250, 260]], np.float32)
     straight = crop_faces(image, boxes, points, loose_crop(64))[0].astype(int)

@@ -10,14 +10,14 @@ import urllib.error
 from pathlib import Path
 from typing import IO
 
-import cv2
 import numpy as np
 import pytest
 from fakes.faces import FakeDetector
+from PIL import Image
 
 from streamfer.errors import CheckpointError, ConfigError, DeviceError, ModelError, UnknownModelError
 from streamfer.faces import Detections, Detector, detectors, load_detector, packs, registry
-from streamfer.faces.fetch import cached, fetch
+from streamfer.faces.fetch import Opener, cached, fetch
 from streamfer.faces.images import DetectionSize
 from streamfer.files import sha256_of
 
@@ -32,7 +32,7 @@ def group() -> np.ndarray:
     import insightface
 
     path = Path(insightface.__file__).parent / "data" / "images" / "t1.jpg"
-    return np.asarray(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(Image.open(path).convert("RGB"))
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ class TestFetch:
         digest = hashlib.sha256(content).hexdigest()
         return registry.DetectorEntry("toy", "yunet", "MIT", "toy", "toy.onnx", (url,), digest, len(content))
 
-    def serve(self, content: bytes) -> object:
+    def serve(self, content: bytes) -> Opener:
         def opener(url: str) -> IO[bytes]:
             return io.BytesIO(content)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -138,15 +139,15 @@ def test_channels_arrive_as_the_network_expects(network: Path, monkeypatch: pyte
     """The network expects red first, 0 to 255 as -127.5/128 to 127.5/128."""
     detector = load_detector(str(network))
     assert isinstance(detector, ScrfdDetector)
-    session, seen = detector._session, []
+    session, seen = detector._session, list[np.ndarray]()
 
-    def run(names: None, feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+    def run(names: None, feed: dict[str, np.ndarray]) -> Any:
         seen.extend(feed.values())
         return session.run(names, feed)
 
     monkeypatch.setattr(detector, "_session", SimpleNamespace(run=run))
     detector.detect([np.full((64, 64, 3), (10, 20, 30), np.uint8)])
-    np.testing.assert_allclose(seen[0][0, :, 0, 0], (np.array([10, 20, 30]) - 127.5) / 128, atol=1e-6)
+    assert seen[0][0, :, 0, 0].tolist() == pytest.approx([(level - 127.5) / 128 for level in (10, 20, 30)])
 
 
 def test_nearby_cells_merge_into_one_face(network: Path) -> None:
@@ -202,7 +203,8 @@ def test_grey_and_alpha_are_read_and_other_arrays_refused(network: Path) -> None
     results = detector.detect([colour, colour[:, :, 0], colour[:, :, :1], alpha])
     for other in results[1:]:
         np.testing.assert_array_equal(other.boxes, results[0].boxes)
-    for wrong in (colour.astype(np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros(5, np.uint8)):
+    others: list[Any] = [colour.astype(np.float32), np.zeros((4, 4, 2), np.uint8), np.zeros(5, np.uint8)]
+    for wrong in others:
         with pytest.raises(ValueError, match="expected"):
             detector.detect([wrong])
 

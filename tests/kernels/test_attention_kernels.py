@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from references import DEVICE, TOLERANCE, Case, error, exact_attention, relaid
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from streamfer_kernels import attention, attention_launch, attention_packed, use
+from streamfer_kernels import attention, attention_launch, attention_packed, attention_shapes, use
 from streamfer_kernels.attention_ops import run_attention
 from streamfer_kernels.attention_shapes import head_parts, is_short
 
@@ -114,7 +114,7 @@ def test_heads_are_joined_without_a_copy(triton: None) -> None:
     [(7, 17, 64, 3), (1, 16, 32, 4), (5, 5, 24, 12), (2, 50, 64, 1), (3, 64, 8, 1)],
 )
 def test_several_windows_share_a_tile_and_keep_to_themselves(batch: int, tokens: int, head: int, windows: int) -> None:
-    found = attention_launch.window_tiles(tokens, head, 2)
+    found = attention_shapes.window_tiles(tokens, head, 2)
     assert found.windows == windows
     assert windows * tokens <= found.rows
     qkv = torch.randn(batch, tokens, 3 * 2 * head, generator=torch.Generator().manual_seed(0)).to(DEVICE, FP16)
@@ -188,7 +188,7 @@ def test_derivatives_are_pytorchs_whatever_was_forced(mode: str) -> None:
     # The one backend of PyTorch that has forward derivatives.
     with use(mode), sdpa_kernel(SDPBackend.MATH):  # type: ignore[arg-type]
         (slope,) = torch.autograd.grad(attention(q, k, v).sum(), q, retain_graph=True)
-        _, forwards = torch.func.jvp(lambda x: attention(x, k.detach(), v.detach()), (q.detach(),), (tangent,))
+        _, forwards, *_ = torch.func.jvp(lambda x: attention(x, k.detach(), v.detach()), (q.detach(),), (tangent,))
         (whole,) = torch.autograd.grad(attention_packed(packed, 2).sum(), packed)
     exact = q.detach().double().requires_grad_()
     (expected,) = torch.autograd.grad(exact_attention(exact, k, v).sum(), exact)

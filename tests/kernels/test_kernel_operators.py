@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -64,13 +64,13 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Any, ...]]]] =
 @pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize("mode", ["triton", "torch"])
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_compiles_as_one_graph(name: str, mode: str, gradient: bool) -> None:
+def test_compiles_as_one_graph(name: str, mode: Literal["triton", "torch"], gradient: bool) -> None:
     torch.use_deterministic_algorithms(False)
     torch._dynamo.reset()
     function, make = FUNCTIONS[name]
     arguments = tuple(value.requires_grad_(gradient) for value in make())
     whole = torch.compile(function, fullgraph=True, backend="aot_eager")
-    with use(mode):  # type: ignore[arg-type]
+    with use(mode):
         expected, found = function(*arguments), whole(*arguments)
         torch.testing.assert_close(found, expected)
         if gradient:
@@ -94,7 +94,7 @@ def test_a_compiled_function_follows_the_mode() -> None:
     whole = torch.compile(lambda q: attention(q, q, q), fullgraph=True, backend=keep)
     q = random(1, 1, 4, 16, gradient=False)
     for mode in ("triton", "torch"):
-        with use(mode):  # type: ignore[arg-type]
+        with use(mode):
             whole(q)
     assert ["streamfer_kernels.attention" in graph for graph in graphs] == [True, False]
 
@@ -229,7 +229,7 @@ def test_one_call_can_be_forced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_launches_go_to_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     guarded: list[torch.Tensor] = []
-    original = torch.cuda.device_of
+    original: Any = torch.cuda.device_of
 
     def record(value: torch.Tensor) -> Any:
         guarded.append(value)

@@ -285,4 +285,5 @@ def reference_logits(state: dict[str, torch.Tensor], sizes: Sizes, pixels: torch
     video, text = x[:, 0], reference_text(state, sizes)
     video = video / video.norm(dim=-1, keepdim=True)
     text = text / text.norm(dim=-1, keepdim=True)
-    return video @ text.T / 0.01
+    logits: torch.Tensor = video @ text.T / 0.01
+    return logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -86,6 +87,7 @@ def test_temporal_maths_by_hand() -> None:
     net = TemporalTransformer(dim, TemporalConfig(layers=1, heads=2, dim_head=5, mlp_dim=7, frames=4)).eval()
     features = torch.randn(3, 4, dim)
     weights = dict(net.named_parameters())
+    assert net.cls_token is not None
     x = torch.cat([net.cls_token.expand(3, -1, -1), features], 1) + net.pos_embedding
     at = "temporal_transformer.layers.0."
     y = F.layer_norm(x, (dim,), weights[f"{at}0.fn.norm.weight"], weights[f"{at}0.fn.norm.bias"], 1e-5)
@@ -125,12 +127,13 @@ def test_the_class_token_alone_is_what_the_whole_layer_gives(layers: int, heads:
 
 
 def test_attention_is_switched_everywhere_but_where_one_token_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
+    calls: list[tuple[Any, ...]] = []
 
     def plain(qkv: torch.Tensor, heads: int, backend: str) -> torch.Tensor:
         calls.append((*qkv.shape, heads, backend))
         q, k, v = (part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
-        return ((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        read: torch.Tensor = ((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v).transpose(1, 2).flatten(2)
+        return read
 
     monkeypatch.setattr(streamfer_kernels, "attention_packed", plain)
     torch.manual_seed(0)
@@ -142,6 +145,7 @@ def test_attention_is_switched_everywhere_but_where_one_token_is_read(monkeypatc
     torch.testing.assert_close(model.window_logits(features), expected[0], atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(model.encode_frames(pixels), expected[1], atol=1e-5, rtol=1e-4)
     # The last layer of either transformer is read at the class token alone, which needs no kernel.
+    assert isinstance(VIT.layers, int)
     assert [call[0] for call in calls] == [2] * (1 + VIT.layers - 1)
     assert {call[-1] for call in calls} == {"triton"}
 
@@ -249,7 +253,7 @@ def test_the_plain_network_is_timms(layers: tuple[int, ...], width: int, channel
         if one.grad is not None and other.grad is not None
     )
     for network in (ours, theirs):
-        network.eval().to(dtype=torch.bfloat16, memory_format=torch.channels_last)
+        network.eval().to(torch.bfloat16).to(memory_format=torch.channels_last)
     assert torch.equal(ours(pixels.bfloat16()), theirs(pixels.bfloat16()))
 
 

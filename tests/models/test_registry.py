@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -106,10 +107,11 @@ def test_names_that_cannot_be_taken(name: str) -> None:
 
 
 def test_the_room_exports_its_names() -> None:
-    for name in streamfer.models.__all__:
-        assert getattr(streamfer.models, name).__name__ == name
+    room: Any = streamfer.models
+    for name in room.__all__:
+        assert getattr(room, name).__name__ == name
     with pytest.raises(AttributeError, match="nonsense"):
-        streamfer.models.nonsense  # noqa: B018
+        room.nonsense  # noqa: B018
 
 
 def _imported(code: str, *modules: str) -> list[str]:

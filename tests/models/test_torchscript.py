@@ -29,7 +29,8 @@ class Tower(nn.Module):
         self.scale = [1, 2, 3]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.blocks(x)
+        found: torch.Tensor = self.blocks(x)
+        return found
 
 
 @pytest.mark.parametrize("how", ["script", "trace"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,12 +19,12 @@ from scenes import GRID, clips, done, one_face, pipeline, rows, run, squares, tw
 from streamfer.config import ClipConfig, SamplingConfig
 from streamfer.errors import InternalError, SourceUnreadableError
 from streamfer.models.expression import Abstention
-from streamfer.pipeline.events import SourceDone, SourceOpened, SourceStats
+from streamfer.pipeline.events import Event, SourceDone, SourceOpened, SourceStats
 from streamfer.pipeline.selection import WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
-from streamfer.records import Gap, Record, SourceStateChanged
+from streamfer.records import ClipLabelled, Gap, Record, SourceStateChanged
 from streamfer.video import find_sources, open_source
-from streamfer.video.frames import StateChange
+from streamfer.video.frames import Frame, FrameFilter, StateChange
 
 
 class RememberingModel(FakeExpressionModel):
@@ -102,15 +103,15 @@ def test_action_units_are_read_once_a_face_and_reach_rows_and_records() -> None:
     labelled = clips(events)
     assert len(labelled) == 2 * 3
     for clip in labelled:
-        (face,) = clip.faces
+        (read,) = clip.faces
         first = round(clip.clip.start_time * 8)
-        seen = np.array(by_track[face.track][first : first + clip.clip.frames_real])
-        assert face.action_units is not None
-        assert face.action_units_peak is not None
-        assert tuple(face.action_units) == tuple(face.action_units_peak) == UNITS
-        np.testing.assert_allclose(list(face.action_units.values()), seen.mean(axis=0), atol=1e-6)
-        np.testing.assert_allclose(list(face.action_units_peak.values()), seen.max(axis=0), atol=1e-6)
-        assert face.action_units["AU25"] < face.action_units_peak["AU25"]
+        seen = np.array(by_track[read.track][first : first + clip.clip.frames_real])
+        assert read.action_units is not None
+        assert read.action_units_peak is not None
+        assert tuple(read.action_units) == tuple(read.action_units_peak) == UNITS
+        np.testing.assert_allclose(list(read.action_units.values()), seen.mean(axis=0), atol=1e-6)
+        np.testing.assert_allclose(list(read.action_units_peak.values()), seen.max(axis=0), atol=1e-6)
+        assert read.action_units["AU25"] < read.action_units_peak["AU25"]
 
 
 def test_a_units_mean_is_over_the_pictures_that_showed_the_face() -> None:
@@ -155,8 +156,9 @@ def test_labels_and_ids_do_not_depend_on_the_batch(batch_size: int) -> None:
     def films() -> list[FakeSource]:
         return [FakeSource(two_faces, count=90, fps=25, source_id=name) for name in ("a", "b", "c")]
 
-    def told(events: list) -> dict[str, object]:
-        return {e.id: e.data.faces[0].emotions for e in events if isinstance(e, Record) and e.type.endswith("led.v1")}
+    def told(events: list[Event]) -> dict[str, object]:
+        records = {event.id: event.data for event in events if isinstance(event, Record)}
+        return {name: data.faces[0].emotions for name, data in records.items() if isinstance(data, ClipLabelled)}
 
     reference = told(run(films(), model__batch_size=16))
     assert len(reference) == 3 * 2 * 3
@@ -173,7 +175,7 @@ def test_crops_of_different_sources_share_a_batch() -> None:
 
 def test_two_people_are_two_tracks_on_one_grid() -> None:
     labelled = clips(run([FakeSource(two_faces, count=100, fps=25)]))
-    spans = {face.track: [] for clip in labelled for face in clip.faces}
+    spans: dict[int, list[tuple[int, int]]] = {face.track: [] for clip in labelled for face in clip.faces}
     for clip in labelled:
         spans[clip.faces[0].track].append((clip.clip.start_pts, clip.clip.end_pts))
     assert set(spans) == {1, 2}
@@ -260,7 +262,7 @@ def test_files_are_opened_a_few_at_a_time() -> None:
 
 def test_stopping_labels_complete_windows_and_ends_every_source() -> None:
     class Slow(FakeSource):
-        def stream(self, wanted=None):
+        def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
             for item in super().stream(wanted):
                 time.sleep(0.001)
                 yield item

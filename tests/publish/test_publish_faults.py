@@ -126,7 +126,7 @@ class TestServerKilled:
         assert set(seen) == set(range(30))
         assert max(seen.values()) <= 2, "at least once, but not over and over"
         with closing(connect(server.url)) as client:
-            assert client.xpending(CLIPS, "g")["pending"] == 0  # type: ignore[index, call-overload]
+            assert client.xpending(CLIPS, "g")["pending"] == 0
 
     def test_for_longer_than_the_patience(self, server: EmbeddedRedis) -> None:
         record = clips(1)[0]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from record_examples import examples
-from redis.cluster import key_slot
+from redis.crc import key_slot
 
 from streamfer.errors import ConfigError
 from streamfer.publish import Keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -120,7 +121,7 @@ def test_lists_come_back(tmp_path_factory: pytest.TempPathFactory, entries: list
 
 
 def test_nothing_is_left_of_a_list_that_breaks_off(tmp_path: Path) -> None:
-    def broken():
+    def broken() -> Iterator[dict[str, object]]:
         yield {"image": "a"}
         raise RecordError("broken")
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamfer.captions.checks import contradictions, repeats
-from streamfer.captions.phrases import JOINT, SINGLE
+from streamfer.captions.phrases import JOINT, SINGLE, Wording
 from streamfer.captions.reading import read
 from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, inflect
 from streamfer.errors import RecordError
@@ -56,7 +56,7 @@ def test_a_caption_is_tidy_english(labels: FaceLabels, seed: int) -> None:
 
 
 @pytest.mark.parametrize("row", [*SINGLE, *JOINT], ids=lambda row: "+".join(map(str, sorted(row.units))))
-def test_every_wording_is_read_back(row) -> None:
+def test_every_wording_is_read_back(row: Wording) -> None:
     be = "are" if row.plural else "is"
     texts = [f"The {part} {be} {state}." for part in row.parts for state in row.states]
     texts += [f"The person {_third(deed).format(f'the {part}')}." for part in row.parts for deed in row.deeds]

@@ -58,8 +58,8 @@ def test_bp4d(tmp_path: Path) -> None:
     first, last = samples[0], samples[24]
     assert (first.image.as_posix(), first.subject, first.sequence, first.frame) == (
         "Sequences/F001/T1/0001.jpg", "F001", "T1", 1)  # fmt: skip
-    assert (first.labels.action_units, last.labels.action_units) == (frozenset(), {12})
-    assert first.labels.coded == set(BP4D_UNITS) - {24}
+    assert (first.labels.action_units, last.labels.action_units) == (frozenset(), frozenset({12}))
+    assert first.labels.coded == frozenset(BP4D_UNITS) - {24}
 
 
 def test_sampling_and_people_of_bp4d(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_disfa(tmp_path: Path) -> None:
     put(tmp_path, "frames/SN001/2.png")
     neutral, smile = read_disfa(tmp_path)
     assert neutral.labels.action_units == frozenset()
-    assert smile.labels.action_units == {12}  # intensity 1 of unit 4 is below the threshold
+    assert smile.labels.action_units == frozenset({12})  # intensity 1 of unit 4 is below the threshold
     assert smile.labels.intensities == {12: 3}
     put(tmp_path, "ActionUnit_Labels/SN001/SN001_au4.txt", "1,0\n2,7\n")
     with pytest.raises(RecordError, match=r"SN001_au4\.txt, line 2: field intensity is 7, not 0-5"):
@@ -100,8 +100,8 @@ def test_gft(tmp_path: Path) -> None:
     put(tmp_path, "labels/001A.csv", f"{header}\n7,{','.join(codes)}\n8,{','.join(codes)}\n")
     put(tmp_path, "images/001A/00007.jpg")
     (sample,) = read_gft(tmp_path)  # frame 8 has no picture
-    assert (sample.frame, sample.subject, sample.labels.action_units) == (7, "001A", {1})
-    assert sample.labels.coded == set(GFT_UNITS) - {24}
+    assert (sample.frame, sample.subject, sample.labels.action_units) == (7, "001A", frozenset({1}))
+    assert sample.labels.coded == frozenset(GFT_UNITS) - {24}
     put(tmp_path, "labels/001A.csv", f"{header.replace('AU6', 'AU66')}\n")
     with pytest.raises(RecordError, match=r"001A\.csv, line 1: column AU6 is missing"):
         read_gft(tmp_path)
@@ -120,7 +120,7 @@ def test_raf_au(tmp_path: Path) -> None:
     put(tmp_path, "aligned/0001_aligned.jpg")
     put(tmp_path, "aligned/0002_aligned.jpg")
     chin, rest = read_raf_au(tmp_path)
-    assert chin.labels.action_units == {17, 22, 24}  # 34 is none of the 27
+    assert chin.labels.action_units == frozenset({17, 22, 24})  # 34 is none of the 27
     assert rest.labels.action_units == frozenset()
     put(tmp_path, "RAFAU_label.txt", "0001.jpg 17\n0002.jpg 17+x\n")
     with pytest.raises(RecordError, match=r"RAFAU_label\.txt, line 2: field action units: 'x' is no unit"):
@@ -147,8 +147,8 @@ def test_emotionet(tmp_path: Path) -> None:
     put(tmp_path, "images/a.jpg")
     put(tmp_path, "images/b.jpg")
     first, second = read_emotionet(tmp_path)
-    assert (first.labels.action_units, first.labels.coded) == ({1}, {1, 12})
-    assert (second.labels.action_units, second.labels.coded) == ({12}, {12})
+    assert (first.labels.action_units, first.labels.coded) == (frozenset({1}), frozenset({1, 12}))
+    assert (second.labels.action_units, second.labels.coded) == (frozenset({12}), frozenset({12}))
     put(tmp_path, "labels.csv", "URL,AU 1\nhttp://x.org/a.jpg,2\n")
     with pytest.raises(RecordError, match=r"labels\.csv, line 2: field AU 1 is 2, not 0, 1 or 999"):
         read_emotionet(tmp_path)

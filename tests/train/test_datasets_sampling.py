@@ -61,7 +61,13 @@ def test_caption_files(tmp_path: Path) -> None:
 
 
 def test_question_files_of_both_kinds(tmp_path: Path) -> None:
-    entry = {"image": "a.jpg", "image_id": "a", "area": "mouth", "text_input": "What?", "text_output": "A smile."}
+    entry: dict[str, object] = {
+        "image": "a.jpg",
+        "image_id": "a",
+        "area": "mouth",
+        "text_input": "What?",
+        "text_output": "A smile.",
+    }
     (found,) = read_answers(_file(tmp_path, [entry]))
     assert (found.question, found.text) == ("What?", "A smile.")
     (older,) = read_answers(_file(tmp_path, [{"image": "a.jpg", "question": "Is it?", "answer": "yes"}]))

@@ -407,7 +407,12 @@ def test_a_folder_is_looked_at_once_however_often_it_is_listed(tmp_path: Path, m
     frame_folder(tmp_path / "clips" / "00002", 2)
     looked: list[str] = []
     real = checks._look
-    monkeypatch.setattr(checks, "_look", lambda path, config: looked.append(path) or real(path, config))
+
+    def look(path: Any, config: Any) -> Any:
+        looked.append(path)
+        return real(path, config)
+
+    monkeypatch.setattr(checks, "_look", look)
     for fold in (2, 3):
         written(tmp_path, f"train_{fold}.txt", "/x/00002 2 1\n" * 3)
         written(tmp_path, f"test_{fold}.txt", "/x/00001 2 0")

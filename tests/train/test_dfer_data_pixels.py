@@ -33,7 +33,7 @@ def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     """Something with coarse and fine structure, uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
     coarse = cv2.resize(rng.integers(0, 256, (6, 7, 3), np.uint8), (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(coarse + rng.normal(0, 12, coarse.shape), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(coarse + rng.normal(0, 12, coarse.shape), 0, 255), np.uint8)
 
 
 def assert_pils(got: NDArray[np.uint8], wanted: NDArray[np.uint8]) -> None:
@@ -105,9 +105,12 @@ def test_frames_come_by_character_and_nothing_else_counts(tmp_path: Path) -> Non
 def test_only_listed_frames_are_seen_and_each_is_decoded_once(tmp_path: Path, monkeypatch: Any) -> None:
     folder = frame_folder(tmp_path / "clip", 9)
     opened: list[str] = []
-    monkeypatch.setattr(
-        "streamfer_train.dfer_clip.frames.read_picture", lambda path: opened.append(path) or read_picture(path)
-    )
+
+    def read(path: str) -> NDArray[np.uint8]:
+        opened.append(path)
+        return read_picture(path)
+
+    monkeypatch.setattr("streamfer_train.dfer_clip.frames.read_picture", read)
     pictures = read_clip(Clip(str(folder), 3, "fear", "l:1", kind="frames"), 8, random.Random(0))
     assert [int(picture[0, 0, 0]) // 10 for picture in pictures] == [0, 1, 2, 2, 2, 2, 2, 2]
     assert [Path(path).name for path in opened] == ["0.png", "1.png", "2.png"]
@@ -376,7 +379,7 @@ def test_faces_of_raw_video_become_frame_folders(raw: Path) -> None:
     # The face fills the crop: it is found again, in its middle, in an enlarged crop.
     from streamfer.faces import load_detector
 
-    found = load_detector("lbp").detect([cv2.copyMakeBorder(cv2.resize(crops[5], (160, 160)), *[40] * 4, 0)])[0]
+    found = load_detector("lbp").detect([np.pad(cv2.resize(crops[5], (160, 160)), ((40, 40), (40, 40), (0, 0)))])[0]
     x1, y1, x2, y2 = found.boxes[0]
     assert (x2 - x1) * (y2 - y1) > 0.5 * 160 * 160
     assert math.hypot((x1 + x2) / 2 - 120, (y1 + y2) / 2 - 120) < 25

@@ -96,7 +96,7 @@ def test_the_average_lends_its_weights_and_takes_them_back(folder: Path) -> None
     weight = learner.clip.temporal_net.pos_embedding
     before = weight.detach().clone()
     with torch.no_grad():
-        weight += 1
+        weight.add_(1)
     average.update(learner, step=100)
     with average.in_place_of(learner):
         torch.testing.assert_close(weight.detach(), before + 0.5)

@@ -20,10 +20,9 @@ from typer.testing import CliRunner
 
 from streamfer.cli import app
 from streamfer.models.loading import load_model
-from streamfer_train.dfer_clip import training
+from streamfer_train.dfer_clip import heads, training
 from streamfer_train.dfer_clip.__main__ import main
 from streamfer_train.dfer_clip.checkpoint import load_learner
-from streamfer_train.recipes import checkpoint as checkpoints
 from streamfer_train.recipes.checkpoint import Checkpoint
 
 FOLD = Path("seed1") / "fold1"
@@ -108,7 +107,7 @@ def test_it_learns_what_can_be_learned(tmp_path: Path) -> None:
 
 def after(calls: int, act: Callable[[], None]) -> Callable[..., dict[str, torch.Tensor]]:
     """The loop's losses, with something done at one of the calls."""
-    original, count = training.losses, iter(range(1, 10_000))
+    original, count = heads.losses, iter(range(1, 10_000))
 
     def observed(*args: Any) -> dict[str, torch.Tensor]:
         if next(count) == calls:
@@ -154,7 +153,7 @@ def test_a_run_interrupted_within_an_epoch_ends_at_the_same_weights(
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original, count = training.losses, iter(range(1, 100))
+    original, count = heads.losses, iter(range(1, 100))
 
     def poisoned(*args: Any) -> dict[str, torch.Tensor]:
         parts = original(*args)
@@ -184,7 +183,7 @@ def test_a_full_disk_stops_the_run_and_the_former_checkpoint_continues_it(
         real(contents, stream)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.torch, "save", full)
+        patch.setattr("torch.save", full)
         assert main(["train", "-c", str(path)]) == 2
     assert "No space left on device" in capsys.readouterr().err
     folder = tmp_path / "run" / FOLD

@@ -125,11 +125,11 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_config(trained, run={"checkpoint_every": 1})
+    calls = iter(range(1, 100))
     monkeypatch.setattr(
         "streamfer_train.exp_blip.objectives.writing",
         lambda logits, *_: logits.sum() * (float("nan") if next(calls) == 3 else 0.0),
     )
-    calls = iter(range(1, 100))
     assert main(["train", "--stage", "au", "-c", str(path), "--out", str(tmp_path)]) == 2
     assert "au.step1, step 3 (epoch 1): the loss is nan" in capsys.readouterr().err
     assert load(tmp_path / "au" / "step1" / "last.pt").progress.step == 2

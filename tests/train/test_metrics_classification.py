@@ -84,7 +84,7 @@ def test_calibration_error_by_hand() -> None:
     assert classification.calibration_error(confidence, hit, bins=2) == pytest.approx(wanted)
     # A bin includes its upper end: 0.5 lies with 0.45.
     edge = classification.calibration_bins(np.array([0.45, 0.5]), np.array([True, False]), 2)
-    assert [(b.confidence, b.accuracy, b.share) for b in edge] == [(pytest.approx(0.475), 0.5, 1.0)]
+    assert [(b.confidence, b.accuracy, b.share) for b in edge] == [pytest.approx((0.475, 0.5, 1.0))]
 
 
 def test_risk_and_coverage_by_hand() -> None:

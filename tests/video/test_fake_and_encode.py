@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes.video import FakeSource, Jump
+from fakes.video import FakeSource, Happening, Jump
 
 from streamfer.errors import OutputError, SourceUnreachableError
 from streamfer.video import (
@@ -40,7 +40,7 @@ def test_every_source_keeps_the_protocol(tmp_path: Path) -> None:
 
 def test_a_fake_plays_its_script() -> None:
     stalled = StateChange("stalled", 0, 0.0, reason="frozen")
-    script = {2: [stalled, Jump(1.0)], 3: [Jump()], 4: [SourceUnreachableError("gone")]}
+    script: dict[int, list[Happening]] = {2: [stalled, Jump(1.0)], 3: [Jump()], 4: [SourceUnreachableError("gone")]}
     source = FakeSource([PICTURE] * 5, fps=10, live=True, script=script)
     items = source.stream()
     seen: list[tuple[object, ...]] = []

@@ -33,7 +33,7 @@ def film(path: Path, first: float, format_options: dict[str, str] | None = None)
         for packet, seconds in zip(pictures, TIMES, strict=True):
             packet.time_base = Fraction(1, 1000)
             packet.pts = packet.dts = round((first + seconds) * 1000)
-        container.mux(sorted([*packets, *pictures], key=lambda packet: float(packet.dts * packet.time_base)))
+        container.mux(sorted([*packets, *pictures], key=lambda packet: float((packet.dts or 0) * packet.time_base)))
     return path
 
 

@@ -30,7 +30,7 @@ def network() -> FaceNetwork:
             cast(torch.nn.Conv2d, cast(Head, head).points[1]).weight.normal_(std=0.3)
             cast(torch.Tensor, score.bias).fill_(0.0)
         for more in made.more:
-            more.change[1].weight.normal_(std=0.1)
+            cast(torch.nn.Conv2d, cast(torch.nn.Sequential, more.change)[1]).weight.normal_(std=0.1)
     return made.half().float().eval()
 
 

@@ -16,7 +16,7 @@ from streamfer_builtin.faces.config import FacesConfig, OptimiserConfig, TrainCo
 from streamfer_builtin.faces.export import export
 from streamfer_builtin.faces.network import FaceNetwork, Shape
 from streamfer_builtin.faces.start import convolutions, take_weights
-from streamfer_builtin.faces.training import CHECKPOINT, Trainer, batch_of_side, learning_rate, train
+from streamfer_builtin.faces.training import CHECKPOINT, TrainingState, batch_of_side, learning_rate, train
 from streamfer_builtin.faces.views import Views
 
 NARROW = Shape((8, 8, 16, 16, 16), 16)
@@ -48,18 +48,18 @@ def config(tmp_path: Path) -> FacesConfig:
 
 def test_the_loss_falls(config: FacesConfig) -> None:
     batch = Views(config.data).batch(1, 0, 6, 96)
-    trainer = Trainer.fresh(config.train)
+    trainer = TrainingState.fresh(config.train)
     totals = [float(trainer.advance(batch).total.detach()) for _ in range(config.train.steps)]
     assert np.mean(totals[-4:]) < 0.8 * np.mean(totals[:4])
 
 
 def test_an_interrupted_run_ends_at_the_same_weights(config: FacesConfig, tmp_path: Path) -> None:
-    whole = Trainer.fresh(config.train)
+    whole = TrainingState.fresh(config.train)
     whole.restore(train(config, until=10))
     broken = config.model_copy(update={"work": tmp_path / "broken"})
     (tmp_path / "broken").mkdir()
     train(broken, until=4)
-    resumed = Trainer.fresh(config.train)
+    resumed = TrainingState.fresh(config.train)
     resumed.restore(train(broken, until=10))
     assert resumed.step == whole.step == 10
     for ours, theirs in ((whole.network, resumed.network), (whole.average, resumed.average)):
@@ -71,7 +71,7 @@ def test_a_crash_while_writing_keeps_the_former_checkpoint(
     config: FacesConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = config.work / CHECKPOINT
-    trainer = Trainer.fresh(config.train)
+    trainer = TrainingState.fresh(config.train)
     trainer.save(path)
     before = path.read_bytes()
 

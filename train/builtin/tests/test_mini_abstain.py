@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from streamfer_builtin.mini import abstain
+from streamfer_builtin.mini import abstain, measure
 
 
 def _answers(right: float, count: int = 100) -> abstain.Answers:
@@ -45,4 +45,4 @@ def test_a_frontal_face_has_the_full_pose_factor_and_a_turned_one_less() -> None
 
 def test_a_blurred_crop_is_less_sharp() -> None:
     crops = torch.rand(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
-    assert (abstain._sharpness(abstain.blurred(crops, 2.0)) < abstain._sharpness(crops)).all()
+    assert (abstain._sharpness(measure.blurred(crops, 2.0)) < abstain._sharpness(crops)).all()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from streamfer.errors import CheckpointError
-from streamfer_builtin.mini import augment, clips, windows
+from streamfer_builtin.mini import augment, checkpoint, clips, fitting, windows
 from streamfer_builtin.mini.data import CLASSES, Pictures
 from streamfer_builtin.mini.networks import FRAMES
 from streamfer_builtin.mini.recipe import ClipsPart, Sizes
@@ -156,7 +156,7 @@ def test_training_reads_stills_as_the_head_does_and_knows_the_direction(tmp_path
         head.bias.zero_()
     part = ClipsPart(epochs=2, steps=80, batch=48, lr=5e-3, ema=0.9, render_share=0.5)
     task = clips.ClipsTask(clips.Features(features, rendered, features, rendered), head, part)
-    model = clips.fit(clips.ClipModel(SIZES, part.temperature), task, part, tmp_path / "clips.pt")
+    model = fitting.fit(clips.ClipModel(SIZES, part.temperature), task, part, tmp_path / "clips.pt")
     seen = task.watch(model, last=True)
     assert seen["clear"] > 0.95
     assert seen["rendered_uar"] > 0.8
@@ -169,6 +169,6 @@ def test_a_stage_overtaken_by_the_one_before_is_refused(tmp_path: Path) -> None:
     recipe = mini_corpus.recipe(tmp_path)
     recipe.work.mkdir()
     (recipe.work / "joint.pt").write_bytes(b"newer")
-    clips.checkpoint.save(recipe.work / "clips.pt", {"joint": "0123456789abcdef", "average": {}, "recipe": {}})
+    checkpoint.save(recipe.work / "clips.pt", {"joint": "0123456789abcdef", "average": {}, "recipe": {}})
     with pytest.raises(CheckpointError, match=r"clips\.pt: was made from another joint\.pt; delete it"):
         clips.read_clips(recipe)

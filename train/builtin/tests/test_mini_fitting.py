@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from streamfer.errors import CheckpointError, OutputError
-from streamfer_builtin.mini import checkpoint, fitting, joint
+from streamfer_builtin.mini import checkpoint, fitting, joint, networks
 from streamfer_builtin.mini.recipe import Recipe
 
 
@@ -21,7 +21,7 @@ def tiny(tmp_path: Path) -> Recipe:
     return mini_corpus.recipe(tmp_path)
 
 
-def _train(recipe: Recipe, work: Path) -> joint.JointModel:
+def _train(recipe: Recipe, work: Path) -> networks.JointModel:
     return joint.train(recipe.model_copy(update={"work": work}), mini_corpus.corpus(), mini_corpus.clips(15))
 
 

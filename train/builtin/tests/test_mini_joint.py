@@ -13,7 +13,7 @@ import streamfer
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.models.card import digest_of
 from streamfer.models.weights import read_weights
-from streamfer_builtin.mini import joint, renders
+from streamfer_builtin.mini import joint, networks, renders
 from streamfer_builtin.mini.data import CLASSES
 from streamfer_builtin.mini.recipe import JointPart, Sizes, Small
 from streamfer_builtin.render.actions import ACTION_UNITS
@@ -85,7 +85,7 @@ def test_a_mixed_picture_is_part_another_and_its_unknown_units_stay_unknown() ->
 
 
 def test_a_run_that_begins_from_shipped_weights_has_their_tower_and_action_head() -> None:
-    model = joint.JointModel(Sizes())
+    model = networks.JointModel(Sizes())
     digest = joint.begin(model, SHIPPED)
     shipped = read_weights(SHIPPED)[0]
     crops = torch.rand(4, 1, 48, 48)
@@ -99,9 +99,9 @@ def test_a_run_that_begins_from_shipped_weights_has_their_tower_and_action_head(
 
 def test_a_start_of_another_size_or_absent_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"mini\.safetensors: .*conv1"):
-        joint.begin(joint.JointModel(Sizes(width=16)), SHIPPED)
+        joint.begin(networks.JointModel(Sizes(width=16)), SHIPPED)
     with pytest.raises(CheckpointError, match=r"nowhere\.safetensors"):
-        joint.begin(joint.JointModel(Sizes()), tmp_path / "nowhere.safetensors")
+        joint.begin(networks.JointModel(Sizes()), tmp_path / "nowhere.safetensors")
 
 
 def test_a_resumed_stage_remembers_where_it_began(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_pictures_are_watched_at_the_size_that_is_trained(tmp_path: Path, monkey
     part = recipe.joint.model_copy(update={"epochs": 4, "small": (Small(until=0.5, side=32),)})
     photographs = tuple(joint._photographs(source, part) for source in corpus.train)
     task = joint.JointTask(photographs, joint._rendered(mini_corpus.clips(15), part), corpus, part)
-    model, seen = joint.JointModel(recipe.sizes), []
+    model, seen = networks.JointModel(recipe.sizes), []
 
     def encode(images_B1HH: torch.Tensor) -> torch.Tensor:
         seen.append(images_B1HH.shape[-1])
@@ -146,7 +146,7 @@ def test_a_loss_counts_only_weighted_emotions(tmp_path: Path) -> None:
     sizes = mini_corpus.recipe(tmp_path).sizes
     part = JointPart(smoothing=0.0, action_weight=0.0)
     task = joint.JointTask((), joint._rendered(mini_corpus.clips(15), part), mini_corpus.corpus(), part)
-    model = joint.JointModel(sizes)
+    model = networks.JointModel(sizes)
     crops = torch.rand(2, 1, 48, 48)
     targets = torch.nn.functional.one_hot(torch.tensor([0, 5]), len(CLASSES)).float()
     unknown = torch.full((2, len(ACTION_UNITS)), torch.nan)

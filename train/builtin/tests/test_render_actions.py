@@ -57,7 +57,9 @@ def test_every_unit_moves_both_halves_of_the_face() -> None:
     matrix = shape_matrix(SHAPES)
     assert matrix.shape == (2, len(ACTION_UNITS), len(SHAPES))
     assert (matrix.sum(axis=2) > 0).all()
-    smile = shape_weights(np.eye(len(ACTION_UNITS), dtype=np.float32)[[UNIT["AU12"]]], np.ones((2, 22)), matrix)[0]
+    smile = shape_weights(
+        np.eye(len(ACTION_UNITS), dtype=np.float32)[[UNIT["AU12"]]], np.ones((2, 22), np.float32), matrix
+    )[0]
     assert {SHAPES[k] for k in np.flatnonzero(smile)} == {"mouthSmile_L", "mouthSmile_R"}
     np.testing.assert_allclose(smile[smile > 0], 1.0)
 

@@ -11,20 +11,19 @@ from safetensors.numpy import load_file, save_file
 from streamfer.errors import OutputError, SourceNotFoundError, SourceUnreadableError
 from streamfer_builtin.render import production
 from streamfer_builtin.render.actions import ACTION_UNITS, UNIT
-from streamfer_builtin.render.appearance import crease_strengths
+from streamfer_builtin.render.appearance import crease_strengths, drawn_light
 from streamfer_builtin.render.clips import RenderedClips, load_shard, load_shards, save_shard, shard_path, shard_seed
 from streamfer_builtin.render.course import DIRECTIONS, FRAMES
 from streamfer_builtin.render.expressions import EMOTIONS
 from streamfer_builtin.render.model import identity_weights
+from streamfer_builtin.render.rasterise import perspective
 from streamfer_builtin.render.studio import (
     SIDE,
     TEMPLATE_52,
     ClipRenderer,
     Performance,
     aligned,
-    drawn_light,
     five_points,
-    perspective,
     rotation,
 )
 

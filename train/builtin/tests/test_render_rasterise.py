@@ -111,7 +111,7 @@ def test_raised_surfels_move_and_keep_their_depth_order() -> None:
 
 def test_perspective_enlarges_what_is_near_and_turns_up_to_down() -> None:
     places = perspective(np.array([[1, 2, 0], [1, 2, 25], [1, 2, -50]], np.float32), 50.0)
-    np.testing.assert_allclose(places, [[1, -2], [2, -4], [0.5, -1]])
+    np.testing.assert_allclose(places, np.array([[1, -2], [2, -4], [0.5, -1]]))
 
 
 @pytest.mark.parametrize("number", [0, 1, 77])

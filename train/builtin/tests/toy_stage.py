@@ -51,7 +51,8 @@ class Line:
     def loss(self, model: nn.Linear, batch: Points) -> Tensor:
         """Return the mean squared error."""
         self.rows.append(len(batch.inputs))
-        return (model(batch.inputs) - batch.targets).square().mean()
+        loss: Tensor = (model(batch.inputs) - batch.targets).square().mean()
+        return loss
 
     def watch(self, average: nn.Linear, *, last: bool) -> dict[str, float]:
         """Return the first weight."""

@@ -213,9 +213,9 @@ class RunConfig(Section):
 
 def described(config: RunConfig) -> dict[str, str]:
     """Return which texts the prompts have: ``type``, ``source``, ``digest`` of the texts; empty without prompts."""
-    if config.heads.kind != "text" or isinstance(config.text.descriptors, Path):
-        return {}
     asked = config.text
+    if config.heads.kind != "text" or isinstance(asked.descriptors, Path):
+        return {}
     digest = text_digest(prompts(config.data.class_names, asked.type, asked.descriptors))
     own = asked.source if asked.source != "streamfer's own words" or not asked.descriptors else "your own words"
     return {"type": asked.type, "source": own, "digest": digest}

@@ -17,7 +17,7 @@ from streamfer_train.dfer_clip.data_config import DataConfig, FacesConfig
 from streamfer_train.dfer_clip.entries import Clip, Problem
 from streamfer_train.dfer_clip.evaluation_report import EvaluationContext, write_report
 from streamfer_train.dfer_clip.predictions import Predictions
-from streamfer_train.dfer_clip.protocols import SELECTIONS
+from streamfer_train.dfer_clip.protocols import SELECTIONS, Selection
 from streamfer_train.dfer_clip.run_scores import read_runs, write_runs
 from streamfer_train.dfer_clip.scoring import Match, clips_of, match_classes, predict, score, shared_units
 from streamfer_train.dfer_clip.subjects import Subject, read_subject
@@ -140,7 +140,7 @@ def _report_runs(options: argparse.Namespace, console: Console) -> None:
             "and seeds of a run"
         )
     config = load_config(options.config, options.set)
-    protocol = options.protocol or "best_on_test"  # so the authors choose what they publish
+    protocol: Selection = options.protocol or "best_on_test"  # so the authors choose what they publish
     if options.folds:
         runs = _folds(options, _data(options))
         folder = options.out or Path("runs/evaluate/folds")

@@ -28,7 +28,7 @@ MAY_CHANGE = (
 )  # fmt: skip
 
 
-class Source(Section):
+class CaptionFile(Section):
     """A list of captioned (or questioned) pictures, in the authors' JSON form, and the folder its names start in."""
 
     file: Path
@@ -176,9 +176,9 @@ class RunSection(sections.RunSection):
 class CaptionData(Section):
     """Lists of captioned pictures; ``expression`` is what the stage pseudo wrote where it is empty."""
 
-    au: tuple[Source, ...] = ()
-    emotion: tuple[Source, ...] = ()
-    expression: tuple[Source, ...] = ()
+    au: tuple[CaptionFile, ...] = ()
+    emotion: tuple[CaptionFile, ...] = ()
+    expression: tuple[CaptionFile, ...] = ()
     text: TextConfig = TextConfig()
     workers: int = Field(4, ge=0)
 

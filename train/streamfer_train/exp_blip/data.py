@@ -20,7 +20,7 @@ from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError, SourceUnreadableError
 from streamfer_train.datasets.authors import Pair, read_answers, read_captions
 from streamfer_train.exp_blip.augment import as_tensor, augmented, squashed
-from streamfer_train.exp_blip.config import AugmentationConfig, Source, TextConfig
+from streamfer_train.exp_blip.config import AugmentationConfig, CaptionFile, TextConfig
 from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
 from streamfer_train.recipes.loading import Draw
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 
 
-def read_pairs(sources: Sequence[Source], text: TextConfig, what: str) -> list[Pair]:
+def read_pairs(sources: Sequence[CaptionFile], text: TextConfig, what: str) -> list[Pair]:
     """Read caption lists; every picture must be there.
 
     Raises:
@@ -39,7 +39,7 @@ def read_pairs(sources: Sequence[Source], text: TextConfig, what: str) -> list[P
     return _read(read_captions, sources, text, what)
 
 
-def read_questions(sources: Sequence[Source], text: TextConfig, what: str, *, clean: bool = False) -> list[Pair]:
+def read_questions(sources: Sequence[CaptionFile], text: TextConfig, what: str, *, clean: bool = False) -> list[Pair]:
     """Read question lists; answers are cleaned as captions are, questions with ``clean`` alone.
 
     Raises:
@@ -52,7 +52,7 @@ def read_questions(sources: Sequence[Source], text: TextConfig, what: str, *, cl
 
 
 def _read(
-    read: Callable[[Path, Path], list[Pair]], sources: Sequence[Source], text: TextConfig, what: str
+    read: Callable[[Path, Path], list[Pair]], sources: Sequence[CaptionFile], text: TextConfig, what: str
 ) -> list[Pair]:
     if not sources:
         raise ConfigError(f"{what} names no list; add one with file and images")

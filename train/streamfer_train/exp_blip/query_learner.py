@@ -212,7 +212,7 @@ def everyones(own: Tensor) -> Tensor:
     if own.requires_grad:
         from torch.distributed.nn.functional import all_gather
 
-        return torch.cat(list(all_gather(own.contiguous())))  # type: ignore[no-untyped-call]
+        return torch.cat(list(all_gather(own.contiguous())))
     found = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
     distributed.all_gather(found, own.contiguous())
     return torch.cat(found)

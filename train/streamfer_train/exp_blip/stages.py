@@ -26,7 +26,7 @@ from streamfer.captions.folder import is_captioner, write_folder
 from streamfer.files import write_text, write_whole
 from streamfer_train.datasets.authors import Pair
 from streamfer_train.exp_blip import build, layout
-from streamfer_train.exp_blip.config import MAY_CHANGE, ExpBlipConfig, Source
+from streamfer_train.exp_blip.config import MAY_CHANGE, CaptionFile, ExpBlipConfig
 from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, PairDataset, read_pairs
 from streamfer_train.exp_blip.text import WordReader, written_row
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
@@ -90,7 +90,7 @@ def pairs_of(config: ExpBlipConfig, stage: Stage, variant: Variant) -> list[Pair
     if not chosen:
         written = config.run.out / "pseudo" / LISTS[variant]
         build.existing(written, "run --stage pseudo first, or name lists in data.expression")
-        chosen = (Source(file=written, images=image_root(config)),)
+        chosen = (CaptionFile(file=written, images=image_root(config)),)
     return read_pairs(chosen, config.data.text, "data.expression")
 
 

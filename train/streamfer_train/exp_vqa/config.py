@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from streamfer.settings import Section, load_settings
-from streamfer_train.exp_blip.config import CaptionerConfig, OptimiserConfig, Source, TextConfig, Tuning
+from streamfer_train.exp_blip.config import CaptionerConfig, CaptionFile, OptimiserConfig, TextConfig, Tuning
 from streamfer_train.recipes import sections
 
 EXAMPLE = "configs/train/exp_vqa/released.yaml"
@@ -21,7 +21,7 @@ _LISTING = "'streamfer train exp-vqa --settings' lists them all"
 class QuestionData(Section):
     """Lists of questions in the authors' form: ``image``, ``image_id``, ``text_input``, ``text_output``."""
 
-    questions: tuple[Source, ...] = Field(min_length=1)
+    questions: tuple[CaptionFile, ...] = Field(min_length=1)
     text: TextConfig = Field(TextConfig(lowercase=False), description="cleaning of answers; questions stay")
     clean_questions: bool = Field(False, description="questions are cleaned as answers are, as released")
     workers: int = Field(4, ge=0)

@@ -115,7 +115,7 @@ def _train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs, eta_min=rate if published else 0.0)
     for _ in range(epochs):
         optimiser.zero_grad()
-        loss(layer(inputs_ND)).backward()  # type: ignore[no-untyped-call]
+        loss(layer(inputs_ND)).backward()
         optimiser.step()
         schedule.step()
     with torch.no_grad():

@@ -233,7 +233,7 @@ class Trainer:
             moved = {name: tensor.to(self.world.device, non_blocking=True) for name, tensor in batch.items()}
             with parallel.no_sync(self.model, place < len(micro) - 1):
                 parts = self.task.losses(self.model, moved)
-                self.scaler.scale(parts["total"] / len(micro)).backward()  # type: ignore[no-untyped-call]
+                self.scaler.scale(parts["total"] / len(micro)).backward()
             for name, loss in parts.items():
                 sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + loss.detach().float() / len(micro)
         means = self._averaged({name: float(loss) for name, loss in sums.items()})

@@ -30,7 +30,7 @@ REFERENCE_SIDE = 256
 
 
 @dataclass(slots=True)
-class Trainer:
+class TrainingState:
     """Network, its moving average and the optimiser at ``step`` finished steps."""
 
     settings: TrainConfig
@@ -40,7 +40,7 @@ class Trainer:
     step: int = 0
 
     @staticmethod
-    def fresh(settings: TrainConfig) -> Trainer:
+    def fresh(settings: TrainConfig) -> TrainingState:
         """A trainer with newly drawn weights, or those of ``settings.start`` as far as they reach."""
         torch.manual_seed(settings.seed)
         network = FaceNetwork().to(memory_format=torch.channels_last)
@@ -55,7 +55,7 @@ class Trainer:
             {"params": decayed, "weight_decay": settings.optimiser.weight_decay},
             {"params": plain, "weight_decay": 0.0},
         ]
-        return Trainer(settings, network, average, torch.optim.AdamW(groups, lr=settings.optimiser.learning_rate))
+        return TrainingState(settings, network, average, torch.optim.AdamW(groups, lr=settings.optimiser.learning_rate))
 
     def advance(self, batch: Batch) -> Losses:
         """One optimiser step; returns the losses before it."""
@@ -163,7 +163,7 @@ def train(config: FacesConfig, *, until: int | None = None) -> Path:
     settings = config.train
     views = Views(config.data)
     path = config.work / CHECKPOINT
-    trainer = Trainer.fresh(settings)
+    trainer = TrainingState.fresh(settings)
     if path.is_file():
         trainer.restore(path)
         log.info("faces.train.resumed", step=trainer.step)

@@ -154,7 +154,7 @@ def _epoch(
                 f"stage {task.name}: the loss is {value} in step {step} of epoch {epoch}; the checkpoint of the last "
                 f"whole epoch is kept: lower {task.name}.lr and run again"
             )
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         _agree(model, world)
         nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
         optimizer.step()

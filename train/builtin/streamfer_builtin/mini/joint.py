@@ -52,7 +52,7 @@ class JointBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Lesson:
     """Pictures with what the stage teaches about each: target probabilities (N, C) and weight (N,)."""
 
     pictures: Pictures
@@ -65,7 +65,7 @@ class JointTask:
 
     name = "joint"
 
-    def __init__(self, photographs: tuple[Source, ...], rendered: Source, corpus: Corpus, part: JointPart) -> None:
+    def __init__(self, photographs: tuple[Lesson, ...], rendered: Lesson, corpus: Corpus, part: JointPart) -> None:
         self.photographs = photographs
         self.rendered = rendered
         self.corpus = corpus
@@ -105,7 +105,7 @@ class JointTask:
         found["faces"] = held.war
         return {name: round(value, 4) for name, value in found.items()}
 
-    def _draw(self, epoch: int, rng: torch.Generator) -> list[tuple[Source, Tensor]]:
+    def _draw(self, epoch: int, rng: torch.Generator) -> list[tuple[Lesson, Tensor]]:
         rendered = round(self.part.pictures * self.part.render_share)
         index = torch.randint(len(self.rendered.weights), (rendered,), generator=rng)
         drawn = [(self.rendered, index)] if rendered else []
@@ -182,7 +182,7 @@ def _checked(path: Path, stage: str, sizes: Sizes) -> dict[str, Any]:
 
 
 def _batch(
-    parts: list[tuple[Source, Tensor]], strength: augment.Strength, side: int, rng: torch.Generator
+    parts: list[tuple[Lesson, Tensor]], strength: augment.Strength, side: int, rng: torch.Generator
 ) -> JointBatch:
     crops = []
     for source, index in parts:
@@ -212,12 +212,12 @@ def mixed(batch: JointBatch, share: float, reach: float, rng: torch.Generator) -
     return JointBatch(both(batch.images), both(batch.targets), both(batch.weights), both(batch.units))
 
 
-def _photographs(pictures: Pictures, part: JointPart) -> Source:
-    return Source(pictures, pictures.targets(part.vote_share), pictures.readable.float())
+def _photographs(pictures: Pictures, part: JointPart) -> Lesson:
+    return Lesson(pictures, pictures.targets(part.vote_share), pictures.readable.float())
 
 
-def _rendered(clips: RenderedClips, part: JointPart) -> Source:
+def _rendered(clips: RenderedClips, part: JointPart) -> Lesson:
     # Clips that repeat the frames of another in reverse add nothing to single frames.
     once = renders.chosen(clips, clips.reverse_of < 0)
     targets, known = renders.shown(once)
-    return Source(renders.pictures(once), targets, part.render_emotion * known.float())
+    return Lesson(renders.pictures(once), targets, part.render_emotion * known.float())
