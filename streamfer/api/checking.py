@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from streamfer.config import Config
 from streamfer.errors import SourceDeniedError, SourceError
@@ -54,7 +55,7 @@ def check_source(place: str | None, config: Config, seconds: float = 3.0) -> Ite
     known = configured_sources(config) if config.sources else []
     chosen = [spec for spec in known if place in (None, spec.source_id)]
     for spec in chosen or find_sources([] if place is None else [place]):
-        transports: Sequence[str] = ("tcp", "udp") if spec.scheme in ("rtsp", "rtsps") else ("",)
+        transports: Sequence[Literal["tcp", "udp", ""]] = ("tcp", "udp") if spec.scheme in ("rtsp", "rtsps") else ("",)
         worked: list[str] = []
         for transport in transports:
             found = _read(spec, config, transport, seconds)
@@ -67,7 +68,7 @@ def check_source(place: str | None, config: Config, seconds: float = 3.0) -> Ite
                 break
 
 
-def _read(spec: SourceSpec, config: Config, transport: str, seconds: float) -> Checked:
+def _read(spec: SourceSpec, config: Config, transport: Literal["tcp", "udp", ""], seconds: float) -> Checked:
     live = config.live.model_copy(update={"wait": False})
     source = open_source(replace(spec, transport=transport or None), live)
     try:

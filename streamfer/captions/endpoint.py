@@ -84,8 +84,10 @@ class EndpointDrafter:
         check_prompts(settings)
         self._settings, self._clock = settings, clock
         url, many = endpoint_url(settings.url), settings.concurrency
-        limits = {"timeout": settings.timeout, "attempts": settings.attempts, "connections": many}
-        self._client = ChatClient(url, model, key=key_for(url, settings.key_env), **limits)
+        key = key_for(url, settings.key_env)
+        self._client = ChatClient(
+            url, model, key=key, timeout=settings.timeout, attempts=settings.attempts, connections=many
+        )
         self._pool = ThreadPoolExecutor(many, thread_name_prefix="streamfer endpoint")
         self._lock = threading.Lock()
         self._rest_until, self._resting_for = 0.0, ""

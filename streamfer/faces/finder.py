@@ -99,7 +99,7 @@ class Finder(ABC):
         boxes, scores, points = self._find(small)
         by = np.array(factors, np.float32)
         return Detections.ranked(
-            np.asarray(boxes, np.float32).reshape(-1, 4) / np.tile(by, 2),
+            np.asarray(np.asarray(boxes, np.float32).reshape(-1, 4) / np.tile(by, 2), np.float32),
             scores,
             None if points is None else points / by,
             self._max_faces,

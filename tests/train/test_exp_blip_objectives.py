@@ -292,7 +292,7 @@ def test_the_corner_stays_where_lavis_shears(axis: str, sign: int) -> None:
     picture = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 6) * 255, 40, mode="bicubic")[0]
     picture = picture.clamp(0, 255).to(torch.uint8)
     factor = sign * 0.03 * 5
-    matrix = np.float32([[1, factor, 0], [0, 1, 0]] if axis == "x" else [[1, 0, 0], [factor, 1, 0]])
+    matrix = np.array([[1, factor, 0], [0, 1, 0]] if axis == "x" else [[1, 0, 0], [factor, 1, 0]], np.float32)
     wanted = cv2.warpAffine(picture.permute(1, 2, 0).numpy(), matrix, (40, 40), borderValue=(128, 128, 128))
     found = [apply(picture, f"shear_{axis}", 5, turn, corner=True).permute(1, 2, 0).numpy() for turn in (-1, 1)]
     apart = [np.abs(one[1:-1, 1:-1].astype(int) - wanted[1:-1, 1:-1].astype(int)) for one in found]
