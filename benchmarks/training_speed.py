@@ -278,7 +278,7 @@ class Authors:
         network = network.to(self.device)
         for module in network.modules():
             if isinstance(module, SelfAttention):
-                module.attention = plain_attention
+                module.forward = functools.partial(plain_attention, module)  # type: ignore[method-assign]
                 module.first = functools.partial(_every_token, module)  # type: ignore[method-assign]
         for name, weight in network.named_parameters():
             weight.requires_grad_(any(part in name for part in ("image_encoder", "temporal_net", "prompt_learner")))
@@ -319,10 +319,12 @@ def _every_token(layer: SelfAttention, x_BND: Tensor) -> Tensor:
     return cast(Tensor, layer(x_BND))[:, :1]
 
 
-def plain_attention(q_BHNE: Tensor, k_BHNE: Tensor, v_BHNE: Tensor) -> Tensor:
+def plain_attention(layer: SelfAttention, x_BND: Tensor) -> Tensor:
     """Attention with its matrix written out, as the authors' temporal model has it."""
-    scores = torch.einsum("bhid,bhjd->bhij", q_BHNE, k_BHNE) * q_BHNE.shape[-1] ** -0.5
-    return torch.einsum("bhij,bhjd->bhid", scores.softmax(dim=-1), v_BHNE)
+    q, k, v = (part.unflatten(-1, (layer.heads, -1)).transpose(1, 2) for part in layer.to_qkv(x_BND).chunk(3, dim=-1))
+    scores = torch.einsum("bhid,bhjd->bhij", q, k) * q.shape[-1] ** -0.5
+    mixed = torch.einsum("bhij,bhjd->bhid", scores.softmax(dim=-1), v)
+    return cast(Tensor, layer.to_out(mixed.transpose(1, 2).flatten(2)))
 
 
 class _InMemory(DferTask):

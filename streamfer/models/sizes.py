@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import ConfigDict, Field
 
 from streamfer.errors import CheckpointError
 
 Block = Literal["bottleneck", "basic"]
-Token = Literal["class", "mean"]
+Token = Literal["class", "mean", "weighted"]
 Head = Literal["cosine", "linear"]
 #: Sizes that a weights file may state. No tower that CLIP's families know comes near; more is damaged or hostile.
 Count = Annotated[int, Field(strict=True, ge=1, le=1 << 16)]
@@ -109,7 +109,8 @@ class TemporalConfig:
         dim_head: size of one head; heads x dim_head may differ from the feature size.
         mlp_dim: hidden size of the feed-forward part.
         frames: frames of a training window, one learned position each.
-        token: what is read: a ``class`` token put before the frames, or the ``mean`` of all frames.
+        token: what is read: a ``class`` token put before the frames, the ``mean`` of all frames,
+            or their mean ``weighted`` by how expressive each is.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -122,8 +123,8 @@ class TemporalConfig:
     token: Token = "class"  # noqa: S105
 
     def __post_init__(self) -> None:
-        if self.token not in ("class", "mean"):
-            raise CheckpointError(f"temporal.token is {self.token!r}; expected class or mean")
+        if self.token not in get_args(Token):
+            raise CheckpointError(f"temporal.token is {self.token!r}; expected {', '.join(get_args(Token))}")
 
 
 @dataclass(frozen=True, slots=True)

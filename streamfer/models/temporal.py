@@ -118,7 +118,8 @@ class TemporalTransformer(nn.Module):
 
     Learned additive positions, N(0, 1) at the start, for the class token and each frame; the class token's
     output is the clip feature. With ``token: mean`` there is no class token, and the mean of all outputs is the
-    clip feature (the paper's ablation). Names of parameters equal those of the authors' checkpoints.
+    clip feature (the paper's ablation); with ``token: weighted`` a learned score of each output says how much a frame
+    counts, which starts as the mean. Names of parameters equal those of the authors' checkpoints.
     """
 
     cls_token: nn.Parameter | None
@@ -130,6 +131,10 @@ class TemporalTransformer(nn.Module):
         self.register_parameter("cls_token", nn.Parameter(torch.randn(1, 1, dim)) if self.own else None)
         self.pos_embedding = nn.Parameter(torch.randn(1, config.frames + self.own, dim))
         self.temporal_transformer = TemporalBlocks(dim, config)
+        self.score = nn.Linear(dim, 1) if config.token == "weighted" else None  # noqa: S105
+        if self.score is not None:
+            nn.init.zeros_(self.score.weight)
+            nn.init.zeros_(self.score.bias)
 
     def positions(self, frames: int) -> torch.Tensor:
         """Return positions (1, N, D): the learned ones, or linearly interpolated for another length.
@@ -147,6 +152,9 @@ class TemporalTransformer(nn.Module):
         """Read windows of frame features, not normalised; (B, T, D) to (B, D)."""
         windows, frames, _ = features_BTD.shape
         if self.cls_token is None:
-            return cast(torch.Tensor, self.temporal_transformer(features_BTD + self.positions(frames)).mean(dim=1))
+            out_BTD: torch.Tensor = self.temporal_transformer(features_BTD + self.positions(frames))
+            if self.score is None:
+                return out_BTD.mean(dim=1)
+            return (self.score(out_BTD).softmax(dim=1) * out_BTD).sum(dim=1)
         x_BND = torch.cat([self.cls_token.expand(windows, -1, -1), features_BTD], dim=1)
         return self.temporal_transformer.first(x_BND + self.positions(frames))

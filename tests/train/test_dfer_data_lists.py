@@ -208,6 +208,16 @@ def test_a_csv_has_targets_by_column_name(tmp_path: Path) -> None:
     assert (second.start, second.group, second.actions[0]) == (None, None, 0.25)
 
 
+def test_votes_are_shares_by_class(tmp_path: Path) -> None:
+    asked = config(dataset="csv", root="/r", votes=True, classes=("anger", "fear"))
+    path = written(tmp_path, "l.csv", "video,label,Fear,anger\na.mp4,fear,3,1\nb.mp4,fear,,2\nc.mp4,fear,0,\n")
+    clips, problems = read_list(path, asked)
+    assert [clip.votes for clip in clips] == [(0.25, 0.75), (1.0, 0.0)]
+    assert [(problem.kind, problem.where) for problem in problems] == [("no votes", f"{path}:4")]
+    clips, problems = read_list(written(tmp_path, "m.csv", "video,label\na.mp4,fear\n"), asked)
+    assert "no column anger, fear" in problems[0].what
+
+
 @pytest.mark.parametrize(
     ("text", "line", "kind"),
     [

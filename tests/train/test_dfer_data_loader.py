@@ -50,7 +50,7 @@ def fold(clips: tuple[Clip, ...]) -> Fold:
 
 def test_a_sample_says_what_it_is(clips: tuple[Clip, ...]) -> None:
     sample = ClipDataset(clips, config(), training=False)[Draw(0, 2)]
-    assert set(sample) == {"pixels", "label", "index", "actions"}
+    assert set(sample) == {"pixels", "label", "index", "actions", "votes"}
     assert (sample["pixels"].shape, sample["pixels"].dtype) == ((FRAMES, 3, SIZE, SIZE), torch.uint8)
     assert (sample["label"].item(), sample["label"].dtype) == (6, torch.int64)
     assert sample["index"].item() == 2

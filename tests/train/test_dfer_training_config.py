@@ -231,3 +231,16 @@ def test_texts_that_cannot_be_used_are_named(tmp_path: Path, name: str, contents
         (tmp_path / name).write_text(contents)
     with pytest.raises(ConfigError, match=message):
         load_config(path, [f"text.descriptors={tmp_path / name}"])
+
+
+@pytest.mark.parametrize("path", sorted((RECIPES / "beyond").glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_goes_beyond_the_paper_has_a_configuration_that_changes_little(path: Path) -> None:
+    published, own = load_config(RECIPES / "dfew.yaml"), load_config(path)
+    changed = {name for name, value in flatten(own.model_dump(mode="json"))
+               if dict(flatten(published.model_dump(mode="json"))).get(name) != value}  # fmt: skip
+    wanted = {
+        "lora": {"lora.rank"}, "adapters": {"adapters.width"}, "pooling": {"temporal.token"},
+        "vit_l14": {"backbone.name", "optimiser.accumulate", "runtime.precision", "runtime.checkpointing"},
+        "soft_labels": {"data.votes", "data.dataset", "data.classes", "data.train", "data.test"},
+    }  # fmt: skip
+    assert changed - {"run.out", "data.input", "data.workers", "data.augmentation"} == wanted[path.stem]

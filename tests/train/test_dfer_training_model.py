@@ -110,6 +110,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "shared contexts in the middle": {"text": {"class_specific": False, "position": "middle", "contexts": 4}},
     "names in front": {"text": {"type": "class_names", "position": "front"}},
     "mean token, deeper": {"temporal": {"token": "mean", "layers": 3, "heads": 2, "dim_head": 8, "mlp_dim": 16}},
+    "weighted frames": {"temporal": {"token": "weighted", "heads": 2, "dim_head": 8, "mlp_dim": 16}},
     "longer window": {"temporal": {"positions": 2, "heads": 2, "dim_head": 8, "mlp_dim": 16}},
     "linear classifier": {"heads": {"kind": "classifier"}},
     "cosine classifier": {"heads": {"kind": "cosine"}},
@@ -397,3 +398,27 @@ def test_a_backbone_from_another_architecture_is_named(folder: Path) -> None:
     foreign = {name: torch.zeros(1) for name in ("image_encoder.proj",)}
     with pytest.raises(CheckpointError, match="backbone other"):
         build_learner(config, Backbone(drawn.sizes, foreign, (), "other"), seed=1)
+
+
+def test_frames_weigh_alike_at_the_start_and_by_their_score_after(folder: Path) -> None:
+    mean, weighted = (
+        built(folder, temporal={"token": token, "heads": 2, "dim_head": 8, "mlp_dim": 16}).clip.temporal_net
+        for token in ("mean", "weighted")
+    )
+    weighted.load_state_dict(mean.state_dict(), strict=False)
+    features = torch.randn(2, 4, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(weighted(features), mean(features))
+        assert weighted.score is not None
+        weighted.score.weight.normal_(std=5.0)
+        assert not torch.allclose(weighted(features), mean(features), atol=1e-3)
+
+
+def test_votes_are_learned_instead_of_the_label() -> None:
+    logits, votes = torch.randn(2, 3), torch.tensor([[0.7, 0.3, 0.0], [0.0, 0.5, 0.5]])
+    batch = {"label": torch.tensor([0, 1]), "votes": votes}
+    wanted = -(votes * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(losses({"logits": logits}, batch, HeadsConfig())["classes"], wanted)
+    none = batch | {"votes": torch.zeros(2, 0)}
+    hard = torch.nn.functional.cross_entropy(logits, batch["label"])
+    torch.testing.assert_close(losses({"logits": logits}, none, HeadsConfig())["classes"], hard)

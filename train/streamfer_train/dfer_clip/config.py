@@ -76,7 +76,9 @@ class TemporalConfig(Section):
     heads: int = Field(8, ge=1)
     dim_head: int = Field(64, ge=1)
     mlp_dim: int = Field(1024, ge=1)
-    token: Literal["class", "mean"] = Field("class", description="what is read: a class token, or the mean of all")
+    token: Literal["class", "mean", "weighted"] = Field(
+        "class", description="what is read: a class token, the mean of all, or their mean by learned expressiveness"
+    )
     positions: int | None = Field(None, ge=1, le=512, description="learned positions; data.frames if unset")
 
 

@@ -76,6 +76,9 @@ class DataConfig(Section):
     )
     labels: LabelScheme | None = Field(None, description="what the label column holds; authors, or names for csv")
     classes: tuple[str, ...] | None = Field(None, description="class names in the model's order; by dataset if unset")
+    votes: bool = Field(
+        False, description="CSV columns of the classes' names hold annotators' votes, which are learned"
+    )
     actions: tuple[str, ...] = Field((), description="columns of action-unit intensities, e.g. [AU1, AU12]")
 
     frames: int = Field(16, ge=1, le=512, description="frames sampled from a clip")
@@ -113,6 +116,8 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        if self.votes and self.dataset != "csv":
+            raise ValueError("votes: only lists of `dataset: csv` have columns of votes")
         if len(self.folds) > 1 and not all("{fold}" in path for path in (self.train, self.test)):
             raise ValueError(
                 f"folds {list(self.folds)} need {{fold}} in both train and test; else they are all the same"

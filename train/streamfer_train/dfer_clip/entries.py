@@ -33,6 +33,7 @@ class Clip:
         label: name of the class, spelled as in ``data.classes``.
         where: ``file:line`` of the list, for messages.
         actions: intensity of each unit of ``data.actions``, NaN where absent.
+        votes: share of the annotators' votes for each class (with ``data.votes``); their sum is 1.
         start, end: seconds of the video, or None for its beginning and end.
         group: identity or film that belongs together, or None.
         kind: what ``path`` is, once it has been looked at.
@@ -43,6 +44,7 @@ class Clip:
     label: str
     where: str
     actions: tuple[float, ...] = ()
+    votes: tuple[float, ...] = ()
     start: float | None = None
     end: float | None = None
     group: str | None = None
@@ -118,7 +120,7 @@ def data_digest(clips: Iterable[Clip]) -> str:
     """
     digest = hashlib.sha256()
     for clip in clips:
-        parts = (*PurePath(clip.path).parts[-3:], clip.frames, clip.label, *clip.actions)
+        parts = (*PurePath(clip.path).parts[-3:], clip.frames, clip.label, *clip.actions, *clip.votes)
         digest.update(repr((*parts, clip.start, clip.end)).encode())
     return digest.hexdigest()
 
@@ -178,12 +180,16 @@ class _LineReader:
         if end is not None and end <= (start or 0.0):
             raise _Refused("empty clip", f"{listed} ends at {end} s, not after its start at {start or 0.0} s")
         actions = tuple(_number(row, name.lower(), 0) for name in config.actions)
+        given = [_number(row, name.lower(), 0) or 0.0 for name in config.class_names] if config.votes else []
+        if config.votes and not sum(given):
+            raise _Refused("no votes", f"{listed} has no vote for {', '.join(config.class_names)}")
         return Clip(
             path=clip_path(listed, config),
             frames=_count(row, listed),
             label=label,
             where=where,
             actions=tuple(math.nan if value is None else value for value in actions),
+            votes=tuple(value / sum(given) for value in given),
             start=start,
             end=end,
             group=row.get("group") or None,
@@ -196,7 +202,8 @@ class _CsvReader(_LineReader):
     def _rows(self, text: str, problems: list[Problem]) -> Iterator[tuple[str, Mapping[str, str]]]:
         lines = csv.reader(text.splitlines())
         header = [name.strip().lower() for name in next(lines, [])]
-        lacking = _lacking_columns(header, self._config.actions)
+        asked = (*self._config.actions, *(self._config.class_names if self._config.votes else ()))
+        lacking = _lacking_columns(header, asked)
         if lacking:
             what = f"its header has no column {', '.join(lacking)}; found {', '.join(header) or 'nothing'}"
             problems.append(Problem("error", "too few fields", f"{self._path}:1", what))

@@ -28,11 +28,15 @@ def losses(
 
     Args:
         outputs: what :class:`~streamfer_train.dfer_clip.model.Learner` returns.
-        batch: ``label`` int64 (B,), and ``actions`` (B, A) where the model has that head.
+        batch: ``label`` int64 (B,), ``votes`` (B, C) where the list has them, and ``actions`` (B, A)
+            where the model has that head.
         config: weights of the losses.
     """
     logits_BC = outputs["logits"].float()
-    parts = {"classes": F.cross_entropy(logits_BC, batch["label"], label_smoothing=config.label_smoothing)}
+    votes_BC = batch.get("votes")
+    # Soft labels: what annotators disagree on is learned as that (FER+: Barsoum et al., ICMI 2016).
+    target = batch["label"] if votes_BC is None or not votes_BC.shape[1] else votes_BC
+    parts = {"classes": F.cross_entropy(logits_BC, target, label_smoothing=config.label_smoothing)}
     if "actions" in outputs:
         parts["actions"] = config.actions * actions_loss(outputs["actions"].float(), batch["actions"])
     return {**parts, "total": torch.stack(list(parts.values())).sum()}

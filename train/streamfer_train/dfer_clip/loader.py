@@ -32,13 +32,14 @@ class Sample(TypedDict):
 
     ``pixels``: uint8 (T, 3, S, S) RGB; divided by 255 they are what the authors' model reads (no mean, no std).
     ``label``: int64 (), place in ``Fold.classes``. ``index``: int64 (), place in the list of clips.
-    ``actions``: float32 (A,), NaN where absent.
+    ``actions``: float32 (A,), NaN where absent. ``votes``: float32 (C,), shares of votes, or nothing (0,).
     """
 
     pixels: Tensor
     label: Tensor
     index: Tensor
     actions: Tensor
+    votes: Tensor
 
 
 class ClipDataset(Dataset[Sample]):
@@ -83,6 +84,7 @@ class ClipDataset(Dataset[Sample]):
             label=torch.tensor(self.labels[draw.index]),
             index=torch.tensor(draw.index),
             actions=torch.tensor(clip.actions, dtype=torch.float32),
+            votes=torch.tensor(clip.votes, dtype=torch.float32),
         )
 
 
