@@ -313,12 +313,15 @@ def _draw(frame: Frame, image: NDArray[np.uint8], notes: OverlayNotes, layout: L
         words = f"{path.name}  {label[0]} {label[1]}" if label else path.name
         tags.append(Tag((frame.epoch, track), box, chip(words, path.units_at(frame.seconds), _colour(track), size)))
     thickness = max(2, round(min(height, width) / 240))
-    for tag, place in zip(tags, layout.places(tags, width, foot), strict=True):
+    placed = list(zip(tags, layout.places(tags, width, foot), strict=True))
+    for tag, place in placed:
         corners = tuple(round(value) for value in tag.box)
         colour = _colour(tag.key[1])
         cv2.rectangle(image, corners[:2], corners[2:], colour, thickness, cv2.LINE_AA)
         if place is not None:
             link(image, tag, place, colour, thickness)
+    for tag, place in placed:
+        if place is not None:
             paste(image, tag.chip, *place)
     return image
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from made_videos import changing
@@ -12,7 +14,7 @@ from PIL import Image, ImageFont
 from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
 
 from streamfer.export.job import Blur
-from streamfer.export.lettering import Layout, subtitle, wrapped
+from streamfer.export.lettering import Layout, Tag, chip, subtitle, wrapped
 from streamfer.export.overlay import OverlayNotes, _draw, write_overlay
 from streamfer.pipeline.events import FaceRow, FrameFaces, SourceOpened
 from streamfer.records import ClipCaptioned, Record
@@ -230,3 +232,99 @@ def test_boxes_and_blurring_follow_a_change_of_size(tmp_path: Path) -> None:
             < 0.3 * np.abs(np.diff(clear.astype(int), axis=1)).mean()
         )
     assert len(plain) == len(blurred) == 20
+
+
+def sounding(path: Path, encoder: str, *, late: float) -> None:
+    """Write 2 s of pictures that begin ``late``, and from 0 s a click every half second."""
+    with av.open(str(path), "w") as container:
+        video: Any = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+        audio: Any = container.add_stream(encoder, rate=48_000, layout="mono")
+        for number in range(50):
+            frame = av.VideoFrame.from_ndarray(picture(number))
+            frame.pts, frame.time_base = number + round(25 * late), Fraction(1, 25)
+            container.mux(video.encode(frame))
+        for number in range(round(25 * (2 + late))):
+            level = 20_000 if number % 12 == 0 else 0
+            heard = av.AudioFrame.from_ndarray(np.full((1, 1920), level, np.int16), format="s16", layout="mono")
+            heard.sample_rate, heard.pts, heard.time_base = 48_000, number * 1920, Fraction(1, 48_000)
+            container.mux(audio.encode(heard))
+        container.mux([*video.encode(None), *audio.encode(None)])
+
+
+def heard(path: Path) -> tuple[str, np.ndarray]:
+    """Codec of a file's sound, and the times at which clicks begin, seconds."""
+    with av.open(str(path)) as container:
+        track = container.streams.audio[0]
+        loud = [
+            frame.time + np.flatnonzero(np.abs(frame.to_ndarray().astype(float)).max(axis=0) > 0.2) / frame.sample_rate
+            for frame in container.decode(track)
+            if frame.time is not None
+        ]
+        times = np.concatenate(loud)
+        return track.codec_context.name, times[np.flatnonzero(np.diff(times, prepend=-1.0) > 0.2)]
+
+
+@pytest.mark.parametrize(("name", "encoder"), [("a.mp4", "aac"), ("a.mkv", "libmp3lame"), ("a.ts", "mp2")])
+def test_the_sound_is_carried_over_at_its_times(tmp_path: Path, name: str, encoder: str) -> None:
+    path = tmp_path / name
+    sounding(path, encoder, late=0.4)
+    (spec,) = find_sources([str(path)])
+    originals = [item.media_seconds for item in open_source(spec).stream() if isinstance(item, Frame)]
+    made = overlay(path, notes(0.0))
+    with av.open(str(made)) as container:
+        video = container.streams.video[0]
+        assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
+        shown = [frame.time for frame in container.decode(video)]
+    assert shown == pytest.approx(originals, abs=0.002)
+    # Browsers begin to play before the whole file has come: the index stands before the pictures.
+    data = made.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+    codec, clicks = heard(made)
+    _, clicked = heard(path)
+    with av.open(str(path)) as container:
+        zero = 0.0 if name != "a.ts" else container.start_time / av.time_base
+    assert codec == "aac"
+    assert clicks == pytest.approx(clicked - zero, abs=0.03)
+
+
+def test_sides_that_are_odd_become_even(tmp_path: Path) -> None:
+    path = tmp_path / "odd.gif"
+    strips = [Image.fromarray(picture(number)[:119, :157]) for number in range(3)]
+    strips[0].save(path, save_all=True, append_images=strips[1:], duration=40)
+    assert {image.shape for image in frames(overlay(path, notes(0.0)))} == {(120, 158, 3)}
+
+
+@pytest.mark.parametrize("size", [(360, 640), (2160, 3840)])
+def test_labels_cover_neither_faces_nor_each_other(size: tuple[int, int]) -> None:
+    height, width = size
+    rng = np.random.default_rng(4)
+    layout = Layout()
+    corners = [(x, y) for y in (0.05, 0.35, 0.65) for x in (0.04, 0.24, 0.44, 0.64, 0.84)]
+    for step in range(10):
+        tags = []
+        for track, (column, row) in enumerate(corners, start=1):
+            x, y = column + 0.004 * step, row + rng.uniform(-0.004, 0.004)
+            box = (x * width, y * height, (x + 0.08) * width, (y + 0.2) * height)
+            piece = chip(f"abcd{track:04d} happiness 90%", "", (0, 0, 0), max(12, height // 28))
+            tags.append(Tag((0, track), box, piece))
+        places = layout.places(tags, width, height)
+        shown = [
+            (place[0], place[1], place[0] + tag.chip.shape[1], place[1] + tag.chip.shape[0], tag)
+            for tag, place in zip(tags, places, strict=True)
+            if place is not None
+        ]
+        assert len(shown) >= 12
+        for number, (x1, y1, x2, y2, tag) in enumerate(shown):
+            assert min(x1, y1) >= 0
+            assert (x2 <= width, y2 <= height) == (True, True)
+            others = [other[:4] for other in shown[number + 1 :]] + [one.box for one in tags if one is not tag]
+            assert all(x2 <= a + 1 or c <= x1 + 1 or y2 <= b + 1 or d <= y1 + 1 for a, b, c, d in others)
+
+
+def test_a_label_stays_on_its_side_while_it_can() -> None:
+    layout, piece = Layout(), np.zeros((20, 60, 3), np.uint8)
+    low, high = (100.0, 5.0, 150.0, 60.0), (100.0, 40.0, 150.0, 95.0)
+    assert layout.places([Tag((0, 1), low, piece)], 400, 300) == [(100, 60)]
+    assert layout.places([Tag((0, 1), high, piece)], 400, 300) == [(100, 95)]
+    assert Layout().places([Tag((0, 1), high, piece)], 400, 300) == [(100, 20)]
