@@ -138,7 +138,7 @@ class Batch:
     def pending(self) -> Iterator[SourceSpec]:
         """Yield the files that are still to be done; each is looked at when its turn comes."""
         for spec in self._specs.values():
-            if not self._plan.overwrite and not spec.remote and self._is_done(spec):
+            if not self._plan.overwrite and spec.stored and self._is_done(spec):
                 self.report.skipped.append(spec.source_id)
                 self._watch(Skipped(spec.source_id))
             else:

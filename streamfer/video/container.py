@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from streamfer.errors import (
     SourceUnreadableError,
 )
 from streamfer.redaction import redact_text
-from streamfer.video.locate import LIVE_SCHEMES, RAW_SUFFIXES, SourceSpec
+from streamfer.video.locate import HTTP_SCHEMES, LIVE_SCHEMES, RAW_SUFFIXES, SourceSpec
 from streamfer.video.structure import is_cut_off
 
 # Demuxers that read one file and nothing else. Playlists (hls, dash, concat), which open what they name, are
@@ -30,11 +31,13 @@ from streamfer.video.structure import is_cut_off
 _FILE_FORMATS = (
     "mov,mp4,matroska,webm,avi,asf,flv,live_flv,mpeg,mpegvideo,mpegts,m4v,h261,h263,h264,hevc,vvc,av1,obu,ivf,"
     "ogg,mxf,nut,yuv4mpegpipe,rawvideo,dv,vc1,gif,apng,mjpeg,mjpeg_2000,webp_anim,image2,jpeg_pipe,png_pipe,"
-    "bmp_pipe,webp_pipe,tiff_pipe,wav,mp3,aac,flac,caf,aiff,au"
+    "bmp_pipe,webp_pipe,tiff_pipe,jpegxl_pipe,j2k_pipe,jpegls_pipe,ppm_pipe,pgm_pipe,pam_pipe,qoi_pipe,"
+    "dhav,rm,wtv,amv,gxf,wav,mp3,aac,flac,caf,aiff,au"
 )
 _HTTP_PROTOCOLS = "http,https,httpproxy,tls,tcp,crypto"
 _LIVE_FORMATS = f"{_FILE_FORMATS},rtsp,hls,mpjpeg,rtp,sdp"
 _MOST_FPS = 1000
+_RECONNECT_SECONDS = "3"
 _ZERO_BASED = frozenset({"mov", "mp4", "matroska", "webm"})
 _WEBCAM_FORMAT = "video4linux2,v4l2"
 
@@ -55,7 +58,7 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
         SourceError: it cannot be opened; see :func:`classify`.
     """
     target, container_format, options = _open_arguments(spec, timeout, transport)
-    with classified(spec):
+    with classified(spec), _pipe_written(spec, timeout):
         try:
             container: InputContainer = av.open(target, "r", format=container_format, options=options, **_METADATA)
         except av.error.InvalidDataError:
@@ -65,6 +68,25 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
                 ) from None
             raise
         return container
+
+
+@contextmanager
+def _pipe_written(spec: SourceSpec, timeout: float) -> Iterator[None]:
+    """Wait until something is written into a named pipe: opening it would wait for ever.
+
+    Raises:
+        SourceUnreachableError: nothing is.
+    """
+    if spec.remote or spec.kind == "webcam" or not Path(spec.url).is_fifo():
+        yield
+        return
+    pipe = os.open(spec.url, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        if not select.select([pipe], [], [], timeout)[0]:
+            raise SourceUnreachableError(f"{spec.location}: nothing is written into this pipe; start its writer first")
+        yield
+    finally:
+        os.close(pipe)
 
 
 def ends(container: InputContainer, spec: SourceSpec) -> bool:
@@ -136,6 +158,9 @@ def _open_arguments(spec: SourceSpec, timeout: float, transport: str) -> tuple[s
     protocols = f"rtmp,rtmps,{_HTTP_PROTOCOLS}" if spec.scheme in LIVE_SCHEMES else _HTTP_PROTOCOLS
     formats = _LIVE_FORMATS if spec.live or not spec.downloadable else _FILE_FORMATS
     options = {"rw_timeout": microseconds, "protocol_whitelist": protocols, "format_whitelist": formats}
+    if spec.scheme in HTTP_SCHEMES and not spec.live:
+        # A download that breaks goes on where it was; not for ever.
+        options |= {"reconnect": "1", "reconnect_on_network_error": "1", "reconnect_delay_max": _RECONNECT_SECONDS}
     return spec.url, None, options
 
 

@@ -22,18 +22,22 @@ from streamfer.errors import SourceUnreadableError
 from streamfer.redaction import redact_text
 from streamfer.video.clock import PtsClock, Tick
 from streamfer.video.container import classified, ends, frame_rate, media_zero, open_container, video_stream
+from streamfer.video.download import fetched
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
-from streamfer.video.locate import SourceSpec
+from streamfer.video.locate import HTTP_SCHEMES, SourceSpec
 from streamfer.video.pixels import PictureForm, RgbConverter
 from streamfer.video.structure import is_cut_off
 
 _ASSUMED_FPS = 25.0
-_STILL_FORMATS = frozenset({"image2", "jpeg_pipe", "png_pipe", "bmp_pipe", "webp_pipe", "tiff_pipe"})
 # A download that stops this much before its declared end is reported as cut off (edit lists shift ends a little).
 _MISSING_SECONDS = 1.0
 # They state no sizes that could be compared with what came: whether their last picture is whole tells.
 _OPEN_ENDED = frozenset({"mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vc1", "nut"})
 _MOST_KEPT_PACKETS = 1000
+
+
+class _NothingDecodesError(SourceUnreadableError):
+    """A container was opened, and not one picture comes out of it."""
 
 
 class FileSource:
@@ -99,19 +103,32 @@ class FileSource:
         if self._closing:
             yield StateChange("ended", 0, time.time(), reason="closed on request")
             return
+        online = False
+        try:
+            for item in self._read(self.spec, wanted):
+                online = True
+                yield item
+        except _NothingDecodesError:
+            if online or self.spec.scheme not in HTTP_SCHEMES:
+                raise
+            with fetched(self.spec, self.timeout) as copy:
+                yield from self._read(copy, wanted)
+
+    def _read(self, spec: SourceSpec, wanted: FrameFilter | None) -> Iterator[Frame | StateChange]:
+        """Read the source itself, or a copy of it."""
         epoch_key = _identity(self.spec)
-        with open_container(self.spec, timeout=self.timeout) as container:
-            if self.spec.remote and not ends(container, self.spec):
+        with open_container(spec, timeout=self.timeout) as container:
+            if spec.remote and not ends(container, spec):
                 raise SourceUnreadableError(
                     f"{self.spec.location}: a live source, which does not end; watch it with run or stream"
                 )
-            track = video_stream(container, self.spec, self.decode_threads)
-            ending = _Ending(track) if container.format.name in _OPEN_ENDED and not self.spec.remote else None
+            track = video_stream(container, spec, self.decode_threads)
+            ending = _Ending(track) if container.format.name in _OPEN_ENDED and spec.stored else None
             pictures = self._pictures(container, track, ending)
             with classified(self.spec):
                 first = next(pictures, None)
             if first is None:
-                raise SourceUnreadableError(
+                raise _NothingDecodesError(
                     f"{self.spec.location}: not one frame decodes; the file may be cut off or damaged"
                 )
             form = PictureForm.of(first)
@@ -132,7 +149,7 @@ class FileSource:
                 if wanted is None or wanted(tick.epoch, float(tick.pts * time_base), tick.index):
                     yield _frame(converter.convert(picture, form.turn), tick, time_base, zero)
                 picture = next(pictures, None)
-            cut_off = "" if self._closing else self._cut_off(clock, info, ending)
+            cut_off = "" if self._closing else self._cut_off(spec, clock, info, ending)
             yield StateChange("ended", clock.epoch, time.time(), self._closing_words(cut_off), cut_off=bool(cut_off))
 
     def _pictures(
@@ -164,17 +181,17 @@ class FileSource:
             else:
                 return
 
-    def _cut_off(self, clock: PtsClock, info: VideoInfo, ending: _Ending | None) -> str:
+    def _cut_off(self, spec: SourceSpec, clock: PtsClock, info: VideoInfo, ending: _Ending | None) -> str:
         """Say in words what is missing at the end; empty where nothing is."""
         came = f"{clock.elapsed:.1f} s"
         missing = info.duration is not None and clock.epoch == 0 and info.duration - clock.end > _MISSING_SECONDS
         of = f" of the {info.duration:.1f} s it declares" if missing else ""
-        if self.spec.remote:
+        if spec.remote:
             if self._broken:
                 return f"the connection broke at {came}{of} ({self._broken}); try again"
             return f"the download ended at {came}{of}; try again, or the file is cut off there" if missing else ""
         with classified(self.spec):
-            cut_off = is_cut_off(Path(self.spec.url)) or (ending is not None and ending.torn())
+            cut_off = is_cut_off(Path(spec.url)) or (ending is not None and ending.torn())
         return f"cut off at {came}{of}" if cut_off else ""
 
     def _closing_words(self, cut_off: str) -> str:
@@ -246,7 +263,7 @@ def _describe(
     *,
     epoch_key: str,
 ) -> VideoInfo:
-    still = container.format.name in _STILL_FORMATS
+    still = container.format.name == "image2" or container.format.name.endswith("_pipe") or (spec.stored and spec.still)
     rate = frame_rate(track)
     return VideoInfo(
         source_id=spec.source_id,
@@ -278,8 +295,8 @@ def _period(track: VideoStream) -> float:
 
 
 def _identity(spec: SourceSpec) -> str:
-    """Sha256 of the file's bytes; of the address without its secrets for a download."""
-    if spec.remote:
+    """Sha256 of the file's bytes; of its address without secrets where they come but once."""
+    if not spec.stored and (spec.remote or Path(spec.url).exists()):
         return spec.address_key
     with classified(spec), Path(spec.url).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

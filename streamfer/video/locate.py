@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path, PurePosixPath
@@ -18,19 +18,25 @@ from streamfer.addresses import AddressError, address_name, fill, read_address, 
 from streamfer.config import Config, Transport
 from streamfer.errors import ConfigError, SourceDeniedError, SourceError, SourceNotFoundError
 from streamfer.redaction import redact_url
+from streamfer.video.structure import is_picture, looks_like_media
 
 SourceKind = Literal["file", "live", "webcam"]
 Place = str | os.PathLike[str]
 
-STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-RAW_SUFFIXES = frozenset({".yuv"})
 # fmt: off
+STILL_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".qoi",
+})
+RAW_SUFFIXES = frozenset({".yuv"})
 VIDEO_SUFFIXES = frozenset({
     ".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".wmv", ".asf", ".flv", ".f4v", ".mpg",
     ".mpeg", ".vob", ".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".ogv", ".mxf", ".gif", ".apng", ".264",
     ".h264", ".avc", ".265", ".h265", ".hevc", ".ivf", ".obu", ".y4m", ".mjpeg", ".mjpg",
+    ".dv", ".m2t", ".mod", ".tod", ".m2v", ".dav", ".ogm", ".divx", ".rm", ".rmvb", ".wtv", ".nut", ".amv",
 })
 # fmt: on
+# Files of these may be what a video is (Ogg, MP4, Matroska), and hold sound.
+_SOUND_SUFFIXES = frozenset({".m4a", ".m4b", ".mka", ".ogg", ".oga", ".opus", ".weba", ".wma", ".aax"})
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | STILL_SUFFIXES | RAW_SUFFIXES
 
 LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps"})
@@ -111,16 +117,22 @@ class SourceSpec:
 
     @property
     def still(self) -> bool:
-        """Whether its name is a picture's."""
-        return Path(self.url).suffix.lower() in STILL_SUFFIXES
+        """Whether it is a picture: by a file's content, else by its name."""
+        told = None if self.remote else is_picture(Path(self.url))
+        return Path(self.url).suffix.lower() in STILL_SUFFIXES if told is None else told
+
+    @property
+    def stored(self) -> bool:
+        """Whether it is a file on a disk, which can be read again; a pipe or device cannot."""
+        return not self.remote and Path(self.url).is_file()
 
 
 def find_sources(arguments: Sequence[str], *, recursive: bool = True) -> list[SourceSpec]:
     """Describe every source that ``arguments`` name, in a deterministic order, each one once.
 
-    An argument is a file of any name, a folder (media files in it, by suffix, sorted, hidden ones left
-    out; stills count), a pattern, ``http(s)``, ``rtsp(s)``, ``rtmp(s)`` or ``file:`` URL, ``webcam:N`` or
-    ``/dev/videoN``. An http URL is a file when its path ends in a media suffix (``.mp4``), else live.
+    An argument is a file of any name, a folder (media files in it, by suffix or content, sorted, hidden ones left
+    out; stills count, links are followed), a pattern, ``http(s)``, ``rtsp(s)``, ``rtmp(s)`` or ``file:`` URL,
+    ``webcam:N`` or ``/dev/videoN``. An http URL is a file when its path ends in a media suffix (``.mp4``), else live.
 
     Raises:
         SourceNotFoundError: no such file, no media file in a folder, or no match of a pattern.
@@ -257,13 +269,7 @@ def _with_raw_layout(spec: SourceSpec) -> SourceSpec:
 
 
 def _from_folder(folder: Path, recursive: bool) -> list[SourceSpec]:
-    pattern = "**/*" if recursive else "*"
-    found = sorted(
-        path.relative_to(folder)
-        for path in folder.glob(pattern)
-        if path.suffix.lower() in MEDIA_SUFFIXES and path.is_file()
-    )
-    found = [path for path in found if not any(part.startswith(".") for part in path.parts)]
+    found = sorted(path.relative_to(folder) for path in _walk(folder, recursive) if _is_media(path))
     if not found:
         raise SourceNotFoundError(
             f"{folder}: no video in this folder (looked for {', '.join(sorted(MEDIA_SUFFIXES))}); "
@@ -272,9 +278,26 @@ def _from_folder(folder: Path, recursive: bool) -> list[SourceSpec]:
     return [_from_file(folder / path, path.as_posix()) for path in found]
 
 
+def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Yield what is in a folder and below it, through links, too, but for hidden names and folders seen before."""
+    seen = set[str]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        folders[:] = sorted(name for name in folders if recursive and real not in seen and not name.startswith("."))
+        if real not in seen:
+            yield from (Path(place, name) for name in names if not name.startswith("."))
+        seen.add(real)
+
+
+def _is_media(path: Path) -> bool:
+    """Whether a file, pipe or link that leads nowhere is a video or picture; the last two by their names."""
+    suffix = path.suffix.lower()
+    return suffix in MEDIA_SUFFIXES or (suffix not in _SOUND_SUFFIXES and looks_like_media(path))
+
+
 def _from_pattern(pattern: str, recursive: bool) -> list[SourceSpec]:
     paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=recursive))]
-    files = [path for path in paths if path.is_file()]
+    files = [path for path in paths if not path.is_dir()]
     if not files:
         raise SourceNotFoundError(f"{pattern}: no file matches this pattern; check it, or quote it less")
     fixed = Path(pattern[: _first_magic(pattern)])

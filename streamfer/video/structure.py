@@ -1,4 +1,4 @@
-"""Whether a file has all the bytes that its own structure promises: told by its content, not by its name.
+"""What a file is, and whether it has all the bytes that its own structure promises: by its content, not its name.
 
 Every container states the sizes of its parts. The parts are walked, without reading what is in them, to the end of the
 file; one that reaches beyond it was cut off, and so was a file whose closing mark is missing.
@@ -7,7 +7,7 @@ file; one that reaches beyond it was cut off, and so was a file whose closing ma
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +20,20 @@ _TS_PACKETS = ((188, 0), (192, 4), (204, 0))
 _DV_FRAMES = {False: 120_000, True: 144_000}
 
 _Step = Callable[[BinaryIO, int, int], "int | None"]
+
+
+#: Marks of pictures, where they stand, and of others that are long enough not to be chance.
+_PICTURES = (
+    (0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n"), (0, b"BM"), (0, b"II*\0"), (0, b"MM\0*"), (8, b"WEBP"), (4, b"ftypavif"),
+    (4, b"ftypmif1"), (4, b"JXL "), (0, b"\xff\x0a"), (4, b"jP  "), (0, b"qoif"), (0, b"P5\n"), (0, b"P6\n"),
+)  # fmt: skip
+_VIDEOS = (
+    (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (8, b"AVI "), (0, b"\x1aE\xdf\xa3"), (0, b"FLV\1"), (0, b"\0\0\1\xba"),
+    (0, bytes.fromhex("3026b2758e66cf11")), (0, b"OggS"), (0, b"GIF87a"), (0, b"GIF89a"), (0, b"DKIF"),
+    (0, b"DHAV"), (0, b".RMF"), (0, b"\x1f\x07\0"), (0, bytes.fromhex("060e2b3402050101")), (0, b"YUV4MPEG2 "),
+)  # fmt: skip
+_MOVING = (b"acTL", b"ANIM")
+_MOVING_SUFFIXES = (".mjpeg", ".mjpg")
 
 
 class _Cut(Exception):
@@ -41,6 +55,39 @@ def is_cut_off(path: Path) -> bool:
             return _told(stream, size, head)
         except _Cut:
             return True
+
+
+def is_picture(path: Path) -> bool | None:
+    """Whether a file is a picture rather than a video, by its content; None where that does not tell."""
+    head = _head(path)
+    if _marked(head, _PICTURES):
+        return not any(mark in head for mark in _MOVING) and path.suffix.lower() not in _MOVING_SUFFIXES
+    return False if looks_like_media(path) else None
+
+
+def looks_like_media(path: Path) -> bool:
+    """Whether a file's content is that of a video or picture, whatever it is called."""
+    head = _head(path)
+    strong = [(at, mark) for at, mark in _PICTURES if len(mark) > 2]
+    transport = any(
+        len(head) > at + 2 * packet and head[at] == head[at + packet] == head[at + 2 * packet] == 0x47
+        for packet, at in _TS_PACKETS
+    )
+    return transport or _marked(head, (*_VIDEOS, *strong))
+
+
+def _head(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as stream:
+            return stream.read(1024)
+    except OSError:
+        return b""
+
+
+def _marked(head: bytes, marks: Sequence[tuple[int, bytes]]) -> bool:
+    return any(head[at : at + len(mark)] == mark for at, mark in marks)
 
 
 def _told(stream: BinaryIO, size: int, head: bytes) -> bool:

@@ -1,0 +1,55 @@
+"""A download fetched whole: for videos whose index comes last, from servers that cannot begin in the middle."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+
+from streamfer.errors import SourceUnreachableError, SourceUnreadableError
+from streamfer.redaction import redact_text
+from streamfer.video.locate import SourceSpec
+
+#: Largest download that is kept in a temporary file, bytes.
+MOST_BYTES = 4 << 30
+
+
+@contextmanager
+def fetched(spec: SourceSpec, timeout: float) -> Iterator[SourceSpec]:
+    """Fetch a download into a temporary file, and give that as the source.
+
+    Args:
+        spec: an http(s) address.
+        timeout: seconds that one network operation may take.
+
+    Raises:
+        SourceUnreachableError: the connection breaks or is refused.
+        SourceUnreadableError: it is larger than :data:`MOST_BYTES`.
+    """
+    with tempfile.TemporaryDirectory(prefix="streamfer-") as folder:
+        path = Path(folder) / "download"
+        try:
+            _fetch(spec, path, timeout)
+        except httpx2.HTTPError as error:
+            raise SourceUnreachableError(
+                f"{spec.location}: the connection broke ({redact_text(str(error))}); try again"
+            ) from None
+        yield replace(spec, url=str(path))
+
+
+def _fetch(spec: SourceSpec, path: Path, timeout: float) -> None:
+    count = 0
+    with httpx2.stream("GET", spec.url, timeout=timeout, follow_redirects=True) as answer, path.open("wb") as copy:
+        answer.raise_for_status()
+        for piece in answer.iter_bytes():
+            count += len(piece)
+            if count > MOST_BYTES:
+                raise SourceUnreadableError(
+                    f"{spec.location}: its index comes last, its server cannot begin in the middle, and it is larger "
+                    f"than {MOST_BYTES >> 30} GB; download it and give the file"
+                )
+            copy.write(piece)
