@@ -58,7 +58,9 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
         SourceError: it cannot be opened; see :func:`classify`.
     """
     target, container_format, options = _open_arguments(spec, timeout, transport)
-    with classified(spec), _pipe_written(spec, timeout):
+    with classified(spec), _pipe(spec, timeout) as pipe:
+        if pipe is not None:
+            target, options["protocol_whitelist"] = f"pipe:{pipe}", "pipe"
         try:
             container: InputContainer = av.open(target, "r", format=container_format, options=options, **_METADATA)
         except av.error.InvalidDataError:
@@ -71,20 +73,21 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
 
 
 @contextmanager
-def _pipe_written(spec: SourceSpec, timeout: float) -> Iterator[None]:
-    """Wait until something is written into a named pipe: opening it would wait for ever.
+def _pipe(spec: SourceSpec, timeout: float) -> Iterator[int | None]:
+    """Open a named pipe into which something is written, and give its number, which FFmpeg copies.
 
     Raises:
         SourceUnreachableError: nothing is.
     """
     if spec.remote or spec.kind == "webcam" or not Path(spec.url).is_fifo():
-        yield
+        yield None
         return
     pipe = os.open(spec.url, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if not select.select([pipe], [], [], timeout)[0]:
             raise SourceUnreachableError(f"{spec.location}: nothing is written into this pipe; start its writer first")
-        yield
+        os.set_blocking(pipe, True)
+        yield pipe
     finally:
         os.close(pipe)
 
