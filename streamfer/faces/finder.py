@@ -73,7 +73,7 @@ class Finder(ABC):
         boxes, scores, points = self._find(lay_out(image, squares))
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
         scores = np.asarray(scores, np.float32)
-        points = np.full((len(boxes), 5, 2), np.nan) if points is None else np.asarray(points, np.float32)
+        points = np.full((len(boxes), 5, 2), np.nan, np.float32) if points is None else np.asarray(points, np.float32)
         # A face belongs to the place that holds its centre.
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2
         across, down = (middle // TILE).astype(int).T
@@ -85,7 +85,7 @@ class Finder(ABC):
         boxes -= np.tile(corner, 2)
         whole = _whole(boxes, zoom, squares[place], image.shape[1], image.shape[0])
         boxes = boxes * zoom + np.tile(squares[place, :2], 2)
-        points = (points - corner[:, None]) * zoom[:, None] + squares[place, None, :2]
+        points = np.asarray((points - corner[:, None]) * zoom[:, None] + squares[place, None, :2], np.float32)
         kept = np.flatnonzero(whole)
         if len(squares) > 1 and len(kept) > 1:
             sizes = np.hstack([boxes[kept, :2], boxes[kept, 2:] - boxes[kept, :2]])
