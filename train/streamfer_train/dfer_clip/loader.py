@@ -138,12 +138,7 @@ def build_loaders(
     """
     train = ClipDataset(fold.train, config, training=True, seed=seed)
     sampler = TrainSampler(
-        train.labels,
-        batch_size=batch_size,
-        seed=seed,
-        rank=rank,
-        world_size=world_size,
-        oversample=config.oversample,
+        train.labels, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, oversample=config.oversample
     )
     if sampler.batches == 0:
         raise ConfigError(

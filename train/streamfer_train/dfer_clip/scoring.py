@@ -133,12 +133,7 @@ def predict(
         raise ConfigError(f"no clip of {', '.join(match.classes)} is in the list; nothing can be scored")
     own = config.model_copy(update={"frames": subject.frames, "size": subject.size})
     dataset = ClipDataset(clips, own, training=False)
-    loader: Loader[Sample] = Loader(
-        dataset,
-        batch_size=batch,
-        sampler=EvaluationSampler(len(dataset)),
-        workers=workers,
-    )
+    loader: Loader[Sample] = Loader(dataset, batch_size=batch, sampler=EvaluationSampler(len(dataset)), workers=workers)
     found = collect(subject.predict, loader, subject.classes, advance)
     return Predictions(
         match.classes,

@@ -53,11 +53,7 @@ def build_query_learner(
     tokenizer = read_word_tokenizer(model.tokenizer, sizes.vocabulary)
     torch.manual_seed(seed)
     learner = QueryLearner(
-        sizes,
-        step,
-        projection=model.projection,
-        pad_id=tokenizer.pad_token_id,
-        dec_id=tokenizer.bos_token_id,
+        sizes, step, projection=model.projection, pad_id=tokenizer.pad_token_id, dec_id=tokenizer.bos_token_id
     )
     tensors, where = start_tensors(model)
     _fill(learner, tensors, where)
@@ -140,10 +136,7 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
         return
     alone = "query_tokens" not in tensors
     lacking = layout.fill(
-        network,
-        tensors,
-        where,
-        optional=("query_tokens", "qformer.", "vision_model.post_layernorm.") if alone else (),
+        network, tensors, where, optional=("query_tokens", "qformer.", "vision_model.post_layernorm.") if alone else ()
     )
     drawn = sorted({name.split(".")[0] for name in lacking})
     log.info("exp_blip.start", extra={"path": where, "drawn_at_random": drawn})

@@ -115,11 +115,7 @@ def probe(
 
 
 def _units(
-    ours: Tensor,
-    theirs: Tensor,
-    train: Sequence[LabelledPicture],
-    test: Sequence[LabelledPicture],
-    how: dict[str, Any],
+    ours: Tensor, theirs: Tensor, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture], how: dict[str, Any]
 ) -> dict[str, Any]:
     left, right = ({unit for one in side for unit in one.labels.action_units or ()} for side in (train, test))
     units = sorted(left & right)
@@ -141,11 +137,7 @@ def unit_targets(faces: Sequence[FaceLabels], units: Sequence[int]) -> Tensor:
 
 
 def _emotions(
-    ours: Tensor,
-    theirs: Tensor,
-    train: Sequence[LabelledPicture],
-    test: Sequence[LabelledPicture],
-    how: dict[str, Any],
+    ours: Tensor, theirs: Tensor, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture], how: dict[str, Any]
 ) -> dict[str, Any]:
     """Score faces with one emotion each; emotions that training lacks cannot be found and are left out."""
     known = sorted({emotion for one in train if (emotion := _only(one.labels))})

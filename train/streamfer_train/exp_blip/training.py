@@ -50,11 +50,7 @@ class ExpTask:
         self.asked, self.learner, self.world = asked, learner, world
         self.layers, self.kind = config.model.sizes.vision_layers, DTYPES[config.runtime.precision]
         self.sampler = TrainSampler(
-            np.zeros(len(dataset), np.int64),
-            batch_size=micro,
-            seed=config.seed,
-            rank=world.rank,
-            world_size=world.size,
+            np.zeros(len(dataset), np.int64), batch_size=micro, seed=config.seed, rank=world.rank, world_size=world.size
         )
         self.steps = self.sampler.batches // asked.accumulate
         if not self.steps:

@@ -1,4 +1,4 @@
-"""Action units and other present-or-absent targets: ranking, F1, and the threshold that serves it best.
+"""Action units and other present-or-absent targets: ranking and F1.
 
 Shape suffixes: N clips, A action units. NaN among the targets means that nobody coded this unit on this clip.
 """
@@ -66,14 +66,14 @@ def report(
         scores_NA: anything that rises with presence: probabilities, logits or intensities.
         targets_NA: 0 and 1, or intensities; NaN where not coded.
         names: of the units.
-        thresholds: on the scores, one for all or one a unit. Take them from :func:`best_thresholds` on *other* clips
-            than these; the best threshold on the clips reported on flatters.
+        thresholds: on the scores, one for all or one a unit. Choose them on *other*
+            clips than these; the best threshold on the clips reported on flatters.
         present_above: targets greater than this count as present.
 
     Raises:
         ConfigError: shapes that do not fit, scores that are not finite, or a unit without a threshold.
     """
-    scores, targets = _checked(scores_NA, targets_NA, names)
+    scores, targets = checked(scores_NA, targets_NA, names)
     units = {}
     for a, name in enumerate(names):
         coded = ~np.isnan(targets[:, a])
@@ -87,26 +87,12 @@ def report(
     )
 
 
-def best_thresholds(
-    scores_NA: Values, targets_NA: Values, names: Sequence[str], *, present_above: float = 0.5
-) -> dict[str, float]:
-    """Return the threshold with the highest F1 of each unit; infinite for a unit that is present on no coded clip.
-
-    It lies half way between the lowest score that counts as present and the next lower one, so that rounding of a
-    score does not decide.
+def checked(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+    """Return both as float64 (N, A).
 
     Raises:
         ConfigError: shapes that do not fit, or scores that are not finite.
     """
-    scores, targets = _checked(scores_NA, targets_NA, names)
-    found = {}
-    for a, name in enumerate(names):
-        coded = ~np.isnan(targets[:, a])
-        found[name] = _best_threshold(scores[coded, a], targets[coded, a] > present_above)
-    return found
-
-
-def _checked(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
     scores, targets = as_floats(scores_NA), as_floats(targets_NA)
     if scores.ndim != 2 or scores.shape != targets.shape or scores.shape[1] != len(names):
         raise ConfigError(f"scores {scores.shape}, targets {targets.shape} and {len(names)} names do not fit together")
@@ -138,22 +124,6 @@ def _score(scores_N: FloatArray, present_N: BoolArray, threshold: float) -> Dete
         f1=2 * found / relevant if relevant else math.nan,
         threshold=threshold,
     )
-
-
-def _best_threshold(scores_N: FloatArray, present_N: BoolArray) -> float:
-    positives = int(present_N.sum())
-    if not positives:
-        return math.inf
-    order = np.argsort(-scores_N, kind="stable")
-    sorted_scores = scores_N[order]
-    found = np.cumsum(present_N[order])
-    f1 = 2 * found / (np.arange(1, len(order) + 1) + positives)
-    # Clips of one score are detected together: only the last of each run is a possible place to cut.
-    ends = np.flatnonzero(np.r_[sorted_scores[1:] != sorted_scores[:-1], True])
-    best = int(ends[f1[ends].argmax()])
-    if best + 1 == len(order):
-        return float(sorted_scores[best])
-    return float((sorted_scores[best] + sorted_scores[best + 1]) / 2)
 
 
 def _mean(values: Any) -> float:

@@ -26,6 +26,7 @@ from streamfer.models.inference import DferClipModel
 from streamfer_builtin.mini import augment, renders
 from streamfer_builtin.mini.data import CLASSES, Corpus, Pictures
 from streamfer_builtin.mini.networks import FRAMES
+from streamfer_builtin.mini.thresholds import best_thresholds
 from streamfer_builtin.mini.units import BLENDSHAPES, PRESENT, RENDERED_ONLY
 from streamfer_builtin.mini.windows import clip_views
 from streamfer_builtin.render.actions import ACTION_UNITS
@@ -186,11 +187,11 @@ def action_units(network: Network, corpus: Corpus, rendered: RenderedClips, wind
     """
     chosen, last = corpus.val, corpus.last_val
     photo = network.model.action_intensities(encode_plain(network, chosen))
-    best = detection.best_thresholds(photo, chosen.units, ACTION_UNITS, present_above=PRESENT)
+    best = best_thresholds(photo, chosen.units, ACTION_UNITS, present_above=PRESENT)
     frames = network.model.action_intensities(windows.flatten(0, 1)).view(len(rendered), FRAMES, -1)
     true_frames = torch.from_numpy(rendered.action_units.astype(np.float32))
     clip_fit, clip_told = _identity_halves(rendered)
-    own = detection.best_thresholds(
+    own = best_thresholds(
         frames[clip_fit].flatten(0, 1), true_frames[clip_fit].flatten(0, 1), ACTION_UNITS, present_above=PRESENT
     )
     floors = _floors(network, chosen)
