@@ -246,7 +246,7 @@ def test_disfas_films_are_cut_into_the_frames_that_the_reader_wants(
     assert cut_disfa(tmp_path) == 1
     names = sorted(path.name for path in (tmp_path / "frames" / "SN001").iterdir())
     assert names == [f"{number:05d}.jpg" for number in range(1, 7)]
-    shades = [int(np.mean(Image.open(tmp_path / "frames" / "SN001" / name))) for name in names]
+    shades = [int(np.asarray(Image.open(tmp_path / "frames" / "SN001" / name)).mean()) for name in names]
     assert all(abs(shade - 40 * number) < 8 for number, shade in enumerate(shades))
     assert len(read_disfa(tmp_path)) == 6
     assert command.main(["bp4d", *words[1:], "--cut-films"]) == 2

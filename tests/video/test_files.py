@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import itertools
 import json
 import pickle
-import threading
 import wave
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import av
@@ -18,59 +14,20 @@ import numpy as np
 import psutil
 import pytest
 from made_videos import changing, in_container, leaping, tape, with_cover
-from numpy.typing import NDArray
 from PIL import Image
+from whole_reads import BLUE, GREEN, RED, WHITE, corners, quarters, read, source
 
 from streamfer.errors import (
-    ConfigError,
-    SourceDeniedError,
-    SourceError,
     SourceNotFoundError,
-    SourceUnreachableError,
     SourceUnreadableError,
 )
 from streamfer.video import (
-    FileSource,
     Frame,
     StateChange,
     TimeSampler,
-    VideoInfo,
     find_sources,
-    open_source,
     write_video,
 )
-
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def corners(height: int = 48, width: int = 64) -> NDArray[np.uint8]:
-    """Quarters red, green / blue, white: any turn or mirror shows."""
-    image = np.zeros((height, width, 3), np.uint8)
-    image[: height // 2, : width // 2], image[: height // 2, width // 2 :] = RED, GREEN
-    image[height // 2 :, : width // 2], image[height // 2 :, width // 2 :] = BLUE, WHITE
-    return image
-
-
-def quarters(image: NDArray[np.uint8]) -> list[tuple[int, ...]]:
-    """Colours of the four quarters' centres, rounded to 0 or 255: top left, top right, bottom left, bottom right."""
-    height, width = image.shape[:2]
-    places = [(y, x) for y in (height // 4, -height // 4) for x in (width // 4, -width // 4)]
-    return [tuple(int(value > 127) * 255 for value in image[place]) for place in places]
-
-
-def source(path: Path | str) -> FileSource:
-    opened = open_source(find_sources([str(path)])[0])
-    assert isinstance(opened, FileSource)
-    return opened
-
-
-def read(path: Path | str) -> tuple[VideoInfo, list[Frame], StateChange]:
-    first, *frames, last = source(path).stream()
-    assert isinstance(first, StateChange)
-    assert isinstance(last, StateChange)
-    assert (first.state, last.state) == ("online", "ended")
-    assert first.info is not None
-    return first.info, [frame for frame in frames if isinstance(frame, Frame)], last
 
 
 def test_every_development_video_decodes_to_its_known_frames(shared_data: Path) -> None:
@@ -357,90 +314,3 @@ def test_streaming_again_starts_again_and_closing_is_for_good(tmp_path: Path) ->
     assert [type(item).__name__ for item in items] == ["StateChange", "Frame", "StateChange"]
     assert items[-1].reason == "closed on request"
     assert [item.state for item in clip.stream()] == ["ended"]
-
-
-class _Handler(http.server.SimpleHTTPRequestHandler):
-    def do_GET(self) -> None:
-        if self.path == "/secret.mp4":
-            self.send_error(401)
-        else:
-            super().do_GET()
-
-    def log_message(self, *_: object) -> None:
-        return
-
-
-@pytest.fixture
-def web(tmp_path: Path) -> Iterator[str]:
-    write_video(tmp_path / "clip.mp4", [corners()] * 10, 25)
-    (tmp_path / "page.mp4").write_text("<html>not found</html>")
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(tmp_path)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_download_is_a_file(web: str) -> None:
-    info, frames, _ = read(f"http://{web}/clip.mp4")
-    assert len(frames) == 10
-    assert info.duration == pytest.approx(0.4)
-
-
-@pytest.mark.parametrize(
-    ("name", "error"),
-    [
-        ("secret.mp4", SourceDeniedError),
-        ("missing.mp4", SourceNotFoundError),
-        ("page.mp4", SourceUnreadableError),
-    ],
-)
-def test_a_download_that_fails_is_one_line_without_the_password(web: str, name: str, error: type[SourceError]) -> None:
-    with pytest.raises(error) as refused:
-        read(f"http://admin:hunter2@{web}/{name}")
-    assert name in str(refused.value)
-    assert "hunter2" not in str(refused.value)
-
-
-def without_suffix(folder: Path) -> str:
-    (folder / "clip.mp4").rename(folder / "download")
-    return "download?id=7"
-
-
-def on_demand(folder: Path) -> str:
-    write_video(folder / "part.ts", [corners()] * 10, 25)
-    lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:1", "#EXTINF:0.4,", "part.ts", "#EXT-X-ENDLIST"]
-    (folder / "index.m3u8").write_text("\n".join(lines) + "\n")
-    return "index.m3u8"
-
-
-@pytest.mark.parametrize("make", [without_suffix, on_demand])
-@pytest.mark.parametrize("whole", [True, False], ids=["annotate", "run"])
-def test_video_on_demand_is_no_live_source(web: str, tmp_path: Path, make: Callable[[Path], str], whole: bool) -> None:
-    (spec,) = find_sources([f"http://{web}/{make(tmp_path)}"])
-    opened = open_source(spec.whole() if whole else spec)
-    lives, frames = [], []
-    for item in opened.stream():
-        if isinstance(item, Frame):
-            frames.append(item)
-            lives.append(opened.live)
-        elif item.info is not None:
-            assert (item.info.live, item.info.epoch_key) == (False, spec.address_key)
-    assert lives == [False] * 10
-    assert [(frame.time_origin, round(frame.wall_time, 2)) for frame in frames] == [
-        ("file", round(0.04 * index, 2)) for index in range(10)
-    ]
-
-
-def test_what_does_not_end_is_not_read_as_a_whole(tmp_path: Path, web: str) -> None:
-    index = tmp_path / on_demand(tmp_path)
-    index.write_text(index.read_text().replace("#EXT-X-ENDLIST\n", ""))
-    with pytest.raises(SourceUnreadableError, match="a live source, which does not end; watch it with run or stream"):
-        list(open_source(find_sources([f"http://{web}/index.m3u8"])[0].whole()).stream())
-    with pytest.raises(ConfigError, match="/dev/video0: a live source"):
-        find_sources(["webcam:0"])[0].whole()
-
-
-def test_a_server_that_is_not_there() -> None:
-    with pytest.raises(SourceUnreachableError, match="gives no video"):
-        read("http://127.0.0.1:9/clip.mp4")
