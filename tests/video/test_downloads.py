@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import re
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -66,7 +67,8 @@ def test_a_download_is_a_file(web: str) -> None:
 def test_a_download_that_fails_is_one_line_without_the_password(web: str, name: str, error: type[SourceError]) -> None:
     with pytest.raises(error) as refused:
         read(f"http://admin:hunter2@{web}/{name}")
-    assert name in str(refused.value)
+    # An address may hold a secret anywhere: its host and a digest name it.
+    assert re.match(r"127\.0\.0\.1-[0-9a-f]{8}: ", str(refused.value))
     assert "hunter2" not in str(refused.value)
 
 
