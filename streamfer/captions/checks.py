@@ -34,7 +34,7 @@ _REFUSALS = re.compile(
     r"|cannot (?:assist|help|comply)|not able to (?:assist|help|describe|comply))\b",
     re.IGNORECASE,
 )
-_MARKUP = re.compile(r"```|</?\w+>|https?://|[{}\[\]]|^\s*(?:[-*#]|\d+\.)\s", re.MULTILINE)
+_MARKUP = re.compile(r"```|</?\w+>|https?://|[{}\[\]]|\([^)]*;|^\s*(?:[-*#]|\d+\.)\s", re.MULTILINE)
 #: Nothing that a face does not show: who somebody is, age, gender, origin, health, honesty, thoughts.
 _PERSONAL = re.compile(
     r"\b(?:he|she|him|her|hers|his|himself|herself|(?:wo)?m[ae]n|boys?|girls?|lad(?:y|ies)|gentlem[ae]n|(?:fe)?males?"

@@ -88,14 +88,20 @@ def describe_messages(request: CaptionRequest, settings: CaptionsConfig, *, as_j
         {"role": "system", "content": _RULES.format(pictures=_SEEN if seen else _UNSEEN)},
         # Without pictures words are all there is: small models need to be shown once what is wanted.
         *(_shown(asked, as_json=as_json) if not seen and settings.language == "en" else []),
-        {"role": "user", "content": f"{facts(request.measured)}\n\n{asked}"},
+        {"role": "user", "content": _told(request.measured, request.seed, asked, seen=seen)},
     ]
 
 
+def _told(measured: Measurements, seed: str, asked: str, *, seen: bool) -> str:
+    # The measured words of the clip are a start for who sees nothing else of it.
+    draft = "" if seen else f"\nIn plain words: {describe(measured, seed)}"
+    return f"{facts(measured)}{draft}\n\n{asked}"
+
+
 def _shown(asked: str, *, as_json: bool) -> list[Message]:
-    text = describe(_EXAMPLE, "example")
+    text = describe(_EXAMPLE, "shown")
     answer = json.dumps({"caption": text}) if as_json else text
-    told = f"{facts(_EXAMPLE)}\n\n{asked}"
+    told = _told(_EXAMPLE, "told", asked, seen=False)
     return [{"role": "user", "content": told}, {"role": "assistant", "content": answer}]
 
 
