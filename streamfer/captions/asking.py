@@ -6,6 +6,7 @@ chosen as for captions. Who runs the pipeline is none of this module's concern: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -218,7 +219,10 @@ class Inquiry:
             text = self._answerer.caption(*asked)[0].text
         # A short answer may be right.
         padded = text if len(text.split()) > 2 else f"{text} is the answer"
-        if query.kind != "foreign" and (wrong := faults(padded, known, complete=False)):
+        wrong = () if query.kind == "foreign" else faults(padded, known, complete=False)
+        if measured.yes is not None and re.match("no\\b" if measured.yes else "yes\\b", text.lower()):
+            wrong += ("contradicts the measurements",)
+        if wrong:
             return self._answer(measured, face, clip, replaced="; ".join(wrong))
         return self._answer(Said(text), face, clip)
 

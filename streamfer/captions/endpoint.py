@@ -94,6 +94,7 @@ class EndpointDrafter:
         self._asked: deque[float] = deque()
         self._tokens: deque[tuple[float, int]] = deque()
         self._debugged = 0
+        self._said: set[str] = set()
         self.spending = Spending()
         self.info = CaptionerInfo(
             f"{PREFIX}{model}",
@@ -208,6 +209,9 @@ class EndpointDrafter:
         except ChatError as error:
             if error.passing:
                 self._rest(error)
+            elif error.kind not in self._said:
+                self._said.add(error.kind)
+                log.warning("captioner %s: %s; such captions are missing", self.info.name, error)
             raise CaptionError(f"endpoint_{error.kind}", str(error)) from error
         with self._lock:
             if self._resting_for:

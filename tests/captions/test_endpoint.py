@@ -23,6 +23,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route  # noqa: E402
 
 from streamfer.captions.chat import KEY_VARIABLE, endpoint_url, key_for  # noqa: E402
+from streamfer.captions.choosing import describe_choice  # noqa: E402
 from streamfer.captions.endpoint import EndpointDrafter, read_fields  # noqa: E402
 from streamfer.captions.measurements import Measurements, Unit  # noqa: E402
 from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest  # noqa: E402
@@ -137,6 +138,47 @@ def test_no_picture_leaves_where_none_is_to(server: Server) -> None:
     writer.write([CaptionRequest(SMILE, "1")])
     assert isinstance(server.asked[0]["messages"][1]["content"], str)
     assert "You do not see the clip" in server.asked[0]["messages"][0]["content"]
+
+
+def test_a_text_model_is_shown_an_example_and_starts_from_measured_words(server: Server) -> None:
+    writer = CheckedWriter(drafter(server, images="none"))
+    writer.write([CaptionRequest(SMILE, "1")])
+    _, shown, said, asked = server.asked[0]["messages"]
+    assert "Label: surprise" in shown["content"]
+    assert json.loads(said["content"])["caption"].startswith("This is a clear expression of surprise.")
+    assert "In plain words: " in asked["content"]
+    assert "happiness" in asked["content"].partition("In plain words: ")[2]
+
+
+def test_surroundings_are_sent_where_they_are_asked_for(server: Server) -> None:
+    near, wide = (drafter(server, images=images).info.picture for images in ("crops", "surroundings"))
+    assert (near.margin, near.size, wide.margin, wide.size) == (0.25, 224, 1.0, 448)
+
+
+@pytest.mark.parametrize(
+    ("url", "images", "expected"),
+    [
+        ("http://localhost:1/v1", "crops", "pictures of faces and measurements go to http://localhost:1/v1"),
+        ("https://far/v1", "none", "measurements leave this machine for https://far/v1"),
+        ("https://far/v1", "surroundings", "faces with their surroundings and measurements leave this machine"),
+    ],
+)
+def test_what_leaves_the_machine_is_said(url: str, images: str, expected: str) -> None:
+    captions = CaptionsConfig(model="openai:seer", url=url, images=images)  # type: ignore[arg-type]
+    assert expected in describe_choice(captions)
+    assert describe_choice(CaptionsConfig()) == "measured words (built in); nothing leaves this machine"
+
+
+def test_a_model_is_known_by_its_files_name_and_little_room_is_warned_of(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.models = {"data": [{"id": "/models/tiny.gguf", "meta": {"n_ctx": 512}}]}
+    drafter(server, model="tiny.gguf", images="none").check()
+    assert "has room for 512 tokens" in caplog.text
+    asking = drafter(server, model="tiny.gguf", images="none")
+    asking.check()
+    asking.draft([CaptionRequest(SMILE, "1")])
+    assert server.asked[-1]["model"] == "/models/tiny.gguf"
 
 
 def test_a_prompt_of_ones_own_for_a_source(server: Server) -> None:
@@ -279,6 +321,15 @@ REPLACED = {
     "a movement that was not measured": ("The nose is wrinkled and the face shows happiness.", "names unit 9"),
     "another emotion": ("The face shows anger.", "speaks of anger"),
     "a contradiction": ("The lip corners are not pulled up; the face shows happiness.", "denies unit 12"),
+    "a feeling that nobody measured": ("The face shows happiness and contentment.", "speaks of contentment"),
+    "a time that was not measured": ("The face shows happiness from 7.5 s on.", "says 7.5, which was not measured"),
+    "emotions in general": ("Happiness is often associated with raised cheeks.", '"often"'),
+    "the rules instead of a description": (
+        "Happiness: nothing about who the person is.",
+        'repeats the rules ("nothing about who the person',
+    ),
+    "words in quotation marks": ('The expression is "cheerful" here.', 'quotes "cheerful"'),
+    "somebody who speaks of himself": ("I am happy today.", 'says "i"'),
     "gender": ("The woman shows happiness.", '"woman"'),
     "age": ("A young face shows happiness.", '"young"'),
     "truthfulness": ("The smile looks genuine.", '"genuine"'),

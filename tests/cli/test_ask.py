@@ -173,6 +173,22 @@ def test_measurements_answer_unless_a_captioner_is_named(film: Path, monkeypatch
     assert streamfer("ask", film, "Is he lying?").out.startswith("I can't see that from a face.")
 
 
+class _Contrary(FakeCaptioner):
+    """Answers as an endpoint does, whatever was measured."""
+
+    def answer(self, question: str, told: str, keyframes: Any) -> str:
+        return f"Yes, as the pictures show: {len(keyframes)}, {'No: ' in told}."
+
+
+def test_a_model_may_not_say_yes_where_the_measurements_say_no(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, _Contrary(name="one"))
+    found = answer(film, "Is the inner brow raised?", "--track", "2")
+    assert found["replaced"] == "contradicts the measurements"
+    assert (found["yes"], found["text"].partition(":")[0]) == (False, "No")
+    agreed = answer(film, "Is the inner brow not raised?", "--track", "2")
+    assert (agreed["replaced"], agreed["text"]) == ("", "Yes, as the pictures show: 1, False.")
+
+
 def test_when_to_describe_is_no_name(film: Path) -> None:
     done = streamfer("annotate", film, "--captions", "one")
     assert done.code == 2
