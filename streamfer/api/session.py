@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from streamfer.build import LoadedModels
     from streamfer.captions.asking import Answer
     from streamfer.export.annotation import Annotation
+    from streamfer.export.baseline import Baseline
     from streamfer.export.batch import BatchReport, Watch
     from streamfer.export.job import Settings
     from streamfer.pipeline.events import Event, SourceDone
@@ -124,6 +125,7 @@ class Session(Closing):
         blur_faces: bool | str = False,
         profile: str = "streamfer",
         csv_dialect: str = "plain",
+        baseline: Place | None = None,
         overwrite: bool = False,
         redis: str | None = None,
         raw_size: tuple[int, int] | None = None,
@@ -143,6 +145,7 @@ class Session(Closing):
             blur_faces: make the faces in overlays and reports unrecognisable; ``strict``: the whole frame in doubt.
             profile: in whose words the frame table speaks.
             csv_dialect: for whom CSV files are written.
+            baseline: hold measurements against each person's first seconds (``10s``), or against another file.
             overwrite: do files again that are done.
             redis: also publish the records: a Redis URL, or ``embedded``.
             raw_size, raw_fps: width and height, and rate, of files without a header.
@@ -179,7 +182,8 @@ class Session(Closing):
             replace(spec.whole(), raw_size=raw_size or spec.raw_size, raw_fps=rate or spec.raw_fps) for spec in specs
         ]
         described = self.config.captions.when != "off"
-        plan = BatchPlan(Path(output), settings, described, overwrite)
+        against, settings = self._baseline(baseline, settings)
+        plan = BatchPlan(Path(output), settings, described, overwrite, against)
         batch = Batch(specs, plan, [Failed(place, error) for place, error in missing.items()], watch)
         pending = batch.pending()
         # Nothing is loaded where nothing is to be done.
@@ -344,6 +348,18 @@ class Session(Closing):
 
             more = [captions.when, captions.interval, captions.keyframes, captions.max_faces, identity(captions)]
         return settings_of(self.config, self._salt, raw_size, raw_fps, *more)
+
+    def _baseline(self, baseline: Place | None, settings: Settings) -> tuple[Baseline | None, Settings]:
+        """Return what measurements are held against, and settings that say so; a file is annotated for it."""
+        if baseline is None:
+            return None, settings
+        from streamfer.export.baseline import Baseline
+
+        first = Baseline.first(os.fspath(baseline))
+        if first is not None:
+            return first, replace(settings, baseline=os.fspath(baseline))
+        annotation = self.annotate(baseline)
+        return Baseline.of(annotation), replace(settings, baseline=annotation.info.epoch_key)
 
     def _source(self, spec: SourceSpec, beside: int = 1) -> Source:
         from streamfer.video import open_source

@@ -52,6 +52,10 @@ def annotate(
         str,
         typer.Option("--csv-dialect", metavar="NAME", help="plain, or excel: opens there as it is, nothing a formula."),
     ] = "plain",
+    baseline: Annotated[
+        str | None,
+        typer.Option("--baseline", metavar="10s|FILE", help="Also z-scores against each person's begin, or a file."),
+    ] = None,
     redis: Annotated[
         str | None, typer.Option("--redis", metavar="URL", help="Also publish the records there, or: embedded.")
     ] = None,
@@ -87,6 +91,7 @@ def annotate(
             blur_faces=blur_faces,
             profile=profile,
             csv_dialect=csv_dialect,
+            baseline=baseline,
             overwrite=overwrite,
             redis=redis,
             raw_size=size,

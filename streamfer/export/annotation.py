@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamfer.export.baseline import Baseline
 from streamfer.export.batch import BatchPlan
 from streamfer.export.job import Settings, choose
 from streamfer.export.rows import CaptionTable, ClipTable, FileTable, FrameTable, Table, TrackTable, data_frame
@@ -102,6 +103,7 @@ class Annotation:
         blur_faces: bool | str = False,
         profile: str = "streamfer",
         csv_dialect: str = "plain",
+        baseline: str | Annotation | None = None,
     ) -> list[Path]:
         """Write the files that :func:`streamfer.annotate_folder` writes, all of them or none.
 
@@ -112,6 +114,7 @@ class Annotation:
             blur_faces: make the faces in overlay and report unrecognisable; ``strict``: the whole frame in doubt.
             profile: in whose words the frame table speaks.
             csv_dialect: for whom CSV files are written.
+            baseline: hold measurements against each person's first seconds (``10s``), or another file's annotation.
 
         Returns:
             The files.
@@ -127,8 +130,11 @@ class Annotation:
             "csv_dialect": csv_dialect,
         }
         settings = choose(self.settings, formats, **looks)
+        against = Baseline.of(baseline) if isinstance(baseline, Annotation) else Baseline.first(baseline or "")
+        named = baseline.info.epoch_key if isinstance(baseline, Annotation) else baseline or ""
+        settings = replace(settings, baseline=named)
         described = any(isinstance(event, Record) and isinstance(event.data, ClipCaptioned) for event in self.events)
-        plan = BatchPlan(Path(output), settings, captions=described)
+        plan = BatchPlan(Path(output), settings, captions=described, baseline=against)
         folder = plan.folder_of(self.spec)
         folder.open()
         try:

@@ -16,6 +16,7 @@ from streamfer.export.job import Settings
 from streamfer.files import sha256_of
 
 if TYPE_CHECKING:
+    from streamfer.export.baseline import Baseline
     from streamfer.pipeline.events import Event, SourceDone
     from streamfer.video.locate import SourceSpec
 
@@ -29,16 +30,19 @@ class BatchPlan:
         settings: what the results depend on, the formats and the blurring of faces among it.
         captions: clips are described; the descriptions get a table.
         overwrite: do files again that an earlier run has done.
+        baseline: what measurements are held against, if anything.
     """
 
     output: Path
     settings: Settings
     captions: bool = False
     overwrite: bool = False
+    baseline: Baseline | None = None
 
     def folder_of(self, spec: SourceSpec) -> SourceFolder:
         """Return the files of one source."""
-        return SourceFolder(self.output, spec.source_id, self.settings, captions=self.captions, spec=spec)
+        name, settings = spec.source_id, self.settings
+        return SourceFolder(self.output, name, settings, captions=self.captions, spec=spec, baseline=self.baseline)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from streamfer.errors import ConfigError
 
 if TYPE_CHECKING:
+    from streamfer.export.baseline import Baseline
     from streamfer.video.locate import SourceSpec
 
 #: Format name to the ends of the names of its files; :func:`streamfer.export.tables.writer_of` writes them.
@@ -25,6 +26,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "textgrid": (".TextGrid",),
     "boris": (".boris",),
     "bids": ("_events.tsv", "_events.json", "_recording-faces_physio.tsv.gz", "_recording-faces_physio.json"),
+    "html": (".html",),
     "overlay": (".overlay.mp4",),
 }
 #: In whose words the frame table speaks, and for whom CSV files are written.
@@ -49,6 +51,7 @@ class Settings:
         blurred: whether faces in pictures are unrecognisable.
         profile: one of :data:`PROFILES`.
         dialect: one of :data:`DIALECTS`.
+        baseline: what measurements are held against: a length of time, a file's digest, or nothing.
         values: what of the configuration matters, for people to read.
     """
 
@@ -59,6 +62,7 @@ class Settings:
     blurred: Blur = "off"
     profile: str = "streamfer"
     dialect: str = "plain"
+    baseline: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -71,12 +75,14 @@ class Job:
         settings: what decides their contents.
         captions: clips are described.
         spec: the video itself; None where nobody looks at it again.
+        baseline: what measurements are held against, if anything.
     """
 
     base: Path
     settings: Settings
     captions: bool = False
     spec: SourceSpec | None = None
+    baseline: Baseline | None = None
 
     def files(self) -> dict[str, Path]:
         """Return the files by the ends of their names; those of BIDS keep the entities of a video named by it."""

@@ -7,6 +7,7 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -257,6 +258,11 @@ _TABLES: Mapping[str, Callable[[], Table]] = {
 def tables_of(job: Job) -> dict[str, Callable[[], Table]]:
     """Return the makers of a source's tables by the names that their files have."""
     found = {name: make for name, make in _TABLES.items() if name != "captions" or job.captions}
+    if job.baseline is not None:
+        from streamfer.export.baseline import Standardised
+
+        for name in ("clips", "frames"):
+            found[name] = partial(Standardised, found[name](), name, job.baseline)
     if job.settings.profile != "streamfer":
         from streamfer.export.profiles import OpenFaceTable, PyFeatTable
 
@@ -286,6 +292,10 @@ def writer_of(suffix: str, path: Path, job: Job) -> Writer:
 
 
 def _picture_or_tiers(suffix: str, path: Path, job: Job) -> Writer:
+    if suffix == ".html":
+        from streamfer.export.report import Report
+
+        return Report(path, job)
     from streamfer.export import bids, tiers
 
     makers: Mapping[str, Callable[[Path, Job], Writer]] = {

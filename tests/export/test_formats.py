@@ -24,10 +24,12 @@ from pympi.Elan import Eaf
 from pympi.Praat import TextGrid
 from record_examples import examples, labelled, span
 
+from streamfer.errors import ConfigError
+from streamfer.export.baseline import Baseline, Standardised
 from streamfer.export.columns import to_markdown
 from streamfer.export.folder import SourceFolder
 from streamfer.export.job import Settings
-from streamfer.export.rows import data_frame
+from streamfer.export.rows import FrameTable, data_frame
 from streamfer.export.segments import Segment, Segmenter, SegmentTable
 from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
 from streamfer.records import ClipLabelled, Record
@@ -295,3 +297,47 @@ def test_the_page_of_columns_is_current() -> None:
 def test_a_person_of_a_later_epoch_is_somebody_else() -> None:
     segment = Segment("emotion", "a", 1, 1, 0, 1, 0, 1, "x", None)
     assert (segment.person, replace(segment, epoch=0).person) == ("Person 2.1", "Person 1")
+
+
+def scored(baseline: Baseline, *events: Event) -> pandas.DataFrame:
+    return data_frame(Standardised(FrameTable(), "frames", baseline), [OPENED, *events, DONE])
+
+
+def read(number: int, value: float, track: int = 1) -> FrameFaces:
+    """A frame, eight a second, in which a person smiles so much."""
+    one = frame(number, (track,))
+    return replace(one, faces=(replace(one.faces[0], action_units={"AU06": 0.25, "AU12": value}),))
+
+
+def test_z_scores_are_those_of_a_persons_first_seconds() -> None:
+    values = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    table = scored(Baseline.first("0.5s") or Baseline(), *(read(number, value) for number, value in enumerate(values)))
+    expected = (np.array(values) - np.mean(values[:5])) / np.std(values[:5], ddof=1)
+    np.testing.assert_allclose(table["AU12_r_z"], expected, atol=1e-4)
+    assert table["AU06_r_z"].isna().all(), "what never moves has no deviation"
+    assert table.seconds.tolist() == [number / 8 for number in range(9)]
+    assert list(table)[-2:] == ["AU06_r_z", "AU12_r_z"]
+
+
+def test_everybody_has_a_baseline_of_their_own_and_rows_keep_their_order() -> None:
+    events = [
+        read(0, 0.1),
+        read(1, 0.3),
+        read(2, 0.5, 2),
+        read(3, 0.9, 2),
+        read(4, 0.2),
+        frame(5, ()),
+        read(60, 0.7, 2),
+    ]
+    table = scored(Baseline(0.2), *events)
+    assert table.seconds.tolist() == [0, 0.125, 0.25, 0.375, 0.5, 0.625, 7.5]
+    score = 1 / np.sqrt(2)
+    np.testing.assert_allclose(table["AU12_r_z"], [-score, score, -score, score, 0, np.nan, 0], atol=1e-4)
+
+
+def test_another_file_can_be_the_baseline() -> None:
+    table = scored(Baseline(reference={"frames": {"AU12_r": (0.5, 0.25)}}), read(0, 0.75), read(1, 0.25))
+    assert table["AU12_r_z"].tolist() == [1.0, -1.0]
+    with pytest.raises(ConfigError, match="baseline 0s"):
+        Baseline.first("0s")
+    assert Baseline.first("neutral.mp4") is None
