@@ -14,13 +14,14 @@ from streamfer.export.batch import BatchPlan
 from streamfer.export.job import Settings, choose
 from streamfer.export.rows import CaptionTable, ClipTable, FileTable, FrameTable, Table, TrackTable, data_frame
 from streamfer.export.segments import SegmentTable
-from streamfer.pipeline.events import Event, SourceStats
+from streamfer.pipeline.events import Event, SourceOpened, SourceStats
 from streamfer.records import ClipCaptioned, ClipLabelled, Record
 from streamfer.video.frames import VideoInfo
 from streamfer.video.locate import SourceSpec
 
 if TYPE_CHECKING:
     import pandas
+    from matplotlib.axes import Axes
 
     from streamfer.pipeline.events import SourceDone
 
@@ -93,6 +94,21 @@ class Annotation:
     def captions(self) -> pandas.DataFrame:
         """One row a described clip: what NAME.captions.csv holds; empty where captions are off."""
         return self._table(CaptionTable())
+
+    def plot(self, axes: Axes | None = None, *, units: int = 4) -> Axes:
+        """Draw the timeline of each person: expressions, and the action units that last longest.
+
+        Args:
+            axes: of matplotlib (``pip install 'streamfer[plot]'``), a new figure's if None.
+            units: how many action units of each person.
+
+        Raises:
+            MissingExtraError: matplotlib is not installed.
+        """
+        from streamfer.export.plot import draw
+
+        classes = next((event.classes for event in self.events if isinstance(event, SourceOpened)), ())
+        return draw(self.segments, classes, axes, units)
 
     def save(
         self,

@@ -1,4 +1,4 @@
-"""A report of one file: an HTML page that needs nothing else, with timelines, shares, keyframes, caveats and manifest."""
+"""A report of one file: an HTML page that needs nothing else, with timelines, shares, keyframes and caveats."""
 
 from __future__ import annotations
 
