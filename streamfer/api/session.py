@@ -159,16 +159,10 @@ class Session(Closing):
         """
         self._check_open()
         from streamfer.export.batch import Batch, BatchPlan, Failed
-        from streamfer.export.folder import is_own
         from streamfer.export.job import choose
 
-        looks: dict[str, Any] = {
-            "overlay": overlay,
-            "blur_faces": blur_faces,
-            "profile": profile,
-            "csv_dialect": csv_dialect,
-        }
-        settings = choose(self._settings(raw_size, raw_fps), formats, **looks)
+        words: dict[str, Any] = {"profile": profile, "csv_dialect": csv_dialect, "blur_faces": blur_faces}
+        settings = choose(self._settings(raw_size, raw_fps), formats, overlay=overlay, **words)
         captions = self.config.captions
         sent = captions.when != "off" and captions.images != "none" and captions.model.startswith("openai:")
         if sent and settings.blurred != "off":
@@ -176,7 +170,6 @@ class Session(Closing):
                 f"blur_faces: {captions.model} would be sent pictures of the faces; set captions.images=none"
             )
         specs, missing = find_each(listed(paths))
-        specs = [spec for spec in specs if not is_own(spec)]
         rate = None if raw_fps is None else Fraction(raw_fps).limit_denominator(1001)
         specs = [
             replace(spec.whole(), raw_size=raw_size or spec.raw_size, raw_fps=rate or spec.raw_fps) for spec in specs
@@ -197,10 +190,7 @@ class Session(Closing):
                     outlet.take(event)
             finally:
                 batch.discard()
-        from streamfer.export.study import write_study
-
-        failed = {failure.source_id: str(failure.error) for failure in batch.report.failed}
-        write_study(plan.output, settings.formats, settings.dialect, failed)
+        batch.write_study()
         if outlet.left:
             raise PublishError(outlet.left)
         return batch.report
@@ -358,8 +348,9 @@ class Session(Closing):
         first = Baseline.first(os.fspath(baseline))
         if first is not None:
             return first, replace(settings, baseline=os.fspath(baseline))
-        annotation = self.annotate(baseline)
-        return Baseline.of(annotation), replace(settings, baseline=annotation.info.epoch_key)
+        one = self.annotate(baseline)
+        found = Baseline.of(one.source, one.tracks, {"clips": one.clips, "frames": one.frames})
+        return found, replace(settings, baseline=one.info.epoch_key)
 
     def _source(self, spec: SourceSpec, beside: int = 1) -> Source:
         from streamfer.video import open_source

@@ -146,8 +146,12 @@ class Annotation:
             "csv_dialect": csv_dialect,
         }
         settings = choose(self.settings, formats, **looks)
-        against = Baseline.of(baseline) if isinstance(baseline, Annotation) else Baseline.first(baseline or "")
-        named = baseline.info.epoch_key if isinstance(baseline, Annotation) else baseline or ""
+        if isinstance(baseline, Annotation):
+            tables = {"clips": baseline.clips, "frames": baseline.frames}
+            against: Baseline | None = Baseline.of(baseline.source, baseline.tracks, tables)
+            named = baseline.info.epoch_key
+        else:
+            against, named = Baseline.first(baseline or ""), baseline or ""
         settings = replace(settings, baseline=named)
         described = any(isinstance(event, Record) and isinstance(event.data, ClipCaptioned) for event in self.events)
         plan = BatchPlan(Path(output), settings, captions=described, baseline=against)

@@ -19,7 +19,7 @@ from streamfer.export.rows import Cell, Row, Table
 from streamfer.pipeline.events import Event, SourceDone
 
 if TYPE_CHECKING:
-    from streamfer.export.annotation import Annotation
+    import pandas
 
 Moments = Mapping[str, tuple[float, float]]
 
@@ -46,17 +46,17 @@ class Baseline:
         return cls(float(match[1]))
 
     @classmethod
-    def of(cls, annotation: Annotation) -> Baseline:
-        """Return what a file says of the person who is seen most in it.
+    def of(cls, source: str, tracks: pandas.DataFrame, tables: Mapping[str, pandas.DataFrame]) -> Baseline:
+        """Return what the tables of a file, by name, say of the person who is seen most in it.
 
         Raises:
             ConfigError: nobody is labelled in it.
         """
-        people = annotation.tracks.sort_values("frames", ascending=False)
-        if people.empty or annotation.clips.empty:
-            raise ConfigError(f"baseline {annotation.source}: shows no face long enough for a clip")
+        people = tracks.sort_values("frames", ascending=False)
+        if not tracks.clips.sum():
+            raise ConfigError(f"baseline {source}: shows no face long enough for a clip")
         found: dict[str, dict[str, tuple[float, float]]] = {}
-        for name, table in (("clips", annotation.clips), ("frames", annotation.frames)):
+        for name, table in tables.items():
             own = table[(table.track == people.track.iloc[0]) & (table.epoch == people.epoch.iloc[0])]
             found[name] = {column: (own[column].mean(), own[column].std()) for column in own if _is_scored(column)}
         return cls(reference=found)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamfer.errors import InternalError, OutputError, SourceUnreadableError, StreamferError
-from streamfer.export.folder import SourceFolder, place_of
+from streamfer.export.folder import SourceFolder, is_own, place_of
 from streamfer.export.job import Settings
 from streamfer.files import sha256_of
 
@@ -128,8 +128,10 @@ class Batch:
     def __init__(
         self, specs: Sequence[SourceSpec], plan: BatchPlan, failed: Sequence[Failed] = (), watch: Watch | None = None
     ) -> None:
-        self.report = BatchReport(plan.output, len(specs) + len(failed))
         self._plan = plan
+        # Overlays of earlier runs are results, not sources.
+        specs = [spec for spec in specs if not is_own(spec)]
+        self.report = BatchReport(plan.output, len(specs) + len(failed))
         self._specs = {spec.source_id: spec for spec in map(self._placed, specs)}
         self._spoiled: dict[str, StreamferError] = {}
         self._watch: Watch = watch or (lambda _event: None)
@@ -170,6 +172,18 @@ class Batch:
             labels = self.report.labels.setdefault(source_id, Counter())
             labels.update(face.label for face in event.data.faces)
         self._watch(event)
+
+    def write_study(self) -> None:
+        """Write the tables of all files of the output folder.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        from streamfer.export.study import write_study
+
+        settings = self._plan.settings
+        failed = {failure.source_id: str(failure.error) for failure in self.report.failed}
+        write_study(self._plan.output, settings.formats, settings.dialect, failed)
 
     def discard(self) -> None:
         """Leave nothing behind of files that did not come to their end."""
