@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from streamfer.cli.signals import INTERRUPTED
 from streamfer.cli.terminal import note, record_line
 from streamfer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamfer.publish import Subscription
+    from streamfer.records import Record
 
 
 def tail(
@@ -61,6 +66,13 @@ def tail(
         partitions=partitions,
         idle_s=idle,
     )
+    if not as_json and start == "new":
+        note("waiting for new records; Ctrl-C ends")
+    _print(subscription, count, (lambda record: record.to_json()) if as_json else record_line)
+
+
+def _print(subscription: Subscription, count: int | None, line: Callable[[Record], str]) -> None:
+    """Print a line for each record, acknowledged when it is printed, until ``count``, Ctrl-C or SIGTERM."""
     told = 0
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -72,21 +84,15 @@ def tail(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     seen = 0
-    try:
-        if not as_json and start == "new":
-            note("waiting for new records; Ctrl-C ends")
-        for record in subscription:
-            if as_json:
-                typer.echo(record.to_json())
-            else:
-                typer.echo(record_line(record))
-            subscription.commit()
-            seen += 1
-            if count is not None and seen >= count:
-                break
-    except KeyboardInterrupt:
-        note(f"{seen} records")
-    finally:
-        subscription.close()
+    with subscription:
+        try:
+            for record in subscription:
+                typer.echo(line(record))
+                subscription.commit()
+                seen += 1
+                if count is not None and seen >= count:
+                    break
+        except KeyboardInterrupt:
+            note(f"{seen} records")
     if told == signal.SIGINT:
         raise SystemExit(INTERRUPTED)

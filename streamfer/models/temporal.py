@@ -155,6 +155,7 @@ class TemporalTransformer(nn.Module):
             out_BTD: torch.Tensor = self.temporal_transformer(features_BTD + self.positions(frames))
             if self.score is None:
                 return out_BTD.mean(dim=1)
-            return (self.score(out_BTD).softmax(dim=1) * out_BTD).sum(dim=1)
+            weights_BT1: torch.Tensor = self.score(out_BTD).softmax(dim=1)
+            return (weights_BT1 * out_BTD).sum(dim=1)
         x_BND = torch.cat([self.cls_token.expand(windows, -1, -1), features_BTD], dim=1)
         return self.temporal_transformer.first(x_BND + self.positions(frames))
