@@ -38,19 +38,21 @@ def main() -> None:
     lines = (line for path in options.records for line in path.read_text(encoding="utf-8").splitlines())
     records = (Record.from_json(line) for line in lines)
     clips = islice((record for record in records if isinstance(record.data, ClipLabelled)), options.most)
-    written = passed = 0
+    written = passed = missing = 0
     began = time.perf_counter()
     for record in clips:
         if not isinstance(record.data, ClipLabelled):
             continue
         (found,) = writer.write([CaptionRequest(measure(record.data), record.id, record.subject)])
-        written += 1
+        written += isinstance(found, Caption)
         passed += isinstance(found, Caption) and not found.replaced
+        missing += not isinstance(found, Caption)
         if options.show:
             why = found.replaced if isinstance(found, Caption) else str(found)
             sys.stdout.write(f"{found}\n" if why else f"{getattr(found, 'text', '')}\n")
-    seconds = (time.perf_counter() - began) / max(1, written)
-    sys.stdout.write(f"{writer.info.name}: {passed} of {written} texts passed, {seconds:.1f} s a caption\n")
+    seconds = (time.perf_counter() - began) / max(1, written + missing)
+    lacking = f", {missing} missing" if missing else ""
+    sys.stdout.write(f"{writer.info.name}: {passed} of {written} texts passed{lacking}, {seconds:.1f} s a caption\n")
     if isinstance(writer, CheckedWriter):
         for reason, count in writer.replaced.most_common(5):
             sys.stdout.write(f"  {count}x replaced: {reason}\n")

@@ -111,7 +111,7 @@ class _Child:
             # Its output is ours only where it complains: results go to our standard output.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "streamfer.captions.process", str(theirs.fileno())],
-                env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))},
+                env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), "TQDM_DISABLE": "1"},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
