@@ -134,11 +134,22 @@ def build_pipeline(
         workers: files analysed side by side; half as many as there are threads if None.
 
     Raises:
-        ConfigError: whole-clip mode was asked of live sources.
+        ConfigError: whole-clip mode was asked of live sources, or emotions are withheld and nothing is left to say.
     """
     if live and config.clip.mode == "whole":
         raise ConfigError("clip.mode: 'whole' needs files, which end; a live source needs 'window'")
     info = models.expression.info
+    if not config.model.emotions and not info.action_units:
+        raise ConfigError(
+            f"model.emotions: {info.name} reads no action units, so nothing would be left; choose another model"
+        )
+    if not config.model.emotions and config.captions.when != "off":
+        from streamfer.captions.writers import BUILT_IN
+
+        if config.captions.model not in BUILT_IN:
+            raise ConfigError(
+                f"model.emotions: {config.captions.model} may name emotions; only 'measured' words do not"
+            )
     names = TrackNames(salt)
     observed = observed or caption_plan(config, models, live=live)
     return Pipeline(
@@ -148,7 +159,9 @@ def build_pipeline(
             # What stands in files must not depend on what ran beside.
             model=models.expression if live else FixedBlocks(models.expression, min(_BLOCK, config.model.batch_size)),
             grid=WindowGrid.of(config.clip, config.sampling, info.frames),
-            records=RecordWriter(info, models.detector.name, config.publish.site, names.name),
+            records=RecordWriter(
+                info, models.detector.name, config.publish.site, names.name, emotions=config.model.emotions
+            ),
             max_open=None if live else workers or max(1, models.budget.total // 2),
         )
     )

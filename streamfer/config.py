@@ -76,6 +76,9 @@ class ModelConfig(Section):
     """The expression model and where it runs."""
 
     name: str = Field("mini", description="registered model or a path to a weights file")
+    emotions: bool = Field(
+        True, description="name expressions; if not, action units and measured words are all there is"
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     attention: Literal["auto", "torch", "triton"] = Field(

@@ -285,6 +285,8 @@ class Session(Closing):
         self._check_open()
         from streamfer.captions.protocol import check_questions
 
+        if not self.config.model.emotions:
+            raise ConfigError("model.emotions: answers are about expressions; ask with emotions named, or annotate")
         # What is wrong with words and names is said before the seconds that the models take to load.
         check_questions([question], 1)
         (place,) = listed(path)

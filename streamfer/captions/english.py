@@ -41,6 +41,7 @@ _OPEN = {
     "small": ("The face is too small for its expression to be read.",),
     "turned": ("The head is turned too far for the expression to be read.",),
     "blurred": ("The face is too blurred for its expression to be read.",),
+    "withheld": ("What moves in the face was measured.",),
     "uncertain": ("Which expression this is stays open.", "The expression cannot be told with confidence."),
 }
 _RESTING = ("No movement of the face stands out.", "The face is at rest.")

@@ -54,6 +54,9 @@ OPTIONS: dict[str, Any] = {
         str, "--captioner", "WHO", "Who writes: measured, openai:MODEL, a name or a folder (measured)."
     ),
     "model": _option(str, "--model -m", "NAME", "Expression model: a name or a file (mini)."),
+    "model__emotions": _option(
+        bool, "--emotions/--no-emotions", None, "Name expressions; else action units and measured words only."
+    ),
     "detector": _option(str, "--detector", "NAME", f"{_DETECTORS}, an insightface pack, or an .onnx file (auto)."),
     "device": _option(str, "--device", "NAME", "cpu, cuda or cuda:1 (auto)."),
     "precision": _PRECISION,
@@ -65,7 +68,7 @@ OPTIONS: dict[str, Any] = {
     "salt": _option(str, "--track-salt", "WORD", "Makes track ids repeatable (random)."),
 }
 #: Those of whoever labels whole videos.
-ANALYSIS = ("model", "detector", "device", "precision", "fps", "clip_seconds", "stride", "threads")
+ANALYSIS = ("model", "model__emotions", "detector", "device", "precision", "fps", "clip_seconds", "stride", "threads")
 
 
 def opens_session(*names: str, also: Mapping[str, str] | None = None, **defaults: str) -> Callable[[Command], Command]:

@@ -133,6 +133,8 @@ class OverlayNotes:
             start, end = _span(event.data.clip)
             for reading in event.data.faces:
                 path = self._paths.setdefault((event.data.clip.epoch, reading.track), _Path(reading.track_id))
+                if reading.reason == "withheld":
+                    continue
                 path.clip_starts.append(start)
                 path.clips.append((end, reading.label, reading.reason or f"{reading.probability:.0%}"))
         elif isinstance(event, Record) and isinstance(event.data, ClipCaptioned):

@@ -68,7 +68,7 @@ class _Reading:
 @dataclass(slots=True)
 class _Person:
     track_id: str
-    clips: list[tuple[ClipSpan, str, float, Mapping[str, float]]] = field(default_factory=list)
+    clips: list[tuple[ClipSpan, str | None, float, Mapping[str, float]]] = field(default_factory=list)
     captions: list[tuple[ClipSpan, str]] = field(default_factory=list)
 
     def tiers(self, units: Sequence[str], thresholds: Mapping[str, float]) -> Iterator[tuple[str, list[_Reading]]]:
@@ -102,7 +102,9 @@ class Segmenter:
         elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
             for face in event.data.faces:
                 person = self._person(event.data.clip, face.track, face.track_id)
-                person.clips.append((event.data.clip, face.label, face.probability, face.action_units or {}))
+                person.clips.append(
+                    (event.data.clip, face.label if face.emotions else None, face.probability, face.action_units or {})
+                )
                 for name in face.action_units or ():
                     self.thresholds.setdefault(name, UNIT_PRESENT)
         elif isinstance(event, Record) and isinstance(event.data, ClipCaptioned):

@@ -166,7 +166,12 @@ class Labeller:
             name = partial(self._records.track_id, item.source_id, item.epoch)
             self._sessions[item.source_id] = EpochSession(item, self._grid, model.action_units, name)
             opened = SourceOpened(
-                item.source_id, item.epoch, item.info, model.classes, model.action_units, model.action_thresholds
+                item.source_id,
+                item.epoch,
+                item.info,
+                self._records.classes,
+                model.action_units,
+                model.action_thresholds,
             )
             return [*events, opened]
         if isinstance(item, Changed):

@@ -51,10 +51,23 @@ class RecordWriter:
         detector: name of the face detector.
         site: last part of ``ce_source``.
         track_name: public name of a track from source id, epoch and number.
+        emotions: name expressions.
+
+    Attributes:
+        classes: labels that a record may name.
     """
 
-    def __init__(self, model: ModelInfo, detector: str, site: str, track_name: Callable[[str, int, int], str]) -> None:
+    def __init__(
+        self,
+        model: ModelInfo,
+        detector: str,
+        site: str,
+        track_name: Callable[[str, int, int], str],
+        *,
+        emotions: bool = True,
+    ) -> None:
         self._model = model
+        self.classes = model.classes if emotions else ()
         self._site = site
         self._track_name = track_name
         self._facts = ModelFacts(
@@ -78,10 +91,13 @@ class RecordWriter:
             probabilities: float32 (C,), in the order of the model's classes.
             encode_s: seconds that the encoder's last batch took.
         """
-        emotions = {name: float(value) for name, value in zip(self._model.classes, probabilities, strict=True)}
+        every = {name: float(value) for name, value in zip(self._model.classes, probabilities, strict=True)}
+        emotions = every if self.classes else {}
         last = job.sightings[-1]
         means, peaks = self._action_units(job)
-        reason = unsure_reason(self._model.abstention, job, max(emotions.values()))
+        reason = unsure_reason(self._model.abstention, job, max(every.values()))
+        if not emotions and reason in (None, "uncertain"):
+            reason = "withheld"
         face = FaceReading(
             track_id=self.track_id(job.opened.source_id, job.opened.epoch, job.track),
             track=job.track,

@@ -60,7 +60,7 @@ Milliseconds = Annotated[float, Field(ge=0), AfterValidator(_round3)]
 Name = Annotated[str, Field(min_length=1)]
 #: Why a face's expression is not named, the first that holds: too few pixels, turned away, out of focus, or no class
 #: probable enough.
-UnsureReason = Literal["small", "turned", "blurred", "uncertain"]
+UnsureReason = Literal["small", "turned", "blurred", "uncertain", "withheld"]
 #: What stands for the label of such a face wherever people read one.
 UNSURE = "unsure"
 
@@ -155,9 +155,9 @@ class FaceReading(_Value):
         box: [x, y, w, h] at the clip's end, as fractions of the displayed width and height; a face that the
             border cuts may reach beyond 0-1.
         det_score: the detector's confidence.
-        emotions: label to probability, in the model's order of classes.
+        emotions: label to probability, in the model's order of classes; empty where none are to be named.
         top: the most probable label; null where the face cannot be read or nothing is probable enough.
-        reason: why ``top`` is null; absent otherwise.
+        reason: why ``top`` is null; absent otherwise. ``withheld``: expressions are not to be named.
         quality: how usable the crops were, 0-1.
         valence, arousal: -1 to 1, where the model gives them.
         action_units: facial action unit (``AU12``) to its mean intensity over the pictures that truly showed the
@@ -170,7 +170,7 @@ class FaceReading(_Value):
     track: Count
     box: tuple[Number, Number, Extent, Extent]
     det_score: UnitInterval
-    emotions: Annotated[Mapping[str, UnitInterval], Field(min_length=1)]
+    emotions: Mapping[str, UnitInterval]
     top: Name | None
     quality: UnitInterval
     valence: SignedUnit | None = None
@@ -195,13 +195,15 @@ class FaceReading(_Value):
 
     @property
     def label(self) -> str:
-        """What the face is called: its most probable class, or ``unsure``."""
-        return UNSURE if self.top is None else self.top
+        """What the face is called: its most probable class, ``unsure``, or ``withheld``."""
+        if self.top is None:
+            return self.reason if self.reason == "withheld" else UNSURE
+        return self.top
 
     @property
     def probability(self) -> float:
         """Probability of the most probable class, whether or not it was believed."""
-        return max(self.emotions.values()) if self.top is None else self.emotions[self.top]
+        return max(self.emotions.values(), default=0.0) if self.top is None else self.emotions[self.top]
 
     @model_validator(mode="after")
     def _every_mean_has_a_peak(self) -> Self:

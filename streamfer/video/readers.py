@@ -44,7 +44,7 @@ class ClipReader(Protocol):
 
         Raises:
             IndexError: an index is negative or not below ``len``.
-            SourceUnreadableError: a frame does not decode.
+            SourceUnreadableError: a frame does not decode, or they are of several sizes.
         """
 
     def close(self) -> None:
@@ -137,6 +137,12 @@ class PyAvReader(Closing):
                 image = self._converter.convert(picture, orientation(picture))
                 if not len(images):
                     images = np.empty((len(indices), *image.shape), np.uint8)
+                if image.shape != images.shape[1:]:
+                    (old_height, old_width), (height, width) = images.shape[1:3], image.shape[:2]
+                    raise SourceUnreadableError(
+                        f"{self._spec.location}: its pictures change their size from {old_width}x{old_height} to "
+                        f"{width}x{height}; read these parts by themselves"
+                    )
                 images[places.pop(index)] = image
         if places:
             self._here = None

@@ -92,7 +92,13 @@ def pipeline(
             detectors=DetectorPool([FakeDetector()]),
             model=model,
             grid=grid,
-            records=RecordWriter(model.info, "fake", "test", lambda source, epoch, track: f"{source}-{epoch}-{track}"),
+            records=RecordWriter(
+                model.info,
+                "fake",
+                "test",
+                lambda source, epoch, track: f"{source}-{epoch}-{track}",
+                emotions=configure(CONFIG, **settings).model.emotions,
+            ),
             max_open=max_open,
         )
     )

@@ -110,6 +110,21 @@ def test_action_units_are_read_once_a_face_and_reach_rows_and_records() -> None:
         assert read.action_units["AU25"] < read.action_units_peak["AU25"]
 
 
+def test_where_no_emotions_are_named_the_movements_are_the_same() -> None:
+    named = clips(run([FakeSource(two_faces, count=100, fps=25)], model=CountingReader()))
+    events = run([FakeSource(two_faces, count=100, fps=25)], model=CountingReader(), model__emotions=False)
+    (opened,) = [event for event in events if isinstance(event, SourceOpened)]
+    assert (opened.classes, opened.action_units) == ((), UNITS)
+    withheld = clips(events)
+    assert len(withheld) == len(named) == 6
+    for before, after in zip(named, withheld, strict=True):
+        (face,), (known,) = after.faces, before.faces
+        assert (face.top, face.emotions, face.reason, face.label) == (None, {}, "withheld", "withheld")
+        assert face.action_units == known.action_units
+        document = after.model_dump_json()
+        assert not any(f'"{name}"' in document for name in known.emotions)
+
+
 def test_a_units_mean_is_over_the_pictures_that_showed_the_face() -> None:
     def picture(number: int) -> np.ndarray:
         return squares(number=number) if 10 <= number < 22 else squares((60, 50), number=number)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_videos import changing
 
 from streamfer.errors import ConfigError, SourceNotFoundError, SourceUnreadableError
 from streamfer.video import (
@@ -22,6 +23,15 @@ from streamfer.video import (
 
 def in_order(path: Path) -> list[np.ndarray]:
     return [item.image for item in open_source(find_sources([str(path)])[0]).stream() if isinstance(item, Frame)]
+
+
+def test_pictures_of_several_sizes_are_said(tmp_path: Path) -> None:
+    changing(tmp_path / "a.ts", [np.zeros((48, 64, 3), np.uint8)] * 10, [np.zeros((96, 128, 3), np.uint8)] * 10)
+    reader = open_reader(tmp_path / "a.ts")
+    assert reader.read([2, 5]).shape == (2, 48, 64, 3)
+    assert reader.read([15]).shape == (1, 96, 128, 3)
+    with pytest.raises(SourceUnreadableError, match=r"a\.ts: its pictures change their size from 64x48 to 128x96"):
+        reader.read([2, 15])
 
 
 VIDEOS = [
