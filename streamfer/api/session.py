@@ -185,7 +185,8 @@ class Session(Closing):
         # A server that is away is said before the seconds that the models take to load.
         with publishing(self.config, redis, waits=False) as outlet:
             try:
-                for event in self._events(map(self._source, chain([first], pending)), live=False, workers=workers):
+                sources, more = map(self._source, chain([first], pending)), {"workers": workers}
+                for event in self._events(sources, live=False, memory=batch.progress, **more):
                     batch.take(event)
                     outlet.take(event)
             finally:
@@ -360,12 +361,13 @@ class Session(Closing):
         return open_source(spec, self.config.live, decode_threads=self.models(beside).budget.decode)
 
     def _events(
-        self, sources: Iterable[Source], *, live: bool, beside: int = 1, workers: int | None = None
+        self, sources: Iterable[Source], *, live: bool, beside: int = 1, workers: int | None = None, memory: Any = None
     ) -> Generator[Event]:
-        """Run a pipeline over ``sources``; it ends when the iteration is left."""
+        """Run a pipeline over ``sources``, which may remember; it ends when the iteration is left."""
         from streamfer.build import build_pipeline
 
-        pipeline = build_pipeline(self.config, self.models(beside), live=live, salt=self._salt, workers=workers)
+        models = memory.over(self.models(beside)) if memory else self.models(beside)
+        pipeline = build_pipeline(self.config, models, live=live, salt=self._salt, workers=workers)
         with self._lock:
             self._check_open()
             if self._running is not None:

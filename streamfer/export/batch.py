@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from streamfer.errors import InternalError, OutputError, SourceUnreadableError, StreamferError
 from streamfer.export.folder import SourceFolder, is_own, place_of
 from streamfer.export.job import Settings
+from streamfer.export.progress import Progress
 from streamfer.files import sha256_of
 
 if TYPE_CHECKING:
@@ -129,6 +130,8 @@ class Batch:
         self, specs: Sequence[SourceSpec], plan: BatchPlan, failed: Sequence[Failed] = (), watch: Watch | None = None
     ) -> None:
         self._plan = plan
+        settings = plan.settings
+        self.progress = Progress(plan.output, f"{settings.config} {settings.model} {settings.detector}")
         # Overlays of earlier runs are results, not sources.
         specs = [spec for spec in specs if not is_own(spec)]
         self.report = BatchReport(plan.output, len(specs) + len(failed))
@@ -159,8 +162,11 @@ class Batch:
         from streamfer.pipeline.events import FrameFaces, SourceDone, SourceOpened
         from streamfer.records import ClipLabelled
 
+        self.progress.checkpoint(self._folders)
         if isinstance(event, SourceDone):
             self._finish(event)
+            if not event.stopped:
+                self.progress.finished(event.source_id)
             return
         if isinstance(event, SourceOpened):
             self._guarded(event.source_id, lambda: self._open(event.source_id, event.info.epoch_key))

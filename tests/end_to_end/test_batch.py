@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import openpyxl
 import pandas
 import pytest
 from command_line import Finished, streamfer
 
+import streamfer as streamfer_package
+from streamfer.config import Config, load_config
+from streamfer.export import progress
 from streamfer.export.columns import FILE_COLUMNS
+from streamfer.pipeline.events import FrameFaces
 
 FORMATS = "csv,jsonl"
 
@@ -19,6 +26,12 @@ FORMATS = "csv,jsonl"
 @pytest.fixture
 def words(tiny_model: Path) -> tuple[str | Path, ...]:
     return ("--model", tiny_model, "--detector", "lbp", "--fps", "4", "--track-salt", "s", "-q")
+
+
+@pytest.fixture
+def config(tiny_model: Path) -> Config:
+    settings = {"model.name": str(tiny_model), "faces.detector": "lbp", "sampling.fps": 8, "clip.seconds": 1}
+    return load_config(None, settings, {})
 
 
 @pytest.fixture
@@ -130,3 +143,58 @@ def test_the_manifest_says_what_the_results_are_made_of(films: Path, words: tupl
     assert len(manifest["source_sha256"]) == len(manifest["model"]) == 64
     assert manifest["values"]["sampling"]["fps"] == 4
     assert manifest["summary"]["status"] == "done"
+
+
+def test_a_killed_run_goes_on_where_it_stopped_and_ends_in_the_same_bytes(
+    face_film: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    counts: Counter[str] = Counter()
+
+    class Killed(BaseException):
+        """What a process does not survive."""
+
+    class Counting:
+        def __init__(self, inner: Any) -> None:
+            self.inner = inner
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.inner, name)
+
+        def detect(self, images: Any) -> Any:
+            counts["detect"] += 1
+            return self.inner.detect(images)
+
+        def encode(self, crops: Any) -> Any:
+            counts["encode"] += len(crops)
+            return self.inner.encode(crops)
+
+    def run(out: Path, after: int | None = None) -> tuple[int, int]:
+        frames = 0
+
+        def watch(event: Any) -> None:
+            nonlocal frames
+            frames += isinstance(event, FrameFaces)
+            if frames == after:
+                raise Killed
+
+        counts.clear()
+        with streamfer_package.Session(config, salt="s") as session:
+            models = session.models()
+            detectors = tuple(Counting(detector) for detector in models.detectors)
+            session._models = replace(models, expression=Counting(models.expression), detectors=detectors)  # type: ignore[arg-type]
+            session.annotate_folder(face_film, out, formats="csv", watch=watch)
+        return counts["detect"], counts["encode"]
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "out", after=10)
+    assert tables(tmp_path / "out") == {}
+    assert list((tmp_path / "out" / ".streamfer-progress").glob("*.npz"))
+    rest = run(tmp_path / "out")
+    assert rest[0] < whole[0]
+    assert rest[1] < whole[1]
+    assert tables(tmp_path / "out") == tables(tmp_path / "whole")
+    assert not (tmp_path / "out" / ".streamfer-progress").exists()
+    # What was left by other settings is of no use, and of no harm.
+    assert run(tmp_path / "out") == (0, 0)

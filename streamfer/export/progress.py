@@ -1,0 +1,161 @@
+"""What a batch that is killed need not compute again: faces found and features read in files that it had not finished.
+
+Every minute they go to a file in the output folder. The next run decodes from the start, which takes a small part of
+the time, and looks up what was computed by the bytes it was computed from: it goes on exactly where the other stopped,
+whatever state that was in. What belongs to finished files is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamfer.files import write_whole
+
+if TYPE_CHECKING:
+    import torch
+
+    from streamfer.faces.detections import Detections
+
+#: Seconds between two checkpoints.
+EVERY = 60.0
+_FOLDER = ".streamfer-progress"
+
+
+class Progress:
+    """Remembers results by the bytes that they come from, in memory and, minute by minute, on the disk.
+
+    Args:
+        output: folder of the results.
+        identity: what results depend on besides those bytes.
+    """
+
+    def __init__(self, output: Path, identity: str) -> None:
+        self._folder = output / _FOLDER
+        self._identity = identity
+        self._known: dict[bytes, NDArray[np.float32]] = {}
+        self._fresh: dict[bytes, NDArray[np.float32]] = {}
+        self._lock = threading.Lock()
+        self._parts: dict[Path, set[str]] = {}
+        self._numbers = itertools.count(time.time_ns())
+        self._last: float | None = None
+
+    def over(self, models: Any) -> Any:
+        """Return loaded models that remember; what an earlier run left is read first."""
+        for path in sorted(self._folder.glob("*.npz")):
+            # A file that cannot be read costs the time that it would have saved.
+            with contextlib.suppress(OSError, ValueError, KeyError), np.load(path, allow_pickle=False) as part:
+                self._parts[path] = set(part["sources"].tolist())
+                values = np.split(part["values"], np.cumsum(part["lengths"])[:-1])
+                self._known |= {key.tobytes(): value for key, value in zip(part["keys"], values, strict=True)}
+        detectors = tuple(_Detector(detector, self, f"faces {self._identity}") for detector in models.detectors)
+        features = _Model(models.expression, self, f"features {self._identity}")
+        return replace(models, expression=features, detectors=detectors)
+
+    def checkpoint(self, unfinished: Iterable[str]) -> None:
+        """Write what is new, once a minute has passed; ``unfinished`` are the sources that it may belong to.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        now = time.monotonic()
+        self._last = now if self._last is None else self._last
+        if now - self._last < EVERY:
+            return
+        self._last = now
+        with self._lock:
+            fresh, self._fresh = self._fresh, {}
+        sources = set(unfinished)
+        if not fresh or not sources:
+            return
+        path = self._folder / f"{next(self._numbers)}.npz"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "sources": np.array(sorted(sources)),
+            "keys": np.frombuffer(b"".join(fresh), np.uint8).reshape(len(fresh), -1),
+            "lengths": np.array([len(value) for value in fresh.values()]),
+            "values": np.concatenate(list(fresh.values())),
+        }
+        write_whole(path, lambda stream: np.savez(stream, **content))  # type: ignore[arg-type]
+        self._parts[path] = sources
+
+    def finished(self, source_id: str) -> None:
+        """Forget what only a finished source needed."""
+        for path, sources in list(self._parts.items()):
+            sources.discard(source_id)
+            if not sources:
+                del self._parts[path]
+                path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+
+    def get(self, key: bytes) -> NDArray[np.float32] | None:
+        """Return what is known under a key."""
+        return self._known.get(key)
+
+    def put(self, key: bytes, value: NDArray[np.float32]) -> None:
+        """Remember a result until the next checkpoint."""
+        with self._lock:
+            self._fresh[key] = value
+
+
+class _Memory:
+    """Something that is loaded, everything of it but what a subclass remembers."""
+
+    def __init__(self, inner: Any, progress: Progress, identity: str) -> None:
+        self._inner = inner
+        self._progress = progress
+        self._identity = identity.encode()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def _key(self, picture: NDArray[np.uint8]) -> bytes:
+        digest = hashlib.blake2b(self._identity, digest_size=16)
+        digest.update(repr(picture.shape).encode())
+        digest.update(np.ascontiguousarray(picture).data)
+        return digest.digest()
+
+
+class _Detector(_Memory):
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        from streamfer.faces.detections import Detections
+
+        found: list[Detections] = []
+        for image in images:
+            key = self._key(image)
+            known = self._progress.get(key)
+            if known is None:
+                (faces,) = self._inner.detect([image])
+                parts = (faces.boxes, faces.scores[:, None], faces.landmarks.reshape(-1, 10))
+                flat = np.concatenate([[faces.left_out], np.concatenate(parts, axis=1).ravel()])
+                self._progress.put(key, flat.astype(np.float32))
+            else:
+                rows = known[1:].reshape(-1, 15)
+                faces = Detections(rows[:, :4], rows[:, 4], rows[:, 5:].reshape(-1, 5, 2), int(known[0]))
+            found.append(faces)
+        return found
+
+
+class _Model(_Memory):
+    def encode(self, crops: NDArray[np.uint8]) -> torch.Tensor:
+        import torch
+
+        keys = [self._key(crop) for crop in crops]
+        known = [self._progress.get(key) for key in keys]
+        if keys and all(value is not None for value in known):
+            return torch.from_numpy(np.stack(known)).to(self._inner.info.device)  # type: ignore[arg-type]
+        features: torch.Tensor = self._inner.encode(crops)
+        for key, row in zip(keys, features.cpu().numpy(), strict=True):
+            self._progress.put(key, row)
+        return features
