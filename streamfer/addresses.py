@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from streamfer.errors import ConfigError
-from streamfer.extras import needs
 from streamfer.redaction import redact_url
 
 _HTTP = ("http", "https")
@@ -99,8 +99,7 @@ def fill(text: str, environment: Mapping[str, str] | None = None) -> str:
         environment: ``os.environ`` if None.
 
     Raises:
-        ConfigError: there is no such variable, file or entry.
-        MissingExtraError: the keyring is asked and not installed.
+        ConfigError: there is no such variable, file or entry of the keyring, or no command ``keyring``.
     """
     whole = _PLACEHOLDER.fullmatch(text)
 
@@ -128,13 +127,14 @@ def _secret(name: str, environment: Mapping[str, str]) -> str:
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"${{{name}}}: the file cannot be read ({getattr(error, 'strerror', error)})") from None
     if colon and kind == "keyring":
-        with needs("live", "a password in the keyring"):
-            import keyring
         service, _, user = rest.partition(":")
-        found = keyring.get_password(service, user)
-        if found is None:
+        try:
+            found = subprocess.run(["keyring", "get", service, user], capture_output=True, text=True, check=False)
+        except OSError:
+            raise ConfigError(f"${{{name}}}: the command keyring is not installed: pip install keyring") from None
+        if found.returncode:
             raise ConfigError(f"${{{name}}}: the keyring has no such entry; keyring set {service} {user}")
-        return str(found)
+        return found.stdout.rstrip("\r\n")
     if name not in environment:
         raise ConfigError(f"${{{name}}}: the environment has no such variable")
     return environment[name]

@@ -154,6 +154,9 @@ class LiveConfig(Section):
     backoff_first: float = Field(0.5, gt=0, le=60, description="seconds before the first retry")
     backoff_cap: float = Field(30.0, gt=0, le=3600, description="most seconds between retries")
     queue_frames: int = Field(8, ge=1, le=256, description="frames kept for a slow consumer; the oldest is dropped")
+    staleness: float = Field(
+        1.0, gt=0, le=60, description="seconds a frame may wait for its analysis; then it is dropped"
+    )
 
     @model_validator(mode="after")
     def _waits_grow(self) -> LiveConfig:

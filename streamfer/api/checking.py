@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
-from streamfer.config import Config
+from streamfer.config import Config, Transport
 from streamfer.errors import SourceDeniedError, SourceError
 from streamfer.video.frames import Frame, Source, VideoInfo
 from streamfer.video.locate import SourceSpec, configured_sources, find_sources
@@ -55,8 +54,8 @@ def check_source(place: str | None, config: Config, seconds: float = 3.0) -> Ite
     known = configured_sources(config) if config.sources else []
     chosen = [spec for spec in known if place in (None, spec.source_id)]
     for spec in chosen or find_sources([] if place is None else [place]):
-        transports: Sequence[Literal["tcp", "udp", ""]] = ("tcp", "udp") if spec.scheme in ("rtsp", "rtsps") else ("",)
-        worked: list[str] = []
+        transports: Sequence[Transport | None] = ("tcp", "udp") if spec.scheme in ("rtsp", "rtsps") else (None,)
+        worked: list[Transport | None] = []
         for transport in transports:
             found = _read(spec, config, transport, seconds)
             if found.error is None and transport == "udp" and not worked:
@@ -68,13 +67,13 @@ def check_source(place: str | None, config: Config, seconds: float = 3.0) -> Ite
                 break
 
 
-def _read(spec: SourceSpec, config: Config, transport: Literal["tcp", "udp", ""], seconds: float) -> Checked:
+def _read(spec: SourceSpec, config: Config, transport: Transport | None, seconds: float) -> Checked:
     live = config.live.model_copy(update={"wait": False})
-    source = open_source(replace(spec, transport=transport or None), live)
+    source = open_source(replace(spec, transport=transport), live)
     try:
-        return _watch(source, transport, seconds)
+        return _watch(source, transport or "", seconds)
     except SourceError as error:
-        return Checked(spec.source_id, transport, error=error)
+        return Checked(spec.source_id, transport or "", error=error)
     finally:
         source.close()
 

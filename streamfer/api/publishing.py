@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from streamfer.publish.delivery import Delivery
     from streamfer.publish.heartbeat import Heartbeats
     from streamfer.records import Record
+
+log = logging.getLogger(__name__)
 
 
 class Outlet:
@@ -42,7 +45,8 @@ class Outlet:
             if isinstance(event.data, SourceStateChanged):
                 self.beats.note(event.subject, state=event.data.state, epoch=event.data.epoch, reason=event.data.reason)
         elif isinstance(event, FrameFaces):
-            self.beats.note(event.source_id, epoch=event.epoch, seconds=event.seconds, faces=len(event.faces))
+            lag = {} if event.wall_time is None else {"lag": round(max(0.0, time.time() - event.wall_time), 3)}
+            self.beats.note(event.source_id, epoch=event.epoch, seconds=event.seconds, faces=len(event.faces), **lag)
 
 
 @contextmanager
@@ -74,6 +78,8 @@ def publishing(config: Config, redis: str | None, *, waits: bool) -> Iterator[Ou
         beats.close()
         delivery.close(config.shutdown.seconds)
         outlet.left = delivery.left
+        if outlet.left and waits:
+            log.error("publish.left", extra={"reason": outlet.left})
 
 
 def source_ended(source_id: str, error: StreamferError, site: str) -> Record:

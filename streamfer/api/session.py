@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from streamfer.video.frames import Source
     from streamfer.video.given import GivenFrames
 
-log = logging.getLogger(__name__)
-
 
 class Session(Closing):
     """Settings and the models that they name, loaded once, when they are first needed; one run at a time.
@@ -56,7 +53,11 @@ class Session(Closing):
         self._lock = threading.Lock()
         self._models: LoadedModels | None = None
         self._answerers: dict[str, Any] = {}
+        #: The run that is going on, and its sources where they came from the configuration.
         self._running: Pipeline | None = None
+        self._specs: dict[str, SourceSpec] = {}
+        #: Reads the configuration's file again; None where there is none.
+        self.reread: Callable[[], Config] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -253,6 +254,7 @@ class Session(Closing):
 
         self._check_open()
         specs = find_sources(listed(sources)) if sources is not None else configured_sources(self.config)
+        self._specs = {spec.source_id: spec for spec in specs} if sources is None else {}
         ends: list[SourceDone] = []
         with publishing(self.config, self.config.publish.redis or "embedded", waits=True) as outlet:
             opened = (self._source(spec, len(specs)) for spec in specs)
@@ -263,8 +265,6 @@ class Session(Closing):
                     ends.append(event)
                 if watch is not None:
                     watch(event)
-        if outlet.left:
-            log.error("publish.left", extra={"reason": outlet.left})
         return ends
 
     def ask(

@@ -92,10 +92,13 @@ def opens_session(*names: str, also: Mapping[str, str] | None = None, **defaults
             given = {name: value for name in names if (value := values.pop(name)) is not None}
             given |= {name: given[option] for name, option in (also or {}).items() if option in given}
             salt = given.pop("salt", None)
-            config = configure(config_file, {**defaults, **given}, assignments)
+            reread = functools.partial(configure, config_file, {**defaults, **given}, assignments)
+            config = reread()
             from streamfer.api import Session
 
-            command(Session(config, salt=salt), **values)
+            session = Session(config, salt=salt)
+            session.reread = reread if config_file is not None else None
+            command(session, **values)
 
         parameters = [
             *(parameter.replace(annotation=hints[parameter.name]) for parameter in own),

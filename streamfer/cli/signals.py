@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
+
+from streamfer.cli.terminal import complain, note
+from streamfer.errors import StreamferError
+from streamfer.redaction import redact_text
 
 if TYPE_CHECKING:
     from streamfer.api import Session
@@ -31,7 +36,10 @@ class Stop:
 
 @contextmanager
 def stopping(session: Session) -> Iterator[Stop]:
-    """Let the first SIGINT or SIGTERM end the session's run in order; a second one ends the process at once."""
+    """Let the first SIGINT or SIGTERM end the session's run in order; a second one ends the process at once.
+
+    SIGHUP reads the configuration's file again; where it is broken, the old one stays.
+    """
     told = Stop()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -43,9 +51,33 @@ def stopping(session: Session) -> Iterator[Stop]:
             # Nothing runs yet: there is nothing to end in order.
             raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    def hang_up(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        # Not here: the signal may have come while the run holds what reloading needs.
+        threading.Thread(target=_reload, args=(session,), name="streamfer reload", daemon=True).start()
+
+    handlers = {signal.SIGINT: stop, signal.SIGTERM: stop}
+    if hasattr(signal, "SIGHUP"):
+        handlers[signal.SIGHUP] = hang_up
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield told
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _reload(session: Session) -> None:
+    if session.reread is None:
+        complain("SIGHUP: there is no --config file to read again; everything stays as it is")
+        return
+    from streamfer.api.reloading import reload_sources
+
+    try:
+        changed, stay = reload_sources(session, session.reread())
+    except StreamferError as error:
+        complain(f"SIGHUP: the old configuration stays: {redact_text(str(error))}")
+        return
+    note(f"reloaded; sources changed: {', '.join(changed) or 'none'}")
+    if stay:
+        complain(f"SIGHUP: {', '.join(stay)} changed in the file, which a restart alone takes over")

@@ -2,7 +2,8 @@
 
 A source has two threads. The *reader* decodes and chooses frames; the *analyser* detects, tracks and cuts
 crops. For files the reader waits when the analyser is busy; for live sources the oldest waiting frame is
-dropped and counted, so that a slow machine falls behind in rate and never in time.
+dropped and counted, and what has waited longer than ``live.staleness``, so that a slow machine falls behind in rate and
+never in time.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,7 +71,7 @@ class AnalysisPlan:
     observed: ObserverPlan | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Chosen:
     frame: Frame
     pick: Pick
@@ -125,7 +126,7 @@ class SourceAnalysis:
         self._changed = threading.Condition()
         self._finished = False
         self._error: StreamferError | None = None
-        self._dropped = 0
+        self._dropped: Counter[str] = Counter()
 
     def run(self) -> None:
         """Analyse the source to its end; always puts an :class:`Ended` last."""
@@ -146,7 +147,7 @@ class SourceAnalysis:
                     self._error,
                     self._stop.is_set(),
                     self._source.frames_decoded,
-                    self._dropped,
+                    self._dropped.total(),
                 )
             )
 
@@ -187,11 +188,16 @@ class SourceAnalysis:
             self._changed.notify_all()
 
     def _drop_stale(self) -> None:
-        frames = sum(isinstance(waiting, _Chosen) for waiting in self._waiting)
-        if frames >= self._plan.config.live.queue_frames:
-            stale = next(waiting for waiting in self._waiting if isinstance(waiting, _Chosen))
-            self._waiting.remove(stale)
-            self._dropped += 1
+        """Make room for a frame: those that have waited too long go, and the oldest where too many wait."""
+        waiting = [item for item in self._waiting if isinstance(item, _Chosen)]
+        late = [frame for frame in waiting if self._late(frame)]
+        full = [] if late or len(waiting) < self._plan.config.live.queue_frames else waiting[:1]
+        for frame in (*late, *full):
+            self._waiting.remove(frame)
+        self._dropped.update(too_old=len(late), queue_full=len(full))
+
+    def _late(self, frame: _Chosen) -> bool:
+        return time.perf_counter() - frame.arrived > self._plan.config.live.staleness
 
     def _done(self) -> bool:
         return self._stop.is_set() or self._finished
@@ -207,6 +213,10 @@ class SourceAnalysis:
             if self._stop.is_set():
                 return None
             item = self._waiting.popleft()
+            # The newest is taken whatever its age: a slow machine labels few frames, not none.
+            while self._source.live and self._waiting and isinstance(item, _Chosen) and self._late(item):
+                self._dropped["too_old"] += 1
+                item = self._waiting.popleft()
             self._changed.notify_all()
             return item
 
@@ -251,7 +261,7 @@ class SourceAnalysis:
             pts=frame.pts,
             seconds=frame.seconds,
             wall_time=frame.wall_time,
-            dropped=self._dropped,
+            dropped=dict(self._dropped),
             decode_s=chosen.decode_s,
             arrived=chosen.arrived,
             detect_s=detect_s,

@@ -44,6 +44,7 @@ class FrameFaces:
         faces: the confirmed faces.
         too_small: numbers of the tracks whose faces in this frame were too small to be read.
         media_seconds: the container's own time, as in :class:`~streamfer.video.frames.Frame`.
+        wall_time: Unix time of its capture; None for files.
     """
 
     source_id: str
@@ -53,6 +54,7 @@ class FrameFaces:
     faces: tuple[FaceRow, ...]
     too_small: tuple[int, ...] = ()
     media_seconds: float | None = None
+    wall_time: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamfer.errors import StreamferError
 from streamfer.faces.detections import TrackedFace
-from streamfer.video.frames import StateChange, TimeOrigin, VideoInfo
+from streamfer.video.frames import Source, StateChange, TimeOrigin, VideoInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class FrameFacts:
     Attributes:
         width, height: of this frame, pixels.
         index, pts, seconds, wall_time, media_seconds: as in :class:`~streamfer.video.frames.Frame`.
-        dropped: frames of this epoch dropped before this one because the analysis was busy.
+        dropped: frames of the source dropped before this one because the analysis was busy, by cause.
         decode_s: seconds of decoding since the frame chosen before.
         arrived: monotonic time at which the frame was decoded.
         detect_s: seconds of detection and tracking.
@@ -32,7 +33,7 @@ class FrameFacts:
     pts: int
     seconds: float
     wall_time: float
-    dropped: int
+    dropped: Mapping[str, int]
     decode_s: float
     arrived: float
     detect_s: float
@@ -104,4 +105,11 @@ class Ended:
     frames_dropped: int
 
 
-Item = AnalysedFrame | EpochOpened | Changed | Ended
+@dataclass(frozen=True, slots=True)
+class Added:
+    """A source joins the run."""
+
+    source: Source
+
+
+Item = AnalysedFrame | EpochOpened | Changed | Ended | Added

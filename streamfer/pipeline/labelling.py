@@ -14,7 +14,8 @@ import torch
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened, SourceStats
-from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened, Item
+from streamfer.pipeline.items import Added, AnalysedFrame, Changed, Ended, EpochOpened, Item
+from streamfer.pipeline.ledger import Ledger
 from streamfer.pipeline.observer import ClipChooser, ObservedClip
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.session import ClipJob, EpochSession
@@ -32,21 +33,25 @@ class _SourceLog:
 
     Attributes:
         stats: clips, tracks and seconds so far.
+        ledger: what is lost of it.
         labelled: (epoch, track) with a labelled clip, the latest last.
         read: (epoch, track) seen, and whether it was ever large enough to be read; the latest last.
         faces_too_small: faces that were not.
         never_read: tracks that are remembered no more and never were.
         offline_since: when the source went away, seconds.
+        opened: its latest epoch.
         epoch: the latest that a change named.
         ended: how it ended, in its own words.
     """
 
     stats: SourceStats
+    ledger: Ledger
     labelled: OrderedDict[tuple[int, int], None] = field(default_factory=OrderedDict)
     read: OrderedDict[tuple[int, int], bool] = field(default_factory=OrderedDict)
     faces_too_small: int = 0
     never_read: int = 0
     offline_since: float | None = None
+    opened: EpochOpened | None = None
     epoch: int = 0
     ended: StateChange | None = None
 
@@ -88,6 +93,7 @@ class Labeller:
         records: makes records from classified windows.
         clock: where encoding and classification time is counted.
         batch_size: most crops in one call of the encoder.
+        window: seconds of a clip: what a live source may lose before it is a gap.
         chooser: decides which clips are shown to the run's observer; None where nobody watches.
     """
 
@@ -98,6 +104,7 @@ class Labeller:
         records: RecordWriter,
         clock: StageClock,
         batch_size: int,
+        window: float,
         chooser: ClipChooser | None = None,
     ) -> None:
         self._model = model
@@ -105,6 +112,7 @@ class Labeller:
         self._records = records
         self._clock = clock
         self._batch_size = batch_size
+        self._window = window
         self._chooser = chooser
         self._sessions: dict[str, EpochSession] = {}
         self._logs: dict[str, _SourceLog] = {}
@@ -127,7 +135,7 @@ class Labeller:
                 crops = slice(taken, taken + faces)
                 pending += self._take_frame(item, features[crops], actions[crops])
                 taken += faces
-            else:
+            elif not isinstance(item, Added):
                 pending += self._take_notice(item)
         return self._label(pending, encode_s)
 
@@ -156,11 +164,15 @@ class Labeller:
             frames_analysed=log.stats.frames_analysed + 1,
             faces_left_out=log.stats.faces_left_out + frame.left_out,
         )
-        return [*self._sessions[frame.source_id].add(frame, features, actions)]
+        losses = log.ledger.good(log.opened, frame.facts) if log.opened is not None and log.opened.info.live else []
+        told = [self._records.loss(frame.source_id, loss) for loss in losses]
+        return [*told, *self._sessions[frame.source_id].add(frame, features, actions)]
 
     def _take_notice(self, item: EpochOpened | Changed | Ended) -> list[Event | ClipJob]:
-        log = self._logs.setdefault(item.source_id, _SourceLog(SourceStats()))
+        ledger = Ledger(self._window, self._grid.length)
+        log = self._logs.setdefault(item.source_id, _SourceLog(SourceStats(), ledger))
         if isinstance(item, EpochOpened):
+            log.opened = item
             events = self._end_session(item.source_id, flush=True)
             model = self._model.info
             name = partial(self._records.track_id, item.source_id, item.epoch)
@@ -188,6 +200,7 @@ class Labeller:
         if change.state == "online":
             if log.offline_since is not None:
                 events.append(self._records.offline_gap(source_id, change, log.offline_since))
+                log.ledger.back()
             if change.leap is not None:
                 events.append(self._records.leap_gap(source_id, change, change.leap))
             log.offline_since = None
@@ -195,7 +208,9 @@ class Labeller:
             events = self._end_session(source_id, flush=True)
             # "connecting" opens every live source: only what follows a picture leaves a gap.
             if log.stats.frames_analysed and log.offline_since is None:
-                log.offline_since = change.wall_time
+                log.offline_since = log.ledger.away_since(change.wall_time)
+            elif log.offline_since is not None and log.ledger.due(change.wall_time):
+                events.append(self._records.offline_gap(source_id, change, log.offline_since))
         return [*events, self._records.state(source_id, change)]
 
     def _end_source(self, item: Ended) -> list[Event | ClipJob]:

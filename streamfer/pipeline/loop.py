@@ -19,7 +19,7 @@ from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalys
 from streamfer.pipeline.batcher import Batcher
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, SourceDone
-from streamfer.pipeline.items import Ended, Item
+from streamfer.pipeline.items import Added, Ended, Item
 from streamfer.pipeline.labelling import Labeller
 from streamfer.pipeline.observer import ClipChooser, ClipObserver, ObservedClip, RunContext
 from streamfer.pipeline.reports import RecordWriter
@@ -27,6 +27,7 @@ from streamfer.pipeline.windows import WindowGrid
 from streamfer.video.frames import Source
 
 _ITEMS = 64
+_LIVE_ITEMS = 16
 _EVENTS = 256
 _POLL_SECONDS = 0.2
 
@@ -61,9 +62,11 @@ class Pipeline:
     def __init__(self, parts: PipelineParts) -> None:
         self._parts = parts
         self._stop = threading.Event()
-        self._items: queue.Queue[Item] = queue.Queue(_ITEMS)
+        # Live, what waits for the model is soon out of date.
+        self._items: queue.Queue[Item] = queue.Queue(_ITEMS if parts.max_open else _LIVE_ITEMS)
         self._events: queue.Queue[Event | BaseException | None] = queue.Queue(_EVENTS)
         self._open: dict[str, tuple[Source, threading.Thread]] = {}
+        self._next: dict[str, Source] = {}
         self.clock = StageClock()
 
     def stop(self) -> None:
@@ -71,6 +74,17 @@ class Pipeline:
         self._stop.set()
         for source, _ in list(self._open.values()):
             source.close()
+
+    def add(self, source: Source) -> None:
+        """Let a source join the run; one of an id that is still open begins when that has ended."""
+        self._items.put(Added(source))
+
+    def remove(self, source_id: str) -> bool:
+        """End a source, wherever it is; return whether it was open."""
+        source, _ = self._open.get(source_id, (None, None))
+        if source is not None:
+            source.close()
+        return source is not None
 
     def events(self, sources: Iterable[Source]) -> Generator[Event]:
         """Analyse ``sources`` and yield events until the last source has ended.
@@ -106,18 +120,24 @@ class Pipeline:
         try:
             observer = plan.open(RunContext(self._events.put, self._stop, self.clock)) if plan else None
             chooser = ClipChooser(plan.captions, parts.model.info) if plan else None
-            labeller = Labeller(parts.model, parts.grid, parts.records, self.clock, batching.batch_size, chooser)
+            window = parts.plan.config.clip.seconds
+            labeller = Labeller(
+                parts.model, parts.grid, parts.records, self.clock, batching.batch_size, window, chooser
+            )
             self._open_more(sources)
             while self._open:
                 items = batcher.next()
                 for entry in labeller.process(items):
                     self._deliver(entry, observer)
-                ended = [item for item in items if isinstance(item, Ended)]
-                for item in ended:
-                    _, thread = self._open.pop(item.source_id)
-                    thread.join()
-                if ended:
-                    self._open_more(sources)
+                for item in items:
+                    if isinstance(item, Added):
+                        self._join(item.source)
+                    elif isinstance(item, Ended):
+                        _, thread = self._open.pop(item.source_id)
+                        thread.join()
+                        if (follower := self._next.pop(item.source_id, None)) is not None:
+                            self._join(follower)
+                        self._open_more(sources)
         except Exception as error:
             self._events.put(error)
             self._abandon()
@@ -141,12 +161,20 @@ class Pipeline:
                 return
             if source.source_id in self._open:
                 raise InternalError(f"two sources share the id {source.source_id!r}")
-            analysis = SourceAnalysis(
-                source, self._parts.plan, self._parts.detectors, self._items.put, self._stop, self.clock
-            )
-            thread = threading.Thread(target=analysis.run, name=f"analyse {source.source_id}", daemon=True)
-            self._open[source.source_id] = (source, thread)
-            thread.start()
+            self._begin(source)
+
+    def _join(self, source: Source) -> None:
+        if source.source_id in self._open:
+            self._next[source.source_id] = source
+        elif not self._stop.is_set():
+            self._begin(source)
+
+    def _begin(self, source: Source) -> None:
+        parts = self._parts
+        analysis = SourceAnalysis(source, parts.plan, parts.detectors, self._items.put, self._stop, self.clock)
+        thread = threading.Thread(target=analysis.run, name=f"analyse {source.source_id}", daemon=True)
+        self._open[source.source_id] = (source, thread)
+        thread.start()
 
     def _abandon(self) -> None:
         """After a fault of the model: stop the sources and keep taking their items until all have ended."""

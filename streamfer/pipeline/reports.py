@@ -32,7 +32,8 @@ from streamfer.redaction import redact_text
 from streamfer.video.frames import Leap, StateChange
 
 if TYPE_CHECKING:
-    from streamfer.pipeline.session import ClipJob
+    from streamfer.pipeline.ledger import Loss
+from streamfer.pipeline.session import ClipJob
 
 #: Version of what lies between features and probabilities; rises when the same weights would say something else.
 HEAD_VERSION = "1"
@@ -165,6 +166,22 @@ class RecordWriter:
         )
         return Record.of(document, source_id=source_id, site=self._site)
 
+    def loss(self, source_id: str, loss: Loss) -> Record:
+        """Return the record of pictures that were lost between two good frames."""
+        document = Gap(
+            cause=loss.cause,
+            unit="frames",
+            count=loss.count,
+            epoch=loss.opened.epoch,
+            epoch_key=loss.opened.info.epoch_key,
+            start_time=loss.start,
+            end_time=loss.end,
+            time_origin=loss.opened.time_origin,
+            reason=loss.reason,
+            producer=self._producer,
+        )
+        return Record.of(document, source_id=source_id, site=self._site)
+
     def leap_gap(self, source_id: str, online: StateChange, leap: Leap) -> Record:
         """Return the record of the stretch that a source's clock passed over; it lies before the new epoch's zero."""
         document = Gap(
@@ -204,7 +221,8 @@ def unsure_reason(limits: Abstention, job: ClipJob, probability: float) -> Unsur
 
 
 def _span(job: ClipJob) -> ClipSpan:
-    dropped = job.last.dropped - job.first.dropped
+    before = job.first.dropped
+    dropped = {cause: number - before.get(cause, 0) for cause, number in job.last.dropped.items()}
     opened = job.opened
     return ClipSpan(
         start_pts=job.first.pts,
@@ -218,7 +236,7 @@ def _span(job: ClipJob) -> ClipSpan:
         frames_sampled=job.frames_sampled,
         frames_real=min(job.filling.real, job.frames_sampled),
         frames_decoded=job.last.index - job.first.index + 1,
-        frames_dropped={"queue_full": dropped} if dropped else {},
+        frames_dropped={cause: number for cause, number in dropped.items() if number},
         faces_too_small=job.faces_too_small or None,
         media_start_time=job.first.media_seconds,
         media_end_time=job.last.media_seconds,
@@ -242,9 +260,11 @@ def _latency(job: ClipJob, encode_s: float) -> Latency:
     now = time.perf_counter()
     total = now - job.last.arrived
     infer = min(total, job.last.detect_s + encode_s)
+    dated = job.opened.time_origin in ("rtcp", "wallclock")
     return Latency(
         decode=job.last.decode_s * 1000,
         queue=max(0.0, total - infer) * 1000,
         infer=infer * 1000,
         total=total * 1000,
+        lag=max(0.0, time.time() - job.last.wall_time) * 1000 if dated else None,
     )

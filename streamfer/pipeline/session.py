@@ -165,6 +165,7 @@ class EpochSession:
             tuple(self._face_row(held, face) for face in people),
             tuple(face.track for face in held.too_small if face.confirmed),
             held.facts.media_seconds,
+            held.facts.wall_time if self._opened.time_origin in ("rtcp", "wallclock") else None,
         )
 
     def _face_row(self, held: _Held, face: TrackedFace) -> FaceRow:

@@ -9,5 +9,6 @@ from .keys import StreamName as StreamName
 from .publisher import Publisher as Publisher
 from .publisher import open_publisher as open_publisher
 from .spool import Spool as Spool
+from .subscription import Lost as Lost
 from .subscription import Subscription as Subscription
 from .subscription import subscribe as subscribe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,8 @@ from streamfer.publish.append import entry_number
 
 _ENTRY_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
 _BATCH = 64
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Follower:
 
     def __init__(self, streams: Sequence[str], start: str) -> None:
         self.lost = 0
+        #: Streams that came back with lower ids than were read: what was read may come again.
+        self.rewound: set[str] = set()
         self._streams = list(streams)
         self._start = check_start(start)
         self._places: dict[str, str] = {}
@@ -103,7 +108,10 @@ class Follower:
         """See :class:`Reader`; entries of several streams come in the order of their ids."""
         if not self._buffer:
             places: dict[Any, Any] = {**self._places}
-            self._fill(client.xread(places, count=_BATCH, block=block_ms) or [])
+            reply = client.xread(places, count=_BATCH, block=block_ms) or []
+            self._fill(reply)
+            if not reply:
+                self._look_back(client)
         return self._buffer.popleft() if self._buffer else None
 
     def done(self, client: redis.Redis, entry: Entry) -> None:
@@ -117,6 +125,15 @@ class Follower:
 
     def leave(self, client: redis.Redis) -> None:
         """Nothing to do: the server knows nothing of this reader."""
+
+    def _look_back(self, client: redis.Redis) -> None:
+        """Begin a stream again that was restored, or emptied and begun anew: its entries would never come up."""
+        for stream, place in self._places.items():
+            last = _last_id(client, stream)
+            if entry_number(last) < entry_number(place):
+                log.warning("subscribe.rewound", extra={"stream": stream, "place": place, "last": last})
+                self._places[stream] = "0-0"
+                self.rewound.add(stream)
 
     def _fill(self, reply: Any) -> None:
         batch: list[Entry] = []

@@ -6,7 +6,9 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Self
 
 import redis
@@ -18,14 +20,52 @@ from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.group import MAX_DELIVERIES, GroupMember
 from streamfer.publish.keys import STREAM_NAMES, Keys, StreamName
 from streamfer.publish.reading import Entry, Follower, Reader
-from streamfer.records import Record
+from streamfer.records import Gap, Record
 
 # Above the time a read blocks, so that a quiet stream is not taken for a dead server.
 _ANSWER_SECONDS = 5.0
 _PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 5.0
+_SOURCES_REMEMBERED = 4096
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Records that a source published and a subscriber will not see.
+
+    Attributes:
+        stream, subject: where they were.
+        count: how many.
+        why: one line.
+    """
+
+    stream: str
+    subject: str
+    count: int
+    why: str
+
+
+class _Order:
+    """Compares the numbers of each source's records: those of one run follow one another without a hole."""
+
+    def __init__(self) -> None:
+        self._last: OrderedDict[tuple[str, str], tuple[str, int]] = OrderedDict()
+
+    def compare(self, stream: str, record: Record) -> int:
+        """Return how many records are missing before this one; less than 0 where it came before."""
+        if record.sequence is None:
+            return 0
+        place, run = (stream, record.subject), record.data.producer.run_id
+        known, number = self._last.get(place, ("", 0))
+        if known == run and record.sequence <= number:
+            return -1
+        self._last[place] = (run, record.sequence)
+        self._last.move_to_end(place)
+        if len(self._last) > _SOURCES_REMEMBERED:
+            self._last.popitem(last=False)
+        return record.sequence - number - 1 if known == run else 0
 
 
 def subscribe(
@@ -43,6 +83,7 @@ def subscribe(
     reconnect_s: float = 300.0,
     claim_idle_s: float = 60.0,
     claim_every_s: float = 15.0,
+    on_lost: Callable[[Lost], object] | None = None,
 ) -> Subscription:
     """Follow the records on ``url``, or on the embedded server where it is None.
 
@@ -60,6 +101,8 @@ def subscribe(
         idle_s: end the iteration when no record came for so many seconds; None follows for ever.
         reconnect_s: seconds to wait for a server that is away before giving up.
         claim_idle_s, claim_every_s: see :class:`streamfer.publish.group.GroupMember`.
+        on_lost: without a group, called when a source's numbers show that records are missing (trimmed before they
+            were read, or lost by the server); they count in ``lost``, too.
 
     Raises:
         PublishError: the server cannot be reached, or refuses.
@@ -85,6 +128,7 @@ def subscribe(
             block_s=block_s,
             idle_s=idle_s,
             reconnect_s=reconnect_s,
+            on_lost=on_lost,
         )
     except BaseException:
         if embedded:
@@ -115,12 +159,15 @@ class Subscription(Closing, Iterator[Record]):
         block_s: float = 2.0,
         idle_s: float | None = None,
         reconnect_s: float = 300.0,
+        on_lost: Callable[[Lost], object] | None = None,
     ) -> None:
         self.places: dict[str, str] = {}
         self.skipped = 0
         self._lost = 0
         self._reader, self._client, self._url, self._embedded = reader, client, url, embedded
         self._sources, self._block_s, self._idle_s, self._reconnect_s = sources, block_s, idle_s, reconnect_s
+        self._on_lost = on_lost
+        self._order = _Order()
         self._current: Entry | None = None
         self._trouble_since: float | None = None
         self._pause = _PAUSE_SECONDS
@@ -152,7 +199,7 @@ class Subscription(Closing, Iterator[Record]):
 
     @property
     def lost(self) -> int:
-        """Entries that were trimmed from the stream before the group was done with them."""
+        """Records that were published and never seen here, as far as they can be counted."""
         return self._lost + self._reader.lost
 
     def commit(self) -> None:
@@ -219,9 +266,21 @@ class Subscription(Closing, Iterator[Record]):
         if self._sources is not None and record.subject not in self._sources:
             self._reader.done(self._client, entry)
             return None
+        if isinstance(self._reader, Follower):
+            missing = self._order.compare(entry.stream, record)
+            if missing < 0 and entry.stream in self._reader.rewound:
+                return None
+            if missing > 0 and not _tells(record):
+                self._tell(Lost(entry.stream, record.subject, missing, "trimmed before they were read, or lost"))
         self._current = entry
         self.places[entry.stream] = entry.id
         return record
+
+    def _tell(self, lost: Lost) -> None:
+        self._lost += lost.count
+        log.warning("subscribe.lost", extra={"stream": lost.stream, "source": lost.subject, "entries": lost.count})
+        if self._on_lost is not None:
+            self._on_lost(lost)
 
     def _refuse(self, entry: Entry, reason: str) -> None:
         self.skipped += 1
@@ -242,3 +301,8 @@ class Subscription(Closing, Iterator[Record]):
                 self._embedded.ensure()
         self._closed.wait(self._pause)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE_SECONDS)
+
+
+def _tells(record: Record) -> bool:
+    """Whether a record says itself what is missing before it."""
+    return isinstance(record.data, Gap) and record.data.unit == "records"

@@ -231,12 +231,17 @@ class Producer(_Value):
 
 
 class Latency(_Value):
-    """Milliseconds from the clip's last picture: in decoding, in queues, in the model, and altogether."""
+    """Milliseconds from the clip's last picture: in decoding, in queues, in the model, and altogether.
+
+    Attributes:
+        lag: from that picture's capture by its wall time, so the network's delay included; absent for files.
+    """
 
     decode: Milliseconds
     queue: Milliseconds
     infer: Milliseconds
     total: Milliseconds
+    lag: Milliseconds | None = None
 
 
 class Document(_Value):

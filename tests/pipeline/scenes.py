@@ -64,7 +64,7 @@ def facts_at(tick: int, width: int = 240, height: int = 160) -> FrameFacts:
         pts=tick,
         seconds=tick / 8,
         wall_time=tick / 8,
-        dropped=0,
+        dropped={},
         decode_s=0.0,
         arrived=0.0,
         detect_s=0.0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from record_examples import examples, labelled, span
 from redis import exceptions as faults
 
 from streamfer.errors import ConfigError, PublishError
-from streamfer.publish import Publisher, Retention, Subscription, connect, subscribe
+from streamfer.publish import Lost, Publisher, Retention, Subscription, connect, subscribe
 from streamfer.publish.group import GroupMember
 from streamfer.records import Record
 
@@ -123,6 +124,37 @@ class TestAlone:
         subscription.close()
         subscription.close()
         assert list(subscription) == []
+
+    def test_what_was_trimmed_before_it_was_read_is_told(self, redis_url: str, client: redis.Redis) -> None:
+        told: list[Lost] = []
+        with subscribe(redis_url, idle_s=1, block_s=0.1, on_lost=told.append) as subscription:
+            publisher = Publisher(client)
+            publisher.publish_many(clips(40))
+            assert next(subscription)
+            rest = [next(subscription) for _ in range(39)]
+            publisher.publish_many([record for number, record in enumerate(clips(80)) if number >= 40])
+            client.xtrim(CLIPS, maxlen=10, approximate=False)
+            assert [record.id for record in subscription] == [record.id for record in clips(80)[70:]]
+            assert len(rest) == 39
+        assert [(lost.subject, lost.count) for lost in told] == [("hall", 30)]
+        assert subscription.lost == 30
+
+    def test_a_stream_that_was_restored_is_followed_and_nothing_comes_twice(
+        self, redis_url: str, client: redis.Redis
+    ) -> None:
+        """A backup: fewer entries, lower ids than were read; XREAD alone would wait for ever."""
+        publisher = Publisher(client)
+        with subscribe(redis_url, idle_s=10, block_s=0.1) as subscription:
+            publisher.publish_many(clips(6))
+            assert len([next(subscription) for _ in range(6)]) == 6
+            entries: Any = client.xrange(CLIPS)
+            client.delete(CLIPS)
+            for number, (_, fields) in enumerate(entries[:4], 1):
+                client.xadd(CLIPS, fields, id=f"{number}-0")
+            new = [fields for _, fields in entries[:1]]
+            fresh = Record.from_fields(new[0])
+            client.xadd(CLIPS, replace(fresh, id="new", sequence=(fresh.sequence or 0) + 6).to_fields(), id="9-0")
+            assert next(subscription).id == "new"
 
     @pytest.mark.parametrize(
         "wrong", [{"from_": "yesterday"}, {"from_": "$"}, {"streams": ["faces"]}, {"group": "", "consumer": "a"}]

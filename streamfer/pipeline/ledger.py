@@ -1,0 +1,92 @@
+"""A live source's losses, from one good frame to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from streamfer.pipeline.items import EpochOpened, FrameFacts
+
+_TELL_SECONDS = 10.0
+_WALL = ("rtcp", "wallclock")
+_REASONS = {
+    "queue_full": "this machine was busy",
+    "too_old": "this machine was busy: pictures had waited longer than live.staleness",
+    "no_pictures": "the source sent no pictures that could be decoded",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A stretch of which pictures were not analysed.
+
+    Attributes:
+        opened: the epoch in which it ended.
+        cause, reason, count: as in :class:`streamfer.records.Gap`; the count is 0 where nobody could count.
+        start, end: Unix time of the good frames before and after it, seconds.
+    """
+
+    opened: EpochOpened
+    cause: str
+    count: int
+    start: float
+    end: float
+
+    @property
+    def reason(self) -> str:
+        """One line for people."""
+        return _REASONS[self.cause]
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Tells what is missing: a pause longer than a window at once, dropped pictures at most every ten seconds.
+
+    Attributes:
+        window: seconds of a clip.
+        ticks: analysed pictures of a clip; fewer dropped ones in ten seconds stand in the clips' own counts.
+        last: Unix time of the last good frame; None before the first, and for sources without wall time.
+    """
+
+    window: float
+    ticks: int
+    last: float | None = None
+    _drops: Mapping[str, int] = field(default_factory=dict)
+    _since: float = 0.0
+    _told: float = 0.0
+
+    def good(self, opened: EpochOpened, facts: FrameFacts) -> list[Loss]:
+        """Take a frame that was analysed, and return what was lost before it."""
+        if opened.time_origin not in _WALL:
+            return []
+        before, self.last = self.last, facts.wall_time
+        if before is None:
+            self._since, self._drops = facts.wall_time, facts.dropped
+            return []
+        dropped = {cause: number - self._drops.get(cause, 0) for cause, number in facts.dropped.items()}
+        paused = facts.wall_time - before > self.window
+        if not paused and facts.wall_time - self._since < _TELL_SECONDS:
+            return []
+        start = before if paused else self._since
+        self._since, self._drops = facts.wall_time, facts.dropped
+        if facts.wall_time < start:
+            return []
+        losses = [(cause, count) for cause, count in dropped.items() if count and (paused or count >= self.ticks)]
+        if paused and not losses:
+            losses = [("no_pictures", 0)]
+        return [Loss(opened, cause, count, start, facts.wall_time) for cause, count in losses]
+
+    def away_since(self, now: float) -> float:
+        """Return when the source was last good, at the beginning of an outage that is noticed ``now``."""
+        self._told = now
+        return now if self.last is None else min(self.last, now)
+
+    def due(self, now: float) -> bool:
+        """Whether an outage that lasts is to be told again."""
+        due = now - self._told >= _TELL_SECONDS
+        self._told = now if due else self._told
+        return due
+
+    def back(self) -> None:
+        """An outage is over and told: the pause before the next good frame is no other."""
+        self.last = None

@@ -1,0 +1,149 @@
+"""Faults of a live run, as a subscriber and an operator see them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from command_line import Program, wait_for
+
+from streamfer.publish import EmbeddedRedis, subscribe
+from streamfer.publish.embedded import discover
+from streamfer.records import Record, SourceStateChanged
+
+#: A program needs twenty seconds to load on a quiet machine.
+START_SECONDS = 240.0
+QUICK = ("--detector", "lbp", "--fps", "4", "--clip-seconds", "1")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis.start(tmp_path / "redis") as server:
+        yield server
+
+
+def published(url: str) -> list[Record]:
+    with subscribe(url, from_="start", idle_s=0.05, block_s=0.05) as subscription:
+        return list(subscription)
+
+
+def states(url: str, source: str) -> list[str]:
+    return [
+        record.data.state
+        for record in published(url)
+        if record.subject == source and isinstance(record.data, SourceStateChanged)
+    ]
+
+
+@contextmanager
+def frozen(server: EmbeddedRedis) -> Iterator[None]:
+    facts = discover(server.folder)
+    assert facts is not None
+    os.kill(int(facts["server"]), signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(int(facts["server"]), signal.SIGCONT)
+
+
+def configured(path: Path, *sources: str, more: str = "") -> Path:
+    path.write_text("sources:\n" + "\n".join(f"  - {source}" for source in sources) + f"\n{more}\n")
+    return path
+
+
+def test_frozen_redis_delays_no_end_and_loses_nothing(tiny_model: Path, server: EmbeddedRedis, tmp_path: Path) -> None:
+    """SIGTERM while Redis is frozen: exit 0 within the shutdown's seconds, and the next run publishes the rest."""
+    more = (
+        f"publish: {{redis: '{server.url}'}}\nshutdown: {{seconds: 2}}\nlive: {{backoff_first: 0.1, backoff_cap: 0.1}}"
+    )
+    config = configured(tmp_path / "run.yaml", "{url: 'rtsp://127.0.0.1:9/a', id: lobby}", more=more)
+    words = ("run", "-q", "-c", config, "--model", tiny_model, *QUICK)
+    with Program(*words) as program:
+        wait_for(lambda: "backoff" in states(server.url, "lobby"), "it runs", START_SECONDS)
+        with frozen(server):
+            time.sleep(3)
+            program.signal(signal.SIGTERM)
+            began = time.monotonic()
+            done = program.wait()
+            took = time.monotonic() - began
+    assert done.code == 0
+    assert took < 15, "on a busy machine; two seconds and a little elsewhere"
+    assert "records wait in" in done.err
+    before = len(published(server.url))
+    with Program(*words) as program:
+        wait_for(lambda: len(published(server.url)) > before + 10, "the next run", START_SECONDS)
+        program.signal(signal.SIGTERM)
+        assert program.wait().code == 0
+    told = states(server.url, "lobby")
+    assert told.count("ended") == 2
+    assert told[-1] == "ended"
+    numbers = [record.sequence or 0 for record in published(server.url)]
+    assert numbers == sorted(set(numbers))
+    first = numbers[: told.index("ended") + 1]
+    assert first == list(range(first[0], first[0] + len(first))), "not one is missing"
+
+
+def test_a_second_signal_ends_it_at_once(tiny_model: Path, server: EmbeddedRedis, tmp_path: Path) -> None:
+    more = f"publish: {{redis: '{server.url}'}}\nshutdown: {{seconds: 60}}"
+    config = configured(tmp_path / "run.yaml", "{url: 'rtsp://127.0.0.1:9/a', id: lobby}", more=more)
+    with Program("run", "-c", config, "--model", tiny_model, *QUICK) as program:
+        wait_for(lambda: "backoff" in states(server.url, "lobby"), "it runs", START_SECONDS)
+        with frozen(server):
+            program.signal(signal.SIGTERM)
+            time.sleep(1.5)
+            program.signal(signal.SIGTERM)
+            began = time.monotonic()
+            done = program.wait()
+    assert time.monotonic() - began < 10
+    assert done.code == -signal.SIGTERM
+
+
+def test_hanging_up_reloads_and_a_broken_file_changes_nothing(
+    tiny_model: Path, server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    more = f"publish: {{redis: '{server.url}'}}\nlive: {{backoff_first: 0.2, backoff_cap: 1}}"
+    file = tmp_path / "run.yaml"
+    source = "{{url: 'rtsp://127.0.0.1:9/{0}', id: {0}}}"
+    configured(file, source.format("one"), source.format("two"), more=more)
+    with Program("run", "-q", "-c", file, "--model", tiny_model, *QUICK) as program:
+        wait_for(lambda: "backoff" in states(server.url, "two"), "it runs", START_SECONDS)
+        file.write_text("sources: [{url: 'rtsp://127.0.0.1:9/x', color: red}]")
+        program.signal(signal.SIGHUP)
+        time.sleep(1)
+        configured(file, source.format("two"), source.format("three"), more=more)
+        program.signal(signal.SIGHUP)
+        wait_for(lambda: states(server.url, "one")[-1:] == ["ended"], "one has left")
+        wait_for(lambda: "backoff" in states(server.url, "three"), "three has joined")
+        assert "ended" not in states(server.url, "two")
+        program.signal(signal.SIGTERM)
+        done = program.wait()
+    assert done.code == 0
+    assert "the old configuration stays: " in done.err
+    assert "sources.0.color" in done.err
+    assert "reloaded; sources changed: one, three" in done.err
+    assert states(server.url, "three")[-1] == states(server.url, "two")[-1] == "ended"
+
+
+def test_a_pipe_that_nobody_reads_stops_nothing(tiny_model: Path, server: EmbeddedRedis, tmp_path: Path) -> None:
+    more = f"publish: {{redis: '{server.url}'}}\nlive: {{backoff_first: 0.02, backoff_cap: 0.02}}"
+    sources = [f"{{url: 'rtsp://127.0.0.1:9/{name}', id: {name}}}" for name in "abcdefgh"]
+    config = configured(tmp_path / "run.yaml", *sources, more=more)
+    words = ["run", "-c", str(config), "--model", str(tiny_model), *QUICK]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from streamfer.cli import main; main()", *words], stdout=subprocess.PIPE
+    )
+    try:
+        # Two lines of a hundred bytes a try: the pipe's 64 kB are full long before.
+        wait_for(lambda: len(published(server.url)) > 2500, "records go on", 240)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()

@@ -1,0 +1,114 @@
+"""What a live source lost, told from good frame to good frame."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+from fakes.faces import FakeDetector
+from fakes.models import FakeExpressionModel
+from fakes.video import FakeSource
+from numpy.typing import NDArray
+from scenes import CONFIG, facts_at, one_face
+
+from streamfer.config import configure
+from streamfer.faces import FaceTracker
+from streamfer.faces.detections import Detections
+from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalysis
+from streamfer.pipeline.clock import StageClock
+from streamfer.pipeline.items import AnalysedFrame, EpochOpened, Item
+from streamfer.pipeline.ledger import Ledger
+from streamfer.pipeline.selection import TimeSelector
+from streamfer.video.frames import Frame, FrameFilter, StateChange, VideoInfo
+
+CROP = FakeExpressionModel().info.crop
+
+INFO = VideoInfo("hall", "hall", 240, 160, "h264", 25.0, None, 0, live=True, epoch_key="1")
+OPENED = EpochOpened("hall", 0, INFO, Fraction(1, 90_000), "wallclock")
+
+
+def told(ledger: Ledger, wall_time: float, **dropped: int) -> list[tuple[str, int, float, float]]:
+    facts = replace(facts_at(0), wall_time=wall_time, dropped=dropped)
+    return [(loss.cause, loss.count, loss.start, loss.end) for loss in ledger.good(OPENED, facts)]
+
+
+def test_a_pause_longer_than_a_window_is_told_with_its_true_times() -> None:
+    ledger = Ledger(2.0, 16)
+    assert told(ledger, 100.0) == told(ledger, 101.9) == []
+    assert told(ledger, 118.7) == [("no_pictures", 0, 101.9, 118.7)]
+    assert told(ledger, 118.8) == []
+
+
+def test_a_pause_with_drops_names_what_dropped_them() -> None:
+    ledger = Ledger(2.0, 16)
+    told(ledger, 100.0, queue_full=3)
+    assert told(ledger, 105.0, queue_full=3, too_old=7) == [("too_old", 7, 100.0, 105.0)]
+
+
+def test_drops_are_told_every_ten_seconds_while_they_last() -> None:
+    ledger, found = Ledger(2.0, 16), []
+    for number in range(250):
+        found += told(ledger, 100.0 + number / 8, too_old=2 * number)
+    assert [(cause, count) for cause, count, _, _ in found] == [("too_old", 160)] * 3
+    assert [start for _, _, start, _ in found] == [100.0, 110.0, 120.0]
+
+
+def test_a_few_drops_stand_in_the_clips_alone() -> None:
+    ledger = Ledger(2.0, 16)
+    assert [told(ledger, 100.0 + number / 8, queue_full=number // 20) for number in range(250)] == [[]] * 250
+
+
+def test_times_without_a_calendar_are_no_gaps() -> None:
+    opened = replace(OPENED, time_origin="file")
+    ledger = Ledger(2.0, 16)
+    assert [ledger.good(opened, replace(facts_at(0), wall_time=when)) for when in (0.0, 99.0)] == [[], []]
+
+
+def test_an_outage_begins_at_the_last_good_frame_and_grows() -> None:
+    ledger = Ledger(2.0, 16)
+    told(ledger, 100.0)
+    assert ledger.away_since(110.0) == 100.0
+    assert [ledger.due(when) for when in (111.0, 119.9, 120.0, 125.0, 130.5)] == [False, False, True, False, True]
+    ledger.back()
+    assert told(ledger, 140.0) == [], "told already"
+
+
+class Slow(FakeDetector):
+    """A detector that keeps the analysis busy."""
+
+    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+        time.sleep(0.1)
+        return super().detect(images)
+
+
+class Paced(FakeSource):
+    """A source that sends a picture in ten milliseconds."""
+
+    def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
+        for item in super().stream(wanted):
+            time.sleep(0.01 if isinstance(item, Frame) else 0)
+            yield item
+
+
+def test_under_overload_frames_stay_fresh_and_drops_are_counted() -> None:
+    """Ten times the load that the detector can hold."""
+    config = configure(CONFIG, live__staleness=0.3, live__queue_frames=200, fps=25)
+    plan = AnalysisPlan(config, CROP, lambda _source: TimeSelector(25), lambda info: FaceTracker(25, still=info.still))
+    source = Paced(one_face, count=300, fps=25, live=True)
+    frames: list[tuple[float, AnalysedFrame]] = []
+
+    def take(item: Item) -> None:
+        if isinstance(item, AnalysedFrame):
+            frames.append((time.perf_counter() - item.facts.arrived - item.facts.detect_s, item))
+
+    SourceAnalysis(source, plan, DetectorPool([Slow()]), take, threading.Event(), StageClock()).run()
+    waits = [wait for wait, _ in frames]
+    assert 5 < len(frames) < 150
+    assert sorted(waits)[len(waits) * 9 // 10] < 0.3 + 0.3, "the budget, and what a busy machine adds"
+    dropped = frames[-1][1].facts.dropped
+    assert dropped["too_old"] > len(frames)
+    assert len(frames) + sum(dropped.values()) <= 300
