@@ -34,7 +34,8 @@ class Use:
     lazy: bool
     asked_for: str | None
     """The extra of the ``with needs(...)`` around it."""
-    looked_up: bool
+    typed: bool
+    """Looked up or imported for its types alone."""
 
 
 def distribution_name(requirement: str) -> str:
@@ -52,7 +53,7 @@ def uses() -> Iterator[Use]:
 def uses_in(path: Path) -> Iterator[Use]:
     name = str(path.relative_to(REPOSITORY))
 
-    def walk(node: ast.AST, lazy: bool, asked_for: str | None) -> Iterator[Use]:
+    def walk(node: ast.AST, lazy: bool, asked_for: str | None, typed: bool) -> Iterator[Use]:
         found: list[str] = []
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
@@ -63,17 +64,16 @@ def uses_in(path: Path) -> Iterator[Use]:
         for module in found:
             package = module.split(".")[0]
             if package not in OURS and package not in sys.stdlib_module_names:
-                yield Use(package, name, lazy, asked_for, isinstance(node, ast.Call))
+                yield Use(package, name, lazy, asked_for, typed or isinstance(node, ast.Call))
         if isinstance(node, ast.With) and ast.unparse(call := node.items[0].context_expr).startswith("needs("):
             assert isinstance(call, ast.Call)
             asked_for = str(ast.literal_eval(call.args[0]))
-        deferred = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or (
-            isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        )
+        typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        deferred = typing or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         for child in ast.iter_child_nodes(node):
-            yield from walk(child, lazy or deferred, asked_for)
+            yield from walk(child, lazy or deferred, asked_for, typed or typing)
 
-    yield from walk(ast.parse(path.read_text(encoding="utf-8")), False, None)
+    yield from walk(ast.parse(path.read_text(encoding="utf-8")), False, None, False)
 
 
 USES = list(uses())
@@ -114,7 +114,7 @@ def test_the_product_imports_extras_lazily_and_says_which_is_missing() -> None:
     ]
     assert wrong == []
     # Behind the doors of captions (below) everything knows transformers.
-    unsaid = [use for use in optional if not use.asked_for and not use.looked_up and "/captions/" not in use.module]
+    unsaid = [use for use in optional if not use.asked_for and not use.typed and "/captions/" not in use.module]
     assert [f"{use.module}: {use.package}" for use in unsaid] == []
 
 
