@@ -186,8 +186,8 @@ class Session(Closing):
         # A server that is away is said before the seconds that the models take to load.
         with publishing(self.config, redis, waits=False) as outlet:
             try:
-                sources, more = map(self._source, chain([first], pending)), {"workers": workers}
-                for event in self._events(sources, live=False, memory=batch.progress, **more):
+                sources = map(self._source, chain([first], pending))
+                for event in self._events(sources, live=False, memory=batch.progress, workers=workers):
                     batch.take(event)
                     outlet.take(event)
             finally:

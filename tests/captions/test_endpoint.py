@@ -164,7 +164,7 @@ def test_surroundings_are_sent_where_they_are_asked_for(server: Server) -> None:
     ],
 )
 def test_what_leaves_the_machine_is_said(url: str, images: str, expected: str) -> None:
-    captions = CaptionsConfig(model="openai:seer", url=url, images=images)  # type: ignore[arg-type]
+    captions = CaptionsConfig(model="openai:seer", url=url, images=images)
     assert expected in describe_choice(captions)
     assert describe_choice(CaptionsConfig()) == "measured words (built in); nothing leaves this machine"
 
@@ -415,7 +415,7 @@ def test_a_busy_server_is_asked_again_after_as_long_as_it_says(server: Server) -
 def test_four_at_a_time_are_three_and_a_half_times_as_fast(server: Server) -> None:
     server.delay = 0.3
     requests = [CaptionRequest(SMILE, str(number), keyframes=FACES[:1]) for number in range(8)]
-    ratios = []
+    ratios: list[float] = []
     # On a machine that is busy with other things, the best of a few tries tells what the endpoint can do.
     while len(ratios) < 4 and max(ratios, default=0) < 3.5:
         seconds = {}

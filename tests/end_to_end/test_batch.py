@@ -182,7 +182,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_in_the_same_bytes(
         with streamfer_package.Session(config, salt="s") as session:
             models = session.models()
             detectors = tuple(Counting(detector) for detector in models.detectors)
-            session._models = replace(models, expression=Counting(models.expression), detectors=detectors)  # type: ignore[arg-type]
+            session._models = replace(models, expression=Counting(models.expression), detectors=detectors)
             session.annotate_folder(face_film, out, formats="csv", watch=watch)
         return counts["detect"], counts["encode"]
 

@@ -153,7 +153,8 @@ class TestAlone:
                 client.xadd(CLIPS, fields, id=f"{number}-0")
             new = [fields for _, fields in entries[:1]]
             fresh = Record.from_fields(new[0])
-            client.xadd(CLIPS, replace(fresh, id="new", sequence=(fresh.sequence or 0) + 6).to_fields(), id="9-0")
+            later: Any = replace(fresh, id="new", sequence=(fresh.sequence or 0) + 6).to_fields()
+            client.xadd(CLIPS, later, id="9-0")
             assert next(subscription).id == "new"
 
     @pytest.mark.parametrize(
