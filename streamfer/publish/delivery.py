@@ -186,6 +186,9 @@ class Delivery(Closing):
         self._seen = time.monotonic()
 
     def _say(self, error: Exception) -> None:
+        if self._end is not None and time.monotonic() >= self._end:
+            # The connections were broken from this side.
+            return
         self.errors += 1
         reason = explain(self._publisher.url, error) if isinstance(error, TROUBLE) else redact_text(repr(error))
         if reason != self._trouble:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from streamfer.errors import PublishError
+from streamfer.redaction import redact_text
 
 _EVERY_SECONDS = 10.0
 _END_SECONDS = 1.0
@@ -69,9 +69,10 @@ class Heartbeats:
                 continue
             try:
                 self._publisher.heartbeat(statuses)
-            except PublishError as error:
-                # Records wait for Redis to come back; a heartbeat that is late is of no use to anybody.
-                log.info("publish.heartbeat_lost", extra={"reason": str(error)})
+            except Exception as error:
+                # Records wait for Redis to come back; a heartbeat that is late is of no use to anybody. A client whose
+                # connections are broken at the end of a run raises whatever it comes upon.
+                log.info("publish.heartbeat_lost", extra={"reason": redact_text(str(error))})
             with self._lock:
                 for source_id, status in statuses.items():
                     if status.get("state") == "ended" and self._statuses.get(source_id, {}).get("state") == "ended":
