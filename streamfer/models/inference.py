@@ -18,9 +18,9 @@ from streamfer.errors import ConfigError, InternalError
 from streamfer.models.attention import AttentionChoice, use_attention
 from streamfer.models.card import ModelCard, PixelProfile
 from streamfer.models.dfer_clip import DferClip
+from streamfer.models.efficient import fold_norms
 from streamfer.models.expression import ModelInfo
 from streamfer.models.precision import DTYPES, Precision
-from streamfer.models.residual import fold_norms
 from streamfer.models.vision import fold_activations
 
 if TYPE_CHECKING:

@@ -10,9 +10,11 @@ from pydantic import ConfigDict, Field
 
 from streamfer.errors import CheckpointError
 
-Block = Literal["bottleneck", "basic"]
+Block = Literal["bottleneck", "inverted"]
 Token = Literal["class", "mean", "weighted"]
 Head = Literal["cosine", "linear"]
+#: Stage depths that each kind of block has.
+_STAGES: dict[str, int] = {"bottleneck": 4, "inverted": 7}
 #: Sizes that a weights file may state. No tower that CLIP's families know comes near; more is damaged or hostile.
 Count = Annotated[int, Field(strict=True, ge=1, le=1 << 16)]
 Depth = Annotated[int, Field(strict=True, ge=1, le=256)]
@@ -27,14 +29,14 @@ class VisionConfig:
     """Sizes of the image encoder, in the words of open_clip's ``CLIPVisionCfg``.
 
     Attributes:
-        layers: transformer blocks of a ViT, or four stage depths of a residual network.
-        width: width of the ViT, or of the residual network's first stage.
-        head_width: width of one attention head; without effect on basic blocks.
+        layers: transformer blocks of a ViT, or stage depths of a convolutional network: four of CLIP's, seven of
+            EfficientNet-Lite.
+        width: width of the ViT, or of the convolutional network's first stage.
+        head_width: width of one attention head; without effect on inverted residuals.
         mlp_ratio: hidden size of a ViT block's MLP over its width.
         patch_size: side of a patch, pixels (ViT).
         image_size: side of the input, pixels.
-        block: of a residual network: ``bottleneck`` is CLIP's ModifiedResNet; ``basic`` has two 3x3
-            convolutions and squeeze-and-excitation a block, a stem that halves once, and a mean over places.
+        block: of a convolutional network: ``bottleneck`` is CLIP's ModifiedResNet, ``inverted`` EfficientNet-Lite.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -48,31 +50,24 @@ class VisionConfig:
     block: Block = "bottleneck"
 
     def __post_init__(self) -> None:
-        if self.block not in ("bottleneck", "basic"):
-            raise CheckpointError(f"vision.block is {self.block!r}; expected bottleneck or basic")
+        if self.block not in tuple(_STAGES):
+            raise CheckpointError(f"vision.block is {self.block!r}; expected {' or '.join(_STAGES)}")
+        stages = _STAGES[self.block]
         depths = self.layers if isinstance(self.layers, tuple) else (self.layers,)
-        if len(depths) != (4 if self.is_resnet else 1) or min(depths) < 1:
-            raise CheckpointError(f"vision.layers is {self.layers!r}; expected a depth, or four stage depths")
-        if self.block == "basic":
-            self._check_basic()
-        else:
+        plain = self.block == "bottleneck" and not self.is_resnet
+        if len(depths) != (1 if plain else stages) or min(depths) < 1:
+            choice = "a depth, or " if self.block == "bottleneck" else ""
+            raise CheckpointError(f"vision.layers is {self.layers!r}; expected {choice}{stages} stage depths")
+        if self.block != "inverted":
             wide = self.width * 32 if self.is_resnet else self.width
             if wide % self.head_width:
                 raise CheckpointError(f"vision.head_width {self.head_width} does not divide the width {wide}")
         if self.image_size < self._smallest:
             raise CheckpointError(f"vision.image_size is {self.image_size}; expected at least {self._smallest}")
 
-    def _check_basic(self) -> None:
-        if not self.is_resnet:
-            raise CheckpointError(f"vision.block is basic but vision.layers is {self.layers!r}; give four stage depths")
-        if self.width % 2:
-            raise CheckpointError(f"vision.width is {self.width}; basic blocks need an even width")
-
     @property
     def _smallest(self) -> int:
-        if self.is_resnet:
-            return 16 if self.block == "basic" else 32
-        return self.patch_size
+        return 32 if self.is_resnet else self.patch_size
 
     @property
     def is_resnet(self) -> bool:

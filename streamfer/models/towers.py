@@ -1,7 +1,7 @@
 """CLIP's two towers: sizes by configuration, names of weights as in the checkpoints.
 
-Three image encoders: CLIP's ViT and open_clip's ModifiedResNet, as OpenAI trained them, and a plain residual network
-for small faces. open_clip, which brings torchvision and transformers, is imported where a tower of its is built.
+Three image encoders: CLIP's ViT and open_clip's ModifiedResNet, as OpenAI trained them, and EfficientNet-Lite for small
+faces. open_clip, which brings torchvision and transformers, is imported where a tower of its is built.
 
 Shape suffixes: F frames, S image side, C classes, L tokens of a prompt, W width of the text tower, D feature size.
 """
@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from streamfer.models.residual import BasicResNet
+from streamfer.models.efficient import EfficientNetLite
 from streamfer.models.sizes import TextConfig, VisionConfig
 from streamfer.models.vision import VisionTransformer
 
@@ -25,11 +25,11 @@ def build_image_encoder(config: VisionConfig, embed_dim: int, *, quick_gelu: boo
         config: sizes.
         embed_dim: D.
         quick_gelu: x * sigmoid(1.702 x) in the ViT's MLPs, as OpenAI trained them. Without effect on a
-            residual network.
+            convolutional network.
     """
     if isinstance(config.layers, tuple):
-        if config.block == "basic":
-            return BasicResNet(config.layers, config.width, embed_dim)
+        if config.block == "inverted":
+            return EfficientNetLite(config.layers, config.width, embed_dim)
         from open_clip.modified_resnet import ModifiedResNet
 
         heads = config.width * 32 // config.head_width

@@ -57,10 +57,15 @@ class TrainConfig(Section):
 
 
 class FacesConfig(Section):
-    """Everything that the recipe needs: ``data`` holds faces/ and videos/, ``work`` the checkpoint and the tables."""
+    """Everything that the recipe needs: ``data`` holds faces/ and videos/, ``work`` the checkpoint and the tables.
+
+    Training runs on ``device``; so many ``workers`` make its pictures.
+    """
 
     data: Path
     work: Path
+    device: str = "cpu"
+    workers: int = Field(0, ge=0)
     train: TrainConfig = TrainConfig()
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 
@@ -59,6 +58,8 @@ def frames(path: Path) -> Iterator[Picture]:
     Raises:
         SourceUnreadableError: the file cannot be decoded.
     """
+    import av  # whoever trains needs no decoder
+
     if path.suffix == ".yuv":
         yield from _raw_frames(path)
         return

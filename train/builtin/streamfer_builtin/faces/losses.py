@@ -30,6 +30,10 @@ class Targets:
     ignored: Tensor
     precise: Tensor
 
+    def to(self, device: torch.device) -> Targets:
+        """The same faces on another device."""
+        return Targets(*(getattr(self, name).to(device) for name in self.__slots__))
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
@@ -81,9 +85,10 @@ def diou_loss(predicted: Tensor, wanted: Tensor) -> Tensor:
 def assign(predictions: Predictions, targets: Targets, height: int, width: int) -> Assignment:
     """Give every face up to ten anchors, by cost, and take anchors over ignored faces out of the score loss."""
     batch, anchors = predictions.logits.shape
-    face = torch.full((batch, anchors), -1, dtype=torch.long)
-    weight = torch.ones(batch, anchors)
-    centres, priors, strides = anchor_grid(height, width)
+    device = predictions.logits.device
+    face = torch.full((batch, anchors), -1, dtype=torch.long, device=device)
+    weight = torch.ones(batch, anchors, device=device)
+    centres, priors, strides = anchor_grid(height, width, device)
     sides = (targets.boxes[:, 2:] - targets.boxes[:, :2]).clamp(min=1)
     middle = (targets.boxes[:, :2] + targets.boxes[:, 2:]) / 2
     away = (centres[None] - middle[:, None]).abs()
@@ -104,9 +109,12 @@ def assign(predictions: Predictions, targets: Targets, height: int, width: int) 
     order = torch.argsort(cost)
     order = order[torch.argsort(owner[order], stable=True)]
     kept = order[_rank_in_group(owner[order]) < wanted[owner[order]]]
-    # An anchor that two faces want answers for the cheaper one: the last write below.
-    kept = kept[torch.argsort(cost[kept], descending=True)]
-    face.view(-1).numpy()[(picture[kept] * anchors + place[kept]).numpy()] = owner[kept].numpy()
+    # An anchor that two faces want answers for the cheaper one: sorted by anchor and cost, the first of each run.
+    kept = kept[torch.argsort(cost[kept], stable=True)]
+    anchor = picture[kept] * anchors + place[kept]
+    order = torch.argsort(anchor, stable=True)
+    first = order[_rank_in_group(anchor[order]) == 0]
+    face.view(-1)[anchor[first]] = owner[kept[first]]
     weight[face >= 0] = 1.0
     return Assignment(face, weight)
 
@@ -116,13 +124,13 @@ def _best_overlaps(owner: Tensor, iou: Tensor, faces: int) -> Tensor:
     order = torch.argsort(iou, descending=True)
     order = order[torch.argsort(owner[order], stable=True)]
     counted = order[_rank_in_group(owner[order]) < _MOST_ANCHORS]
-    return torch.zeros(faces).index_add_(0, owner[counted], iou[counted])
+    return torch.zeros(faces, device=iou.device).index_add_(0, owner[counted], iou[counted])
 
 
 def _rank_in_group(sorted_groups: Tensor) -> Tensor:
     """0, 1, 2, ... anew for every run of equal values."""
-    positions = torch.arange(len(sorted_groups))
-    starts = torch.ones(len(sorted_groups), dtype=torch.bool)
+    positions = torch.arange(len(sorted_groups), device=sorted_groups.device)
+    starts = torch.ones_like(positions, dtype=torch.bool)
     starts[1:] = sorted_groups[1:] != sorted_groups[:-1]
     return positions - torch.cummax(torch.where(starts, positions, 0), dim=0).values
 

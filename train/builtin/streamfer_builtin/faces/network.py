@@ -150,7 +150,7 @@ def _doubled(features_BCHW: Tensor) -> Tensor:
 
 
 @cache
-def anchor_grid(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+def anchor_grid(height: int, width: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor, Tensor]:
     """Centres A x 2, priors A and strides A (pixels) of every anchor for an input of ``height`` x ``width``.
 
     The order is SCRFD's: strides, rows, columns, then the anchors of a place; centres are multiples of the stride.
@@ -164,7 +164,7 @@ def anchor_grid(height: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
         centres.append(places.expand(-1, ANCHORS, 2).reshape(-1, 2))
         priors.append(torch.tensor(sides).repeat(places.shape[0]))
         strides.append(torch.full((places.shape[0] * ANCHORS,), float(stride)))
-    return torch.cat(centres), torch.cat(priors), torch.cat(strides)
+    return torch.cat(centres).to(device), torch.cat(priors).to(device), torch.cat(strides).to(device)
 
 
 def decoded(maps: list[tuple[Tensor, Tensor, Tensor]]) -> Predictions:
@@ -174,7 +174,7 @@ def decoded(maps: list[tuple[Tensor, Tensor, Tensor]]) -> Predictions:
         for index, group in enumerate(GROUPS)
     ]
     height, width = (side * STRIDES[0] for side in maps[0][0].shape[-2:])
-    centres, priors, _ = anchor_grid(height, width)
+    centres, priors, _ = anchor_grid(height, width, flat[0].device)
     reach = flat[1].clamp(-LOG_LIMIT, LOG_LIMIT).exp() * (priors[:, None] / 2)
     boxes = torch.cat([centres - reach[..., :2], centres + reach[..., 2:]], dim=-1)
     landmarks = flat[2] * priors[:, None] + centres.repeat(1, 5)

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import structlog
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from streamfer.errors import CheckpointError
 from streamfer_builtin.faces.config import FacesConfig, TrainConfig
 from streamfer_builtin.faces.losses import Losses, LossWeights, assign, losses
 from streamfer_builtin.faces.network import FaceNetwork, decoded
 from streamfer_builtin.faces.start import take_weights
-from streamfer_builtin.faces.views import Batch, Views
+from streamfer_builtin.faces.views import Batch, Views, normalised
 from streamfer_train.recipes.checkpoint import read_checkpoint, write_tensors
 
 log = structlog.get_logger(__name__)
@@ -40,13 +41,14 @@ class TrainingState:
     step: int = 0
 
     @staticmethod
-    def fresh(settings: TrainConfig) -> TrainingState:
+    def fresh(settings: TrainConfig, device: str = "cpu") -> TrainingState:
         """A trainer with newly drawn weights, or those of ``settings.start`` as far as they reach."""
         torch.manual_seed(settings.seed)
-        network = FaceNetwork().to(memory_format=torch.channels_last)
+        network = FaceNetwork()
         if settings.start is not None:
             take_weights(network, settings.start)
-        average = FaceNetwork()
+        network.to(device, memory_format=torch.channels_last)
+        average = FaceNetwork().to(device)
         average.load_state_dict(network.state_dict())
         average.eval().requires_grad_(False)
         decayed = [weight for weight in network.parameters() if weight.ndim > 1]
@@ -62,14 +64,16 @@ class TrainingState:
         self.network.train()
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.settings, self.step)
-        pictures = batch.pictures.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.settings.bfloat16):
+        device = next(self.network.parameters()).device
+        pictures = normalised(batch.pictures.to(device)).contiguous(memory_format=torch.channels_last)
+        targets = batch.targets.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bfloat16):
             maps = self.network(pictures)
         predictions = decoded(maps)
         height, width = pictures.shape[-2:]
-        assignment = assign(predictions, batch.targets, height, width)
+        assignment = assign(predictions, targets, height, width)
         weights = LossWeights(**self.settings.loss.model_dump())
-        result = losses(predictions, batch.targets, assignment, weights)
+        result = losses(predictions, targets, assignment, weights)
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(result.total)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.optimiser.clip)
@@ -158,24 +162,37 @@ def batch_of_side(settings: TrainConfig, side: int) -> int:
     return max(1, round(settings.batch * (REFERENCE_SIDE / side) ** 2))
 
 
+class _Steps(Dataset[Batch]):
+    """The batches of a training by step, from ``first`` on."""
+
+    def __init__(self, views: Views, settings: TrainConfig, first: int, last: int) -> None:
+        self.views, self.settings, self.first, self.last = views, settings, first, last
+
+    def __len__(self) -> int:
+        return max(0, self.last - self.first)
+
+    def __getitem__(self, place: int) -> Batch:
+        step, settings = self.first + place, self.settings
+        side = side_of_step(settings, step)
+        strength = strength_of_step(settings, step)
+        return self.views.batch(settings.seed, step, batch_of_side(settings, side), side, strength)
+
+
 def train(config: FacesConfig, *, until: int | None = None) -> Path:
     """Train to ``config.train.steps`` (or stop at ``until``), resuming from the work folder; returns the checkpoint."""
     settings = config.train
     views = Views(config.data)
     path = config.work / CHECKPOINT
-    trainer = TrainingState.fresh(settings)
+    trainer = TrainingState.fresh(settings, config.device)
     if path.is_file():
         trainer.restore(path)
         log.info("faces.train.resumed", step=trainer.step)
     last = settings.steps if until is None else min(until, settings.steps)
     began, shown = time.monotonic(), 0
-    while trainer.step < last:
-        side = side_of_step(settings, trainer.step)
-        count = batch_of_side(settings, side)
-        result = trainer.advance(
-            views.batch(settings.seed, trainer.step, count, side, strength_of_step(settings, trainer.step))
-        )
-        shown += count
+    steps = _Steps(views, settings, trainer.step, last)
+    for batch in DataLoader(steps, batch_size=None, num_workers=config.workers):
+        result = trainer.advance(batch)
+        shown += len(batch.pictures)
         if trainer.step % settings.log_every == 0:
             log.info(
                 "faces.train.step",

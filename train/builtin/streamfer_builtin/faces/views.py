@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from streamfer_builtin.faces import sets
@@ -31,7 +32,7 @@ _LEAST_SHOWN = 0.4
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pictures B x 3 x S x S (float32, normalised) and the faces on them."""
+    """Pictures B x S x S x 3 (RGB uint8) and the faces on them."""
 
     pictures: Tensor
     targets: Targets
@@ -87,7 +88,8 @@ class Views:
         half, extent = side / scale / 2, np.array([width, height], np.float64)
         middle = np.clip(middle, np.minimum(half, extent - half), np.maximum(half, extent - half))
         matrix = similarity(_pair(middle), (side / 2, side / 2), scale, _turn(rng), mirror=_coin(rng))
-        return seen(sample, matrix, self._canvas(side, rng)), sample.labels.transformed(matrix)
+        canvas = blank(side) if covers(matrix, side, width, height) else self._canvas(side, rng)
+        return seen(sample, matrix, canvas), sample.labels.transformed(matrix)
 
     def _canvas(self, side: int, rng: np.random.Generator) -> Picture:
         """What is seen beyond the edges of a picture: a colour, or another picture without a face."""
@@ -103,7 +105,8 @@ class Views:
         slack = np.abs(np.array([width, height]) - side / scale) / 2
         middle = np.array([width, height]) / 2 + rng.uniform(-1, 1, size=2) * slack
         matrix = similarity(_pair(middle), (side / 2, side / 2), scale, _turn(rng), mirror=_coin(rng))
-        return seen(sample, matrix, flat(side, rng))
+        canvas = blank(side) if covers(matrix, side, width, height) else flat(side, rng)
+        return seen(sample, matrix, canvas)
 
     def _wall(self, side: int, rng: np.random.Generator) -> tuple[Picture, Labels]:
         """Pictures side by side, as in a video conference, a film with split screen, or a contact sheet."""
@@ -130,9 +133,32 @@ class Views:
         return self._crowd(rng)
 
 
+def blank(side: int) -> Picture:
+    """A picture that will be covered."""
+    return np.empty((side, side, 3), np.uint8)
+
+
 def flat(side: int, rng: np.random.Generator) -> Picture:
     """One random colour."""
-    return np.full((side, side, 3), rng.integers(0, 256, size=3), np.uint8)
+    canvas = blank(side)
+    colour = [int(value) for value in rng.integers(0, 256, size=3)]
+    cv2.rectangle(canvas, (0, 0), (side, side), colour, cv2.FILLED)
+    return canvas
+
+
+def covers(matrix: FloatArray, side: int, width: int, height: int) -> bool:
+    """Whether a picture of ``width`` x ``height``, laid by the 2 x 3 ``matrix``, hides all of a square canvas."""
+    corners = _origin(matrix, side)
+    # A warp mixes neighbours, two of which may be needed beyond the edge after the picture has been shrunk.
+    margin = 2 / min(1.0, float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
+    return bool((corners >= margin).all() and (corners <= [width - 1 - margin, height - 1 - margin]).all())
+
+
+def _origin(matrix: FloatArray, side: int) -> NDArray[np.float64]:
+    """Where the corners of a square canvas lie in the picture that ``matrix`` lays over it: 4 x 2."""
+    moved = matrix.astype(np.float64)
+    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64) - moved[:, 2]
+    return np.asarray(corners @ np.linalg.inv(moved[:, :2]).T)
 
 
 def seen(sample: Sample, matrix: FloatArray, canvas: Picture) -> Picture:
@@ -142,8 +168,7 @@ def seen(sample: Sample, matrix: FloatArray, canvas: Picture) -> Picture:
     """
     side, picture = len(canvas), sample.picture
     moved = matrix.astype(np.float64)
-    corners = np.array([[0, 0], [side, 0], [0, side], [side, side]], np.float64) - moved[:, 2]
-    source = corners @ np.linalg.inv(moved[:, :2]).T
+    source = _origin(matrix, side)
     height, width = picture.shape[:2]
     low = np.clip(np.floor(source.min(axis=0)) - 2, 0, [width - 2, height - 2]).astype(int)
     high = np.clip(np.ceil(source.max(axis=0)) + 2, low + 2, [width, height]).astype(int)
@@ -176,7 +201,7 @@ def collated(items: list[tuple[Picture, Labels]]) -> Batch:
         torch.from_numpy(joined.ignored),
         torch.from_numpy(joined.precise),
     )
-    return Batch(normalised(stacked), targets)
+    return Batch(stacked, targets)
 
 
 def normalised(pictures: Tensor) -> Tensor:

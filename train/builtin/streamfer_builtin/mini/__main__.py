@@ -15,7 +15,7 @@ from pathlib import Path
 from streamfer_builtin.mini.recipe import EXAMPLE, Recipe, load_recipe
 from streamfer_train.recipes.command import add_recipe_options, reported
 
-STAGES = ("render", "joint", "clips", "export")
+STAGES = ("render", "teachers", "joint", "clips", "export")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -56,9 +56,15 @@ def _train(recipe: Recipe, stage: str) -> None:
 
     corpus = data.load(recipe.data)
     rendered = renders.load(recipe.renders, "train", recipe.rendered)
-    if stage == "joint":
+    parts = [recipe]
+    if stage == "teachers":
+        parts = [recipe.of_teacher(place) for place in range(len(recipe.teachers))]
+    if stage in ("teachers", "joint"):
         with joined("cpu") as world:
-            joint.train(recipe, corpus, rendered, world)
+            for part in parts:
+                joint.train(part, corpus, rendered, world)
+            if stage == "joint" and recipe.settle is not None:
+                joint.settle(recipe, recipe.settle, corpus, rendered, world)
     else:
         clips.train(recipe, corpus, rendered, renders.load(recipe.renders, "val", recipe.rendered_val))
 

@@ -79,10 +79,10 @@ def crop(pixels: Tensor, extent: float, theta: Tensor | None = None, padding: st
 
 
 def resized(images: Tensor, side: int) -> Tensor:
-    """Reduce crops (B, 1, 48, 48) to `side` pixels, smoothed; 48 returns them as they are."""
-    if side == CROP:
+    """Bring crops (B, 1, H, H) to `side` pixels as the pipeline does, smoothed where they shrink."""
+    if side == images.shape[-1]:
         return images
-    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True)
+    return F.interpolate(images, size=(side, side), mode="bilinear", antialias=True).clamp(0, 1)
 
 
 def jitter(count: int, strength: Strength, rng: torch.Generator) -> tuple[Tensor, Tensor]:

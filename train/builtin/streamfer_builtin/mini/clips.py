@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -128,13 +127,12 @@ class ClipsTask:
         self.part = part
         self.steps = part.steps
 
-    def batches(self, epoch: int) -> Iterator[ClipBatch]:
-        """Yield windows of photographs and of rendered clips in the recipe's shares."""
-        rng = torch.Generator().manual_seed(self.part.seed * 1000 + epoch)
+    def batch(self, epoch: int, step: int) -> ClipBatch:
+        """Return windows of photographs and of rendered clips in the recipe's shares."""
+        rng = torch.Generator().manual_seed((self.part.seed * 10_007 + epoch) * 100_003 + step)
         rendered = round(self.part.batch * self.part.render_share)
-        for _ in range(self.steps):
-            parts = self._rendered(rendered, rng), self._photographs(self.part.batch - rendered, rng)
-            yield ClipBatch(*(torch.cat(each) for each in zip(*parts, strict=True)))
+        parts = self._rendered(rendered, rng), self._photographs(self.part.batch - rendered, rng)
+        return ClipBatch(*(torch.cat(each) for each in zip(*parts, strict=True)))
 
     def loss(self, model: ClipModel, batch: ClipBatch) -> Tensor:
         """Cross-entropy with soft targets, plus that of the directions that are known."""
@@ -145,7 +143,7 @@ class ClipsTask:
         return emotion + self.part.direction_weight * F.cross_entropy(directions, batch.directions)
 
     @torch.no_grad()
-    def watch(self, average: ClipModel, *, last: bool) -> dict[str, float]:  # noqa: ARG002 - all is cheap here
+    def watch(self, average: ClipModel, epoch: int) -> dict[str, float]:  # noqa: ARG002 - the same after every epoch
         """Return accuracy and UAR of clear stills, and UAR and direction accuracy of rendered val clips."""
         still = self.features.val_pictures
         truth = still.targets.argmax(1)
@@ -226,12 +224,13 @@ def read_clips(recipe: Recipe) -> tuple[ClipModel, dict[str, Any]]:
 def _check_joint(recipe: Recipe, state: dict[str, Any]) -> None:
     if state["joint"] != _digest(recipe):
         raise CheckpointError(
-            f"{recipe.work / CHECKPOINT}: was made from another {joint.CHECKPOINT}; delete it and run stage clips again"
+            f"{recipe.work / CHECKPOINT}: was made from another {joint.finished(recipe).name}; "
+            "delete it and run stage clips again"
         )
 
 
 def _digest(recipe: Recipe) -> str:
-    return hashlib.sha256((recipe.work / joint.CHECKPOINT).read_bytes()).hexdigest()[:16]
+    return hashlib.sha256(joint.finished(recipe).read_bytes()).hexdigest()[:16]
 
 
 def _features(

@@ -17,6 +17,7 @@ from streamfer.models.weights import write_weights
 from streamfer_builtin.mini import abstain, clips, joint, measure, renders
 from streamfer_builtin.mini.augment import CROP
 from streamfer_builtin.mini.data import Corpus, digests
+from streamfer_builtin.mini.networks import MIDDLE, REACH
 from streamfer_builtin.mini.recipe import Recipe
 from streamfer_builtin.mini.shipping import shipped_model
 from streamfer_builtin.render.actions import ACTION_UNITS
@@ -27,10 +28,10 @@ log = structlog.get_logger(__name__)
 #: Training clips that the probe for direction is fitted on.
 _PROBED = 1_500
 LICENCE = (
-    "Weights trained from scratch on third-party photographs (FER2013, collected from the web for research, no licence "
-    "stated, with FER+'s votes, MIT; labelled news photographs of muxspace/facial_expressions, rights with their "
-    "owners) and on rendered faces. For evaluation and research; the user decides about, and answers for, any other "
-    "use."
+    "EfficientNet-Lite0's weights (Apache-2.0), trained further on third-party photographs (FER2013, collected from "
+    "the web for research, no licence stated, with FER+'s votes, MIT; labelled news photographs of "
+    "muxspace/facial_expressions, rights with their owners) and on rendered faces. For evaluation and research; the "
+    "user decides about, and answers for, any other use."
 )
 COMMAND = "python -m streamfer_builtin.mini all"
 
@@ -85,7 +86,7 @@ def _card(recipe: Recipe, model: DferClip, metrics: dict[str, Any], train: dict[
     return ModelCard(
         name=recipe.name,
         config=model.config,
-        pixels=PixelProfile(size=CROP),
+        pixels=PixelProfile(size=recipe.sizes.image, mean=(MIDDLE,) * 3, std=(REACH,) * 3),
         crop=crop_profile(),
         licence=LICENCE,
         calibration_temperature=metrics["calibration"]["temperature"],

@@ -9,13 +9,14 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import structlog
 import torch
 from torch import Tensor, distributed, nn
+from torch.utils.data import DataLoader, Dataset
 
 from streamfer.errors import UserError
 from streamfer_builtin.mini import checkpoint
@@ -40,14 +41,14 @@ class Task(Protocol[Net_contra, Batch]):
     name: str
     steps: int
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        """Yield the `steps` batches of an epoch, decided by the seed and the epoch alone."""
+    def batch(self, epoch: int, step: int) -> Batch:
+        """Return a batch of tensors, decided by the seed, the epoch and the step alone."""
 
     def loss(self, model: Net_contra, batch: Batch) -> Tensor:
         """Return the scalar loss."""
 
-    def watch(self, average: Net_contra, *, last: bool) -> dict[str, float]:
-        """Return numbers for the log, measured on the averaged model; a part of the data will do until the last."""
+    def watch(self, average: Net_contra, epoch: int) -> dict[str, float]:
+        """Return numbers for the log, measured on the averaged model after an epoch."""
 
 
 @runtime_checkable
@@ -56,6 +57,28 @@ class Shareable(Protocol):
 
     def share(self, rank: int, size: int) -> Any:
         """Return every `size`-th row from `rank` on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where a stage runs: the device of its model, so many processes that draw batches, and who shares them."""
+
+    device: str = "cpu"
+    workers: int = 0
+    world: ProcessGroup = ALONE
+
+
+class _Batches(Dataset[Any]):
+    """The batches of a stage from epoch `first` on, by their place."""
+
+    def __init__(self, task: Task[Any, Any], first: int, epochs: int) -> None:
+        self.task, self.first, self.epochs = task, first, epochs
+
+    def __len__(self) -> int:
+        return (self.epochs - self.first) * self.task.steps
+
+    def __getitem__(self, place: int) -> Any:
+        return self.task.batch(self.first + place // self.task.steps, place % self.task.steps)
 
 
 class Average(Generic[Net]):
@@ -84,7 +107,7 @@ def fit(
     schedule: Schedule,
     path: Path,
     extra: dict[str, Any] | None = None,
-    world: ProcessGroup = ALONE,
+    running: Running | None = None,
 ) -> Net:
     """Train `model`, or resume from `path`, and return the averaged model.
 
@@ -97,18 +120,24 @@ def fit(
         Diverged: a loss is not finite; the checkpoint of the last whole epoch stays.
         OutputError: the checkpoint cannot be written; the one before stays.
     """
-    torch.manual_seed(schedule.seed)
+    running = running or Running()
+    world = running.world
+    model.to(running.device)
     average = Average(model, schedule.ema)
     optimizer = torch.optim.AdamW(_groups(model, schedule.weight_decay), lr=schedule.lr, fused=True)
     first = _resume(path, model, average, optimizer, schedule) if path.is_file() else 0
     epochs = schedule.epochs if schedule.stop is None else min(schedule.stop, schedule.epochs)
+    loader = DataLoader(_Batches(task, first, epochs), batch_size=None, num_workers=running.workers)
+    batches = iter(loader) if first < epochs else iter(())
     for epoch in range(first, epochs):
+        # Dropout draws from here: a resumed run draws what the first would have.
+        torch.manual_seed(schedule.seed * 1000 + epoch)
         began = time.monotonic()
         model.train()
-        loss = _epoch(model, task, schedule, epoch, average, optimizer, world)
+        loss = _epoch(model, task, schedule, epoch, average, optimizer, batches, running)
         if not world.leads:
             continue
-        seen = task.watch(average.model, last=epoch + 1 == epochs)
+        seen = task.watch(average.model, epoch)
         seconds = round(time.monotonic() - began, 1)
         log.info(f"mini.{task.name}.epoch", epoch=epoch, loss=round(loss, 4), seconds=seconds, **seen)
         checkpoint.save(
@@ -140,14 +169,16 @@ def _epoch(
     epoch: int,
     average: Average[Net],
     optimizer: torch.optim.Optimizer,
-    world: ProcessGroup,
+    batches: Iterator[Any],
+    running: Running,
 ) -> float:
-    total = 0.0
-    for step, batch in enumerate(task.batches(epoch)):
+    total, world = 0.0, running.world
+    for step in range(task.steps):
         for group in optimizer.param_groups:
             done = (epoch * task.steps + step) / (schedule.epochs * task.steps)
             group["lr"] = schedule.lr * rate(done, schedule.warm_up)
-        loss = task.loss(model, _share(batch, world))
+        batch = _on(_share(next(batches), world), running.device)
+        loss = task.loss(model, batch)
         value = world.sums([loss.item()])[0] / world.size
         if not math.isfinite(value):
             raise Diverged(
@@ -176,6 +207,14 @@ def _share(batch: Any, world: ProcessGroup) -> Any:
         mine = {field.name: getattr(batch, field.name)[world.rank :: world.size] for field in fields(batch)}
         return replace(batch, **mine)
     return tuple(part[world.rank :: world.size] for part in batch)
+
+
+def _on(batch: Any, device: str) -> Any:
+    """Return a batch, a dataclass of tensors, on a device."""
+    if device == "cpu":
+        return batch
+    moved = {field.name: getattr(batch, field.name).to(device, non_blocking=True) for field in fields(batch)}
+    return replace(batch, **moved)
 
 
 def _agree(model: nn.Module, world: ProcessGroup) -> None:

@@ -7,23 +7,21 @@ intensities, and poses. Shape suffixes: B pictures, F rendered frames, C classes
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from streamfer.models.card import digest_of
-from streamfer.models.weights import check_tensors, read_weights
 from streamfer_builtin.mini import augment, checkpoint, renders, sampling
 from streamfer_builtin.mini.data import CLASSES, Corpus, Pictures
-from streamfer_builtin.mini.fitting import fit
-from streamfer_builtin.mini.networks import FIRST_CONVOLUTION, JointModel
+from streamfer_builtin.mini.fitting import Running, fit
+from streamfer_builtin.mini.networks import JointModel
 from streamfer_builtin.mini.recipe import JointPart, Recipe, Sizes
+from streamfer_builtin.mini.start import begin
 from streamfer_builtin.mini.units import unit_loss
 from streamfer_builtin.render.clips import RenderedClips
 from streamfer_train.metrics.classification import report
@@ -32,6 +30,7 @@ from streamfer_train.recipes.processes import ALONE, ProcessGroup
 log = structlog.get_logger(__name__)
 
 CHECKPOINT = "joint.pt"
+SETTLED = "settled.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,45 +64,69 @@ class JointTask:
 
     name = "joint"
 
-    def __init__(self, photographs: tuple[Lesson, ...], rendered: Lesson, corpus: Corpus, part: JointPart) -> None:
+    def __init__(
+        self,
+        photographs: tuple[Lesson, ...],
+        rendered: Lesson,
+        corpus: Corpus,
+        part: JointPart,
+        image: int,
+        teachers: tuple[JointModel, ...] = (),
+    ) -> None:
         self.photographs = photographs
         self.rendered = rendered
         self.corpus = corpus
         self.part = part
+        self.image = image
+        self.teachers = teachers
         self.steps = math.ceil(part.pictures / part.batch)
-        self.side = augment.CROP
+        self._drawn: tuple[int, list[tuple[Lesson, tuple[Tensor, ...]]]] | None = None
 
-    def batches(self, epoch: int) -> Iterator[JointBatch]:
-        """Yield batches of photographs and rendered frames in the recipe's shares."""
+    def batch(self, epoch: int, step: int) -> JointBatch:
+        """Return one batch of photographs and rendered frames in the recipe's shares."""
         part = self.part
-        rng = torch.Generator().manual_seed(part.seed * 1000 + 700 + epoch)
-        drawn = [(s, index.tensor_split(self.steps)) for s, index in self._draw(epoch, rng)]
+        rng = torch.Generator().manual_seed((part.seed * 10_007 + epoch) * 100_003 + step)
         strength = augment.Strength().relaxed(part.strength * sampling.relaxation(epoch / part.epochs))
-        for step in range(self.steps):
-            self.side = sampling.side_at((epoch + step / self.steps) / part.epochs, part.small)
-            batch = _batch([(s, chunks[step]) for s, chunks in drawn], strength, self.side, rng)
-            yield mixed(batch, part.mixed, part.mix_reach, rng)
+        rows = [(source, chunks[step]) for source, chunks in self._rows(epoch)]
+        batch = _batch(rows, strength, self._side(epoch, step), rng)
+        return mixed(batch, part.mixed, part.mix_reach, rng)
 
     def loss(self, model: JointModel, batch: JointBatch) -> Tensor:
         """Weighted cross-entropy with soft targets, plus that of the action units."""
         logits, units = model(batch.images)
-        entropy = F.cross_entropy(logits, batch.targets, label_smoothing=self.part.smoothing, reduction="none")
+        targets = self._taught(batch) if self.teachers else batch.targets
+        entropy = F.cross_entropy(logits, targets, label_smoothing=self.part.smoothing, reduction="none")
         emotion = (entropy * batch.weights).sum() / batch.weights.sum().clamp(min=1e-6)
         return emotion + self.part.action_weight * unit_loss(units, batch.units)
 
-    def watch(self, average: JointModel, *, last: bool) -> dict[str, float]:  # noqa: ARG002 - all is cheap here
+    def watch(self, average: JointModel, epoch: int) -> dict[str, float]:
         """Return accuracy and UAR on pictures that are as large as those the epoch ended with.
 
         Clear ones of FER2013 val by their votes, all by FER2013's labels, and aligned faces of people held out.
         """
         val, faces = self.corpus.val, self.corpus.held_out
-        logits = predict(average, val, self.side)
+        side = self._side(epoch, self.steps - 1)
+        logits = predict(average, val, side)
         votes = report(logits[val.clear], val.votes[val.clear].argmax(1), CLASSES)
         labels = report(logits, val.labels, CLASSES)
-        held = report(predict(average, faces, self.side), faces.labels, CLASSES)
+        held = report(predict(average, faces, side), faces.labels, CLASSES)
         found = {"clear": votes.war, "clear_uar": votes.uar, "fer": labels.war, "fer_uar": labels.uar}
         found["faces"] = held.war
         return {name: round(value, 4) for name, value in found.items()}
+
+    @torch.no_grad()
+    def _taught(self, batch: JointBatch) -> Tensor:
+        read = [t(augment.resized(batch.images, t.image))[0].softmax(-1) for t in self.teachers]
+        return torch.lerp(batch.targets, torch.stack(read).mean(0), self.part.distil)
+
+    def _side(self, epoch: int, step: int) -> int:
+        return sampling.side_at((epoch + step / self.steps) / self.part.epochs, self.part.small, self.image)
+
+    def _rows(self, epoch: int) -> list[tuple[Lesson, tuple[Tensor, ...]]]:
+        if self._drawn is None or self._drawn[0] != epoch:
+            rng = torch.Generator().manual_seed(self.part.seed * 1000 + 700 + epoch)
+            self._drawn = epoch, [(s, index.tensor_split(self.steps)) for s, index in self._draw(epoch, rng)]
+        return self._drawn[1]
 
     def _draw(self, epoch: int, rng: torch.Generator) -> list[tuple[Lesson, Tensor]]:
         rendered = round(self.part.pictures * self.part.render_share)
@@ -117,42 +140,56 @@ class JointTask:
 
 
 def train(recipe: Recipe, corpus: Corpus, clips: RenderedClips, world: ProcessGroup = ALONE) -> JointModel:
-    """Train, or resume from `work`/joint.pt, and return the averaged model.
-
-    It begins with the tower and action head of the weights file `start`, or at random.
-    """
+    """Train, or resume from `work`/joint.pt, and return the averaged model, on the CPU."""
     part, path = recipe.joint, recipe.work / CHECKPOINT
-    torch.manual_seed(part.seed)
-    model = JointModel(recipe.sizes, bf16=part.bf16)
-    extra: dict[str, Any] = {"sizes": recipe.sizes.model_dump(), "start": None}
+    model = _model(recipe, part)
+    extra: dict[str, Any] = {"sizes": recipe.sizes.model_dump(), "start": "random"}
     if path.is_file():
         extra["start"] = _checked(path, "joint", recipe.sizes)["start"]
-    elif recipe.start is not None:
+    elif recipe.start != "random":
         extra["start"] = begin(model, recipe.start)
+    teachers = tuple(read_joint(recipe.of_teacher(place))[0] for place in range(len(recipe.teachers)))
+    return _fitted(recipe, part, path, model, extra, corpus, clips, world, teachers)
+
+
+def settle(
+    recipe: Recipe, part: JointPart, corpus: Corpus, clips: RenderedClips, world: ProcessGroup = ALONE
+) -> JointModel:
+    """Train on what `train` made, or resume from `work`/settled.pt, and return the averaged model, on the CPU."""
+    first = _checked(recipe.work / CHECKPOINT, "joint", recipe.sizes)
+    model = _model(recipe, part)
+    model.load_state_dict(first["average"])
+    extra = {name: first[name] for name in ("sizes", "start")} | {"joint": first["recipe"]}
+    return _fitted(recipe, part, recipe.work / SETTLED, model, extra, corpus, clips, world)
+
+
+def finished(recipe: Recipe) -> Path:
+    """Return the checkpoint of the last part of the stage."""
+    return recipe.work / (CHECKPOINT if recipe.settle is None else SETTLED)
+
+
+def _model(recipe: Recipe, part: JointPart) -> JointModel:
+    torch.manual_seed(part.seed)
+    return JointModel(recipe.sizes, bf16=part.bf16, dropout=part.dropout, drop_path=part.drop_path)
+
+
+def _fitted(
+    recipe: Recipe,
+    part: JointPart,
+    path: Path,
+    model: JointModel,
+    extra: dict[str, Any],
+    corpus: Corpus,
+    clips: RenderedClips,
+    world: ProcessGroup,
+    teachers: tuple[JointModel, ...] = (),
+) -> JointModel:
+    for teacher in teachers:
+        teacher.to(recipe.device).requires_grad_(False)
     photographs = tuple(_photographs(source, part) for source in corpus.train)
-    task = JointTask(photographs, _rendered(clips, part), corpus, part)
-    return fit(model, task, part, path, extra, world)
-
-
-@torch.no_grad()
-def begin(model: JointModel, path: Path) -> str:
-    """Take over tower and action head of a shipped weights file; the picture head starts at zero. Returns its digest.
-
-    Raises:
-        CheckpointError: not such a file, or of other sizes.
-    """
-    weights = read_weights(path)[0].state_dict()
-    mine = model.state_dict()
-    wanted = {name: value for name, value in mine.items() if not name.startswith("expression.")}
-    found = {name: value for name, value in weights.items() if name in wanted}
-    if FIRST_CONVOLUTION in found:
-        # What folded brightness into three colours sums to one again.
-        found[FIRST_CONVOLUTION] = found[FIRST_CONVOLUTION].sum(1, keepdim=True)
-    check_tensors(wanted, found, str(path))
-    model.load_state_dict(mine | found)
-    nn.init.zeros_(model.expression.weight)
-    nn.init.zeros_(model.expression.bias)
-    return digest_of(path)
+    task = JointTask(photographs, _rendered(clips, part), corpus, part, recipe.sizes.image, teachers)
+    running = Running(recipe.device, recipe.workers, world)
+    return fit(model, task, part, path, extra, running).cpu()
 
 
 def read_joint(recipe: Recipe) -> tuple[JointModel, dict[str, Any]]:
@@ -161,18 +198,22 @@ def read_joint(recipe: Recipe) -> tuple[JointModel, dict[str, Any]]:
     Raises:
         ConfigError: the stage has not run.
     """
-    state = _checked(recipe.work / CHECKPOINT, "joint", recipe.sizes)
+    state = _checked(finished(recipe), "joint", recipe.sizes)
     model = JointModel(recipe.sizes)
     model.load_state_dict(state["average"])
-    return model.eval(), {**state["recipe"], "epochs_done": state["epoch"], "start": state["start"]}
+    made = {"epochs_done": state["epoch"], "start": state["start"]}
+    if "joint" in state:
+        made["before"] = state["joint"]
+    return model.eval(), {**state["recipe"], **made}
 
 
 @torch.no_grad()
 def predict(model: JointModel, pictures: Pictures, side: int, batch: int = 256) -> Tensor:
-    """Return float32 logits (N, C) of the plain crops at `side` pixels."""
+    """Return float32 logits (N, C), on the CPU, of the plain crops at `side` pixels."""
     model.eval()
+    device = next(model.parameters()).device
     crops = (augment.crop(pixels, pictures.extent) for pixels in torch.split(pictures.pixels, batch))
-    return torch.cat([model(augment.resized(images, side))[0] for images in crops])
+    return torch.cat([model(augment.resized(images, side).to(device))[0].cpu() for images in crops])
 
 
 def _checked(path: Path, stage: str, sizes: Sizes) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from streamfer.models.dfer_clip import DferClip
 from streamfer.models.inference import DferClipModel
 from streamfer_builtin.mini import augment, renders
 from streamfer_builtin.mini.data import CLASSES, Corpus, Pictures
-from streamfer_builtin.mini.networks import FRAMES
+from streamfer_builtin.mini.networks import FRAMES, MIDDLE, REACH
 from streamfer_builtin.mini.thresholds import best_thresholds
 from streamfer_builtin.mini.units import BLENDSHAPES, PRESENT, RENDERED_ONLY
 from streamfer_builtin.mini.windows import clip_views
@@ -57,8 +57,10 @@ class Network:
 
     @torch.no_grad()
     def encode(self, crops: Tensor, batch: int = 256) -> Tensor:
-        """Encode grey float32 (N, 1, H, H) to features (N, D)."""
-        colour = (part.expand(-1, 3, -1, -1) for part in torch.split(crops, batch))
+        """Encode grey crops float32 (N, 1, H, H) in [0, 1] to features (N, D), prepared as the weights file says."""
+        side = self.model.config.vision.image_size
+        pixels = ((augment.resized(part, side) - MIDDLE) / REACH for part in torch.split(crops, batch))
+        colour = (part.expand(-1, 3, -1, -1) for part in pixels)
         return torch.cat(
             [self.model.encode_frames(part.contiguous(memory_format=torch.channels_last)) for part in colour]
         )

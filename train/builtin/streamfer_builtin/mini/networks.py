@@ -1,4 +1,4 @@
-"""The mini model's networks while they train: a grey residual tower and the heads on its features.
+"""The mini model's networks while they train: a grey tower and the heads on its features.
 
 Names of weights: `image_encoder.*` (timm's names), `expression.*` (the picture head, which teaches and is not shipped)
 and `action_head.*`.
@@ -13,16 +13,17 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from streamfer.models.residual import BasicResNet
+from streamfer.models.efficient import EfficientNetLite, InvertedResidual
 from streamfer.models.sizes import DferClipConfig, TemporalConfig, TextConfig, VisionConfig
-from streamfer_builtin.mini.augment import CROP
 from streamfer_builtin.mini.data import CLASSES
 from streamfer_builtin.mini.recipe import Sizes
 from streamfer_builtin.render.actions import ACTION_UNITS
 
 FRAMES = 16
 """Frames of a window."""
-FIRST_CONVOLUTION = "image_encoder.conv1.0.weight"
+FIRST_CONVOLUTION = "image_encoder.conv_stem.weight"
+MIDDLE, REACH = 0.5, 0.5
+"""Pictures in [0, 1] are brought to [-1, 1], what the pretrained tower has seen."""
 
 
 def shipped_config(sizes: Sizes, temperature: float = 1.0) -> DferClipConfig:
@@ -30,7 +31,7 @@ def shipped_config(sizes: Sizes, temperature: float = 1.0) -> DferClipConfig:
     return DferClipConfig(
         classes=CLASSES,
         embed_dim=sizes.embed_dim,
-        vision=VisionConfig(layers=sizes.layers, width=sizes.width, image_size=CROP, block="basic"),
+        vision=VisionConfig(layers=sizes.layers, width=sizes.width, image_size=sizes.image, block="inverted"),
         temporal=TemporalConfig(
             layers=1, heads=sizes.heads, dim_head=sizes.dim_head, mlp_dim=sizes.mlp_dim, frames=FRAMES
         ),
@@ -53,25 +54,32 @@ def text_config(sizes: Sizes) -> TextConfig:
 class JointModel(nn.Module):
     """Stage `joint`: emotions and action units of single pictures, photographed or rendered."""
 
-    def __init__(self, sizes: Sizes, *, bf16: bool = False) -> None:
+    def __init__(self, sizes: Sizes, *, bf16: bool = False, dropout: float = 0.0, drop_path: float = 0.0) -> None:
         """Build with random weights.
 
-        With `bf16` the tower computes in bfloat16 while it trains: twice as fast where the processor has matrix tiles.
+        With `bf16` the tower computes in bfloat16 while it trains: faster on GPUs, and where the processor has matrix
+        tiles. `drop_path` is that of the last block; the others' fall in proportion to their place.
         """
         super().__init__()
-        tower = BasicResNet(sizes.layers, sizes.width, sizes.embed_dim, channels=1)
+        tower = EfficientNetLite(sizes.layers, sizes.width, sizes.embed_dim, channels=1)
+        blocks = [module for module in tower.modules() if isinstance(module, InvertedResidual)]
+        for place, block in enumerate(blocks, 1):
+            block.drop = drop_path * place / len(blocks)
         self.image_encoder = tower.to(memory_format=torch.channels_last)
+        self.dropout = nn.Dropout(dropout)
         self.expression = nn.Linear(sizes.embed_dim, len(CLASSES))
         self.action_head = nn.Linear(sizes.embed_dim, len(ACTION_UNITS))
+        self.image = sizes.image
         self.bf16 = bf16
 
     def encode(self, images: Tensor) -> Tensor:
-        """Map grey float32 (B, 1, H, H) to features float32 (B, D)."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16 and self.training):
-            features = self.image_encoder(images.contiguous(memory_format=torch.channels_last))
+        """Map grey float32 (B, 1, H, H) in [0, 1] to features float32 (B, D)."""
+        pixels = ((images - MIDDLE) / REACH).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16 and self.training):
+            features = self.image_encoder(pixels)
         return cast(Tensor, features.float())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map grey float32 (B, 1, H, H) to logits of emotions (B, C) and of action units (B, A)."""
-        features = self.encode(images)
+        features = self.dropout(self.encode(images))
         return self.expression(features), self.action_head(features)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
+from streamfer.models.efficient import DEPTHS, WIDTH
 from streamfer.settings import Section, load_settings
 
 EXAMPLE = "train/builtin/configs/mini.yaml"
 
 
 class Sizes(Section):
-    """The shipped network: residual tower, one temporal block, and the text tower that exists only in training."""
+    """The shipped network: EfficientNet-Lite tower, one temporal block, and the text tower that only training has.
 
-    layers: tuple[int, int, int, int] = (2, 2, 2, 2)
-    width: int = Field(32, ge=2, multiple_of=2)
+    Crops of 48 pixels are enlarged to `image` pixels, the tower's input.
+    """
+
+    layers: tuple[int, int, int, int, int, int, int] = DEPTHS
+    width: int = Field(WIDTH, ge=2, multiple_of=2)
+    image: int = Field(64, ge=32)
     embed_dim: int = Field(256, ge=8)
     heads: int = Field(4, ge=1)
     dim_head: int = Field(64, ge=1)
@@ -29,10 +35,10 @@ class Sizes(Section):
 
 
 class Small(Section):
-    """Until this share of a stage, pictures are reduced to `side` pixels: half the cost for a rough start."""
+    """Until this share of a stage, the tower reads `side` pixels: less cost for a rough start."""
 
     until: float = Field(gt=0, le=1)
-    side: int = Field(ge=16, le=48)
+    side: int = Field(ge=32)
 
 
 class Schedule(Section):
@@ -59,6 +65,8 @@ class JointPart(Schedule):
     An epoch is a number of drawn `pictures`, not a pass. Of a photograph's target `vote_share` is what annotators voted
     and the rest the set's own label. `render_share` of each batch is rendered; a rendered frame's emotion weighs
     `render_emotion` of a photograph's. A share `mixed` of all pictures has another one mixed in, by up to `mix_reach`.
+    Where there are teachers, `distil` of the target is the mean of what they read in the same picture.
+    `dropout` is that of the feature before its heads, `drop_path` of the tower's last block, less for those before.
     """
 
     epochs: int = Field(30, ge=1)
@@ -74,9 +82,19 @@ class JointPart(Schedule):
     action_weight: float = Field(1.0, ge=0)
     mixed: float = Field(0.35, ge=0, le=1)
     mix_reach: float = Field(0.4, ge=0, le=0.5)
+    distil: float = Field(0.7, ge=0, le=1)
     strength: float = Field(0.8, ge=0, le=1)
+    dropout: float = Field(0.2, ge=0, lt=1)
+    drop_path: float = Field(0.1, ge=0, lt=1)
     bf16: bool = False
-    small: tuple[Small, ...] = (Small(until=0.5, side=40),)
+    small: tuple[Small, ...] = ()
+
+
+class Teacher(Section):
+    """A tower of the same kind that reads `image` pixels, trained for its own stage `joint` and then only asked."""
+
+    image: int = Field(ge=32)
+    joint: JointPart
 
 
 class ClipsPart(Schedule):
@@ -121,12 +139,23 @@ class Recipe(Section):
     data: Path
     renders: Path
     work: Path
-    start: Path | None = None
+    start: Literal["pretrained", "random"] | Path = "pretrained"
+    device: str = "cpu"
+    workers: int = Field(0, ge=0)
     rendered: int = Field(2_000, ge=1)
     rendered_val: int = Field(300, ge=1)
     sizes: Sizes = Sizes()
+    teachers: tuple[Teacher, ...] = ()
     joint: JointPart = JointPart()
+    settle: JointPart | None = None
     clips: ClipsPart = ClipsPart()
+
+    def of_teacher(self, place: int) -> Recipe:
+        """Return the recipe of the teacher at `place`: it works in a folder of its own and has no teachers."""
+        teacher = self.teachers[place]
+        sizes = self.sizes.model_copy(update={"image": teacher.image})
+        work = self.work / f"teacher-{place + 1}"
+        return self.model_copy(update={"work": work, "sizes": sizes, "joint": teacher.joint, "teachers": ()})
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:

