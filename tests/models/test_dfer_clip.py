@@ -13,15 +13,15 @@ import streamfer_kernels
 from streamfer.errors import CheckpointError, ConfigError, InternalError
 from streamfer.models.attention import use_attention
 from streamfer.models.dfer_clip import DferClip
+from streamfer.models.efficient import DEPTHS, WIDTH, EfficientNetLite, InvertedResidual
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
-from streamfer.models.residual import BasicResNet
 from streamfer.models.sizes import DferClipConfig, TemporalConfig, TextConfig, VisionConfig
 from streamfer.models.temporal import TemporalTransformer
 from streamfer.models.towers import build_image_encoder
 
 VIT = VisionConfig(layers=2, width=32, head_width=16, patch_size=8, image_size=16)
 RESNET = VisionConfig(layers=(1, 1, 1, 1), width=8, head_width=32, image_size=64)
-BASIC = VisionConfig(layers=(1, 1, 1, 1), width=8, image_size=32, block="basic")
+INVERTED = VisionConfig(layers=(1, 1, 2, 1, 1, 1, 1), width=8, image_size=32, block="inverted")
 TEMPORAL = TemporalConfig(layers=2, heads=2, dim_head=8, mlp_dim=24, frames=3)
 CLASSES = ("a", "b", "c")
 
@@ -57,7 +57,7 @@ def _fixed_clips(size: int) -> torch.Tensor:
 GOLDEN = {
     "vit": (VIT, [[28.6145, -12.9209, -33.0508], [28.9504, -12.1041, -32.9335]]),
     "resnet": (RESNET, [[-7.4573, -7.0394, 4.0501], [-7.4553, -7.0392, 4.0482]]),
-    "basic": (BASIC, [[63.4741, -63.8954, 63.4095], [63.3455, -63.7416, 63.2327]]),
+    "inverted": (INVERTED, [[-14.2447, -19.5325, -4.3113], [-14.2443, -19.5326, -4.3117]]),
 }
 
 
@@ -217,53 +217,28 @@ def test_sizes_and_names_of_the_published_model() -> None:
     assert len(model.state_dict()) == 316
 
 
-def _timms_network(layers: tuple[int, ...], width: int, embed_dim: int, channels: int) -> torch.nn.Module:
-    """The plain network as timm builds it."""
-    from timm.models.resnet import BasicBlock, ResNet
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_small_tower_is_timms(channels: int) -> None:
+    from timm import create_model
 
-    network = ResNet(
-        BasicBlock,  # type: ignore[arg-type]  # timm's annotation names an instance, its code wants the class
-        layers,
-        num_classes=embed_dim,
-        in_chans=channels,
-        channels=(width, 2 * width, 4 * width, 8 * width),
-        stem_type="deep",
-        stem_width=width // 2,
-        avg_down=True,
-        block_args={"attn_layer": "se"},
-    )
-    network.set_submodule("maxpool", torch.nn.Identity())
-    return network
-
-
-@pytest.mark.parametrize(("layers", "width", "channels"), [((1, 2, 1, 1), 8, 3), ((2, 1, 1, 2), 24, 1)])
-def test_the_plain_network_is_timms(layers: tuple[int, ...], width: int, channels: int) -> None:
     torch.manual_seed(5)
-    theirs = _timms_network(layers, width, 16, channels)
-    torch.manual_seed(5)
-    ours = BasicResNet(layers, width, 16, channels=channels)
-    assert list(ours.state_dict()) == list(theirs.state_dict())
-    assert all(torch.equal(tensor, theirs.state_dict()[name]) for name, tensor in ours.state_dict().items())
-    pixels = torch.rand(3, channels, 40, 40, generator=torch.Generator().manual_seed(1))
-    for network in (ours, theirs):
-        network.train()(pixels).sum().backward()
-    assert all(
-        torch.equal(one.grad, other.grad)
-        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True)
-        if one.grad is not None and other.grad is not None
-    )
-    for network in (ours, theirs):
-        network.eval().to(torch.bfloat16).to(memory_format=torch.channels_last)
-    assert torch.equal(ours(pixels.bfloat16()), theirs(pixels.bfloat16()))
+    theirs = create_model("efficientnet_lite0", num_classes=16, in_chans=channels, bn_eps=1e-3).eval()
+    ours = EfficientNetLite(DEPTHS, WIDTH, 16, channels=channels).eval()
+    names = {name: name.replace("classifier.", "fc.") for name in theirs.state_dict()}
+    assert list(names.values()) == list(ours.state_dict())
+    ours.load_state_dict({names[name]: tensor for name, tensor in theirs.state_dict().items()})
+    pixels = torch.rand(3, channels, 80, 80, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ours(pixels), theirs(pixels), atol=1e-4, rtol=1e-4)
 
 
-def test_the_plain_network_keeps_a_small_face_large() -> None:
-    encoder = build_image_encoder(BASIC, 16, quick_gelu=False)
-    places = []
-    encoder.get_submodule("layer4").register_forward_hook(lambda module, given, out: places.append(out.shape[-1]))
-    for size in (16, 48):
-        assert encoder(torch.rand(2, 3, size, size)).shape == (2, 16)
-    assert places == [1, 3]
+def test_blocks_are_dropped_in_training_alone() -> None:
+    encoder = build_image_encoder(INVERTED, 16, quick_gelu=False).train()
+    block = next(m for m in encoder.modules() if isinstance(m, InvertedResidual) and m.shortcut)
+    features = torch.rand(64, block.conv_pw.in_channels, 4, 4)
+    block.drop = 0.5
+    left_alone = (block(features) == features).flatten(1).all(1)
+    assert 16 <= int(left_alone.sum()) <= 48
+    assert not bool((block.eval()(features) == features).flatten(1).all(1).any())
 
 
 def test_action_units_are_read_from_every_frame() -> None:
@@ -299,10 +274,10 @@ def test_baking_keeps_the_action_head() -> None:
         (lambda: VisionConfig(width=100), CheckpointError, "head_width"),
         (lambda: VisionConfig(image_size=16), CheckpointError, "image_size"),
         (lambda: VisionConfig(layers=(2,)), CheckpointError, "vision.layers"),
-        (lambda: VisionConfig(block="wide"), CheckpointError, "bottleneck or basic"),  # type: ignore[arg-type]
-        (lambda: VisionConfig(block="basic"), CheckpointError, "four stage depths"),
-        (lambda: VisionConfig(layers=(1, 1, 1, 1), width=7, block="basic"), CheckpointError, "even width"),
-        (lambda: VisionConfig(layers=(1, 1, 1, 1), width=8, image_size=15, block="basic"), CheckpointError, "least 16"),
+        (lambda: VisionConfig(block="wide"), CheckpointError, "bottleneck or inverted"),  # type: ignore[arg-type]
+        (lambda: VisionConfig(block="inverted"), CheckpointError, "expected 7 stage depths"),
+        (lambda: VisionConfig(layers=(1, 1, 1, 1), block="inverted"), CheckpointError, "expected 7 stage depths"),
+        (lambda: VisionConfig(layers=(1,) * 7, image_size=31, block="inverted"), CheckpointError, "least 32"),
         (lambda: DferClipConfig(("a", "a")), CheckpointError, "different names"),
         (lambda: DferClipConfig(CLASSES, action_units=("AU6",)), CheckpointError, "'AU6'; expected AU and two digits"),
         (lambda: DferClipConfig(CLASSES, action_units=("AU06", "AU06")), CheckpointError, "action_units"),

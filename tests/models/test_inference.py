@@ -9,18 +9,18 @@ import pytest
 import torch
 from fakes.models import FakeExpressionModel
 from numpy.typing import NDArray
-from tiny_models import BASIC, RESNET, tiny_card, tiny_model
+from tiny_models import INVERTED, RESNET, tiny_card, tiny_model
 from torch import nn
 from torch.nn import functional as F
 
 from streamfer.errors import ConfigError, InternalError
 from streamfer.models.card import PixelProfile
 from streamfer.models.dfer_clip import DferClip
+from streamfer.models.efficient import fold_norms
 from streamfer.models.expression import ExpressionModel
 from streamfer.models.inference import DferClipModel, prepare_pixels
 from streamfer.models.precision import Precision
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
-from streamfer.models.residual import fold_norms
 from streamfer.models.sizes import TextConfig, VisionConfig
 
 
@@ -101,7 +101,7 @@ def test_it_equals_the_trainable_model() -> None:
     torch.testing.assert_close(model.logits(model.encode(crops)[None]), expected, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.parametrize("vision", [RESNET, BASIC], ids=["bottleneck", "basic"])
+@pytest.mark.parametrize("vision", [RESNET, INVERTED], ids=["bottleneck", "inverted"])
 def test_folded_norms_leave_the_features_as_they_were(vision: VisionConfig) -> None:
     network = tiny_model(vision=vision)
     folded = deepcopy(network)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_models import BASIC, RESNET, VIT, tiny_card, tiny_model
+from tiny_models import INVERTED, RESNET, VIT, tiny_card, tiny_model
 
 from streamfer.errors import CheckpointError, OutputError
 from streamfer.files import sha256_of
@@ -38,7 +38,7 @@ def _rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **chang
     save_file(tensors or load_file(path), path, metadata={"streamfer": json.dumps(document)})
 
 
-@pytest.mark.parametrize("vision", [VIT, RESNET, BASIC], ids=["vit", "bottleneck", "basic"])
+@pytest.mark.parametrize("vision", [VIT, RESNET, INVERTED], ids=["vit", "bottleneck", "inverted"])
 @pytest.mark.parametrize("half", [False, True])
 def test_round_trip(tmp_path: Path, vision: VisionConfig, half: bool) -> None:
     model = tiny_model(vision=vision)
@@ -137,7 +137,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
         ({"vision__width": 10**9}, r"vision\.width is 1000000000"),
         ({"vision__layers": 10**6}, r"vision\.layers is 1000000"),
         ({"vision__block": "wide"}, r"vision\.block is 'wide'"),
-        ({"vision__block": ["basic"]}, r"vision\.block is \['basic'\]"),
+        ({"vision__block": ["inverted"]}, r"vision\.block is \['inverted'\]"),
         ({"vision__layers": "many"}, r"vision\.layers is 'many'"),
         ({"temporal__heads": 0}, r"temporal\.heads is 0"),
         ({"temperature": 0}, "temperature is 0"),

@@ -16,7 +16,7 @@ from streamfer.models.weights import write_weights
 
 VIT = VisionConfig(layers=2, width=32, head_width=16, patch_size=8, image_size=32)
 RESNET = VisionConfig(layers=(1, 1, 1, 1), width=8, head_width=32, image_size=64)
-BASIC = VisionConfig(layers=(1, 1, 1, 1), width=8, image_size=32, block="basic")
+INVERTED = VisionConfig(layers=(1, 1, 2, 1, 1, 1, 1), width=8, image_size=32, block="inverted")
 
 
 def _settle(model: DferClip) -> None:

@@ -89,11 +89,20 @@ def clips(count: int, seed: int = 0) -> RenderedClips:
 def recipe(folder: Path, **parts: Any) -> Recipe:
     """A recipe that takes seconds; `parts` override sections by name."""
     sections: dict[str, Any] = {
-        "sizes": {"layers": (1, 1, 1, 1), "width": 4, "embed_dim": 16, "heads": 2, "dim_head": 8, "mlp_dim": 16}
+        "sizes": {
+            "layers": (1, 1, 1, 1, 1, 1, 1),
+            "width": 4,
+            "image": 32,
+            "embed_dim": 16,
+            "heads": 2,
+            "dim_head": 8,
+            "mlp_dim": 16,
+        }
         | {"text_layers": 1, "text_width": 16, "text_heads": 2},
         "joint": {"epochs": 2, "pictures": 32, "batch": 16, "seed": 5},
         "clips": {"epochs": 2, "steps": 4, "batch": 16, "pictures": 100, "views": 2},
     }
     for name, values in parts.items():
         sections[name] = sections[name] | values if isinstance(values, dict) and name in sections else values
-    return Recipe.model_validate({"data": folder, "renders": folder, "work": folder / "run", **sections})
+    paths = {"data": folder, "renders": folder, "work": folder / "run"}
+    return Recipe.model_validate({**paths, "start": "random", **sections})

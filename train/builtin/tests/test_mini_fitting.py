@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import mini_corpus
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from streamfer.errors import CheckpointError, OutputError
 from streamfer_builtin.mini import checkpoint, fitting, joint, networks
@@ -27,18 +27,17 @@ def _train(recipe: Recipe, work: Path) -> networks.JointModel:
 
 def test_a_resumed_run_equals_an_unbroken_one(tiny: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unbroken = _train(tiny, tmp_path / "a")
-    batches = joint.JointTask.batches
+    batch = joint.JointTask.batch
 
-    def breaks_in_the_second(self: joint.JointTask, epoch: int) -> Iterator[joint.JointBatch]:
-        for step, batch in enumerate(batches(self, epoch)):
-            if (epoch, step) == (1, 1):
-                raise KeyboardInterrupt
-            yield batch
+    def breaks_in_the_second(self: joint.JointTask, epoch: int, step: int) -> joint.JointBatch:
+        if (epoch, step) == (1, 1):
+            raise KeyboardInterrupt
+        return batch(self, epoch, step)
 
-    monkeypatch.setattr(joint.JointTask, "batches", breaks_in_the_second)
+    monkeypatch.setattr(joint.JointTask, "batch", breaks_in_the_second)
     with pytest.raises(KeyboardInterrupt):
         _train(tiny, tmp_path / "b")
-    monkeypatch.setattr(joint.JointTask, "batches", batches)
+    monkeypatch.setattr(joint.JointTask, "batch", batch)
     resumed = _train(tiny, tmp_path / "b")
     pairs = zip(unbroken.state_dict().values(), resumed.state_dict().values(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
@@ -102,3 +101,16 @@ def test_the_average_moves_towards_the_model() -> None:
 @pytest.mark.parametrize(("progress", "expected"), [(0.02, 0.501), (0.04, 1.0), (0.52, 0.5), (1.0, 0.0)])
 def test_learning_rate_warms_up_and_falls_to_zero(progress: float, expected: float) -> None:
     assert fitting.rate(progress, 0.04) == pytest.approx(expected, abs=1e-6)
+
+
+def test_batches_are_the_same_whoever_draws_them(tiny: Recipe) -> None:
+    part = tiny.joint
+    corpus = mini_corpus.corpus()
+    photographs = tuple(joint._photographs(source, part) for source in corpus.train)
+    task = joint.JointTask(photographs, joint._rendered(mini_corpus.clips(15), part), corpus, part, 32)
+    own = list(DataLoader(fitting._Batches(task, 1, 2), batch_size=None))
+    drawn = list(DataLoader(fitting._Batches(task, 1, 2), batch_size=None, num_workers=2))
+    assert len(own) == len(drawn) == task.steps
+    assert all(
+        torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets) for a, b in zip(own, drawn, strict=True)
+    )

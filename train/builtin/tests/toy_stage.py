@@ -6,7 +6,6 @@ Without BatchNorm and dropout two processes that share each batch compute what o
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,15 +37,14 @@ class Line:
         self.until = until
         self.rows: list[int] = []
 
-    def batches(self, epoch: int) -> Iterator[Points]:
-        """Yield the batches of an epoch; epoch `until` is where the process is stopped."""
+    def batch(self, epoch: int, step: int) -> Points:
+        """Return a batch; epoch `until` is where the process is stopped."""
         if epoch == self.until:
             raise SystemExit(0)
-        rng = torch.Generator().manual_seed(epoch)
-        for _ in range(self.steps):
-            inputs = torch.randn(SCHEDULE.batch, 3, generator=rng)
-            noise = torch.randn(SCHEDULE.batch, 1, generator=rng)
-            yield Points(inputs, inputs @ torch.tensor([[1.0], [-2.0], [3.0]]) + noise)
+        rng = torch.Generator().manual_seed(1000 + 17 * epoch + step)
+        inputs = torch.randn(SCHEDULE.batch, 3, generator=rng)
+        noise = torch.randn(SCHEDULE.batch, 1, generator=rng)
+        return Points(inputs, inputs @ torch.tensor([[1.0], [-2.0], [3.0]]) + noise)
 
     def loss(self, model: nn.Linear, batch: Points) -> Tensor:
         """Return the mean squared error."""
@@ -54,7 +52,7 @@ class Line:
         loss: Tensor = (model(batch.inputs) - batch.targets).square().mean()
         return loss
 
-    def watch(self, average: nn.Linear, *, last: bool) -> dict[str, float]:
+    def watch(self, average: nn.Linear, epoch: int) -> dict[str, float]:
         """Return the first weight."""
         return {"weight": float(average.weight[0, 0])}
 
@@ -64,7 +62,7 @@ def train(path: Path, until: int, world: ProcessGroup = ALONE) -> Line:
     torch.manual_seed(1)
     task = Line(until)
     try:
-        fitting.fit(nn.Linear(3, 1), task, SCHEDULE, path, None, world)
+        fitting.fit(nn.Linear(3, 1), task, SCHEDULE, path, None, fitting.Running(world=world))
     except SystemExit:
         assert until < SCHEDULE.epochs
     return task
