@@ -22,7 +22,7 @@ class Sizes(Section):
 
     layers: tuple[int, int, int, int, int, int, int] = DEPTHS
     width: int = Field(WIDTH, ge=2, multiple_of=2)
-    image: int = Field(64, ge=32)
+    image: int = Field(80, ge=32)
     embed_dim: int = Field(256, ge=8)
     heads: int = Field(4, ge=1)
     dim_head: int = Field(64, ge=1)
