@@ -157,7 +157,7 @@ def test_training_reads_stills_as_the_head_does_and_knows_the_direction(tmp_path
     part = ClipsPart(epochs=2, steps=80, batch=48, lr=5e-3, ema=0.9, render_share=0.5)
     task = clips.ClipsTask(clips.Features(features, rendered, features, rendered), head, part)
     model = fitting.fit(clips.ClipModel(SIZES, part.temperature), task, part, tmp_path / "clips.pt")
-    seen = task.watch(model, last=True)
+    seen = task.watch(model, 1)
     assert seen["clear"] > 0.95
     assert seen["rendered_uar"] > 0.8
     assert seen["direction_acc"] > 0.8
