@@ -165,15 +165,16 @@ def _false_shares(measured: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
     )
 
 
-def _start(digest: str | None) -> str:
-    if digest is None:
-        return "at random"
-    return f"from the weights file with SHA-256 {digest[:12]}"
+def _start(digest: str) -> str:
+    return "at random" if digest == "random" else f"from the weights with SHA-256 {digest[:12]}"
 
 
 def _epochs(recipe: Mapping[str, Mapping[str, Any]]) -> str:
-    stages = ("joint", "clips")
-    return ", ".join(f"{name} {recipe[name]['epochs_done']} of {recipe[name]['epochs']}" for name in stages)
+    parts = {"joint": recipe["joint"], "clips": recipe["clips"]}
+    said = [f"{name} {part['epochs_done']} of {part['epochs']}" for name, part in parts.items()]
+    if "before" in recipe["joint"]:
+        said[0] = f"joint {recipe['joint']['before']['epochs']} and then {said[0].removeprefix('joint ')} to settle"
+    return ", ".join(said)
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
