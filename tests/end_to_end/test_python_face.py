@@ -370,7 +370,7 @@ def test_live_settings_are_honoured(config: Config, redis_url: str) -> None:
     assert states == ["connecting", "backoff"]
     (refused,) = [
         record
-        for record in streamfer.stream("rtsp://127.0.0.1:9/live", config)
+        for record in streamfer.stream("rtsp://127.0.0.1:9/live", config, live__wait=False)
         if record.data.state == "ended"  # type: ignore[union-attr]
     ]
     assert "127.0.0.1:9" in refused.data.reason  # type: ignore[union-attr]
