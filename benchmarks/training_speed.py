@@ -351,6 +351,7 @@ class Ours:
             fold = check_clips(config.data).folds[0]
             self.trainer = build_trainer(config, fold, 1, folder, world, start(config))
         self.trainer.learner.train()
+        self.trainer.journal.open(0, 0)
 
     def batch_of(self, pixels: Tensor, labels: Tensor) -> dict[str, Tensor]:
         """Return what our loader makes: bytes, pinned for a GPU."""
