@@ -148,7 +148,8 @@ def test_unreadable_videos_are_named(tmp_path: Path) -> None:
         (
             "work: w\ndata: r\ncolour: red",
             [],
-            "colour: unknown setting; known here: data, work, train; see train/builtin/configs/faces.yaml",
+            "colour: unknown setting; known here: data, work, device, workers, train; "
+            "see train/builtin/configs/faces.yaml",
         ),
         ("work: w\ndata: r\ntrain: {sides: [100]}", [], "multiple of 32"),
         ("work: w\ndata: r", ["--set", "train.steps"], "write train.steps=VALUE"),

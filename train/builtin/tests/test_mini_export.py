@@ -16,6 +16,7 @@ from streamfer.errors import ConfigError
 from streamfer.geometry import loose_crop, tight_crop
 from streamfer.models.card import ModelCard
 from streamfer.models.dfer_clip import DferClip
+from streamfer.models.inference import prepare_pixels
 from streamfer.models.weights import read_weights
 from streamfer_builtin.mini import abstain, card, clips, data, export, joint, measure, renders, shipping
 from streamfer_builtin.mini.recipe import Recipe
@@ -89,7 +90,7 @@ def test_export_writes_a_model_and_a_card_with_its_numbers(
     assert metrics["fer2013"]["still"]["count"] == len(last)
     assert metrics["clear"]["still"]["count"] == int(last.clear.sum()) == metrics["calibration"]["reported_on"]
     # The accuracy that the card tells is the file's own.
-    pixels = last.pixels.float()[:, None].div(255).expand(-1, 3, -1, -1)
+    pixels = prepare_pixels(last.pixels[..., None].expand(-1, -1, -1, 3), described.pixels)
     with torch.no_grad():
         features = model.encode_frames(pixels)
         predicted = model.window_logits(features[:, None].expand(-1, 16, -1)).argmax(1)
@@ -122,8 +123,8 @@ def test_the_shipped_card(shipped: tuple[DferClip, ModelCard]) -> None:
     described = shipped[1]
     assert described.name == "mini"
     assert described.config.classes == data.CLASSES
-    assert described.pixels.size == described.crop.size
-    assert described.pixels.mean is None
+    assert described.pixels.size == described.config.vision.image_size >= described.crop.size
+    assert described.pixels.mean == described.pixels.std == (0.5, 0.5, 0.5)
     assert 0 < described.config.temperature < 1
     assert 0.1 < described.calibration_temperature < 10
     assert "research" in described.licence
@@ -178,8 +179,8 @@ def test_a_smiling_face_is_happiness_whatever_its_colour(shipped: tuple[DferClip
     crop = cv2.warpAffine(skimage.data.astronaut(), matrix, (side, side), flags=cv2.INTER_AREA)
     tinted = (crop * np.array([1.0, 0.75, 0.6])).astype(np.uint8)
     for view in (crop, crop[:, ::-1].copy(), tinted):
-        pixels = torch.from_numpy(view).permute(2, 0, 1).float() / 255
+        pixels = prepare_pixels(torch.from_numpy(view)[None], described.pixels)
         with torch.no_grad():
-            logits = model(pixels.expand(1, 16, -1, -1, -1)).logits_BC / described.calibration_temperature
+            logits = model(pixels[None].expand(1, 16, -1, -1, -1)).logits_BC / described.calibration_temperature
         probabilities = dict(zip(described.config.classes, logits.softmax(1)[0].tolist(), strict=True))
         assert probabilities["happiness"] > 0.8, probabilities

@@ -38,7 +38,7 @@ CROP_PER_BOX = 1.083
 YAW_PER_POSE = 46.0
 YAWS = (0.0, 10.0, 20.0, 30.0, 40.0, 90.0)
 SHARPNESSES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
-PROBABILITIES = tuple(np.arange(0.15, 1.0001, 0.05).round(2).tolist())
+PROBABILITIES = tuple(np.arange(0.1, 1.0001, 0.05).round(2).tolist())
 
 FloatArray = NDArray[np.floating[Any]]
 
