@@ -61,7 +61,7 @@ class SeparableBlock(nn.Module):
         """Transform; (F, C, S, S) to (F, C', S, S)."""
         y_FCSS = nn.functional.relu6(self.bn1(self.conv_dw(x_FCSS)))
         y_FCSS = self.bn2(self.conv_pw(y_FCSS))
-        return y_FCSS + x_FCSS if y_FCSS.shape == x_FCSS.shape else y_FCSS
+        return cast(torch.Tensor, y_FCSS + x_FCSS if y_FCSS.shape == x_FCSS.shape else y_FCSS)
 
 
 class InvertedResidual(nn.Module):

@@ -47,7 +47,7 @@ class TrainingState:
         network = FaceNetwork()
         if settings.start is not None:
             take_weights(network, settings.start)
-        network.to(device, memory_format=torch.channels_last)
+        network.to(device).to(memory_format=torch.channels_last)
         average = FaceNetwork().to(device)
         average.load_state_dict(network.state_dict())
         average.eval().requires_grad_(False)
