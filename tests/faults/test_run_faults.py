@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -144,9 +145,11 @@ def test_a_pipe_that_nobody_reads_stops_nothing(tiny_model: Path, server: Embedd
     process = subprocess.Popen(
         [sys.executable, "-c", "from streamfer.cli import main; main()", *words], stdout=subprocess.PIPE
     )
+    assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
     try:
-        # Two lines of a hundred bytes a try: the pipe's 64 kB are full long before.
-        wait_for(lambda: len(published(server.url)) > 2500, "records go on", 240)
+        # Two lines of a hundred bytes a try: a pipe of 4 kB is full long before.
+        wait_for(lambda: len(published(server.url)) > 250, "records go on", 240)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     finally:
