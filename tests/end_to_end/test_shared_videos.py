@@ -78,8 +78,10 @@ def test_every_file_comes_to_its_end(annotated: tuple[Finished, Path]) -> None:
     assert f"{len(VIDEOS)} done; results in {out}/" in done.err
     assert "no face long enough for a clip in: no_face.mp4" in done.err
     assert all(name[:16] in done.out for name in VIDEOS)
-    suffixes = (".clips.csv", ".frames.csv", ".tracks.csv", ".records.jsonl", ".streamfer.json")
-    assert {path.name for path in out.iterdir()} == {f"{name}{suffix}" for name in VIDEOS for suffix in suffixes}
+    tables = ("clips", "tracks", "segments")
+    suffixes = (*(f".{table}.csv" for table in tables), ".frames.csv", ".records.jsonl", ".streamfer.json")
+    study = {f"study.{table}.csv" for table in (*tables, "files")}
+    assert {path.name for path in out.iterdir()} == study | {f"{n}{suffix}" for n in VIDEOS for suffix in suffixes}
 
 
 @pytest.mark.parametrize("name", VIDEOS)
