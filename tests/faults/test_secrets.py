@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -134,20 +134,25 @@ def test_secrets_that_stand_elsewhere(tmp_path: Path) -> None:
 
 
 def test_the_program_that_reads_a_password_from_the_environment_hides_it_from_ps(tmp_path: Path) -> None:
+    found: set[str] = set()
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    found.add(" ".join(child.cmdline()))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     os.environ["CAMERA_PASSWORD"] = SECRET
     try:
-        program = Program("check", "rtsp://me:${CAMERA_PASSWORD}@127.0.0.1:9/live")
-        found: list[str] = []
-        watch = threading.Thread(
-            target=lambda: found.extend(" ".join(child.cmdline()) for child in psutil.Process().children())
-        )
-        time.sleep(0.5)
-        watch.start()
-        with program:
+        with Program("check", "rtsp://me:${CAMERA_PASSWORD}@127.0.0.1:9/live") as program:
             done = program.wait()
-        watch.join()
     finally:
         del os.environ["CAMERA_PASSWORD"]
+        over.set()
+        watcher.join()
     assert done.code == 2
     assert SECRET not in done.out + done.err + "".join(found)
     assert any("CAMERA_PASSWORD" in line for line in found)
