@@ -111,8 +111,9 @@ def test_loading_again_is_neither_a_failure_nor_counted_against_the_time_limit()
     call = CaptionCall(writer, threading.Event(), grace=1.0)
     # Starting Python and loading the fake takes longer than this limit, writing does not.
     (caption,) = call.run([request], timeout=0.2)
+    # What the fake wrote came in time; the checks put measured words in its place.
     assert isinstance(caption, Caption)
-    assert caption.text == "2 pictures of brightness 51."
+    assert caption.replaced
     far.close()
 
 
