@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -73,26 +74,29 @@ def tail(
 
 def _print(subscription: Subscription, count: int | None, line: Callable[[Record], str]) -> None:
     """Print a line for each record, acknowledged when it is printed, until ``count``, Ctrl-C or SIGTERM."""
-    told = 0
+    told, telling = 0, False
 
     def stop(number: int, frame: FrameType | None) -> None:
         nonlocal told
-        told = number
-        signal.default_int_handler(number, frame)
+        # A line is finished and counted first, unless it cannot be: a second signal says so.
+        first, told = not told, number
+        if not (telling and first):
+            signal.default_int_handler(number, frame)
 
     # Both by hand: a shell has its background jobs ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
     seen = 0
-    with subscription:
-        try:
-            for record in subscription:
-                typer.echo(line(record))
-                subscription.commit()
-                seen += 1
-                if count is not None and seen >= count:
-                    break
-        except KeyboardInterrupt:
-            note(f"{seen} records")
+    with subscription, contextlib.suppress(KeyboardInterrupt):
+        for record in subscription:
+            telling = True
+            typer.echo(line(record))
+            subscription.commit()
+            seen += 1
+            telling = False
+            if told or (count is not None and seen >= count):
+                break
+    if told:
+        note(f"{seen} records")
     if told == signal.SIGINT:
         raise SystemExit(INTERRUPTED)
