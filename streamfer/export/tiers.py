@@ -11,6 +11,7 @@ import mimetypes
 import os
 import re
 import textwrap
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -31,7 +32,7 @@ _BORIS: Mapping[str, Any] = json.loads(Path(__file__).with_name("boris.json").re
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-class SegmentFile(WholeText):
+class SegmentFile(WholeText, ABC):
     """A file that is written when the segments of a source are known.
 
     Args:
@@ -58,9 +59,9 @@ class SegmentFile(WholeText):
         self.write([replace(one, media_begin=max(0.0, one.media_begin)) for one in found if one.media_end > 0])
         super().prepare()
 
+    @abstractmethod
     def write(self, segments: Sequence[Segment]) -> None:
         """Write what the file holds."""
-        raise NotImplementedError
 
     @property
     def media(self) -> Path:

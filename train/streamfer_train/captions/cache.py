@@ -8,11 +8,10 @@ import sqlite3
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from streamfer.captions.chat import Reply
 from streamfer.captions.protocol import Message
+from streamfer.closing import Closing
 from streamfer.errors import ConfigError
 from streamfer_train.captions.prompts import PROMPT_VERSION
 
@@ -26,7 +25,7 @@ def content_key(writer: str, messages: Sequence[Message], number: int = 0) -> st
     return hashlib.sha256(document.encode()).hexdigest()
 
 
-class ReplyCache:
+class ReplyCache(Closing):
     """An SQLite file of replies; threads and processes may share it, and a killed one leaves it whole.
 
     Raises:
@@ -64,11 +63,3 @@ class ReplyCache:
         """Close the file."""
         with self._lock:
             self._connection.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -9,7 +9,6 @@ Shape suffixes: B windows, T frames, D feature size, C classes, K directions.
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streamfer.errors import CheckpointError
+from streamfer.files import sha256_of
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
 from streamfer_builtin.mini import checkpoint, joint, renders, sampling
@@ -230,7 +230,7 @@ def _check_joint(recipe: Recipe, state: dict[str, Any]) -> None:
 
 
 def _digest(recipe: Recipe) -> str:
-    return hashlib.sha256(joint.finished(recipe).read_bytes()).hexdigest()[:16]
+    return sha256_of(joint.finished(recipe))[:16]
 
 
 def _features(

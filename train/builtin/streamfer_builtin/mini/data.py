@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from streamfer.errors import ConfigError
+from streamfer.files import sha256_of
 from streamfer_builtin.mini import augment
 from streamfer_builtin.mini.units import units_of
 
@@ -128,7 +129,7 @@ class _Scores:
 
 def digests(data: Path) -> dict[str, str]:
     """Return the SHA-256 of every file that the recipe reads, by path relative to `data`."""
-    return {name: hashlib.sha256(_file(data, name).read_bytes()).hexdigest() for name in _FILES}
+    return {name: sha256_of(_file(data, name)) for name in _FILES}
 
 
 def place(name: str) -> float:
