@@ -83,7 +83,7 @@ def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
     """Return the entry behind a name, and the weights file when it is known already."""
     builtin = registry.builtin_weights()
     if name == "auto":
-        # docs/results/faces.md, "The default": CenterFace finds far more, and costs about five times as much.
+        # docs/results/faces.md, "The default": CenterFace finds far more, and costs two and a half times as much.
         name = "centerface" if packaged_weights() is not None else "builtin" if builtin.is_file() else "lbp"
     if name == "builtin" and not builtin.is_file():
         raise UnknownModelError(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
 from streamfer.errors import CheckpointError, DeviceError
+
+if TYPE_CHECKING:
+    import onnx
 
 log = logging.getLogger(__name__)
 
@@ -82,13 +85,41 @@ def open_session(
     asked = choose_providers(provider)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; name an .onnx network, or a registered detector")
+    session = _open(path, network, threads, asked)
+    if session.get_overridable_initializers():
+        session = _open(path, bytes(load_network(path).SerializeToString()), threads, asked)
+    return session, assert_provider(session, asked, by_name=provider != "auto", path=path)
+
+
+def _open(path: Path, network: bytes | None, threads: int, asked: list[str]) -> onnxruntime.InferenceSession:
     try:
-        session = onnxruntime.InferenceSession(
+        return onnxruntime.InferenceSession(
             network or str(path), sess_options=session_options(threads), providers=_with_options(asked)
         )
     except Exception as error:  # ONNX Runtime raises its own classes, which share no base but Exception
         raise unreadable(path, error) from error
-    return session, assert_provider(session, asked, by_name=provider != "auto", path=path)
+
+
+def load_network(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file whose weights are constants, as today's exporters write them.
+
+    Old exporters list the weights among the inputs too, so that ONNX Runtime takes them for something that may change,
+    packs none of them and fuses little: CenterFace takes 2.6 times as long.
+
+    Raises:
+        CheckpointError: the file is no ONNX network.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(path))
+    except Exception as error:  # protobuf's DecodeError shares no base with OSError and ValueError
+        raise unreadable(path, error) from error
+    weights = {weight.name for weight in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return model
 
 
 def unreadable(path: Path, error: Exception) -> CheckpointError:

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from streamfer.errors import CheckpointError, MissingExtraError
-from streamfer.faces import centerface, detectors, load_detector
+from streamfer.faces import centerface, detectors, load_detector, sessions
 
 SIDE = 64
 #: Row and column of the cell that the made network lights up, and what it says there.
@@ -42,6 +43,24 @@ def write_network(path: Path) -> Path:
     graph = helper.make_graph(nodes, "made", [source], outputs, weights)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 11)], ir_version=8), str(path))
     return path
+
+
+def listing_weights(path: Path) -> Path:
+    """The same network as old exporters write it: with its weights among the inputs."""
+    model = onnx.load(str(path))
+    for weight in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    onnx.save(model, str(path))
+    return path
+
+
+def test_weights_listed_among_the_inputs_are_constants(tmp_path: Path) -> None:
+    path = listing_weights(write_network(tmp_path / "old.onnx"))
+    assert onnxruntime.InferenceSession(str(path)).get_overridable_initializers()
+    session, _ = sessions.open_session(path, provider="cpu", threads=1)
+    assert not session.get_overridable_initializers()
+    (heat,) = session.run(centerface.OUTPUTS[:1], {"input.1": np.zeros((10, 3, 32, 32), np.float32)})
+    assert heat.max() == np.float32(SCORE)
 
 
 @pytest.fixture
