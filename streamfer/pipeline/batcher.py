@@ -5,18 +5,18 @@ from __future__ import annotations
 import queue
 import time
 
-from streamfer.pipeline.items import AnalysedFrame, Item
+from streamfer.pipeline.items import AnalysedFrame, Ended, Item
 
 
 class Batcher:
     """Takes items from the shared queue until enough crops are together or the oldest has waited long enough.
 
-    A batch closes at a maximum number of crops or a maximum wait; it never waits for a particular source. The
-    order of items is kept.
+    A batch closes at a maximum number of crops, a maximum wait or the end of a source; it never waits for a particular
+    source. The order of items is kept.
 
     Args:
         items: bounded queue that the sources' analysers fill.
-        max_crops: crops at which a batch closes; one frame with more faces makes a larger batch.
+        max_crops: most crops of a batch; one frame with more faces makes a larger batch.
         max_wait: seconds the first item of a batch may wait for others.
     """
 
@@ -24,16 +24,21 @@ class Batcher:
         self._items = items
         self._max_crops = max_crops
         self._max_wait = max_wait
+        self._held: Item | None = None
 
     def next(self) -> list[Item]:
         """Return the next batch, at least one item; waits for the first one."""
-        batch = [self._items.get()]
+        batch = [self._held or self._items.get()]
+        self._held = None
         crops = _crops(batch[0])
         deadline = time.monotonic() + self._max_wait
-        while crops < self._max_crops:
+        while crops < self._max_crops and not isinstance(batch[-1], Ended):
             try:
                 item = self._items.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
+                break
+            if crops + _crops(item) > self._max_crops:
+                self._held = item
                 break
             batch.append(item)
             crops += _crops(item)

@@ -30,6 +30,8 @@ _ITEMS = 64
 _LIVE_ITEMS = 16
 _EVENTS = 256
 _POLL_SECONDS = 0.2
+#: Seconds that the crops of files wait for company.
+_PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,10 @@ class Pipeline:
     def _work(self, sources: Iterator[Source]) -> None:
         parts = self._parts
         batching = parts.plan.config.model
-        batcher = Batcher(self._items, max_crops=batching.batch_size, max_wait=batching.batch_wait)
+        # Nobody waits for the labels of a file, so that the model may read full batches.
+        patient = parts.max_open is not None
+        wait = _PATIENCE if patient else batching.batch_wait
+        batcher = Batcher(self._items, max_crops=batching.batch_size, max_wait=wait)
         plan = parts.plan.observed
         observer: ClipObserver | None = None
         try:
