@@ -1,23 +1,20 @@
 """Triton attention for the many short sequences of a video pipeline; depends on torch and triton alone.
 
-Each function falls back to PyTorch's own where Triton cannot run or was not asked for; see :func:`choice` and
-:func:`use`. Triton itself is imported at the first launch.
+Each function falls back to PyTorch's own where Triton cannot run or was not asked for; see :func:`use` and
+:func:`backend_report`. Triton itself is imported at the first launch.
 """
 
 from streamfer_kernels.attention import attention, attention_packed, supports_head
-from streamfer_kernels.backend import Backend, Choice, Mode, backend_report, choice, mode, use
+from streamfer_kernels.backend import Backend, Mode, backend_report, use
 from streamfer_kernels.trial import Shape, preflight, self_test, source_digest
 
 __all__ = [
     "Backend",
-    "Choice",
     "Mode",
     "Shape",
     "attention",
     "attention_packed",
     "backend_report",
-    "choice",
-    "mode",
     "preflight",
     "self_test",
     "source_digest",

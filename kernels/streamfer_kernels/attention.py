@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from streamfer_kernels import checks
 from streamfer_kernels.attention_ops import run_attention, run_packed
 from streamfer_kernels.attention_shapes import LARGEST_INDEX
-from streamfer_kernels.backend import Backend, choice
+from streamfer_kernels.backend import Backend, runs_triton
 
 #: Longest sequence and largest head that the kernels take; a head size is a multiple of 8.
 LONGEST = 1024
@@ -37,7 +37,7 @@ def attention(
         k: (B, H, M, E), likewise.
         v: (B, H, M, E), likewise.
         scale: of the logits; 1 / sqrt(E) if None.
-        backend: ``torch`` or ``triton`` to force one for this call; None to follow :func:`choice`.
+        backend: ``torch`` or ``triton`` to force one for this call; None to follow the mode.
 
     Returns:
         (B, H, N, E); with Triton it lies in memory as (B, N, H, E).
@@ -47,37 +47,33 @@ def attention(
         ValueError: a shape, stride, device or number that does not fit.
     """
     checks.tensor("q", q, (None, None, None, None))
-    checks.rows_contiguous("q", q)
     batch, heads, queries, head = q.shape
-    checks.whole_number("the length of q", queries, 1, LONGEST)
+    checks.number("the length of q", queries, LONGEST)
     _check_head("q", head)
     keys = k.shape[2] if isinstance(k, torch.Tensor) and k.dim() == 4 else None
     kinds = checks.FLOATS if torch.is_autocast_enabled(q.device.type) else (q.dtype,)
     for name, value in (("k", k), ("v", v)):
         checks.tensor(name, value, (batch, heads, keys, head), kinds, q.device)
-        checks.rows_contiguous(name, value)
-    checks.whole_number("the length of k", k.shape[2], 1, LONGEST)
-    scale = _checked_scale(scale, head)
+    checks.number("the length of k", k.shape[2], LONGEST)
+    if scale is not None and not 0 < scale < float("inf"):
+        raise ValueError(f"scale is {scale}; expected a positive number")
     q, k, v = (_autocast(value) for value in (q, k, v))
     if not batch:
         return q.clone()  # for which PyTorch's own returns None on CUDA
-    if choice(q.device, backend).backend == "triton" and not _differentiated(q, k, v):
-        out: torch.Tensor = run_attention(q, k, v, scale)
+    if runs_triton(q.device, backend) and not _differentiated(q, k, v):
+        out: torch.Tensor = run_attention(q, k, v, head**-0.5 if scale is None else scale)
         return out
     return F.scaled_dot_product_attention(q, k, v, scale=scale)
 
 
-def attention_packed(
-    qkv: torch.Tensor, heads: int, *, scale: float | None = None, backend: Backend | None = None
-) -> torch.Tensor:
-    """Return self-attention within a linear layer's own output, without permuting or copying it.
+def attention_packed(qkv: torch.Tensor, heads: int, *, backend: Backend | None = None) -> torch.Tensor:
+    """Return self-attention within a linear layer's own output, scaled by 1 / sqrt(E), without copying it.
 
     Args:
         qkv: (B, N, 3 H E): all heads' queries, then all keys, then all values, as ``in_proj`` of
             nn.MultiheadAttention and ``to_qkv`` of the temporal transformer give them.
         heads: H.
-        scale: as for :func:`attention`.
-        backend: likewise.
+        backend: as for :func:`attention`.
 
     Returns:
         (B, N, H E), contiguous: ready for the output projection.
@@ -87,33 +83,27 @@ def attention_packed(
         ValueError: a shape, stride, device or number that does not fit.
     """
     checks.tensor("qkv", qkv, (None, None, None))
-    checks.rows_contiguous("qkv", qkv)
     batch, rows, columns = qkv.shape
-    checks.whole_number("the length of qkv", rows, 1, LONGEST)
-    checks.whole_number("the elements of one batch element of qkv", rows * columns, 1, LARGEST_INDEX)
-    checks.whole_number("heads", heads, 1, 2**16)
+    checks.number("the length of qkv", rows, LONGEST)
+    checks.number("the elements of one batch element of qkv", rows * columns, LARGEST_INDEX)
+    checks.number("heads", heads, 2**16)
     if columns % (3 * heads):
         raise ValueError(f"qkv has {columns} columns; expected a multiple of 3 x heads = {3 * heads}")
     head = columns // (3 * heads)
     _check_head("qkv", head)
-    scale = _checked_scale(scale, head)
     qkv = _autocast(qkv)
     if not batch:
         return qkv[..., : heads * head].clone()
-    if choice(qkv.device, backend).backend == "triton" and not _differentiated(qkv):
-        out: torch.Tensor = run_packed(qkv, heads, scale)
+    if runs_triton(qkv.device, backend) and not _differentiated(qkv):
+        out: torch.Tensor = run_packed(qkv, heads, head**-0.5)
         return out
     q, k, v = (part.view(batch, rows, heads, head).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
-    return F.scaled_dot_product_attention(q, k, v, scale=scale).transpose(1, 2).reshape(batch, rows, heads * head)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, rows, heads * head)
 
 
 def _check_head(name: str, head: int) -> None:
     if not supports_head(head):
         raise ValueError(f"{name} has heads of size {head}; expected a multiple of 8, at most {LARGEST_HEAD}")
-
-
-def _checked_scale(scale: float | None, head: int) -> float:
-    return float(head**-0.5) if scale is None else checks.positive("scale", scale)
 
 
 def _autocast(value: torch.Tensor) -> torch.Tensor:

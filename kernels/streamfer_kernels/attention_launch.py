@@ -11,16 +11,8 @@ from typing import Any
 import torch
 
 from streamfer_kernels.attention_kernels import long_forward, windows_forward
-from streamfer_kernels.attention_shapes import (
-    LARGEST_INDEX,
-    Tiles,
-    head_parts,
-    is_short,
-    long_tiles,
-    window_tiles,
-)
+from streamfer_kernels.attention_shapes import LARGEST_INDEX, Tiles, head_parts, is_short, long_tiles, window_tiles
 from streamfer_kernels.backend import interpreting
-from streamfer_kernels.devices import on_device_of_first
 
 LOG2_E = math.log2(math.e)
 
@@ -75,27 +67,29 @@ def _grid(programs: int) -> tuple[int]:
     return (programs,)
 
 
-@on_device_of_first
 def launch(
     q_BHNE: torch.Tensor, k_BHME: torch.Tensor, v_BHME: torch.Tensor, out_BHNE: torch.Tensor, scale: float
 ) -> None:
-    """Fill ``out_BHNE`` with softmax(scale q k^T) v."""
-    batch, heads, queries, head = q_BHNE.shape
-    keys, size = k_BHME.shape[2], q_BHNE.element_size()
-    parts = (indexable(q_BHNE), indexable(k_BHME), indexable(v_BHME), out_BHNE)
+    """Fill ``out_BHNE`` with softmax(scale q k^T) v, on the tensors' device: Triton asks for the current one alone."""
+    with torch.cuda.device_of(q_BHNE):
+        _launch((indexable(q_BHNE), indexable(k_BHME), indexable(v_BHME), out_BHNE), scale * LOG2_E)
+
+
+def _launch(parts: tuple[torch.Tensor, ...], scale_log2: float) -> None:
+    batch, heads, queries, head = parts[0].shape
+    keys, size = parts[1].shape[2], parts[0].element_size()
     strides = [stride for part in parts for stride in strides_of(part)]
-    scale_log2 = scale * LOG2_E
     if queries == keys and is_short(queries, head, size):
         tiles = window_tiles(queries, head, size)
         neighbours = batch == 1 or all(part.stride(0) == queries * strides_of(part)[2] for part in parts)
         windows = tiles.windows if neighbours else 1
         windows_forward[_grid(-(-batch // windows) * heads)](
             *parts, *strides, batch, heads, scale_log2,
-            TOKENS=queries, WINDOWS=windows, **_constants(q_BHNE, tiles, alignment(*parts)),
+            TOKENS=queries, WINDOWS=windows, **_constants(parts[0], tiles, alignment(*parts)),
         )  # fmt: skip
         return
     tiles = long_tiles(queries, keys, head, size)
     long_forward[_grid(batch * heads * -(-queries // tiles.rows))](
         *parts, *strides, heads, queries, keys, scale_log2,
-        COLUMNS=tiles.columns, TAIL=tiles.tail, **_constants(q_BHNE, tiles, alignment(*parts)),
+        COLUMNS=tiles.columns, TAIL=tiles.tail, **_constants(parts[0], tiles, alignment(*parts)),
     )  # fmt: skip

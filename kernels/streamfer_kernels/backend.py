@@ -3,8 +3,8 @@
 Three modes: in ``auto`` (the default) a single call runs PyTorch, and whoever drives a whole model measures and asks
 for Triton by name; ``torch`` and ``triton`` force one. The mode comes from the variable STREAMFER_KERNELS (auto, off
 or on), read at import, and from :func:`use`; it belongs to the process, not to a thread. Triton cannot run on CPU
-tensors (outside its interpreter, TRITON_INTERPRET=1), so even ``triton`` gives PyTorch there, and :func:`choice` says
-why.
+tensors (outside its interpreter, TRITON_INTERPRET=1), so even ``triton`` gives PyTorch there, and
+:func:`backend_report` says why.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import importlib.util
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from typing import Any, Literal, get_args
@@ -26,14 +25,6 @@ Backend = Literal["torch", "triton"]
 VARIABLE = "STREAMFER_KERNELS"
 #: Compute capability from which the kernels are meant to run: bf16 and asynchronous copies.
 OLDEST_CAPABILITY = (8, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """An implementation and the reason for it, as ``streamfer doctor`` prints it."""
-
-    backend: Backend
-    reason: str
 
 
 def _mode_from_environment() -> Mode:
@@ -93,32 +84,15 @@ def _cached_obstacle(device: torch.device) -> str | None:
     return None
 
 
-def choice(device: torch.device, wanted: Backend | None = None) -> Choice:
-    """Return what runs on a device, and why.
-
-    Args:
-        device: where the tensors are.
-        wanted: force one for this call, whatever the mode.
+def runs_triton(device: torch.device, wanted: Backend | None = None) -> bool:
+    """Tell whether a call on a device runs Triton: where it can, and ``wanted``, or else the mode, says so.
 
     Raises:
         ValueError: no such backend.
     """
     if wanted not in (None, "torch", "triton"):
         raise ValueError(f"backend is {wanted!r}; expected torch, triton or None")
-    forced = wanted or _mode
-    if forced == "torch":
-        return Choice("torch", "forced")
-    hindrance = obstacle(device)
-    if hindrance is not None:
-        return Choice("torch", hindrance)
-    if forced == "triton":
-        return Choice("triton", "forced")
-    return Choice("torch", "not asked for")
-
-
-def mode() -> Mode:
-    """Return the mode in force: ``auto``, ``torch`` or ``triton``."""
-    return _mode
+    return (wanted or _mode) == "triton" and obstacle(device) is None
 
 
 @contextlib.contextmanager
@@ -142,23 +116,11 @@ def use(wanted: Mode) -> Iterator[None]:
 def backend_report(device: torch.device | str | None = None) -> dict[str, Any]:
     """Return what decides on a device, in plain JSON types.
 
-    Keys: ``mode``, ``triton`` (version or None), ``interpreted``, ``device``, ``obstacle`` (why Triton cannot run
-    there, or None) and ``summary``, one line for people.
+    Keys: ``mode``, ``triton`` (version or None), ``obstacle`` (why Triton cannot run there, or None) and ``summary``,
+    one line for people.
     """
-    chosen = torch.device(device) if device is not None else _first_device()
-    hindrance = obstacle(chosen)
-    return {
-        "mode": _mode,
-        "triton": triton_version(),
-        "interpreted": interpreting(),
-        "device": str(chosen),
-        "obstacle": hindrance,
-        "summary": _summary(hindrance),
-    }
-
-
-def _first_device() -> torch.device:
-    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    hindrance = obstacle(torch.device(device or ("cuda:0" if torch.cuda.is_available() else "cpu")))
+    return {"mode": _mode, "triton": triton_version(), "obstacle": hindrance, "summary": _summary(hindrance)}
 
 
 def _summary(hindrance: str | None) -> str:

@@ -9,20 +9,14 @@ import torch
 FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def dtype_names(dtypes: Sequence[torch.dtype]) -> str:
-    """``float32, bfloat16 or float16``."""
-    names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
-
-
 def tensor(
     name: str,
     value: object,
     shape: Sequence[int | None],
     dtypes: Sequence[torch.dtype] = FLOATS,
     device: torch.device | None = None,
-) -> torch.Tensor:
-    """Return ``value`` if it is such a tensor.
+) -> None:
+    """Refuse what is no such tensor, or has gaps in its last dimension.
 
     Args:
         name: what the caller calls it.
@@ -33,12 +27,13 @@ def tensor(
 
     Raises:
         TypeError: not a tensor, or of another dtype.
-        ValueError: another shape, a size of zero, or another device.
+        ValueError: another shape, a size of zero, another device, or a last stride other than 1.
     """
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}; expected a tensor")
     if value.dtype not in dtypes:
-        raise TypeError(f"{name} is {str(value.dtype).removeprefix('torch.')}; expected {dtype_names(dtypes)}")
+        names = ", ".join(map(str, dtypes)).replace("torch.", "")
+        raise TypeError(f"{name} is {str(value.dtype).removeprefix('torch.')}; expected {names}")
     wanted = ", ".join("any" if size is None else str(size) for size in shape)
     if value.dim() != len(shape):
         raise ValueError(f"{name} has shape {tuple(value.shape)}; expected {len(shape)} dimensions ({wanted})")
@@ -49,37 +44,12 @@ def tensor(
         raise ValueError(f"{name} has shape {tuple(value.shape)}; expected no dimension of size zero but the batch")
     if device is not None and value.device != device:
         raise ValueError(f"{name} is on {value.device}; expected {device}, where the other tensors are")
-    return value
-
-
-def rows_contiguous(name: str, value: torch.Tensor) -> None:
-    """Refuse a tensor whose last dimension is not contiguous.
-
-    Raises:
-        ValueError: make it contiguous first.
-    """
     if value.shape[-1] > 1 and value.stride(-1) != 1:
-        raise ValueError(
-            f"{name} has stride {value.stride(-1)} in its last dimension; expected 1 (call .contiguous() first)"
-        )
+        raise ValueError(f"{name} has stride {value.stride(-1)} in its last dimension; call .contiguous() first")
 
 
-def positive(name: str, value: object) -> float:
-    """Return ``value`` as a float if it is a finite number above zero.
-
-    Raises:
-        TypeError: not an int or a float.
-        ValueError: zero, negative, infinite or NaN.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} is a {type(value).__name__}; expected a number")
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{name} is {value}; expected a positive number")
-    return float(value)
-
-
-def whole_number(name: str, value: object, low: int, high: int) -> int:
-    """Return ``value`` if it is an int (or a symbolic one) within low..high.
+def number(name: str, value: object, high: int) -> None:
+    """Refuse what is no int (or symbolic one) from 1 to ``high``.
 
     Raises:
         TypeError: not an int.
@@ -87,6 +57,5 @@ def whole_number(name: str, value: object, low: int, high: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
         raise TypeError(f"{name} is a {type(value).__name__}; expected an int")
-    if not low <= value <= high:
-        raise ValueError(f"{name} is {value}; expected {low} to {high}")
-    return value  # type: ignore[return-value]
+    if not 1 <= value <= high:
+        raise ValueError(f"{name} is {value}; expected 1 to {high}")
