@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from streamfer.captions.vocabulary import ACTION_UNITS, OPPOSED, canonical_emotion
 from streamfer.records import ClipLabelled
-from streamfer.records.documents import is_wall_time
+from streamfer.records.values import is_wall_time
 
 if TYPE_CHECKING:
     from streamfer.pipeline.observer import ObservedClip, UnitTrack

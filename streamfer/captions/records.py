@@ -56,4 +56,4 @@ def caption_record(
         ),
     )
     site = clip.record.source.removeprefix("/streamfer/")
-    return Record.of(document, source_id=clip.record.subject, site=site, traceparent=clip.record.traceparent)
+    return Record.of(document, source_id=clip.record.subject, site=site)

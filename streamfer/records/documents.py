@@ -2,249 +2,41 @@
 
 Every document is a frozen pydantic model. Writing is strict (an unknown field is a defect of the writer);
 reading (:func:`read_document`) ignores unknown fields, so that a field added inside ``v1`` disturbs no older
-reader. Numbers are rounded when a document is made, so what is in memory equals what was written:
-probabilities, boxes and scores to 6 digits, times to microseconds, milliseconds to 3 digits.
+reader.
 """
 
 from __future__ import annotations
 
-import math
+from abc import abstractmethod
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
-from pydantic_core.core_schema import ValidationInfo
+from pydantic import Field, ValidationError, model_validator
 
 from streamfer.errors import RecordError
-
-# The same words as streamfer.video.frames, which stands above this room and cannot be imported here.
-TimeOrigin = Literal["rtcp", "wallclock", "file", "pts_only"]
-SourceState = Literal["connecting", "online", "stalled", "backoff", "auth_failed", "ended"]
-
-_READING = {"reading": True}
-
-
-def _round6(value: float) -> float:
-    # Adding zero turns -0.0 into 0.0: the two compare equal but print differently.
-    return round(value, 6) + 0.0
-
-
-def _round3(value: float) -> float:
-    return round(value, 3) + 0.0
-
-
-def _unit(value: float) -> float:
-    # Rounded first: a float32 softmax may give 1.0000001.
-    rounded = _round6(value)
-    if not 0.0 <= rounded <= 1.0:
-        raise ValueError("must lie between 0 and 1")
-    return rounded
+from streamfer.records.identity import identify, microseconds
+from streamfer.records.values import (
+    ClipSpan,
+    Count,
+    Extent,
+    FaceReading,
+    Latency,
+    ModelFacts,
+    Name,
+    Producer,
+    Seconds,
+    SourceState,
+    TimeBase,
+    TimeOrigin,
+    Value,
+    VideoFacts,
+    is_wall_time,
+)
 
 
-Count = Annotated[int, Field(ge=0)]
-Number = Annotated[float, AfterValidator(_round6)]
-Extent = Annotated[float, Field(ge=0), AfterValidator(_round6)]
-UnitInterval = Annotated[float, AfterValidator(_unit), Field(json_schema_extra={"minimum": 0, "maximum": 1})]
-SignedUnit = Annotated[float, Field(ge=-1, le=1), AfterValidator(_round6)]
-Seconds = Annotated[float, AfterValidator(_round6)]
-Milliseconds = Annotated[float, Field(ge=0), AfterValidator(_round3)]
-Name = Annotated[str, Field(min_length=1)]
-#: Why a face's expression is not named, the first that holds: too few pixels, turned away, out of focus, or no class
-#: probable enough.
-UnsureReason = Literal["small", "turned", "blurred", "uncertain", "withheld"]
-#: What stands for the label of such a face wherever people read one.
-UNSURE = "unsure"
-
-
-class _Value(BaseModel):
-    """Base of everything inside a document: frozen, finite numbers, strict about names while writing."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_fields(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, dict) and not (info.context or {}).get("reading"):
-            unknown = sorted(value.keys() - cls.model_fields.keys())
-            if unknown:
-                raise ValueError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}")
-        return value
-
-
-class ClipSpan(_Value):
-    """Which stretch of which source a record speaks of.
-
-    Attributes:
-        start_pts, end_pts: first and last analysed picture, in ``time_base`` units from the epoch's zero.
-        time_base: seconds per pts unit as [numerator, denominator].
-        epoch: counter of the source's clock restarts within one run of streamfer.
-        epoch_key: identity of the epoch's clock across restarts (file sha256, or first wall time in ms).
-        start_time, end_time: seconds; Unix time for ``rtcp`` and ``wallclock``, from the first frame otherwise.
-        time_origin: what those two are measured by.
-        frames_sampled: pictures the clip's window is made of.
-        frames_real: how many of them truly showed the face; the others repeat their predecessor.
-        frames_decoded: pictures decoded between start and end.
-        frames_dropped: pictures not analysed, by cause.
-        faces_too_small: people in these pictures whose faces were too small to be read; absent where there are none.
-        media_start_time, media_end_time: the same two by a file's own clock; absent where there is none.
-    """
-
-    start_pts: int
-    end_pts: int
-    time_base: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
-    epoch: Count
-    epoch_key: Name
-    start_time: Seconds
-    end_time: Seconds
-    time_origin: TimeOrigin
-    frames_sampled: Count
-    frames_real: Count
-    frames_decoded: Count
-    frames_dropped: Mapping[str, Count] = Field(default_factory=dict)
-    faces_too_small: Annotated[int, Field(gt=0)] | None = None
-    media_start_time: Seconds | None = None
-    media_end_time: Seconds | None = None
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Self:
-        if self.end_pts < self.start_pts or self.end_time < self.start_time:
-            raise ValueError("a clip must not end before it starts")
-        if self.frames_real > self.frames_sampled:
-            raise ValueError("frames_real must not exceed frames_sampled")
-        return self
-
-
-class Transform(_Value):
-    """One step from the decoded picture to the analysed one, so that boxes can be mapped back.
-
-    Attributes:
-        kind: for example ``rotate`` (degrees clockwise), ``scale`` (x, y factors), ``crop`` (x, y, w, h pixels).
-        values: the step's numbers.
-    """
-
-    kind: Name
-    values: tuple[Number, ...] = ()
-
-
-class VideoFacts(_Value):
-    """What the source looked like: displayed size in pixels, codec, rates in frames a second."""
-
-    width: Annotated[int, Field(gt=0)]
-    height: Annotated[int, Field(gt=0)]
-    codec: str
-    declared_fps: Extent | None = None
-    measured_fps: Extent | None = None
-    transforms: tuple[Transform, ...] = ()
-
-
-class FaceReading(_Value):
-    """One face track's expression over the clip.
-
-    Attributes:
-        track_id: name of the track, unique within source and epoch.
-        track: the same as a number.
-        box: [x, y, w, h] at the clip's end, as fractions of the displayed width and height; a face that the
-            border cuts may reach beyond 0-1.
-        det_score: the detector's confidence.
-        emotions: label to probability, in the model's order of classes; empty where none are to be named.
-        top: the most probable label; null where the face cannot be read or nothing is probable enough.
-        reason: why ``top`` is null; absent otherwise. ``withheld``: expressions are not to be named.
-        quality: how usable the crops were, 0-1.
-        valence, arousal: -1 to 1, where the model gives them.
-        action_units: facial action unit (``AU12``) to its mean intensity over the pictures that truly showed the
-            face, where the model reads them: 0 (absent) to 1 on the scale of the model's training, which is not
-            FACS's A to E.
-        action_units_peak: the same units with their highest intensity in those pictures.
-    """
-
-    track_id: Name
-    track: Count
-    box: tuple[Number, Number, Extent, Extent]
-    det_score: UnitInterval
-    emotions: Mapping[str, UnitInterval]
-    top: Name | None
-    quality: UnitInterval
-    valence: SignedUnit | None = None
-    arousal: SignedUnit | None = None
-    reason: UnsureReason | None = None
-    action_units: Annotated[Mapping[str, UnitInterval], Field(min_length=1)] | None = None
-    action_units_peak: Annotated[Mapping[str, UnitInterval], Field(min_length=1)] | None = None
-
-    @model_validator(mode="after")
-    def _top_is_a_label(self) -> Self:
-        if self.top is not None and self.top not in self.emotions:
-            raise ValueError(f"top label {self.top!r} is not among the emotions")
-        if (self.top is None) != (self.reason is not None):
-            raise ValueError("top is null exactly where a reason says why")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _with_top(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # Null fields are left out of documents, but readers look for this one.
-        fields = write(self)
-        return fields if self.top is not None else {**fields, "top": None}
-
-    @property
-    def label(self) -> str:
-        """What the face is called: its most probable class, ``unsure``, or ``withheld``."""
-        if self.top is None:
-            return self.reason if self.reason == "withheld" else UNSURE
-        return self.top
-
-    @property
-    def probability(self) -> float:
-        """Probability of the most probable class, whether or not it was believed."""
-        return max(self.emotions.values(), default=0.0) if self.top is None else self.emotions[self.top]
-
-    @model_validator(mode="after")
-    def _every_mean_has_a_peak(self) -> Self:
-        if (self.action_units or {}).keys() != (self.action_units_peak or {}).keys():
-            raise ValueError("action_units and action_units_peak must name the same units")
-        return self
-
-
-class ModelFacts(_Value):
-    """Which model spoke: registry name, sha256 of its weights (hex), head version, precision, face detector."""
-
-    name: Name
-    digest: Name
-    head_version: str
-    precision: str
-    detector: str | None = None
-
-
-class Producer(_Value):
-    """Which streamfer wrote the record: version, host name, id of the run."""
-
-    version: str
-    host: str
-    run_id: str
-
-
-class Latency(_Value):
-    """Milliseconds from the clip's last picture: in decoding, in queues, in the model, and altogether.
-
-    Attributes:
-        lag: from that picture's capture by its wall time, so the network's delay included; absent for files.
-    """
-
-    decode: Milliseconds
-    queue: Milliseconds
-    infer: Milliseconds
-    total: Milliseconds
-    lag: Milliseconds | None = None
-
-
-class Document(_Value):
+class Document(Value):
     """Base of the four documents; ``kind`` is the record type without prefix, with the schema's major version."""
 
     kind: ClassVar[str]
@@ -252,6 +44,20 @@ class Document(_Value):
     def to_json(self) -> str:
         """One line of JSON without null fields."""
         return self.model_dump_json(exclude_none=True)
+
+    @abstractmethod
+    def identity(self, source_id: str) -> str:
+        """Deterministic id of what this says of a source: equal fields, equal ids, in every run."""
+
+    @abstractmethod
+    def end(self) -> tuple[TimeOrigin, float]:
+        """What its last moment is measured by, and that moment in seconds."""
+
+    @property
+    def captured(self) -> datetime | None:
+        """Capture time of its last moment; None where the source has no wall time."""
+        origin, seconds = self.end()
+        return datetime.fromtimestamp(seconds, UTC) if is_wall_time(origin, seconds) else None
 
 
 class ClipLabelled(Document):
@@ -265,6 +71,16 @@ class ClipLabelled(Document):
     model: ModelFacts
     producer: Producer
     latency_ms: Latency
+
+    def identity(self, source_id: str) -> str:
+        """One for each clip, track and model; ``epoch_key`` survives a restart, so a replay gives the same."""
+        clip, base = self.clip, Fraction(*self.clip.time_base)
+        place = (clip.epoch_key, clip.epoch, clip.start_pts, clip.end_pts, base.numerator, base.denominator)
+        return identify("clip.labelled", source_id, *place, self.faces[0].track, self.model.digest)
+
+    def end(self) -> tuple[TimeOrigin, float]:
+        """When the clip ends."""
+        return self.clip.time_origin, self.clip.end_time
 
 
 class ClipCaptioned(Document):
@@ -300,6 +116,15 @@ class ClipCaptioned(Document):
     producer: Producer
     latency_ms: Latency
 
+    def identity(self, source_id: str) -> str:
+        """One for each clip, captioner and question; the clip's id holds the source."""
+        del source_id
+        return identify("clip.captioned", self.clip_id, self.model.digest, self.question)
+
+    def end(self) -> tuple[TimeOrigin, float]:
+        """When the clip ends."""
+        return self.clip.time_origin, self.clip.end_time
+
 
 class SourceStateChanged(Document):
     """A source changed its state.
@@ -324,6 +149,15 @@ class SourceStateChanged(Document):
     delay: Extent = 0.0
     epoch_key: str | None = None
     producer: Producer
+
+    def identity(self, source_id: str) -> str:
+        """One for each change of a source."""
+        moment = microseconds(self.wall_time)
+        return identify("source.state", source_id, self.epoch, self.state, self.attempt, moment)
+
+    def end(self) -> tuple[TimeOrigin, float]:
+        """When it changed."""
+        return "wallclock", self.wall_time
 
 
 class Gap(Document):
@@ -351,7 +185,7 @@ class Gap(Document):
     reason: str = ""
     start_pts: int | None = None
     end_pts: int | None = None
-    time_base: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
+    time_base: TimeBase | None = None
     producer: Producer
 
     @model_validator(mode="after")
@@ -359,6 +193,15 @@ class Gap(Document):
         if self.end_time < self.start_time:
             raise ValueError("a gap must not end before it starts")
         return self
+
+    def identity(self, source_id: str) -> str:
+        """One for each stretch of a source and cause."""
+        stretch = (microseconds(self.start_time), microseconds(self.end_time))
+        return identify("gap", source_id, self.epoch_key, self.epoch, self.cause, *stretch)
+
+    def end(self) -> tuple[TimeOrigin, float]:
+        """When it ends."""
+        return self.time_origin, self.end_time
 
 
 AnyDocument = ClipLabelled | ClipCaptioned | SourceStateChanged | Gap
@@ -376,13 +219,8 @@ def read_document(kind: str, text: str | bytes) -> AnyDocument:
     if model is None:
         raise RecordError(f"record of unknown type {kind!r}: this streamfer reads {', '.join(_BY_KIND)}")
     try:
-        return model.model_validate_json(text, context=_READING)
+        return model.model_validate_json(text, context={"reading": True})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "document"
         raise RecordError(f"malformed {kind} record: {where}: {first['msg']}") from error
-
-
-def is_wall_time(origin: TimeOrigin, seconds: float) -> bool:
-    """Whether ``seconds`` is a Unix time that a calendar can hold."""
-    return origin in ("rtcp", "wallclock") and math.isfinite(seconds) and 0 <= seconds < 253402300800

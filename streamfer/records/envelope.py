@@ -12,21 +12,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from fractions import Fraction
 from typing import Any
 
 from streamfer.errors import RecordError
-from streamfer.records.documents import (
-    AnyDocument,
-    ClipCaptioned,
-    ClipLabelled,
-    Gap,
-    SourceStateChanged,
-    TimeOrigin,
-    is_wall_time,
-    read_document,
-)
-from streamfer.records.identity import caption_id, clip_id, gap_id, state_id
+from streamfer.records.documents import AnyDocument, read_document
 
 SPEC_VERSION = "1.0"
 TYPE_PREFIX = "streamfer."
@@ -45,14 +34,13 @@ class Record:
     """One event: a document and its CloudEvents attributes.
 
     Attributes:
-        id: deterministic id, see :mod:`streamfer.records.identity`.
+        id: deterministic id of the document, see :mod:`streamfer.records.identity`.
         source: ``/streamfer/<site>``.
         subject: the source id, never a URL with credentials.
         data: the document.
         time: capture time of the clip's end, timezone-aware; None where the source has no wall time.
         recordedtime: when the record was made, timezone-aware.
         sequence: rises with every record of one subject; None until a publisher numbers it.
-        traceparent: W3C trace context, where the record belongs to a trace.
     """
 
     id: str
@@ -62,7 +50,6 @@ class Record:
     time: datetime | None = None
     recordedtime: datetime = field(default_factory=_now)
     sequence: int | None = None
-    traceparent: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("id", "source", "subject"):
@@ -80,28 +67,15 @@ class Record:
 
     @classmethod
     def of(
-        cls,
-        data: AnyDocument,
-        *,
-        source_id: str,
-        site: str = "local",
-        recordedtime: datetime | None = None,
-        traceparent: str | None = None,
+        cls, data: AnyDocument, *, source_id: str, site: str = "local", recordedtime: datetime | None = None
     ) -> Record:
         """Wrap ``data``, deriving id and time from it.
 
         Raises:
             RecordError: ``source_id`` is empty or not valid Unicode.
         """
-        return cls(
-            id=document_id(data, source_id),
-            source=f"/streamfer/{site}",
-            subject=source_id,
-            data=data,
-            time=_capture_time(data),
-            recordedtime=recordedtime or _now(),
-            traceparent=traceparent,
-        )
+        source, made = f"/streamfer/{site}", recordedtime or _now()
+        return cls(data.identity(source_id), source, source_id, data, data.captured, made)
 
     @property
     def type(self) -> str:
@@ -128,7 +102,6 @@ class Record:
             "time": _rfc3339(self.time) if self.time else None,
             "recordedtime": _rfc3339(self.recordedtime),
             "sequence": None if self.sequence is None else f"{self.sequence:0{SEQUENCE_DIGITS}d}",
-            "traceparent": self.traceparent,
             "dataschema": self.dataschema,
         }
         return {name: value for name, value in values.items() if value is not None}
@@ -197,55 +170,8 @@ class Record:
             sequence = int(attributes["sequence"]) if "sequence" in attributes else None
         except (KeyError, ValueError) as error:
             raise RecordError(f"malformed record: time, recordedtime or sequence: {error}") from error
-        return cls(
-            id=attributes["id"],
-            source=attributes["source"],
-            subject=attributes["subject"],
-            data=document,
-            time=time,
-            recordedtime=recorded,
-            sequence=sequence,
-            traceparent=attributes.get("traceparent"),
-        )
-
-
-def document_id(data: AnyDocument, source_id: str) -> str:
-    """Deterministic id of ``data`` coming from ``source_id``."""
-    if isinstance(data, ClipLabelled):
-        clip = data.clip
-        return clip_id(
-            source_id,
-            epoch_key=clip.epoch_key,
-            epoch=clip.epoch,
-            start_pts=clip.start_pts,
-            end_pts=clip.end_pts,
-            time_base=Fraction(*clip.time_base),
-            track=data.faces[0].track,
-            model_digest=data.model.digest,
-        )
-    if isinstance(data, ClipCaptioned):
-        return caption_id(data.clip_id, data.model.digest, data.question)
-    if isinstance(data, SourceStateChanged):
-        return state_id(source_id, epoch=data.epoch, state=data.state, attempt=data.attempt, wall_time=data.wall_time)
-    return gap_id(
-        source_id,
-        epoch_key=data.epoch_key,
-        epoch=data.epoch,
-        cause=data.cause,
-        start_time=data.start_time,
-        end_time=data.end_time,
-    )
-
-
-def _capture_time(data: AnyDocument) -> datetime | None:
-    origin: TimeOrigin
-    if isinstance(data, SourceStateChanged):
-        origin, seconds = "wallclock", data.wall_time
-    elif isinstance(data, Gap):
-        origin, seconds = data.time_origin, data.end_time
-    else:
-        origin, seconds = data.clip.time_origin, data.clip.end_time
-    return datetime.fromtimestamp(seconds, UTC) if is_wall_time(origin, seconds) else None
+        named = {name: attributes[name] for name in ("id", "source", "subject")}
+        return cls(**named, data=document, time=time, recordedtime=recorded, sequence=sequence)
 
 
 def _rfc3339(moment: datetime) -> str:

@@ -6,11 +6,9 @@ Run ``python -m streamfer.records.schema`` after a change of the models; a test 
 from __future__ import annotations
 
 import json
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from streamfer.errors import RecordError
 from streamfer.records.documents import DOCUMENTS, AnyDocument
 from streamfer.records.envelope import SCHEMA_URN
 
@@ -24,30 +22,13 @@ def generate_schema(document: type[AnyDocument]) -> dict[str, Any]:
     return {"$schema": _DIALECT, "$id": SCHEMA_URN + document.kind, **schema}
 
 
-@cache
 def load_schema(kind: str) -> dict[str, Any]:
-    """Read the checked-in schema of ``kind``, such as ``clip.labelled.v1``.
-
-    Raises:
-        RecordError: there is no such kind.
-    """
-    kinds = [document.kind for document in DOCUMENTS]
-    if kind not in kinds:
-        raise RecordError(f"no schema for record type {kind!r}: there are {', '.join(kinds)}")
+    """Read the checked-in schema of ``kind``, such as ``clip.labelled.v1``."""
     schema: dict[str, Any] = json.loads((SCHEMA_FOLDER / f"{kind}.json").read_text(encoding="utf-8"))
     return schema
 
 
-def write_schemas(folder: Path = SCHEMA_FOLDER) -> list[Path]:
-    """Write every document's schema into ``folder`` and return the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for document in DOCUMENTS:
-        path = folder / f"{document.kind}.json"
-        path.write_text(json.dumps(generate_schema(document), indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        paths.append(path)
-    return paths
-
-
 if __name__ == "__main__":
-    write_schemas()
+    for document in DOCUMENTS:
+        text = json.dumps(generate_schema(document), indent=2, sort_keys=True)
+        (SCHEMA_FOLDER / f"{document.kind}.json").write_text(f"{text}\n", encoding="utf-8")
