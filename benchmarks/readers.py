@@ -27,7 +27,7 @@ from pathlib import Path
 import numpy as np
 
 from streamfer.errors import SourceError
-from streamfer.video import ClipReader, Frame, SourceSpec, find_sources, open_reader, open_source, segment_centres
+from streamfer.video import Frame, PyAvReader, SourceSpec, find_sources, open_reader, open_source, segment_centres
 
 READERS = ("pyav", "decord")
 PIECE = 32
@@ -68,12 +68,12 @@ def measure(spec: SourceSpec, reader_name: str, repeat: int) -> Result | str:
     return Result(statistics.median(opened), all_ms, centres_ms, random_ms, memory, frames)
 
 
-def in_order(reader: ClipReader, count: int) -> None:
+def in_order(reader: PyAvReader, count: int) -> None:
     for start in range(0, count, PIECE):
         reader.read(range(start, min(start + PIECE, count)))
 
 
-def compare(spec: SourceSpec, reader: ClipReader) -> str:
+def compare(spec: SourceSpec, reader: PyAvReader) -> str:
     """Compare count and pixels with what a FileSource decodes in order."""
     expected = [item.image for item in open_source(spec).stream() if isinstance(item, Frame)]
     shared = range(min(len(expected), len(reader)))

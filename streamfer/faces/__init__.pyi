@@ -8,6 +8,6 @@ from .detections import settle as settle
 from .detectors import load_detector as load_detector
 from .privacy import TrackNames as TrackNames
 from .privacy import blur_faces as blur_faces
-from .quality import face_quality as face_quality
+from .quality import measure_quality as measure_quality
 from .tracking import FaceTracker as FaceTracker
 from .tracking import TrackerSettings as TrackerSettings

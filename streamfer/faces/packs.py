@@ -24,14 +24,9 @@ NAME_STARTS: dict[Task, tuple[str, ...]] = {
 }
 
 
-def insightface_root() -> Path:
-    """Return insightface's home: INSIGHTFACE_ROOT, or ``~/.insightface``, which holds ``models/<pack>``."""
-    return Path(os.environ.get("INSIGHTFACE_ROOT") or "~/.insightface").expanduser()
-
-
-def pack_folder(name: str, root: Path | None = None) -> Path:
-    """Return where a pack of that name lies or would lie."""
-    return (root or insightface_root()) / "models" / name
+def pack_folder(name: str) -> Path:
+    """Return where a pack lies or would lie: ``models/NAME`` in INSIGHTFACE_ROOT, or in ``~/.insightface``."""
+    return Path(os.environ.get("INSIGHTFACE_ROOT") or "~/.insightface").expanduser() / "models" / name
 
 
 def pack_file(folder: Path, task: Task) -> Path:
@@ -55,13 +50,13 @@ def pack_file(folder: Path, task: Task) -> Path:
     )
 
 
-def ensure_pack(entry: DetectorEntry, root: Path | None = None) -> Path:
+def ensure_pack(entry: DetectorEntry) -> Path:
     """Return the folder of a registered pack, downloading it with insightface's own loader when absent.
 
     Raises:
         ModelError: the download failed; nothing half-written is left.
     """
-    folder = pack_folder(entry.name, root)
+    folder = pack_folder(entry.name)
     if folder.is_dir():
         return folder
     with needs("insightface", f"detector {entry.name!r}"):
@@ -69,7 +64,7 @@ def ensure_pack(entry: DetectorEntry, root: Path | None = None) -> Path:
     log.warning("weights.pull", extra={"detector": entry.name, "by": "insightface", "licence": entry.licence})
     try:
         with contextlib.redirect_stdout(None):
-            ensure_available("models", entry.name, root=str(root or insightface_root()))
+            ensure_available("models", entry.name, root=str(folder.parents[1]))
     except Exception as error:  # requests, zipfile and RuntimeError: insightface's loader raises them all
         shutil.rmtree(folder, ignore_errors=True)
         folder.with_suffix(".zip").unlink(missing_ok=True)

@@ -116,10 +116,3 @@ def measure_quality(
     height, width = image.shape[:2]
     sharpness = np.array([sharpness_factor(image, box) for box in boxes], np.float64)
     return Qualities(size_factor(boxes), sharpness, pose_factor(landmarks), inside_factor(boxes, width, height))
-
-
-def face_quality(
-    image: NDArray[np.uint8], boxes: NDArray[np.floating], landmarks: NDArray[np.floating]
-) -> NDArray[np.float32]:
-    """Return the quality (F,) of the faces of one frame, 0 to 1; arguments as of :func:`measure_quality`."""
-    return measure_quality(image, boxes, landmarks).value

@@ -25,10 +25,9 @@ class DetectorEntry:
         kind: the adapter that loads it.
         licence: licence of the weights in plain words.
         about: one line for ``streamfer models list``.
-        file: name of the weights file in the cache; empty when they come another way.
-        urls: where the file is pulled from, in this order.
-        sha256: digest of the file, lower-case hex.
-        size: bytes of the file.
+        url: where the weights are pulled from; empty when they come another way.
+        sha256: digest of their file, lower-case hex.
+        size: bytes of it.
         pack: an insightface pack, found under insightface's root or downloaded by it.
     """
 
@@ -36,11 +35,15 @@ class DetectorEntry:
     kind: DetectorKind
     licence: str
     about: str
-    file: str = ""
-    urls: tuple[str, ...] = ()
+    url: str = ""
     sha256: str = ""
     size: int = 0
     pack: bool = False
+
+    @property
+    def file(self) -> str:
+        """Name of the weights file in the cache."""
+        return self.url.rpartition("/")[2]
 
 
 _ENTRIES: tuple[DetectorEntry, ...] = (
@@ -67,8 +70,7 @@ _ENTRIES: tuple[DetectorEntry, ...] = (
         "yunet",
         "Apache-2.0 (libfacedetection.train)",
         "YuNet n, five landmarks",
-        file="yunet_n_dynamic.onnx",
-        urls=(f"{_YUNET_AT}/yunet_n_dynamic.onnx",),
+        url=f"{_YUNET_AT}/yunet_n_dynamic.onnx",
         sha256="104ee26c71d5c270ce79a6b3dced91c91013260d29a6bf18f9296c5b8c4c2b12",
         size=322_906,
     ),
@@ -77,8 +79,7 @@ _ENTRIES: tuple[DetectorEntry, ...] = (
         "yunet",
         "Apache-2.0 (libfacedetection.train)",
         "YuNet s, smaller, five landmarks",
-        file="yunet_s_dynamic.onnx",
-        urls=(f"{_YUNET_AT}/yunet_s_dynamic.onnx",),
+        url=f"{_YUNET_AT}/yunet_s_dynamic.onnx",
         sha256="daede24002cc8590f457998cc5e6c9e8b82f45f6bd969506a8913cd4ed10a2d3",
         size=237_823,
     ),

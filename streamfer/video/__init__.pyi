@@ -11,7 +11,6 @@ from .live import LiveSource as LiveSource
 from .locate import SourceKind as SourceKind
 from .locate import SourceSpec as SourceSpec
 from .locate import find_sources as find_sources
-from .readers import ClipReader as ClipReader
 from .readers import DecordReader as DecordReader
 from .readers import PyAvReader as PyAvReader
 from .readers import open_reader as open_reader

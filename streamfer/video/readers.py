@@ -6,7 +6,7 @@ import bisect
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, get_args
 
 import av
 import av.error
@@ -20,7 +20,7 @@ from streamfer.errors import ConfigError, SourceUnreadableError
 from streamfer.extras import needs
 from streamfer.video.container import classified, open_container, video_stream
 from streamfer.video.locate import SourceSpec, find_sources
-from streamfer.video.pixels import RgbConverter, orientation
+from streamfer.video.pixels import UPRIGHT, RgbConverter, orientation
 
 ReaderName = Literal["auto", "pyav", "decord"]
 
@@ -29,29 +29,7 @@ _ASSUMED_FPS = 25.0
 _SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 
 
-class ClipReader(Protocol):
-    """Frames of one file by their number in presentation order."""
-
-    @property
-    def fps(self) -> float:
-        """Declared (or assumed) rate, frames a second."""
-
-    def __len__(self) -> int:
-        """Number of frames."""
-
-    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Return uint8 RGB (K, H, W, 3), upright, in the order of ``indices``; repeats are allowed.
-
-        Raises:
-            IndexError: an index is negative or not below ``len``.
-            SourceUnreadableError: a frame does not decode, or they are of several sizes.
-        """
-
-    def close(self) -> None:
-        """Give the file back."""
-
-
-def open_reader(path: str | Path | SourceSpec, prefer: ReaderName = "auto", *, decode_threads: int = 1) -> ClipReader:
+def open_reader(path: str | Path | SourceSpec, prefer: ReaderName = "auto", *, decode_threads: int = 1) -> PyAvReader:
     """Open ``path`` for random access.
 
     ``auto`` is PyAV: docs/results/readers.md shows why (decord is no faster where it is right, and wrong or
@@ -62,15 +40,15 @@ def open_reader(path: str | Path | SourceSpec, prefer: ReaderName = "auto", *, d
         ConfigError: no reader of that name.
     """
     spec = path if isinstance(path, SourceSpec) else find_sources([str(path)])[0]
-    if prefer in {"auto", "pyav"}:
-        return PyAvReader(spec, decode_threads=decode_threads)
-    if prefer == "decord":
-        return DecordReader(spec, decode_threads=decode_threads)
-    raise ConfigError(f"reader {prefer!r} is unknown; choose auto, pyav or decord")
+    if prefer not in get_args(ReaderName):
+        raise ConfigError(f"reader {prefer!r} is unknown; choose auto, pyav or decord")
+    return (DecordReader if prefer == "decord" else PyAvReader)(spec, decode_threads=decode_threads)
 
 
 class PyAvReader(Closing):
-    """Random access through PyAV: seeks to key frames in mp4, mov and mkv, decodes from the start elsewhere.
+    """Frames of one file by their number in presentation order.
+
+    Seeks to key frames in mp4, mov and mkv, decodes from the start elsewhere.
 
     Opening walks the packets of a seekable file once without decoding them, which makes ``len`` exact where
     containers lie about it (edit lists, variable rate). Other formats are decoded once for ``len``.
@@ -86,7 +64,8 @@ class PyAvReader(Closing):
         self._converter = RgbConverter()
         self._container, self._track = self._open()
         rate = self._track.average_rate or self._track.guessed_rate
-        self._fps = float(rate) if rate else _ASSUMED_FPS
+        #: Declared rate, frames a second; 25 where the file states none.
+        self.fps = float(rate) if rate else _ASSUMED_FPS
         self._length: int | None = None
         self._running: Iterator[av.VideoFrame] = iter(())
         self._here: int | None = None
@@ -103,11 +82,6 @@ class PyAvReader(Closing):
         except SourceUnreadableError:
             container.close()
             raise
-
-    @property
-    def fps(self) -> float:
-        """Declared rate, frames a second; 25 where the file states none."""
-        return self._fps
 
     def __len__(self) -> int:
         if self._length is None:
@@ -126,7 +100,12 @@ class PyAvReader(Closing):
         self._container.close()
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Return uint8 RGB (K, H, W, 3); see :meth:`ClipReader.read`."""
+        """Return uint8 RGB (K, H, W, 3), upright, in the order of ``indices``; repeats are allowed.
+
+        Raises:
+            IndexError: an index is negative or not below ``len``.
+            SourceUnreadableError: a frame does not decode, or they are of several sizes.
+        """
         _check(indices, len(self))
         places: dict[int, list[int]] = {}
         for place, index in enumerate(indices):
@@ -213,26 +192,22 @@ class PyAvReader(Closing):
         return picture
 
 
-class DecordReader:
+class DecordReader(PyAvReader):
     """Random access through decord on the CPU, for comparison and for training sets known to suit it.
 
     It refuses raw streams, stills and turned videos; it counts packets that an edit list hides.
-
-    Args:
-        spec: what to read.
-        decode_threads: threads decord may decode with.
     """
 
     def __init__(self, spec: SourceSpec, *, decode_threads: int = 1) -> None:
         with needs("decord", "reader 'decord'"):
             import decord
-        self._spec = spec
         # decord stops with a cryptic error, or worse, at whatever is no video: PyAV says it better.
-        with PyAvReader(spec) as checked:
-            first = checked.first_picture()
+        super().__init__(spec)
+        first = self.first_picture()
+        super().close()
         if first is None:
             raise SourceUnreadableError(f"{spec.location}: not one frame decodes; the file may be damaged")
-        if orientation(first).rotation or orientation(first).mirrored:
+        if orientation(first) != UPRIGHT:
             raise SourceUnreadableError(f"{spec.location}: decord cannot turn pictures upright; use the pyav reader")
         try:
             self._reader = decord.VideoReader(spec.url, ctx=decord.cpu(0), num_threads=decode_threads)
@@ -241,12 +216,7 @@ class DecordReader:
             raise SourceUnreadableError(
                 f"{spec.location}: decord cannot read this kind of file; use the pyav reader"
             ) from None
-        self._fps = float(self._reader.get_avg_fps())
-
-    @property
-    def fps(self) -> float:
-        """Average rate, frames a second."""
-        return self._fps
+        self.fps = float(self._reader.get_avg_fps())
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -256,7 +226,7 @@ class DecordReader:
         del self._reader
 
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """Return uint8 RGB (K, H, W, 3); see :meth:`ClipReader.read`."""
+        """Return uint8 RGB (K, H, W, 3); see :meth:`PyAvReader.read`."""
         _check(indices, len(self))
         frames: NDArray[np.uint8] = self._reader.get_batch(list(indices)).asnumpy()
         return frames

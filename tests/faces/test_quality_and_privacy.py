@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamfer.faces import TrackNames, blur_faces, face_quality
+from streamfer.faces import TrackNames, blur_faces, measure_quality
 from streamfer.faces.alignment import landmarks_within
 from streamfer.faces.privacy import BLOCKS
 from streamfer.faces.quality import inside_factor, pose_factor, size_factor
@@ -25,7 +25,7 @@ def astronaut() -> np.ndarray:
 
 
 def quality(image: np.ndarray, box: np.ndarray = BOX, points: np.ndarray | None = None) -> float:
-    return float(face_quality(image, box, landmarks_within(box) if points is None else points)[0])
+    return float(measure_quality(image, box, landmarks_within(box) if points is None else points).value[0])
 
 
 def test_a_sharp_frontal_face_is_good() -> None:
@@ -83,7 +83,7 @@ def test_quality_without_landmarks_outside_or_without_faces() -> None:
     assert 0 < quality(image, BOX, np.full((1, 5, 2), np.nan)) < quality(image)
     assert quality(image, np.array([[600, 600, 700, 700]], np.float32)) == 0.0
     assert quality(np.full_like(image, 90)) == 0.0
-    assert face_quality(image, np.zeros((0, 4)), np.zeros((0, 5, 2))).shape == (0,)
+    assert measure_quality(image, np.zeros((0, 4)), np.zeros((0, 5, 2))).value.shape == (0,)
 
 
 class TestBlur:

@@ -11,7 +11,6 @@ from made_videos import changing
 
 from streamfer.errors import ConfigError, SourceNotFoundError, SourceUnreadableError
 from streamfer.video import (
-    ClipReader,
     Frame,
     find_sources,
     open_reader,
@@ -94,7 +93,7 @@ def clip(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("prefer", ["pyav", "decord"])
 def test_indices_in_any_order_and_repeated(clip: Path, prefer: str) -> None:
-    reader: ClipReader = open_reader(clip, prefer)  # type: ignore[arg-type]
+    reader = open_reader(clip, prefer)  # type: ignore[arg-type]
     brightness = reader.read([40, 0, 40, 10, 49]).mean(axis=(1, 2, 3))
     assert brightness == pytest.approx([200, 0, 200, 50, 245], abs=4)
     assert len(reader.read([])) == 0
@@ -104,7 +103,7 @@ def test_indices_in_any_order_and_repeated(clip: Path, prefer: str) -> None:
 @pytest.mark.parametrize("prefer", ["pyav", "decord"])
 @pytest.mark.parametrize("index", [-1, 50])
 def test_an_index_outside_is_an_index_error(clip: Path, prefer: str, index: int) -> None:
-    reader: ClipReader = open_reader(clip, prefer)  # type: ignore[arg-type]
+    reader = open_reader(clip, prefer)  # type: ignore[arg-type]
     with pytest.raises(IndexError, match=f"frame {index} of a clip of 50"):
         reader.read([0, index])
     reader.close()

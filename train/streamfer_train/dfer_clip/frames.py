@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from streamfer.errors import SourceUnreadableError
 from streamfer.video.locate import SourceSpec
-from streamfer.video.readers import ClipReader, PyAvReader
+from streamfer.video.readers import PyAvReader
 from streamfer.video.sampling import segment_centres, segment_random
 from streamfer_train.dfer_clip.entries import Clip
 
@@ -105,7 +105,7 @@ def _read_video(clip: Clip, segments: int, rng: random.Random | None) -> list[Pi
         reader.close()
 
 
-def part_of(clip: Clip, reader: ClipReader) -> tuple[int, int]:
+def part_of(clip: Clip, reader: PyAvReader) -> tuple[int, int]:
     """Return the first frame and the number of frames of a clip within its video.
 
     A part from ``start`` to ``end`` seconds holds the frames whose times, at the video's rate, lie in [start, end).
