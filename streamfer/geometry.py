@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from streamfer.errors import CheckpointError
 
@@ -43,38 +43,10 @@ class CropProfile:
     margin: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.kind not in ("similarity", "box"):
-            raise CheckpointError(f"crop profile: kind is {self.kind!r}; expected 'similarity' or 'box'")
         if self.size < 8:
             raise CheckpointError(f"crop profile: size is {self.size}; expected at least 8 pixels")
         if self.kind == "similarity" and len(self.landmarks) != 5:
             raise CheckpointError(f"crop profile: {len(self.landmarks)} landmarks; a similarity crop needs 5")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON types, the form stored in a weights file's metadata."""
-        return {
-            "kind": self.kind,
-            "size": self.size,
-            "landmarks": [list(point) for point in self.landmarks],
-            "margin": self.margin,
-        }
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> CropProfile:
-        """Read what :meth:`to_dict` wrote.
-
-        Raises:
-            CheckpointError: a field is missing or has the wrong form.
-        """
-        try:
-            return cls(
-                kind=values["kind"],
-                size=int(values["size"]),
-                landmarks=tuple((float(x), float(y)) for x, y in values.get("landmarks") or ()),
-                margin=float(values.get("margin", 0.1)),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"crop profile: {error!r} in {values!r}") from error
 
 
 def loose_crop(size: int) -> CropProfile:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
-from streamfer.errors import CheckpointError
 from streamfer.faces import crop_faces
 from streamfer.geometry import CROP_PROFILES, CropProfile, loose_crop, squashed_crop
+
+PROFILE = TypeAdapter(CropProfile)
 
 
 @pytest.mark.parametrize("name", CROP_PROFILES)
 def test_profiles_survive_their_json_form(name: str) -> None:
     profile = CROP_PROFILES[name]
-    assert CropProfile.from_dict(profile.to_dict()) == profile
+    assert PROFILE.validate_json(PROFILE.dump_json(profile)) == profile
 
 
 @pytest.mark.parametrize("name", CROP_PROFILES)
@@ -50,5 +52,5 @@ def test_the_loose_template_scales_with_the_crop() -> None:
     ],
 )
 def test_a_profile_that_cannot_be_is_refused(values: dict[str, object]) -> None:
-    with pytest.raises(CheckpointError, match="crop profile"):
-        CropProfile.from_dict(values)
+    with pytest.raises(ValidationError, match="CropProfile"):
+        PROFILE.validate_python(values)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from streamfer.errors import CheckpointError
 from streamfer.geometry import CROP_PROFILES, CropProfile
@@ -103,15 +103,6 @@ class CaptionCard(BaseModel):
     files: dict[str, WeightsFile] = Field(default_factory=dict)
     #: sha256 over names and digests of the files, hex.
     digest: str = ""
-
-    @field_validator("crop", mode="before")
-    @classmethod
-    def _read_crop(cls, value: Any) -> Any:
-        return CropProfile.from_dict(value) if isinstance(value, dict) else value
-
-    @field_serializer("crop")
-    def _write_crop(self, value: CropProfile) -> dict[str, Any]:
-        return value.to_dict()
 
     @property
     def size_bytes(self) -> int:

@@ -38,28 +38,18 @@ class FixedBlocks:
         """Encode face crops, uint8 RGB (F, S, S, 3), to float32 (F, D)."""
         import torch
 
-        if not len(crops):
-            return self._model.encode(crops)
         return torch.cat(self._blocks(self._model.encode, crops))
 
     def actions(self, features: torch.Tensor) -> NDArray[np.float32]:
         """Read action units from features, float32 (F, D), to (F, A)."""
-        return (
-            np.concatenate(self._blocks(self._model.actions, features))
-            if len(features)
-            else self._model.actions(features)
-        )
+        return np.concatenate(self._blocks(self._model.actions, features))
 
     def classify(self, windows: torch.Tensor) -> NDArray[np.float32]:
         """Read windows of features, float32 (B, T, D), to probabilities (B, C)."""
-        return (
-            np.concatenate(self._blocks(self._model.classify, windows))
-            if len(windows)
-            else self._model.classify(windows)
-        )
+        return np.concatenate(self._blocks(self._model.classify, windows))
 
     def _blocks(self, call: Callable[[Any], Any], rows: Any) -> list[Any]:
-        found = []
+        found = [] if len(rows) else [call(rows)]
         for start in range(0, len(rows), self._size):
             part = rows[start : start + self._size]
             missing = self._size - len(part)

@@ -16,7 +16,6 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from streamfer.errors import CheckpointError
-from streamfer.files import sha256_of
 from streamfer.geometry import CropProfile
 from streamfer.models.expression import Abstention
 from streamfer.models.sizes import Count, DferClipConfig, TemporalConfig, VisionConfig
@@ -51,8 +50,6 @@ class PixelProfile:
     def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None):
             raise CheckpointError("pixels: mean and std belong together; give both or neither")
-        if self.interpolation not in ("bilinear", "bicubic", "area"):
-            raise CheckpointError(f"pixels.interpolation is {self.interpolation!r}; expected bilinear, bicubic, area")
         if self.std is not None and not min(self.std) > 0:
             raise CheckpointError(f"pixels.std is {self.std}; expected positive numbers")
 
@@ -128,7 +125,11 @@ class ModelCard:
             raise CheckpointError(f"metadata: not JSON ({error})") from error
         if not isinstance(document, dict):
             raise CheckpointError(f"metadata: holds a {type(document).__name__}; expected fields and their values")
-        _check_kind(document.get("format"), document.get("architecture"))
+        version, architecture = document.get("format"), document.get("architecture")
+        if version != FORMAT:
+            raise CheckpointError(f"format {version!r}; this streamfer reads {FORMAT}: upgrade or re-import")
+        if architecture != ARCHITECTURE:
+            raise CheckpointError(f"architecture {architecture!r}; expected {ARCHITECTURE!r}")
         _check_complete("", DferClipConfig, document)
         _check_complete("vision.", VisionConfig, document["vision"])
         _check_complete("temporal.", TemporalConfig, document["temporal"])
@@ -160,13 +161,6 @@ def explain(error: ValidationError) -> str:
         return f"{name} is not a field this streamfer knows; upgrade or re-import"
     wanted = first["msg"].removeprefix("Input should be ").replace("a valid tuple", "a list")
     return f"{name} is {reprlib.repr(first['input'])}; expected {wanted}"
-
-
-def _check_kind(version: Any, architecture: Any) -> None:
-    if version != FORMAT:
-        raise CheckpointError(f"format {version!r}; this streamfer reads {FORMAT}: upgrade or re-import")
-    if architecture != ARCHITECTURE:
-        raise CheckpointError(f"architecture {architecture!r}; expected {ARCHITECTURE!r}")
 
 
 def _check_complete(prefix: str, part: type[Any], values: Any) -> None:
@@ -216,7 +210,3 @@ def read_card(path: Path) -> ModelCard:
         return ModelCard.from_json(metadata[METADATA_KEY])
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-
-
-#: How whoever made the built-in weights calls it.
-digest_of = sha256_of

@@ -6,7 +6,6 @@ earlier batch left there, and are never returned.
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +20,8 @@ WARM_UPS = 3
 _STAGES = 3
 
 Function = Callable[[torch.Tensor], torch.Tensor]
+#: Computes the batch that the input holds; what it returns, the next run may overwrite.
+Run = Callable[[], torch.Tensor]
 
 
 @dataclass(slots=True)
@@ -29,17 +30,6 @@ class _Stage:
 
     rows: torch.Tensor
     done: torch.cuda.Event
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """A function at one batch size.
-
-    Attributes:
-        run: computes the batch that the input holds; what it returns, the next run may overwrite.
-    """
-
-    run: Callable[[], torch.Tensor]
 
 
 @dataclass(slots=True)
@@ -55,17 +45,16 @@ class Graphs:
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
-    _sizes: list[int] = field(default_factory=list)
-    _recorded: dict[int, Recorded] = field(default_factory=dict)
+    _runs: dict[int, Run] = field(default_factory=dict)
     _input: torch.Tensor | None = None
     _stages: list[_Stage] = field(default_factory=list)
     _turn: int = 0
-    _pool: tuple[int, int] | None = None
+    _pool: Any = None
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Batch sizes that are served without parts, ascending."""
-        return tuple(self._sizes)
+        return tuple(sorted(self._runs))
 
     def rows(self, size: int) -> torch.Tensor:
         """Return the first ``size`` rows of the input that graphs read."""
@@ -73,7 +62,7 @@ class Graphs:
             self._input = torch.zeros((max(BUCKETS), *self.shape), dtype=self.dtype, device=self.device)
         return self._input[:size]
 
-    def record(self, size: int, function: Function) -> Recorded:
+    def record(self, size: int, function: Function) -> Run:
         """Record ``function`` at a batch size.
 
         Raises:
@@ -92,7 +81,8 @@ class Graphs:
                 before.wait_stream(side)
                 graph = torch.cuda.CUDAGraph()
                 # Other threads may use the GPU meanwhile: only this one is watched.
-                with torch.cuda.graph(graph, pool=self._shared_pool(), capture_error_mode="thread_local"):
+                self._pool = self._pool or torch.cuda.graph_pool_handle()
+                with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                     output = function(rows)
         finally:
             # A recording that breaks off leaves its own stream behind.
@@ -102,23 +92,19 @@ class Graphs:
             graph.replay()
             return output
 
-        return Recorded(replay)
+        return replay
 
-    def plain(self, size: int, function: Function) -> Recorded:
+    def plain(self, size: int, function: Function) -> Run:
         """Return ``function`` at a batch size, launched step by step."""
-        return Recorded(lambda: function(self.rows(size)))
+        return lambda: function(self.rows(size))
 
-    def keep(self, size: int, recorded: Recorded) -> None:
+    def keep(self, size: int, run: Run) -> None:
         """Serve a batch size by this from now on."""
-        if size not in self._recorded:
-            bisect.insort(self._sizes, size)
-        self._recorded[size] = recorded
+        self._runs[size] = run
 
     def drop(self, smallest: int) -> None:
         """Forget batch sizes from ``smallest`` on and give their memory back."""
-        for size in [size for size in self._sizes if size >= smallest]:
-            self._sizes.remove(size)
-            del self._recorded[size]
+        self._runs = {size: run for size, run in self._runs.items() if size < smallest}
         torch.cuda.empty_cache()
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
@@ -126,22 +112,22 @@ class Graphs:
         parts = []
         start = 0
         while start < len(batch):
-            part = batch[start : start + self._sizes[-1]]
+            part = batch[start : start + max(self._runs)]
             try:
                 parts.append(self._run(part))
             except torch.OutOfMemoryError:
-                if len(self._sizes) == 1:
+                if len(self._runs) == 1:
                     raise
-                self.drop(self._sizes[-1])
+                self.drop(max(self._runs))
                 continue
             start += len(part)
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _run(self, part: torch.Tensor) -> torch.Tensor:
-        size = self._sizes[bisect.bisect_left(self._sizes, len(part))]
+        size = min(size for size in self._runs if size >= len(part))
         self._fill(part)
         # The next replay overwrites the output; in the same stream, so only after this copy.
-        return self._recorded[size].run()[: len(part)].clone()
+        return self._runs[size]()[: len(part)].clone()
 
     def _fill(self, part: torch.Tensor) -> None:
         target = self.rows(len(part))
@@ -157,8 +143,3 @@ class Graphs:
         stage.rows[: len(part)].copy_(part)
         target.copy_(stage.rows[: len(part)], non_blocking=True)
         stage.done.record(torch.cuda.current_stream(self.device))
-
-    def _shared_pool(self) -> Any:
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        return self._pool

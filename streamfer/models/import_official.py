@@ -37,21 +37,6 @@ _HEAD_WIDTH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class HeadCounts:
-    """Attention heads where they differ from width / 64 (weights do not show them).
-
-    Attributes:
-        vision: heads of the image encoder; None for max(1, width // 64).
-        text: heads of the text tower; None likewise.
-        temporal: heads of the temporal transformer; None for max(1, inner width // 64).
-    """
-
-    vision: int | None = None
-    text: int | None = None
-    temporal: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class OfficialCheckpoint:
     """What a checkpoint's tensors say about it.
 
@@ -66,10 +51,10 @@ class OfficialCheckpoint:
     prompt: PromptConfig
 
 
-def _heads(width: int, asked: int | None, which: str, where: str) -> int:
-    heads = asked if asked is not None else max(1, width // _HEAD_WIDTH)
-    if heads < 1 or width % heads:
-        raise CheckpointError(f"{where}: {heads} {which} heads do not divide a width of {width}; give their number")
+def _heads(width: int, which: str, where: str) -> int:
+    heads = max(1, width // _HEAD_WIDTH)
+    if width % heads:
+        raise CheckpointError(f"{where}: {heads} {which} heads of {_HEAD_WIDTH} do not divide a width of {width}")
     return heads
 
 
@@ -110,7 +95,7 @@ class _Tensors:
         return depth
 
 
-def _vision(found: _Tensors, heads: int | None) -> tuple[VisionConfig, int]:
+def _vision(found: _Tensors) -> tuple[VisionConfig, int]:
     width, _, patch, _ = found.shape("image_encoder.conv1.weight", 4)
     positions, _ = found.shape("image_encoder.positional_embedding", 2)
     _, embed_dim = found.shape("image_encoder.proj", 2)
@@ -124,7 +109,7 @@ def _vision(found: _Tensors, heads: int | None) -> tuple[VisionConfig, int]:
     config = VisionConfig(
         layers=found.depth("image_encoder.transformer.resblocks."),
         width=width,
-        head_width=width // _heads(width, heads, "vision", found.where),
+        head_width=width // _heads(width, "vision", found.where),
         mlp_ratio=_ratio(hidden, width),
         patch_size=patch,
         image_size=side * patch,
@@ -132,19 +117,19 @@ def _vision(found: _Tensors, heads: int | None) -> tuple[VisionConfig, int]:
     return config, embed_dim
 
 
-def _text(found: _Tensors, heads: int | None) -> TextConfig:
+def _text(found: _Tensors) -> TextConfig:
     length, width = found.shape("text_encoder.positional_embedding", 2)
     hidden, _ = found.shape("text_encoder.transformer.resblocks.0.mlp.c_fc.weight", 2)
     return TextConfig(
         layers=found.depth("text_encoder.transformer.resblocks."),
         width=width,
-        heads=_heads(width, heads, "text", found.where),
+        heads=_heads(width, "text", found.where),
         context_length=length,
         mlp_ratio=_ratio(hidden, width),
     )
 
 
-def _temporal(found: _Tensors, heads: int | None) -> TemporalConfig:
+def _temporal(found: _Tensors) -> TemporalConfig:
     blocks = "temporal_net.temporal_transformer.layers."
     _, positions, _ = found.shape("temporal_net.pos_embedding", 3)
     rows, _ = found.shape(f"{blocks}0.0.fn.fn.to_qkv.weight", 2)
@@ -152,7 +137,7 @@ def _temporal(found: _Tensors, heads: int | None) -> TemporalConfig:
     if rows % 3:
         raise CheckpointError(f"{found.where}: tensor '{blocks}0.0.fn.fn.to_qkv.weight' has {rows} rows, not 3 x heads")
     inner = rows // 3
-    count = _heads(inner, heads, "temporal", found.where)
+    count = _heads(inner, "temporal", found.where)
     return TemporalConfig(
         layers=found.depth(blocks), heads=count, dim_head=inner // count, mlp_dim=hidden, frames=positions - 1
     )
@@ -216,11 +201,7 @@ def _prompts(found: _Tensors, text: TextConfig, position: Position) -> tuple[Pro
 
 
 def read_official(
-    path: Path,
-    *,
-    classes: Sequence[str] | None = None,
-    position: Position = "end",
-    heads: HeadCounts | None = None,
+    path: Path, *, classes: Sequence[str] | None = None, position: Position = "end"
 ) -> OfficialCheckpoint:
     """Read a checkpoint of the authors into a model with its prompts.
 
@@ -228,17 +209,15 @@ def read_official(
         path: the file, as ``torch.save`` wrote it or as safetensors.
         classes: names in order; recovered from the prompts where not given.
         position: where the description stands in the prompt; not stored, "end" in the authors' scripts.
-        heads: attention heads, for sizes at which they are not width / 64.
 
     Raises:
         SourceNotFoundError: no such file.
         UnsafeCheckpointError: the file asks to run something.
         CheckpointError: damaged, or not this architecture.
     """
-    where, heads = str(path), heads or HeadCounts()
+    where = str(path)
     found = _Tensors(read_state_dict(path), where)
-    vision, embed_dim = _vision(found, heads.vision)
-    text, temporal = _text(found, heads.text), _temporal(found, heads.temporal)
+    (vision, embed_dim), text, temporal = _vision(found), _text(found), _temporal(found)
     prompts, token_ids, prompt = _prompts(found, text, position)
     descriptions = describe(token_ids, prompt.contexts)
     names = tuple(classes) if classes is not None else name_classes(descriptions, where)
@@ -273,10 +252,8 @@ def import_checkpoint(
     *,
     classes: Sequence[str] | None = None,
     position: Position = "end",
-    heads: HeadCounts | None = None,
     licence: str = LICENCE,
     output: Path | None = None,
-    half: bool = False,
 ) -> ModelEntry:
     """Turn a checkpoint of the authors into a weights file that :func:`load_model` takes by name.
 
@@ -285,10 +262,8 @@ def import_checkpoint(
         name: name to load it by; the file's stem where not given.
         classes: class names in order, overriding those recovered from the prompts.
         position: where the description stands in the prompt: end, middle or front.
-        heads: attention heads, for sizes at which they are not width / 64.
         licence: licence of the weights in plain words.
         output: file to write instead of the user's models folder.
-        half: store fp16.
 
     Raises:
         SourceNotFoundError: no such file.
@@ -300,7 +275,7 @@ def import_checkpoint(
     source = Path(path)
     name = name if name is not None else source.stem
     check_name(name)
-    official = read_official(source, classes=classes, position=position, heads=heads)
+    official = read_official(source, classes=classes, position=position)
     config = official.model.config
     size = config.vision.image_size
     card = ModelCard(
@@ -319,7 +294,7 @@ def import_checkpoint(
         },
     )
     target = output or user_folder() / f"{name}{SUFFIX}"
-    write_weights(target, official.model, card, half=half)
+    write_weights(target, official.model, card)
     log.info(
         "model.imported",
         extra={"model": name, "path": str(target), "classes": list(config.classes), "licence": licence},

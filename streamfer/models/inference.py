@@ -62,7 +62,13 @@ def _channels(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
 
 
 class DferClipModel:
-    """A loaded DFER-CLIP: the image encoder in the chosen precision, everything after it in fp32."""
+    """A loaded DFER-CLIP: the image encoder in the chosen precision, everything after it in fp32.
+
+    Attributes:
+        info: identity of the model.
+        card: what the weights file says about itself.
+        forms: on CUDA, which form of the encoder runs at each batch size, and the times behind it, for people.
+    """
 
     def __init__(
         self,
@@ -84,7 +90,7 @@ class DferClipModel:
         """
         if model.text_features is None:
             raise InternalError("DferClipModel takes a baked model: call bake() first")
-        self._card = card
+        self.card = card
         self._device = torch.device(device)
         self._dtype = DTYPES[precision]
         self._model = model.requires_grad_(False).eval()
@@ -101,7 +107,7 @@ class DferClipModel:
         use_attention(self._model, attention.implementation)
         with torch.inference_mode():
             self._class_features_CD = self._model.class_features()
-        self._info = ModelInfo(
+        self.info = ModelInfo(
             name=card.name,
             digest=digest,
             classes=card.config.classes,
@@ -115,7 +121,7 @@ class DferClipModel:
             action_thresholds=card.action_thresholds,
             abstention=card.abstention,
         )
-        self._forms: list[str] = []
+        self.forms: list[str] = []
         self._encoder: Graphs | None = None
         self._reader: Graphs | None = None
         if self._device.type == "cuda":
@@ -126,28 +132,13 @@ class DferClipModel:
         from streamfer.models.graphs import Graphs
         from streamfer.models.tuning import Tuner, cache_file, machine
 
-        side, frames = self._card.crop.size, self._card.config.temporal.frames
+        side, frames = self.card.crop.size, self.card.config.temporal.frames
         self._encoder = Graphs((side, side, 3), torch.uint8, self._device)
-        key = f"{machine(self._device)} | {self._card.config.vision} {self._info.precision} {side}"
+        key = f"{machine(self._device)} | {self.card.config.vision} {self.info.precision} {side}"
         tuner = Tuner(self._encoder, self._encode, self._model.image_encoder)
-        self._forms = tuner.tune(attention, key, cache_file()).lines
-        self._reader = Graphs((frames, self._info.feature_dim), torch.float32, self._device)
+        self.forms = tuner.tune(attention, key, cache_file()).lines
+        self._reader = Graphs((frames, self.info.feature_dim), torch.float32, self._device)
         Tuner(self._reader, self._probabilities, self._model.temporal_net).tune(_PYTORCH, "", None)
-
-    @property
-    def forms(self) -> list[str]:
-        """On CUDA, which form of the encoder runs at each batch size, and the times behind it, for people."""
-        return self._forms
-
-    @property
-    def info(self) -> ModelInfo:
-        """Identity of the model."""
-        return self._info
-
-    @property
-    def card(self) -> ModelCard:
-        """What the weights file says about itself."""
-        return self._card
 
     @torch.inference_mode()
     def encode(self, crops: NDArray[np.uint8]) -> torch.Tensor:
@@ -163,15 +154,15 @@ class DferClipModel:
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[3] != 3 or crops.shape[1] != crops.shape[2]:
             raise ConfigError(f"crops are {crops.dtype} {crops.shape}; expected uint8 (F, S, S, 3)")
         if not len(crops):
-            return torch.empty(0, self._info.feature_dim, device=self._device)
+            return torch.empty(0, self.info.feature_dim, device=self._device)
         batch = torch.from_numpy(np.ascontiguousarray(crops))
         if self._encoder is not None and batch.shape[1:] == self._encoder.shape:
             return self._encoder(batch)
         return self._encode(batch.to(self._device))
 
     def _encode(self, crops_FSS3: torch.Tensor) -> torch.Tensor:
-        pixels_F3SS = prepare_pixels(crops_FSS3, self._card.pixels).to(self._dtype)
-        if not self._card.config.vision.is_resnet:
+        pixels_F3SS = prepare_pixels(crops_FSS3, self.card.pixels).to(self._dtype)
+        if not self.card.config.vision.is_resnet:
             pixels_F3SS = pixels_F3SS.contiguous()
         return self._model.encode_frames(pixels_F3SS).float()
 
@@ -192,7 +183,7 @@ class DferClipModel:
     def classify(self, windows: torch.Tensor) -> NDArray[np.float32]:
         """Read windows of features, float32 (B, T, D), to calibrated probabilities (B, C) on the host."""
         if not len(windows):
-            return np.empty((0, len(self._info.classes)), dtype=np.float32)
+            return np.empty((0, len(self.info.classes)), dtype=np.float32)
         windows_BTD = windows.to(self._device, torch.float32)
         reader = self._reader
         fits = reader is not None and windows_BTD.shape[1:] == reader.shape
@@ -201,4 +192,4 @@ class DferClipModel:
         return probabilities
 
     def _probabilities(self, windows_BTD: torch.Tensor) -> torch.Tensor:
-        return (self.logits(windows_BTD) / self._card.calibration_temperature).softmax(dim=-1)
+        return (self.logits(windows_BTD) / self.card.calibration_temperature).softmax(dim=-1)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from streamfer.files import sha256_of
-from streamfer.models.attention import AttentionChoice, choose_attention
-from streamfer.models.card import ModelCard
+from streamfer.models.attention import choose_attention
 from streamfer.models.inference import DferClipModel
 from streamfer.models.precision import choose_device, choose_precision
 from streamfer.models.registry import DEFAULT_MODEL, find_model
@@ -39,37 +39,13 @@ def load_model(
         ConfigError: device, precision or attention is not a value they can have.
     """
     path = find_model(str(name_or_path))
-    chosen_device = choose_device(device)
-    chosen_precision = choose_precision(precision, chosen_device.device)
-    chosen_attention = choose_attention(attention, chosen_device.device)
+    where = choose_device(device)
+    exact = choose_precision(precision, where.device)
+    choice = choose_attention(attention, where.device)
     network, card = read_weights(path)
-    model = DferClipModel(
-        network,
-        card,
-        digest=sha256_of(path),
-        device=chosen_device.device,
-        precision=chosen_precision.precision,
-        attention=chosen_attention,
-    )
-    _announce(model, card, chosen_device.reason, chosen_precision.reason, chosen_attention)
+    runs: dict[str, Any] = {"device": where.device, "precision": exact.precision, "attention": choice}
+    model = DferClipModel(network, card, digest=sha256_of(path), **runs)
+    reasons = {"device_reason": where.reason, "precision_reason": exact.reason, "attention_reason": choice.reason}
+    told = {"model": card.name, "licence": card.licence, "digest": model.info.digest[:12], "forms": model.forms}
+    log.info("model.loaded", extra={**told, **runs, "attention": choice.implementation, **reasons})
     return model
-
-
-def _announce(
-    model: DferClipModel, card: ModelCard, device_reason: str, precision_reason: str, attention: AttentionChoice
-) -> None:
-    log.info(
-        "model.loaded",
-        extra={
-            "model": card.name,
-            "licence": card.licence,
-            "digest": model.info.digest[:12],
-            "device": model.info.device,
-            "device_reason": device_reason,
-            "precision": model.info.precision,
-            "precision_reason": precision_reason,
-            "attention": attention.implementation,
-            "attention_reason": attention.reason,
-            "forms": model.forms,
-        },
-    )

@@ -11,35 +11,28 @@ ResNet in bf16).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 
 from streamfer.errors import ConfigError, DeviceError
 
 Precision = Literal["fp32", "bf16", "fp16"]
-DTYPES: dict[Precision, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CPUINFO = Path("/proc/cpuinfo")
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceChoice:
+class DeviceChoice(NamedTuple):
     """A resolved device and the reason for it, as ``streamfer doctor`` prints it."""
 
     device: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class PrecisionChoice:
-    """A resolved precision and the reason for it, as ``streamfer doctor`` prints it."""
+class PrecisionChoice(NamedTuple):
+    """A resolved precision and the reason for it, likewise."""
 
     precision: Precision
     reason: str

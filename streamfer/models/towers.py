@@ -32,17 +32,8 @@ def build_image_encoder(config: VisionConfig, embed_dim: int, *, quick_gelu: boo
             return EfficientNetLite(config.layers, config.width, embed_dim)
         from open_clip.modified_resnet import ModifiedResNet
 
-        heads = config.width * 32 // config.head_width
-        return cast(
-            nn.Module,
-            ModifiedResNet(
-                layers=list(config.layers),
-                output_dim=embed_dim,
-                heads=heads,
-                image_size=config.image_size,
-                width=config.width,
-            ),
-        )
+        heads, shape = config.width * 32 // config.head_width, {"width": config.width, "image_size": config.image_size}
+        return cast(nn.Module, ModifiedResNet(layers=list(config.layers), output_dim=embed_dim, heads=heads, **shape))
     return VisionTransformer(config, embed_dim, quick_gelu=quick_gelu)
 
 

@@ -6,9 +6,7 @@ graph. Triton takes part where its first launch and its self-test succeed, and w
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import platform
 import re
 import statistics
@@ -16,16 +14,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import platformdirs
 import torch
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from torch import nn
 
 from streamfer.errors import OutputError
 from streamfer.files import write_text
 from streamfer.models.attention import AttentionChoice, use_attention
-from streamfer.models.graphs import BUCKETS, Function, Graphs, Recorded
+from streamfer.models.graphs import BUCKETS, Function, Graphs, Run
 
 if TYPE_CHECKING:
     from streamfer_kernels import Shape
@@ -39,11 +38,11 @@ FORMS: tuple[Form, ...] = get_args(Form)
 LEEWAY = 1.05
 #: Seconds that all measurements of a model may take.
 BUDGET_S = 2.0
-_FORMAT = 1
 _ROUNDS = 7
 _CALLS = 5
 
-Times = dict[Form, float]
+Times = dict[Form, Annotated[float, Field(gt=0, allow_inf_nan=False)]]
+Bucket = Annotated[int, AfterValidator(BUCKETS.index), AfterValidator(BUCKETS.__getitem__)]
 Measure = Callable[[Mapping[Form, Callable[[], object]], float], Times]
 
 
@@ -88,36 +87,28 @@ def forget(path: Path | None = None) -> None:
     (path or cache_file()).unlink(missing_ok=True)
 
 
+class _Cache(BaseModel):
+    """The cache file: microseconds of each form, by machine and model and by batch size."""
+
+    format: Literal[1] = 1
+    measured: dict[str, dict[Bucket, Annotated[Times, Field(min_length=1)]]]
+
+
 def remembered(path: Path) -> dict[str, dict[int, Times]]:
     """Return what a cache file holds; nothing where it is absent, damaged or of another version."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["format"] != _FORMAT:
-            return {}
-        return {str(key): _read(sizes) for key, sizes in document["measured"].items()}
+        return dict(_Cache.model_validate_json(path.read_bytes()).measured)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ValidationError) as error:
         log.warning("kernels.cache_damaged", extra={"path": str(path), "error": str(error)})
         return {}
 
 
-def _read(sizes: Mapping[str, Mapping[str, float]]) -> dict[int, Times]:
-    found: dict[int, Times] = {}
-    for size, times in sizes.items():
-        if int(size) not in BUCKETS or not times:
-            raise ValueError(f"batch size {size}")
-        found[int(size)] = {form: float(times[form]) for form in FORMS if form in times}
-        if len(found[int(size)]) != len(times) or not all(0 < us < math.inf for us in found[int(size)].values()):
-            raise ValueError(f"times of batch size {size}")
-    return found
-
-
 def remember(path: Path, key: str, times: dict[int, Times]) -> None:
     """Add a measurement to the cache file; where that cannot be written, the next start measures again."""
-    document = {"format": _FORMAT, "measured": {**remembered(path), key: times}}
     try:
-        write_text(path, json.dumps(document, indent=1))
+        write_text(path, _Cache(measured={**remembered(path), key: times}).model_dump_json(indent=1))
     except OutputError as error:
         log.info("kernels.cache_unwritable", extra={"path": str(path), "error": str(error)})
 
@@ -215,8 +206,7 @@ class Tuner:
             try:
                 recorded = self._record(size, candidates(size))
                 if len(recorded) > 1:
-                    runs = {form: one.run for form, one in recorded.items()}
-                    tuned.times[size] = self.measure(runs, BUDGET_S / len(BUCKETS))
+                    tuned.times[size] = self.measure(recorded, BUDGET_S / len(BUCKETS))
             except torch.OutOfMemoryError:
                 if size == BUCKETS[0]:
                     raise
@@ -229,9 +219,9 @@ class Tuner:
         use_attention(self.network, "torch")
         return tuned
 
-    def _record(self, size: int, forms: tuple[Form, ...]) -> dict[Form, Recorded]:
+    def _record(self, size: int, forms: tuple[Form, ...]) -> dict[Form, Run]:
         """Record forms at a batch size; where none of them can be, what needs less."""
-        recorded: dict[Form, Recorded] = {}
+        recorded: dict[Form, Run] = {}
         for form in forms:
             use_attention(self.network, "triton" if form == "triton graph" else "torch")
             try:

@@ -1,8 +1,7 @@
 """streamfer's weights files: safetensors whose metadata carries the model's card.
 
 Tensors ``image_encoder.*``, ``temporal_net.*``, ``text_features`` (C, D) and, where the card names action
-units, ``action_head.*``; fp16 on disk is welcome, in
-memory everything is fp32 until a precision is chosen.
+units, ``action_head.*``; fp16 on disk is welcome, in memory everything is fp32 until a precision is chosen.
 """
 
 from __future__ import annotations
@@ -60,10 +59,6 @@ def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torc
         raise CheckpointError(f"{where}: tensor {extra[0]!r} is not part of the model ({len(extra)} in all)")
 
 
-def _as_fp32(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.float() if tensor.is_floating_point() else tensor
-
-
 def write_weights(path: Path, model: DferClip, card: ModelCard, *, half: bool = False) -> None:
     """Write a weights file, atomically.
 
@@ -104,11 +99,13 @@ def read_weights(path: Path) -> tuple[DferClip, ModelCard]:
                 for name in stream.keys()  # noqa: SIM118 - a handle, not a dictionary
             }
             check_tensors(model.state_dict(), shapes, str(path))
-            tensors = {name: _as_fp32(stream.get_tensor(name)) for name in shapes}
+            tensors = {name: stream.get_tensor(name) for name in shapes}
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{path}: tensor {name!r} holds values that are not finite")
+        if tensor.is_floating_point():
+            tensors[name] = tensor.float()
+            if not bool(torch.isfinite(tensors[name]).all()):
+                raise CheckpointError(f"{path}: tensor {name!r} holds values that are not finite")
     model.load_state_dict(tensors, assign=True)
     return model.requires_grad_(False).eval(), card

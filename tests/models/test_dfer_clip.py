@@ -274,7 +274,6 @@ def test_baking_keeps_the_action_head() -> None:
         (lambda: VisionConfig(width=100), CheckpointError, "head_width"),
         (lambda: VisionConfig(image_size=16), CheckpointError, "image_size"),
         (lambda: VisionConfig(layers=(2,)), CheckpointError, "vision.layers"),
-        (lambda: VisionConfig(block="wide"), CheckpointError, "bottleneck or inverted"),  # type: ignore[arg-type]
         (lambda: VisionConfig(block="inverted"), CheckpointError, "expected 7 stage depths"),
         (lambda: VisionConfig(layers=(1, 1, 1, 1), block="inverted"), CheckpointError, "expected 7 stage depths"),
         (lambda: VisionConfig(layers=(1,) * 7, image_size=31, block="inverted"), CheckpointError, "least 32"),

@@ -22,7 +22,7 @@ from official_checkpoint import (
 from safetensors.torch import save_file
 
 from streamfer.errors import CheckpointError, ConfigError, SourceNotFoundError
-from streamfer.models.import_official import HeadCounts, describe, import_checkpoint, read_official, recover_tokens
+from streamfer.models.import_official import describe, import_checkpoint, read_official, recover_tokens
 from streamfer.models.inference import DferClipModel
 from streamfer.models.loading import load_model
 from streamfer.models.registry import list_models
@@ -128,20 +128,6 @@ def test_class_names_can_be_given(tmp_path: Path) -> None:
         read_official(tmp_path / "a.pth", classes=("a", "b", "c"))
 
 
-def test_heads_can_be_given(tmp_path: Path) -> None:
-    sizes = Sizes(vision_heads=4, text_heads=2)
-    state = make_state(sizes)
-    write_checkpoint(tmp_path / "a.pth", state)
-    model = read_official(tmp_path / "a.pth", heads=HeadCounts(vision=4, text=2)).model
-    pixels = _pixels(sizes)
-    with torch.inference_mode():
-        torch.testing.assert_close(
-            model(pixels).logits_BC, reference_logits(state, sizes, pixels), atol=1e-4, rtol=1e-5
-        )
-    with pytest.raises(CheckpointError, match="5 vision heads do not divide"):
-        read_official(tmp_path / "a.pth", heads=HeadCounts(vision=5))
-
-
 @pytest.mark.parametrize(
     "name",
     [
@@ -189,7 +175,7 @@ def test_no_file_no_name(tmp_path: Path) -> None:
 
 def test_the_card_tells_where_it_comes_from(tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "dfew.pth", make_state(Sizes()))
-    entry = import_checkpoint(tmp_path / "dfew.pth", "x", licence="research only", half=True)
+    entry = import_checkpoint(tmp_path / "dfew.pth", "x", licence="research only")
     card = read_weights(entry.path)[1]
     assert card.licence == "research only"
     assert card.train["imported_from"] == "dfew.pth"

@@ -11,7 +11,7 @@ import torch
 
 import streamfer_kernels
 from streamfer.models.attention import AttentionChoice
-from streamfer.models.graphs import BUCKETS, Function, Graphs, Recorded
+from streamfer.models.graphs import BUCKETS, Function, Graphs, Run
 from streamfer.models.sizes import VisionConfig
 from streamfer.models.towers import build_image_encoder
 from streamfer.models.tuning import (
@@ -43,7 +43,7 @@ class PlainGraphs(Graphs):
         super().__init__((3, 32, 32), torch.float32, CPU)
         self.largest, self.broken, self.calls = largest, broken, list[tuple[int, Form]]()
 
-    def record(self, size: int, function: Function) -> Recorded:
+    def record(self, size: int, function: Function) -> Run:
         if size > self.largest:
             raise torch.OutOfMemoryError("too large")
         form: Form = "triton graph" if function.__self__.triton else "torch graph"  # type: ignore[attr-defined]
@@ -224,7 +224,7 @@ def test_memory_that_runs_out_later_costs_the_largest_batch() -> None:
 def test_an_output_outlives_the_next_batch() -> None:
     graphs = Graphs((1,), torch.float32, CPU)
     kept = torch.empty(4, 1)
-    graphs.keep(4, Recorded(lambda: torch.mul(graphs.rows(4), 3, out=kept)))
+    graphs.keep(4, lambda: torch.mul(graphs.rows(4), 3, out=kept))
     first = graphs(torch.ones(3, 1))
     graphs(torch.zeros(4, 1))
     assert torch.equal(first, torch.full((3, 1), 3.0))

@@ -11,7 +11,7 @@ import torch
 
 import streamfer
 from streamfer.errors import CheckpointError, ConfigError, MissingExtraError
-from streamfer.models.card import digest_of
+from streamfer.files import sha256_of
 from streamfer.models.weights import read_weights
 from streamfer_builtin.mini import joint, networks, renders
 from streamfer_builtin.mini.data import CLASSES
@@ -95,7 +95,7 @@ def test_a_run_that_begins_from_shipped_weights_has_their_tower_and_action_head(
         assert torch.allclose(features, shipped.encode_frames(2 * crops.expand(-1, 3, -1, -1) - 1), atol=1e-3)
         assert torch.allclose(model.action_head(features).sigmoid(), shipped.action_intensities(features))
         assert bool((model(crops)[0] == 0).all())
-    assert digest == digest_of(SHIPPED)
+    assert digest == sha256_of(SHIPPED)
 
 
 def test_a_run_begins_with_the_packages_tower() -> None:

@@ -56,12 +56,12 @@ class Sizes:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values, as a checkpoint stores them."""
-        return {**asdict(self), "crop": self.crop.to_dict()}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Sizes:
         """Read what :meth:`to_dict` wrote."""
-        return TypeAdapter(cls).validate_python({**values, "crop": CropProfile.from_dict(values["crop"])})
+        return TypeAdapter(cls).validate_python(values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 import structlog
 
+from streamfer.files import sha256_of
 from streamfer.geometry import CropProfile, tight_crop
-from streamfer.models.card import ModelCard, PixelProfile, digest_of
+from streamfer.models.card import ModelCard, PixelProfile
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.expression import Abstention
 from streamfer.models.inference import DferClipModel
@@ -58,7 +59,7 @@ def export(recipe: Recipe, corpus: Corpus, to: Path, date: str, *, views: int = 
     described = _card(recipe, model, metrics, {"date": date, "command": COMMAND, "recipe": made})
     metrics["speed"] = measure.speed(DferClipModel(copy.deepcopy(model), described, digest=""))
     write_weights(to, model, described, half=True)
-    log.info("mini.export.written", path=str(to), digest=digest_of(to)[:12])
+    log.info("mini.export.written", path=str(to), digest=sha256_of(to)[:12])
     return described
 
 

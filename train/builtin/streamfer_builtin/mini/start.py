@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from streamfer.errors import CheckpointError, MissingExtraError
-from streamfer.models.card import digest_of
+from streamfer.files import sha256_of
 from streamfer.models.weights import check_tensors, read_weights
 from streamfer_builtin.mini.networks import FIRST_CONVOLUTION, JointModel
 
@@ -51,14 +51,14 @@ def _from_package(model: JointModel) -> str:
     if len(mine) != len(theirs):
         raise CheckpointError(f"{files[0]}: holds {len(theirs)} tensors, the tower {len(mine)}; set sizes as published")
     _take(model, mine, dict(zip(mine, theirs, strict=True)), str(files[0]))
-    return digest_of(files[0])
+    return sha256_of(files[0])
 
 
 def _from_weights(model: JointModel, path: Path) -> str:
     weights = read_weights(path)[0].state_dict()
     wanted = [name for name in model.state_dict() if not name.startswith("expression.")]
     _take(model, wanted, {name: weights[name] for name in wanted if name in weights}, str(path))
-    return digest_of(path)
+    return sha256_of(path)
 
 
 def _take(model: JointModel, wanted: list[str], found: dict[str, Tensor], where: str) -> None:
