@@ -39,6 +39,8 @@ def answer(query: Query, timeline: Timeline, face: Face) -> Said:
     """Answer a question that was understood about one face of a file."""
     if query.kind in _FIXED:
         return Said(_FIXED[query.kind])
+    if query.scope and len(timeline.faces) > 1:
+        return _of_all(query, timeline)
     if query.window is not None:
         low, high = (edge if edge >= 0 else face.end + edge for edge in query.window)
         if low == high:
@@ -57,6 +59,21 @@ def answer(query: Query, timeline: Timeline, face: Face) -> Said:
             return Said(f"I can't tell: {missing}.")
     found: Said = getattr(asked, query.kind)()
     return Said(sentence(found.text), found.yes)
+
+
+def _of_all(query: Query, timeline: Timeline) -> Said:
+    """Answer whether any face, or every one, does something, or how many do."""
+    one = replace(query, scope="", negated=False)
+    found = {number: answer(one, timeline, face) for number, face in sorted(timeline.faces.items()) if face.labels}
+    there = [number for number, said in found.items() if said.yes]
+    if all(said.yes is None for said in found.values()):
+        return next(iter(found.values()))
+    holds = (len(there) == len(found) if query.scope == "every" else bool(there)) != query.negated
+    count = f"{number_word(len(there)) if there else 'none'} of {number_word(len(found))} faces"
+    told = "; ".join([count, *(f"track {number}: {found[number].text[5:-1]}" for number in there)])
+    if query.scope == "count":
+        return Said(sentence(told))
+    return Said(sentence(f"{'yes' if holds else 'no'}: {told}"), holds)
 
 
 class _Answering:
@@ -88,14 +105,30 @@ class _Answering:
             return f"the expression reads as {subject.emotion}"
         if self._query.aspect == "blink":
             return "the eyes blink"
-        return join(movement(unit) for unit in in_order(subject.units))
+        return movement(*in_order(subject.units))
 
     def _denied(self, subject: Subject) -> str:
-        """Return the name with a "not" in it."""
+        """Return the name with a "not" in it; each of several movements may be there without the others."""
         name = self._name(subject)
+        if " and the " in name:
+            return f"at no time {name} together"
         for verb, denied in _DENIED:
             name = name.replace(verb, denied)
         return name
+
+    def _found(self) -> tuple[str, str, list[Episode]]:
+        """Return what is asked about, its opposite, and when any of the subjects, or (negated) none, is there."""
+        subjects, end = self._query.subjects, self._face.start
+        there = sorted((one for subject in subjects for one in self._episodes(subject)), key=lambda one: one.start)
+        names = join(map(self._name, subjects), "or"), join(map(self._denied, subjects))
+        if not self._query.negated:
+            return *names, there
+        gaps: list[Episode] = []
+        for one in [*there, Episode(self._face.end, self._face.end, 0.0, 0.0)]:
+            if one.start - end > _EDGE:
+                gaps.append(Episode(end, one.start, (end + one.start) / 2, 0.0))
+            end = max(end, one.end)
+        return names[1], names[0], gaps
 
     def _times(self, episodes: Sequence[Episode]) -> str:
         whole = len(episodes) == 1 and episodes[0].seconds >= self._face.end - self._face.start - 2 * _EDGE
@@ -137,7 +170,16 @@ class _Answering:
         there = [self._told(*one) for one in found if one[1]]
         if not there:
             return Said(f"neither: {join(self._denied(subject) for subject, _ in found)}")
+        if self._query.aspect in ("peak", "longer") and len(there) > 1:
+            more = "longer" if self._query.aspect == "longer" else "more strongly"
+            best, *rest = (subject for subject, episodes in sorted(found, key=lambda one: -self._extent(one[1])))
+            return Said(f"{self._name(best)} {more} than {join(map(self._name, rest))}")
         return Said(f"{'both: ' if len(there) == len(found) else ''}{join(there)}")
+
+    def _extent(self, episodes: Sequence[Episode]) -> float:
+        if self._query.aspect == "longer":
+            return sum(one.seconds for one in episodes)
+        return max((one.strength for one in episodes), default=0.0)
 
     def order(self) -> Said:
         sides = [(subject, self._episodes(subject)) for subject in self._query.subjects]
@@ -153,10 +195,9 @@ class _Answering:
         return Said(", and later ".join(told if before else told[::-1]))
 
     def when(self) -> Said:
-        subject = self._query.subjects[0]
-        episodes, name = self._episodes(subject), self._name(subject)
+        name, opposite, episodes = self._found()
         if not episodes:
-            return self._never("never")
+            return Said(f"never: {opposite} {self._seen}")
         if self._query.aspect == "peak":
             best = max(episodes, key=lambda one: one.strength)
             return Said(f"{name} most at {best.peak_at:.1f} s")
@@ -168,29 +209,29 @@ class _Answering:
             last = episodes[-1].end
             late = self._face.end - last < _EDGE
             return Said(f"{name} until {'the end of what is seen' if late else f'{last:.1f} s'}")
-        return Said(self._told(subject, episodes))
+        return Said(f"{name} {self._times(episodes)}")
 
     def how_long(self) -> Said:
-        subject = self._query.subjects[0]
-        if not (episodes := self._episodes(subject)):
-            return self._never("never")
+        name, opposite, episodes = self._found()
+        if not episodes:
+            return Said(f"never: {opposite} {self._seen}")
         total = sum(one.seconds for one in episodes)
-        return Said(f"{self._name(subject)} for {total:.1f} s in all, {self._times(episodes)}")
+        return Said(f"{name} for {total:.1f} s in all, {self._times(episodes)}")
 
     def how_often(self) -> Said:
-        subject = self._query.subjects[0]
-        if not (episodes := self._episodes(subject)):
-            return self._never("never")
+        name, opposite, episodes = self._found()
+        if not episodes:
+            return Said(f"never: {opposite} {self._seen}")
         count = len(episodes)
         times = {1: "once", 2: "twice"}.get(count, f"{number_word(count)} times")
-        return Said(f"{times}: {self._told(subject, episodes)}")
+        return Said(f"{times}: {name} {self._times(episodes)}")
 
     def how_strong(self) -> Said:
         if not self._query.subjects:
             return self.expression()
         subject = self._query.subjects[0]
         if not (episodes := self._episodes(subject)):
-            return self._never("not at all")
+            return Said(f"not at all: {self._denied(subject)} {self._seen}")
         best = max(episodes, key=lambda one: one.strength)
         if subject.emotion is not None:
             return Said(f"{self._name(subject)} with {best.strength:.0%}, most at {best.peak_at:.1f} s")
@@ -230,6 +271,3 @@ class _Answering:
             only = f"the expression reads as {names[0]} throughout" if names else "no expression can be read"
             return Said(f"no: {only} {self._seen}", False)
         return Said(f"yes: the expression reads as {join(self._emotions(names[:4]), 'then')}", True)
-
-    def _never(self, how: str) -> Said:
-        return Said(f"{how}: {self._denied(self._query.subjects[0])} {self._seen}")

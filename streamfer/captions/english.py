@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from streamfer.captions.measurements import Measurements, Unit, exclusive
@@ -178,7 +178,9 @@ def _groups(units: Sequence[Unit], measured: Measurements, draw: random.Random, 
     strongest = max(units, key=lambda unit: unit.strength, default=None)
     present = {unit.number for unit in units}
     parts: dict[tuple[str, ...], _Part] = {}
-    for row, covered in _rows(units):
+    by_number = {unit.number: unit for unit in units}
+    for row in _rows(by_number):
+        covered = [by_number[number] for number in row.units]
         if row.units == _LIPS.units:
             states = ["tightened", "pressed" if brief else "pressed together"]
         elif brief:
@@ -218,19 +220,18 @@ def _shape(group: _Part) -> str:
     return words if group.plural else f"a{'n' if words[0] in 'aeiou' else ''} {words}"
 
 
-def _rows(units: Sequence[Unit]) -> Iterator[tuple[Wording, list[Unit]]]:
-    """Yield wordings that cover each unit once, with what they cover; pairs that everyday words take together first."""
-    by_number = {unit.number: unit for unit in units}
-    pairs = [row for row in (_BROWS, _LIPS) if row.units <= by_number.keys()]
-    if not {1, 2} <= by_number.keys() and _INNER.units <= by_number.keys():
+def _rows(numbers: Collection[int]) -> Iterator[Wording]:
+    """Yield wordings that cover each unit once; pairs that everyday words take together first."""
+    pairs = [row for row in (_BROWS, _LIPS) if row.units <= set(numbers)]
+    if not {1, 2} <= set(numbers) and _INNER.units <= set(numbers):
         pairs.append(_INNER)
     told: set[int] = set()
-    for unit in units:
-        if unit.number in told:
+    for number in numbers:
+        if number in told:
             continue
-        row = next((row for row in pairs if unit.number in row.units), _ROWS[unit.number])
+        row = next((row for row in pairs if number in row.units), _ROWS[number])
         told |= row.units
-        yield row, [by_number[number] for number in row.units]
+        yield row
 
 
 def _states_of(row: Wording, present: set[int], measured: Measurements) -> tuple[str, ...]:
@@ -268,10 +269,9 @@ def _course(measured: Measurements, draw: random.Random) -> str | None:
     return f"{what} {join(steps)}."
 
 
-def movement(unit: int) -> str:
-    """Return an action unit in words: ``the lip corners are pulled up``."""
-    row = _ROWS[unit]
-    return f"the {row.parts[0]} {'are' if row.plural else 'is'} {row.states[0]}"
+def movement(*units: int) -> str:
+    """Return action units in words: ``the lip corners are pulled up``."""
+    return join(f"the {row.parts[0]} {'are' if row.plural else 'is'} {row.states[0]}" for row in _rows(units))
 
 
 #: Every unit has its words: a new one without them fails when this module loads.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from streamfer.captions.protocol import wants_yes_or_no
@@ -35,6 +35,8 @@ _UNSEEN = re.compile(
 )
 #: Everyday words that the reader of captions does not have, in words that it has.
 _SAID_OTHERWISE = (
+    # Who calls a person so does not ask for it.
+    (r"\b(?:the|this|that) (?:(?:wo)?man|boy|girl|lady|gentleman|guy|child|kid|baby)\b", "the person"),
     (r"\blaugh(?:s|ed|ing|ter)?\b", "smile with parted lips"),
     (r"\b(?:beam(?:s|ing)?|smirk(?:s|ing)?)\b", "smile"),
     (r"\bpout(?:s|ed|ing)?\b", "pucker the lips"),
@@ -61,6 +63,23 @@ _PEOPLE = re.compile(
     r"\b(?:how many (?:people|persons?|faces?|others?)|alone|(?:more than one|several|two|three|other|any) (?:person"
     r"|people|faces?)|someone else|anybody|anyone|a (?:person|face) (?:in|to be seen|here))\b"
 )
+#: Whose face is meant, where it is not one person's alone.
+_SCOPES = (
+    ("count", r"^how many (?:of the(?:m|se)? )?(?:people|persons?|faces|of them)\b"),
+    ("every", r"\b(?:every(?:one|body)|all (?:of (?:them|the)|the|three|four)? ?(?:people|persons|faces|them)?"
+              r"|both (?:people|faces|of them)|each (?:person|face|of them))\b"),
+    ("any", r"\b(?:(?:any|some|no)(?:one|body)|no one|any of them|one of them)\b"),
+)  # fmt: skip
+#: What may stand before the question itself, and what is asked then.
+_POLITE = (
+    (r"^(?:(?:and|so|well|please|hey|okay|ok),? )+", ""),
+    (r"^(?:(?:can|could|would|will) you )?(?:please )?(?:tell me|say|see) (?:if|whether) |^is it (?:true|so) that "
+     r"|^(?:would you say|do you (?:think|believe)|does it (?:look|seem) (?:to you )?(?:like|as if)) (?:that )?",
+     "is it so that "),
+    (r"^(?:(?:can|could|would|will) you )?(?:please )?(?:tell me|say|see) (?=when|what|which|how|at|since|until|for)",
+     ""),
+    (r"^(?:can|could|would|will) you (?:please )?(?=show|find|tell|give|name|describe|list)", ""),
+)  # fmt: skip
 _NUMBER = r"(\d+(?:\.\d+)?)"
 
 
@@ -83,7 +102,9 @@ class Query:
         window: seconds from and to, where only a part is asked about; ``inf`` stands for the end, and negative numbers
             count from there.
         regions: of the vocabulary, where a part of the face is asked about.
-        aspect: of ``when``: ``start``, ``stop``, ``peak``; of ``people``: ``alone`` or ``several``.
+        aspect: of ``when``: ``start``, ``stop``, ``peak``; of ``people``: ``alone`` or ``several``; of ``either``:
+            ``peak`` or ``longer``, which is more so.
+        scope: whether ``any`` face, or ``every`` one, does, or how many (``count``); empty for one person's.
     """
 
     kind: Kind
@@ -92,6 +113,7 @@ class Query:
     window: tuple[float, float] | None = None
     regions: tuple[str, ...] = ()
     aspect: str = ""
+    scope: str = ""
 
 
 def understand(question: str) -> Query:
@@ -101,7 +123,7 @@ def understand(question: str) -> Query:
         return Query("foreign")
     # "Isn't she smiling?" asks whether she is; "is she not smiling?" whether she is not.
     text = re.sub(r"\b(is|are|was|were|do|does|did|has|have|can|could|will|would)n't\b", r"\1", text)
-    for pattern, words in _SAID_OTHERWISE:
+    for pattern, words in (*_POLITE, *_SAID_OTHERWISE):
         text = re.sub(pattern, words, text)
     text, window = _take_window(text)
     if re.match(r"why\b|(?:for )?what (?:reason|makes|made|caused?)", text):
@@ -109,21 +131,33 @@ def understand(question: str) -> Query:
     people = _people(text)
     if people is None and _UNSEEN.search(text):
         return Query("unseen")
-    return people or _about_the_face(text, window)
+    if people is not None:
+        return people
+    query = _about_the_face(text, window)
+    scope = next((name for name, pattern in _SCOPES if re.search(pattern, text)), "")
+    if query.kind == "yes_no" and scope != "count":
+        return replace(query, scope=scope)
+    return Query("yes_no", one, window=window, scope=scope) if scope == "count" and (one := _subjects(text)) else query
+
+
+def _subjects(text: str) -> tuple[Subject, ...]:
+    one = _together(text)
+    return () if one is None else (one,)
 
 
 def _about_the_face(text: str, window: tuple[float, float] | None) -> Query:
-    one = _together(text)
-    subjects = () if one is None else (one,)
-    negated = bool(re.search(r"\b(?:not|never|no|without)\b", text)) and wants_yes_or_no(text)
+    subjects = _subjects(text)
+    negated = bool(re.search(r"\b(?:not|never|no|nobody|without|neither)\b", text))
     parts = {name for name, rooms in _REGIONS.items() if re.search(rf"\b{name}", text) for _ in rooms}
     regions = tuple(dict.fromkeys(room for name in parts for room in _REGIONS[name]))
     if re.match(r"how (?:sure|certain|confident|likely)", text):
         return Query("how_sure", subjects, window=window)
     for kind, pattern in _KINDS:
         if re.search(pattern, text):
-            if subjects or kind == "change":
-                return Query(kind, subjects, negated, window, aspect=_aspect(text))
+            # "Neither happy nor sad", "happy or sad": what any of them is.
+            sides = tuple(side for part in re.split(r"\bn?or\b", text) for side in _subjects(part))
+            if subjects or kind in ("change", "expression"):
+                return Query(kind, sides or subjects, negated, window, aspect=_aspect(text))
             if kind == "how_strong":
                 return Query(kind, (), window=window)
     return _order(text) or _plain(text, subjects, negated, window, regions)
@@ -139,7 +173,8 @@ def _plain(
     """Return a question that no first word gives away."""
     alternatives = [_together(part) for part in re.split(r"\bor\b", text)]
     if len(alternatives) > 1 and all(alternatives):
-        return Query("either", tuple(one for one in alternatives if one), window=window)
+        aspect = "longer" if re.search(r"\blonge(?:r|st)\b", text) else _aspect(text)
+        return Query("either", tuple(one for one in alternatives if one), window=window, aspect=aspect)
     if wants_yes_or_no(text):
         kind: Kind = "yes_no" if subjects else "unknown"
     elif re.search(r"\b(?:emotions?|expressions?|moods?|feel\w*|look|looks|seem|seems)\b", text):
@@ -149,12 +184,14 @@ def _plain(
     else:
         kind = "unknown"
     aspect = _aspect(text) if kind == "yes_no" else ""
-    return Query(kind, subjects if kind == "yes_no" else (), negated, window, regions, aspect)
+    return Query(kind, subjects if kind == "yes_no" else (), negated and kind == "yes_no", window, regions, aspect)
 
 
 _KINDS: tuple[tuple[Kind, str], ...] = (
     ("change", r"\b(?:expression|emotion|mood|face)\b.*\bchang\w+|\bchang\w+\b.*\b(?:expression|emotion|mood|face)\b"),
-    ("when", r"^(?:and |so )?(?:when|since when|until when|at (?:what|which) (?:time|moment|second|point))\b"),
+    ("expression", r"\b(?:expression|emotion|mood)\b.*\b(?:gets?|getting|becomes?|turns?|improves?|better|worse)\b"),
+    ("when", r"^(?:when|since when|until when|at (?:what|which) (?:time|moment|second|point)"
+             r"|(?:show|find|tell|give|name)(?: me)? the .*(?:moments?|times?|seconds?|points?))\b"),
     ("how_long", r"^(?:for )?how (?:long|many seconds)\b"),
     ("how_often", r"^how (?:often|many times|frequently)\b"),
     ("how_strong", r"^(?:how (?:strong|strongly|much|intense|intensely|wide|widely|far|high|big|clear|clearly|hard"
@@ -166,7 +203,7 @@ _DOING = r"\b(?:do|does|doing|happen\w*|move\w*|show\w*|seen?|visible|actions?|u
 def _aspect(text: str) -> str:
     for name, pattern in (
         ("blink", r"\bblink\w*\b"),
-        ("peak", r"\b(?:strongest|peak\w*|most|widest|highest|clearest)\b"),
+        ("peak", r"\b(?:strong(?:est|er)|peak\w*|most|more|widest|highest|clear(?:est|er))\b"),
         ("stop", r"\b(?:stop\w*|end\w*|fade\w*|until|gone|last)\b"),
         ("start", r"\b(?:start\w*|beg[ai]n\w*|first|since|sets? in|onset)\b"),
     ):
@@ -176,7 +213,7 @@ def _aspect(text: str) -> str:
 
 
 def _people(text: str) -> Query | None:
-    if not _PEOPLE.search(text) or re.search(r"\b(?:smil|frown|happy|sad|angry)\w*", text):
+    if not _PEOPLE.search(text) or _together(text) is not None:
         return None
     several = bool(re.search(r"more than one|several|two|three|other|else", text)) and wants_yes_or_no(text)
     return Query("people", aspect="several" if several else "alone" if "alone" in text else "")
@@ -229,7 +266,7 @@ def _take_window(text: str) -> tuple[str, tuple[float, float] | None]:
         (rf"\bin the first (?:{_NUMBER} )?seconds?\b", lambda m: (0.0, float(m[1] or 1))),
         (rf"\bin the last (?:{_NUMBER} )?seconds?\b", lambda m: (-float(m[1] or 1), inf)),
         (r"\b(?:at|in) the (?:very )?(?:start|beginning)\b", lambda _: (0.0, 0.5)),
-        (r"\b(?:at|in) the (?:very )?end\b", lambda _: (-0.5, inf)),
+        (r"\b(?:at|in|by|towards?|near) the (?:very )?end\b", lambda _: (-0.5, inf)),
     )  # fmt: skip
     for pattern, window in patterns:
         if match := re.search(pattern, text):

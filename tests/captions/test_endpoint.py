@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import socket
 import threading
@@ -13,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("starlette", reason="the test server needs starlette and uvicorn")
 uvicorn = pytest.importorskip("uvicorn")
@@ -33,7 +36,7 @@ from streamfer.errors import ConfigError, UnknownModelError  # noqa: E402
 
 GOOD = "The face shows happiness. The lip corners are pulled up and the cheeks are raised."
 SMILE = Measurements("happiness", 0.9, (Unit(6, 0.8, 0.3), Unit(12, 0.9, 0.3, 0.5, 1.0, 1.5)), 0.0, 2.0)
-FACES = np.full((2, 32, 32, 3), 90, np.uint8)
+FACES = np.stack([np.full((32, 32, 3), grey, np.uint8) for grey in (20, 220)])
 Reply = Callable[[dict[str, Any]], Response]
 
 
@@ -41,6 +44,12 @@ def chat(text: str | None, **message: Any) -> JSONResponse:
     """What a server answers."""
     usage = {"prompt_tokens": 100, "completion_tokens": 20}
     return JSONResponse({"choices": [{"message": {"content": text, **message}}], "usage": usage})
+
+
+def grey_of(part: dict[str, Any]) -> float:
+    """How bright a picture of a request is."""
+    data = base64.b64decode(part["image_url"]["url"].partition(",")[2])
+    return float(np.asarray(Image.open(io.BytesIO(data))).mean())
 
 
 class Server:
@@ -125,11 +134,23 @@ def test_pictures_come_oldest_first_behind_the_measurements(server: Server) -> N
     text, *pictures = user["content"]
     assert "Label: happiness, 90% (sure)" in text["text"]
     assert "the lip corners are pulled up (lip corner puller; strong, from 0.5 s, strongest at 1.0 s" in text["text"]
-    assert len(pictures) == 2
     assert all(one["image_url"]["url"].startswith("data:image/jpeg;base64,/9j/") for one in pictures)
+    assert [round(grey_of(one), -1) for one in pictures] == [20, 220]
     assert body["response_format"]["json_schema"]["schema"]["required"] == ["caption"]
     assert (body["chat_template_kwargs"], body["think"]) == ({"enable_thinking": False}, False)
     assert server.keys == [None]
+
+
+def test_no_more_pictures_than_any_server_takes_the_latest_ones(server: Server) -> None:
+    many = np.stack([np.full((32, 32, 3), 30 * step, np.uint8) for step in range(8)])
+    drafter(server).draft([CaptionRequest(SMILE, "1", keyframes=many)])
+    _, *pictures = server.asked[0]["messages"][1]["content"]
+    assert [round(grey_of(one), -1) for one in pictures] == [90, 120, 150, 180, 210]
+
+
+def test_thinking_is_left_to_the_server_where_it_is_asked_for(server: Server) -> None:
+    write(server, thinking=True)
+    assert not {"think", "chat_template_kwargs"} & server.asked[0].keys()
 
 
 def test_no_picture_leaves_where_none_is_to(server: Server) -> None:
@@ -237,6 +258,12 @@ def test_a_model_that_sees_is_taken(server: Server) -> None:
     server.replies = [lambda _: chat("Red.")]
     drafter(server).check()
     assert len(server.asked) == 1
+
+
+def test_a_model_that_sees_no_red_is_warned_of(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    server.replies = [lambda _: chat("Purple, perhaps.")]
+    drafter(server).check()
+    assert "may not see pictures: it calls a red one 'Purple, perhaps.'" in caplog.text
 
 
 def test_a_wrong_name_lists_what_there_is(server: Server) -> None:

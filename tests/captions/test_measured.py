@@ -13,7 +13,7 @@ import pytest
 from record_examples import examples
 
 from streamfer.captions.checks import contradictions, faults, repeats
-from streamfer.captions.measured import LONGEST, describe
+from streamfer.captions.measured import describe
 from streamfer.captions.measurements import Measurements, Unit, measure, units_of
 from streamfer.captions.reading import read
 from streamfer.captions.vocabulary import ACTION_UNITS, OPPOSED, implied
@@ -133,7 +133,7 @@ def test_every_sentence_parses_and_every_word_is_known(captions: list[tuple[Meas
     for _, text in captions:
         assert text[0].isupper()
         assert text.endswith(".")
-        assert len(text.split()) <= LONGEST
+        assert len(text.split()) <= 60
         for sentence in sentences(text):
             assert any(grammar.fullmatch(sentence) for grammar in SENTENCES), sentence
         words = set(re.findall(r"[a-z-]+", re.sub(r"“[^”]*”", "", text.lower())))
@@ -154,6 +154,44 @@ def test_what_was_measured_is_said_and_nothing_else(captions: list[tuple[Measure
         assert not repeats(text), text
         assert not faults(text, measured, complete=False), text
     assert cut < 0.02 * len(captions)
+
+
+def test_people_what_is_seen_and_why_nothing_can_be_read_are_said() -> None:
+    for seed in range(20):
+        said = describe(Measurements("anger", 0.9, (), 0.0, 2.0, people=3, seen=0.52), str(seed))
+        assert said.endswith("Three people are in view. The face is seen in about half of the clip."), said
+        alone = describe(Measurements("anger", 0.9, (), 0.0, 2.0, people=1, seen=0.9), str(seed))
+        assert "view" not in alone
+        assert "seen" not in alone
+        for reason in ("turned", "small", "blurred"):
+            assert f"too {'far' if reason == 'turned' else reason}" in describe(
+                Measurements(None, 0.0, (), 0.0, 2.0, reason=reason), str(seed)
+            )
+
+
+def test_how_strong_a_movement_is_stands_with_the_strongest_one() -> None:
+    found = [describe(Measurements("anger", 0.9, (Unit(4, 0.99, 0.3), Unit(9, 0.32, 0.3)), 0.0, 2.0), str(seed))
+             for seed in range(20)]  # fmt: skip
+    assert all(re.search(r"brows are strongly (lowered|pulled down)", text) for text in found), found
+    assert not any("slightly" in text for text in found)
+    faint = Measurements("anger", 0.9, (Unit(9, 0.32, 0.3),), 0.0, 2.0)
+    assert "nose is slightly wrinkled" in describe(faint, "1") or "nose is slightly crinkled" in describe(faint, "1")
+    clear = describe(Measurements("anger", 0.9, (Unit(9, 0.6, 0.3),), 0.0, 2.0), "1")
+    assert not re.search("strongly|slightly", clear)
+
+
+def test_a_unit_has_its_times_and_an_unreadable_face_none() -> None:
+    label, _ = random_record(random.Random(1))
+    seconds = tuple(step / 8 for step in range(16))
+    values = np.zeros((16, 1), np.float32)
+    values[4:12, 0] = (0.5, 0.6, 0.7, 0.8, 0.9, 0.8, 0.7, 0.6)
+    track = UnitTrack(("AU12",), (0.4,), seconds, values)
+    (unit,) = units_of(track)
+    assert (unit.onset, unit.apex, unit.offset) == (0.625, 1.0, 1.5)
+    turned = label.model_copy(update={"faces": (label.faces[0].model_copy(update={"top": None}),)})
+    assert [one.number for one in measure(turned, track).units or ()] == [12]
+    unread = turned.model_copy(update={"faces": (turned.faces[0].model_copy(update={"reason": "turned"}),)})
+    assert (measure(unread, track).units, measure(unread, track).emotion) == ((), None)
 
 
 def test_it_is_the_same_for_a_record_and_another_for_another() -> None:
