@@ -54,7 +54,7 @@ def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
     except UnsafeCheckpointError:
         raise
     except Exception as error:  # a damaged pickle may raise anything
-        raise CheckpointError(f"{path}: damaged TorchScript archive ({type(error).__name__}: {error})") from error
+        raise CheckpointError(f"{path}: damaged TorchScript archive ({error}); download it again") from error
     tensors = dict(_tensors(root, ""))
     if not tensors:
         raise CheckpointError(f"{path}: a TorchScript archive without any tensor; is it the downloaded file itself?")

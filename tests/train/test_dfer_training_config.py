@@ -182,11 +182,11 @@ def test_text_types_and_own_words() -> None:
 
 
 TEXT_PY = """'''Texts as the authors keep them.'''
-class_names_3 = ['anger.', 'happiness.', 'sadness.']
+class_names_3 = ['sadness.', 'anger.', 'happiness.']
 class_descriptor_3 = [
-'red.', 'a wide smile.', 'tears.',  # a comment
+'tears.', 'red.', 'a wide smile.',  # a comment
 ]
-class_names_with_context_3 = ['x anger.', 'x happiness.', 'x sadness.']
+class_names_with_context_3 = ['x sadness.', 'x anger.', 'x happiness.']
 """
 
 
@@ -208,9 +208,12 @@ def test_the_authors_texts_are_read_from_their_file(tmp_path: Path, capsys: pyte
 def test_texts_come_from_json_and_yaml_too(tmp_path: Path) -> None:
     path, own = write_config(tmp_path), tmp_path / "texts.yaml"
     own.write_text("Happy: smile.\nsadness: tears.\nanger: red.\nfear: unused.\n")
-    assert load_config(path, [f"text.descriptors={own}"]).text.descriptors == {
-        "happiness": "smile.", "sadness": "tears.", "anger": "red."
-    }  # fmt: skip
+    other = tmp_path / "texts.json"
+    other.write_text('{\n\t"happiness": "smile.",\n\t"sadness": "tears.",\n\t"anger": "red."\n}')
+    for file in (own, other):
+        assert load_config(path, [f"text.descriptors={file}"]).text.descriptors == {
+            "happiness": "smile.", "sadness": "tears.", "anger": "red."
+        }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -229,8 +232,9 @@ def test_texts_that_cannot_be_used_are_named(tmp_path: Path, name: str, contents
     path = write_config(tmp_path)
     if contents is not None:
         (tmp_path / name).write_text(contents)
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as caught:
         load_config(path, [f"text.descriptors={tmp_path / name}"])
+    assert str(caught.value).count("text.descriptors: ") == 1
 
 
 @pytest.mark.parametrize("path", sorted((RECIPES / "beyond").glob("*.yaml")), ids=lambda path: path.stem)

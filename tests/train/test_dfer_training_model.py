@@ -243,6 +243,9 @@ def test_towers_come_from_a_file_with_clips_names(folder: Path, tmp_path: Path) 
     for known, wanted in (({"quick_gelu": True}, True), ({"vision_cfg": {}}, False)):
         beside.write_text(json.dumps({"model_cfg": known}))
         assert read_backbone(recipe(folder, backbone=backbone)).sizes.quick_gelu is wanted
+    beside.write_text('["no configuration"]')
+    with pytest.raises(ConfigError, match=r"open_clip_config\.json: cannot be read"):
+        read_backbone(recipe(folder, backbone=backbone))
     beside.unlink()
     config = recipe(folder, backbone=backbone | {"quick_gelu": False})
     learner = build_learner(config, read_backbone(config), seed=9)

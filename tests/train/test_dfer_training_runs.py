@@ -59,7 +59,10 @@ def test_the_command_trains_folds_reports_and_exports(tmp_path: Path, capsys: py
     assert folds[0]["clips"]["test"] == {"happiness": 1, "sadness": 1, "anger": 1}
     assert len(folds[0]["data_digests"]["train"]) == 64
     assert folds[0]["code"].startswith("0.")
+    assert len(summary["text"]["digest"]) == 64
+    assert folds[0]["text"] == folds[1]["text"] == summary["text"]
     table = (out / "summary.md").read_text()
+    assert f"streamfer's own words (sha256 {summary['text']['digest'][:12]})" in table
     assert "best_on_test" in table
     assert "flatters by choosing" in table
     assert "comparable" not in table
@@ -81,6 +84,7 @@ def _exported_model_is_the_trained_one(folder: Path, report: dict[str, Any]) -> 
     model = load_model(str(folder / report["exported"]), device="cpu", precision="fp32")
     assert model.card.calibration_temperature == report["protocols"]["last"]["temperature"]
     assert model.card.train["data_digests"] == report["data_digests"]
+    assert model.card.train["text"].items() >= report["text"].items()
     assert model.info.classes == ("happiness", "sadness", "anger")
     learner, _, found = load_learner(folder / "last.pt")
     assert found.progress.epoch == 2

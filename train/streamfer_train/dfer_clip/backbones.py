@@ -212,8 +212,11 @@ def _activation(path: Path, tensors: Mapping[str, torch.Tensor]) -> bool:
         return True
     beside = path.with_name("open_clip_config.json")
     if beside.is_file():
-        known = json.loads(beside.read_text(encoding="utf-8"))
-        return bool(known.get("model_cfg", known).get("quick_gelu", False))
+        try:
+            known = json.loads(beside.read_text(encoding="utf-8"))
+            return bool(known.get("model_cfg", known).get("quick_gelu", False))
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigError(f"backbone.weights: {beside}: cannot be read as open_clip's configuration") from error
     raise ConfigError(
         f"backbone.weights: {path} does not say which activation its towers have; set backbone.quick_gelu: true "
         "(OpenAI's weights) or false (LAION's and OpenCLIP's), or put open_clip_config.json beside it"

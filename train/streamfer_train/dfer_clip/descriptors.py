@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,8 @@ from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.classes import canonical
 
 TextType = Literal["class_names", "class_names_with_context", "class_descriptor"]
+
+_READERS: dict[str, Callable[[str], Any]] = {".py": ast.parse, ".json": json.loads}  # anything else is YAML
 
 #: Words for a class in prompts, where they differ from its name.
 _NAMES = {"neutral": "a neutral face"}
@@ -84,10 +86,12 @@ def read_descriptors(path: Path, classes: Sequence[str], kind: TextType) -> dict
     """
     try:
         contents = path.read_text(encoding="utf-8")
-        found = _of_lists(path, contents, len(classes), kind) if path.suffix == ".py" else yaml.safe_load(contents)
+        found = _READERS.get(path.suffix, yaml.safe_load)(contents)
     except (OSError, ValueError, SyntaxError, yaml.YAMLError) as error:
         reason = (getattr(error, "strerror", None) or str(error)).splitlines()[0]
         raise ConfigError(f"text.descriptors: {path}: cannot be read ({reason}); give the authors' Text.py") from error
+    if isinstance(found, ast.Module):
+        found = _of_lists(path, contents, found, len(classes), kind)
     if not isinstance(found, dict) or not all(isinstance(text, str) and text.strip() for text in found.values()):
         raise ConfigError(f"text.descriptors: {path}: must hold a text for each class, as in fear: raised eyebrows.")
     known = {canonical(str(name)): text for name, text in found.items()}
@@ -96,9 +100,9 @@ def read_descriptors(path: Path, classes: Sequence[str], kind: TextType) -> dict
     return {name: known[canonical(name)] for name in classes}
 
 
-def _of_lists(path: Path, source: str, count: int, kind: TextType) -> dict[str, Any]:
+def _of_lists(path: Path, source: str, tree: ast.Module, count: int, kind: TextType) -> dict[str, Any]:
     lists: dict[str, list[str]] = {}
-    for statement in ast.parse(source).body:
+    for statement in tree.body:
         match statement:
             case ast.Assign([ast.Name(id=name)], ast.List(elts=[*items])) if all(
                 isinstance(item, ast.Constant) and isinstance(item.value, str) for item in items
