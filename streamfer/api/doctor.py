@@ -11,16 +11,7 @@ from typing import NamedTuple
 from streamfer.config import CaptionsConfig, Config, FacesConfig, ModelConfig
 from streamfer.errors import StreamferError
 
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "open_clip_torch",
-    "av",
-    "onnxruntime",
-    "opencv-python",
-    "trackers",
-    "redis",
-)
+_PACKAGES = ("torch", "torchvision", "open_clip_torch", "av", "onnxruntime", "opencv-python", "trackers", "redis")
 #: Of extras, or not made for every platform: their absence is no fault.
 _OPTIONAL = {
     "triton": "no kernels without it",

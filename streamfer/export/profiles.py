@@ -14,48 +14,9 @@ from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, So
 from streamfer.records import ClipLabelled, Record
 
 #: Units of OpenFace 2.2, in its order; AU28 has presence alone.
-_OPENFACE = [
-    "AU01",
-    "AU02",
-    "AU04",
-    "AU05",
-    "AU06",
-    "AU07",
-    "AU09",
-    "AU10",
-    "AU12",
-    "AU14",
-    "AU15",
-    "AU17",
-    "AU20",
-    "AU23",
-    "AU25",
-    "AU26",
-    "AU45",
-]
+_OPENFACE = [f"AU{number:02}" for number in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)]
 #: Units and emotions of py-feat's Fex.
-_FEX = [
-    "AU01",
-    "AU02",
-    "AU04",
-    "AU05",
-    "AU06",
-    "AU07",
-    "AU09",
-    "AU10",
-    "AU11",
-    "AU12",
-    "AU14",
-    "AU15",
-    "AU17",
-    "AU20",
-    "AU23",
-    "AU24",
-    "AU25",
-    "AU26",
-    "AU28",
-    "AU43",
-]
+_FEX = [f"AU{number:02}" for number in (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15, 17, 20, 23, 24, 25, 26, 28, 43)]
 _FEX_EMOTIONS = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
 #: OpenFace's intensities go from 0 to 5, ours from 0 to 1.
 _OPENFACE_SCALE = 5.0

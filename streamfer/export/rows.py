@@ -20,10 +20,11 @@ from streamfer.export.columns import (
     FRAME_COLUMNS,
     MEDIA_MOMENT,
     MEDIA_SPAN,
+    TIME,
     TRACK_COLUMNS,
 )
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened
-from streamfer.records import UNSURE, ClipCaptioned, ClipLabelled, FaceReading, Record
+from streamfer.records import UNSURE, ClipCaptioned, ClipLabelled, FaceReading, Gap, Record
 
 if TYPE_CHECKING:
     import pandas
@@ -243,6 +244,12 @@ class TrackTable:
                 person.add(reading, self._model.thresholds)
 
 
+def damage(event: Event) -> Gap | None:
+    """Return the stretch of damaged pictures that an event tells of."""
+    data = event.data if isinstance(event, Record) else None
+    return data if isinstance(data, Gap) and data.cause == "decode_error" else None
+
+
 class FileTable:
     """The one row of a file: what it is, what it came to, and the summary over all its people's clips."""
 
@@ -251,10 +258,11 @@ class FileTable:
         self._everybody = _Person()
         self._digest: str | None = None
         self._with_faces = 0
+        self._damaged = 0.0
 
     def columns(self) -> Mapping[str, str]:
         """Return the columns and the formats of their cells."""
-        return {**FILE_COLUMNS, **self._model.columns(*_SUMMARY), **MEDIA_SPAN}
+        return {**FILE_COLUMNS, **self._model.columns(*_SUMMARY), **MEDIA_SPAN, "damaged_s": TIME}
 
     def rows(self, event: Event) -> Iterator[Row]:
         """Take note of frames and clips; yield the row when the source ends."""
@@ -276,7 +284,10 @@ class FileTable:
                 ),
                 *(stats.frames_decoded, self._everybody.frames, self._with_faces, stats.tracks),
                 *self._everybody.summary(self._model),
+                self._damaged,
             ]
+        elif (gap := damage(event)) is not None:
+            self._damaged += gap.end_time - gap.start_time
         elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
             for reading in event.data.faces:
                 self._model.note(reading.emotions, reading.action_units or ())

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from streamfer.export.columns import SEGMENT_COLUMNS
-from streamfer.export.rows import UNIT_PRESENT, Row
+from streamfer.export.rows import UNIT_PRESENT, Row, damage
 from streamfer.pipeline.events import Event, SourceDone, SourceOpened
 from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, Record
 
-EMOTION, CAPTION = "emotion", "caption"
+EMOTION, CAPTION, DAMAGED = "emotion", "caption", "damaged"
 _TOUCHING_FRAMES = 2.0
 
 
@@ -24,8 +24,8 @@ class Segment:
     """What holds of one person for a while.
 
     Attributes:
-        tier: ``emotion``, ``caption``, or an action unit.
-        track_id, track, epoch: the person.
+        tier: ``emotion``, ``caption``, an action unit, or ``damaged``, which is of the file.
+        track_id, track, epoch: the person; "" and 0 for the file.
         begin, end: seconds from the file's first frame.
         media_begin, media_end: the same by the file's own clock; equal to the former where it has none.
         value: label, caption, or name of the unit.
@@ -45,7 +45,9 @@ class Segment:
 
     @property
     def person(self) -> str:
-        """Name for people to read: ``Person 1``; with the epoch ahead behind the first, ``Person 2.1``."""
+        """Name for people to read: ``Person 1``; with the epoch ahead behind the first, ``Person 2.1``; ``File``."""
+        if not self.track:
+            return "File"
         return f"Person {f'{self.epoch + 1}.' if self.epoch else ''}{self.track}"
 
 
@@ -92,6 +94,7 @@ class Segmenter:
         self.thresholds: dict[str, float] = {}
         self.classes: tuple[str, ...] = ()
         self._people: dict[tuple[int, int], _Person] = {}
+        self._damaged: list[Segment] = []
 
     def add(self, event: Event) -> None:
         """Take the next event; those of other kinds are ignored."""
@@ -107,13 +110,18 @@ class Segmenter:
                 )
                 for name in face.action_units or ():
                     self.thresholds.setdefault(name, UNIT_PRESENT)
+        elif (gap := damage(event)) is not None:
+            begin, end = round(gap.start_time, 3), round(gap.end_time, 3)
+            lead = 0.0 if gap.media_start_time is None else gap.media_start_time - gap.start_time
+            times = (begin, end, round(begin + lead, 3), round(end + lead, 3))
+            self._damaged.append(Segment(DAMAGED, "", 0, gap.epoch, *times, DAMAGED, None))
         elif isinstance(event, Record) and isinstance(event.data, ClipCaptioned):
             data = event.data
             self._person(data.clip, data.track, data.track_id).captions.append((data.clip, data.text))
 
     def segments(self) -> list[Segment]:
-        """Return all segments, person by person, tier by tier, in order of time; none is empty."""
-        found = []
+        """Return the file's and all people's segments, tier by tier, in order of time; none is empty."""
+        found = [one for one in self._damaged if one.end > one.begin]
         for (epoch, track), person in sorted(self._people.items()):
             for tier, readings in person.tiers(tuple(self.thresholds), self.thresholds):
                 for begin, end, media, value, weight in _merged(readings):
@@ -185,8 +193,8 @@ class SegmentTable:
                 yield [
                     event.source_id,
                     one.tier,
-                    one.track_id,
-                    one.track,
+                    one.track_id or None,
+                    one.track or None,
                     one.epoch,
                     *times,
                     one.value,

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.export.job import Job
-from streamfer.export.segments import CAPTION, EMOTION, Segment, Segmenter
+from streamfer.export.segments import CAPTION, DAMAGED, EMOTION, Segment, Segmenter
 from streamfer.files import WholeText
 from streamfer.pipeline.events import Event, SourceOpened
 from streamfer.video.frames import VideoInfo
@@ -195,6 +195,7 @@ class Boris(SegmentFile):
         begins = {(one.media_begin, one.person, one.value) for one in states}
         events.sort(key=lambda event: (event[0], tuple(event[:3]) in begins))
         groups = {code: "emotion" if code in self._emotions(states) else "action unit" for code in codes}
+        groups |= {DAMAGED: "file"} if DAMAGED in codes else {}
         project = {
             **_BORIS["project"],
             "project_name": self._job.base.name,

@@ -228,7 +228,7 @@ class SourceAnalysis:
         analysed = 0
         while (item := self._next()) is not None:
             if isinstance(item, StateChange):
-                if item.info is not None:
+                if item.info is not None and item.damage is None:
                     info, tracker = item.info, None
                 self._out(Changed(self._source.source_id, item))
                 continue

@@ -42,6 +42,7 @@ class _SourceLog:
         opened: its latest epoch.
         epoch: the latest that a change named.
         ended: how it ended, in its own words.
+        early: what was told before anything was analysed.
     """
 
     stats: SourceStats
@@ -54,6 +55,7 @@ class _SourceLog:
     opened: EpochOpened | None = None
     epoch: int = 0
     ended: StateChange | None = None
+    early: list[Event | ClipJob] = field(default_factory=list)
 
     def count_clip(self, epoch: int, track: int) -> None:
         """Take in a labelled clip."""
@@ -185,7 +187,8 @@ class Labeller:
                 model.action_units,
                 model.action_thresholds,
             )
-            return [*events, opened]
+            early, log.early = log.early, []
+            return [*events, opened, *early]
         if isinstance(item, Changed):
             return self._take_change(item.source_id, item.change, log)
         return self._end_source(item)
@@ -193,6 +196,11 @@ class Labeller:
     def _take_change(self, source_id: str, change: StateChange, log: _SourceLog) -> list[Event | ClipJob]:
         events: list[Event | ClipJob] = []
         log.epoch = change.epoch
+        if change.damage is not None:
+            gap = self._records.damage_gap(source_id, change, change.damage)
+            if log.opened is None:
+                log.early.append(gap)
+            return [gap] if log.opened else []
         if change.state == "ended":
             # Told behind the last clips.
             log.ended = change

@@ -29,7 +29,7 @@ from streamfer.records import (
     VideoFacts,
 )
 from streamfer.redaction import redact_text
-from streamfer.video.frames import Leap, StateChange
+from streamfer.video.frames import Damage, Leap, StateChange
 
 if TYPE_CHECKING:
     from streamfer.pipeline.ledger import Loss
@@ -178,6 +178,24 @@ class RecordWriter:
             end_time=loss.end,
             time_origin=loss.opened.time_origin,
             reason=loss.reason,
+            producer=self._producer,
+        )
+        return Record.of(document, source_id=source_id, site=self._site)
+
+    def damage_gap(self, source_id: str, change: StateChange, damage: Damage) -> Record:
+        """Return the record of a stretch of a file whose pictures are damaged."""
+        document = Gap(
+            cause="decode_error",
+            unit="frames",
+            count=damage.pictures,
+            epoch=damage.epoch,
+            epoch_key=change.info.epoch_key if change.info else str(damage.epoch),
+            start_time=damage.begin,
+            end_time=damage.end,
+            media_start_time=damage.media_begin,
+            media_end_time=damage.media_end,
+            time_origin="file",
+            reason=change.reason,
             producer=self._producer,
         )
         return Record.of(document, source_id=source_id, site=self._site)

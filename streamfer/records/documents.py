@@ -170,6 +170,7 @@ class Gap(Document):
         reason: one line for people, credentials removed.
         start_time, end_time, time_origin: as in :class:`ClipSpan`.
         start_pts, end_pts: in ``time_base`` units, where known.
+        media_start_time, media_end_time: the stretch by a file's own clock; absent where there is none.
     """
 
     kind: ClassVar[str] = "gap.v1"
@@ -186,6 +187,8 @@ class Gap(Document):
     start_pts: int | None = None
     end_pts: int | None = None
     time_base: TimeBase | None = None
+    media_start_time: Seconds | None = None
+    media_end_time: Seconds | None = None
     producer: Producer
 
     @model_validator(mode="after")

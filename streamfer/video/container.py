@@ -39,6 +39,7 @@ _LIVE_FORMATS = f"{_FILE_FORMATS},rtsp,hls,mpjpeg,rtp,sdp"
 _MOST_FPS = 1000
 _RECONNECT_SECONDS = "3"
 _ZERO_BASED = frozenset({"mov", "mp4", "matroska", "webm"})
+_SILENT = frozenset({"mpeg1video", "mpeg2video"})
 _WEBCAM_FORMAT = "video4linux2,v4l2"
 
 
@@ -136,8 +137,10 @@ def video_stream(container: InputContainer, spec: SourceSpec, decode_threads: in
         raise SourceUnreadableError(f"{spec.location}: no video track (found: {found}); give a file with pictures")
     if stream.codec_context is None:
         raise SourceUnreadableError(f"{spec.location}: no decoder for its video; convert it to H.264 first")
-    stream.thread_type = "AUTO" if decode_threads > 1 else "SLICE"
-    stream.codec_context.thread_count = decode_threads
+    # Slices of MPEG-2 that decode side by side keep their damage to themselves.
+    threads = 1 if stream.codec_context.name in _SILENT else decode_threads
+    stream.thread_type = "AUTO" if threads > 1 else "SLICE"
+    stream.codec_context.thread_count = threads
     return stream
 
 
@@ -186,11 +189,7 @@ def _file_arguments(spec: SourceSpec) -> tuple[str, str | None, dict[str, str]]:
             f"{spec.location}: raw video without a {missing}; name it like clip_320x192_12fps.yuv"
         )
     width, height = spec.raw_size
-    return (
-        target,
-        "rawvideo",
-        options | {"video_size": f"{width}x{height}", "pixel_format": spec.raw_pixel_format},
-    )
+    return (target, "rawvideo", options | {"video_size": f"{width}x{height}", "pixel_format": spec.raw_pixel_format})
 
 
 @contextmanager

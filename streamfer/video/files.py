@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,11 +22,12 @@ from streamfer.errors import SourceUnreadableError
 from streamfer.redaction import redact_text
 from streamfer.video.clock import PtsClock, Tick
 from streamfer.video.container import classified, ends, frame_rate, media_zero, open_container, video_stream
+from streamfer.video.damage import Health, Judged
 from streamfer.video.download import fetched
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
 from streamfer.video.locate import HTTP_SCHEMES, SourceSpec
 from streamfer.video.pixels import PictureForm, RgbConverter
-from streamfer.video.structure import is_cut_off
+from streamfer.video.structure import is_cut_off, is_torn
 
 _ASSUMED_FPS = 25.0
 # A download that stops this much before its declared end is reported as cut off (edit lists shift ends a little).
@@ -43,7 +44,7 @@ class _NothingDecodesError(SourceUnreadableError):
 class FileSource:
     """A file, or a download over http(s), decoded once from its first to its last frame.
 
-    Only its configuration pickles. Damaged packets are skipped and counted; a file that is cut off yields what
+    Only its configuration pickles. Damaged stretches are left out and told; a file that is cut off yields what
     decodes and says so in the reason of ``ended``. Anamorphic pixels are not stretched.
 
     Args:
@@ -59,7 +60,6 @@ class FileSource:
         self.decode_threads = decode_threads
         self.timeout = timeout
         self._decoded = 0
-        self._damaged = 0
         self._broken = ""
         self._closing = False
 
@@ -76,17 +76,14 @@ class FileSource:
         """Frames decoded since the last call of :meth:`stream`."""
         return self._decoded
 
-    @property
-    def packets_damaged(self) -> int:
-        """Packets skipped since the last call of :meth:`stream` because they did not decode."""
-        return self._damaged
-
     def close(self) -> None:
         """End the iteration before its next frame, for good."""
         self._closing = True
 
     def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
         """Yield ``online``, the frames that ``wanted`` accepts in presentation order, and ``ended``.
+
+        Damaged pictures are neither offered nor yielded; ``online`` with ``damage`` tells of a stretch of them.
 
         A time that jumps back (joined recordings) or far ahead (a clock that was set), or pictures of another size,
         rotation or pixel format, yield ``online`` again, with the new epoch and its facts. ``wall_time`` is the time in
@@ -98,7 +95,7 @@ class FileSource:
             SourceUnreachableError: the server does not answer.
             SourceUnreadableError: not a video, no video track, or not one frame that decodes.
         """
-        self._decoded = self._damaged = 0
+        self._decoded = 0
         self._broken = ""
         if self._closing:
             yield StateChange("ended", 0, time.time(), reason="closed on request")
@@ -124,7 +121,9 @@ class FileSource:
                 )
             track = video_stream(container, spec, self.decode_threads)
             ending = _Ending(track) if container.format.name in _OPEN_ENDED and spec.stored else None
-            pictures = self._pictures(container, track, ending)
+            zero = media_zero(container)
+            health = Health(zero)
+            pictures = self._pictures(container, track, ending, health)
             with classified(self.spec):
                 first = next(pictures, None)
             if first is None:
@@ -135,25 +134,52 @@ class FileSource:
             info = _describe(self.spec, container, track, form, epoch_key=epoch_key)
             time_base = first.time_base or track.time_base or Fraction(1, round(_ASSUMED_FPS))
             clock = PtsClock(time_base, _period(track))
-            zero = media_zero(container)
             yield StateChange("online", 0, time.time(), info=info)
             converter = RgbConverter()
+
+            def chosen(sure: Sequence[Judged]) -> Iterator[Frame]:
+                for one, turn, at in sure:
+                    if wanted is None or wanted(at.epoch, float(at.pts * time_base), at.index):
+                        yield _frame(converter.convert(one, turn), at, time_base, zero)
+
             picture: av.VideoFrame | None = first
             while picture is not None and not self._closing:
                 before, form = form, PictureForm.of(picture)
                 tick = clock.tick(picture.pts, picture.duration, form.change_from(before))
+                torn = spec.stored and health.pauses(tick, clock.period) and is_torn(Path(spec.url))
+                yield from chosen(health.take((picture, form.turn, tick), clock, torn=torn))
                 if tick.reason:
                     info = replace(info, width=form.width, height=form.height, rotation=form.turn.rotation)
                     leap = Leap(tick.leap, time_base, tick.elapsed, "file") if tick.leap else None
                     yield StateChange("online", tick.epoch, time.time(), tick.reason, info=info, leap=leap)
-                if wanted is None or wanted(tick.epoch, float(tick.pts * time_base), tick.index):
-                    yield _frame(converter.convert(picture, form.turn), tick, time_base, zero)
+                yield from _told(health, info)
                 picture = next(pictures, None)
-            cut_off = "" if self._closing else self._cut_off(spec, clock, info, ending)
-            yield StateChange("ended", clock.epoch, time.time(), self._closing_words(cut_off), cut_off=bool(cut_off))
+            yield from self._end(spec, health, clock, info, chosen, ending)
+
+    def _end(
+        self,
+        spec: SourceSpec,
+        health: Health,
+        clock: PtsClock,
+        info: VideoInfo,
+        chosen: Callable[[Sequence[Judged]], Iterator[Frame]],
+        ending: _Ending | None,
+    ) -> Iterator[Frame | StateChange]:
+        if self._closing:
+            yield StateChange("ended", clock.epoch, time.time(), "closed on request")
+            return
+        cut_off = self._cut_off(spec, clock, info, ending, mended=health.mended)
+        torn = spec.stored and is_torn(Path(spec.url))
+        missing = 0.0 if cut_off else _missing(clock, info)
+        yield from chosen(health.end(clock.epoch, missing, torn=torn, cut_off=bool(cut_off)))
+        yield from _told(health, info)
+        if not health.whole:
+            raise SourceUnreadableError(f"{self.spec.location}: not one picture is whole; copy the file again")
+        words = ", ".join(filter(None, (cut_off, health.words())))
+        yield StateChange("ended", clock.epoch, time.time(), words, cut_off=bool(cut_off))
 
     def _pictures(
-        self, container: InputContainer, track: VideoStream, ending: _Ending | None
+        self, container: InputContainer, track: VideoStream, ending: _Ending | None, health: Health
     ) -> Iterator[av.VideoFrame]:
         """Decode what decodes; a fault of the demuxer ends it only when it repeats at once, or is a server's."""
         fruitless = 0
@@ -164,12 +190,13 @@ class FileSource:
                     fruitless = 0
                     if ending is not None:
                         ending.add(packet)
+                    health.feed(packet)
                     try:
                         pictures = packet.decode()
                     except av.error.EOFError:
                         return
                     except av.error.FFmpegError:
-                        self._damaged += 1
+                        health.fail()
                         continue
                     self._decoded += len(pictures)
                     yield from pictures
@@ -177,28 +204,26 @@ class FileSource:
                 if self.spec.remote and not isinstance(error, av.error.InvalidDataError):
                     self._broken = redact_text(str(error.strerror))
                     return
-                self._damaged += 1
+                health.fail()
             else:
                 return
 
-    def _cut_off(self, spec: SourceSpec, clock: PtsClock, info: VideoInfo, ending: _Ending | None) -> str:
+    def _cut_off(
+        self, spec: SourceSpec, clock: PtsClock, info: VideoInfo, ending: _Ending | None, *, mended: bool
+    ) -> str:
         """Say in words what is missing at the end; empty where nothing is."""
         came = f"{clock.elapsed:.1f} s"
-        missing = info.duration is not None and clock.epoch == 0 and info.duration - clock.end > _MISSING_SECONDS
+        missing = _missing(clock, info) > 0
         of = f" of the {info.duration:.1f} s it declares" if missing else ""
         if spec.remote:
             if self._broken:
                 return f"the connection broke at {came}{of} ({self._broken}); try again"
             return f"the download ended at {came}{of}; try again, or the file is cut off there" if missing else ""
+        if mended and not missing and info.duration is not None and clock.epoch == 0:
+            return ""  # what breaks its structure lies before its end
         with classified(self.spec):
             cut_off = is_cut_off(Path(spec.url)) or (ending is not None and ending.torn())
         return f"cut off at {came}{of}" if cut_off else ""
-
-    def _closing_words(self, cut_off: str) -> str:
-        words = ["closed on request"] if self._closing else [cut_off] if cut_off else []
-        if self._damaged:
-            words.append(f"{self._damaged} damaged packet{'s' if self._damaged > 1 else ''} skipped")
-        return ", ".join(words)
 
 
 class _Ending:
@@ -256,12 +281,7 @@ def _frame(image: NDArray[np.uint8], tick: Tick, time_base: Fraction, zero: floa
 
 
 def _describe(
-    spec: SourceSpec,
-    container: InputContainer,
-    track: VideoStream,
-    form: PictureForm,
-    *,
-    epoch_key: str,
+    spec: SourceSpec, container: InputContainer, track: VideoStream, form: PictureForm, *, epoch_key: str
 ) -> VideoInfo:
     still = container.format.name == "image2" or container.format.name.endswith("_pipe") or (spec.stored and spec.still)
     rate = frame_rate(track)
@@ -278,6 +298,17 @@ def _describe(
         epoch_key=epoch_key,
         still=still,
     )
+
+
+def _missing(clock: PtsClock, info: VideoInfo) -> float:
+    """Return the seconds between the last picture and the end that a file declares; 0 where they are few."""
+    missing = (info.duration or 0.0) - clock.end if clock.epoch == 0 else 0.0
+    return missing if missing > _MISSING_SECONDS else 0.0
+
+
+def _told(health: Health, info: VideoInfo) -> Iterator[StateChange]:
+    for one in health.fresh():
+        yield StateChange("online", one.epoch, time.time(), health.reason, info=info, damage=one)
 
 
 def _raw_rate(spec: SourceSpec) -> float | None:

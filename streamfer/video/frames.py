@@ -98,6 +98,25 @@ class Leap:
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """A stretch of a file whose pictures are lost or partly made up, and so are not yielded.
+
+    Attributes:
+        epoch: where it lies.
+        pictures: how many of them are known of.
+        begin, end: end of the last whole picture before it and time of the next one, seconds as ``wall_time`` of files.
+        media_begin, media_end: the same by the file's own clock.
+    """
+
+    epoch: int
+    pictures: int
+    begin: float
+    end: float
+    media_begin: float
+    media_end: float
+
+
+@dataclass(frozen=True, slots=True)
 class StateChange:
     """A source changed its state; travels in the same iterator as the frames, in order.
 
@@ -110,6 +129,7 @@ class StateChange:
         wall_time: Unix time of the change, seconds.
         info: what the source is, once it is (again) open: width and height may differ after a reconnect.
         leap: what the source's clock passed over before the epoch that begins, if it leapt ahead.
+        damage: a stretch that is over, behind which the source goes on; nothing else has changed.
         cut_off: the source ended before everything came that it promises; the reason says how.
     """
 
@@ -121,6 +141,7 @@ class StateChange:
     delay: float = 0.0
     info: VideoInfo | None = None
     leap: Leap | None = None
+    damage: Damage | None = None
     cut_off: bool = False
 
 

@@ -10,12 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
 from streamfer.config import LiveConfig
-from streamfer.errors import (
-    SourceDeniedError,
-    SourceError,
-    SourceUnreachableError,
-    SourceUnreadableError,
-)
+from streamfer.errors import SourceDeniedError, SourceError, SourceUnreachableError, SourceUnreadableError
 from streamfer.video.connection import Arrival, Connection, Lost, Opened
 from streamfer.video.frame_line import FrameLine
 from streamfer.video.frames import Frame, FrameFilter, StateChange

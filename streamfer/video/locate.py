@@ -262,9 +262,7 @@ def _with_raw_layout(spec: SourceSpec) -> SourceSpec:
     size = re.search(r"(?<!\d)(\d{2,5})[xX](\d{2,5})(?!\d)", name)
     rate = re.search(r"(?<![\d.])(\d+(?:\.\d+)?)\s*(?:fps|hz)", name, re.IGNORECASE)
     return replace(
-        spec,
-        raw_size=(int(size[1]), int(size[2])) if size else None,
-        raw_fps=Fraction(rate[1]) if rate else None,
+        spec, raw_size=(int(size[1]), int(size[2])) if size else None, raw_fps=Fraction(rate[1]) if rate else None
     )
 
 

@@ -6,6 +6,7 @@ file; one that reaches beyond it was cut off, and so was a file whose closing ma
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,14 @@ from typing import BinaryIO
 _TAIL = 1 << 18
 _PICTURE_BYTES = 64 << 20
 #: EBML (RFC 8794): the segment and its clusters may be of unknown size; their parts then follow directly.
-_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+_EBML, _SEGMENT, _CLUSTER = b"\x1aE\xdf\xa3", 0x18538067, 0x1F43B675
+#: All that stands in a segment or cluster (RFC 9559), their checks and fillings included.
+_ELEMENTS = frozenset((
+    int.from_bytes(_EBML), _SEGMENT, _CLUSTER, 0x114D9B74, 0x1549A966, 0x1654AE6B, 0x1C53BB6B, 0x1941A469, 0x1043A770,
+    0x1254C367, 0xEC, 0xBF, 0xE7, 0x5854, 0xA7, 0xAB, 0xA3, 0xA0, 0xAF,
+))  # fmt: skip
+#: Clusters and the index of their places: what can be found again behind damage.
+_LARGE = (_CLUSTER.to_bytes(4), bytes.fromhex("1c53bb6b"))
 _TS_PACKETS = ((188, 0), (192, 4), (204, 0))
 _DV_FRAMES = {False: 120_000, True: 144_000}
 
@@ -54,7 +62,17 @@ def is_cut_off(path: Path) -> bool:
         try:
             return _told(stream, size, head)
         except _Cut:
-            return True
+            return not head.startswith(_EBML) or _matroska(stream, size)[1]
+
+
+def is_torn(path: Path) -> bool:
+    """Whether parts of a Matroska file are none, and whole ones follow: FFmpeg passes over them without a word.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as stream:
+        return stream.read(4) == _EBML and _matroska(stream, path.stat().st_size)[0]
 
 
 def is_picture(path: Path) -> bool | None:
@@ -182,6 +200,31 @@ def _ebml(stream: BinaryIO, place: int, size: int) -> int | None:
     return None if unknown else begin + length
 
 
+def _matroska(stream: BinaryIO, size: int) -> tuple[bool, bool]:
+    """Go through all parts: whether some are none with whole ones behind them, and whether the last is not whole."""
+    torn = cut = False
+    place = 0
+    while place < size:
+        try:
+            element, after = _vint(stream, place, keep=True)
+            length, begin = _vint(stream, after, keep=False)
+        except _Cut:
+            element, length, begin = 0, 0, place
+        unknown = length == (1 << 7 * (begin - after)) - 1 if element else False
+        ending = begin if unknown else begin + length
+        if element == _SEGMENT:
+            cut |= ending > size
+        elif element not in _ELEMENTS or ending > size:
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                place = min((at for mark in _LARGE if (at := data.find(mark, place + 1)) > 0), default=size)
+            if place == size:
+                return torn, True
+            torn = True
+            continue
+        place = begin if element in (_SEGMENT, _CLUSTER) else ending
+    return torn, cut
+
+
 def _vint(stream: BinaryIO, place: int, *, keep: bool) -> tuple[int, int]:
     first = _read(stream, place, 1)[0]
     length = 9 - first.bit_length()
@@ -238,7 +281,7 @@ def _png(stream: BinaryIO, place: int, size: int) -> int | None:
 #: Where a mark stands, the mark, and how to get from one part of such a file to the next.
 _WALKED: tuple[tuple[int, bytes, _Step], ...] = (
     (0, b"RIFF", _riff),
-    (0, b"\x1aE\xdf\xa3", _ebml),
+    (0, _EBML, _ebml),
     (4, b"ftyp", _boxes),
     (4, b"moov", _boxes),
     (4, b"mdat", _boxes),

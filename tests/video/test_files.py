@@ -266,21 +266,6 @@ def test_a_file_cut_off_in_its_pictures_yields_what_is_there_and_says_so(shared_
     assert last.reason.startswith("cut off at 9.")
 
 
-def test_damage_in_the_middle_costs_some_frames_and_is_counted(tmp_path: Path) -> None:
-    path = tmp_path / "scratched.mp4"
-    write_video(path, np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), np.uint8), 25)
-    data = bytearray(path.read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 3000] = bytes(3000)
-    path.write_bytes(data)
-    scratched = source(path)
-    *frames, last = scratched.stream()
-    assert scratched.packets_damaged > 0
-    assert 20 <= scratched.frames_decoded == len(frames) - 1 < 30
-    assert isinstance(last, StateChange)
-    assert f"{scratched.packets_damaged} damaged packet" in last.reason
-
-
 def test_memory_stays_flat_over_a_long_file(tmp_path: Path) -> None:
     path = tmp_path / "long.mp4"
     write_video(path, (np.full((240, 320, 3), number % 256, np.uint8) for number in range(1500)), 25)
