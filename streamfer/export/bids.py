@@ -39,15 +39,8 @@ class EventsTsv(SegmentFile):
         for one in sorted(segments, key=lambda one: (one.media_begin, one.epoch, one.track)):
             probability = "n/a" if one.probability is None else f"{one.probability:.6f}"
             length = one.media_end - one.media_begin
-            cells = (
-                f"{one.media_begin:.3f}",
-                f"{length:.3f}",
-                one.value,
-                one.tier,
-                one.person,
-                one.track_id,
-                probability,
-            )
+            times = f"{one.media_begin:.3f}", f"{length:.3f}"
+            cells = (*times, one.value, one.tier, one.person, one.track_id or "n/a", probability)
             self.file.write("\t".join(" ".join(cell.split()) for cell in cells) + "\n")
 
 

@@ -15,7 +15,6 @@ from streamfer.export.job import Job, Settings
 from streamfer.files import WholeText
 
 if TYPE_CHECKING:
-    from streamfer.export.baseline import Baseline
     from streamfer.export.rows import FileTable, Row
     from streamfer.export.tables import Writer
     from streamfer.pipeline.events import Event, SourceDone
@@ -35,27 +34,16 @@ class SourceFolder:
         folder: output folder.
         source_id: names the files; a source id with folders in it keeps them.
         settings: stored in the manifest, compared by :meth:`is_done`; its formats say which files there are.
-        captions: clips are described, which makes a file more.
-        spec: the file itself, for what looks at it again or names it.
-        baseline: what measurements are held against, if anything.
+        more: as in :class:`Job`.
 
     Attributes:
         doubtful: frames of the overlay that may show a face although faces are blurred; known once it is drawn.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        source_id: str,
-        settings: Settings,
-        *,
-        captions: bool = False,
-        spec: SourceSpec | None = None,
-        baseline: Baseline | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, source_id: str, settings: Settings, **more: Any) -> None:
         self._base = folder / _safe(source_id)
         self._settings = settings
-        self._job = Job(self._base, settings, captions, spec, baseline)
+        self._job = Job(self._base, settings, **more)
         self._writers: list[Writer] = []
         self._summary: FileTable | None = None
         self._found: Row = []

@@ -123,15 +123,7 @@ def choose(
     profile: str = "streamfer",
     csv_dialect: str = "plain",
 ) -> Settings:
-    """Return settings with what was chosen of their results.
-
-    Args:
-        settings: what the analysis depends on.
-        formats: names of :data:`FORMATS`, or one text with commas.
-        overlay: also the overlay.
-        blur_faces: make faces in pictures unrecognisable; ``strict``: the whole frame in doubt.
-        profile: one of :data:`PROFILES`.
-        csv_dialect: one of :data:`DIALECTS`.
+    """Return settings with what was chosen of their results, in the words of ``Session.annotate_folder``.
 
     Raises:
         ConfigError: a name is unknown, or faces are to be blurred in no picture.

@@ -20,6 +20,7 @@ from PIL import Image
 from streamfer.errors import OutputError
 from streamfer.export.job import Blur
 from streamfer.export.lettering import Layout, Tag, chip, link, paste, subtitle
+from streamfer.export.rows import UNIT_PRESENT
 from streamfer.faces.coverage import LIKELY_SCORE, Cover, Watch
 from streamfer.faces.detections import Detector
 from streamfer.faces.detectors import load_detector
@@ -37,9 +38,8 @@ from streamfer.video.sound import Sound
 _COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (204, 121, 167), (86, 180, 233), (213, 94, 0), (240, 228, 66))
 #: A box is shown for this long before its first and after its last sighting.
 _HOLD_SECONDS = 0.25
-#: Action units named under a label, and the intensity from which they are where the model has no thresholds.
+#: Action units named under a label.
 _UNITS_SHOWN = 3
-_UNIT_PRESENT = 0.5
 #: Share of a new sighting in the shown intensity.
 _SMOOTHING = 0.4
 #: A caption stays for so long a word (four words a second are read with ease) where its clip is shorter.
@@ -150,7 +150,7 @@ class OverlayNotes:
             before = path.smooth.get(name, value)
             path.smooth[name] = before + _SMOOTHING * (value - before)
         present = [
-            (value, name) for name, value in path.smooth.items() if value >= self._thresholds.get(name, _UNIT_PRESENT)
+            (value, name) for name, value in path.smooth.items() if value >= self._thresholds.get(name, UNIT_PRESENT)
         ]
         return ",  ".join(f"{name}  {value:.1f}" for value, name in sorted(present, reverse=True)[:_UNITS_SHOWN])
 

@@ -274,14 +274,9 @@ class FileTable:
             self._with_faces += bool(event.faces)
         elif isinstance(event, SourceDone):
             stats = event.stats
+            status = "partial" if event.cut_off else "done"
             yield [
-                *(
-                    event.source_id,
-                    "partial" if event.cut_off else "done",
-                    event.note or None,
-                    self._digest,
-                    stats.seconds,
-                ),
+                *(event.source_id, status, event.note or None, self._digest, stats.seconds),
                 *(stats.frames_decoded, self._everybody.frames, self._with_faces, stats.tracks),
                 *self._everybody.summary(self._model),
                 self._damaged,

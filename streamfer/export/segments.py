@@ -190,13 +190,5 @@ class SegmentTable:
         if isinstance(event, SourceDone):
             for one in self._segmenter.segments():
                 times = (one.begin, one.end, one.media_begin, one.media_end)
-                yield [
-                    event.source_id,
-                    one.tier,
-                    one.track_id or None,
-                    one.track or None,
-                    one.epoch,
-                    *times,
-                    one.value,
-                    one.probability,
-                ]
+                person = (one.track_id or None, one.track or None, one.epoch)
+                yield [event.source_id, one.tier, *person, *times, one.value, one.probability]

@@ -36,7 +36,7 @@ def write_study(output: Path, formats: Sequence[str], dialect: str, failed: Mapp
     if len(manifests) < _FEWEST or not kinds:
         return []
     bases = [path.with_name(path.name.removesuffix(MANIFEST)) for path in manifests]
-    tables = {name: columns for name in _TABLES if (columns := _union(_header(base, name) for base in bases))}
+    tables = {name: columns for name in _TABLES if (columns := _union(next(_lines(base, name), ()) for base in bases))}
     files = [json.loads(path.read_text(encoding="utf-8")).get("summary", {}) for path in manifests]
     known = {row.get("source") for row in files}
     files += [
@@ -80,42 +80,35 @@ def _format(name: str) -> str:
     return FORMAT.get(name, SCORE if name.endswith("_z") else SHARE)
 
 
-def _header(base: Path, table: str) -> list[str]:
-    return list(next(iter(_rows(base, table, header=True)), {}))
+def _rows(base: Path, table: str) -> Iterator[dict[str, Cell]]:
+    lines = _lines(base, table)
+    names = next(lines, ())
+    return ({str(name): cell for name, cell in zip(names, line, strict=False)} for line in lines)
 
 
-def _rows(base: Path, table: str, *, header: bool = False) -> Iterator[dict[str, Cell]]:
-    """Yield the rows of a file's table, from whichever format it has; or one of its column names alone."""
+def _lines(base: Path, table: str) -> Iterator[Sequence[Cell]]:
+    """Yield the names of the columns of a file's table, then its rows, from whichever format it has."""
     path = base.with_name(f"{base.name}.{table}.csv")
     if path.is_file():
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file)
             names = next(lines, [])
-            yield from (
-                [dict.fromkeys(names)]
-                if header
-                else (
-                    {name: _cell(text, _format(name)) for name, text in zip(names, line, strict=True)} for line in lines
-                )
-            )
+            yield names
+            for line in lines:
+                yield [_cell(text, _format(name)) for name, text in zip(names, line, strict=True)]
     elif (path := path.with_suffix(".parquet")).is_file():
         import pyarrow.parquet
 
-        file = pyarrow.parquet.ParquetFile(path)
-        yield from (
-            [dict.fromkeys(file.schema_arrow.names)]
-            if header
-            else (row for batch in file.iter_batches() for row in batch.to_pylist())
-        )
+        stored = pyarrow.parquet.ParquetFile(path)
+        yield stored.schema_arrow.names
+        for batch in stored.iter_batches():
+            yield from zip(*batch.to_pydict().values(), strict=True)
     elif (path := base.with_name(f"{base.name}.xlsx")).is_file():
         import openpyxl
 
         book = openpyxl.load_workbook(path, read_only=True)
-        sheets = [sheet for sheet in book.worksheets if sheet.title.split()[0] == table]
-        for sheet in sheets:
-            values = sheet.iter_rows(values_only=True)
-            names = list(next(values, ()))
-            yield from [dict.fromkeys(names)] if header else (dict(zip(names, row, strict=False)) for row in values)
+        for number, sheet in enumerate(one for one in book.worksheets if one.title.split()[0] == table):
+            yield from sheet.iter_rows(min_row=1 + (number > 0), values_only=True)
         book.close()
 
 

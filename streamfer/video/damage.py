@@ -59,7 +59,7 @@ class Health:
         self._since: Moment | None = None
         self._last: Moment = (0.0, 0.0)
         self._held: list[Judged] = []
-        self._hurt = 0.0
+        self._hurt = self._now = 0.0
         self.whole = self.mended = False
         self._pictures = 0
 
@@ -105,6 +105,7 @@ class Health:
         if picture.is_corrupt or torn:
             self._open(lost, begin, doubtful=torn and not tick.reason)
             self._hurt = tick.elapsed
+        self._now = tick.elapsed
         sure, self._held = self._held, []
         healed = picture.key_frame or tick.elapsed - self._hurt > _HEALED_SECONDS
         if self._since is not None and (picture.is_corrupt or not healed):
@@ -121,6 +122,11 @@ class Health:
             self._open(len(self._fed), (0.0, 0.0), doubtful=True)
         self._close(epoch, (self._seen[0] + missing, self._seen[1] + missing))
         return self._held
+
+    @property
+    def torn(self) -> bool:
+        """Whether the last picture so far is not whole."""
+        return self._failed is not None or (self._since is not None and self._hurt == self._now)
 
     def fresh(self) -> list[Damage]:
         """Return the stretches that are over and were not returned yet."""

@@ -13,8 +13,6 @@ import av
 import av.error
 import numpy as np
 from av.container import InputContainer
-from av.packet import Packet
-from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -34,7 +32,6 @@ _ASSUMED_FPS = 25.0
 _MISSING_SECONDS = 1.0
 # They state no sizes that could be compared with what came: whether their last picture is whole tells.
 _OPEN_ENDED = frozenset({"mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vc1", "nut"})
-_MOST_KEPT_PACKETS = 1000
 
 
 class _NothingDecodesError(SourceUnreadableError):
@@ -120,10 +117,9 @@ class FileSource:
                     f"{self.spec.location}: a live source, which does not end; watch it with run or stream"
                 )
             track = video_stream(container, spec, self.decode_threads)
-            ending = _Ending(track) if container.format.name in _OPEN_ENDED and spec.stored else None
             zero = media_zero(container)
             health = Health(zero)
-            pictures = self._pictures(container, track, ending, health)
+            pictures = self._pictures(container, track, health)
             with classified(self.spec):
                 first = next(pictures, None)
             if first is None:
@@ -154,7 +150,8 @@ class FileSource:
                     yield StateChange("online", tick.epoch, time.time(), tick.reason, info=info, leap=leap)
                 yield from _told(health, info)
                 picture = next(pictures, None)
-            yield from self._end(spec, health, clock, info, chosen, ending)
+            torn_end = container.format.name in _OPEN_ENDED and spec.stored and health.torn
+            yield from self._end(spec, health, clock, info, chosen, torn_end=torn_end)
 
     def _end(
         self,
@@ -163,12 +160,13 @@ class FileSource:
         clock: PtsClock,
         info: VideoInfo,
         chosen: Callable[[Sequence[Judged]], Iterator[Frame]],
-        ending: _Ending | None,
+        *,
+        torn_end: bool,
     ) -> Iterator[Frame | StateChange]:
         if self._closing:
             yield StateChange("ended", clock.epoch, time.time(), "closed on request")
             return
-        cut_off = self._cut_off(spec, clock, info, ending, mended=health.mended)
+        cut_off = self._cut_off(spec, clock, info, torn_end=torn_end, mended=health.mended)
         torn = spec.stored and is_torn(Path(spec.url))
         missing = 0.0 if cut_off else _missing(clock, info)
         yield from chosen(health.end(clock.epoch, missing, torn=torn, cut_off=bool(cut_off)))
@@ -178,9 +176,7 @@ class FileSource:
         words = ", ".join(filter(None, (cut_off, health.words())))
         yield StateChange("ended", clock.epoch, time.time(), words, cut_off=bool(cut_off))
 
-    def _pictures(
-        self, container: InputContainer, track: VideoStream, ending: _Ending | None, health: Health
-    ) -> Iterator[av.VideoFrame]:
+    def _pictures(self, container: InputContainer, track: VideoStream, health: Health) -> Iterator[av.VideoFrame]:
         """Decode what decodes; a fault of the demuxer ends it only when it repeats at once, or is a server's."""
         fruitless = 0
         while fruitless < 2:
@@ -188,8 +184,6 @@ class FileSource:
             try:
                 for packet in container.demux(track):
                     fruitless = 0
-                    if ending is not None:
-                        ending.add(packet)
                     health.feed(packet)
                     try:
                         pictures = packet.decode()
@@ -208,9 +202,7 @@ class FileSource:
             else:
                 return
 
-    def _cut_off(
-        self, spec: SourceSpec, clock: PtsClock, info: VideoInfo, ending: _Ending | None, *, mended: bool
-    ) -> str:
+    def _cut_off(self, spec: SourceSpec, clock: PtsClock, info: VideoInfo, *, torn_end: bool, mended: bool) -> str:
         """Say in words what is missing at the end; empty where nothing is."""
         came = f"{clock.elapsed:.1f} s"
         missing = _missing(clock, info) > 0
@@ -222,45 +214,8 @@ class FileSource:
         if mended and not missing and info.duration is not None and clock.epoch == 0:
             return ""  # what breaks its structure lies before its end
         with classified(self.spec):
-            cut_off = is_cut_off(Path(spec.url)) or (ending is not None and ending.torn())
+            cut_off = torn_end or is_cut_off(Path(spec.url))
         return f"cut off at {came}{of}" if cut_off else ""
-
-
-class _Ending:
-    """The last packets of a track, from which it can be told whether its last picture is whole."""
-
-    def __init__(self, track: VideoStream) -> None:
-        self._track = track
-        self._before: list[Packet[VideoStream]] = []
-        self._packets: list[Packet[VideoStream]] = []
-
-    def add(self, packet: Packet[VideoStream]) -> None:
-        """Take the next packet."""
-        if packet.is_keyframe or len(self._packets) >= _MOST_KEPT_PACKETS:
-            self._before, self._packets = self._packets, []
-        if packet.size:
-            self._packets.append(packet)
-
-    def torn(self) -> bool:
-        """Whether the last picture does not decode, where a decoder is strict that hides nothing."""
-        context = self._track.codec_context
-        strict = av.CodecContext.create(context.name, "r")
-        if not isinstance(strict, VideoCodecContext):
-            return False
-        strict.extradata = context.extradata
-        strict.options = {"err_detect": "explode"}
-        torn = False
-        for packet in (*self._before, *self._packets, None):
-            try:
-                strict.decode(packet)
-            except av.error.EOFError:
-                break
-            except av.error.FFmpegError:
-                torn = True
-            else:
-                # What comes out at the end was whole when it went in.
-                torn = torn and packet is None
-        return torn
 
 
 def _rebuild(spec: SourceSpec, decode_threads: int, timeout: float) -> FileSource:

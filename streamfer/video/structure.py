@@ -62,7 +62,7 @@ def is_cut_off(path: Path) -> bool:
         try:
             return _told(stream, size, head)
         except _Cut:
-            return not head.startswith(_EBML) or _matroska(stream, size)[1]
+            return True
 
 
 def is_torn(path: Path) -> bool:
@@ -72,7 +72,7 @@ def is_torn(path: Path) -> bool:
         OSError: the file cannot be read.
     """
     with path.open("rb") as stream:
-        return stream.read(4) == _EBML and _matroska(stream, path.stat().st_size)[0]
+        return stream.read(4) == _EBML and _matroska(stream, path.stat().st_size, blocks=True)[0]
 
 
 def is_picture(path: Path) -> bool | None:
@@ -113,6 +113,8 @@ def _told(stream: BinaryIO, size: int, head: bytes) -> bool:
         if head[begin : begin + len(steps)] == steps:
             _walk(stream, size, step)
             return False
+    if head.startswith(_EBML):
+        return _matroska(stream, size, blocks=False)[1]
     if head[:3] == b"\x1f\x07\x00":
         # The frame's size follows from bit 7 of the fourth byte (IEC 61834: 525/60 or 625/50).
         return size % _DV_FRAMES[bool(head[3] & 0x80)] != 0
@@ -190,18 +192,11 @@ def _riff(stream: BinaryIO, place: int, size: int) -> int | None:
     return place + 8 + length + length % 2 if length not in (0, 0xFFFFFFFF) else size + 1
 
 
-def _ebml(stream: BinaryIO, place: int, size: int) -> int | None:
-    """Matroska and WebM."""
-    element, after = _vint(stream, place, keep=True)
-    length, begin = _vint(stream, after, keep=False)
-    unknown = length == (1 << 7 * (begin - after)) - 1
-    if unknown and element in (_SEGMENT, _CLUSTER):
-        return begin if begin < size else size + 1
-    return None if unknown else begin + length
+def _matroska(stream: BinaryIO, size: int, *, blocks: bool) -> tuple[bool, bool]:
+    """Go through all parts: whether some are none with whole ones behind them, and whether the last is not whole.
 
-
-def _matroska(stream: BinaryIO, size: int) -> tuple[bool, bool]:
-    """Go through all parts: whether some are none with whole ones behind them, and whether the last is not whole."""
+    With ``blocks``, also those of clusters whose size is known.
+    """
     torn = cut = False
     place = 0
     while place < size:
@@ -221,7 +216,7 @@ def _matroska(stream: BinaryIO, size: int) -> tuple[bool, bool]:
                 return torn, True
             torn = True
             continue
-        place = begin if element in (_SEGMENT, _CLUSTER) else ending
+        place = begin if element == _SEGMENT or (element == _CLUSTER and blocks) else ending
     return torn, cut
 
 
@@ -281,7 +276,6 @@ def _png(stream: BinaryIO, place: int, size: int) -> int | None:
 #: Where a mark stands, the mark, and how to get from one part of such a file to the next.
 _WALKED: tuple[tuple[int, bytes, _Step], ...] = (
     (0, b"RIFF", _riff),
-    (0, _EBML, _ebml),
     (4, b"ftyp", _boxes),
     (4, b"moov", _boxes),
     (4, b"mdat", _boxes),
