@@ -167,8 +167,8 @@ class FileSource:
             yield StateChange("ended", clock.epoch, time.time(), "closed on request")
             return
         cut_off = self._cut_off(spec, clock, info, torn_end=torn_end, mended=health.mended)
-        torn = spec.stored and is_torn(Path(spec.url))
         missing = 0.0 if cut_off else _missing(clock, info)
+        torn = missing > 0 and spec.stored and is_torn(Path(spec.url))
         yield from chosen(health.end(clock.epoch, missing, torn=torn, cut_off=bool(cut_off)))
         yield from _told(health, info)
         if not health.whole:
@@ -178,12 +178,18 @@ class FileSource:
 
     def _pictures(self, container: InputContainer, track: VideoStream, health: Health) -> Iterator[av.VideoFrame]:
         """Decode what decodes; a fault of the demuxer ends it only when it repeats at once, or is a server's."""
+        # FFmpeg counts AVI's packets, which bear no times: behind a hole its index knows better (a chunk's head is 8).
+        avi = container.format.name == "avi"
+        index = {entry.pos + 8: entry.timestamp for entry in track.index_entries} if avi else {}
         fruitless = 0
         while fruitless < 2:
             fruitless += 1
             try:
                 for packet in container.demux(track):
                     fruitless = 0
+                    if packet.dts is not None and (late := index.get(packet.pos or 0, packet.dts) - packet.dts):
+                        packet.dts += late
+                        packet.pts = None if packet.pts is None else packet.pts + late
                     health.feed(packet)
                     try:
                         pictures = packet.decode()

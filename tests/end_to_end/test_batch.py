@@ -198,3 +198,32 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_in_the_same_bytes(
     assert not (tmp_path / "out" / ".streamfer-progress").exists()
     # What was left by other settings is of no use, and of no harm.
     assert run(tmp_path / "out") == (0, 0)
+
+
+def test_a_damaged_stretch_is_a_row_and_the_rest_is_analysed(
+    face_film: Path, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    data = bytearray(face_film.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 3000] = b"\xa5" * 3000
+    (tmp_path / "scratched.mp4").write_bytes(data)
+    out = tmp_path / "out"
+    finished = streamfer(
+        "annotate", tmp_path / "scratched.mp4", "-o", out, *words[:-1], "-f", "csv,jsonl,eaf,boris,bids"
+    )
+    assert finished.code == 0, finished
+    segments = pandas.read_csv(out / "scratched.mp4.segments.csv")
+    (stretch,) = segments[segments.tier == "damaged"].itertuples()
+    assert 0 < stretch.begin_s < stretch.end_s == stretch.media_end_s
+    assert pandas.isna(stretch.track)
+    told = f"damaged and left out: {stretch.begin_s:.2f} to {stretch.end_s:.2f} s"
+    assert told in finished.err
+    manifest = json.loads((out / "scratched.mp4.streamfer.json").read_text())
+    assert manifest["note"] == manifest["summary"]["note"] == told
+    assert manifest["summary"]["damaged_s"] == pytest.approx(stretch.end_s - stretch.begin_s, abs=0.002)
+    records = [json.loads(line) for line in (out / "scratched.mp4.records.jsonl").read_text().splitlines()]
+    (gap,) = [one["data"] for one in records if one["data"].get("cause") == "decode_error"]
+    assert gap["start_time"] == pytest.approx(stretch.begin_s, abs=0.001)
+    frames = pandas.read_csv(out / "scratched.mp4.frames.csv")
+    assert not frames.seconds.between(stretch.begin_s, stretch.end_s, inclusive="neither").any()
+    assert {"damaged"} <= set(pandas.read_csv(out / "scratched.mp4_events.tsv", sep="\t").trial_type)
+    assert "File damaged" in (out / "scratched.mp4.eaf").read_text()

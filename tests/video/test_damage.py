@@ -26,6 +26,7 @@ CASES = [
     ("a.ts", "mpeg2video", 400, 0.45),
     ("a.mpg", "mpeg2video", 300, 0.45),
     ("a.avi", "mpeg4", 1000, 0.45),
+    ("a.avi", "mpeg4", 4000, 0.45),
     ("a.flv", "libx264", 3000, 0.45),
 ]
 
