@@ -20,6 +20,8 @@ _HOLE_PERIODS = 3
 #: The same where a packet is known to be damaged.
 _LOST_PERIODS = 0.6
 _LISTED = 5
+#: Codecs that decode zeros without a word and never write so many: a sector that was lost, a download with holes.
+_DENSE, _ZEROS = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "libdav1d"}), bytes(512)
 
 Moment = tuple[float, float]
 Judged = tuple[av.VideoFrame, Orientation, Tick]
@@ -38,6 +40,7 @@ class Health:
     Attributes:
         whole: a picture was.
         mended: one was behind a damaged stretch.
+        lacking: seconds at the end of the file in which none was.
 
     """
 
@@ -49,6 +52,7 @@ class Health:
         self._stretches: list[Damage] = []
         self._told = 0
         self._fed: list[int] = []
+        self._blank: set[int] = set()
         #: Highest time of a packet that was fed when one failed; once it has passed, nothing is missing any more.
         self._failed: float | None = None
         self._latest = -math.inf
@@ -61,6 +65,7 @@ class Health:
         self._held: list[Judged] = []
         self._hurt = self._now = 0.0
         self.whole = self.mended = False
+        self.lacking = 0.0
         self._pictures = 0
 
     def feed(self, packet: Packet[VideoStream]) -> None:
@@ -68,6 +73,8 @@ class Health:
         if packet.pts is not None and packet.size and not packet.is_discard:
             heapq.heappush(self._fed, packet.pts)
             self._latest = max(self._latest, packet.pts)
+            if packet.stream.codec_context.name in _DENSE and _ZEROS in bytes(packet):
+                self._blank.add(packet.pts)
         if packet.is_corrupt:
             self._failed = self._latest
 
@@ -102,13 +109,14 @@ class Health:
             self._close(tick.epoch - 1, self._seen)
             self._good = None
         self._seen = clock.elapsed, begin[1] + clock.elapsed - tick.elapsed
-        if picture.is_corrupt or torn:
+        corrupt = picture.is_corrupt or picture.pts in self._blank
+        if corrupt or torn:
             self._open(lost, begin, doubtful=torn and not tick.reason)
             self._hurt = tick.elapsed
         self._now = tick.elapsed
         sure, self._held = self._held, []
         healed = picture.key_frame or tick.elapsed - self._hurt > _HEALED_SECONDS
-        if self._since is not None and (picture.is_corrupt or not healed):
+        if self._since is not None and (corrupt or not healed):
             self._pictures += 1
             return sure
         self.mended |= self._since is not None
@@ -120,6 +128,8 @@ class Health:
         """Close what is open at the end of the file, ``missing`` seconds of which never came; return as above."""
         if not cut_off and ((self._failed is not None and self._fed) or (missing and torn)):
             self._open(len(self._fed), (0.0, 0.0), doubtful=True)
+        if self._since is not None:
+            self.lacking = self._seen[0] + missing - self._since[0]
         self._close(epoch, (self._seen[0] + missing, self._seen[1] + missing))
         return self._held
 

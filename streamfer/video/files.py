@@ -173,6 +173,8 @@ class FileSource:
         yield from _told(health, info)
         if not health.whole:
             raise SourceUnreadableError(f"{self.spec.location}: not one picture is whole; copy the file again")
+        if not cut_off and health.lacking > _MISSING_SECONDS:
+            cut_off = f"nothing whole comes in its last {health.lacking:.1f} s"
         words = ", ".join(filter(None, (cut_off, health.words())))
         yield StateChange("ended", clock.epoch, time.time(), words, cut_off=bool(cut_off))
 
