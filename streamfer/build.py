@@ -160,7 +160,12 @@ def build_pipeline(
             model=models.expression if live else FixedBlocks(models.expression, min(_BLOCK, config.model.batch_size)),
             grid=WindowGrid.of(config.clip, config.sampling, info.frames),
             records=RecordWriter(
-                info, models.detector.name, config.publish.site, names.name, emotions=config.model.emotions
+                info,
+                models.detector.name,
+                config.publish.site,
+                names.name,
+                emotions=config.model.emotions,
+                purpose=config.purpose,
             ),
             max_open=None if live else workers or max(1, models.budget.total // 2),
         )

@@ -218,6 +218,9 @@ class Config(Section):
     publish: PublishConfig = Field(default_factory=PublishConfig)
     shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig)
     threads: int | None = Field(None, ge=1, le=1024, description="cores for the whole process tree; all if unset")
+    purpose: str | None = Field(
+        None, min_length=1, max_length=200, description="what the analysis is for; stands in every record and manifest"
+    )
 
     @model_validator(mode="after")
     def _windows_advance(self) -> Config:

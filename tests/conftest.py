@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from development_data import shared_data
 
@@ -21,6 +22,11 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 # triton (open_clip does). Nothing but tests/kernels ever forces these kernels.
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+_slow = hypothesis.HealthCheck.too_slow
+hypothesis.settings.register_profile("any-machine", deadline=None, suppress_health_check=[_slow])
+hypothesis.settings.load_profile("any-machine")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

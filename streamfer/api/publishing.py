@@ -82,13 +82,13 @@ def publishing(config: Config, redis: str | None, *, waits: bool) -> Iterator[Ou
             log.error("publish.left", extra={"reason": outlet.left})
 
 
-def source_ended(source_id: str, error: StreamferError, site: str) -> Record:
+def source_ended(source_id: str, error: StreamferError, config: Config) -> Record:
     """Return the record of a source that cannot be read."""
     from streamfer.pipeline.reports import this_producer
     from streamfer.records import Record, SourceStateChanged
 
     reason = redact_text(" ".join(str(error).split()))
     document = SourceStateChanged(
-        state="ended", epoch=0, wall_time=time.time(), reason=reason, producer=this_producer()
+        state="ended", epoch=0, wall_time=time.time(), reason=reason, producer=this_producer(config.purpose)
     )
-    return Record.of(document, source_id=source_id, site=site)
+    return Record.of(document, source_id=source_id, site=config.publish.site)

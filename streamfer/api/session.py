@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamfer.api.licences import licences
 from streamfer.api.publishing import publishing, source_ended
 from streamfer.closing import Closing
 from streamfer.config import Config, configure
@@ -114,7 +115,7 @@ class Session(Closing):
         info = next((event.info for event in events if isinstance(event, SourceOpened)), None)
         if info is None:
             raise ConfigError(f"{path}: no frame was analysed; check the sampling settings")
-        return Annotation(spec, info, tuple(events), done, self._settings())
+        return Annotation(spec, info, tuple(events), done, self._settings(), licences(self))
 
     def annotate_folder(
         self,
@@ -175,9 +176,8 @@ class Session(Closing):
         specs = [
             replace(spec.whole(), raw_size=raw_size or spec.raw_size, raw_fps=rate or spec.raw_fps) for spec in specs
         ]
-        described = self.config.captions.when != "off"
         against, settings = self._baseline(baseline, settings)
-        plan = BatchPlan(Path(output), settings, described, overwrite, against)
+        plan = BatchPlan(Path(output), settings, captions.when != "off", overwrite, against, lambda: licences(self))
         batch = Batch(specs, plan, [Failed(place, error) for place, error in missing.items()], watch)
         pending = batch.pending()
         # Nothing is loaded where nothing is to be done.
@@ -379,7 +379,7 @@ class Session(Closing):
             self._running = None
 
     def _stream(self, specs: Sequence[SourceSpec], missing: Mapping[str, SourceError]) -> Generator[Record]:
-        yield from (source_ended(place, error, self.config.publish.site) for place, error in missing.items())
+        yield from (source_ended(place, error, self.config) for place, error in missing.items())
         if specs:
             opened = (self._source(spec, len(specs)) for spec in specs)
             live = any(spec.live for spec in specs)

@@ -27,7 +27,7 @@ class BareBlur(TyperCommand):
         return super().parse_args(ctx, ["--blur-faces=normal" if word == "--blur-faces" else word for word in args])
 
 
-@options.opens_session("clip__mode", "captions", "captioner", *options.ANALYSIS, "salt")
+@options.opens_session("clip__mode", "captions", "captioner", *options.ANALYSIS, "salt", "purpose")
 def annotate(
     session: Session,
     paths: Annotated[list[str], typer.Argument(metavar="PATH", hidden=True)],

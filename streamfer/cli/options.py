@@ -64,6 +64,7 @@ OPTIONS: dict[str, Any] = {
     "clip_seconds": _option(float, "--clip-seconds", "S", "Length of a clip (2)."),
     "stride": _option(float, "--stride", "S", "Seconds between clips' starts (1)."),
     "threads": _option(int, "--threads", "N", "Cores for everything together (all)."),
+    "purpose": _option(str, "--purpose", "WORDS", "What this is for; kept in every record and manifest."),
     "captions__precision": _PRECISION,
     "salt": _option(str, "--track-salt", "WORD", "Makes track ids repeatable (random)."),
 }

@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from streamfer.pipeline.events import Event, SourceDone
 
 
-@options.opens_session("redis", "live__wait", "captions", "captioner", *options.ANALYSIS)
+#: Said once, when the first camera opens.
+NOTICE = (
+    "people in view must be told, and emotions must not be inferred at work or in education (EU AI Act): "
+    "docs/lawful-use.md has what to put up"
+)
+
+
+@options.opens_session("redis", "live__wait", "captions", "captioner", *options.ANALYSIS, "purpose")
 def run(
     session: Session,
     sources: Annotated[list[str] | None, typer.Argument(metavar="SOURCE", hidden=True)] = None,
@@ -29,15 +36,20 @@ def run(
     """
     from streamfer.cli.publishing import follow_command
     from streamfer.cli.signals import stopping
+    from streamfer.pipeline.events import SourceOpened
 
-    begun = False
+    begun = noticed = False
 
     def watch(event: Event) -> None:
-        nonlocal begun
+        nonlocal begun, noticed
         if not begun:
             begun = True
             say_licences(session)
             printer.say(f"follow the records with: {follow_command(session.config.publish)}", note=True)
+        if not noticed and isinstance(event, SourceOpened) and event.info.live:
+            noticed = True
+            aim = session.config.purpose or "not stated (--purpose WORDS)"
+            printer.say(f"{NOTICE}; purpose of this run: {aim}", note=True)
         _say(event, printer, quiet=quiet)
 
     with session, stopping(session) as stopped, Printer(session.stop) as printer:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +38,7 @@ class Annotation:
         events: everything the analysis said, in order, its end not counted.
         done: its end, with counts.
         settings: what the result depends on.
+        licences: of the models, by their names.
     """
 
     spec: SourceSpec
@@ -45,6 +46,7 @@ class Annotation:
     events: tuple[Event, ...] = field(repr=False)
     done: SourceDone = field(repr=False)
     settings: Settings = field(repr=False)
+    licences: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def source(self) -> str:
@@ -154,7 +156,7 @@ class Annotation:
             against, named = Baseline.first(baseline or ""), baseline or ""
         settings = replace(settings, baseline=named)
         described = any(isinstance(event, Record) and isinstance(event.data, ClipCaptioned) for event in self.events)
-        plan = BatchPlan(Path(output), settings, captions=described, baseline=against)
+        plan = BatchPlan(Path(output), settings, described, baseline=against, licences=lambda: self.licences)
         folder = plan.folder_of(self.spec)
         folder.open()
         try:

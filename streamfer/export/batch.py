@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +32,7 @@ class BatchPlan:
         captions: clips are described; the descriptions get a table.
         overwrite: do files again that an earlier run has done.
         baseline: what measurements are held against, if anything.
+        licences: tells the licence of each model by its name, once they are loaded.
     """
 
     output: Path
@@ -39,11 +40,19 @@ class BatchPlan:
     captions: bool = False
     overwrite: bool = False
     baseline: Baseline | None = None
+    licences: Callable[[], Mapping[str, str]] = dict
 
     def folder_of(self, spec: SourceSpec) -> SourceFolder:
         """Return the files of one source."""
-        name, settings = spec.source_id, self.settings
-        return SourceFolder(self.output, name, settings, captions=self.captions, spec=spec, baseline=self.baseline)
+        return SourceFolder(
+            self.output,
+            spec.source_id,
+            self.settings,
+            captions=self.captions,
+            spec=spec,
+            baseline=self.baseline,
+            licences=self.licences,
+        )
 
 
 @dataclass(frozen=True, slots=True)

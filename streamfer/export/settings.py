@@ -26,8 +26,12 @@ def settings_of(config: Config, *more: object) -> Settings:
     relevant = config.model_dump_json(
         include={"sampling": True, "clip": True, "faces": True, "model": {"device", "precision"}}
     )
+    # Said only where it was set, so that what was made before stays done.
+    said = {"purpose": config.purpose} if config.purpose else {}
+    said |= {} if config.model.emotions else {"emotions": "withheld"}
+    more += (said,) if said else ()
     digest = hashlib.sha256(f"{relevant}{more!r}".encode()).hexdigest()[:16]
-    values = {**json.loads(relevant), "model": config.model.name}
+    values = {**json.loads(relevant), "model": config.model.name, **said}
     model = sha256_of(find_model(config.model.name))
     return Settings(digest, model, _detector(config.faces.detector), (), values=values)
 

@@ -39,9 +39,10 @@ from streamfer.pipeline.session import ClipJob
 HEAD_VERSION = "1"
 
 
-def this_producer() -> Producer:
-    """Return what says that this process makes records, as a run of its own."""
-    return Producer(version=version("streamfer"), host=socket.gethostname(), run_id=uuid.uuid4().hex[:12])
+def this_producer(purpose: str | None = None) -> Producer:
+    """Return what says that this process makes records, as a run of its own with a stated ``purpose``."""
+    run_id = uuid.uuid4().hex[:12]
+    return Producer(version=version("streamfer"), host=socket.gethostname(), run_id=run_id, purpose=purpose)
 
 
 class RecordWriter:
@@ -53,6 +54,7 @@ class RecordWriter:
         site: last part of ``ce_source``.
         track_name: public name of a track from source id, epoch and number.
         emotions: name expressions.
+        purpose: what the analysis is for, as its owner says it.
 
     Attributes:
         classes: labels that a record may name.
@@ -66,6 +68,7 @@ class RecordWriter:
         track_name: Callable[[str, int, int], str],
         *,
         emotions: bool = True,
+        purpose: str | None = None,
     ) -> None:
         self._model = model
         self.classes = model.classes if emotions else ()
@@ -78,7 +81,7 @@ class RecordWriter:
             precision=model.precision,
             detector=detector,
         )
-        self._producer = this_producer()
+        self._producer = this_producer(purpose)
 
     def track_id(self, source_id: str, epoch: int, track: int) -> str:
         """Return the public name of a track."""

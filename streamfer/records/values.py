@@ -218,11 +218,12 @@ class ModelFacts(Value):
 
 
 class Producer(Value):
-    """Which streamfer wrote the record: version, host name, id of the run."""
+    """Which streamfer wrote the record: version, host name, id of the run; and what for, where that was set."""
 
     version: str
     host: str
     run_id: str
+    purpose: str | None = None
 
 
 class Latency(Value):

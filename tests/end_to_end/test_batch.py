@@ -15,9 +15,10 @@ import pytest
 from command_line import Finished, streamfer
 
 import streamfer as streamfer_package
-from streamfer.config import Config, load_config
+from streamfer.config import Config, configure, load_config
 from streamfer.export import progress
 from streamfer.export.columns import FILE_COLUMNS
+from streamfer.export.settings import settings_of
 from streamfer.pipeline.events import FrameFaces
 
 FORMATS = "csv,jsonl"
@@ -137,12 +138,25 @@ def test_overlays_are_never_input(films: Path, words: tuple[str, ...]) -> None:
 
 
 def test_the_manifest_says_what_the_results_are_made_of(films: Path, words: tuple[str, ...], tmp_path: Path) -> None:
-    assert run(films / "c.mp4", "-o", tmp_path / "out", *words).code == 0
+    aim = "research interview, consent given"
+    assert run(films / "c.mp4", "-o", tmp_path / "out", *words, "--purpose", aim).code == 0
     manifest = json.loads((tmp_path / "out" / "c.mp4.streamfer.json").read_text())
+    assert manifest["values"]["purpose"] == aim
+    assert set(manifest["licences"]) == {"tiny", "lbp"}
+    assert all(manifest["licences"].values())
+    records = (tmp_path / "out" / "c.mp4.records.jsonl").read_text().splitlines()
+    assert {json.loads(line)["data"]["producer"]["purpose"] for line in records} == {aim}
     assert manifest["path"] == str(films / "c.mp4")
     assert len(manifest["source_sha256"]) == len(manifest["model"]) == 64
     assert manifest["values"]["sampling"]["fps"] == 4
     assert manifest["summary"]["status"] == "done"
+
+
+def test_what_withholds_emotions_or_states_a_purpose_is_done_anew() -> None:
+    made = settings_of(Config())
+    others = [settings_of(configure(Config(), **change)) for change in ({"model__emotions": False}, {"purpose": "art"})]
+    assert len({made.config, *(other.config for other in others)}) == 3
+    assert [other.values.get("emotions") for other in (made, *others)] == [None, "withheld", None]
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_ends_in_the_same_bytes(

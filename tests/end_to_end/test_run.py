@@ -83,9 +83,11 @@ def test_an_interrupt_publishes_what_is_complete_and_exits_with_130(
     file = tmp_path / "run.yaml"
     file.write_text(f"sources:\n  - {{url: '{server.url()}', id: lobby}}\npublish: {{redis: '{redis_url}'}}\n")
     with when(lambda: has_clips(redis_url), lambda: os.kill(os.getpid(), signal.SIGINT)) as interrupted:
-        done = streamfer("run", "-c", file, "--model", tiny_model, *QUICK)
+        done = streamfer("run", "-c", file, "--model", tiny_model, *QUICK, "--purpose", "counting smiles")
     assert interrupted
     assert done.code == 130
+    assert done.err.count("people in view must be told") == done.err.count("purpose of this run: counting smiles") == 1
+    assert {record.data.producer.purpose for record in published(redis_url)} == {"counting smiles"}
     assert {record.subject for record in published(redis_url)} == {"lobby"}
     shown = sum("  lobby  " in line and ("█" in line or "░" in line) for line in done.out.splitlines())
     assert shown == len(clips(redis_url)) >= 1
