@@ -115,7 +115,7 @@ class Session(Closing):
         info = next((event.info for event in events if isinstance(event, SourceOpened)), None)
         if info is None:
             raise ConfigError(f"{path}: no frame was analysed; check the sampling settings")
-        return Annotation(spec, info, tuple(events), done, self._settings(), licences(self))
+        return Annotation(spec, info, tuple(events), done, self._settings(), licences(self._models))
 
     def annotate_folder(
         self,
@@ -177,7 +177,9 @@ class Session(Closing):
             replace(spec.whole(), raw_size=raw_size or spec.raw_size, raw_fps=rate or spec.raw_fps) for spec in specs
         ]
         against, settings = self._baseline(baseline, settings)
-        plan = BatchPlan(Path(output), settings, captions.when != "off", overwrite, against, lambda: licences(self))
+        plan = BatchPlan(
+            Path(output), settings, captions.when != "off", overwrite, against, lambda: licences(self._models)
+        )
         batch = Batch(specs, plan, [Failed(place, error) for place, error in missing.items()], watch)
         pending = batch.pending()
         # Nothing is loaded where nothing is to be done.

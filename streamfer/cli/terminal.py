@@ -44,7 +44,7 @@ def say_licences(session: Session) -> None:
     """Say under which licences the loaded models came, as far as this user was not told; on a terminal only."""
     from streamfer.api.licences import told_now
 
-    if sys.stderr.isatty() and (new := told_now(session)):
+    if session.loaded and sys.stderr.isatty() and (new := told_now(session.models())):
         note(f"licences of the weights, said once: {'; '.join(f'{name}: {licence}' for name, licence in new.items())}")
 
 
