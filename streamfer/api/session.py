@@ -173,13 +173,11 @@ class Session(Closing):
             )
         specs, missing = find_each(listed(paths))
         rate = None if raw_fps is None else Fraction(raw_fps).limit_denominator(1001)
-        specs = [
-            replace(spec.whole(), raw_size=raw_size or spec.raw_size, raw_fps=rate or spec.raw_fps) for spec in specs
-        ]
+        changed = {name: value for name, value in (("raw_size", raw_size), ("raw_fps", rate)) if value}
+        specs = [replace(spec.whole(), **changed) for spec in specs]
         against, settings = self._baseline(baseline, settings)
-        plan = BatchPlan(
-            Path(output), settings, captions.when != "off", overwrite, against, lambda: licences(self._models)
-        )
+        more = {"baseline": against, "licences": lambda: licences(self._models)}
+        plan = BatchPlan(Path(output), settings, captions.when != "off", overwrite, **more)
         batch = Batch(specs, plan, [Failed(place, error) for place, error in missing.items()], watch)
         pending = batch.pending()
         # Nothing is loaded where nothing is to be done.

@@ -44,15 +44,8 @@ class BatchPlan:
 
     def folder_of(self, spec: SourceSpec) -> SourceFolder:
         """Return the files of one source."""
-        return SourceFolder(
-            self.output,
-            spec.source_id,
-            self.settings,
-            captions=self.captions,
-            spec=spec,
-            baseline=self.baseline,
-            licences=self.licences,
-        )
+        more = {"captions": self.captions, "spec": spec, "baseline": self.baseline, "licences": self.licences}
+        return SourceFolder(self.output, spec.source_id, self.settings, **more)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,10 +35,6 @@ class SourceFolder:
         source_id: names the files; a source id with folders in it keeps them.
         settings: stored in the manifest, compared by :meth:`is_done`; its formats say which files there are.
         more: as in :class:`Job`.
-        captions: clips are described, which makes a file more.
-        spec: the file itself, for what looks at it again or names it.
-        baseline: what measurements are held against, if anything.
-        licences: tells the licence of each model by its name, once they are loaded.
 
     Attributes:
         doubtful: frames of the overlay that may show a face although faces are blurred; known once it is drawn.
@@ -48,21 +44,6 @@ class SourceFolder:
         self._base = folder / _safe(source_id)
         self._settings = settings
         self._job = Job(self._base, settings, **more)
-    def __init__(
-        self,
-        folder: Path,
-        source_id: str,
-        settings: Settings,
-        *,
-        captions: bool = False,
-        spec: SourceSpec | None = None,
-        baseline: Baseline | None = None,
-        licences: Callable[[], Mapping[str, str]] = dict,
-    ) -> None:
-        self._base = folder / _safe(source_id)
-        self._settings = settings
-        self._licences = licences
-        self._job = Job(self._base, settings, captions, spec, baseline)
         self._writers: list[Writer] = []
         self._summary: FileTable | None = None
         self._found: Row = []
@@ -150,7 +131,7 @@ class SourceFolder:
         from streamfer.export.tables import rounded
 
         columns = self._summary.columns() if self._summary else {}
-        content["licences"] = dict(self._licences())
+        content["licences"] = dict(self._job.licences())
         content["summary"] = dict(zip(columns, rounded(self._found, columns), strict=True))
         try:
             for writer in self._writers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
@@ -76,6 +76,7 @@ class Job:
         captions: clips are described.
         spec: the video itself; None where nobody looks at it again.
         baseline: what measurements are held against, if anything.
+        licences: tells the licence of each model by its name, once they are loaded.
     """
 
     base: Path
@@ -83,6 +84,7 @@ class Job:
     captions: bool = False
     spec: SourceSpec | None = None
     baseline: Baseline | None = None
+    licences: Callable[[], Mapping[str, str]] = dict
 
     def files(self) -> dict[str, Path]:
         """Return the files by the ends of their names; those of BIDS keep the entities of a video named by it."""
