@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jsonschema
 import pytest
@@ -14,12 +14,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from record_examples import examples, labelled, labelled_with_units, span
 
-from streamfer import records
 from streamfer.errors import RecordError
 from streamfer.records import DOCUMENTS, UNSURE, AnyDocument, Record
 from streamfer.records.documents import read_document
 from streamfer.records.schema import SCHEMA_FOLDER, generate_schema, load_schema
-from streamfer.video import frames
 
 GOLDEN = Path(__file__).parent / "records_golden"
 
@@ -235,8 +233,3 @@ def test_times_are_written_in_utc() -> None:
     east = datetime(2026, 1, 1, 2, tzinfo=timezone(timedelta(hours=2)))
     fields = Record.of(labelled(), source_id="a", recordedtime=east).to_fields()
     assert fields["ce_recordedtime"] == "2026-01-01T00:00:00.000000Z"
-
-
-def test_the_words_agree_with_the_video_room() -> None:
-    assert get_args(records.TimeOrigin) == get_args(frames.TimeOrigin)
-    assert get_args(records.SourceState) == get_args(frames.SourceState)

@@ -257,9 +257,7 @@ class Session(Closing):
         self._specs = {spec.source_id: spec for spec in specs} if sources is None else {}
         ends: list[SourceDone] = []
         with publishing(self.config, self.config.publish.redis or "embedded", waits=True) as outlet:
-            opened = (self._source(spec, len(specs)) for spec in specs)
-            live = any(spec.live for spec in specs)
-            for event in self._events(opened, live=live, beside=len(specs)):
+            for event in self._events(*self._opened(specs)):
                 outlet.take(event)
                 if isinstance(event, SourceDone):
                     ends.append(event)
@@ -360,8 +358,12 @@ class Session(Closing):
 
         return open_source(spec, self.config.live, decode_threads=self.models(beside).budget.decode)
 
+    def _opened(self, specs: Sequence[SourceSpec]) -> tuple[Iterable[Source], bool, int]:
+        """Return what to read side by side, whether any of it is live, and how many there are."""
+        return (self._source(spec, len(specs)) for spec in specs), any(spec.live for spec in specs), len(specs)
+
     def _events(
-        self, sources: Iterable[Source], *, live: bool, beside: int = 1, workers: int | None = None, memory: Any = None
+        self, sources: Iterable[Source], live: bool, beside: int = 1, *, workers: int | None = None, memory: Any = None
     ) -> Generator[Event]:
         """Run a pipeline over ``sources``, which may remember; it ends when the iteration is left."""
         from streamfer.build import build_pipeline
@@ -381,18 +383,16 @@ class Session(Closing):
     def _stream(self, specs: Sequence[SourceSpec], missing: Mapping[str, SourceError]) -> Generator[Record]:
         yield from (source_ended(place, error, self.config) for place, error in missing.items())
         if specs:
-            opened = (self._source(spec, len(specs)) for spec in specs)
-            live = any(spec.live for spec in specs)
-            yield from self._records(opened, live=live, beside=len(specs), told=UserError)
+            yield from self._records(*self._opened(specs), told=UserError)
 
     def _records(
-        self, sources: Iterable[Source], *, live: bool, told: type[StreamferError] | tuple[()], beside: int = 1
+        self, sources: Iterable[Source], live: bool, beside: int = 1, *, told: type[StreamferError] | tuple[()]
     ) -> Generator[Record]:
         """Yield the records of a run; a source's error that its last record has not ``told`` is raised."""
         from streamfer.pipeline.events import SourceDone
         from streamfer.records import Record
 
-        with contextlib.closing(self._events(sources, live=live, beside=beside)) as events:
+        with contextlib.closing(self._events(sources, live, beside)) as events:
             for event in events:
                 if isinstance(event, Record):
                     yield event

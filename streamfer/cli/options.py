@@ -35,44 +35,47 @@ def _mode(whole: bool | None) -> str | None:
     return "whole" if whole else None
 
 
-def _option(kind: Any, flags: str, metavar: str | None, words: str, **more: Any) -> Any:
+def option(kind: Any, flags: str, metavar: str | None, words: str, **more: Any) -> Any:
+    """Return the annotation of a parameter that is None where the option is not given."""
     return Annotated[kind | None, typer.Option(*flags.split(), metavar=metavar, help=words, **more)]
 
 
-_PRECISION = _option(str, "--precision", "NAME", "fp32, bf16 or fp16 (auto).")
+_PRECISION = option(str, "--precision", "NAME", "fp32, bf16 or fp16 (auto).")
 #: Options by the setting that each is: its short name or ``section__name``; ``salt`` is the session's own.
 OPTIONS: dict[str, Any] = {
     "redis": RedisUrl,
-    "live__wait": _option(bool, "--wait/--no-wait", None, "Keep trying sources that do not answer at first."),
-    "clip__mode": _option(
+    "live__wait": option(bool, "--wait/--no-wait", None, "Keep trying sources that do not answer at first."),
+    "clip__mode": option(
         bool, "--whole-clip", None, "One clip a file, sampled as DFER-CLIP's test does.", callback=_mode
     ),
-    "captions": _option(
+    "captions": option(
         Literal["off", "changes", "all"], "--captions", None, "Describe no clip, what changes (and every 10 s), or all."
     ),
-    "captioner": _option(
+    "captioner": option(
         str, "--captioner", "WHO", "Who writes: measured, openai:MODEL, a name or a folder (measured)."
     ),
-    "model": _option(str, "--model -m", "NAME", "Expression model: a name or a file (mini)."),
-    "model__emotions": _option(
+    "model": option(str, "--model -m", "NAME", "Expression model: a name or a file (mini)."),
+    "model__emotions": option(
         bool, "--emotions/--no-emotions", None, "Name expressions; else action units and measured words only."
     ),
-    "detector": _option(str, "--detector", "NAME", f"{_DETECTORS}, an insightface pack, or an .onnx file (auto)."),
-    "device": _option(str, "--device", "NAME", "cpu, cuda or cuda:1 (auto)."),
+    "detector": option(str, "--detector", "NAME", f"{_DETECTORS}, an insightface pack, or an .onnx file (auto)."),
+    "device": option(str, "--device", "NAME", "cpu, cuda or cuda:1 (auto)."),
     "precision": _PRECISION,
-    "fps": _option(float, "--fps", "N", "Frames analysed a second (8)."),
-    "clip_seconds": _option(float, "--clip-seconds", "S", "Length of a clip (2)."),
-    "stride": _option(float, "--stride", "S", "Seconds between clips' starts (1)."),
-    "threads": _option(int, "--threads", "N", "Cores for everything together (all)."),
-    "purpose": _option(str, "--purpose", "WORDS", "What this is for; kept in every record and manifest."),
+    "fps": option(float, "--fps", "N", "Frames analysed a second (8)."),
+    "clip_seconds": option(float, "--clip-seconds", "S", "Length of a clip (2)."),
+    "stride": option(float, "--stride", "S", "Seconds between clips' starts (1)."),
+    "threads": option(int, "--threads", "N", "Cores for everything together (all)."),
+    "purpose": option(str, "--purpose", "WORDS", "What this is for; kept in every record and manifest."),
     "captions__precision": _PRECISION,
-    "salt": _option(str, "--track-salt", "WORD", "Makes track ids repeatable (random)."),
+    "salt": option(str, "--track-salt", "WORD", "Makes track ids repeatable (random)."),
 }
 #: Those of whoever labels whole videos.
 ANALYSIS = ("model", "model__emotions", "detector", "device", "precision", "fps", "clip_seconds", "stride", "threads")
 
 
-def opens_session(*names: str, also: Mapping[str, str] | None = None, **defaults: str) -> Callable[[Command], Command]:
+def opens_session(
+    *names: str, also: Mapping[str, str] | None = None, passed: Mapping[str, Any] | None = None, **defaults: str
+) -> Callable[[Command], Command]:
     """Give a command options for settings, behind its own, and in their place the session that they make.
 
     ``--config`` and ``--set`` come with them. The command takes the session first; nothing of it is loaded yet.
@@ -80,13 +83,19 @@ def opens_session(*names: str, also: Mapping[str, str] | None = None, **defaults
     Args:
         names: of :data:`OPTIONS`.
         also: settings to the name of the option that they follow.
+        passed: options that the command hands on to a deed of the session, by the argument that each is; it gets those
+            that were given.
         defaults: settings of this command where no option says otherwise.
     """
+
+    handed = passed or {}
 
     def decorate(command: Command) -> Command:
         hints = get_type_hints(command, localns={"Session": object}, include_extras=True)
         _, *own = inspect.signature(command).parameters.values()
-        shared = {**{name: OPTIONS[name] for name in names}, "config_file": ConfigFile, "assignments": Assignments}
+        own = [parameter for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
+        settings = {name: OPTIONS[name] for name in names}
+        shared = {**handed, **settings, "config_file": ConfigFile, "assignments": Assignments}
 
         @functools.wraps(command)
         def run(*, config_file: Path | None, assignments: list[str] | None, **values: Any) -> None:
@@ -99,7 +108,9 @@ def opens_session(*names: str, also: Mapping[str, str] | None = None, **defaults
 
             session = Session(config, salt=salt)
             session.reread = reread if config_file is not None else None
-            command(session, **values)
+            command(
+                session, **{name: value for name, value in values.items() if name not in handed or value is not None}
+            )
 
         parameters = [
             *(parameter.replace(annotation=hints[parameter.name]) for parameter in own),

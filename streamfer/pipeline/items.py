@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from streamfer.errors import StreamferError
 from streamfer.faces.detections import TrackedFace
-from streamfer.video.frames import Source, StateChange, TimeOrigin, VideoInfo
+from streamfer.records.values import TimeOrigin
+from streamfer.video.frames import Source, StateChange, VideoInfo
 
 
 @dataclass(frozen=True, slots=True)

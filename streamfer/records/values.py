@@ -21,7 +21,6 @@ from pydantic import (
 )
 from pydantic_core.core_schema import ValidationInfo
 
-# The same words as streamfer.video.frames, which stands above this room and cannot be imported here.
 TimeOrigin = Literal["rtcp", "wallclock", "file", "pts_only"]
 SourceState = Literal["connecting", "online", "stalled", "backoff", "auth_failed", "ended"]
 

@@ -3,9 +3,7 @@ from .files import FileSource as FileSource
 from .frames import Frame as Frame
 from .frames import FrameFilter as FrameFilter
 from .frames import Source as Source
-from .frames import SourceState as SourceState
 from .frames import StateChange as StateChange
-from .frames import TimeOrigin as TimeOrigin
 from .frames import VideoInfo as VideoInfo
 from .live import LiveSource as LiveSource
 from .locate import SourceKind as SourceKind

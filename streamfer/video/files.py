@@ -41,13 +41,16 @@ class _NothingDecodesError(SourceUnreadableError):
 class FileSource:
     """A file, or a download over http(s), decoded once from its first to its last frame.
 
-    Only its configuration pickles. Damaged stretches are left out and told; a file that is cut off yields what
+    Damaged stretches are left out and told; a file that is cut off yields what
     decodes and says so in the reason of ``ended``. Anamorphic pixels are not stretched.
 
     Args:
         spec: what to read, from :func:`streamfer.video.locate.find_sources`.
         decode_threads: threads FFmpeg may decode with.
         timeout: seconds that one network operation may take.
+
+    Attributes:
+        frames_decoded: since the last call of :meth:`stream`.
     """
 
     live = False
@@ -56,22 +59,14 @@ class FileSource:
         self.spec = spec
         self.decode_threads = decode_threads
         self.timeout = timeout
-        self._decoded = 0
+        self.frames_decoded = 0
         self._broken = ""
         self._closing = False
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild, (self.spec, self.decode_threads, self.timeout)
 
     @property
     def source_id(self) -> str:
         """Stable name, free of credentials."""
         return self.spec.source_id
-
-    @property
-    def frames_decoded(self) -> int:
-        """Frames decoded since the last call of :meth:`stream`."""
-        return self._decoded
 
     def close(self) -> None:
         """End the iteration before its next frame, for good."""
@@ -92,7 +87,7 @@ class FileSource:
             SourceUnreachableError: the server does not answer.
             SourceUnreadableError: not a video, no video track, or not one frame that decodes.
         """
-        self._decoded = 0
+        self.frames_decoded = 0
         self._broken = ""
         if self._closing:
             yield StateChange("ended", 0, time.time(), reason="closed on request")
@@ -200,7 +195,7 @@ class FileSource:
                     except av.error.FFmpegError:
                         health.fail()
                         continue
-                    self._decoded += len(pictures)
+                    self.frames_decoded += len(pictures)
                     yield from pictures
             except av.error.FFmpegError as error:
                 if self.spec.remote and not isinstance(error, av.error.InvalidDataError):
@@ -224,10 +219,6 @@ class FileSource:
         with classified(self.spec):
             cut_off = torn_end or is_cut_off(Path(spec.url))
         return f"cut off at {came}{of}" if cut_off else ""
-
-
-def _rebuild(spec: SourceSpec, decode_threads: int, timeout: float) -> FileSource:
-    return FileSource(spec, decode_threads=decode_threads, timeout=timeout)
 
 
 def _frame(image: NDArray[np.uint8], tick: Tick, time_base: Fraction, zero: float) -> Frame:

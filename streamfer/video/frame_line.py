@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
+from streamfer.records.values import TimeOrigin
 from streamfer.video.clock import ArrivalClock, PtsClock, Tick
 from streamfer.video.connection import Arrival, Opened
-from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, TimeOrigin, VideoInfo
+from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
 from streamfer.video.locate import SourceSpec
 from streamfer.video.pixels import PictureForm, RgbConverter
 

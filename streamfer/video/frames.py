@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-TimeOrigin = Literal["rtcp", "wallclock", "file", "pts_only"]
-SourceState = Literal["connecting", "online", "stalled", "backoff", "auth_failed", "ended"]
+from streamfer.records.values import SourceState, TimeOrigin
 
 FrameFilter = Callable[[int, float, int], bool]
 """Called once for each decoded frame, in order, with (epoch, seconds, index); False: the frame is not yielded.
@@ -149,8 +148,7 @@ class StateChange:
 class Source(Protocol):
     """A place that frames come from.
 
-    A source is its configuration: it pickles, and it opens its container only while it is iterated, so that
-    the iteration can move to another process. Each call of :meth:`stream` starts again.
+    It opens its container only while it is iterated, and each call of :meth:`stream` starts again.
     """
 
     @property

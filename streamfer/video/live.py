@@ -38,7 +38,7 @@ def reconnect_delay(settings: LiveConfig, attempt: int, rng: random.Random) -> f
 class LiveSource:
     """A camera or stream that is reopened whenever it breaks, each time in a new epoch.
 
-    Only its configuration pickles. No frame is dropped here: who must keep up drops them after the iterator.
+    No frame is dropped here: who must keep up drops them after the iterator.
     A source whose length is known (video on demand over RTSP or HLS) ends at its end.
 
     Args:
@@ -47,6 +47,9 @@ class LiveSource:
         decode_threads: threads FFmpeg may decode with.
         rng: source of the jitter.
         sleep: replaces the wait between attempts (tests).
+
+    Attributes:
+        frames_decoded: since the last call of :meth:`stream`.
     """
 
     def __init__(
@@ -64,16 +67,10 @@ class LiveSource:
         self._rng = rng or random.Random()  # noqa: S311  (jitter, not a secret)
         self._stop = threading.Event()
         self._sleep = sleep
-        self._decoded = 0
+        self.frames_decoded = 0
         self._ends = False
         self._transport = "tcp" if self.settings.transport == "auto" else self.settings.transport
         self._stuck: list[Connection] = []
-
-    def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_stop", "_stuck")}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state, _stop=threading.Event(), _stuck=[])
 
     @property
     def source_id(self) -> str:
@@ -84,11 +81,6 @@ class LiveSource:
     def live(self) -> bool:
         """Whether frames may be dropped to keep up: not those of what turned out, once open, to have an end."""
         return not self._ends
-
-    @property
-    def frames_decoded(self) -> int:
-        """Frames decoded since the last call of :meth:`stream`."""
-        return self._decoded
 
     def close(self) -> None:
         """End the iteration within a fraction of a second, also from another thread and during a wait; for good."""
@@ -103,7 +95,7 @@ class LiveSource:
         Raises:
             SourceError: the first attempt gave no picture, and ``wait`` is off.
         """
-        self._decoded = 0
+        self.frames_decoded = 0
         epoch = attempt = 0
         was_online = False
         while not self._stop.is_set():
@@ -169,7 +161,7 @@ class LiveSource:
             elif isinstance(event, Lost):
                 return self._lost(event, line, epoch, online_since)
             elif isinstance(event, Arrival) and opened is not None:
-                self._decoded += 1
+                self.frames_decoded += 1
                 if line is None:
                     line = FrameLine(self.spec, opened, epoch, self._stall_limit(opened))
                     online_since = time.monotonic()

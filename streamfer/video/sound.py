@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import av
 import av.error
@@ -13,6 +11,7 @@ from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.packet import Packet
 
+from streamfer.closing import Closing
 from streamfer.video.container import media_zero, open_container
 from streamfer.video.locate import SourceSpec
 
@@ -31,7 +30,7 @@ class _Stretch:
     shift: float
 
 
-class Sound:
+class Sound(Closing):
     """The first sound track of a file, read beside its pictures and written at the times that they have in the copy.
 
     Args:
@@ -49,12 +48,8 @@ class Sound:
         self._copies = True
         self._last = -1.0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Give the file back."""
         self._container.close()
 
     def begin(self, container: OutputContainer) -> None:

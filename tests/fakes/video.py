@@ -33,7 +33,7 @@ class FakeSource:
     rising times, ``ended`` last, filters counted. It never sleeps.
 
     Args:
-        pictures: uint8 RGB (H, W, 3) arrays, or a function of the frame's number (module-level, to pickle).
+        pictures: uint8 RGB (H, W, 3) arrays, or a function of the frame's number.
         count: number of frames; None: as many as there are arrays.
         fps: frames a second.
         source_id: stable name.

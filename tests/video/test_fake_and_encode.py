@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,6 @@ def test_every_source_keeps_the_protocol(tmp_path: Path) -> None:
     ]
     for source in sources:
         assert isinstance(source, Source)
-        pickle.loads(pickle.dumps(source))
 
 
 def test_a_fake_plays_its_script() -> None:

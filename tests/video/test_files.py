@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import pickle
 import wave
 from pathlib import Path
 
@@ -290,12 +289,12 @@ def test_unwanted_frames_are_counted_but_not_yielded(tmp_path: Path) -> None:
 
 def test_streaming_again_starts_again_and_closing_is_for_good(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", [corners()] * 10, 25)
-    clip = pickle.loads(pickle.dumps(source(tmp_path / "clip.mp4")))
+    clip = source(tmp_path / "clip.mp4")
     assert [len(list(clip.stream())) for _ in range(2)] == [12, 12]
     running = clip.stream()
     items = [next(running), next(running)]
     clip.close()
     items += list(running)
     assert [type(item).__name__ for item in items] == ["StateChange", "Frame", "StateChange"]
-    assert items[-1].reason == "closed on request"
-    assert [item.state for item in clip.stream()] == ["ended"]
+    assert getattr(items[-1], "reason", "") == "closed on request"
+    assert [getattr(item, "state", "") for item in clip.stream()] == ["ended"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.server
-import pickle
 import random
 import socket
 import threading
@@ -294,14 +293,6 @@ def test_a_source_leaves_no_threads_behind(rtsp_server: StartServer) -> None:
 def test_a_missing_camera() -> None:
     with pytest.raises(SourceNotFoundError, match="/dev/video99"):
         list(open_source(find_sources(["webcam:99"])[0], LiveConfig(wait=False)).stream())
-
-
-def test_it_pickles_as_its_configuration() -> None:
-    source = live("rtsp://u:p@127.0.0.1:9/live", stall_timeout=3.0)
-    source.close()
-    copy = pickle.loads(pickle.dumps(source))
-    assert (copy.spec, copy.settings, copy.source_id) == (source.spec, source.settings, source.source_id)
-    assert copy.settings.stall_timeout == 3
 
 
 @pytest.mark.parametrize(
