@@ -176,7 +176,7 @@ class Session(Closing):
         changed = {name: value for name, value in (("raw_size", raw_size), ("raw_fps", rate)) if value}
         specs = [replace(spec.whole(), **changed) for spec in specs]
         against, settings = self._baseline(baseline, settings)
-        more = {"baseline": against, "licences": lambda: licences(self._models)}
+        more: dict[str, Any] = {"baseline": against, "licences": lambda: licences(self._models)}
         plan = BatchPlan(Path(output), settings, captions.when != "off", overwrite, **more)
         batch = Batch(specs, plan, [Failed(place, error) for place, error in missing.items()], watch)
         pending = batch.pending()
