@@ -173,7 +173,7 @@ class Session(Closing):
             )
         specs, missing = find_each(listed(paths))
         rate = None if raw_fps is None else Fraction(raw_fps).limit_denominator(1001)
-        changed = {name: value for name, value in (("raw_size", raw_size), ("raw_fps", rate)) if value}
+        changed: dict[str, Any] = {name: value for name, value in (("raw_size", raw_size), ("raw_fps", rate)) if value}
         specs = [replace(spec.whole(), **changed) for spec in specs]
         against, settings = self._baseline(baseline, settings)
         more: dict[str, Any] = {"baseline": against, "licences": lambda: licences(self._models)}
