@@ -63,7 +63,7 @@ class FacesConfig(Section):
     max_faces: int = Field(64, ge=1, le=1024, description="faces kept a frame, highest scores first")
     detect_every: int = Field(1, ge=1, le=30, description="detect on every k-th analysed frame, predict between")
     search: Literal["full", "follow"] = Field(
-        "follow", description="every frame whole, or where tracks lead to and the whole frame every half second"
+        "follow", description="every frame whole, or where tracks lead to and, every half second, what has changed"
     )
     appearance: str = Field(
         "colour", description="what tells people apart: colour, none, or an insightface pack for its ArcFace"

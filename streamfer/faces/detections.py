@@ -170,8 +170,10 @@ class Detector(Protocol):
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
 
-    def detect_near(self, image: NDArray[np.uint8], expected: NDArray[np.float32]) -> Detections | None:
-        """Find the faces near boxes (N, 4) of a frame; None where the whole frame is searched in less time."""
+    def detect_near(
+        self, image: NDArray[np.uint8], expected: NDArray[np.float32], parts: Sequence[tuple[int, int, int, int]] = ()
+    ) -> Detections | None:
+        """Find the faces near boxes (N, 4) of a frame and in parts of it; None where the whole takes less time."""
 
 
 @dataclass(frozen=True, slots=True)

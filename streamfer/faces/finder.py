@@ -15,10 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.faces.detections import Detections
-from streamfer.faces.images import DetectionSize, as_rgb
+from streamfer.faces.images import DetectionSize, as_rgb, resize_by
 
 #: Boxes (N, 4) as x1 y1 x2 y2, scores (N,), landmarks (N, 5, 2) or None; pixels of the picture that was searched.
 Found = tuple[NDArray[np.floating], NDArray[np.floating], NDArray[np.floating] | None]
+#: The same, float32, landmarks NaN where there are none.
+Faces = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+#: A part of a frame: x1 y1 x2 y2 in whole pixels.
+Part = tuple[int, int, int, int]
 
 #: Side of the square around an expected face, in units of the face.
 REACH = 2.5
@@ -57,23 +61,34 @@ class Finder(ABC):
         """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
         return [self._whole(as_rgb(image)) for image in images]
 
-    def detect_near(self, image: NDArray[np.uint8], expected: NDArray[np.float32]) -> Detections | None:
-        """Find the faces near expected ones, or return None where the whole frame is searched in less time.
+    def detect_near(
+        self, image: NDArray[np.uint8], expected: NDArray[np.float32], parts: Sequence[Part] = ()
+    ) -> Detections | None:
+        """Find the faces near expected ones and in parts, or return None where the whole frame takes less time.
 
         Args:
             image: uint8 RGB (H, W, 3).
             expected: (N, 4), x1 y1 x2 y2 in pixels of the frame.
+            parts: are searched as the whole frame would be, each for the faces that lie in it altogether.
         """
         image = as_rgb(image)
         columns, rows = grid_of(len(expected))
         scale = self._det_size.scale(*image.shape[:2]) if image.size else 0.0
-        if columns * rows * TILE**2 > WORTH * image.shape[0] * image.shape[1] * scale**2:
+        beside = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
+        if columns * rows * TILE**2 + beside * scale**2 > WORTH * image.shape[0] * image.shape[1] * scale**2:
             return None
-        squares = squares_around(expected)
-        boxes, scores, points = self._find(lay_out(image, squares))
-        boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
-        scores = np.asarray(scores, np.float32)
-        points = np.full((len(boxes), 5, 2), np.nan, np.float32) if points is None else np.asarray(points, np.float32)
+        found = [self._near(image, squares_around(expected)), *(self._part(image, part, scale) for part in parts)]
+        boxes, scores, points = (np.concatenate(values) for values in zip(*found, strict=True))
+        if (len(expected) > 1 or parts) and len(boxes) > 1:
+            sizes = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+            kept = np.asarray(cv2.dnn.NMSBoxes(sizes.tolist(), scores.tolist(), 0.0, SAME_FACE), np.int64)
+            boxes, scores, points = boxes[kept], scores[kept], points[kept]
+        return Detections.ranked(boxes, scores, points, self._max_faces)
+
+    def _near(self, image: NDArray[np.uint8], squares: NDArray[np.float32]) -> Faces:
+        """Return the faces whose centres lie in squares (N, 3) of a frame, without those that a side cuts off."""
+        boxes, scores, points = _as_arrays(self._find(lay_out(image, squares)))
+        columns, _ = grid_of(len(squares))
         # A face belongs to the place that holds its centre.
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2
         across, down = (middle // TILE).astype(int).T
@@ -81,16 +96,23 @@ class Finder(ABC):
         inside = (across >= 0) & (across < columns) & (down >= 0) & (place < len(squares)) & (place >= 0)
         boxes, scores, points, place = boxes[inside], scores[inside], points[inside], place[inside]
         corner = np.stack([place % columns, place // columns], axis=1) * TILE + BORDER
-        zoom = (squares[place, 2] / (TILE - 2 * BORDER))[:, None]
-        boxes -= np.tile(corner, 2)
-        whole = _whole(boxes, zoom, squares[place], image.shape[1], image.shape[0])
-        boxes = boxes * zoom + np.tile(squares[place, :2], 2)
-        points = np.asarray((points - corner[:, None]) * zoom[:, None] + squares[place, None, :2], np.float32)
-        kept = np.flatnonzero(whole)
-        if len(squares) > 1 and len(kept) > 1:
-            sizes = np.hstack([boxes[kept, :2], boxes[kept, 2:] - boxes[kept, :2]])
-            kept = kept[np.asarray(cv2.dnn.NMSBoxes(sizes.tolist(), scores[kept].tolist(), 0.0, SAME_FACE), np.int64)]
-        return Detections.ranked(boxes[kept], scores[kept], points[kept], self._max_faces)
+        squares = squares[place]
+        zoom = (squares[:, 2] / (TILE - 2 * BORDER))[:, None]
+        boxes = (boxes - np.tile(corner, 2)) * zoom + np.tile(squares[:, :2], 2)
+        points = (points - corner[:, None]) * zoom[:, None] + squares[:, None, :2]
+        kept = _not_cut(boxes, squares[:, :2], squares[:, :2] + squares[:, 2:], CUT_OFF * zoom, image)
+        return _as_arrays((boxes[kept], scores[kept], points[kept]))
+
+    def _part(self, image: NDArray[np.uint8], part: Part, scale: float) -> Faces:
+        """Return the faces in a part of a frame, without those that one of its sides cuts off."""
+        left, top, right, bottom = part
+        small, factors = resize_by(image[top:bottom, left:right], scale)
+        boxes, scores, points = _as_arrays(self._find(np.ascontiguousarray(small)))
+        by, corner = np.array(factors, np.float32), np.array([left, top], np.float32)
+        boxes = np.asarray(boxes / np.tile(by, 2) + np.tile(corner, 2), np.float32)
+        points = np.asarray(points / by + corner, np.float32)
+        kept = _not_cut(boxes, corner, np.array([right, bottom], np.float32), CUT_OFF / by, image)
+        return _as_arrays((boxes[kept], scores[kept], points[kept]))
 
     def _whole(self, image: NDArray[np.uint8]) -> Detections:
         if image.size == 0:
@@ -145,11 +167,21 @@ def lay_out(image: NDArray[np.uint8], squares: NDArray[np.float32]) -> NDArray[n
     return canvas
 
 
-def _whole(
-    boxes: NDArray[np.float32], zoom: NDArray[np.float32], squares: NDArray[np.float32], width: int, height: int
+def _as_arrays(found: Found) -> Faces:
+    boxes, scores, points = found
+    boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
+    points = np.full((len(boxes), 5, 2), np.nan, np.float32) if points is None else np.asarray(points, np.float32)
+    return boxes, np.asarray(scores, np.float32), points
+
+
+def _not_cut(
+    boxes: NDArray[np.floating],
+    low: NDArray[np.floating],
+    high: NDArray[np.floating],
+    margin: NDArray[np.floating],
+    image: NDArray[np.uint8],
 ) -> NDArray[np.bool_]:
-    """Tell which boxes (N, 4), in pixels of their places, are not cut off by a side that lies within the frame."""
-    inner = TILE - 2 * BORDER
-    low, high = squares[:, :2] > 0, squares[:, :2] + squares[:, 2:] < np.array([width, height], np.float32)
-    cut = (boxes[:, :2] < CUT_OFF) & low | (boxes[:, 2:] > inner - CUT_OFF) & high
-    return np.asarray(~cut.any(axis=1) & (zoom[:, 0] > 0))
+    """Tell which boxes (N, 4) the sides of their place, from ``low`` to ``high``, do not cut within the frame."""
+    frame = np.array([image.shape[1], image.shape[0]], np.float32)
+    cut = (boxes[:, :2] < low + margin) & (low > 0) | (boxes[:, 2:] > high - margin) & (high < frame)
+    return np.asarray(~cut.any(axis=1))

@@ -93,12 +93,16 @@ class DetectionSize:
 
     def resize(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         """Return the picture at the detector's size and the factors (x, y) that lead to it."""
-        height, width = image.shape[:2]
-        scale = self.scale(height, width)
-        if scale == 1.0:
-            return image, (1.0, 1.0)
-        new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
-        # Area averaging keeps small faces from dissolving into aliases where plain bilinear skips pixels.
-        method = cv2.INTER_AREA if scale < 0.7 else cv2.INTER_LINEAR
-        small = cv2.resize(image, (new_width, new_height), interpolation=method)
-        return np.asarray(small, np.uint8), (new_width / width, new_height / height)
+        return resize_by(image, self.scale(*image.shape[:2]))
+
+
+def resize_by(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    """Return a picture resized by a factor, and the factors (x, y) that lead to its whole pixels."""
+    if scale == 1.0:
+        return image, (1.0, 1.0)
+    height, width = image.shape[:2]
+    new_width, new_height = max(1, round(width * scale)), max(1, round(height * scale))
+    # Area averaging keeps small faces from dissolving into aliases where plain bilinear skips pixels.
+    method = cv2.INTER_AREA if scale < 0.7 else cv2.INTER_LINEAR
+    small = cv2.resize(image, (new_width, new_height), interpolation=method)
+    return np.asarray(small, np.uint8), (new_width / width, new_height / height)

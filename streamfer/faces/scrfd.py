@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from streamfer.errors import CheckpointError
 from streamfer.faces.detections import Detections
-from streamfer.faces.finder import Finder, Found
+from streamfer.faces.finder import Finder, Found, Part
 from streamfer.faces.images import SMALLEST_SEEN, DetectionSize
 from streamfer.faces.sessions import open_session
 
@@ -87,9 +87,11 @@ class ScrfdDetector(Finder):
         small, factors = DetectionSize(max(32, int(max(image.shape[:2]) * fit))).resize(image)
         return small[: self._fixed[0], : self._fixed[1]], factors
 
-    def detect_near(self, image: NDArray[np.uint8], expected: NDArray[np.float32]) -> Detections | None:
+    def detect_near(
+        self, image: NDArray[np.uint8], expected: NDArray[np.float32], parts: Sequence[Part] = ()
+    ) -> Detections | None:
         """As every detector, but for a network of one size, which saves nothing on a small picture."""
-        return None if self._fixed else super().detect_near(image, expected)
+        return None if self._fixed else super().detect_near(image, expected, parts)
 
     def _find(self, picture: NDArray[np.uint8]) -> Found:
         height, width = self._fixed or (math.ceil(side / STRIDE) * STRIDE for side in picture.shape[:2])

@@ -2,44 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from streamfer.faces.detections import Detections, Detector, Expectation, Tracker
-from streamfer.faces.finder import squares_around
+from streamfer.faces.finder import Part, squares_around
 from streamfer.faces.images import as_rgb
 
 SearchMode = Literal["full", "follow"]
 
-#: Seconds after which the whole frame is searched again, so the longest that a newcomer waits to be found.
-INTERVAL = 0.5
+#: Seconds after which all that has changed is searched, so the longest that a newcomer waits to be found; and seconds
+#: after which the whole frame is.
+INTERVAL, SETTLED = 0.5, 2.0
 #: A face is found where it was expected if the distance of the centres is at most this share of its side.
 FOUND_WITHIN = 0.75
-#: Cells of the thumbnail at its left and right, and at its top, where newcomers appear; grey levels that are a change;
-#: the share of those cells that have to change, and by how many times more than all others do.
+#: Grey levels by which a cell of the thumbnail changes where something new may be seen, and cells around those that are
+#: searched with them.
+CHANGED, AROUND = 3.0, 2
+#: Cells of the thumbnail at its left and right, and at its top, where newcomers appear; grey levels that are a change
+#: there; the share of those cells that have to change, and by how many times more than all others do.
 SIDES, TOP = 5, 3
-CHANGE, CHANGED, STANDS_OUT = 25.0, 0.06, 2.0
+MOVED, MOVED_SHARE, STANDS_OUT = 25.0, 0.06, 2.0
 
 
 class FaceSearch:
     """Finds the faces of one source and epoch, frame by frame.
 
-    Followed, faces are searched at the places that the tracker expects, all at once. The whole frame is searched where
-    nobody is followed, after a cut, while somebody is not sure to be a person, when somebody is not where they should
-    be, when something moves in from the side, and at least every ``INTERVAL``.
+    Followed, faces are searched at the places that the tracker expects, all at once. Every ``INTERVAL``, and when
+    something moves in from the side, the parts of the frame that have changed since they were searched are searched as
+    well, and the surroundings of people who are missed.
+    The whole frame is searched where nobody is followed, after a cut, while somebody is not sure to be a person, when
+    somebody is not where they should be, where little would be saved, and at least every ``SETTLED``.
 
     Attributes:
-        whole: frames that were searched whole so far; ``near``: those that were not.
+        whole: frames that were searched whole so far; ``near``: those that were not; ``parts``: changed parts that were
+            searched.
     """
 
     def __init__(self, mode: SearchMode, tracker: Tracker) -> None:
         self._mode, self._tracker = mode, tracker
-        self._last = -np.inf
+        self._last = self._last_whole = -np.inf
         self._scene: NDArray[np.float32] | None = None
-        self.whole = self.near = 0
+        self.whole = self.near = self.parts = 0
 
     def detect(self, detector: Detector, image: NDArray[np.uint8]) -> Detections:
         """Find the faces of the next sampled frame (uint8 RGB (H, W, 3))."""
@@ -47,41 +56,76 @@ class FaceSearch:
             return self._search(detector, image)
         image = as_rgb(image)
         expected = self._tracker.expect(image)
-        if not self._due(expected, image):
-            found = detector.detect_near(image, expected.boxes)
-            if found is not None and all_found(expected, found):
-                self.near += 1
-                return found
-        self._last, self._scene = expected.time, expected.thumbnail
+        found = None if self._unsure(expected) else self._near(detector, image, expected)
+        if found is not None:
+            return found
+        self._last = self._last_whole = expected.time
+        self._scene = expected.thumbnail
         return self._search(detector, image)
 
     def _search(self, detector: Detector, image: NDArray[np.uint8]) -> Detections:
         self.whole += 1
         return detector.detect([image])[0]
 
-    def _due(self, expected: Expectation, image: NDArray[np.uint8]) -> bool:
-        late = expected.time - self._last >= INTERVAL - 1e-6
-        unsure = expected.cut or expected.doubtful or not expected.seen.any()
-        return late or unsure or self._moved_in(expected, image)
+    def _unsure(self, expected: Expectation) -> bool:
+        late = expected.time - self._last_whole >= SETTLED - 1e-6
+        return late or expected.cut or expected.doubtful or not expected.seen.any()
 
-    def _moved_in(self, expected: Expectation, image: NDArray[np.uint8]) -> bool:
-        """Tell whether the frame changed at its sides since it was searched whole, and more than elsewhere."""
-        if self._scene is None or expected.thumbnail is None:
-            return False
-        changed = np.abs(expected.thumbnail - self._scene) > CHANGE
-        height, width = changed.shape
-        side = np.zeros_like(changed)
-        side[:, :SIDES] = side[:, -SIDES:] = side[:TOP] = True
-        known = np.zeros_like(changed)
-        by = np.array([width / image.shape[1], height / image.shape[0]])
-        for left, top, span in squares_around(expected.boxes):
-            x1, y1 = np.maximum(np.floor(np.array([left, top]) * by), 0).astype(int)
-            x2, y2 = np.maximum(np.ceil(np.array([left + span, top + span]) * by), 0).astype(int)
-            known[y1:y2, x1:x2] = True
-        at_side, elsewhere = changed[side & ~known], changed[~side & ~known]
-        share = float(at_side.mean()) if at_side.size else 0.0
-        usual = float(elsewhere.mean()) if elsewhere.size else 0.0
-        return share > max(CHANGED, STANDS_OUT * usual)
+    def _near(self, detector: Detector, image: NDArray[np.uint8], expected: Expectation) -> Detections | None:
+        """Search the places, and what has changed when it is time; None where the whole frame has to be searched."""
+        now, before = expected.thumbnail, self._scene
+        if now is None or before is None:
+            return None
+        size = np.array([image.shape[1], image.shape[0]])
+        squares = squares_around(expected.boxes)
+        known = cells_of(squares, size, now.shape)
+        change = np.where(known, 0, np.abs(now - before))
+        due = expected.time - self._last >= INTERVAL - 1e-6 or moved_in(change > MOVED, known)
+        # Whoever is missed at their place may be seen at the whole frame's scale.
+        missed = cells_of(squares[~expected.seen], size, now.shape)
+        parts = parts_of(missed | (change > CHANGED), size) if due else []
+        found = detector.detect_near(image, expected.boxes, parts)
+        if found is None or not all_found(expected, found):
+            return None
+        self.near += 1
+        self.parts += len(parts)
+        if due:
+            self._last = expected.time
+            rectangles = [np.array([left, top, right - left, bottom - top]) for left, top, right, bottom in parts]
+            self._scene = np.where(known | cells_of(rectangles, size, now.shape), now, before)
+        return found
+
+
+def cells_of(
+    places: Iterable[NDArray[np.number]], size: NDArray[np.integer], shape: tuple[int, ...]
+) -> NDArray[np.bool_]:
+    """Return which cells of a thumbnail of that shape places lie in: x, y and side, or x, y, width and height."""
+    cells = np.zeros(shape, bool)
+    by = np.array(shape[::-1]) / size
+    for place in places:
+        x1, y1 = np.maximum(np.floor(place[:2] * by), 0).astype(int)
+        x2, y2 = np.maximum(np.ceil((place[:2] + place[2:]) * by), 0).astype(int)
+        cells[y1:y2, x1:x2] = True
+    return cells
+
+
+def parts_of(changed: NDArray[np.bool_], size: NDArray[np.integer]) -> list[Part]:
+    """Return the parts of a frame of that size (width, height) that hold the marked cells, one a connected patch."""
+    around = np.ones((2 * AROUND + 1, 2 * AROUND + 1), np.uint8)
+    _, _, patches, _ = cv2.connectedComponentsWithStats(cv2.dilate(changed.astype(np.uint8), around))
+    cell = np.tile(size / changed.shape[::-1], 2)
+    corners = np.hstack([patches[1:, :2], patches[1:, :2] + patches[1:, 2:4]]) * cell
+    return [tuple(corner) for corner in np.round(corners).astype(int).tolist()]
+
+
+def moved_in(changed: NDArray[np.bool_], known: NDArray[np.bool_]) -> bool:
+    """Tell whether a frame has changed at its sides, and more than elsewhere, beyond the places that are known."""
+    side = np.zeros_like(changed)
+    side[:, :SIDES] = side[:, -SIDES:] = side[:TOP] = True
+    at_side, elsewhere = changed[side & ~known], changed[~side & ~known]
+    share = float(at_side.mean()) if at_side.size else 0.0
+    usual = float(elsewhere.mean()) if elsewhere.size else 0.0
+    return share > max(MOVED_SHARE, STANDS_OUT * usual)
 
 
 def all_found(expected: Expectation, found: Detections) -> bool:

@@ -13,7 +13,7 @@ from streamfer.faces import FaceTracker
 from streamfer.faces.detections import Detections, Expectation
 from streamfer.faces.finder import TILE, Finder, Found, grid_of, lay_out, squares_around
 from streamfer.faces.images import DetectionSize
-from streamfer.faces.search import INTERVAL, FaceSearch, all_found
+from streamfer.faces.search import INTERVAL, SETTLED, FaceSearch, all_found, parts_of
 
 FPS = 8.0
 Image = NDArray[np.uint8]
@@ -115,14 +115,16 @@ def moving(index: int) -> tuple[int, int, int, int]:
     return (200 + 6 * index, 120, 250 + 6 * index, 180)
 
 
-def test_a_face_is_followed_and_the_whole_frame_searched_twice_a_second() -> None:
+def test_a_face_is_followed_and_the_whole_frame_searched_every_two_seconds() -> None:
     images = scene(33, lambda index: [moving(index)])
     search, seen, finder = run(images)
     assert all(numbers == [1] for numbers in seen[2:])
-    # Three frames until it is a person, then one in four.
-    assert search.whole == 3 + 30 // round(INTERVAL * FPS)
+    # Three frames until it is a person, then one in sixteen; between them what it leaves behind.
+    assert search.whole == 3 + 30 // round(SETTLED * FPS)
     assert search.whole + search.near == 33
-    assert set(finder.pictures) == {(360, 640, 3), (TILE, TILE, 3)}
+    behind = [size for size in finder.pictures if size not in {(360, 640, 3), (TILE, TILE, 3)}]
+    assert len(behind) == search.parts < 30 // round(INTERVAL * FPS)
+    assert all(height <= 160 and width <= 120 for height, width, _ in behind)
     assert seen == run(images, "full")[1]
     assert run(images, "full")[0].near == 0
 
@@ -134,6 +136,57 @@ def test_a_newcomer_waits_for_half_a_second_at_most(starts: int) -> None:
     _, seen, _ = run(images)
     first = next(index for index, numbers in enumerate(seen) if 2 in numbers)
     assert first - starts <= round(INTERVAL * FPS) + 2  # and two more frames until it is a person
+
+
+def test_only_what_has_changed_is_searched_beside_the_places() -> None:
+    def where(index: int) -> list[tuple[int, int, int, int]]:
+        return [(100, 100, 150, 160), *([(400, 230, 440, 280)] if index >= 4 else [])]
+
+    search, seen, finder = run(scene(14, where))
+    assert seen[-1] == [1, 2]
+    assert search.parts == 1
+    ((height, width, _),) = [size for size in finder.pictures if size not in {(360, 640, 3), (TILE, TILE, 3)}][:1]
+    # The face and some cells of 13 pixels on each of its sides.
+    assert 50 + 2 * 13 <= height <= 50 + 8 * 14
+    assert 40 + 2 * 13 <= width <= 40 + 8 * 14
+
+
+def test_what_never_changes_is_searched_with_the_whole_frame() -> None:
+    class Blink(BrightFinder):
+        """Does not see the second face of the first whole frames."""
+
+        def _find(self, picture: Image) -> Found:
+            boxes, scores, points = super()._find(picture)
+            shown = len(scores) if self.pictures.count((360, 640, 3)) > 3 else 1
+            assert points is not None
+            return boxes[:shown], scores[:shown], points[:shown]
+
+    tracker, finder = FaceTracker(FPS), Blink()
+    search = FaceSearch("follow", tracker)
+    image = frame((100, 100, 150, 160), (400, 230, 440, 280))
+    seen = [len(tracker.update(image, search.detect(finder, image)).faces) for _ in range(24)]
+    assert seen[2:18] == [1] * 16
+    assert seen[18:] == [2] * 6
+
+
+def test_parts_are_patches_of_change_with_some_cells_around() -> None:
+    changed = np.zeros((27, 48), bool)
+    size = np.array([960, 540])
+    assert parts_of(changed, size) == []
+    changed[10:12, 5] = changed[0, 47] = True
+    assert sorted(parts_of(changed, size)) == [(60, 160, 160, 280), (900, 0, 960, 60)]
+
+
+def test_a_face_on_the_side_of_a_part_is_not_one() -> None:
+    boxes = np.array([(100, 100, 150, 160)], np.float32)
+    both = frame((100, 100, 150, 160), (400, 230, 440, 280))
+    found = BrightFinder(320).detect_near(both, boxes, [(380, 210, 460, 300)])
+    assert found is not None
+    assert np.abs(np.sort(found.boxes[:, 0]) - [100, 400]).max() <= 2
+    cut = BrightFinder(320).detect_near(both, boxes, [(380, 210, 420, 300), (420, 210, 460, 300)])
+    assert cut is not None
+    assert len(cut) == 1
+    assert BrightFinder().detect_near(both, boxes, [(0, 0, 640, 300)]) is None
 
 
 def test_whoever_comes_in_from_the_side_is_found_at_once() -> None:

@@ -69,6 +69,8 @@ class FakeDetector:
             return [next(self._script, Detections.empty()) for _ in images]
         return [self._rule(as_rgb(image)) for image in images]
 
-    def detect_near(self, image: NDArray[np.uint8], expected: NDArray[np.float32]) -> Detections | None:
+    def detect_near(
+        self, image: NDArray[np.uint8], expected: NDArray[np.float32], parts: Sequence[tuple[int, int, int, int]] = ()
+    ) -> Detections | None:
         """Never: a script or a rule speaks of whole frames."""
         return None
