@@ -170,7 +170,7 @@ def main() -> None:
             "one clip at a time": lambda: [trained.caption([clip]) for clip in clips],
             f"batches of {options.batch}": lambda: trained.caption(clips),
         }
-        same = [one[0].text for one in sides["one clip at a time"]()] == [c.text for c in trained.caption(clips)]
+        same = [one[0] for one in sides["one clip at a time"]()] == trained.caption(clips)
         what = f"{trained.info.name}, clips of 2 keyframes"
     else:
         captioner, model, prompts = built(options)
@@ -182,7 +182,7 @@ def main() -> None:
             f"streamfer, batches of {options.batch}": lambda: captioner.caption(clips),
         }
         texts = [prompts.read(row).text for row in alone(clips)]
-        same = texts == [caption.text for caption in captioner.caption(clips)]
+        same = texts == captioner.caption(clips)
         count = sum(weight.numel() for weight in model.parameters()) / 1e6
         what = f"{options.system}, {count:.0f} M random weights, {options.tokens} tokens, {options.beams} beam(s)"
     if not same and options.precision == "fp32":

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, Writer
+from streamfer.captions.protocol import CaptionerInfo, Keyframes, Writer
 from streamfer.config import Config, load_config
 from streamfer.threads import apply_environment, plan_threads
 from streamfer.video.demo_film import FPS, film
@@ -52,24 +52,30 @@ class RandomDecoder:
             "random", "0" * 64, "none: random numbers", CROP_PROFILES["exp-blip"], True, tokens, 128, "cpu", "fp32"
         )
 
+    loading = False
+
     @property
     def info(self) -> CaptionerInfo:
         """Identity of the model."""
         return self._info
 
-    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+    def abort(self) -> None:
+        """It does not hang."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
         """Take the steps of a batch of captions; questions are not read."""
         import torch
 
         del questions
 
-        began = time.perf_counter()
         with torch.inference_mode():
             rows_BNW = torch.zeros(len(clips), 8, self._width)
             for _ in range(self._tokens):
                 rows_BNW = self._decoder(rows_BNW)
-        seconds = (time.perf_counter() - began) / len(clips)
-        return [Caption("random words", self._tokens, seconds) for _ in clips]
+        return ["random words"] * len(clips)
 
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
         """Answer nothing."""
@@ -112,14 +118,14 @@ class PacedSource:
 
 def writer_of(mode: str, options: argparse.Namespace, threads: int) -> Writer | None:
     """Return the writer of a mode."""
-    from streamfer.captions.writers import CheckedWriter, MeasuredWriter, ModelDrafter
+    from streamfer.captions.writers import MeasuredWriter, ModelWriter
     from streamfer.config import CaptionsConfig
 
     if mode == "off":
         return None
     if mode == "measured":
         return MeasuredWriter()
-    return CheckedWriter(ModelDrafter(captioner_of(mode, options, threads), CaptionsConfig()))
+    return ModelWriter(captioner_of(mode, options, threads), CaptionsConfig())
 
 
 def captioner_of(mode: str, options: argparse.Namespace, threads: int) -> Any:

@@ -216,7 +216,7 @@ class Inquiry:
             (chance,) = self._answerer.answer_yes_no(*asked)
             return self._answer(Said("yes" if chance >= 0.5 else "no", chance >= 0.5), face, clip, probability=chance)
         else:
-            text = self._answerer.caption(*asked)[0].text
+            text = self._answerer.caption(*asked)[0]
         # A short answer may be right.
         padded = text if len(text.split()) > 2 else f"{text} is the answer"
         wrong = () if query.kind == "foreign" else faults(padded, known, complete=False)

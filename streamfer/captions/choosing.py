@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from streamfer.captions.process import ProcessCaptioner
 from streamfer.captions.protocol import Writer
-from streamfer.captions.writers import BUILT_IN, CheckedWriter, MeasuredWriter, ModelDrafter
+from streamfer.captions.writers import BUILT_IN, MeasuredWriter, ModelWriter
 from streamfer.config import CaptionsConfig, Config
 from streamfer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from streamfer.captions.endpoint import EndpointWriter
 
 _ENDPOINT = "openai:"
 
@@ -77,7 +80,7 @@ def load_writer(config: Config, threads: int = 1) -> Writer | None:
     model = load_model(config, threads)
     if model is None:
         return MeasuredWriter(captions.language)
-    return CheckedWriter(ModelDrafter(model, captions) if isinstance(model, ProcessCaptioner) else model)
+    return ModelWriter(model, captions) if isinstance(model, ProcessCaptioner) else model
 
 
 def describe_choice(captions: CaptionsConfig) -> str:
@@ -97,7 +100,7 @@ def describe_choice(captions: CaptionsConfig) -> str:
     return f"{name} in a process of this machine; nothing leaves it"
 
 
-def load_model(config: Config, threads: int = 1) -> Any | None:
+def load_model(config: Config, threads: int = 1) -> ProcessCaptioner | EndpointWriter | None:
     """Return the model that ``captions.model`` names: a checked endpoint, or a process; None for measured words.
 
     Raises:
@@ -109,9 +112,9 @@ def load_model(config: Config, threads: int = 1) -> Any | None:
     if name in BUILT_IN:
         return None
     if name.startswith(_ENDPOINT):
-        from streamfer.captions.endpoint import EndpointDrafter
+        from streamfer.captions.endpoint import EndpointWriter
 
-        endpoint = EndpointDrafter(name.removeprefix(_ENDPOINT), captions)
+        endpoint = EndpointWriter(name.removeprefix(_ENDPOINT), captions)
         endpoint.check()
         return endpoint
     options = {

@@ -12,7 +12,6 @@ import io
 import json
 import logging
 import re
-import threading
 import time
 from base64 import b64encode
 from collections import deque
@@ -29,7 +28,7 @@ from streamfer.captions.card import face_crop
 from streamfer.captions.chat import ChatClient, ChatError, Reply, endpoint_url, is_loopback, key_for
 from streamfer.captions.prompts import again, answer_messages, check_prompts, describe_messages
 from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Keyframes, Message
-from streamfer.captions.writers import Refused, SpentError
+from streamfer.captions.writers import CheckedWriter, Refused, SpentError
 from streamfer.config import CaptionsConfig
 from streamfer.errors import ConfigError, UnknownModelError
 from streamfer.geometry import squashed_crop
@@ -67,11 +66,8 @@ class Spending:
         return (self.prompt_tokens * price[0] + self.answer_tokens * price[1]) / 1e6
 
 
-class EndpointDrafter:
-    """A model behind an endpoint; a :class:`~streamfer.captions.writers.Drafter`. ``clock`` is for rests and caps."""
-
-    asks_again = True
-    loading = False
+class EndpointWriter(CheckedWriter):
+    """A model behind an endpoint; deadlines of their own end its calls. ``clock`` is for rests and caps."""
 
     def __init__(self, model: str, settings: CaptionsConfig, clock: Callable[[], float] = time.monotonic) -> None:
         """Look at the settings; nothing is sent before :meth:`check`.
@@ -79,6 +75,7 @@ class EndpointDrafter:
         Raises:
             ConfigError: an address, key or prompt that cannot be used.
         """
+        super().__init__()
         if not model:
             raise ConfigError("captions.model: openai: names no model; write it as in openai:qwen3-vl")
         check_prompts(settings)
@@ -89,14 +86,13 @@ class EndpointDrafter:
             url, model, key=key, timeout=settings.timeout, attempts=settings.attempts, connections=many
         )
         self._pool = ThreadPoolExecutor(many, thread_name_prefix="streamfer endpoint")
-        self._lock = threading.Lock()
         self._rest_until, self._resting_for = 0.0, ""
         self._asked: deque[float] = deque()
         self._tokens: deque[tuple[float, int]] = deque()
         self._debugged = 0
         self._said: set[str] = set()
         self.spending = Spending()
-        self.info = CaptionerInfo(
+        self._info = CaptionerInfo(
             f"{PREFIX}{model}",
             hashlib.sha256(f"{redact_url(url)} {model}".encode()).hexdigest(),
             "as the model's authors and the server's operator state",
@@ -180,7 +176,6 @@ class EndpointDrafter:
         return list(self._pool.map(self._draft, requests, refused or [None] * len(requests)))
 
     def _draft(self, request: CaptionRequest, wrong: Refused | None) -> Caption | CaptionError:
-        began = time.perf_counter()
         messages = describe_messages(request, self._settings, as_json=True)
         if wrong is not None:
             messages = again(messages, *wrong)
@@ -190,7 +185,7 @@ class EndpointDrafter:
             return error
         text, checked = self._read(reply)
         self._debug(request, messages, reply)
-        return Caption(text, reply.answer_tokens or 0, time.perf_counter() - began, checked=checked)
+        return Caption(text, checked=checked)
 
     def answer(self, question: str, told: str, keyframes: Keyframes) -> str:
         """Answer a question about a face, in the question's language.
@@ -320,11 +315,9 @@ class EndpointDrafter:
         except OSError as error:
             log.warning("captions.debug: %s: cannot be written (%s)", folder, error.strerror)
 
-    def abort(self) -> None:
-        """Deadlines of their own end the calls."""
-
     def close(self) -> None:
         """Close the connections, and say what was spent."""
+        super().close()
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
         spent, price = self.spending, self._settings.price

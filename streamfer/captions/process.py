@@ -23,10 +23,10 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from streamfer import errors
-from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, Message
+from streamfer.captions.protocol import CaptionerInfo, Keyframes, Message
 from streamfer.errors import InternalError, StreamferError
 
 LOADER = "streamfer.captions.loading:load_any"
@@ -50,10 +50,28 @@ class ProcessCaptioner:
     """
 
     def __init__(self, options: Mapping[str, Any], *, threads: int = 1, loader: str = LOADER) -> None:
-        self._start = (dict(options), threads, loader)
+        self._request, self._threads = (loader, dict(options)), threads
         self._lock = threading.Lock()
         self._info: CaptionerInfo | None = None
-        self._child = _Child(*self._start)
+        self._begin()
+
+    def _begin(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # Its output is ours only where it complains: results go to our standard output.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "streamfer.captions.process", str(theirs.fileno())],
+                env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(self._threads)), "TQDM_DISABLE": "1"},
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self._pipe: Connection = Connection(ours.detach())
+        self._ready = False
+        #: Ends the process and the connection; nobody may be waiting for an answer.
+        self._end = weakref.finalize(self, _end, self._process, self._pipe)
+        with contextlib.suppress(OSError):
+            self._pipe.send(self._request)
 
     @property
     def info(self) -> CaptionerInfo:
@@ -64,19 +82,19 @@ class ProcessCaptioner:
         """
         if self._info is None:
             with self._lock:
-                self._info = self._child.ready()
-        return self._info
+                self._load()
+        return cast(CaptionerInfo, self._info)
 
     @property
     def loading(self) -> bool:
         """Whether the process runs and has not loaded its model yet."""
-        return self._child.loading
+        return not self._ready and self._process.poll() is None
 
-    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
         """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
         return list(self._ask("caption", list(clips), questions))
 
-    def complete(self, conversations: Sequence[list[Message]]) -> list[Caption]:
+    def complete(self, conversations: Sequence[list[Message]]) -> list[str]:
         """Continue conversations; see :meth:`streamfer.captions.text_model.TextModel.complete`."""
         return list(self._ask("complete", list(conversations)))
 
@@ -85,70 +103,31 @@ class ProcessCaptioner:
         return list(self._ask("answer_yes_no", list(clips), questions))
 
     def abort(self) -> None:
-        """Kill the process; the call in progress fails, and the next one starts a new process."""
-        self._child.kill()
-
-    def close(self) -> None:
-        """End the process."""
-        self._child.kill()
-
-    def _ask(self, method: str, *arguments: Any) -> Any:
-        with self._lock:
-            if not self._child.alive:
-                log.warning("captions.restart", extra={"captioner": self._start[0].get("name_or_path")})
-                self._child.close()
-                self._child = _Child(*self._start)
-            self._child.ready()
-            return self._child.ask((method, arguments))
-
-
-class _Child:
-    """The process, seen from its parent."""
-
-    def __init__(self, options: Mapping[str, Any], threads: int, loader: str) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # Its output is ours only where it complains: results go to our standard output.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "streamfer.captions.process", str(theirs.fileno())],
-                env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads)), "TQDM_DISABLE": "1"},
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-            )
-        self._pipe: Connection = Connection(ours.detach())
-        self._info: CaptionerInfo | None = None
-        #: Ends the process and the connection; nobody may be waiting for an answer.
-        self.close = weakref.finalize(self, _end, self._process, self._pipe)
-        with contextlib.suppress(OSError):
-            self._pipe.send((loader, dict(options)))
-
-    @property
-    def alive(self) -> bool:
-        return self._process.poll() is None
-
-    @property
-    def loading(self) -> bool:
-        return self._info is None and self.alive
-
-    def kill(self) -> None:
-        """End the process at once; whoever waits for its answer reads the end of the socket."""
+        """Kill the process; the call in progress reads the end of the socket, the next one starts a new process."""
         self._process.kill()
         self._process.wait()
 
-    def ready(self) -> CaptionerInfo:
-        """Wait until the model is loaded; return its identity."""
-        if self._info is None:
-            self._info = self._receive()
-        return self._info
+    close = abort
 
-    def ask(self, request: tuple[str, tuple[Any, ...]]) -> Any:
+    def _load(self) -> None:
+        """Wait until the model is loaded; the lock is held."""
+        if not self._ready:
+            self._info = self._receive()
+            self._ready = True
+
+    def _ask(self, method: str, *arguments: Any) -> Any:
         """Make one call; the captioner's own errors come back as they are."""
-        try:
-            self._pipe.send(request)
-        except OSError as error:
-            raise self._gone() from error
-        return self._receive()
+        with self._lock:
+            if self._process.poll() is not None:
+                log.warning("captions.restart", extra={"captioner": self._request[1].get("name_or_path")})
+                self._end()
+                self._begin()
+            self._load()
+            try:
+                self._pipe.send((method, arguments))
+            except OSError as error:
+                raise self._gone() from error
+            return self._receive()
 
     def _receive(self) -> Any:
         try:

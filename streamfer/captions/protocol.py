@@ -10,6 +10,7 @@ Shape suffixes: K keyframes of a clip, S image side.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -34,15 +35,9 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What was written about one clip; may be empty."""
+    """What was written about one clip."""
 
     text: str
-    #: Generated, the end token not counted.
-    tokens: int = 0
-    #: Wall time of the batch, shared out evenly among its captions.
-    seconds: float = 0.0
-    #: The model ended the text itself; False if the token limit cut it.
-    complete: bool = True
     #: Why the writer's own text was replaced by measured words; empty where it stands.
     replaced: str = ""
     #: The same in English, where the text is in another language.
@@ -98,28 +93,34 @@ class CaptionError(Exception):
         self.cause = cause
 
 
-class Writer(Protocol):
-    """Writes captions that hold nothing but what was measured."""
+class Writer(ABC):
+    """Writes captions that hold nothing but what was measured.
+
+    Attributes:
+        remote: a call may hang: it then runs in a thread of its own, under a time limit.
+        loading: it is still being loaded, which is no hanging.
+    """
+
+    remote = False
+    _info: CaptionerInfo
 
     @property
     def info(self) -> CaptionerInfo:
         """Who writes."""
-
-    @property
-    def remote(self) -> bool:
-        """Whether a call may hang: it then runs in a thread of its own, under a time limit."""
+        return self._info
 
     @property
     def loading(self) -> bool:
-        """Whether it is still being loaded, which is no hanging."""
+        return False
 
+    @abstractmethod
     def write(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionError]:
         """Describe clips; one that gets no caption has its error in the caption's place."""
 
-    def abort(self) -> None:
+    def abort(self) -> None:  # noqa: B027 - not everybody can hang
         """Make the call that is in progress fail soon; from any thread."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - not everybody holds something
         """Let go of what was loaded."""
 
 
@@ -131,8 +132,8 @@ class Captioner(Protocol):
     def info(self) -> CaptionerInfo:
         """Identity of the model."""
 
-    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
-        """Describe clips, or answer one question about each; K may differ from clip to clip.
+    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
+        """Describe clips, or answer one question about each; K may differ from clip to clip, a text may be empty.
 
         The same array given several times, with several questions, is looked at once.
 

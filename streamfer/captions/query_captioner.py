@@ -10,7 +10,6 @@ N tokens of a row, H width of the language model, V its vocabulary, L tokens of 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from streamfer.captions.card import CaptionCard
-from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, check_clips, check_questions
+from streamfer.captions.protocol import CaptionerInfo, Keyframes, check_clips, check_questions
 from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError
 from streamfer.models.inference import prepare_pixels
@@ -181,20 +180,17 @@ class QueryCaptioner:
         return ids
 
     @torch.inference_mode()
-    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
         """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
         asked = self._questions(clips, questions)
         prompts = [self._text.prompt_ids(question) for question in asked]
-        captions: list[Caption] = []
+        written: list[str] = []
         for start in range(0, len(clips), self._batch):
-            began = time.perf_counter()
             window = slice(start, start + self._batch)
             tokens = self._clip_tokens(clips[window], asked[window])
             rows = self._rows(tokens, prompts[window], self._search.max_new_tokens)
-            ids_BN = self._generate(rows)
-            share = (time.perf_counter() - began) / len(ids_BN)
-            captions.extend(self._text.read(row, share) for row in ids_BN.tolist())
-        return captions
+            written.extend(self._text.read(row) for row in self._generate(rows).tolist())
+        return written
 
     @torch.inference_mode()
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:

@@ -5,6 +5,7 @@ Shape suffixes: B rows, L tokens of a question.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,6 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from streamfer.captions.card import TextCard
-from streamfer.captions.protocol import Caption
 from streamfer.errors import CheckpointError, ConfigError
 
 #: Added to vocabularies that come without a token to pad with, as LAVIS does for Vicuna.
@@ -86,13 +86,11 @@ class PromptText:
         lengths_B = torch.tensor([len(row) for row in rows])
         return ids_BL, (torch.arange(ids_BL.shape[1]) < lengths_B[:, None]).long()
 
-    def read(self, ids: Sequence[int], seconds: float) -> Caption:
+    def read(self, ids: Sequence[int]) -> str:
         """Decode generated ids up to the end token."""
-        complete = self.end_id in ids
-        kept = list(ids[: ids.index(self.end_id)] if complete else ids)
-        kept = [number for number in kept if number != self.pad_id]
-        text = self.tokenizer.decode(kept, skip_special_tokens=True).strip()
-        return Caption(text, len(kept), seconds, complete)
+        kept = itertools.takewhile(lambda number: number != self.end_id, ids)
+        ids = [number for number in kept if number != self.pad_id]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def check_plain(question: str, tokenizer: Any | None) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from streamfer.captions.chat import Reply
 from streamfer.captions.folder import quiet_transformers
-from streamfer.captions.protocol import Caption, CaptionerInfo, Message, first_line
+from streamfer.captions.protocol import CaptionerInfo, Message, first_line
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.extras import needs
 
@@ -76,23 +76,22 @@ class TextModel:
             precision=precision,
         )
 
-    def complete(self, conversations: Sequence[list[Message]]) -> list[Caption]:
+    def complete(self, conversations: Sequence[list[Message]]) -> list[str]:
         """Return what the model says next in each conversation.
 
         Raises:
             ConfigError: a prompt does not fit.
         """
-        return [self.reply(messages)[0] for messages in conversations]
+        return [self.reply(messages).text for messages in conversations]
 
-    def reply(self, messages: Sequence[Message]) -> tuple[Caption, int]:
-        """Return the next turn of one conversation, and the length of its prompt in tokens.
+    def reply(self, messages: Sequence[Message]) -> Reply:
+        """Return the next turn of one conversation.
 
         Raises:
             ConfigError: the prompt does not fit.
         """
         import torch
 
-        began = time.perf_counter()
         with self._lock, torch.inference_mode():
             if self.tokenizer.chat_template:
                 prompt = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -111,5 +110,4 @@ class TextModel:
                 pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
             )[0, length:]
             text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        spent = time.perf_counter() - began
-        return Caption(" ".join(text.split()), len(ids), spent, len(ids) < self.info.max_new_tokens), length
+        return Reply(" ".join(text.split()), length, len(ids))

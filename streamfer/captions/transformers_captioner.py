@@ -7,7 +7,7 @@ processor's and the model's. Code that a model's repository carries is never run
 from __future__ import annotations
 
 import hashlib
-import time
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 
 from streamfer.captions.card import DESCRIBE_QUESTION, face_crop
 from streamfer.captions.folder import quiet_transformers
-from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, check_clips, check_questions, first_line
+from streamfer.captions.protocol import CaptionerInfo, Keyframes, check_clips, check_questions, first_line
 from streamfer.captions.text import check_length, check_plain
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.extras import needs
@@ -134,13 +134,12 @@ class TransformersCaptioner:
         return inputs.to(self._model.device, self._model.dtype)
 
     @torch.inference_mode()
-    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
         """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
         default = DESCRIBE_QUESTION if self._chats else ""
         asked = [default] * len(clips) if questions is None else self._checked(questions, len(clips))
-        captions: list[Caption] = []
+        written: list[str] = []
         for start in range(0, len(clips), self._batch):
-            began = time.perf_counter()
             window = slice(start, start + self._batch)
             inputs = self._prepared(clips[window], asked[window])
             ids_BN = self._model.generate(
@@ -150,16 +149,14 @@ class TransformersCaptioner:
             prompt = inputs.get("input_ids")
             if prompt is not None and torch.equal(ids_BN[:, : prompt.shape[1]], prompt):
                 ids_BN = ids_BN[:, prompt.shape[1] :]
-            share = (time.perf_counter() - began) / len(ids_BN)
-            captions.extend(self._read(row, share) for row in ids_BN.tolist())
-        return captions
+            written.extend(self._read(row) for row in ids_BN.tolist())
+        return written
 
-    def _read(self, ids: Sequence[int], seconds: float) -> Caption:
+    def _read(self, ids: Sequence[int]) -> str:
         ends = self._model.generation_config.eos_token_id
         stops = set(ends) if isinstance(ends, list) else {ends, self._tokenizer.eos_token_id}
-        cut = next((index for index, number in enumerate(ids) if number in stops), None)
-        text = self._tokenizer.decode(list(ids[:cut]), skip_special_tokens=True).strip()
-        return Caption(text, len(ids) if cut is None else cut, seconds, complete=cut is not None)
+        kept = list(itertools.takewhile(lambda number: number not in stops, ids))
+        return str(self._tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
     @torch.inference_mode()
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import hashlib
 import logging
 import threading
-import time
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from streamfer.captions.checks import faults, shape_faults
 from streamfer.captions.measured import LANGUAGES, describe
 from streamfer.captions.prompts import again, describe_messages, unfounded
-from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, first_line
+from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Writer, first_line
 from streamfer.config import CaptionsConfig
 from streamfer.errors import ConfigError, StreamferError
 
@@ -31,10 +31,8 @@ Refused = tuple[str, tuple[str, ...]]
 log = logging.getLogger(__name__)
 
 
-class MeasuredWriter:
+class MeasuredWriter(Writer):
     """The built-in captioner: a grammar over the measurements, without a model file."""
-
-    remote = loading = False
 
     def __init__(self, language: str = "en") -> None:
         """Choose a language.
@@ -49,137 +47,47 @@ class MeasuredWriter:
             )
         self._language = language
         grammar = b"".join((Path(__file__).parent / name).read_bytes() for name in _GRAMMAR)
-        self.info = CaptionerInfo(MEASURED, hashlib.sha256(grammar).hexdigest(), "Apache-2.0; no model")
+        self._info = CaptionerInfo(MEASURED, hashlib.sha256(grammar).hexdigest(), "Apache-2.0; no model")
 
     def write(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionError]:
         """Describe clips."""
-        return [_measured(request, language=self._language) for request in requests]
-
-    def abort(self) -> None:
-        """Nothing hangs."""
-
-    def close(self) -> None:
-        """Nothing is held."""
+        return [Caption(describe(request.measured, request.seed, self._language)) for request in requests]
 
 
-def _measured(request: CaptionRequest, *, spent: float = 0.0, replaced: str = "", language: str = "en") -> Caption:
-    began = time.perf_counter()
-    text = describe(request.measured, request.seed, language)
-    return Caption(text, len(text.split()), spent + time.perf_counter() - began, replaced=replaced)
-
-
-class Drafter(Protocol):
-    """A model that writes texts which still have to be checked."""
-
-    @property
-    def info(self) -> CaptionerInfo: ...
-
-    @property
-    def asks_again(self) -> bool:
-        """Whether a refused text is worth asking for once more, with what was wrong with it."""
-
-    @property
-    def loading(self) -> bool: ...
-
-    def draft(
-        self, requests: Sequence[CaptionRequest], refused: Sequence[Refused] | None = None
-    ) -> list[Caption | CaptionError]:
-        """Write about clips; ``refused`` holds each one's last text."""
-
-    def abort(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-class ModelDrafter:
-    """A model on this machine, as a rule in a process of its own, which may still be loading.
-
-    An image-text model (Exp-BLIP, Exp-VQA, any of transformers) describes keyframes: what was measured is not told, and
-    a second try would give the same. A model of text alone puts the measurements into words.
-    """
-
-    def __init__(self, model: Any, settings: CaptionsConfig) -> None:
-        self._model = model
-        self._settings = settings
-
-    @property
-    def info(self) -> CaptionerInfo:
-        """Identity of the model; waits until it is loaded."""
-        info: CaptionerInfo = self._model.info
-        return info
-
-    @property
-    def asks_again(self) -> bool:
-        """Whether it reads what was wrong with a text."""
-        return self.info.crop is None
-
-    @property
-    def loading(self) -> bool:
-        """Whether the model is still being loaded."""
-        return bool(getattr(self._model, "loading", False))
-
-    def draft(
-        self, requests: Sequence[CaptionRequest], refused: Sequence[Refused] | None = None
-    ) -> list[Caption | CaptionError]:
-        """Write about clips; one without pictures has an error where pictures are needed."""
-        if self.info.crop is None:
-            talks = [describe_messages(request, self._settings) for request in requests]
-            if refused is not None:
-                talks = [again(talk, *wrong) for talk, wrong in zip(talks, refused, strict=True)]
-            return list(self._model.complete(talks))
-        seen = [request.keyframes for request in requests if len(request.keyframes)]
-        written = self._model.caption(seen) if seen else []
-        if len(written) != len(seen):
-            raise CaptionError("captioner_failed", f"{len(written)} captions for {len(seen)} clips")
-        captions = iter(written)
-        blind = CaptionError("no_picture", "the face was too small among the others to keep its pictures")
-        return [next(captions) if len(request.keyframes) else blind for request in requests]
-
-    def abort(self) -> None:
-        """Make the call in progress fail soon, where the model can."""
-        if (abort := getattr(self._model, "abort", None)) is not None:
-            abort()
-
-    def close(self) -> None:
-        """End the model's process, where it has one."""
-        if (close := getattr(self._model, "close", None)) is not None:
-            close()
-
-
-class CheckedWriter:
-    """A :class:`Writer` over a model: every text passes the checks, or measured words stand in its place.
+class CheckedWriter(Writer):
+    """A model as a writer: every text passes the checks, or measured words stand in its place.
 
     ``written`` counts texts, ``replaced`` those that were replaced, by reason.
     """
 
     remote = True
 
-    def __init__(self, drafter: Drafter) -> None:
-        self._drafter = drafter
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._judged = False
         self.written = 0
         self.replaced: Counter[str] = Counter()
 
     @property
-    def info(self) -> CaptionerInfo:
-        """Identity of the model."""
-        return self._drafter.info
+    def asks_again(self) -> bool:
+        """Whether a refused text is worth asking for once more, with what was wrong with it."""
+        return True
 
-    @property
-    def loading(self) -> bool:
-        """Whether the model is still being loaded."""
-        return self._drafter.loading
+    @abstractmethod
+    def draft(
+        self, requests: Sequence[CaptionRequest], refused: Sequence[Refused] | None = None
+    ) -> list[Caption | CaptionError]:
+        """Write about clips, unchecked; ``refused`` holds each one's last text."""
 
     def write(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionError]:
         """Describe clips; what the checks refuse is asked for once more where that helps, then replaced."""
         try:
-            drafts = self._drafter.draft(requests)
+            drafts = self.draft(requests)
             wrong = [_wrong(draft, request) for draft, request in zip(drafts, requests, strict=True)]
             failed = [place for place, found in enumerate(wrong) if found]
-            if failed and self._drafter.asks_again:
+            if failed and self.asks_again:
                 refused = [(getattr(drafts[place], "text", ""), wrong[place]) for place in failed]
-                second = self._drafter.draft([requests[place] for place in failed], refused)
+                second = self.draft([requests[place] for place in failed], refused)
                 for place, draft in zip(failed, second, strict=True):
                     # Where nothing comes, the first fault is the one that counts.
                     if isinstance(draft, Caption):
@@ -205,7 +113,7 @@ class CheckedWriter:
             self._judge()
         if isinstance(draft, Caption) and not wrong:
             return draft
-        return _measured(request, spent=getattr(draft, "seconds", 0.0), replaced="; ".join(wrong))
+        return Caption(describe(request.measured, request.seed), replaced="; ".join(wrong))
 
     def _judge(self) -> None:
         """Say once, by name, that a model writes nothing usable; the lock is held."""
@@ -219,16 +127,66 @@ class CheckedWriter:
             self.info.name, count, self.written, times, often,
         )  # fmt: skip
 
-    def abort(self) -> None:
-        """Make the call in progress fail soon."""
-        self._drafter.abort()
-
     def close(self) -> None:
         """Let go of the model, and say what became of its texts."""
         if self.written:
             count = self.replaced.total()
             log.info("captions by %s: %d, of which %d replaced by measured words", self.info.name, self.written, count)
-        self._drafter.close()
+
+
+class ModelWriter(CheckedWriter):
+    """A model on this machine, as a rule in a process of its own, which may still be loading.
+
+    An image-text model (Exp-BLIP, Exp-VQA, any of transformers) describes keyframes: what was measured is not told, and
+    a second try would give the same. A model of text alone puts the measurements into words.
+    """
+
+    def __init__(self, model: Any, settings: CaptionsConfig) -> None:
+        super().__init__()
+        self._model = model
+        self._settings = settings
+
+    @property
+    def info(self) -> CaptionerInfo:
+        """Identity of the model; waits until it is loaded."""
+        info: CaptionerInfo = self._model.info
+        return info
+
+    @property
+    def asks_again(self) -> bool:
+        """Whether it reads what was wrong with a text."""
+        return self.info.crop is None
+
+    @property
+    def loading(self) -> bool:
+        """Whether the model is still being loaded."""
+        return bool(self._model.loading)
+
+    def draft(
+        self, requests: Sequence[CaptionRequest], refused: Sequence[Refused] | None = None
+    ) -> list[Caption | CaptionError]:
+        """Write about clips; one without pictures has an error where pictures are needed."""
+        if self.info.crop is None:
+            talks = [describe_messages(request, self._settings) for request in requests]
+            if refused is not None:
+                talks = [again(talk, *wrong) for talk, wrong in zip(talks, refused, strict=True)]
+            return [Caption(text) for text in self._model.complete(talks)]
+        seen = [request.keyframes for request in requests if len(request.keyframes)]
+        written = self._model.caption(seen) if seen else []
+        if len(written) != len(seen):
+            raise CaptionError("captioner_failed", f"{len(written)} captions for {len(seen)} clips")
+        texts = iter(written)
+        blind = CaptionError("no_picture", "the face was too small among the others to keep its pictures")
+        return [Caption(next(texts)) if len(request.keyframes) else blind for request in requests]
+
+    def abort(self) -> None:
+        """Kill the model's process."""
+        self._model.abort()
+
+    def close(self) -> None:
+        """End the model's process."""
+        super().close()
+        self._model.close()
 
 
 class SpentError(CaptionError):

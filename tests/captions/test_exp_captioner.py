@@ -78,9 +78,8 @@ def test_a_caption_does_not_depend_on_its_batch(load: Load, beams: int) -> None:
     together = captioner.caption(given, QUESTIONS)
     alone = [captioner.caption([clip], [question])[0] for clip, question in zip(given, QUESTIONS, strict=True)]
     small = load("exp-vqa", num_beams=beams, max_new_tokens=7, batch=2).caption(given, QUESTIONS)
-    assert len({one.text for one in together}) > 1
-    assert [one.text for one in together] == [one.text for one in alone] == [one.text for one in small]
-    assert all(0 < one.tokens <= 7 and one.seconds > 0 for one in together)
+    assert len(set(together)) > 1
+    assert together == alone == small
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -89,7 +88,7 @@ def test_a_cache_of_fixed_size_writes_the_same(load: Load, beams: int) -> None:
     fixed = load("exp-blip", num_beams=beams, max_new_tokens=6)
     fixed._search.cache_implementation = "static"
     given = clips(1, 3)
-    assert [one.text for one in fixed.caption(given)] == [one.text for one in growing.caption(given)]
+    assert fixed.caption(given) == growing.caption(given)
     assert search_settings(fixed._text, "cuda:0", None, None).cache_implementation == "static"
     assert search_settings(fixed._text, "cpu", None, None).cache_implementation is None
 
@@ -151,7 +150,7 @@ def test_limits_and_defaults_of_the_published_systems(load: Load) -> None:
     given = clips(1)
     vqa = load("exp-vqa", num_beams=1, max_new_tokens=5)
     asked = vqa.caption(given, [EXP_VQA_TEXT.description_prompt])
-    assert vqa.caption(given)[0].text == asked[0].text
+    assert vqa.caption(given) == asked
 
 
 @pytest.mark.parametrize(
@@ -329,9 +328,9 @@ def test_the_fake_behaves_as_the_protocol_says() -> None:
     fake = FakeCaptioner(delay=0.01)
     assert isinstance(fake, Captioner)
     given = clips(1, 3)
-    texts = [one.text for one in fake.caption(given)]
+    texts = fake.caption(given)
     assert texts == [f"{len(clip)} pictures of brightness {clip.mean():.0f}." for clip in given]
-    assert fake.caption(given[:1], ["why?"])[0].text.startswith("why? 1 pictures")
+    assert fake.caption(given[:1], ["why?"])[0].startswith("why? 1 pictures")
     assert fake.answer_yes_no(given, ["a?", "b?"]) == pytest.approx([clip.mean() / 255 for clip in given])
     assert (fake.batches, len(set(fake.seen))) == ([2, 1, 2], 2)
     with pytest.raises(ConfigError, match="empty"):

@@ -155,8 +155,7 @@ def test_text_and_yes_equal_the_reference(tmp_path: Path, kind: str) -> None:
     captions = captioner.caption(given, questions if sizes.instruct else None)
     for (tokens, ids), caption in zip(rows, captions, strict=True):
         words = _greedy(made, tokens, ids, text.end_id, text.pad_id, captioner.card.text.repetition_penalty)
-        assert caption.text == text.tokenizer.decode(words, skip_special_tokens=True).strip()
-        assert (caption.tokens, caption.complete) == (len(words), len(words) < 8)
+        assert caption == text.tokenizer.decode(words, skip_special_tokens=True).strip()
     if sizes.instruct:
         shares = captioner.answer_yes_no(given, questions)
         for (tokens, ids), share in zip(rows, shares, strict=True):

@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from streamfer.captions.choosing import resolve
-from streamfer.captions.endpoint import EndpointDrafter
+from streamfer.captions.endpoint import EndpointWriter
 from streamfer.captions.measurements import Measurements, Unit
 from streamfer.captions.protocol import Caption, CaptionRequest
-from streamfer.captions.writers import CheckedWriter
 from streamfer.config import CaptionsConfig
 from streamfer.errors import UnknownModelError
 
@@ -49,28 +48,27 @@ def address() -> Iterator[tuple[str, Path]]:
             server.kill()
 
 
-def drafter(url: str, model: str) -> EndpointDrafter:
-    return EndpointDrafter(model, CaptionsConfig(url=url, images="none", timeout=250, temperature=0.0, max_tokens=64))
+def drafter(url: str, model: str) -> EndpointWriter:
+    return EndpointWriter(model, CaptionsConfig(url=url, images="none", timeout=250, temperature=0.0, max_tokens=64))
 
 
 def test_a_real_server_writes_what_was_measured_or_measured_words_stand_in(address: tuple[str, Path]) -> None:
     url, model = address
     asking = drafter(url, model.name)
     asking.check()
-    writer = CheckedWriter(asking)
     began = time.monotonic()
-    found = writer.write([CaptionRequest(SMILE, str(number)) for number in range(2)])
+    found = asking.write([CaptionRequest(SMILE, str(number)) for number in range(2)])
     assert time.monotonic() - began < 600
     assert all(isinstance(one, Caption) and re.search("happ|smil", one.text) for one in found), found
     assert asking.spending.calls >= 2
     assert asking.spending.prompt_tokens > 2 * 100
-    writer.close()
+    asking.close()
 
 
 def test_a_real_server_lists_its_model_and_is_named_blind(address: tuple[str, Path]) -> None:
     url, model = address
     with pytest.raises(UnknownModelError, match=rf"has no such model; it has .*{re.escape(model.name)}"):
         drafter(url, "qwen3-vl").check()
-    seeing = EndpointDrafter(model.name, CaptionsConfig(url=url, timeout=60))
+    seeing = EndpointWriter(model.name, CaptionsConfig(url=url, timeout=60))
     with pytest.raises(UnknownModelError, match=r"takes no pictures .*captions\.images=none"):
         seeing.check()

@@ -18,9 +18,9 @@ from scenes import clips, done, one_face, pipeline, squares, two_faces
 from streamfer.captions import worker
 from streamfer.captions.checks import faults
 from streamfer.captions.measurements import measure
-from streamfer.captions.protocol import Caption, Captioner, Keyframes, Writer
+from streamfer.captions.protocol import Captioner, Keyframes, Writer
 from streamfer.captions.worker import CaptionWorker
-from streamfer.captions.writers import CheckedWriter, MeasuredWriter, ModelDrafter
+from streamfer.captions.writers import MeasuredWriter, ModelWriter
 from streamfer.config import CaptionsConfig
 from streamfer.geometry import squashed_crop
 from streamfer.models.expression import Abstention
@@ -37,7 +37,7 @@ def captioned_pipeline(
 ) -> Pipeline:
     """A pipeline of fakes that describes clips."""
     captions = CaptionsConfig(**{"when": "all", **settings})
-    writer = CheckedWriter(ModelDrafter(captioner, captions)) if isinstance(captioner, Captioner) else captioner
+    writer = ModelWriter(captioner, captions) if isinstance(captioner, Captioner) else captioner
     chosen = ObserverPlan(writer.info.crop, lambda run: CaptionWorker(writer, captions, run, patient=patient), captions)
     return pipeline(model=model, observed=chosen)
 
@@ -225,7 +225,7 @@ def test_crops_are_those_that_the_captioner_wants() -> None:
     shapes: set[tuple[int, ...]] = set()
 
     class Looking(FakeCaptioner):
-        def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+        def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
             shapes.update(clip.shape[1:] for clip in clips)
             return super().caption(clips, questions)
 
@@ -268,7 +268,7 @@ class Gate(FakeCaptioner):
         self.opened = threading.Event()
         self.busy = threading.Event()
 
-    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
         self.busy.set()
         assert self.opened.wait(60)
         return super().caption(clips, questions)
@@ -331,8 +331,8 @@ def test_a_captioner_that_hangs_is_given_up() -> None:
 
 def test_an_empty_caption_is_replaced_by_measured_words() -> None:
     class Silent(FakeCaptioner):
-        def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
-            return [Caption("", 0, 0.0) for _ in clips]
+        def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
+            return ["" for _ in clips]
 
     events = run([film(4)], Silent())
     assert {(one.writer, one.replaced) for one in captions(events)} == {("measured", "wrote nothing")}
@@ -372,7 +372,7 @@ def test_what_was_described_before_makes_room_for_new_people() -> None:
 
 def test_too_few_captions_are_an_error_not_a_mix_up() -> None:
     class Miser(FakeCaptioner):
-        def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+        def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
             return super().caption(clips, questions)[1:]
 
     events = run([film(4)], Miser())

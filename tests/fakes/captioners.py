@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 
-from streamfer.captions.protocol import Caption, CaptionerInfo, Keyframes, check_clips, check_questions
+from streamfer.captions.protocol import CaptionerInfo, Keyframes, check_clips, check_questions
 from streamfer.geometry import CropProfile, squashed_crop
 
 
@@ -56,6 +56,14 @@ class FakeCaptioner:
         """Identity of the model."""
         return self._info
 
+    loading = False
+
+    def abort(self) -> None:
+        """It does not hang for longer than its delay."""
+
+    def close(self) -> None:
+        """Nothing is held."""
+
     def _look(self, clips: Sequence[Keyframes]) -> list[tuple[int, float]]:
         """Return number and brightness (0 to 255) of the keyframes of each clip."""
         frames = check_clips(clips)
@@ -66,14 +74,13 @@ class FakeCaptioner:
             raise self._error
         return [(len(clip), float(clip.mean())) for clip in frames]
 
-    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[Caption]:
+    def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
         """Describe clips by their brightness, one sentence each."""
         asked = check_questions(questions, len(clips)) if questions is not None else [""] * len(clips)
-        texts = [
+        return [
             f"{question} {count} pictures of brightness {mean:.0f}.".strip()
             for (count, mean), question in zip(self._look(clips), asked, strict=True)
         ]
-        return [Caption(text, len(text.split()), self._delay / max(len(texts), 1)) for text in texts]
 
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
         """Return the brightness in [0, 1] as the probability of yes."""

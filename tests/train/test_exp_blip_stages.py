@@ -23,7 +23,6 @@ from typer.testing import CliRunner
 
 from streamfer.captions import load_captioner
 from streamfer.captions.folder import read_card
-from streamfer.captions.protocol import Caption
 from streamfer.cli import app
 from streamfer.errors import ConfigError
 from streamfer.settings import check_settings
@@ -81,7 +80,7 @@ def test_the_captioner_that_comes_out_is_the_one_that_was_trained(trained: Path)
     for name, tensor in last.model.items():
         assert torch.equal(dict(model.named_parameters())[name.removeprefix("model.")], tensor), name
     given = [pseudo.face_of(trained / "faces" / "00.png", 28)]
-    assert captioner.caption(given)[0].tokens >= 0
+    assert isinstance(captioner.caption(given)[0], str)
 
 
 def test_a_step_that_was_interrupted_ends_at_the_same_weights(
@@ -158,9 +157,9 @@ def test_missing_halves_are_written_once_and_joined(
         stage = Path(name).parent.name
         fake = made[stage]
 
-        def caption(clips: Any, questions: Any = None) -> list[Caption]:
+        def caption(clips: Any, questions: Any = None) -> list[str]:
             asked.append((stage, len(clips)))
-            return [Caption(said[stage], 5, 0.0) for _ in clips]
+            return [said[stage] for _ in clips]
 
         monkeypatch.setattr(fake, "caption", caption, raising=False)
         return fake

@@ -109,9 +109,9 @@ class LocalModel:
             ChatError: the prompt does not fit, or nothing was written.
         """
         try:
-            caption, length = self._model.reply(messages)
+            reply = self._model.reply(messages)
         except ConfigError as error:
             raise ChatError("nonsense", str(error)) from error
-        if not caption.text:
+        if not reply.text:
             raise ChatError("nonsense", "the model wrote nothing")
-        return Reply(caption.text, length, caption.tokens)
+        return reply

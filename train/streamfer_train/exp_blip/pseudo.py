@@ -162,7 +162,7 @@ def _describe(images: list[str], captioner: str, config: ExpBlipConfig) -> Itera
 def caption_pictures(model: Captioner, images: list[Path], questions: list[str] | None = None) -> list[str]:
     """Return what a captioner says of pictures, whole and squashed to its square, one line each."""
     clips = [face_of(image, model.info.picture.size) for image in images]
-    return [" ".join(caption.text.split()) for caption in model.caption(clips, questions)]
+    return [" ".join(text.split()) for text in model.caption(clips, questions)]
 
 
 def face_of(image: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:

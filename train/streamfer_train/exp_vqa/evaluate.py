@@ -131,7 +131,7 @@ def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
         lines += [_line(pair, {"yes": round(one, 5)}) for pair, one in zip(window, found, strict=True)]
     texts: list[str] = []
     for clips, questions, window in _batches(model, worded, options):
-        written = [" ".join(caption.text.split()) for caption in model.caption(clips, questions)]
+        written = [" ".join(text.split()) for text in model.caption(clips, questions)]
         texts += written
         lines += [_line(pair, {"text": text}) for pair, text in zip(window, written, strict=True)]
     if binary:
