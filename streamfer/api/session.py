@@ -346,7 +346,9 @@ class Session(Closing):
             return None, settings
         from streamfer.export.baseline import Baseline
 
-        first = Baseline.first(os.fspath(baseline))
+        clip = self.config.clip
+        least = clip.seconds + clip.stride if clip.mode == "window" else 0.0
+        first = Baseline.first(os.fspath(baseline), least)
         if first is not None:
             return first, replace(settings, baseline=os.fspath(baseline))
         one = self.annotate(baseline)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from streamfer.errors import ConfigError
 from streamfer.export.baseline import Baseline
 from streamfer.export.batch import BatchPlan
 from streamfer.export.job import Settings, choose
@@ -138,7 +139,7 @@ class Annotation:
             The files.
 
         Raises:
-            ConfigError: a format is unknown.
+            ConfigError: a format is unknown, or the baseline is neither.
             OutputError: they cannot be written.
         """
         looks: dict[str, Any] = {
@@ -153,7 +154,9 @@ class Annotation:
             against: Baseline | None = Baseline.of(baseline.source, baseline.tracks, tables)
             named = baseline.info.epoch_key
         else:
-            against, named = Baseline.first(baseline or ""), baseline or ""
+            against, named = Baseline.first(baseline) if baseline else None, baseline or ""
+            if baseline and against is None:
+                raise ConfigError(f"baseline {baseline}: annotate the file, and give what comes of it")
         settings = replace(settings, baseline=named)
         described = any(isinstance(event, Record) and isinstance(event.data, ClipCaptioned) for event in self.events)
         plan = BatchPlan(Path(output), settings, described, baseline=against, licences=lambda: self.licences)

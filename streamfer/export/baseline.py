@@ -11,12 +11,13 @@ import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamfer.errors import ConfigError
 from streamfer.export.columns import SCORE
 from streamfer.export.rows import Cell, Row, Table
-from streamfer.pipeline.events import Event, SourceDone
+from streamfer.pipeline.events import Event, SourceDone, SourceStats
 
 if TYPE_CHECKING:
     import pandas
@@ -26,24 +27,41 @@ Moments = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """Either the first ``seconds`` of each person, or mean and deviation of the columns of each table."""
+    """Either the first ``seconds`` of each person, or mean and deviation of the columns of each table of ``source``."""
 
     seconds: float = 0.0
     reference: Mapping[str, Moments] | None = None
+    source: str = ""
+    people: int = 1
 
     @classmethod
-    def first(cls, text: str) -> Baseline | None:
-        """Read ``10s``; None where the text is no length of time.
+    def first(cls, text: str, least: float = 0.0) -> Baseline | None:
+        """Read ``10s``; None where the text names a file.
 
         Raises:
-            ConfigError: no time at all.
+            ConfigError: it is less than ``least`` seconds, in which two clips end, or neither.
         """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s", text)
         if match is None:
-            return None
-        if not float(match[1]):
-            raise ConfigError(f"baseline {text}: must be longer than nothing")
-        return cls(float(match[1]))
+            if "://" in text or Path(text).is_file():
+                return None
+            raise ConfigError(f"baseline {text!r}: neither a length of time, such as 10s, nor a file")
+        if (seconds := float(match[1])) < least or not 0 < seconds < math.inf:
+            raise ConfigError(
+                f"baseline {text}: too short for the two clips that a deviation needs; give {least:g}s or more"
+            )
+        return cls(seconds)
+
+    def remark(self, stats: SourceStats) -> str:
+        """Say what is doubtful about holding a file against it; empty where nothing is."""
+        if self.reference is None:
+            short = stats.seconds < self.seconds
+            return f"shorter than the baseline of {self.seconds:g} s: people are held against all of their time" * short
+        if stats.tracks == self.people == 1:
+            return ""
+        who = "1 person is" if stats.tracks == 1 else f"{stats.tracks} people are"
+        held = f"{who} held against the one seen longest of {self.people} in {self.source}"
+        return held if stats.tracks else ""
 
     @classmethod
     def of(cls, source: str, tracks: pandas.DataFrame, tables: Mapping[str, pandas.DataFrame]) -> Baseline:
@@ -59,7 +77,7 @@ class Baseline:
         for name, table in tables.items():
             own = table[(table.track == people.track.iloc[0]) & (table.epoch == people.epoch.iloc[0])]
             found[name] = {column: (own[column].mean(), own[column].std()) for column in own if _is_scored(column)}
-        return cls(reference=found)
+        return cls(reference=found, source=source, people=int((people.clips > 0).sum()))
 
 
 @dataclass(slots=True)

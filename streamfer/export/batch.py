@@ -166,6 +166,8 @@ class Batch:
 
         self.progress.checkpoint(self._folders)
         if isinstance(event, SourceDone):
+            remark = self._plan.baseline.remark(event.stats) if self._plan.baseline else ""
+            event = replace(event, note="; ".join(filter(None, (event.note, remark))))
             self._finish(event)
             if not event.stopped:
                 self.progress.finished(event.source_id)

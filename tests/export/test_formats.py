@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -338,6 +339,22 @@ def test_everybody_has_a_baseline_of_their_own_and_rows_keep_their_order() -> No
 def test_another_file_can_be_the_baseline() -> None:
     table = scored(Baseline(reference={"frames": {"AU12_r": (0.5, 0.25)}}), read(0, 0.75), read(1, 0.25))
     assert table["AU12_r_z"].tolist() == [1.0, -1.0]
-    with pytest.raises(ConfigError, match="baseline 0s"):
-        Baseline.first("0s")
-    assert Baseline.first("neutral.mp4") is None
+    assert Baseline.first(__file__) is None
+    assert Baseline.first("https://example.org/neutral.mp4") is None
+
+
+@pytest.mark.parametrize("text", ["0s", "2.9s", "10", "-5s", "10S", "", "neutral.mp4", ".", f"1{'0' * 400}s"])
+def test_what_is_no_baseline_is_one_clear_line(text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Baseline.first(text, 3.0)
+    assert re.search("such as 10s|too short .*give 3s", str(caught.value))
+
+
+def test_a_doubtful_baseline_is_remarked() -> None:
+    one, two = (SourceStats(seconds=12.0, tracks=tracks) for tracks in (1, 2))
+    assert Baseline(10.0).remark(one) == ""
+    assert "shorter than the baseline of 600 s" in Baseline(600.0).remark(one)
+    of_one, of_two = (Baseline(reference={}, source="neutral.mp4", people=people) for people in (1, 2))
+    assert of_one.remark(one) == of_two.remark(SourceStats()) == ""
+    assert of_one.remark(two) == "2 people are held against the one seen longest of 1 in neutral.mp4"
+    assert of_two.remark(one) == "1 person is held against the one seen longest of 2 in neutral.mp4"
