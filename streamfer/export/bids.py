@@ -14,16 +14,15 @@ from typing import IO, Any, cast
 
 from streamfer.export.columns import MEANING
 from streamfer.export.job import Job
-from streamfer.export.segments import Segment
+from streamfer.export.segments import CAPTION, Segment
 from streamfer.export.tiers import SegmentFile
 from streamfer.files import WholeText
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 
-_COLUMNS = ("onset", "duration", "trial_type", "tier", "person", "track_id", "probability")
+_COLUMNS = ("onset", "duration", "trial_type", "tier", "person", "track_id", "probability", "text")
 _OWN = {
-    "onset": "begin of the segment by the file's own clock, seconds",
-    "duration": "length of the segment, seconds",
-    "trial_type": MEANING["value"],
+    "trial_type": "what holds in the segment: the label, the unit's name, damaged, or caption",
+    "text": MEANING["caption"],
     "person": "number of the person within the file, as in the tables",
 }
 #: A clock that leaps further than this many seconds ahead begins something else.
@@ -40,7 +39,8 @@ class EventsTsv(SegmentFile):
             probability = "n/a" if one.probability is None else f"{one.probability:.6f}"
             length = one.media_end - one.media_begin
             times = f"{one.media_begin:.3f}", f"{length:.3f}"
-            cells = (*times, one.value, one.tier, one.person, one.track_id or "n/a", probability)
+            kind, text = (CAPTION, one.value) if one.tier == CAPTION else (one.value, "n/a")
+            cells = (*times, kind, one.tier, one.person, one.track_id or "n/a", probability, text)
             self.file.write("\t".join(" ".join(cell.split()) for cell in cells) + "\n")
 
 
@@ -49,8 +49,9 @@ class EventsJson(SegmentFile):
 
     def write(self, segments: Sequence[Segment]) -> None:
         """Write a description a column, and the levels of ``trial_type``."""
-        content: dict[str, Any] = {name: {"Description": _OWN.get(name) or MEANING[name]} for name in _COLUMNS}
-        values = dict.fromkeys(one.value for one in segments if one.tier != "caption")
+        # Onset and duration are the standard's own; what is a level of trial_type stands in its list.
+        content: dict[str, Any] = {name: {"Description": _OWN.get(name) or MEANING[name]} for name in _COLUMNS[2:]}
+        values = dict.fromkeys(CAPTION if one.tier == CAPTION else one.value for one in segments)
         content["trial_type"]["Levels"] = {value: f"{value} as the model reads it" for value in values}
         content["StimulusPresentation"] = {"SoftwareName": "streamfer"}
         json.dump(content, self.file, indent=2)
@@ -90,7 +91,12 @@ class Recording(WholeText):
         people = sorted({who for _, read in self._ticks for who in read})
         if self.path.suffix == ".json":
             names = [f"{_name(who)}_{unit}" for who in people for unit in self._units]
-            content = {"SamplingFrequency": self._rate, "StartTime": round(self._start or 0.0, 3), "Columns": names}
+            content = {
+                "PhysioType": "generic",
+                "SamplingFrequency": self._rate,
+                "StartTime": round(self._start or 0.0, 3),
+                "Columns": names,
+            }
             described = {
                 name: {"Description": "intensity of the action unit, 0 to 1", "Units": "arbitrary"} for name in names
             }

@@ -178,24 +178,27 @@ class TextGridFile(SegmentFile):
         self.file = self.part.open("a", encoding="utf-8")
 
 
+def _code(one: Segment) -> str:
+    return CAPTION if one.tier == CAPTION else one.value
+
+
 class Boris(SegmentFile):
-    """A project of BORIS: people are subjects, labels and action units state events, captions are comments."""
+    """A project of BORIS: people are subjects; labels, units and captions, their text as comment, state events."""
 
     def write(self, segments: Sequence[Segment]) -> None:
         """Write one observation with a start and a stop for each segment."""
-        states = [one for one in segments if one.tier != CAPTION]
-        codes = dict.fromkeys([*self._segmenter.classes, *(one.value for one in states)])
+        groups = {label: EMOTION for label in self._segmenter.classes}
+        for one in segments:
+            kinds = {EMOTION: EMOTION, CAPTION: CAPTION, DAMAGED: "file"}
+            groups[_code(one)] = kinds.get(one.tier, "action unit")
         subjects = dict.fromkeys((one.person, one.track_id) for one in segments)
-        comments = {(one.person, one.begin): one.value for one in segments if one.tier == CAPTION}
         events: list[list[Any]] = []
-        for one in states:
-            note = comments.get((one.person, one.begin), "") if one.tier == EMOTION else ""
-            events += [[time, one.person, one.value, "", note] for time in (one.media_begin, one.media_end)]
+        for one in segments:
+            note = one.value if one.tier == CAPTION else ""
+            events += [[time, one.person, _code(one), "", note] for time in (one.media_begin, one.media_end)]
         # A state that ends comes before the one that begins at the same time.
-        begins = {(one.media_begin, one.person, one.value) for one in states}
+        begins = {(one.media_begin, one.person, _code(one)) for one in segments}
         events.sort(key=lambda event: (event[0], tuple(event[:3]) in begins))
-        groups = {code: "emotion" if code in self._emotions(states) else "action unit" for code in codes}
-        groups |= {DAMAGED: "file"} if DAMAGED in codes else {}
         project = {
             **_BORIS["project"],
             "project_name": self._job.base.name,
@@ -204,15 +207,12 @@ class Boris(SegmentFile):
                 for number, (name, track_id) in enumerate(subjects)
             },
             "behaviors_conf": {
-                str(number): {**_BORIS["behaviour"], "code": code, "category": groups[code]}
-                for number, code in enumerate(codes)
+                str(number): {**_BORIS["behaviour"], "code": code, "category": group}
+                for number, (code, group) in enumerate(groups.items())
             },
             "observations": {self._job.base.name: self._observation(events)},
         }
         json.dump(project, self.file, indent=1, ensure_ascii=False)
-
-    def _emotions(self, states: Sequence[Segment]) -> set[str]:
-        return {*self._segmenter.classes, *(one.value for one in states if one.tier == EMOTION)}
 
     def _observation(self, events: list[list[Any]]) -> dict[str, Any]:
         path, info = str(self.media), self._info
