@@ -187,7 +187,7 @@ class Boris(SegmentFile):
 
     def write(self, segments: Sequence[Segment]) -> None:
         """Write one observation with a start and a stop for each segment."""
-        groups = {label: EMOTION for label in self._segmenter.classes}
+        groups = dict.fromkeys(self._segmenter.classes, EMOTION)
         for one in segments:
             kinds = {EMOTION: EMOTION, CAPTION: CAPTION, DAMAGED: "file"}
             groups[_code(one)] = kinds.get(one.tier, "action unit")

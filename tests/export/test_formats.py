@@ -211,7 +211,7 @@ def test_bids_has_events_and_a_recording(tmp_path: Path) -> None:
     events = pandas.read_csv(path("_events.tsv"), sep="\t", na_values="n/a")
     assert list(events.columns[:3]) == ["onset", "duration", "trial_type"]
     assert events.onset.is_monotonic_increasing
-    # What the field's validator (bids-validator-deno 3.0) refuses: values that are no level, columns of its own redefined.
+    # What bids-validator-deno 3.0 refuses: values that are no level, columns of the standard redefined.
     sidecar = json.loads(path("_events.json").read_text())
     assert set(sidecar) >= set(events.columns[2:])
     assert not {"onset", "duration"} & set(sidecar)
