@@ -346,9 +346,7 @@ class Session(Closing):
             return None, settings
         from streamfer.export.baseline import Baseline
 
-        clip = self.config.clip
-        least = clip.seconds + clip.stride if clip.mode == "window" else 0.0
-        first = Baseline.first(os.fspath(baseline), least)
+        first = Baseline.first(os.fspath(baseline), self.config.clip)
         if first is not None:
             return first, replace(settings, baseline=os.fspath(baseline))
         one = self.annotate(baseline)

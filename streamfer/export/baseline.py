@@ -22,6 +22,8 @@ from streamfer.pipeline.events import Event, SourceDone, SourceStats
 if TYPE_CHECKING:
     import pandas
 
+    from streamfer.config import ClipConfig
+
 Moments = Mapping[str, tuple[float, float]]
 
 
@@ -35,17 +37,18 @@ class Baseline:
     people: int = 1
 
     @classmethod
-    def first(cls, text: str, least: float = 0.0) -> Baseline | None:
+    def first(cls, text: str, clip: ClipConfig | None = None) -> Baseline | None:
         """Read ``10s``; None where the text names a file.
 
         Raises:
-            ConfigError: it is less than ``least`` seconds, in which two clips end, or neither.
+            ConfigError: it is neither, or no two clips end in it.
         """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s", text)
         if match is None:
             if "://" in text or Path(text).is_file():
                 return None
             raise ConfigError(f"baseline {text!r}: neither a length of time, such as 10s, nor a file")
+        least = clip.seconds + clip.stride if clip and clip.mode == "window" else 0.0
         if (seconds := float(match[1])) < least or not 0 < seconds < math.inf:
             raise ConfigError(
                 f"baseline {text}: too short for the two clips that a deviation needs; give {least:g}s or more"

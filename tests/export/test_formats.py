@@ -25,6 +25,7 @@ from pympi.Elan import Eaf
 from pympi.Praat import TextGrid
 from record_examples import examples, labelled, span
 
+from streamfer.config import ClipConfig
 from streamfer.errors import ConfigError
 from streamfer.export.baseline import Baseline, Standardised
 from streamfer.export.columns import to_markdown
@@ -354,7 +355,7 @@ def test_another_file_can_be_the_baseline() -> None:
 @pytest.mark.parametrize("text", ["0s", "2.9s", "10", "-5s", "10S", "", "neutral.mp4", ".", f"1{'0' * 400}s"])
 def test_what_is_no_baseline_is_one_clear_line(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        Baseline.first(text, 3.0)
+        Baseline.first(text, ClipConfig())
     assert re.search("such as 10s|too short .*give 3s", str(caught.value))
 
 
