@@ -20,6 +20,7 @@ from streamfer.models.card import ModelCard, PixelProfile
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.efficient import fold_norms
 from streamfer.models.expression import ModelInfo
+from streamfer.models.packing import packed_transformer
 from streamfer.models.precision import DTYPES, Precision
 from streamfer.models.vision import fold_activations
 
@@ -39,6 +40,14 @@ def prepare_pixels(crops_FSS3: torch.Tensor, profile: PixelProfile) -> torch.Ten
     Returns:
         float32 (F, 3, S, S) in [0, 1], or normalised where the profile says so; channels last in memory.
     """
+    pixels_F3SS = _sized(crops_FSS3, profile)
+    if profile.mean is not None and profile.std is not None:
+        device = pixels_F3SS.device
+        pixels_F3SS = (pixels_F3SS - _channels(profile.mean, device)) / _channels(profile.std, device)
+    return pixels_F3SS
+
+
+def _sized(crops_FSS3: torch.Tensor, profile: PixelProfile) -> torch.Tensor:
     pixels_F3SS = crops_FSS3.permute(0, 3, 1, 2).to(torch.float32) / 255
     if pixels_F3SS.shape[-2:] != (profile.size, profile.size):
         smooth = profile.interpolation != "area"
@@ -49,9 +58,6 @@ def prepare_pixels(crops_FSS3: torch.Tensor, profile: PixelProfile) -> torch.Ten
             align_corners=False if smooth else None,
             antialias=smooth,
         ).clamp(0, 1)
-    if profile.mean is not None and profile.std is not None:
-        device = pixels_F3SS.device
-        pixels_F3SS = (pixels_F3SS - _channels(profile.mean, device)) / _channels(profile.std, device)
     return pixels_F3SS
 
 
@@ -82,8 +88,9 @@ class DferClipModel:
     ) -> None:
         """Take over ``model``: it is moved to ``device``, its image encoder converted to ``precision``.
 
-        Norms and activations are folded into the layers beside them, so the model cannot be trained on. On CUDA the
-        encoder and the reader of windows are recorded as graphs, which takes a second or two the first time.
+        Norms and activations are folded into the layers beside them, and on a CPU a transformer's weights are laid out
+        anew, so the model cannot be trained on. On CUDA the encoder and the reader of windows are recorded as graphs,
+        which takes a second or two the first time.
 
         Raises:
             InternalError: the model still has prompts; bake it first.
@@ -99,6 +106,7 @@ class DferClipModel:
             fold_norms(encoder)
         else:
             fold_activations(encoder)
+        self._packed = packed_transformer(encoder, card.pixels, self._dtype, self._device)
         # Converting once is faster than autocast, which casts the weights again at each call.
         encoder.to(dtype=self._dtype)
         if card.config.vision.is_resnet:
@@ -161,6 +169,10 @@ class DferClipModel:
         return self._encode(batch.to(self._device))
 
     def _encode(self, crops_FSS3: torch.Tensor) -> torch.Tensor:
+        if self._packed is not None:
+            if crops_FSS3.shape[1] != self.card.pixels.size:
+                crops_FSS3 = 255 * _sized(crops_FSS3, self.card.pixels).permute(0, 2, 3, 1)
+            return self._packed(crops_FSS3).float()
         pixels_F3SS = prepare_pixels(crops_FSS3, self.card.pixels).to(self._dtype)
         if not self.card.config.vision.is_resnet:
             pixels_F3SS = pixels_F3SS.contiguous()
