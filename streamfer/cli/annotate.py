@@ -39,18 +39,16 @@ def _size(size: str | None) -> tuple[int, int] | None:
 #: Arguments of :meth:`streamfer.Session.annotate_folder`.
 _PASSED = {
     "formats": option(str, "--format -f", "LIST", f"With commas: {', '.join(FORMATS)} (csv,jsonl)."),
-    "overlay": option(bool, "--overlay", None, "Also NAME.overlay.mp4: the video with boxes and labels."),
-    "blur_faces": option(
-        str, "--blur-faces", "[=strict]", "Make faces in overlays and reports unrecognisable; frames, in doubt."
-    ),
-    "profile": option(str, "--profile", "NAME", f"Words of the frame table: {', '.join(PROFILES)} (streamfer)."),
-    "csv_dialect": option(str, "--csv-dialect", "NAME", "plain, or excel: opens there as it is, nothing a formula."),
-    "baseline": option(str, "--baseline", "10s|FILE", "Also z-scores against each person's begin, or a file."),
+    "overlay": option(bool, "--overlay", None, "Also NAME.overlay.mp4, with boxes and labels."),
+    "blur_faces": option(str, "--blur-faces", "[=strict]", "Blur faces in results; or frames, in doubt."),
+    "profile": option(str, "--profile", "NAME", f"Frame table as: {', '.join(PROFILES)}."),
+    "csv_dialect": option(str, "--csv-dialect", "NAME", "plain, or excel: opens there as it is."),
+    "baseline": option(str, "--baseline", "10s|FILE", "Also z-scores against their begin, or a file."),
     "redis": option(str, "--redis", "URL", "Also publish the records there, or: embedded."),
     "overwrite": option(bool, "--overwrite", None, "Do files again that are already done."),
     "raw_size": option(str, "--raw-size", "WxH", "Size of .yuv files, e.g. 320x192.", callback=_size),
-    "raw_fps": option(float, "--raw-fps", "N", "Rate of .yuv, .264 and .h265 files.", min=0.01, max=1000),
-    "workers": option(int, "--workers", "N", "Files analysed side by side (by the cores).", min=1),
+    "raw_fps": option(float, "--raw-fps", "N", "Rate of .yuv, .264, .h265.", min=0.01, max=1000),
+    "workers": option(int, "--workers", "N", "Files side by side (by the cores).", min=1),
 }
 
 
@@ -58,9 +56,9 @@ _PASSED = {
 def annotate(
     session: Session,
     paths: Annotated[list[str], typer.Argument(metavar="PATH", hidden=True)],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the results.")] = Path(
-        "annotations"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", show_default=False, help="Of the results (annotations).")
+    ] = Path("annotations"),
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table and no progress bar.")] = False,
     **passed: Any,
 ) -> None:

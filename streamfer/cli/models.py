@@ -53,25 +53,26 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)]) -> N
 @app.command("import")
 def import_model(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", hidden=True)],
-    name: Annotated[str, typer.Option("--name", help="Name to load it by.")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name to load it by.")],
     kind: Annotated[
-        str, typer.Option("--kind", help="dfer-clip, exp-blip, exp-vqa, or auto: as the tensors' names say.")
+        str, typer.Option("--kind", metavar="KIND", help="dfer-clip, exp-blip, exp-vqa, or auto.")
     ] = "auto",
     classes: Annotated[
-        str | None,
-        typer.Option("--classes", help="Class names in order, with commas; recovered from the prompts if not given."),
+        str | None, typer.Option("--classes", metavar="LIST", help="Names in order, with commas (from the prompts).")
     ] = None,
     position: Annotated[
-        str, typer.Option("--position", help="Where the description stands in the prompt: end, middle or front.")
+        str, typer.Option("--position", metavar="PLACE", help="Of the description in a prompt: end, middle, front.")
     ] = "end",
     language_model: Annotated[
         Path | None,
-        typer.Option("--language-model", help="Captioners: folder of the OPT or Vicuna that it was trained with."),
+        typer.Option("--language-model", metavar="FOLDER", help="Captioners: their OPT or Vicuna."),
     ] = None,
     question_tokenizer: Annotated[
-        Path | None, typer.Option("--question-tokenizer", help="Exp-VQA: folder of bert-base-uncased's tokenizer.")
+        Path | None, typer.Option("--question-tokenizer", metavar="FOLDER", help="Exp-VQA: that of bert-base-uncased.")
     ] = None,
-    licence: Annotated[str | None, typer.Option("--licence", help="Licence of the weights, in plain words.")] = None,
+    licence: Annotated[
+        str | None, typer.Option("--licence", metavar="WORDS", help="Of the weights, in plain words.")
+    ] = None,
 ) -> None:
     """Convert the authors' checkpoint of DFER-CLIP, Exp-BLIP or Exp-VQA to weights that streamfer loads by name.
 

@@ -23,11 +23,11 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file, such as configs/run.yaml.")
 ]
 RedisUrl = Annotated[
-    str | None, typer.Option("--redis", metavar="URL", help="redis://, rediss:// or unix://; embedded if not given.")
+    str | None, typer.Option("--redis", metavar="URL", help="redis://, rediss://, unix:// (embedded).")
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any setting, e.g. clip.max_gap=0.5; repeatable."),
+    typer.Option("--set", metavar="NAME=VALUE", help="Any setting: clip.max_gap=0.5; repeatable."),
 ]
 
 
@@ -44,20 +44,12 @@ _PRECISION = option(str, "--precision", "NAME", "fp32, bf16 or fp16 (auto).")
 #: Options by the setting that each is: its short name or ``section__name``; ``salt`` is the session's own.
 OPTIONS: dict[str, Any] = {
     "redis": RedisUrl,
-    "live__wait": option(bool, "--wait/--no-wait", None, "Keep trying sources that do not answer at first."),
-    "clip__mode": option(
-        bool, "--whole-clip", None, "One clip a file, sampled as DFER-CLIP's test does.", callback=_mode
-    ),
-    "captions": option(
-        Literal["off", "changes", "all"], "--captions", None, "Describe no clip, what changes (and every 10 s), or all."
-    ),
-    "captioner": option(
-        str, "--captioner", "WHO", "Who writes: measured, openai:MODEL, a name or a folder (measured)."
-    ),
+    "live__wait": option(bool, "--wait/--no-wait", None, "Keep trying sources that do not answer yet."),
+    "clip__mode": option(bool, "--whole-clip", None, "One clip a file, as DFER-CLIP's test samples.", callback=_mode),
+    "captions": option(Literal["off", "changes", "all"], "--captions", None, "Describe no clip, what changes, or all."),
+    "captioner": option(str, "--captioner", "WHO", "measured, openai:MODEL, a name or a folder."),
     "model": option(str, "--model -m", "NAME", "Expression model: a name or a file (mini)."),
-    "model__emotions": option(
-        bool, "--emotions/--no-emotions", None, "Name expressions; else action units and measured words only."
-    ),
+    "model__emotions": option(bool, "--emotions/--no-emotions", None, "Name expressions; else action units alone."),
     "detector": option(str, "--detector", "NAME", f"{_DETECTORS}, an insightface pack, or an .onnx file (auto)."),
     "device": option(str, "--device", "NAME", "cpu, cuda or cuda:1 (auto)."),
     "precision": _PRECISION,
@@ -65,7 +57,7 @@ OPTIONS: dict[str, Any] = {
     "clip_seconds": option(float, "--clip-seconds", "S", "Length of a clip (2)."),
     "stride": option(float, "--stride", "S", "Seconds between clips' starts (1)."),
     "threads": option(int, "--threads", "N", "Cores for everything together (all)."),
-    "purpose": option(str, "--purpose", "WORDS", "What this is for; kept in every record and manifest."),
+    "purpose": option(str, "--purpose", "WORDS", "What this is for; kept with every result."),
     "captions__precision": _PRECISION,
     "salt": option(str, "--track-salt", "WORD", "Makes track ids repeatable (random)."),
 }
