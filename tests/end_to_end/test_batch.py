@@ -226,7 +226,8 @@ def test_a_damaged_stretch_is_a_row_and_the_rest_is_analysed(
     )
     assert finished.code == 0, finished
     segments = pandas.read_csv(out / "scratched.mp4.segments.csv")
-    (stretch,) = segments[segments.tier == "damaged"].itertuples()
+    found: list[Any] = list(segments[segments.tier == "damaged"].itertuples())
+    (stretch,) = found
     assert 0 < stretch.begin_s < stretch.end_s == stretch.media_end_s
     assert pandas.isna(stretch.track)
     told = f"damaged and left out: {stretch.begin_s:.2f} to {stretch.end_s:.2f} s"

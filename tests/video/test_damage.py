@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -40,7 +41,7 @@ def scene() -> list[NDArray[np.uint8]]:
 def film(path: Path, encoder: str, options: dict[str, str] | None = None) -> bytes:
     """Write the scene with a key picture a second and return the file's bytes."""
     with av.open(str(path), "w", options={"fflags": "+bitexact", **(options or {})}) as container:
-        stream = container.add_stream(encoder, rate=25)
+        stream: Any = container.add_stream(encoder, rate=25)
         stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
         stream.codec_context.gop_size, stream.codec_context.thread_count = 25, 1
         for picture in scene():
