@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 THUMBNAIL = (48, 27)
 BINS = 8
-#: Darker than this everywhere (grey level of the 99th percentile): a black frame, which shows no scene.
-BLACK = 24
+#: Less than this share of the cells is of this grey level or lighter: a black frame, which shows no scene.
+BRIGHT, BLACK = 0.01, 24
 #: Share of pixels whose colour has to be new.
 NEW_COLOURS = 0.45
 #: Correlation with the last thumbnail below which the layout is new.
@@ -48,7 +48,7 @@ class CutDetector:
         # Every n-th pixel first: averaging a whole 1080p frame would cost more than all the rest.
         step = max(1, min(image.shape[1] // (4 * THUMBNAIL[0]), image.shape[0] // (4 * THUMBNAIL[1])))
         small = np.asarray(cv2.resize(image[::step, ::step], THUMBNAIL, interpolation=cv2.INTER_AREA), np.uint8)
-        self.black = bool(np.percentile(small.max(axis=2), 99) < BLACK)
+        self.black = int(np.count_nonzero(small.max(axis=2) >= BLACK)) < BRIGHT * THUMBNAIL[0] * THUMBNAIL[1]
         if self.black:
             return False
         thumbnail = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (5, 5), 0).astype(np.float32)

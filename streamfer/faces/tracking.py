@@ -26,6 +26,9 @@ from streamfer.faces.tracks import NEVER_ALIKE, Sight, Track, centre, side
 
 #: A predicted face is worth this much less with every sample since its detection.
 PREDICTED_SCORE = 0.9
+#: While somebody is alone and moves by less than this share of the face's side in less than these seconds, every n-th
+#: look is enough.
+STAYS, MOMENT, LOOK_EVERY = 0.3, 0.3, 4
 #: No track is over before it was missed in so many detected frames.
 MISSED_CHANCES = 2
 
@@ -178,7 +181,7 @@ class FaceTracker:
     ) -> tuple[list[Track], list[tuple[int, int]]]:
         """Give every detection to a track, an old or a new one; return those, one a detection, and who was renamed."""
         described = None
-        if self._appearance is not None:
+        if self._appearance is not None and not self._alone(faces, time):
             described = self._appearance.describe(image, faces.boxes, faces.landmarks)
         by_library = {track.library_id: track for track in self._tracks if track.library_id >= 0}
         people = {
@@ -211,6 +214,15 @@ class FaceTracker:
                 owner.library_id = int(ids[row])
             result.append(owner)
         return result, renamed
+
+    def _alone(self, faces: Detections, time: float) -> bool:
+        """Tell whether the one face is where the one person was a moment ago, so that looks decide nothing."""
+        if len(faces) != 1 or len(self._tracks) != 1 or time - self._tracks[0].last.time > MOMENT:
+            return False
+        track = self._tracks[0]
+        followed = track.number and self._detected_frames - track.last_detected == 1 and track.hits % LOOK_EVERY
+        moved = np.linalg.norm(centre(faces.boxes[0]) - track.centre - track.shift(time))
+        return bool(followed and moved <= STAYS * min(side(faces.boxes[0]), track.size))
 
     def _reunite(
         self,
