@@ -9,13 +9,14 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from streamfer.errors import ConfigError
-from streamfer.redaction import redact_url
+from streamfer.redaction import redact_url, sounds_secret
 
 _HTTP = ("http", "https")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_WORDS = re.compile(r"(?=.{1,64}$)\w{1,14}([-_. ]+\w{1,14})*\.[A-Za-z]\w{1,4}")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 _ESCAPES = "in names and passwords write % as %25, / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, @ as %40"
@@ -82,11 +83,16 @@ def _host_and_port(place: str) -> tuple[str, str | None]:
 def address_name(url: str) -> str:
     """Return the name of a place: its host and a digest of its address, free of all that could be secret.
 
+    Between them stands the file of a download, where it is made of words: what is longer could be a token.
+
     Raises:
         AddressError: see :func:`read_address`.
     """
     digest = hashlib.sha256(redact_url(url).encode(errors="surrogateescape")).hexdigest()[:8]
-    return f"{read_address(url).label}-{digest}"
+    address = read_address(url)
+    last = unquote(re.split("[?#]", url)[0].rpartition("/")[2]) if address.scheme in _HTTP else ""
+    plain = _WORDS.fullmatch(last) and not sounds_secret(last)
+    return "-".join(filter(None, (address.label, _UNSAFE.sub("-", last) if plain else "", digest)))
 
 
 def fill(text: str, environment: Mapping[str, str] | None = None) -> str:

@@ -122,6 +122,22 @@ def test_a_changed_password_changes_no_name() -> None:
     assert address_name("rtsp://[fe80::1]:554/live").startswith("fe80-1-")
 
 
+def test_a_download_is_called_by_its_file_where_that_is_made_of_words() -> None:
+    for place, shown in (
+        ("h/a/session%2012.mp4?token=x", "h-session-12.mp4"),
+        ("h:80/Interview_3.final.mkv", "h-Interview_3.final.mkv"),
+        (f"h/user=a;password={SECRET}.mp4", "h"),
+        (f"h/{SECRET}/0123456789abcdef0123456789abcdef.mp4", "h"),
+        (f"h/api-key-{SECRET}.mp4", "h"),
+        (f"u:{SECRET}@h", "h"),
+        (f"h/a.mp4/{SECRET}", "h"),
+    ):
+        name, _, digest = address_name(f"https://{place}").rpartition("-")
+        assert name == shown
+        assert len(digest) == 8
+    assert address_name("rtsp://h/talk.mp4").count("-") == 1
+
+
 def test_secrets_that_stand_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "pass").write_text("p@ss/w#1\n")
     environment = {"USER": "me", "URL": "rtsp://me:x@h/live"}
