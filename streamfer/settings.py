@@ -177,22 +177,11 @@ def describe_settings(kind: type[BaseModel]) -> str:
 
 
 def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+    values = kind.model_construct().model_dump(mode="json", warnings=False)
     for name, entry in kind.model_fields.items():
-        inner = entry.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel) and entry.is_required():
-            values[name] = _defaults(inner)
-        elif entry.is_required():
+        if entry.is_required():
+            inner = entry.annotation
             values[name] = "REQUIRED"
-        else:
-            default = entry.get_default(call_default_factory=True)
-            values[name] = _plain(default)
-    return values
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, tuple):
-        return [_plain(one) for one in value]
-    return str(value) if isinstance(value, Path) else value
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                values[name] = _defaults(inner)
+    return {name: values[name] for name in kind.model_fields}

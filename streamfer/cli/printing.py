@@ -8,17 +8,17 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from types import TracebackType
-from typing import IO, Self
+from typing import IO
 
 from streamfer.cli.terminal import note
+from streamfer.closing import Closing
 
 _MOST_LINES = 2000
 _LOOK_SECONDS = 0.2
 _END_SECONDS = 1.0
 
 
-class Printer:
+class Printer(Closing):
     """Prints lines in order from a thread of its own, as long as they can be written without waiting.
 
     Args:
@@ -32,14 +32,10 @@ class Printer:
         self._changed = threading.Event()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._work, name="streamfer print", daemon=True)
-
-    def __enter__(self) -> Self:
         self._thread.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Print what waits, for a second at most."""
         self._ended.set()
         self._changed.set()
         self._thread.join(_END_SECONDS)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from streamfer.cli.terminal import caption_words, complain, console, note
+from streamfer.closing import Closing
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LISTED_CLIPS = 60
 
 
-class Progress:
+class Progress(Closing):
     """Follows the events of a batch.
 
     Args:
@@ -38,12 +38,8 @@ class Progress:
         self._clips: list[Record] = []
         self._captions: list[Record] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """Take the bar away."""
         if self._bar is not None:
             self._bar.stop()
 

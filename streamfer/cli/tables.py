@@ -8,7 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from streamfer.cli.terminal import bar
-from streamfer.errors import InternalError
 from streamfer.records import ClipCaptioned, ClipLabelled, Record
 
 _WORTH_SHOWING = 0.01
@@ -18,7 +17,7 @@ _BAR_WIDTH = 15
 def clip_table(records: Iterable[Record]) -> Table:
     """Return a table of one source's labelled clips, person by person: time, label and the other likely labels."""
     rows = sorted(
-        ((document, face) for document in map(_clip, records) for face in document.faces),
+        ((one.data, face) for one in records if isinstance(one.data, ClipLabelled) for face in one.data.faces),
         key=lambda row: (row[0].clip.epoch, row[1].track, row[0].clip.start_time),
     )
     table = Table(header_style="bold", pad_edge=False, box=None)
@@ -44,12 +43,6 @@ def caption_table(records: Iterable[Record]) -> Table:
     for one in sorted(found, key=lambda one: (one.clip.epoch, one.track, one.clip.start_time)):
         table.add_row(one.track_id, f"{one.clip.start_time:.1f}–{one.clip.end_time:.1f} s", Text(one.text))
     return table
-
-
-def _clip(record: Record) -> ClipLabelled:
-    if not isinstance(record.data, ClipLabelled):
-        raise InternalError(f"the table of clips was given a {record.type} record")
-    return record.data
 
 
 def runners_up(emotions: Mapping[str, float], *, after: int = 1) -> str:

@@ -62,7 +62,7 @@ class ArcFaceAppearance:
         log.info("embedding.loaded", extra={"model": path.name, "provider": self.provider, "licence": licence})
 
     @classmethod
-    def from_pack(cls, name: str, *, threads: int = 1, provider: str = "auto") -> ArcFaceAppearance:
+    def from_pack(cls, name: str, *, provider: str = "auto") -> ArcFaceAppearance:
         """Load the recognition network of an insightface pack, downloading the pack when absent.
 
         Raises:
@@ -72,7 +72,7 @@ class ArcFaceAppearance:
         if entry is None or not entry.pack:
             raise CheckpointError(f"{name!r}: not an insightface pack; ArcFace comes with buffalo_l, buffalo_s, ...")
         path = pack_file(ensure_pack(entry), "recognition")
-        return cls(path, licence=entry.licence, threads=threads, provider=provider)
+        return cls(path, licence=entry.licence, provider=provider)
 
     def describe(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32], landmarks: NDArray[np.float32]

@@ -151,16 +151,9 @@ def _open_arguments(spec: SourceSpec, timeout: float, transport: str) -> tuple[s
         return _file_arguments(spec)
     microseconds = str(round(timeout * 1e6))
     if spec.scheme in {"rtsp", "rtsps"}:
-        return (
-            spec.url,
-            None,
-            {
-                "rtsp_transport": transport,
-                "timeout": microseconds,
-                "protocol_whitelist": "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,crypto",
-                "format_whitelist": _LIVE_FORMATS,
-            },
-        )
+        protocols = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,crypto"
+        allowed = {"protocol_whitelist": protocols, "format_whitelist": _LIVE_FORMATS}
+        return spec.url, None, {"rtsp_transport": transport, "timeout": microseconds, **allowed}
     protocols = f"rtmp,rtmps,{_HTTP_PROTOCOLS}" if spec.scheme in LIVE_SCHEMES else _HTTP_PROTOCOLS
     formats = _LIVE_FORMATS if spec.live or not spec.downloadable else _FILE_FORMATS
     options = {"rw_timeout": microseconds, "protocol_whitelist": protocols, "format_whitelist": formats}
@@ -182,9 +175,7 @@ def _file_arguments(spec: SourceSpec) -> tuple[str, str | None, dict[str, str]]:
     if path.suffix.lower() not in RAW_SUFFIXES:
         return target, None, options
     if spec.raw_size is None or spec.raw_fps is None:
-        missing = " and ".join(
-            name for name, value in (("size", spec.raw_size), ("rate", spec.raw_fps)) if value is None
-        )
+        missing = " and ".join(["size"] * (spec.raw_size is None) + ["rate"] * (spec.raw_fps is None))
         raise SourceUnreadableError(
             f"{spec.location}: raw video without a {missing}; name it like clip_320x192_12fps.yuv"
         )
@@ -205,33 +196,21 @@ def classified(spec: SourceSpec) -> Iterator[None]:
 
 # First match wins. The words go between the place and the way FFmpeg puts it.
 _Meaning = tuple[type[Exception] | tuple[type[Exception], ...], type[SourceError], str, str]
+_REFUSED = (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)
+_NO_VIDEO = (av.error.InvalidDataError, av.error.ArgumentError, av.error.LookupError, ValueError)
 _REMOTE_MEANINGS: tuple[_Meaning, ...] = (
-    (
-        (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError),
-        SourceDeniedError,
-        "the server refused the credentials",
-        "check user and password",
-    ),
+    (_REFUSED, SourceDeniedError, "the server refused the credentials", "check user and password"),
     (av.error.HTTPNotFoundError, SourceNotFoundError, "the server has nothing there", "check the path"),
     (av.error.HTTPClientError, SourceUnreadableError, "the server refused the request", "check the URL"),
-    (
-        (av.error.InvalidDataError, av.error.ArgumentError, av.error.LookupError, ValueError),
-        SourceUnreadableError,
-        "answers, but not with a video that can be decoded",
-        "check the URL",
-    ),
+    (_NO_VIDEO, SourceUnreadableError, "answers, but not with a video that can be decoded", "check the URL"),
     (Exception, SourceUnreachableError, "gives no video", "check that it is switched on and reachable"),
 )
+_BROKEN = "it may be cut off, still being written, or something else"
 _LOCAL_MEANINGS: tuple[_Meaning, ...] = (
     (FileNotFoundError, SourceNotFoundError, "does not exist", "check the path"),
     (PermissionError, SourceDeniedError, "not allowed to read it", "check its permissions"),
     (IsADirectoryError, SourceUnreadableError, "is a folder", "name a file in it"),
-    (
-        Exception,
-        SourceUnreadableError,
-        "not a video that can be decoded",
-        "it may be cut off, still being written, or something else",
-    ),
+    (Exception, SourceUnreadableError, "not a video that can be decoded", _BROKEN),
 )
 _WEBCAM_MEANINGS: tuple[_Meaning, ...] = (
     *_LOCAL_MEANINGS[:2],

@@ -7,7 +7,6 @@ insightface's sample group photograph. Nothing is downloaded and nothing is stor
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -21,15 +20,6 @@ WIDTH, HEIGHT, FPS = 960, 540, 25.0
 _SHOT_SECONDS = 4.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Shot:
-    """A camera move over a still: from one view to another, views as (centre x, centre y, height) in fractions."""
-
-    picture: NDArray[np.uint8]
-    start: tuple[float, float, float]
-    end: tuple[float, float, float]
-
-
 def film() -> Iterator[NDArray[np.uint8]]:
     """Yield the frames, uint8 RGB (540, 960, 3): a slow zoom on a portrait, a cut, a slow pan over a group.
 
@@ -37,26 +27,26 @@ def film() -> Iterator[NDArray[np.uint8]]:
         ConfigError: a package that should carry a picture does not.
     """
     portrait, group = _portrait(), _group()
+    # From one view to another: centre x, centre y and height, in fractions of the picture.
     shots = (
-        _Shot(portrait, (0.50, 0.30, 0.56), (0.45, 0.25, 0.42)),
-        _Shot(group, (0.50, 0.41, 0.80), (0.50, 0.385, 0.76)),
+        (portrait, np.array([0.50, 0.30, 0.56]), np.array([0.45, 0.25, 0.42])),
+        (group, np.array([0.50, 0.41, 0.80]), np.array([0.50, 0.385, 0.76])),
     )
-    for shot in shots:
-        count = round(_SHOT_SECONDS * FPS)
+    count = round(_SHOT_SECONDS * FPS)
+    for picture, start, end in shots:
         for number in range(count):
-            yield _view(shot, number / (count - 1))
+            # A slow start and end, as a hand-held zoom has: half a cosine.
+            ease = 0.5 - 0.5 * np.cos(np.pi * number / (count - 1))
+            yield _view(picture, *((1 - ease) * start + ease * end))
 
 
-def _view(shot: _Shot, progress: float) -> NDArray[np.uint8]:
-    # A slow start and end, as a hand-held zoom has: half a cosine.
-    ease = 0.5 - 0.5 * np.cos(np.pi * progress)
-    x, y, part = (1 - ease) * np.array(shot.start) + ease * np.array(shot.end)
-    height, width = shot.picture.shape[:2]
+def _view(picture: NDArray[np.uint8], x: float, y: float, part: float) -> NDArray[np.uint8]:
+    height, width = picture.shape[:2]
     scale = HEIGHT / (part * height)
     matrix = np.array(
         [[scale, 0, WIDTH / 2 - scale * x * width], [0, scale, HEIGHT / 2 - scale * y * height]], np.float64
     )
-    frame = cv2.warpAffine(shot.picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+    frame = cv2.warpAffine(picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(frame, dtype=np.uint8)
 
 
