@@ -29,7 +29,8 @@ FLOORS = (
     {"captions", "export"},
     {"build"},
     {"api"},
-    {"cli", "serve"},
+    {"serve"},
+    {"cli"},
     {"__main__"},
 )
 #: The same for training, and for what made the built-in weights.

@@ -45,7 +45,7 @@ class Outlet:
             if isinstance(event.data, SourceStateChanged):
                 self.beats.note(event.subject, state=event.data.state, epoch=event.data.epoch, reason=event.data.reason)
         elif isinstance(event, FrameFaces):
-            lag = {} if event.wall_time is None else {"lag": round(max(0.0, time.time() - event.wall_time), 3)}
+            lag = {} if event.newest is None else {"lag": round(max(0.0, time.time() - event.newest), 3)}
             self.beats.note(event.source_id, epoch=event.epoch, seconds=event.seconds, faces=len(event.faces), **lag)
 
 

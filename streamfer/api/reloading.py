@@ -38,7 +38,5 @@ def reload_sources(session: Session, config: Config) -> tuple[list[str], list[st
     session._specs = specs
     changed = [name for name in {**old, **specs} if every or old.get(name) != specs.get(name)]
     for name in changed:
-        running.remove(name)
-        if name in specs:
-            running.add(session._source(specs[name], len(specs)))
+        running.replace(name, session._source(specs[name], len(specs)) if name in specs else None)
     return changed, [name for name in differ if name not in _TAKEN]

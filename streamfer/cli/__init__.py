@@ -7,6 +7,8 @@ budget is set before any library starts its threads.
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +24,13 @@ from streamfer.redaction import redact_text
 
 class _Commands(TyperGroup):
     """Commands in which Ctrl-C is one line and an exit code of its own, wherever it comes."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command; from here on SIGTERM is an order that ``run`` obeys, also while it gets ready."""
+        found = super().resolve_command(ctx, args)
+        if found[0] == "run":
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        return found
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""

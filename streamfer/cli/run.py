@@ -52,9 +52,9 @@ def run(
             printer.say(f"{NOTICE}; purpose of this run: {aim}", note=True)
         _say(event, printer, quiet=quiet)
 
-    with session, stopping(session) as stopped, Printer(session.stop) as printer:
+    with stopping(session, terminated=0) as stopped, session, Printer(session.stop) as printer:
         ends = session.publish(sources or None, watch=watch)
-    if code := stopped.code(terminated=0) or (2 if any(end.error for end in ends) else 0):
+    if code := stopped.code() or (2 if any(end.error for end in ends) else 0):
         raise SystemExit(code)
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: What a shell reports of a process that Ctrl-C ended.
 INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass(slots=True)
@@ -26,21 +27,23 @@ class Stop:
     """The signal that ended a run, or None."""
 
     number: int | None = None
+    terminated: int = TERMINATED
 
-    def code(self, *, terminated: int = 128 + signal.SIGTERM) -> int:
+    def code(self) -> int:
         """Return the exit code: 0 where nothing was interrupted, ``terminated`` after SIGTERM."""
         if self.number is None:
             return 0
-        return INTERRUPTED if self.number == signal.SIGINT else terminated
+        return INTERRUPTED if self.number == signal.SIGINT else self.terminated
 
 
 @contextmanager
-def stopping(session: Session) -> Iterator[Stop]:
+def stopping(session: Session, *, terminated: int = TERMINATED) -> Iterator[Stop]:
     """Let the first SIGINT or SIGTERM end the session's run in order; a second one ends the process at once.
 
-    SIGHUP reads the configuration's file again; where it is broken, the old one stays.
+    SIGHUP reads the configuration's file again; where it is broken, the old one stays. ``terminated`` is the exit code
+    after SIGTERM.
     """
-    told = Stop()
+    told = Stop(terminated=terminated)
 
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
@@ -48,8 +51,8 @@ def stopping(session: Session) -> Iterator[Stop]:
         for either in (signal.SIGINT, signal.SIGTERM):
             signal.signal(either, signal.SIG_DFL)
         if not session.stop():
-            # Nothing runs yet: there is nothing to end in order.
-            raise KeyboardInterrupt
+            # Nothing runs yet, or any more: there is nothing to end in order.
+            raise SystemExit(told.code()) if number == signal.SIGTERM else KeyboardInterrupt
 
     def hang_up(number: int, frame: FrameType | None) -> None:
         del number, frame

@@ -261,7 +261,7 @@ class SourceAnalysis:
             pts=frame.pts,
             seconds=frame.seconds,
             wall_time=frame.wall_time,
-            dropped=dict(self._dropped),
+            dropped={**self._dropped, **frame.lost},
             decode_s=chosen.decode_s,
             arrived=chosen.arrived,
             detect_s=detect_s,

@@ -26,9 +26,12 @@ class Batcher:
         self._max_wait = max_wait
         self._held: Item | None = None
 
-    def next(self) -> list[Item]:
-        """Return the next batch, at least one item; waits for the first one."""
-        batch = [self._held or self._items.get()]
+    def next(self, seconds: float | None = None) -> list[Item]:
+        """Return the next batch; waits for its first item, and returns none after ``seconds``."""
+        try:
+            batch = [self._held or self._items.get(timeout=seconds)]
+        except queue.Empty:
+            return []
         self._held = None
         crops = _crops(batch[0])
         deadline = time.monotonic() + self._max_wait

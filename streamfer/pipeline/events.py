@@ -45,6 +45,7 @@ class FrameFaces:
         too_small: numbers of the tracks whose faces in this frame were too small to be read.
         media_seconds: the container's own time, as in :class:`~streamfer.video.frames.Frame`.
         wall_time: Unix time of its capture; None for files.
+        newest, dropped: that of the newest frame analysed when this one was settled, and the source's losses by cause.
     """
 
     source_id: str
@@ -55,6 +56,8 @@ class FrameFaces:
     too_small: tuple[int, ...] = ()
     media_seconds: float | None = None
     wall_time: float | None = None
+    newest: float | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

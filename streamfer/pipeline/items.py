@@ -22,7 +22,7 @@ class FrameFacts:
     Attributes:
         width, height: of this frame, pixels.
         index, pts, seconds, wall_time, media_seconds: as in :class:`~streamfer.video.frames.Frame`.
-        dropped: frames of the source dropped before this one because the analysis was busy, by cause.
+        dropped: frames of the source lost before this one, on their way or because the analysis was busy, by cause.
         decode_s: seconds of decoding since the frame chosen before.
         arrived: monotonic time at which the frame was decoded.
         detect_s: seconds of detection and tracking.
@@ -107,10 +107,11 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
-class Added:
-    """A source joins the run."""
+class Replaced:
+    """From now on ``source``, or nothing, is what bears an id."""
 
-    source: Source
+    source_id: str
+    source: Source | None
 
 
-Item = AnalysedFrame | EpochOpened | Changed | Ended | Added
+Item = AnalysedFrame | EpochOpened | Changed | Ended | Replaced

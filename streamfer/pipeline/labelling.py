@@ -14,12 +14,13 @@ import torch
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened, SourceStats
-from streamfer.pipeline.items import Added, AnalysedFrame, Changed, Ended, EpochOpened, Item
-from streamfer.pipeline.ledger import Ledger
+from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened, Item, Replaced
+from streamfer.pipeline.ledger import Ledger, Loss
 from streamfer.pipeline.observer import ClipChooser, ObservedClip
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.session import ClipJob, EpochSession
 from streamfer.pipeline.windows import WindowGrid
+from streamfer.records import Record
 from streamfer.video.frames import StateChange
 
 #: Tracks of a source that are told apart in its counts; beyond, the longest silent are taken for new, so that a
@@ -38,7 +39,6 @@ class _SourceLog:
         read: (epoch, track) seen, and whether it was ever large enough to be read; the latest last.
         faces_too_small: faces that were not.
         never_read: tracks that are remembered no more and never were.
-        offline_since: when the source went away, seconds.
         opened: its latest epoch.
         epoch: the latest that a change named.
         ended: how it ended, in its own words.
@@ -51,7 +51,6 @@ class _SourceLog:
     read: OrderedDict[tuple[int, int], bool] = field(default_factory=OrderedDict)
     faces_too_small: int = 0
     never_read: int = 0
-    offline_since: float | None = None
     opened: EpochOpened | None = None
     epoch: int = 0
     ended: StateChange | None = None
@@ -137,9 +136,21 @@ class Labeller:
                 crops = slice(taken, taken + faces)
                 pending += self._take_frame(item, features[crops], actions[crops])
                 taken += faces
-            elif not isinstance(item, Added):
+            elif not isinstance(item, Replaced):
                 pending += self._take_notice(item)
         return self._label(pending, encode_s)
+
+    def missing(self, now: float) -> list[Record]:
+        """Return the gaps that go on at the Unix time ``now``, as far as they are to be told (again)."""
+        told = []
+        for source_id, log in self._logs.items():
+            opened, ledger = log.opened, log.ledger
+            if opened is None or not opened.info.live or (since := ledger.missing_since(now)) is None:
+                continue
+            silent = self._records.loss(source_id, Loss(opened, "no_pictures", 0, since, now))
+            away = self._records.offline_gap(source_id, log.epoch, opened.info.epoch_key, since, now)
+            told.append(silent if ledger.away is None else away)
+        return told
 
     def _encode(self, items: Sequence[Item]) -> tuple[torch.Tensor, list[tuple[float, ...]]]:
         """Return the features (F, D) of all crops and, once for each of them, the action units' intensities."""
@@ -206,19 +217,16 @@ class Labeller:
             log.ended = change
             return []
         if change.state == "online":
-            if log.offline_since is not None:
-                events.append(self._records.offline_gap(source_id, change, log.offline_since))
-                log.ledger.back()
+            if (since := log.ledger.back()) is not None:
+                key = change.info.epoch_key if change.info else str(change.epoch)
+                events.append(self._records.offline_gap(source_id, change.epoch, key, since, change.wall_time))
             if change.leap is not None:
                 events.append(self._records.leap_gap(source_id, change, change.leap))
-            log.offline_since = None
         else:
             events = self._end_session(source_id, flush=True)
             # "connecting" opens every live source: only what follows a picture leaves a gap.
-            if log.stats.frames_analysed and log.offline_since is None:
-                log.offline_since = log.ledger.away_since(change.wall_time)
-            elif log.offline_since is not None and log.ledger.due(change.wall_time):
-                events.append(self._records.offline_gap(source_id, change, log.offline_since))
+            if log.stats.frames_analysed and log.ledger.away is None:
+                log.ledger.gone(change.wall_time)
         return [*events, self._records.state(source_id, change)]
 
     def _end_source(self, item: Ended) -> list[Event | ClipJob]:

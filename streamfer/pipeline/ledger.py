@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,8 @@ _WALL = ("rtcp", "wallclock")
 _REASONS = {
     "queue_full": "this machine was busy",
     "too_old": "this machine was busy: pictures had waited longer than live.staleness",
+    "decode_error": "pictures came damaged",
+    "packet_loss": "pictures never came: packets are lost on the way, or the link is too slow",
     "no_pictures": "the source sent no pictures that could be decoded",
 }
 
@@ -40,17 +43,21 @@ class Loss:
 
 @dataclass(slots=True)
 class Ledger:
-    """Tells what is missing: a pause longer than a window at once, dropped pictures at most every ten seconds.
+    """Tells what is missing: a pause longer than a window at once, lost pictures at most every ten seconds.
+
+    What goes on is told again every ten seconds, from its beginning.
 
     Attributes:
         window: seconds of a clip.
         ticks: analysed pictures of a clip; fewer dropped ones in ten seconds stand in the clips' own counts.
         last: Unix time of the last good frame; None before the first, and for sources without wall time.
+        away: Unix time of the last good frame before an outage that goes on.
     """
 
     window: float
     ticks: int
     last: float | None = None
+    away: float | None = None
     _drops: Mapping[str, int] = field(default_factory=dict)
     _since: float = 0.0
     _told: float = 0.0
@@ -59,7 +66,7 @@ class Ledger:
         """Take a frame that was analysed, and return what was lost before it."""
         if opened.time_origin not in _WALL:
             return []
-        before, self.last = self.last, facts.wall_time
+        before, self.last, self._told = self.last, facts.wall_time, time.time()
         if before is None:
             self._since, self._drops = facts.wall_time, facts.dropped
             return []
@@ -76,17 +83,21 @@ class Ledger:
             losses = [("no_pictures", 0)]
         return [Loss(opened, cause, count, start, facts.wall_time) for cause, count in losses]
 
-    def away_since(self, now: float) -> float:
-        """Return when the source was last good, at the beginning of an outage that is noticed ``now``."""
+    def gone(self, now: float) -> None:
+        """Take the beginning of an outage that is noticed ``now``."""
+        self._told = now if self.last is None else self._told
+        self.away = now if self.last is None else min(self.last, now)
+
+    def missing_since(self, now: float) -> float | None:
+        """Return since when nothing good came, where that goes on and is to be told (again) ``now``."""
+        since = self.last if self.away is None else self.away
+        if since is None or now - self._told < _TELL_SECONDS:
+            return None
         self._told = now
-        return now if self.last is None else min(self.last, now)
+        return min(since, now)
 
-    def due(self, now: float) -> bool:
-        """Whether an outage that lasts is to be told again."""
-        due = now - self._told >= _TELL_SECONDS
-        self._told = now if due else self._told
-        return due
-
-    def back(self) -> None:
-        """An outage is over and told: the pause before the next good frame is no other."""
-        self.last = None
+    def back(self) -> float | None:
+        """Return since when the source was away; the pause before the next good frame is no other."""
+        since, self.away = self.away, None
+        self.last = self.last if since is None else None
+        return since

@@ -8,8 +8,10 @@ length of a video.
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
+import time
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -19,7 +21,7 @@ from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalys
 from streamfer.pipeline.batcher import Batcher
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, SourceDone
-from streamfer.pipeline.items import Added, Ended, Item
+from streamfer.pipeline.items import Ended, Item, Replaced
 from streamfer.pipeline.labelling import Labeller
 from streamfer.pipeline.observer import ClipChooser, ClipObserver, ObservedClip, RunContext
 from streamfer.pipeline.reports import RecordWriter
@@ -77,16 +79,12 @@ class Pipeline:
         for source, _ in list(self._open.values()):
             source.close()
 
-    def add(self, source: Source) -> None:
-        """Let a source join the run; one of an id that is still open begins when that has ended."""
-        self._items.put(Added(source))
-
-    def remove(self, source_id: str) -> bool:
-        """End a source, wherever it is; return whether it was open."""
-        source, _ = self._open.get(source_id, (None, None))
-        if source is not None:
-            source.close()
-        return source is not None
+    def replace(self, source_id: str, source: Source | None) -> None:
+        """Let a source join the run, once another of its id has ended; None: end that, and nothing more."""
+        while not self._stop.is_set():
+            with contextlib.suppress(queue.Full):
+                self._items.put(Replaced(source_id, source), timeout=_POLL_SECONDS)
+                return
 
     def events(self, sources: Iterable[Source]) -> Generator[Event]:
         """Analyse ``sources`` and yield events until the last source has ended.
@@ -131,17 +129,17 @@ class Pipeline:
             )
             self._open_more(sources)
             while self._open:
-                items = batcher.next()
-                for entry in labeller.process(items):
+                items = batcher.next(_POLL_SECONDS)
+                for entry in [*labeller.process(items), *labeller.missing(time.time())]:
                     self._deliver(entry, observer)
                 for item in items:
-                    if isinstance(item, Added):
-                        self._join(item.source)
+                    if isinstance(item, Replaced):
+                        self._replace(item)
                     elif isinstance(item, Ended):
                         _, thread = self._open.pop(item.source_id)
                         thread.join()
-                        if (follower := self._next.pop(item.source_id, None)) is not None:
-                            self._join(follower)
+                        if (follower := self._next.pop(item.source_id, None)) and not self._stop.is_set():
+                            self._begin(follower)
                         self._open_more(sources)
         except Exception as error:
             self._events.put(error)
@@ -149,6 +147,7 @@ class Pipeline:
         finally:
             if observer is not None:
                 observer.close()
+            self._stop.set()
             self._events.put(None)
 
     def _deliver(self, entry: Event | ObservedClip, observer: ClipObserver | None) -> None:
@@ -168,11 +167,14 @@ class Pipeline:
                 raise InternalError(f"two sources share the id {source.source_id!r}")
             self._begin(source)
 
-    def _join(self, source: Source) -> None:
-        if source.source_id in self._open:
-            self._next[source.source_id] = source
-        elif not self._stop.is_set():
-            self._begin(source)
+    def _replace(self, item: Replaced) -> None:
+        self._next.pop(item.source_id, None)
+        if (before := self._open.get(item.source_id)) is not None:
+            before[0].close()
+            if item.source is not None:
+                self._next[item.source_id] = item.source
+        elif item.source is not None and not self._stop.is_set():
+            self._begin(item.source)
 
     def _begin(self, source: Source) -> None:
         parts = self._parts

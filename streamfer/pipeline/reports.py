@@ -8,12 +8,14 @@ import uuid
 from collections.abc import Callable
 from importlib.metadata import version
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.models.expression import Abstention, ModelInfo
+from streamfer.pipeline.ledger import Loss
+from streamfer.pipeline.session import ClipJob
 from streamfer.records import (
     ClipLabelled,
     ClipSpan,
@@ -29,14 +31,11 @@ from streamfer.records import (
     VideoFacts,
 )
 from streamfer.redaction import redact_text
-from streamfer.video.frames import Damage, Leap, StateChange
-
-if TYPE_CHECKING:
-    from streamfer.pipeline.ledger import Loss
-from streamfer.pipeline.session import ClipJob
+from streamfer.video.frames import Damage, Leap, StateChange, TimeOrigin
 
 #: Version of what lies between features and probabilities; rises when the same weights would say something else.
 HEAD_VERSION = "1"
+_Span = tuple[float, float, TimeOrigin]
 
 
 def this_producer(purpose: str | None = None) -> Producer:
@@ -147,79 +146,46 @@ class RecordWriter:
         )
         return Record.of(document, source_id=source_id, site=self._site)
 
-    def offline_gap(self, source_id: str, online: StateChange, since: float) -> Record:
-        """Return the record of the stretch in which a live source gave nothing.
-
-        Args:
-            source_id: the source.
-            online: the change that ended the stretch.
-            since: Unix time at which it went offline, seconds.
-        """
-        document = Gap(
-            cause="reconnect",
-            unit="frames",
-            count=0,
-            epoch=online.epoch,
-            epoch_key=online.info.epoch_key if online.info else str(online.epoch),
-            start_time=since,
-            end_time=max(since, online.wall_time),
-            time_origin="wallclock",
-            reason="the source was offline",
-            producer=self._producer,
-        )
-        return Record.of(document, source_id=source_id, site=self._site)
+    def offline_gap(self, source_id: str, epoch: int, epoch_key: str, since: float, until: float) -> Record:
+        """Return the record of the stretch in which a live source gave nothing, between two Unix times in seconds."""
+        span: _Span = (since, max(since, until), "wallclock")
+        return self._gap(source_id, "reconnect", (epoch, epoch_key), span, "the source was offline")
 
     def loss(self, source_id: str, loss: Loss) -> Record:
         """Return the record of pictures that were lost between two good frames."""
-        document = Gap(
-            cause=loss.cause,
-            unit="frames",
-            count=loss.count,
-            epoch=loss.opened.epoch,
-            epoch_key=loss.opened.info.epoch_key,
-            start_time=loss.start,
-            end_time=loss.end,
-            time_origin=loss.opened.time_origin,
-            reason=loss.reason,
-            producer=self._producer,
-        )
-        return Record.of(document, source_id=source_id, site=self._site)
+        opened = loss.opened
+        span: _Span = (loss.start, loss.end, opened.time_origin)
+        return self._gap(source_id, loss.cause, (opened.epoch, opened.info.epoch_key), span, loss.reason, loss.count)
 
     def damage_gap(self, source_id: str, change: StateChange, damage: Damage) -> Record:
         """Return the record of a stretch of a file whose pictures are damaged."""
-        document = Gap(
-            cause="decode_error",
-            unit="frames",
-            count=damage.pictures,
-            epoch=damage.epoch,
-            epoch_key=change.info.epoch_key if change.info else str(damage.epoch),
-            start_time=damage.begin,
-            end_time=damage.end,
-            media_start_time=damage.media_begin,
-            media_end_time=damage.media_end,
-            time_origin="file",
-            reason=change.reason,
-            producer=self._producer,
-        )
-        return Record.of(document, source_id=source_id, site=self._site)
+        place = (damage.epoch, change.info.epoch_key if change.info else str(damage.epoch))
+        media = {"media_start_time": damage.media_begin, "media_end_time": damage.media_end}
+        span: _Span = (damage.begin, damage.end, "file")
+        return self._gap(source_id, "decode_error", place, span, change.reason, damage.pictures, **media)
 
     def leap_gap(self, source_id: str, online: StateChange, leap: Leap) -> Record:
         """Return the record of the stretch that a source's clock passed over; it lies before the new epoch's zero."""
-        document = Gap(
-            cause="clock_jump",
-            unit="frames",
-            count=0,
-            epoch=online.epoch,
-            epoch_key=online.info.epoch_key if online.info else str(online.epoch),
-            start_time=leap.wall_time,
-            end_time=leap.wall_time,
-            time_origin=leap.time_origin,
-            reason=redact_text(online.reason),
-            start_pts=-leap.pts,
-            end_pts=0,
-            time_base=(leap.time_base.numerator, leap.time_base.denominator),
-            producer=self._producer,
-        )
+        place = (online.epoch, online.info.epoch_key if online.info else str(online.epoch))
+        base = (leap.time_base.numerator, leap.time_base.denominator)
+        passed = {"start_pts": -leap.pts, "end_pts": 0, "time_base": base}
+        span: _Span = (leap.wall_time, leap.wall_time, leap.time_origin)
+        return self._gap(source_id, "clock_jump", place, span, redact_text(online.reason), **passed)
+
+    def _gap(
+        self,
+        source_id: str,
+        cause: str,
+        place: tuple[int, str],
+        span: _Span,
+        reason: str,
+        count: int = 0,
+        **more: Any,
+    ) -> Record:
+        """Return a gap record of frames: in its epoch of that key, from a start to an end of that origin."""
+        names = ("epoch", "epoch_key", "start_time", "end_time", "time_origin")
+        facts = dict(zip(names, (*place, *span), strict=True)) | more
+        document = Gap(cause=cause, unit="frames", count=count, reason=reason, producer=self._producer, **facts)
         return Record.of(document, source_id=source_id, site=self._site)
 
 

@@ -157,6 +157,8 @@ class EpochSession:
     def _row(self, held: _Held) -> FrameFaces:
         """Return the row of a frame whose faces are settled."""
         people = sorted((face for face in held.faces if face.confirmed), key=lambda face: face.track)
+        newest = self._rows[-1].facts if self._rows else held.facts
+        dated = self._opened.time_origin in ("rtcp", "wallclock")
         return FrameFaces(
             self._opened.source_id,
             self._opened.epoch,
@@ -165,7 +167,9 @@ class EpochSession:
             tuple(self._face_row(held, face) for face in people),
             tuple(face.track for face in held.too_small if face.confirmed),
             held.facts.media_seconds,
-            held.facts.wall_time if self._opened.time_origin in ("rtcp", "wallclock") else None,
+            held.facts.wall_time if dated else None,
+            newest.wall_time if dated else None,
+            newest.dropped,
         )
 
     def _face_row(self, held: _Held, face: TrackedFace) -> FaceRow:

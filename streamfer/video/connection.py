@@ -5,8 +5,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
+from statistics import median
 
 import av
 import av.error
@@ -22,6 +25,10 @@ _HANDOVER_SECONDS = 0.1
 # Their demuxers number the frames at an assumed 25 a second: only the time of arrival is true.
 _UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "image2"})
 _UNTIMED_START = 5
+# Of so many the median is the usual time between two pictures, whatever rate is declared.
+_USUAL_STEPS = 16
+# A longer hole is a clock that was set, or an outage.
+_MOST_MISSING = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +61,14 @@ class Arrival:
         pts: in ``Opened.time_base`` units, by the stream's clock or, where it has none, by the time of arrival.
         arrived: Unix time, seconds.
         captured: Unix time by RTCP sender reports, seconds; None before the first report and for other protocols.
+        lost: pictures of the source that never came whole until now, by cause.
     """
 
     picture: av.VideoFrame
     pts: int
     arrived: float
     captured: float | None
+    lost: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,32 @@ class Lost:
 
 
 Event = Opened | Arrival | Lost
+
+
+class _Losses:
+    """Counts pictures that do not decode, and those that a stream's even times show to be missing."""
+
+    def __init__(self, totals: Counter[str], *, counts_missing: bool) -> None:
+        self._totals = totals
+        self._counts_missing = counts_missing
+        self._steps: deque[int] = deque(maxlen=_USUAL_STEPS)
+        self._last: int | None = None
+        self._damaged = 0
+
+    def damaged(self) -> None:
+        """Take a packet that does not decode."""
+        self._totals["decode_error"], self._damaged = self._totals["decode_error"] + 1, self._damaged + 1
+
+    def picture(self, pts: int) -> None:
+        """Take the time of the next picture."""
+        step = 0 if self._last is None else pts - self._last
+        self._last = pts
+        if self._counts_missing and step > 0:
+            usual = median(self._steps) if len(self._steps) == _USUAL_STEPS else step
+            missing = round(step / usual) - 1 - self._damaged
+            self._totals["packet_loss"] += missing if 0 < missing <= _MOST_MISSING else 0
+            self._steps.append(step)
+        self._damaged = 0
 
 
 class Connection:
@@ -83,10 +118,14 @@ class Connection:
         decode_threads: threads FFmpeg may decode with.
         timeout: seconds that one network operation may take.
         transport: RTSP transport, ``tcp`` or ``udp``.
+        lost: counts of the source's lost pictures, which go on from one connection to the next.
     """
 
-    def __init__(self, spec: SourceSpec, *, decode_threads: int, timeout: float, transport: str) -> None:
+    def __init__(
+        self, spec: SourceSpec, *, decode_threads: int, timeout: float, transport: str, lost: Counter[str]
+    ) -> None:
         self._spec = spec
+        self._lost = lost
         self._decode_threads = decode_threads
         self._timeout = timeout
         self._transport = transport
@@ -132,6 +171,8 @@ class Connection:
         self._hand_over(Opened(track.codec_context.name, *facts))
         by_arrival = container.format.name in _UNTIMED_FORMATS
         untimed = 0
+        # Of RTP alone it is sure that pictures have the times at which they were taken.
+        losses = _Losses(self._lost, counts_missing=container.format.name == "rtsp")
         for packet in container.demux(track):
             if self._abandoned.is_set():
                 return
@@ -140,7 +181,8 @@ class Connection:
             except av.error.EOFError:
                 return
             except av.error.FFmpegError:
-                continue  # a damaged packet: the next key frame mends the picture
+                losses.damaged()
+                continue  # the next key frame mends the picture
             for picture in pictures:
                 arrived = time.time()
                 if picture.pts is None and not by_arrival:
@@ -150,7 +192,8 @@ class Connection:
                     continue
                 pts = round(arrived / time_base) if by_arrival or picture.pts is None else picture.pts
                 captured = None if by_arrival else _captured(container, pts, time_base)
-                self._hand_over(Arrival(picture, pts, arrived, captured))
+                losses.picture(pts)
+                self._hand_over(Arrival(picture, pts, arrived, captured, dict(self._lost)))
 
     def _hand_over(self, event: Event) -> None:
         while not self._abandoned.is_set():

@@ -15,6 +15,7 @@ from streamfer.video.pixels import PictureForm, RgbConverter
 _ASSUMED_FPS = 25.0
 # A camera whose clock was never set reports 1970: such a time is worse than the time of arrival.
 _BELIEVABLE_SECONDS = 300.0
+_HEALED_SECONDS = 2.0
 
 
 class FrameLine:
@@ -28,6 +29,9 @@ class FrameLine:
         opened: what its container said.
         epoch: epoch of the first frame.
         stall: seconds without a picture after which the connection is given up.
+
+    Attributes:
+        late: seconds by which the latest picture came later than the promptest of the last half minute.
     """
 
     def __init__(self, spec: SourceSpec, opened: Opened, epoch: int, stall: float = 0.0) -> None:
@@ -37,6 +41,9 @@ class FrameLine:
         self._clock = PtsClock(opened.time_base, 1 / (opened.rate or _ASSUMED_FPS), epoch=epoch, stall=stall)
         self._arrivals = ArrivalClock()
         self._converter = RgbConverter()
+        self.late = 0.0
+        self._lost, self._damaged = 0, 0.0
+        self._other: float | None = None
 
     @property
     def epoch(self) -> int:
@@ -52,6 +59,8 @@ class FrameLine:
         """Yield ``online`` where an epoch begins, and the frame where it is wanted."""
         picture = arrival.picture
         before, form = self._form, PictureForm.of(picture)
+        if self._doubtful(arrival, form):
+            return
         self._form = form
         tick = self._clock.tick(arrival.pts, picture.duration, form.change_from(before))
         seconds = float(tick.pts * self.opened.time_base)
@@ -74,12 +83,24 @@ class FrameLine:
                 media_seconds=float(tick.media * self.opened.time_base) - self.opened.zero
                 if self.opened.ends
                 else None,
+                lost=arrival.lost,
             )
+
+    def _doubtful(self, arrival: Arrival, form: PictureForm) -> bool:
+        """Whether pictures of another form come from damaged bytes: such a change must last to be believed."""
+        if (lost := sum(arrival.lost.values())) != self._lost:
+            self._lost, self._damaged = lost, arrival.arrived
+        if self._form is None or not form.change_from(self._form):
+            self._other = None
+            return False
+        self._other = self._other or arrival.arrived
+        return arrival.arrived - min(self._damaged, self._other) < _HEALED_SECONDS
 
     def _wall_time(self, arrival: Arrival, tick: Tick, seconds: float) -> tuple[float, TimeOrigin]:
         if self.opened.ends:
             return tick.elapsed, "file"
         by_arrival = self._arrivals.wall_time(seconds, arrival.arrived)
+        self.late = arrival.arrived - by_arrival
         captured = arrival.captured
         if captured is not None and abs(captured - arrival.arrived) < _BELIEVABLE_SECONDS:
             return captured, "rtcp"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Protocol, runtime_checkable
@@ -64,6 +64,7 @@ class Frame:
         index: number of this frame among the decoded frames of its epoch, from 0.
         media_seconds: the container's own time of it, by which players show and transcripts count; None where there is
             none (live sources, frames of one's own).
+        lost: pictures of a live source that never came whole before this one, by cause.
     """
 
     image: NDArray[np.uint8] = field(repr=False)
@@ -74,6 +75,7 @@ class Frame:
     time_origin: TimeOrigin
     index: int
     media_seconds: float | None = None
+    lost: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def seconds(self) -> float:

@@ -6,6 +6,7 @@ import logging
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 
@@ -71,6 +72,7 @@ class LiveSource:
         self._ends = False
         self._transport = "tcp" if self.settings.transport == "auto" else self.settings.transport
         self._stuck: list[Connection] = []
+        self._totals: Counter[str] = Counter()
 
     @property
     def source_id(self) -> str:
@@ -133,6 +135,7 @@ class LiveSource:
             decode_threads=self.decode_threads,
             timeout=max(self.settings.open_timeout / 2, self.settings.stall_timeout),
             transport=self._transport,
+            lost=self._totals,
         )
         outcome: _Outcome | None = None
         try:
@@ -168,6 +171,10 @@ class LiveSource:
                 yield from line.advance(event, wanted)
                 # After the frame was taken: a slow consumer is no stall of the source.
                 deadline = time.monotonic() + self._stall_limit(opened)
+                if line.late > self._stall_limit(opened) and not self._ends:
+                    # The other side has the backlog: a new connection begins with what is new.
+                    late = f"its pictures come {line.late:.0f} s late: the link is slower than the stream"
+                    return (yield from self._stalled(line, epoch, online_since, late))
             elif time.monotonic() >= deadline:
                 return (yield from self._stalled(line, epoch, online_since))
         return _Outcome(line.epoch if line else epoch, None, None)
@@ -182,10 +189,11 @@ class LiveSource:
         return _Outcome(line.epoch, event.error, time.monotonic() - online_since, complete)
 
     def _stalled(
-        self, line: FrameLine | None, epoch: int, online_since: float
+        self, line: FrameLine | None, epoch: int, online_since: float, why: str = ""
     ) -> Generator[StateChange, None, _Outcome]:
         limit = self._stall_limit(line.opened) if line else self.settings.open_timeout
-        error = SourceUnreachableError(f"{self.spec.location}: no picture for {limit:g} s; check that it still sends")
+        why = why or f"no picture for {limit:g} s; check that it still sends"
+        error = SourceUnreachableError(f"{self.spec.location}: {why}")
         if line is None:
             return _Outcome(epoch, error, None)
         yield StateChange("stalled", line.epoch, time.time(), reason=str(error))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from command_line import Program, wait_for
 
@@ -155,3 +156,23 @@ def test_a_pipe_that_nobody_reads_stops_nothing(tiny_model: Path, server: Embedd
     finally:
         process.kill()
         process.communicate()
+
+
+def catches(process: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    line = next(line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.5, 5.0, 12.0])
+def test_a_signal_at_any_phase_of_the_start_is_obeyed(seconds: float, server: EmbeddedRedis) -> None:
+    """From its first words on, while modules and models load and when they run: exit 0, and nobody is left behind."""
+    with Program("run", "-q", "rtsp://127.0.0.1:9/x", "--redis", server.url, "--captions", "changes") as program:
+        wait_for(lambda: catches(program.pid, signal.SIGTERM), "it knows the signal", START_SECONDS)
+        time.sleep(seconds)
+        children = psutil.Process(program.pid).children(recursive=True)
+        program.signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert program.wait().code == 0
+    assert time.monotonic() - began < 20
+    wait_for(lambda: not any(child.is_running() for child in children), "nobody is left behind")

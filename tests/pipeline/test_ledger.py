@@ -70,11 +70,25 @@ def test_times_without_a_calendar_are_no_gaps() -> None:
 
 def test_an_outage_begins_at_the_last_good_frame_and_grows() -> None:
     ledger = Ledger(2.0, 16)
-    told(ledger, 100.0)
-    assert ledger.away_since(110.0) == 100.0
-    assert [ledger.due(when) for when in (111.0, 119.9, 120.0, 125.0, 130.5)] == [False, False, True, False, True]
-    ledger.back()
-    assert told(ledger, 140.0) == [], "told already"
+    now = time.time()
+    told(ledger, now)
+    ledger.gone(now + 6)
+    due = [ledger.missing_since(now + later) for later in (7, 9.5, 10.1, 15, 20.2)]
+    assert due == [None, None, now, None, now]
+    assert ledger.back() == now
+    assert told(ledger, now + 40) == [], "told already"
+
+
+def test_silence_that_nobody_explains_grows_too() -> None:
+    ledger = Ledger(2.0, 16)
+    now = time.time()
+    told(ledger, now)
+    assert [ledger.missing_since(now + later) for later in (9, 10.5, 12, 21)] == [None, now, None, now]
+    assert told(ledger, now + 22) == [("no_pictures", 0, now, now + 22)], "from the last good frame to the next"
+
+
+def test_an_outage_before_the_first_frame_is_none() -> None:
+    assert Ledger(2.0, 16).missing_since(time.time()) is None
 
 
 class Slow(FakeDetector):
