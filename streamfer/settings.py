@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -122,7 +123,7 @@ def check_settings(kind: type[_Settings], tree: Mapping[str, Any], where: str = 
         message, own = first["msg"], first["msg"].removeprefix("Value error, ")
         shown = isinstance(first["input"], str | int | float | bool) and not sounds_secret(name)
         notes = [f"got {first['input']!r}"] if shown else []
-        if first["type"] == "extra_forbidden":
+        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             message, notes = f"unknown setting; {_nearest(kind, first['loc'])}", []
         elif own != message:
             # What a section's own checks say is an answer in itself.
@@ -140,14 +141,14 @@ def _nearest(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
 
 
-def _known(kind: type[BaseModel], section: Sequence[int | str]) -> list[str]:
+def _known(kind: Any, section: Sequence[int | str]) -> list[str]:
     """Return the names in a section; of a list of sections those of its entries."""
     for name in section:
         if isinstance(name, str) and name in kind.model_fields:
             annotation = kind.model_fields[name].annotation
             inner = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
-            kind = next((one for one in inner if issubclass(one, BaseModel)), kind)
-    return list(kind.model_fields)
+            kind = next((one for one in inner if issubclass(one, BaseModel) or is_dataclass(one)), kind)
+    return [field.name for field in fields(kind)] if is_dataclass(kind) else list(kind.model_fields)
 
 
 def load_settings(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ConfigDict, PositiveInt
+
 from streamfer.captions.card import Architecture
 from streamfer.errors import ConfigError
 
@@ -23,24 +25,26 @@ LAVIS_NORM_EPS = 1e-5
 class QuerySizes:
     """Sizes of everything but the language model; the defaults are the published ones, EVA ViT-G's among them."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     #: Sides of the square input and of a patch, pixels: 16 x 16 patches and 257 positions.
-    image: int = 224
-    patch: int = 14
-    vision_width: int = 1408
-    vision_layers: int = 39
-    vision_heads: int = 16
-    vision_mlp: int = 6144
+    image: PositiveInt = 224
+    patch: PositiveInt = 14
+    vision_width: PositiveInt = 1408
+    vision_layers: PositiveInt = 39
+    vision_heads: PositiveInt = 16
+    vision_mlp: PositiveInt = 6144
     #: Learned queries, and so tokens that the language model gets from each picture.
-    queries: int = 32
-    qformer_width: int = 768
-    qformer_layers: int = 12
-    qformer_heads: int = 12
-    qformer_mlp: int = 3072
+    queries: PositiveInt = 32
+    qformer_width: PositiveInt = 768
+    qformer_layers: PositiveInt = 12
+    qformer_heads: PositiveInt = 12
+    qformer_mlp: PositiveInt = 3072
     #: Every so many layers, from the first on, look at the picture.
-    cross_every: int = 2
+    cross_every: PositiveInt = 2
     #: Words (BERT's 30522 and ``[DEC]``) and longest text of the Q-Former of InstructBLIP.
-    vocabulary: int = 30523
-    positions: int = 512
+    vocabulary: PositiveInt = 30523
+    positions: PositiveInt = 512
 
     def __post_init__(self) -> None:
         for part, width, heads in (
@@ -53,10 +57,8 @@ class QuerySizes:
             raise ConfigError(f"image is {self.image}; expected a multiple of patch, {self.patch}")
 
 
-def model_config(architecture: Architecture, sizes: QuerySizes, text: PreTrainedConfig) -> PreTrainedConfig:
-    """Return transformers' configuration for given sizes and the configuration of a language model."""
-    import transformers
-
+def tower_configs(sizes: QuerySizes) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what transformers has to know of the image encoder, and of the Q-Former."""
     vision = {
         "hidden_size": sizes.vision_width,
         "intermediate_size": sizes.vision_mlp,
@@ -77,6 +79,14 @@ def model_config(architecture: Architecture, sizes: QuerySizes, text: PreTrained
         "vocab_size": sizes.vocabulary,
         "max_position_embeddings": sizes.positions,
     }
+    return vision, qformer
+
+
+def model_config(architecture: Architecture, sizes: QuerySizes, text: PreTrainedConfig) -> PreTrainedConfig:
+    """Return transformers' configuration for given sizes and the configuration of a language model."""
+    import transformers
+
+    vision, qformer = tower_configs(sizes)
     kind: Any = transformers.Blip2Config if architecture == "blip-2" else transformers.InstructBlipConfig
     config: PreTrainedConfig = kind(
         vision_config=vision, qformer_config=qformer, text_config=text.to_dict(), num_query_tokens=sizes.queries

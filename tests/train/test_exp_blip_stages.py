@@ -17,7 +17,6 @@ import pytest
 import torch
 import without_chance
 from fakes.captioners import FakeCaptioner
-from PIL import Image
 from tiny_faces import settings, write_config
 from typer.testing import CliRunner
 
@@ -27,11 +26,12 @@ from streamfer.cli import app
 from streamfer.errors import ConfigError
 from streamfer.settings import check_settings
 from streamfer_train.captions.files import read_entries
-from streamfer_train.exp_blip import evaluate, pseudo
+from streamfer_train.exp_blip import pseudo, stages
 from streamfer_train.exp_blip.__main__ import main
-from streamfer_train.exp_blip.captioned import caption_all, read_labelled, references_for
 from streamfer_train.exp_blip.config import ExpBlipConfig
+from streamfer_train.exp_blip.pseudo import Halves
 from streamfer_train.recipes.checkpoint import Checkpoint
+from streamfer_train.recipes.processes import ALONE
 from streamfer_train.recipes.trainer import Trainer
 
 
@@ -257,9 +257,12 @@ def test_a_captioner_is_scored_and_its_features_are_probed(
     captioner = str(trained / "run" / "au" / "captioner")
     words = ["evaluate", "--captioner", captioner, "--labels", str(trained / "labels.json"), "--images", str(trained),
              "--out", str(tmp_path), "--device", "cpu", "--probe-train", str(trained / "labels.json"),
-             "--probe-epochs", "400"]  # fmt: skip
+             "--probe-epochs", "400", "--beside", "raf-au"]  # fmt: skip
     assert main(words) == 0
     shown = capsys.readouterr().out
+    assert "published on raf-au, captions:" in shown
+    assert "| Exp-BLIP (ViT-G, 6.7B) | 0.184 | 0.229 | 84.65 |" in shown
+    assert "published on raf-au, linear probe:" in shown
     assert "au-blip: 9 pictures; references: rule and 4 of the grammar" in shown
     report = json.loads((tmp_path / "report.json").read_text())
     assert {"rouge_l", "bleu"} <= report["text"].keys()
@@ -273,32 +276,6 @@ def test_a_captioner_is_scored_and_its_features_are_probed(
     words[words.index(captioner)] = str(trained / "run" / "emotion" / "captioner")
     assert main(words) == 2
     assert "captions of another model" in capsys.readouterr().err
-
-
-def test_perfect_captions_score_perfectly_and_are_made_once(trained: Path, tmp_path: Path) -> None:
-    pytest.importorskip("nltk")
-    pictures = read_labelled(trained / "labels.json", trained)
-    references, source = references_for(pictures, None, variants=2)
-    assert source.startswith("rule")
-    assert references[0][0] == "It is a people who raises cheek and pulls lip corner. The face shows happiness."
-    report = evaluate.scores([texts[0] for texts in references], references, pictures, None)
-    assert report["agreement"]["micro"]["f1"] == 1.0
-    assert report["agreement"]["emotion_agreement"] == 1.0
-    assert report["agreement"]["contradictions"] == 0
-    assert report["text"]["rouge_l"] == pytest.approx(1.0)
-    assert report["floor"]["micro"]["f1"] < 1
-    fake = FakeCaptioner()
-    first = caption_all(fake, pictures, tmp_path / "captions.jsonl", batch=4)
-    stored = (tmp_path / "captions.jsonl").read_text()
-    assert len(first) == 9
-    # Half a line, as a crash leaves it, is made again.
-    lines = stored.splitlines(keepends=True)
-    (tmp_path / "captions.jsonl").write_text("".join(lines[:5]))
-    assert caption_all(fake, pictures, tmp_path / "captions.jsonl", batch=4) == first
-    assert (tmp_path / "captions.jsonl").read_text() == stored
-    (tmp_path / "refs.json").write_text(json.dumps([{"image": "faces/00.png", "caption": "a"}]))
-    with pytest.raises(ConfigError, match=r"has no caption of faces/01.png"):
-        references_for(pictures, tmp_path / "refs.json")
 
 
 def test_half_precision_trains_with_a_scaler(trained: Path, tmp_path: Path) -> None:
@@ -315,6 +292,7 @@ def test_check_looks_at_both_steps(trained: Path, tmp_path: Path, capsys: pytest
     assert "step1 contrasts each pair with 1 others: batch 4 in 2 micro-batches" in said
     assert "language_model: 0 weights learn" in said
     for setting, message in (
+        ("model.sizes.imige=28", "did you mean 'image'?"),
         (f"model.language_model={tmp_path}", str(tmp_path)),
         ("step2.batch=10", "9 pairs are less than one batch of 10"),
         ("step1.batch=10", "9 pairs are less than one batch of 10"),
@@ -323,6 +301,27 @@ def test_check_looks_at_both_steps(trained: Path, tmp_path: Path, capsys: pytest
         assert main([*words, "--set", setting]) == 2
         assert message in capsys.readouterr().err
     assert not (trained / "run" / "checked").exists()
+
+
+def test_released_switches_reach_the_second_step(trained: Path) -> None:
+    plain = settings(trained, step2={"learn_start": True, "language_dropout": True})
+    for asked in (True, False):
+        plain["step2"] |= {"learn_start": asked, "language_dropout": asked}
+        config = check_settings(ExpBlipConfig, plain, "test")
+        writer = stages._writer(config, None)
+        pairs = stages.pairs_of(config, "au", "exp")
+        collate = stages.writing_task(config, config.step2, pairs, writer, 40, ALONE).loader.collate_fn
+        assert collate([(torch.zeros(3, 28, 28), pairs[0])])["targets"][0, 0].ge(0) == asked
+        assert (writer.learner.model.language_model.model.decoder.dropout > 0) == asked
+
+
+def test_a_half_that_cannot_be_read_is_counted(trained: Path) -> None:
+    halves = [Halves("a.png", "The brow does mmm.", "the face shows anger.", "action"),
+              Halves("b.png", "the face raises the inner brow.", "the face shows anger.", "")]  # fmt: skip
+    texts, said = pseudo._fused(check_settings(ExpBlipConfig, settings(trained), "test"), halves)
+    assert texts[0] == "The brow does mmm. the face shows anger."
+    assert "anger" in texts[1]
+    assert said == "joined by the grammar; of 1 a half could not be read and both stand as they are"
 
 
 def test_a_writer_that_refuses_is_said_before_anything_is_written(
@@ -407,10 +406,3 @@ def test_the_product_command_hands_over() -> None:
     helped = CliRunner().invoke(app, ["evaluate", "exp-blip", "--help"])
     assert helped.exit_code == 0
     assert "--probe-train" in helped.output
-
-
-def test_pictures_of_any_kind_are_read(tmp_path: Path) -> None:
-    Image.new("RGBA", (40, 20), (255, 0, 0, 128)).save(tmp_path / "a.png")
-    face = pseudo.face_of(tmp_path / "a.png", 28)
-    assert face.shape == (28, 28, 3)
-    assert face[0, 0].tolist() == [255, 0, 0]

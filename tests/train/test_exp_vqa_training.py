@@ -127,6 +127,11 @@ def test_a_question_that_is_too_long_is_refused(
     path = write_config(trained, "exp-vqa", training={"max_question_tokens": 4})
     assert main(["train", "-c", str(path), "--out", str(tmp_path)]) == 2
     assert "the question has" in capsys.readouterr().err
+    path = write_config(trained, "exp-vqa")
+    for more in (["--check"], []):
+        words = ["train", "-c", str(path), "--out", str(tmp_path / "b"), "--set", "training.batch=100", *more]
+        assert main(words) == 2
+        assert "pairs are less than one batch of 100" in capsys.readouterr().err
 
 
 def test_scores_of_yes_and_no() -> None:

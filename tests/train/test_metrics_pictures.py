@@ -40,7 +40,7 @@ def test_curves_carry_their_numbers(tmp_path: Path) -> None:
     confidence = random.uniform(0.3, 1, 300)
     hit = random.random(300) < confidence
     curve = classification.risk_coverage(confidence, hit)
-    text = pictures.risk_coverage_picture({"mini": curve}, tmp_path / "risk.svg").read_text(encoding="utf-8")
+    text = pictures.risk_coverage_picture("mini", curve, tmp_path / "risk.svg").read_text(encoding="utf-8")
     assert f"mini  AURC {curve.area:.3f}" in text
     assert f"{curve.risk_at(0.5):.1%}" in text
     error = classification.calibration_error(confidence, hit)
@@ -52,7 +52,7 @@ def test_a_single_clip_and_a_perfect_model_can_be_drawn(tmp_path: Path) -> None:
     sure, right = np.array([1.0]), np.array([True])
     curve = classification.risk_coverage(sure, right)
     assert pictures.reliability_picture(sure, right, tmp_path / "a.png").stat().st_size > 5_000
-    assert pictures.risk_coverage_picture({"one": curve}, tmp_path / "b.png").stat().st_size > 5_000
+    assert pictures.risk_coverage_picture("one", curve, tmp_path / "b.png").stat().st_size > 5_000
 
 
 def test_bad_places_are_refused(tmp_path: Path) -> None:
@@ -61,5 +61,3 @@ def test_bad_places_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="cannot write"):
         pictures.confusion_picture(scored([0, 1], [0, 1]), tmp_path / "file" / "picture.png")
-    with pytest.raises(ConfigError, match="at least one curve"):
-        pictures.risk_coverage_picture({}, tmp_path / "picture.png")

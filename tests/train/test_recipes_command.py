@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from streamfer.errors import ConfigError, InternalError
-from streamfer_train.recipes.command import add_recipe_options, add_run_options, overrides_of, reported
+from streamfer_train.recipes.command import add_recipe_options, overrides_of, reported, train_parser
 
 
 def test_an_error_is_one_line_and_its_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,8 +25,7 @@ def test_an_error_is_one_line_and_its_exit_code(capsys: pytest.CaptureFixture[st
 
 
 def test_a_run_is_configured_and_placed_on_the_command_line() -> None:
-    parser = argparse.ArgumentParser()
-    add_run_options(parser, configs="in configs", example="step.lr=1", checks="lists")
+    parser = train_parser("a", "b", configs="in configs", example="step.lr=1", checks="lists")
     words = ["-c", "a.yaml", "--set", "x.y=1", "--out", "runs/my run: 1", "--set", "z=[1, 2]"]
     assert overrides_of(parser.parse_args(words), "b.yaml") == ["x.y=1", "z=[1, 2]", 'run.out="runs/my run: 1"']
     with pytest.raises(ConfigError, match=r"no configuration; give one with -c, for example b\.yaml"):

@@ -7,7 +7,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 import yaml
+
+from streamfer_train.dfer_clip.backbones import read_backbone
+from streamfer_train.dfer_clip.config import RunConfig, parse_config
+from streamfer_train.dfer_clip.model import Learner, build_learner
+from streamfer_train.dfer_clip.optimiser import choose_trained
 
 CLASSES = ("happiness", "sadness", "anger")
 #: Colour of each class's frames (BGR), so that a tiny model can learn them.
@@ -83,3 +89,19 @@ def write_config(folder: Path, **changes: Any) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(settings(folder, **changes)), encoding="utf-8")
     return path
+
+
+def recipe(folder: Path, **changes: Any) -> RunConfig:
+    return parse_config(settings(folder, **changes), "test")
+
+
+def built(folder: Path, **changes: Any) -> Learner:
+    config = recipe(folder, **changes)
+    learner = build_learner(config, read_backbone(config), seed=1)
+    choose_trained(learner, config.optimiser)
+    return learner
+
+
+def clips(count: int = 2, frames: int = 4) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randint(0, 256, (count, frames, 3, 16, 16), dtype=torch.uint8, generator=generator)

@@ -38,17 +38,6 @@ class Entry:
             raise RecordError(f"{self.place}: field {name} must be a text that is not empty, not {value!r}")
         return value
 
-    def identifier(self, name: str = "image_id") -> str:
-        """Return a field that must be a text or a whole number, as text.
-
-        Raises:
-            RecordError: it is missing or something else.
-        """
-        value = self.fields.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        return self.text(name)
-
     def labels(self) -> FaceLabels:
         """Return the labels.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from streamfer.captions.chat import ChatClient, ChatError, Reply, endpoint_url, key_for
 from streamfer.captions.protocol import Message
@@ -32,38 +32,14 @@ class Writer(Protocol):
 class Endpoint:
     """A model behind an OpenAI-compatible endpoint; the key comes from the environment.
 
-    Args:
-        url: of the endpoint, as :func:`~streamfer.captions.chat.endpoint_url` takes it.
-        model: name of the model there.
-        timeout: seconds that one answer may take.
-        attempts: how often a busy or unreachable endpoint is asked before that counts as a fault.
-        longest_wait: most seconds between two tries.
-        connections: most calls at a time.
-
     Raises:
         ConfigError: the address is no HTTP address, or carries credentials.
     """
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        *,
-        timeout: float = 60.0,
-        attempts: int = 4,
-        longest_wait: float = 20.0,
-        connections: int = 16,
-    ) -> None:
+    def __init__(self, url: str, model: str, **more: Any) -> None:
+        """Take the address and the name of the model there, and what else :class:`ChatClient` takes (``timeout``)."""
         url = endpoint_url(url)
-        self._client = ChatClient(
-            url,
-            model,
-            key=key_for(url),
-            timeout=timeout,
-            attempts=attempts,
-            longest_wait=longest_wait,
-            connections=connections,
-        )
+        self._client = ChatClient(url, model, key=key_for(url), **more)
         # Another address of the same model gives the same answers.
         self.name = f"{model} temperature={_TEMPERATURE:g} max_tokens={_MAX_TOKENS}"
 

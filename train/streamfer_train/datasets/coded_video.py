@@ -1,8 +1,12 @@
-"""BP4D, DISFA and GFT: videos whose frames carry codes of action units."""
+"""BP4D, DISFA and GFT: videos whose frames carry codes of action units.
+
+Every reader raises ConfigError where a folder or all pictures are missing, RecordError where a code file is malformed.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,41 +32,21 @@ _PICTURES = {".jpg", ".jpeg", ".png"}
 
 
 def read_bp4d(root: Path) -> list[Sample]:
-    """Read BP4D's occurrence codes: 1 present, 0 absent, 9 not coded.
-
-    Raises:
-        ConfigError: a folder or all pictures are missing.
-        RecordError: a code file is malformed.
-    """
-    samples: list[Sample | None] = []
+    """Read BP4D's occurrence codes: 1 present, 0 absent, 9 not coded."""
+    samples: list[Sample] = []
     for path in _code_files(need_folder(root / "AUCoding" / "AU_OCC", BP4D_EXPECTS), BP4D_EXPECTS):
         subject, _, task = path.stem.partition("_")
         pictures = _pictures(root, Path("Sequences") / subject / task)
-        lines = list(read_lines(path, BP4D_EXPECTS))
-        columns = [cell.strip() for cell in lines[0][0].split(",")] if lines else []
-        absent = [unit for unit in BP4D_UNITS if str(unit) not in columns[1:]]
-        if absent:
-            raise RecordError(f"{path}, line 1: column {absent[0]} is missing; expected is {BP4D_EXPECTS}")
-        places = {unit: columns.index(str(unit), 1) for unit in BP4D_UNITS}
-        for line, place in lines[1:]:
-            cells = line.split(",")
-            if len(cells) != len(columns):
-                raise RecordError(f"{place}: has {len(cells)} fields for {len(columns)} columns; correct it")
-            frame = _number(cells[0], "frame", place)
-            codes = {unit: _number(cells[at], f"AU{unit}", place) for unit, at in places.items()}
-            labels, picture = _occurrence(codes, {9}, place), pictures.get(frame)
-            samples.append(Sample(picture, subject, labels, task, frame) if picture else None)
+        for row in read_table(path, BP4D_EXPECTS, tuple(map(str, BP4D_UNITS))):
+            frame = row.integer(next(iter(row.fields)))
+            codes = {unit: row.integer(str(unit)) for unit in BP4D_UNITS}
+            samples.append(Sample(pictures[frame], subject, _occurrence(codes, {9}, row.place), task, frame))
     return with_pictures(samples, root, BP4D_EXPECTS)
 
 
 def read_disfa(root: Path) -> list[Sample]:
-    """Read DISFA's intensities 0-5; a unit is present from intensity 2 on.
-
-    Raises:
-        ConfigError: a folder, a code file or all pictures are missing.
-        RecordError: a code file is malformed.
-    """
-    samples: list[Sample | None] = []
+    """Read DISFA's intensities 0-5; a unit is present from intensity 2 on."""
+    samples: list[Sample] = []
     for folder in sorted(need_folder(root / "ActionUnit_Labels", DISFA_EXPECTS).iterdir()):
         if not folder.is_dir():
             continue
@@ -81,8 +65,7 @@ def read_disfa(root: Path) -> list[Sample]:
         for frame, found in sorted(strengths.items()):
             present = {unit: value for unit, value in found.items() if value >= DISFA_PRESENT}
             labels = FaceLabels(frozenset(present), (), present, frozenset(found))
-            picture = pictures.get(frame)
-            samples.append(Sample(picture, subject, labels, "", frame) if picture else None)
+            samples.append(Sample(pictures[frame], subject, labels, "", frame))
     return with_pictures(samples, root, DISFA_EXPECTS)
 
 
@@ -116,21 +99,15 @@ def cut_disfa(root: Path, progress: Callable[[int, int], None] = lambda _done, _
 
 
 def read_gft(root: Path) -> list[Sample]:
-    """Read GFT's occurrence codes: 1 present, 0 absent, -999 or 9 not coded.
-
-    Raises:
-        ConfigError: a folder or all pictures are missing.
-        RecordError: a code file is malformed.
-    """
-    samples: list[Sample | None] = []
+    """Read GFT's occurrence codes: 1 present, 0 absent, -999 or 9 not coded."""
+    samples: list[Sample] = []
     columns = tuple(f"AU{unit}" for unit in GFT_UNITS)
     for path in _code_files(need_folder(root / "labels", GFT_EXPECTS), GFT_EXPECTS):
         pictures = _pictures(root, Path("images") / path.stem)
         for row in read_table(path, GFT_EXPECTS, ("Frame", *columns)):
             frame = row.integer("Frame")
             codes = {unit: row.integer(f"AU{unit}") for unit in GFT_UNITS}
-            labels, picture = _occurrence(codes, {9, -999}, row.place), pictures.get(frame)
-            samples.append(Sample(picture, path.stem, labels, "", frame) if picture else None)
+            samples.append(Sample(pictures[frame], path.stem, _occurrence(codes, {9, -999}, row.place), "", frame))
     return with_pictures(samples, root, GFT_EXPECTS)
 
 
@@ -141,12 +118,10 @@ def _code_files(folder: Path, expects: str) -> Iterator[Path]:
     yield from files
 
 
-def _pictures(root: Path, folder: Path) -> dict[int, Path]:
-    """Pictures of a folder by frame number, whether or not the numbers are padded with zeros."""
-    if not (root / folder).is_dir():
-        return {}
-    found = {}
-    for path in (root / folder).iterdir():
+def _pictures(root: Path, folder: Path) -> defaultdict[int, Path]:
+    """Pictures of a folder by frame number, padded or not; a frame without one gets a name that is not there."""
+    found = defaultdict[int, Path](lambda: folder / "missing")
+    for path in (root / folder).iterdir() if (root / folder).is_dir() else ():
         digits = re.search(r"(\d+)$", path.stem)
         if path.suffix.lower() in _PICTURES and digits:
             found[int(digits.group())] = folder / path.name

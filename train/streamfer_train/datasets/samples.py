@@ -36,21 +36,17 @@ class Sample:
         return {"image": self.image.as_posix(), "image_id": self.image.as_posix(), **self.labels.to_json()}
 
 
-def with_pictures(found: Iterable[Sample | None], root: Path, expects: str) -> list[Sample]:
-    """Return samples whose picture is there, and say how many (None) have none.
+def with_pictures(listed: Sequence[Sample], root: Path, expects: str) -> list[Sample]:
+    """Return samples whose picture is there, and say how many have none.
 
     Raises:
         ConfigError: not one has a picture.
     """
-    listed = list(found)
-    samples = [sample for sample in listed if sample is not None]
+    samples = [sample for sample in listed if (root / sample.image).is_file()]
     if not samples:
         raise ConfigError(f"{root}: no labelled picture is there; expected is {expects}")
-    if len(samples) < len(listed):
-        log.warning(
-            "dataset.pictures_missing",
-            extra={"root": str(root), "missing": len(listed) - len(samples), "found": len(samples)},
-        )
+    if missing := len(listed) - len(samples):
+        log.warning("dataset.pictures_missing", extra={"root": str(root), "missing": missing, "found": len(samples)})
     return samples
 
 

@@ -1,4 +1,7 @@
-"""RAF-AU, EmotioNet, AffectNet, RAF-DB compound and FaceME: single pictures with units or emotions."""
+"""RAF-AU, EmotioNet, AffectNet, RAF-DB compound and FaceME: single pictures with units or emotions.
+
+Every reader raises ConfigError where the label file or all pictures are missing, RecordError where a line is malformed.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +37,13 @@ FACEME_VOTES = 2
 
 
 def read_raf_au(root: Path) -> list[Sample]:
-    """Read RAF-AU; letters for side and lip are dropped ("17+B22+T24" is 17, 22, 24), other units than the 27 too.
-
-    Raises:
-        ConfigError: the label file or all pictures are missing.
-        RecordError: a line is malformed.
-    """
-    samples: list[Sample | None] = []
+    """Read RAF-AU; letters for side and lip are dropped ("17+B22+T24" is 17, 22, 24), other units than the 27 too."""
+    samples: list[Sample] = []
     for line, place in read_lines(root / "RAFAU_label.txt", RAF_AU_EXPECTS):
         name, _, codes = line.partition(" ")
         image = Path("aligned") / f"{Path(name).stem}_aligned.jpg"
         units = parse_units(codes, place)
-        samples.append(_there(root, Sample(image, Path(name).stem, FaceLabels.of(units))))
+        samples.append(Sample(image, Path(name).stem, FaceLabels.of(units)))
     return with_pictures(samples, root, RAF_AU_EXPECTS)
 
 
@@ -70,13 +68,8 @@ def parse_units(codes: str, place: str) -> list[int]:
 
 
 def read_emotionet(root: Path) -> list[Sample]:
-    """Read EmotioNet's manual codes; pictures that are no longer in the web are left out and counted.
-
-    Raises:
-        ConfigError: the label file or all pictures are missing.
-        RecordError: a line is malformed, or no column names a unit.
-    """
-    samples: list[Sample | None] = []
+    """Read EmotioNet's manual codes; pictures that are no longer in the web are left out and counted."""
+    samples: list[Sample] = []
     for row in read_table(root / "labels.csv", EMOTIONET_EXPECTS, ("URL",)):
         columns = {int(m.group(1)): name for name in row.fields if (m := re.fullmatch(r"AU\s*(\d+)", name))}
         if not columns:
@@ -84,7 +77,7 @@ def read_emotionet(root: Path) -> list[Sample]:
         image = Path("images") / PurePosixPath(urlsplit(row.text("URL")).path).name
         labels = _coded(row, {unit: name for unit, name in columns.items() if unit in ACTION_UNITS})
         if labels.coded:
-            samples.append(_there(root, Sample(image, image.stem, labels)))
+            samples.append(Sample(image, image.stem, labels))
     return with_pictures(samples, root, EMOTIONET_EXPECTS)
 
 
@@ -98,13 +91,8 @@ def _coded(row: Row, columns: dict[int, str]) -> FaceLabels:
 
 
 def read_affectnet(root: Path) -> list[Sample]:
-    """Read AffectNet's eight classes; its validation set is for testing.
-
-    Raises:
-        ConfigError: a folder or all pictures are missing.
-        RecordError: an annotation is no class number.
-    """
-    samples: list[Sample | None] = []
+    """Read AffectNet's eight classes; its validation set is for testing."""
+    samples: list[Sample] = []
     sides: tuple[tuple[str, Split], ...] = (("train_set", "train"), ("val_set", "test"))
     for side, split in sides:
         for path in sorted(need_folder(root / side / "annotations", AFFECTNET_EXPECTS).glob("*_exp.npy")):
@@ -113,7 +101,7 @@ def read_affectnet(root: Path) -> list[Sample]:
             label = _affectnet_class(path)
             if label < len(AFFECTNET_CLASSES):
                 labels = FaceLabels.of(None, AFFECTNET_CLASSES[label])
-                samples.append(_there(root, Sample(image, f"{side}/{number}", labels, split=split)))
+                samples.append(Sample(image, f"{side}/{number}", labels, split=split))
     return with_pictures(samples, root, AFFECTNET_EXPECTS)
 
 
@@ -128,13 +116,8 @@ def _affectnet_class(path: Path) -> int:
 
 
 def read_raf_db(root: Path) -> list[Sample]:
-    """Read RAF-DB's compound part: two emotions a picture; names say what is for training.
-
-    Raises:
-        ConfigError: the label file or all pictures are missing.
-        RecordError: a line is malformed.
-    """
-    samples: list[Sample | None] = []
+    """Read RAF-DB's compound part: two emotions a picture; names say what is for training."""
+    samples: list[Sample] = []
     for line, place in read_lines(root / "EmoLabel" / "list_patition_label.txt", RAF_DB_EXPECTS):
         name, _, label = line.partition(" ")
         number = int(label) if label.strip().isdecimal() else 0
@@ -145,17 +128,12 @@ def read_raf_db(root: Path) -> list[Sample]:
             raise RecordError(f"{place}: field name is {name!r}; it should begin with train or test")
         image = Path("Image") / "aligned" / f"{Path(name).stem}_aligned.jpg"
         labels = FaceLabels.of(None, *RAF_DB_CLASSES[number - 1])
-        samples.append(_there(root, Sample(image, Path(name).stem, labels, split=split)))
+        samples.append(Sample(image, Path(name).stem, labels, split=split))
     return with_pictures(samples, root, RAF_DB_EXPECTS)
 
 
 def read_faceme(root: Path) -> list[Sample]:
-    """Read FaceME's votes; a label stays where at least two annotators gave it, a picture where a label stays.
-
-    Raises:
-        ConfigError: the file or all pictures are missing.
-        RecordError: a line is malformed.
-    """
+    """Read FaceME's votes; a label stays where at least two annotators gave it, a picture where a label stays."""
     votes: dict[str, Counter[str]] = {}
     seen: set[tuple[str, str, str]] = set()
     for row in read_table(root / "votes.csv", FACEME_EXPECTS, ("image", "annotator", "label")):
@@ -164,14 +142,10 @@ def read_faceme(root: Path) -> list[Sample]:
         if vote not in seen:  # the same annotator counts once
             counter[vote[2]] += 1
         seen.add(vote)
-    samples: list[Sample | None] = []
+    samples: list[Sample] = []
     for name, counter in votes.items():
         agreed = sorted(label for label, count in counter.items() if count >= FACEME_VOTES)
         image = Path("images") / name
         if agreed:
-            samples.append(_there(root, Sample(image, image.stem, FaceLabels.of(None, *agreed), split="train")))
+            samples.append(Sample(image, image.stem, FaceLabels.of(None, *agreed), split="train"))
     return with_pictures(samples, root, FACEME_EXPECTS)
-
-
-def _there(root: Path, sample: Sample) -> Sample | None:
-    return sample if (root / sample.image).is_file() else None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING, Any
 
 from streamfer.errors import ConfigError
-from streamfer.settings import describe_settings
-from streamfer_train.recipes.command import add_run_options, overrides_of, recipe_parser, train_or_evaluate
+from streamfer_train.recipes.command import run_recipe, train_parser
+
+if TYPE_CHECKING:
+    from streamfer_train.dfer_clip.config import RunConfig
 
 _TRAIN = """\
 Train DFER-CLIP on frame folders or videos: the authors' recipe, and what goes beyond it as configuration.
@@ -22,7 +25,7 @@ Train DFER-CLIP on frame folders or videos: the authors' recipe, and what goes b
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
-    return train_or_evaluate(arguments, _evaluate, _parser, _train)
+    return run_recipe(arguments, _parser, _settings, _train, _evaluate)
 
 
 def _evaluate(words: list[str]) -> int:
@@ -32,33 +35,32 @@ def _evaluate(words: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser, train = recipe_parser("dfer-clip", _TRAIN, "measure a checkpoint, the authors' included", __doc__)
-    add_run_options(
-        train,
+    parser = train_parser(
+        "dfer-clip",
+        _TRAIN,
         configs="configs/train/dfer_clip has the datasets'",
         example="optimiser.epochs=10",
         checks="data and configuration",
     )
-    train.add_argument("--fold", type=int, action="append", help="only this fold (repeatable)")
-    train.add_argument("--cut-faces", action="store_true", help="with --check: cut the faces now (data.faces: detect)")
+    parser.add_argument("--fold", type=int, action="append", help="only this fold (repeatable)")
+    parser.add_argument("--cut-faces", action="store_true", help="with --check: cut the faces now (data.faces: detect)")
     return parser
 
 
-def _train(options: argparse.Namespace) -> int:
+def _settings() -> Any:
     from streamfer_train.dfer_clip.config import RunConfig, load_config
 
-    if options.settings:
-        print(describe_settings(RunConfig), end="")
-        return 0
-    overrides = overrides_of(options, "configs/train/dfer_clip/dfew.yaml")
-    if options.cut_faces and not options.check:
-        raise ConfigError("--cut-faces goes with --check; training cuts faces anyway")
-    config = load_config(options.config, overrides)
+    return RunConfig, load_config, "configs/train/dfer_clip/dfew.yaml"
+
+
+def _train(options: argparse.Namespace, config: RunConfig) -> None:
     from streamfer_train.dfer_clip import runs
 
+    if options.cut_faces and not options.check:
+        raise ConfigError("--cut-faces goes with --check; training cuts faces anyway")
     if options.check:
         print(runs.check(config, folds=options.fold, cut_faces=options.cut_faces))
-        return 0
+        return
     results = runs.train(config, folds=options.fold, resume=options.resume)
     for result in results:
         scores = ", ".join(f"{name.upper()} {100 * result.scores[name].mean:.2f}" for name in ("uar", "war"))
@@ -67,7 +69,6 @@ def _train(options: argparse.Namespace) -> int:
         print(f"summary: {config.run.out / 'summary.md'}")
         for exported in sorted(config.run.out.glob("seed*/fold*/dfer-clip-*.safetensors")):
             print(f"exported: {exported} (try: streamfer annotate VIDEO --model {exported})")
-    return 0
 
 
 if __name__ == "__main__":

@@ -69,10 +69,8 @@ class Backbone:
     """Sizes, the weights to start from (none of them where they are drawn), and where they come from.
 
     Attributes:
-        sizes: of the model.
         tensors: float32, on the CPU; tensors that are not in it keep their random start.
         classes: names that the rows of ``text_features`` belong to, where there are any.
-        source: for logs and the card.
     """
 
     sizes: Sizes

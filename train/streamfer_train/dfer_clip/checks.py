@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from streamfer.errors import ConfigError, StreamferError
 from streamfer.video.container import open_container, video_stream
 from streamfer.video.locate import SourceSpec
-from streamfer_train.dfer_clip.classes import FERV39K_FOLDERS
+from streamfer_train.dfer_clip.classes import canonical
 from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.entries import Clip, Problem, read_list
 from streamfer_train.dfer_clip.folds import Fold, hold_out, shared_clips
@@ -39,8 +39,6 @@ class CheckReport:
 
     Attributes:
         folds: the folds with the clips that can be used, their ``kind`` and ``frames`` as found on the disk.
-        problems: errors and warnings, each one once.
-        clips: different clips that were looked at.
     """
 
     folds: tuple[Fold, ...]
@@ -62,11 +60,7 @@ class CheckReport:
         return f"{_count(self.errors, 'error')}, {_count(self.warnings, 'warning')} in {self.clips:,} clips"
 
     def text(self, examples: int | None = _EXAMPLES) -> str:
-        """Return the report: problems grouped by kind, the largest group first.
-
-        Args:
-            examples: lines shown of each kind; None for all.
-        """
+        """Return the report: problems grouped by kind, the largest group first."""
         lines = [self.summary()]
         for severity, problems in (("error", self.errors), ("warning", self.warnings)):
             groups: defaultdict[str, list[Problem]] = defaultdict(list)
@@ -81,9 +75,6 @@ class CheckReport:
 
     def raise_for_errors(self, full_report: Path | None = None) -> None:
         """Stop where there are errors.
-
-        Args:
-            full_report: where the whole list was written, for the message.
 
         Raises:
             ClipListError: one line with the number of errors of each kind and the first of them.
@@ -106,10 +97,6 @@ def check_clips(config: DataConfig, folds: Sequence[int] | None = None) -> Check
     Found are: missing lists, lines with too few fields, unknown labels, clips that are missing or empty, folders with
     fewer frames than listed, labels that contradict FERV39k's folders, videos that do not open, duplicates, and clips
     in both train and test (errors); stray files, other frame counts, and shared videos or groups (warnings).
-
-    Args:
-        config: the recipe's data section.
-        folds: numbers of the folds; those of the configuration if unset.
     """
     problems: list[Problem] = []
     parts: dict[Path, list[Clip]] = {}
@@ -231,8 +218,8 @@ def _fault(clip: Clip, sight: _Sight, config: DataConfig) -> tuple[str, str] | N
 
 def _contradiction(clip: Clip, sight: _Sight, config: DataConfig) -> tuple[str, str] | None:
     """Return kind and words of what the list says against the disk, or None."""
-    folder = FERV39K_FOLDERS.get(PurePath(clip.path).parent.name) if config.dataset == "ferv39k" else None
-    if folder is not None and folder in config.class_names and folder != clip.label:
+    folder = canonical(PurePath(clip.path).parent.name) if config.dataset == "ferv39k" else clip.label
+    if folder in config.class_names and folder != clip.label:
         return "label against folder", f"labelled {clip.label}, but lies in {PurePath(clip.path).parent}"
     if sight.kind == "frames" and (clip.start is not None or clip.end is not None):
         return "part of a folder", f"{clip.path}: start and end are for videos; this is a folder of frames"

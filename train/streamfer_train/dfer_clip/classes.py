@@ -28,28 +28,9 @@ VOCABULARIES: dict[DatasetName, tuple[str, ...]] = {
 DFEW_LABELS: dict[int, str] = dict(enumerate(SEVEN_CLASSES, start=1))
 #: MAFW's own order, in which MAE-DFER (preprocess/mafw.py) numbers its lists from 0; the authors' order differs.
 MAFW_OWN_ORDER = (
-    "anger",
-    "disgust",
-    "fear",
-    "happiness",
-    "neutral",
-    "sadness",
-    "surprise",
-    "contempt",
-    "anxiety",
-    "helplessness",
+    "anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise", "contempt", "anxiety", "helplessness",
     "disappointment",
-)
-#: Names of FERV39k's emotion folders, <scene>/<emotion>/<clip>.
-FERV39K_FOLDERS: dict[str, str] = {
-    "Angry": "anger",
-    "Disgust": "disgust",
-    "Fear": "fear",
-    "Happy": "happiness",
-    "Neutral": "neutral",
-    "Sad": "sadness",
-    "Surprise": "surprise",
-}
+)  # fmt: skip
 
 #: What a numbered label means in each scheme; ``names`` has no numbers.
 SCHEMES: dict[LabelScheme, dict[int, str]] = {
@@ -59,21 +40,12 @@ SCHEMES: dict[LabelScheme, dict[int, str]] = {
     "names": {},
 }
 
+#: Words of lists and of FERV39k's folders, <scene>/<emotion>/<clip>.
 _OTHER_WORDS = {
-    "angry": "anger",
-    "disgusted": "disgust",
-    "fearful": "fear",
-    "afraid": "fear",
-    "happy": "happiness",
-    "joy": "happiness",
-    "neutrality": "neutral",
-    "sad": "sadness",
-    "surprised": "surprise",
-    "contemptuous": "contempt",
-    "anxious": "anxiety",
-    "helpless": "helplessness",
-    "disappointed": "disappointment",
-}
+    "angry": "anger", "disgusted": "disgust", "fearful": "fear", "afraid": "fear", "happy": "happiness",
+    "joy": "happiness", "neutrality": "neutral", "sad": "sadness", "surprised": "surprise",
+    "contemptuous": "contempt", "anxious": "anxiety", "helpless": "helplessness", "disappointed": "disappointment",
+}  # fmt: skip
 
 
 def canonical(word: str) -> str:
@@ -88,11 +60,6 @@ def canonical(word: str) -> str:
 
 def class_of(label: str, scheme: LabelScheme, classes: Sequence[str]) -> str:
     """Return the class that one label of a list means, spelled as in ``classes``.
-
-    Args:
-        label: what stands in the list, a number or, for the scheme ``names``, a word.
-        scheme: how the list labels its clips.
-        classes: names of the model's classes.
 
     Raises:
         ConfigError: the label is no number of the scheme, or names none of the classes. The message says what is

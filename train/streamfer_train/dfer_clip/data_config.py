@@ -14,11 +14,8 @@ AugmentationName = Literal["dfew", "ferv39k", "mafw", "none"]
 #: Trailing parts of a path in the authors' lists that name the clip; what stands before them is their machine's.
 _KEPT_PARTS: dict[DatasetName, int | None] = {"dfew": 1, "ferv39k": 3, "mafw": 1, "csv": None}
 _AUGMENTATIONS: dict[DatasetName, AugmentationName] = {
-    "dfew": "dfew",
-    "ferv39k": "ferv39k",
-    "mafw": "mafw",
-    "csv": "mafw",
-}
+    "dfew": "dfew", "ferv39k": "ferv39k", "mafw": "mafw", "csv": "mafw"
+}  # fmt: skip
 
 
 class HeldOutConfig(Section):
@@ -71,9 +68,6 @@ class DataConfig(Section):
     test: str = Field(min_length=1, description="test list; {fold} stands for the fold's number")
     folds: tuple[int, ...] = Field((1,), min_length=1, description="folds that are run and averaged")
     root: Path | None = Field(None, description="folder of the clips; relative paths of a list start here")
-    keep_parts: int | None = Field(
-        None, ge=1, le=10, description="trailing parts of a listed path that stay below root; by dataset if unset"
-    )
     labels: LabelScheme | None = Field(None, description="what the label column holds; authors, or names for csv")
     classes: tuple[str, ...] | None = Field(None, description="class names in the model's order; by dataset if unset")
     votes: bool = Field(
@@ -146,7 +140,7 @@ class DataConfig(Section):
     @property
     def kept_parts(self) -> int | None:
         """Trailing parts of a listed path that stay below ``root``; None keeps a relative path whole."""
-        return self.keep_parts or _KEPT_PARTS[self.dataset]
+        return _KEPT_PARTS[self.dataset]
 
     def train_list(self, fold: int) -> Path:
         """Path of a fold's training list."""

@@ -27,16 +27,11 @@ class Clip:
     """One labelled clip of a list.
 
     Attributes:
-        path: folder of frames or video file, below ``data.root``.
         frames: frames that are sampled from; the list's count until :mod:`~streamfer_train.dfer_clip.checks` has
             looked, None where neither says (a video is counted when it is read).
-        label: name of the class, spelled as in ``data.classes``.
-        where: ``file:line`` of the list, for messages.
         actions: intensity of each unit of ``data.actions``, NaN where absent.
         votes: share of the annotators' votes for each class (with ``data.votes``); their sum is 1.
         start, end: seconds of the video, or None for its beginning and end.
-        group: identity or film that belongs together, or None.
-        kind: what ``path`` is, once it has been looked at.
     """
 
     path: str
@@ -58,14 +53,7 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something about the data that training must not meet unawares.
-
-    Attributes:
-        severity: an ``error`` keeps training from starting, a ``warning`` is said.
-        kind: what sort of problem, a few words that the report groups by.
-        where: ``file:line``, or the file.
-        what: one line.
-    """
+    """Something about the data that training must not meet unawares."""
 
     severity: Severity
     kind: str

@@ -34,24 +34,17 @@ _EXAMPLES = """examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a user error is one line on standard error and exit code 2."""
-    options = build_parser().parse_args(arguments)
+    options = _parser().parse_args(arguments)
     return reported(lambda: run(options))
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the command's parser."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="streamfer evaluate dfer-clip",
         description="Measure one model on one list of clips, or combine the folds and seeds of a run.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_arguments(parser)
-    return parser
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's options to a parser."""
     what = parser.add_argument_group("what is measured")
     what.add_argument("-c", "--config", type=Path, help="recipe whose test list is used")
     what.add_argument("--list", type=Path, help="CSV of your own clips (video,label), instead of a recipe's test list")
@@ -74,6 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--precision", default="auto", help="of the image encoder: auto, fp32, bf16 or fp16")
     how.add_argument("--batch", type=positive, default=8, help="clips a batch (default 8)")
     how.add_argument("--workers", type=int, default=None, help="processes that read clips (default: one a core)")
+    return parser
 
 
 def run(options: argparse.Namespace) -> None:

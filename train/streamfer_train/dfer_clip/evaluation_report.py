@@ -26,16 +26,7 @@ PICTURES = ("confusion.png", "reliability.png", "risk_coverage.png")
 
 @dataclass(frozen=True, slots=True)
 class EvaluationContext:
-    """What was evaluated on what.
-
-    Attributes:
-        subject: the model.
-        dataset: ``dfew``, ``ferv39k``, ``mafw`` or ``csv``.
-        table: the list of clips, as it was named.
-        fold: number of the fold.
-        match: of the model's classes and the data's.
-        warnings: what was found of the data, in words.
-    """
+    """What was evaluated on what."""
 
     subject: Subject
     dataset: str
@@ -107,10 +98,7 @@ def to_document(occasion: EvaluationContext, evaluation: Evaluation) -> dict[str
         },
         "scores": evaluation.report.to_dict(),
         "intervals": {name: interval.to_dict() for name, interval in evaluation.intervals.items()},
-        "calibration": {
-            "further_temperature": round(evaluation.fitted_temperature, 6),
-            "ece_cross_fitted": evaluation.ece_cross_fitted and round(evaluation.ece_cross_fitted, 6),
-        },
+        "calibration": {"further_temperature": round(evaluation.fitted_temperature, 6)},
         "risk_at_coverage": {f"{share:g}": round(risk, 6) for share, risk in evaluation.risk_at.items()},
         "seconds": round(evaluation.seconds, 2),
         "clips_per_second": round(len(clips) / max(evaluation.seconds, 1e-9), 2),
@@ -147,7 +135,7 @@ def write_pages(folder: Path, document: Any, page: str, title: str, predictions:
     confusion, reliability, risk = (folder / name for name in PICTURES)
     pictures.confusion_picture(predictions.report(), confusion, title)
     pictures.reliability_picture(confidence, hit, reliability)
-    pictures.risk_coverage_picture({title: risk_coverage(confidence, hit)}, risk, "What abstaining gains")
+    pictures.risk_coverage_picture(title, risk_coverage(confidence, hit), risk, "What abstaining gains")
     write_text(folder / PAGE, page)
     write_text(folder / REPORT, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
@@ -237,16 +225,10 @@ def _percent(value: float) -> str:
 
 def _calibration_sentence(evaluation: Evaluation) -> str:
     factor = evaluation.fitted_temperature
-    kind = "too sure" if factor > 1 else "too hesitant"
-    sentence = f"Its probabilities are {kind}: on these clips a further temperature of {factor:.2f} fits best."
     if 0.95 <= factor <= 1.05:
-        sentence = f"Its temperature fits these clips (a further one of {factor:.2f} would be best)."
-    if evaluation.ece_cross_fitted is not None:
-        sentence += (
-            f" ECE is {evaluation.report.ece:.3f} as it is, and {evaluation.ece_cross_fitted:.3f} with a temperature "
-            "fitted on the other half of the clips."
-        )
-    return sentence
+        return f"Its temperature fits these clips (a further one of {factor:.2f} would be best)."
+    kind = "too sure" if factor > 1 else "too hesitant"
+    return f"Its probabilities are {kind}: on these clips a further temperature of {factor:.2f} fits best."
 
 
 def _risk_sentence(evaluation: Evaluation) -> str:

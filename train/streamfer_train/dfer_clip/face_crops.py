@@ -56,8 +56,6 @@ def with_face_crops(report: CheckReport, config: DataConfig, progress: Progress 
     do the work before the others call it.
 
     Args:
-        report: what :func:`~streamfer_train.dfer_clip.checks.check_clips` found, without errors.
-        config: the recipe's data section; ``face_crops`` and ``size`` count.
         progress: told (clips done, clips in all).
 
     Raises:

@@ -15,15 +15,7 @@ from streamfer_train.dfer_clip.entries import Clip, Problem, data_digest
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One fold's clips; no clip is in two of its parts.
-
-    Attributes:
-        number: the fold's number, as in the names of its lists.
-        classes: names of the classes in the model's order.
-        train: clips that are learned from.
-        held_out: clips that choose an epoch without the test list; empty where nothing is held out.
-        test: clips of the test list.
-    """
+    """One fold's clips; no clip is in two of its parts."""
 
     number: int
     classes: tuple[str, ...]

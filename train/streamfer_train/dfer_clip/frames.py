@@ -56,11 +56,6 @@ def sample(frames: int, segments: int, rng: random.Random | None) -> list[int]:
 def read_clip(clip: Clip, segments: int, rng: random.Random | None) -> list[Picture]:
     """Sample a clip and decode what was sampled.
 
-    Args:
-        clip: a clip that was checked, so that its ``kind`` is known.
-        segments: frames to sample, T.
-        rng: draws the positions; None samples the middle of each segment.
-
     Returns:
         T pictures, uint8 RGB (H, W, 3). A frame that is sampled twice is the same array twice.
 

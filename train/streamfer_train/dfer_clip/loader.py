@@ -43,14 +43,7 @@ class Sample(TypedDict):
 
 
 class ClipDataset(Dataset[Sample]):
-    """Clips by :class:`~streamfer_train.recipes.loading.Draw`; without training at the test's positions and view.
-
-    Args:
-        clips: clips that were checked.
-        config: frames, size, augmentation.
-        training: random positions and views.
-        seed: of the random positions and views.
-    """
+    """Clips by :class:`~streamfer_train.recipes.loading.Draw`; without training at the test's positions and view."""
 
     def __init__(self, clips: Sequence[Clip], config: DataConfig, *, training: bool, seed: int = 1) -> None:
         self.clips = tuple(clips)
@@ -124,14 +117,6 @@ def build_loaders(
     """Build the loaders of one process.
 
     Call ``train_sampler.set_epoch(epoch, batches_done)`` before each epoch.
-
-    Args:
-        config: the recipe's data section.
-        fold: clips that were checked (:func:`streamfer_train.dfer_clip.checks.check_clips`).
-        batch_size: clips a batch and process.
-        seed: of order, positions and views.
-        rank, world_size: which process of how many.
-        pin_memory: for a CUDA device.
 
     Raises:
         ConfigError: the training list is shorter than one batch, or the test list is empty.

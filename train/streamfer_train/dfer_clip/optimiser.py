@@ -67,7 +67,6 @@ def factor(config: OptimiserConfig, epoch: float) -> float:
     ``cosine``: half a cosine down to 1 %. Both after ``warmup`` epochs that rise linearly.
 
     Args:
-        config: the schedule.
         epoch: epochs done, with a fraction within one.
     """
     if epoch < config.warmup:

@@ -31,10 +31,7 @@ class Predictions:
     """Outputs and labels, in the order of the list.
 
     Attributes:
-        classes: names in the order of the columns.
         logits_NC: uncalibrated float32 in training; under evaluation float64, divided by the model's own temperature.
-        labels_N: int64.
-        index_N: int64, place of each clip in its list.
         others: float32 ``actions`` where the model has that head, and ``actions_target`` (NaN: unknown).
     """
 
@@ -104,14 +101,7 @@ class Predictions:
 def predict(
     learner: Learner, loader: Iterable[Any], world: ProcessGroup, journal: Journal | None = None
 ) -> Predictions:
-    """Run a model over a list; each process over its part, and every process returns the whole.
-
-    Args:
-        learner: the model; its mode is restored afterwards.
-        loader: batches of this process.
-        world: the processes.
-        journal: whose bar is moved.
-    """
+    """Run a model over a list; each process over its part, and every process returns the whole."""
     training = learner.training
     learner.eval()
     class_features = learner.clip.class_features()
@@ -136,15 +126,7 @@ def collect(
     advance: Callable[[int], None],
     everyones: Callable[[list[dict[str, torch.Tensor]]], Sequence[list[dict[str, torch.Tensor]]]] = lambda own: [own],
 ) -> Predictions:
-    """Run a model over batches and return everything in the order of the list.
-
-    Args:
-        outputs_of: from pixels to outputs by name.
-        loader: batches.
-        classes: names in the order of the logits.
-        advance: called with the number of clips after each batch.
-        everyones: gathers the parts of all processes.
-    """
+    """Run a model over batches and return everything in the order of the list."""
     parts: list[dict[str, torch.Tensor]] = []
     for batch in loader:
         outputs = outputs_of(batch["pixels"])

@@ -29,13 +29,7 @@ SELECTIONS: dict[Selection, str] = {
 
 @dataclass(frozen=True, slots=True)
 class EpochScores:
-    """Scores after one epoch, by name (``war``, ``uar``, ``nll``, ...), rates in 0-1.
-
-    Attributes:
-        epoch: number of the epoch, from 1.
-        test: on the test list.
-        held_out: on the held-out clips; empty without any.
-    """
+    """Scores after one epoch, by name (``war``, ``uar``, ``nll``, ...), rates in 0-1."""
 
     epoch: int
     test: Mapping[str, float]
@@ -69,15 +63,7 @@ def choose(history: Sequence[EpochScores], selection: Selection, metric: Metric 
 
 @dataclass(frozen=True, slots=True)
 class ProtocolResult:
-    """One protocol over all folds and seeds.
-
-    Attributes:
-        selection: the protocol.
-        folds: numbers of the folds.
-        seeds: seeds of the runs.
-        scores: every score, combined.
-        runs: the scores of each (fold, seed).
-    """
+    """One protocol over all folds and seeds."""
 
     selection: Selection
     folds: tuple[int, ...]

@@ -45,12 +45,6 @@ def weights_of(folder: Path, selection: Selection) -> Path:
 def write_report(folder: Path, config: RunConfig, history: list[dict[str, Any]], about: dict[str, Any]) -> Path:
     """Score a fold's protocols from its stored predictions, draw their confusion matrices, and export the model.
 
-    Args:
-        folder: of the fold.
-        config: of the run.
-        history: scores of all epochs, as the checkpoint holds them.
-        about: where the run comes from, for the report and the model's card.
-
     Raises:
         CheckpointError: predictions or weights are missing or damaged.
         OutputError: something cannot be written.
@@ -127,13 +121,7 @@ def _export(
 
 
 def write_summary(out: Path, config: RunConfig, reports: dict[tuple[int, int], Path]) -> list[ProtocolResult]:
-    """Combine finished folds and seeds into ``summary.json`` and ``summary.md``; returns a result a protocol.
-
-    Args:
-        out: the run's folder.
-        config: of the run.
-        reports: report of each (fold, seed); every seed must have the same folds.
-    """
+    """Combine finished folds and seeds into ``summary.json`` and ``summary.md``; returns a result a protocol."""
     read = {key: json.loads(path.read_text(encoding="utf-8"))["protocols"] for key, path in reports.items()}
     results = [
         combine_runs(selection, {key: found[selection]["scores"] for key, found in read.items()})

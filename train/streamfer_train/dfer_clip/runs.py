@@ -1,23 +1,6 @@
 """A whole run: every fold under every seed, each resumable on its own, then averaged.
 
-A run's folder::
-
-    OUT/config.yaml                      every setting, defaults included
-    OUT/data_report.txt                  what is odd about the data
-    OUT/summary.{json,md}                folds and seeds combined, beside published numbers
-    OUT/seed1/fold1/run.json             code version, data digests, clips a class, command, libraries
-                    steps.csv            losses and learning rates every log.every steps
-                    epochs.csv           losses and scores of each epoch
-                    tensorboard/         the same
-                    last.pt              the state that --resume continues from
-                    best_on_test.pt      weights of the epoch best on the test list (comparable with the paper)
-                    held_out.pt          weights of the epoch best on held-out clips
-                    predictions/         logits of each protocol's epoch (safetensors)
-                    confusion_*.png      one for each protocol
-                    report.json          scores of each protocol; there when the fold is finished
-                    dfer-clip-*.safetensors   what 'streamfer annotate --model' takes
-
-Folds may be trained by separate commands (``--fold``) into the same folder.
+docs/training.md lists the files of a run's folder. Folds may be trained by separate commands (``--fold``) into it.
 """
 
 from __future__ import annotations
@@ -59,11 +42,6 @@ def folder_of(out: Path, seed: int, fold: int) -> Path:
 def train(config: RunConfig, *, folds: Sequence[int] | None = None, resume: bool = False) -> list[ProtocolResult]:
     """Train every fold under every seed, report each, and combine those that are finished.
 
-    Args:
-        config: the recipe; ``config.run.out`` is the run's folder.
-        folds: only these of ``config.data.folds``.
-        resume: go on where a run stopped; finished folds are left as they are.
-
     Raises:
         UserError: see :class:`~streamfer_train.recipes.trainer.Trainer`, and: the data has errors, the folder
             holds another run, or a fold was started already and ``resume`` was not asked for.
@@ -85,11 +63,6 @@ def train(config: RunConfig, *, folds: Sequence[int] | None = None, resume: bool
 
 def check(config: RunConfig, *, folds: Sequence[int] | None = None, cut_faces: bool = False) -> str:
     """Check data and configuration without training; returns what would be trained. Nothing is written but crops.
-
-    Args:
-        config: the recipe.
-        folds: only these of ``config.data.folds``.
-        cut_faces: where ``data.faces`` is ``detect``, cut them now; training then finds them in the cache.
 
     Raises:
         UserError: whatever would keep training from starting.

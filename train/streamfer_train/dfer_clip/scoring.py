@@ -23,14 +23,11 @@ from streamfer_train.dfer_clip.predictions import Predictions, collect
 from streamfer_train.dfer_clip.subjects import Subject
 from streamfer_train.metrics import classification, detection
 from streamfer_train.metrics.arrays import IntArray
-from streamfer_train.metrics.calibration import cross_fitted, fit_temperature
+from streamfer_train.metrics.calibration import fit_temperature
 from streamfer_train.metrics.intervals import Interval, bootstrap
 from streamfer_train.recipes.loading import Loader
 
 log = logging.getLogger(__name__)
-
-#: Fewer clips than this cannot be split to fit a temperature on one half and judge it on the other.
-_FEWEST_TO_CALIBRATE = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +54,6 @@ class Match:
 
 def match_classes(model: Sequence[str], data: Sequence[str], *, subset: bool = False) -> Match:
     """Match classes by name; their order does not matter, nor does ``Happy`` for ``happiness``.
-
-    Args:
-        model: names in the order of the model's outputs.
-        data: names of the data's classes.
-        subset: score the shared classes alone where the two differ.
 
     Raises:
         ConfigError: the two differ and ``subset`` was not asked for, or they share fewer than two classes.
@@ -116,15 +108,6 @@ def predict(
 ) -> Predictions:
     """Run a model on clips with the test sampling and the test view; its own temperature is applied.
 
-    Args:
-        subject: the model; its frames and its image size are used whatever the configuration says.
-        clips: clips that were checked, of the classes that are scored.
-        config: how clips are read.
-        match: of the model's classes and the data's.
-        batch: clips a batch.
-        workers: processes that read clips.
-        advance: called with the number of clips done after each batch.
-
     Raises:
         ConfigError: no clips.
         SourceUnreadableError: a frame cannot be read.
@@ -166,15 +149,8 @@ class Evaluation:
     """Scores of one model on one list.
 
     Attributes:
-        predictions: what they rest on, the model's own temperature applied.
-        clips: that were scored, in the same order.
-        seconds: that reading and predicting took.
         report: scores of the model as it is, its own temperature applied.
-        intervals: of UAR, WAR, ECE and AURC over other clips like these (bootstrap; whole groups where known).
         fitted_temperature: the factor on top of its own temperature that these clips ask for; 1 is calibrated.
-        ece_cross_fitted: ECE if that factor were fitted on the other half of the clips; None for too few clips.
-        risk_at: error rate among the most confident share of the clips, by that share.
-        actions: scores of the action units, where model and data have some.
     """
 
     predictions: Predictions
@@ -183,7 +159,6 @@ class Evaluation:
     report: classification.Report
     intervals: dict[str, Interval]
     fitted_temperature: float
-    ece_cross_fitted: float | None
     risk_at: dict[float, float]
     actions: detection.DetectionReport | None = None
 
@@ -205,23 +180,11 @@ def score(
 ) -> Evaluation:
     """Score what :func:`predict` returned.
 
-    Args:
-        predictions: of a model on a list.
-        clips: of that list.
-        seconds: that reading and predicting took.
-        units: names of the action units, in the order of their columns.
-        samples: resamples of the bootstrap.
-        seed: of the bootstrap and of the halves for calibration.
-
     Raises:
         ConfigError: outputs that are not finite.
     """
     logits_NC, labels_N, others = predictions.logits_NC.numpy(), predictions.labels_N.numpy(), predictions.others
     curve = classification.risk_coverage(*predictions.confidences())
-    crossed = None
-    if len(labels_N) >= _FEWEST_TO_CALIBRATE:
-        calibrated = cross_fitted(logits_NC, labels_N, seed=seed)
-        crossed = classification.report(calibrated, labels_N, predictions.classes).ece
     actions = detection.report(others["actions"], others["actions_target"], units) if "actions" in others else None
     return Evaluation(
         predictions=predictions,
@@ -230,7 +193,6 @@ def score(
         report=predictions.report(),
         intervals=_intervals(predictions, groups_of(clips), samples, seed),
         fitted_temperature=fit_temperature(logits_NC, labels_N),
-        ece_cross_fitted=crossed,
         risk_at={share: curve.risk_at(share) for share in (0.5, 0.8, 0.9, 1.0)},
         actions=actions,
     )

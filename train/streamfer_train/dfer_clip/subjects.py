@@ -38,19 +38,8 @@ class Subject:
     """A loaded model and what the report says of it.
 
     Attributes:
-        name: its name, or the file's.
-        origin: what kind of file it was read from.
-        digest: sha256 of the file, hex.
-        classes: emotion names in the order of the logits.
-        frames: frames of a clip that it reads.
-        size: side of its input, pixels.
         temperature: logits are divided by it before the softmax.
-        action_units: names in the order of its action units.
         fold: fold whose training list it has learned from, where the file says so.
-        licence: licence of the weights in plain words.
-        device: torch device, resolved.
-        precision: of the image encoder.
-        predict: from pixels to outputs.
     """
 
     name: str

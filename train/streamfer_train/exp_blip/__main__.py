@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING, Any
 
 from streamfer.errors import ConfigError
-from streamfer.settings import describe_settings
-from streamfer_train.recipes.command import add_run_options, overrides_of, recipe_parser, train_or_evaluate
+from streamfer_train.recipes.command import run_recipe, train_parser
+
+if TYPE_CHECKING:
+    from streamfer_train.exp_blip.config import ExpBlipConfig
 
 _TRAIN = """\
 Train Exp-BLIP in three stages; every stage writes below the same --out.
@@ -23,7 +26,7 @@ Train Exp-BLIP in three stages; every stage writes below the same --out.
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
-    return train_or_evaluate(arguments, _evaluate, _parser, _train)
+    return run_recipe(arguments, _parser, _settings, _train, _evaluate)
 
 
 def _evaluate(words: list[str]) -> int:
@@ -33,41 +36,35 @@ def _evaluate(words: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser, train = recipe_parser("exp-blip", _TRAIN, "caption a list and score the captions", __doc__)
-    train.add_argument("--stage", choices=["au", "emotion", "pseudo", "expression"], help="which stage")
-    train.add_argument("--variant", choices=["exp", "mix", "cat"], default="exp", help="of the stage expression")
-    add_run_options(
-        train,
+    parser = train_parser(
+        "exp-blip",
+        _TRAIN,
         configs="configs/train/exp_blip holds those of paper, supplement and released files",
         example="step1.epochs=10",
         checks="lists, weights and settings",
     )
+    parser.add_argument("--stage", choices=["au", "emotion", "pseudo", "expression"], help="which stage")
+    parser.add_argument("--variant", choices=["exp", "mix", "cat"], default="exp", help="of the stage expression")
     return parser
 
 
-def _train(options: argparse.Namespace) -> int:
+def _settings() -> Any:
     from streamfer_train.exp_blip.config import EXAMPLE, ExpBlipConfig, load_config
 
-    if options.settings:
-        print(describe_settings(ExpBlipConfig), end="")
-        return 0
-    config = load_config(options.config, overrides_of(options, EXAMPLE))
+    return ExpBlipConfig, load_config, EXAMPLE
+
+
+def _train(options: argparse.Namespace, config: ExpBlipConfig) -> None:
+    from streamfer_train.exp_blip import pseudo, stages
+
     if options.stage is None:
         raise ConfigError("no stage; add --stage au, emotion, pseudo or expression")
     if options.stage == "pseudo":
-        from streamfer_train.exp_blip import pseudo
-
         print(pseudo.check(config) if options.check else pseudo.write(config))
-        return 0
-    from streamfer_train.exp_blip import stages
-
-    if options.check:
+    elif options.check:
         print(stages.check(config, options.stage, options.variant))
-        return 0
-    written = stages.train_stage(config, options.stage, options.variant, resume=options.resume)
-    if written is not None:
+    elif (written := stages.train_stage(config, options.stage, options.variant, resume=options.resume)) is not None:
         print(f"{written}: try it with 'streamfer evaluate exp-blip --captioner {written}'")
-    return 0
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ def build_query_learner(
         CheckpointError: weights or a tokenizer that cannot be read, or do not fit the sizes.
         SourceNotFoundError: no such file or folder.
     """
-    sizes = model.sizes.sizes()
+    sizes = model.sizes
     if step.max_text_tokens > sizes.positions:
         raise ConfigError(f"step1.max_text_tokens is {step.max_text_tokens}; the Q-Former has {sizes.positions} places")
     tokenizer = read_word_tokenizer(model.tokenizer, sizes.vocabulary)
@@ -79,23 +79,14 @@ def build_writer(
     """Return a captioner that learns to write, frozen and stored as configured.
 
     Args:
-        architecture: ``blip-2``, or ``instructblip`` whose Q-Former reads the question.
-        model: sizes and the language model.
-        step: what is frozen.
-        runtime: number format and recomputation.
-        card: tokens and limits of the text.
         tensors: weights to start from in LAVIS's names; empty for a random start.
-        where: where they come from, for messages.
-        text_tokens: most tokens of prompt and answer together.
-        seed: of the random weights.
-        dropout: of the language model.
 
     Raises:
         ConfigError: texts that are too long for the language model.
         CheckpointError: weights or a tokenizer that cannot be read, or do not fit the sizes.
         SourceNotFoundError: no such file or folder.
     """
-    sizes = model.sizes.sizes()
+    sizes = model.sizes
     tokenizer = read_tokenizer(model.language_model, "language model")
     language = read_language_model(model.language_model, {}, tokenizer, str(model.language_model))
     asking = read_word_tokenizer(model.tokenizer, sizes.vocabulary) if architecture == "instructblip" else None

@@ -7,7 +7,6 @@ Source of the defaults: the released YAML files of Exp-BLIP, except where they c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Literal, Self
 
@@ -43,38 +42,6 @@ class TextConfig(Section):
     max_words: int | None = Field(None, ge=1, description="50 is LAVIS's; longer captions lose their end")
 
 
-class SizesConfig(Section):
-    """Sizes of everything but the language model; the defaults are the published ones."""
-
-    image: int = Field(224, ge=14)
-    patch: int = Field(14, ge=1)
-    vision_width: int = Field(1408, ge=8)
-    vision_layers: int = Field(39, ge=1)
-    vision_heads: int = Field(16, ge=1)
-    vision_mlp: int = Field(6144, ge=8)
-    queries: int = Field(32, ge=1)
-    qformer_width: int = Field(768, ge=8)
-    qformer_layers: int = Field(12, ge=1)
-    qformer_heads: int = Field(12, ge=1)
-    qformer_mlp: int = Field(3072, ge=8)
-    cross_every: int = Field(2, ge=1)
-    vocabulary: int = Field(30523, ge=8, description="words of the Q-Former; BERT's and [DEC]")
-    positions: int = Field(512, ge=8, description="longest text of the Q-Former")
-
-    def sizes(self) -> QuerySizes:
-        """Return them as the models take them.
-
-        Raises:
-            ConfigError: heads do not divide widths, or the patch the picture.
-        """
-        return QuerySizes(**self.model_dump())
-
-    @classmethod
-    def of(cls, sizes: QuerySizes) -> SizesConfig:
-        """Return the section for given sizes."""
-        return cls(**asdict(sizes))
-
-
 class ModelConfig(Section):
     """Where weights come from.
 
@@ -86,7 +53,7 @@ class ModelConfig(Section):
     tokenizer: Path = Field(description="folder of the Q-Former's tokenizer (bert-base-uncased)")
     start: Path | None = None
     vision: Path | None = Field(None, description="weights of the image encoder alone (eva_vit_g.pth), over start's")
-    sizes: SizesConfig = SizesConfig()
+    sizes: QuerySizes = Field(QuerySizes(), description="of everything but the language model; the published ones")
     projection: int = Field(256, ge=1, description="width in which pictures and texts are compared")
 
 
@@ -130,21 +97,26 @@ class StepOneConfig(OptimiserConfig):
     )
 
 
-class StepTwoConfig(OptimiserConfig):
-    """Queries into the frozen language model; the loss is on the caption alone."""
+class WritingConfig(OptimiserConfig):
+    """What both systems have: queries into the frozen language model, the loss on what is to be written alone."""
 
-    epochs: int = Field(20, ge=1)
-    batch: int = Field(16, ge=1)
     lr: float = Field(1e-5, ge=0)
     min_lr: float = Field(0.0, ge=0)
     warmup: int = Field(1000, ge=0)
     warmup_lr: float = Field(1e-8, ge=0)
     vit: Tuning = "trained"
+    num_beams: int = Field(5, ge=1, le=64)
+
+
+class StepTwoConfig(WritingConfig):
+    """The captions."""
+
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(16, ge=1)
     max_text_tokens: int = Field(200, ge=4)
     max_new_tokens: int = Field(200, ge=1, description="longest caption that the exported captioner writes")
     language_dropout: bool = Field(False, description="the frozen language model drops out, as in the released code")
     learn_start: bool = Field(False, description="the token behind the queries counts in the loss, as released")
-    num_beams: int = Field(5, ge=1, le=64)
 
 
 class AugmentationConfig(Section):
@@ -228,9 +200,5 @@ class ExpBlipConfig(CaptionerConfig):
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> ExpBlipConfig:
-    """Read a YAML file and settings of the form ``a.b=value`` (values in YAML).
-
-    Raises:
-        ConfigError: the file is absent or no YAML, or a setting is unknown, missing or out of range.
-    """
+    """Read a YAML file and settings of the form ``a.b=value``, as :func:`~streamfer.settings.load_settings` does."""
     return load_settings(ExpBlipConfig, path, overrides, example=EXAMPLE, listing=_LISTING)

@@ -85,11 +85,6 @@ def probe(
 ) -> dict[str, Any]:
     """Train linear probes on one list and score them on another; returns plain values by feature and task.
 
-    Args:
-        options: those of ``streamfer evaluate``: captioner, device, batch, pooling, probe_epochs, seed.
-        train: labelled pictures that the layer learns from.
-        test: those that it is scored on.
-
     Raises:
         ConfigError: neither units nor emotions are labelled on both sides.
     """

@@ -8,14 +8,13 @@ picture features, D width of the comparison, V words.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any, cast
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
-from streamfer.captions.architecture import LAVIS_NORM_EPS, QuerySizes
+from streamfer.captions.architecture import LAVIS_NORM_EPS, QuerySizes, tower_configs
 from streamfer_train.exp_blip import objectives
 from streamfer_train.exp_blip.config import StepOneConfig
 from streamfer_train.exp_blip.vision import encode, encoder_learns
@@ -39,15 +38,7 @@ class QueryLearner(nn.Module):
     """Image encoder, Q-Former with text, and the heads of the three losses."""
 
     def __init__(self, sizes: QuerySizes, config: StepOneConfig, *, projection: int, pad_id: int, dec_id: int) -> None:
-        """Draw all weights at random, the queries as LAVIS does (normal, deviation 0.02).
-
-        Args:
-            sizes: of the encoder and the Q-Former.
-            config: smoothing, start of the temperature, what counts as a negative.
-            projection: D.
-            pad_id: of the Q-Former's tokenizer.
-            dec_id: of ``[DEC]``, the first token while writing.
-        """
+        """Draw all weights at random, the queries as LAVIS does (normal, deviation 0.02)."""
         import transformers
 
         super().__init__()
@@ -165,33 +156,12 @@ def retrieval_config(sizes: QuerySizes, projection: int, pad_id: int) -> Any:
     """Return transformers' configuration of a Q-Former that reads text, without a language model."""
     import transformers
 
-    given = asdict(sizes)
+    vision, qformer = tower_configs(sizes)
+    # Masks are boolean, which the eager attention would add as numbers.
+    qformer |= {"pad_token_id": pad_id, "use_qformer_text_input": True, "attn_implementation": "sdpa"}
     return transformers.Blip2Config(
-        vision_config={
-            "hidden_size": given["vision_width"],
-            "intermediate_size": given["vision_mlp"],
-            "num_hidden_layers": given["vision_layers"],
-            "num_attention_heads": given["vision_heads"],
-            "image_size": given["image"],
-            "patch_size": given["patch"],
-            # transformers' own 1e-10 gives every picture the same, empty features.
-            "initializer_range": 0.02,
-            "attn_implementation": "sdpa",
-        },
-        qformer_config={
-            "hidden_size": given["qformer_width"],
-            "intermediate_size": given["qformer_mlp"],
-            "num_hidden_layers": given["qformer_layers"],
-            "num_attention_heads": given["qformer_heads"],
-            "cross_attention_frequency": given["cross_every"],
-            "encoder_hidden_size": given["vision_width"],
-            "vocab_size": given["vocabulary"],
-            "max_position_embeddings": given["positions"],
-            "pad_token_id": pad_id,
-            "use_qformer_text_input": True,
-            # Masks are boolean, which the eager attention would add as numbers.
-            "attn_implementation": "sdpa",
-        },
+        vision_config={**vision, "attn_implementation": "sdpa"},
+        qformer_config=qformer,
         num_query_tokens=sizes.queries,
         image_text_hidden_size=projection,
     )

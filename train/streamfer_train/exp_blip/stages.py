@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from streamfer.captions.folder import is_captioner, write_folder
 from streamfer.files import write_text, write_whole
 from streamfer_train.datasets.authors import Pair
 from streamfer_train.exp_blip import build, layout
-from streamfer_train.exp_blip.config import MAY_CHANGE, CaptionFile, ExpBlipConfig
+from streamfer_train.exp_blip.config import MAY_CHANGE, CaptionFile, ExpBlipConfig, WritingConfig
 from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, PairDataset, read_pairs
 from streamfer_train.exp_blip.text import WordReader, written_row
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
@@ -63,18 +64,32 @@ def train_stage(config: ExpBlipConfig, stage: Stage, variant: Variant = "exp", *
     folder = folder_of(config.run.out, stage, variant)
     with joined(config.run.device, config.run.backend) as world:
         started = () if resume else (folder / "step1" / LAST,)
-        world.share(lambda: claim(config.run.out, config.model_dump(mode="json"), MAY_CHANGE, started))
+        begin(config, started, world)
         pairs = pairs_of(config, stage, variant)
-        about = {"recipe": f"{RECIPE} {folder.name}", "pairs": len(pairs), **origin(world, "transformers")}
-        world.share(lambda: write_text(folder / RUN, json.dumps(about, indent=2) + "\n"))
+        write_about(folder, f"{RECIPE} {folder.name}", pairs, world)
         weights = folder / "step1" / WEIGHTS
         if not (resume and weights.exists()):
             _first_step(config, pairs, folder / "step1", world, resume=resume)
         captioner = folder / CAPTIONER
         done = resume and is_captioner(captioner) and finished(folder / "step2" / LAST, RECIPE, config.step2.epochs)
         if not done:
-            _second_step(config, pairs, folder, world, resume=resume)
+            names, limit = (RECIPE, f"{folder.name}.step2", f"{folder.name}-blip"), config.step2.max_text_tokens
+            train_writer(
+                config, config.step2, pairs, lambda: _writer(config, weights), limit, folder / "step2", names, world,
+                resume=resume,
+            )  # fmt: skip
         return captioner if world.leads else None
+
+
+def begin(config: Any, started: Sequence[Path], world: ProcessGroup) -> None:
+    """Claim the run's folder for a configuration; ``started`` as :func:`claim` takes it."""
+    world.share(lambda: claim(config.run.out, config.model_dump(mode="json"), MAY_CHANGE, started))
+
+
+def write_about(folder: Path, recipe: str, pairs: list[Pair], world: ProcessGroup) -> None:
+    """Write down where the numbers of a run come from."""
+    about = {"recipe": recipe, "pairs": len(pairs), **origin(world, "transformers")}
+    world.share(lambda: write_text(folder / RUN, json.dumps(about, indent=2) + "\n"))
 
 
 def pairs_of(config: ExpBlipConfig, stage: Stage, variant: Variant) -> list[Pair]:
@@ -115,11 +130,13 @@ def _first_task(config: ExpBlipConfig, pairs: list[Pair], world: ProcessGroup) -
     return ExpTask(config, config.step1, learner, dataset, CaptionCollate(words), world), words
 
 
-def _second_task(config: ExpBlipConfig, pairs: list[Pair], writer: build.Writer, world: ProcessGroup) -> ExpTask:
-    step = config.step2
-    collate = AnswerCollate(writer.text, step.max_text_tokens, step.learn_start)
+def writing_task(
+    config: Any, asked: WritingConfig, pairs: list[Pair], writer: build.Writer, limit: int, world: ProcessGroup
+) -> ExpTask:
+    """Return the step in which the language model is to write the pairs' texts, cut at ``limit`` tokens."""
+    collate = AnswerCollate(writer.text, limit, getattr(asked, "learn_start", False))
     dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
-    return ExpTask(config, step, writer.learner, dataset, collate, world)
+    return ExpTask(config, asked, writer.learner, dataset, collate, world)
 
 
 def negatives(config: ExpBlipConfig, processes: int) -> str:
@@ -168,32 +185,48 @@ def _writer(config: ExpBlipConfig, weights: Path | None) -> build.Writer:
     )
 
 
-def _second_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: ProcessGroup, *, resume: bool) -> None:
-    weights = folder / "step1" / WEIGHTS
-    writer, limit = _writer(config, weights), config.step2.max_text_tokens
+def train_writer(
+    config: Any,
+    asked: WritingConfig,
+    pairs: list[Pair],
+    make: Callable[[], build.Writer],
+    limit: int,
+    folder: Path,
+    names: tuple[str, str, str],
+    world: ProcessGroup,
+    *,
+    resume: bool,
+) -> None:
+    """Train what :func:`writing_task` describes, and export it.
+
+    Args:
+        make: builds the model at its start.
+        names: of the recipe, of the step in messages, of the captioner.
+    """
+    recipe, step, name = names
+    writer = make()
     _say_cut(rows_cut(pairs, writer, limit), len(pairs), limit, world)
-    task = _second_task(config, pairs, writer, world)
-    trainer_of(config, RECIPE, f"{folder.name}.step2", folder / "step2", task).run(resume=resume)
-    world.share(lambda: _export(config, folder))
+    trainer_of(config, recipe, step, folder, writing_task(config, asked, pairs, writer, limit, world)).run(
+        resume=resume
+    )
+
+    def export_trained() -> None:
+        plain, where = make(), folder / LAST
+        found = Checkpoint.load(where, recipe)
+        build.load_trained(plain.learner, found.model, str(where))
+        export(folder.parent / CAPTIONER, plain, name, config, found.progress.extended)
+
+    world.share(export_trained)
 
 
-def _export(config: ExpBlipConfig, folder: Path) -> None:
-    plain = _writer(config, folder / "step1" / WEIGHTS)
-    where = folder / "step2" / LAST
-    found = Checkpoint.load(where, RECIPE)
-    build.load_trained(plain.learner, found.model, str(where))
-    export(folder / CAPTIONER, plain, f"{folder.name}-blip", config, found.progress.extended, answers=False)
-
-
-def export(
-    folder: Path, writer: build.Writer, name: str, config: Any, extended: list[int], *, answers: bool
-) -> CaptionCard:
+def export(folder: Path, writer: build.Writer, name: str, config: Any, extended: list[int]) -> CaptionCard:
     """Write a trained captioner as the folder that ``load_captioner`` takes.
 
     Raises:
         OutputError: it cannot be written.
     """
     architecture: Architecture = writer.learner.architecture
+    answers = architecture == "instructblip"
     size = config.model.sizes.image
     card = CaptionCard(
         name=name,
@@ -232,9 +265,8 @@ def _texts(pairs: list[Pair]) -> set[str]:
 
 def _say_cut(cut: int, of: int, limit: int, world: ProcessGroup) -> None:
     if cut and world.leads:
-        log.warning(
-            "exp.captions_cut", extra={"texts": cut, "pairs": of, "limit": limit, "way_out": "raise max_text_tokens"}
-        )
+        extra = {"texts": cut, "pairs": of, "limit": limit, "way_out": "raise the step's limit of tokens"}
+        log.warning("exp.captions_cut", extra=extra)
 
 
 def check(config: ExpBlipConfig, stage: Stage, variant: Variant) -> str:
@@ -255,6 +287,6 @@ def check(config: ExpBlipConfig, stage: Stage, variant: Variant) -> str:
     del task
     writer, limit = _writer(config, None), config.step2.max_text_tokens
     lines.append(f"captions longer than step2.max_text_tokens ({limit}): {rows_cut(pairs, writer, limit)}")
-    _second_task(config, pairs, writer, ALONE)
+    writing_task(config, config.step2, pairs, writer, limit, ALONE)
     lines.append(build.describe(writer.learner))
     return "\n".join(lines)

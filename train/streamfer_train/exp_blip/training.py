@@ -35,14 +35,6 @@ class ExpTask:
     ) -> None:
         """Share the pairs out.
 
-        Args:
-            config: of Exp-BLIP or Exp-VQA.
-            asked: schedule and batch of the step.
-            learner: the model.
-            dataset: the pairs.
-            collate: makes batches of them.
-            world: the processes.
-
         Raises:
             ConfigError: the batch cannot be shared out, or there are fewer pairs than one batch.
         """
@@ -101,15 +93,7 @@ class ExpTask:
 
 
 def trainer_of(config: Any, recipe: str, name: str, folder: Path, task: ExpTask) -> Trainer:
-    """Return the loop of a step.
-
-    Args:
-        config: of Exp-BLIP or Exp-VQA.
-        recipe: ``exp-blip`` or ``exp-vqa``.
-        name: of the step, for messages, as ``au.step1``.
-        folder: of its files.
-        task: what is trained.
-    """
+    """Return the loop of a step."""
     job = Job(
         recipe=recipe,
         name=name,

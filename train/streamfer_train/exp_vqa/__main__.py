@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING, Any
 
-from streamfer.settings import describe_settings
-from streamfer_train.recipes.command import add_run_options, overrides_of, recipe_parser, train_or_evaluate
+from streamfer_train.recipes.command import run_recipe, train_parser
+
+if TYPE_CHECKING:
+    from streamfer_train.exp_vqa.config import ExpVqaConfig
 
 _TRAIN = """\
 Train Exp-VQA: questions about faces, answered by an InstructBLIP whose Q-Former reads the question.
@@ -20,7 +23,7 @@ Train Exp-VQA: questions about faces, answered by an InstructBLIP whose Q-Former
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
-    return train_or_evaluate(arguments, _evaluate, _parser, _train)
+    return run_recipe(arguments, _parser, _settings, _train, _evaluate)
 
 
 def _evaluate(words: list[str]) -> int:
@@ -30,32 +33,28 @@ def _evaluate(words: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser, train = recipe_parser("exp-vqa", _TRAIN, "ask a model and score its answers", __doc__)
-    add_run_options(
-        train,
+    return train_parser(
+        "exp-vqa",
+        _TRAIN,
         configs="configs/train/exp_vqa holds both variants",
         example="training.epochs=3",
         checks="lists, weights and settings",
     )
-    return parser
 
 
-def _train(options: argparse.Namespace) -> int:
+def _settings() -> Any:
     from streamfer_train.exp_vqa.config import EXAMPLE, ExpVqaConfig, load_config
 
-    if options.settings:
-        print(describe_settings(ExpVqaConfig), end="")
-        return 0
-    config = load_config(options.config, overrides_of(options, EXAMPLE))
+    return ExpVqaConfig, load_config, EXAMPLE
+
+
+def _train(options: argparse.Namespace, config: ExpVqaConfig) -> None:
     from streamfer_train.exp_vqa import stage
 
     if options.check:
         print(stage.check(config))
-        return 0
-    written = stage.train(config, resume=options.resume)
-    if written is not None:
+    elif (written := stage.train(config, resume=options.resume)) is not None:
         print(f"{written}: try it with 'streamfer evaluate exp-vqa --captioner {written}'")
-    return 0
 
 
 if __name__ == "__main__":

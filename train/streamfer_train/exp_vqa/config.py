@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import Field
 
 from streamfer.settings import Section, load_settings
-from streamfer_train.exp_blip.config import CaptionerConfig, CaptionFile, OptimiserConfig, TextConfig, Tuning
+from streamfer_train.exp_blip.config import CaptionerConfig, CaptionFile, TextConfig, Tuning, WritingConfig
 from streamfer_train.recipes import sections
 
 EXAMPLE = "configs/train/exp_vqa/released.yaml"
@@ -27,20 +27,15 @@ class QuestionData(Section):
     workers: int = Field(4, ge=0)
 
 
-class TrainingConfig(OptimiserConfig):
+class TrainingConfig(WritingConfig):
     """One stage; the question goes to the Q-Former and to the language model, the loss is on the answer alone."""
 
     epochs: int = Field(6, ge=1)
     batch: int = Field(120, ge=1)
-    lr: float = Field(1e-5, ge=0)
-    min_lr: float = Field(0.0, ge=0)
-    warmup: int = Field(1000, ge=0)
-    warmup_lr: float = Field(1e-8, ge=0)
     vit: Tuning = Field("trained", description="frozen is the authors' Exp-VQA(fz)")
     max_question_tokens: int = Field(128, ge=4, description="a longer question is refused")
     max_answer_tokens: int = Field(256, ge=1, description="a longer answer loses its end, which is counted and said")
     max_new_tokens: int = Field(256, ge=1, description="longest answer that the exported model writes")
-    num_beams: int = Field(5, ge=1, le=64)
     repetition_penalty: float = Field(1.5, gt=0)
 
 
@@ -59,9 +54,5 @@ class ExpVqaConfig(CaptionerConfig):
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> ExpVqaConfig:
-    """Read a YAML file and settings of the form ``a.b=value`` (values in YAML).
-
-    Raises:
-        ConfigError: the file is absent or no YAML, or a setting is unknown, missing or out of range.
-    """
+    """Read a YAML file and settings of the form ``a.b=value``, as :func:`~streamfer.settings.load_settings` does."""
     return load_settings(ExpVqaConfig, path, overrides, example=EXAMPLE, listing=_LISTING)

@@ -9,26 +9,17 @@ Loop, checkpoints and data are those of :mod:`streamfer_train.exp_blip`.
 
 from __future__ import annotations
 
-import json
-import logging
 from pathlib import Path
 
 from streamfer.captions.card import EXP_VQA_TEXT, TextCard
 from streamfer.captions.folder import is_captioner
-from streamfer.files import write_text
 from streamfer_train.datasets.authors import Pair
 from streamfer_train.exp_blip import build
-from streamfer_train.exp_blip.config import MAY_CHANGE
-from streamfer_train.exp_blip.data import AnswerCollate, PairDataset, read_questions
-from streamfer_train.exp_blip.stages import CAPTIONER, RUN, export, rows_cut
-from streamfer_train.exp_blip.training import ExpTask, trainer_of
+from streamfer_train.exp_blip.data import read_questions
+from streamfer_train.exp_blip.stages import CAPTIONER, begin, rows_cut, train_writer, write_about, writing_task
 from streamfer_train.exp_vqa.config import ExpVqaConfig
-from streamfer_train.recipes.checkpoint import LAST, Checkpoint, finished
-from streamfer_train.recipes.origin import origin
-from streamfer_train.recipes.processes import joined
-from streamfer_train.recipes.run_folder import claim
-
-log = logging.getLogger(__name__)
+from streamfer_train.recipes.checkpoint import LAST, finished
+from streamfer_train.recipes.processes import ALONE, joined
 
 RECIPE = "exp-vqa"
 """Name of the recipe, in its checkpoints."""
@@ -77,35 +68,18 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
         UserError: lists, weights or settings that cannot be used; the folder holds another run; see also
             :meth:`~streamfer_train.recipes.trainer.Trainer.run`.
     """
-    out = config.run.out
-    folder = out / FOLDER
+    folder, captioner = config.run.out / FOLDER, config.run.out / CAPTIONER
     with joined(config.run.device, config.run.backend) as world:
-        started = () if resume else (folder / LAST,)
-        world.share(lambda: claim(out, config.model_dump(mode="json"), MAY_CHANGE, started))
-        if resume and is_captioner(out / CAPTIONER) and finished(folder / LAST, RECIPE, config.training.epochs):
-            return out / CAPTIONER if world.leads else None
-        pairs = pairs_of(config)
-        about = {"recipe": RECIPE, "pairs": len(pairs), **origin(world, "transformers")}
-        world.share(lambda: write_text(out / RUN, json.dumps(about, indent=2) + "\n"))
-        writer, limit = build_writer(config), config.training.max_answer_tokens
-        cut = rows_cut(pairs, writer, limit)
-        if cut and world.leads:
-            log.warning(
-                "exp.answers_cut", extra={"texts": cut, "limit": limit, "way_out": "raise training.max_answer_tokens"}
-            )
-        dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
-        task = ExpTask(config, config.training, writer.learner, dataset, AnswerCollate(writer.text, limit), world)
-        trainer_of(config, RECIPE, RECIPE, folder, task).run(resume=resume)
-        world.share(lambda: _export(config))
-        return out / CAPTIONER if world.leads else None
-
-
-def _export(config: ExpVqaConfig) -> None:
-    plain, where = build_writer(config), config.run.out / FOLDER / LAST
-    found = Checkpoint.load(where, RECIPE)
-    build.load_trained(plain.learner, found.model, str(where))
-    name = RECIPE if config.training.vit == "trained" else "exp-vqa-fz"
-    export(config.run.out / CAPTIONER, plain, name, config, found.progress.extended, answers=True)
+        begin(config, () if resume else (folder / LAST,), world)
+        if not (resume and is_captioner(captioner) and finished(folder / LAST, RECIPE, config.training.epochs)):
+            pairs, asked = pairs_of(config), config.training
+            write_about(config.run.out, RECIPE, pairs, world)
+            names = (RECIPE, RECIPE, RECIPE if asked.vit == "trained" else "exp-vqa-fz")
+            train_writer(
+                config, asked, pairs, lambda: build_writer(config), asked.max_answer_tokens, folder, names, world,
+                resume=resume,
+            )  # fmt: skip
+        return captioner if world.leads else None
 
 
 def pairs_of(config: ExpVqaConfig) -> list[Pair]:
@@ -122,6 +96,7 @@ def pairs_of(config: ExpVqaConfig) -> list[Pair]:
 def check(config: ExpVqaConfig) -> str:
     """Check lists, weights and settings without training or writing anything; returns what would be trained."""
     pairs, writer, asked = pairs_of(config), build_writer(config), config.training
+    writing_task(config, asked, pairs, writer, asked.max_answer_tokens, ALONE)
     return "\n".join(
         [
             f"{len(pairs):,} questions about {len({pair.image for pair in pairs}):,} pictures",

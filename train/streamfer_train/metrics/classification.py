@@ -35,17 +35,10 @@ class Report:
     """Everything that is said of one set of predictions; rates are in 0-1.
 
     Attributes:
-        classes: names in the order of the columns.
-        count: clips.
-        war: weighted average recall, which is accuracy.
-        uar: mean recall over the classes that occur among the targets.
         uar_authors: mean recall as the authors of DFER-CLIP compute it: over the classes that occur among targets
             *or* predictions. NaN where a class is predicted that no target has (0/0 there); equal to ``uar``
             otherwise. A class in neither is left out by both.
-        recalls: recall of each class; NaN for a class that no target has.
         confusion_CC: counts, rows are targets and columns predictions, all classes in order.
-        ece: expected calibration error over 15 equally wide bins of confidence.
-        nll: mean negative log-likelihood, nats.
         brier: mean over clips of the squared error summed over classes, 0-2.
         aurc: area under the risk-coverage curve; 0 is perfect, 1 - war is what random abstention gives.
     """
@@ -181,8 +174,6 @@ class RiskCoverage:
     """Error rate among the most confident clips, by how many of them are kept.
 
     Attributes:
-        coverage_K: share of clips kept, rising to 1.
-        risk_K: error rate among them.
         area: mean risk over all coverages (AURC).
     """
 

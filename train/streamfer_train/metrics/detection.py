@@ -21,18 +21,13 @@ class DetectionScore:
     """One unit.
 
     Attributes:
-        count: coded clips.
-        positives: clips on which it is present.
         auc: area under the ROC curve; NaN where it is present on all clips or none.
-        average_precision: area under the precision-recall curve; NaN where present on none.
         f1: at ``threshold``; NaN where present on none and never detected.
-        threshold: scores at or above it count as present.
     """
 
     count: int
     positives: int
     auc: float
-    average_precision: float
     f1: float
     threshold: float
 
@@ -42,7 +37,6 @@ class DetectionReport:
     """Every unit by name, and means over the units whose number is defined."""
 
     mean_auc: float
-    mean_average_precision: float
     mean_f1: float
     units: dict[str, DetectionScore]
 
@@ -64,11 +58,8 @@ def report(
 
     Args:
         scores_NA: anything that rises with presence: probabilities, logits or intensities.
-        targets_NA: 0 and 1, or intensities; NaN where not coded.
-        names: of the units.
         thresholds: on the scores, one for all or one a unit. Choose them on *other*
             clips than these; the best threshold on the clips reported on flatters.
-        present_above: targets greater than this count as present.
 
     Raises:
         ConfigError: shapes that do not fit, scores that are not finite, or a unit without a threshold.
@@ -81,7 +72,6 @@ def report(
         units[name] = _score(scores[coded, a], targets[coded, a] > present_above, cut)
     return DetectionReport(
         _mean(score.auc for score in units.values()),
-        _mean(score.average_precision for score in units.values()),
         _mean(score.f1 for score in units.values()),
         units,
     )
@@ -110,7 +100,7 @@ def _threshold(thresholds: Mapping[str, float] | float, name: str) -> float:
 
 
 def _score(scores_N: FloatArray, present_N: BoolArray, threshold: float) -> DetectionScore:
-    from sklearn.metrics import average_precision_score, roc_auc_score
+    from sklearn.metrics import roc_auc_score
 
     positives, count = int(present_N.sum()), len(present_N)
     detected_N = scores_N >= threshold
@@ -120,7 +110,6 @@ def _score(scores_N: FloatArray, present_N: BoolArray, threshold: float) -> Dete
         count=count,
         positives=positives,
         auc=float(roc_auc_score(present_N, scores_N)) if 0 < positives < count else math.nan,
-        average_precision=float(average_precision_score(present_N, scores_N)) if positives else math.nan,
         f1=2 * found / relevant if relevant else math.nan,
         threshold=threshold,
     )

@@ -26,10 +26,7 @@ class Interval:
     """A mean (or the value on all clips) and the interval around it.
 
     Attributes:
-        value: the number itself.
         low: lower end; NaN where one number alone was given.
-        high: upper end; NaN likewise.
-        count: how many numbers, clips or groups it rests on.
         level: coverage that the interval aims at.
     """
 

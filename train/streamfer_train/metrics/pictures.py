@@ -1,12 +1,12 @@
 """Pictures of a report: confusion matrix, reliability diagram, risk over coverage; PNG or SVG by the file's suffix.
 
 matplotlib and scikit-learn's displays are imported when a picture is drawn; figures are made without pyplot's state, so
-nothing global changes and no display is needed.
+nothing global changes and no display is needed. Every function raises ConfigError for another suffix or without
+matplotlib, and OutputError where the file cannot be written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,7 @@ _SUFFIXES = (".png", ".svg")
 def confusion_picture(report: Report, path: Path, title: str = "Confusion") -> Path:
     """Draw the confusion matrix, each row in percent of its targets, and write it to ``path``.
 
-    The diagonal is the recall. A class without targets has an empty row.
-
-    Raises:
-        ConfigError: another suffix than .png or .svg, or matplotlib is not installed.
-        OutputError: the file cannot be written.
-    """
+    The diagonal is the recall. A class without targets has an empty row."""
     counts_CC = report.confusion_CC
     totals_C1 = counts_CC.sum(axis=1, keepdims=True)
     percent_CC = np.divide(100.0 * counts_CC, totals_C1, out=np.zeros(counts_CC.shape), where=totals_C1 > 0)
@@ -47,12 +42,7 @@ def confusion_picture(report: Report, path: Path, title: str = "Confusion") -> P
 
 
 def reliability_picture(confidence_N: FloatArray, hit_N: BoolArray, path: Path, title: str = "Reliability") -> Path:
-    """Draw accuracy over confidence in 15 bins beside perfect calibration, and how clips spread over them.
-
-    Raises:
-        ConfigError: another suffix than .png or .svg, or matplotlib is not installed.
-        OutputError: the file cannot be written.
-    """
+    """Draw accuracy over confidence in 15 bins beside perfect calibration, and how clips spread over them."""
     bins = calibration_bins(confidence_N, hit_N)
     figure = _figure(5.2, 6.0)
     from sklearn.calibration import CalibrationDisplay
@@ -67,37 +57,26 @@ def reliability_picture(confidence_N: FloatArray, hit_N: BoolArray, path: Path, 
     return _save(figure, path)
 
 
-def risk_coverage_picture(curves: Mapping[str, RiskCoverage], path: Path, title: str = "Risk and coverage") -> Path:
-    """Draw the error among the most confident clips over how many are kept, a line for each name.
-
-    The dashed line is what perfect ranking would reach with the first curve's errors.
-
-    Raises:
-        ConfigError: no curves, another suffix than .png or .svg, or matplotlib is not installed.
-        OutputError: the file cannot be written.
-    """
-    if not curves:
-        raise ConfigError("a risk-coverage picture needs at least one curve")
+def risk_coverage_picture(name: str, curve: RiskCoverage, path: Path, title: str = "Risk and coverage") -> Path:
+    """Draw the error among the most confident clips over how many are kept, and what perfect ranking would reach."""
     figure = _figure(5.6, 4.4)
     from matplotlib.ticker import PercentFormatter
 
     axes = figure.subplots()
-    first = next(iter(curves.values()))
-    error = float(first.risk_K[-1])
-    best_K = np.maximum(0, first.coverage_K - (1 - error)) / first.coverage_K
-    axes.plot(first.coverage_K, best_K, color="grey", linestyle="--", linewidth=1, label="perfect ranking")
+    error = float(curve.risk_K[-1])
+    best_K = np.maximum(0, curve.coverage_K - (1 - error)) / curve.coverage_K
+    axes.plot(curve.coverage_K, best_K, color="grey", linestyle="--", linewidth=1, label="perfect ranking")
     axes.axhline(error, color="grey", linewidth=1, label="abstaining at random")
-    for name, curve in curves.items():
-        label = f"{name}  AURC {curve.area:.3f}, {curve.risk_at(0.5):.1%} at one half"
-        axes.plot(curve.coverage_K, curve.risk_K, linewidth=2, label=label)
+    label = f"{name}  AURC {curve.area:.3f}, {curve.risk_at(0.5):.1%} at one half"
+    axes.plot(curve.coverage_K, curve.risk_K, linewidth=2, label=label)
     # The first few clips of a curve may be all wrong, and would squeeze the rest.
-    highest = max(float(curve.risk_K[len(curve.risk_K) // 20 :].max()) for curve in curves.values())
+    highest = float(curve.risk_K[len(curve.risk_K) // 20 :].max())
     axes.set(xlim=(0, 1), ylim=(0, min(1.0, 1.25 * max(highest, error, 0.02))))
     axes.set(xlabel="coverage: share of clips that are answered", ylabel="risk: error rate among them")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.legend(frameon=False, loc="upper left", fontsize="small")
-    _headline(axes, title, f"{len(first.coverage_K):,} clips")
+    _headline(axes, title, f"{len(curve.coverage_K):,} clips")
     return _save(figure, path)
 
 

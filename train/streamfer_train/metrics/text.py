@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import torch
@@ -100,11 +101,8 @@ class Synonyms(Protocol):
         """Return the sets of synonyms that hold ``word``."""
 
 
-class _NoSynonyms:
-    """Stands in where WordNet's data are not installed."""
-
-    def synsets(self, word: str) -> Sequence[Any]:  # noqa: ARG002
-        return ()
+#: Stands in where WordNet's data are not installed.
+NO_SYNONYMS: Synonyms = SimpleNamespace(synsets=lambda word: ())  # noqa: ARG005
 
 
 @cache
@@ -115,7 +113,7 @@ def meteor_stages() -> tuple[str, Synonyms]:
     try:
         wordnet.ensure_loaded()
     except LookupError:
-        return "exact, stem", _NoSynonyms()
+        return "exact, stem", NO_SYNONYMS
     return "exact, stem, synonym", wordnet
 
 

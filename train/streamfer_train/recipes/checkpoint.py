@@ -29,10 +29,6 @@ class Progress:
     Attributes:
         epoch: under way, from 0; the number of epochs when the run is done.
         batches: micro-batches of it that each process has done.
-        step: optimiser steps done in all.
-        sums: sums of this epoch's losses over its steps, by name.
-        history: what is remembered of finished epochs, in order.
-        epochs: how many were planned.
         extended: what was planned before, where the run was made longer, in order.
     """
 
@@ -50,13 +46,8 @@ class Checkpoint:
     """What a file holds; tensors that were read are on the CPU.
 
     Attributes:
-        recipe: whose it is, as ``dfer-clip``.
-        config: the whole configuration, plain values.
         about: what the configuration does not say, as the number of the fold; plain values.
-        progress: how far the run was.
         model: weights by name: all of them, or those that learn.
-        optimiser: its state by the names of weights; None where only weights were kept. ``scaler`` likewise.
-        average: averaged weights by name, where the run keeps them.
     """
 
     recipe: str

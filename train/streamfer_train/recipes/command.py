@@ -7,8 +7,10 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from streamfer.errors import ConfigError, StreamferError
+from streamfer.settings import Section, describe_settings
 
 
 def reported(body: Callable[[], int | None]) -> int:
@@ -20,24 +22,34 @@ def reported(body: Callable[[], int | None]) -> int:
         return error.exit_code
 
 
-def train_or_evaluate(
+def run_recipe(
     arguments: list[str] | None,
-    evaluate: Callable[[list[str]], int],
     parser: Callable[[], argparse.ArgumentParser],
-    train: Callable[[argparse.Namespace], int],
+    settings: Callable[[], tuple[type[Section], Callable[[Path, list[str]], Any], str]],
+    train: Callable[[argparse.Namespace, Any], None],
+    evaluate: Callable[[list[str]], int],
 ) -> int:
     """Run ``train`` or ``evaluate`` of a recipe and return its exit code; a user error is one line.
 
     Args:
-        arguments: the command line; None is that of the process.
-        evaluate: called with the words behind ``evaluate``.
-        parser: what :func:`recipe_parser` returned, with options.
-        train: called with the options of ``train``.
+        settings: returns the kind of the configuration, its reader, and an example of it; imported late.
+        train: called with the options of ``train`` and the configuration.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["evaluate"]:
         return evaluate(words[1:])
-    return reported(lambda: train(parser().parse_args(words)))
+    if words[:1] != ["train"]:
+        parser().error("the first word is train or evaluate")
+    options = parser().parse_args(words[1:])
+
+    def run() -> None:
+        kind, load, example = settings()
+        if options.settings:
+            print(describe_settings(kind), end="")
+        else:
+            train(options, load(options.config, overrides_of(options, example)))
+
+    return reported(run)
 
 
 def positive(text: str) -> int:
@@ -49,30 +61,6 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
-
-
-def recipe_parser(
-    name: str, train: str, evaluate: str, description: str | None
-) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """Return the parser of a recipe that has ``train`` and ``evaluate``, and that of its ``train``, without options.
-
-    Args:
-        name: of the recipe, as in dfer-clip.
-        train: what ``train`` does, with examples.
-        evaluate: what ``evaluate`` does; its own parser takes over before this one reads anything.
-        description: of the recipe.
-    """
-    parser = argparse.ArgumentParser(prog=name, description=description)
-    commands = parser.add_subparsers(required=True, metavar="train|evaluate")
-    commands.add_parser("evaluate", help=evaluate, add_help=False)
-    training = commands.add_parser(
-        "train",
-        help="train, check or resume",
-        prog=f"streamfer train {name}",
-        description=train,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    return parser, training
 
 
 def add_set(parser: argparse._ActionsContainer, example: str) -> None:
@@ -89,21 +77,20 @@ def add_recipe_options(parser: argparse.ArgumentParser, config: Path, example: s
     parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default 1)")
 
 
-def add_run_options(parser: argparse.ArgumentParser, *, configs: str, example: str, checks: str) -> None:
-    """Add what recipes with a folder of runs take.
-
-    Args:
-        parser: of ``train``.
-        configs: where configurations are, as a sentence.
-        example: a setting with a value.
-        checks: what ``--check`` checks.
-    """
+def train_parser(name: str, description: str, *, configs: str, example: str, checks: str) -> argparse.ArgumentParser:
+    """Return the parser of ``streamfer train NAME``, with what recipes with a folder of runs take."""
+    parser = argparse.ArgumentParser(
+        prog=f"streamfer train {name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("-c", "--config", type=Path, help=f"YAML file; {configs}")
     add_set(parser, example)
     parser.add_argument("--out", type=Path, help="folder of the run; instead of run.out")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     parser.add_argument("--check", action="store_true", help=f"check {checks}; train nothing")
     parser.add_argument("--settings", action="store_true", help="print every setting with its default, and stop")
+    return parser
 
 
 def overrides_of(options: argparse.Namespace, example: str) -> list[str]:

@@ -99,11 +99,8 @@ class Loader(DataLoader[Batch_co]):
     """A DataLoader whose workers start clean, keep to one thread, and whose user errors stay one line.
 
     Args:
-        dataset: what is loaded.
-        workers: processes that load; 0 loads in this one.
         seed: of the loader's own generator. Iterating draws a number from it; the global one belongs to the model,
             and must not feel it.
-        more: everything else that DataLoader takes.
     """
 
     def __init__(self, dataset: Dataset[Any], *, workers: int, seed: int = 0, **more: Any) -> None:

@@ -33,12 +33,6 @@ def spread(learner: nn.Module, world: ProcessGroup, kind: Parallel, *, idle: boo
     """Return what the training calls: the learner itself, a replica, or the learner with its blocks sharded.
 
     Sharded parameters replace the learner's own, so build the optimiser afterwards.
-
-    Args:
-        learner: the model.
-        world: the processes.
-        kind: replicas (``ddp``) or shards (``fsdp``).
-        idle: whether a step may leave trained weights without a gradient.
     """
     if world.size == 1:
         return learner

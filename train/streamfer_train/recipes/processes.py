@@ -33,9 +33,6 @@ class ProcessGroup:
     """The processes of a run.
 
     Attributes:
-        rank: number of this process, from 0.
-        size: how many there are; 1 without torchrun.
-        device: torch device of this process.
         talk: group of all processes for words instead of tensors, on the CPU; None where there is one process.
     """
 

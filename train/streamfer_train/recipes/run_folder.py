@@ -52,13 +52,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str]) -> str | None:
-    """Return a sentence about the first setting that differs and may not, or None.
-
-    Args:
-        stored: plain settings of an earlier run, as ``model_dump(mode="json")`` gives them.
-        asked: those of now.
-        free: settings and sections that may change.
-    """
+    """Return a sentence about the first setting that differs and may not, or None."""
     before, now = dict(flatten(stored)), dict(flatten(asked))
     for name in [*now, *(name for name in before if name not in now)]:
         if name in free or name.startswith(tuple(f"{one}." for one in free)):

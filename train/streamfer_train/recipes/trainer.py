@@ -51,20 +51,8 @@ class Job:
     """One training: what the loop has to know of a recipe's settings.
 
     Attributes:
-        recipe: whose it is, as ``dfer-clip``.
-        name: of this part of it, for messages.
-        folder: of its files.
         config: the whole configuration as plain values, to compare when the run goes on.
-        may_change: settings of it that may differ then.
-        seed: of everything random.
-        epochs: how many.
-        run: where and how often.
-        log: what is written down.
-        accumulate: micro-batches that make one step.
-        clip: largest norm of the gradient.
-        average: decay of the moving average of the weights; 0 keeps none.
         fp16: scale losses, so that gradients in half precision do not vanish.
-        parallel: how several processes share the model.
         idle: a step may leave trained weights without a gradient.
         whole: checkpoints hold frozen weights too.
         about: what a checkpoint says beside the configuration; another value is another run.
