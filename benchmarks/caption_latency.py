@@ -46,10 +46,10 @@ class RandomDecoder:
         layer = torch.nn.TransformerEncoderLayer(width, 4, 4 * width, batch_first=True, dropout=0.0)
         self._decoder = torch.nn.TransformerEncoder(layer, layers, enable_nested_tensor=False).eval()
         self._width = width
-        from streamfer.geometry import CROP_PROFILES
+        from streamfer.geometry import EXP_BLIP_CROP
 
         self._info = CaptionerInfo(
-            "random", "0" * 64, "none: random numbers", CROP_PROFILES["exp-blip"], True, tokens, 128, "cpu", "fp32"
+            "random", "0" * 64, "none: random numbers", EXP_BLIP_CROP, True, tokens, 128, "cpu", "fp32"
         )
 
     loading = False

@@ -78,12 +78,5 @@ def squashed_crop(size: int, margin: float = 0.0) -> CropProfile:
     return CropProfile(kind="box", size=size, margin=margin)
 
 
-#: Profiles by the family of models that eats them; a weights file carries its own, which is what counts.
-CROP_PROFILES: dict[str, CropProfile] = {
-    # The datasets' own face crops, resized to 224 whatever their aspect (DFER-CLIP, data loader, test branch).
-    "dfer-clip": squashed_crop(224),
-    # FER2013's own framing, at its own size.
-    "mini": tight_crop(48),
-    # Exp-BLIP reads pictures of faces with some surroundings, resized to 224 whatever their aspect (its evaluation).
-    "exp-blip": squashed_crop(224, margin=0.25),
-}
+#: Exp-BLIP reads pictures of faces with some surroundings, resized to 224 whatever their aspect (its evaluation).
+EXP_BLIP_CROP = squashed_crop(224, margin=0.25)

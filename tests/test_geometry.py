@@ -7,20 +7,19 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from streamfer.faces import crop_faces
-from streamfer.geometry import CROP_PROFILES, CropProfile, loose_crop, squashed_crop
+from streamfer.geometry import EXP_BLIP_CROP, CropProfile, loose_crop, squashed_crop, tight_crop
 
 PROFILE = TypeAdapter(CropProfile)
+PROFILES = (squashed_crop(224), tight_crop(48), loose_crop(128), EXP_BLIP_CROP)
 
 
-@pytest.mark.parametrize("name", CROP_PROFILES)
-def test_profiles_survive_their_json_form(name: str) -> None:
-    profile = CROP_PROFILES[name]
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profiles_survive_their_json_form(profile: CropProfile) -> None:
     assert PROFILE.validate_json(PROFILE.dump_json(profile)) == profile
 
 
-@pytest.mark.parametrize("name", CROP_PROFILES)
-def test_every_profile_cuts_faces_with_and_without_landmarks(name: str) -> None:
-    profile = CROP_PROFILES[name]
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_profile_cuts_faces_with_and_without_landmarks(profile: CropProfile) -> None:
     image = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
     boxes = np.array([[40, 20, 100, 100], [-10, 60, 30, 130]], np.float32)
     points = np.full((2, 5, 2), np.nan, np.float32)

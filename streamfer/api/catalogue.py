@@ -62,38 +62,35 @@ def catalogue() -> list[Listed]:
 
 
 def _detectors() -> list[Listed]:
+    from streamfer.faces import load_detector
     from streamfer.faces.registry import entries
 
     found = []
     for entry in entries():
-        path, licence = _weights(entry)
-        there = path is not None and path.is_file()
-        size, digest = (path.stat().st_size, sha256_of(path)) if path and there else (None, None)
-        about = entry.about if size is not None else f"{entry.about}; not on this machine"
-        found.append(Listed("face detectors", entry.name, about, licence, size, digest))
+        path = _weights(entry)
+        if path is None or not path.is_file():
+            found.append(Listed("face detectors", entry.name, f"{entry.about}; not on this machine", entry.licence))
+            continue
+        licence = load_detector("builtin").licence if entry.name == "builtin" else entry.licence
+        found.append(Listed("face detectors", entry.name, entry.about, licence, path.stat().st_size, sha256_of(path)))
     return found
 
 
-def _weights(detector: DetectorEntry) -> tuple[Path | None, str]:
-    """Return where the weights of a detector lie, if they do, and their licence."""
-    from streamfer.faces import load_detector
+def _weights(detector: DetectorEntry) -> Path | None:
+    """Return where the weights of a detector lie, if they do."""
+    from skimage.data import lbp_frontal_face_cascade_filename
+
     from streamfer.faces.centerface import packaged_weights
     from streamfer.faces.fetch import cached
     from streamfer.faces.packs import pack_file, pack_folder
     from streamfer.faces.registry import builtin_weights
 
-    if detector.name == "builtin" and builtin_weights().is_file():
-        return builtin_weights(), load_detector("builtin").licence
-    if detector.kind == "cascade":
-        from skimage.data import lbp_frontal_face_cascade_filename
-
-        return Path(lbp_frontal_face_cascade_filename()), detector.licence
-    if detector.kind == "centerface":
-        return packaged_weights(), detector.licence
     if detector.pack:
         folder = pack_folder(detector.name)
-        return pack_file(folder, "detection") if folder.is_dir() else None, detector.licence
-    return cached(detector), detector.licence
+        return pack_file(folder, "detection") if folder.is_dir() else None
+    packaged = {"builtin": builtin_weights, "lbp": lbp_frontal_face_cascade_filename, "centerface": packaged_weights}
+    found = packaged[detector.name]() if detector.name in packaged else cached(detector)
+    return None if found is None else Path(found)
 
 
 def facts(name: str) -> dict[str, Any]:

@@ -299,4 +299,4 @@ def import_checkpoint(
         "model.imported",
         extra={"model": name, "path": str(target), "classes": list(config.classes), "licence": licence},
     )
-    return ModelEntry(name, target, "imported", config.classes, licence, target.stat().st_size, sha256_of(target))
+    return ModelEntry.of(name, target, card)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -15,13 +14,14 @@ import platformdirs
 
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.files import sha256_of
-from streamfer.models.card import SUFFIX, read_card
+from streamfer.models.card import SUFFIX, ModelCard, read_card
 
 log = logging.getLogger(__name__)
 
 #: Overrides where imported models are kept.
 HOME_VARIABLE = "STREAMFER_HOME"
 DEFAULT_MODEL = "mini"
+Origin = Literal["built-in", "imported"]
 #: Suffixes under which the authors' checkpoints travel: good to import, not to load.
 _FOREIGN = (".pt", ".pth", ".tar", ".bin", ".ckpt")
 
@@ -42,11 +42,17 @@ class ModelEntry:
 
     name: str
     path: Path
-    origin: Literal["built-in", "imported"]
+    origin: Origin
     classes: tuple[str, ...]
     licence: str
     size_bytes: int
     digest: str
+
+    @classmethod
+    def of(cls, name: str, path: Path, card: ModelCard) -> ModelEntry:
+        """Return the entry of a weights file."""
+        origin: Origin = "built-in" if path.parent == built_in_folder() else "imported"
+        return cls(name, path, origin, card.config.classes, card.licence, path.stat().st_size, sha256_of(path))
 
 
 def built_in_folder() -> Path:
@@ -60,34 +66,22 @@ def user_folder() -> Path:
     return (Path(home) if home else platformdirs.user_data_path("streamfer")) / "models"
 
 
-def _files() -> Iterator[tuple[str, Path, Literal["built-in", "imported"]]]:
-    """Yield name, path and origin; a built-in hides an imported file of its name."""
-    names: set[str] = set()
-    folders: tuple[tuple[Literal["built-in", "imported"], Path], ...] = (
-        ("built-in", built_in_folder()),
-        ("imported", user_folder()),
+def _files() -> dict[str, Path]:
+    """Return weights files by name, built-in ones first; one of those hides an imported file of its name."""
+    built_in, own = (
+        {path.stem: path for path in sorted(folder.glob(f"*{SUFFIX}"))} for folder in (built_in_folder(), user_folder())
     )
-    for origin, folder in folders:
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
-            if path.stem not in names:
-                names.add(path.stem)
-                yield path.stem, path, origin
+    return {**built_in, **own, **built_in}
 
 
 def list_models() -> tuple[ModelEntry, ...]:
     """Return the models on this machine; a file that cannot be read is logged and left out."""
     entries = []
-    for name, path, origin in _files():
+    for name, path in _files().items():
         try:
-            card = read_card(path)
+            entries.append(ModelEntry.of(name, path, read_card(path)))
         except CheckpointError as error:
             log.warning("model.unreadable", extra={"model": name, "path": str(path), "error": str(error)})
-            continue
-        if card.name != name:
-            log.debug("model.renamed", extra={"model": name, "card": card.name})
-        entries.append(
-            ModelEntry(name, path, origin, card.config.classes, card.licence, path.stat().st_size, sha256_of(path))
-        )
     return tuple(entries)
 
 
@@ -110,7 +104,7 @@ def find_model(name_or_path: str) -> Path:
         UnknownModelError: neither a name nor a file; the message lists what exists.
         CheckpointError: a checkpoint of another program, which has to be imported first.
     """
-    known = {name: path for name, path, _ in _files()}
+    known = _files()
     if name_or_path in known:
         return known[name_or_path]
     path = Path(name_or_path)

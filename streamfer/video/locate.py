@@ -298,14 +298,9 @@ def _from_pattern(pattern: str, recursive: bool) -> list[SourceSpec]:
     files = [path for path in paths if not path.is_dir()]
     if not files:
         raise SourceNotFoundError(f"{pattern}: no file matches this pattern; check it, or quote it less")
-    fixed = Path(pattern[: _first_magic(pattern)])
+    fixed = Path(_GLOB.split(pattern)[0])
     root = fixed if fixed.is_dir() else fixed.parent
     return [_from_file(path, path.relative_to(root).as_posix()) for path in files]
-
-
-def _first_magic(pattern: str) -> int:
-    match = _GLOB.search(pattern)
-    return match.start() if match else len(pattern)
 
 
 def _with_unique_ids(specs: list[SourceSpec]) -> list[SourceSpec]:
@@ -316,12 +311,9 @@ def _with_unique_ids(specs: list[SourceSpec]) -> list[SourceSpec]:
     for spec in specs:
         name = spec.source_id
         if counts[name] > 1 and not spec.remote:
-            name = f"{name}-{_digest(str(Path(spec.url).resolve()))}"
+            place = str(Path(spec.url).resolve()).encode(errors="surrogateescape")
+            name = f"{name}-{hashlib.sha256(place).hexdigest()[:8]}"
         used[name] += 1
         # Two URLs that differ in nothing but a secret: only their order can tell them apart.
         unique.append(replace(spec, source_id=name if used[name] == 1 else f"{name}-{used[name]}"))
     return unique
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]

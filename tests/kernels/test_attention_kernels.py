@@ -10,7 +10,7 @@ from references import DEVICE, TOLERANCE, Case, error, exact_attention, relaid
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from streamfer_kernels import attention, attention_launch, attention_packed, attention_shapes, use
-from streamfer_kernels.attention_ops import run_attention
+from streamfer_kernels.attention import run_attention
 from streamfer_kernels.attention_shapes import head_parts, is_short
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
