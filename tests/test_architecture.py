@@ -45,9 +45,9 @@ NEIGHBOURS = {
     "streamfer_builtin": {"streamfer", "streamfer_train"},
 }
 SHIPPED = ("streamfer", "streamfer_kernels", "streamfer_train")
-#: The plan says 33,000. What three later issues asked for came in: spool, formats, privacy, following.
-#: From here it only goes down.
-MOST_LINES_SHIPPED = 42_800
+#: The plan says 33,000. What later issues asked for came in: spool, formats, privacy, following; then health, control
+#: and the page, Cluster and Sentinel, Ray. From here it only goes down.
+MOST_LINES_SHIPPED = 44_500
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 50
 #: Absent on Windows, where streamfer must at least be importable and annotate.
