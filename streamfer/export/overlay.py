@@ -207,7 +207,10 @@ class OverlayWriter(WholeFile):
             OutputError: it cannot be written.
             SourceError: the file cannot be read any more.
         """
-        self.doubtful = write_overlay(self._source, self._notes, self.part, blur=self._blur)
+        try:
+            self.doubtful = write_overlay(self._source, self._notes, self.part, blur=self._blur)
+        except OutputError as error:
+            raise OutputError(str(error).replace(str(self.part), str(self.path))) from error.__cause__
         super().prepare()
 
 

@@ -68,7 +68,10 @@ def write_video(
         except OutputError:
             raise
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise OutputError(f"{path}: cannot be written ({error}); check suffix and codec {codec}") from None
+            said = getattr(error, "strerror", None) or error
+            raise OutputError(
+                f"{path}: cannot be written ({said}); check the disk, the suffix and codec {codec}"
+            ) from error
         if count == 0:
             raise OutputError(f"{path}: no frame to write")
     return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from made_videos import changing
 from PIL import Image, ImageFont
 from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
 
+from streamfer.errors import OutputError
 from streamfer.export.job import Blur
 from streamfer.export.lettering import Layout, Tag, chip, subtitle, wrapped
-from streamfer.export.overlay import OverlayNotes, _draw, write_overlay
+from streamfer.export.overlay import OverlayNotes, OverlayWriter, _draw, write_overlay
 from streamfer.pipeline.events import FaceRow, FrameFaces, SourceOpened
 from streamfer.records import ClipCaptioned, Record
 from streamfer.video import Frame, StateChange, find_sources, open_source
@@ -328,3 +330,20 @@ def test_a_label_stays_on_its_side_while_it_can() -> None:
     assert layout.places([Tag((0, 1), low, piece)], 400, 300) == [(100, 60)]
     assert layout.places([Tag((0, 1), high, piece)], 400, 300) == [(100, 95)]
     assert Layout().places([Tag((0, 1), high, piece)], 400, 300) == [(100, 20)]
+
+
+def test_an_overlay_that_finds_no_room_is_named(film: Path, tmp_path: Path) -> None:
+    (spec,) = find_sources([str(film)])
+    writer = OverlayWriter(tmp_path / "film.overlay.mp4", open_source(spec), blur="off")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(OutputError) as caught:
+            writer.prepare()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(caught.value).startswith(
+        f"{tmp_path}/film.overlay.mp4: cannot be written (File too large); check the disk"
+    )
+    assert ".part" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, OSError)
