@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--film-seconds", type=float, default=24.0)
+    parser.add_argument("--picture", type=Path, help="where a chart of the stages' busy time goes")
     arguments = parser.parse_args()
     config = load_config(
         None,
@@ -88,6 +89,8 @@ def main() -> None:
         path = Path(arguments.video) if arguments.video else make_film(Path(folder), arguments.film_seconds)
         bench = Bench(path, config, models, arguments.repeats)
         rows = [*bench.stages(), *bench.pipeline()]
+        if arguments.picture:
+            draw(bench.busy, len(bench.frames), arguments.picture)
     info = models.expression.info
     print(
         f"\n{datetime.date.today()} · {cpu_name()} · {models.budget.total} cores · Python {platform.python_version()}"
@@ -106,7 +109,8 @@ class Bench:
 
         self._spec = find_sources([str(path)])[0]
         self._config, self._models, self._repeats = config, models, repeats
-        self._frames: list[NDArray[np.uint8]] = []
+        self.frames: list[NDArray[np.uint8]] = []
+        self.busy: dict[str, float] = {}
         self._crops: NDArray[np.uint8] = np.zeros((0, 1, 1, 3), np.uint8)
         self._alone = 0.0
 
@@ -124,8 +128,8 @@ class Bench:
         self._decode_alone = seconds
         self._alone += seconds
         self._keep_sampled()
-        found = self._models.detector.detect(self._frames)
-        count = len(self._frames)
+        found = self._models.detector.detect(self.frames)
+        count = len(self.frames)
         seconds = median_seconds(lambda: self._faces("full"), self._repeats)
         yield Row("find and track faces, whole frames", f"{count / seconds:.0f} frames/s", seconds)
         seconds = median_seconds(lambda: self._faces("follow"), self._repeats)
@@ -133,7 +137,7 @@ class Bench:
         yield Row("… followed", f"{count / seconds:.0f} frames/s", seconds, f"{share:.0%} of the frames whole")
         self._alone += seconds
         profile = self._models.expression.info.crop
-        pairs = list(zip(self._frames, found, strict=True))
+        pairs = list(zip(self.frames, found, strict=True))
         self._crops = np.concatenate([crop_faces(f, d.boxes, d.landmarks, profile) for f, d in pairs])
         seconds = median_seconds(
             lambda: [crop_faces(f, d.boxes, d.landmarks, profile) for f, d in pairs], self._repeats
@@ -158,6 +162,7 @@ class Bench:
             busy.append(sum(stages.values()))
             name = max(stages, key=lambda stage: stages[stage])
             slowest.append(stages[name])
+            self.busy = stages
         total = statistics.median(elapsed[1:])
         yield Row("whole pipeline", f"{self._decoded / total:.0f} frames/s", total, f"{clips} clips")
         yield Row("… over the sum of its stages alone", f"{total / self._alone:.2f}", self._alone, "goal ≤ 1.1")
@@ -181,7 +186,7 @@ class Bench:
 
         source = open_source(self._spec, decode_threads=self._models.budget.decode)
         stream = source.stream(TimeSampler(self._config.sampling.fps).wants)
-        self._frames = [item.image for item in stream if isinstance(item, Frame)]
+        self.frames = [item.image for item in stream if isinstance(item, Frame)]
 
     def _faces(self, mode: SearchMode) -> None:
         from streamfer.faces import FaceTracker
@@ -189,7 +194,7 @@ class Bench:
 
         tracker = FaceTracker(self._config.sampling.fps)
         self._search = FaceSearch(mode, tracker)
-        for frame in self._frames:
+        for frame in self.frames:
             tracker.update(frame, self._search.detect(self._models.detector, frame))
 
     def _encode(self) -> None:
@@ -208,6 +213,25 @@ class Bench:
             if isinstance(event, SourceDone):
                 clips = event.stats.clips
         return clips, running.clock.seconds
+
+
+def draw(busy: dict[str, float], frames: int, path: Path) -> None:
+    """Draw what each stage takes of an analysed frame, thread by thread."""
+    from matplotlib import pyplot as plt
+
+    threads = {"reader": ["decode"], "analyser": ["detect", "track", "crop"], "model": ["encode", "classify"]}
+    figure, axes = plt.subplots(figsize=(7, 2.2), layout="constrained")
+    for row, stages in enumerate(threads.values()):
+        left = 0.0
+        for stage in stages:
+            width = 1000 * busy.get(stage, 0.0) / frames
+            axes.barh(row, width, left=left, edgecolor="white")
+            if width > 0.3:
+                axes.text(left + width / 2, row, f"{stage}\n{width:.1f}", ha="center", va="center", fontsize=8)
+            left += width
+    axes.set(xlabel="milliseconds an analysed frame", yticks=range(len(threads)), yticklabels=list(threads))
+    axes.invert_yaxis()
+    figure.savefig(path, dpi=120)
 
 
 def cpu_name() -> str:

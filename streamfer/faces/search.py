@@ -33,9 +33,9 @@ MOVED, MOVED_SHARE, STANDS_OUT = 25.0, 0.06, 2.0
 class FaceSearch:
     """Finds the faces of one source and epoch, frame by frame.
 
-    Followed, faces are searched at the places that the tracker expects, all at once. Every ``INTERVAL``, and when
-    something moves in from the side, the parts of the frame that have changed since they were searched are searched as
-    well, and the surroundings of people who are missed.
+    Followed, faces are searched at the places that the tracker expects, all at once, and at the whole frame's scale in
+    the surroundings of people who are missed. Every ``INTERVAL``, and when something moves in from the side, the parts
+    of the frame that have changed since they were searched are searched as well.
     The whole frame is searched where nobody is followed, after a cut, while somebody is not sure to be a person, when
     somebody is not where they should be, where little would be saved, and at least every ``SETTLED``.
 
@@ -83,7 +83,7 @@ class FaceSearch:
         due = expected.time - self._last >= INTERVAL - 1e-6 or moved_in(change > MOVED, known)
         # Whoever is missed at their place may be seen at the whole frame's scale.
         missed = cells_of(squares[~expected.seen], size, now.shape)
-        parts = parts_of(missed | (change > CHANGED), size) if due else []
+        parts = parts_of(missed | (change > CHANGED) if due else missed, size)
         found = detector.detect_near(image, expected.boxes, parts)
         if found is None or not all_found(expected, found):
             return None

@@ -26,9 +26,9 @@ from streamfer.faces.tracks import NEVER_ALIKE, Sight, Track, centre, side
 
 #: A predicted face is worth this much less with every sample since its detection.
 PREDICTED_SCORE = 0.9
-#: While somebody is alone and moves by less than this share of the face's side in less than these seconds, every n-th
-#: look is enough.
-STAYS, MOMENT, LOOK_EVERY = 0.3, 0.3, 4
+#: While nobody moves by more than this share of the face's side in less than these seconds, and nobody else is within
+#: so many sides, every n-th look is enough.
+STAYS, MOMENT, APART, LOOK_EVERY = 0.3, 0.3, 1.5, 4
 #: No track is over before it was missed in so many detected frames.
 MISSED_CHANCES = 2
 
@@ -181,7 +181,7 @@ class FaceTracker:
     ) -> tuple[list[Track], list[tuple[int, int]]]:
         """Give every detection to a track, an old or a new one; return those, one a detection, and who was renamed."""
         described = None
-        if self._appearance is not None and not self._alone(faces, time):
+        if self._appearance is not None and not self._settled(faces, time):
             described = self._appearance.describe(image, faces.boxes, faces.landmarks)
         by_library = {track.library_id: track for track in self._tracks if track.library_id >= 0}
         people = {
@@ -215,14 +215,19 @@ class FaceTracker:
             result.append(owner)
         return result, renamed
 
-    def _alone(self, faces: Detections, time: float) -> bool:
-        """Tell whether the one face is where the one person was a moment ago, so that looks decide nothing."""
-        if len(faces) != 1 or len(self._tracks) != 1 or time - self._tracks[0].last.time > MOMENT:
+    def _settled(self, faces: Detections, time: float) -> bool:
+        """Tell whether each face is where one person was a moment ago, nobody else near: looks decide nothing."""
+        tracks = self._tracks
+        if not tracks or len(faces) != len(tracks) or not self._detected_frames % LOOK_EVERY:
             return False
-        track = self._tracks[0]
-        followed = track.number and self._detected_frames - track.last_detected == 1 and track.hits % LOOK_EVERY
-        moved = np.linalg.norm(centre(faces.boxes[0]) - track.centre - track.shift(time))
-        return bool(followed and moved <= STAYS * min(side(faces.boxes[0]), track.size))
+        if not all(track.number and time - track.last.time <= MOMENT for track in tracks):
+            return False
+        places = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
+        expected = np.array([track.centre + track.shift(time) for track in tracks])
+        sides = np.array([track.size for track in tracks])
+        distances = np.linalg.norm(places[:, None] - expected[None], axis=2) / sides
+        stay, close = distances <= STAYS, distances <= APART
+        return bool((stay.sum(axis=0) == 1).all() and (close.sum(axis=0) == 1).all() and stay.any(axis=1).all())
 
     def _reunite(
         self,
