@@ -128,7 +128,10 @@ def one_at_a_time(captioner: QueryCaptioner, model: Any, prompts: PromptText, op
     return write
 
 
-def measure(sides: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, list[float]]:
+Sides = dict[str, Callable[[], Any]]
+
+
+def measure(sides: Sides, rounds: int, device: str) -> dict[str, list[float]]:
     """Run the sides in turns and return the seconds of each round."""
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
@@ -142,8 +145,8 @@ def measure(sides: dict[str, Callable[[], Any]], rounds: int, device: str) -> di
     return seconds
 
 
-def main() -> None:
-    """Measure and print one table."""
+def asked() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--system", choices=sorted(ARCHITECTURES), default="exp-blip")
     parser.add_argument("--captioner", help="a trained captioner by name or path, instead of random weights")
@@ -156,35 +159,48 @@ def main() -> None:
     parser.add_argument("--precision", choices=sorted(DTYPES), default="fp32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compile", action="store_true", help="compile the decoding step (GPU)")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def trained_sides(options: argparse.Namespace, random: np.random.Generator) -> tuple[Sides, bool, str]:
+    """A trained captioner alone and in batches, whether both write the same, and what it is."""
+    trained: Captioner = load_captioner(
+        Path(options.captioner) if "/" in options.captioner else options.captioner,
+        device=options.device, precision=options.precision, batch=options.batch,
+    )  # fmt: skip
+    side = trained.info.crop.size
+    clips = [random.integers(0, 256, (2, side, side, 3), dtype=np.uint8) for _ in range(options.batch)]
+    sides = {
+        "one clip at a time": lambda: [trained.caption([clip]) for clip in clips],
+        f"batches of {options.batch}": lambda: trained.caption(clips),
+    }
+    same = [one[0] for one in sides["one clip at a time"]()] == trained.caption(clips)
+    what = f"{trained.info.name}, clips of 2 keyframes"
+    return sides, same, what
+
+
+def random_sides(options: argparse.Namespace, random: np.random.Generator) -> tuple[Sides, bool, str]:
+    """Random weights by transformers' own generate and by ours, whether both write the same, and what they are."""
+    captioner, model, prompts = built(options)
+    side = captioner.info.crop.size
+    clips = [random.integers(0, 256, (1, side, side, 3), dtype=np.uint8) for _ in range(options.batch)]
+    alone = one_at_a_time(captioner, model, prompts, options)
+    sides = {
+        "generate, one picture at a time": lambda: alone(clips),
+        f"streamfer, batches of {options.batch}": lambda: captioner.caption(clips),
+    }
+    texts = [prompts.read(row).text for row in alone(clips)]
+    same = texts == captioner.caption(clips)
+    count = sum(weight.numel() for weight in model.parameters()) / 1e6
+    what = f"{options.system}, {count:.0f} M random weights, {options.tokens} tokens, {options.beams} beam(s)"
+    return sides, same, what
+
+
+def main() -> None:
+    """Measure and print one table."""
+    options = asked()
     torch.set_num_threads(options.threads)
-    random = np.random.default_rng(0)
-    if options.captioner:
-        trained: Captioner = load_captioner(
-            Path(options.captioner) if "/" in options.captioner else options.captioner,
-            device=options.device, precision=options.precision, batch=options.batch,
-        )  # fmt: skip
-        side = trained.info.crop.size
-        clips = [random.integers(0, 256, (2, side, side, 3), dtype=np.uint8) for _ in range(options.batch)]
-        sides = {
-            "one clip at a time": lambda: [trained.caption([clip]) for clip in clips],
-            f"batches of {options.batch}": lambda: trained.caption(clips),
-        }
-        same = [one[0] for one in sides["one clip at a time"]()] == trained.caption(clips)
-        what = f"{trained.info.name}, clips of 2 keyframes"
-    else:
-        captioner, model, prompts = built(options)
-        side = captioner.info.crop.size
-        clips = [random.integers(0, 256, (1, side, side, 3), dtype=np.uint8) for _ in range(options.batch)]
-        alone = one_at_a_time(captioner, model, prompts, options)
-        sides = {
-            "generate, one picture at a time": lambda: alone(clips),
-            f"streamfer, batches of {options.batch}": lambda: captioner.caption(clips),
-        }
-        texts = [prompts.read(row).text for row in alone(clips)]
-        same = texts == captioner.caption(clips)
-        count = sum(weight.numel() for weight in model.parameters()) / 1e6
-        what = f"{options.system}, {count:.0f} M random weights, {options.tokens} tokens, {options.beams} beam(s)"
+    sides, same, what = (trained_sides if options.captioner else random_sides)(options, np.random.default_rng(0))
     if not same and options.precision == "fp32":
         sys.exit("the two sides write different texts: nothing was measured")
     seconds = measure(sides, options.rounds, options.device)

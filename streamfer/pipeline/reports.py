@@ -26,12 +26,13 @@ from streamfer.records import (
     Producer,
     Record,
     SourceStateChanged,
+    TimeOrigin,
     Transform,
     UnsureReason,
     VideoFacts,
 )
 from streamfer.redaction import redact_text
-from streamfer.video.frames import Damage, Leap, StateChange, TimeOrigin
+from streamfer.video.frames import Damage, Leap, StateChange
 
 #: Version of what lies between features and probabilities; rises when the same weights would say something else.
 HEAD_VERSION = "1"
@@ -168,7 +169,7 @@ class RecordWriter:
         """Return the record of the stretch that a source's clock passed over; it lies before the new epoch's zero."""
         place = (online.epoch, online.info.epoch_key if online.info else str(online.epoch))
         base = (leap.time_base.numerator, leap.time_base.denominator)
-        passed = {"start_pts": -leap.pts, "end_pts": 0, "time_base": base}
+        passed: dict[str, Any] = {"start_pts": -leap.pts, "end_pts": 0, "time_base": base}
         span: _Span = (leap.wall_time, leap.wall_time, leap.time_origin)
         return self._gap(source_id, "clock_jump", place, span, redact_text(online.reason), **passed)
 

@@ -159,6 +159,24 @@ def test_what_withholds_emotions_or_states_a_purpose_is_done_anew() -> None:
     assert [other.values.get("emotions") for other in (made, *others)] == [None, "withheld", None]
 
 
+class Counting:
+    """A model that counts what it is given."""
+
+    def __init__(self, inner: Any, counts: Counter[str]) -> None:
+        self.inner, self.counts = inner, counts
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def detect(self, images: Any) -> Any:
+        self.counts["detect"] += 1
+        return self.inner.detect(images)
+
+    def encode(self, crops: Any) -> Any:
+        self.counts["encode"] += len(crops)
+        return self.inner.encode(crops)
+
+
 def test_a_killed_run_goes_on_where_it_stopped_and_ends_in_the_same_bytes(
     face_film: Path, config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,21 +185,6 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_in_the_same_bytes(
 
     class Killed(BaseException):
         """What a process does not survive."""
-
-    class Counting:
-        def __init__(self, inner: Any) -> None:
-            self.inner = inner
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self.inner, name)
-
-        def detect(self, images: Any) -> Any:
-            counts["detect"] += 1
-            return self.inner.detect(images)
-
-        def encode(self, crops: Any) -> Any:
-            counts["encode"] += len(crops)
-            return self.inner.encode(crops)
 
     def run(out: Path, after: int | None = None) -> tuple[int, int]:
         frames = 0
@@ -195,8 +198,8 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_in_the_same_bytes(
         counts.clear()
         with streamfer_package.Session(config, salt="s") as session:
             models = session.models()
-            detectors = tuple(Counting(detector) for detector in models.detectors)
-            session._models = replace(models, expression=Counting(models.expression), detectors=detectors)
+            detectors = tuple(Counting(detector, counts) for detector in models.detectors)
+            session._models = replace(models, expression=Counting(models.expression, counts), detectors=detectors)
             session.annotate_folder(face_film, out, formats="csv", watch=watch)
         return counts["detect"], counts["encode"]
 

@@ -20,6 +20,29 @@ DISTANCES = (1.0, 2.0, 3.0, 4.0)
 OFFSETS = (-0.5, -0.5, 0.5, -0.5, 0.0, 0.25, -0.4, 1.0, 0.4, 1.0)
 
 
+def head(tag: str, kind: str, stride: int, columns: int) -> tuple[list[onnx.NodeProto], list[onnx.TensorProto]]:
+    """The nodes and constants of one output: mean brightness of each cell, then a number a column."""
+    if kind == "score":
+        gain, bias = np.zeros((1, 2)), np.zeros((1, 2))
+        gain[0, 0] = 1.0 if stride == 16 else 0.0
+    else:
+        gain, bias = np.zeros((1, 2 * columns)), np.tile(DISTANCES if kind == "bbox" else OFFSETS, 2)[None]
+    numbers: dict[str, Any] = {
+        "flat": np.array([-1, 1], np.int64),
+        "shape": np.array([-1, columns], np.int64),
+        "gain": gain.astype(np.float32),
+        "bias": bias.astype(np.float32),
+    }
+    sides = [stride] * 2
+    steps = [
+        helper.make_node("AveragePool", ["bright"], [f"cell_{tag}"], kernel_shape=sides, strides=sides),
+        helper.make_node("Reshape", [f"cell_{tag}", f"flat_{tag}"], [f"column_{tag}"]),
+        helper.make_node("Gemm", [f"column_{tag}", f"gain_{tag}", f"bias_{tag}"], [f"wide_{tag}"]),
+        helper.make_node("Reshape", [f"wide_{tag}", f"shape_{tag}"], [tag]),
+    ]
+    return steps, [onnx.numpy_helper.from_array(values, f"{name}_{tag}") for name, values in numbers.items()]
+
+
 def write_scrfd(
     path: Path,
     *,
@@ -34,45 +57,16 @@ def write_scrfd(
     """
     height, width = size or ("height", "width")
     nodes, outputs, constants = [], [], []
-
-    def constant(name: str, values: np.ndarray) -> str:
-        constants.append(onnx.numpy_helper.from_array(values, name))
-        return name
-
     nodes.append(helper.make_node("ReduceMean", ["input"], ["grey"], axes=[1], keepdims=1))
     # Input is (pixel - 127.5) / 128: black is about -1, white about 1.
     nodes.append(helper.make_node("Relu", ["grey"], ["bright"]))
-    kinds = {"score": 1, "bbox": 4, **({"kps": 10} if landmarks else {})}
-    for kind, width_of_kind in kinds.items():
+    for kind, columns in {"score": 1, "bbox": 4, **({"kps": 10} if landmarks else {})}.items():
         for stride in (8, 16, 32):
             tag = f"{kind}_{stride}"
-            nodes.append(
-                helper.make_node(
-                    "AveragePool", ["bright"], [f"cell_{tag}"], kernel_shape=[stride] * 2, strides=[stride] * 2
-                )
-            )
-            if kind == "score":
-                gain, bias = np.zeros((1, 2)), np.zeros((1, 2))
-                gain[0, 0] = 1.0 if stride == 16 else 0.0
-            else:
-                values = DISTANCES if kind == "bbox" else OFFSETS
-                gain, bias = np.zeros((1, 2 * width_of_kind)), np.tile(values, 2)[None]
-            flat = constant(f"flat_{tag}", np.array([-1, 1], np.int64))
-            shape = constant(f"shape_{tag}", np.array([-1, width_of_kind], np.int64))
-            nodes += [
-                helper.make_node("Reshape", [f"cell_{tag}", flat], [f"column_{tag}"]),
-                helper.make_node(
-                    "Gemm",
-                    [
-                        f"column_{tag}",
-                        constant(f"gain_{tag}", gain.astype(np.float32)),
-                        constant(f"bias_{tag}", bias.astype(np.float32)),
-                    ],
-                    [f"wide_{tag}"],
-                ),
-                helper.make_node("Reshape", [f"wide_{tag}", shape], [tag]),
-            ]
-            outputs.append(helper.make_tensor_value_info(tag, TensorProto.FLOAT, [None, width_of_kind]))
+            steps, numbers = head(tag, kind, stride, columns)
+            nodes += steps
+            constants += numbers
+            outputs.append(helper.make_tensor_value_info(tag, TensorProto.FLOAT, [None, columns]))
     image = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, height, width])
     graph = helper.make_graph(nodes, "scrfd", [image], outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)

@@ -20,8 +20,8 @@ PATIENCE_SECONDS = 120.0
 @pytest.fixture(scope="module")
 def session(tiny_model: Path) -> Iterator[streamfer.Session]:
     """Gives a camera up after three seconds without a picture."""
-    settings = {"clip__seconds": 1, "live__stall_timeout": 3, "live__backoff_first": 0.2, "live__backoff_cap": 0.5}
-    with streamfer.Session(model=str(tiny_model), detector="lbp", fps=4, **settings) as session:
+    waits = {"stall_timeout": 3, "backoff_first": 0.2, "backoff_cap": 0.5}
+    with streamfer.Session(model=str(tiny_model), detector="lbp", fps=4, clip__seconds=1, live=waits) as session:
         yield session
 
 
