@@ -30,6 +30,7 @@ SHORT_NAMES = {
     "captions": "captions.when",
     "captioner": "captions.model",
     "redis": "publish.redis",
+    "health": "health.address",
 }
 
 
@@ -190,6 +191,18 @@ class ShutdownConfig(Section):
     seconds: float = Field(10.0, ge=0, le=600, description="to publish what waits after SIGTERM; the rest is spooled")
 
 
+class HealthConfig(Section):
+    """What a run answers over HTTP: ``/livez``, ``/readyz``, ``/metrics`` and, to who has the token, ``/v1/sources``.
+
+    ``token`` may be ``${NAME}``, ``${file:PATH}`` or ``${keyring:SERVICE:USER}``.
+    """
+
+    address: str | None = Field(
+        None, description="[HOST:]PORT; this machine alone without a host", coerce_numbers_to_str=True
+    )
+    token: str | None = Field(None, repr=False, description="lets its bearer add, change and remove sources")
+
+
 class SourceConfig(Section):
     """One source of ``streamfer run``; what is unset is as in ``live``.
 
@@ -203,6 +216,7 @@ class SourceConfig(Section):
     transport: Transport | None = None
     open_timeout: float | None = Field(None, gt=0, le=300)
     stall_timeout: float | None = Field(None, gt=0, le=600)
+    paused: bool = Field(False, description="known, and not opened")
 
 
 class Config(Section):
@@ -217,6 +231,7 @@ class Config(Section):
     live: LiveConfig = Field(default_factory=LiveConfig)
     publish: PublishConfig = Field(default_factory=PublishConfig)
     shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig)
+    health: HealthConfig = Field(default_factory=HealthConfig)
     threads: int | None = Field(None, ge=1, le=1024, description="cores for the whole process tree; all if unset")
     purpose: str | None = Field(
         None, min_length=1, max_length=200, description="what the analysis is for; stands in every record and manifest"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamfer.api.licences import licences
 from streamfer.api.publishing import publishing, source_ended
+from streamfer.api.running import Run
 from streamfer.closing import Closing
 from streamfer.config import Config, configure
 from streamfer.errors import ClosedError, ConfigError, PublishError, SourceError, StreamferError, UserError
@@ -54,9 +55,9 @@ class Session(Closing):
         self._lock = threading.Lock()
         self._models: LoadedModels | None = None
         self._answerers: dict[str, Any] = {}
-        #: The run that is going on, and its sources where they came from the configuration.
         self._running: Pipeline | None = None
-        self._specs: dict[str, SourceSpec] = {}
+        #: What :meth:`publish` is at; None at other times.
+        self.run: Run | None = None
         #: Reads the configuration's file again; None where there is none.
         self.reread: Callable[[], Config] | None = None
         self._closed = False
@@ -250,20 +251,12 @@ class Session(Closing):
             SourceError: a source is not there.
             PublishError: Redis refuses or is away.
         """
-        from streamfer.pipeline.events import SourceDone
-
         self._check_open()
-        specs = find_sources(listed(sources)) if sources is not None else configured_sources(self.config)
-        self._specs = {spec.source_id: spec for spec in specs} if sources is None else {}
-        ends: list[SourceDone] = []
-        with publishing(self.config, self.config.publish.redis or "embedded", waits=True) as outlet:
-            for event in self._events(*self._opened(specs)):
-                outlet.take(event)
-                if isinstance(event, SourceDone):
-                    ends.append(event)
-                if watch is not None:
-                    watch(event)
-        return ends
+        self.run = Run(self, None if sources is None else listed(sources))
+        try:
+            return self.run.go(watch)
+        finally:
+            self.run = None
 
     def ask(
         self, path: Place, question: str, *, track: int | None = None, at: float | None = None, in_words: bool = False
@@ -370,6 +363,7 @@ class Session(Closing):
 
         models = memory.over(self.models(beside)) if memory else self.models(beside)
         pipeline = build_pipeline(self.config, models, live=live, salt=self._salt, workers=workers)
+        pipeline.stays = self.run is not None and self.run.stays
         with self._lock:
             self._check_open()
             if self._running is not None:

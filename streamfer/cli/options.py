@@ -44,6 +44,7 @@ _PRECISION = option(str, "--precision", "NAME", "fp32, bf16 or fp16 (auto).")
 #: Options by the setting that each is: its short name or ``section__name``; ``salt`` is the session's own.
 OPTIONS: dict[str, Any] = {
     "redis": RedisUrl,
+    "health": option(str, "--health", "[HOST:]PORT", "Serve /livez, /readyz, /metrics and /v1/sources there."),
     "live__wait": option(bool, "--wait/--no-wait", None, "Keep trying sources that do not answer yet."),
     "clip__mode": option(bool, "--whole-clip", None, "One clip a file, as DFER-CLIP's test samples.", callback=_mode),
     "captions": option(Literal["off", "changes", "all"], "--captions", None, "Describe no clip, what changes, or all."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +11,7 @@ import typer
 from streamfer.cli import options
 from streamfer.cli.printing import Printer
 from streamfer.cli.terminal import caption_words, complain, record_line, say_licences
+from streamfer.extras import needs
 
 if TYPE_CHECKING:
     from streamfer.api import Session
@@ -22,7 +25,7 @@ NOTICE = (
 )
 
 
-@options.opens_session("redis", "live__wait", "captions", "captioner", *options.ANALYSIS, "purpose")
+@options.opens_session("redis", "health", "live__wait", "captions", "captioner", *options.ANALYSIS, "purpose")
 def run(
     session: Session,
     sources: Annotated[list[str] | None, typer.Argument(metavar="SOURCE", hidden=True)] = None,
@@ -50,12 +53,36 @@ def run(
             noticed = True
             aim = session.config.purpose or "not stated (--purpose WORDS)"
             printer.say(f"{NOTICE}; purpose of this run: {aim}", note=True)
+        told(event)
         _say(event, printer, quiet=quiet)
 
-    with stopping(session, terminated=0) as stopped, session, Printer(session.stop) as printer:
+    with (
+        stopping(session, terminated=0) as stopped,
+        session,
+        Printer(session.stop) as printer,
+        _answering(session, printer) as told,
+    ):
         ends = session.publish(sources or None, watch=watch)
     if code := stopped.code() or (2 if any(end.error for end in ends) else 0):
         raise SystemExit(code)
+
+
+@contextmanager
+def _answering(session: Session, printer: Printer) -> Iterator[Callable[[Event], None]]:
+    """Answer for the run over HTTP, where that is asked for; yield what wants its events."""
+    address = session.config.health.address
+    if address is None:
+        yield lambda _event: None
+        return
+    with needs("serve", "--health"):
+        from streamfer.serve.board import Board
+        from streamfer.serve.control import Control
+        from streamfer.serve.health import health_routes
+        from streamfer.serve.server import Server
+    board = Board(session)
+    with Server(address, [*health_routes(session, board), *Control(session, board).routes]) as server:
+        printer.say(f"health and metrics: {server.url}/livez /readyz /metrics", note=True)
+        yield board.take
 
 
 def _say(event: Event, printer: Printer, *, quiet: bool) -> None:

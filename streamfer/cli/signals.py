@@ -11,7 +11,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from streamfer.cli.terminal import complain, note
-from streamfer.errors import StreamferError
+from streamfer.errors import ConfigError, StreamferError
 from streamfer.redaction import redact_text
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ def _reload(session: Session) -> None:
     if session.reread is None:
         complain("SIGHUP: there is no --config file to read again; everything stays as it is")
         return
-    from streamfer.api.reloading import reload_sources
-
     try:
-        changed, stay = reload_sources(session, session.reread())
+        if session.run is None:
+            raise ConfigError("nothing runs yet, or any more")
+        changed, stay = session.run.reload(session.reread())
     except StreamferError as error:
         complain(f"SIGHUP: the old configuration stays: {redact_text(str(error))}")
         return

@@ -19,6 +19,7 @@ class StageClock:
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
         self._counts: dict[str, int] = {}
+        self._calls: dict[str, int] = {}
 
     @contextmanager
     def measure(self, stage: str, items: int = 1) -> Iterator[None]:
@@ -34,12 +35,19 @@ class StageClock:
         with self._lock:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
             self._counts[stage] = self._counts.get(stage, 0) + items
+            self._calls[stage] = self._calls.get(stage, 0) + 1
 
     @property
     def seconds(self) -> dict[str, float]:
         """Busy seconds by stage so far."""
         with self._lock:
             return dict(self._seconds)
+
+    @property
+    def calls(self) -> dict[str, int]:
+        """How often each stage was at work so far."""
+        with self._lock:
+            return dict(self._calls)
 
     @property
     def counts(self) -> dict[str, int]:

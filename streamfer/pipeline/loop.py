@@ -71,6 +71,8 @@ class Pipeline:
         self._events: queue.Queue[Event | BaseException | None] = queue.Queue(_EVENTS)
         self._open: dict[str, tuple[Source, threading.Thread]] = {}
         self._next: dict[str, Source] = {}
+        #: The run goes on where no source is open, for others may come.
+        self.stays = False
         self.clock = StageClock()
 
     def stop(self) -> None:
@@ -85,6 +87,10 @@ class Pipeline:
             with contextlib.suppress(queue.Full):
                 self._items.put(Replaced(source_id, source), timeout=_POLL_SECONDS)
                 return
+
+    def depths(self) -> dict[str, int]:
+        """Return how much waits in each queue."""
+        return {"model": self._items.qsize(), "events": self._events.qsize()}
 
     def events(self, sources: Iterable[Source]) -> Generator[Event]:
         """Analyse ``sources`` and yield events until the last source has ended.
@@ -128,7 +134,7 @@ class Pipeline:
                 parts.model, parts.grid, parts.records, self.clock, batching.batch_size, window, chooser
             )
             self._open_more(sources)
-            while self._open:
+            while self._open or (self.stays and not self._stop.is_set()):
                 items = batcher.next(_POLL_SECONDS)
                 for entry in [*labeller.process(items), *labeller.missing(time.time())]:
                     self._deliver(entry, observer)

@@ -63,6 +63,7 @@ class SourceSpec:
         raw_fps: frames a second of headerless video; also overrides the assumed rate of raw H.264 and HEVC.
         raw_pixel_format: FFmpeg name of the pixel layout of headerless video.
         transport, open_timeout, stall_timeout: of this source where they differ from ``live``'s.
+        paused: it is known, and not opened.
     """
 
     url: str = field(repr=False)
@@ -74,6 +75,7 @@ class SourceSpec:
     transport: Transport | None = None
     open_timeout: float | None = None
     stall_timeout: float | None = None
+    paused: bool = False
 
     @property
     def location(self) -> str:
@@ -191,7 +193,7 @@ def configured_sources(config: Config) -> list[SourceSpec]:
         raise ConfigError("no source: name one (rtsp://...), or list them under 'sources:' in the configuration")
     specs: list[SourceSpec] = []
     for source in config.sources:
-        own = {name: getattr(source, name) for name in ("transport", "open_timeout", "stall_timeout")}
+        own = {name: getattr(source, name) for name in ("transport", "open_timeout", "stall_timeout", "paused")}
         for spec in (found := find_sources([source.url])):
             url = spec.url
             if spec.remote and (source.user is not None or source.password is not None):

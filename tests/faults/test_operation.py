@@ -1,0 +1,176 @@
+"""A run as its operator sees it: liveness, readiness, numbers, and sources that come and go over HTTP."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from command_line import Program, streamfer, wait_for
+from test_run_faults import QUICK, START_SECONDS, configured, states
+
+from streamfer.publish import EmbeddedRedis
+
+TOKEN = "a token of a test"
+DARK = "rtsp://127.0.0.1:9/x"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis.start(tmp_path / "redis") as server:
+        yield server
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Operator:
+    """Asks a run over HTTP."""
+
+    def __init__(self, port: int, token: str | None = TOKEN) -> None:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._client = httpx2.Client(
+            base_url=f"http://127.0.0.1:{port}",
+            headers=headers,
+            timeout=30,
+            limits=httpx2.Limits(max_keepalive_connections=0),
+        )
+
+    def ask(self, method: str, path: str, **body: Any) -> tuple[int, Any]:
+        answer = self._client.request(method, path, json=body or None)
+        return answer.status_code, answer.json()
+
+    def code(self, path: str) -> int:
+        try:
+            return self._client.get(path).status_code
+        except httpx2.TransportError:
+            return 0
+
+    def metrics(self) -> dict[str, float]:
+        lines = [line for line in self._client.get("/metrics").text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    def sources(self) -> dict[str, dict[str, Any]]:
+        code, found = self.ask("GET", "/v1/sources")
+        assert code == 200, found
+        return {source["id"]: source for source in found["sources"]}
+
+
+def test_sources_come_and_go_and_the_numbers_tell(
+    tiny_model: Path, server: EmbeddedRedis, tmp_path: Path, rtsp_server: Callable[..., Any], long_face_film: Path
+) -> None:
+    """A real camera beside dark ones: added, paused, changed, removed over HTTP, none of the others disturbed."""
+    camera, port = rtsp_server("--file", str(long_face_film)), free_port()
+    more = (
+        f"publish: {{redis: '{server.url}'}}\nlive: {{backoff_first: 0.1, backoff_cap: 0.5}}\n"
+        f"health: {{address: {port}, token: '${{TOKEN_OF_TEST}}'}}"
+    )
+    config = configured(tmp_path / "run.yaml", more=more)
+    config.write_text(config.read_text().replace("sources:\n", "sources: []"))
+    operator = Operator(port)
+    with Program("run", "-q", "-c", config, "--model", tiny_model, *QUICK, TOKEN_OF_TEST=TOKEN) as program:
+        wait_for(lambda: operator.code("/livez") == 200, "it lives before it is ready", START_SECONDS)
+        wait_for(lambda: operator.code("/readyz") == 200, "it is ready without a source", START_SECONDS)
+        assert operator.sources() == {}
+        assert operator.ask("POST", "/v1/sources", url=camera.url(), id="hall")[0] == 201
+        assert operator.ask("POST", "/v1/sources", url=DARK, id="dark") == (201, {"added": ["dark"]})
+        wait_for(lambda: operator.sources()["hall"]["state"] == "online", "the camera is online", START_SECONDS)
+        wait_for(lambda: "backoff" in states(server.url, "dark"), "the dark one is tried", START_SECONDS)
+        code, refused = operator.ask("POST", "/v1/sources", url=DARK, id="hall")
+        assert (code, "used already" in refused["error"]) == (422, True)
+        analysed = 'streamfer_frames_total{source="hall",stage="analysed"}'
+        wait_for(lambda: operator.metrics().get(analysed, 0) > 4, "frames", START_SECONDS)
+        numbers = operator.metrics()
+        assert numbers['streamfer_clip_latency_seconds_count{source="hall"}'] > 0
+        assert numbers['streamfer_source_up{source="hall"}'] == 1
+        assert numbers['streamfer_source_up{source="dark"}'] == 0
+        assert 0 <= numbers['streamfer_source_lag_seconds{source="hall"}'] < 30
+        assert numbers['streamfer_frames_total{source="hall",stage="decoded"}'] > numbers[analysed]
+        assert numbers['streamfer_reconnects_total{reason="no_picture",source="dark"}'] > 0
+        assert numbers["streamfer_published_total"] > 3
+        assert numbers["streamfer_batch_size_count"] > 0
+        assert numbers["process_resident_memory_bytes"] > 1e7
+        assert "127.0.0.1" not in str(numbers), "series are named by ids"
+        assert operator.ask("PATCH", "/v1/sources/hall", paused=True)[0] == 200
+        wait_for(lambda: states(server.url, "hall")[-1:] == ["ended"], "paused, a subscriber sees its end")
+        assert operator.sources()["hall"]["paused"] is True
+        assert "ended" not in states(server.url, "dark")
+        assert operator.ask("PATCH", "/v1/sources/hall", paused=False)[0] == 200
+        wait_for(lambda: states(server.url, "hall")[-1:] == ["online"], "it goes on", START_SECONDS)
+        assert operator.ask("PUT", "/v1/sources/dark", url=f"{DARK}y")[0] == 200
+        wait_for(lambda: "ended" in states(server.url, "dark"), "the old one ends")
+        wait_for(lambda: states(server.url, "dark")[-1] == "backoff", "another address is tried")
+        for name in ("dark", "hall"):
+            assert operator.ask("DELETE", f"/v1/sources/{name}") == (200, {"removed": name})
+        wait_for(lambda: states(server.url, "dark")[-1] == states(server.url, "hall")[-1] == "ended", "all have left")
+        assert operator.ask("DELETE", "/v1/sources/dark")[0] == 404
+        assert (operator.sources(), operator.code("/readyz")) == ({}, 200)
+        program.signal(signal.SIGTERM)
+        done = program.wait()
+    assert done.code == 0
+    assert TOKEN not in done.err + done.out
+
+
+def test_who_has_no_token_changes_nothing(tiny_model: Path, server: EmbeddedRedis, tmp_path: Path) -> None:
+    port = free_port()
+    source = "{url: 'rtsp://127.0.0.1:9/a', id: lobby}"
+    publish = f"publish: {{redis: '{server.url}'}}\nlive: {{backoff_first: 0.1, backoff_cap: 0.5}}\n"
+    config = configured(
+        tmp_path / "run.yaml", source, more=f"{publish}health: {{address: {port}, token: secret-enough}}"
+    )
+    words = ("run", "-q", "-c", config, "--model", tiny_model, *QUICK)
+    with Program(*words) as program:
+        operator = Operator(port, "secret-enough")
+        wait_for(lambda: "backoff" in states(server.url, "lobby"), "it runs", START_SECONDS)
+        for stranger in (Operator(port, None), Operator(port, "secret-enougH"), Operator(port, "x")):
+            for method, path in (
+                ("GET", ""),
+                ("POST", ""),
+                ("DELETE", "/lobby"),
+                ("PATCH", "/lobby"),
+                ("PUT", "/lobby"),
+            ):
+                code, answer = stranger.ask(method, f"/v1/sources{path}", url=DARK)
+                assert code == 401, answer
+        assert operator.sources().keys() == {"lobby"}
+        for body in ({"url": "rtsp://h/${HOME}"}, {"url": "gopher://x"}, {"url": DARK, "colour": "red"}, {"id": "x"}):
+            code, answer = operator.ask("POST", "/v1/sources", **body)
+            assert (code, list(answer)) == (422, ["error"])
+        assert operator.ask("PATCH", "/v1/sources/lobby", paused="yes")[0] == 422
+        # Nothing moves, and it is known why: a restart would not help.
+        assert operator.code("/livez") == 200
+        program.signal(signal.SIGTERM)
+        assert program.wait().code == 0
+    configured(tmp_path / "run.yaml", source, more=f"{publish}health: {{address: {port}}}")
+    with Program(*words) as program:
+        operator = Operator(port, "x")
+        wait_for(lambda: operator.code("/readyz") == 200, "it is ready", START_SECONDS)
+        code, answer = operator.ask("DELETE", "/v1/sources/lobby")
+        assert (code, "health.token" in answer["error"]) == (403, True)
+        program.signal(signal.SIGTERM)
+        assert program.wait().code == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("x", "health.address: nothing can listen there"),
+        ("a b:1", "health.address: "),
+        ("1.2.3.4:99", "nothing can listen there (Cannot assign"),
+    ],
+)
+def test_where_nothing_can_listen_is_said_at_once(address: str, said: str, tmp_path: Path) -> None:
+    done = streamfer("run", DARK, "--health", address)
+    assert done.code == 2
+    assert said in done.complaints[0]
+
+
+def test_a_token_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
+    done = streamfer("run", DARK, "--health", str(free_port()), "--set", "health.token=${NOT_SET_ANYWHERE}")
+    assert (done.code, "NOT_SET_ANYWHERE" in done.complaints[0]) == (2, True)
