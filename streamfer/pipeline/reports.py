@@ -31,7 +31,6 @@ from streamfer.records import (
     UnsureReason,
     VideoFacts,
 )
-from streamfer.records.documents import TimeOrigin
 from streamfer.redaction import redact_text
 from streamfer.video.frames import Damage, Leap, StateChange
 
