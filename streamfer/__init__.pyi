@@ -10,6 +10,7 @@ from .export.annotation import Annotation as Annotation
 from .models import list_models as list_models
 from .models import load_model as load_model
 from .publish import subscribe as subscribe
+from .publish import subscribe_async as subscribe_async
 from .records import Record as Record
 
 __version__: str

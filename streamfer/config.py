@@ -172,7 +172,10 @@ class LiveConfig(Section):
 class PublishConfig(Section):
     """Where records go."""
 
-    redis: str | None = Field(None, description="redis://, rediss:// or unix:// URL; embedded server if unset")
+    redis: str | None = Field(
+        None,
+        description="redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// URL; embedded server if unset",
+    )
     site: str = Field("local", min_length=1, max_length=64, description="ce_source is /streamfer/<site>")
     prefix: str = Field("streamfer", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
     partitions: int = Field(1, ge=1, le=1024)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from record_examples import examples, labelled, labelled_with_units, span
 
 from streamfer.errors import RecordError
-from streamfer.records import DOCUMENTS, UNSURE, AnyDocument, Record
+from streamfer.records import DOCUMENTS, UNSURE, AnyDocument, RawDocument, Record
 from streamfer.records.documents import read_document
 from streamfer.records.schema import SCHEMA_FOLDER, generate_schema, load_schema
 
@@ -194,10 +194,24 @@ def test_reading_ignores_fields_added_later() -> None:
     assert Record.from_fields({**fields, "ce_new": "x", "data": json.dumps(data)}) == record
 
 
+def test_what_is_of_a_later_version_stays_as_it_is() -> None:
+    fields = {
+        **examples()["clip.labelled.v1"].to_fields(),
+        "ce_type": "streamfer.clip.labelled.v2",
+        "data": '{"é":[1]}',
+    }
+    record = Record.from_fields(fields)
+    assert isinstance(record.data, RawDocument)
+    assert record.data.fields == {"é": [1]}
+    assert (record.run_id, examples()["clip.labelled.v1"].run_id) == ("", "r1")
+    for again in (record, Record.from_json(record.to_json())):
+        assert again.to_fields() == {**fields, "ce_dataschema": "urn:streamfer:schema:clip.labelled.v2"}
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"ce_type": "streamfer.clip.labelled.v2"}, "unknown type"),
+        ({"ce_type": "streamfer.clip.labelled.v2", "data": "{"}, "not JSON"),
         ({"ce_type": "com.example.thing"}, "foreign type"),
         ({"ce_specversion": "0.3"}, "CloudEvents"),
         ({"ce_id": ""}, "no attribute id"),

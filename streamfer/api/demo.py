@@ -90,7 +90,7 @@ def _read_back(session: Session, publisher: Publisher, published: list[Record]) 
     with subscribe(
         publisher.url,
         streams=("clips", "captions"),
-        from_="start",
+        since="start",
         sources={record.subject for record in published},
         prefix=session.config.publish.prefix,
         partitions=session.config.publish.partitions,

@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 def tail(
     url: Annotated[str | None, typer.Argument(metavar="URL", hidden=True)] = None,
-    start: Annotated[
-        str, typer.Option("--from", metavar="WHERE", help="new, start (all that is kept), or an entry's id.")
+    since: Annotated[
+        str,
+        typer.Option(
+            "--since",
+            "--from",
+            metavar="WHERE",
+            help="new, start (all that is kept), an entry's id, a time, or how long ago (90s, 10m, 2h, 1d).",
+        ),
     ] = "new",
     streams: Annotated[
         str, typer.Option("--streams", metavar="LIST", help="clips, captions, sources, with commas.")
@@ -34,6 +40,10 @@ def tail(
         str | None, typer.Option("--group", "-g", metavar="NAME", help="Join a group: its members share the records.")
     ] = None,
     consumer: Annotated[str | None, typer.Option("--consumer", metavar="NAME", help="Name within the group.")] = None,
+    claim_idle: Annotated[
+        float,
+        typer.Option("--claim-idle", min=0.1, metavar="S", help="Take a member's unfinished records after so long."),
+    ] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line, with all fields.")] = False,
     count: Annotated[
         int | None, typer.Option("--count", "-n", min=1, metavar="N", help="Stop after so many records.")
@@ -46,7 +56,8 @@ def tail(
 ) -> None:
     """Follow the records that streamfer publishes, and print one line for each.
 
-    URL is a redis://, rediss:// or unix:// one; without it, the embedded server's records are followed. As a member
+    URL is a redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// one; without it, the embedded server's
+    records are followed. As a member
     of a consumer --group, a record is acknowledged once it is printed, and the records of a member that died go to
     another.
     """
@@ -59,15 +70,16 @@ def tail(
     subscription = subscribe(
         url,
         streams=cast("list[StreamName]", wanted),
-        from_=start,
+        since=since,
         group=group,
         consumer=consumer,
+        claim_idle_s=claim_idle,
         sources=source,
         prefix=prefix,
         partitions=partitions,
         idle_s=idle,
     )
-    if not as_json and start == "new":
+    if not as_json and since == "new":
         note("waiting for new records; Ctrl-C ends")
     _print(subscription, count, (lambda record: record.to_json()) if as_json else record_line)
 

@@ -95,9 +95,11 @@ def caption_words(stats: SourceStats) -> list[str]:
 
 def record_line(record: Record) -> str:
     """Return one readable line for any record."""
-    from streamfer.records import ClipCaptioned, ClipLabelled, SourceStateChanged
+    from streamfer.records import ClipCaptioned, ClipLabelled, RawDocument, SourceStateChanged
 
     document = record.data
+    if isinstance(document, RawDocument):
+        return f"{_when(record)}  {record.subject}  {record.type}: {document.text}"
     if isinstance(document, ClipLabelled):
         face = document.faces[0]
         shown = f"{face.label:<9} {face.reason or bar(face.probability)}"

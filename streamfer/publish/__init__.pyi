@@ -8,7 +8,9 @@ from .keys import Keys as Keys
 from .keys import StreamName as StreamName
 from .publisher import Publisher as Publisher
 from .publisher import open_publisher as open_publisher
+from .reading import Lost as Lost
 from .spool import Spool as Spool
-from .subscription import Lost as Lost
+from .subscription import AsyncSubscription as AsyncSubscription
 from .subscription import Subscription as Subscription
 from .subscription import subscribe as subscribe
+from .subscription import subscribe_async as subscribe_async

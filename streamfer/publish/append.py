@@ -11,10 +11,10 @@ Both suppress duplicates within a window (time and, for IDMP, number of ids), no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import groupby
+from itertools import chain
 from typing import Any, Protocol
 
 import redis
@@ -28,11 +28,20 @@ _DAY_SECONDS = 86_400
 
 # The id is marked after the append: were it before, an append that fails (memory full) would leave a mark that
 # turns the retry into a "duplicate" of nothing. A script is atomic, so no one sees the state between.
+# All records of a slot go in one step: whatever its move or a failover does in between, they stay in order.
 _APPEND_LUA = """
-if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end
-local entry = redis.call('XADD', KEYS[1], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, 3))
-redis.call('SET', KEYS[2], entry, 'EX', ARGV[2])
-return 1
+local replies, at = {}, 3
+for i = 1, #KEYS, 2 do
+  local last = at + ARGV[at]
+  local new = redis.call('EXISTS', KEYS[i + 1]) == 0
+  if new then
+    local entry = redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, at + 1, last))
+    redis.call('SET', KEYS[i + 1], entry, 'EX', ARGV[2])
+  end
+  replies[#replies + 1] = new and 1 or 0
+  at = last + 1
+end
+return replies
 """
 
 # XCFGSET forgets every id seen so far, so only the creator of the stream may call it: the script creates the
@@ -74,7 +83,7 @@ class Appender(Protocol):
     """A way to append records idempotently."""
 
     def append(self, client: redis.Redis, records: Sequence[Record]) -> list[Outcome]:
-        """Append ``records`` in one round trip and say what became of each.
+        """Append ``records``, those of a partition in one step, and say what became of each.
 
         A record whose first reply was lost counts as a duplicate when it is sent again.
 
@@ -93,21 +102,24 @@ class ScriptAppender:
     def append(self, client: redis.Redis, records: Sequence[Record]) -> list[Outcome]:
         """See :class:`Appender`."""
         with client.pipeline(transaction=False) as pipeline:
-            for record in records:
-                flat = [text for pair in record.to_fields().items() for text in pair]
+            places = _places(records, lambda record: self.keys.partition(record.subject))
+            for members in places:
+                keys: list[str] = []
+                words = [str(self.retention.max_entries), str(self.retention.dedup_seconds)]
+                for place in members:
+                    fields = records[place].to_fields()
+                    keys += (self.keys.stream_of(records[place]), self.keys.seen(records[place]))
+                    words += (str(2 * len(fields)), *chain.from_iterable(fields.items()))
                 # EVAL rather than EVALSHA: a server that restarted has forgotten the script, and its text is
-                # small beside the record.
-                pipeline.eval(
-                    _APPEND_LUA,
-                    2,
-                    self.keys.stream_of(record),
-                    self.keys.seen(record),
-                    str(self.retention.max_entries),
-                    str(self.retention.dedup_seconds),
-                    *flat,
-                )
+                # small beside the records. By hand: the pipeline of a Cluster's client has no method for it.
+                pipeline.execute_command("EVAL", _APPEND_LUA, len(keys), *keys, *words)
             replies = _checked(pipeline.execute(raise_on_error=False))
-        return [Outcome.NEW if reply == 1 else Outcome.DUPLICATE for reply in replies]
+        outcomes = {
+            place: Outcome.NEW if reply == 1 else Outcome.DUPLICATE
+            for members, answered in zip(places, replies, strict=True)
+            for place, reply in zip(members, answered, strict=True)
+        }
+        return [outcomes[place] for place in range(len(records))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +137,11 @@ class ServerAppender:
     def append(self, client: redis.Redis, records: Sequence[Record]) -> list[Outcome]:
         """See :class:`Appender`."""
         outcomes: dict[int, Outcome] = {}
-        numbered = sorted(enumerate(records), key=lambda item: self.keys.stream_of(item[1]))
-        for stream, group in groupby(numbered, key=lambda item: self.keys.stream_of(item[1])):
-            members = list(group)
-            results = self._append_to(client, stream, [record for _, record in members])
-            outcomes.update(zip((position for position, _ in members), results, strict=True))
-        return [outcomes[position] for position in range(len(records))]
+        for members in _places(records, self.keys.stream_of):
+            stream = self.keys.stream_of(records[members[0]])
+            results = self._append_to(client, stream, [records[place] for place in members])
+            outcomes.update(zip(members, results, strict=True))
+        return [outcomes[place] for place in range(len(records))]
 
     def _append_to(self, client: redis.Redis, stream: str, records: Sequence[Record]) -> list[Outcome]:
         # The server answers a duplicate with the id of the entry that is already there. Ids only rise, so
@@ -155,6 +166,14 @@ class ServerAppender:
             outcomes.append(Outcome.NEW if number > last else Outcome.DUPLICATE)
             last = max(last, number)
         return outcomes
+
+
+def _places(records: Sequence[Record], key: Callable[[Record], Hashable]) -> list[list[int]]:
+    """Return the places of the records that go together."""
+    places: dict[Hashable, list[int]] = {}
+    for place, record in enumerate(records):
+        places.setdefault(key(record), []).append(place)
+    return list(places.values())
 
 
 def _checked(replies: list[Any]) -> list[Any]:

@@ -6,15 +6,14 @@ import logging
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-import redis
 from redis import exceptions as faults
 
 from streamfer.errors import ConfigError
-from streamfer.publish.reading import Entry, check_start
+from streamfer.publish.order import Order
+from streamfer.publish.reading import Entry, Lost, Reader, Start, Steps, text
 
 _PREFETCH = 16
 _CLAIM_BATCH = 100
@@ -31,81 +30,105 @@ end
 return 0
 """
 
+_CLAIM_LUA = "return redis.call('XAUTOCLAIM', KEYS[1], unpack(ARGV))"
+
+# How far a group has read each source, by the numbers of its records: members write the highest, in any order. Answers
+# whether nothing older than the entry ARGV[1] is left in the stream, and what was known of each source before.
+_PROGRESS_LUA = """
+local older = redis.call('XRANGE', KEYS[1], '-', ARGV[1], 'COUNT', 1)
+local reply = {(not older[1] or older[1][1] == ARGV[1]) and 1 or 0}
+for at = 3, #ARGV, 3 do
+  local known = redis.call('HGET', KEYS[2], ARGV[at])
+  reply[#reply + 1] = known or ''
+  local number = known and tonumber(string.match(known, '^%d+')) or -1
+  if tonumber(ARGV[at + 1]) > number then
+    redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1] .. ' ' .. ARGV[at + 2])
+  end
+end
+redis.call('EXPIRE', KEYS[2], ARGV[2])
+return reply
+"""
+_PROGRESS_SECONDS = 30 * 86_400
+
 log = logging.getLogger(__name__)
 
 
-class GroupMember:
+class GroupMember(Reader):
     """Reads by XREADGROUP: first what this consumer left unfinished, then what others left, then new entries.
 
     Args:
-        streams: keys.
+        streams: keys, of one slot where the server is a Cluster.
         group: name of the consumer group; created where it does not exist.
         consumer: name of this member. A stable name finds its unfinished entries at once after a restart; without
             one the name is host and process, and what a dead process left is claimed after ``claim_idle`` seconds.
-        start: where a group that is new begins: ``new``, ``start`` or an entry id.
+        start: where a group that is new begins.
         claim_idle: seconds after which another member's unfinished entry counts as abandoned; more than three
             times what handling a batch of 16 takes.
         claim_every: seconds between looks for abandoned entries.
     """
+
+    alone = False
 
     def __init__(
         self,
         streams: Sequence[str],
         group: str,
         consumer: str | None,
-        start: str,
+        start: Start,
         *,
         claim_idle: float = 60.0,
         claim_every: float = 15.0,
     ) -> None:
+        super().__init__()
         if not group:
             raise ConfigError("consumer group: the name is empty")
-        self.lost = 0
         self._streams = list(streams)
         self._group = group
         self._consumer = consumer or f"{socket.gethostname()}-{os.getpid()}"
         self._transient = consumer is None
-        self._start = {"new": "$", "start": "0"}.get(check_start(start), start)
+        self._start = start
         self._claim_idle, self._claim_every = claim_idle, claim_every
         self._next_claim = 0.0
-        self._buffer: deque[Entry] = deque()
         self._fetched = 0.0
         # Streams of which this consumer may have unfinished entries, with the last one already handed out.
         self._unfinished: dict[str, str] = {}
 
-    def prepare(self, client: redis.Redis) -> None:
+    def prepare(self) -> Steps[None]:
         """Create the group where it does not exist, and begin with what is unfinished.
 
         Abandoned entries are looked for from the first timer on: at once, a fleet that restarts together would
         take each other's entries away.
         """
-        client.set_response_callback("XAUTOCLAIM", _unparsed)
-        self._create(client, self._start)
+        for stream in self._streams:
+            place = yield from self._start.place(stream)
+            yield from self._create(stream, place)
         self._next_claim = time.monotonic() + min(self._claim_every, self._claim_idle)
         self.interrupted()
 
-    def next_entry(self, client: redis.Redis, block_ms: int) -> Entry | None:
-        """See :class:`streamfer.publish.reading.Reader`."""
-        if self._buffer and time.monotonic() - self._fetched > self._claim_idle / 2:
+    def take(self) -> Entry | None:
+        """See :class:`Reader`."""
+        if self.buffer and time.monotonic() - self._fetched > self._claim_idle / 2:
             # So slow a consumer may be about to lose these to another: ask which are still its own.
             self.interrupted()
-        if self._buffer:
-            return self._buffer.popleft()
+        return super().take()
+
+    def fetch(self, block_ms: int | None) -> Steps[None]:
+        """See :class:`Reader`."""
         try:
-            return self._fetch(client, block_ms)
+            yield from self._fetch(block_ms)
         except faults.ResponseError as error:
             if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
                 raise
             # The server came back empty, or somebody removed the stream: all that is there now is new to us.
             log.warning("subscribe.group_lost", extra={"group": self._group, "reason": str(error)})
-            self._create(client, "0")
-            return None
+            for stream in self._streams:
+                yield from self._create(stream, "0")
 
-    def done(self, client: redis.Redis, entry: Entry) -> None:
+    def done(self, entry: Entry) -> Steps[None]:
         """Acknowledge the entry."""
-        client.xack(entry.stream, self._group, entry.id)
+        yield lambda client: client.xack(entry.stream, self._group, entry.id)
 
-    def reject(self, client: redis.Redis, entry: Entry, reason: str) -> None:
+    def reject(self, entry: Entry, reason: str) -> Steps[None]:
         """Move the entry to the dead-letter stream of its slot, with the reason beside its fields."""
         dead = f"{entry.stream.rpartition(':')[0]}:dead"
         fields: dict[Any, Any] = {
@@ -116,91 +139,104 @@ class GroupMember:
             "dead_deliveries": entry.deliveries,
             "dead_reason": reason,
         }
-        with client.pipeline(transaction=True) as pipeline:
+
+        def bury(client: Any) -> Any:
+            pipeline = client.pipeline(transaction=True)
             pipeline.xadd(dead, fields, maxlen=_DEAD_ENTRIES, approximate=True)
             pipeline.xack(entry.stream, self._group, entry.id)
-            pipeline.execute()
+            return pipeline.execute()
+
+        yield bury
 
     def interrupted(self) -> None:
         """Forget what was fetched: the server remembers it as unfinished, and more whose reply was lost."""
-        self._buffer.clear()
+        self.buffer.clear()
         self._unfinished = dict.fromkeys(self._streams, "0")
 
-    def leave(self, client: redis.Redis) -> None:
+    def leave(self) -> Steps[None]:
         """Remove a consumer whose name nobody will use again, unless it leaves unfinished entries to claim."""
-        if self._transient:
-            for stream in self._streams:
-                client.eval(_LEAVE_LUA, 1, stream, self._group, self._consumer)
+        for stream in self._streams if self._transient else ():
+            yield lambda client, stream=stream: client.eval(_LEAVE_LUA, 1, stream, self._group, self._consumer)  # type: ignore[misc]
 
-    def _create(self, client: redis.Redis, start: str) -> None:
-        for stream in self._streams:
-            try:
-                client.xgroup_create(stream, self._group, id=start, mkstream=True)
-            except faults.ResponseError as error:
-                if not str(error).startswith("BUSYGROUP"):
-                    raise
+    def _create(self, stream: str, place: str) -> Steps[None]:
+        try:
+            yield lambda client: client.xgroup_create(stream, self._group, id=place, mkstream=True)
+        except faults.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
 
-    def _fetch(self, client: redis.Redis, block_ms: int) -> Entry | None:
+    def _fetch(self, block_ms: int | None) -> Steps[None]:
         if time.monotonic() >= self._next_claim:
             self._next_claim = time.monotonic() + self._claim_every
-            self._claim(client)
+            for stream in self._streams:
+                yield from self._claim(stream)
         while self._unfinished:
-            entry = self._resume(client)
-            if entry is not None:
-                return entry
+            if (yield from self._resume()):
+                return
         new: dict[Any, Any] = dict.fromkeys(self._streams, ">")
-        # A quiet stream must not keep this member from looking for abandoned entries; zero would block for ever.
-        block_ms = max(1, min(block_ms, int((self._next_claim - time.monotonic()) * 1000)))
-        reply: Any = client.xreadgroup(self._group, self._consumer, new, count=_PREFETCH, block=block_ms)
-        for stream, items in reply or []:
-            self._buffer.extend(Entry(_text(stream), _text(number), fields) for number, fields in items)
+        if block_ms is not None:
+            # A quiet stream must not keep this member from looking for abandoned entries; zero would block for ever.
+            block_ms = max(1, min(block_ms, int((self._next_claim - time.monotonic()) * 1000)))
+        reply = yield lambda client: client.xreadgroup(
+            self._group, self._consumer, new, count=_PREFETCH, block=block_ms
+        )
         self._fetched = time.monotonic()
-        return self._buffer.popleft() if self._buffer else None
+        for stream, items in reply or []:
+            entries = [Entry.of(stream, number, fields) for number, fields in items]
+            self.buffer.extend(entries)
+            yield from self._compare(entries)
 
-    def _resume(self, client: redis.Redis) -> Entry | None:
-        """One unfinished entry, or None when a stream has no more.
+    def _compare(self, entries: Sequence[Entry]) -> Steps[None]:
+        """Note what was trimmed before any member of the group read it."""
+        records = [entry.record for entry in entries if entry.record and entry.record.sequence is not None]
+        if not records:
+            return
+        stream = entries[0].stream
+        latest = {record.subject: record for record in records}
+        words = [part for key, record in latest.items() for part in (key, str(record.sequence), record.run_id)]
+        reply = yield lambda client: client.eval(
+            _PROGRESS_LUA, 2, stream, f"{stream}:read:{self._group}", entries[0].id, str(_PROGRESS_SECONDS), *words
+        )
+        order = Order()
+        if reply[0]:
+            # Where older entries are left, what is missing is with another member.
+            for subject, known in zip(latest, map(text, reply[1:]), strict=True):
+                if known:
+                    number, _, run = known.partition(" ")
+                    order.know(stream, subject, run, int(number))
+        self.losses += order.losses(stream, records)
+
+    def _resume(self) -> Steps[bool]:
+        """Fetch one unfinished entry; False when a stream has no more.
 
         One at a time: the server counts a delivery for every entry that it hands out, and an entry that kills
         its consumer must not bring those behind it to the dead-letter stream.
         """
         stream, place = next(iter(self._unfinished.items()))
-        reply: Any = client.xreadgroup(self._group, self._consumer, {stream: place}, count=1)
+        reply = yield lambda client: client.xreadgroup(self._group, self._consumer, {stream: place}, count=1)
         items = reply[0][1] if reply else []
         if not items:
             del self._unfinished[stream]
-            return None
-        number, fields = _text(items[0][0]), items[0][1]
+            return False
+        number, fields = text(items[0][0]), items[0][1]
+        pending = yield lambda client: client.xpending_range(stream, self._group, min=number, max=number, count=1)
         self._unfinished[stream] = number
-        pending: Any = client.xpending_range(stream, self._group, min=number, max=number, count=1)
         deliveries = int(pending[0]["times_delivered"]) if pending else 1
-        return Entry(stream, number, fields or None, deliveries)
+        self._fetched = time.monotonic()
+        self.buffer.append(Entry.of(stream, number, fields, deliveries))
+        return True
 
-    def _claim(self, client: redis.Redis) -> None:
+    def _claim(self, stream: str) -> Steps[None]:
         """Make abandoned entries this consumer's unfinished ones; JUSTID leaves their delivery count alone."""
-        for stream in self._streams:
-            reply: Any = client.xautoclaim(
-                stream,
-                self._group,
-                self._consumer,
-                min_idle_time=int(self._claim_idle * 1000),
-                count=_CLAIM_BATCH,
-                justid=True,
-            )
-            claimed = reply[1]
-            # Redis 7 and later name here what was trimmed while pending; 6.2 hands it out without fields.
-            lost = reply[2] if len(reply) > 2 else []
-            if claimed:
-                log.info("subscribe.claimed", extra={"stream": stream, "group": self._group, "entries": len(claimed)})
-                self._unfinished[stream] = "0"
-            if lost:
-                self.lost += len(lost)
-                log.warning("subscribe.lost", extra={"stream": stream, "group": self._group, "entries": len(lost)})
-
-
-def _unparsed(reply: Any, **_options: Any) -> Any:
-    # redis-py drops the third part of the reply, the lost entries.
-    return reply
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+        idle = str(int(self._claim_idle * 1000))
+        # In a script: redis-py drops the third part of the command's reply.
+        words = (self._group, self._consumer, idle, "0-0", "COUNT", str(_CLAIM_BATCH), "JUSTID")
+        reply = yield lambda client: client.eval(_CLAIM_LUA, 1, stream, *words)
+        claimed = reply[1]
+        # Redis 7 and later name here what was trimmed while pending; 6.2 hands it out without fields.
+        lost = reply[2] if len(reply) > 2 else []
+        if claimed:
+            log.info("subscribe.claimed", extra={"stream": stream, "group": self._group, "entries": len(claimed)})
+            self._unfinished[stream] = "0"
+        if lost:
+            self.losses.append(Lost(stream, "", len(lost), "trimmed while they were with a member of the group"))

@@ -18,10 +18,13 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from streamfer.errors import ConfigError
-from streamfer.records import ClipCaptioned, Record, SourceStateChanged
+from streamfer.records import Record
+from streamfer.records.envelope import TYPE_PREFIX
 
 StreamName = Literal["clips", "captions", "sources"]
 STREAM_NAMES: tuple[StreamName, ...] = get_args(StreamName)
+# By the types without their versions: records of later versions stand beside those of earlier ones.
+_STREAM_OF: dict[str, StreamName] = {"clip.captioned": "captions", "source.state": "sources"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,7 @@ class Keys:
 
     def stream_of(self, record: Record) -> str:
         """Key of the stream that ``record`` belongs to; a gap stands among the clips that it interrupts."""
-        name: StreamName = "clips"
-        if isinstance(record.data, ClipCaptioned):
-            name = "captions"
-        elif isinstance(record.data, SourceStateChanged):
-            name = "sources"
+        name = _STREAM_OF.get(record.type.rpartition(".")[0].removeprefix(TYPE_PREFIX), "clips")
         return self.stream(name, self.partition(record.subject))
 
     def streams(self, names: Iterable[StreamName], sources: Iterable[str] | None = None) -> list[str]:

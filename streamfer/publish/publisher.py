@@ -9,12 +9,13 @@ from typing import Any, Self
 
 import redis
 from redis import exceptions as faults
+from redis.cluster import RedisCluster
 
 from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
 from streamfer.publish.append import Appender, Outcome, Retention, choose_appender
-from streamfer.publish.connection import TROUBLE, can_pass, explain, make_client
+from streamfer.publish.connection import TROUBLE, can_pass, explain, is_cluster, is_watched, make_client
 from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.keys import Keys
 from streamfer.records import Record
@@ -22,6 +23,7 @@ from streamfer.records import Record
 _BATCH = 256
 _PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
+_LOOK_SECONDS = 1.0
 
 
 class Numbering:
@@ -82,6 +84,7 @@ class Publisher(Closing):
         self._owned: list[redis.Redis | EmbeddedRedis] = []
         self._numbering = Numbering(self.keys)
         self._appender: Appender | None = None
+        self._next_look = 0.0
 
     @classmethod
     def open(
@@ -155,13 +158,19 @@ class Publisher(Closing):
         Raises:
             redis.RedisError, OSError: the server does not answer.
         """
+        if is_watched(self.url) and time.monotonic() >= self._next_look:
+            # A primary that was replaced takes records for some seconds more, and forgets them.
+            self._client.connection_pool.get_master_address()  # type: ignore[attr-defined]
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+        primaries = {"target_nodes": RedisCluster.PRIMARIES} if is_cluster(self.url) else {}
         try:
-            information: Any = self._client.info("server")
+            information: Any = self._client.info("server", **primaries)
         except faults.ResponseError as error:
             if can_pass(error):
                 raise
             return None
-        return str(information.get("run_id"))
+        runs = information.values() if primaries else [information]
+        return " ".join(sorted(str(run.get("run_id")) for run in runs))
 
     def revive(self) -> None:
         """Start the embedded server again where nobody guards it any more; nothing for other servers."""
@@ -189,7 +198,10 @@ class Publisher(Closing):
 
     def disconnect(self) -> None:
         """Break the connections, so that who waits for the server waits no more."""
-        self._client.connection_pool.disconnect()
+        if is_cluster(self.url):
+            self._client.disconnect_connection_pools()  # type: ignore[attr-defined]
+        else:
+            self._client.connection_pool.disconnect()
 
     def close(self) -> None:
         """Close what :meth:`open` opened; may be called twice."""

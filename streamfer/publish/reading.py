@@ -1,135 +1,232 @@
-"""Reading streams as they grow, each reader with its own cursor: nobody else is affected."""
+"""Reading streams as they grow, each reader with its own cursor: nobody else is affected.
+
+Nothing here talks to a server. A reader is a set of generators that yield *commands* and get their replies back (or
+redis-py's exceptions), so one reader serves blocking and asyncio clients; :mod:`streamfer.publish.following` puts
+readers together, and :mod:`streamfer.publish.subscription` drives them.
+"""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from datetime import datetime
+from typing import Any, TypeVar
 
-import redis
 from redis import exceptions as faults
 
-from streamfer.errors import ConfigError
+from streamfer.errors import ConfigError, RecordError
 from streamfer.publish.append import entry_number
+from streamfer.records import Record
 
 _ENTRY_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
+_AGO = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _BATCH = 64
+
+#: What a client, blocking or asyncio's, is asked.
+Command = Callable[[Any], Any]
+T = TypeVar("T")
+#: Commands whose replies come back, and numbers: seconds to wait.
+Steps = Generator[Command | float, Any, T]
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """Records that a source published and a subscriber will not see.
+
+    Attributes:
+        stream, subject: where they were; the subject is empty where nobody knows whose they were.
+        count: how many; 0 where nobody can count.
+        why: one line.
+    """
+
+    stream: str
+    subject: str
+    count: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a stream, not yet understood.
+    """One entry of a stream.
 
     Attributes:
         stream: key that it was read from.
         id: the server's id of it.
         fields: what it holds; None where it was trimmed before it could be read.
         deliveries: how often a consumer group has handed it out.
+        record: what its fields say; None where they are no record.
+        fault: why not.
     """
 
     stream: str
     id: str
     fields: Mapping[Any, Any] | None
     deliveries: int = 1
+    record: Record | None = None
+    fault: str = ""
+
+    @classmethod
+    def of(cls, stream: Any, number: Any, fields: Mapping[Any, Any] | None, deliveries: int = 1) -> Entry:
+        """Make an entry of what the server said."""
+        record, fault = None, ""
+        try:
+            record = Record.from_fields(fields) if fields else None
+        except RecordError as error:
+            fault = str(error)
+        return cls(text(stream), text(number), fields or None, deliveries, record, fault)
 
 
-class Reader(Protocol):
-    """A way to read; a lost connection surfaces as redis-py's exception, and reading goes on afterwards.
+class Reader:
+    """A way to read one or more streams; after an exception reading goes on where it was.
 
     Attributes:
-        lost: entries that the server reported as trimmed without naming their place among the others.
+        buffer: entries that were fetched and not handed out.
+        losses: what was found missing and not told.
+        alone: it reads every entry of its streams.
+        rewound: streams that came back with lower ids than were read: what was read may come again.
     """
 
-    lost: int
+    alone = True
 
-    def prepare(self, client: redis.Redis) -> None:
+    def __init__(self) -> None:
+        self.buffer: deque[Entry] = deque()
+        self.losses: list[Lost] = []
+        self.rewound: set[str] = set()
+
+    def prepare(self) -> Steps[None]:
         """Find the place to begin, before the first entry is asked for."""
+        yield from ()
 
-    def next_entry(self, client: redis.Redis, block_ms: int) -> Entry | None:
-        """The next entry, waiting ``block_ms`` at most; None if none came."""
+    def fetch(self, block_ms: int | None) -> Steps[None]:
+        """Fill the buffer, waiting ``block_ms`` at most for something new; not at all where it is None."""
+        raise NotImplementedError
 
-    def done(self, client: redis.Redis, entry: Entry) -> None:
+    def take(self) -> Entry | None:
+        """Return the next of the buffer; None where there is none that may be handed out."""
+        return self.buffer.popleft() if self.buffer else None
+
+    def done(self, entry: Entry) -> Steps[None]:  # noqa: ARG002 - only groups answer
         """The entry's effect is done."""
+        yield from ()
 
-    def reject(self, client: redis.Redis, entry: Entry, reason: str) -> None:
+    def reject(self, entry: Entry, reason: str) -> Steps[None]:  # noqa: ARG002
         """The entry cannot be used."""
+        yield from ()
 
     def interrupted(self) -> None:
         """The connection was lost; what the server did meanwhile is not known."""
 
-    def leave(self, client: redis.Redis) -> None:
+    def leave(self) -> Steps[None]:
         """No more entries will be asked for."""
+        yield from ()
 
 
-def check_start(start: str) -> str:
-    """Return ``start`` if it says where to begin.
+class Start:
+    """Where reading begins.
+
+    Args:
+        since: ``new``, ``start`` (all that is kept), the id of the last entry that is already known, a time
+            (timezone-aware, or as text in ISO 8601), or how long ago: ``90s``, ``10m``, ``2h``, ``1d``.
 
     Raises:
-        ConfigError: it is neither ``new`` nor ``start`` nor an entry id.
+        ConfigError: it is none of these.
     """
-    if start not in ("new", "start") and not _ENTRY_ID.fullmatch(start):
-        raise ConfigError(f"start of reading {start!r}: use 'new', 'start' or an entry id such as 1772600765000-0")
-    return start
+
+    def __init__(self, since: str | datetime) -> None:
+        self._word = ""
+        self._ago = 0.0
+        #: An entry that was read already.
+        self.known = False
+        moment = since if isinstance(since, datetime) else None
+        if isinstance(since, str):
+            found = _AGO.fullmatch(since)
+            self.known = _ENTRY_ID.fullmatch(since) is not None
+            if since in ("new", "start") or self.known:
+                self._word = since
+                return
+            if found:
+                self._ago = float(found[1]) * _UNIT_SECONDS[found[2]]
+                return
+            try:
+                moment = datetime.fromisoformat(since)
+            except ValueError:
+                raise ConfigError(
+                    f"start of reading {since!r}: use 'new', 'start', an entry id such as 1772600765000-0, a time such "
+                    "as 2026-11-27T08:00Z, or how long ago, such as 10m"
+                ) from None
+        if moment is None or moment.tzinfo is None:
+            raise ConfigError(f"start of reading {since}: a time needs its zone, such as 2026-11-27T08:00+01:00")
+        self._word = _before(moment.timestamp())
+
+    def place(self, stream: str) -> Steps[str]:
+        """Return the id after which to begin; ``new`` is the last id, as ``$`` would skip what comes meanwhile."""
+        if self._ago:
+            # The ids of entries are by the server's clock.
+            seconds, _ = yield lambda client: client.time()
+            return _before(seconds - self._ago)
+        if self._word == "new":
+            information = yield from stream_facts(stream)
+            return text(information.get("last-generated-id", "0-0"))
+        return "0-0" if self._word == "start" else self._word
 
 
-class Follower:
+class Follower(Reader):
     """Reads by XREAD from a place of its own.
 
     Args:
-        streams: keys.
-        start: ``new``, ``start`` or the id of the last entry that is already known.
+        streams: keys, of one slot where the server is a Cluster.
+        start: where to begin.
     """
 
-    def __init__(self, streams: Sequence[str], start: str) -> None:
-        self.lost = 0
-        #: Streams that came back with lower ids than were read: what was read may come again.
-        self.rewound: set[str] = set()
+    def __init__(self, streams: Sequence[str], start: Start) -> None:
+        super().__init__()
         self._streams = list(streams)
-        self._start = check_start(start)
+        self._start = start
         self._places: dict[str, str] = {}
-        self._buffer: deque[Entry] = deque()
 
-    def prepare(self, client: redis.Redis) -> None:
-        """Turn ``new`` into the last id of each stream: ``$`` would skip what comes while disconnected."""
+    def prepare(self) -> Steps[None]:
+        """See :class:`Reader`."""
         for stream in self._streams:
-            if stream in self._places:
-                continue
-            place = "0-0" if self._start == "start" else self._start
-            if self._start == "new":
-                place = _last_id(client, stream)
-            self._places[stream] = place
+            if stream not in self._places:
+                place = yield from self._start.place(stream)
+                if self._start.known:
+                    yield from self._compare(stream, place)
+                self._places[stream] = place
 
-    def next_entry(self, client: redis.Redis, block_ms: int) -> Entry | None:
+    def fetch(self, block_ms: int | None) -> Steps[None]:
         """See :class:`Reader`; entries of several streams come in the order of their ids."""
-        if not self._buffer:
-            places: dict[Any, Any] = {**self._places}
-            reply = client.xread(places, count=_BATCH, block=block_ms) or []
-            self._fill(reply)
-            if not reply:
-                self._look_back(client)
-        return self._buffer.popleft() if self._buffer else None
+        places = dict(self._places)
+        reply = yield lambda client: client.xread(places, count=_BATCH, block=block_ms)
+        self._fill(reply or [])
+        if not reply:
+            yield from self._look_back()
 
-    def done(self, client: redis.Redis, entry: Entry) -> None:
-        """Nothing to do: the place is known here alone."""
+    def _compare(self, stream: str, place: str) -> Steps[None]:
+        """Note that what stood behind the last known entry is gone; how many there were is not known."""
+        facts = yield from stream_facts(stream)
+        first = facts.get("first-entry")
+        behind = entry_number(first[0]) if first else entry_number(facts.get("last-generated-id", "0-0"))
+        if behind <= entry_number(place):
+            return
+        # What goes, goes from the front: the known entry itself being there proves that nothing behind it was trimmed.
+        still: Any = yield lambda client: client.xrange(stream, place, place)
+        deleted = facts.get("max-deleted-entry-id", "0-0")
+        if not still or entry_number(deleted) > entry_number(place):
+            self.losses.append(
+                Lost(stream, "", 0, f"{place}, the last known entry, is gone, and perhaps what followed it")
+            )
 
-    def reject(self, client: redis.Redis, entry: Entry, reason: str) -> None:
-        """Nothing to do: a follower has no say over the stream."""
-
-    def interrupted(self) -> None:
-        """Nothing to do: the places do not depend on the connection."""
-
-    def leave(self, client: redis.Redis) -> None:
-        """Nothing to do: the server knows nothing of this reader."""
-
-    def _look_back(self, client: redis.Redis) -> None:
+    def _look_back(self) -> Steps[None]:
         """Begin a stream again that was restored, or emptied and begun anew: its entries would never come up."""
-        for stream, place in self._places.items():
-            last = _last_id(client, stream)
+        for stream, place in list(self._places.items()):
+            facts = yield from stream_facts(stream)
+            last = text(facts.get("last-generated-id", "0-0"))
             if entry_number(last) < entry_number(place):
                 log.warning("subscribe.rewound", extra={"stream": stream, "place": place, "last": last})
                 self._places[stream] = "0-0"
@@ -139,7 +236,7 @@ class Follower:
         batch: list[Entry] = []
         horizon: tuple[int, int] | None = None
         for name, items in reply:
-            entries = [Entry(_text(name), _text(number), fields) for number, fields in items]
+            entries = [Entry.of(name, number, fields) for number, fields in items]
             batch += entries
             if len(entries) == _BATCH:
                 last = entry_number(entries[-1].id)
@@ -149,18 +246,24 @@ class Follower:
         usable.sort(key=lambda entry: entry_number(entry.id))
         for entry in usable:
             self._places[entry.stream] = entry.id
-        self._buffer.extend(usable)
+        self.buffer.extend(usable)
 
 
-def _last_id(client: redis.Redis, stream: str) -> str:
+def stream_facts(stream: str) -> Steps[Mapping[str, Any]]:
+    """What the server says of a stream; nothing where there is none."""
     try:
-        information: Any = client.xinfo_stream(stream)
+        found: Mapping[str, Any] = yield lambda client: client.xinfo_stream(stream)
     except faults.ResponseError as error:
         if "no such key" in str(error):
-            return "0-0"
+            return {}
         raise
-    return _text(information["last-generated-id"])
+    return found
 
 
-def _text(value: bytes | str) -> str:
+def _before(seconds: float) -> str:
+    return f"{max(0, int(seconds * 1000) - 1)}-{2**64 - 1}"
+
+
+def text(value: bytes | str) -> str:
+    """What the server said, as text."""
     return value.decode() if isinstance(value, bytes) else value

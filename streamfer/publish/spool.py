@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.errors import OutputError, RecordError
-from streamfer.records import ClipCaptioned, ClipLabelled, Gap, Record
+from streamfer.records import AnyDocument, ClipCaptioned, ClipLabelled, Gap, RawDocument, Record
 
 _SUFFIX = ".sqlite"
 _MOST_SPOOLS = 64
@@ -260,39 +260,32 @@ def _read(rows: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Record]]:
 
 def _gaps(rows: Sequence[tuple[int, Record]]) -> list[tuple[int, Record]]:
     """Return one gap for each source of ``rows``, with the number of its last record."""
-    by_source: dict[str, list[tuple[int, Record]]] = {}
+    by_source: dict[str, list[tuple[int, Record, AnyDocument]]] = {}
     for number, record in rows:
-        by_source.setdefault(record.subject, []).append((number, record))
+        # What a later version left in the spool cannot say where a gap would stand.
+        if not isinstance(record.data, RawDocument):
+            by_source.setdefault(record.subject, []).append((number, record, record.data))
     gaps = []
     for subject, held in by_source.items():
-        number, last = held[-1]
-        earlier = [record.data for _, record in held if isinstance(record.data, Gap) and record.data.cause == CAUSE]
-        starts = [record.recordedtime.timestamp() for _, record in held]
+        number, last, data = held[-1]
+        clip = data.clip if isinstance(data, ClipLabelled | ClipCaptioned) else data
+        earlier = [gap for _, _, gap in held if isinstance(gap, Gap) and gap.cause == CAUSE]
+        starts = [record.recordedtime.timestamp() for _, record, _ in held]
         document = Gap(
             cause=CAUSE,
             unit="records",
             count=len(held) - len(earlier) + sum(gap.count for gap in earlier),
-            epoch=_epoch(last),
-            epoch_key=_epoch_key(last),
+            epoch=clip.epoch,
+            epoch_key=clip.epoch_key or str(clip.epoch),
             start_time=min([*starts, *(gap.start_time for gap in earlier)]),
             end_time=max(starts),
             time_origin="wallclock",
             reason="Redis was away for longer than the spool could hold",
-            producer=last.data.producer,
+            producer=data.producer,
         )
         site = last.source.rpartition("/")[2]
         # In its number's place among the clips: subscribers count the others as lost.
-        clips = [record.sequence for _, record in held if isinstance(record.data, ClipLabelled | Gap)]
+        clips = [record.sequence for _, record, known in held if isinstance(known, ClipLabelled | Gap)]
         gap = Record.of(document, source_id=subject, site=site, recordedtime=last.recordedtime)
         gaps.append((number, gap.numbered(clips[-1]) if clips and clips[-1] is not None else gap))
     return gaps
-
-
-def _epoch(record: Record) -> int:
-    data = record.data
-    return data.clip.epoch if isinstance(data, ClipLabelled | ClipCaptioned) else data.epoch
-
-
-def _epoch_key(record: Record) -> str:
-    data = record.data
-    return data.clip.epoch_key if isinstance(data, ClipLabelled | ClipCaptioned) else data.epoch_key or str(data.epoch)

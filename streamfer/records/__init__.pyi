@@ -3,6 +3,7 @@ from .documents import AnyDocument as AnyDocument
 from .documents import ClipCaptioned as ClipCaptioned
 from .documents import ClipLabelled as ClipLabelled
 from .documents import Gap as Gap
+from .documents import RawDocument as RawDocument
 from .documents import SourceStateChanged as SourceStateChanged
 from .documents import read_document as read_document
 from .envelope import Record as Record

@@ -7,8 +7,10 @@ reader.
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -207,20 +209,48 @@ class Gap(Document):
         return self.time_origin, self.end_time
 
 
+@dataclass(frozen=True, slots=True)
+class RawDocument:
+    """A document of a kind, or of a version, that this streamfer does not know, as it came.
+
+    Attributes:
+        kind: as in the record's type, such as ``clip.labelled.v2``.
+        text: its JSON.
+    """
+
+    kind: str
+    text: str
+
+    @property
+    def fields(self) -> Any:
+        """What the JSON says."""
+        return json.loads(self.text)
+
+    def to_json(self) -> str:
+        """One line of JSON."""
+        return self.text
+
+
 AnyDocument = ClipLabelled | ClipCaptioned | SourceStateChanged | Gap
 DOCUMENTS: tuple[type[AnyDocument], ...] = (ClipLabelled, ClipCaptioned, SourceStateChanged, Gap)
 _BY_KIND = {document.kind: document for document in DOCUMENTS}
 
 
-def read_document(kind: str, text: str | bytes) -> AnyDocument:
+def read_document(kind: str, text: str) -> AnyDocument | RawDocument:
     """Parse one JSON document of ``kind`` (such as ``clip.labelled.v1``), ignoring fields it does not know.
 
+    A document of an unknown kind comes back as it is.
+
     Raises:
-        RecordError: the kind is unknown, or the text is not such a document.
+        RecordError: the text is not such a document.
     """
     model = _BY_KIND.get(kind)
     if model is None:
-        raise RecordError(f"record of unknown type {kind!r}: this streamfer reads {', '.join(_BY_KIND)}")
+        try:
+            json.loads(text)
+        except ValueError as error:
+            raise RecordError(f"malformed {kind} record: not JSON: {error}") from error
+        return RawDocument(kind, text)
     try:
         return model.model_validate_json(text, context={"reading": True})
     except ValidationError as error:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamfer.errors import RecordError
-from streamfer.records.documents import AnyDocument, read_document
+from streamfer.records.documents import AnyDocument, RawDocument, read_document
 
 SPEC_VERSION = "1.0"
 TYPE_PREFIX = "streamfer."
@@ -37,7 +37,7 @@ class Record:
         id: deterministic id of the document, see :mod:`streamfer.records.identity`.
         source: ``/streamfer/<site>``.
         subject: the source id, never a URL with credentials.
-        data: the document.
+        data: the document; raw where it is of a kind or version that this streamfer does not know.
         time: capture time of the clip's end, timezone-aware; None where the source has no wall time.
         recordedtime: when the record was made, timezone-aware.
         sequence: rises with every record of one subject; None until a publisher numbers it.
@@ -46,7 +46,7 @@ class Record:
     id: str
     source: str
     subject: str
-    data: AnyDocument = field(repr=False)
+    data: AnyDocument | RawDocument = field(repr=False)
     time: datetime | None = None
     recordedtime: datetime = field(default_factory=_now)
     sequence: int | None = None
@@ -87,6 +87,15 @@ class Record:
         """URN of the JSON Schema that ``data`` obeys; the schema lies in ``streamfer/schemas``."""
         return SCHEMA_URN + self.data.kind
 
+    @property
+    def run_id(self) -> str:
+        """Run of streamfer that made the record; empty where a document of another version does not say."""
+        if not isinstance(self.data, RawDocument):
+            return self.data.producer.run_id
+        fields = self.data.fields
+        producer = fields.get("producer") if isinstance(fields, dict) else None
+        return str(producer.get("run_id", "")) if isinstance(producer, dict) else ""
+
     def numbered(self, sequence: int) -> Record:
         """The same record with its place in the order of its subject."""
         return replace(self, sequence=sequence)
@@ -123,7 +132,7 @@ class Record:
         """Read the fields of a Redis stream entry; keys and values may be bytes or text.
 
         Raises:
-            RecordError: an attribute is missing or malformed, or the type or its major version is unknown.
+            RecordError: an attribute is missing or malformed, or the type is none of streamfer's.
         """
         try:
             texts = {_text(name): _text(value) for name, value in fields.items()}
@@ -151,7 +160,7 @@ class Record:
         if not isinstance(event, dict) or "data" not in event:
             raise RecordError("malformed record: no object with a 'data' member")
         attributes = {name: str(value) for name, value in event.items() if name != "data"}
-        return cls._from_attributes(attributes, json.dumps(event["data"]))
+        return cls._from_attributes(attributes, json.dumps(event["data"], ensure_ascii=False, separators=(",", ":")))
 
     @classmethod
     def _from_attributes(cls, attributes: Mapping[str, str], data: str) -> Record:

@@ -116,7 +116,7 @@ def test_records_are_published_as_they_are_written(
     assert done.code == 0
     lines = (tmp_path / "out" / "astronaut.mp4.records.jsonl").read_text().splitlines()
     written = [json.loads(line) for line in lines]
-    with subscribe(redis_url, from_="start", idle_s=0.3) as subscription:
+    with subscribe(redis_url, since="start", idle_s=0.3) as subscription:
         published = {record.id: record for record in subscription}
     clips = [entry for entry in written if entry["type"].endswith("clip.labelled.v1")]
     assert clips
@@ -125,7 +125,7 @@ def test_records_are_published_as_they_are_written(
         assert published[entry["id"]].source == entry["source"] == "/streamfer/lab"
     # The same results published again are duplicates: stored once.
     assert annotate(face_film, *words, "--redis", redis_url, "--set", "publish.site=lab", "--overwrite").code == 0
-    with subscribe(redis_url, from_="start", idle_s=0.3, streams=("clips",)) as subscription:
+    with subscribe(redis_url, since="start", idle_s=0.3, streams=("clips",)) as subscription:
         assert sorted(record.id for record in subscription) == sorted(entry["id"] for entry in clips)
 
 
@@ -240,7 +240,7 @@ def test_a_download_is_a_file_and_its_password_is_nowhere(
     done = streamfer("annotate", f"http://me:hunter2@{web}/astronaut.mp4?token=hunter2", *words, "--redis", redis_url)
     assert (done.code, done.complaints) == (0, [])
     assert len(list((tmp_path / "out").iterdir())) == len(SUFFIXES)
-    with subscribe(redis_url, from_="start", idle_s=0.3) as subscription:
+    with subscribe(redis_url, since="start", idle_s=0.3) as subscription:
         told = [record.to_json() for record in subscription]
     assert told
     told += [path.read_text() + path.name for path in (tmp_path / "out").iterdir()]

@@ -380,7 +380,7 @@ def test_live_settings_are_honoured(config: Config, redis_url: str) -> None:
 def test_subscribe_follows_what_annotate_found(annotation: streamfer.Annotation, redis_url: str) -> None:
     with Publisher.open(redis_url) as publisher:
         publisher.publish_many(annotation.records)
-    with streamfer.subscribe(redis_url, from_="start", idle_s=0.2) as subscription:
+    with streamfer.subscribe(redis_url, since="start", idle_s=0.2) as subscription:
         received = list(subscription)
     assert all(isinstance(record, streamfer.Record) for record in received)
     assert [record.id for record in received] == [record.id for record in annotation.records]

@@ -20,7 +20,7 @@ QUICK = ("--detector", "lbp", "--fps", "4", "--clip-seconds", "1")
 
 def published(url: str) -> list[Record]:
     """Everything in Redis, clips first."""
-    with subscribe(url, from_="start", idle_s=0.05, block_s=0.05) as subscription:
+    with subscribe(url, since="start", idle_s=0.05, block_s=0.05) as subscription:
         return list(subscription)
 
 

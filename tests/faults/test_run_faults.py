@@ -32,7 +32,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
 
 
 def published(url: str) -> list[Record]:
-    with subscribe(url, from_="start", idle_s=0.05, block_s=0.05) as subscription:
+    with subscribe(url, since="start", idle_s=0.05, block_s=0.05) as subscription:
         return list(subscription)
 
 

@@ -76,7 +76,7 @@ def test_nothing_that_runs_shows_one(tmp_path: Path, tiny_model: Path, redis_url
         "sources:\n" + "\n".join(words) + f"\npublish: {{redis: '{redis_url}'}}\nlive: {{backoff_first: 0.1}}\n"
     )
     program = Program("-v", "run", "-c", config, "--model", tiny_model, "--detector", "lbp", CAMERA=SECRET)
-    with program, subscribe(redis_url, from_="start", idle_s=150) as subscription:
+    with program, subscribe(redis_url, since="start", idle_s=150) as subscription:
         seen: dict[str, int] = {}
         records = []
         for record in subscription:

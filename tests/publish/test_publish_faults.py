@@ -18,7 +18,7 @@ import pytest
 from record_examples import labelled, span
 
 from streamfer.errors import PublishError
-from streamfer.publish import EmbeddedRedis, Outcome, Publisher, Retention, connect, subscribe, subscription
+from streamfer.publish import EmbeddedRedis, Outcome, Publisher, Retention, connect, following, subscribe
 from streamfer.publish.embedded import discover
 from streamfer.records import Record
 
@@ -28,7 +28,7 @@ WORKER = """
 import os, sys
 from streamfer.publish import subscribe
 with open(sys.argv[2], "a") as effects, subscribe(
-    sys.argv[1], group="g", consumer=sys.argv[3], from_="start", idle_s=0.5,
+    sys.argv[1], group="g", consumer=sys.argv[3], since="start", idle_s=0.5,
     claim_idle_s=float(sys.argv[5]), claim_every_s=0.1,
 ) as subscription:
     for number, record in enumerate(subscription, 1):
@@ -116,7 +116,7 @@ class TestServerKilled:
         seen: Counter[int | None] = Counter()
         with (
             Publisher.open(server.url) as publisher,
-            subscribe(server.url, group="g", consumer="one", from_="start", idle_s=2) as subscription,
+            subscribe(server.url, group="g", consumer="one", since="start", idle_s=2) as subscription,
         ):
             publisher.publish_many(records)
             for number, record in enumerate(subscription):
@@ -163,11 +163,11 @@ class TestServerFrozen:
     def test_a_group_member_loses_nothing_whose_reply_was_lost(
         self, server: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(subscription, "_ANSWER_SECONDS", 0.4)
+        monkeypatch.setattr(following, "_ANSWER_SECONDS", 0.4)
         records = clips(10)
         with (
             Publisher.open(server.url) as publisher,
-            subscribe(server.url, group="g", consumer="one", from_="start", block_s=0.1, idle_s=9) as member,
+            subscribe(server.url, group="g", consumer="one", since="start", block_s=0.1, idle_s=9) as member,
         ):
             publisher.publish(records[0])
             assert next(member) == records[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from record_examples import examples
+from record_examples import examples, labelled
 from redis.crc import key_slot
 
 from streamfer.errors import ConfigError
@@ -41,7 +41,7 @@ def test_each_kind_has_its_stream(kind: str, stream: str) -> None:
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.integers(1, 64))
 def test_what_belongs_together_lies_in_one_slot(source: str, partitions: int) -> None:
     keys = Keys(partitions=partitions)
-    record = Record.of(examples()["clip.labelled.v1"].data, source_id=source)
+    record = Record.of(labelled(), source_id=source)
     stream = keys.stream_of(record)
     slots = {key_slot(key.encode()) for key in (stream, keys.seen(record), keys.dead(stream))}
     assert len(slots) == 1

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,8 +16,7 @@ from redis import exceptions as faults
 
 from streamfer.errors import ConfigError, PublishError
 from streamfer.publish import Lost, Publisher, Retention, Subscription, connect, subscribe
-from streamfer.publish.group import GroupMember
-from streamfer.records import Record
+from streamfer.records import RawDocument, Record
 
 CLIPS = "streamfer:{0}:clips"
 DEAD = "streamfer:{0}:dead"
@@ -34,7 +34,12 @@ def clips(count: int, source: str = "hall") -> list[Record]:
 
 
 def member(url: str, consumer: str | None = "one", **settings: Any) -> Subscription:
-    return subscribe(url, **{"group": "g", "consumer": consumer, "from_": "start", "idle_s": IDLE, **settings})
+    return subscribe(url, **{"group": "g", "consumer": consumer, "since": "start", "idle_s": IDLE, **settings})
+
+
+def later(kind: str, text: str) -> Any:
+    """Fields of a record that a later streamfer wrote."""
+    return {**clips(1)[0].to_fields(), "ce_id": "later", "ce_type": f"streamfer.{kind}", "data": text}
 
 
 def entries(client: redis.Redis, stream: str) -> Any:
@@ -65,7 +70,7 @@ class TestAlone:
         publisher = Publisher(client)
         publisher.publish_many([*records[:150], state])
         publisher.publish_many(records[150:])
-        with subscribe(redis_url, from_="start", idle_s=IDLE) as subscription:
+        with subscribe(redis_url, since="start", idle_s=IDLE) as subscription:
             got = list(subscription)
         assert [r.id for r in got if r != state] == [r.id for r in records]
         ids = [entry for entry, _ in entries(client, "streamfer:{0}:sources")]
@@ -75,17 +80,17 @@ class TestAlone:
     def test_resuming_from_a_place(self, redis_url: str, client: redis.Redis) -> None:
         records = clips(5)
         Publisher(client).publish_many(records)
-        with subscribe(redis_url, from_="start") as subscription:
+        with subscribe(redis_url, since="start") as subscription:
             assert [next(subscription), next(subscription)] == records[:2]
             place = subscription.places[CLIPS]
-        with subscribe(redis_url, streams=("clips",), from_=place, idle_s=IDLE) as subscription:
+        with subscribe(redis_url, streams=("clips",), since=place, idle_s=IDLE) as subscription:
             assert list(subscription) == records[2:]
 
     def test_streams_and_sources_filter(self, redis_url: str, client: redis.Redis) -> None:
         hall, door = clips(2), clips(2, "door")
         publisher = Publisher(client, partitions=3)
         publisher.publish_many([hall[0], door[0], hall[1], door[1], *examples().values()])
-        settings: dict[str, Any] = {"from_": "start", "idle_s": IDLE, "partitions": 3}
+        settings: dict[str, Any] = {"since": "start", "idle_s": IDLE, "partitions": 3}
         with subscribe(redis_url, streams=("clips",), sources=["door"], **settings) as subscription:
             assert list(subscription) == door
         with subscribe(redis_url, streams=("captions", "sources"), **settings) as subscription:
@@ -97,13 +102,65 @@ class TestAlone:
         publisher.publish(good[0])
         client.xadd(CLIPS, {"hello": "world"})
         client.xadd(CLIPS, {b"ce_id": b"\xff\xfe"})
-        later = {**good[0].to_fields(), "ce_type": "streamfer.clip.labelled.v2"}
-        client.xadd(CLIPS, later)  # type: ignore[arg-type]  # a dictionary of texts is one of bytes, texts and numbers
+        client.xadd(CLIPS, later("clip.labelled.v2", "no json"))
         publisher.publish(good[1])
-        with subscribe(redis_url, from_="start", idle_s=IDLE) as subscription:
+        with subscribe(redis_url, since="start", idle_s=IDLE) as subscription:
             assert list(subscription) == good
             assert subscription.skipped == 3
         assert client.xlen(CLIPS) == 5
+
+    def test_records_of_later_versions_come_as_they_are(self, redis_url: str, client: redis.Redis) -> None:
+        client.xadd(CLIPS, later("clip.labelled.v2", '{"face":{"top":"joy"},"producer":{"run_id":"r"}}'))
+        for settings in ({}, {"group": "g"}):
+            with subscribe(redis_url, since="start", idle_s=IDLE, **settings) as subscription:  # type: ignore[arg-type]
+                (record,) = subscription
+                assert (subscription.skipped, client.exists(DEAD)) == (0, 0)
+            assert isinstance(record.data, RawDocument)
+            assert (record.type, record.subject, record.run_id) == ("streamfer.clip.labelled.v2", "hall", "r")
+            assert record.data.fields["face"] == {"top": "joy"}
+            assert Record.from_json(record.to_json()).to_fields() == record.to_fields(), "and may be passed on"
+
+    @pytest.mark.parametrize("how", ["ago", "moment", "text"])
+    def test_since_a_time(self, redis_url: str, client: redis.Redis, how: str) -> None:
+        """Two entries of two hours ago, and two of now."""
+        seconds, _ = client.time()
+        records = clips(4)
+        for number, record in enumerate(records):
+            fields: Any = record.to_fields()
+            client.xadd(CLIPS, fields, id=f"{(seconds - (7200 if number < 2 else 0)) * 1000}-{number}")
+        moment = datetime.fromtimestamp(seconds - 3600, UTC)
+        since: Any = {"ago": "1.5h", "moment": moment, "text": moment.isoformat()}[how]
+        for settings in ({}, {"group": how}):
+            with subscribe(redis_url, since=since, idle_s=IDLE, **settings) as subscription:  # type: ignore[arg-type]
+                assert list(subscription) == records[2:]
+                assert subscription.lost == 0
+
+    def test_a_known_place_that_is_gone_is_told(self, redis_url: str, client: redis.Redis) -> None:
+        records, told = clips(9), list[Lost]()
+        Publisher(client).publish_many(records)
+        places = [number.decode() for number, _ in entries(client, CLIPS)]
+        client.xtrim(CLIPS, maxlen=4, approximate=False)
+        settings: dict[str, Any] = {"streams": ("clips",), "idle_s": IDLE, "on_lost": told.append}
+        with subscribe(redis_url, since=places[5], **settings) as subscription:
+            assert list(subscription) == records[6:]
+        assert told == []
+        with subscribe(redis_url, since=places[2], **settings) as subscription:
+            assert list(subscription) == records[5:]
+        ((stream, count, why),) = [(lost.stream, lost.count, lost.why) for lost in told]
+        assert (stream, count) == (CLIPS, 0)
+        assert places[2] in why
+
+    def test_what_comes_a_second_time_is_not_handed_out_again(self, redis_url: str, client: redis.Redis) -> None:
+        """A failover forgets entries that were read, and the publisher sends them again, under new ids."""
+        records = clips(4)
+        with subscribe(redis_url, idle_s=IDLE) as subscription:
+            Publisher(client).publish_many(records[:3])
+            assert list(subscription) == records[:3]
+            for _, fields in entries(client, CLIPS)[1:]:
+                client.xadd(CLIPS, fields)
+            Publisher(client).publish(records[3])
+            assert list(subscription) == records[3:]
+            assert subscription.lost == 0
 
     def test_waiting_reads_wake_up(self, redis_url: str, client: redis.Redis) -> None:
         with subscribe(redis_url, block_s=4.0) as subscription:
@@ -158,7 +215,15 @@ class TestAlone:
             assert next(subscription).id == "new"
 
     @pytest.mark.parametrize(
-        "wrong", [{"from_": "yesterday"}, {"from_": "$"}, {"streams": ["faces"]}, {"group": "", "consumer": "a"}]
+        "wrong",
+        [
+            {"since": "yesterday"},
+            {"since": "$"},
+            {"since": "2026-11-27T08:00"},
+            {"since": datetime(2026, 11, 27)},
+            {"streams": ["faces"]},
+            {"group": "", "consumer": "a"},
+        ],
     )
     def test_wrong_arguments(self, redis_url: str, wrong: dict[str, Any]) -> None:
         with pytest.raises(ConfigError):
@@ -173,7 +238,7 @@ class TestAlone:
             record = publisher_record = clips(1, "embedded")[0]
             publisher.publish(publisher_record)
             assert list(subscription) == [record]
-        with subscribe(from_="start", idle_s=IDLE, sources=["embedded"]) as subscription:
+        with subscribe(since="start", idle_s=IDLE, sources=["embedded"]) as subscription:
             assert list(subscription) == [record], "and again when nothing else runs"
 
 
@@ -309,23 +374,30 @@ class TestGroup:
         with member(redis_url, "two", claim_idle_s=0.05, claim_every_s=0.05, idle_s=1) as two:
             assert list(two) == records
 
-    def test_losses_named_by_newer_servers(self, redis_url: str, client: redis.Redis) -> None:
-        """Redis 7 answers XAUTOCLAIM in three parts; the third names what was trimmed while pending."""
+    def test_what_was_trimmed_unread_is_told(self, redis_url: str, client: redis.Redis) -> None:
+        """Two members read the first forty; of the next seventy, thirty are trimmed while none is there."""
+        records, told = clips(110), list[Lost]()
+        publisher = Publisher(client)
+        publisher.publish_many(records[:40])
+        with member(redis_url, "one") as one, member(redis_url, "two") as two:
+            assert len([next(one), next(two), *one, *two]) == 40
+        publisher.publish_many(records[40:])
+        client.xtrim(CLIPS, maxlen=40, approximate=False)
+        with member(redis_url, "one", on_lost=told.append) as one, member(redis_url, "two", on_lost=told.append) as two:
+            got = [next(one), next(two), *one, *two]
+            assert one.lost + two.lost == 30
+        assert sorted(record.sequence or 0 for record in got) == list(range(70, 110))
+        assert [(lost.stream, lost.subject, lost.count) for lost in told] == [(CLIPS, "hall", 30)]
 
-        class Newer(redis.Redis):
-            def xautoclaim(self, *args: Any, **kwargs: Any) -> Any:
-                cursor, claimed = super().xautoclaim(*args, **kwargs)
-                return [cursor, claimed, [b"1-1"]]
-
-        Publisher(client).publish_many(clips(1))
-        newer = Newer(connection_pool=client.connection_pool)
-        reader = GroupMember([CLIPS], "g", "one", "start", claim_idle=0.01, claim_every=0)
-        reader.prepare(newer)
-        threading.Event().wait(0.05)
-        entry = reader.next_entry(newer, 10)
-        assert entry is not None
-        assert entry.fields is not None
-        assert reader.lost == 1
+    def test_what_another_member_has_is_not_lost(self, redis_url: str, client: redis.Redis) -> None:
+        """Members take turns, so each sees holes; nothing is missing, though all that was read is trimmed."""
+        publisher = Publisher(client)
+        with member(redis_url, "one", idle_s=5) as one, member(redis_url, "two", idle_s=5) as two:
+            for record in clips(20):
+                publisher.publish(record)
+                assert next(two if (record.sequence or 0) % 3 else one) == record
+                client.xtrim(CLIPS, maxlen=1, approximate=False)
+            assert (one.lost, two.lost) == (0, 0)
 
     def test_other_refusals_end_it(self, redis_url: str, client: redis.Redis) -> None:
         with member(redis_url) as one:

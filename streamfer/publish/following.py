@@ -1,0 +1,264 @@
+"""What following records means, free of any connection: one core that blocking and asyncio subscriptions drive."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from streamfer.errors import PublishError
+from streamfer.publish.connection import TROUBLE, can_pass, explain, is_cluster, is_watched
+from streamfer.publish.group import MAX_DELIVERIES, GroupMember
+from streamfer.publish.keys import STREAM_NAMES, Keys, StreamName
+from streamfer.publish.order import Order, lost_before
+from streamfer.publish.reading import Entry, Follower, Lost, Reader, Start, Steps
+from streamfer.records import Record
+
+# Above the time a read blocks, so that a quiet stream is not taken for a dead server.
+_ANSWER_SECONDS = 5.0
+_PAUSE_SECONDS = 0.1
+_LONGEST_PAUSE_SECONDS = 5.0
+#: Between looks at the partitions of a Cluster, which no single command can wait for.
+_LOOK_SECONDS = 0.02
+#: Between questions who is the primary now.
+_SENTINEL_SECONDS = 1.0
+_RECORDS_REMEMBERED = 4096
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class _Lane:
+    """What is read by one command, with the trouble it has."""
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.trouble_since: float | None = None
+        self.pause = _PAUSE_SECONDS
+        self.rests_until = 0.0
+
+    def rest(self) -> float:
+        """Seconds until it may be asked again."""
+        return max(0.0, self.rests_until - time.monotonic())
+
+
+class Following:
+    """Follows records through generators of commands (:data:`streamfer.publish.reading.Steps`).
+
+    Args:
+        url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://HOST:26379,HOST:26379/NAME/0`` or
+            ``redis+cluster://HOST:6379,HOST:6379``; the embedded server where it is None.
+        streams: which of ``clips``, ``captions``, ``sources``.
+        since: where to begin: ``new``, ``start`` (all that is kept), the id of an entry, a time (a datetime with its
+            zone, or as text), or how long ago (``90s``, ``10m``, ``2h``, ``1d``). With a group it counts only where the
+            group is new.
+        group, consumer: join a consumer group, whose members share the records. A stable consumer's name finds its
+            unfinished records at once after a restart; without one it is host and process.
+        sources: only records of these source ids.
+        prefix, partitions: as the publishers have them.
+        block_s: seconds a single read waits for new entries.
+        idle_s: end the iteration when no record came for so many seconds; None follows for ever.
+        reconnect_s: seconds to wait for a server that is away before giving up.
+        claim_idle_s: seconds after which another member's unfinished record counts as abandoned and goes to this one;
+            more than three times what handling sixteen of them takes.
+        claim_every_s: seconds between looks for abandoned records.
+        on_lost: called when records are missing (trimmed before they were read, or lost by the server); their number
+            counts in ``lost``, too.
+
+    Attributes:
+        places: stream key to id of the last entry that was handed out; resume from it with ``since``.
+        skipped: entries that could not be read as records.
+        lost: records that were published and never seen here, as far as they can be counted.
+        closed: no more records are wanted.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        streams: Sequence[StreamName] = STREAM_NAMES,
+        since: str | datetime = "new",
+        group: str | None = None,
+        consumer: str | None = None,
+        sources: Iterable[str] | None = None,
+        prefix: str = "streamfer",
+        partitions: int = 1,
+        block_s: float = 2.0,
+        idle_s: float | None = None,
+        reconnect_s: float = 300.0,
+        claim_idle_s: float = 60.0,
+        claim_every_s: float = 15.0,
+        on_lost: Callable[[Lost], object] | None = None,
+    ) -> None:
+        self.url = url
+        self.answer_s = block_s + _ANSWER_SECONDS
+        self.places: dict[str, str] = {}
+        self.skipped = 0
+        self.lost = 0
+        self.closed = False
+        self._sources = None if sources is None else frozenset(sources)
+        self._block_s, self._idle_s, self._reconnect_s, self._on_lost = block_s, idle_s, reconnect_s, on_lost
+        self._order = Order()
+        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._current: tuple[_Lane, Entry] | None = None
+        self._next_look = 0.0
+        start = Start(since)
+        keys = Keys(prefix, partitions).streams(streams, self._sources)
+        # The braces of the keys: what lies in one slot of a Cluster.
+        slots = sorted({key.partition("}")[0] for key in keys}) if is_cluster(url) else [""]
+        self._lanes: list[_Lane] = []
+        for slot in slots:
+            reader: Reader
+            mine = [key for key in keys if key.startswith(slot)]
+            if group is None:
+                reader = Follower(mine, start)
+            else:
+                reader = GroupMember(mine, group, consumer, start, claim_idle=claim_idle_s, claim_every=claim_every_s)
+            self._lanes.append(_Lane(reader))
+
+    def prepare(self) -> Steps[None]:
+        """See that the server answers, and find the place to begin."""
+        yield lambda client: client.ping()
+        for lane in self._lanes:
+            yield from lane.reader.prepare()
+            self._tell(lane)
+
+    def next(self) -> Steps[Record | None]:
+        """The next record; None when this was closed, or none came for ``idle_s``.
+
+        Raises:
+            PublishError: the server stayed away for ``reconnect_s``, or refuses.
+        """
+        deadline = None if self._idle_s is None else time.monotonic() + self._idle_s
+        while not self.closed:
+            if self._current is not None:
+                yield from self._guarded(self._current[0], self.finish())
+            for lane in self._lanes if self._current is None else ():
+                while (entry := lane.reader.take()) is not None:
+                    record = yield from self._guarded(lane, self._accept(lane, entry))
+                    if record is not None:
+                        return record
+            if deadline is not None and time.monotonic() >= deadline:
+                break
+            left = self._block_s if deadline is None else min(self._block_s, max(0.001, deadline - time.monotonic()))
+            if self._current is None:
+                yield from self._fetch(left)
+            else:
+                yield min(left, self._current[0].rest())
+        return None
+
+    def finish(self) -> Steps[None]:
+        """Acknowledge the record that was handed out last."""
+        if self._current is not None:
+            lane, entry = self._current
+            yield from lane.reader.done(entry)
+            self._current = None
+
+    def leave(self) -> Steps[None]:
+        """Say that no more entries will be asked for."""
+        for lane in self._lanes:
+            yield from lane.reader.leave()
+
+    def _fetch(self, seconds: float) -> Steps[None]:
+        """Fill the buffers; with one lane a read waits, several are looked at in turn."""
+        several = len(self._lanes) > 1
+        if is_watched(self.url) and time.monotonic() >= self._next_look:
+            # A primary that was replaced answers for some seconds more, and has nothing new.
+            yield from self._guarded(self._lanes[0], _ask_sentinels())
+            self._next_look = time.monotonic() + _SENTINEL_SECONDS
+        awake = [lane for lane in self._lanes if not lane.rest()]
+        for lane in awake:
+            # Zero would block for ever.
+            yield from self._guarded(lane, lane.reader.fetch(None if several else max(1, int(seconds * 1000))))
+            self._tell(lane)
+        if not any(lane.reader.buffer for lane in self._lanes) and (several or not awake):
+            yield min(seconds, max(_LOOK_SECONDS, min(lane.rest() for lane in self._lanes)))
+
+    def _guarded(self, lane: _Lane, steps: Steps[T]) -> Steps[T | None]:
+        """Go these steps; a trouble gives the lane a rest and ends them with None."""
+        try:
+            reply = yield from steps
+        except TROUBLE as error:
+            lane.reader.interrupted()
+            self._rest(lane, error)
+            return None
+        except BaseException:
+            # Whoever drives was stopped within a command; what its reply held is with the server alone.
+            lane.reader.interrupted()
+            raise
+        if lane.trouble_since is not None:
+            lane.trouble_since = None
+            log.info("subscribe.reconnected")
+        return reply
+
+    def _rest(self, lane: _Lane, error: Exception) -> None:
+        """Rest after a trouble, longer each time; raise where it cannot pass, or has lasted too long."""
+        now = time.monotonic()
+        if lane.trouble_since is None:
+            lane.trouble_since, lane.pause = now, _PAUSE_SECONDS
+            log.warning("subscribe.disconnected", extra={"reason": explain(str(self.url), error)})
+        if not can_pass(error) or now - lane.trouble_since >= self._reconnect_s:
+            raise PublishError(explain(str(self.url), error)) from error
+        lane.rests_until = now + lane.pause
+        lane.pause = min(2 * lane.pause, _LONGEST_PAUSE_SECONDS)
+
+    @property
+    def troubled(self) -> bool:
+        """Whether the server was away when it was last asked."""
+        return any(lane.trouble_since is not None for lane in self._lanes)
+
+    def _accept(self, lane: _Lane, entry: Entry) -> Steps[Record | None]:
+        reader = lane.reader
+        if entry.fields is None:
+            reader.losses.append(Lost(entry.stream, "", 1, "trimmed while it was with a member of the group"))
+            self._tell(lane)
+            yield from reader.done(entry)
+            return None
+        record = entry.record
+        fault = entry.fault
+        if entry.deliveries > MAX_DELIVERIES:
+            fault = f"delivered {entry.deliveries - 1} times without success"
+        if record is None or fault:
+            self.skipped += 1
+            log.warning("subscribe.skipped", extra={"stream": entry.stream, "entry": entry.id, "reason": fault})
+            yield from reader.reject(entry, fault)
+            return None
+        if self._sources is not None and record.subject not in self._sources:
+            yield from reader.done(entry)
+            return None
+        if reader.alone and not self._is_new(lane, entry, record):
+            return None
+        self._current = (lane, entry)
+        self.places[entry.stream] = entry.id
+        return record
+
+    def _is_new(self, lane: _Lane, entry: Entry, record: Record) -> bool:
+        """Whether a follower has not had this record: what a server forgot and got again comes a second time."""
+        key = (entry.stream, record.id)
+        before = key in self._seen
+        self._seen[key] = None
+        if len(self._seen) > _RECORDS_REMEMBERED:
+            self._seen.popitem(last=False)
+        if before:
+            return False
+        missing = self._order.missing(entry.stream, record)
+        if missing > 0:
+            lane.reader.losses.append(lost_before(entry.stream, record, missing))
+            self._tell(lane)
+        return not (missing < 0 and entry.stream in lane.reader.rewound)
+
+    def _tell(self, lane: _Lane) -> None:
+        losses, lane.reader.losses = lane.reader.losses, []
+        for lost in losses:
+            self.lost += lost.count
+            told = {"stream": lost.stream, "source": lost.subject, "entries": lost.count, "reason": lost.why}
+            log.warning("subscribe.lost", extra=told)
+            if self._on_lost is not None:
+                self._on_lost(lost)
+
+
+def _ask_sentinels() -> Steps[None]:
+    yield lambda client: client.connection_pool.get_master_address()

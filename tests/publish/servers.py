@@ -1,0 +1,202 @@
+"""Redis servers that tests start: a Cluster, and a primary with a replica and Sentinels; nothing of them is on disk."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.crc import key_slot
+
+from streamfer.publish.embedded import server_executable
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    """Wait for a condition; what the servers refuse meanwhile counts as not yet."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if condition():
+                return
+        except redis.RedisError as error:
+            what += f" ({error})" if str(error) not in what else ""
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.05)
+
+
+class Node:
+    """One server process on a port of its own."""
+
+    def __init__(self, folder: Path, *words: str, config: str | None = None, password: str | None = None) -> None:
+        self.port = free_port()
+        self._folder = folder / str(self.port)
+        self._folder.mkdir(parents=True)
+        self._words = words
+        if config is not None:
+            (self._folder / "node.conf").write_text(config)
+            self._words = (str(self._folder / "node.conf"), *words)
+        self.client = redis.Redis(
+            host="127.0.0.1", port=self.port, password=password, socket_timeout=3, decode_responses=True, protocol=2
+        )
+        self.start()
+
+    def start(self) -> None:
+        """Start it (again), and wait until it answers."""
+        loopback = ["--port", str(self.port), "--bind", "127.0.0.1", "--logfile", "log"]
+        command = [str(server_executable()), *self._words, *loopback]
+        self.process = subprocess.Popen(command, cwd=self._folder, stdout=subprocess.DEVNULL)
+        wait_for(lambda: self.process.poll() is not None or bool(self.client.ping()), f"{self.port} answers")
+        assert self.process.poll() is None, (self._folder / "log").read_text()
+
+    def say(self, *words: str | int) -> Any:
+        """Give the server a command."""
+        return self.client.execute_command(*words)  # type: ignore[no-untyped-call]
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.send_signal(signal.SIGCONT)
+        self.process.kill()
+        self.process.wait()
+        self.client.close()
+
+
+def free_port() -> int:
+    """A port that nobody uses, low enough for a Cluster's second one, ten thousand above it."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1]) % 20_000 + 20_000
+        with socket.socket() as one, socket.socket() as other:
+            try:
+                one.bind(("127.0.0.1", port))
+                other.bind(("127.0.0.1", port + 10_000))
+            except OSError:
+                continue
+            return port
+
+
+class Cluster:
+    """Three primaries, and a replica for each where they are wanted."""
+
+    def __init__(self, folder: Path, *, replicas: bool = False) -> None:
+        words = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--save", "", "--appendonly", "no"]
+        words += ["--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"]
+        self.nodes: list[Node] = []
+        try:
+            for _ in range(6 if replicas else 3):
+                self.nodes.append(Node(folder, *words))
+            self._join()
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def url(self) -> str:
+        """URL with two of the nodes."""
+        return f"redis+cluster://127.0.0.1:{self.nodes[0].port},127.0.0.1:{self.nodes[1].port}"
+
+    def owner(self, key: str) -> Node:
+        """The node that has ``key``."""
+        slot = key_slot(key.encode())
+        with redis.Redis(port=self.alive()[0].port, protocol=2) as client:
+            client.set_response_callback("CLUSTER SLOTS", lambda reply, **_: reply)
+            reply: Any = client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+        for first, last, (_, port, *_), *_ in reply:
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == port)
+        raise AssertionError(f"nobody has {key}")
+
+    def alive(self) -> list[Node]:
+        """Nodes whose processes run."""
+        return [node for node in self.nodes if node.process.poll() is None]
+
+    def move(self, key: str, to: Node, *, between: Callable[[], None] = lambda: None) -> None:
+        """Move the slot of ``key``, as redis-cli's reshard does; ``between`` is called when half of its keys went."""
+        slot, source = key_slot(key.encode()), self.owner(key)
+        to.say("CLUSTER", "SETSLOT", slot, "IMPORTING", source.say("CLUSTER", "MYID"))
+        source.say("CLUSTER", "SETSLOT", slot, "MIGRATING", to.say("CLUSTER", "MYID"))
+        between()
+        while keys := source.say("CLUSTER", "GETKEYSINSLOT", slot, 1000):
+            source.say("MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+        between()
+        for node in (to, source, *(node for node in self.alive() if node not in (to, source))):
+            node.say("CLUSTER", "SETSLOT", slot, "NODE", to.say("CLUSTER", "MYID"))
+
+    def kill(self) -> None:
+        """End all nodes."""
+        for node in self.nodes:
+            node.kill()
+
+    def _join(self) -> None:
+        first = self.nodes[0]
+        for node in self.nodes[1:]:
+            first.say("CLUSTER", "MEET", "127.0.0.1", node.port)
+        bounds = (0, 5461, 10923, 16384)
+        for node, low, high in zip(self.nodes, bounds, bounds[1:], strict=False):
+            node.say("CLUSTER", "ADDSLOTS", *range(low, high))
+        for primary, replica in zip(self.nodes[:3], self.nodes[3:], strict=False):
+            name = primary.say("CLUSTER", "MYID")
+            wait_for(
+                lambda replica=replica, name=name: name in str(replica.say("CLUSTER NODES")), "they know each other"
+            )  # type: ignore[misc]
+            replica.say("CLUSTER", "REPLICATE", name)
+        for node in self.nodes:
+            wait_for(lambda node=node: self._whole(node), "the Cluster is whole")  # type: ignore[misc]
+
+    def _whole(self, node: Node) -> bool:
+        facts = node.client.cluster("INFO")  # type: ignore[no-untyped-call]
+        state = (facts["cluster_state"], facts["cluster_slots_ok"], int(facts["cluster_known_nodes"]))
+        linked = len(self.nodes) == 3 or "master_link_status:down" not in str(node.client.info("replication"))
+        return state == ("ok", "16384", len(self.nodes)) and linked
+
+
+class Watched:
+    """A primary with a replica, and three Sentinels that watch them."""
+
+    def __init__(self, folder: Path) -> None:
+        plain = ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]
+        self.nodes: list[Node] = []
+        try:
+            self.primary = self._start(folder, *plain)
+            self.replica = self._start(folder, *plain, "--replicaof", "127.0.0.1", str(self.primary.port))
+            config = "\n".join(
+                (
+                    f"sentinel monitor mymaster 127.0.0.1 {self.primary.port} 2",
+                    "sentinel down-after-milliseconds mymaster 1000",
+                    "sentinel failover-timeout mymaster 4000",
+                    "requirepass watch",
+                    "sentinel sentinel-pass watch",
+                )
+            )
+            self.sentinels = [self._start(folder, "--sentinel", config=config) for _ in range(3)]
+            wait_for(lambda: self.replica.client.info("replication")["master_link_status"] == "up", "it replicates")
+            for sentinel in self.sentinels:
+                wait_for(lambda sentinel=sentinel: self._ready(sentinel), "the Sentinels know all")  # type: ignore[misc]
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def url(self) -> str:
+        """URL with all Sentinels, and their password."""
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
+        return f"redis+sentinel://{hosts}/mymaster/0?sentinel_password=watch"
+
+    def kill(self) -> None:
+        """End all."""
+        for node in self.nodes:
+            node.kill()
+
+    def _start(self, folder: Path, *words: str, config: str | None = None) -> Node:
+        node = Node(folder, *words, config=config, password="watch" if config else None)
+        self.nodes.append(node)
+        return node
+
+    def _ready(self, sentinel: Node) -> bool:
+        facts: Any = sentinel.client.sentinel_master("mymaster")  # type: ignore[no-untyped-call]
+        return (facts["num-slaves"], facts["num-other-sentinels"]) == (1, 2)
