@@ -56,7 +56,7 @@ def entry(name: str) -> str:
         return f"## {name}\n\n{prose(thing)}"
     if not inspect.isclass(thing):
         return f"## {name}\n\n`{signature(name, thing)}`\n\n{prose(thing)}"
-    parts = [f"## {name}", prose(thing)]
+    parts = [f"## {name}", *([f"`{signature(name, thing)}`"] if name.islower() else ()), prose(thing)]
     for member, value in () if issubclass(thing, Exception) else vars(thing).items():
         if member.startswith("_") or not inspect.getdoc(value):
             continue

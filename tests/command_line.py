@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import signal
@@ -14,7 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest import mock
+
+from streamfer.publish.embedded import guarded
+from streamfer.publish.guard import DISCOVERY
 
 PATIENCE_SECONDS = 90.0
 
@@ -130,3 +135,14 @@ def when(condition: Callable[[], bool], action: Callable[[], object]) -> Iterato
     finally:
         over.set()
         thread.join()
+
+
+def discover(folder: Path) -> dict[str, Any] | None:
+    """Process ids and socket of the embedded server that runs in ``folder``; None where none does."""
+    if not folder.is_dir() or not guarded(folder):
+        return None
+    try:
+        found: dict[str, Any] = json.loads((folder / DISCOVERY).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found

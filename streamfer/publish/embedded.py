@@ -11,11 +11,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import json
 import logging
 import os
 import shutil
-import signal
 import stat
 import subprocess
 import sys
@@ -23,7 +21,7 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from urllib.parse import quote
 
 import platformdirs
@@ -84,29 +82,24 @@ class EmbeddedRedis(Closing):
     Attributes:
         folder: where its data lie.
         socket: Unix socket it listens on, in a folder that only this user may enter.
-        port: loopback TCP port, or None.
         joined: whether the server was already running.
     """
 
     folder: Path
     socket: Path
-    port: int | None
     joined: bool
     _users: int | None
     _guard: subprocess.Popen[bytes] | None
 
     @classmethod
-    def start(cls, folder: Path | None = None, *, port: int | None = None) -> Self:
+    def start(cls, folder: Path | None = None) -> Self:
         """Join the server of ``folder``, or start it.
 
         Args:
             folder: see :func:`default_folder`.
-            port: also listen on this TCP port of 127.0.0.1, without a password: every user of this machine
-                can then read the records.
 
         Raises:
-            PublishError: there is no server to start, it does not start, the folder is not this user's own,
-                or the server that runs does not listen on ``port``.
+            PublishError: there is no server to start, it does not start, or the folder is not this user's own.
         """
         executable = server_executable()
         folder = (folder or default_folder()).resolve()
@@ -119,12 +112,12 @@ class EmbeddedRedis(Closing):
         try:
             # Waits while the last guard shuts its server down.
             guard.lock(users, shared=True)
-            process = _ensure(executable, folder, socket, port)
+            process = _ensure(executable, folder, socket)
         except BaseException:
             os.close(users)
             raise
-        log.info("embedded_redis.ready", extra={"folder": str(folder), "port": port, "joined": process is None})
-        return cls(folder, socket, port, process is None, users, process)
+        log.info("embedded_redis.ready", extra={"folder": str(folder), "joined": process is None})
+        return cls(folder, socket, process is None, users, process)
 
     @property
     def url(self) -> str:
@@ -139,7 +132,7 @@ class EmbeddedRedis(Closing):
         """
         if self._users is not None and not guarded(self.folder):
             log.warning("embedded_redis.revived", extra={"folder": str(self.folder)})
-            self._guard = _ensure(server_executable(), self.folder, self.socket, self.port, seconds) or self._guard
+            self._guard = _ensure(server_executable(), self.folder, self.socket, seconds) or self._guard
 
     def close(self) -> None:
         """Give the share back; the last user waits until the server has stopped. May be called twice."""
@@ -157,18 +150,16 @@ class EmbeddedRedis(Closing):
 
 
 def _ensure(
-    executable: Path, folder: Path, socket: Path, port: int | None, seconds: float = _START_SECONDS
+    executable: Path, folder: Path, socket: Path, seconds: float = _START_SECONDS
 ) -> subprocess.Popen[bytes] | None:
     """See that a server answers; returns its guard if this call started it."""
     start = guard.lock_file(folder / guard.START_LOCK)
     try:
         guard.lock(start)
         process = None
-        if guarded(folder):
-            _check_port(folder, port)
-        else:
+        if not guarded(folder):
             _end_leftover(folder, socket)
-            process = _start_guard([str(executable), str(folder), str(socket), str(port or 0)])
+            process = _start_guard([str(executable), str(folder), str(socket)])
         _wait_for(folder, socket, process, seconds)
         return process
     finally:
@@ -182,22 +173,6 @@ def guarded(folder: Path) -> bool:
         return not guard.try_lock(descriptor, shared=True)
     finally:
         os.close(descriptor)
-
-
-def discover(folder: Path | None = None) -> dict[str, Any] | None:
-    """What is known of the running server of ``folder`` (socket, port, process ids); None if none runs."""
-    folder = folder or default_folder()
-    if not folder.is_dir() or not guarded(folder):
-        return None
-    return _facts(folder)
-
-
-def _facts(folder: Path) -> dict[str, Any] | None:
-    try:
-        facts = json.loads((folder / guard.DISCOVERY).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return facts if isinstance(facts, dict) else None
 
 
 def _make_private(folder: Path) -> None:
@@ -228,15 +203,6 @@ def _socket_path(folder: Path) -> Path:
     private = Path(tempfile.gettempdir()) / f"streamfer-{os.getuid()}-{name}"
     _make_private(private)
     return private / "redis.sock"
-
-
-def _check_port(folder: Path, port: int | None) -> None:
-    running = (_facts(folder) or {}).get("port") or None
-    if port is not None and port != running:
-        raise PublishError(
-            f"embedded Redis runs already, {f'on port {running}' if running else 'without a port'}: "
-            f"stop the other streamfer processes first, or leave port {port} out"
-        )
 
 
 def _client(socket: Path) -> redis.Redis:
@@ -300,12 +266,3 @@ def _last_words(path: Path) -> str:
         return "it left no log"
     spoken = [line for line in lines if " # " in line] or lines
     return spoken[-1].strip() if spoken else "its log is empty"
-
-
-def stop(folder: Path) -> bool:
-    """Ask the guard of ``folder`` to stop its server at once, whoever uses it; False if none runs."""
-    facts = discover(folder)
-    if facts is None:
-        return False
-    os.kill(int(facts["guard"]), signal.SIGTERM)
-    return True

@@ -48,31 +48,7 @@ class _Lane:
 class Following:
     """Follows records through generators of commands (:data:`streamfer.publish.reading.Steps`).
 
-    Args:
-        url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://HOST:26379,HOST:26379/NAME/0`` or
-            ``redis+cluster://HOST:6379,HOST:6379``; the embedded server where it is None.
-        streams: which of ``clips``, ``captions``, ``sources``.
-        since: where to begin: ``new``, ``start`` (all that is kept), the id of an entry, a time (a datetime with its
-            zone, or as text), or how long ago (``90s``, ``10m``, ``2h``, ``1d``). With a group it counts only where the
-            group is new.
-        group, consumer: join a consumer group, whose members share the records. A stable consumer's name finds its
-            unfinished records at once after a restart; without one it is host and process.
-        sources: only records of these source ids.
-        prefix, partitions: as the publishers have them.
-        block_s: seconds a single read waits for new entries.
-        idle_s: end the iteration when no record came for so many seconds; None follows for ever.
-        reconnect_s: seconds to wait for a server that is away before giving up.
-        claim_idle_s: seconds after which another member's unfinished record counts as abandoned and goes to this one;
-            more than three times what handling sixteen of them takes.
-        claim_every_s: seconds between looks for abandoned records.
-        on_lost: called when records are missing (trimmed before they were read, or lost by the server); their number
-            counts in ``lost``, too.
-
-    Attributes:
-        places: stream key to id of the last entry that was handed out; resume from it with ``since``.
-        skipped: entries that could not be read as records.
-        lost: records that were published and never seen here, as far as they can be counted.
-        closed: no more records are wanted.
+    Arguments and attributes are those of :class:`streamfer.publish.subscription.Subscription`.
     """
 
     def __init__(
@@ -93,12 +69,12 @@ class Following:
         claim_every_s: float = 15.0,
         on_lost: Callable[[Lost], object] | None = None,
     ) -> None:
-        self.url = url
-        self.answer_s = block_s + _ANSWER_SECONDS
+        self._url = url
+        self._answer_s = block_s + _ANSWER_SECONDS
         self.places: dict[str, str] = {}
         self.skipped = 0
         self.lost = 0
-        self.closed = False
+        self._closed = False
         self._sources = None if sources is None else frozenset(sources)
         self._block_s, self._idle_s, self._reconnect_s, self._on_lost = block_s, idle_s, reconnect_s, on_lost
         self._order = Order()
@@ -118,24 +94,28 @@ class Following:
             else:
                 reader = GroupMember(mine, group, consumer, start, claim_idle=claim_idle_s, claim_every=claim_every_s)
             self._lanes.append(_Lane(reader))
+        self._begin()
 
-    def prepare(self) -> Steps[None]:
+    def _begin(self) -> None:
+        """Whatever else a beginning takes."""
+
+    def _prepare(self) -> Steps[None]:
         """See that the server answers, and find the place to begin."""
         yield lambda client: client.ping()
         for lane in self._lanes:
             yield from lane.reader.prepare()
             self._tell(lane)
 
-    def next(self) -> Steps[Record | None]:
+    def _next(self) -> Steps[Record | None]:
         """The next record; None when this was closed, or none came for ``idle_s``.
 
         Raises:
             PublishError: the server stayed away for ``reconnect_s``, or refuses.
         """
         deadline = None if self._idle_s is None else time.monotonic() + self._idle_s
-        while not self.closed:
+        while not self._closed:
             if self._current is not None:
-                yield from self._guarded(self._current[0], self.finish())
+                yield from self._guarded(self._current[0], self._finish())
             for lane in self._lanes if self._current is None else ():
                 while (entry := lane.reader.take()) is not None:
                     record = yield from self._guarded(lane, self._accept(lane, entry))
@@ -150,14 +130,14 @@ class Following:
                 yield min(left, self._current[0].rest())
         return None
 
-    def finish(self) -> Steps[None]:
+    def _finish(self) -> Steps[None]:
         """Acknowledge the record that was handed out last."""
         if self._current is not None:
             lane, entry = self._current
             yield from lane.reader.done(entry)
             self._current = None
 
-    def leave(self) -> Steps[None]:
+    def _leave(self) -> Steps[None]:
         """Say that no more entries will be asked for."""
         for lane in self._lanes:
             yield from lane.reader.leave()
@@ -165,7 +145,7 @@ class Following:
     def _fetch(self, seconds: float) -> Steps[None]:
         """Fill the buffers; with one lane a read waits, several are looked at in turn."""
         several = len(self._lanes) > 1
-        if is_watched(self.url) and time.monotonic() >= self._next_look:
+        if is_watched(self._url) and time.monotonic() >= self._next_look:
             # A primary that was replaced answers for some seconds more, and has nothing new.
             yield from self._guarded(self._lanes[0], _ask_sentinels())
             self._next_look = time.monotonic() + _SENTINEL_SECONDS
@@ -199,14 +179,14 @@ class Following:
         now = time.monotonic()
         if lane.trouble_since is None:
             lane.trouble_since, lane.pause = now, _PAUSE_SECONDS
-            log.warning("subscribe.disconnected", extra={"reason": explain(str(self.url), error)})
+            log.warning("subscribe.disconnected", extra={"reason": explain(str(self._url), error)})
         if not can_pass(error) or now - lane.trouble_since >= self._reconnect_s:
-            raise PublishError(explain(str(self.url), error)) from error
+            raise PublishError(explain(str(self._url), error)) from error
         lane.rests_until = now + lane.pause
         lane.pause = min(2 * lane.pause, _LONGEST_PAUSE_SECONDS)
 
     @property
-    def troubled(self) -> bool:
+    def _troubled(self) -> bool:
         """Whether the server was away when it was last asked."""
         return any(lane.trouble_since is not None for lane in self._lanes)
 

@@ -67,13 +67,12 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def server_command(executable: str, folder: Path, socket: Path, port: int) -> list[str]:
-    """Command line of the server: private socket, loopback port if any, every write in the append-only file."""
+def server_command(executable: str, folder: Path, socket: Path) -> list[str]:
+    """Command line of the server: private socket, no port, every write in the append-only file."""
     options = {
         "unixsocket": str(socket),
         "unixsocketperm": "700",
-        "port": str(port),
-        "bind": "127.0.0.1",
+        "port": "0",
         "dir": str(folder),
         "appendonly": "yes",
         # Written before each reply, so what was acknowledged outlives a killed server. With "everysec" it might
@@ -90,9 +89,9 @@ def server_command(executable: str, folder: Path, socket: Path, port: int) -> li
 class Guard:
     """Starts the server, restarts it after a crash, and stops it when its last user has gone."""
 
-    def __init__(self, executable: str, folder: Path, socket: Path, port: int) -> None:
-        self._command = server_command(executable, folder, socket, port)
-        self._folder, self._socket, self._port = folder, socket, port
+    def __init__(self, executable: str, folder: Path, socket: Path) -> None:
+        self._command = server_command(executable, folder, socket)
+        self._folder, self._socket = folder, socket
         self._stopping = False
 
     def run(self) -> int:
@@ -133,7 +132,7 @@ class Guard:
             stderr=subprocess.DEVNULL,
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - this process has a single thread
         )
-        facts = {"socket": str(self._socket), "port": self._port, "server": server.pid, "guard": os.getpid()}
+        facts = {"socket": str(self._socket), "server": server.pid, "guard": os.getpid()}
         draft = self._folder / f"{DISCOVERY}.new"
         draft.write_text(json.dumps(facts) + "\n", encoding="utf-8")
         draft.replace(self._folder / DISCOVERY)
@@ -163,4 +162,4 @@ class Guard:
 
 
 if __name__ == "__main__":
-    sys.exit(Guard(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])).run())
+    sys.exit(Guard(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])).run())

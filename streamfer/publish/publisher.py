@@ -14,7 +14,7 @@ from redis.cluster import RedisCluster
 from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.publish.append import Appender, Outcome, Retention, choose_appender
+from streamfer.publish.append import Outcome, Retention, append
 from streamfer.publish.connection import TROUBLE, can_pass, explain, is_cluster, is_watched, make_client
 from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.keys import Keys
@@ -56,7 +56,6 @@ class Publisher(Closing):
 
     Args:
         client: from :func:`streamfer.publish.connection.connect`; closing it stays with the caller.
-        site: producer name that a server with own idempotence remembers ids by.
         prefix, partitions: see :class:`Keys`.
         retention: how long streams and the memory of ids are.
         patience: seconds to go on trying while Redis is away.
@@ -66,7 +65,6 @@ class Publisher(Closing):
     def __init__(
         self,
         client: redis.Redis,
-        site: str = "local",
         prefix: str = "streamfer",
         *,
         partitions: int = 1,
@@ -77,20 +75,17 @@ class Publisher(Closing):
         self.keys = Keys(prefix, partitions)
         self.url = url
         self._client = client
-        self._site = site
         self._retention = retention or Retention()
         self._patience = patience
         self._lock = threading.Lock()
         self._owned: list[redis.Redis | EmbeddedRedis] = []
         self._numbering = Numbering(self.keys)
-        self._appender: Appender | None = None
         self._next_look = 0.0
 
     @classmethod
     def open(
         cls,
         url: str | None = None,
-        site: str = "local",
         prefix: str = "streamfer",
         *,
         partitions: int = 1,
@@ -100,7 +95,7 @@ class Publisher(Closing):
         """Connect to ``url``, or to the embedded server where it is None, and own that connection.
 
         Args:
-            url, site, prefix, partitions, retention: see the class.
+            url, prefix, partitions, retention: see the class.
             waits: the caller can wait for a server that is away now.
 
         Raises:
@@ -114,7 +109,7 @@ class Publisher(Closing):
                 url = embedded.url
             client = make_client(url)
             owned.append(client)
-            publisher = cls(client, site, prefix, partitions=partitions, retention=retention, url=url)
+            publisher = cls(client, prefix, partitions=partitions, retention=retention, url=url)
             publisher._greet(waits=waits)
         except BaseException:
             for thing in reversed(owned):
@@ -148,9 +143,7 @@ class Publisher(Closing):
         Raises:
             redis.RedisError, OSError: it failed; appending all of them again is safe.
         """
-        if self._appender is None:
-            self._appender = choose_appender(self._client, self.keys, self._retention, self._site)
-        return self._appender.append(self._client, records)
+        return append(self._client, self.keys, self._retention, records)
 
     def server_run(self) -> str | None:
         """Return what tells one run of the server from the next; None where it may not be asked.
@@ -236,7 +229,6 @@ def open_publisher(config: PublishConfig, *, waits: bool = False) -> Publisher:
     """
     return Publisher.open(
         config.redis,
-        config.site,
         config.prefix,
         partitions=config.partitions,
         retention=Retention(config.maxlen, config.dedup_seconds),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import inspect
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from streamfer.closing import Closing
 from streamfer.errors import PublishError
@@ -20,80 +19,84 @@ from streamfer.publish.following import Following
 from streamfer.publish.reading import Steps
 from streamfer.records import Record
 
-P = ParamSpec("P")
-S = TypeVar("S")
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
-class _Subscription:
-    """What both kinds of subscription are.
+class _Connected(Following):
+    """What follows, with its client and its share in the embedded server."""
+
+    _client: Any = None
+    _embedded: EmbeddedRedis | None = None
+
+    def _connect(self, *, asynchronous: bool) -> None:
+        if self._url is None:
+            self._embedded = EmbeddedRedis.start()
+            self._url = self._embedded.url
+        self._client = make_client(self._url, socket_timeout=self._answer_s, asynchronous=asynchronous)
+
+    def _revive(self) -> None:
+        """See that the embedded server runs, where it was away."""
+        if self._embedded and self._troubled:
+            with contextlib.suppress(PublishError):
+                self._embedded.ensure()
+
+    def _reported(self, error: Exception) -> PublishError:
+        return PublishError(explain(str(self._url), error))
+
+    def _left_silently(self, error: Exception) -> None:
+        log.info("subscribe.left_silently", extra={"reason": explain(str(self._url), error)})
+
+
+class Subscription(_Connected, Closing, Iterator[Record]):
+    """Follows the records on ``url``: an iterator that survives restarts and failovers of the server.
+
+    Connects and finds its place before it returns: what is published afterwards is delivered.
+
+    In a group a record is acknowledged when the next one is asked for: by then its effect is done. A consumer
+    that dies between gets it again, so effects should bear repetition; ``record.id`` tells a repetition. A record
+    that was delivered more than five times, or cannot be read, goes to the dead-letter stream.
+
+    Args:
+        url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://HOST:26379,HOST:26379/NAME/0`` or
+            ``redis+cluster://HOST:6379,HOST:6379``; the embedded server where it is None.
+        streams: which of ``clips``, ``captions``, ``sources``.
+        since: where to begin: ``new``, ``start`` (all that is kept), the id of an entry, a time (a datetime with its
+            zone, or as text), or how long ago (``90s``, ``10m``, ``2h``, ``1d``). With a group it counts only where the
+            group is new.
+        group, consumer: join a consumer group, whose members share the records. A stable consumer's name finds its
+            unfinished records at once after a restart; without one it is host and process.
+        sources: only records of these source ids.
+        prefix, partitions: as the publishers have them.
+        block_s: seconds a single read waits for new entries.
+        idle_s: end the iteration when no record came for so many seconds; None follows for ever.
+        reconnect_s: seconds to wait for a server that is away before giving up.
+        claim_idle_s: seconds after which another member's unfinished record counts as abandoned and goes to this one;
+            more than three times what handling sixteen of them takes.
+        claim_every_s: seconds between looks for abandoned records.
+        on_lost: called when records are missing (trimmed before they were read, or lost by the server); their number
+            counts in ``lost``, too.
 
     Attributes:
         places: stream key to id of the last entry that was handed out; resume from it with ``since``.
         skipped: entries that could not be read as records.
         lost: records that were published and never seen here, as far as they can be counted.
+
+    Raises:
+        PublishError: the server cannot be reached, or refuses.
+        ConfigError: an argument is wrong.
     """
 
-    def __init__(self, following: Following) -> None:
-        self._following = following
-        self._embedded: EmbeddedRedis | None = None
-        self._client: Any = None
-
-    @property
-    def places(self) -> dict[str, str]:
-        """Stream key to id of the last entry that was handed out; resume from it with ``since``."""
-        return self._following.places
-
-    @property
-    def skipped(self) -> int:
-        """Entries that could not be read as records."""
-        return self._following.skipped
-
-    @property
-    def lost(self) -> int:
-        """Records that were published and never seen here, as far as they can be counted."""
-        return self._following.lost
-
-    def _open(self, *, asynchronous: bool) -> None:
-        following = self._following
-        if following.url is None:
-            self._embedded = EmbeddedRedis.start()
-            following.url = self._embedded.url
-        self._client = make_client(following.url, socket_timeout=following.answer_s, asynchronous=asynchronous)
-
-    def _revive(self) -> None:
-        """See that the embedded server runs, where it was away."""
-        if self._embedded and self._following.troubled:
-            with contextlib.suppress(PublishError):
-                self._embedded.ensure()
-
-    def _trouble(self, error: Exception) -> PublishError:
-        return PublishError(explain(str(self._following.url), error))
-
-    def _left_silently(self, error: Exception) -> None:
-        log.info("subscribe.left_silently", extra={"reason": explain(str(self._following.url), error)})
-
-
-class Subscription(_Subscription, Closing, Iterator[Record]):
-    """An iterator over records that survives restarts and failovers of the server; made by :func:`subscribe`.
-
-    In a group a record is acknowledged when the next one is asked for: by then its effect is done. A consumer
-    that dies between gets it again, so effects should bear repetition; ``record.id`` tells a repetition. A record
-    that was delivered more than five times, or cannot be read, goes to the dead-letter stream.
-    """
-
-    def __init__(self, following: Following) -> None:
-        super().__init__(following)
+    def _begin(self) -> None:
         self._stopped = threading.Event()
-        self._open(asynchronous=False)
+        self._connect(asynchronous=False)
         try:
-            self._drive(following.prepare())
+            self._drive(self._prepare())
         except BaseException as error:
             self._let_go()
             if isinstance(error, (*TROUBLE, UnicodeError)):
-                raise self._trouble(error) from error
+                raise self._reported(error) from error
             raise
 
     def __iter__(self) -> Self:
@@ -106,7 +109,7 @@ class Subscription(_Subscription, Closing, Iterator[Record]):
             StopIteration: the subscription was closed, or idle for ``idle_s``.
             PublishError: the server stayed away for ``reconnect_s``, or refuses.
         """
-        record = self._drive(self._following.next())
+        record = self._drive(self._next())
         if record is None:
             raise StopIteration
         return record
@@ -118,18 +121,18 @@ class Subscription(_Subscription, Closing, Iterator[Record]):
             PublishError: the server is away or refuses; the record will be delivered again.
         """
         try:
-            self._drive(self._following.finish())
+            self._drive(self._finish())
         except TROUBLE as error:
-            raise self._trouble(error) from error
+            raise self._reported(error) from error
 
     def close(self) -> None:
         """Leave; a record that was handed out last and not committed stays unfinished. May be called twice."""
-        if self._following.closed:
+        if self._closed:
             return
-        self._following.closed = True
+        self._closed = True
         self._stopped.set()
         try:
-            self._drive(self._following.leave())
+            self._drive(self._leave())
         except TROUBLE as error:
             self._left_silently(error)
         finally:
@@ -142,7 +145,7 @@ class Subscription(_Subscription, Closing, Iterator[Record]):
 
     def _drive(self, steps: Steps[T]) -> T:
         with contextlib.closing(steps):
-            advance: Callable[[], Any] = functools.partial(next, steps)
+            advance: Callable[[], Any] = partial(next, steps)
             while True:
                 try:
                     step = advance()
@@ -152,29 +155,32 @@ class Subscription(_Subscription, Closing, Iterator[Record]):
                     if isinstance(step, float):
                         self._stopped.wait(step)
                         self._revive()
-                        advance = functools.partial(next, steps)
+                        advance = partial(next, steps)
                     else:
-                        advance = functools.partial(steps.send, step(self._client))
+                        advance = partial(steps.send, step(self._client))
                 except TROUBLE as error:
-                    advance = functools.partial(steps.throw, error)
+                    advance = partial(steps.throw, error)
 
 
-class AsyncSubscription(_Subscription, AsyncIterator[Record]):
-    """The same for asyncio: ``async for record in subscribe_async(...)``; made by :func:`subscribe_async`.
+class AsyncSubscription(_Connected, AsyncIterator[Record]):
+    """The same for asyncio: ``async for record in streamfer.subscribe_async(...)``; arguments as of ``subscribe``.
 
-    It connects and finds its place when it is entered (``async with``), else when the first record is asked for.
+    Connects and finds its place when it is entered (``async with``), else when the first record is asked for.
+
+    Raises:
+        ConfigError: an argument is wrong.
     """
 
     async def __aenter__(self) -> Self:
         if self._client is None:
-            await asyncio.to_thread(self._open, asynchronous=True)
+            await asyncio.to_thread(self._connect, asynchronous=True)
             try:
-                await self._drive(self._following.prepare())
+                await self._drive(self._prepare())
             except BaseException as error:
-                self._following.closed = True
+                self._closed = True
                 await self._let_go()
                 if isinstance(error, (*TROUBLE, UnicodeError)):
-                    raise self._trouble(error) from error
+                    raise self._reported(error) from error
                 raise
         return self
 
@@ -191,7 +197,7 @@ class AsyncSubscription(_Subscription, AsyncIterator[Record]):
             PublishError: the server cannot be reached, stayed away for ``reconnect_s``, or refuses.
         """
         await self.__aenter__()
-        record = await self._drive(self._following.next())
+        record = await self._drive(self._next())
         if record is None:
             raise StopAsyncIteration
         return record
@@ -199,19 +205,19 @@ class AsyncSubscription(_Subscription, AsyncIterator[Record]):
     async def commit(self) -> None:
         """Acknowledge the record handed out last; see :meth:`Subscription.commit`."""
         try:
-            await self._drive(self._following.finish())
+            await self._drive(self._finish())
         except TROUBLE as error:
-            raise self._trouble(error) from error
+            raise self._reported(error) from error
 
     async def close(self) -> None:
         """Leave; see :meth:`Subscription.close`."""
-        if self._following.closed:
+        if self._closed:
             return
-        self._following.closed = True
+        self._closed = True
         if self._client is None:
             return
         try:
-            await self._drive(self._following.leave())
+            await self._drive(self._leave())
         except TROUBLE as error:
             self._left_silently(error)
         finally:
@@ -224,7 +230,7 @@ class AsyncSubscription(_Subscription, AsyncIterator[Record]):
 
     async def _drive(self, steps: Steps[T]) -> T:
         with contextlib.closing(steps):
-            advance: Callable[[], Any] = functools.partial(next, steps)
+            advance: Callable[[], Any] = partial(next, steps)
             while True:
                 try:
                     step = advance()
@@ -234,52 +240,12 @@ class AsyncSubscription(_Subscription, AsyncIterator[Record]):
                     if isinstance(step, float):
                         await asyncio.sleep(step)
                         await asyncio.to_thread(self._revive)
-                        advance = functools.partial(next, steps)
+                        advance = partial(next, steps)
                     else:
-                        advance = functools.partial(steps.send, await step(self._client))
+                        advance = partial(steps.send, await step(self._client))
                 except TROUBLE as error:
-                    advance = functools.partial(steps.throw, error)
+                    advance = partial(steps.throw, error)
 
 
-def _takes(make: Callable[P, Following]) -> Callable[[Callable[[Following], S]], Callable[P, S]]:
-    """Give a function of a :class:`Following` the arguments that make one."""
-
-    def decorate(function: Callable[[Following], S]) -> Callable[P, S]:
-        @functools.wraps(function)
-        def call(*args: P.args, **kwargs: P.kwargs) -> S:
-            return function(make(*args, **kwargs))
-
-        returns = inspect.signature(function).return_annotation
-        call.__signature__ = inspect.signature(make).replace(return_annotation=returns)  # type: ignore[attr-defined]
-        told = inspect.cleandoc(make.__doc__ or "").partition("\n\n")[2].partition("\n\nAttributes:")[0]
-        call.__doc__ = inspect.cleandoc(function.__doc__ or "").replace("ARGUMENTS", told)
-        return call
-
-    return decorate
-
-
-@_takes(Following)
-def subscribe(following: Following) -> Subscription:
-    """Follow the records on ``url``, or on the embedded server where it is None.
-
-    Connects and finds its place before it returns: what is published afterwards is delivered.
-
-    ARGUMENTS
-
-    Raises:
-        PublishError: the server cannot be reached, or refuses.
-        ConfigError: an argument is wrong.
-    """
-    return Subscription(following)
-
-
-@_takes(Following)
-def subscribe_async(following: Following) -> AsyncSubscription:
-    """Follow the records in asyncio's loop, with the arguments of :func:`subscribe`.
-
-    Connects when it is entered (``async with``), or when the first record is asked for.
-
-    Raises:
-        ConfigError: an argument is wrong.
-    """
-    return AsyncSubscription(following)
+subscribe = Subscription
+subscribe_async = AsyncSubscription

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import Finished, streamfer, when
+from command_line import Finished, discover, streamfer, when
 
 from streamfer import build
 from streamfer.errors import InternalError
 from streamfer.publish import EmbeddedRedis
-from streamfer.publish.embedded import discover
 
 QUICK = ("--detector", "lbp", "--fps", "4", "--track-salt", "s")
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command_line import Program, wait_for
+from command_line import Program, discover, wait_for
 
 from streamfer.publish import EmbeddedRedis, subscribe
-from streamfer.publish.embedded import discover
 from streamfer.records import Record, SourceStateChanged
 
 #: A program needs twenty seconds to load on a quiet machine.

@@ -14,13 +14,12 @@ from typing import Any
 
 import pytest
 import redis
-from command_line import wait_for
+from command_line import discover, wait_for
 from test_subscription import CLIPS, clips, pending
 
 import streamfer
 from streamfer.errors import ConfigError, PublishError
 from streamfer.publish import AsyncSubscription, EmbeddedRedis, Lost, Publisher, connect, subscribe_async
-from streamfer.publish.embedded import discover
 from streamfer.records import Record
 
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 import redis
-from command_line import wait_for
+from command_line import discover, wait_for
 from record_examples import labelled, span
 
 from streamfer.config import PublishConfig
 from streamfer.errors import OutputError, PublishError
 from streamfer.publish import Delivery, EmbeddedRedis, connect
-from streamfer.publish.embedded import discover, server_executable
+from streamfer.publish.embedded import server_executable
 from streamfer.publish.spool import Spool
 from streamfer.records import Gap, Record
 

@@ -16,11 +16,12 @@ from typing import Any
 
 import psutil
 import pytest
+from command_line import discover
 from record_examples import examples
 
 from streamfer.errors import PublishError
 from streamfer.publish import EmbeddedRedis, Outcome, Publisher, connect, embedded, guard
-from streamfer.publish.embedded import discover, guarded, stop
+from streamfer.publish.embedded import guarded
 
 RECORD = examples()["clip.labelled.v1"]
 HOLD = """
@@ -167,17 +168,16 @@ def test_the_guard_restarts_a_server_that_crashed(tmp_path: Path) -> None:
 def test_files_of_a_dead_server_deceive_nobody(tmp_path: Path) -> None:
     socket = tmp_path / "redis.sock"
     socket.touch()
-    lie = {"socket": str(socket), "port": 7, "server": os.getpid(), "guard": os.getpid()}
+    lie = {"socket": str(socket), "server": os.getpid(), "guard": os.getpid()}
     (tmp_path / guard.DISCOVERY).write_text(json.dumps(lie))
     assert discover(tmp_path) is None
-    assert stop(tmp_path) is False
     with EmbeddedRedis.start(tmp_path) as server:
         assert not server.joined
         assert facts(tmp_path)["server"] != os.getpid()
 
 
 def test_a_server_without_guard_is_ended_before_the_next(tmp_path: Path) -> None:
-    command = guard.server_command(str(embedded.server_executable()), tmp_path, tmp_path / "redis.sock", 0)
+    command = guard.server_command(str(embedded.server_executable()), tmp_path, tmp_path / "redis.sock")
     left = subprocess.Popen(command)
     eventually(lambda: embedded._answers(tmp_path / "redis.sock"), "the left-over answers")
     with EmbeddedRedis.start(tmp_path) as server:
@@ -185,28 +185,11 @@ def test_a_server_without_guard_is_ended_before_the_next(tmp_path: Path) -> None
         assert embedded._answers(server.socket)
 
 
-def test_a_loopback_port_on_request(tmp_path: Path) -> None:
-    port = free_port()
-    with EmbeddedRedis.start(tmp_path, port=port):
-        with closing(connect(f"redis://127.0.0.1:{port}/0")) as client:
-            assert client.config_get("bind") == {"bind": "127.0.0.1"}
-        with EmbeddedRedis.start(tmp_path, port=port) as same:
-            assert same.joined
-        with pytest.raises(PublishError, match=f"on port {port}"):
-            EmbeddedRedis.start(tmp_path, port=port + 1)
-
-
-def test_a_port_cannot_be_added_to_a_running_server(tmp_path: Path) -> None:
-    with EmbeddedRedis.start(tmp_path), pytest.raises(PublishError, match="without a port"):
-        EmbeddedRedis.start(tmp_path, port=free_port())
-    assert discover(tmp_path) is None, "a refused share is given back"
-
-
 def test_stop_ends_it_whoever_uses_it(tmp_path: Path) -> None:
     with EmbeddedRedis.start(tmp_path):
-        pid = facts(tmp_path)["server"]
-        assert stop(tmp_path) is True
-        eventually(lambda: not alive(pid), "the server ends")
+        found = facts(tmp_path)
+        os.kill(found["guard"], signal.SIGTERM)
+        eventually(lambda: not alive(found["server"]), "the server ends")
 
 
 def test_a_server_that_cannot_live_is_reported(tmp_path: Path) -> None:

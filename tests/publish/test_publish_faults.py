@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import discover
 from record_examples import labelled, span
 
 from streamfer.errors import PublishError
 from streamfer.publish import EmbeddedRedis, Outcome, Publisher, Retention, connect, following, subscribe
-from streamfer.publish.embedded import discover
 from streamfer.records import Record
 
 CLIPS = "streamfer:{0}:clips"

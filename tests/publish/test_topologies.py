@@ -43,7 +43,8 @@ class Listener:
     def __init__(self, url: str, **settings: Any) -> None:
         self.got: list[Record] = []
         self.told: list[Any] = []
-        words = {"since": "start", "block_s": 0.2, "on_lost": self.told.append, **settings}
+        self._wanted = True
+        words = {"idle_s": 0.5, "since": "start", "block_s": 0.2, "on_lost": self.told.append, **settings}
         self._subscription: Subscription = subscribe(url, **words)
         self._thread = threading.Thread(target=self._listen)
         self._thread.start()
@@ -54,17 +55,16 @@ class Listener:
             wait_for(lambda: len({record.id for record in self.got}) >= len(records), f"{len(records)} records")
             time.sleep(0.3)
         finally:
-            self._subscription._following.closed = True
+            self._wanted = False
             self._thread.join()
-            self._subscription._following.closed = False
             self._subscription.close()
         got = list({record.id: record for record in self.got}.values()) if repeated else self.got
         assert by_source(got) == by_source(records)
         assert self.told == []
 
     def _listen(self) -> None:
-        for record in self._subscription:
-            self.got.append(record)
+        while self._wanted:
+            self.got.extend(self._subscription)
 
 
 def deliver(url: str, tmp_path: Path, **settings: Any) -> Delivery:
