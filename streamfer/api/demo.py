@@ -9,7 +9,7 @@ from pathlib import Path
 
 from streamfer.api.session import Session
 from streamfer.errors import InternalError, SourceUnreadableError
-from streamfer.publish import Publisher, open_publisher, subscribe
+from streamfer.publish import Publisher, subscribe
 from streamfer.records import ClipCaptioned, ClipLabelled, Record, SourceStateChanged
 from streamfer.redaction import redact_url
 from streamfer.video import write_video
@@ -51,7 +51,7 @@ def demonstrate(
     """
     say = say or (lambda _line: None)
     path = Path(folder) / "demo.mp4"
-    with open_publisher(session.config.publish) as publisher:
+    with Publisher.open(session.config.publish) as publisher:
         say(f"making {path} from pictures that scikit-image and insightface carry")
         write_video(path, film(), FPS)
         say(f"analysing, publishing to Redis at {redact_url(publisher.url)}")

@@ -7,7 +7,6 @@ from .keys import STREAM_NAMES as STREAM_NAMES
 from .keys import Keys as Keys
 from .keys import StreamName as StreamName
 from .publisher import Publisher as Publisher
-from .publisher import open_publisher as open_publisher
 from .reading import Lost as Lost
 from .spool import Spool as Spool
 from .subscription import AsyncSubscription as AsyncSubscription

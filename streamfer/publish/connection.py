@@ -8,8 +8,7 @@ Cluster. With ``rediss`` in front both speak TLS.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -32,6 +31,7 @@ _PORTS = {"": 6379, "cluster": 6379, "sentinel": 26379}
 #: Whatever a command to a server may raise.
 TROUBLE = (faults.RedisError, faults.RedisClusterException, OSError)
 _ANSWER_SECONDS = 5.0
+_CONNECT_SECONDS = 3.0
 _CREDENTIALS = ("username", "password")
 
 
@@ -68,21 +68,12 @@ def is_watched(url: str | None) -> bool:
     return url is not None and url.partition("://")[0].endswith("+sentinel")
 
 
-def make_client(
-    url: str,
-    *,
-    socket_timeout: float = _ANSWER_SECONDS,
-    connect_timeout: float = 3.0,
-    client_name: str = "streamfer",
-    asynchronous: bool = False,
-) -> redis.Redis:
+def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS, asynchronous: bool = False) -> redis.Redis:
     """Return a client of ``url`` that has not connected yet and never tries anything twice: its owner does.
 
     Args:
         url: a URL of :data:`SCHEMES`.
         socket_timeout: seconds to wait for an answer; blocking reads must ask for less.
-        connect_timeout: seconds to wait for a connection.
-        client_name: shown by ``CLIENT LIST``.
         asynchronous: a client whose commands are awaited.
 
     Raises:
@@ -94,12 +85,12 @@ def make_client(
     waits: dict[str, Any] = {
         "protocol": 2,
         "socket_timeout": socket_timeout,
-        "socket_connect_timeout": connect_timeout,
+        "socket_connect_timeout": _CONNECT_SECONDS,
         # A connection that died unnoticed (NAT, suspended host) is found before it is used again.
         "health_check_interval": 15,
         "retry": (AsyncRetry if asynchronous else Retry)(NoBackoff(), 0),
     }
-    options = {**waits, "client_name": client_name}
+    options = {**waits, "client_name": "streamfer"}
     try:
         if not kind:
             return cast("redis.Redis", package.Redis.from_url(plain, **options))
@@ -125,19 +116,18 @@ def make_client(
         raise PublishError(f"the Redis URL cannot be read ({kind}): write redis://USER:PASSWORD@HOST:PORT/0") from None
 
 
-def connect(url: str, *, socket_timeout: float = _ANSWER_SECONDS, client_name: str = "streamfer") -> redis.Redis:
+def connect(url: str, *, socket_timeout: float = _ANSWER_SECONDS) -> redis.Redis:
     """Return a client of ``url`` at which a Redis server has just answered; arguments as of :func:`make_client`.
 
     Raises:
         PublishError: the URL is wrong, nothing answers, the server refuses, or it is no Redis.
     """
-    client = make_client(url, socket_timeout=socket_timeout, client_name=client_name)
+    client = make_client(url, socket_timeout=socket_timeout)
     try:
-        with reported(url):
-            client.ping()
-    except PublishError:
+        client.ping()
+    except (*TROUBLE, UnicodeError) as error:
         client.close()
-        raise
+        raise PublishError(explain(url, error)) from error
     return client
 
 
@@ -189,15 +179,6 @@ def _read(url: str) -> tuple[str, list[tuple[str, int]], str, str]:
             raise PublishError("the Redis URL names no primary: write redis+sentinel://HOST:26379,HOST:26379/NAME/0")
         behind = f"/{database}{question}{query}"
     return kind, hosts, unquote(service), f"{plain}://{user}{at}{places.split(',')[0] if kind else places}{behind}"
-
-
-@contextmanager
-def reported(url: str) -> Iterator[None]:
-    """Turn redis-py's exceptions into a :class:`PublishError` that names ``url`` without its credentials."""
-    try:
-        yield
-    except (*TROUBLE, UnicodeError) as error:
-        raise PublishError(explain(url, error)) from error
 
 
 # The first row that fits wins: most of redis-py's exceptions inherit from ConnectionError.

@@ -17,7 +17,7 @@ from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
 from streamfer.publish.connection import TROUBLE, explain
 from streamfer.publish.embedded import default_folder
-from streamfer.publish.publisher import Numbering, Publisher, open_publisher
+from streamfer.publish.publisher import Numbering, Publisher
 from streamfer.publish.spool import Spool
 from streamfer.records import Record
 from streamfer.redaction import redact_text, redact_url
@@ -79,7 +79,7 @@ class Delivery(Closing):
                 ``waits``, it cannot be reached.
             OutputError: the spool's folder cannot be written.
         """
-        publisher = open_publisher(config, waits=waits)
+        publisher = Publisher.open(config, waits=waits)
         try:
             place = redact_url(config.redis) if config.redis else str(default_folder().resolve())
             name = hashlib.sha256("\n".join((place, config.site, config.prefix)).encode()).hexdigest()[:16]

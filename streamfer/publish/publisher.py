@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -78,44 +79,26 @@ class Publisher(Closing):
         self._retention = retention or Retention()
         self._patience = patience
         self._lock = threading.Lock()
-        self._owned: list[redis.Redis | EmbeddedRedis] = []
+        self._embedded: EmbeddedRedis | None = None
+        self._owned = contextlib.ExitStack()
         self._numbering = Numbering(self.keys)
         self._next_look = 0.0
 
     @classmethod
-    def open(
-        cls,
-        url: str | None = None,
-        prefix: str = "streamfer",
-        *,
-        partitions: int = 1,
-        retention: Retention | None = None,
-        waits: bool = False,
-    ) -> Self:
-        """Connect to ``url``, or to the embedded server where it is None, and own that connection.
-
-        Args:
-            url, prefix, partitions, retention: see the class.
-            waits: the caller can wait for a server that is away now.
+    def open(cls, config: PublishConfig, *, waits: bool = False) -> Self:
+        """Connect to the configured Redis, or start or join the embedded server, and own that connection.
 
         Raises:
-            PublishError: the URL is wrong, or the server cannot be reached, or it refuses.
+            PublishError: the URL is wrong, or the server refuses, or, unless ``waits``, it cannot be reached.
         """
-        owned: list[redis.Redis | EmbeddedRedis] = []
-        try:
-            if url is None:
-                embedded = EmbeddedRedis.start()
-                owned.append(embedded)
-                url = embedded.url
-            client = make_client(url)
-            owned.append(client)
-            publisher = cls(client, prefix, partitions=partitions, retention=retention, url=url)
+        with contextlib.ExitStack() as owned:
+            embedded = owned.enter_context(EmbeddedRedis.start()) if config.redis is None else None
+            url = embedded.url if embedded else str(config.redis)
+            client = owned.enter_context(contextlib.closing(make_client(url)))
+            retention = Retention(config.maxlen, config.dedup_seconds)
+            publisher = cls(client, config.prefix, partitions=config.partitions, retention=retention, url=url)
             publisher._greet(waits=waits)
-        except BaseException:
-            for thing in reversed(owned):
-                thing.close()
-            raise
-        publisher._owned = owned
+            publisher._embedded, publisher._owned = embedded, owned.pop_all()
         return publisher
 
     def publish(self, record: Record) -> Outcome:
@@ -167,9 +150,8 @@ class Publisher(Closing):
 
     def revive(self) -> None:
         """Start the embedded server again where nobody guards it any more; nothing for other servers."""
-        for thing in self._owned:
-            if isinstance(thing, EmbeddedRedis):
-                thing.ensure()
+        if self._embedded:
+            self._embedded.ensure()
 
     def heartbeat(self, statuses: Mapping[str, Mapping[str, str | int | float]], ttl: int = 30) -> None:
         """Write the status hashes of sources, which vanish ``ttl`` seconds later.
@@ -198,9 +180,7 @@ class Publisher(Closing):
 
     def close(self) -> None:
         """Close what :meth:`open` opened; may be called twice."""
-        owned, self._owned = self._owned, []
-        for thing in reversed(owned):
-            thing.close()
+        self._owned.close()
 
     def _greet(self, *, waits: bool) -> None:
         try:
@@ -219,18 +199,3 @@ class Publisher(Closing):
                     raise PublishError(explain(self.url, error)) from error
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
-
-
-def open_publisher(config: PublishConfig, *, waits: bool = False) -> Publisher:
-    """Connect to the configured Redis, or start or join the embedded server.
-
-    Raises:
-        PublishError: the URL is wrong, or the server refuses, or, unless ``waits``, it cannot be reached.
-    """
-    return Publisher.open(
-        config.redis,
-        config.prefix,
-        partitions=config.partitions,
-        retention=Retention(config.maxlen, config.dedup_seconds),
-        waits=waits,
-    )

@@ -17,7 +17,7 @@ from streamfer.cli.tables import clip_table
 from streamfer.cli.terminal import record_line
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.publish import open_publisher
+from streamfer.publish import Publisher
 from streamfer.publish.heartbeat import Heartbeats
 from streamfer.records import Record
 
@@ -38,7 +38,7 @@ def test_the_line_can_be_pasted(settings: dict[str, Any], command: str) -> None:
 
 def test_the_command_that_is_shown_finds_the_records(redis_url: str) -> None:
     config = PublishConfig(redis=redis_url, prefix="lab", partitions=3)
-    with open_publisher(config) as publisher:
+    with Publisher.open(config) as publisher:
         publisher.publish_many(list(examples().values()))
     words = shlex.split(follow_command(config, "--from", "start", "--idle", "0.3"))[1:]
     assert len(streamfer(*words).out.splitlines()) == len(examples())

@@ -13,6 +13,7 @@ import pytest
 from command_line import streamfer, when
 from record_examples import examples, labelled, span
 
+from streamfer.config import PublishConfig
 from streamfer.publish import Publisher, connect
 from streamfer.records import Record
 
@@ -24,7 +25,7 @@ def published(redis_url: str) -> list[Record]:
     records += [
         Record.of(labelled(span(start_pts=number, end_pts=number + 1875)), source_id="door") for number in (5000, 6000)
     ]
-    with Publisher.open(redis_url) as publisher:
+    with Publisher.open(PublishConfig(redis=redis_url)) as publisher:
         publisher.publish_many(records)
     return records
 

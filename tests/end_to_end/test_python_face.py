@@ -14,7 +14,7 @@ import pandas
 import pytest
 
 import streamfer
-from streamfer.config import Config, load_config
+from streamfer.config import Config, PublishConfig, load_config
 from streamfer.errors import (
     ClosedError,
     ConfigError,
@@ -378,7 +378,7 @@ def test_live_settings_are_honoured(config: Config, redis_url: str) -> None:
 
 
 def test_subscribe_follows_what_annotate_found(annotation: streamfer.Annotation, redis_url: str) -> None:
-    with Publisher.open(redis_url) as publisher:
+    with Publisher.open(PublishConfig(redis=redis_url)) as publisher:
         publisher.publish_many(annotation.records)
     with streamfer.subscribe(redis_url, since="start", idle_s=0.2) as subscription:
         received = list(subscription)

@@ -18,6 +18,7 @@ from command_line import discover, wait_for
 from test_subscription import CLIPS, clips, pending
 
 import streamfer
+from streamfer.config import PublishConfig
 from streamfer.errors import ConfigError, PublishError
 from streamfer.publish import AsyncSubscription, EmbeddedRedis, Lost, Publisher, connect, subscribe_async
 from streamfer.records import Record
@@ -122,7 +123,10 @@ def test_a_server_that_is_killed(tmp_path: Path) -> None:
                     await asyncio.to_thread(kill, server)
         return got
 
-    with EmbeddedRedis.start(tmp_path / "redis") as server, Publisher.open(server.url) as publisher:
+    with (
+        EmbeddedRedis.start(tmp_path / "redis") as server,
+        Publisher.open(PublishConfig(redis=server.url)) as publisher,
+    ):
         assert asyncio.run(follow(server)) == records
 
 

@@ -96,6 +96,6 @@ def test_passwords(tmp_path: Path) -> None:
 
 
 def test_a_working_connection(redis_url: str) -> None:
-    with closing(connect(redis_url, client_name="tester")) as client:
-        assert client.client_getname() == "tester"
+    with closing(connect(redis_url)) as client:
+        assert client.client_getname() == "streamfer"
         assert client.get_connection_kwargs()["health_check_interval"] > 0

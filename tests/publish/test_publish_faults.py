@@ -18,8 +18,9 @@ import pytest
 from command_line import discover
 from record_examples import labelled, span
 
+from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.publish import EmbeddedRedis, Outcome, Publisher, Retention, connect, following, subscribe
+from streamfer.publish import EmbeddedRedis, Outcome, Publisher, connect, following, subscribe
 from streamfer.records import Record
 
 CLIPS = "streamfer:{0}:clips"
@@ -83,7 +84,7 @@ class TestServerKilled:
         def publish() -> None:
             nonlocal published
             try:
-                with Publisher.open(server.url) as publisher:
+                with Publisher.open(PublishConfig(redis=server.url)) as publisher:
                     for start in range(0, len(records), 4):
                         outcomes.extend(publisher.publish_many(records[start : start + 4]))
                         published = start + 4
@@ -102,7 +103,10 @@ class TestServerKilled:
 
     def test_while_following(self, server: EmbeddedRedis) -> None:
         records = clips(6)
-        with Publisher.open(server.url) as publisher, subscribe(server.url, idle_s=20) as subscription:
+        with (
+            Publisher.open(PublishConfig(redis=server.url)) as publisher,
+            subscribe(server.url, idle_s=20) as subscription,
+        ):
             got = []
             for index, record in enumerate(records):
                 publisher.publish(record)
@@ -115,7 +119,7 @@ class TestServerKilled:
         records = clips(30)
         seen: Counter[int | None] = Counter()
         with (
-            Publisher.open(server.url) as publisher,
+            Publisher.open(PublishConfig(redis=server.url)) as publisher,
             subscribe(server.url, group="g", consumer="one", since="start", idle_s=2) as subscription,
         ):
             publisher.publish_many(records)
@@ -140,7 +144,7 @@ class TestServerKilled:
                 publisher.publish(record)
             assert "\n" not in str(caught.value)
         server.close()
-        with EmbeddedRedis.start(server.folder) as again, Publisher.open(again.url) as publisher:
+        with EmbeddedRedis.start(server.folder) as again, Publisher.open(PublishConfig(redis=again.url)) as publisher:
             assert publisher.publish(record) is Outcome.NEW
 
 
@@ -166,7 +170,7 @@ class TestServerFrozen:
         monkeypatch.setattr(following, "_ANSWER_SECONDS", 0.4)
         records = clips(10)
         with (
-            Publisher.open(server.url) as publisher,
+            Publisher.open(PublishConfig(redis=server.url)) as publisher,
             subscribe(server.url, group="g", consumer="one", since="start", block_s=0.1, idle_s=9) as member,
         ):
             publisher.publish(records[0])
@@ -192,7 +196,7 @@ class TestConsumerKilled:
         self, redis_url: str, tmp_path: Path, successor: str, claim_idle: float
     ) -> None:
         effects = tmp_path / "effects"
-        with Publisher.open(redis_url) as publisher:
+        with Publisher.open(PublishConfig(redis=redis_url)) as publisher:
             publisher.publish_many(clips(5))
 
         def work(consumer: str, die_after: int, idle: float) -> int:
@@ -207,7 +211,7 @@ class TestConsumerKilled:
 
 
 def test_retention_bounds_what_a_fast_publisher_leaves(redis_url: str) -> None:
-    with Publisher.open(redis_url, retention=Retention(max_entries=300)) as publisher:
+    with Publisher.open(PublishConfig(redis=redis_url, maxlen=300)) as publisher:
         publisher.publish_many(clips(1500))
     kept = [record.sequence for record in stored(redis_url)]
     assert 300 <= len(kept) < 600

@@ -13,6 +13,7 @@ from record_examples import examples, labelled, span
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
 from streamfer.publish import Outcome, Publisher, Retention, connect
 from streamfer.records import Record
@@ -61,7 +62,7 @@ def test_two_publishers_of_the_same_records(redis_url: str, client: redis.Redis)
     outcomes: list[list[Outcome]] = []
 
     def work() -> None:
-        with Publisher.open(redis_url) as publisher:
+        with Publisher.open(PublishConfig(redis=redis_url)) as publisher:
             outcomes.append([publisher.publish(record) for record in records])
 
     threads = [threading.Thread(target=work) for _ in range(2)]
@@ -111,9 +112,9 @@ def test_a_server_that_went_away_for_good() -> None:
 
 
 def test_open_on_the_embedded_server() -> None:
-    with Publisher.open() as publisher:
+    with Publisher.open(PublishConfig()) as publisher:
         first = publisher.publish(examples()["gap.v1"])
-    with Publisher.open() as publisher:
+    with Publisher.open(PublishConfig()) as publisher:
         again = publisher.publish(examples()["gap.v1"])
     publisher.close()
     assert (first, again) == (Outcome.NEW, Outcome.DUPLICATE)

@@ -14,6 +14,7 @@ import redis
 from record_examples import examples, labelled, span
 from redis import exceptions as faults
 
+from streamfer.config import PublishConfig
 from streamfer.errors import ConfigError, PublishError
 from streamfer.publish import Lost, Publisher, Retention, Subscription, connect, subscribe
 from streamfer.records import RawDocument, Record
@@ -234,7 +235,7 @@ class TestAlone:
             subscribe("redis://127.0.0.1:1/0")
 
     def test_the_embedded_server_is_found(self) -> None:
-        with Publisher.open() as publisher, subscribe(idle_s=IDLE) as subscription:
+        with Publisher.open(PublishConfig()) as publisher, subscribe(idle_s=IDLE) as subscription:
             record = publisher_record = clips(1, "embedded")[0]
             publisher.publish(publisher_record)
             assert list(subscription) == [record]

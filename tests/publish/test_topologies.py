@@ -90,7 +90,7 @@ class TestCluster:
         owners = {cluster.owner(Keys(partitions=PARTITIONS).stream("clips", number)) for number in range(PARTITIONS)}
         assert len(owners) == 3, "all nodes have a part"
         records = clips(0, 20)
-        with Publisher.open(cluster.url, partitions=PARTITIONS) as publisher:
+        with Publisher.open(PublishConfig(redis=cluster.url, partitions=PARTITIONS)) as publisher:
             assert {outcome.value for outcome in publisher.publish_many(records)} == {"new"}
             assert {outcome.value for outcome in publisher.publish_many(records)} == {"duplicate"}
             publisher.heartbeat({"hall-1": {"state": "online"}})
@@ -112,7 +112,7 @@ class TestCluster:
         assert by_source(asyncio.run(follow())) == by_source(records)
 
     def test_what_comes_is_handed_out_soon(self, cluster: Cluster) -> None:
-        with Publisher.open(cluster.url, partitions=PARTITIONS) as publisher:
+        with Publisher.open(PublishConfig(redis=cluster.url, partitions=PARTITIONS)) as publisher:
             took = []
             with subscribe(cluster.url, partitions=PARTITIONS, idle_s=20) as subscription:
                 for record in clips(0, 2):
@@ -228,7 +228,7 @@ class TestSentinel:
 
 
 def publish(url: str, records: list[Record]) -> None:
-    with Publisher.open(url, waits=True) as publisher:
+    with Publisher.open(PublishConfig(redis=url), waits=True) as publisher:
         publisher.publish_many(records)
 
 
