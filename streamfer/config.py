@@ -180,6 +180,7 @@ class PublishConfig(Section):
     prefix: str = Field("streamfer", min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.-]+$")
     partitions: int = Field(1, ge=1, le=1024)
     maxlen: int = Field(100_000, ge=100, description="entries kept a stream (approximately)")
+    frames: int = Field(0, ge=0, description="seconds of every frame's faces kept in a stream of their own; 0: none")
     dedup_seconds: int = Field(86_400, ge=1, description="how long a record's id suppresses its duplicates")
     spool: Path | None = Field(None, description="folder for what Redis does not take yet; the user's own if unset")
     spool_mb: int = Field(512, ge=1, description="most that waits there; then the oldest makes room, and a gap says so")

@@ -10,7 +10,10 @@ from streamfer.records import (
     ClipCaptioned,
     ClipLabelled,
     ClipSpan,
+    FaceMark,
     FaceReading,
+    FrameMarks,
+    FramesAnalysed,
     Gap,
     Latency,
     ModelFacts,
@@ -72,6 +75,18 @@ def labelled(clip: ClipSpan | None = None, **face: Any) -> ClipLabelled:
     )
 
 
+def mark() -> FaceMark:
+    return FaceMark(
+        track_id="0-3",
+        track=3,
+        box=(0.25, 0.1234567, 0.2, 0.3),
+        score=0.98,
+        quality=0.75,
+        landmarks=((0.3, 0.2), (0.4, 0.2), (0.35, 0.3), (0.31, 0.36), (0.39, 0.36)),
+        action_units={"AU06": 0.4567891, "AU12": 0.5},
+    )
+
+
 def labelled_with_units() -> Record:
     """A clip of a model that reads action units."""
     document = labelled(
@@ -113,6 +128,15 @@ def examples() -> dict[str, Record]:
             end_time=1.25,
             time_origin="file",
             reason="the encoder could not keep up",
+            producer=PRODUCER,
+        ),
+        FramesAnalysed(
+            epoch=0,
+            epoch_key="1772600765000",
+            frames=(
+                FrameMarks(index=25, seconds=1.0, wall_time=1772600766.0, faces=(mark(),)),
+                FrameMarks(index=28, seconds=1.12, wall_time=1772600766.12),
+            ),
             producer=PRODUCER,
         ),
     )

@@ -13,12 +13,50 @@ from streamfer.errors import StreamferError
 from streamfer.redaction import redact_text
 
 if TYPE_CHECKING:
-    from streamfer.pipeline.events import Event
+    from streamfer.pipeline.events import Event, FrameFaces
     from streamfer.publish.delivery import Delivery
     from streamfer.publish.heartbeat import Heartbeats
     from streamfer.records import Record
 
 log = logging.getLogger(__name__)
+
+
+class _Seconds:
+    """Collects the frames of each source into one record a second: frames never wait, and cost little beside labels."""
+
+    def __init__(self, site: str) -> None:
+        self._site = site
+        self._epochs: dict[str, tuple[int, str]] = {}
+        self._held: dict[str, list[FrameFaces]] = {}
+
+    def take(self, event: Event) -> Record | None:
+        """Take an event; return the record of the second that it ends."""
+        from streamfer.pipeline.events import FrameFaces, SourceDone, SourceOpened
+
+        if isinstance(event, FrameFaces):
+            held = self._held.setdefault(event.source_id, [])
+            over = bool(held) and (held[0].epoch, int(held[0].seconds)) != (event.epoch, int(event.seconds))
+            ended = self._record(event.source_id) if over else None
+            self._held.setdefault(event.source_id, []).append(event)
+            return ended
+        if not isinstance(event, SourceDone | SourceOpened):
+            return None
+        ended = self._record(event.source_id)
+        if isinstance(event, SourceOpened):
+            self._epochs[event.source_id] = (event.epoch, event.info.epoch_key)
+        return ended
+
+    def _record(self, source_id: str) -> Record | None:
+        from streamfer.pipeline.reports import this_producer
+        from streamfer.records import FrameMarks, FramesAnalysed, Record
+
+        held = self._held.pop(source_id, [])
+        epoch, key = self._epochs.get(source_id, (-1, ""))
+        if not held or held[0].epoch != epoch:
+            return None
+        frames = tuple(FrameMarks.model_validate(frame, from_attributes=True) for frame in held)
+        document = FramesAnalysed(epoch=epoch, epoch_key=key, frames=frames, producer=this_producer())
+        return Record.of(document, source_id=source_id, site=self._site)
 
 
 class Outlet:
@@ -28,9 +66,12 @@ class Outlet:
         left: one line on what could not be published in time; empty where nothing waits, and before the end.
     """
 
-    def __init__(self, delivery: Delivery | None = None, beats: Heartbeats | None = None) -> None:
+    def __init__(
+        self, delivery: Delivery | None = None, beats: Heartbeats | None = None, seconds: _Seconds | None = None
+    ) -> None:
         self.delivery = delivery
         self.beats = beats
+        self._seconds = seconds
         self.left = ""
 
     def take(self, event: Event) -> None:
@@ -40,6 +81,8 @@ class Outlet:
 
         if self.delivery is None or self.beats is None:
             return
+        if self._seconds and (second := self._seconds.take(event)):
+            self.delivery.put(second)
         if isinstance(event, Record):
             self.delivery.put(event)
             if isinstance(event.data, SourceStateChanged):
@@ -71,7 +114,7 @@ def publishing(config: Config, redis: str | None, *, waits: bool) -> Iterator[Ou
     url = None if redis == "embedded" else redis
     delivery = Delivery.open(config.publish.model_copy(update={"redis": url}), waits=waits)
     beats = Heartbeats(delivery.publisher)
-    outlet = Outlet(delivery, beats)
+    outlet = Outlet(delivery, beats, _Seconds(config.publish.site) if config.publish.frames else None)
     try:
         yield outlet
     finally:

@@ -31,7 +31,7 @@ def tail(
         ),
     ] = "new",
     streams: Annotated[
-        str, typer.Option("--streams", metavar="LIST", help="clips, captions, sources, with commas.")
+        str, typer.Option("--streams", metavar="LIST", help="clips, captions, sources, frames, with commas.")
     ] = "clips,captions,sources",
     source: Annotated[
         list[str] | None, typer.Option("--source", "-s", metavar="NAME", help="Only this source; repeatable.")

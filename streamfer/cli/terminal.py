@@ -95,7 +95,7 @@ def caption_words(stats: SourceStats) -> list[str]:
 
 def record_line(record: Record) -> str:
     """Return one readable line for any record."""
-    from streamfer.records import ClipCaptioned, ClipLabelled, RawDocument, SourceStateChanged
+    from streamfer.records import ClipCaptioned, ClipLabelled, FramesAnalysed, RawDocument, SourceStateChanged
 
     document = record.data
     if isinstance(document, RawDocument):
@@ -110,6 +110,9 @@ def record_line(record: Record) -> str:
         extra = f": {document.reason}" if document.reason else ""
         again = f" (attempt {document.attempt}, next in {document.delay:.1f} s)" if document.delay else ""
         return f"{_when(record)}  {record.subject}  {document.state}{extra}{again}"
+    if isinstance(document, FramesAnalysed):
+        most = max(len(frame.faces) for frame in document.frames)
+        return f"{_when(record)}  {record.subject}  {len(document.frames)} frames, at most {most} faces"
     return f"{_when(record)}  {record.subject}  gap: {document.count} {document.unit}, {document.cause}"
 
 

@@ -112,6 +112,12 @@ class TrackedFace:
         left, top, right, bottom = (float(value) for value in self.box)
         return left / width, top / height, (right - left) / width, (bottom - top) / height
 
+    def relative_landmarks(self, width: int, height: int) -> tuple[tuple[float, float], ...] | None:
+        """Return the landmarks as fractions of a frame of this size; None where there are none."""
+        if np.isnan(self.landmarks).any():
+            return None
+        return tuple((float(x) / width, float(y) / height) for x, y in self.landmarks)
+
 
 @dataclass(frozen=True, slots=True)
 class TrackedFrame:

@@ -22,6 +22,7 @@ class FaceRow:
         quality: crop quality, 0 to 1.
         action_units: unit to intensity in this frame, as in :class:`~streamfer.records.FaceReading`; None where
             the model reads none, or the frame only helped tracking and its faces were not encoded.
+        landmarks: the five points as fractions of the frame; None where the detector finds none.
     """
 
     track: int
@@ -30,6 +31,7 @@ class FaceRow:
     score: float
     quality: float
     action_units: Mapping[str, float] | None = None
+    landmarks: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -181,6 +181,7 @@ class EpochSession:
             score=face.score,
             quality=face.quality,
             action_units=dict(zip(self._units, intensities, strict=True)) if intensities else None,
+            landmarks=face.relative_landmarks(held.facts.width, held.facts.height),
         )
 
     def _close(self, complete: int, before: int) -> list[ClipJob]:

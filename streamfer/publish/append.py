@@ -22,13 +22,13 @@ from streamfer.records import Record
 # turns the retry into a "duplicate" of nothing. A script is atomic, so no one sees the state between, and whatever a
 # slot's move or a failover does in between, the records of a partition stay in order.
 _APPEND_LUA = """
-local replies, at = {}, 3
+local replies, at = {}, 2
 for i = 1, #KEYS, 2 do
-  local last = at + ARGV[at]
+  local last = at + 1 + ARGV[at]
   local new = redis.call('EXISTS', KEYS[i + 1]) == 0
   if new then
-    local entry = redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[1], '*', unpack(ARGV, at + 1, last))
-    redis.call('SET', KEYS[i + 1], entry, 'EX', ARGV[2])
+    local entry = redis.call('XADD', KEYS[i], 'MAXLEN', '~', ARGV[at + 1], '*', unpack(ARGV, at + 2, last))
+    redis.call('SET', KEYS[i + 1], entry, 'EX', ARGV[1])
   end
   replies[#replies + 1] = new and 1 or 0
   at = last + 1
@@ -51,10 +51,12 @@ class Retention:
     Attributes:
         max_entries: length that streams are trimmed to, approximately (whole nodes of the stream go at a time).
         dedup_seconds: how long an id is remembered.
+        max_frames: the same for the streams of frames, whose entries are seconds.
     """
 
     max_entries: int = 100_000
     dedup_seconds: int = 86_400
+    max_frames: int = 10_000
 
 
 def append(client: redis.Redis, keys: Keys, retention: Retention, records: Sequence[Record]) -> list[Outcome]:
@@ -71,11 +73,13 @@ def append(client: redis.Redis, keys: Keys, retention: Retention, records: Seque
     with client.pipeline(transaction=False) as pipeline:
         for members in places.values():
             names: list[str] = []
-            words = [str(retention.max_entries), str(retention.dedup_seconds)]
+            words = [str(retention.dedup_seconds)]
             for place in members:
                 fields = records[place].to_fields()
-                names += (keys.stream_of(records[place]), keys.seen(records[place]))
-                words += (str(2 * len(fields)), *chain.from_iterable(fields.items()))
+                stream = keys.stream_of(records[place])
+                most = retention.max_frames if stream.endswith(":frames") else retention.max_entries
+                names += (stream, keys.seen(records[place]))
+                words += (str(2 * len(fields)), str(most), *chain.from_iterable(fields.items()))
             # EVAL rather than EVALSHA: a server that restarted has forgotten the script, and its text is
             # small beside the records. By hand: the pipeline of a Cluster's client has no method for it.
             pipeline.execute_command("EVAL", _APPEND_LUA, len(names), *names, *words)

@@ -12,7 +12,7 @@ from typing import TypeVar
 from streamfer.errors import PublishError
 from streamfer.publish.connection import TROUBLE, can_pass, explain, is_cluster, is_watched
 from streamfer.publish.group import MAX_DELIVERIES, GroupMember
-from streamfer.publish.keys import STREAM_NAMES, Keys, StreamName
+from streamfer.publish.keys import USUAL_STREAMS, Keys, StreamName
 from streamfer.publish.order import Order, lost_before
 from streamfer.publish.reading import Entry, Follower, Lost, Reader, Start, Steps
 from streamfer.records import Record
@@ -55,7 +55,7 @@ class Following:
         self,
         url: str | None = None,
         *,
-        streams: Sequence[StreamName] = STREAM_NAMES,
+        streams: Sequence[StreamName] = USUAL_STREAMS,
         since: str | datetime = "new",
         group: str | None = None,
         consumer: str | None = None,

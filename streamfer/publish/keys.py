@@ -3,6 +3,7 @@
 streamfer:{p}:clips          labels and gaps, in order per source and epoch
 streamfer:{p}:captions       captions
 streamfer:{p}:sources        changes of the sources' states
+streamfer:{p}:frames         the faces of every frame, where they are wanted
 streamfer:{p}:dead           entries that no consumer could handle
 streamfer:{p}:seen:<id>      ids published lately (expires)
 streamfer:status:<source>    a source's heartbeat (hash, expires)
@@ -21,10 +22,16 @@ from streamfer.errors import ConfigError
 from streamfer.records import Record
 from streamfer.records.envelope import TYPE_PREFIX
 
-StreamName = Literal["clips", "captions", "sources"]
+StreamName = Literal["clips", "captions", "sources", "frames"]
 STREAM_NAMES: tuple[StreamName, ...] = get_args(StreamName)
+#: What subscribers get unless they name streams.
+USUAL_STREAMS: tuple[StreamName, ...] = STREAM_NAMES[:3]
 # By the types without their versions: records of later versions stand beside those of earlier ones.
-_STREAM_OF: dict[str, StreamName] = {"clip.captioned": "captions", "source.state": "sources"}
+_STREAM_OF: dict[str, StreamName] = {
+    "clip.captioned": "captions",
+    "source.state": "sources",
+    "frames.analysed": "frames",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class Subscription(_Connected, Closing, Iterator[Record]):
     Args:
         url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://HOST:26379,HOST:26379/NAME/0`` or
             ``redis+cluster://HOST:6379,HOST:6379``; the embedded server where it is None.
-        streams: which of ``clips``, ``captions``, ``sources``.
+        streams: which of ``clips``, ``captions``, ``sources`` and, where they are published, ``frames``.
         since: where to begin: ``new``, ``start`` (all that is kept), the id of an entry, a time (a datetime with its
             zone, or as text), or how long ago (``90s``, ``10m``, ``2h``, ``1d``). With a group it counts only where the
             group is new.

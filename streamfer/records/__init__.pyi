@@ -2,6 +2,7 @@ from .documents import DOCUMENTS as DOCUMENTS
 from .documents import AnyDocument as AnyDocument
 from .documents import ClipCaptioned as ClipCaptioned
 from .documents import ClipLabelled as ClipLabelled
+from .documents import FramesAnalysed as FramesAnalysed
 from .documents import Gap as Gap
 from .documents import RawDocument as RawDocument
 from .documents import SourceStateChanged as SourceStateChanged
@@ -10,7 +11,9 @@ from .envelope import Record as Record
 from .identity import SCHEMA_MAJOR as SCHEMA_MAJOR
 from .values import UNSURE as UNSURE
 from .values import ClipSpan as ClipSpan
+from .values import FaceMark as FaceMark
 from .values import FaceReading as FaceReading
+from .values import FrameMarks as FrameMarks
 from .values import Latency as Latency
 from .values import ModelFacts as ModelFacts
 from .values import Producer as Producer

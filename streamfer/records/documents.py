@@ -24,6 +24,7 @@ from streamfer.records.values import (
     Count,
     Extent,
     FaceReading,
+    FrameMarks,
     Latency,
     ModelFacts,
     Name,
@@ -39,7 +40,7 @@ from streamfer.records.values import (
 
 
 class Document(Value):
-    """Base of the four documents; ``kind`` is the record type without prefix, with the schema's major version."""
+    """Base of the documents; ``kind`` is the record type without prefix, with the schema's major version."""
 
     kind: ClassVar[str]
 
@@ -209,6 +210,27 @@ class Gap(Document):
         return self.time_origin, self.end_time
 
 
+class FramesAnalysed(Document):
+    """The faces of the frames that were analysed within one second of an epoch."""
+
+    kind: ClassVar[str] = "frames.analysed.v1"
+
+    epoch: Count
+    epoch_key: Name
+    frames: Annotated[tuple[FrameMarks, ...], Field(min_length=1)]
+    producer: Producer
+
+    def identity(self, source_id: str) -> str:
+        """One for each second and what was found in it; another model finds other action units."""
+        found = self.model_dump_json(include={"frames"}, exclude_none=True)
+        return identify("frames.analysed", source_id, self.epoch_key, self.epoch, found)
+
+    def end(self) -> tuple[TimeOrigin, float]:
+        """When its last frame was captured."""
+        last = self.frames[-1]
+        return ("file", last.seconds) if last.wall_time is None else ("wallclock", last.wall_time)
+
+
 @dataclass(frozen=True, slots=True)
 class RawDocument:
     """A document of a kind, or of a version, that this streamfer does not know, as it came.
@@ -231,8 +253,8 @@ class RawDocument:
         return self.text
 
 
-AnyDocument = ClipLabelled | ClipCaptioned | SourceStateChanged | Gap
-DOCUMENTS: tuple[type[AnyDocument], ...] = (ClipLabelled, ClipCaptioned, SourceStateChanged, Gap)
+AnyDocument = ClipLabelled | ClipCaptioned | SourceStateChanged | Gap | FramesAnalysed
+DOCUMENTS: tuple[type[AnyDocument], ...] = (ClipLabelled, ClipCaptioned, SourceStateChanged, Gap, FramesAnalysed)
 _BY_KIND = {document.kind: document for document in DOCUMENTS}
 
 

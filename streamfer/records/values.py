@@ -206,6 +206,41 @@ class FaceReading(Value):
         return self
 
 
+class FaceMark(Value):
+    """One face in one frame.
+
+    Attributes:
+        track_id, track, box, quality: as in :class:`FaceReading`.
+        score: the detector's confidence.
+        landmarks: eyes, tip of the nose and corners of the mouth, those on the picture's left first, each [x, y] as
+            fractions of the frame; absent where the detector finds none.
+        action_units: unit to intensity in this frame; absent where the model reads none, or the frame was not encoded.
+    """
+
+    track_id: Name
+    track: Count
+    box: tuple[Number, Number, Extent, Extent]
+    score: UnitInterval
+    quality: UnitInterval
+    landmarks: tuple[tuple[Number, Number], ...] | None = None
+    action_units: Annotated[Mapping[str, UnitInterval], Field(min_length=1)] | None = None
+
+
+class FrameMarks(Value):
+    """The faces of one analysed frame.
+
+    Attributes:
+        index: number of the frame among the decoded ones of its epoch.
+        seconds: time from the epoch's first frame.
+        wall_time: Unix time of its capture; absent for files.
+    """
+
+    index: Count
+    seconds: Seconds
+    wall_time: Seconds | None = None
+    faces: tuple[FaceMark, ...] = ()
+
+
 class ModelFacts(Value):
     """Which model spoke: registry name, sha256 of its weights (hex), head version, precision, face detector."""
 

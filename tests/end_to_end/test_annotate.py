@@ -19,6 +19,7 @@ import pytest
 from command_line import Finished, streamfer
 
 from streamfer.publish import subscribe
+from streamfer.records import FramesAnalysed
 from streamfer.video import Frame, find_sources, open_source
 
 SUFFIXES = (".clips.csv", ".frames.csv", ".tracks.csv", ".segments.csv", ".records.jsonl", ".streamfer.json")
@@ -127,6 +128,33 @@ def test_records_are_published_as_they_are_written(
     assert annotate(face_film, *words, "--redis", redis_url, "--set", "publish.site=lab", "--overwrite").code == 0
     with subscribe(redis_url, since="start", idle_s=0.3, streams=("clips",)) as subscription:
         assert sorted(record.id for record in subscription) == sorted(entry["id"] for entry in clips)
+
+
+def test_every_frame_is_published_on_request(
+    face_film: Path, words: tuple[str, ...], tmp_path: Path, redis_url: str
+) -> None:
+    """One record a second: the same faces in the same frames as in the table, with their landmarks."""
+    more = ("--redis", redis_url, "--set", "publish.frames=100", "--detector", "builtin", "-f", "csv")
+    assert annotate(face_film, *words, *more).code == 0
+    with subscribe(redis_url, since="start", idle_s=0.3, streams=("frames",)) as subscription:
+        seconds = [record.data for record in subscription]
+    assert len(seconds) == 3
+    table = rows(tmp_path / "out" / "astronaut.mp4.frames.csv")
+    faces = []
+    for document in seconds:
+        assert isinstance(document, FramesAnalysed)
+        assert len({int(frame.seconds) for frame in document.frames}) == 1
+        for frame in document.frames:
+            faces += [(str(frame.index), face.track_id, f"{face.box[0]:.6f}") for face in frame.faces]
+            for face in frame.faces:
+                assert face.landmarks is not None
+                (left, top, width, height), (x, y) = face.box, face.landmarks[2]
+                assert left < x < left + width
+                assert top < y < top + height, "the nose is in the face"
+    assert faces == [(row["frame"], row["track_id"], row["x"]) for row in table if row["track_id"]]
+    assert annotate(face_film, *words, *more, "--overwrite").code == 0
+    with subscribe(redis_url, since="start", idle_s=0.3) as subscription:
+        assert {record.data.kind for record in subscription} == {"clip.labelled.v1", "source.state.v1"}
 
 
 def test_bad_files_are_named_and_the_good_one_is_done(face_film: Path, words: tuple[str, ...], tmp_path: Path) -> None:

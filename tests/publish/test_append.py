@@ -42,9 +42,9 @@ def test_each_record_once_and_in_order(client: redis.Redis) -> None:
 
 
 def test_every_kind_finds_its_stream(client: redis.Redis) -> None:
-    assert put(client, list(examples().values())) == [N] * 4
-    lengths = {name: client.xlen(KEYS.stream(name)) for name in ("clips", "captions", "sources")}
-    assert lengths == {"clips": 2, "captions": 1, "sources": 1}
+    assert put(client, list(examples().values())) == [N] * 5
+    lengths = {name: client.xlen(KEYS.stream(name)) for name in ("clips", "captions", "sources", "frames")}
+    assert lengths == {"clips": 2, "captions": 1, "sources": 1, "frames": 1}
 
 
 def test_the_window_ends(client: redis.Redis) -> None:
