@@ -112,7 +112,7 @@ def record_line(record: Record) -> str:
         return f"{_when(record)}  {record.subject}  {document.state}{extra}{again}"
     if isinstance(document, FramesAnalysed):
         most = max(len(frame.faces) for frame in document.frames)
-        return f"{_when(record)}  {record.subject}  {len(document.frames)} frames, at most {most} faces"
+        return f"{_when(record)}  {record.subject}  {len(document.frames)} frames, {most} faces at most"
     return f"{_when(record)}  {record.subject}  gap: {document.count} {document.unit}, {document.cause}"
 
 

@@ -18,6 +18,9 @@ from streamfer.publish import Publisher, connect
 from streamfer.records import Record
 
 
+ALL = ("--streams", "clips,captions,sources,frames")
+
+
 @pytest.fixture
 def published(redis_url: str) -> list[Record]:
     """One record of each type and two more clips, in Redis."""
@@ -37,7 +40,7 @@ def pending(url: str, stream: str, group: str) -> int:
 
 
 def test_every_kind_of_record_is_a_line(published: list[Record], redis_url: str) -> None:
-    done = streamfer("tail", redis_url, "--from", "start", "--idle", "0.3")
+    done = streamfer("tail", redis_url, "--since", "1h", "--idle", "0.3", *ALL)
     lines = done.out.splitlines()
     assert (done.code, done.err, len(lines)) == (0, "", len(published))
     text = done.out
@@ -45,10 +48,11 @@ def test_every_kind_of_record_is_a_line(published: list[Record], redis_url: str)
     assert "Die Lippen öffnen sich" in text
     assert "backoff: rtsp://***@camera/live: connection refused (attempt 2, next in 1.5 s)" in text
     assert "gap: 2 frames, queue_full" in text
+    assert "hall  2 frames, 1 faces at most" in text
 
 
 def test_json_lines_are_whole_records(published: list[Record], redis_url: str) -> None:
-    done = streamfer("tail", redis_url, "--from", "start", "--json", "--idle", "0.3")
+    done = streamfer("tail", redis_url, "--from", "start", "--json", "--idle", "0.3", *ALL)
     found = [json.loads(line) for line in done.out.splitlines()]
     assert (done.code, done.err) == (0, "")
     assert {entry["id"] for entry in found} == {record.id for record in published}
