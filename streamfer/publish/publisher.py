@@ -95,7 +95,7 @@ class Publisher(Closing):
             embedded = owned.enter_context(EmbeddedRedis.start()) if config.redis is None else None
             url = embedded.url if embedded else str(config.redis)
             client = owned.enter_context(contextlib.closing(make_client(url)))
-            retention = Retention(config.maxlen, config.dedup_seconds, config.frames)
+            retention = Retention(config.maxlen, config.dedup_seconds, config.frames or config.maxlen)
             publisher = cls(client, config.prefix, partitions=config.partitions, retention=retention, url=url)
             publisher._greet(waits=waits)
             publisher._embedded, publisher._owned = embedded, owned.pop_all()
