@@ -17,7 +17,6 @@ from streamfer.config import PublishConfig
 from streamfer.publish import Publisher, connect
 from streamfer.records import Record
 
-
 ALL = ("--streams", "clips,captions,sources,frames")
 
 
