@@ -59,20 +59,6 @@ def loose_crop(size: int) -> CropProfile:
     )
 
 
-def tight_crop(size: int) -> CropProfile:
-    """Return the similarity crop with FER2013's framing at ``size`` pixels: brows to chin, little hair, no neck.
-
-    The template about its centre at 59.08/48 of :func:`loose_crop`: there the mean face of crops so aligned correlates
-    best with the mean face of FER2013's pictures as they are.
-    """
-    scale = 59.08 / 128 * size / 48
-    return CropProfile(
-        kind="similarity",
-        size=size,
-        landmarks=tuple(((x - 64) * scale + size / 2, (y - 64) * scale + size / 2) for x, y in LOOSE_TEMPLATE_128),
-    )
-
-
 def squashed_crop(size: int, margin: float = 0.0) -> CropProfile:
     """Return the crop that squashes the detection box, grown by ``margin`` on each side, to ``size`` pixels."""
     return CropProfile(kind="box", size=size, margin=margin)

@@ -7,10 +7,10 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from streamfer.faces import crop_faces
-from streamfer.geometry import EXP_BLIP_CROP, CropProfile, loose_crop, squashed_crop, tight_crop
+from streamfer.geometry import EXP_BLIP_CROP, CropProfile, loose_crop, squashed_crop
 
 PROFILE = TypeAdapter(CropProfile)
-PROFILES = (squashed_crop(224), tight_crop(48), loose_crop(128), EXP_BLIP_CROP)
+PROFILES = (squashed_crop(224), loose_crop(128), EXP_BLIP_CROP)
 
 
 @pytest.mark.parametrize("profile", PROFILES)

@@ -13,7 +13,7 @@ import torch
 
 import streamfer
 from streamfer.errors import ConfigError
-from streamfer.geometry import loose_crop, tight_crop
+from streamfer.geometry import loose_crop
 from streamfer.models.card import ModelCard
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.inference import prepare_pixels
@@ -54,9 +54,9 @@ def test_a_folded_kernel_reads_luma_and_keeps_its_answer_on_grey() -> None:
 
 
 def test_the_tight_crop_is_the_loose_one_about_its_centre() -> None:
-    loose, tight = np.array(loose_crop(128).landmarks), np.array(tight_crop(48).landmarks)
+    loose, tight = np.array(loose_crop(128).landmarks), np.array(export.tight_crop(48).landmarks)
     assert np.allclose(tight, (loose - 64) * 59.08 / 128 + 24)
-    assert np.allclose(np.array(tight_crop(96).landmarks), 2 * tight)
+    assert np.allclose(np.array(export.tight_crop(96).landmarks), 2 * tight)
 
 
 def test_the_shipped_network_is_the_trained_one(finished: Recipe) -> None:
@@ -81,7 +81,7 @@ def test_export_writes_a_model_and_a_card_with_its_numbers(
     to = tmp_path / "mini.safetensors"
     export.export(finished, mini_corpus.corpus(), to, "2026-11-21", views=2)
     model, described = read_weights(to)
-    assert described.crop == tight_crop(48)
+    assert described.crop == export.tight_crop(48)
     assert described.config.action_units == ACTION_UNITS
     assert len(described.action_thresholds) == len(ACTION_UNITS)
     assert described.abstention.min_side in abstain.SIDES
