@@ -40,8 +40,8 @@ COMMAND = "python -m streamfer_builtin.mini all"
 def tight_crop(size: int) -> CropProfile:
     """Return the similarity crop with FER2013's framing at ``size`` pixels: brows to chin, little hair, no neck.
 
-    The template about its centre at 59.08/48 of :func:`streamfer.geometry.loose_crop`: there the mean face of crops so aligned correlates
-    best with the mean face of FER2013's pictures as they are.
+    The template about its centre at 59.08/48 of :func:`~streamfer.geometry.loose_crop`: there the mean face of crops so
+    aligned correlates best with the mean face of FER2013's pictures as they are.
     """
     scale = 59.08 / 128 * size / 48
     return CropProfile(
