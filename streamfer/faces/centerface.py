@@ -43,6 +43,9 @@ class CenterFaceDetector(Finder):
         threshold: score from which a box counts.
     """
 
+    # It needs fewer pixels of a face than others (docs/results/tracking.md, "Where faces are looked for").
+    tile, reach = 96, 2.2
+
     def __init__(
         self,
         *,

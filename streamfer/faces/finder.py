@@ -24,9 +24,9 @@ Faces = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 #: A part of a frame: x1 y1 x2 y2 in whole pixels.
 Part = tuple[int, int, int, int]
 
-#: Side of the square around an expected face, in units of the face.
+#: Side of the square around an expected face, in units of the face, where a detector states none of its own.
 REACH = 2.5
-#: Side of a place on the small picture, and of the black border on each of its sides; pixels.
+#: Side of a place on the small picture, likewise, and of the black border on each of its sides; pixels.
 TILE, BORDER = 128, 4
 #: Boxes from two places that overlap by more than this are one face.
 SAME_FACE = 0.4
@@ -43,7 +43,11 @@ class Finder(ABC):
         name: registered name with version, as ``doctor`` and the records show it.
         provider: what runs it.
         licence: licence of the weights in plain words.
+        tile: side of a place on the small picture, pixels.
+        reach: side of the square around an expected face, in units of the face.
     """
+
+    tile, reach = TILE, REACH
 
     def __init__(self, name: str, provider: str, licence: str, det_size: DetectionSize, max_faces: int) -> None:
         self.name, self.provider, self.licence = name, provider, licence
@@ -75,9 +79,12 @@ class Finder(ABC):
         columns, rows = grid_of(len(expected))
         scale = self._det_size.scale(*image.shape[:2]) if image.size else 0.0
         beside = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
-        if columns * rows * TILE**2 + beside * scale**2 > WORTH * image.shape[0] * image.shape[1] * scale**2:
+        if columns * rows * self.tile**2 + beside * scale**2 > WORTH * image.shape[0] * image.shape[1] * scale**2:
             return None
-        found = [self._near(image, squares_around(expected)), *(self._part(image, part, scale) for part in parts)]
+        found = [
+            self._near(image, squares_around(expected, self.reach)),
+            *(self._part(image, part, scale) for part in parts),
+        ]
         boxes, scores, points = (np.concatenate(values) for values in zip(*found, strict=True))
         if (len(expected) > 1 or parts) and len(boxes) > 1:
             sizes = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
@@ -87,17 +94,17 @@ class Finder(ABC):
 
     def _near(self, image: NDArray[np.uint8], squares: NDArray[np.float32]) -> Faces:
         """Return the faces whose centres lie in squares (N, 3) of a frame, without those that a side cuts off."""
-        boxes, scores, points = _as_arrays(self._find(lay_out(image, squares)))
+        boxes, scores, points = _as_arrays(self._find(lay_out(image, squares, self.tile)))
         columns, _ = grid_of(len(squares))
         # A face belongs to the place that holds its centre.
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-        across, down = (middle // TILE).astype(int).T
+        across, down = (middle // self.tile).astype(int).T
         place = down * columns + across
         inside = (across >= 0) & (across < columns) & (down >= 0) & (place < len(squares)) & (place >= 0)
         boxes, scores, points, place = boxes[inside], scores[inside], points[inside], place[inside]
-        corner = np.stack([place % columns, place // columns], axis=1) * TILE + BORDER
+        corner = np.stack([place % columns, place // columns], axis=1) * self.tile + BORDER
         squares = squares[place]
-        zoom = (squares[:, 2] / (TILE - 2 * BORDER))[:, None]
+        zoom = (squares[:, 2] / (self.tile - 2 * BORDER))[:, None]
         boxes = (boxes - np.tile(corner, 2)) * zoom + np.tile(squares[:, :2], 2)
         points = (points - corner[:, None]) * zoom[:, None] + squares[:, None, :2]
         kept = _not_cut(boxes, squares[:, :2], squares[:, :2] + squares[:, 2:], CUT_OFF * zoom, image)
@@ -134,20 +141,20 @@ def grid_of(count: int) -> tuple[int, int]:
     return columns, math.ceil(count / max(1, columns))
 
 
-def squares_around(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+def squares_around(boxes: NDArray[np.float32], reach: float = REACH) -> NDArray[np.float32]:
     """Return the squares (N, 3) that are searched for faces expected in boxes (N, 4): x, y and side, pixels."""
     spans = boxes[:, 2:] - boxes[:, :2]
-    side = REACH * np.sqrt(np.maximum(spans[:, 0] * spans[:, 1], 1.0))
+    side = reach * np.sqrt(np.maximum(spans[:, 0] * spans[:, 1], 1.0))
     return np.column_stack([(boxes[:, :2] + boxes[:, 2:]) / 2 - side[:, None] / 2, side]).astype(np.float32)
 
 
-def lay_out(image: NDArray[np.uint8], squares: NDArray[np.float32]) -> NDArray[np.uint8]:
+def lay_out(image: NDArray[np.uint8], squares: NDArray[np.float32], tile: int = TILE) -> NDArray[np.uint8]:
     """Return squares of a frame side by side on one picture, black between them and beyond the frame."""
     columns, rows = grid_of(len(squares))
-    canvas = np.zeros((rows * TILE, columns * TILE, 3), np.uint8)
-    inner = TILE - 2 * BORDER
+    canvas = np.zeros((rows * tile, columns * tile, 3), np.uint8)
+    inner = tile - 2 * BORDER
     for place, (left, top, side) in enumerate(squares):
-        x, y = place % columns * TILE + BORDER, place // columns * TILE + BORDER
+        x, y = place % columns * tile + BORDER, place // columns * tile + BORDER
         # Only what lies within the frame is resized; smoothing first keeps large faces free of aliases.
         x1, y1 = max(0, math.floor(left)), max(0, math.floor(top))
         x2, y2 = min(image.shape[1], math.ceil(left + side)), min(image.shape[0], math.ceil(top + side))

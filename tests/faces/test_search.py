@@ -66,6 +66,17 @@ def test_a_face_is_found_where_it_is(box: tuple[int, int, int, int], expected: t
     assert np.abs(found.landmarks - whole.landmarks).max() <= 0.04 * side + 1
 
 
+@pytest.mark.parametrize(("tile", "reach"), [(96, 2.2), (160, 3.0)])
+def test_a_detector_may_state_the_size_of_its_places(tile: int, reach: float) -> None:
+    finder = BrightFinder()
+    finder.tile, finder.reach = tile, reach
+    boxes = [(300, 150, 340, 200), (100, 60, 220, 200)]
+    found = finder.detect_near(frame(*boxes), np.array(boxes, np.float32))
+    assert found is not None
+    assert finder.pictures == [(tile, 2 * tile, 3)]
+    assert np.abs(found.boxes[np.argsort(-found.boxes[:, 0])] - boxes).max() <= 4
+
+
 def test_places_that_overlap_give_each_face_once() -> None:
     first, second = (200, 100, 250, 150), (270, 110, 320, 160)
     found = near(frame(first, second), first, second)
