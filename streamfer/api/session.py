@@ -5,11 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import replace
-from fractions import Fraction
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamfer.api.licences import licences
@@ -24,9 +21,7 @@ if TYPE_CHECKING:
     from streamfer.build import LoadedModels
     from streamfer.captions.asking import Answer
     from streamfer.export.annotation import Annotation
-    from streamfer.export.baseline import Baseline
-    from streamfer.export.batch import BatchReport, Watch
-    from streamfer.export.job import Settings
+    from streamfer.export.batch import Batch, BatchReport, Watch
     from streamfer.pipeline.events import Event, SourceDone
     from streamfer.pipeline.loop import Pipeline
     from streamfer.records import Record
@@ -71,6 +66,10 @@ class Session(Closing):
         """Whether the models are in memory."""
         return self._models is not None
 
+    def licences(self) -> dict[str, str]:
+        """The licence of each model that is in memory, by its name."""
+        return licences(self._models)
+
     def models(self, sources: int = 1) -> LoadedModels:
         """Load the models now, or return them.
 
@@ -105,6 +104,7 @@ class Session(Closing):
         if len(specs) != 1:
             raise ConfigError(f"{listed(path)[0]}: holds {len(specs)} sources: use annotate_folder")
         spec = specs[0].whole()
+        from streamfer.api.settings import settings_of
         from streamfer.export.annotation import Annotation
         from streamfer.pipeline.events import SourceDone, SourceOpened
 
@@ -116,7 +116,7 @@ class Session(Closing):
         info = next((event.info for event in events if isinstance(event, SourceOpened)), None)
         if info is None:
             raise ConfigError(f"{path}: no frame was analysed; check the sampling settings")
-        return Annotation(spec, info, tuple(events), done, self._settings(), licences(self._models))
+        return Annotation(spec, info, tuple(events), done, settings_of(self.config, self._salt), self.licences())
 
     def annotate_folder(
         self,
@@ -134,6 +134,7 @@ class Session(Closing):
         raw_size: tuple[int, int] | None = None,
         raw_fps: float | None = None,
         workers: int | None = None,
+        ray: bool | str = False,
         watch: Watch | None = None,
     ) -> BatchReport:
         """Label files and folders, and write tables for each; files that are done already are skipped.
@@ -153,6 +154,7 @@ class Session(Closing):
             redis: also publish the records: a Redis URL, or ``embedded``.
             raw_size, raw_fps: width and height, and rate, of files without a header.
             workers: files analysed side by side; as many as the cores allow if None.
+            ray: work on a Ray cluster: its head's ``host:port``, or True: the one of this machine, or this machine.
             watch: called with every event, and with what is skipped or fails.
 
         Raises:
@@ -161,29 +163,40 @@ class Session(Closing):
             PublishError: Redis refuses or is away.
         """
         self._check_open()
+        from streamfer.api.settings import baseline_of, check_secrecy, find_files, output_of, settings_of
         from streamfer.export.batch import Batch, BatchPlan, Failed
         from streamfer.export.job import choose
 
         words: dict[str, Any] = {"profile": profile, "csv_dialect": csv_dialect, "blur_faces": blur_faces}
-        settings = choose(self._settings(raw_size, raw_fps), formats, overlay=overlay, **words)
-        captions = self.config.captions
-        sent = captions.when != "off" and captions.images != "none" and captions.model.startswith("openai:")
-        if sent and settings.blurred != "off":
-            raise ConfigError(
-                f"blur_faces: {captions.model} would be sent pictures of the faces; set captions.images=none"
-            )
-        specs, missing = find_each(listed(paths))
-        rate = None if raw_fps is None else Fraction(raw_fps).limit_denominator(1001)
-        changed: dict[str, Any] = {name: value for name, value in (("raw_size", raw_size), ("raw_fps", rate)) if value}
-        specs = [replace(spec.whole(), **changed) for spec in specs]
-        against, settings = self._baseline(baseline, settings)
-        more: dict[str, Any] = {"baseline": against, "licences": lambda: licences(self._models)}
-        plan = BatchPlan(Path(output), settings, captions.when != "off", overwrite, **more)
+        settings = choose(settings_of(self.config, self._salt, raw_size, raw_fps), formats, overlay=overlay, **words)
+        check_secrecy(self.config, settings)
+        specs, missing = find_files(listed(paths), raw_size, raw_fps, buckets=bool(ray))
+        against, settings = baseline_of(baseline, settings, self.config.clip, self.annotate)
+        described = self.config.captions.when != "off"
+        folder, bucket = output_of(output, buckets=bool(ray))
+        plan = BatchPlan(folder, settings, described, overwrite, against, self.licences, bucket)
         batch = Batch(specs, plan, [Failed(place, error) for place, error in missing.items()], watch)
+        if ray:
+            from streamfer.api.cluster import RayRun
+
+            left: str | None = RayRun(self, self._salt, ray, workers).annotate(batch, redis)
+        elif (left := self.do(batch, redis, workers)) is not None:
+            batch.write_study()
+        if left:
+            raise PublishError(left)
+        return batch.report
+
+    def do(self, batch: Batch, redis: str | None = None, workers: int | None = None) -> str | None:
+        """Do what is still to do of a batch; return what could not be published, or None where nothing was to do.
+
+        Raises:
+            OutputError: results cannot be written.
+            PublishError: Redis refuses or is away.
+        """
         pending = batch.pending()
         # Nothing is loaded where nothing is to be done.
         if (first := next(pending, None)) is None:
-            return batch.report
+            return None
         # A server that is away is said before the seconds that the models take to load.
         with publishing(self.config, redis, waits=False) as outlet:
             try:
@@ -193,10 +206,7 @@ class Session(Closing):
                     outlet.take(event)
             finally:
                 batch.discard()
-        batch.write_study()
-        if outlet.left:
-            raise PublishError(outlet.left)
-        return batch.report
+        return outlet.left
 
     def stream(
         self,
@@ -323,28 +333,22 @@ class Session(Closing):
             self._answerers[name] = load_answerer(self.config)
         return self._answerers[name]
 
-    def _settings(self, raw_size: tuple[int, int] | None = None, raw_fps: float | None = None) -> Settings:
-        from streamfer.export.settings import settings_of
+    @contextlib.contextmanager
+    def at_work(self, run: Any) -> Iterator[None]:
+        """Make a run the one that :meth:`stop` stops.
 
-        captions, more = self.config.captions, list[object]()
-        if captions.when != "off":
-            from streamfer.captions.choosing import identity
-
-            more = [captions.when, captions.interval, captions.keyframes, captions.max_faces, identity(captions)]
-        return settings_of(self.config, self._salt, raw_size, raw_fps, *more)
-
-    def _baseline(self, baseline: Place | None, settings: Settings) -> tuple[Baseline | None, Settings]:
-        """Return what measurements are held against, and settings that say so; a file is annotated for it."""
-        if baseline is None:
-            return None, settings
-        from streamfer.export.baseline import Baseline
-
-        first = Baseline.first(os.fspath(baseline), self.config.clip)
-        if first is not None:
-            return first, replace(settings, baseline=os.fspath(baseline))
-        one = self.annotate(baseline)
-        found = Baseline.of(one.source, one.tracks, {"clips": one.clips, "frames": one.frames})
-        return found, replace(settings, baseline=one.info.epoch_key)
+        Raises:
+            ConfigError: there is one already.
+        """
+        with self._lock:
+            self._check_open()
+            if self._running is not None:
+                raise ConfigError("this session is at work; leave its loop first, or open a second session")
+            self._running = run
+        try:
+            yield
+        finally:
+            self._running = None
 
     def _source(self, spec: SourceSpec, beside: int = 1) -> Source:
         from streamfer.video import open_source
@@ -364,15 +368,8 @@ class Session(Closing):
         models = memory.over(self.models(beside)) if memory else self.models(beside)
         pipeline = build_pipeline(self.config, models, live=live, salt=self._salt, workers=workers)
         pipeline.stays = self.run is not None and self.run.stays
-        with self._lock:
-            self._check_open()
-            if self._running is not None:
-                raise ConfigError("this session is at work; leave its loop first, or open a second session")
-            self._running = pipeline
-        try:
+        with self.at_work(pipeline):
             yield from pipeline.events(sources)
-        finally:
-            self._running = None
 
     def _stream(self, specs: Sequence[SourceSpec], missing: Mapping[str, SourceError]) -> Generator[Record]:
         yield from (source_ended(place, error, self.config) for place, error in missing.items())

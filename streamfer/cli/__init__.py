@@ -50,7 +50,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("demo")(demo.demo)
-app.command("annotate", cls=annotate.BareBlur)(annotate.annotate)
+app.command("annotate", cls=annotate.BareFlags)(annotate.annotate)
 app.command("ask")(ask.ask)
 app.command("run")(run.run)
 app.command("check")(check.check)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,12 +18,19 @@ if TYPE_CHECKING:
     from streamfer.export.batch import BatchReport
 
 
-class BareBlur(TyperCommand):
-    """A command whose ``--blur-faces`` needs no value."""
+_ADDRESS = re.compile(r"(auto|local|[\w.\-]+:\d+|\[[\da-fA-F:]+\]:\d+)$")
+
+
+class BareFlags(TyperCommand):
+    """A command whose ``--blur-faces`` and ``--ray`` need no value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Give the bare flag its usual value."""
-        return super().parse_args(ctx, ["--blur-faces=normal" if word == "--blur-faces" else word for word in args])
+        """Give the bare flags their usual values."""
+        words = ["--blur-faces=normal" if word == "--blur-faces" else word for word in args]
+        for at, (word, next_one) in enumerate(zip(args, [*args[1:], ""], strict=True)):
+            if word == "--ray" and not _ADDRESS.match(next_one):
+                words[at] = "--ray=auto"
+        return super().parse_args(ctx, words)
 
 
 def _size(size: str | None) -> tuple[int, int] | None:
@@ -49,6 +55,7 @@ _PASSED = {
     "raw_size": option(str, "--raw-size", "WxH", "Size of .yuv files, e.g. 320x192.", callback=_size),
     "raw_fps": option(float, "--raw-fps", "N", "Rate of .yuv, .264, .h265.", min=0.01, max=1000),
     "workers": option(int, "--workers", "N", "Files side by side (by the cores).", min=1),
+    "ray": option(str, "--ray", "HOST:PORT", "On a Ray cluster; bare: this machine's."),
 }
 
 
@@ -57,8 +64,8 @@ def annotate(
     session: Session,
     paths: Annotated[list[str], typer.Argument(metavar="PATH", hidden=True)],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", show_default=False, help="Of the results (annotations).")
-    ] = Path("annotations"),
+        str, typer.Option("--output", "-o", metavar="FOLDER", show_default=False, help="Of the results (annotations).")
+    ] = "annotations",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table and no progress bar.")] = False,
     **passed: Any,
 ) -> None:

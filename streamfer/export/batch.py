@@ -33,6 +33,7 @@ class BatchPlan:
         overwrite: do files again that an earlier run has done.
         baseline: what measurements are held against, if anything.
         licences: tells the licence of each model by its name, once they are loaded.
+        bucket: where the results go from there; nowhere if empty.
     """
 
     output: Path
@@ -41,6 +42,7 @@ class BatchPlan:
     overwrite: bool = False
     baseline: Baseline | None = None
     licences: Callable[[], Mapping[str, str]] = dict
+    bucket: str = ""
 
     def folder_of(self, spec: SourceSpec) -> SourceFolder:
         """Return the files of one source."""
@@ -90,7 +92,7 @@ class BatchReport:
         doubtful: for each file of ``done`` whose overlay is blurred, how many of its frames may show a face.
     """
 
-    output: Path
+    output: Path | str
     total: int
     done: list[SourceDone] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -126,17 +128,25 @@ class Batch:
         plan: what is made of each.
         failed: sources that were named and not found.
         watch: told of the beginning, and of every event after it was dealt with.
+        alone: it is one file of a larger batch, which others work at, too.
     """
 
     def __init__(
-        self, specs: Sequence[SourceSpec], plan: BatchPlan, failed: Sequence[Failed] = (), watch: Watch | None = None
+        self,
+        specs: Sequence[SourceSpec],
+        plan: BatchPlan,
+        failed: Sequence[Failed] = (),
+        watch: Watch | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
-        self._plan = plan
+        self.plan = plan
         settings = plan.settings
-        self.progress = Progress(plan.output, f"{settings.config} {settings.model} {settings.detector}")
+        identity = f"{settings.config} {settings.model} {settings.detector}"
+        self.progress = Progress(plan.output, identity, specs[0].source_id if alone else None)
         # Overlays of earlier runs are results, not sources.
         specs = [spec for spec in specs if not is_own(spec)]
-        self.report = BatchReport(plan.output, len(specs) + len(failed))
+        self.report = BatchReport(plan.bucket or plan.output, len(specs) + len(failed))
         self._specs = {spec.source_id: spec for spec in map(self._placed, specs)}
         self._spoiled: dict[str, StreamferError] = {}
         self._watch: Watch = watch or (lambda _event: None)
@@ -146,10 +156,15 @@ class Batch:
         for failure in failed:
             self._fail(failure)
 
+    @property
+    def specs(self) -> list[SourceSpec]:
+        """All files, under the names that their results have."""
+        return list(self._specs.values())
+
     def pending(self) -> Iterator[SourceSpec]:
         """Yield the files that are still to be done; each is looked at when its turn comes."""
         for spec in self._specs.values():
-            if not self._plan.overwrite and spec.stored and self._is_done(spec):
+            if not self.plan.overwrite and (spec.stored or spec.version) and self._is_done(spec):
                 self.report.skipped.append(spec.source_id)
                 self._watch(Skipped(spec.source_id))
             else:
@@ -166,7 +181,7 @@ class Batch:
 
         self.progress.checkpoint(self._folders)
         if isinstance(event, SourceDone):
-            remark = self._plan.baseline.remark(event.stats) if self._plan.baseline else ""
+            remark = self.plan.baseline.remark(event.stats) if self.plan.baseline else ""
             event = replace(event, note="; ".join(filter(None, (event.note, remark))))
             self._finish(event)
             if not event.stopped:
@@ -183,6 +198,24 @@ class Batch:
             labels.update(face.label for face in event.data.faces)
         self._watch(event)
 
+    def adopt(self, source_id: str, part: BatchReport) -> None:
+        """Take over what became of a file elsewhere."""
+        self.progress.finished(source_id)
+        self.report.labels |= part.labels
+        self.report.doubtful |= part.doubtful
+        for skipped in part.skipped:
+            self.report.skipped.append(skipped)
+            self._watch(Skipped(skipped))
+        for end in part.done:
+            self.report.done.append(end)
+            self._watch(end)
+        for failure in part.failed:
+            self._fail(failure)
+
+    def lose(self, source_id: str, why: str) -> None:
+        """Give up a file of which nothing came back."""
+        self._fail(Failed(source_id, InternalError(why)))
+
     def write_study(self) -> None:
         """Write the tables of all files of the output folder.
 
@@ -191,9 +224,9 @@ class Batch:
         """
         from streamfer.export.study import write_study
 
-        settings = self._plan.settings
+        settings = self.plan.settings
         failed = {failure.source_id: str(failure.error) for failure in self.report.failed}
-        write_study(self._plan.output, settings.formats, settings.dialect, failed)
+        write_study(self.plan.output, settings.formats, settings.dialect, failed)
 
     def discard(self) -> None:
         """Leave nothing behind of files that did not come to their end."""
@@ -202,11 +235,14 @@ class Batch:
         self._folders.clear()
 
     def _is_done(self, spec: SourceSpec) -> bool:
-        return self._plan.folder_of(spec).is_done(lambda: sha256_of(Path(spec.url)))
+        folder = self.plan.folder_of(spec)
+        if not spec.version:
+            return folder.is_done(lambda: sha256_of(Path(spec.url)))
+        return folder.has_version(spec.version) and folder.is_done(lambda: folder.owner()[1])
 
     def _open(self, source_id: str, digest: str) -> None:
         if source_id not in self._folders and source_id not in self._spoiled:
-            folder = self._plan.folder_of(self._specs[source_id])
+            folder = self.plan.folder_of(self._specs[source_id])
             folder.open()
             self._folders[source_id] = folder
             self._digests[source_id] = digest
@@ -222,10 +258,10 @@ class Batch:
         if error is not None:
             self._fail(Failed(event.source_id, error))
             return
-        if folder is not None and not event.stopped and self._plan.settings.blurred != "off":
+        if folder is not None and not event.stopped and self.plan.settings.blurred != "off":
             self.report.doubtful[event.source_id] = folder.doubtful
         if event.cut_off and not event.stopped:
-            place = f"{self.report.output / event.source_id}.partial.*"
+            place = f"{self.report.output}/{event.source_id}.partial.*"
             self._fail(Failed(event.source_id, SourceUnreadableError(
                 f"{event.source_id}: {event.note}; what came is in {place}"
             )))  # fmt: skip
@@ -241,7 +277,7 @@ class Batch:
         except Exception as error:
             cause = error.__cause__
             refused = isinstance(cause, OSError) and cause.errno in _HOPELESS
-            if isinstance(error, OutputError) and (refused or not self._plan.output.is_dir()):
+            if isinstance(error, OutputError) and (refused or not self.plan.output.is_dir()):
                 raise
             if (folder := self._folders.pop(source_id, None)) is not None:
                 folder.discard()
@@ -250,7 +286,7 @@ class Batch:
 
     def _placed(self, spec: SourceSpec) -> SourceSpec:
         """Return a source under a name of its own where another place's results, of other bytes, lie under its name."""
-        place, digest = self._plan.folder_of(spec).owner()
+        place, digest = self.plan.folder_of(spec).owner()
         ours = place_of(spec)
         if place in ("", ours) or (
             not spec.remote and Path(spec.url).is_file() and sha256_of(Path(spec.url)) == digest

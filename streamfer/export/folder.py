@@ -71,6 +71,10 @@ class SourceFolder:
             # Whoever decodes it says what is wrong with it.
             return False
 
+    def has_version(self, version: str) -> bool:
+        """Whether the results that lie here are of this version of their source."""
+        return self._read().get("version") == version
+
     def owner(self) -> tuple[str, str]:
         """Return place and digest of the source whose results lie here; empty where there are none."""
         manifest = self._read()
@@ -78,7 +82,7 @@ class SourceFolder:
 
     def _read(self) -> dict[str, Any]:
         try:
-            manifest = json.loads(self._manifest.read_text(encoding="utf-8"))
+            manifest = json.loads(self.manifest.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return manifest if isinstance(manifest, dict) else {}
@@ -92,7 +96,7 @@ class SourceFolder:
         from streamfer.export.rows import FileTable
 
         self._summary = FileTable()
-        longest = max((path.name for path in [*self.paths, self._manifest]), key=lambda name: len(os.fsencode(name)))
+        longest = max((path.name for path in [*self.paths, self.manifest]), key=lambda name: len(os.fsencode(name)))
         if len(os.fsencode(longest)) > _LONGEST_NAME:
             raise OutputError(f"{self._base.name}: too long a name for its results, which add to it; shorten it")
         try:
@@ -128,6 +132,8 @@ class SourceFolder:
         self.add(done)  # the table of tracks is made of its end
         content: dict[str, Any] = {**self._identity(source_digest), "stats": asdict(done.stats), "note": done.note}
         content["path"] = place_of(self._job.spec) if self._job.spec else ""
+        if self._job.spec and self._job.spec.version:
+            content["version"] = self._job.spec.version
         from streamfer.export.tables import rounded
 
         columns = self._summary.columns() if self._summary else {}
@@ -142,7 +148,7 @@ class SourceFolder:
             if done.cut_off:
                 for writer in self._writers:
                     writer.path = self._partial(writer.path)
-            manifest = WholeText(self._partial(self._manifest) if done.cut_off else self._manifest)
+            manifest = WholeText(self._partial(self.manifest) if done.cut_off else self.manifest)
             try:
                 manifest.file.write(json.dumps(content, indent=2) + "\n")
                 manifest.prepare()
@@ -150,8 +156,8 @@ class SourceFolder:
                     writer.commit()
                 manifest.commit()
                 if not done.cut_off:
-                    for path in (*self.paths, self._manifest):
-                        self._partial(path).unlink(missing_ok=True)
+                    for path in self.replaced:
+                        path.unlink(missing_ok=True)
             finally:
                 manifest.discard()
         except OutputError:
@@ -172,7 +178,13 @@ class SourceFolder:
         return path.with_name(f"{name}.partial{at}")
 
     @property
-    def _manifest(self) -> Path:
+    def replaced(self) -> list[Path]:
+        """The files of a source that was cut off, which complete ones take the place of."""
+        return [self._partial(path) for path in (*self.paths, self.manifest)]
+
+    @property
+    def manifest(self) -> Path:
+        """The file that says what the results are, and that they are complete."""
         return self._base.with_name(self._base.name + MANIFEST)
 
     def _identity(self, source_digest: str | None) -> dict[str, Any]:
@@ -197,7 +209,11 @@ def is_own(spec: SourceSpec) -> bool:
 
 def place_of(spec: SourceSpec) -> str:
     """Return where a source lies: its path, or its address without secrets."""
-    return spec.location if spec.remote else str(Path(spec.url).resolve()).encode(errors="backslashreplace").decode()
+    return (
+        spec.location
+        if spec.remote or spec.place
+        else str(Path(spec.url).resolve()).encode(errors="backslashreplace").decode()
+    )
 
 
 def _safe(source_id: str) -> Path:

@@ -38,10 +38,14 @@ class Progress:
     Args:
         output: folder of the results.
         identity: what results depend on besides those bytes.
+        alone: the one source that this is about, where others work at others; None if it is about all.
     """
 
-    def __init__(self, output: Path, identity: str) -> None:
-        self._folder = output / _FOLDER
+    def __init__(self, output: Path, identity: str, alone: str | None = None) -> None:
+        self._folders = [output / _FOLDER]
+        if alone is not None:
+            self._folders.insert(0, self._folders[0] / hashlib.sha256(alone.encode()).hexdigest()[:16])
+        self._alone = alone
         self._identity = identity
         self._known: dict[bytes, NDArray[np.float32]] = {}
         self._fresh: dict[bytes, NDArray[np.float32]] = {}
@@ -52,15 +56,24 @@ class Progress:
 
     def over(self, models: Any) -> Any:
         """Return loaded models that remember; what an earlier run left is read first."""
-        for path in sorted(self._folder.glob("*.npz")):
+        self.find()
+        for path in self._parts:
             # A file that cannot be read costs the time that it would have saved.
             with contextlib.suppress(OSError, ValueError, KeyError), np.load(path, allow_pickle=False) as part:
-                self._parts[path] = set(part["sources"].tolist())
                 values = np.split(part["values"], np.cumsum(part["lengths"])[:-1])
                 self._known |= {key.tobytes(): value for key, value in zip(part["keys"], values, strict=True)}
         detectors = tuple(_Detector(detector, self, f"faces {self._identity}") for detector in models.detectors)
         features = _Model(models.expression, self, f"features {self._identity}")
         return replace(models, expression=features, detectors=detectors)
+
+    def find(self) -> None:
+        """See what earlier runs left, and of which sources."""
+        pattern = "*.npz" if self._alone is not None else "**/*.npz"
+        for path in sorted(path for folder in self._folders for path in folder.glob(pattern)):
+            with contextlib.suppress(OSError, ValueError, KeyError), np.load(path, allow_pickle=False) as part:
+                sources = set(part["sources"].tolist())
+                if self._alone is None or self._alone in sources:
+                    self._parts[path] = sources
 
     def checkpoint(self, unfinished: Iterable[str]) -> None:
         """Write what is new, once a minute has passed; ``unfinished`` are the sources that it may belong to.
@@ -78,8 +91,8 @@ class Progress:
         sources = set(unfinished)
         if not fresh or not sources:
             return
-        path = self._folder / f"{next(self._numbers)}.npz"
-        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folders[0] / f"{next(self._numbers)}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "sources": np.array(sorted(sources)),
             "keys": np.frombuffer(b"".join(fresh), np.uint8).reshape(len(fresh), -1),
@@ -96,8 +109,15 @@ class Progress:
             if not sources:
                 del self._parts[path]
                 path.unlink(missing_ok=True)
+                self._remove(path.parent)
+        for folder in self._folders:
+            self._remove(folder)
+
+    @staticmethod
+    def _remove(folder: Path) -> None:
+        """Remove a folder if nothing is in it."""
         with contextlib.suppress(OSError):
-            self._folder.rmdir()
+            folder.rmdir()
 
     def get(self, key: bytes) -> NDArray[np.float32] | None:
         """Return what is known under a key."""

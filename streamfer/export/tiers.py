@@ -66,7 +66,10 @@ class SegmentFile(WholeText, ABC):
     @property
     def media(self) -> Path:
         """The video, as an absolute path."""
-        return Path(os.path.abspath(self._job.spec.url if self._job.spec else self._job.base))
+        spec = self._job.spec
+        if spec and spec.place:
+            return Path("/", Path(spec.place).name)
+        return Path(os.path.abspath(spec.url if spec else self._job.base))
 
 
 class Subtitles(SegmentFile):

@@ -64,6 +64,8 @@ class SourceSpec:
         raw_pixel_format: FFmpeg name of the pixel layout of headerless video.
         transport, open_timeout, stall_timeout: of this source where they differ from ``live``'s.
         paused: it is known, and not opened.
+        place: where it comes from, where that is a bucket and the url perhaps a copy; free of credentials.
+        version: tells what lies at that place from what lay there before.
     """
 
     url: str = field(repr=False)
@@ -76,11 +78,13 @@ class SourceSpec:
     open_timeout: float | None = None
     stall_timeout: float | None = None
     paused: bool = False
+    place: str = ""
+    version: str = ""
 
     @property
     def location(self) -> str:
         """How messages, logs and records call it: a server's address may hold secrets anywhere, so by its id."""
-        return self.source_id if self.remote else self.url
+        return self.place or (self.source_id if self.remote else self.url)
 
     @property
     def remote(self) -> bool:
@@ -148,7 +152,7 @@ def find_sources(arguments: Sequence[str], *, recursive: bool = True) -> list[So
             if key not in seen:
                 seen.add(key)
                 specs.append(spec)
-    return _with_unique_ids(specs)
+    return with_unique_ids(specs)
 
 
 def listed(places: Place | Sequence[Place]) -> list[str]:
@@ -202,7 +206,7 @@ def configured_sources(config: Config) -> list[SourceSpec]:
     ids = [source.id for source in config.sources if source.id]
     if twice := sorted({name for name in ids if ids.count(name) > 1}):
         raise ConfigError(f"sources: the id {twice[0]!r} is used twice; give each source an id of its own")
-    return _with_unique_ids(specs)
+    return with_unique_ids(specs)
 
 
 def _expand(argument: str, recursive: bool) -> Iterable[SourceSpec]:
@@ -305,15 +309,15 @@ def _from_pattern(pattern: str, recursive: bool) -> list[SourceSpec]:
     return [_from_file(path, path.relative_to(root).as_posix()) for path in files]
 
 
-def _with_unique_ids(specs: list[SourceSpec]) -> list[SourceSpec]:
+def with_unique_ids(specs: list[SourceSpec]) -> list[SourceSpec]:
     """Give every one of several equal ids a hash of its place, so that the order of arguments plays no part."""
     counts = Counter(spec.source_id for spec in specs)
     used: Counter[str] = Counter()
     unique: list[SourceSpec] = []
     for spec in specs:
         name = spec.source_id
-        if counts[name] > 1 and not spec.remote:
-            place = str(Path(spec.url).resolve()).encode(errors="surrogateescape")
+        if counts[name] > 1 and (spec.place or not spec.remote):
+            place = (spec.place or str(Path(spec.url).resolve())).encode(errors="surrogateescape")
             name = f"{name}-{hashlib.sha256(place).hexdigest()[:8]}"
         used[name] += 1
         # Two URLs that differ in nothing but a secret: only their order can tell them apart.

@@ -15,10 +15,10 @@ import pytest
 from command_line import Finished, streamfer
 
 import streamfer as streamfer_package
+from streamfer.api.settings import settings_of
 from streamfer.config import Config, configure, load_config
 from streamfer.export import progress
 from streamfer.export.columns import FILE_COLUMNS
-from streamfer.export.settings import settings_of
 from streamfer.pipeline.events import FrameFaces
 
 FORMATS = "csv,jsonl"

@@ -1,0 +1,128 @@
+"""What results depend on, known before anything is loaded: equal settings and equal bytes, equal results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from streamfer.config import ClipConfig, Config
+from streamfer.errors import ConfigError, SourceError
+from streamfer.export.job import Settings
+from streamfer.files import sha256_of
+from streamfer.redaction import redact_url
+from streamfer.video.locate import ALLOWED_SCHEMES, Place, SourceSpec, find_each, with_unique_ids
+
+if TYPE_CHECKING:
+    from streamfer.export.baseline import Baseline
+
+
+def settings_of(
+    config: Config, salt: str | None = None, raw_size: tuple[int, int] | None = None, raw_fps: float | None = None
+) -> Settings:
+    """Return what results depend on; a secret among it cannot be read from it.
+
+    Raises:
+        UnknownModelError: there is no such expression model.
+    """
+    from streamfer.models.registry import find_model
+
+    relevant = config.model_dump_json(
+        include={"sampling": True, "clip": True, "faces": True, "model": {"device", "precision"}}
+    )
+    captions = config.captions
+    more: list[Any] = [salt, raw_size, raw_fps]
+    if captions.when != "off":
+        from streamfer.captions.choosing import identity
+
+        more += captions.when, captions.interval, captions.keyframes, captions.max_faces, identity(captions)
+    # Said only where it was set, so that what was made before stays done.
+    said = {"purpose": config.purpose} if config.purpose else {}
+    said |= {} if config.model.emotions else {"emotions": "withheld"}
+    more += (said,) if said else ()
+    digest = hashlib.sha256(f"{relevant}{tuple(more)!r}".encode()).hexdigest()[:16]
+    values = {**json.loads(relevant), "model": config.model.name, **said}
+    model = sha256_of(find_model(config.model.name))
+    return Settings(digest, model, _detector(config.faces.detector), (), values=values)
+
+
+def _detector(name: str) -> str:
+    """Return what tells one detector from another: the digest of its file where there is one to see, else its name."""
+    from streamfer.faces.registry import builtin_weights
+
+    path = builtin_weights() if name in ("auto", "builtin") else Path(name).expanduser()
+    return sha256_of(path) if path.is_file() else name
+
+
+def baseline_of(
+    baseline: Place | None, settings: Settings, clip: ClipConfig, annotate: Callable[[Place], Any]
+) -> tuple[Baseline | None, Settings]:
+    """Return what measurements are held against, and settings that say so; a file is annotated for it."""
+    if baseline is None:
+        return None, settings
+    from streamfer.export.baseline import Baseline
+
+    first = Baseline.first(os.fspath(baseline), clip)
+    if first is not None:
+        return first, replace(settings, baseline=os.fspath(baseline))
+    one = annotate(baseline)
+    found = Baseline.of(one.source, one.tracks, {"clips": one.clips, "frames": one.frames})
+    return found, replace(settings, baseline=one.info.epoch_key)
+
+
+def find_files(
+    places: Sequence[str], raw_size: tuple[int, int] | None, raw_fps: float | None, *, buckets: bool
+) -> tuple[list[SourceSpec], dict[str, SourceError]]:
+    """Return sources to be read to their ends, size and rate of those without a header given, and what is not there."""
+    far = [place for place in places if buckets and is_bucket(place)]
+    specs, missing = find_each([place for place in places if place not in far])
+    for place in far:
+        from streamfer.export.bucket import Bucket
+
+        try:
+            specs += Bucket(place).find()
+        except SourceError as error:
+            missing[redact_url(place)] = error
+    specs = with_unique_ids(specs)
+    rate = None if raw_fps is None else Fraction(raw_fps).limit_denominator(1001)
+    changed: dict[str, Any] = {name: value for name, value in (("raw_size", raw_size), ("raw_fps", rate)) if value}
+    return [replace(spec.whole(), **changed) for spec in specs], missing
+
+
+def is_bucket(place: str) -> bool:
+    """Whether a place is a URL that fsspec alone may know."""
+    scheme, mark, _ = place.partition("://")
+    return bool(mark) and scheme.lower() not in ALLOWED_SCHEMES
+
+
+def output_of(output: Place, *, buckets: bool) -> tuple[Path, str]:
+    """Return the folder that results are written into, and the bucket that they go to from there, if any.
+
+    Raises:
+        ConfigError: a bucket, where none is served.
+    """
+    place = os.fspath(output)
+    if not is_bucket(place):
+        return Path(place), ""
+    if not buckets:
+        raise ConfigError(f"{redact_url(place)}: no folder; results go to buckets from a cluster (--ray)")
+    return Path(tempfile.gettempdir(), f"streamfer-{uuid.uuid4().hex}"), place
+
+
+def check_secrecy(config: Config, settings: Settings) -> None:
+    """Refuse to blur faces here and to show them to a server.
+
+    Raises:
+        ConfigError: both were asked for.
+    """
+    captions = config.captions
+    sent = captions.when != "off" and captions.images != "none" and captions.model.startswith("openai:")
+    if sent and settings.blurred != "off":
+        raise ConfigError(f"blur_faces: {captions.model} would be sent pictures of the faces; set captions.images=none")

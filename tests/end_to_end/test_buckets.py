@@ -1,0 +1,107 @@
+"""Videos from a bucket, results into one, through the workers of a cluster; the cluster is this process here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from command_line import Finished, streamfer
+
+from streamfer.api import cluster
+
+NAMES = ("a.mp4", "b/clip.mp4")
+
+
+@pytest.fixture
+def store(face_film: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A store in memory with two films and a file that is none; Ray's part is played by one worker."""
+    fsspec = pytest.importorskip("fsspec", reason="the extra 'ray' is not installed")
+
+    def outcomes(_self: Any, _ray: Any, specs: list[Any], work: tuple[Any, ...]) -> Iterator[Any]:
+        worker = cluster.Worker(*work)
+        yield from (worker({"file": spec}) for spec in specs)
+
+    ray = SimpleNamespace(exceptions=SimpleNamespace(RayError=ZeroDivisionError))
+    monkeypatch.setattr(cluster.RayRun, "_outcomes", outcomes)
+    monkeypatch.setattr(cluster, "_connected", lambda _address: contextlib.nullcontext(ray))
+    files = fsspec.filesystem("memory")
+    for name in NAMES:
+        files.pipe_file(f"/in/{name}", face_film.read_bytes())
+    files.pipe_file("/in/notes.txt", b"no video")
+    yield files
+    files.rm("/", recursive=True)
+
+
+@pytest.fixture
+def words(tiny_model: Path) -> tuple[str | Path, ...]:
+    return ("--model", tiny_model, "--detector", "lbp", "--fps", "4", "--track-salt", "s")
+
+
+def run(*arguments: str | Path) -> Finished:
+    return streamfer("annotate", *arguments)
+
+
+def listed(store: Any, folder: str) -> dict[str, bytes]:
+    return {path.removeprefix(f"/{folder}/"): store.cat_file(path) for path in store.find(f"/{folder}")}
+
+
+def test_a_bucket_gets_the_bytes_that_a_folder_gets(
+    store: Any, face_film: Path, words: tuple[str, ...], tmp_path: Path
+) -> None:
+    for name in NAMES:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(face_film, tmp_path / "in" / name)
+    assert run(tmp_path / "in", "-o", tmp_path / "out", *words, "-f", "csv,parquet").code == 0
+    done = run("memory://in", "-o", "memory://out", *words, "-f", "csv,parquet", "--ray")
+    assert (done.code, "2 done; results in memory://out/" in done.err) == (0, True), done.err
+    there = listed(store, "out")
+    here = {str(path.relative_to(tmp_path / "out")): path for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert set(there) == set(here)
+    assert all(there[name] == path.read_bytes() for name, path in here.items() if not name.endswith(".json"))
+    manifest = json.loads(there["b/clip.mp4.streamfer.json"])
+    assert manifest["path"] == "memory:///in/b/clip.mp4"
+    assert manifest["source_sha256"] == json.loads(here["b/clip.mp4.streamfer.json"].read_text())["source_sha256"]
+
+
+def test_what_lies_in_a_bucket_is_not_done_again_before_it_changes(
+    store: Any, face_film: Path, words: tuple[str, ...]
+) -> None:
+    arguments = ("memory://in", "-o", "memory://out", *words, "--ray")
+    assert run(*arguments).code == 0
+    before = listed(store, "out")
+    assert "2 already done" in run(*arguments).err
+    assert listed(store, "out") == before
+    store.pipe_file("/in/a.mp4", face_film.read_bytes() + b"\0" * 16)
+    again = run(*arguments)
+    assert "1 done, 1 already done" in again.err
+    assert set(listed(store, "out")) == set(before), "its results take the place of the old ones"
+    # Another folder's file of that name does not.
+    store.pipe_file("/other/a.mp4", face_film.read_bytes() + b"\0" * 32)
+    assert run("memory://other/a.mp4", *arguments[1:]).code == 0
+    extra = set(listed(store, "out")) - set(before)
+    assert len({name.partition(".mp4-")[2][:8] for name in extra if ".mp4-" in name}) == 1
+
+
+def test_broken_and_absent_files_of_a_bucket_are_named(store: Any, words: tuple[str, ...], tmp_path: Path) -> None:
+    store.pipe_file("/in/broken.mp4", b"no video " * 100)
+    done = run("memory://in", "memory://nowhere", "-o", tmp_path / "out", *words, "--ray")
+    assert done.code == 3
+    assert "2 done, 2 failed" in done.err
+    assert any(line.startswith("memory:///in/broken.mp4: not a video") for line in done.complaints)
+    assert "memory://nowhere: no such file, or no video in this folder" in done.complaints
+    assert (tmp_path / "out" / "b" / "clip.mp4.clips.csv").is_file()
+
+
+def test_a_bucket_that_nothing_reads_is_one_line(words: tuple[str, ...], face_film: Path) -> None:
+    pytest.importorskip("fsspec", reason="the extra 'ray' is not installed")
+    [line] = run(face_film, "-o", "nosuch://out", *words, "--ray").complaints
+    assert line.startswith("nosuch://out: Protocol not known")
+    done = run(face_film, "-o", "s3://user:secret@bucket/out", *words)
+    assert (done.code, "secret" in done.err) == (2, False)
+    assert "results go to buckets from a cluster (--ray)" in done.complaints[0]
