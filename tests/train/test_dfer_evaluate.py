@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -228,18 +229,19 @@ def test_folds_of_a_run_become_one_result(folder: Path, tmp_path: Path, capsys: 
     assert "holds no predictions of the protocol held_out" in capsys.readouterr().err
 
 
-def epochs(*wars: float, held_out: tuple[float, ...] = ()) -> list[protocols.EpochScores]:
+def epochs(*wars: float, held_out: tuple[float, ...] = ()) -> list[dict[str, Any]]:
     return [
-        protocols.EpochScores(n, {"war": war}, {"uar": held_out[n - 1], "nll": -held_out[n - 1]} if held_out else {})
+        {"epoch": n, "test": {"war": war},
+         "held_out": {"uar": held_out[n - 1], "nll": -held_out[n - 1]} if held_out else {}}
         for n, war in enumerate(wars, start=1)
-    ]
+    ]  # fmt: skip
 
 
 def test_each_protocol_chooses_its_epoch() -> None:
     history = epochs(0.5, 0.7, 0.7, 0.6, held_out=(0.4, 0.3, 0.5, 0.2))
-    chosen = {selection: protocols.choose(history, selection).epoch for selection in protocols.SELECTIONS}
+    chosen = {selection: protocols.choose(history, selection) for selection in protocols.SELECTIONS}
     assert chosen == {"best_on_test": 2, "last": 4, "held_out": 3}
-    assert protocols.choose(history, "held_out", "nll").epoch == 3
+    assert protocols.choose(history, "held_out", "nll") == 3
     with pytest.raises(ConfigError, match=r"data\.held_out\.fraction"):
         protocols.choose(epochs(0.5), "held_out")
     with pytest.raises(ConfigError, match="finished epoch"):

@@ -132,14 +132,8 @@ def _rewriter(options: argparse.Namespace) -> Iterator[Rewriter]:
     from streamfer_train.captions.rewrite import Policy, Rewriter
     from streamfer_train.captions.writers import Endpoint, LocalModel
 
-    policy = Policy(
-        tries=options.tries,
-        variants=options.variants,
-        concurrency=options.concurrency,
-        price_prompt=options.price[0],
-        price_answer=options.price[1],
-        budget=options.budget,
-    )
+    asked = {name: getattr(options, name) for name in ("tries", "variants", "concurrency", "budget")}
+    policy = Policy(price_prompt=options.price[0], price_answer=options.price[1], **asked)
     writer: Endpoint | LocalModel
     if options.url:
         if not options.timeout > 0:

@@ -8,6 +8,7 @@ hold ``image``, ``image_id``, ``text_input`` and ``text_output``. Label files ho
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from typing import Any
 from streamfer.errors import ConfigError, RecordError
 from streamfer.files import WholeText
 from streamfer_train.captions.labels import FaceLabels
+
+_BLANKS = re.compile(r"[ \t\r\n]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +118,8 @@ def _json_list(path: Path, text: str) -> list[Entry]:
 
 
 def _past_blanks(text: str, place: int) -> int:
-    while place < len(text) and text[place] in " \t\r\n":
-        place += 1
-    return place
+    found = _BLANKS.match(text, place)
+    return place if found is None else found.end()
 
 
 def write_entries(path: Path, entries: Iterable[Mapping[str, Any]]) -> int:

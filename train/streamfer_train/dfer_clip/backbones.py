@@ -250,14 +250,7 @@ def _is_learned(name: str) -> bool:
 def _sizes(config: RunConfig, quick_gelu: bool) -> Sizes:
     embed_dim, vision, text = _custom(config) if config.backbone.name == CUSTOM else _published(config)
     asked = config.temporal
-    temporal = TemporalConfig(
-        layers=asked.layers,
-        heads=asked.heads,
-        dim_head=asked.dim_head,
-        mlp_dim=asked.mlp_dim,
-        frames=asked.positions or config.data.frames,
-        token=asked.token,
-    )
+    temporal = TemporalConfig(**asked.model_dump(exclude={"positions"}), frames=asked.positions or config.data.frames)
     size = config.data.size
     # The authors feed pixels in [0, 1] without CLIP's mean and deviation; so do we, whatever the towers.
     return Sizes(embed_dim, vision, text, temporal, quick_gelu, PixelProfile(size=size), squashed_crop(size))
@@ -265,14 +258,8 @@ def _sizes(config: RunConfig, quick_gelu: bool) -> Sizes:
 
 def _custom(config: RunConfig) -> tuple[int, VisionConfig, TextConfig]:
     asked = config.backbone.custom
-    vision = VisionConfig(
-        layers=asked.layers,
-        width=asked.width,
-        head_width=asked.head_width,
-        mlp_ratio=asked.mlp_ratio,
-        patch_size=asked.patch,
-        image_size=config.data.size,
-    )
+    sizes = asked.model_dump(include={"layers", "width", "head_width", "mlp_ratio"})
+    vision = VisionConfig(**sizes, patch_size=asked.patch, image_size=config.data.size)
     return asked.embed_dim, vision, TextConfig(asked.text_layers, asked.text_width, asked.text_heads)
 
 
@@ -287,9 +274,7 @@ def _published(config: RunConfig) -> tuple[int, VisionConfig, TextConfig]:
     layers = image["layers"]
     sizes = {field.name: image[field.name] for field in fields(VisionConfig) if field.name in image}
     vision = VisionConfig(**{**sizes, "layers": tuple(layers) if isinstance(layers, list) else layers})
-    text = TextConfig(
-        layers=words["layers"], width=words["width"], heads=words["heads"], context_length=words["context_length"]
-    )
+    text = TextConfig(**{field.name: words[field.name] for field in fields(TextConfig) if field.name in words})
     return known["embed_dim"], replace(vision, image_size=config.data.size), text
 
 

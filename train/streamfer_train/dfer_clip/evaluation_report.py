@@ -75,16 +75,11 @@ def to_document(occasion: EvaluationContext, evaluation: Evaluation) -> dict[str
         "made": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "streamfer": version("streamfer"),
         "model": {
-            "name": subject.name,
-            "origin": subject.origin,
-            "digest": subject.digest,
+            **{name: getattr(subject, name) for name in ("name", "origin", "digest", "frames")},
+            **{name: getattr(subject, name) for name in ("licence", "device", "precision")},
             "classes": list(subject.classes),
-            "frames": subject.frames,
             "pixels": subject.size,
             "calibration_temperature": subject.temperature,
-            "licence": subject.licence,
-            "device": subject.device,
-            "precision": subject.precision,
         },
         "data": {
             "dataset": occasion.dataset,

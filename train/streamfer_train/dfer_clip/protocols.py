@@ -27,20 +27,11 @@ SELECTIONS: dict[Selection, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class EpochScores:
-    """Scores after one epoch, by name (``war``, ``uar``, ``nll``, ...), rates in 0-1."""
-
-    epoch: int
-    test: Mapping[str, float]
-    held_out: Mapping[str, float]
-
-
-def choose(history: Sequence[EpochScores], selection: Selection, metric: Metric = "uar") -> EpochScores:
-    """Return the epoch that a protocol reports; the earlier one where two are equally good.
+def choose(history: Sequence[Mapping[str, Any]], selection: Selection, metric: Metric = "uar") -> int:
+    """Return the epoch (from 1) that a protocol reports; the earlier one where two are equally good.
 
     Args:
-        history: every epoch of a run, in order.
+        history: of every epoch in order ``epoch``, and scores by name, rates in 0-1: ``test``, ``held_out``.
         selection: the protocol. ``best_on_test`` goes by WAR, as the authors do.
         metric: what ``held_out`` goes by; the lower the better for ``nll``.
 
@@ -51,14 +42,15 @@ def choose(history: Sequence[EpochScores], selection: Selection, metric: Metric 
         raise ConfigError("a run without a finished epoch has nothing to report; let it train on")
     if selection not in SELECTIONS:
         raise ConfigError(f"protocol {selection!r} is unknown; choose from {', '.join(SELECTIONS)}")
-    if selection == "last":
-        return history[-1]
+    best = history[-1]
     if selection == "best_on_test":
-        return max(history, key=lambda epoch: epoch.test["war"])
-    if not all(metric in epoch.held_out for epoch in history):
-        raise ConfigError("protocol held_out: the run held no clips out; set data.held_out.fraction, for example 0.1")
-    sign = -1 if metric == "nll" else 1
-    return max(history, key=lambda epoch: sign * epoch.held_out[metric])
+        best = max(history, key=lambda epoch: epoch["test"]["war"])
+    elif selection == "held_out":
+        if not all(metric in epoch["held_out"] for epoch in history):
+            raise ConfigError("protocol held_out: the run held no clips out; set data.held_out.fraction, as 0.1")
+        sign = -1 if metric == "nll" else 1
+        best = max(history, key=lambda epoch: sign * epoch["held_out"][metric])
+    return int(best["epoch"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from streamfer_train.dfer_clip.config import RunConfig, described
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import (
     SELECTIONS,
-    EpochScores,
     ProtocolResult,
     Selection,
     choose,
@@ -50,7 +49,6 @@ def write_report(folder: Path, config: RunConfig, history: list[dict[str, Any]],
         OutputError: something cannot be written.
     """
     classes = config.data.class_names
-    epochs = [EpochScores(**entry) for entry in history]
     protocols: dict[str, Any] = {}
     for selection, meaning in SELECTIONS.items():
         path = folder / "predictions" / f"{selection}_test.safetensors"
@@ -61,7 +59,7 @@ def write_report(folder: Path, config: RunConfig, history: list[dict[str, Any]],
         temperature, fitted_on = _temperature(folder, selection, test)
         protocols[selection] = {
             "meaning": meaning,
-            "epoch": choose(epochs, selection, config.stop.metric).epoch,
+            "epoch": choose(history, selection, config.stop.metric),
             "scores": test.scores(),
             "test": found.to_dict(),
             "temperature": temperature,

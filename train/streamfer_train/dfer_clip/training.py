@@ -18,7 +18,7 @@ from streamfer_train.dfer_clip.loader import build_loaders
 from streamfer_train.dfer_clip.model import RECIPE, build_learner
 from streamfer_train.dfer_clip.optimiser import build_optimiser, choose_trained, set_learning_rates
 from streamfer_train.dfer_clip.predictions import Predictions, predict
-from streamfer_train.dfer_clip.protocols import SELECTIONS, EpochScores, Selection, choose
+from streamfer_train.dfer_clip.protocols import SELECTIONS, Selection, choose
 from streamfer_train.recipes.checkpoint import Progress
 from streamfer_train.recipes.processes import ProcessGroup
 from streamfer_train.recipes.trainer import Batch, Job, Trainer, micro_batch
@@ -106,8 +106,7 @@ class DferTask:
                 trainer.checkpoint(weights_only=True).save(folder / f"{selection}.pt")
 
     def _best(self, selection: Selection, progress: Progress) -> int:
-        history = [EpochScores(**entry) for entry in progress.history]
-        return choose(history, selection, self.config.stop.metric).epoch
+        return choose(progress.history, selection, self.config.stop.metric)
 
     def stops_early(self, progress: Progress) -> bool:
         """Whether held-out clips have been scored no better for as long as the configuration waits."""

@@ -29,15 +29,8 @@ FOLDER = "training"
 
 def text_card(config: ExpVqaConfig) -> TextCard:
     """Return tokens, limits and search of the model that comes out."""
-    asked = config.training
-    return EXP_VQA_TEXT.model_copy(
-        update={
-            "max_question_tokens": asked.max_question_tokens,
-            "max_new_tokens": asked.max_new_tokens,
-            "num_beams": asked.num_beams,
-            "repetition_penalty": asked.repetition_penalty,
-        }
-    )
+    limits = {"max_question_tokens", "max_new_tokens", "num_beams", "repetition_penalty"}
+    return EXP_VQA_TEXT.model_copy(update=config.training.model_dump(include=limits))
 
 
 def build_writer(config: ExpVqaConfig) -> build.Writer:

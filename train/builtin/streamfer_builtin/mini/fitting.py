@@ -9,9 +9,9 @@ import copy
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 import torch
@@ -49,14 +49,6 @@ class Task(Protocol[Net_contra, Batch]):
 
     def watch(self, average: Net_contra, epoch: int) -> dict[str, float]:
         """Return numbers for the log, measured on the averaged model after an epoch."""
-
-
-@runtime_checkable
-class Shareable(Protocol):
-    """A batch that knows how to divide itself among processes."""
-
-    def share(self, rank: int, size: int) -> Any:
-        """Return every `size`-th row from `rank` on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +169,7 @@ def _epoch(
         for group in optimizer.param_groups:
             done = (epoch * task.steps + step) / (schedule.epochs * task.steps)
             group["lr"] = schedule.lr * rate(done, schedule.warm_up)
-        batch = _on(_share(next(batches), world), running.device)
+        batch = _mine(next(batches), running)
         loss = task.loss(model, batch)
         value = world.sums([loss.item()])[0] / world.size
         if not math.isfinite(value):
@@ -197,24 +189,11 @@ def _epoch(
     return total / task.steps
 
 
-def _share(batch: Any, world: ProcessGroup) -> Any:
-    """Return every size-th row of a batch from the rank on: each tensor's, of a tuple or a dataclass of tensors."""
-    if world.size == 1:
-        return batch
-    if isinstance(batch, Shareable):
-        return batch.share(world.rank, world.size)
-    if is_dataclass(batch) and not isinstance(batch, type):
-        mine = {field.name: getattr(batch, field.name)[world.rank :: world.size] for field in fields(batch)}
-        return replace(batch, **mine)
-    return tuple(part[world.rank :: world.size] for part in batch)
-
-
-def _on(batch: Any, device: str) -> Any:
-    """Return a batch, a dataclass of tensors, on a device."""
-    if device == "cpu":
-        return batch
-    moved = {field.name: getattr(batch, field.name).to(device, non_blocking=True) for field in fields(batch)}
-    return replace(batch, **moved)
+def _mine(batch: Any, running: Running) -> Any:
+    """Return every size-th row of a batch, a dataclass of tensors, from this process's rank on, on its device."""
+    rows = slice(running.world.rank, None, running.world.size)
+    parts = {field.name: getattr(batch, field.name)[rows] for field in fields(batch)}
+    return replace(batch, **{name: part.to(running.device, non_blocking=True) for name, part in parts.items()})
 
 
 def _agree(model: nn.Module, world: ProcessGroup) -> None:

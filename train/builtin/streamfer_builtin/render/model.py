@@ -46,10 +46,6 @@ class FaceModel:
     expression_EV3: FloatArray
     shapes: tuple[str, ...]
 
-    def of_part(self, *names: str) -> NDArray[np.bool_]:
-        """Which vertices (V,) belong to the parts ``names``."""
-        return np.isin(self.part_V, [self.parts.index(name) for name in names])
-
     def person(self, weights_I: FloatArray) -> FloatArray:
         """Vertices (V, 3) of a person at rest."""
         return self.neutral_V3 + np.tensordot(weights_I, self.identity_IV3, axes=1)
