@@ -122,8 +122,7 @@ def test_the_product_imports_extras_lazily_and_says_which_is_missing() -> None:
 
 @pytest.mark.parametrize("door", ["folder", "model.gguf", "org/name", "checkpoint"])
 def test_captioners_say_that_they_need_transformers(door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from streamfer.captions.language_model import read_tokenizer
-    from streamfer.captions.loading import load_any
+    from streamfer.captions.loading import load_any, read_tokenizer
 
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.gguf").write_bytes(b"GGUF")

@@ -326,11 +326,11 @@ class Session(Closing):
 
     def _answerer(self) -> Any:
         """Return the model that answers; None where measurements do."""
-        from streamfer.captions.asking import load_answerer
+        from streamfer.captions.choosing import load_model
 
         name = self.config.captions.model
         if name not in self._answerers:
-            self._answerers[name] = load_answerer(self.config)
+            self._answerers[name] = load_model(self.config)
         return self._answerers[name]
 
     @contextlib.contextmanager

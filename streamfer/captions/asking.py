@@ -13,7 +13,6 @@ from typing import Any
 
 from streamfer.captions.answers import Said, answer
 from streamfer.captions.checks import faults
-from streamfer.captions.choosing import load_model
 from streamfer.captions.measurements import Measurements, measure_clip
 from streamfer.captions.prompts import facts
 from streamfer.captions.protocol import CaptionerInfo, CaptionError, check_questions, wants_yes_or_no
@@ -60,16 +59,6 @@ class Answer:
     replaced: str = ""
 
 
-def load_answerer(config: Config, threads: int = 1) -> Any | None:
-    """Return the model that ``captions.model`` names to answer; None where measurements do.
-
-    Raises:
-        ConfigError: the model describes and takes no questions.
-        ModelError: no such model.
-    """
-    return load_model(config, threads)
-
-
 def check_question(question: str, model: CaptionerInfo | None) -> str:
     """Return a question stripped of blanks, as far as it can be checked before anything is computed.
 
@@ -99,7 +88,7 @@ class Inquiry:
         path: the file, for messages.
         question: one beginning with "is", "does" and the like wants yes or no.
         config: settings.
-        answerer: from :func:`load_answerer`.
+        answerer: from :func:`streamfer.captions.choosing.load_model`.
         track: number of the face; the one that is longest in the picture if None.
         at: look around this time, seconds; everything, or the most expressive clip, if None.
         in_words: a model answers in words whatever the question begins with.

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from streamfer.errors import CheckpointError
 from streamfer.geometry import EXP_BLIP_CROP, CropProfile
-from streamfer.models.card import PixelProfile, explain
+from streamfer.models.card import PixelProfile
 
 CARD_FILE = "streamfer.json"
 #: In ``blip-2`` the question is read by the language model alone, in ``instructblip`` by the Q-Former too.
@@ -108,15 +108,3 @@ class CaptionCard(BaseModel):
     def size_bytes(self) -> int:
         """Bytes of all weights files."""
         return sum(entry.size for entry in self.files.values())
-
-    @classmethod
-    def from_json(cls, text: str) -> CaptionCard:
-        """Read what :meth:`model_dump_json` wrote.
-
-        Raises:
-            CheckpointError: not JSON, another format, a field missing, unknown or out of range.
-        """
-        try:
-            return cls.model_validate_json(text)
-        except ValidationError as error:
-            raise CheckpointError(f"{CARD_FILE}: {explain(error)}") from None

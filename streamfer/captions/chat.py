@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -138,19 +139,18 @@ class ChatClient:
             limits=httpx2.Limits(max_connections=connections),
         )
         self._lock = threading.Lock()
-        self._left_out: set[str] = set()
-        if urlsplit(url).netloc == urlsplit(OPENAI).netloc:
-            self._left_out = {"chat_template_kwargs", "think", "max_tokens"}
+        self.is_openai = urlsplit(url).netloc == urlsplit(OPENAI).netloc
+        self._left_out = {"chat_template_kwargs", "think", "max_tokens"} if self.is_openai else set[str]()
 
     def close(self) -> None:
         """Close the connections; calls in progress fail."""
         self._client.close()
 
-    def models(self) -> list[dict[str, Any]] | None:
-        """Return what the endpoint says of its models; None where it has no such list.
+    def find(self) -> dict[str, Any]:
+        """Look whether the endpoint has the model, and return what it says of it: nothing where it lists none.
 
         Raises:
-            ChatError: it cannot be reached, or refuses the key.
+            ChatError: it cannot be reached, refuses the key, or has other models, which are listed.
         """
         deadline = time.monotonic() + min(self._timeout, 2 * _CONNECT_SECONDS)
         try:
@@ -158,11 +158,21 @@ class ChatClient:
         except ChatError as error:
             if error.kind in ("unreachable", "denied", "slow"):
                 raise
-            return None
+            return {}
         except ValueError:
-            return None
-        found = document.get("data", document.get("models")) if isinstance(document, dict) else document
-        return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else None
+            return {}
+        listed = document.get("data", document.get("models")) if isinstance(document, dict) else document
+        entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+        known = {str(entry.get("id") or entry.get("name")): entry for entry in entries}
+        # Ollama lists "qwen3-vl:latest" for what it also calls "qwen3-vl", llama.cpp the path of its file.
+        for name, entry in known.items():
+            if self.model in (name, name.removesuffix(":latest"), PurePath(name).name):
+                self.model = name
+                return entry
+        if known:
+            there = ", ".join(sorted(known)[:20])
+            raise ChatError("absent", f"{redact_url(self.url)} has no such model; it has {there}")
+        return {}
 
     def write(self, messages: Sequence[Message], **options: Any) -> Reply:
         """Ask for the next turn of a conversation; ``options`` are further fields of the request, unless None.

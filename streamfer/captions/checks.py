@@ -67,6 +67,22 @@ _GENERAL = re.compile(
 )
 #: Who speaks of himself, or to somebody, describes no face.
 _SPEAKER = re.compile(r"\b(?:i|i'm|me|my|we|you|your)\b", re.IGNORECASE)
+#: What a sentence about a face speaks of, beside movements and emotions that are read back.
+_TOPIC = re.compile(
+    r"\b(?:fac(?:e|es|ial)|expressi\w+|emotion\w*|persons?|people|subject|movements?|heads?|features|smil\w+|label|teeth"
+    r"|(?:eye)?brows?|eyes?|(?:eye)?lids?|cheeks?|nose|nostrils?|lips?|mouth|tongue|chin|jaw|neck|forehead|clip|moment"
+    r"|seconds?)\b|^\W*(?:it|they|these|both)\b",
+    re.IGNORECASE,
+)
+#: One of these small words is in nearly every sentence that is English.
+_SMALL_WORDS = re.compile(
+    r"\b(?:the|a|an|is|are|was|were|and|of|with|this|that|no|not|it|its|there|but|while|from|at)\b", re.IGNORECASE
+)
+#: What is written in a picture for a model to obey.
+_COMMANDS = re.compile(
+    r"\b(?:ignor(?:e|es|ed|ing)|disregard\w*|instruct\w*|prompts?|passwords?|click|visit|subscribe|hack\w*|pwned)\b",
+    re.IGNORECASE,
+)
 _QUOTED = re.compile(r"[\"“]([^\"“”]*)[\"”]")
 _FOREIGN = re.compile(r"[^\x20-\x7e‘’“”–—…éï]")
 
@@ -103,9 +119,22 @@ def shape_faults(text: str, *, english: bool = True) -> list[str]:
         found.append(f'says "{said.group().lower()}", as if of emotions in general')
     if english and (said := _PERSONAL.search(text)):
         found.append(f'says "{said.group().lower()}", which no face tells')
+    if english and (said := _COMMANDS.search(text)):
+        found.append(f'says "{said.group().lower()}", which is no description')
     if repeats(text):
         found.append("repeats itself")
     return found
+
+
+def off_topic(text: str) -> list[str]:
+    """Return the first sentence that describes no face in English: what a picture says, or another language."""
+    for sentence in re.split(r"[.!?](?:\s|$)|\n", text):
+        said = read(sentence)
+        named = said.units | said.denied or (*said.emotions, *said.denied_emotions)
+        described = named or (_TOPIC.search(sentence) and _SMALL_WORDS.search(sentence))
+        if sentence.strip() and not described:
+            return [f'says "{sentence.strip()[:40]}", which describes no face in English']
+    return []
 
 
 def _content_faults(text: str, labels: Truth, *, emotion_allowed: bool, complete: bool) -> list[str]:

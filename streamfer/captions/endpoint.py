@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,12 @@ from streamfer.geometry import squashed_crop
 from streamfer.redaction import redact_url
 
 PREFIX = "openai:"
-#: What is sent by ``captions.images``; surroundings reach a face's size to each side of it.
-_PICTURES = {"crops": face_crop(224), "surroundings": squashed_crop(448, margin=1.0), "none": None}
+#: What is sent by ``captions.images``, and the same in words; surroundings reach a face's size to each side of it.
+_PICTURES = {
+    "crops": (face_crop(224), "pictures of faces and measurements"),
+    "surroundings": (squashed_crop(448, margin=1.0), "pictures of faces with their surroundings and measurements"),
+    "none": (None, "measurements"),
+}
 #: A prompt with its pictures takes so many tokens; a server with less room cuts it silently.
 _ROOM_TOKENS = 2048
 #: The fewest pictures that any known server takes in one request.
@@ -96,7 +100,7 @@ class EndpointWriter(CheckedWriter):
             f"{PREFIX}{model}",
             hashlib.sha256(f"{redact_url(url)} {model}".encode()).hexdigest(),
             "as the model's authors and the server's operator state",
-            crop=_PICTURES[settings.images],
+            crop=_PICTURES[settings.images][0],
             max_new_tokens=settings.max_tokens,
             device="endpoint",
             precision="as served",
@@ -116,7 +120,10 @@ class EndpointWriter(CheckedWriter):
         if not is_loopback(self._client.url):
             log.warning("captions: %s", leaving(self._settings))
         try:
-            self._find(self._client.models())
+            entry = self._client.find()
+            room = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx")
+            if isinstance(room, int) and room < _ROOM_TOKENS:
+                log.warning("captioner %s: has room for %d tokens; give it %d", self.info.name, room, _ROOM_TOKENS)
             if self.info.crop is not None:
                 self._show()
         except ChatError as error:
@@ -125,23 +132,6 @@ class EndpointWriter(CheckedWriter):
             if error.kind == "absent":
                 raise UnknownModelError(f"captioner {self.info.name}: {error}") from error
             self._rest(error)
-
-    def _find(self, models: list[dict[str, Any]] | None) -> None:
-        known = {str(entry.get("id") or entry.get("name")): entry for entry in models or ()}
-        asked = self._client.model
-        # Ollama lists "qwen3-vl:latest" for what it also calls "qwen3-vl", llama.cpp the path of its file.
-        found = [name for name in known if asked in (name, name.removesuffix(":latest"), PurePath(name).name)]
-        if known and not found:
-            there = ", ".join(sorted(known)[:20])
-            raise UnknownModelError(
-                f"captioner {self.info.name}: {redact_url(self._client.url)} has no such model; it has {there}"
-            )
-        if found:
-            self._client.model = found[0]
-            entry = known[found[0]]
-            room = entry.get("max_model_len") or (entry.get("meta") or {}).get("n_ctx")
-            if isinstance(room, int) and room < _ROOM_TOKENS:
-                log.warning("captioner %s: has room for %d tokens; give it %d", self.info.name, room, _ROOM_TOKENS)
 
     def _show(self) -> None:
         """Show a red picture, so that a model without eyes is named at the start and not by empty captions."""
@@ -180,7 +170,7 @@ class EndpointWriter(CheckedWriter):
         if wrong is not None:
             messages = again(messages, *wrong)
         try:
-            reply = self._ask(_with_pictures(messages, request.keyframes, low=self._low), schema=self._schema)
+            reply = self._ask(messages, request.keyframes, self._schema)
         except CaptionError as error:
             return error
         text, checked = self._read(reply)
@@ -194,13 +184,14 @@ class EndpointWriter(CheckedWriter):
             CaptionError: no answer came.
         """
         seen = self.info.crop is not None and len(keyframes) > 0
-        messages = answer_messages(question, told, pictures=seen)
-        return self._ask(_with_pictures(messages, keyframes, low=self._low), schema=None).text
+        return self._ask(answer_messages(question, told, pictures=seen), keyframes).text
 
-    def _ask(self, messages: list[Message], schema: Any) -> Reply:
+    def _ask(self, messages: list[Message], frames: Keyframes, schema: Any = None) -> Reply:
         self._may_ask()
+        # OpenAI has a price for each picture's detail.
+        seen = _with_pictures(messages, frames, low=self._client.is_openai)
         try:
-            reply = self._client.write(messages, **self._options(self._settings.max_tokens, schema))
+            reply = self._client.write(seen, **self._options(self._settings.max_tokens, schema))
         except ChatError as error:
             if error.passing:
                 self._rest(error)
@@ -224,11 +215,6 @@ class EndpointWriter(CheckedWriter):
             "chat_template_kwargs": None if thinking else {"enable_thinking": False},
             "think": None if thinking else False,
         }
-
-    @property
-    def _low(self) -> bool:
-        """Whether the server is OpenAI's, which has a price for each picture's detail."""
-        return "api.openai.com" in self._client.url
 
     @property
     def _schema(self) -> dict[str, Any]:
@@ -332,10 +318,9 @@ class EndpointWriter(CheckedWriter):
 def leaving(settings: CaptionsConfig) -> str:
     """Return in words what is sent where."""
     url = endpoint_url(settings.url)
-    what = {"crops": "pictures of faces and measurements", "none": "measurements"}.get(
-        settings.images, "pictures of faces with their surroundings and measurements"
+    return (
+        f"{_PICTURES[settings.images][1]} {'go to' if is_loopback(url) else 'leave this machine for'} {redact_url(url)}"
     )
-    return f"{what} {'go to' if is_loopback(url) else 'leave this machine for'} {redact_url(url)}"
 
 
 def _with_pictures(messages: Sequence[Message], frames: Keyframes, *, low: bool = False) -> list[Message]:

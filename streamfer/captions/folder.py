@@ -20,12 +20,18 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+from pydantic import ValidationError
+
 from streamfer.captions.card import CARD_FILE, CaptionCard, WeightsFile
+from streamfer.captions.protocol import first_line
 from streamfer.captions.writers import MEASURED
-from streamfer.errors import CheckpointError, OutputError, UnknownModelError
+from streamfer.errors import CheckpointError, OutputError, StreamferError, UnknownModelError
+from streamfer.extras import needs
 from streamfer.files import sha256_of
+from streamfer.models.card import explain
 from streamfer.models.registry import user_folder
 
 TOKENIZER = "tokenizer"
@@ -53,11 +59,11 @@ def read_card(folder: Path) -> CaptionCard:
             f"{folder}: no {CARD_FILE} in it; is it a captioner that 'streamfer models import' made?"
         )
     try:
-        return CaptionCard.from_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        return CaptionCard.model_validate_json(path.read_bytes())
+    except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error})") from error
-    except CheckpointError as error:
-        raise CheckpointError(f"{folder}/{error}") from error
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: {explain(error)}") from None
 
 
 def check_files(folder: Path, card: CaptionCard) -> None:
@@ -175,7 +181,7 @@ def _replacing(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' progress bars and warnings: what matters is checked and said by the caller."""
+    """Silence transformers' progress bars and warnings: what matters is checked and said by who calls it."""
     from transformers.utils import logging as reporting
 
     said: Any = reporting
@@ -188,3 +194,24 @@ def quiet_transformers() -> Iterator[None]:
         said.set_verbosity(level)
         if bars:
             said.enable_progress_bar()
+
+
+@contextlib.contextmanager
+def reading(purpose: str, trouble: str) -> Iterator[Any]:
+    """Yield transformers, silent, to read a model or tokenizer with.
+
+    Raises:
+        MissingExtraError: it is not installed, which ``purpose`` needs.
+        CheckpointError: what is read is damaged or something else: ``trouble``, with the first line of why.
+    """
+    with needs("captions", purpose):
+        import transformers
+    from safetensors import SafetensorError
+
+    try:
+        with quiet_transformers():
+            yield transformers
+    except StreamferError:
+        raise
+    except (OSError, ValueError, LookupError, RuntimeError, ImportError, SafetensorError, UnpicklingError) as error:
+        raise CheckpointError(f"{trouble} ({first_line(error)})") from error

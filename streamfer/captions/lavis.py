@@ -1,4 +1,4 @@
-"""LAVIS's checkpoint layout: which of its tensors is which of transformers', and the sizes that the tensors show.
+"""Exp-BLIP's and Exp-VQA's checkpoints, which LAVIS wrote: whose tensors are whose, the sizes that they show, import.
 
 Names are translated one way, from transformers' to LAVIS's, so that every complaint names the key that stands in the
 file. Rules: transformers' converters of BLIP-2 and InstructBLIP; one bias of three parts is built from two, because
@@ -7,23 +7,76 @@ EVA's keys have none.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 
-from streamfer.captions.architecture import QuerySizes
-from streamfer.captions.card import Architecture
-from streamfer.errors import CheckpointError
+from streamfer.captions.architecture import QuerySizes, build_model
+from streamfer.captions.card import (
+    EXP_BLIP_TEXT,
+    EXP_VQA_TEXT,
+    Architecture,
+    CaptionCard,
+    TextCard,
+    clip_pixels,
+    face_crop,
+)
+from streamfer.captions.folder import write_folder
+from streamfer.captions.loading import read_language_model, read_tokenizer
+from streamfer.captions.text import PromptText
+from streamfer.captions.writers import BUILT_IN
+from streamfer.errors import CheckpointError, ConfigError
+from streamfer.files import sha256_of
+from streamfer.models.card import SUFFIX
+from streamfer.models.checkpoints import read_state_dict
+from streamfer.models.registry import check_name, user_folder
 
 Kind = Literal["exp-blip", "exp-vqa"]
-#: Prefix of the projection and of the language model's tensors.
-_STEM: dict[Kind, str] = {"exp-blip": "opt", "exp-vqa": "llm"}
-ARCHITECTURES: dict[Kind, Architecture] = {"exp-blip": "blip-2", "exp-vqa": "instructblip"}
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One of the two published systems; LAVIS calls projection and language model by ``stem``."""
+
+    stem: str
+    architecture: Architecture
+    text: TextCard
+    language: str
+
+    @property
+    def licence(self) -> str:
+        """Licence of its weights in plain words."""
+        return (
+            "as the checkpoint's authors state (trained on datasets for research only); the language model's licence "
+            f"applies as well ({self.language})"
+        )
+
+
+SYSTEMS: dict[Kind, System] = {
+    "exp-blip": System("opt", "blip-2", EXP_BLIP_TEXT, "OPT: non-commercial research"),
+    "exp-vqa": System("llm", "instructblip", EXP_VQA_TEXT, "Vicuna: LLaMA's, non-commercial"),
+}
 _LAYER = "Qformer.bert.encoder.layer."
 _BLOCK = "visual_encoder.blocks."
+log = logging.getLogger(__name__)
+
+#: Which tensor, of how many dimensions, shows a size along which of them.
+_SHOWN = {
+    "vision_width": ("visual_encoder.patch_embed.proj.weight", 4, 0),
+    "patch": ("visual_encoder.patch_embed.proj.weight", 4, 2),
+    "vision_mlp": (f"{_BLOCK}0.mlp.fc1.weight", 2, 0),
+    "queries": ("query_tokens", 3, 1),
+    "qformer_width": ("query_tokens", 3, 2),
+    "qformer_mlp": (f"{_LAYER}0.intermediate_query.dense.weight", 2, 0),
+    "vocabulary": ("Qformer.bert.embeddings.word_embeddings.weight", 2, 0),
+    "positions": ("Qformer.bert.embeddings.position_embeddings.weight", 2, 0),
+}
 #: Buffers without weights in them, which some versions saved: position numbers, and rotation frequencies.
 _WEIGHTLESS = re.compile(r"Qformer\.bert\.embeddings\.position_ids|(opt|llm)_model\..*rotary_emb\.inv_freq")
 #: transformers' name, LAVIS's; tried in order, on the whole name.
@@ -52,8 +105,8 @@ def kind_of(names: Iterable[str], where: str) -> Kind:
         CheckpointError: neither, with what it looks like instead.
     """
     found = set(names)
-    for kind, stem in _STEM.items():
-        if f"{stem}_proj.weight" in found:
+    for kind, system in SYSTEMS.items():
+        if f"{system.stem}_proj.weight" in found:
             return kind
     if "t5_proj.weight" in found:
         raise CheckpointError(f"{where}: made for FlanT5; only the OPT and Vicuna variants can be imported")
@@ -82,21 +135,11 @@ def sources(name: str, kind: Kind) -> tuple[str, ...]:
     if match := _QKV_BIAS.fullmatch(name):
         return tuple(f"{_BLOCK}{match[1]}.attn.{part}_bias" for part in "qv")
     if name.startswith("language_projection."):
-        return (f"{_STEM[kind]}_proj.{name.removeprefix('language_projection.')}",)
+        return (f"{SYSTEMS[kind].stem}_proj.{name.removeprefix('language_projection.')}",)
     for pattern, replacement in _RULES:
         if match := re.fullmatch(pattern, name):
             return (match.expand(replacement),)
     raise KeyError(name)
-
-
-def language_prefix(kind: Kind) -> str:
-    """Return the prefix of the language model's tensors."""
-    return f"{_STEM[kind]}_model."
-
-
-def projection_width(tensors: Mapping[str, torch.Tensor], kind: Kind, where: str) -> int:
-    """Return the width of the language model that the projection writes for."""
-    return _shape(tensors, f"{_STEM[kind]}_proj.weight", 2, where)[0]
 
 
 def _shape(tensors: Mapping[str, torch.Tensor], name: str, dimensions: int, where: str) -> tuple[int, ...]:
@@ -143,36 +186,24 @@ def read_sizes(tensors: Mapping[str, torch.Tensor], kind: Kind, where: str) -> Q
     Raises:
         CheckpointError: a tensor that shows a size is missing or has another form; it is named.
     """
-    width, _, patch, _ = _shape(tensors, "visual_encoder.patch_embed.proj.weight", 4, where)
-    _, positions, _ = _shape(tensors, "visual_encoder.pos_embed", 3, where)
+    words = ("vocabulary", "positions")
+    shown = {size: row for size, row in _SHOWN.items() if kind == "exp-vqa" or size not in words}
+    sizes = {size: _shape(tensors, name, dimensions, where)[axis] for size, (name, dimensions, axis) in shown.items()}
+    positions = _shape(tensors, "visual_encoder.pos_embed", 3, where)[1]
     side = math.isqrt(positions - 1)
     if side * side != positions - 1 or not side:
         raise CheckpointError(
             f"{where}: tensor 'visual_encoder.pos_embed' has {positions} positions; expected a square number and one"
         )
-    mlp, _ = _shape(tensors, f"{_BLOCK}0.mlp.fc1.weight", 2, where)
-    _, queries, qformer = _shape(tensors, "query_tokens", 3, where)
     layers = _depth(tensors, _LAYER, where)
-    qformer_mlp, _ = _shape(tensors, f"{_LAYER}0.intermediate_query.dense.weight", 2, where)
-    words = {}
-    if kind == "exp-vqa":
-        vocabulary, _ = _shape(tensors, "Qformer.bert.embeddings.word_embeddings.weight", 2, where)
-        longest, _ = _shape(tensors, "Qformer.bert.embeddings.position_embeddings.weight", 2, where)
-        words = {"vocabulary": vocabulary, "positions": longest}
     return QuerySizes(
-        image=side * patch,
-        patch=patch,
-        vision_width=width,
+        **sizes,
+        image=side * sizes["patch"],
         vision_layers=_depth(tensors, _BLOCK, where),
-        vision_heads=_heads(width, (88, 64), "vision", where),
-        vision_mlp=mlp,
-        queries=queries,
-        qformer_width=qformer,
+        vision_heads=_heads(sizes["vision_width"], (88, 64), "vision", where),
         qformer_layers=layers,
-        qformer_heads=_heads(qformer, (64,), "Q-Former", where),
-        qformer_mlp=qformer_mlp,
+        qformer_heads=_heads(sizes["qformer_width"], (64,), "Q-Former", where),
         cross_every=_cross_every(tensors, layers, where),
-        **words,
     )
 
 
@@ -200,7 +231,7 @@ def translate(
             kept = tensors[parts[0].replace("q_bias", "qkv.weight")].dtype
             first = torch.cat([first, torch.zeros_like(first), tensors[parts[1]]]).to(kept)
         translated[name] = first
-    extra = [name for name in tensors if name not in used and not name.startswith(language_prefix(kind))]
+    extra = [name for name in tensors if name not in used and not name.startswith(f"{SYSTEMS[kind].stem}_model.")]
     if unknown := sorted(name for name in extra if not _WEIGHTLESS.fullmatch(name)):
         raise CheckpointError(f"{where}: tensor {unknown[0]!r} is not part of the model ({len(unknown)} in all)")
     return translated
@@ -219,9 +250,111 @@ def _check(tensors: Mapping[str, torch.Tensor], name: str, shape: torch.Size, wh
 
 def language_tensors(tensors: Mapping[str, torch.Tensor], kind: Kind) -> dict[str, torch.Tensor]:
     """Return the language model's own tensors under its names; empty where the checkpoint was trimmed."""
-    prefix = language_prefix(kind)
+    prefix = f"{SYSTEMS[kind].stem}_model."
     return {
         name.removeprefix(prefix): tensor
         for name, tensor in tensors.items()
         if name.startswith(prefix) and not _WEIGHTLESS.fullmatch(name)
     }
+
+
+def import_lavis(
+    path: str | Path,
+    name: str,
+    *,
+    language_model: str | Path,
+    question_tokenizer: str | Path | None = None,
+    kind: Kind | Literal["auto"] = "auto",
+    licence: str | None = None,
+    output: Path | None = None,
+) -> CaptionCard:
+    """Turn a LAVIS checkpoint into a captioner's folder that ``load_captioner`` takes by name.
+
+    Args:
+        path: the checkpoint, with or without the frozen language model in it.
+        name: name to load it by.
+        language_model: folder of the language model as transformers saves it: configuration, tokenizer, and weights
+            where the checkpoint has none.
+        question_tokenizer: folder of the Q-Former's tokenizer (bert-base-uncased), for Exp-VQA.
+        kind: which system; told by the tensors where ``auto``.
+        licence: licence of the weights in plain words.
+        output: folder to write instead of the user's models folder.
+
+    Raises:
+        SourceNotFoundError: no such checkpoint or folder.
+        UnsafeCheckpointError: the file asks to run something; nothing was run.
+        CheckpointError: damaged, or not this architecture; the first tensor that does not match is named.
+        ConfigError: the name cannot be used, or the question tokenizer was not given.
+        OutputError: the folder cannot be written.
+    """
+    source, where = Path(path), str(path)
+    _check_free(name)
+    tensors = read_state_dict(source)
+    found = kind_of(tensors, where) if kind == "auto" else kind
+    system, sizes = SYSTEMS[found], read_sizes(tensors, found, where)
+    tokenizer = read_tokenizer(Path(language_model), "language model")
+    asking = _question_tokenizer(found, question_tokenizer, sizes.vocabulary)
+    own = language_tensors(tensors, found)
+    decoder = read_language_model(Path(language_model), own, tokenizer, where)
+    PromptText(system.text, tokenizer, asking)
+    projection = f"{system.stem}_proj.weight"
+    width, _ = _shape(tensors, projection, 2, where)
+    if width != decoder.config.hidden_size:
+        raise CheckpointError(
+            f"{where}: tensor {projection!r} writes for a language model of width {width}; "
+            f"{language_model} has {decoder.config.hidden_size}: give the folder of the model it was trained with"
+        )
+    with torch.device("meta"):
+        model: Any = build_model(system.architecture, sizes, decoder.config)
+    model.language_model = decoder
+    model.load_state_dict(translate(model.state_dict(), tensors, found, where), strict=False, assign=True)
+    card = CaptionCard(
+        name=name,
+        architecture=system.architecture,
+        pixels=clip_pixels(sizes.image),
+        crop=face_crop(sizes.image),
+        text=system.text,
+        answers=found == "exp-vqa",
+        licence=licence or system.licence,
+        train={
+            "kind": found,
+            "imported_from": source.name,
+            "imported_digest": sha256_of(source),
+            "language_model": Path(language_model).resolve().name,
+            "language_model_from": "checkpoint" if own else "folder",
+            "sizes": asdict(sizes),
+        },
+    )
+    target = output or user_folder() / name
+    facts = {"captioner": name, "kind": found, "path": str(target), "licence": card.licence}
+    card = write_folder(target, model, card, tokenizer, asking)
+    log.info("captioner.imported", extra=facts)
+    return card
+
+
+def _check_free(name: str) -> None:
+    check_name(name)
+    if name in BUILT_IN:
+        raise ConfigError(f"captioner name {name!r} means measured words; choose another with --name")
+    if (user_folder() / f"{name}{SUFFIX}").exists():
+        raise ConfigError(f"model name {name!r} belongs to an expression model; choose another with --name")
+
+
+def _question_tokenizer(kind: Kind, folder: str | Path | None, vocabulary: int) -> Any | None:
+    """Return the Q-Former's tokenizer with LAVIS's extra token; None for Exp-BLIP, whose Q-Former reads no text."""
+    if kind == "exp-blip":
+        return None
+    if folder is None:
+        raise ConfigError(
+            "Exp-VQA's Q-Former reads the question with BERT's vocabulary: give the folder of bert-base-uncased with "
+            "--question-tokenizer"
+        )
+    tokenizer = read_tokenizer(Path(folder), "question tokenizer")
+    if tokenizer.bos_token is None and len(tokenizer) < vocabulary:
+        tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    if len(tokenizer) > vocabulary:
+        raise CheckpointError(
+            f"{folder}: {len(tokenizer)} words; tensor 'Qformer.bert.embeddings.word_embeddings.weight' has "
+            f"{vocabulary}: is it another tokenizer than bert-base-uncased?"
+        )
+    return tokenizer

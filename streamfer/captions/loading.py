@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from streamfer.captions.architecture import model_class
 from streamfer.captions.attention import transformers_attention
@@ -16,16 +19,17 @@ from streamfer.captions.folder import (
     find_captioner,
     quiet_transformers,
     read_card,
+    reading,
 )
-from streamfer.captions.language_model import check_loaded, read_tokenizer
-from streamfer.captions.protocol import Captioner, first_line
+from streamfer.captions.protocol import Captioner
 from streamfer.captions.query_captioner import QueryCaptioner
-from streamfer.captions.text import PromptText
-from streamfer.captions.text_model import TextModel, is_text_model
-from streamfer.captions.transformers_captioner import load_stand_in
-from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
+from streamfer.captions.text import PromptText, with_pad_token
+from streamfer.captions.transformers_models import TextModel, is_text_model, load_stand_in
+from streamfer.errors import CheckpointError, ConfigError, SourceNotFoundError, UnknownModelError
 from streamfer.models.attention import AttentionChoice, choose_attention
 from streamfer.models.precision import DTYPES, choose_device, choose_precision
+
+_EMBEDDINGS = "embed_tokens.weight"
 
 log = logging.getLogger(__name__)
 
@@ -123,25 +127,89 @@ def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, d
     Raises:
         CheckpointError: files that are damaged, or hold other tensors than the configuration asks for.
     """
-    import transformers
-    from safetensors import SafetensorError
-
     # The language model decodes under causal masks, which the kernels leave to PyTorch anyway.
     name = transformers_attention(attention)
-    try:
-        with quiet_transformers():
-            model, report = model_class(card.architecture).from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                dtype=dtype,
-                attn_implementation={"vision_config": name, "qformer_config": name, "text_config": "sdpa"},
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: the weights cannot be loaded ({first_line(error)})") from error
+    with reading(f"captioner {str(folder)!r}", f"{folder}: the weights cannot be loaded") as transformers:
+        model, report = model_class(card.architecture).from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=dtype,
+            attn_implementation={"vision_config": name, "qformer_config": name, "text_config": "sdpa"},
+            output_loading_info=True,
+        )
     check_loaded(report, str(folder))
     # Defaults of the language model's authors (sampling, lengths) must not mix with the card's.
-    settings: Any = transformers.GenerationConfig
-    model.language_model.generation_config = settings()
+    model.language_model.generation_config = transformers.GenerationConfig()
     return model
+
+
+def read_tokenizer(folder: Path, what: str) -> Any:
+    """Return the tokenizer in a folder.
+
+    Raises:
+        SourceNotFoundError: no such folder.
+        CheckpointError: no tokenizer in it.
+    """
+    if not folder.is_dir():
+        raise SourceNotFoundError(f"{folder}: no such folder; give the {what}'s, as transformers saves it")
+    with reading(f"the tokenizer of a {what}", f"{folder}: no tokenizer of a {what} in it") as transformers:
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], tokenizer: Any, where: str) -> Any:
+    """Return a causal language model with weights, big enough for its tokenizer.
+
+    A tokenizer without a token to pad with gets one, as LAVIS gives Vicuna's; its row of the embeddings is zero.
+
+    Args:
+        folder: configuration, tokenizer and (where ``own`` is empty) weights, read without running anything in them.
+        own: tensors of the checkpoint, all of the language model's or none; they decide the vocabulary's size.
+        tokenizer: read from the folder; may be given a token.
+        where: the checkpoint, for messages.
+
+    Raises:
+        CheckpointError: no configuration or weights that can be read, or tensors that do not fit; the first is named.
+    """
+    purpose = "a frozen language model"
+    with reading(purpose, f"{folder}: no language model of transformers in it") as transformers:
+        config: Any = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
+        kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    grown = with_pad_token(tokenizer)
+    place = where if own else str(folder)
+    if own:
+        table = next((tensor for name, tensor in own.items() if name.endswith(_EMBEDDINGS)), None)
+        if table is None:
+            raise CheckpointError(f"{where}: the language model's tensor '{_EMBEDDINGS}' is missing; is it complete?")
+        config.vocab_size = table.shape[0]
+        own = {name: tensor for name, tensor in own.items() if not name.endswith("inv_freq")}
+        source: dict[str, Any] = {"pretrained_model_name_or_path": None, "config": config, "state_dict": dict(own)}
+    else:
+        source = {"pretrained_model_name_or_path": folder, "local_files_only": True}
+    with reading(purpose, f"{place}: the language model cannot be loaded"):
+        model, report = kind.from_pretrained(**source, dtype="auto", output_loading_info=True)
+    check_loaded(report, f"{place}: the language model", strangers=bool(own))
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        if own and not grown:
+            raise CheckpointError(
+                f"{where}: the language model knows {rows} tokens and the tokenizer of {folder} {len(tokenizer)}; "
+                "is it another model's folder?"
+            )
+        with quiet_transformers():
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        with torch.no_grad():
+            for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+                table.weight[rows:] = 0
+    return model
+
+
+def check_loaded(report: Mapping[str, Any], where: str, *, strangers: bool = True) -> None:
+    """Refuse a model of which transformers reports tensors that were missing or did not fit.
+
+    Raises:
+        CheckpointError: the first is named.
+    """
+    for kind in ("missing_keys", "mismatched_keys", "unexpected_keys")[: 3 if strangers else 2]:
+        if names := sorted(str(key) for key in report[kind]):
+            raise CheckpointError(f"{where}: {kind.replace('_', ' ')}: {names[0]!r} ({len(names)} in all)")

@@ -111,27 +111,14 @@ class Measurements:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values, as records carry them beside a caption."""
-        units = {
-            f"AU{unit.number:02d}": {
-                name: round(value, 6)
-                for name, value in (
-                    ("peak", unit.peak), ("onset", unit.onset), ("apex", unit.apex), ("offset", unit.offset)
-                )
-                if value is not None
-            }
-            for unit in self.units or ()
-        }  # fmt: skip
-        found: dict[str, Any] = {
-            "emotion": self.emotion,
-            "confidence": round(self.confidence, 6),
-            "reason": self.reason,
-        }
-        found |= {
-            "people": self.people,
-            "seen": round(self.seen, 6),
-            "action_units": None if self.units is None else units,
-        }
-        return {name: value for name, value in found.items() if value is not None}
+        units = {f"AU{unit.number:02d}": _plain(unit, "peak", "onset", "apex", "offset") for unit in self.units or ()}
+        found = _plain(self, "emotion", "confidence", "reason", "people", "seen")
+        return found if self.units is None else {**found, "action_units": units}
+
+
+def _plain(one: Any, *names: str) -> dict[str, Any]:
+    values = ((name, getattr(one, name)) for name in names)
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in values if value is not None}
 
 
 def measure_clip(clip: ObservedClip) -> Measurements:

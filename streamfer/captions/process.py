@@ -95,7 +95,7 @@ class ProcessCaptioner:
         return list(self._ask("caption", list(clips), questions))
 
     def complete(self, conversations: Sequence[list[Message]]) -> list[str]:
-        """Continue conversations; see :meth:`streamfer.captions.text_model.TextModel.complete`."""
+        """Continue conversations; see :meth:`streamfer.captions.transformers_models.TextModel.complete`."""
         return list(self._ask("complete", list(conversations)))
 
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:

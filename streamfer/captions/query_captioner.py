@@ -10,8 +10,7 @@ N tokens of a row, H width of the language model, V its vocabulary, L tokens of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,14 +24,6 @@ from streamfer.models.inference import prepare_pixels
 
 #: Rows padded to a multiple of this many tokens meet few distinct lengths, which compiled steps like.
 _BLOCK = 32
-
-
-@dataclass(frozen=True, slots=True)
-class _Rows:
-    """Rows ready for the language model: embeddings (B, N, H) and mask (B, N), padded on the left."""
-
-    embeds_BNH: torch.Tensor
-    mask_BN: torch.Tensor
 
 
 class QueryCaptioner:
@@ -126,8 +117,10 @@ class QueryCaptioner:
 
     # -- text -------------------------------------------------------------------------------------------------
 
-    def _rows(self, tokens: Sequence[torch.Tensor], ids: Sequence[Sequence[int]], room: int) -> _Rows:
-        """Put query tokens and token ids in rows that end together.
+    def _rows(
+        self, tokens: Sequence[torch.Tensor], ids: Sequence[Sequence[int]], room: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put query tokens and token ids in rows that end together: embeddings (B, N, H) and mask (B, N).
 
         Raises:
             ConfigError: a row and ``room`` more tokens exceed the language model's context.
@@ -150,19 +143,25 @@ class QueryCaptioner:
             words = table(torch.tensor(list(numbers), dtype=torch.int64, device=self._device))
             embeds_BNH[row, longest - length :] = torch.cat([part.to(kind), words.to(kind)])
             mask_BN[row, longest - length :] = 1
-        return _Rows(embeds_BNH, mask_BN)
+        return embeds_BNH, mask_BN
 
-    def _questions(self, clips: Sequence[Keyframes], questions: Sequence[str] | None) -> list[str]:
-        if questions is None:
-            return [self.card.text.description_prompt] * len(clips)
-        if not self.card.answers:
+    def _batches(
+        self, clips: Sequence[Keyframes], questions: Sequence[str] | None
+    ) -> Iterator[tuple[list[torch.Tensor], list[list[int]]]]:
+        """Yield query tokens and prompt ids of every row, a batch at a time, once all questions are checked."""
+        if questions is not None and not self.card.answers:
             raise ConfigError(
                 f"model {self.card.name!r} describes faces and was not trained to answer; ask without a question, "
                 "or load a model of the kind exp-vqa"
             )
-        return check_questions(questions, len(clips))
+        described = [self.card.text.description_prompt] * len(clips)
+        asked = described if questions is None else check_questions(questions, len(clips))
+        prompts = [self._text.prompt_ids(question) for question in asked]
+        for start in range(0, len(clips), self._batch):
+            window = slice(start, start + self._batch)
+            yield self._clip_tokens(clips[window], asked[window]), prompts[window]
 
-    def _generate(self, rows: _Rows) -> torch.Tensor:
+    def _generate(self, embeds_BNH: torch.Tensor, mask_BN: torch.Tensor) -> torch.Tensor:
         """Continue rows; return the new ids only (B, new)."""
         from transformers import LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
@@ -172,8 +171,8 @@ class QueryCaptioner:
             # if embeddings were among the ids: a text would depend on its batch.
             processors.append(RepetitionPenaltyLogitsProcessor(penalty))
         ids: torch.Tensor = self._model.language_model.generate(
-            inputs_embeds=rows.embeds_BNH,
-            attention_mask=rows.mask_BN,
+            inputs_embeds=embeds_BNH,
+            attention_mask=mask_BN,
             generation_config=self._search,
             logits_processor=processors,
         )
@@ -182,27 +181,19 @@ class QueryCaptioner:
     @torch.inference_mode()
     def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
         """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
-        asked = self._questions(clips, questions)
-        prompts = [self._text.prompt_ids(question) for question in asked]
         written: list[str] = []
-        for start in range(0, len(clips), self._batch):
-            window = slice(start, start + self._batch)
-            tokens = self._clip_tokens(clips[window], asked[window])
-            rows = self._rows(tokens, prompts[window], self._search.max_new_tokens)
-            written.extend(self._text.read(row) for row in self._generate(rows).tolist())
+        for tokens, prompts in self._batches(clips, questions):
+            rows = self._rows(tokens, prompts, self._search.max_new_tokens)
+            written.extend(self._text.read(row) for row in self._generate(*rows).tolist())
         return written
 
     @torch.inference_mode()
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
         """Return the probability of yes, one question a clip; see :meth:`Captioner.answer_yes_no`."""
-        asked = self._questions(clips, questions)
-        prompts = [self._text.prompt_ids(question) for question in asked]
         answers = [*self._text.yes_ids, *self._text.no_ids]
         found: list[float] = []
-        for start in range(0, len(clips), self._batch):
-            window = slice(start, start + self._batch)
-            tokens = self._clip_tokens(clips[window], asked[window])
-            scores_BA = self._likelihoods(tokens, prompts[window], answers)
+        for tokens, prompts in self._batches(clips, questions):
+            scores_BA = self._likelihoods(tokens, prompts, answers)
             sides = scores_BA.split_with_sizes([len(self._text.yes_ids), len(self._text.no_ids)], dim=1)
             sides_B2 = torch.stack([part.logsumexp(dim=1) for part in sides], dim=1)
             found.extend(sides_B2.softmax(dim=1)[:, 0].tolist())
@@ -217,7 +208,7 @@ class QueryCaptioner:
         stems = {tuple(answer[:-1]) for answer in answers}
         for stem in sorted(stems):
             rows = self._rows(tokens, [[*prompt, *stem] for prompt in prompts], 1)
-            logits_BAV = self.logits(rows.embeds_BNH, rows.mask_BN, last=len(stem) + 1)
+            logits_BAV = self.logits(*rows, last=len(stem) + 1)
             logs_BAV = logits_BAV.float().log_softmax(dim=-1)
             before_B = sum((logs_BAV[:, k, token] for k, token in enumerate(stem)), logs_BAV.new_zeros(len(prompts)))
             for index, answer in enumerate(answers):

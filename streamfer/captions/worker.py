@@ -10,13 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from streamfer.captions.call import CaptionCall
 from streamfer.captions.measurements import measure_clip
-from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest, Writer
+from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest, Writer, first_line
 from streamfer.captions.records import caption_record
 from streamfer.config import CaptionsConfig
 from streamfer.pipeline.events import SourceDone
@@ -30,7 +29,9 @@ _REST_SECONDS = 60.0
 _REPORT_SECONDS = 30.0
 #: A run that is stopped waits so long for the batch in hand.
 _GRACE_SECONDS = 5.0
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.1
+#: A model that takes longer than this to load is taken for one that hangs.
+_LONGEST_LOADING = 900.0
 
 #: What says that the captioner itself is broken; an endpoint rests by its own rules.
 _BROKEN = {"captioner_failed", "captioner_timeout"}
@@ -49,16 +50,6 @@ class MissingCaptions:
     count: int = 0
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Captions of one source so far."""
-
-    written: int = 0
-    replaced: int = 0
-    dropped: int = 0
-    failed: int = 0
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     job: ObservedClip
@@ -68,6 +59,66 @@ class _Waiting:
     def again(self) -> bool:
         """Described before: new people and changes are worth more."""
         return self.job.reason == "again"
+
+
+class CaptionCall:
+    """Calls a writer; one that may hang, each time in a thread of its own.
+
+    Args:
+        writer: who writes.
+        stop: set when the run is to end soon.
+        grace: seconds that a call may still take from then on.
+    """
+
+    def __init__(self, writer: Writer, stop: threading.Event, *, grace: float) -> None:
+        self._writer = writer
+        self._stop = stop
+        self._grace = grace
+        self._hanging: threading.Thread | None = None
+
+    def run(self, requests: Sequence[CaptionRequest], *, timeout: float) -> list[Caption | CaptionError]:
+        """Describe clips; ``timeout`` in seconds counts from when the writer has loaded.
+
+        Raises:
+            CaptionError: the writer failed, took too long, or is still busy with a call that did.
+        """
+        if not self._writer.remote:
+            return self._writer.write(requests)
+        if self._hanging is not None and self._hanging.is_alive():
+            raise CaptionError("captioner_timeout", "the captioner still hangs in an earlier batch")
+        results: list[list[Caption | CaptionError] | Exception] = []
+
+        def call() -> None:
+            try:
+                results.append(self._writer.write(requests))
+            except Exception as error:
+                results.append(error)
+
+        thread = threading.Thread(target=call, name="streamfer caption batch", daemon=True)
+        thread.start()
+        self._wait(thread, timeout)
+        if not results:
+            self._writer.abort()
+            thread.join(self._grace)
+            self._hanging = thread
+            raise CaptionError("captioner_timeout", f"no caption within {timeout:g} s")
+        found = results[0]
+        if isinstance(found, Exception):
+            raise CaptionError("captioner_failed", f"{type(found).__name__}: {first_line(found)}") from found
+        return found
+
+    def _wait(self, thread: threading.Thread, timeout: float) -> None:
+        began = time.monotonic()
+        deadline, stop_by = began + timeout, float("inf")
+        while thread.is_alive():
+            now = time.monotonic()
+            if self._stop.is_set():
+                stop_by = min(stop_by, now + self._grace)
+            if self._writer.loading and now - began < _LONGEST_LOADING:
+                deadline = now + timeout
+            if (left := min(deadline, stop_by) - now) <= 0:
+                return
+            thread.join(min(left, _POLL_SECONDS))
 
 
 class CaptionWorker:
@@ -93,7 +144,8 @@ class CaptionWorker:
         self._waiting: deque[_Waiting | SourceDone] = deque()
         self._jobs = 0
         self._closing = False
-        self._tallies: dict[str, _Tally] = {}
+        #: What became of each source's clips, by the names that its statistics have for it.
+        self._tallies: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._lacks: dict[tuple[str, str, int, str], MissingCaptions] = {}
         self._failures = 0
         self._rest_until = 0.0
@@ -195,9 +247,7 @@ class CaptionWorker:
                 self._fail([clip], caption.cause, str(caption))
             else:
                 with self._changed:
-                    tally = self._tally(clip)
-                    tally.written += 1
-                    tally.replaced += bool(caption.replaced)
+                    self._tallies[clip.record.subject].update(captions=1, captions_replaced=bool(caption.replaced))
                 self._emit(caption_record(clip, request.measured, caption, self._info, elapsed))
 
     def _note_failure(self, errors: Sequence[CaptionError], clips: int) -> None:
@@ -216,20 +266,10 @@ class CaptionWorker:
     def _finish(self, end: SourceDone) -> None:
         self._report(0.0, end.source_id)
         with self._changed:
-            tally = self._tallies.pop(end.source_id, _Tally())
-        stats = replace(
-            end.stats,
-            captions=tally.written,
-            captions_replaced=tally.replaced,
-            captions_dropped=tally.dropped,
-            captions_failed=tally.failed,
-        )
-        self._emit(replace(end, stats=stats))
+            tally = self._tallies.pop(end.source_id, Counter())
+        self._emit(replace(end, stats=replace(end.stats, **tally)))
 
     # Counting ---------------------------------------------------------------------------------------------
-
-    def _tally(self, job: ObservedClip) -> _Tally:
-        return self._tallies.setdefault(job.record.subject, _Tally())
 
     def _fail(self, batch: Sequence[ObservedClip], cause: str, reason: str) -> None:
         with self._changed:
@@ -238,9 +278,7 @@ class CaptionWorker:
 
     def _lack(self, job: ObservedClip, cause: str, reason: str, *, failed: bool = False) -> None:
         """Count a clip that gets no caption; the lock is held."""
-        tally = self._tally(job)
-        tally.failed += failed
-        tally.dropped += not failed
+        self._tallies[job.record.subject]["captions_failed" if failed else "captions_dropped"] += 1
         clip = job.label.clip
         key = (job.record.subject, clip.epoch_key, clip.epoch, cause)
         lack = self._lacks.setdefault(key, MissingCaptions(job.record, job.record, reason, time.monotonic()))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streamfer.captions.checks import faults, shape_faults
+from streamfer.captions.checks import faults, off_topic, shape_faults
 from streamfer.captions.measured import LANGUAGES, describe
 from streamfer.captions.prompts import again, describe_messages, unfounded
 from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Writer, first_line
@@ -202,4 +202,4 @@ def _wrong(draft: Caption | CaptionError, request: CaptionRequest) -> tuple[str,
     english = draft.text if draft.checked is None else draft.checked
     other = [] if draft.checked is None else shape_faults(draft.text, english=False)
     found = faults(english, request.measured, complete=False)
-    return (*other, *found, *unfounded(english, request.measured))
+    return (*other, *found, *unfounded(english, request.measured), *off_topic(english))

@@ -296,7 +296,7 @@ def test_cards_that_cannot_be_right(
 
 def test_a_card_reads_what_it_wrote(folders: dict[str, Path]) -> None:
     card = read_card(folders["exp-vqa"])
-    assert CaptionCard.from_json(card.model_dump_json()) == card
+    assert CaptionCard.model_validate_json(card.model_dump_json()) == card
 
 
 def test_unknown_names_list_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from fakes.captioners import FakeCaptioner
 
-from streamfer.captions.call import CaptionCall
 from streamfer.captions.choosing import load_writer, resolve
 from streamfer.captions.measurements import Measurements
 from streamfer.captions.process import ProcessCaptioner
 from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest
+from streamfer.captions.worker import CaptionCall
 from streamfer.captions.writers import ModelWriter
 from streamfer.config import CaptionsConfig, Config
 from streamfer.errors import ConfigError, InternalError, UnknownModelError

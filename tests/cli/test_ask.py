@@ -16,7 +16,7 @@ from PIL import Image
 
 from streamfer import build
 from streamfer.build import LoadedModels
-from streamfer.captions import asking
+from streamfer.captions import choosing
 from streamfer.captions.protocol import wants_yes_or_no
 from streamfer.config import Config
 from streamfer.threads import plan_threads
@@ -60,7 +60,7 @@ def install(monkeypatch: pytest.MonkeyPatch, fake: FakeCaptioner) -> None:
         return fake
 
     reader = FakeExpressionModel(action_units=("AU01", "AU06", "AU12", "AU25"))
-    monkeypatch.setattr(asking, "load_answerer", load)
+    monkeypatch.setattr(choosing, "load_model", load)
     loaded = LoadedModels(reader, (FakeDetector(),), plan_threads(1))
     monkeypatch.setattr(build, "load_all", lambda _config, _sources: loaded)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from streamfer.captions.chat import ChatClient, ChatError, Reply, endpoint_url, key_for
 from streamfer.captions.protocol import Message
-from streamfer.captions.text_model import TextModel
+from streamfer.captions.transformers_models import TextModel
 from streamfer.errors import ConfigError
 
 _MAX_TOKENS = 300
@@ -47,15 +47,12 @@ class Endpoint:
         """Make sure, before anything is paid for, that the endpoint answers and has the model.
 
         Raises:
-            ConfigError: it does not, or has others.
+            ConfigError: it does not, or has others, which are listed.
         """
         try:
-            models = self._client.models()
+            self._client.find()
         except ChatError as error:
             raise ConfigError(f"{error}; name a server that answers, or no model: the grammar writes") from error
-        known = [str(entry.get("id", entry.get("name"))) for entry in models or ()]
-        if known and self._client.model not in known:
-            raise ConfigError(f"{self._client.url} has no model {self._client.model!r}; it has {', '.join(known[:9])}")
 
     def write(self, messages: Sequence[Message]) -> Reply:
         """Ask the endpoint.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from streamfer.captions.architecture import QuerySizes, build_model
 from streamfer.captions.card import Architecture, TextCard
-from streamfer.captions.language_model import read_language_model, read_tokenizer
+from streamfer.captions.loading import read_language_model, read_tokenizer
 from streamfer.captions.text import PromptText
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.models.precision import DTYPES

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from streamfer.captions.language_model import read_tokenizer
+from streamfer.captions.loading import read_tokenizer
 from streamfer.captions.text import PromptText
 from streamfer.errors import CheckpointError
 from streamfer_train.exp_blip.config import TextConfig

@@ -1,13 +1,14 @@
-"""Any image-text model of transformers in a captioner's place: Exp-BLIP's seam, somebody else's weights.
+"""Any model of transformers in a captioner's place: an image-text model, or one of text alone, a GGUF file too.
 
 Nothing is known of such a model but what its own processor says: pixels, prompt format and end token are the
-processor's and the model's. Code that a model's repository carries is never run.
+processor's and the model's. Code that a model's repository carries is never run, and nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import hashlib
 import itertools
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,11 @@ from typing import Any
 import torch
 
 from streamfer.captions.card import DESCRIBE_QUESTION, face_crop
-from streamfer.captions.folder import quiet_transformers
-from streamfer.captions.protocol import CaptionerInfo, Keyframes, check_clips, check_questions, first_line
+from streamfer.captions.chat import Reply
+from streamfer.captions.folder import reading
+from streamfer.captions.protocol import CaptionerInfo, Keyframes, Message, check_clips, check_questions, first_line
 from streamfer.captions.text import check_length, check_plain
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
-from streamfer.extras import needs
 from streamfer.models.precision import DTYPES, Precision
 
 _NEW_TOKENS = 200
@@ -27,6 +28,22 @@ _NEW_TOKENS = 200
 _YES = ("yes", "Yes", " yes", " Yes")
 _NO = ("no", "No", " no", " No")
 _CROP_SIDE = 224
+_GGUF = ".gguf"
+
+
+def is_text_model(path: Path) -> bool:
+    """Tell whether a folder's configuration names a model of text alone, or a file is a GGUF one."""
+    if path.suffix == _GGUF:
+        return path.is_file()
+    if not (path / "config.json").is_file():
+        return False
+    try:
+        with reading(f"captioner {str(path)!r}", f"{path}: no configuration") as transformers:
+            config = transformers.AutoConfig.from_pretrained(path, local_files_only=True)
+            seeing = transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    except CheckpointError:
+        return False
+    return type(config) not in seeing
 
 
 def load_stand_in(name_or_path: str, *, precision: Precision, **options: Any) -> TransformersCaptioner:
@@ -36,26 +53,27 @@ def load_stand_in(name_or_path: str, *, precision: Precision, **options: Any) ->
         UnknownModelError: not on this machine.
         CheckpointError: there, but no image-text model with safetensors and a processor.
     """
-    from safetensors import SafetensorError
-
-    with needs("captions", f"captioner {name_or_path!r}"):
-        from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    processors: Any = AutoProcessor
-    models: Any = AutoModelForImageTextToText
     source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    trouble = f"{name_or_path}: no image-text model of transformers can be loaded"
     try:
-        with quiet_transformers():
-            processor = processors.from_pretrained(name_or_path, **source)
-            model = models.from_pretrained(name_or_path, dtype=DTYPES[precision], use_safetensors=True, **source)
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        why = first_line(error)
-        if not Path(name_or_path).is_dir():
-            raise UnknownModelError(
-                f"captioner {name_or_path!r} is not on this machine; download it first ({why})"
-            ) from error
-        raise CheckpointError(f"{name_or_path}: no image-text model of transformers can be loaded ({why})") from error
+        with reading(f"captioner {name_or_path!r}", trouble) as transformers:
+            processor = transformers.AutoProcessor.from_pretrained(name_or_path, **source)
+            model = transformers.AutoModelForImageTextToText.from_pretrained(
+                name_or_path, dtype=DTYPES[precision], use_safetensors=True, **source
+            )
+    except CheckpointError as error:
+        if Path(name_or_path).is_dir():
+            raise
+        why = first_line(error.__cause__ or error)
+        raise UnknownModelError(
+            f"captioner {name_or_path!r} is not on this machine; download it first ({why})"
+        ) from error
     return TransformersCaptioner(model, processor, name=name_or_path, precision=precision, **options)
+
+
+def _digest(identity: str, model: Any) -> str:
+    """Return the digest of a model by its name and configuration; its weights are not read for it."""
+    return hashlib.sha256(f"{identity} {model.config.to_json_string(use_diff=False)}".encode()).hexdigest()
 
 
 class TransformersCaptioner:
@@ -87,12 +105,9 @@ class TransformersCaptioner:
         self._chats = bool(getattr(processor, "chat_template", None))
         self._batch = batch
         self._num_beams = num_beams or 1
-        commit = getattr(model.config, "_commit_hash", None) or ""
-        identity = f"{name} {commit} {model.config.to_json_string(use_diff=False)}"
-        #: The digest is of name, revision and configuration, not of the weights.
         self.info = CaptionerInfo(
             name,
-            hashlib.sha256(identity.encode()).hexdigest(),
+            _digest(f"{name} {getattr(model.config, '_commit_hash', None) or ''}", model),
             crop=face_crop(_CROP_SIDE),
             max_new_tokens=max_new_tokens or _NEW_TOKENS,
             device=str(torch.device(device)),
@@ -182,3 +197,70 @@ class TransformersCaptioner:
             sides_B2 = torch.stack([logs_BV[:, ids].logsumexp(dim=1) for ids in sides], dim=1)
             found.extend(sides_B2.softmax(dim=1)[:, 0].tolist())
         return found
+
+
+class TextModel:
+    """A causal language model; decoding is greedy, one conversation at a time."""
+
+    def __init__(
+        self, path: Path, *, device: str = "cpu", precision: Precision = "fp32", max_tokens: int = _NEW_TOKENS
+    ) -> None:
+        """Load tokenizer and model.
+
+        Raises:
+            ConfigError: nothing is there.
+            CheckpointError: it is no such model, or needs a package that is not installed.
+        """
+        gguf = path.suffix == _GGUF
+        if not (path.is_file() if gguf else (path / "config.json").is_file()):
+            raise ConfigError(f"{path}: no transformers model there (config.json is absent); name its folder")
+        source: dict[str, Any] = {"local_files_only": True, **({"gguf_file": path.name} if gguf else {})}
+        folder = path.parent if gguf else path
+        hint = " (GGUF files need: pip install gguf)" if gguf else ""
+        trouble = f"{path}: cannot be loaded as a causal language model{hint}"
+        with reading(f"captioner {str(path)!r}", trouble) as transformers:
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder, **source)
+            model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=DTYPES[precision], **source)
+        self.model = model.requires_grad_(False).eval().to(device)
+        self._lock = threading.Lock()
+        self.info = CaptionerInfo(
+            path.stem if gguf else path.name,
+            _digest(path.name, model),
+            max_new_tokens=max_tokens,
+            device=device,
+            precision=precision,
+        )
+
+    def complete(self, conversations: Sequence[list[Message]]) -> list[str]:
+        """Return what the model says next in each conversation.
+
+        Raises:
+            ConfigError: a prompt does not fit.
+        """
+        return [self.reply(messages).text for messages in conversations]
+
+    def reply(self, messages: Sequence[Message]) -> Reply:
+        """Return the next turn of one conversation.
+
+        Raises:
+            ConfigError: the prompt does not fit.
+        """
+        with self._lock, torch.inference_mode():
+            if self.tokenizer.chat_template:
+                prompt = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+            else:
+                prompt = "\n\n".join(message["content"] for message in messages) + "\n\n"
+            inputs = self.tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(self.model.device)
+            length = inputs["input_ids"].shape[1]
+            room = getattr(self.model.config, "max_position_embeddings", None)
+            if room is not None and length + self.info.max_new_tokens > room:
+                raise ConfigError(f"the prompt of {length} tokens does not fit the {room} of {self.info.name}")
+            pad = self.tokenizer.pad_token_id
+            ids = self.model.generate(
+                **inputs,
+                max_new_tokens=self.info.max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.tokenizer.eos_token_id if pad is None else pad,
+            )[0, length:]
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return Reply(" ".join(text.split()), length, len(ids))
