@@ -49,7 +49,13 @@ def test_pictures_come_oldest_first_behind_the_measurements(server: Server) -> N
     assert "the lip corners are pulled up (lip corner puller; strong, from 0.5 s, strongest at 1.0 s" in text["text"]
     assert all(one["image_url"]["url"].startswith("data:image/jpeg;base64,/9j/") for one in pictures)
     assert [round(grey_of(one), -1) for one in pictures] == [20, 220]
-    assert body["response_format"]["json_schema"]["schema"]["required"] == ["caption"]
+    form = body["response_format"]["json_schema"]
+    # Strict needs the last line; titles and limits make Ollama drop required fields.
+    assert form["strict"]
+    assert form["schema"] == {
+        "type": "object", "properties": {"caption": {"type": "string"}}, "required": ["caption"],
+        "additionalProperties": False,
+    }  # fmt: skip
     assert (body["chat_template_kwargs"], body["think"]) == ({"enable_thinking": False}, False)
     assert server.keys == [None]
 
@@ -128,6 +134,9 @@ def test_another_language_comes_with_an_english_twin_that_is_checked(server: Ser
     found = write(server, language="German")
     assert isinstance(found, Caption)
     assert (found.text, found.replaced) == (twin["caption"], "")
+    asked = server.asked[0]["messages"][1]["content"][0]["text"]
+    assert asked.endswith("Write it in English, and once more in the language 'German'.")
+    assert server.asked[0]["response_format"]["json_schema"]["schema"]["required"] == ["english", "caption"]
     server.replies = [lambda _: chat(json.dumps({**twin, "english": "The nose is wrinkled."}))]
     found = write(server, language="German")
     assert isinstance(found, Caption)
@@ -177,6 +186,25 @@ def test_a_model_that_sees_no_red_is_warned_of(server: Server, caplog: pytest.Lo
     server.replies = [lambda _: chat("Purple, perhaps.")]
     writer_of(server).check()
     assert "may not see pictures: it calls a red one 'Purple, perhaps.'" in caplog.text
+
+
+def test_what_leaves_this_machine_is_warned_of_at_the_start(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+    server.replies = [lambda _: chat("red")]
+    writer_of(server).check()
+    assert "leave" not in caplog.text
+    # It leads here, but does not say so.
+    writer_of(server, url=server.url.replace("127.0.0.1", "0.0.0.0")).check()
+    assert "pictures of faces and measurements leave this machine for http://0.0.0.0" in caplog.text
+
+
+def test_openai_is_asked_for_pictures_of_low_detail(server: Server) -> None:
+    for low, detail in ((False, {None}), (True, {"low"})):
+        asking = writer_of(server)
+        asking._client.is_openai = low
+        asking.draft([CaptionRequest(SMILE, "1", keyframes=FACES)])
+        _, *pictures = server.asked[-1]["messages"][1]["content"]
+        assert {one["image_url"].get("detail") for one in pictures} == detail
+    assert EndpointWriter("m", CaptionsConfig())._client.is_openai
 
 
 def test_a_wrong_name_lists_what_there_is(server: Server) -> None:
