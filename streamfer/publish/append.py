@@ -82,7 +82,7 @@ def append(client: redis.Redis, keys: Keys, retention: Retention, records: Seque
                 words += (str(2 * len(fields)), str(most), *chain.from_iterable(fields.items()))
             # EVAL rather than EVALSHA: a server that restarted has forgotten the script, and its text is
             # small beside the records. By hand: the pipeline of a Cluster's client has no method for it.
-            pipeline.execute_command("EVAL", _APPEND_LUA, len(names), *names, *words)
+            pipeline.execute_command("EVAL", _APPEND_LUA, len(names), *names, *words)  # type: ignore[no-untyped-call]
         # redis-py's own raising would put the whole command, with the records in it, into the message.
         replies: list[Any] = pipeline.execute(raise_on_error=False)
     outcomes: dict[int, Outcome] = {}

@@ -50,7 +50,7 @@ class _LateCluster:
     def disconnect_connection_pools(self) -> None:
         """Break what connections there are."""
         if self._made is not None:
-            self._made.disconnect_connection_pools()
+            self._made.disconnect_connection_pools()  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Close what was made."""

@@ -37,7 +37,7 @@ def cluster() -> Iterator[Any]:
     for _ in range(2):
         join(made)
     yield made
-    made.shutdown()  # type: ignore[no-untyped-call]
+    made.shutdown()
 
 
 def join(cluster: Any) -> Any:

@@ -87,8 +87,9 @@ def test_an_interrupt_publishes_what_is_complete_and_exits_with_130(
     assert interrupted
     assert done.code == 130
     assert done.err.count("people in view must be told") == done.err.count("purpose of this run: counting smiles") == 1
-    assert {record.data.producer.purpose for record in published(redis_url)} == {"counting smiles"}
-    assert {record.subject for record in published(redis_url)} == {"lobby"}
+    records: list[Any] = list(published(redis_url))
+    assert {record.data.producer.purpose for record in records} == {"counting smiles"}
+    assert {record.subject for record in records} == {"lobby"}
     shown = sum("  lobby  " in line and ("█" in line or "░" in line) for line in done.out.splitlines())
     assert shown == len(clips(redis_url)) >= 1
     assert done.err.splitlines()[-1].startswith("lobby: stopped; ")

@@ -59,7 +59,8 @@ def clip(begin: float, label: str, probability: float = 0.75, track: int = 1, sm
 
 def captioned(record: Record, text: str) -> Record:
     assert isinstance(record.data, ClipLabelled)
-    face, shown = record.data.faces[0], examples()["clip.captioned.v1"].data
+    face = record.data.faces[0]
+    shown: Any = examples()["clip.captioned.v1"].data
     told = {
         "clip": record.data.clip,
         "clip_id": record.id,

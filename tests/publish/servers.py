@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,10 @@ class Node:
         """Give the server a command."""
         return self.client.execute_command(*words)  # type: ignore[no-untyped-call]
 
+    def knows(self, name: str) -> bool:
+        """Whether it knows another of its Cluster."""
+        return name in str(self.say("CLUSTER NODES"))
+
     def kill(self) -> None:
         """End it at once."""
         self.process.send_signal(signal.SIGCONT)
@@ -105,7 +110,7 @@ class Cluster:
         slot = key_slot(key.encode())
         with redis.Redis(port=self.alive()[0].port, protocol=2) as client:
             client.set_response_callback("CLUSTER SLOTS", lambda reply, **_: reply)
-            reply: Any = client.execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+            reply: Any = client.execute_command("CLUSTER SLOTS")
         for first, last, (_, port, *_), *_ in reply:
             if first <= slot <= last:
                 return next(node for node in self.nodes if node.port == port)
@@ -141,15 +146,13 @@ class Cluster:
             node.say("CLUSTER", "ADDSLOTS", *range(low, high))
         for primary, replica in zip(self.nodes[:3], self.nodes[3:], strict=False):
             name = primary.say("CLUSTER", "MYID")
-            wait_for(
-                lambda replica=replica, name=name: name in str(replica.say("CLUSTER NODES")), "they know each other"
-            )  # type: ignore[misc]
+            wait_for(partial(replica.knows, name), "they know each other")
             replica.say("CLUSTER", "REPLICATE", name)
         for node in self.nodes:
             wait_for(lambda node=node: self._whole(node), "the Cluster is whole")  # type: ignore[misc]
 
     def _whole(self, node: Node) -> bool:
-        facts = node.client.cluster("INFO")  # type: ignore[no-untyped-call]
+        facts = node.client.cluster("INFO")
         state = (facts["cluster_state"], facts["cluster_slots_ok"], int(facts["cluster_known_nodes"]))
         linked = len(self.nodes) == 3 or "master_link_status:down" not in str(node.client.info("replication"))
         return state == ("ok", "16384", len(self.nodes)) and linked
@@ -198,5 +201,5 @@ class Watched:
         return node
 
     def _ready(self, sentinel: Node) -> bool:
-        facts: Any = sentinel.client.sentinel_master("mymaster")  # type: ignore[no-untyped-call]
+        facts: Any = sentinel.client.sentinel_master("mymaster")
         return (facts["num-slaves"], facts["num-other-sentinels"]) == (1, 2)

@@ -18,7 +18,7 @@ SECRET = "hunter2"
 
 def failure(url: str, **settings: float) -> str:
     with pytest.raises(PublishError) as caught:
-        connect(url, **settings)  # type: ignore[arg-type]
+        connect(url, **settings)
     message = str(caught.value)
     assert "\n" not in message
     assert SECRET not in message
