@@ -16,13 +16,13 @@ class Batcher:
 
     Args:
         items: bounded queue that the sources' analysers fill.
-        max_crops: most crops of a batch; one frame with more faces makes a larger batch.
+        max_crops: most crops of a batch, which may change; one frame with more faces makes a larger batch.
         max_wait: seconds the first item of a batch may wait for others.
     """
 
     def __init__(self, items: queue.Queue[Item], *, max_crops: int, max_wait: float) -> None:
         self._items = items
-        self._max_crops = max_crops
+        self.max_crops = max_crops
         self._max_wait = max_wait
         self._held: Item | None = None
 
@@ -35,12 +35,12 @@ class Batcher:
         self._held = None
         crops = _crops(batch[0])
         deadline = time.monotonic() + self._max_wait
-        while crops < self._max_crops and not isinstance(batch[-1], Ended):
+        while crops < self.max_crops and not isinstance(batch[-1], Ended):
             try:
                 item = self._items.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 break
-            if crops + _crops(item) > self._max_crops:
+            if crops + _crops(item) > self.max_crops:
                 self._held = item
                 break
             batch.append(item)

@@ -29,7 +29,9 @@ from streamfer.pipeline.windows import WindowGrid
 from streamfer.video.frames import Source
 
 _ITEMS = 64
-_LIVE_ITEMS = 16
+_LIVE_ITEMS = 4
+#: Of ``live.staleness``: how long a batch may take.
+_BATCH_SHARE = 0.25
 _EVENTS = 256
 _POLL_SECONDS = 0.2
 #: Seconds that the crops of files wait for company.
@@ -135,6 +137,7 @@ class Pipeline:
             )
             self._open_more(sources)
             while self._open or (self.stays and not self._stop.is_set()):
+                batcher.max_crops = self._most_crops()
                 items = batcher.next(_POLL_SECONDS)
                 for entry in [*labeller.process(items), *labeller.missing(time.time())]:
                     self._deliver(entry, observer)
@@ -155,6 +158,16 @@ class Pipeline:
                 observer.close()
             self._stop.set()
             self._events.put(None)
+
+    def _most_crops(self) -> int:
+        """Return how many crops to encode at once: live, what waits for a batch must not grow old over it."""
+        config = self._parts.plan.config
+        crops, seconds = self.clock.counts.get("encode", 0), self.clock.seconds.get("encode", 0.0)
+        if self._parts.max_open or not crops:
+            return config.model.batch_size
+        return min(
+            config.model.batch_size, max(1, int(_BATCH_SHARE * config.live.staleness * crops / max(seconds, 1e-9)))
+        )
 
     def _deliver(self, entry: Event | ObservedClip, observer: ClipObserver | None) -> None:
         """Hand an event to the consumer; chosen clips, and the ends behind them, to the observer."""
