@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -22,3 +23,14 @@ def test_the_unit_is_one(tmp_path: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", placed], capture_output=True, text=True, check=False)
     about_it = [line for line in (done.stdout + done.stderr).splitlines() if "streamfer" in line]
     assert (done.returncode, about_it) == (0, [])
+
+
+def test_the_matrix_of_faults_names_tests_that_are_there() -> None:
+    matrix = (REPOSITORY / "docs" / "reliability.md").read_text()
+    rows = [
+        line for line in matrix.splitlines() if line.startswith("| ") and "`test_" in line.replace("`Test", "`test")
+    ]
+    assert len(rows) >= 55
+    named = set(re.findall(r"`(?:Test\w+\.)?(test_\w+?)(?:\[[^\]]*\])?`", matrix))
+    written = "".join(path.read_text() for path in sorted((REPOSITORY / "tests").rglob("*.py")))
+    assert sorted(name for name in named if f"def {name}(" not in written) == []
