@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from pathlib import Path
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from lavis_checkpoint import language_tokenizer, question_tokenizer
+from PIL import Image
 
 from streamfer.captions.card import TextCard
 from streamfer.captions.text import PromptText
@@ -22,7 +24,15 @@ from streamfer.errors import ConfigError
 from streamfer.settings import describe_settings
 from streamfer_train.exp_blip import augment, objectives
 from streamfer_train.exp_blip.augment import apply
-from streamfer_train.exp_blip.config import AugmentationConfig, ExpBlipConfig, OptimiserConfig, TextConfig, load_config
+from streamfer_train.exp_blip.config import (
+    AugmentationConfig,
+    CaptionFile,
+    ExpBlipConfig,
+    OptimiserConfig,
+    TextConfig,
+    load_config,
+)
+from streamfer_train.exp_blip.data import read_questions
 from streamfer_train.exp_blip.schedule import depth_factor, learning_rate, learns
 from streamfer_train.exp_blip.text import Row, WordReader, cleaned, padded, text_key, written_row
 from streamfer_train.exp_vqa.config import load_config as load_vqa_config
@@ -206,6 +216,16 @@ def test_captions_are_cleaned_as_lavis_does_where_asked() -> None:
     assert cleaned(raw, TextConfig(lowercase=False, max_words=3)) == "The face shows"
     assert text_key("a") == text_key("a") != text_key("b")
     assert 0 <= text_key("x") < 2**63
+
+
+@pytest.mark.parametrize(("clean", "question"), [(True, "is the jaw dropped ?"), (False, "Is the JAW (dropped)?")])
+def test_questions_are_cleaned_as_released_where_asked(tmp_path: Path, clean: bool, question: str) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    entry = {"image": "a.png", "image_id": 0, "text_input": "Is the JAW (dropped)?", "text_output": "Yes, it IS!"}
+    (tmp_path / "q.json").write_text(json.dumps([entry]))
+    lists = (CaptionFile(file=tmp_path / "q.json", images=tmp_path),)
+    (pair,) = read_questions(lists, TextConfig(punctuation=False), "data.questions", clean=clean)
+    assert (pair.question, pair.text) == (question, "yes, it is")
 
 
 def test_rows_learn_the_answer_and_its_end_alone() -> None:

@@ -118,6 +118,9 @@ def test_a_step_that_was_interrupted_ends_at_the_same_weights(
     before = (broken / "au" / "captioner" / "streamfer.json").stat().st_mtime_ns
     assert main(["train", "--stage", "au", "-c", str(path), "--out", str(broken), "--resume"]) == 0
     assert (broken / "au" / "captioner" / "streamfer.json").stat().st_mtime_ns == before
+    longer = ["--set", "step2.epochs=2", "--resume"]
+    assert main(["train", "--stage", "au", "-c", str(path), "--out", str(broken), *longer]) == 0
+    assert read_card(broken / "au" / "captioner").train["epochs_extended_from"] == [1]
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_state(
