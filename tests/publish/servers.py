@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import socket
 import subprocess
@@ -30,10 +32,28 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 60.0) ->
         time.sleep(0.05)
 
 
+def newer_server() -> Path | None:
+    """A server of version 7 or later, where one is on the path."""
+    for program in (Path(folder, "redis-server") for folder in os.get_exec_path()):
+        if os.access(program, os.X_OK):
+            said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+            if re.search(r"v=([7-9]|\d\d)\.", said):
+                return program
+    return None
+
+
 class Node:
     """One server process on a port of its own."""
 
-    def __init__(self, folder: Path, *words: str, config: str | None = None, password: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        config: str | None = None,
+        password: str | None = None,
+        program: Path | None = None,
+    ) -> None:
+        self._program = program or server_executable()
         self.port = free_port()
         self._folder = folder / str(self.port)
         self._folder.mkdir(parents=True)
@@ -49,7 +69,7 @@ class Node:
     def start(self) -> None:
         """Start it (again), and wait until it answers."""
         loopback = ["--port", str(self.port), "--bind", "127.0.0.1", "--logfile", "log"]
-        command = [str(server_executable()), *self._words, *loopback]
+        command = [str(self._program), *self._words, *loopback]
         self.process = subprocess.Popen(command, cwd=self._folder, stdout=subprocess.DEVNULL)
         wait_for(lambda: self.process.poll() is not None or bool(self.client.ping()), f"{self.port} answers")
         assert self.process.poll() is None, (self._folder / "log").read_text()

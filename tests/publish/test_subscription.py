@@ -7,16 +7,20 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from record_examples import examples, labelled, span
 from redis import exceptions as faults
+from servers import Node, newer_server
 
 from streamfer.config import PublishConfig
 from streamfer.errors import ConfigError, PublishError
 from streamfer.publish import Lost, Publisher, Retention, Subscription, connect, subscribe
+from streamfer.publish.group import GroupMember
+from streamfer.publish.reading import Start
 from streamfer.records import RawDocument, Record
 
 CLIPS = "streamfer:{0}:clips"
@@ -46,6 +50,19 @@ def later(kind: str, text: str) -> Any:
 def entries(client: redis.Redis, stream: str) -> Any:
     """Entries of a stream, oldest first, as pairs of id and fields."""
     return client.xrange(stream)
+
+
+def run(steps: Any, client: redis.Redis, reply: Any = None) -> None:
+    """Carry out what a reader asks for, from the answer to its last command on."""
+    while True:
+        try:
+            command = steps.throw(reply) if isinstance(reply, Exception) else steps.send(reply)
+        except StopIteration:
+            return
+        try:
+            reply = command(client)
+        except faults.RedisError as error:
+            reply = error
 
 
 def pending(client: redis.Redis) -> int:
@@ -344,6 +361,26 @@ class TestGroup:
             assert again.lost == 2
         assert pending(client) == 0
 
+    def test_a_newer_server_names_what_was_trimmed_with_a_dead_member(self, tmp_path: Path) -> None:
+        program = newer_server()
+        if program is None:
+            pytest.skip("no redis-server of version 7 or later on the path")
+        node, told = Node(tmp_path, "--save", "", program=program), list[Lost]()
+        url = f"redis://127.0.0.1:{node.port}"
+        try:
+            with closing(connect(url)) as client:
+                Publisher(client).publish_many(clips(3))
+                with member(url, "gone") as gone:
+                    next(gone)
+                client.xtrim(CLIPS, maxlen=1, approximate=False)
+                with member(url, "two", claim_idle_s=0.05, claim_every_s=0.05, idle_s=1, on_lost=told.append) as two:
+                    assert [record.sequence for record in two] == [2]
+                    assert two.lost == 2
+                assert pending(client) == 0
+        finally:
+            node.kill()
+        assert [(lost.stream, lost.count) for lost in told] == [(CLIPS, 2)]
+
     def test_filtered_records_are_acknowledged(self, redis_url: str, client: redis.Redis) -> None:
         Publisher(client).publish_many([*clips(2), *clips(1, "door")])
         with member(redis_url, sources=["door"]) as one:
@@ -399,6 +436,21 @@ class TestGroup:
                 assert next(two if (record.sequence or 0) % 3 else one) == record
                 client.xtrim(CLIPS, maxlen=1, approximate=False)
             assert (one.lost, two.lost) == (0, 0)
+
+    def test_members_that_tell_later_what_they_read(self, redis_url: str, client: redis.Redis) -> None:
+        """The second member reads on, and tells how far, before the first has told anything."""
+        one, two = (GroupMember([CLIPS], "g", name, Start("start")) for name in ("one", "two"))
+        Publisher(client).publish_many(clips(8))
+        for reader in (one, two):
+            run(reader.prepare(), client)
+            run(reader.fetch(10), client)
+        Publisher(client).publish_many(clips(40)[8:])
+        steps = one.fetch(10)
+        reply = next(steps)(client)  # type: ignore[operator]
+        run(two.fetch(10), client)
+        run(steps, client, reply)
+        assert [len(reader.buffer) for reader in (one, two)] == [8 + 16, 16]
+        assert (one.losses, two.losses) == ([], [])
 
     def test_other_refusals_end_it(self, redis_url: str, client: redis.Redis) -> None:
         with member(redis_url) as one:
