@@ -46,7 +46,7 @@ class Listener:
         self._wanted = True
         words = {"idle_s": 0.5, "since": "start", "block_s": 0.2, "on_lost": self.told.append, **settings}
         self._subscription: Subscription = subscribe(url, **words)
-        self._thread = threading.Thread(target=self._listen)
+        self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
     def expect(self, records: list[Record], *, repeated: bool = False) -> None:
