@@ -29,6 +29,8 @@ from streamfer.video import Frame, find_sources, open_source
 
 THRESHOLDS = (0.3, 0.5, 0.6)
 COVERED = 0.9
+#: Least heights of groups of faces, as shares of the frame's, and the teacher's score from which they are counted.
+SIZES, SIZED_AT = (0.0, 0.04, 0.08, 0.16), 0.5
 #: Points along each side of a face by which its covered share is measured.
 POINTS = 24
 
@@ -97,6 +99,7 @@ def main() -> None:
     teacher = load_detector(arguments.teacher, threshold=min(THRESHOLDS))
     real = {threshold: Count() for threshold in THRESHOLDS}
     every = {threshold: Count() for threshold in THRESHOLDS}
+    sizes = {size: Count() for size in SIZES}
     print("| video | frames | doubtful | blurred beyond faces | ms a frame |\n|---|---|---|---|---|")
     frames = doubtful = 0
     for name, truth in sorted(truths.items()):
@@ -118,6 +121,9 @@ def main() -> None:
                 for threshold in THRESHOLDS:
                     if score >= threshold:
                         every[threshold].add(share, doubtful=cover.doubtful)
+                        if threshold == SIZED_AT:
+                            size = max(one for one in SIZES if one <= box[3] - box[1])
+                            sizes[size].add(share, doubtful=cover.doubtful)
                         if has_face(truth, number):
                             real[threshold].add(share, doubtful=cover.doubtful)
         unsure = sum(cover.doubtful for cover in found)
@@ -128,6 +134,11 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for threshold in THRESHOLDS:
         print(f"| {threshold} | {every[threshold].words()} | {real[threshold].words()} |")
+    print(
+        f"\n| from this share of the frame's height (score {SIZED_AT}) | faces | normal | strict |\n|---|---|---|---|"
+    )
+    for size, count in sizes.items():
+        print(f"| {size:.0%} | {count.words()} |")
 
 
 if __name__ == "__main__":

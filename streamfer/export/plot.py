@@ -35,7 +35,7 @@ def draw(segments: pandas.DataFrame, classes: tuple[str, ...], axes: Axes | None
     rows: list[tuple[str, Any, str]] = []
     for (_, track), own in segments.groupby(["epoch", "track"], sort=True):
         lengths = (own.media_end_s - own.media_begin_s).groupby(own.tier).sum().sort_values(ascending=False)
-        rows.append((f"Person {track}", own[own.tier == EMOTION], ""))
+        rows.append((f"Person {track:.0f}", own[own.tier == EMOTION], ""))
         rows += [
             (tier, own[own.tier == tier], _UNIT) for tier in lengths.index.drop([EMOTION, CAPTION], "ignore")[:units]
         ]

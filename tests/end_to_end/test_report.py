@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openpyxl
+import pandas
 import pytest
 from pympi.Elan import Eaf
 
 import streamfer
 from streamfer.config import load_config
+from streamfer.export.plot import draw
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "study.ipynb"
 
@@ -84,6 +87,9 @@ def test_the_figure_has_a_row_a_person(annotation: streamfer.Annotation) -> None
     people = annotation.segments[annotation.segments.tier == "emotion"].track.unique()
     assert [row for row in rows if row.startswith("Person")] == [f"Person {track}" for track in people]
     assert axes.get_xlabel() == "seconds"
+    damaged = annotation.segments.iloc[:1].assign(tier="damaged", track_id=None, track=np.nan)
+    again = draw(pandas.concat([damaged, annotation.segments]), (), units=2)
+    assert [label.get_text() for label in again.get_yticklabels()] == rows, "what is the file's is no person's"
 
 
 def test_the_notebook_runs(face_film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
