@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 from streamfer.faces import load_detector
-from streamfer.faces.coverage import LIKELY_SCORE, Cover, Moment, Watch, covers, overlap
+from streamfer.faces.coverage import COVERED_SCORE, LIKELY_SCORE, Cover, Moment, Watch, covers, overlap
 
 FPS = 25
 FACE = (0.4, 0.3, 0.5, 0.45)
@@ -70,7 +70,7 @@ def test_nothing_is_covered_beyond_a_cut() -> None:
 
 
 def test_what_looks_a_little_like_a_face_is_not_covered_but_said() -> None:
-    (cover,) = covers([moment(0, 0.22)])
+    (cover,) = covers([moment(0, (LIKELY_SCORE + COVERED_SCORE) / 2)])
     assert (cover.boxes, cover.doubtful) == ([], True)
     assert cover.pixels(640, 360, strict=False).shape == (0, 4)
     assert cover.pixels(640, 360, strict=True).tolist() == [[0, 0, 640, 360]]
