@@ -207,6 +207,17 @@ class HealthConfig(Section):
     token: str | None = Field(None, repr=False, description="lets its bearer add, change and remove sources")
 
 
+class ServeConfig(Section):
+    """The live page of ``streamfer serve``; tokens as ``health.token``."""
+
+    address: str = Field(
+        "8080", description="[HOST:]PORT; this machine alone without a host", coerce_numbers_to_str=True
+    )
+    token: str | None = Field(None, repr=False, description="who looks must give it; needed where others may look")
+    control: str | None = Field(None, description="URL of a run's health.address, whose sources the page may change")
+    control_token: str | None = Field(None, repr=False, description="that run's health.token; no page sees it")
+
+
 class SourceConfig(Section):
     """One source of ``streamfer run``; what is unset is as in ``live``.
 
@@ -236,6 +247,7 @@ class Config(Section):
     publish: PublishConfig = Field(default_factory=PublishConfig)
     shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig)
     health: HealthConfig = Field(default_factory=HealthConfig)
+    serve: ServeConfig = Field(default_factory=ServeConfig)
     threads: int | None = Field(None, ge=1, le=1024, description="cores for the whole process tree; all if unset")
     purpose: str | None = Field(
         None, min_length=1, max_length=200, description="what the analysis is for; stands in every record and manifest"

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from streamfer.api.session import Session
-from streamfer.errors import InternalError, SourceUnreadableError
+from streamfer.errors import InternalError
+from streamfer.pipeline.reports import this_producer
 from streamfer.publish import Publisher, subscribe
-from streamfer.records import ClipCaptioned, ClipLabelled, Record, SourceStateChanged
+from streamfer.records import ClipCaptioned, ClipLabelled, Record
 from streamfer.redaction import redact_url
 from streamfer.video import write_video
 from streamfer.video.demo_film import FPS, film
+
+if TYPE_CHECKING:
+    from streamfer.export.annotation import Annotation
 
 _PATIENCE_SECONDS = 10.0
 
@@ -24,12 +32,15 @@ class Demonstration:
 
     Attributes:
         film: the video that was made.
+        overlay, report: the video with what was found drawn in, and a page of it.
         clips: labelled clips as a subscriber received them.
         captions: their descriptions, received in the same way.
         known: how many of both an earlier run had published; equal ids are stored once.
     """
 
     film: Path
+    overlay: Path
+    report: Path
     clips: tuple[Record, ...]
     captions: tuple[Record, ...]
     known: int
@@ -55,30 +66,39 @@ def demonstrate(
         say(f"making {path} from pictures that scikit-image and insightface carry")
         write_video(path, film(), FPS)
         say(f"analysing, publishing to Redis at {redact_url(publisher.url)}")
-        published, known = _publish(session, path, publisher)
+        annotation = session.annotate(path)
+        published, known = _publish(annotation, publisher)
         models = session.models()
         info = models.expression.info
         words = f", words by {models.writer.info.name}" if models.writer is not None else ""
         say(f"model {info.name} ({info.precision} on {info.device}), faces by {models.detector.name}{words}")
         received = _read_back(session, publisher, published)
+    say("drawing the overlay and the report")
+    made = {"".join(file.suffixes): file for file in annotation.save(Path(folder), formats=["html"], overlay=True)}
     clips = tuple(record for record in received if isinstance(record.data, ClipLabelled))
     captions = tuple(record for record in received if isinstance(record.data, ClipCaptioned))
-    return Demonstration(path, clips, captions, known)
+    return Demonstration(path, made[".mp4.overlay.mp4"], made[".mp4.html"], clips, captions, known)
 
 
-def _publish(session: Session, path: Path, publisher: Publisher) -> tuple[list[Record], int]:
+def play(session: Session, found: Demonstration) -> None:
+    """Publish the records of a demonstration as if its film ran now, again and again; KeyboardInterrupt ends it."""
+    shown = sorted((*found.clips, *found.captions), key=lambda record: record.data.clip.end_time)  # type: ignore[union-attr]
+    with Publisher.open(session.config.publish) as publisher:
+        while True:
+            begun, producer = time.monotonic(), this_producer(session.config.purpose)
+            publisher.heartbeat({found.clips[0].subject: {"state": "online"}})
+            for record in shown:
+                time.sleep(max(0.0, begun + record.data.clip.end_time - time.monotonic()))  # type: ignore[union-attr]
+                data = record.data.model_copy(update={"producer": producer})  # type: ignore[union-attr]
+                now = datetime.now(UTC)
+                publisher.publish(replace(record, id=uuid.uuid4().hex, data=data, recordedtime=now, sequence=None))
+
+
+def _publish(annotation: Annotation, publisher: Publisher) -> tuple[list[Record], int]:
     """Publish every record of the film; return the clips and captions, and how many of them were there before."""
-    published: list[Record] = []
-    known = 0
-    for record in session.stream(path):
-        outcome = publisher.publish(record)
-        if isinstance(record.data, SourceStateChanged) and record.data.state == "ended" and record.data.reason:
-            # A stream goes on without a bad source; the demonstration has no other.
-            raise SourceUnreadableError(f"{path}: {record.data.reason}")
-        if isinstance(record.data, ClipLabelled | ClipCaptioned):
-            published.append(record)
-            known += outcome == "duplicate"
-    return published, known
+    outcomes = [(event, publisher.publish(event)) for event in annotation.events if isinstance(event, Record)]
+    kept = [(record, said) for record, said in outcomes if isinstance(record.data, ClipLabelled | ClipCaptioned)]
+    return [record for record, _ in kept], sum(said == "duplicate" for _, said in kept)
 
 
 def _read_back(session: Session, publisher: Publisher, published: list[Record]) -> list[Record]:
@@ -95,6 +115,8 @@ def _read_back(session: Session, publisher: Publisher, published: list[Record]) 
         prefix=session.config.publish.prefix,
         partitions=session.config.publish.partitions,
         idle_s=_PATIENCE_SECONDS,
+        # Of earlier demonstrations, whose records lie there too, nobody asks.
+        on_lost=lambda _lost: None,
     ) as subscription:
         for record in subscription:
             if record.id in waiting:

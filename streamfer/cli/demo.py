@@ -21,6 +21,7 @@ def demo(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the video.")] = Path(
         "streamfer-demo"
     ),
+    page: Annotated[bool, typer.Option("--serve", help="Then show the live page, where the demo plays on.")] = False,
 ) -> None:
     """Make a short video with real faces from pictures that installed packages carry, and run everything on it.
 
@@ -38,7 +39,22 @@ def demo(
     typer.echo(f"\n{what} in Redis{again}. Read them again, or follow new ones:")
     typer.echo(f"  {follow_command(session.config.publish, '--from', 'start', '--idle', '1')}")
     typer.echo(f"  {follow_command(session.config.publish)}")
+    typer.echo(f"Look at {found.overlay} and, in a browser, at {found.report}")
     typer.echo(f"Label a video of your own:\n  {program()} annotate VIDEO")
+    if page:
+        _play_on(session, found)
+
+
+def _play_on(session: Session, found: Demonstration) -> None:
+    """Have the live page, and publish the demo's records in its own time, again and again, until Ctrl-C."""
+    from streamfer.api.demo import play
+    from streamfer.extras import needs
+
+    with needs("serve", "demo --serve"):
+        from streamfer.serve.dashboard import serving
+    with serving(session.config) as url:
+        note(f"look at {url}; Ctrl-C ends")
+        play(session, found)
 
 
 def _show(found: Demonstration) -> None:

@@ -41,5 +41,8 @@ def doctor(
             for one in found:
                 table.add_row(f"  {one.name}", Text(one.text, style="" if one.good else "red"))
         console().print(table)
+        console().print(
+            "\nNext: streamfer demo --serve, streamfer annotate VIDEO, streamfer run rtsp://CAMERA", style="bold"
+        )
     if not all(one.good for found in sections.values() for one in found):
         raise SystemExit(2)

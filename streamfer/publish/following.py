@@ -235,9 +235,10 @@ class Following:
         for lost in losses:
             self.lost += lost.count
             told = {"stream": lost.stream, "source": lost.subject, "entries": lost.count, "reason": lost.why}
-            log.warning("subscribe.lost", extra=told)
             if self._on_lost is not None:
                 self._on_lost(lost)
+            else:
+                log.warning("subscribe.lost", extra=told)
 
 
 def _ask_sentinels() -> Steps[None]:

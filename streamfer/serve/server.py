@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
 from streamfer.addresses import AddressError, read_address
@@ -24,6 +25,11 @@ log = logging.getLogger(__name__)
 class Server(Closing):
     """Answers ``routes`` at ``[HOST:]PORT``, on this machine alone without a host, until it is closed.
 
+    Args:
+        address: where it listens.
+        routes, middleware: of the application.
+        setting: what named the address.
+
     Attributes:
         url: where it listens.
 
@@ -31,12 +37,18 @@ class Server(Closing):
         ConfigError: the address is none, or taken.
     """
 
-    def __init__(self, address: str, routes: Sequence[BaseRoute]) -> None:
-        self._socket = _listen(address)
+    def __init__(
+        self,
+        address: str,
+        routes: Sequence[BaseRoute],
+        middleware: Sequence[Middleware] = (),
+        setting: str = "health.address",
+    ) -> None:
+        self._socket = _listen(address, setting)
         host, port = self._socket.getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         config = uvicorn.Config(
-            Starlette(routes=list(routes)),
+            Starlette(routes=list(routes), middleware=list(middleware)),
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -60,7 +72,7 @@ class Server(Closing):
             log.exception("http.ended", extra={"server": self.url})
 
 
-def _listen(address: str) -> socket.socket:
+def _listen(address: str, setting: str) -> socket.socket:
     text = address.strip()
     try:
         place = read_address(f"http://{f'127.0.0.1:{text}' if text.isdecimal() else text}")
@@ -69,4 +81,4 @@ def _listen(address: str) -> socket.socket:
     except (AddressError, OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or error
         way_out = "write [HOST:]PORT with a free port, as 9090 or 0.0.0.0:9090"
-        raise ConfigError(f"health.address: nothing can listen there ({reason}); {way_out}") from None
+        raise ConfigError(f"{setting}: nothing can listen there ({reason}); {way_out}") from None

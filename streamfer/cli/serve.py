@@ -1,0 +1,38 @@
+"""``streamfer serve``: a page that shows what every source sees, says and costs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from typing import Annotated
+
+import typer
+
+from streamfer.cli.options import Assignments, ConfigFile, RedisUrl, configure
+from streamfer.cli.terminal import note
+from streamfer.extras import needs
+
+
+def serve(
+    redis: RedisUrl = None,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="[HOST:]PORT", help="Where the page is; this machine alone (8080)."),
+    ] = None,
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+) -> None:
+    """Show a live page of the records in Redis: sources, people, expressions, action units, captions, history.
+
+    It is a subscriber like any other and may run anywhere. Adding, pausing and removing sources needs serve.control
+    (the health address of a run) and serve.control_token. Other machines may look only with serve.token.
+    """
+    with needs("serve", "streamfer serve"):
+        from streamfer.serve.dashboard import serving
+    config = configure(config_file, {"redis": redis, "serve__address": address}, assignments)
+    stopped = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    with serving(config) as url:
+        note(f"look at {url}")
+        stopped.wait()

@@ -1,0 +1,248 @@
+"""The live page in a real browser, fed by a real Redis."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from command_line import wait_for
+from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
+
+from streamfer.config import Config, load_config
+from streamfer.errors import ConfigError
+from streamfer.publish import Publisher, connect
+from streamfer.publish.embedded import EmbeddedRedis
+from streamfer.records import ClipCaptioned, Gap, Record
+from streamfer.serve import dashboard
+from streamfer.serve.dashboard import serving
+from streamfer.serve.feed import Feed, said_of
+
+HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
+
+
+def config(url: str, **settings: object) -> Config:
+    values = {
+        "publish.redis": url,
+        "serve.address": "0",
+        **{f"serve.{name}": value for name, value in settings.items()},
+    }
+    return load_config(None, values, {})
+
+
+def clip(at: int, source: str = "lobby", track: int = 1, **face: Any) -> Record:
+    document = labelled(
+        span(start_pts=at, end_pts=at + 1), track=track, track_id=f"0-{track}",
+        action_units={"AU12": 0.4}, action_units_peak={"AU12": 0.8}, **face,
+    )  # fmt: skip
+    return Record.of(document, source_id=source)
+
+
+def captioned(label: Record, text: str) -> Record:
+    face = label.data.faces[0]  # type: ignore[union-attr]
+    document = ClipCaptioned(
+        clip_id=label.id, clip=label.data.clip, track_id=face.track_id, track=face.track, text=text,  # type: ignore[union-attr]
+        model=MODEL, producer=PRODUCER, latency_ms=LATENCY,
+    )  # fmt: skip
+    return Record.of(document, source_id=label.subject)
+
+
+@pytest.fixture
+def publish(redis_url: str) -> Iterator[Callable[..., None]]:
+    with Publisher.open(config(redis_url).publish) as publisher:
+
+        def put(*records: Record) -> None:
+            for record in records:
+                publisher.publish(record)
+
+        yield put
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no chromium here")
+    with api.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that remembers what its console said."""
+    page = browser.new_page()
+    page.set_default_timeout(60_000)
+    page.complaints = []
+    page.on("console", lambda said: said.type in ("error", "warning") and page.complaints.append(said.text))
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    yield page
+    page.close()
+
+
+def test_the_page_shows_what_comes(page: Any, publish: Callable[..., None], redis_url: str) -> None:
+    publish(clip(1), clip(1, "yard", 2, emotions={"happiness": 0.4, "neutral": 0.35}, top=None, reason="uncertain"))
+    with connect(redis_url) as client:
+        client.hset("streamfer:status:lobby", mapping={"state": "online", "lag": "0.4"})
+        client.hset("streamfer:status:yard", mapping={"state": "backoff", "reason": "no route to host"})
+    with serving(config(redis_url)) as url:
+        page.goto(url)
+        page.get_by_text("lobby · person 1").wait_for()
+        assert "happiness 70 %" in page.inner_text("#people")
+        assert "unsure 40 % (uncertain)" in page.inner_text("#people")
+        page.locator("#sources td.bad", has_text="backoff: no route to host").wait_for()
+        said = clip(2, top="neutral", emotions={"happiness": 0.1, "neutral": 0.9})
+        publish(said, captioned(said, "The lip corners are pulled up."))
+        page.locator("#people", has_text="neutral 90 %").wait_for()
+        page.locator("#captions", has_text="The lip corners are pulled up.").wait_for()
+        page.fill("#filter", "yard")
+        wait_for(lambda: page.locator(".person").count() == 1, "one person")
+        page.fill("#filter", "")
+        page.locator(".person", has_text="lobby").click()
+        assert page.inner_text("#detail-title") == "lobby · person 1"
+        wait_for(lambda: page.locator("#detail canvas").count() == 2, "two charts")
+        page.keyboard.press("Escape")
+        assert not page.is_visible("#detail")
+        assert page.is_hidden("#add")
+    assert page.complaints == [] or all("ERR_" in text for text in page.complaints)
+
+
+def test_text_is_never_markup(page: Any, publish: Callable[..., None], redis_url: str) -> None:
+    label = clip(1, f"door {HOSTILE}"[:120])
+    publish(label, captioned(label, HOSTILE + "x" * 100_000))
+    with serving(config(redis_url)) as url:
+        page.goto(url)
+        page.locator("#captions", has_text="<img src=x onerror=").wait_for()
+        assert page.title() == "streamfer"
+        assert page.locator("main img, main script").count() == 0
+        assert len(page.inner_text("#captions")) < 3_000
+    assert [text for text in page.complaints if "ERR_" not in text] == []
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 390)])
+def test_axe_finds_nothing_serious(
+    browser: Any, publish: Callable[..., None], redis_url: str, scheme: str, width: int
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+    label = clip(1)
+    publish(label, captioned(label, "The lip corners are pulled up."))
+    with connect(redis_url) as client:
+        client.hset("streamfer:status:lobby", mapping={"state": "online", "lag": "0.4"})
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 800})
+    with serving(config(redis_url)) as url:
+        page.goto(url)
+        page.locator(".person").first.click(timeout=60_000)
+        page.locator("#sources td").first.wait_for(timeout=60_000)
+        found = axe.Axe().run(page).response["violations"]
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")] == []
+
+
+def test_it_recovers_when_redis_comes_back(page: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMFER_REDIS_FOLDER", str(tmp_path / "redis"))
+    server = EmbeddedRedis.start()
+    settings = config(server.url)
+    with Publisher.open(settings.publish) as publisher, serving(settings) as url:
+        page.goto(url)
+        publisher.publish(clip(1))
+        page.get_by_text("lobby · person 1").wait_for()
+        with connect(server.url) as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+            client.client_kill_filter(_type="pubsub")
+        publisher.publish(clip(2, "yard"))
+        page.get_by_text("yard · person 1").wait_for()
+        page.locator("#standing", has_text="following").wait_for()
+    server.close()
+
+
+def test_a_look_back_shows_what_redis_holds(page: Any, publish: Callable[..., None], redis_url: str) -> None:
+    publish(clip(1))
+    with serving(config(redis_url)) as url:
+        page.goto(url)
+        page.get_by_text("lobby · person 1").wait_for()
+        moment = page.evaluate(
+            "new Date(Date.now() + 2000 - new Date().getTimezoneOffset() * 60000).toISOString().slice(0, 19)"
+        )
+        page.fill("#until", moment)
+        page.dispatch_event("#until", "change")
+        page.locator("#standing", has_text="looking back").wait_for()
+        page.get_by_text("lobby · person 1").wait_for()
+        page.click("#now")
+        page.locator("#standing", has_text="following").wait_for()
+
+
+def test_without_a_token_this_machine_looks_and_nobody_changes_anything(redis_url: str) -> None:
+    with serving(config(redis_url)) as url, httpx.Client(base_url=url) as client:
+        answer = client.get("/")
+        assert answer.status_code == 200
+        assert "script-src 'self'" in answer.headers["content-security-policy"]
+        assert "unsafe" not in answer.headers["content-security-policy"]
+        # A name that somebody else's server resolves to this machine.
+        assert client.get("/", headers={"host": "evil.example"}).status_code == 421
+        assert client.post("/sources", json={"url": "x"}).status_code == 403
+        assert client.get("/history?from=a&to=b").status_code == 422
+    with (
+        pytest.raises(ConfigError, match=r"serve\.address: .* set serve\.token"),
+        serving(config(redis_url, address="0.0.0.0:0")),
+    ):
+        pass
+
+
+def test_a_token_is_asked_for(redis_url: str) -> None:
+    with serving(config(redis_url, token="open sesame")) as url, httpx.Client(base_url=url) as client:
+        assert client.get("/").status_code == 401
+        assert client.get("/events").status_code == 401
+        assert client.post("/login", data={"token": "wrong"}).status_code == 401
+        assert client.post("/login", data={"token": "open sesame"}).status_code == 303
+        assert client.get("/about").json() == {"control": False}
+        assert "sesame" not in str(client.cookies.jar)
+
+
+def test_a_page_that_reads_too_slowly_gets_everything_anew(
+    publish: Callable[..., None], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamfer.serve.feed._BATCHES", 2)
+    with Feed(config(redis_url).publish, redis_url) as feed:
+        for at in range(5):
+            publish(clip(at))
+            wait_for(lambda: any('"lobby"' in text for text in feed.everything()[1]), "the record")
+            time.sleep(0.6)
+        assert feed.after(0) is None
+        number, texts = feed.everything()
+        assert feed.after(number) == []
+        messages = [message for text in texts for message in json.loads(text)]
+    assert len({one["id"] for one in messages if one["kind"] == "clip"}) == 5
+
+
+def test_a_hundred_thousand_entries_of_history_are_a_bounded_answer(redis_url: str) -> None:
+    fields = dict(clip(1).numbered(1).to_fields())
+    with connect(redis_url) as client:
+        pipe = client.pipeline(transaction=False)
+        for number in range(20_000):
+            pipe.xadd("streamfer:{0}:clips", {**fields, "ce_sequence": f"{number:020}"})  # type: ignore[arg-type]
+        pipe.xadd("streamfer:{0}:clips", {"foreign": "entry"})
+        pipe.execute()
+    with Feed(config(redis_url).publish, redis_url) as feed:
+        found, more = feed.history(time.time() - 600, time.time())
+    assert (len(found), more) == (5_000, True)
+
+
+def test_records_that_no_page_shows_are_left_out() -> None:
+    gap = Gap(
+        cause="queue_full", unit="frames", count=2, epoch=0, epoch_key="f" * 64, start_time=1.0, end_time=1.25,
+        time_origin="file", reason="busy", producer=PRODUCER,
+    )  # fmt: skip
+    assert said_of(Record.of(gap, source_id="hall")) == []
+    (said,) = said_of(dataclasses.replace(clip(1), recordedtime=datetime(2026, 1, 1, tzinfo=UTC)))
+    assert (said["t"], said["units"], said["label"]) == (1767225600.0, {"AU12": 0.8}, "happiness")
+    assert all(map(dashboard.is_loopback, ("8080", "localhost:80", "[::1]:80")))
+    assert not any(map(dashboard.is_loopback, ("10.0.0.1:80", "[2001:db8::1]:80", "evil.example")))
