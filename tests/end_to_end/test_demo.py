@@ -51,21 +51,23 @@ def test_it_shows_clips_of_several_people(demo: tuple[Finished, Path]) -> None:
     rows = r"\d+\.\d–\d+\.\d s  (\S+ +[█░]{10} \d+%|unsure +(small|turned|blurred|uncertain))"
     assert all(re.search(rows, row) for row in table(done))
     assert (folder / "demo.mp4").stat().st_size > 100_000
-    assert [path.name for path in folder.iterdir()] == ["demo.mp4"]
+    made = {"demo.mp4", "demo.mp4.overlay.mp4", "demo.mp4.html", "demo.mp4.streamfer.json"}
+    assert {path.name for path in folder.iterdir()} == made
 
 
 def test_it_says_what_it_does_on_standard_error(demo: tuple[Finished, Path]) -> None:
     lines = demo[0].err.splitlines()
-    assert [line.split()[0] for line in lines] == ["making", "analysing,", "model"]
+    assert [line.split()[0] for line in lines] == ["making", "analysing,", "model", "drawing"]
 
 
 def test_it_ends_with_the_commands_that_go_on(demo: tuple[Finished, Path]) -> None:
     done, _ = demo
-    clips, again, follow, label, own = done.out.splitlines()[-5:]
+    clips, again, follow, look, label, own = done.out.splitlines()[-6:]
     found = re.fullmatch(r"(\d+) clips( and \d+ captions)? in Redis\. Read them again, or follow new ones:", clips)
     assert found is not None
     assert int(found[1]) == len(table(done))
     assert (again, follow) == ("  streamfer tail --from start --idle 1", "  streamfer tail")
+    assert re.fullmatch(r"Look at .*demo\.mp4\.overlay\.mp4 and, in a browser, at .*demo\.mp4\.html", look)
     assert label == "Label a video of your own:"
     assert own == "  streamfer annotate VIDEO"
 
