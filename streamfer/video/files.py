@@ -135,7 +135,7 @@ class FileSource:
 
             picture: av.VideoFrame | None = first
             while picture is not None and not self._closing:
-                before, form = form, PictureForm.of(picture)
+                before, form = form, PictureForm.of(picture, form)
                 tick = clock.tick(picture.pts, picture.duration, form.change_from(before))
                 torn = spec.stored and health.pauses(tick, clock.period) and is_torn(Path(spec.url))
                 yield from chosen(health.take((picture, form.turn, tick), clock, torn=torn))

@@ -10,12 +10,14 @@ from streamfer.video.clock import ArrivalClock, PtsClock, Tick
 from streamfer.video.connection import Arrival, Opened
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
 from streamfer.video.locate import SourceSpec
-from streamfer.video.pixels import PictureForm, RgbConverter
+from streamfer.video.pixels import UPRIGHT, PictureForm, RgbConverter
 
 _ASSUMED_FPS = 25.0
 # A camera whose clock was never set reports 1970: such a time is worse than the time of arrival.
 _BELIEVABLE_SECONDS = 300.0
 _HEALED_SECONDS = 2.0
+# Before the first picture: one that says it is not turned is upright, for cameras do not mirror.
+_NONE_YET = PictureForm(0, 0, UPRIGHT, "", 0)
 
 
 class FrameLine:
@@ -58,7 +60,7 @@ class FrameLine:
     def advance(self, arrival: Arrival, wanted: FrameFilter | None) -> Iterator[Frame | StateChange]:
         """Yield ``online`` where an epoch begins, and the frame where it is wanted."""
         picture = arrival.picture
-        before, form = self._form, PictureForm.of(picture)
+        before, form = self._form, PictureForm.of(picture, self._form or _NONE_YET)
         if self._doubtful(arrival, form):
             return
         self._form = form

@@ -69,18 +69,23 @@ class PictureForm:
         width, height: as displayed, pixels.
         turn: how stored pixels become displayed ones.
         pixel_format: FFmpeg's name.
+        angle: degrees by which the frame itself says that it is turned.
     """
 
     width: int
     height: int
     turn: Orientation
     pixel_format: str
+    angle: int
 
     @classmethod
-    def of(cls, frame: av.VideoFrame) -> PictureForm:
-        """Return the form of one picture."""
-        turn = orientation(frame)
-        return cls(*turn.size(frame.width, frame.height), turn, frame.format.name)
+    def of(cls, frame: av.VideoFrame, before: PictureForm | None = None) -> PictureForm:
+        """Return the form of one picture; ``before`` is that of the stream's picture before it."""
+        # PyAV ties a frame and its side data in a circle: whoever asks every picture for them keeps all pictures until
+        # Python collects its garbage, which a large process seldom does.
+        same = before is not None and before.angle == frame.rotation
+        turn = before.turn if same and before is not None else orientation(frame)
+        return cls(*turn.size(frame.width, frame.height), turn, frame.format.name, frame.rotation)
 
     def change_from(self, before: PictureForm | None) -> str:
         """Say in words what differs from the form before; empty where nothing does, or nothing came before."""

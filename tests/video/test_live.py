@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.server
 import random
 import socket
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import av
@@ -26,7 +28,7 @@ from streamfer.errors import (
     SourceUnreachableError,
     SourceUnreadableError,
 )
-from streamfer.video import Frame, LiveSource, StateChange, TimeSampler, find_sources, open_source
+from streamfer.video import Frame, LiveSource, StateChange, TimeSampler, find_sources, open_source, write_video
 from streamfer.video.connection import Arrival, Opened
 from streamfer.video.frame_line import FrameLine
 from streamfer.video.live import reconnect_delay
@@ -364,3 +366,18 @@ def test_a_slow_camera_is_given_five_pictures() -> None:
     source = live("rtsp://127.0.0.1:9/live", stall_timeout=10)
     assert source._stall_limit(Opened("h264", 25.0, None, Fraction(1, 90000))) == 10
     assert source._stall_limit(Opened("h264", 0.2, None, Fraction(1, 90000))) == 25
+
+
+def test_pictures_are_let_go_without_collecting_garbage(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    write_video(path, [np.full((48, 64, 3), number, np.uint8) for number in range(60)], 25)
+    source = open_source(find_sources([str(path)])[0])
+    gc.collect()
+    gc.disable()
+    try:
+        seen = sum(isinstance(item, Frame) for item in source.stream())
+        left = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert seen == 60
+    assert left <= 3
