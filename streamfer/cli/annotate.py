@@ -27,8 +27,8 @@ class BareFlags(TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Give the bare flags their usual values."""
         words = ["--blur-faces=normal" if word == "--blur-faces" else word for word in args]
-        for at, (word, next_one) in enumerate(zip(args, [*args[1:], ""], strict=True)):
-            if word == "--ray" and not _ADDRESS.match(next_one):
+        for at, (word, behind) in enumerate(pairwise([*args, ""])):
+            if word == "--ray" and not _ADDRESS.match(behind):
                 words[at] = "--ray=auto"
         return super().parse_args(ctx, words)
 

@@ -10,7 +10,7 @@ import pytest
 from command_line import streamfer
 
 from streamfer import __version__
-from streamfer.api import session
+from streamfer.api import running
 from streamfer.cli import app
 from streamfer.errors import InternalError
 
@@ -120,7 +120,7 @@ def test_the_way_out_of_denied_access_survives_redaction(monkeypatch: pytest.Mon
     def refuse(url: str, **_: object) -> None:
         raise PublishError(f"Redis at {url} denies access; put it into the URL (redis://USER:PASSWORD@HOST)")
 
-    monkeypatch.setattr(subscription, "connect", refuse)
+    monkeypatch.setattr(subscription, "make_client", refuse)
     done = streamfer("tail", "redis://me:hunter2@h:1/0")
     assert done.err == (
         "streamfer: Redis at redis://***@h:1/0 denies access; put it into the URL (redis://USER:PASSWORD@HOST)\n"
@@ -131,7 +131,7 @@ def test_a_defect_of_ours_exits_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_arguments: object) -> None:
         raise InternalError("two and two\nare five")
 
-    monkeypatch.setattr(session, "find_sources", broken)
+    monkeypatch.setattr(running, "find_sources", broken)
     done = streamfer("run", "a.mp4")
     assert (done.code, done.complaints) == (1, ["two and two are five"])
 
