@@ -213,6 +213,14 @@ def test_a_wrong_name_lists_what_there_is(server: Server) -> None:
     assert server.asked == []
 
 
+def test_a_name_without_its_tag_is_ollamas_latest(server: Server) -> None:
+    server.models = {"models": [{"name": "seer:latest"}, {"name": "seer:2b"}]}
+    asking = writer_of(server, images="none")
+    asking.check()
+    asking.draft([CaptionRequest(SMILE, "1")])
+    assert server.asked[-1]["model"] == "seer:latest"
+
+
 def test_a_server_without_a_list_of_models_is_taken(server: Server) -> None:
     server.models, server.replies = Response("nothing here", 404), [lambda _: chat("red")]
     writer_of(server).check()
