@@ -1,15 +1,18 @@
-"""Writes docs/api.md from the docstrings of what ``streamfer`` exports: python docs/render_api.py"""
+"""Writes docs/api.md from the docstrings of what ``streamfer`` exports, and docs/configuration.md from its settings."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 import streamfer
 
-PAGE = Path(__file__).with_name("api.md")
+FOLDER = Path(__file__).parent
 HEAD = """# Python
 
 Everything that `import streamfer` gives, from its docstrings (written by `python docs/render_api.py`; a test compares).
@@ -17,6 +20,14 @@ Settings are those of [configs/run.yaml](../configs/run.yaml): `clip__stride=0.5
 used ones have short names (`model`, `detector`, `captions`, `fps`). Mistakes are `streamfer.UserError`, one line that
 says the way out. What `streamfer doctor`, `models` and `demo` show is in `streamfer.api.doctor`, `.catalogue` and
 `.demo`.
+"""
+
+SETTINGS_HEAD = """# Every setting
+
+Written by `python docs/render_api.py`. A setting is given, from the strongest to the weakest, by a flag (`--fps 4`), as
+`--set sampling.fps=4`, by the environment (`STREAMFER_SAMPLING__FPS=4`), in a file (`-c run.yaml`), and in Python as
+`sampling__fps=4`. What is wrong is said with the nearest name. [configs/run.yaml](../configs/run.yaml) shows those that
+people change.
 """
 
 
@@ -73,5 +84,48 @@ def page() -> str:
     return "\n\n".join([HEAD.rstrip(), *map(entry, names)]) + "\n"
 
 
+def settings_page() -> str:
+    """Return the page of every setting: its name, what it takes, what it is if unset, and what it does."""
+    sections = {"": streamfer.Config}
+    for name, field in streamfer.Config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            sections[f"{name}."] = field.annotation
+    sections["sources[]."] = get_args(streamfer.Config.model_fields["sources"].annotation)[0]
+    parts = [SETTINGS_HEAD.rstrip()]
+    for prefix, section in sections.items():
+        if prefix:
+            parts.append(f"## {prefix.rstrip('.')}\n\n{prose(section)}")
+        rows = [row for name, field in section.model_fields.items() if (row := setting(prefix + name, field))]
+        parts.append("\n".join(["| setting | takes | if unset | |", "|---|---|---|---|", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def setting(name: str, field: FieldInfo) -> str | None:
+    """Return the row of a setting; None for a section, which has a table of its own."""
+    if name == "sources" or (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+        return None
+    kind = getattr(field.annotation, "__name__", "") if not get_args(field.annotation) else str(field.annotation)
+    kind = re.sub(r"typing\.|pathlib\.|collections\.abc\.|<class '([^']+)'>", r"\1", kind)
+    kind = re.sub(r"(Literal)?\[([^\[\]]*'[^\[\]]*)\]", lambda found: found[2].replace("'", ""), kind)
+    limits = {"Gt": "> {gt}", "Ge": "≥ {ge}", "Lt": "< {lt}", "Le": "≤ {le}"}
+    words = [
+        limits[type(one).__name__].format(**vars_of(one)) for one in field.metadata if type(one).__name__ in limits
+    ]
+    takes = ", ".join([kind.replace("|", "or").replace(" or None", ""), *words])
+    default = "" if field.is_required() else field.get_default(call_default_factory=True)
+    unset = "" if default in ("", None) or default == {} else f"`{default}`"
+    return f"| `{name}` | {takes} | {unset} | {field.description or ''} |"
+
+
+def vars_of(limit: Any) -> dict[str, Any]:
+    """Return the numbers of a limit."""
+    return {name: getattr(limit, name) for name in ("gt", "ge", "lt", "le") if hasattr(limit, name)}
+
+
+#: What this program writes.
+PAGES = {"api.md": page, "configuration.md": settings_page}
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    for name, text in PAGES.items():
+        (FOLDER / name).write_text(text(), encoding="utf-8")

@@ -25,7 +25,12 @@ from streamfer.cli import app
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENTS = sorted(
-    [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md")],
+    [
+        REPOSITORY / "README.md",
+        REPOSITORY / "CONTRIBUTING.md",
+        *(REPOSITORY / "docs").glob("*.md"),
+        *(REPOSITORY / "docs" / "how-to").glob("*.md"),
+    ],
     key=lambda path: path.name,
 )
 LONGEST_README = 120
@@ -159,10 +164,11 @@ def test_examples_are_short_and_five() -> None:
         assert len(example.read_text(encoding="utf-8").splitlines()) < 30
 
 
-def test_the_api_page_is_what_the_docstrings_say() -> None:
+def test_pages_of_names_and_settings_are_what_the_code_says() -> None:
     render = runpy.run_path(str(REPOSITORY / "docs" / "render_api.py"))
-    page = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
-    assert page == render["page"](), "python docs/render_api.py writes it again"
+    for name, text in render["PAGES"].items():
+        page = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
+        assert page == text(), f"python docs/render_api.py writes {name} again"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
