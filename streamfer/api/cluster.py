@@ -187,7 +187,8 @@ class RayRun:
                 if outcome.error is not None:
                     raise outcome.error
                 missing.discard(outcome.source_id)
-                batch.adopt(outcome.source_id, outcome.report)
+                if outcome.report is not None:
+                    batch.adopt(outcome.source_id, outcome.report)
                 left.add(outcome.left)
                 if self._stopped:
                     break

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -25,17 +26,21 @@ _BATCH = 256
 _PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
+#: Records by whose ids a repetition is known.
+_REMEMBERED = 4096
 
 
 class Numbering:
     """Numbers the records of each source within each stream, later runs above earlier ones.
 
-    Numbers of one run follow one another without a hole, so that a subscriber sees what is missing.
+    Numbers of one run follow one another without a hole, so that a subscriber sees what is missing. A record that comes
+    twice, as a window that shows the same pictures as the one before, keeps its number: the server suppresses it.
     """
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._next: dict[tuple[str, str], int] = {}
+        self._given: OrderedDict[str, int] = OrderedDict()
         # Microseconds now: later runs count on above earlier ones without asking anybody.
         self._first = time.time_ns() // 1000
 
@@ -44,8 +49,12 @@ class Numbering:
         if record.sequence is not None:
             return record
         place = (self._keys.stream_of(record), record.subject)
-        number = self._next.get(place, self._first)
-        self._next[place] = number + 1
+        number = self._given.get(record.id)
+        if number is None:
+            number = self._given[record.id] = self._next.get(place, self._first)
+            self._next[place] = number + 1
+            if len(self._given) > _REMEMBERED:
+                self._given.popitem(last=False)
         return record.numbered(number)
 
 

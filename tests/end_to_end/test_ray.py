@@ -40,7 +40,7 @@ def cluster() -> Iterator[Any]:
     for _ in range(2):
         join(made)
     yield made
-    made.shutdown()
+    made.shutdown()  # type: ignore[no-untyped-call]
 
 
 def join(cluster: Any) -> Any:

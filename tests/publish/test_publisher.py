@@ -52,6 +52,14 @@ def test_sequences_count_per_source_and_rise_across_restarts(client: redis.Redis
     assert numbers["hall"][2] > numbers["hall"][1]
 
 
+def test_a_record_that_comes_twice_leaves_no_hole(client: redis.Redis) -> None:
+    first, second, third = clips(3)
+    outcomes = Publisher(client).publish_many([first, second, second, third])
+    assert outcomes == [Outcome.NEW, Outcome.NEW, Outcome.DUPLICATE, Outcome.NEW]
+    numbers = [record.sequence or 0 for record in stored(client)]
+    assert [number - numbers[0] for number in numbers] == [0, 1, 2]
+
+
 def test_a_given_sequence_is_kept(client: redis.Redis) -> None:
     Publisher(client).publish(clips(1)[0].numbered(42))
     assert stored(client)[0].sequence == 42

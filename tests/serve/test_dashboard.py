@@ -228,7 +228,7 @@ def test_a_hundred_thousand_entries_of_history_are_a_bounded_answer(redis_url: s
     with connect(redis_url) as client:
         pipe = client.pipeline(transaction=False)
         for number in range(20_000):
-            pipe.xadd("streamfer:{0}:clips", {**fields, "ce_sequence": f"{number:020}"})  # type: ignore[arg-type]
+            pipe.xadd("streamfer:{0}:clips", {**fields, "ce_sequence": f"{number:020}"})
         pipe.xadd("streamfer:{0}:clips", {"foreign": "entry"})
         pipe.execute()
     with Feed(config(redis_url).publish, redis_url) as feed:
