@@ -247,9 +247,9 @@ def _connected(address: str | None) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if _answers(address or "auto"):
+    if address != "local" and _answers(address or "auto"):
         ray.init(address or "auto", **quiet)
-    elif address is not None or "RAY_ADDRESS" in os.environ:
+    elif address not in (None, "local") or (address is None and "RAY_ADDRESS" in os.environ):
         raise ConfigError(
             f"ray: no cluster of Ray {ray.__version__} answers at {address or os.environ['RAY_ADDRESS']}; give "
             "host:6379 of its head, from a machine that is one of its nodes"
