@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -182,16 +183,23 @@ class RayRun:
         left: set[str] = set()
         missing = {spec.source_id for spec in batch.specs}
         try:
-            for row in self._outcomes(ray, batch.specs, work):
-                outcome = row["outcome"]
-                if outcome.error is not None:
-                    raise outcome.error
-                missing.discard(outcome.source_id)
-                if outcome.report is not None:
-                    batch.adopt(outcome.source_id, outcome.report)
-                left.add(outcome.left)
-                if self._stopped:
-                    break
+            specs, workers = list(batch.specs), self._workers
+            while specs:
+                room = self._room(ray)
+                for row in self._outcomes(ray, specs, workers or room, work):
+                    outcome = row["outcome"]
+                    if outcome.error is not None:
+                        raise outcome.error
+                    missing.discard(outcome.source_id)
+                    if outcome.report is not None:
+                        batch.adopt(outcome.source_id, outcome.report)
+                    left.add(outcome.left)
+                    if self._stopped:
+                        break
+                # A worker without a node cannot come back: what it had is done where there is room.
+                specs = [spec for spec in specs if spec.source_id in missing and not self._stopped]
+                workers = self._room_left(ray, room) if specs else room
+                specs = specs if 0 < workers < room else []
         except KeyboardInterrupt:
             if not self._stopped:
                 raise
@@ -201,12 +209,25 @@ class RayRun:
             batch.lose(name, f"{name}: no worker came to its end ({_LIVES} may die over it); Ray's logs say why")
         return left
 
-    def _outcomes(self, ray: Any, specs: list[SourceSpec], work: tuple[Any, ...]) -> Iterator[dict[str, Outcome]]:
+    def _room(self, ray: Any) -> int:
+        """Return how many workers fit into the nodes that are there now."""
         threads = self._config.threads or 1
-        room = sum(int(node["Resources"].get("CPU", 0) // threads) for node in ray.nodes() if node["Alive"])
-        if not (self._workers or room):
+        return sum(int(node["Resources"].get("CPU", 0) // threads) for node in ray.nodes() if node["Alive"])
+
+    def _room_left(self, ray: Any, room: int) -> int:
+        """Return how many workers fit now, once it is known that a node is gone: Ray takes a while to be sure."""
+        until = time.monotonic() + _PATIENCE
+        while (left := self._room(ray)) >= room and time.monotonic() < until and not self._stopped:
+            time.sleep(1.0)
+        return left
+
+    def _outcomes(
+        self, ray: Any, specs: list[SourceSpec], workers: int, work: tuple[Any, ...]
+    ) -> Iterator[dict[str, Outcome]]:
+        threads = self._config.threads or 1
+        if not workers:
             raise ConfigError(f"ray: no node of the cluster has {threads} CPUs; lower threads, or name the workers")
-        workers = min(self._workers or room, len(specs))
+        workers = min(workers, len(specs))
         gpus = 0.0 if self._config.model.device == "cpu" else ray.cluster_resources().get("GPU", 0.0)
         context = ray.data.DataContext.get_current()
         # A file whose workers die is one failure, told at the end.

@@ -276,7 +276,7 @@ def test_a_download_is_a_file_and_its_password_is_nowhere(
     absent = streamfer("annotate", f"http://me:hunter2@{web}/absent.mp4", *words)
     assert (absent.code, len(absent.complaints)) == (2, 1)
     # An address is named by its host and a digest: a path may hold a secret, too.
-    assert re.match(r"127\.0\.0\.1-[0-9a-f]{8}: .*404", absent.complaints[0])
+    assert re.match(r"127\.0\.0\.1-absent\.mp4-[0-9a-f]{8}: .*404", absent.complaints[0])
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,10 @@ def test_the_export_list() -> None:
         "load_model",
         "stream",
         "subscribe",
+        "subscribe_async",
     ]
     for name in names:
-        assert getattr(streamfer, name).__name__ == name
+        assert getattr(streamfer, name).__name__ in (name, "Subscription", "AsyncSubscription")
         assert getattr(streamfer, name).__doc__
     assert set(dir(streamfer)) == set(names)
     assert not hasattr(streamfer, "no_such_thing")

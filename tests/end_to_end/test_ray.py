@@ -147,6 +147,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(run: Run, alone: tuple[Path, 
     assert expected.items() <= tables(tmp_path / "out").items()
 
 
+@pytest.mark.slow  # minutes, most of them Ray's own
 def test_a_lost_node_loses_no_file(cluster: Any, run: Run, alone: tuple[Path, Finished], tmp_path: Path) -> None:
     lost = join(cluster)
     gone: list[bool] = []
@@ -163,6 +164,7 @@ def test_a_lost_node_loses_no_file(cluster: Any, run: Run, alone: tuple[Path, Fi
     assert expected.items() <= tables(tmp_path / "out").items()
 
 
+@pytest.mark.slow  # minutes, most of them Ray's own
 def test_a_file_over_which_all_workers_die_is_one_failure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ours, "_LIVES", 1)
     killed: list[int] = []
