@@ -77,7 +77,8 @@ class Feed(Closing):
         """Return the number of the last batch, and what is known now as JSON arrays of at most a thousand messages."""
         with self._lock:
             number, kept = self._number, [message for _, message in self._kept]
-            messages = [self._standing, self._status, *kept, *self._fresh]
+            # What is fresh comes with the next batch.
+            messages = [self._standing, self._status, *kept]
         return number, [json.dumps(messages[at : at + 1000]) for at in range(0, len(messages), 1000)]
 
     def after(self, number: int) -> list[tuple[int, str]] | None:

@@ -23,11 +23,12 @@ def store(face_film: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A store in memory with two films and a file that is none; Ray's part is played by one worker."""
     fsspec = pytest.importorskip("fsspec", reason="the extra 'ray' is not installed")
 
-    def outcomes(_self: Any, _ray: Any, specs: list[Any], work: tuple[Any, ...]) -> Iterator[Any]:
+    def outcomes(_self: Any, _ray: Any, specs: list[Any], _workers: int, work: tuple[Any, ...]) -> Iterator[Any]:
         worker = cluster.Worker(*work)
         yield from (worker({"file": spec}) for spec in specs)
 
-    ray = SimpleNamespace(exceptions=SimpleNamespace(RayError=ZeroDivisionError))
+    node = {"Alive": True, "Resources": {"CPU": 1.0}}
+    ray = SimpleNamespace(exceptions=SimpleNamespace(RayError=ZeroDivisionError), nodes=lambda: [node])
     monkeypatch.setattr(cluster.RayRun, "_outcomes", outcomes)
     monkeypatch.setattr(cluster, "_connected", lambda _address: contextlib.nullcontext(ray))
     files = fsspec.filesystem("memory")

@@ -123,6 +123,7 @@ def test_text_is_never_markup(page: Any, publish: Callable[..., None], redis_url
         page.locator("#captions", has_text="<img src=x onerror=").wait_for()
         assert page.title() == "streamfer"
         assert page.locator("main img, main script").count() == 0
+        assert page.locator("#captions li").count() == 1
         assert len(page.inner_text("#captions")) < 3_000
     assert [text for text in page.complaints if "ERR_" not in text] == []
 
