@@ -255,7 +255,7 @@ _WING = r"(?:either side of |both sides of |the sides of )?(?:the |his |her )?(?
 
 #: Expressions that name units without a part and an action; units joined by "+".
 _EXPRESSIONS = _patterns((
-    ("6", r"(?:wrinkl\w*|crinkl\w*|creas\w*|lines|crow's[- ]feet)(?: \w+){0,3}"
+    ("6", r"(?:wrinkl\w*|crinkl\w*|creas\w*|lines|crow's[- ]feet)(?: (?!nose)\w+){0,3}"
           r" (?:corners of (?:the|his|her|their) eyes|eyes)"),
     ("6", r"crow's[- ]feet|reach(?:es|ing)? (?:the|his|her|their) eyes"),
     ("12+25", r"(?:open|open-mouthed|toothy) (?:smil(?:e|es|ing)|grin\w*)"),

@@ -210,7 +210,8 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_in_the_same_bytes(
     assert list((tmp_path / "out" / ".streamfer-progress").glob("*.npz"))
     rest = run(tmp_path / "out")
     assert rest[0] < whole[0]
-    assert rest[1] < whole[1]
+    # Files wait for full blocks: the first one may have been under way when the run was killed.
+    assert rest[1] <= whole[1]
     assert tables(tmp_path / "out") == tables(tmp_path / "whole")
     assert not (tmp_path / "out" / ".streamfer-progress").exists()
     # What was left by other settings is of no use, and of no harm.

@@ -41,6 +41,7 @@ def test_rule_captions_are_read_back(units: frozenset[int]) -> None:
         ("The mouth is wide open and the tongue sticks out.", {27, 19}),
         ("The upper lip is lifted toward the nose, which is wrinkled.", {10, 9}),
         ("The cheeks rise, forming wrinkles at the corners of the eyes.", {6}),
+        ("It is a person who wrinkles nose and closes eyes.", {9, 43}),
         ("The person raises inner brow, outer brow and chin.", {1, 2, 17}),
         ("With the eyes shut and the lips slightly parted, the person relaxes.", {43, 25}),
         ("The lips are rolled inward and the neck is strained.", {28, 21}),
