@@ -86,10 +86,12 @@ class Progress:
         if now - self._last < EVERY:
             return
         self._last = now
+        # What is computed ahead of the first picture's event belongs to a source that is about to be one of these.
+        if not (sources := set(unfinished)):
+            return
         with self._lock:
             fresh, self._fresh = self._fresh, {}
-        sources = set(unfinished)
-        if not fresh or not sources:
+        if not fresh:
             return
         path = self._folders[0] / f"{next(self._numbers)}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
