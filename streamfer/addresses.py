@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import re
 import subprocess
@@ -78,6 +79,15 @@ def _host_and_port(place: str) -> tuple[str, str | None]:
         return host, port[1:] or None
     host, colon, port = place.partition(":")
     return host, port if colon and port else None
+
+
+def is_loopback(url: str) -> bool:
+    """Whether a URL names this machine itself; a name that begins like its address (``127.example``) does not."""
+    try:
+        host = read_address(url).host.lower()
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def address_name(url: str) -> str:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from streamfer.addresses import is_loopback
 from streamfer.captions.protocol import Message
 from streamfer.errors import ConfigError
 from streamfer.redaction import redact_url
@@ -77,12 +78,6 @@ def endpoint_url(url: str | None) -> str:
         raise ConfigError(f"{redact_url(url)}: carries credentials; put the key into {KEY_VARIABLE} instead")
     bare = url.rstrip("/").removesuffix("/chat/completions")
     return bare if urlsplit(bare).path else f"{bare}/v1"
-
-
-def is_loopback(url: str) -> bool:
-    """Tell whether an address stays on this machine."""
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def key_for(url: str, variable: str | None = None) -> str | None:

@@ -24,8 +24,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from streamfer.addresses import is_loopback
 from streamfer.captions.card import face_crop
-from streamfer.captions.chat import ChatClient, ChatError, Reply, endpoint_url, is_loopback, key_for
+from streamfer.captions.chat import ChatClient, ChatError, Reply, endpoint_url, key_for
 from streamfer.captions.prompts import again, answer_messages, check_prompts, describe_messages
 from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Keyframes, Message
 from streamfer.captions.writers import CheckedWriter, Refused, SpentError

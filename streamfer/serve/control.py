@@ -12,11 +12,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from streamfer.addresses import fill
 from streamfer.config import SourceConfig
 from streamfer.errors import ConfigError, SourceNotFoundError, UserError
 from streamfer.redaction import redact_text
 from streamfer.serve.board import Board
+from streamfer.serve.server import read_token
 from streamfer.settings import check_settings
 
 if TYPE_CHECKING:
@@ -37,10 +37,8 @@ class Control:
     def __init__(self, session: Session, board: Board) -> None:
         self._session = session
         self._board = board
-        token = session.config.health.token
-        self._token = None if token is None else fill(token).encode()
-        if self._token == b"":
-            raise ConfigError("health.token: it is empty; set one, or none")
+        token = read_token("health.token", session.config.health.token)
+        self._token = None if token is None else token.encode()
         every: dict[str, Answer] = {"GET": self._list, "POST": self._add}
         one: dict[str, Answer] = {"PUT": self._put, "PATCH": self._patch, "DELETE": self._remove}
         paths = {"/v1/sources": every, "/v1/sources/{source:path}": one}

@@ -21,12 +21,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from streamfer.addresses import fill
+from streamfer.addresses import is_loopback
 from streamfer.config import Config, ServeConfig
 from streamfer.errors import ConfigError, PublishError
 from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.serve.feed import Feed
-from streamfer.serve.server import Server
+from streamfer.serve.server import Server, listening_url, read_token
 
 PAGE = Path(__file__).with_name("page")
 _COOKIE = "streamfer"
@@ -83,8 +83,9 @@ class Dashboard:
 
     def __init__(self, config: ServeConfig, feed: Feed, control: Control) -> None:
         self._feed, self._control = feed, control
-        self._token = _secret("serve.token", config.token)
-        if self._token is None and not is_loopback(config.address):
+        self._token = read_token("serve.token", config.token)
+        private = is_loopback(listening_url(config.address, "serve.address"))
+        if not (private or self._token):
             raise ConfigError(f"serve.address: {config.address} is open to other machines; set serve.token, too")
         # What a page was let in by: it says nothing of the token, and ends with this process.
         self._pass = secrets.token_urlsafe(32)
@@ -98,7 +99,7 @@ class Dashboard:
             Route("/sources/{source:path}", control.forward, methods=["PATCH", "DELETE"]),
             Mount("/static", StaticFiles(directory=PAGE)),
         ]
-        self.middleware = [Middleware(Guard, passed=self._passed, anyhow=not is_loopback(config.address))]
+        self.middleware = [Middleware(Guard, passed=self._passed, anyhow=not private)]
 
     def _passed(self, asked: HTTPConnection) -> bool:
         if self._token is None or asked.url.path == "/login" or asked.url.path.startswith("/static/"):
@@ -156,7 +157,7 @@ class Control:
 
     def __init__(self, config: ServeConfig) -> None:
         self._address = (config.control or "").rstrip("/")
-        self._token = _secret("serve.control_token", config.control_token)
+        self._token = read_token("serve.control_token", config.control_token)
         if self._address and self._token is None:
             raise ConfigError("serve.control: set serve.control_token, too, the run's health.token")
         self.possible = bool(self._address)
@@ -213,26 +214,12 @@ class Guard:
             await send(message)
 
         answer = self._app
-        if not (self._anyhow or is_loopback(asked.headers.get("host", ""))):
+        if not (self._anyhow or is_loopback(f"http://{asked.headers.get('host', '')}")):
             answer = JSONResponse({"error": "this page is looked at by its own address alone"}, 421)
         elif not self._passed(asked):
             answer = HTMLResponse(_LOGIN, 401) if asked.url.path == "/" else JSONResponse({"error": "log in"}, 401)
         await answer(scope, receive, sent)
 
 
-def is_loopback(address: str) -> bool:
-    """Whether ``[HOST:]PORT`` is this machine's alone."""
-    place = f":{address}" if address.isdecimal() else address
-    host = place if place.endswith("]") or ":" not in place else place.rpartition(":")[0]
-    return host.strip("[]") in ("", "127.0.0.1", "localhost", "::1")
-
-
 def _same(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode(), other.encode())
-
-
-def _secret(name: str, text: str | None) -> str | None:
-    found = None if text is None else fill(text)
-    if found == "":
-        raise ConfigError(f"{name}: it is empty; set one, or none")
-    return found

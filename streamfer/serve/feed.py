@@ -207,7 +207,7 @@ class Feed(Closing):
         start = f"{self._publish.prefix}:status:"
         with contextlib.closing(connect(self._url)) as client:
             for key in client.scan_iter(match=f"{start}*", count=500):
-                name = (key.decode("utf-8", "replace") if isinstance(key, bytes) else key).removeprefix(start)
+                name = _text(key).removeprefix(start)
                 known: Any = client.hgetall(key)
                 facts = {_text(field): _text(value) for field, value in known.items()}
                 yield name, {field: facts[field] for field in ("state", "reason", "lag") if facts.get(field)}

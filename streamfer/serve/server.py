@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute
 
-from streamfer.addresses import AddressError, read_address
+from streamfer.addresses import AddressError, fill, read_address
 from streamfer.closing import Closing
 from streamfer.errors import ConfigError
 
@@ -72,13 +72,44 @@ class Server(Closing):
             log.exception("http.ended", extra={"server": self.url})
 
 
-def _listen(address: str, setting: str) -> socket.socket:
+def listening_url(address: str, setting: str) -> str:
+    """Return ``[HOST:]PORT`` as a URL, this machine's own without a host.
+
+    Raises:
+        ConfigError: it is none.
+    """
     text = address.strip()
+    url = f"http://{f'127.0.0.1:{text}' if text.isdecimal() else text}"
     try:
-        place = read_address(f"http://{f'127.0.0.1:{text}' if text.isdecimal() else text}")
-        family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+        read_address(url)
+    except AddressError as error:
+        raise _unheard(setting, error) from None
+    return url
+
+
+def read_token(setting: str, text: str | None) -> str | None:
+    """Return a token, filled in where it names a secret; None where there is none.
+
+    Raises:
+        ConfigError: it is empty, or not where it is said to be.
+    """
+    token = None if text is None else fill(text)
+    if token == "":
+        raise ConfigError(f"{setting}: it is empty; set one, or none")
+    return token
+
+
+def _listen(address: str, setting: str) -> socket.socket:
+    place = read_address(listening_url(address, setting))
+    family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
+    try:
         return socket.create_server((place.host, -1 if place.port is None else place.port), family=family)
-    except (AddressError, OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        way_out = "write [HOST:]PORT with a free port, as 9090 or 0.0.0.0:9090"
-        raise ConfigError(f"{setting}: nothing can listen there ({reason}); {way_out}") from None
+    except (OSError, OverflowError) as error:
+        raise _unheard(setting, error) from None
+
+
+def _unheard(setting: str, error: Exception) -> ConfigError:
+    reason = getattr(error, "strerror", None) or error
+    return ConfigError(
+        f"{setting}: nothing can listen there ({reason}); write [HOST:]PORT with a free port, as 9090 or 0.0.0.0:9090"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import socket
@@ -62,18 +63,14 @@ class BadNetwork:
             self._begin(self._relay, server, client, False)
 
     def _relay(self, source: socket.socket, sink: socket.socket, asks: bool) -> None:
-        try:
+        # Either side may hang up at any time.
+        with contextlib.suppress(OSError), source, sink:
             while data := source.recv(65536 if asks or self.rate is None else 1024):
                 if asks:
                     data = re.sub(rb"client_port=(\d+)-\d+", self._through, data)
                 elif self.rate is not None:
                     time.sleep(len(data) / self.rate)
                 sink.sendall(data)
-        except OSError:
-            pass
-        finally:
-            source.close()
-            sink.close()
 
     def _through(self, asked: re.Match[bytes]) -> bytes:
         """Open two ports in the place of the client's, and send on to those what comes there."""

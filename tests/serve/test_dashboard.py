@@ -15,14 +15,15 @@ import pytest
 from command_line import wait_for
 from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
 
+from streamfer.addresses import is_loopback
 from streamfer.config import Config, load_config
 from streamfer.errors import ConfigError
 from streamfer.publish import Publisher, connect
 from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.records import ClipCaptioned, Gap, Record
-from streamfer.serve import dashboard
 from streamfer.serve.dashboard import serving
 from streamfer.serve.feed import Feed, said_of
+from streamfer.serve.server import listening_url
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 
@@ -245,5 +246,9 @@ def test_records_that_no_page_shows_are_left_out() -> None:
     assert said_of(Record.of(gap, source_id="hall")) == []
     (said,) = said_of(dataclasses.replace(clip(1), recordedtime=datetime(2026, 1, 1, tzinfo=UTC)))
     assert (said["t"], said["units"], said["label"]) == (1767225600.0, {"AU12": 0.8}, "happiness")
-    assert all(map(dashboard.is_loopback, ("8080", "localhost:80", "[::1]:80")))
-    assert not any(map(dashboard.is_loopback, ("10.0.0.1:80", "[2001:db8::1]:80", "evil.example")))
+    own = ("127.0.0.1:8080", "localhost:80", "[::1]:80")
+    others = ("10.0.0.1:80", "[2001:db8::1]:80", "evil.example", "127.evil.example", "")
+    assert all(is_loopback(f"http://{host}") for host in own)
+    assert not any(is_loopback(f"http://{host}") for host in others)
+    assert all(is_loopback(listening_url(address, "serve.address")) for address in ("8080", *own))
+    assert not is_loopback(listening_url("10.0.0.1:80", "serve.address"))
