@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class Entry:
         return cls(text(stream), text(number), fields or None, deliveries, record, fault)
 
 
-class Reader:
+class Reader(ABC):
     """A way to read one or more streams; after an exception reading goes on where it was.
 
     Attributes:
@@ -103,9 +104,9 @@ class Reader:
         """Find the place to begin, before the first entry is asked for."""
         yield from ()
 
+    @abstractmethod
     def fetch(self, block_ms: int | None) -> Steps[None]:
         """Fill the buffer, waiting ``block_ms`` at most for something new; not at all where it is None."""
-        raise NotImplementedError
 
     def take(self) -> Entry | None:
         """Return the next of the buffer; None where there is none that may be handed out."""
@@ -119,7 +120,7 @@ class Reader:
         """The entry cannot be used."""
         yield from ()
 
-    def interrupted(self) -> None:
+    def interrupted(self) -> None:  # noqa: B027 - only groups remember
         """The connection was lost; what the server did meanwhile is not known."""
 
     def leave(self) -> Steps[None]:

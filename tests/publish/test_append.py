@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -11,7 +9,7 @@ import redis
 from record_examples import examples, labelled, span
 from redis import exceptions as faults
 
-from streamfer.publish import Keys, Outcome, Retention, connect
+from streamfer.publish import Keys, Outcome, Retention
 from streamfer.publish.append import append, entry_number
 from streamfer.records import Record
 
@@ -25,12 +23,6 @@ def clips(count: int, source: str = "hall") -> list[Record]:
 
 def put(client: redis.Redis, records: list[Record], most: int = 1000) -> list[Outcome]:
     return append(client, KEYS, Retention(max_entries=most, dedup_seconds=60), records)
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with closing(connect(redis_url)) as client:
-        yield client
 
 
 def test_each_record_once_and_in_order(client: redis.Redis) -> None:

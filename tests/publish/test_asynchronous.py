@@ -6,27 +6,19 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from command_line import discover, wait_for
-from test_subscription import CLIPS, clips, pending
+from published import CLIPS, clips, pending
 
 import streamfer
 from streamfer.config import PublishConfig
 from streamfer.errors import ConfigError, PublishError
-from streamfer.publish import AsyncSubscription, EmbeddedRedis, Lost, Publisher, connect, subscribe_async
+from streamfer.publish import AsyncSubscription, EmbeddedRedis, Lost, Publisher, subscribe_async
 from streamfer.records import Record
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with closing(connect(redis_url)) as client:
-        yield client
 
 
 async def collect(subscription: AsyncSubscription) -> list[Record]:

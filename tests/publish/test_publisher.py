@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -15,14 +13,8 @@ from redis.retry import Retry
 
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.publish import Outcome, Publisher, Retention, connect
+from streamfer.publish import Outcome, Publisher, Retention
 from streamfer.records import Record
-
-
-@pytest.fixture
-def client(redis_url: str) -> Iterator[redis.Redis]:
-    with closing(connect(redis_url)) as client:
-        yield client
 
 
 def clips(count: int, source: str = "hall") -> list[Record]:
