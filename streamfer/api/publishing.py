@@ -24,8 +24,12 @@ log = logging.getLogger(__name__)
 class _Seconds:
     """Collects the frames of each source into one record a second: frames never wait, and cost little beside labels."""
 
-    def __init__(self, site: str) -> None:
-        self._site = site
+    def __init__(self, config: Config) -> None:
+        from streamfer.pipeline.reports import this_producer
+
+        self._site = config.publish.site
+        # One for all: readers compare the numbers within a producer's run.
+        self._producer = this_producer(config.purpose)
         self._epochs: dict[str, tuple[int, str]] = {}
         self._held: dict[str, list[FrameFaces]] = {}
 
@@ -47,7 +51,6 @@ class _Seconds:
         return ended
 
     def _record(self, source_id: str) -> Record | None:
-        from streamfer.pipeline.reports import this_producer
         from streamfer.records import FrameMarks, FramesAnalysed, Record
 
         held = self._held.pop(source_id, [])
@@ -55,7 +58,7 @@ class _Seconds:
         if not held or held[0].epoch != epoch:
             return None
         frames = tuple(FrameMarks.model_validate(frame, from_attributes=True) for frame in held)
-        document = FramesAnalysed(epoch=epoch, epoch_key=key, frames=frames, producer=this_producer())
+        document = FramesAnalysed(epoch=epoch, epoch_key=key, frames=frames, producer=self._producer)
         return Record.of(document, source_id=source_id, site=self._site)
 
 
@@ -114,7 +117,7 @@ def publishing(config: Config, redis: str | None, *, waits: bool) -> Iterator[Ou
     url = None if redis == "embedded" else redis
     delivery = Delivery.open(config.publish.model_copy(update={"redis": url}), waits=waits)
     beats = Heartbeats(delivery.publisher)
-    outlet = Outlet(delivery, beats, _Seconds(config.publish.site) if config.publish.frames else None)
+    outlet = Outlet(delivery, beats, _Seconds(config) if config.publish.frames else None)
     try:
         yield outlet
     finally:

@@ -134,11 +134,25 @@ def test_every_frame_is_published_on_request(
     face_film: Path, words: tuple[str, ...], tmp_path: Path, redis_url: str
 ) -> None:
     """One record a second: the same faces in the same frames as in the table, with their landmarks."""
-    more = ("--redis", redis_url, "--set", "publish.frames=100", "--detector", "builtin", "-f", "csv")
+    more = (
+        "--redis",
+        redis_url,
+        "--set",
+        "publish.frames=100",
+        "--detector",
+        "builtin",
+        "-f",
+        "csv",
+        "--purpose",
+        "art",
+    )
     assert annotate(face_film, *words, *more).code == 0
     with subscribe(redis_url, since="start", idle_s=0.3, streams=("frames",)) as subscription:
         seconds = [record.data for record in subscription]
     assert len(seconds) == 3
+    # By the run that wrote them, a reader sees that none is missing.
+    assert len({document.producer.run_id for document in seconds if isinstance(document, FramesAnalysed)}) == 1
+    assert all(isinstance(document, FramesAnalysed) and document.producer.purpose == "art" for document in seconds)
     table = rows(tmp_path / "out" / "astronaut.mp4.frames.csv")
     faces = []
     for document in seconds:
