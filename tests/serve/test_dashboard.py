@@ -14,6 +14,9 @@ import httpx2 as httpx
 import pytest
 from command_line import wait_for
 from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from streamfer.addresses import is_loopback
 from streamfer.config import Config, load_config
@@ -23,7 +26,7 @@ from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.records import ClipCaptioned, Gap, Record
 from streamfer.serve.dashboard import serving
 from streamfer.serve.feed import Feed, said_of
-from streamfer.serve.server import listening_url
+from streamfer.serve.server import Server, listening_url
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 
@@ -197,6 +200,34 @@ def test_without_a_token_this_machine_looks_and_nobody_changes_anything(redis_ur
         serving(config(redis_url, address="0.0.0.0:0")),
     ):
         pass
+
+
+def test_changes_go_to_the_run_with_its_token_and_past_any_proxy(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    asked: list[tuple[str, str, str | None, bytes]] = []
+
+    async def answer(request: Request) -> Response:
+        asked.append((request.method, request.url.path, request.headers.get("authorization"), await request.body()))
+        return JSONResponse({"sources": [{"id": "lobby", "paused": True}]}, 201)
+
+    routes = [Route("/v1/{path:path}", answer, methods=["GET", "POST", "PATCH", "DELETE"])]
+    with (
+        Server("0", routes) as run,
+        serving(config(redis_url, control=run.url, control_token="secret")) as url,
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        assert client.get("/about").json() == {"control": True}
+        assert client.post("/sources", json={"url": "x"}).status_code == 201
+        assert client.request("DELETE", "/sources/a/b", json=None).status_code == 415
+        assert client.patch("/sources/a/b", json={"paused": True}).status_code == 201
+        wait_for(lambda: ("GET", "/v1/sources", "Bearer secret", b"") in asked, "what is paused")
+    changes = [one for one in asked if one[0] != "GET"]
+    assert changes == [
+        ("POST", "/v1/sources", "Bearer secret", b'{"url":"x"}'),
+        ("PATCH", "/v1/sources/a/b", "Bearer secret", b'{"paused":true}'),
+    ]
 
 
 def test_a_token_is_asked_for(redis_url: str) -> None:
