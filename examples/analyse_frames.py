@@ -11,4 +11,4 @@ frames = [portrait if number % 10 < 5 else np.ascontiguousarray(portrait[:, ::-1
 with streamfer.Session(clip__stride=0.5) as session:
     for record in session.stream(frames=((number / 10, frame) for number, frame in enumerate(frames))):
         for face in getattr(record.data, "faces", ()):
-            print(record.subject, face.track_id, face.top, face.emotions[face.top])
+            print(record.subject, face.track_id, face.label, face.probability)

@@ -8,4 +8,4 @@ url = sys.argv[1] if len(sys.argv) > 1 else None
 with streamfer.subscribe(url, streams=("clips",), since="start", idle_s=5) as records:
     for record in records:
         for face in record.data.faces:
-            print(record.subject, face.track_id, face.top)
+            print(record.subject, face.track_id, face.label)

@@ -8,11 +8,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamfer.faces.finder import Finder, Found
+from streamfer.faces.finder import DetectorSettings, Finder, Found
 from streamfer.faces.images import DetectionSize
+from streamfer.faces.registry import DetectorEntry
 
 #: The cascade gives no score. This one lets its faces start tracks, and ranks them below a sure network.
 CASCADE_SCORE = 0.75
+#: Longer side of the picture that is searched unless another is asked for.
+USUAL_SIDE = 400
 #: Faces below this side (pixels of the shrunken picture) are not searched for: the cascade's window is 24.
 SMALLEST_WINDOW = 24
 #: From the cascade's square (eyebrows to chin) to the box that YuNet and SCRFD draw (forehead to chin): offsets
@@ -23,14 +26,14 @@ TO_FACE_BOX = np.array([-0.02, -0.09, 0.04, 0.17], np.float32)
 class CascadeDetector(Finder):
     """OpenCV's frontal-face LBP cascade run by scikit-image, grey, upright frontal faces only; no landmarks."""
 
-    def __init__(self, *, det_size: DetectionSize | None = None, max_faces: int = 64) -> None:
+    def __init__(self, entry: DetectorEntry, settings: DetectorSettings) -> None:
         from skimage import data
         from skimage.feature import Cascade
 
         packaged: Any = data  # untyped
         self._cascade = Cascade(packaged.lbp_frontal_face_cascade_filename())
-        licence = "3-clause BSD (OpenCV's cascade, packaged by scikit-image)"
-        super().__init__("lbp", "skimage", licence, det_size or DetectionSize(400), max_faces)
+        size = DetectionSize(USUAL_SIDE) if settings.size.longer_side is None else settings.size
+        super().__init__(entry.name, "skimage", entry.licence, size, settings.max_faces)
 
     def _find(self, picture: NDArray[np.uint8]) -> Found:
         side = min(picture.shape[:2])

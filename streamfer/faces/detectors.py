@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import logging
 from pathlib import Path
-from typing import Any
 
 from streamfer.errors import DeviceError, UnknownModelError
 from streamfer.faces import registry
@@ -13,6 +12,7 @@ from streamfer.faces.cascade import CascadeDetector
 from streamfer.faces.centerface import CenterFaceDetector, packaged_weights
 from streamfer.faces.detections import Detector
 from streamfer.faces.fetch import fetch
+from streamfer.faces.finder import DetectorSettings
 from streamfer.faces.images import DetectionSize
 from streamfer.faces.packs import ensure_pack, pack_file, pack_folder
 from streamfer.faces.scrfd import ScrfdDetector
@@ -58,21 +58,19 @@ def load_detector(
         ConfigError: ``det_size`` is neither a number nor ``auto``.
     """
     size = DetectionSize.parse(det_size)
+    settings = DetectorSettings(threshold, size, max_faces, threads, provider, for_tracking)
     entry, path = _resolve(name)
-    named: dict[str, Any] = {"name": entry.name, "licence": entry.licence}
-    found: dict[str, Any] = {"threshold": threshold, "det_size": size, "max_faces": max_faces}
-    run: dict[str, Any] = {"threads": threads, "provider": provider, "for_tracking": for_tracking}
     if entry.kind in ("cascade", "yunet"):
         _only_cpu(provider, entry.name)
     detector: Detector
     if entry.kind == "cascade":
-        detector = CascadeDetector(det_size=None if size.longer_side is None else size, max_faces=max_faces)
+        detector = CascadeDetector(entry, settings)
     elif entry.kind == "centerface":
-        detector = CenterFaceDetector(**found, **run)
+        detector = CenterFaceDetector(entry, settings)
     elif entry.kind == "yunet":
-        detector = YuNetDetector(path or fetch(entry), **named, **found)
+        detector = YuNetDetector(entry, path or fetch(entry), settings)
     else:
-        detector = ScrfdDetector(path or pack_file(ensure_pack(entry), "detection"), **named, **found, **run)
+        detector = ScrfdDetector(entry, path or pack_file(ensure_pack(entry), "detection"), settings)
     log.info(
         "detector.loaded", extra={"detector": detector.name, "provider": detector.provider, "licence": detector.licence}
     )

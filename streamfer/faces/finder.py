@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -36,6 +37,23 @@ CUT_OFF = 1.0
 WORTH = 0.6
 
 
+@dataclass(frozen=True, slots=True)
+class DetectorSettings:
+    """How faces are to be looked for; :func:`streamfer.faces.load_detector` says what each is."""
+
+    threshold: float | None
+    size: DetectionSize
+    max_faces: int
+    threads: int
+    provider: str
+    for_tracking: bool
+
+    def least_score(self, usual: float, tracking: float) -> float:
+        """Return the score from which a box counts: what was asked for, or what a network has for its use."""
+        stated = tracking if self.for_tracking else usual
+        return stated if self.threshold is None else self.threshold
+
+
 class Finder(ABC):
     """A face detector, but for the search within one picture of its own size.
 
@@ -49,9 +67,9 @@ class Finder(ABC):
 
     tile, reach = TILE, REACH
 
-    def __init__(self, name: str, provider: str, licence: str, det_size: DetectionSize, max_faces: int) -> None:
+    def __init__(self, name: str, provider: str, licence: str, size: DetectionSize, max_faces: int) -> None:
         self.name, self.provider, self.licence = name, provider, licence
-        self._det_size, self._max_faces = det_size, max_faces
+        self._size, self._max_faces = size, max_faces
 
     @abstractmethod
     def _find(self, picture: NDArray[np.uint8]) -> Found:
@@ -59,7 +77,7 @@ class Finder(ABC):
 
     def _shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         """Return a frame at the size that is searched, and the factors (x, y) that lead there."""
-        return self._det_size.resize(image)
+        return self._size.resize(image)
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
@@ -77,7 +95,7 @@ class Finder(ABC):
         """
         image = as_rgb(image)
         columns, rows = grid_of(len(expected))
-        scale = self._det_size.scale(*image.shape[:2]) if image.size else 0.0
+        scale = self._size.scale(*image.shape[:2]) if image.size else 0.0
         beside = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
         if columns * rows * self.tile**2 + beside * scale**2 > WORTH * image.shape[0] * image.shape[1] * scale**2:
             return None

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from streamfer.errors import CheckpointError
 from streamfer.faces.detections import Detections
-from streamfer.faces.finder import Finder, Found, Part
+from streamfer.faces.finder import DetectorSettings, Finder, Found, Part
 from streamfer.faces.images import SMALLEST_SEEN, DetectionSize
+from streamfer.faces.registry import DetectorEntry
 from streamfer.faces.sessions import open_session
 
 #: The finest stride, and the coarsest one of three levels: an input has to be a multiple of it.
@@ -39,26 +40,14 @@ class ScrfdDetector(Finder):
             of face and frame that it needs.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        name: str,
-        licence: str,
-        threshold: float | None = None,
-        det_size: DetectionSize | None = None,
-        max_faces: int = 64,
-        threads: int = 1,
-        provider: str = "auto",
-        for_tracking: bool = False,
-    ) -> None:
+    def __init__(self, entry: DetectorEntry, path: Path, settings: DetectorSettings) -> None:
         """Load the network and look at its outputs.
 
         Raises:
             DeviceError: the provider was asked for by name and is absent.
             CheckpointError: the file is damaged, or its outputs are not SCRFD's.
         """
-        self._session, runs = open_session(path, provider=provider, threads=threads)
+        self._session, runs = open_session(path, provider=settings.provider, threads=settings.threads)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         outputs, inputs = self._session.get_outputs(), self._session.get_inputs()
         if len(outputs) not in (6, 9, 10, 15) or len(inputs) != 1 or len(inputs[0].shape) != 4:
@@ -68,17 +57,13 @@ class ScrfdDetector(Finder):
             )
         self._fixed = _fixed_size(inputs[0].shape)
         self._input = inputs[0].name
-        version = self.metadata.get("version")
-        licence = self.metadata.get("licence") or self.metadata.get("license") or licence
-        super().__init__(
-            f"{name} {version}" if version else name, runs, licence, det_size or DetectionSize(), max_faces
-        )
-        stated = self._stated(THRESHOLD, USUAL_THRESHOLD)
-        if for_tracking:
-            stated = self._stated(TRACKING_THRESHOLD, stated)
-        self.threshold = stated if threshold is None else threshold
+        name = " ".join(filter(None, (entry.name, self.metadata.get("version"))))
+        licence = self.metadata.get("licence") or self.metadata.get("license") or entry.licence
+        super().__init__(name, runs, licence, settings.size, settings.max_faces)
+        usual = self._stated(THRESHOLD, USUAL_THRESHOLD)
+        self.threshold = settings.least_score(usual, self._stated(TRACKING_THRESHOLD, usual))
         smallest, least = self._stated(SMALLEST_FACE, SMALLEST_SEEN), int(self._stated(LEAST_SIDE, 0))
-        self._det_size = self._det_size.reading(smallest, least)
+        self._size = settings.size.reading(smallest, least)
 
     def _shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         if self._fixed is None:

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.errors import CheckpointError
-from streamfer.faces.finder import Finder, Found
-from streamfer.faces.images import DetectionSize
+from streamfer.faces.finder import DetectorSettings, Finder, Found
+from streamfer.faces.registry import DetectorEntry
 
 #: Boxes that overlap by more than this are one face (OpenCV's default for YuNet).
 NMS_IOU = 0.3
+#: Score from which a box counts.
+USUAL_THRESHOLD = 0.6
 #: Candidates that survive the threshold before overlapping ones are merged.
 CANDIDATES = 5000
 
@@ -29,24 +31,15 @@ class YuNetDetector(Finder):
     be shared by threads: calls take turns, because the wrapped object remembers its input size.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        name: str,
-        licence: str,
-        threshold: float | None = None,
-        det_size: DetectionSize | None = None,
-        max_faces: int = 64,
-    ) -> None:
+    def __init__(self, entry: DetectorEntry, path: Path, settings: DetectorSettings) -> None:
         """Load the network.
 
         Raises:
             CheckpointError: the file is not a YuNet that OpenCV can run.
         """
-        super().__init__(name, "OpenCV", licence, det_size or DetectionSize(), max_faces)
+        super().__init__(entry.name, "OpenCV", entry.licence, settings.size, settings.max_faces)
         self._lock = threading.Lock()
-        score = 0.6 if threshold is None else threshold
+        score = settings.least_score(USUAL_THRESHOLD, USUAL_THRESHOLD)
         try:
             with _quiet():
                 self._network = cv2.FaceDetectorYN.create(str(path), "", (64, 64), score, NMS_IOU, CANDIDATES)
