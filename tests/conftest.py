@@ -29,9 +29,27 @@ hypothesis.settings.register_profile("any-machine", deadline=None, suppress_heal
 hypothesis.settings.load_profile("any-machine")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+#: Files whose tests take longest, a cluster's first: a process that began one last would work on alone.
+LONGEST = (
+    "test_ray.py",
+    "test_run_faults.py",
+    "test_operation.py",
+    "test_exp_blip_stages.py",
+    "test_network_faults.py",
+    "test_measured.py",
+    "test_run.py",
+    "test_topologies.py",
+    "test_output_faults.py",
+    "test_ask_end_to_end.py",
+)
 
 # Tiny models and checkpoints, which the tests of models make, serve other rooms too.
 sys.path += [str(REPOSITORY / "tests" / room) for room in ("models", "captions")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 class RtspServer:

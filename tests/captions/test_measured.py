@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 import time
@@ -120,7 +121,7 @@ def cases() -> Iterator[tuple[str, Measurements]]:
         yield str(number), measured
 
 
-@pytest.fixture(scope="module")
+@functools.cache
 def captions() -> list[tuple[Measurements, str]]:
     return [(measured, describe(measured, seed)) for seed, measured in cases()]
 
@@ -129,8 +130,9 @@ def sentences(text: str) -> list[str]:
     return [part.lower() for part in re.split(r"(?<=[^\d])\.(?: |$)|(?<=\d)\.(?: (?=[A-Z\d])|$)", text) if part]
 
 
-def test_every_sentence_parses_and_every_word_is_known(captions: list[tuple[Measurements, str]]) -> None:
-    for _, text in captions:
+@pytest.mark.no_cover  # which lines run is seen in the other tests; watched, ten thousand captions take twice as long
+def test_every_sentence_parses_and_every_word_is_known() -> None:
+    for _, text in captions():
         assert text[0].isupper()
         assert text.endswith(".")
         assert len(text.split()) <= 60
@@ -140,9 +142,10 @@ def test_every_sentence_parses_and_every_word_is_known(captions: list[tuple[Meas
         assert words <= WORDS, (words - WORDS, text)
 
 
-def test_what_was_measured_is_said_and_nothing_else(captions: list[tuple[Measurements, str]]) -> None:
+@pytest.mark.no_cover
+def test_what_was_measured_is_said_and_nothing_else() -> None:
     cut = 0
-    for measured, text in captions:
+    for measured, text in captions():
         said, true = read(text), measured.action_units or frozenset()
         assert implied(said.units) <= implied(true), text
         assert tuple(said.emotions) == tuple(name for name in measured.emotions if name != "sleepy"), text
@@ -153,7 +156,7 @@ def test_what_was_measured_is_said_and_nothing_else(captions: list[tuple[Measure
         assert not list(contradictions(said, measured)), text
         assert not repeats(text), text
         assert not faults(text, measured, complete=False), text
-    assert cut < 0.02 * len(captions)
+    assert cut < 0.02 * len(captions())
 
 
 def test_people_what_is_seen_and_why_nothing_can_be_read_are_said() -> None:
