@@ -35,6 +35,10 @@ class Said:
     yes: bool | None = None
 
 
+def _verdict(holds: bool, told: str) -> Said:
+    return Said(f"{'yes' if holds else 'no'}: {told}", holds)
+
+
 def answer(query: Query, timeline: Timeline, face: Face) -> Said:
     """Answer a question that was understood about one face of a file."""
     if query.kind in _FIXED:
@@ -73,7 +77,7 @@ def _of_all(query: Query, timeline: Timeline) -> Said:
     told = "; ".join([count, *(f"track {number}: {found[number].text[5:-1]}" for number in there)])
     if query.scope == "count":
         return Said(sentence(told))
-    return Said(sentence(f"{'yes' if holds else 'no'}: {told}"), holds)
+    return Said(sentence(_verdict(holds, told).text), holds)
 
 
 class _Answering:
@@ -116,6 +120,9 @@ class _Answering:
             name = name.replace(verb, denied)
         return name
 
+    def _absent(self, subject: Subject) -> str:
+        return f"{self._denied(subject)} {self._seen}"
+
     def _found(self) -> tuple[str, str, list[Episode]]:
         """Return what is asked about, its opposite, and when any of the subjects, or (negated) none, is there."""
         subjects, end = self._query.subjects, self._face.start
@@ -155,15 +162,13 @@ class _Answering:
         text = f"{number_word(count)} {'person' if count == 1 else 'people'} can be seen{at_once}"
         if not self._query.aspect:
             return Said(text)
-        holds = count > 1 if self._query.aspect == "several" else count == 1
-        return Said(f"{'yes' if holds else 'no'}: {text}", holds)
+        return _verdict(count > 1 if self._query.aspect == "several" else count == 1, text)
 
     def yes_no(self) -> Said:
         (subject,) = self._query.subjects
         episodes = self._episodes(subject)
-        holds = bool(episodes) != self._query.negated
-        told = self._told(subject, episodes) if episodes else f"{self._denied(subject)} {self._seen}"
-        return Said(f"{'yes' if holds else 'no'}: {told}", holds)
+        told = self._told(subject, episodes) if episodes else self._absent(subject)
+        return _verdict(bool(episodes) != self._query.negated, told)
 
     def either(self) -> Said:
         found = [(subject, self._episodes(subject)) for subject in self._query.subjects]
@@ -186,52 +191,43 @@ class _Answering:
         wanted = self._query.aspect == "yes_no"
         for subject, episodes in sides:
             if not episodes:
-                text = f"{self._denied(subject)} {self._seen}"
-                return Said(f"no: {text}", False) if wanted else Said(text)
+                return _verdict(False, self._absent(subject)) if wanted else Said(self._absent(subject))
         before = sides[0][1][0].peak_at < sides[1][1][0].peak_at
         told = [self._told(subject, episodes[:1]) for subject, episodes in sides[:2]]
         if wanted:
-            return Said(f"{'yes' if before else 'no'}: {told[0]}, and {told[1]}", before)
+            return _verdict(before, f"{told[0]}, and {told[1]}")
         return Said(", and later ".join(told if before else told[::-1]))
 
     def when(self) -> Said:
         name, opposite, episodes = self._found()
         if not episodes:
             return Said(f"never: {opposite} {self._seen}")
+        if self._query.kind == "how_long":
+            return Said(f"{name} for {sum(one.seconds for one in episodes):.1f} s in all, {self._times(episodes)}")
+        if self._query.kind == "how_often":
+            count = {1: "once", 2: "twice"}.get(len(episodes), f"{number_word(len(episodes))} times")
+            return Said(f"{count}: {name} {self._times(episodes)}")
+        return Said(f"{name} {self._moment(episodes)}")
+
+    how_long = how_often = when
+
+    def _moment(self, episodes: Sequence[Episode]) -> str:
         if self._query.aspect == "peak":
-            best = max(episodes, key=lambda one: one.strength)
-            return Said(f"{name} most at {best.peak_at:.1f} s")
+            return f"most at {max(episodes, key=lambda one: one.strength).peak_at:.1f} s"
         if self._query.aspect == "start":
             first = episodes[0].start
-            early = first - self._face.start < _EDGE
-            return Said(f"{name} from {'the first moment on' if early else f'{first:.1f} s on'}")
+            return "from the first moment on" if first - self._face.start < _EDGE else f"from {first:.1f} s on"
         if self._query.aspect == "stop":
             last = episodes[-1].end
-            late = self._face.end - last < _EDGE
-            return Said(f"{name} until {'the end of what is seen' if late else f'{last:.1f} s'}")
-        return Said(f"{name} {self._times(episodes)}")
-
-    def how_long(self) -> Said:
-        name, opposite, episodes = self._found()
-        if not episodes:
-            return Said(f"never: {opposite} {self._seen}")
-        total = sum(one.seconds for one in episodes)
-        return Said(f"{name} for {total:.1f} s in all, {self._times(episodes)}")
-
-    def how_often(self) -> Said:
-        name, opposite, episodes = self._found()
-        if not episodes:
-            return Said(f"never: {opposite} {self._seen}")
-        count = len(episodes)
-        times = {1: "once", 2: "twice"}.get(count, f"{number_word(count)} times")
-        return Said(f"{times}: {name} {self._times(episodes)}")
+            return "until the end of what is seen" if self._face.end - last < _EDGE else f"until {last:.1f} s"
+        return self._times(episodes)
 
     def how_strong(self) -> Said:
         if not self._query.subjects:
             return self.expression()
         subject = self._query.subjects[0]
         if not (episodes := self._episodes(subject)):
-            return Said(f"not at all: {self._denied(subject)} {self._seen}")
+            return Said(f"not at all: {self._absent(subject)}")
         best = max(episodes, key=lambda one: one.strength)
         if subject.emotion is not None:
             return Said(f"{self._name(subject)} with {best.strength:.0%}, most at {best.peak_at:.1f} s")
@@ -269,5 +265,5 @@ class _Answering:
         names = list(dict.fromkeys(label for _, _, label, _ in self._face.labels if label is not None))
         if len(names) < 2:
             only = f"the expression reads as {names[0]} throughout" if names else "no expression can be read"
-            return Said(f"no: {only} {self._seen}", False)
-        return Said(f"yes: the expression reads as {join(self._emotions(names[:4]), 'then')}", True)
+            return _verdict(False, f"{only} {self._seen}")
+        return _verdict(True, f"the expression reads as {join(self._emotions(names[:4]), 'then')}")

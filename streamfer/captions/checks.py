@@ -1,14 +1,16 @@
 """Checks that every text about a face has to pass, whoever wrote it: a language model, a captioner, or our own grammar.
 
 The same checks guard synthesised training captions (``streamfer_train.captions``) and what an endpoint or a captioner
-writes beside a run. What fails is replaced by words made from the labels.
+writes beside a run. What fails is replaced by words made from the labels. ``checks.toml`` lists the words.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Protocol
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
 
 from streamfer.captions.reading import Mentions, read
 from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, OPPOSED, implied
@@ -28,61 +30,19 @@ class Truth(Protocol):
 SHORTEST, LONGEST = 3, 200
 #: A stretch of this many words that comes twice is a loop; shorter ones ("the corners of the mouth are") are English.
 LOOP_WORDS = 10
+_DATA: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
+def _any_of(words: Iterable[str]) -> re.Pattern[str]:
+    return re.compile(rf"\b(?:{'|'.join(words)})\b", re.IGNORECASE)
+
+
+#: What no text may say, with what is told of one that does.
+_REFUSED = [(_any_of(kind["words"]), kind["fault"]) for kind in _DATA["refused"].values()]
+_FEELINGS, _TOPIC, _SMALL_WORDS = (_any_of(_DATA["words"][name]) for name in ("feelings", "topic", "small"))
+_POINTS_BACK = re.compile(r"^\W*(?:it|they|these|both)\b", re.IGNORECASE)
 _CODES = re.compile(r"\baus?\b|\bau\s?\d+\b|\baction units?\b|\bfacs\b", re.IGNORECASE)
-_REFUSALS = re.compile(
-    r"\b(?:i'?m sorry|i am sorry|i apologi[sz]e|as an ai|language model|i cannot|i can'?t|i'm unable|i am unable"
-    r"|cannot (?:assist|help|comply)|not able to (?:assist|help|describe|comply))\b",
-    re.IGNORECASE,
-)
 _MARKUP = re.compile(r"```|</?\w+>|https?://|[{}\[\]]|\([^)]*;|^\s*(?:[-*#]|\d+\.)\s", re.MULTILINE)
-#: Nothing that a face does not show: who somebody is, age, gender, origin, health, honesty, thoughts.
-_PERSONAL = re.compile(
-    r"\b(?:he|she|him|her|hers|his|himself|herself|(?:wo)?m[ae]n|boys?|girls?|lad(?:y|ies)|gentlem[ae]n|(?:fe)?males?"
-    r"|husband|wife|mother|father|bride|groom|bearded|beard|moustache|mustache|makeup|lipstick"
-    r"|young|younger|old|older|elderly|aged|middle-aged|teen(?:ager|age)?s?|adults?|child(?:ren)?|kids?|bab(?:y|ies)"
-    r"|toddlers?|years[- ]old|in (?:their|the) (?:\w+ )?(?:teens|twenties|thirties|forties|fifties|sixties)"
-    r"|asian|african|caucasian|european|hispanic|latin[ao]|arab|indian|chinese|japanese|jewish|muslim|christian|ethnic\w*"
-    r"|black (?:man|woman|person)|white (?:man|woman|person)|skin(?:ned)?(?: tone)?"
-    r"|sick|ill|illness|disease|healthy|unhealthy|pregnant|drunk|intoxicated|depressed|depression|autis\w+|disorder"
-    r"|palsy|stroke|symptoms?|diagnos\w+|(?:dis)?honest\w*|l(?:ies|ying|iar|ied)|decei[tv]\w*|decept\w+|truth\w*|sincer\w+"
-    r"|insincer\w+|genuine\w*|fake[ds]?|trustworth\w+|guilt\w*|suspicious\w*|thinking|thoughts?|intend\w*|intelligen\w+"
-    r"|attractive|beautiful|handsome|pretty face|celebrit\w+|famous|actor|actress|president|politician)\b",
-    re.IGNORECASE,
-)
-#: Feelings beside the emotions of the vocabulary: no label stands for them, unless a model's own is called so.
-_FEELINGS = re.compile(
-    r"\b(?:content(?:ed|ment)|excite(?:d|ment)|confus(?:ed|ion)|bor(?:ed|edom)|tired\w*|fatigue\w*|prou?de?|asham\w+|shame"
-    r"|embarrass\w+|lov(?:e|ing)|affection\w*|hope(?:ful\w*)?|reliev\w+|relief|jealous\w*|env(?:y|ious)|hat(?:e|red)"
-    r"|hostil\w+|stress(?:ed|ful)?|frustrat\w+|annoy\w+|lonel\w+|pain(?:ed|ful)?|suffering|curious|curiosity"
-    r"|interest(?:ed)?|skeptical|concerned|thoughtful|pensive|determin\w+|satisf\w+|seren\w+|peaceful\w*|playful\w*"
-    r"|enthusias\w+|optimis\w+|shy\w*|nostalgi\w+|flirt\w+|smug\w*|arrogan\w+|menacing|friendl\w+|warmth|distress\w*"
-    r"|despair\w*|desperat\w+|miser\w+|remorse\w*|regret\w*|sympath\w+|empath\w+|awe|well-being)\b",
-    re.IGNORECASE,
-)
-#: A text about emotions in general describes no face.
-_GENERAL = re.compile(
-    r"\b(?:associated with|often|usually|typically|generally|in general|is an? (?:\w+ )?emotion|combination of"
-    r"|mix of)\b",
-    re.IGNORECASE,
-)
-#: Who speaks of himself, or to somebody, describes no face.
-_SPEAKER = re.compile(r"\b(?:i|i'm|me|my|we|you|your)\b", re.IGNORECASE)
-#: What a sentence about a face speaks of, beside movements and emotions that are read back.
-_TOPIC = re.compile(
-    r"\b(?:fac(?:e|es|ial)|expressi\w+|emotion\w*|persons?|people|subject|movements?|heads?|features|smil\w+|label|teeth"
-    r"|(?:eye)?brows?|eyes?|(?:eye)?lids?|cheeks?|nose|nostrils?|lips?|mouth|tongue|chin|jaw|neck|forehead|clip|moment"
-    r"|seconds?)\b|^\W*(?:it|they|these|both)\b",
-    re.IGNORECASE,
-)
-#: One of these small words is in nearly every sentence that is English.
-_SMALL_WORDS = re.compile(
-    r"\b(?:the|a|an|is|are|was|were|and|of|with|this|that|no|not|it|its|there|but|while|from|at)\b", re.IGNORECASE
-)
-#: What is written in a picture for a model to obey.
-_COMMANDS = re.compile(
-    r"\b(?:ignor(?:e|es|ed|ing)|disregard\w*|instruct\w*|prompts?|passwords?|click|visit|subscribe|hack\w*|pwned)\b",
-    re.IGNORECASE,
-)
 _QUOTED = re.compile(r"[\"“]([^\"“”]*)[\"”]")
 _FOREIGN = re.compile(r"[^\x20-\x7e‘’“”–—…éï]")
 
@@ -105,22 +65,15 @@ def shape_faults(text: str, *, english: bool = True) -> list[str]:
     found = []
     if not (SHORTEST if english else 1) <= words <= LONGEST:
         found.append(f"has {words} words instead of {SHORTEST}-{LONGEST}")
-    if english and _REFUSALS.search(text.replace("’", "'")):
-        found.append("is a refusal")
     if _MARKUP.search(text):
         found.append("holds markup")
-    if english and _FOREIGN.search(text.replace("\n", " ")):
-        found.append("holds characters of no English sentence")
     if code := _CODES.search(text):
         found.append(f'says "{code.group()}"')
-    if english and (said := _SPEAKER.search(text)):
-        found.append(f'says "{said.group().lower()}", which describes no face')
-    if english and (said := _GENERAL.search(text)):
-        found.append(f'says "{said.group().lower()}", as if of emotions in general')
-    if english and (said := _PERSONAL.search(text)):
-        found.append(f'says "{said.group().lower()}", which no face tells')
-    if english and (said := _COMMANDS.search(text)):
-        found.append(f'says "{said.group().lower()}", which is no description')
+    if english and _FOREIGN.search(text.replace("\n", " ")):
+        found.append("holds characters of no English sentence")
+    for pattern, fault in _REFUSED if english else ():
+        if said := pattern.search(text.replace("’", "'")):
+            found.append(fault.format(said.group().lower()))
     if repeats(text):
         found.append("repeats itself")
     return found
@@ -131,7 +84,8 @@ def off_topic(text: str) -> list[str]:
     for sentence in re.split(r"[.!?](?:\s|$)|\n", text):
         said = read(sentence)
         named = said.units | said.denied or (*said.emotions, *said.denied_emotions)
-        described = named or (_TOPIC.search(sentence) and _SMALL_WORDS.search(sentence))
+        about = _TOPIC.search(sentence) or _POINTS_BACK.search(sentence)
+        described = named or (about and _SMALL_WORDS.search(sentence))
         if sentence.strip() and not described:
             return [f'says "{sentence.strip()[:40]}", which describes no face in English']
     return []

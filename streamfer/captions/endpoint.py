@@ -85,12 +85,12 @@ class EndpointWriter(CheckedWriter):
             raise ConfigError("captions.model: openai: names no model; write it as in openai:qwen3-vl")
         check_prompts(settings)
         self._settings, self._clock = settings, clock
-        url, many = endpoint_url(settings.url), settings.concurrency
+        url, self.at_once = endpoint_url(settings.url), settings.concurrency
         key = key_for(url, settings.key_env)
         self._client = ChatClient(
-            url, model, key=key, timeout=settings.timeout, attempts=settings.attempts, connections=many
+            url, model, key=key, timeout=settings.timeout, attempts=settings.attempts, connections=settings.concurrency
         )
-        self._pool = ThreadPoolExecutor(many, thread_name_prefix="streamfer endpoint")
+        self._pool = ThreadPoolExecutor(settings.concurrency, thread_name_prefix="streamfer endpoint")
         self._rest_until, self._resting_for = 0.0, ""
         self._asked: deque[float] = deque()
         self._tokens: deque[tuple[float, int]] = deque()

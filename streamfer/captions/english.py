@@ -1,51 +1,22 @@
-"""Measured words in English."""
+"""Measured words in English: which sentences say what was measured; their words stand in ``english.toml``."""
 
 from __future__ import annotations
 
 import random
+import tomllib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from streamfer.captions.measurements import Measurements, Unit, exclusive
-from streamfer.captions.phrases import JOINT, SINGLE, Wording
-from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, IMPLIES, PROTOTYPES, join
+from streamfer.captions.phrases import BY_UNIT, JOINT, Wording
+from streamfer.captions.vocabulary import EMOTION_WORDS, IMPLIES, PROTOTYPES, join
 
 #: A sentence with its rank: those of the highest rank are left out first where a caption grows too long.
 Ranked = tuple[int, str]
-_LABELLED = {
-    "clear": (
-        "The face clearly shows {}.",
-        "The expression is clearly one of {}.",
-        "This is a clear expression of {}.",
-    ),
-    "likely": ("The expression reads as {}.", "The face shows {}.", "This is an expression of {}."),
-    "weak": ("The face probably shows {}.", "The expression is probably one of {}.", "This is most likely {}."),
-    "unsure": (
-        "This may be {}, but that is not sure.",
-        "The expression might be one of {}, but it is hard to tell.",
-        "There is no more than a hint of {}.",
-    ),
-}
-_NEUTRAL = {
-    "clear": ("The expression is clearly neutral.", "The face is clearly neutral."),
-    "likely": ("The expression is neutral.", "The face looks neutral."),
-    "weak": ("The expression is probably neutral.", "The face looks mostly neutral."),
-    "unsure": (
-        "The expression may be neutral, but that is not sure.",
-        "The face might be neutral, but it is hard to tell.",
-    ),
-}
-_NAMED = {"clear": "The label is clearly “{}”.", "likely": "The label is “{}”.", "weak": "The label is probably “{}”.",
-          "unsure": "The label may be “{}”, but that is not sure."}  # fmt: skip
-_OPEN = {
-    "small": ("The face is too small for its expression to be read.",),
-    "turned": ("The head is turned too far for the expression to be read.",),
-    "blurred": ("The face is too blurred for its expression to be read.",),
-    "withheld": ("What moves in the face was measured.",),
-    "uncertain": ("Which expression this is stays open.", "The expression cannot be told with confidence."),
-}
-_RESTING = ("No movement of the face stands out.", "The face is at rest.")
-_STILL = ("No single movement stands out.", "No movement of the face stands out.")
+_SENTENCES: dict[str, dict[str, list[str]]] = tomllib.loads(
+    Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
+)
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _SHARES = {1 / 4: "a quarter", 1 / 3: "a third", 1 / 2: "half", 2 / 3: "two thirds", 3 / 4: "three quarters"}
 #: Eyes are closed, and a tongue is out, or not.
@@ -53,10 +24,8 @@ _WITHOUT_DEGREES = {19, 43}
 _ADVERBS = {"strong": "strongly ", "slight": "slightly ", "clear": ""}
 #: Most parts of the face in one sentence; and where words are short.
 _MOST, _MOST_BRIEF = 4, 9
-_WAYS_ON = ("Besides, ", "Also, ", "At the same time, ")
 #: Seen in less than this share of a clip is worth a sentence.
 _MOSTLY = 0.8
-_ROWS = {next(iter(row.units)): row for row in SINGLE}
 _BROWS, _INNER, _LIPS = (next(row for row in JOINT if row.units == pair) for pair in ({1, 2}, {1, 4}, {23, 24}))
 
 
@@ -109,24 +78,24 @@ def sentence(text: str) -> str:
 
 def _label(measured: Measurements, draw: random.Random, *, brief: bool) -> str:
     if measured.emotion is None:
-        return draw.choice(_OPEN.get(measured.reason or "", _OPEN["uncertain"]))
-    if measured.emotion not in EMOTION_WORDS:
-        return _NAMED[confidence(measured)].format(measured.emotion)
-    ways = (_NEUTRAL if measured.emotion == "neutral" else _LABELLED)[confidence(measured)]
+        ways = _SENTENCES["open"]
+        return draw.choice(ways.get(measured.reason or "", ways["uncertain"]))
+    kind = "named" if measured.emotion not in EMOTION_WORDS else "neutral" if measured.emotion == "neutral" else "label"
+    said = _SENTENCES[kind][confidence(measured)]
     # In brief, "the face" begins the next sentence.
-    return draw.choice([way for way in ways if not brief or not way.startswith("The face")]).format(measured.emotion)
+    return draw.choice([way for way in said if not brief or not way.startswith("The face")]).format(measured.emotion)
 
 
 def _movements(measured: Measurements, draw: random.Random, *, brief: bool) -> Iterator[str]:
     units = _spoken(measured.units or ())
     later = _later(units)
     if not units:
-        yield draw.choice(_RESTING if measured.emotion == "neutral" else _STILL)
+        yield draw.choice(_SENTENCES["still"]["neutral" if measured.emotion == "neutral" else "other"])
     apart = [] if brief else _apart([unit for unit in units if unit not in later])
     told = [*later, *(unit for cluster in apart for unit in cluster)]
     groups = list(_groups([unit for unit in units if unit not in told], measured, draw, brief=brief))
     for number, group in enumerate(_cut(groups, _MOST_BRIEF if brief else _MOST)):
-        lead = draw.choice(_WAYS_ON) if number and len(group) > 1 and not brief else ""
+        lead = draw.choice(_SENTENCES["further"]["ways"]) if number and len(group) > 1 and not brief else ""
         said = _said(group, brief=brief)
         if number:
             said = said.replace("the face shows", "it also shows")
@@ -229,7 +198,7 @@ def _rows(numbers: Collection[int]) -> Iterator[Wording]:
     for number in numbers:
         if number in told:
             continue
-        row = next((row for row in pairs if number in row.units), _ROWS[number])
+        row = next((row for row in pairs if number in row.units), BY_UNIT[number])
         told |= row.units
         yield row
 
@@ -271,10 +240,4 @@ def _course(measured: Measurements, draw: random.Random) -> str | None:
 
 def movement(*units: int) -> str:
     """Return action units in words: ``the lip corners are pulled up``."""
-    return join(f"the {row.parts[0]} {'are' if row.plural else 'is'} {row.states[0]}" for row in _rows(units))
-
-
-#: Every unit has its words: a new one without them fails when this module loads.
-_MISSING = ACTION_UNITS.keys() - _ROWS.keys()
-if _MISSING:
-    raise LookupError(f"no wording for action unit {min(_MISSING)}")
+    return join(f"the {row.parts[0]} {row.be} {row.states[0]}" for row in _rows(units))

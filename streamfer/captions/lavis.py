@@ -8,7 +8,6 @@ EVA's keys have none.
 from __future__ import annotations
 
 import logging
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -28,14 +27,15 @@ from streamfer.captions.card import (
     face_crop,
 )
 from streamfer.captions.folder import write_folder
-from streamfer.captions.loading import read_language_model, read_tokenizer
+from streamfer.captions.loading import read_language_model, read_tokenizer, read_word_tokenizer
 from streamfer.captions.text import PromptText
 from streamfer.captions.writers import BUILT_IN
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.files import sha256_of
 from streamfer.models.card import SUFFIX
-from streamfer.models.checkpoints import read_state_dict
+from streamfer.models.checkpoints import Tensors, read_state_dict
 from streamfer.models.registry import check_name, user_folder
+from streamfer.models.weights import check_finite, check_tensors
 
 Kind = Literal["exp-blip", "exp-vqa"]
 
@@ -47,20 +47,15 @@ class System:
     stem: str
     architecture: Architecture
     text: TextCard
-    language: str
-
-    @property
-    def licence(self) -> str:
-        """Licence of its weights in plain words."""
-        return (
-            "as the checkpoint's authors state (trained on datasets for research only); the language model's licence "
-            f"applies as well ({self.language})"
-        )
+    licence: str
 
 
+_LICENCE = "as the checkpoint's authors state (trained on datasets for research only); the language model's licence"
 SYSTEMS: dict[Kind, System] = {
-    "exp-blip": System("opt", "blip-2", EXP_BLIP_TEXT, "OPT: non-commercial research"),
-    "exp-vqa": System("llm", "instructblip", EXP_VQA_TEXT, "Vicuna: LLaMA's, non-commercial"),
+    "exp-blip": System("opt", "blip-2", EXP_BLIP_TEXT, f"{_LICENCE} applies as well (OPT: non-commercial research)"),
+    "exp-vqa": System(
+        "llm", "instructblip", EXP_VQA_TEXT, f"{_LICENCE} applies as well (Vicuna: LLaMA's, non-commercial)"
+    ),
 }
 _LAYER = "Qformer.bert.encoder.layer."
 _BLOCK = "visual_encoder.blocks."
@@ -142,25 +137,6 @@ def sources(name: str, kind: Kind) -> tuple[str, ...]:
     raise KeyError(name)
 
 
-def _shape(tensors: Mapping[str, torch.Tensor], name: str, dimensions: int, where: str) -> tuple[int, ...]:
-    if name not in tensors:
-        raise CheckpointError(f"{where}: tensor {name!r} is missing; is this a LAVIS checkpoint, and complete?")
-    shape = tuple(tensors[name].shape)
-    if len(shape) != dimensions or 0 in shape:
-        raise CheckpointError(f"{where}: tensor {name!r} has shape {shape}; expected {dimensions} dimensions")
-    return shape
-
-
-def _depth(tensors: Mapping[str, torch.Tensor], prefix: str, where: str) -> int:
-    """Return how many consecutive numbered parts follow ``prefix``."""
-    found = {name.removeprefix(prefix).partition(".")[0] for name in tensors if name.startswith(prefix)}
-    numbers = {int(number) for number in found if number.isdecimal()}
-    depth = next(count for count in range(len(numbers) + 1) if count not in numbers)
-    if not depth or depth != len(numbers):
-        raise CheckpointError(f"{where}: tensor '{prefix}{depth}...' is missing")
-    return depth
-
-
 def _heads(width: int, widths: tuple[int, ...], which: str, where: str) -> int:
     """Return the number of heads, which no tensor shows, from the widths that published heads have."""
     heads = next((width // one for one in widths if width % one == 0), 0)
@@ -169,18 +145,18 @@ def _heads(width: int, widths: tuple[int, ...], which: str, where: str) -> int:
     return heads
 
 
-def _cross_every(tensors: Mapping[str, torch.Tensor], layers: int, where: str) -> int:
+def _cross_every(found: Tensors, layers: int) -> int:
     """Return every how many layers the Q-Former looks at the picture."""
     marks = [f"{_LAYER}{number}.crossattention." for number in range(layers)]
-    found = [number for number, mark in enumerate(marks) if any(name.startswith(mark) for name in tensors)]
-    step = found[1] - found[0] if len(found) > 1 else layers
+    looking = [number for number, mark in enumerate(marks) if any(name.startswith(mark) for name in found.tensors)]
+    step = looking[1] - looking[0] if len(looking) > 1 else layers
     for expected in range(0, layers, step):
-        if expected not in found:
-            raise CheckpointError(f"{where}: tensor '{marks[expected]}...' is missing; is the checkpoint complete?")
+        if expected not in looking:
+            raise CheckpointError(f"{found.where}: tensor '{marks[expected]}...' is missing; is it complete?")
     return step
 
 
-def read_sizes(tensors: Mapping[str, torch.Tensor], kind: Kind, where: str) -> QuerySizes:
+def read_sizes(found: Tensors, kind: Kind) -> QuerySizes:
     """Read every size off the tensors; only the numbers of heads follow from the published head widths.
 
     Raises:
@@ -188,74 +164,51 @@ def read_sizes(tensors: Mapping[str, torch.Tensor], kind: Kind, where: str) -> Q
     """
     words = ("vocabulary", "positions")
     shown = {size: row for size, row in _SHOWN.items() if kind == "exp-vqa" or size not in words}
-    sizes = {size: _shape(tensors, name, dimensions, where)[axis] for size, (name, dimensions, axis) in shown.items()}
-    positions = _shape(tensors, "visual_encoder.pos_embed", 3, where)[1]
-    side = math.isqrt(positions - 1)
-    if side * side != positions - 1 or not side:
-        raise CheckpointError(
-            f"{where}: tensor 'visual_encoder.pos_embed' has {positions} positions; expected a square number and one"
-        )
-    layers = _depth(tensors, _LAYER, where)
+    sizes = {size: found.shape(name, dimensions)[axis] for size, (name, dimensions, axis) in shown.items()}
+    layers = found.depth(_LAYER)
     return QuerySizes(
         **sizes,
-        image=side * sizes["patch"],
-        vision_layers=_depth(tensors, _BLOCK, where),
-        vision_heads=_heads(sizes["vision_width"], (88, 64), "vision", where),
+        image=found.side("visual_encoder.pos_embed", 3) * sizes["patch"],
+        vision_layers=found.depth(_BLOCK),
+        vision_heads=_heads(sizes["vision_width"], (88, 64), "vision", found.where),
         qformer_layers=layers,
-        qformer_heads=_heads(sizes["qformer_width"], (64,), "Q-Former", where),
-        cross_every=_cross_every(tensors, layers, where),
+        qformer_heads=_heads(sizes["qformer_width"], (64,), "Q-Former", found.where),
+        cross_every=_cross_every(found, layers),
     )
 
 
-def translate(
-    expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], kind: Kind, where: str
-) -> dict[str, torch.Tensor]:
+def translate(expected: Mapping[str, torch.Tensor], found: Tensors, kind: Kind) -> dict[str, torch.Tensor]:
     """Return transformers' tensors, all but the language model's, out of LAVIS's; ``expected`` has names and shapes.
 
     Raises:
         CheckpointError: the first tensor that is missing, has another shape, is not finite or has no place.
     """
-    used: set[str] = set()
-    translated = {}
-    for name, wanted in expected.items():
-        if name.startswith("language_model."):
-            continue
-        parts = sources(name, kind)
-        shape = wanted.shape if len(parts) == 1 else torch.Size([wanted.shape[0] // 3])
-        for part in parts:
-            _check(tensors, part, shape, where)
-        used.update(parts)
-        first = tensors[parts[0]]
+    stem = f"{SYSTEMS[kind].stem}_model."
+    given = {name: tensor for name, tensor in found.tensors.items()
+             if not name.startswith(stem) and not _WEIGHTLESS.fullmatch(name)}  # fmt: skip
+    behind = {name: sources(name, kind) for name in expected if not name.startswith("language_model.")}
+    check_tensors(
+        # A bias of three parts is built from two of a third each.
+        {part: expected[name].chunk(2 * len(parts) - 1)[0] for name, parts in behind.items() for part in parts},
+        given,
+        found.where,
+    )
+    check_finite(given, found.where)
+    translated = {name: given[parts[0]] for name, parts in behind.items()}
+    for name, parts in behind.items():
         if len(parts) == 2:
             # Queries, keys (no bias in EVA), values; half-precision weights may come with fp32 biases.
-            kept = tensors[parts[0].replace("q_bias", "qkv.weight")].dtype
-            first = torch.cat([first, torch.zeros_like(first), tensors[parts[1]]]).to(kept)
-        translated[name] = first
-    extra = [name for name in tensors if name not in used and not name.startswith(f"{SYSTEMS[kind].stem}_model.")]
-    if unknown := sorted(name for name in extra if not _WEIGHTLESS.fullmatch(name)):
-        raise CheckpointError(f"{where}: tensor {unknown[0]!r} is not part of the model ({len(unknown)} in all)")
+            query, value = (given[part] for part in parts)
+            kept = given[parts[0].replace("q_bias", "qkv.weight")].dtype
+            translated[name] = torch.cat([query, torch.zeros_like(query), value]).to(kept)
     return translated
-
-
-def _check(tensors: Mapping[str, torch.Tensor], name: str, shape: torch.Size, where: str) -> None:
-    if name not in tensors:
-        raise CheckpointError(f"{where}: tensor {name!r} is missing; is the checkpoint complete?")
-    if tensors[name].shape != shape:
-        raise CheckpointError(
-            f"{where}: tensor {name!r} has shape {tuple(tensors[name].shape)}; expected {tuple(shape)}"
-        )
-    if tensors[name].is_floating_point() and not bool(torch.isfinite(tensors[name]).all()):
-        raise CheckpointError(f"{where}: tensor {name!r} holds values that are not finite")
 
 
 def language_tensors(tensors: Mapping[str, torch.Tensor], kind: Kind) -> dict[str, torch.Tensor]:
     """Return the language model's own tensors under its names; empty where the checkpoint was trimmed."""
-    prefix = f"{SYSTEMS[kind].stem}_model."
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix) and not _WEIGHTLESS.fullmatch(name)
-    }
+    stem = f"{SYSTEMS[kind].stem}_model."
+    names = [name for name in tensors if name.startswith(stem) and not _WEIGHTLESS.fullmatch(name)]
+    return {name.removeprefix(stem): tensors[name] for name in names}
 
 
 def import_lavis(
@@ -289,16 +242,23 @@ def import_lavis(
     """
     source, where = Path(path), str(path)
     _check_free(name)
-    tensors = read_state_dict(source)
-    found = kind_of(tensors, where) if kind == "auto" else kind
-    system, sizes = SYSTEMS[found], read_sizes(tensors, found, where)
+    found = Tensors(read_state_dict(source), where, "LAVIS checkpoint")
+    kind = kind_of(found.tensors, where) if kind == "auto" else kind
+    system, sizes = SYSTEMS[kind], read_sizes(found, kind)
     tokenizer = read_tokenizer(Path(language_model), "language model")
-    asking = _question_tokenizer(found, question_tokenizer, sizes.vocabulary)
-    own = language_tensors(tensors, found)
+    asking = None
+    if kind == "exp-vqa":
+        if question_tokenizer is None:
+            raise ConfigError(
+                "Exp-VQA's Q-Former reads the question with BERT's vocabulary: give the folder of bert-base-uncased "
+                "with --question-tokenizer"
+            )
+        asking = read_word_tokenizer(Path(question_tokenizer), sizes.vocabulary)
+    own = language_tensors(found.tensors, kind)
     decoder = read_language_model(Path(language_model), own, tokenizer, where)
     PromptText(system.text, tokenizer, asking)
     projection = f"{system.stem}_proj.weight"
-    width, _ = _shape(tensors, projection, 2, where)
+    width, _ = found.shape(projection, 2)
     if width != decoder.config.hidden_size:
         raise CheckpointError(
             f"{where}: tensor {projection!r} writes for a language model of width {width}; "
@@ -307,17 +267,17 @@ def import_lavis(
     with torch.device("meta"):
         model: Any = build_model(system.architecture, sizes, decoder.config)
     model.language_model = decoder
-    model.load_state_dict(translate(model.state_dict(), tensors, found, where), strict=False, assign=True)
+    model.load_state_dict(translate(model.state_dict(), found, kind), strict=False, assign=True)
     card = CaptionCard(
         name=name,
         architecture=system.architecture,
         pixels=clip_pixels(sizes.image),
         crop=face_crop(sizes.image),
         text=system.text,
-        answers=found == "exp-vqa",
+        answers=kind == "exp-vqa",
         licence=licence or system.licence,
         train={
-            "kind": found,
+            "kind": kind,
             "imported_from": source.name,
             "imported_digest": sha256_of(source),
             "language_model": Path(language_model).resolve().name,
@@ -326,7 +286,7 @@ def import_lavis(
         },
     )
     target = output or user_folder() / name
-    facts = {"captioner": name, "kind": found, "path": str(target), "licence": card.licence}
+    facts = {"captioner": name, "kind": kind, "path": str(target), "licence": card.licence}
     card = write_folder(target, model, card, tokenizer, asking)
     log.info("captioner.imported", extra=facts)
     return card
@@ -338,23 +298,3 @@ def _check_free(name: str) -> None:
         raise ConfigError(f"captioner name {name!r} means measured words; choose another with --name")
     if (user_folder() / f"{name}{SUFFIX}").exists():
         raise ConfigError(f"model name {name!r} belongs to an expression model; choose another with --name")
-
-
-def _question_tokenizer(kind: Kind, folder: str | Path | None, vocabulary: int) -> Any | None:
-    """Return the Q-Former's tokenizer with LAVIS's extra token; None for Exp-BLIP, whose Q-Former reads no text."""
-    if kind == "exp-blip":
-        return None
-    if folder is None:
-        raise ConfigError(
-            "Exp-VQA's Q-Former reads the question with BERT's vocabulary: give the folder of bert-base-uncased with "
-            "--question-tokenizer"
-        )
-    tokenizer = read_tokenizer(Path(folder), "question tokenizer")
-    if tokenizer.bos_token is None and len(tokenizer) < vocabulary:
-        tokenizer.add_special_tokens({"bos_token": "[DEC]"})
-    if len(tokenizer) > vocabulary:
-        raise CheckpointError(
-            f"{folder}: {len(tokenizer)} words; tensor 'Qformer.bert.embeddings.word_embeddings.weight' has "
-            f"{vocabulary}: is it another tokenizer than bert-base-uncased?"
-        )
-    return tokenizer

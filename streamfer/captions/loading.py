@@ -157,6 +157,25 @@ def read_tokenizer(folder: Path, what: str) -> Any:
         return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
+def read_word_tokenizer(folder: Path, rows: int) -> Any:
+    """Return the Q-Former's tokenizer with LAVIS's ``[DEC]``, for embeddings of so many rows.
+
+    Raises:
+        SourceNotFoundError: no such folder.
+        CheckpointError: no tokenizer in it, more words than rows, or no token to pad with.
+    """
+    tokenizer = read_tokenizer(folder, "question tokenizer")
+    if tokenizer.bos_token is None:
+        tokenizer.add_special_tokens({"bos_token": "[DEC]"})
+    if len(tokenizer) > rows or tokenizer.pad_token_id is None:
+        pad = "none" if tokenizer.pad_token_id is None else "one"
+        raise CheckpointError(
+            f"{folder}: {len(tokenizer)} words with [DEC] and {pad} to pad with, for {rows} rows of embeddings; is it "
+            "bert-base-uncased's?"
+        )
+    return tokenizer
+
+
 def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], tokenizer: Any, where: str) -> Any:
     """Return a causal language model with weights, big enough for its tokenizer.
 

@@ -98,10 +98,12 @@ class Writer(ABC):
 
     Attributes:
         remote: a call may hang: it then runs in a thread of its own, under a time limit.
+        at_once: clips that it writes about at one time, each within the time limit; None for all it is given.
         loading: it is still being loaded, which is no hanging.
     """
 
     remote = False
+    at_once: int | None = None
     _info: CaptionerInfo
 
     @property

@@ -3,16 +3,18 @@
 A text is cut into clauses and phrases. In each phrase the parts of the face and the actions are found, an action is
 tied to the part that it moves, and the pair is looked up: ("lip corners", "raise") is unit 12. Lists share: "the
 brows are lowered and drawn together", "raises inner brow, outer brow and chin". A phrase with a negation denies.
-Understood are FACS names, Exp-BLIP's verb forms, our own grammar, and the everyday words of language models; the
-same reader refuses synthetic captions and scores captioners.
+Understood are FACS names, Exp-BLIP's verb forms, our own grammar, and the everyday words of language models, which
+``reading.toml`` lists; the same reader refuses synthetic captions and scores captioners.
 """
 
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from streamfer.captions.vocabulary import EMOTION_WORDS
 
@@ -244,75 +246,30 @@ def _consume(text: str, patterns: tuple[tuple[re.Pattern[str], str], ...]) -> tu
     return text, sorted(found)
 
 
-def _patterns(rows: tuple[tuple[str, str], ...]) -> tuple[tuple[re.Pattern[str], str], ...]:
-    return tuple((re.compile(rf"\b(?:{pattern})\b"), name) for name, pattern in rows)
+def _patterns(table: str) -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Return patterns with their names, in order of rank."""
+    found = []
+    for name, ways in _DATA[table].items():
+        pattern = "|".join(ways)
+        for piece, text in _DATA["pieces"].items():
+            pattern = pattern.replace(f"<{piece}>", text)
+        found.append((re.compile(rf"\b(?:{pattern})\b"), name))
+    return tuple(found)
 
 
-_BROW = r"(?:eye)?-?brows?"
-_OF = r"(?:(?:end|corner|part|portion|half|edge|tip|side|area|section)s? of (?:the |both |their |his |her |its )?)?"
-_THE_MOUTH = r"(?:the |his |her |their |its )?(?:mouth|lips?)"
-_WING = r"(?:either side of |both sides of |the sides of )?(?:the |his |her )?(?:wings of the )?nose"
+def _table(name: str) -> dict[tuple[str, str], tuple[int, ...]]:
+    """Return the units of each part with an action."""
+    found: dict[tuple[str, str], tuple[int, ...]] = {}
+    for units, rows in _DATA[name].items():
+        for row in rows:
+            parts, actions = (side.split(", ") for side in row.split(": "))
+            found |= {(part, action): tuple(map(int, units.split("+"))) for part in parts for action in actions}
+    return found
 
-#: Expressions that name units without a part and an action; units joined by "+".
-_EXPRESSIONS = _patterns((
-    ("6", r"(?:wrinkl\w*|crinkl\w*|creas\w*|lines|crow's[- ]feet)(?: (?!nose)\w+){0,3}"
-          r" (?:corners of (?:the|his|her|their) eyes|eyes)"),
-    ("6", r"crow's[- ]feet|reach(?:es|ing)? (?:the|his|her|their) eyes"),
-    ("12+25", r"(?:open|open-mouthed|toothy) (?:smil(?:e|es|ing)|grin\w*)"),
-    ("12", r"smil(?:e|es|ed|ing)|grin(?:s|ning|ned)?"),
-    ("15", r"(?:mouth|lips?) (?:\w+ ){0,2}frown\w*|frowning (?:mouth|lips)"),
-    ("4", r"frown(?:s|ed|ing)?"),
-        ("7", r"squint\w*"),
-    ("14", r"dimpler|dimples (?:show|appear|form)|dimples"),
-    ("22", r"lip funnell?er"),
-    ("19", r"(?:sticks?|sticking|stuck|pokes?|poking|shows?|showing) (?:the |his |her |their )?tongue(?: out)?|tongue"),
-))  # fmt: skip
-_PARTS = _patterns((
-    ("inner brow+outer brow", rf"(?:inner and outer|outer and inner) {_OF}{_BROW}"),
-    ("inner brow", rf"inner (?:\w+ )?{_OF}{_BROW}"),
-    ("outer brow", rf"outer (?:\w+ )?{_OF}{_BROW}"),
-    ("brows", rf"(?:whole |entire )?{_BROW}"),
-    ("upper lid", r"upper (?:eye)?-?lids?"),
-    ("lower lid", r"lower (?:eye)?-?lids?"),
-    ("lids", r"(?:eye)?-?lids?"),
-    ("nasolabial", rf"nasolabial(?: (?:fold|furrow|line|crease)s?)?|(?:fold|furrow|line|crease)s? (?:that run )?"
-                   rf"(?:beside|from|around|between|next to|along) {_WING}"),
-    ("lip corners", rf"lip[- ]corners?|mouth[- ]corners?|corners? of (?:both )?{_THE_MOUTH}"),
-    ("lips+upper lip+lower lip", r"upper and lower lips?"),
-    ("upper lip", r"upper lips?"),
-    ("lower lip", r"(?:lower|bottom) lips?"),
-    ("lips", r"lips?"),
-    ("mouth", r"mouth"),
-    ("eyes", r"eyes?"),
-    ("nose", r"nose|nostrils?"),
-    ("cheeks", r"cheeks?"),
-    ("chin", r"chin"),
-    ("jaw", r"jaw"),
-    ("neck", r"neck"),
-))  # fmt: skip
-_ACTIONS = _patterns((
-    ("toward", r"(?:towards? (?:each other|one another)|converg\w+)"),
-    ("lower", r"lower(?:s|ed|ing|er)?(?! (?:part|half|face|region))|depress\w*|down|downwards?|downturned|droop\w*"
-              r"|sink(?:s|ing)?|sunk(?:en)?|turned-down"),
-    ("drop", r"drop\w*|hang\w*|hung|fall(?:s|ing|en)?|sag\w*|slack\w*"),
-    ("raise", r"rais\w+|lift\w*|ris(?:e|es|en|ing)|elevat\w+|arch(?:ed|es|ing)?|up|upwards?|upturned"
-              r"|curl(?:s|ed|ing)?"),
-    ("together", r"together|knit\w*|furrow\w*|frown\w*|pinch\w*|creas\w+"),
-    ("press", r"press\w*|compress\w*|squeez\w+|clamp\w*|against each other"),
-    ("tighten", r"tight(?!ly)\w*|tens(?:e|es|ed|ing|ion)|narrow\w*|thin|thins|thinned|thinner|thinning|strain\w*"),
-    ("tuck", r"tuck\w*(?:-in)?|inwards?|dimpl\w+"),
-    ("suck", r"suck\w*(?:-in)?|roll\w*(?:-in)?"),
-    ("funnel", r"funnel\w*|flar(?:e|es|ed|ing)|outwards?"),
-    ("stretch", r"stretch\w*|sideways|laterally|horizontally"),
-    ("pucker", r"pucker\w*|purs(?:e|es|ed|ing)|pout\w*"),
-    ("part", r"part(?:s|ed|ing)?(?! of)|separat\w+|apart"),
-    ("wide", r"wide(?:-open)?|widen\w*|widely|gap(?:e|es|ed|ing)"),
-    ("open", r"open(?:s|ed|ing)?"),
-    ("close", r"clos(?:e|es|ed|ing)|shut\w*"),
-    ("deepen", r"deep\w*|etched|pronounced|visible|accentuat\w+|more prominent"),
-    ("wrinkle", r"wrinkl\w*|crinkl\w*|scrunch\w*|bunch\w*"),
-    ("pull", r"pull\w*|draw(?:s|n|ing)?|back"),
-))  # fmt: skip
+
+_DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_EXPRESSIONS, _PARTS, _ACTIONS = (_patterns(table) for table in ("expressions", "parts", "actions"))
+_UNITS, _AT_REST = _table("units"), _table("at_rest")
 #: Actions that can stand behind a verb, as "together" behind "drawn".
 _ADVERBS = {"together", "raise", "lower", "funnel", "stretch", "tuck", "wide", "open", "part", "toward"}
 _ADVERB_FIRST = re.compile(
@@ -323,55 +280,5 @@ _SAYS_WHERE = re.compile(
     r"\b(?:in|on|at|around|near|over|under|below|above|across|to|toward|towards|of|beside|between|against|into|from)"
     r"(?: (?:the|his|her|their|its|both))?\s*$"
 )
-
-
-def _table(text: str) -> dict[tuple[str, str], tuple[int, ...]]:
-    """Read lines of ``units: part, part = action, action; ...``."""
-    found: dict[tuple[str, str], tuple[int, ...]] = {}
-    for line in text.strip().splitlines():
-        numbers, _, rest = line.partition(":")
-        for entry in rest.split(";"):
-            parts, actions = ([name.strip() for name in side.split(",")] for side in entry.split("="))
-            found |= {(part, action): tuple(map(int, numbers.split())) for part in parts for action in actions}
-    return found
-
-
-#: Which units a part of the face and an action together are.
-_UNITS = _table("""
-1: inner brow = raise
-2: outer brow = raise
-1 2: brows = raise
-4: brows, inner brow, outer brow = lower, together, drop, tighten, wrinkle
-5: upper lid, lids = raise; eyes = wide
-7: lids, lower lid, upper lid, eyes = tighten; lower lid = raise
-43: eyes, lids, upper lid = close
-6: cheeks = raise
-9: nose = wrinkle
-11: nasolabial = deepen
-10: upper lip = raise
-12: lip corners = raise, pull
-14: lip corners = tighten, tuck; cheeks = tuck
-15: lip corners = lower, drop; mouth = lower
-16: lower lip = lower, drop
-17: chin = raise, wrinkle; lower lip = raise
-18: lips, mouth = pucker
-20: lips, lip corners = stretch
-21: neck = tighten
-22: lips = funnel
-23: lips, mouth = tighten
-24: lips, mouth = press
-8: lips = toward
-25: lips, mouth = part, open
-26: jaw = drop, lower, open
-25 26: mouth = drop
-27: mouth = stretch, wide
-28: lips = suck, tuck
-""")
-#: Units that a part's state rules out.
-_AT_REST = _table("""
-25 26 27: mouth, lips = close
-26 27: jaw = close
-43: eyes = open
-""")
 _EMOTION_OF = {word: emotion for emotion, words in EMOTION_WORDS.items() for word in words}
 _EMOTION = re.compile(rf"\b(?:{'|'.join(sorted(_EMOTION_OF, key=len, reverse=True))})\b(?! (?:position|pose|angle))")

@@ -138,7 +138,7 @@ class CaptionWorker:
         self._emit = run.emit
         self._stop = run.stop
         self._clock = run.clock
-        self._info = writer.info
+        self._info, self._at_once = writer.info, writer.at_once
         self._call = CaptionCall(writer, run.stop, grace=_GRACE_SECONDS)
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting | SourceDone] = deque()
@@ -235,8 +235,9 @@ class CaptionWorker:
             for clip in batch
         ]
         try:
-            # Refused texts are asked for a second time within the same call.
-            found = self._call.run(requests, timeout=2 * self._settings.timeout)
+            # Refused texts are asked for a second time within the same call; not all may be written at one time.
+            rounds = 2 * -(-len(batch) // (self._at_once or len(batch)))
+            found = self._call.run(requests, timeout=rounds * self._settings.timeout)
         except CaptionError as error:
             found = [error] * len(batch)
         self._note_failure([one for one in found if isinstance(one, CaptionError)], len(batch))

@@ -23,7 +23,9 @@ MEASURED = "measured"
 BUILT_IN = ("auto", "built-in", MEASURED)
 #: After so many texts of which hardly one could stand, a captioner is named as one that writes nothing usable.
 _JUDGED_AFTER, _USABLE = 20, 0.1
-_GRAMMAR = ("measured.py", "english.py", "phrases.py", "vocabulary.py", "measurements.py")
+_GRAMMAR = ("measured.py", "measurements.py", *(
+    f"{name}.{kind}" for name in ("english", "phrases", "vocabulary") for kind in ("py", "toml")
+))  # fmt: skip
 
 #: A text that was refused, and what was wrong with it.
 Refused = tuple[str, tuple[str, ...]]

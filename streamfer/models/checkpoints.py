@@ -7,6 +7,7 @@ every other name; safetensors hold nothing but tensors.
 from __future__ import annotations
 
 import contextlib
+import math
 import pickle
 import pickletools
 import re
@@ -53,6 +54,47 @@ _INERT = (
     "numpy.ndarray",
     *(f"numpy.{core}.multiarray.{call}" for core in ("core", "_core") for call in ("_reconstruct", "scalar")),
 )
+
+
+class Tensors:
+    """Look-ups in a state dictionary that name what is missing.
+
+    Args:
+        tensors: by name.
+        where: the file, for messages.
+        system: what it should be: ``checkpoint of DFER-CLIP``.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], where: str, system: str) -> None:
+        self.tensors, self.where, self._system = tensors, where, system
+
+    def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
+        """Return the shape of a tensor that must have so many dimensions."""
+        if name not in self.tensors:
+            raise CheckpointError(f"{self.where}: tensor {name!r} is missing; is this a {self._system}, and complete?")
+        shape = tuple(self.tensors[name].shape)
+        if len(shape) != dimensions or 0 in shape:
+            raise CheckpointError(f"{self.where}: tensor {name!r} has shape {shape}; expected {dimensions} dimensions")
+        return shape
+
+    def side(self, name: str, dimensions: int) -> int:
+        """Return how many patches a side has, from embeddings of the positions of all patches and one more."""
+        positions = self.shape(name, dimensions)[-2]
+        side = math.isqrt(positions - 1)
+        if side * side != positions - 1 or not side:
+            raise CheckpointError(
+                f"{self.where}: tensor {name!r} has {positions} positions; expected a square number of patches and one"
+            )
+        return side
+
+    def depth(self, prefix: str) -> int:
+        """Return how many consecutive numbered parts follow ``prefix``."""
+        found = {name.removeprefix(prefix).partition(".")[0] for name in self.tensors if name.startswith(prefix)}
+        numbers = {int(number) for number in found if number.isdecimal()}
+        depth = next(count for count in range(len(numbers) + 1) if count not in numbers)
+        if not depth or depth != len(numbers):
+            raise CheckpointError(f"{self.where}: tensor '{prefix}{depth}...' is missing")
+        return depth
 
 
 def read_state_dict(path: Path) -> dict[str, torch.Tensor]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from streamfer.errors import CheckpointError, ConfigError
 from streamfer.files import sha256_of
 from streamfer.geometry import squashed_crop
 from streamfer.models.card import SUFFIX, ModelCard, PixelProfile
-from streamfer.models.checkpoints import read_state_dict
+from streamfer.models.checkpoints import Tensors, read_state_dict
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.prompts import Position, PromptConfig, PromptLearner, clip_tokenizer
 from streamfer.models.registry import ModelEntry, check_name, user_folder
@@ -64,47 +64,10 @@ def _ratio(hidden: int, width: int) -> float:
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
-class _Tensors:
-    """Look-ups in a state dictionary that name what is missing."""
-
-    def __init__(self, tensors: Mapping[str, torch.Tensor], where: str) -> None:
-        self.tensors = tensors
-        self.where = where
-
-    def shape(self, name: str, dimensions: int) -> tuple[int, ...]:
-        """Return the shape of a tensor that must have so many dimensions."""
-        if name not in self.tensors:
-            raise CheckpointError(
-                f"{self.where}: tensor {name!r} is missing; is this a checkpoint of DFER-CLIP, and complete?"
-            )
-        shape = tuple(self.tensors[name].shape)
-        if len(shape) != dimensions or 0 in shape:
-            raise CheckpointError(f"{self.where}: tensor {name!r} has shape {shape}; expected {dimensions} dimensions")
-        return shape
-
-    def depth(self, prefix: str) -> int:
-        """Return how many consecutive numbered blocks follow ``prefix``."""
-        numbers = {
-            int(number)
-            for name in self.tensors
-            if name.startswith(prefix) and (number := name.removeprefix(prefix).partition(".")[0]).isdecimal()
-        }
-        depth = next(count for count in range(len(numbers) + 1) if count not in numbers)
-        if depth == 0 or depth != len(numbers):
-            raise CheckpointError(f"{self.where}: tensor '{prefix}{depth}...' is missing")
-        return depth
-
-
-def _vision(found: _Tensors) -> tuple[VisionConfig, int]:
+def _vision(found: Tensors) -> tuple[VisionConfig, int]:
     width, _, patch, _ = found.shape("image_encoder.conv1.weight", 4)
-    positions, _ = found.shape("image_encoder.positional_embedding", 2)
     _, embed_dim = found.shape("image_encoder.proj", 2)
-    side = math.isqrt(positions - 1)
-    if side * side != positions - 1 or not side:
-        raise CheckpointError(
-            f"{found.where}: tensor 'image_encoder.positional_embedding' has {positions} rows; "
-            "expected a square number of patches and one"
-        )
+    side = found.side("image_encoder.positional_embedding", 2)
     hidden, _ = found.shape("image_encoder.transformer.resblocks.0.mlp.c_fc.weight", 2)
     config = VisionConfig(
         layers=found.depth("image_encoder.transformer.resblocks."),
@@ -117,7 +80,7 @@ def _vision(found: _Tensors) -> tuple[VisionConfig, int]:
     return config, embed_dim
 
 
-def _text(found: _Tensors) -> TextConfig:
+def _text(found: Tensors) -> TextConfig:
     length, width = found.shape("text_encoder.positional_embedding", 2)
     hidden, _ = found.shape("text_encoder.transformer.resblocks.0.mlp.c_fc.weight", 2)
     return TextConfig(
@@ -129,7 +92,7 @@ def _text(found: _Tensors) -> TextConfig:
     )
 
 
-def _temporal(found: _Tensors) -> TemporalConfig:
+def _temporal(found: Tensors) -> TemporalConfig:
     blocks = "temporal_net.temporal_transformer.layers."
     _, positions, _ = found.shape("temporal_net.pos_embedding", 3)
     rows, _ = found.shape(f"{blocks}0.0.fn.fn.to_qkv.weight", 2)
@@ -173,7 +136,7 @@ def describe(token_ids_CL: torch.Tensor, contexts: int) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _prompts(found: _Tensors, text: TextConfig, position: Position) -> tuple[PromptLearner, torch.Tensor, PromptConfig]:
+def _prompts(found: Tensors, text: TextConfig, position: Position) -> tuple[PromptLearner, torch.Tensor, PromptConfig]:
     tensors = found.tensors
     classes, _, width = found.shape("prompt_learner.token_prefix", 3)
     _, rest, _ = found.shape("prompt_learner.token_suffix", 3)
@@ -216,7 +179,7 @@ def read_official(
         CheckpointError: damaged, or not this architecture.
     """
     where = str(path)
-    found = _Tensors(read_state_dict(path), where)
+    found = Tensors(read_state_dict(path), where, "checkpoint of DFER-CLIP")
     (vision, embed_dim), text, temporal = _vision(found), _text(found), _temporal(found)
     prompts, token_ids, prompt = _prompts(found, text, position)
     descriptions = describe(token_ids, prompt.contexts)
@@ -233,7 +196,7 @@ def read_official(
     return OfficialCheckpoint(model.requires_grad_(False).eval(), descriptions, prompt)
 
 
-def _check_copies(found: _Tensors) -> None:
+def _check_copies(found: Tensors) -> None:
     """The second copy of CLIP in a checkpoint must be the same weights; another copy means a tampered file."""
     for name, copy in found.tensors.items():
         inner = name.removeprefix(_CLIP_COPY)

@@ -59,6 +59,17 @@ def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torc
         raise CheckpointError(f"{where}: tensor {extra[0]!r} is not part of the model ({len(extra)} in all)")
 
 
+def check_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
+    """Refuse numbers that are none.
+
+    Raises:
+        CheckpointError: the first tensor that holds one.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"{where}: tensor {name!r} holds values that are not finite")
+
+
 def write_weights(path: Path, model: DferClip, card: ModelCard, *, half: bool = False) -> None:
     """Write a weights file, atomically.
 
@@ -102,10 +113,9 @@ def read_weights(path: Path) -> tuple[DferClip, ModelCard]:
             tensors = {name: stream.get_tensor(name) for name in shapes}
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point():
-            tensors[name] = tensor.float()
-            if not bool(torch.isfinite(tensors[name]).all()):
-                raise CheckpointError(f"{path}: tensor {name!r} holds values that are not finite")
-    model.load_state_dict(tensors, assign=True)
+    check_finite(tensors, str(path))
+    model.load_state_dict(
+        {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()},
+        assign=True,
+    )
     return model.requires_grad_(False).eval(), card

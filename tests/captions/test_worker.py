@@ -18,7 +18,7 @@ from scenes import clips, done, one_face, pipeline, squares, two_faces
 from streamfer.captions import worker
 from streamfer.captions.checks import faults
 from streamfer.captions.measurements import measure
-from streamfer.captions.protocol import Captioner, Keyframes, Writer
+from streamfer.captions.protocol import Caption, Captioner, CaptionError, CaptionRequest, Keyframes, Writer
 from streamfer.captions.worker import CaptionWorker
 from streamfer.captions.writers import MeasuredWriter, ModelWriter
 from streamfer.config import CaptionsConfig
@@ -278,6 +278,22 @@ def test_a_captioner_that_hangs_is_given_up() -> None:
     assert (end.captions, end.captions_failed) == (0, end.clips)
     assert gaps(events)["captioner_timeout"] >= 2
     gate.opened.set()
+
+
+def test_a_batch_may_take_as_long_as_clips_that_are_written_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = MeasuredWriter()
+    plain = writer.write
+
+    def write(requests: Sequence[CaptionRequest]) -> list[Caption | CaptionError]:
+        time.sleep(0.25 * len(requests))
+        return plain(requests)
+
+    for name, value in (("remote", True), ("at_once", 1), ("write", write)):
+        monkeypatch.setattr(writer, name, value)
+    # Six clips at a quarter of a second each take longer than the time limit of one.
+    events = run([film(8)], writer, batch_size=6, timeout=0.5)
+    assert gaps(events) == {}
+    assert len(captions(events)) == len(clips(events)) >= 6
 
 
 def test_an_empty_caption_is_replaced_by_measured_words() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 
+from streamfer.captions.english import sentence
 from streamfer.captions.phrases import Wording, wordings
 from streamfer.captions.vocabulary import EMOTION_WORDS, PROTOTYPES, join
 from streamfer_train.captions.labels import FaceLabels
@@ -43,8 +44,7 @@ def emotion_sentence(labels: FaceLabels, draw: random.Random) -> str:
         parts.append(draw.choice(_NEUTRAL))
     foreign = [emotion for emotion in labels.emotions if emotion not in EMOTION_WORDS]
     parts += [draw.choice(_CALLED).format('" and "'.join(foreign))] if foreign else []
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
+    return sentence("; ".join(parts))
 
 
 def reasons_for(labels: FaceLabels, emotion: str) -> frozenset[int]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 
+from streamfer.captions.english import sentence
 from streamfer.captions.phrases import Wording, gerund, third_person, wordings
 from streamfer.captions.vocabulary import join
 from streamfer_train.captions.feeling import emotion_sentence
@@ -77,12 +78,7 @@ def action_sentences(labels: FaceLabels, draw: random.Random) -> Iterator[str]:
         lead = ways_on[number % len(ways_on)] if number else draw.choice(_WAYS_IN)
         # One adverbial a sentence is enough.
         end = "" if number or lead.endswith(", ") else draw.choice(_ENDS)
-        yield finish(f"{lead}{frame(group, adverbs, draw)}{end}")
-
-
-def finish(text: str) -> str:
-    """Return a sentence with a capital and a full stop."""
-    return f"{text[0].upper()}{text[1:]}."
+        yield sentence(f"{lead}{frame(group, adverbs, draw)}{end}")
 
 
 def _choose(units: frozenset[int], draw: random.Random) -> list[Wording]:
@@ -115,7 +111,7 @@ def _adverb(row: Wording, labels: FaceLabels, draw: random.Random) -> str:
 def _states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
     """``the brows are lowered, the nose is wrinkled and the lips are parted``."""
     return join(
-        f"the {draw.choice(row.parts)} {'are' if row.plural else 'is'} {adverb}{draw.choice(row.states)}"
+        f"the {draw.choice(row.parts)} {row.be} {adverb}{draw.choice(row.states)}"
         for row, adverb in zip(rows, adverbs, strict=True)
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from streamfer.captions.phrases import SINGLE
+from streamfer.captions.english import movement
 from streamfer.captions.protocol import Message
 from streamfer.captions.vocabulary import ACTION_UNITS, in_order
 from streamfer_train.captions.labels import FaceLabels
@@ -77,8 +77,4 @@ def _actions(labels: FaceLabels) -> str:
 
 
 def _glossary() -> str:
-    rows = {next(iter(row.units)): row for row in SINGLE}
-    return "\n".join(
-        f"- {unit.name}: the {rows[number].parts[0]} {'are' if rows[number].plural else 'is'} {rows[number].states[0]}"
-        for number, unit in ACTION_UNITS.items()
-    )
+    return "\n".join(f"- {unit.name}: {movement(number)}" for number, unit in ACTION_UNITS.items())

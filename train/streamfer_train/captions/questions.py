@@ -113,8 +113,8 @@ def unit_question(unit: int, present: bool, seed: int | str) -> Question:
     (row,) = wordings(frozenset({unit}))[0]
     part = draw.choice(row.parts)
     text = draw.choice(_UNIT).format(
-        Is="Are" if row.plural else "Is",
-        be="are" if row.plural else "is",
+        Is=row.be.capitalize(),
+        be=row.be,
         part=part,
         state=draw.choice(row.states),
         deed=draw.choice(row.deeds).format(f"the {part}"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from streamfer.captions.english import sentence
 from streamfer.captions.vocabulary import join
 
 #: One fixed text for label sets without action units, in our own words (Exp-BLIP has one such text of its own).
@@ -48,5 +49,4 @@ def resting_sentence(draw: random.Random) -> str:
         text = f"{whole}: {join(details)}"
     else:
         text = f"{join(details)}, and {whole}" if len(details) < 3 else join([*details, whole])
-    text = f"{draw.choice(_LEADS)}{text}"
-    return f"{text[0].upper()}{text[1:]}."
+    return sentence(f"{draw.choice(_LEADS)}{text}")

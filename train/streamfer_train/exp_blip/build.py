@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from streamfer.captions.architecture import QuerySizes, build_model
 from streamfer.captions.card import Architecture, TextCard
-from streamfer.captions.loading import read_language_model, read_tokenizer
+from streamfer.captions.loading import read_language_model, read_tokenizer, read_word_tokenizer
 from streamfer.captions.text import PromptText
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.models.precision import DTYPES
@@ -23,7 +23,7 @@ from streamfer_train.exp_blip.caption_learner import CaptionLearner, check_room
 from streamfer_train.exp_blip.config import ModelConfig, OptimiserConfig, RuntimeConfig, StepOneConfig
 from streamfer_train.exp_blip.query_learner import QueryLearner
 from streamfer_train.exp_blip.schedule import choose_trained
-from streamfer_train.exp_blip.text import WordReader, read_word_tokenizer
+from streamfer_train.exp_blip.text import WordReader
 from streamfer_train.exp_blip.vision import keep_frozen_coarse, recompute
 
 log = logging.getLogger(__name__)

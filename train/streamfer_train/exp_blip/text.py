@@ -6,19 +6,15 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from streamfer.captions.loading import read_tokenizer
 from streamfer.captions.text import PromptText
-from streamfer.errors import CheckpointError
 from streamfer_train.exp_blip.config import TextConfig
 
 _DROPPED = re.compile(r"[!\"()*#:;~]")
-DEC_TOKEN = "[DEC]"  # noqa: S105 - a token of a vocabulary
 
 
 def cleaned(text: str, config: TextConfig) -> str:
@@ -38,22 +34,6 @@ def cleaned(text: str, config: TextConfig) -> str:
 def text_key(text: str) -> int:
     """Return a number (63 bits) that is equal for equal texts, in every process."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
-
-
-def read_word_tokenizer(folder: Path, rows: int) -> Any:
-    """Return the Q-Former's tokenizer with LAVIS's ``[DEC]``.
-
-    Raises:
-        CheckpointError: more words than rows of the embeddings, or no token to pad with.
-    """
-    tokenizer = read_tokenizer(folder, "Q-Former's tokenizer")
-    if tokenizer.bos_token is None:
-        tokenizer.add_special_tokens({"bos_token": DEC_TOKEN})
-    if len(tokenizer) > rows:
-        raise CheckpointError(f"{folder}: {len(tokenizer)} words with {DEC_TOKEN}; model.sizes.vocabulary is {rows}")
-    if tokenizer.pad_token_id is None:
-        raise CheckpointError(f"{folder}: the tokenizer has no token to pad with; is it bert-base-uncased?")
-    return tokenizer
 
 
 @dataclass(frozen=True, slots=True)
