@@ -14,7 +14,7 @@ from streamfer.faces.appearance import COLOUR, AppearanceModel
 from streamfer.faces.detections import Detector, Tracker
 from streamfer.models import ExpressionModel, load_model
 from streamfer.models.blocks import FixedBlocks
-from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
+from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, Onlooker
 from streamfer.pipeline.loop import Pipeline, PipelineParts
 from streamfer.pipeline.observer import ClipObserver, ObserverPlan, RunContext
 from streamfer.pipeline.reports import RecordWriter
@@ -122,6 +122,7 @@ def build_pipeline(
     salt: str | None = None,
     observed: ObserverPlan | None = None,
     workers: int | None = None,
+    onlooker: Onlooker | None = None,
 ) -> Pipeline:
     """Assemble a pipeline.
 
@@ -132,6 +133,7 @@ def build_pipeline(
         salt: makes the public names of tracks repeatable; random if None.
         observed: which clips are shown to whom; to the captioner, as ``config`` and ``models`` say, if None.
         workers: files analysed side by side; half as many as there are threads if None.
+        onlooker: is shown every analysed picture.
 
     Raises:
         ConfigError: whole-clip mode was asked of live sources, or emotions are withheld and nothing is left to say.
@@ -154,7 +156,7 @@ def build_pipeline(
     observed = observed or caption_plan(config, models, live=live)
     return Pipeline(
         PipelineParts(
-            plan=_plan(config, models, observed),
+            plan=_plan(config, models, observed, onlooker),
             detectors=DetectorPool(models.detectors),
             # What stands in files must not depend on what ran beside.
             model=models.expression if live else FixedBlocks(models.expression, min(_BLOCK, config.model.batch_size)),
@@ -214,7 +216,9 @@ def ask_about(
     return inquiry.read(pipeline, sources)
 
 
-def _plan(config: Config, models: LoadedModels, observed: ObserverPlan | None) -> AnalysisPlan:
+def _plan(
+    config: Config, models: LoadedModels, observed: ObserverPlan | None, onlooker: Onlooker | None
+) -> AnalysisPlan:
     frames = models.expression.info.frames
     fps = config.sampling.fps
 
@@ -239,6 +243,7 @@ def _plan(config: Config, models: LoadedModels, observed: ObserverPlan | None) -
         selector=selector,
         tracker=tracker,
         observed=observed,
+        onlooker=onlooker,
     )
 
 

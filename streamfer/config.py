@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from streamfer.errors import ConfigError
 from streamfer.settings import Section, check_settings, put, read_settings, read_value
@@ -181,12 +181,21 @@ class PublishConfig(Section):
     partitions: int = Field(1, ge=1, le=1024)
     maxlen: int = Field(100_000, ge=100, description="entries kept a stream (approximately)")
     frames: int = Field(0, ge=0, description="seconds of every frame's faces kept in a stream of their own; 0: none")
+    preview: Literal["off", "blurred", "plain"] = Field(
+        "off", description="pictures of a run's sources, made while somebody asks: with faces blurred, or as they are"
+    )
     dedup_seconds: int = Field(86_400, ge=1, description="how long a record's id suppresses its duplicates")
     spool: Path | None = Field(None, description="folder for what Redis does not take yet; the user's own if unset")
     spool_mb: int = Field(512, ge=1, description="most that waits there; then the oldest makes room, and a gap says so")
     resend_seconds: float = Field(
         5.0, ge=0, le=300, description="what was acknowledged so lately is sent again when another server answers"
     )
+
+    @field_validator("preview", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, preview: Any) -> Any:
+        # In YAML, a bare off is a truth value.
+        return "off" if preview is False else preview
 
 
 class ShutdownConfig(Section):

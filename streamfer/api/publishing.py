@@ -13,6 +13,7 @@ from streamfer.errors import StreamferError
 from streamfer.redaction import redact_text
 
 if TYPE_CHECKING:
+    from streamfer.api.preview import Previews
     from streamfer.pipeline.events import Event, FrameFaces
     from streamfer.publish.delivery import Delivery
     from streamfer.publish.heartbeat import Heartbeats
@@ -70,10 +71,15 @@ class Outlet:
     """
 
     def __init__(
-        self, delivery: Delivery | None = None, beats: Heartbeats | None = None, seconds: _Seconds | None = None
+        self,
+        delivery: Delivery | None = None,
+        beats: Heartbeats | None = None,
+        seconds: _Seconds | None = None,
+        previews: Previews | None = None,
     ) -> None:
         self.delivery = delivery
         self.beats = beats
+        self.previews = previews
         self._seconds = seconds
         self.left = ""
 
@@ -116,11 +122,21 @@ def publishing(config: Config, redis: str | None, *, waits: bool) -> Iterator[Ou
 
     url = None if redis == "embedded" else redis
     delivery = Delivery.open(config.publish.model_copy(update={"redis": url}), waits=waits)
-    beats = Heartbeats(delivery.publisher)
-    outlet = Outlet(delivery, beats, _Seconds(config) if config.publish.frames else None)
+    shown = config.publish.preview if waits else "off"
+    previews: Previews | None = None
+    if shown == "off":
+        beats = Heartbeats(delivery.publisher)
+    else:
+        from streamfer.api.preview import Previews
+
+        beats = Heartbeats(delivery.publisher, lambda _source: {"preview": shown})
+        previews = Previews(delivery.publisher, beats.status, blurred=shown == "blurred")
+    outlet = Outlet(delivery, beats, _Seconds(config) if config.publish.frames else None, previews)
     try:
         yield outlet
     finally:
+        if previews is not None:
+            previews.close()
         beats.close()
         delivery.close(config.shutdown.seconds)
         outlet.left = delivery.left

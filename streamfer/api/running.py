@@ -58,7 +58,9 @@ class Run:
         session, specs, ends = self._session, self.specs.values(), list[SourceDone]()
         with publishing(session.config, session.config.publish.redis or "embedded", waits=True) as self.outlet:
             opened, live, count = session._opened([spec for spec in specs if not spec.paused])
-            for event in session._events(opened, live or self.stays, count or 1):
+            previews = self.outlet.previews
+            onlooker = None if previews is None else previews.take
+            for event in session._events(opened, live or self.stays, count or 1, onlooker=onlooker):
                 self.outlet.take(event)
                 if isinstance(event, SourceDone):
                     ends.append(event)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from streamfer.captions.asking import Answer
     from streamfer.export.annotation import Annotation
     from streamfer.export.batch import Batch, BatchReport, Watch
+    from streamfer.pipeline.analysis import Onlooker
     from streamfer.pipeline.events import Event, SourceDone
     from streamfer.pipeline.loop import Pipeline
     from streamfer.records import Record
@@ -360,13 +361,20 @@ class Session(Closing):
         return (self._source(spec, len(specs)) for spec in specs), any(spec.live for spec in specs), len(specs)
 
     def _events(
-        self, sources: Iterable[Source], live: bool, beside: int = 1, *, workers: int | None = None, memory: Any = None
+        self,
+        sources: Iterable[Source],
+        live: bool,
+        beside: int = 1,
+        *,
+        workers: int | None = None,
+        memory: Any = None,
+        onlooker: Onlooker | None = None,
     ) -> Generator[Event]:
         """Run a pipeline over ``sources``, which may remember; it ends when the iteration is left."""
         from streamfer.build import build_pipeline
 
         models = memory.over(self.models(beside)) if memory else self.models(beside)
-        pipeline = build_pipeline(self.config, models, live=live, salt=self._salt, workers=workers)
+        pipeline = build_pipeline(self.config, models, live=live, salt=self._salt, workers=workers, onlooker=onlooker)
         pipeline.stays = self.run is not None and self.run.stays
         with self.at_work(pipeline):
             yield from pipeline.events(sources)

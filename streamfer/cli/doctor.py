@@ -9,6 +9,13 @@ import typer
 from streamfer.cli import options
 from streamfer.cli.terminal import console
 
+#: What to do after it.
+NEXT = """
+Next:
+  streamfer demo --serve           everything on two photographs, with the live page
+  streamfer annotate VIDEO         tables of a film of yours
+  streamfer run rtsp://CAMERA      follow a camera; streamfer serve shows it"""
+
 
 def doctor(
     config_file: options.ConfigFile = None,
@@ -41,8 +48,6 @@ def doctor(
             for one in found:
                 table.add_row(f"  {one.name}", Text(one.text, style="" if one.good else "red"))
         console().print(table)
-        console().print(
-            "\nNext: streamfer demo --serve, streamfer annotate VIDEO, streamfer run rtsp://CAMERA", style="bold"
-        )
+        console().print(NEXT, style="bold", markup=False)
     if not all(one.good for found in sections.values() for one in found):
         raise SystemExit(2)

@@ -31,6 +31,9 @@ from streamfer.pipeline.observer import ObserverPlan
 from streamfer.pipeline.selection import Pick, Selector
 from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
 
+#: Sees an analysed picture of a source, uint8 RGB (H, W, 3), with all that was found in it and all that is followed.
+Onlooker = Callable[[str, NDArray[np.uint8], Detections | None, Sequence[TrackedFace]], object]
+
 
 class DetectorPool:
     """A few detectors shared by many sources: at most as many detections run at once as there are detectors."""
@@ -62,6 +65,7 @@ class AnalysisPlan:
         selector: makes the chooser of an epoch's frames.
         tracker: makes the tracker of an epoch.
         observed: which clips are shown to whom, and so whose crops are kept; None where nobody watches.
+        onlooker: is shown every analysed picture; must not wait.
     """
 
     config: Config
@@ -69,6 +73,7 @@ class AnalysisPlan:
     selector: Callable[[Source], Selector]
     tracker: Callable[[VideoInfo], Tracker]
     observed: ObserverPlan | None = None
+    onlooker: Onlooker | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -250,6 +255,8 @@ class SourceAnalysis:
         with self._clock.measure("track"):
             tracked = tracker.update(frame.image, detections)
         detect_s = time.perf_counter() - began
+        if self._plan.onlooker is not None:
+            self._plan.onlooker(self._source.source_id, frame.image, detections, tracked.faces)
         large = [face for face in tracked.faces if self._readable(face)]
         faces = tuple(face for face in large if face.quality >= self._faces.min_quality)
         crops = self._cut(frame.image, faces if tick is not None else ())

@@ -7,6 +7,8 @@ streamfer:{p}:frames         the faces of every frame, where they are wanted
 streamfer:{p}:dead           entries that no consumer could handle
 streamfer:{p}:seen:<id>      ids published lately (expires)
 streamfer:status:<source>    a source's heartbeat (hash, expires)
+streamfer:asked:<source>     somebody wants to see the source (expires)
+streamfer:preview:<source>   its picture as JPEG, while somebody does (expires)
 
 ``p`` is a source's partition: order holds per source, and consumers have few keys to follow.
 """
@@ -92,3 +94,11 @@ class Keys:
     def status(self, source_id: str) -> str:
         """Heartbeat hash of a source."""
         return f"{self.prefix}:status:{source_id}"
+
+    def asked(self, source_id: str) -> str:
+        """Key that is there while somebody wants to see a source."""
+        return f"{self.prefix}:asked:{source_id}"
+
+    def preview(self, source_id: str) -> str:
+        """Picture of a source."""
+        return f"{self.prefix}:preview:{source_id}"

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import secrets
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from streamfer.addresses import is_loopback
+from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.config import Config, ServeConfig
 from streamfer.errors import ConfigError, PublishError
 from streamfer.publish.embedded import EmbeddedRedis
@@ -34,6 +36,8 @@ _COOKIE = "streamfer"
 _LATEST = 1e11
 _LONGEST_FORM = 4096
 _READ_SECONDS = 0.25
+#: Looks back that are read at once: each may be tens of megabytes.
+_MOST_LOOKS = 2
 _CONTROL_SECONDS = 15.0
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -63,7 +67,10 @@ def serving(config: Config) -> Iterator[str]:
         control = Control(config.serve)
         feed = stack.enter_context(Feed(config.publish, where, control.paused))
         page = Dashboard(config.serve, feed, control)
-        yield stack.enter_context(Server(config.serve.address, page.routes, page.middleware, "serve.address")).url
+        server = stack.enter_context(Server(config.serve.address, page.routes, page.middleware, "serve.address"))
+        # Before the server ends, so that it need not break off what it tells.
+        stack.callback(page.ended.set)
+        yield server.url
 
 
 class Dashboard:
@@ -76,6 +83,7 @@ class Dashboard:
 
     Attributes:
         routes, middleware: answer requests.
+        ended: when it is set, open pages are told no more.
 
     Raises:
         ConfigError: the token is empty or not where it is said to be, or it is missing and other machines could look.
@@ -83,6 +91,9 @@ class Dashboard:
 
     def __init__(self, config: ServeConfig, feed: Feed, control: Control) -> None:
         self._feed, self._control = feed, control
+        self.ended = threading.Event()
+        self._looks = asyncio.Semaphore(_MOST_LOOKS)
+        self._pictures: dict[str, asyncio.Task[bytes | None]] = {}
         self._token = read_token("serve.token", config.token)
         private = is_loopback(listening_url(config.address, "serve.address"))
         if not (private or self._token):
@@ -95,6 +106,7 @@ class Dashboard:
             Route("/about", self._about),
             Route("/events", self._events),
             Route("/history", self._history),
+            Route("/preview/{source:path}", self._preview),
             Route("/sources", control.forward, methods=["POST"]),
             Route("/sources/{source:path}", control.forward, methods=["PATCH", "DELETE"]),
             Mount("/static", StaticFiles(directory=PAGE)),
@@ -120,7 +132,8 @@ class Dashboard:
         return back
 
     async def _about(self, _: Request) -> Response:
-        return JSONResponse({"control": self._control.possible})
+        units = {f"AU{number:02}": unit.name for number, unit in ACTION_UNITS.items()}
+        return JSONResponse({"control": self._control.possible, "units": units})
 
     async def _events(self, request: Request) -> Response:
         return EventSourceResponse(self._told(request), ping=15)
@@ -129,7 +142,7 @@ class Dashboard:
         number, texts = self._feed.everything()
         for text in texts:
             yield {"data": text}
-        while not await request.is_disconnected():
+        while not (self.ended.is_set() or await request.is_disconnected()):
             batches = self._feed.after(number)
             if batches is None:
                 # It read too slowly; the browser opens the connection again and gets everything.
@@ -146,10 +159,24 @@ class Dashboard:
         if not 0 <= begin < end < _LATEST:
             return JSONResponse({"error": "give from and to as seconds since 1970"}, 422)
         try:
-            messages, more = await run_in_threadpool(self._feed.history, begin, end)
+            async with self._looks:
+                messages, more = await run_in_threadpool(self._feed.history, begin, end)
         except PublishError as error:
             return JSONResponse({"error": str(error)}, 503)
         return JSONResponse({"messages": messages, "more": more})
+
+    async def _preview(self, request: Request) -> Response:
+        """Answer with the newest picture; nothing where there is none. However many ask, Redis is asked once."""
+        source = request.path_params["source"]
+        if (asked := self._pictures.get(source)) is None:
+            asked = asyncio.create_task(run_in_threadpool(self._feed.preview, source))
+            self._pictures[source] = asked
+            asked.add_done_callback(lambda _: self._pictures.pop(source, None))
+        try:
+            picture = await asyncio.shield(asked)
+        except PublishError as error:
+            return JSONResponse({"error": str(error)}, 503)
+        return Response(picture, media_type="image/jpeg") if picture else Response(status_code=204)
 
 
 class Control:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from operator import itemgetter
 from typing import Any
@@ -17,7 +16,7 @@ from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError, RecordError
 from streamfer.publish import Lost, Subscription, subscribe
-from streamfer.publish.connection import TROUBLE, connect, explain
+from streamfer.publish.connection import TROUBLE, explain, make_client
 from streamfer.publish.keys import Keys
 from streamfer.publish.reading import Entry
 from streamfer.records import ClipCaptioned, ClipLabelled, Gap, Record
@@ -34,6 +33,11 @@ _BATCHES = int(60 / _PULSE_SECONDS)
 _AWAY_SECONDS = 2.0
 _SOURCES = 1_000
 _LONGEST_TEXT = 2_000
+#: Messages that are told at once to a page that opens.
+_CHUNK = 1000
+#: A picture is asked for again every second.
+_ASKED_SECONDS = 5
+_SHOWN = ("state", "reason", "lag", "preview")
 
 log = logging.getLogger(__name__)
 Message = Mapping[str, Any]
@@ -50,8 +54,10 @@ class Feed(Closing):
 
     def __init__(self, publish: PublishConfig, url: str, paused: Callable[[], frozenset[str]] = frozenset) -> None:
         self._publish, self._url, self._paused = publish, url, paused
+        self._client = make_client(url)
         self._lock = threading.Lock()
-        self._kept: deque[tuple[float, Message]] = deque(maxlen=MOST_KEPT)
+        # When it was, of which source it is a clip (nothing: of none), and its JSON, made once for all pages.
+        self._kept: deque[tuple[float, str, str]] = deque(maxlen=MOST_KEPT)
         self._seen: OrderedDict[str, None] = OrderedDict()
         self._fresh: list[Message] = []
         self._batches: deque[tuple[int, str]] = deque(maxlen=_BATCHES)
@@ -72,14 +78,15 @@ class Feed(Closing):
         self._closed.set()
         for thread in self._threads:
             thread.join(_AWAY_SECONDS)
+        self._client.close()
 
-    def everything(self) -> tuple[int, list[str]]:
+    def everything(self) -> tuple[int, Iterator[str]]:
         """Return the number of the last batch, and what is known now as JSON arrays of at most a thousand messages."""
         with self._lock:
-            number, kept = self._number, [message for _, message in self._kept]
             # What is fresh comes with the next batch.
-            messages = [self._standing, self._status, *kept]
-        return number, [json.dumps(messages[at : at + 1000]) for at in range(0, len(messages), 1000)]
+            number, now, kept = self._number, [self._standing, self._status], list(self._kept)
+        told = [*map(json.dumps, now), *(text for _, _, text in kept)]
+        return number, (_array(told[at : at + _CHUNK]) for at in range(0, len(told), _CHUNK))
 
     def after(self, number: int) -> list[tuple[int, str]] | None:
         """Return the batches behind one, by number; None where some of them are gone already."""
@@ -96,14 +103,30 @@ class Feed(Closing):
         keys = Keys(self._publish.prefix, self._publish.partitions).streams(("clips", "captions"))
         first, last = int(begin * 1000), int(end * 1000)
         try:
-            with contextlib.closing(connect(self._url)) as client:
-                replies: list[Any] = [client.xrange(key, first, last, count=MOST_FOUND + 1) for key in keys]
+            replies: list[Any] = [self._client.xrange(key, first, last, count=MOST_FOUND + 1) for key in keys]
         except TROUBLE as error:
             raise PublishError(explain(self._url, error)) from error
         entries = (Entry.of(key, *entry) for key, reply in zip(keys, replies, strict=True) for entry in reply)
         records = (entry.record for entry in entries if entry.record)
         found = sorted((message for record in records for message in said_of(record)), key=itemgetter("t"))
         return found[:MOST_FOUND], len(found) > MOST_FOUND
+
+    def preview(self, source_id: str) -> bytes | None:
+        """Ask for pictures of a source for some seconds more; return the newest as JPEG, None where there is none.
+
+        Raises:
+            PublishError: Redis is away or refuses.
+        """
+        keys = Keys(self._publish.prefix)
+        try:
+            # Of sources that nobody knows no key is written, whatever a page asks for.
+            if source_id not in self._status["sources"]:
+                return None
+            self._client.set(keys.asked(source_id), 1, ex=_ASKED_SECONDS)
+            found: Any = self._client.get(keys.preview(source_id))
+        except TROUBLE as error:
+            raise PublishError(explain(self._url, error)) from error
+        return None if found is None else bytes(found)
 
     def _subscribed(self, since: float, on_lost: Callable[[Lost], object]) -> Subscription:
         return subscribe(
@@ -172,9 +195,12 @@ class Feed(Closing):
                     self._kept.popleft()
                 if not self._fresh:
                     continue
-                self._kept += ((one["t"], one) for one in self._fresh if "t" in one)
+                texts = [json.dumps(one) for one in self._fresh]
+                for one, text in zip(self._fresh, texts, strict=True):
+                    if "t" in one:
+                        self._kept.append((one["t"], one["source"] if one["kind"] == "clip" else "", text))
                 self._number += 1
-                self._batches.append((self._number, json.dumps(self._fresh)))
+                self._batches.append((self._number, _array(texts)))
                 self._fresh = []
 
     def _watch(self) -> None:
@@ -185,12 +211,9 @@ class Feed(Closing):
             except TROUBLE as error:
                 self._stand(redact_text(explain(self._url, error)), bad=True)
                 continue
-            except PublishError as error:
-                self._stand(str(error), bad=True)
-                continue
             with self._lock:
                 since = time.time() - 60.0
-                rates = Counter(one["source"] for moment, one in self._kept if moment > since and one["kind"] == "clip")
+                rates = Counter(source for moment, source, _ in self._kept if moment > since and source)
             sources = {
                 name: {**statuses.get(name, {"state": "unknown"}), **self._counts.get(name, {}), "rate": rates[name]}
                 | {"paused": name in paused}
@@ -205,12 +228,10 @@ class Feed(Closing):
 
     def _statuses(self) -> Iterator[tuple[str, dict[str, Any]]]:
         start = f"{self._publish.prefix}:status:"
-        with contextlib.closing(connect(self._url)) as client:
-            for key in client.scan_iter(match=f"{start}*", count=500):
-                name = _text(key).removeprefix(start)
-                known: Any = client.hgetall(key)
-                facts = {_text(field): _text(value) for field, value in known.items()}
-                yield name, {field: facts[field] for field in ("state", "reason", "lag") if facts.get(field)}
+        for key in self._client.scan_iter(match=f"{start}*", count=500, _type="HASH"):
+            known: Any = self._client.hgetall(key)
+            facts = {_text(field): _text(value) for field, value in known.items()}
+            yield _text(key).removeprefix(start), {field: facts[field] for field in _SHOWN if facts.get(field)}
 
 
 def said_of(record: Record) -> list[Message]:
@@ -236,6 +257,10 @@ def said_of(record: Record) -> list[Message]:
         text = data.text[:_LONGEST_TEXT]
         return [{**one, "kind": "caption", "track": data.track, "track_id": data.track_id, "text": text}]
     return []
+
+
+def _array(texts: Sequence[str]) -> str:
+    return f"[{','.join(texts)}]"
 
 
 def _text(value: bytes | str) -> str:

@@ -18,6 +18,8 @@ from streamfer.errors import ConfigError
 
 _END_SECONDS = 3.0
 _GRACE_SECONDS = 1
+#: Whoever takes nothing of an answer for so long is let go.
+_STUCK_SECONDS = 30.0
 
 log = logging.getLogger(__name__)
 
@@ -103,9 +105,12 @@ def _listen(address: str, setting: str) -> socket.socket:
     place = read_address(listening_url(address, setting))
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:
-        return socket.create_server((place.host, -1 if place.port is None else place.port), family=family)
+        listener = socket.create_server((place.host, -1 if place.port is None else place.port), family=family)
     except (OSError, OverflowError) as error:
         raise _unheard(setting, error) from None
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(_STUCK_SECONDS * 1000))
+    return listener
 
 
 def _unheard(setting: str, error: Exception) -> ConfigError:

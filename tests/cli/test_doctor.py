@@ -39,6 +39,8 @@ def test_json_names_versions_devices_models_and_redis(tmp_path: Path, tiny_model
 @pytest.mark.usefixtures("wide")
 def test_text_says_the_same(tmp_path: Path, tiny_model: Path) -> None:
     done = streamfer("doctor", "-c", settings(tmp_path, tiny_model))
+    last = [line.split("   ")[0].strip() for line in done.out.rstrip().splitlines()[-3:]]
+    assert last == ["streamfer demo --serve", "streamfer annotate VIDEO", "streamfer run rtsp://CAMERA"]
     assert (done.code, done.err) == (0, "")
     for word in ("streamfer", "python", "torch", "precision", "threads", "expression", "embedded, data in"):
         assert word in done.out

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,58 @@ def test_the_image_copies_what_is_there_and_runs_as_nobody_special() -> None:
     assert {"streamfer", "uv.lock", "scripts"} <= set(copied)
     assert [name for name in copied if not (DEPLOY.parent / name).exists()] == []
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
-    assert users == ["streamfer"]
+    assert users == ["10001"]
+    assert "--uid 10001 streamfer" in " ".join(lines)
     ignored = (DEPLOY / "Dockerfile.dockerignore").read_text(encoding="utf-8").split()
     assert {f"!{name}" for name in copied} <= set(ignored)
+
+
+def lint(*command: str) -> None:
+    """Run a linter that is installed beside the tests."""
+    program = shutil.which(command[0], path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip(f"{command[0]} is not installed")
+    done = subprocess.run([program, *command[1:]], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_hadolint_takes_the_dockerfile() -> None:
+    # Debian's own versions are pinned by the base image; uv.lock pins the rest.
+    lint("hadolint", "--ignore", "DL3008", str(DEPLOY / "Dockerfile"))
+
+
+def test_compose_is_of_its_schema() -> None:
+    lint("check-jsonschema", "--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml"))
+
+
+def test_kubernetes_takes_every_resource() -> None:
+    lint("kubernetes-validate", "--strict", str(DEPLOY / "kubernetes.yaml"))
+
+
+def test_the_page_of_compose_has_a_token_and_finds_redis() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    page = services["page"]
+    assert page["environment"]["STREAMFER_SERVE__TOKEN"].startswith("${STREAMFER_PAGE_TOKEN:?")
+    words = page["command"]
+    options = dict(zip(words[1::2], words[2::2], strict=True))
+    settings = {"publish.redis": options["--redis"], "serve.address": options["--address"], "serve.token": "secret"}
+    config = load_config(None, settings, {})
+    assert config.publish.redis == load_config(DEPLOY / "run.yaml", {}, {}).publish.redis
+    assert page["ports"] == [f"127.0.0.1:8080:{config.serve.address.rpartition(':')[2]}"]
+    assert options["--redis"].split("/")[2].split(":")[0] in services
+
+
+def test_the_dashboards_series_are_scraped() -> None:
+    scraped = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-8"))["scrape_configs"]
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    port = str(load_config(DEPLOY / "run.yaml", {}, {}).health.address).rpartition(":")[2]
+    for job in scraped:
+        (target,) = job["static_configs"][0]["targets"]
+        name, _, asked = target.partition(":")
+        assert name in services
+        assert (asked, job.get("metrics_path", "/metrics")) == (port, "/metrics")
+    source = yaml.safe_load((DEPLOY / "grafana" / "datasource.yaml").read_text(encoding="utf-8"))["datasources"][0]
+    dashboard = json.loads((DEPLOY / "grafana" / "streamfer.json").read_text(encoding="utf-8"))
+    used = {panel.get("datasource", {}).get("uid") for panel in dashboard["panels"]} - {None}
+    assert used <= {source["uid"], "${datasource}"}
+    assert source["url"].split("/")[2].partition(":")[0] in services

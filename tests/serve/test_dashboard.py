@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-import shutil
+import os
+import signal
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
+import psutil
 import pytest
-from command_line import wait_for
+from command_line import discover, wait_for
 from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -68,30 +74,6 @@ def publish(redis_url: str) -> Iterator[Callable[..., None]]:
         yield put
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("no chromium here")
-    with api.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
-    """A page that remembers what its console said."""
-    page = browser.new_page()
-    page.set_default_timeout(60_000)
-    page.complaints = []
-    page.on("console", lambda said: said.type in ("error", "warning") and page.complaints.append(said.text))
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    yield page
-    page.close()
-
-
 def test_the_page_shows_what_comes(page: Any, publish: Callable[..., None], redis_url: str) -> None:
     publish(clip(1), clip(1, "yard", 2, emotions={"happiness": 0.4, "neutral": 0.35}, top=None, reason="uncertain"))
     with connect(redis_url) as client:
@@ -101,7 +83,8 @@ def test_the_page_shows_what_comes(page: Any, publish: Callable[..., None], redi
         page.goto(url)
         page.get_by_text("lobby · person 1").wait_for()
         assert "happiness 70 %" in page.inner_text("#people")
-        assert "unsure 40 % (uncertain)" in page.inner_text("#people")
+        assert "unsure (uncertain; best 40 %)" in page.inner_text("#people")
+        assert "AU12 lip corner puller 0.80" in page.inner_text("#people")
         page.locator("#sources td.bad", has_text="backoff: no route to host").wait_for()
         said = clip(2, top="neutral", emotions={"happiness": 0.1, "neutral": 0.9})
         publish(said, captioned(said, "The lip corners are pulled up."))
@@ -218,7 +201,7 @@ def test_changes_go_to_the_run_with_its_token_and_past_any_proxy(
         serving(config(redis_url, control=run.url, control_token="secret")) as url,
         httpx.Client(base_url=url, trust_env=False) as client,
     ):
-        assert client.get("/about").json() == {"control": True}
+        assert client.get("/about").json()["control"] is True
         assert client.post("/sources", json={"url": "x"}).status_code == 201
         assert client.request("DELETE", "/sources/a/b", json=None).status_code == 415
         assert client.patch("/sources/a/b", json={"paused": True}).status_code == 201
@@ -236,7 +219,7 @@ def test_a_token_is_asked_for(redis_url: str) -> None:
         assert client.get("/events").status_code == 401
         assert client.post("/login", data={"token": "wrong"}).status_code == 401
         assert client.post("/login", data={"token": "open sesame"}).status_code == 303
-        assert client.get("/about").json() == {"control": False}
+        assert client.get("/about").json()["control"] is False
         assert "sesame" not in str(client.cookies.jar)
 
 
@@ -283,3 +266,108 @@ def test_records_that_no_page_shows_are_left_out() -> None:
     assert not any(is_loopback(f"http://{host}") for host in others)
     assert all(is_loopback(listening_url(address, "serve.address")) for address in ("8080", *own))
     assert not is_loopback(listening_url("10.0.0.1:80", "serve.address"))
+
+
+def reader(url: str, *, room: int | None = None) -> socket.socket:
+    """Open the stream of events, and read nothing of it yet; ``room`` bytes wait here at most."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    line = socket.socket()
+    if room:
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
+    line.settimeout(60)
+    line.connect((host, int(port)))
+    line.sendall(f"GET /events HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+    return line
+
+
+def read_until(line: socket.socket, word: bytes) -> None:
+    """Read until a word comes."""
+    tail = b""
+    while word not in tail:
+        more = line.recv(1 << 20)
+        assert more, "the line was closed"
+        tail = tail[-len(word) :] + more
+
+
+def test_a_hundred_tabs_share_what_there_is(publish: Callable[..., None], redis_url: str) -> None:
+    publish(*(clip(at, track=at % 8 + 1) for at in range(2000)))
+    with serving(config(redis_url)) as url, connect(redis_url) as client, contextlib.ExitStack() as stack:
+        first = stack.enter_context(contextlib.closing(reader(url)))
+        read_until(first, b'"0-8"')
+        memory = psutil.Process().memory_info().rss
+        tabs = [stack.enter_context(contextlib.closing(reader(url))) for _ in range(100)]
+        for tab in tabs:
+            read_until(tab, b'"0-8"')
+        publish(clip(1, "yard"))
+        for tab in tabs:
+            read_until(tab, b'"yard"')
+        # The publisher's, this one, the subscriber's and the one that reads states: none of a tab.
+        assert len(client.client_list()) <= 4
+        assert psutil.Process().memory_info().rss - memory < 100e6
+
+
+def test_who_reads_nothing_is_let_go(
+    publish: Callable[..., None], redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamfer.serve.server._STUCK_SECONDS", 1.0)
+    publish(*(clip(at, track=at % 8 + 1) for at in range(4000)))
+    with serving(config(redis_url)) as url, contextlib.closing(reader(url)) as healthy:
+        # It goes on reading meanwhile, until the last record.
+        reading = threading.Thread(target=read_until, args=(healthy, b'"yard"'), daemon=True)
+        reading.start()
+        port = int(url.rpartition(":")[2])
+
+        def served() -> int:
+            mine = psutil.Process().net_connections("tcp")
+            return len([one for one in mine if one.laddr.port == port and one.status == "ESTABLISHED"])
+
+        with contextlib.closing(reader(url, room=4096)):
+            wait_for(lambda: served() == 2, "both are served")
+            wait_for(lambda: served() == 1, "the one that reads nothing is let go")
+        publish(clip(1, "yard"))
+        wait_for(lambda: not reading.is_alive(), "the other one is told")
+
+
+def test_a_slow_or_absent_redis_is_said_and_nothing_hangs(page: Any, tmp_path: Path) -> None:
+    with EmbeddedRedis.start(tmp_path / "redis") as server, serving(config(server.url)) as url:
+        page.goto(url)
+        page.locator("#standing", has_text="following").wait_for()
+        facts = discover(server.folder)
+        assert facts is not None
+        os.kill(int(facts["server"]), signal.SIGSTOP)
+        try:
+            page.locator("#standing.bad", has_text="does not answer").wait_for()
+            answer = httpx.get(f"{url}/history?from=1&to=2", timeout=30, trust_env=False)
+            assert (answer.status_code, "does not answer" in answer.json()["error"]) == (503, True)
+        finally:
+            os.kill(int(facts["server"]), signal.SIGCONT)
+        page.locator("#standing.good", has_text="following").wait_for()
+    with serving(config("redis://127.0.0.1:9/0")) as url:
+        page.goto(url)
+        page.locator("#standing.bad", has_text="cannot be reached").wait_for()
+
+
+def test_foreign_and_malformed_entries_are_passed_over(page: Any, publish: Callable[..., None], redis_url: str) -> None:
+    fields = {name: str(value) for name, value in clip(1).numbered(1).to_fields().items()}
+    with connect(redis_url) as client:
+        for odd in (
+            {"foreign": "entry"},
+            {**fields, "data": "{"},
+            {**fields, "data": "[]"},
+            {**fields, "ce_type": "streamfer.clip.labelled.v99"},
+            {**fields, "ce_sequence": "many", "ce_id": "\xff" * 9000},
+            {b"\xff\xfe": b"\x00\xff" * 50_000},
+        ):
+            client.xadd("streamfer:{0}:clips", odd)
+        client.hset("streamfer:status:odd", mapping={b"state": b"\xff<b>", b"lag": b"soon"})
+        client.set("streamfer:status:no-hash", "text")
+    publish(clip(2, "yard"))
+    with serving(config(redis_url)) as url:
+        page.goto(url)
+        page.get_by_text("yard · person 1").wait_for()
+        page.locator("#sources td", has_text="odd").first.wait_for()
+        assert page.locator("#sources b").count() == 0
+        found = httpx.get(f"{url}/history?from=1&to={time.time() + 9}", trust_env=False).json()
+        assert [one["source"] for one in found["messages"] if one["kind"] == "clip"][-1] == "yard"
+        page.locator("#standing.good", has_text="following").wait_for()
+    assert page.complaints == []

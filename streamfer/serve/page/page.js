@@ -4,6 +4,9 @@
 const COLOURS = ["#e69f00", "#0072b2", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#b8a800", "#7d5fb2", "#8c564b", "#4d7c8a", "#a0522d"];
 const GREY = "#8b949e";
 const MOST_CLIPS = 1200; // of a person
+const KEPT_SECONDS = 605; // of a person: the longest span that can be shown
+const CLOSEST_SECONDS = 0.9; // between a clip and the last but one before it
+const WORTH_NAMING = 0.2; // of an action unit's intensity
 const MOST_PEOPLE = 200; // on the page, those seen last
 const MOST_CAPTIONS = 50;
 const LIVE_MS = 1000; // between drawings
@@ -25,6 +28,9 @@ let charts = [];
 let until = null; // seconds since 1970 of a look back; null follows
 let changed = false;
 let live = null;
+let unitNames = {}; // AU12 -> lip corner puller
+let looking = null; // id of the source whose pictures are shown
+const picture = new Image();
 
 const clock = (t) => new Date(t * 1000).toLocaleTimeString();
 const colourOf = (label) => {
@@ -53,6 +59,7 @@ function take(message) {
 
 function takeClip(clip) {
   for (const label of Object.keys(clip.emotions)) colourOf(label);
+  clip.strongest = Object.entries(clip.units).sort((a, b) => b[1] - a[1]).slice(0, 3);
   const key = `${clip.source}\u0000${clip.track_id}`;
   let person = people.get(key);
   if (!person) {
@@ -62,8 +69,12 @@ function takeClip(clip) {
   const clips = person.clips;
   if (clips.length && clips[clips.length - 1].t > clip.t) {
     clips.splice(clips.findIndex((one) => one.t > clip.t), 0, clip);
-  } else clips.push(clip);
-  if (clips.length > MOST_CLIPS) clips.shift();
+  } else {
+    // Two a second are as many as can be told apart.
+    if (clips.length > 1 && clip.t - clips[clips.length - 2].t < CLOSEST_SECONDS) clips.pop();
+    clips.push(clip);
+  }
+  while (clips.length > MOST_CLIPS || clips[0].t < last(person).t - KEPT_SECONDS) clips.shift();
   if (people.size > MOST_PEOPLE) {
     const oldest = [...people.values()].reduce((a, b) => (last(a).t <= last(b).t ? a : b));
     oldest.row?.remove();
@@ -157,14 +168,45 @@ function drawSources() {
     const kind = facts.state === "online" ? "good" : ["ended", "unknown"].includes(facts.state) ? "" : "bad";
     cell(row, 0, id);
     cell(row, 1, facts.reason ? `${facts.state}: ${facts.reason}` : facts.state, `reason ${kind}`);
-    cell(row, 2, facts.lag === undefined ? "" : `${Number(facts.lag).toFixed(1)} s`, facts.lag > 2 ? "busy" : "");
+    cell(row, 2, Number.isFinite(Number(facts.lag)) ? `${Number(facts.lag).toFixed(1)} s` : "", facts.lag > 2 ? "busy" : "");
     cell(row, 3, String(facts.rate ?? ""));
     cell(row, 4, String(facts.dropped || ""), facts.dropped ? "busy" : "");
     cell(row, 5, String(facts.gaps || ""), facts.gaps ? "busy" : "");
-    const hands = row.cells[6] ?? row.insertCell();
+    drawLook(row.cells[6] ?? row.insertCell(), id, facts);
+    const hands = row.cells[7] ?? row.insertCell();
     hands.className = "control";
     drawControl(hands, id, facts);
   });
+  document.body.classList.toggle("pictured", [...sources.values()].some((facts) => facts.preview));
+  if (looking && !sources.get(looking)?.preview) lookAt(null);
+}
+
+function drawLook(place, id, facts) {
+  const now = `${id} ${facts.preview} ${looking === id}`;
+  if (place.dataset.now === now) return;
+  place.dataset.now = now;
+  place.className = "picture";
+  place.textContent = "";
+  if (!facts.preview) return;
+  const button = make("button", looking === id ? "close" : "look");
+  button.type = "button";
+  button.setAttribute("aria-label", `${looking === id ? "close the picture of" : "look at"} ${id}`);
+  button.onclick = () => lookAt(looking === id ? null : id);
+  place.append(button);
+}
+
+// The run makes pictures for as long as one is asked for here, each second.
+function lookAt(id) {
+  looking = id;
+  $("look").hidden = id === null;
+  picture.remove();
+  $("seen").textContent = id === null ? "" : `waiting for a picture of ${id}`;
+  changed = true;
+  draw();
+}
+
+function drawPicture() {
+  if (looking && !document.hidden) picture.src = `preview/${encodeURIComponent(looking)}?t=${Date.now()}`;
 }
 
 function drawControl(place, id, facts) {
@@ -203,6 +245,7 @@ function shown() {
     .sort((a, b) => a.source.localeCompare(b.source) || a.track - b.track);
 }
 
+const nameOfUnit = (unit) => (unitNames[unit] ? `${unit} ${unitNames[unit]}` : unit);
 const nameOf = (person) => `${person.source} · person ${person.track}`;
 
 function drawPeople() {
@@ -223,7 +266,8 @@ function rowOf(person) {
   const row = make("li");
   const button = make("button", "", "person");
   button.type = "button";
-  button.append(make("strong", nameOf(person)), make("span", "", "now"), make("canvas"), make("span", "", "said"));
+  const parts = [make("span", "", "now"), make("canvas"), make("span", "", "units"), make("span", "", "said")];
+  button.append(make("strong", nameOf(person)), ...parts);
   button.children[2].setAttribute("aria-hidden", "true");
   button.onclick = () => open(person.key);
   row.append(button);
@@ -231,10 +275,14 @@ function rowOf(person) {
 }
 
 function drawPerson(person) {
-  const [, now, canvas, said] = person.row.firstChild.children;
+  const [, now, canvas, units, said] = person.row.firstChild.children;
   const clip = last(person);
-  const words = `${clip.label} ${Math.round(clip.probability * 100)} %${clip.reason ? ` (${clip.reason})` : ""}`;
+  const share = `${Math.round(clip.probability * 100)} %`;
+  const words = clip.label === "unsure" ? `unsure (${clip.reason}; best ${share})` : clip.label === "withheld" ? "withheld" : `${clip.label} ${share}`;
   if (now.textContent !== words) now.textContent = words;
+  const named = clip.strongest.filter(([, value]) => value >= WORTH_NAMING);
+  const moved = named.map(([unit, value]) => `${nameOfUnit(unit)} ${value.toFixed(2)}`).join(", ");
+  if (units.textContent !== moved) { units.textContent = moved; units.title = moved; }
   if (said.textContent !== person.said) { said.textContent = person.said; said.title = person.said; }
   drawStrip(canvas, person.clips);
 }
@@ -258,8 +306,7 @@ function drawStrip(canvas, clips) {
     pen.fillStyle = colourOf(clip.label);
     const tall = Math.max(1, clip.probability * upper);
     pen.fillRect(left, upper - tall, Math.max(1, right - left), tall);
-    const units = Object.entries(clip.units).sort((a, b) => b[1] - a[1]).slice(0, 3);
-    units.forEach(([, value], row) => {
+    clip.strongest.forEach(([, value], row) => {
       pen.globalAlpha = Math.min(1, 0.15 + value);
       pen.fillStyle = GREY;
       pen.fillRect(left, upper + 2 + row * ((height - upper - 2) / 3), Math.max(1, right - left), (height - upper - 2) / 3 - 1);
@@ -330,7 +377,7 @@ function drawDetail() {
     .sort((a, b) => b[1] - a[1]).slice(0, 6).map(([unit]) => unit).sort();
   const times = clips.map((clip) => clip.t);
   chart(0, $("expressions"), labels, [times, ...labels.map((label) => clips.map((clip) => clip.emotions[label] ?? null))]);
-  chart(1, $("units"), units, [times, ...units.map((unit) => clips.map((clip) => clip.units[unit] ?? null))]);
+  chart(1, $("units"), units.map(nameOfUnit), [times, ...units.map((unit) => clips.map((clip) => clip.units[unit] ?? null))]);
   const words = captions.filter((caption) => caption.source === person.source && caption.track === person.track).slice(-8).reverse();
   $("words").replaceChildren(...words.map((caption) => {
     const entry = make("li");
@@ -381,9 +428,19 @@ document.onkeydown = (event) => {
   }
 };
 document.onvisibilitychange = () => { changed = true; draw(); };
+$("away").onclick = () => lookAt(null);
+picture.onload = () => {
+  if (!looking) return;
+  const blurred = sources.get(looking)?.preview === "blurred" ? ", faces blurred" : "";
+  picture.alt = `what ${looking} sees${blurred}`;
+  $("seen").textContent = `${looking}${blurred}`;
+  $("look").prepend(picture);
+};
+picture.onerror = () => { picture.remove(); if (looking) $("seen").textContent = `no picture of ${looking} yet`; };
 
 fetch("about").then((answer) => answer.json()).then((about) => {
   document.body.classList.toggle("controlled", about.control);
   $("add").hidden = !about.control;
+  unitNames = about.units;
 }).finally(follow);
-setInterval(draw, LIVE_MS);
+setInterval(() => { draw(); drawPicture(); }, LIVE_MS);
