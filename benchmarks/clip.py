@@ -219,7 +219,12 @@ def draw(busy: dict[str, float], frames: int, path: Path) -> None:
     """Draw what each stage takes of an analysed frame, thread by thread."""
     from matplotlib import pyplot as plt
 
-    threads = {"reader": ["decode"], "analyser": ["detect", "track", "crop"], "model": ["encode", "classify"]}
+    threads = {
+        "reader": ["decode"],
+        "analyser": ["detect", "track"],
+        "cutter": ["crop"],
+        "model": ["encode", "classify"],
+    }
     figure, axes = plt.subplots(figsize=(7, 2.2), layout="constrained")
     for row, stages in enumerate(threads.values()):
         left = 0.0

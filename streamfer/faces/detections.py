@@ -83,8 +83,8 @@ class TrackedFace:
         box: float32 (4,), x1 y1 x2 y2 in pixels.
         score: detection score, 0 to 1.
         landmarks: float32 (5, 2) in pixels, NaN where absent.
-        quality: 0 to 1, see :mod:`streamfer.faces.quality`.
-        pose, sharpness: two of the quality's factors, 0 to 1.
+        quality: 0 to 1, NaN until :func:`streamfer.faces.quality.measured` has looked.
+        pose, sharpness: two of the quality's factors, likewise.
     """
 
     track: int
@@ -92,9 +92,9 @@ class TrackedFace:
     box: NDArray[np.float32]
     score: float
     landmarks: NDArray[np.float32]
-    quality: float
-    pose: float
-    sharpness: float
+    quality: float = math.nan
+    pose: float = math.nan
+    sharpness: float = math.nan
 
     @property
     def confirmed(self) -> bool:

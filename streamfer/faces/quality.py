@@ -16,11 +16,14 @@ The factors multiply, so the score falls whenever one of them does and the other
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from streamfer.faces.detections import TrackedFace
 
 #: Side in pixels from which size costs nothing, and at which sharpness is measured.
 FULL_SIZE = 64
@@ -116,3 +119,14 @@ def measure_quality(
     height, width = image.shape[:2]
     sharpness = np.array([sharpness_factor(image, box) for box in boxes], np.float64)
     return Qualities(size_factor(boxes), sharpness, pose_factor(landmarks), inside_factor(boxes, width, height))
+
+
+def measured(image: NDArray[np.uint8], faces: Sequence[TrackedFace]) -> tuple[TrackedFace, ...]:
+    """Return the faces of a frame (uint8 RGB (H, W, 3)) with what their crops are worth."""
+    boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
+    found = measure_quality(image, boxes, np.array([face.landmarks for face in faces], np.float32).reshape(-1, 5, 2))
+    numbers = zip(found.value.tolist(), found.pose.tolist(), found.sharpness.tolist(), strict=True)
+    return tuple(
+        replace(face, quality=quality, pose=pose, sharpness=sharpness)
+        for face, (quality, pose, sharpness) in zip(faces, numbers, strict=True)
+    )

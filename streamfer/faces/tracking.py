@@ -21,7 +21,6 @@ from streamfer.faces.association import Associator, Person
 from streamfer.faces.cuts import CutDetector
 from streamfer.faces.detections import Detections, Expectation, TrackedFace, TrackedFrame
 from streamfer.faces.images import as_rgb
-from streamfer.faces.quality import measure_quality
 from streamfer.faces.tracks import NEVER_ALIKE, Sight, Track, centre, side
 
 #: A predicted face is worth this much less with every sample since its detection.
@@ -157,7 +156,7 @@ class FaceTracker:
         if detections is None:
             ended += self._forget(time)
             # Nobody is seen in the dark, whatever their track says.
-            faces = () if self._cuts.black else self._predict(image, time)
+            faces = () if self._cuts.black else self._predict(time)
             return TrackedFrame(faces, (), ended, cut)
         self._detected_sample = self._sample
         self._detected_frames += 1
@@ -167,7 +166,7 @@ class FaceTracker:
         boxes = np.array([track.last.box for track in seen], np.float32).reshape(-1, 4)
         points = np.array([track.last.landmarks for track in seen], np.float32).reshape(-1, 5, 2)
         scores = [track.last.score for track in seen]
-        faces = _faces(image, seen, boxes, points, scores, [int(row) for row in rows])
+        faces = _faces(seen, boxes, points, scores, [int(row) for row in rows])
         ended += self._forget(time)
         return TrackedFrame(faces, tuple(renamed), ended, cut)
 
@@ -276,7 +275,7 @@ class FaceTracker:
                 self._next_number += 1
         return confirmed
 
-    def _predict(self, image: NDArray[np.uint8], time: float) -> tuple[TrackedFace, ...]:
+    def _predict(self, time: float) -> tuple[TrackedFace, ...]:
         """Return the faces of the last detected frame, moved to where they are by now."""
         present = [track for track in self._tracks if track.last.sample == self._detected_sample]
         shifts = [track.shift(time) for track in present]
@@ -284,7 +283,7 @@ class FaceTracker:
         points = np.array([t.last.landmarks + s for t, s in zip(present, shifts, strict=True)], np.float32)
         fade = PREDICTED_SCORE ** (self._sample - self._detected_sample)
         scores = [track.last.score * fade for track in present]
-        return _faces(image, present, boxes.reshape(-1, 4), points.reshape(-1, 5, 2), scores, [None] * len(present))
+        return _faces(present, boxes.reshape(-1, 4), points.reshape(-1, 5, 2), scores, [None] * len(present))
 
     def _forget(self, time: float) -> tuple[int, ...]:
         """End the tracks that were away too long; return the numbers of those that had one."""
@@ -340,7 +339,6 @@ def _seniority(track: Track) -> tuple[int, int, float]:
 
 
 def _faces(
-    image: NDArray[np.uint8],
     tracks: Sequence[Track],
     boxes: NDArray[np.float32],
     landmarks: NDArray[np.float32],
@@ -348,19 +346,6 @@ def _faces(
     rows: Sequence[int | None],
 ) -> tuple[TrackedFace, ...]:
     """Return one frame's faces, confirmed ones first, by number."""
-    measured = measure_quality(image, boxes, landmarks)
-    quality = measured.value
-    faces = [
-        TrackedFace(
-            track=track.name,
-            index=rows[place],
-            box=boxes[place],
-            score=scores[place],
-            landmarks=landmarks[place],
-            quality=float(quality[place]),
-            pose=float(measured.pose[place]),
-            sharpness=float(measured.sharpness[place]),
-        )
-        for place, track in enumerate(tracks)
-    ]
+    values = zip(tracks, rows, boxes, scores, landmarks, strict=True)
+    faces = [TrackedFace(track.name, row, box, score, points) for track, row, box, score, points in values]
     return tuple(sorted(faces, key=lambda face: (not face.confirmed, abs(face.track))))

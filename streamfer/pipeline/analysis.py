@@ -1,9 +1,9 @@
 """The front of the pipeline: one source's frames become tracked faces and crops.
 
-A source has two threads. The *reader* decodes and chooses frames; the *analyser* detects, tracks and cuts
-crops. For files the reader waits when the analyser is busy; for live sources the oldest waiting frame is
-dropped and counted, and what has waited longer than ``live.staleness``, so that a slow machine falls behind in rate and
-never in time.
+A source has three threads. The *reader* decodes and chooses frames, the *analyser* detects and tracks, the *cutter*
+(:mod:`streamfer.pipeline.cutting`) cuts crops. For files the reader waits when the analyser is busy; for live sources
+the oldest waiting frame is dropped and counted, and what has waited longer than ``live.staleness``, so that a slow
+machine falls behind in rate and never in time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from streamfer.config import Config
 from streamfer.errors import InternalError, StreamferError
-from streamfer.faces.alignment import crop_faces
 from streamfer.faces.detections import Detections, Detector, TrackedFace, Tracker
 from streamfer.faces.search import FaceSearch
 from streamfer.geometry import CropProfile
 from streamfer.pipeline.clock import StageClock
-from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened, FrameFacts, Item
+from streamfer.pipeline.cutting import CropCutter, TrackedPicture
+from streamfer.pipeline.items import Changed, Ended, EpochOpened, FrameFacts, Item
 from streamfer.pipeline.observer import ObserverPlan
 from streamfer.pipeline.selection import Pick, Selector
 from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
@@ -137,14 +137,26 @@ class SourceAnalysis:
         """Analyse the source to its end; always puts an :class:`Ended` last."""
         reader = threading.Thread(target=self._read, name=f"read {self._source.source_id}", daemon=True)
         reader.start()
+        source, plan = self._source, self._plan
+        cutter = CropCutter(
+            lambda: source.live,
+            self._faces,
+            plan.crop,
+            plan.observed,
+            self._out,
+            self._clock,
+            f"cut {source.source_id}",
+        )
         try:
-            self._analyse()
+            self._analyse(cutter.put)
         except Exception as error:
             # A defect in one source must not take the others down: it is reported as that source's end.
             self._error = _as_streamfer_error(self._source.source_id, error)
         finally:
             self._finish()
             self._source.close()
+            if (failure := cutter.close()) is not None:
+                self._error = _as_streamfer_error(self._source.source_id, failure)
             reader.join(timeout=2)
             self._out(
                 Ended(
@@ -225,7 +237,7 @@ class SourceAnalysis:
             self._changed.notify_all()
             return item
 
-    def _analyse(self) -> None:
+    def _analyse(self, out: Callable[[TrackedPicture | Item], None]) -> None:
         info: VideoInfo | None = None
         tracker: Tracker | None = None
         search: FaceSearch | None = None
@@ -235,7 +247,7 @@ class SourceAnalysis:
             if isinstance(item, StateChange):
                 if item.info is not None and item.damage is None:
                     info, tracker = item.info, None
-                self._out(Changed(self._source.source_id, item))
+                out(Changed(self._source.source_id, item))
                 continue
             if info is None:
                 raise InternalError("a frame came before its source was online")
@@ -243,12 +255,12 @@ class SourceAnalysis:
                 tracker, epoch, analysed = self._plan.tracker(info), item.frame.epoch, 0
                 search = FaceSearch(self._faces.search, tracker)
                 frame = item.frame
-                self._out(EpochOpened(self._source.source_id, epoch, info, frame.time_base, frame.time_origin))
+                out(EpochOpened(self._source.source_id, epoch, info, frame.time_base, frame.time_origin))
             detect = analysed % self._faces.detect_every == 0
             analysed += 1
-            self._out(self._analyse_frame(item, tracker, search if detect else None))
+            out(self._track(item, tracker, search if detect else None))
 
-    def _analyse_frame(self, chosen: _Chosen, tracker: Tracker, search: FaceSearch | None) -> AnalysedFrame:
+    def _track(self, chosen: _Chosen, tracker: Tracker, search: FaceSearch | None) -> TrackedPicture:
         frame, tick = chosen.frame, chosen.pick.tick
         began = time.perf_counter()
         detections = self._detect(frame.image, search) if search else None
@@ -257,9 +269,6 @@ class SourceAnalysis:
         detect_s = time.perf_counter() - began
         if self._plan.onlooker is not None:
             self._plan.onlooker(self._source.source_id, frame.image, detections, tracked.faces)
-        large = [face for face in tracked.faces if self._readable(face)]
-        faces = tuple(face for face in large if face.quality >= self._faces.min_quality)
-        crops = self._cut(frame.image, faces if tick is not None else ())
         height, width = frame.image.shape[:2]
         facts = FrameFacts(
             width=width,
@@ -274,52 +283,12 @@ class SourceAnalysis:
             detect_s=detect_s,
             media_seconds=frame.media_seconds,
         )
-        return AnalysedFrame(
-            source_id=self._source.source_id,
-            epoch=frame.epoch,
-            tick=tick,
-            facts=facts,
-            faces=faces,
-            too_small=tuple(face for face in tracked.faces if not self._readable(face)),
-            renamed=tracked.renamed,
-            crops=crops,
-            portraits=self._portraits(frame.image, faces, crops),
-            left_out=detections.left_out if detections else 0,
-        )
-
-    def _readable(self, face: TrackedFace) -> bool:
-        return bool(min(face.box[2:] - face.box[:2]) >= self._faces.min_size)
+        left_out = detections.left_out if detections else 0
+        return TrackedPicture(self._source.source_id, frame.epoch, tick, facts, frame.image, tracked, left_out)
 
     def _detect(self, image: NDArray[np.uint8], search: FaceSearch) -> Detections:
         with self._detectors.borrow() as detector, self._clock.measure("detect"):
             return search.detect(detector, image)
-
-    def _cut(self, image: NDArray[np.uint8], faces: Sequence[TrackedFace]) -> NDArray[np.uint8]:
-        """Cut faces as the expression model wants them: uint8 RGB (F, S, S, 3)."""
-        with self._clock.measure("crop", len(faces)):
-            return _crop(image, faces, self._plan.crop)
-
-    def _portraits(
-        self, image: NDArray[np.uint8], faces: Sequence[TrackedFace], crops: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.uint8] | None, ...]:
-        """Return one portrait a crop: of the largest faces where somebody watches, of none otherwise."""
-        portraits: list[NDArray[np.uint8] | None] = [None] * len(crops)
-        observed = self._plan.observed
-        if observed is not None and observed.crop is not None and portraits:
-            order = sorted(range(len(faces)), key=lambda place: -faces[place].side)
-            largest = order[: observed.captions.max_faces]
-            # An observer that looks at the very crops of the expression model costs no second cut.
-            same = observed.crop == self._plan.crop
-            cut = crops[largest] if same else _crop(image, [faces[place] for place in largest], observed.crop)
-            for place, portrait in zip(largest, cut, strict=True):
-                portraits[place] = portrait
-        return tuple(portraits)
-
-
-def _crop(image: NDArray[np.uint8], faces: Sequence[TrackedFace], profile: CropProfile) -> NDArray[np.uint8]:
-    boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
-    landmarks = np.array([face.landmarks for face in faces], np.float32).reshape(-1, 5, 2)
-    return crop_faces(image, boxes, landmarks, profile)
 
 
 def _as_streamfer_error(source_id: str, error: Exception) -> StreamferError:
