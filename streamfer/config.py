@@ -227,6 +227,24 @@ class ServeConfig(Section):
     control_token: str | None = Field(None, repr=False, description="that run's health.token; no page sees it")
 
 
+class BridgeConfig(Section):
+    """Where ``streamfer bridge`` takes records up, and how it hands them on; ``secret`` as ``health.token``."""
+
+    streams: tuple[str, ...] = Field(("clips", "captions", "sources"), description="which records: also frames")
+    since: str = Field("new", description="where a bridge that is new begins: new, start, 10m, a time, an entry's id")
+    group: str | None = Field(None, min_length=1, description="consumer group; made of the address if unset")
+    consumer: str | None = Field(None, min_length=1, description="name within the group; the host's name if unset")
+    retry: float = Field(60.0, gt=0, le=3600, description="most seconds between tries; at once where access is denied")
+    ca: Path | None = Field(None, description="certificate of who signed the destination's; the system's if unset")
+    topic: str = Field("streamfer", pattern=r"^[^+#/\s$][^+#\x00]*$", description="MQTT: what its topics begin with")
+    discovery: str | None = Field(
+        "homeassistant", pattern=r"^[^+#/\s$][^+#\x00]*$", description="MQTT: where Home Assistant looks; null: nowhere"
+    )
+    secret: str | None = Field(None, repr=False, description="webhook: signs each request; whsec_... or any text")
+    batch: int = Field(100, ge=1, le=10_000, description="webhook: most records a request")
+    seconds: float = Field(1.0, ge=0, le=300, description="webhook: how long a record waits for company")
+
+
 class SourceConfig(Section):
     """One source of ``streamfer run``; what is unset is as in ``live``.
 
@@ -257,6 +275,7 @@ class Config(Section):
     shutdown: ShutdownConfig = Field(default_factory=ShutdownConfig)
     health: HealthConfig = Field(default_factory=HealthConfig)
     serve: ServeConfig = Field(default_factory=ServeConfig)
+    bridge: BridgeConfig = Field(default_factory=BridgeConfig)
     threads: int | None = Field(None, ge=1, le=1024, description="cores for the whole process tree; all if unset")
     purpose: str | None = Field(
         None, min_length=1, max_length=200, description="what the analysis is for; stands in every record and manifest"

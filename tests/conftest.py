@@ -43,8 +43,8 @@ LONGEST = (
     "test_ask_end_to_end.py",
 )
 
-# Tiny models and checkpoints, which the tests of models make, serve other rooms too.
-sys.path += [str(REPOSITORY / "tests" / room) for room in ("models", "captions")]
+# Tiny models and checkpoints, which the tests of models make, serve other rooms too; so do servers of Redis.
+sys.path += [str(REPOSITORY / "tests" / room) for room in ("models", "captions", "publish")]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -25,7 +25,7 @@ FLOORS = (
     {"config"},
     {"video"},
     {"models", "faces", "publish"},
-    {"pipeline"},
+    {"pipeline", "bridges"},
     {"captions", "export"},
     {"build"},
     {"api"},

@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 import streamfer
-from streamfer.cli import annotate, ask, check, demo, doctor, models, run, serve, tail, train
+from streamfer.cli import annotate, ask, bridge, check, demo, doctor, models, run, serve, tail, train
 from streamfer.cli.signals import INTERRUPTED
 from streamfer.cli.terminal import configure_logging, fail
 from streamfer.errors import StreamferError
@@ -56,6 +56,7 @@ app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("tail")(tail.tail)
 app.command("serve")(serve.serve)
+app.command("bridge")(bridge.bridge)
 app.add_typer(models.app, name="models")
 app.command("train", context_settings=train.PASS_ON)(train.train)
 app.command("evaluate", context_settings=train.PASS_ON)(train.evaluate)

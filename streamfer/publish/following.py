@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from streamfer.errors import PublishError
+from streamfer.errors import ConfigError, PublishError
 from streamfer.publish.connection import TROUBLE, can_pass, explain, is_cluster, is_watched
 from streamfer.publish.group import MAX_DELIVERIES, GroupMember
 from streamfer.publish.keys import USUAL_STREAMS, Keys, StreamName
@@ -28,6 +28,8 @@ _SENTINEL_SECONDS = 1.0
 _RECORDS_REMEMBERED = 4096
 
 T = TypeVar("T")
+_Handed = tuple["_Lane", Entry, str]
+
 log = logging.getLogger(__name__)
 
 
@@ -59,6 +61,7 @@ class Following:
         since: str | datetime = "new",
         group: str | None = None,
         consumer: str | None = None,
+        manual_commit: bool = False,
         sources: Iterable[str] | None = None,
         prefix: str = "streamfer",
         partitions: int = 1,
@@ -69,6 +72,8 @@ class Following:
         claim_every_s: float = 15.0,
         on_lost: Callable[[Lost], object] | None = None,
     ) -> None:
+        if manual_commit and group is None:
+            raise ConfigError("manual_commit: what is not committed comes again in a group alone; name one")
         self._url = url
         self._answer_s = block_s + _ANSWER_SECONDS
         self.places: dict[str, str] = {}
@@ -76,10 +81,14 @@ class Following:
         self.lost = 0
         self._closed = False
         self._sources = None if sources is None else frozenset(sources)
-        self._block_s, self._idle_s, self._reconnect_s, self._on_lost = block_s, idle_s, reconnect_s, on_lost
+        self.idle_s = idle_s
+        self._block_s, self._reconnect_s, self._on_lost = block_s, reconnect_s, on_lost
         self._order = Order()
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._current: tuple[_Lane, Entry] | None = None
+        self._manual = manual_commit
+        # By stream and id what was handed out; then what is to be acknowledged, or rejected where there is a reason.
+        self._held: dict[tuple[str, str], _Handed] = {}
+        self._done: list[_Handed] = []
         self._next_look = 0.0
         start = Start(since)
         keys = Keys(prefix, partitions).streams(streams, self._sources)
@@ -112,11 +121,13 @@ class Following:
         Raises:
             PublishError: the server stayed away for ``reconnect_s``, or refuses.
         """
-        deadline = None if self._idle_s is None else time.monotonic() + self._idle_s
+        deadline = None if self.idle_s is None else time.monotonic() + self.idle_s
+        if not self._manual:
+            self._settle()
         while not self._closed:
-            if self._current is not None:
-                yield from self._guarded(self._current[0], self._finish())
-            for lane in self._lanes if self._current is None else ():
+            if self._done:
+                yield from self._guarded(self._done[0][0], self._finish())
+            for lane in self._lanes if not self._done else ():
                 while (entry := lane.reader.take()) is not None:
                     record = yield from self._guarded(lane, self._accept(lane, entry))
                     if record is not None:
@@ -124,18 +135,38 @@ class Following:
             if deadline is not None and time.monotonic() >= deadline:
                 break
             left = self._block_s if deadline is None else min(self._block_s, max(0.001, deadline - time.monotonic()))
-            if self._current is None:
+            if not self._done:
                 yield from self._fetch(left)
             else:
-                yield min(left, self._current[0].rest())
+                yield min(left, self._done[0][0].rest())
         return None
 
+    def reject(self, record: Record, reason: str) -> None:
+        """Have the next commit put a record into the dead-letter stream: its effect cannot be had.
+
+        Raises:
+            ConfigError: the record was not handed out, or is committed.
+        """
+        mine = {key: handed for key, handed in self._held.items() if handed[1].record is record}
+        if not mine:
+            raise ConfigError(f"record {record.id}: it was not handed out here, or is committed; reject it before")
+        self._held |= {key: (lane, entry, reason) for key, (lane, entry, _) in mine.items()}
+
+    def _settle(self) -> None:
+        """The effect of all that was handed out is done."""
+        self._done += self._held.values()
+        self._held = {}
+
     def _finish(self) -> Steps[None]:
-        """Acknowledge the record that was handed out last."""
-        if self._current is not None:
-            lane, entry = self._current
-            yield from lane.reader.done(entry)
-            self._current = None
+        """Acknowledge what is done."""
+        while self._done:
+            lane, first, reason = self._done[0]
+            alike = [entry for _, entry, why in self._done if (entry.stream, why) == (first.stream, reason)]
+            for entry in alike if reason else ():
+                yield from lane.reader.reject(entry, reason)
+            if not reason:
+                yield from lane.reader.done(*alike)
+            self._done = [one for one in self._done if (one[1].stream, one[2]) != (first.stream, reason)]
 
     def _leave(self) -> Steps[None]:
         """Say that no more entries will be asked for."""
@@ -192,6 +223,9 @@ class Following:
 
     def _accept(self, lane: _Lane, entry: Entry) -> Steps[Record | None]:
         reader = lane.reader
+        if (entry.stream, entry.id) in self._held:
+            # A trouble had all that is unfinished read again.
+            return None
         if entry.fields is None:
             reader.losses.append(Lost(entry.stream, "", 1, "trimmed while it was with a member of the group"))
             self._tell(lane)
@@ -199,7 +233,7 @@ class Following:
             return None
         record = entry.record
         fault = entry.fault
-        if entry.deliveries > MAX_DELIVERIES:
+        if entry.deliveries > MAX_DELIVERIES and not self._manual:
             fault = f"delivered {entry.deliveries - 1} times without success"
         if record is None or fault:
             self.skipped += 1
@@ -211,7 +245,7 @@ class Following:
             return None
         if reader.alone and not self._is_new(lane, entry, record):
             return None
-        self._current = (lane, entry)
+        self._held[entry.stream, entry.id] = (lane, entry, "")
         self.places[entry.stream] = entry.id
         return record
 

@@ -124,9 +124,9 @@ class GroupMember(Reader):
             for stream in self._streams:
                 yield from self._create(stream, "0")
 
-    def done(self, entry: Entry) -> Steps[None]:
-        """Acknowledge the entry."""
-        yield lambda client: client.xack(entry.stream, self._group, entry.id)
+    def done(self, *entries: Entry) -> Steps[None]:
+        """Acknowledge entries of one stream."""
+        yield lambda client: client.xack(entries[0].stream, self._group, *(entry.id for entry in entries))
 
     def reject(self, entry: Entry, reason: str) -> Steps[None]:
         """Move the entry to the dead-letter stream of its slot, with the reason beside its fields."""

@@ -112,8 +112,8 @@ class Reader(ABC):
         """Return the next of the buffer; None where there is none that may be handed out."""
         return self.buffer.popleft() if self.buffer else None
 
-    def done(self, entry: Entry) -> Steps[None]:  # noqa: ARG002 - only groups answer
-        """The entry's effect is done."""
+    def done(self, *entries: Entry) -> Steps[None]:  # noqa: ARG002 - only groups answer
+        """The effect of these entries of one stream is done."""
         yield from ()
 
     def reject(self, entry: Entry, reason: str) -> Steps[None]:  # noqa: ARG002

@@ -67,10 +67,14 @@ class Subscription(_Connected, Closing, Iterator[Record]):
             group is new.
         group, consumer: join a consumer group, whose members share the records. A stable consumer's name finds its
             unfinished records at once after a restart; without one it is host and process.
+        manual_commit: acknowledge by :meth:`commit` alone, all records that were handed out so far, so that many can be
+            handled together; ``reject(record, reason)`` has the next commit put one into the dead-letter stream. What
+            is not committed comes again after a restart, however often.
         sources: only records of these source ids.
         prefix, partitions: as the publishers have them.
         block_s: seconds a single read waits for new entries.
-        idle_s: end the iteration when no record came for so many seconds; None follows for ever.
+        idle_s: end the iteration when no record came for so many seconds; None follows for ever. An attribute that may
+            be changed: after its end an iteration can be gone on with.
         reconnect_s: seconds to wait for a server that is away before giving up.
         claim_idle_s: seconds after which another member's unfinished record counts as abandoned and goes to this one;
             more than three times what handling sixteen of them takes.
@@ -115,18 +119,20 @@ class Subscription(_Connected, Closing, Iterator[Record]):
         return record
 
     def commit(self) -> None:
-        """Acknowledge the record handed out last without asking for another, for example before stopping.
+        """Acknowledge what was handed out without asking for another record, for example before stopping.
 
         Raises:
-            PublishError: the server is away or refuses; the record will be delivered again.
+            PublishError: the server is away or refuses; asking for the next record tries it again, and so does a
+                restart, which delivers what is not acknowledged again.
         """
+        self._settle()
         try:
             self._drive(self._finish())
         except TROUBLE as error:
             raise self._reported(error) from error
 
     def close(self) -> None:
-        """Leave; a record that was handed out last and not committed stays unfinished. May be called twice."""
+        """Leave; what was handed out and not committed stays unfinished. May be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -203,7 +209,8 @@ class AsyncSubscription(_Connected, AsyncIterator[Record]):
         return record
 
     async def commit(self) -> None:
-        """Acknowledge the record handed out last; see :meth:`Subscription.commit`."""
+        """Acknowledge what was handed out; see :meth:`Subscription.commit`."""
+        self._settle()
         try:
             await self._drive(self._finish())
         except TROUBLE as error:

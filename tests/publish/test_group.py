@@ -13,7 +13,7 @@ from published import CLIPS, DEAD, IDLE, clips, entries, pending
 from redis import exceptions as faults
 from servers import Node, newer_server
 
-from streamfer.errors import PublishError
+from streamfer.errors import ConfigError, PublishError
 from streamfer.publish import Lost, Publisher, Retention, Subscription, connect, subscribe
 from streamfer.publish.group import GroupMember
 from streamfer.publish.reading import Start
@@ -66,6 +66,60 @@ class TestGroup:
         publisher.publish(records[3])
         with member(redis_url) as one:
             assert list(one) == records[1:]
+
+    def test_many_are_acknowledged_together(self, redis_url: str, client: redis.Redis) -> None:
+        records = clips(20)
+        Publisher(client).publish_many(records)
+        with member(redis_url, manual_commit=True) as one:
+            got = [next(one) for _ in range(8)]
+            assert pending(client) >= 8, "asking for the next acknowledges nothing"
+            one.commit()
+            got += [next(one) for _ in range(5)]
+        with member(redis_url, manual_commit=True) as one:
+            again = list(one)
+            assert got[:8] + again == records
+            assert got[8:] == again[:5], "what was not committed comes again"
+            one.idle_s = 0
+            assert next(one, None) is None
+            one.commit()
+        assert pending(client) == 0
+
+    def test_what_waits_for_its_commit_is_not_handed_out_twice(self, redis_url: str, client: redis.Redis) -> None:
+        records = clips(40)
+        Publisher(client).publish_many(records)
+        with member(redis_url, manual_commit=True) as one:
+            got = [next(one) for _ in range(20)]
+            client.client_kill_filter(_type="normal", skipme=True)
+            assert got + list(one) == records
+            one.commit()
+            assert pending(client) == 0
+
+    def test_batches_bury_no_record_for_their_number_of_tries(self, redis_url: str, client: redis.Redis) -> None:
+        records = clips(3)
+        Publisher(client).publish_many(records)
+        for _ in range(8):
+            with member(redis_url, manual_commit=True) as one:
+                assert list(one) == records
+        assert client.xlen(DEAD) == 0
+
+    def test_a_record_can_be_rejected_among_others(self, redis_url: str, client: redis.Redis) -> None:
+        records = clips(3)
+        Publisher(client).publish_many(records)
+        with member(redis_url, manual_commit=True) as one:
+            got = list(one)
+            one.reject(got[1], "nobody wants it")
+            assert client.xlen(DEAD) == 0
+            one.commit()
+            with pytest.raises(ConfigError, match="is committed"):
+                one.reject(got[1], "nobody wants it")
+        ((_, dead),) = entries(client, DEAD)
+        assert Record.from_fields(dead) == records[1]
+        assert dead[b"dead_reason"] == b"nobody wants it"
+        assert pending(client) == 0
+
+    def test_only_groups_have_something_to_commit(self, redis_url: str) -> None:
+        with pytest.raises(ConfigError, match="in a group alone"):
+            subscribe(redis_url, manual_commit=True)
 
     def test_abandoned_entries_are_claimed(self, redis_url: str, client: redis.Redis) -> None:
         records = clips(3)

@@ -1,0 +1,1 @@
+"""Records handed on to what does not speak Redis: an MQTT broker, a webhook."""

@@ -1,0 +1,218 @@
+"""A bridge: records handed to one destination, each acknowledged in Redis once the destination has it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import socket
+import ssl
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import cast
+
+from streamfer.addresses import Address, AddressError, fill, read_address
+from streamfer.config import Config
+from streamfer.errors import ConfigError, PublishError
+from streamfer.publish import AsyncSubscription, Lost, StreamName, subscribe_async
+from streamfer.records import Record
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 3600.0
+#: A destination to which nothing is sent is looked after this often.
+_LOOK_SECONDS = 1.0
+_END_SECONDS = 5.0
+#: Characters of records that end a batch.
+_LARGEST_BATCH = 1_000_000
+
+
+class AwayError(Exception):
+    """A destination takes nothing now; it may ask for ``wait`` seconds, or be ``denied`` until somebody mends it."""
+
+    def __init__(self, reason: str, *, wait: float | None = None, denied: bool = False) -> None:
+        super().__init__(reason)
+        self.wait, self.denied = wait, denied
+
+
+class RefusedError(Exception):
+    """A destination will never take this; where it is ``gone``, nor a part of it."""
+
+    def __init__(self, reason: str, *, gone: bool = False) -> None:
+        super().__init__(reason)
+        self.gone = gone
+
+
+class Destination(ABC):
+    """Where records go.
+
+    Attributes:
+        name: its address without anything secret.
+        identity: makes the name of its consumer group.
+        batch, seconds: most records that go together, and how long one waits for company.
+    """
+
+    name: str
+    identity: str
+    batch: int
+    seconds: float
+
+    @abstractmethod
+    async def deliver(self, records: Sequence[Record], lost: Sequence[Lost]) -> None:
+        """Return when it has the records, and knows what is missing before them; without any, see that it is there.
+
+        Raises:
+            AwayError, RefusedError: it has not all of them.
+            ConfigError: as it is set, it never will.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Take leave."""
+
+
+class Bridge:
+    """Hands records on for as long as it runs; after any end it goes on where it was.
+
+    Args:
+        config: where records are, and the section ``bridge``.
+        destination: where they go.
+        say: called with lines for people.
+    """
+
+    def __init__(self, config: Config, destination: Destination, say: Callable[[str], object]) -> None:
+        self._config, self._destination, self._say = config, destination, say
+        self._lost: list[Lost] = []
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        """Have :meth:`run` end; what is under way has five seconds."""
+        self._stopped.set()
+
+    async def run(self) -> None:
+        """Hand records on until told to stop.
+
+        Raises:
+            PublishError: Redis cannot be reached at the start, or refuses.
+            ConfigError: the destination refuses who asks.
+        """
+        work, stop = asyncio.create_task(self._work()), asyncio.create_task(self._stopped.wait())
+        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({work}, timeout=_END_SECONDS)
+        stop.cancel()
+        work.cancel()
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+        finally:
+            await self._destination.close()
+
+    async def _work(self) -> None:
+        publish, bridge = self._config.publish, self._config.bridge
+        group = bridge.group or f"bridge-{self._destination.identity}"
+        subscription = subscribe_async(
+            publish.redis,
+            streams=cast("tuple[StreamName, ...]", bridge.streams),
+            since=bridge.since,
+            group=group,
+            consumer=bridge.consumer or socket.gethostname(),
+            manual_commit=True,
+            prefix=publish.prefix,
+            partitions=publish.partitions,
+            reconnect_s=math.inf,
+            on_lost=self._lose,
+        )
+        async with subscription as records:
+            self._say(f"records go to {self._destination.name}; consumer group {group}")
+            batch: list[Record] = []
+            while not self._stopped.is_set():
+                if await self._hand_on(records, batch):
+                    with contextlib.suppress(PublishError):
+                        # Where Redis is away, asking for the next record commits it.
+                        await records.commit()
+                batch = await self._collect(records)
+
+    async def _collect(self, records: AsyncSubscription) -> list[Record]:
+        """Return the records that go together next; none where none came for a second."""
+        batch: list[Record] = []
+        size, deadline = 0, 0.0
+        records.idle_s = _LOOK_SECONDS
+        while len(batch) < self._destination.batch and size < _LARGEST_BATCH:
+            record = await anext(records, None)
+            if record is None:
+                break
+            if not batch:
+                deadline = time.monotonic() + self._destination.seconds
+            batch.append(record)
+            size += len(record.data.to_json())
+            records.idle_s = max(0.0, deadline - time.monotonic())
+        return batch
+
+    async def _hand_on(self, records: AsyncSubscription, batch: Sequence[Record]) -> bool:
+        """Whether the destination has the batch, or what it refuses is set aside; tries until it is told to stop."""
+        name, wait, trouble = self._destination.name, _FIRST_WAIT, ""
+        while not self._stopped.is_set():
+            try:
+                await self._destination.deliver(batch, self._lost)
+            except AwayError as error:
+                if str(error) != trouble:
+                    self._say(f"{name}: {error}; records wait in Redis, and it is tried again")
+                trouble = str(error)
+                usual = self._config.bridge.retry if error.denied else wait * random.uniform(0.5, 1)  # noqa: S311
+                with contextlib.suppress(TimeoutError):
+                    pause = usual if error.wait is None else min(error.wait, _LONGEST_WAIT)
+                    await asyncio.wait_for(self._stopped.wait(), pause)
+                wait = min(2 * wait, self._config.bridge.retry)
+            except RefusedError as error:
+                if len(batch) > 1 and not error.gone:
+                    half = len(batch) // 2
+                    return await self._hand_on(records, batch[:half]) and await self._hand_on(records, batch[half:])
+                for record in batch:
+                    records.reject(record, f"{name}: {error}")
+                self._say(f"{name}: refuses {len(batch)} records ({error}); they go to the dead-letter stream")
+                return True
+            else:
+                if trouble:
+                    self._say(f"{name}: takes records again")
+                self._lost = [] if batch else self._lost
+                return True
+        return False
+
+    def _lose(self, lost: Lost) -> None:
+        self._lost.append(lost)
+        self._say(f"{lost.subject or 'records'}: {lost.count or 'some'} are missing: {lost.why}")
+
+
+def read_destination(url: str, schemes: Mapping[str, int]) -> tuple[str, Address, str]:
+    """Return a URL with its secrets filled in, its parts, and what it is called in messages.
+
+    Args:
+        url: what the user wrote.
+        schemes: those that can be used, with their usual ports.
+
+    Raises:
+        ConfigError: it is none of these, or a secret is not there.
+    """
+    filled = fill(url)
+    choices = " or ".join(f"{scheme}://HOST" for scheme in schemes)
+    try:
+        address = read_address(filled)
+    except AddressError as error:
+        raise ConfigError(f"the destination's address cannot be read: {error}; write {choices}") from None
+    if address.scheme not in schemes:
+        raise ConfigError(f"the destination's address begins with {address.scheme}://; write {choices}")
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return filled, address, f"{address.scheme}://{host}:{address.port or schemes[address.scheme]}"
+
+
+def trusting(ca: Path | None) -> ssl.SSLContext:
+    """Return what checks a destination's certificate: against one authority's, or the system's.
+
+    Raises:
+        ConfigError: the file holds none.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise ConfigError(f"bridge.ca: {ca} cannot be used ({error.strerror or error}); name a PEM file") from None

@@ -1,0 +1,58 @@
+"""``streamfer bridge``: hand records on to what does not speak Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Annotated, Literal
+
+import typer
+
+from streamfer.cli.options import Assignments, ConfigFile, RedisUrl, configure
+from streamfer.cli.terminal import note
+from streamfer.extras import needs
+
+
+def bridge(
+    kind: Annotated[Literal["mqtt", "webhook"], typer.Argument(metavar="mqtt|webhook")],
+    url: Annotated[str, typer.Argument(metavar="URL", help="mqtt(s):// or http(s)://; '${NAME}' in it is a secret.")],
+    topic: Annotated[
+        str | None, typer.Option("--topic", metavar="WORD", help="mqtt: what topics begin with (streamfer).")
+    ] = None,
+    secret: Annotated[
+        str | None, typer.Option("--secret", metavar="WHERE", help="webhook: '${NAME}' or '${file:PATH}' signs.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="WHERE", help="Where a new bridge begins: new, start, 10m (new).")
+    ] = None,
+    redis: RedisUrl = None,
+    config_file: ConfigFile = None,
+    assignments: Assignments = None,
+) -> None:
+    """Hand records on, to an MQTT broker or a webhook; nothing is lost, whoever was away.
+
+    A record is acknowledged in Redis when the destination has acknowledged it, so that after any end, of either, it
+    goes on where it was. Home Assistant discovers what is published; requests to webhooks are batches that --secret
+    signs.
+    """
+    flags = {"redis": redis, "bridge__topic": topic, "bridge__secret": secret, "bridge__since": since}
+    config = configure(config_file, flags, assignments)
+
+    async def run() -> None:
+        from streamfer.bridges.bridge import Bridge, Destination
+
+        there: Destination
+        if kind == "mqtt":
+            with needs("mqtt", "streamfer bridge mqtt"):
+                from streamfer.bridges.broker import Broker
+            there = Broker(url, config.bridge)
+        else:
+            from streamfer.bridges.webhook import Webhook
+
+            there = Webhook(url, config.bridge)
+        bridge = Bridge(config, there, note)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, bridge.stop)
+        await bridge.run()
+
+    asyncio.run(run())
