@@ -8,7 +8,9 @@ import hmac
 import itertools
 import json
 import re
+import sys
 import time
+import types
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -33,14 +35,15 @@ SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 HOW_TO = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "bridges.md"
 
 
-def documented(name: str) -> Any:
-    """A function as the how-to shows it."""
-    for block in re.findall(r"^```python\n(.*?)^```$", HOW_TO.read_text(encoding="utf-8"), re.M | re.S):
-        if f"def {name}" in block:
-            found: dict[str, Any] = {}
-            exec(compile(block, str(HOW_TO), "exec"), found)
-            return found[name]
-    raise AssertionError(name)
+def documented(name: str, **changes: str) -> dict[str, Any]:
+    """What the how-to's program with this function comes to; some of its words changed."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", HOW_TO.read_text(encoding="utf-8"), re.M | re.S)
+    (text,) = (block for block in blocks if f"def {name}" in block)
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    found: dict[str, Any] = {}
+    exec(compile(text, str(HOW_TO), "exec"), found)
+    return found
 
 
 def test_batches_are_signed_and_acknowledged(
@@ -54,7 +57,7 @@ def test_batches_are_signed_and_acknowledged(
         wait_for(lambda: pending(client) == 0, "all is acknowledged")
         assert running.end() == 0
         assert "not signed" not in running.said
-    verify = documented("verify")
+    verify = documented("verify")["verify"]
     for headers, body, _ in receiver.got:
         assert headers["Content-Type"] == "application/cloudevents-batch+json"
         assert abs(int(headers["webhook-timestamp"]) - time.time()) < 60
@@ -249,6 +252,34 @@ def test_a_redis_that_is_away_is_waited_for(bridge: Start, receiver: Receiver, t
             assert running.end() == 0
     finally:
         node.kill()
+
+
+def test_the_program_for_kafka_commits_what_was_taken(
+    publish: Start, client: redis.Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own words against a real Redis; of Kafka only what it is told."""
+    sent: list[tuple[str, str, str]] = []
+
+    class Producer:
+        def __init__(self, _settings: object) -> None:
+            self.flushes = 0
+
+        def produce(self, topic: str, value: str, key: str, headers: list[tuple[str, str]], on_delivery: Start) -> None:
+            sent.append((topic, key, dict(headers)["ce_id"]))
+            on_delivery(None if len(sent) < 230 else "refused", value)
+
+        def flush(self, _seconds: float) -> int:
+            return 0
+
+    monkeypatch.setitem(sys.modules, "confluent_kafka", types.SimpleNamespace(Producer=Producer))
+    records = [clip(at) for at in range(250)]
+    client.xgroup_create(CLIPS, "kafka", id="0", mkstream=True)
+    publish(*records)
+    with pytest.raises(SystemExit, match="refused"):
+        documented("told", **{"redis://127.0.0.1:6379/0": redis_url})
+    assert [number for _, _, number in sent] == [record.id for record in records]
+    assert sent[0][:2] == ("streamfer", "lobby")
+    assert pending(client) == 50, "those of the last batch come again"
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,11 @@ def test_snippets_run(block: Block, desk: Path) -> None:
     exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.reason and b.language == "python"], ids=str)
+def test_snippets_that_cannot_run_here_are_python(block: Block) -> None:
+    compile(block.text, str(block), "exec")
+
+
 @pytest.mark.parametrize(("block", "command"), COMMANDS, ids=str)
 def test_commands_have_the_options_that_the_documents_show(block: Block, command: list[str]) -> None:
     # typer carries its own click, so groups are told by what they have.
