@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place, brought to the disk, renamed onto it."""
+"""Files that appear whole or not at all: written beside their place, brought to the disk, renamed onto it; tables."""
 
 from __future__ import annotations
 
@@ -7,14 +7,20 @@ import glob
 import hashlib
 import itertools
 import os
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from streamfer.errors import OutputError
 
 #: Tells apart what one process writes at the same time, to the same place even.
 _NUMBERS = itertools.count(1)
+
+
+def table_beside(module: str) -> dict[str, Any]:
+    """Return the TOML table that stands beside a module, under its name: ``table_beside(__file__)``."""
+    return tomllib.loads(Path(module).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 class WholeFile:

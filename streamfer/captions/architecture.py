@@ -82,21 +82,7 @@ def tower_configs(sizes: QuerySizes) -> tuple[dict[str, Any], dict[str, Any]]:
     return vision, qformer
 
 
-def model_config(architecture: Architecture, sizes: QuerySizes, text: PreTrainedConfig) -> PreTrainedConfig:
-    """Return transformers' configuration for given sizes and the configuration of a language model."""
-    import transformers
-
-    vision, qformer = tower_configs(sizes)
-    kind: Any = transformers.Blip2Config if architecture == "blip-2" else transformers.InstructBlipConfig
-    config: PreTrainedConfig = kind(
-        vision_config=vision, qformer_config=qformer, text_config=text.to_dict(), num_query_tokens=sizes.queries
-    )
-    return config
-
-
-def build_model(
-    architecture: Architecture, sizes: QuerySizes, text: PreTrainedConfig, *, vision_norm_eps: float = LAVIS_NORM_EPS
-) -> PreTrainedModel:
+def build_model(architecture: Architecture, sizes: QuerySizes, text: PreTrainedConfig) -> PreTrainedModel:
     """Return a model with fresh weights: the start of a training, or (on the meta device) a shape to be filled.
 
     The queries are drawn as LAVIS draws them (normal, deviation 0.02); transformers leaves them zero, from which
@@ -104,8 +90,13 @@ def build_model(
     """
     import torch
 
-    model: Any = model_class(architecture)(model_config(architecture, sizes, text))
-    model.vision_model.post_layernorm.eps = vision_norm_eps
+    vision, qformer = tower_configs(sizes)
+    kind = model_class(architecture)
+    config = kind.config_class(
+        vision_config=vision, qformer_config=qformer, text_config=text.to_dict(), num_query_tokens=sizes.queries
+    )
+    model: Any = kind(config)
+    model.vision_model.post_layernorm.eps = LAVIS_NORM_EPS
     torch.nn.init.normal_(model.query_tokens, std=0.02)
     built: PreTrainedModel = model
     return built
@@ -115,8 +106,6 @@ def model_class(architecture: Architecture) -> Any:
     """Return transformers' class of an architecture."""
     import transformers
 
-    classes = {
-        "blip-2": transformers.Blip2ForConditionalGeneration,
-        "instructblip": transformers.InstructBlipForConditionalGeneration,
-    }
-    return classes[architecture]
+    if architecture == "blip-2":
+        return transformers.Blip2ForConditionalGeneration
+    return transformers.InstructBlipForConditionalGeneration

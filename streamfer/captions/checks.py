@@ -7,13 +7,12 @@ writes beside a run. What fails is replaced by words made from the labels. ``che
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from streamfer.captions.reading import Mentions, read
 from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, OPPOSED, implied
+from streamfer.files import table_beside
 
 
 class Truth(Protocol):
@@ -30,7 +29,7 @@ class Truth(Protocol):
 SHORTEST, LONGEST = 3, 200
 #: A stretch of this many words that comes twice is a loop; shorter ones ("the corners of the mouth are") are English.
 LOOP_WORDS = 10
-_DATA: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_DATA = table_beside(__file__)
 
 
 def _any_of(words: Iterable[str]) -> re.Pattern[str]:

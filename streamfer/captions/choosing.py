@@ -45,11 +45,7 @@ def resolve(name: str) -> str:
 
 
 def identity(captions: CaptionsConfig) -> str:
-    """Return what captions depend on besides the clips: who writes, in which language, asked what.
-
-    Raises:
-        ModelError: no such captioner.
-    """
+    """Return what captions depend on besides the clips: who writes, in which language, asked what."""
     name = resolve(captions.model)
     if name in BUILT_IN:
         return f"{MeasuredWriter(captions.language).info.digest} {captions.language}"
@@ -84,12 +80,7 @@ def load_writer(config: Config, threads: int = 1) -> Writer | None:
 
 
 def describe_choice(captions: CaptionsConfig) -> str:
-    """Return in words who would write, and what leaves the machine for it.
-
-    Raises:
-        ConfigError: an address that cannot be used.
-        ModelError: no such captioner.
-    """
+    """Return in words who would write, and what leaves the machine for it."""
     name = resolve(captions.model)
     if name in BUILT_IN:
         return "measured words (built in); nothing leaves this machine"

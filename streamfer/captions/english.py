@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import random
-import tomllib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from streamfer.captions.measurements import Measurements, Unit, exclusive
 from streamfer.captions.phrases import BY_UNIT, JOINT, Wording
 from streamfer.captions.vocabulary import EMOTION_WORDS, IMPLIES, PROTOTYPES, join
+from streamfer.files import table_beside
 
 #: A sentence with its rank: those of the highest rank are left out first where a caption grows too long.
 Ranked = tuple[int, str]
-_SENTENCES: dict[str, dict[str, list[str]]] = tomllib.loads(
-    Path(__file__).with_suffix(".toml").read_text(encoding="utf-8")
-)
+_SENTENCES: dict[str, dict[str, list[str]]] = table_beside(__file__)
 _NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _SHARES = {1 / 4: "a quarter", 1 / 3: "a third", 1 / 2: "half", 2 / 3: "two thirds", 3 / 4: "three quarters"}
 #: Eyes are closed, and a tongue is out, or not.

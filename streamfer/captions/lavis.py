@@ -27,7 +27,7 @@ from streamfer.captions.card import (
     face_crop,
 )
 from streamfer.captions.folder import write_folder
-from streamfer.captions.loading import read_language_model, read_tokenizer, read_word_tokenizer
+from streamfer.captions.loading import read_language_model, read_word_tokenizer
 from streamfer.captions.text import PromptText
 from streamfer.captions.writers import BUILT_IN
 from streamfer.errors import CheckpointError, ConfigError
@@ -157,11 +157,7 @@ def _cross_every(found: Tensors, layers: int) -> int:
 
 
 def read_sizes(found: Tensors, kind: Kind) -> QuerySizes:
-    """Read every size off the tensors; only the numbers of heads follow from the published head widths.
-
-    Raises:
-        CheckpointError: a tensor that shows a size is missing or has another form; it is named.
-    """
+    """Read every size off the tensors; only the numbers of heads follow from the published head widths."""
     words = ("vocabulary", "positions")
     shown = {size: row for size, row in _SHOWN.items() if kind == "exp-vqa" or size not in words}
     sizes = {size: found.shape(name, dimensions)[axis] for size, (name, dimensions, axis) in shown.items()}
@@ -245,7 +241,6 @@ def import_lavis(
     found = Tensors(read_state_dict(source), where, "LAVIS checkpoint")
     kind = kind_of(found.tensors, where) if kind == "auto" else kind
     system, sizes = SYSTEMS[kind], read_sizes(found, kind)
-    tokenizer = read_tokenizer(Path(language_model), "language model")
     asking = None
     if kind == "exp-vqa":
         if question_tokenizer is None:
@@ -255,7 +250,7 @@ def import_lavis(
             )
         asking = read_word_tokenizer(Path(question_tokenizer), sizes.vocabulary)
     own = language_tensors(found.tensors, kind)
-    decoder = read_language_model(Path(language_model), own, tokenizer, where)
+    decoder, tokenizer = read_language_model(Path(language_model), own, where)
     PromptText(system.text, tokenizer, asking)
     projection = f"{system.stem}_proj.weight"
     width, _ = found.shape(projection, 2)

@@ -23,7 +23,7 @@ from streamfer.captions.folder import (
 )
 from streamfer.captions.protocol import Captioner
 from streamfer.captions.query_captioner import QueryCaptioner
-from streamfer.captions.text import PromptText, with_pad_token
+from streamfer.captions.text import PromptText
 from streamfer.captions.transformers_models import TextModel, is_text_model, load_stand_in
 from streamfer.errors import CheckpointError, ConfigError, SourceNotFoundError, UnknownModelError
 from streamfer.models.attention import AttentionChoice, choose_attention
@@ -76,8 +76,7 @@ def load_captioner(
         captioner: Captioner = load_stand_in(name_or_path, **options)
     else:
         card = read_card(folder)
-        check_files(folder, card)
-        text = PromptText(card.text, *read_tokenizers(folder, card))
+        text = read_text(folder, card)
         model = read_model(folder, card, chosen, dtype=DTYPES[numbers.precision])
         captioner = QueryCaptioner(model, card, text, **options)
     facts = {"captioner": captioner.info.name, "licence": captioner.info.licence, "digest": captioner.info.digest[:12]}
@@ -108,17 +107,16 @@ def _foreign(name_or_path: str) -> bool:
     return len(parts) == 2 and all(parts) and parts[0] not in (".", "..", "~") and not Path(name_or_path).exists()
 
 
-def read_tokenizers(folder: Path, card: CaptionCard) -> tuple[Any, Any | None]:
-    """Return the tokenizers of language model and Q-Former (None for BLIP-2) of a captioner's folder.
+def read_text(folder: Path, card: CaptionCard) -> PromptText:
+    """Return what puts questions to the model of a captioner's folder.
 
     Raises:
-        CheckpointError: one is missing or damaged.
+        CheckpointError: a tokenizer is missing or damaged.
     """
     names = [TOKENIZER, QUESTION_TOKENIZER] if card.architecture == "instructblip" else [TOKENIZER]
     if missing := [name for name in names if not (folder / name).is_dir()]:
         raise CheckpointError(f"{folder / missing[0]}: no tokenizer; copy the folder again")
-    found = [read_tokenizer(folder / name, "captioner") for name in names]
-    return found[0], (found[1] if len(found) > 1 else None)
+    return PromptText(card.text, *(read_tokenizer(folder / name, "captioner") for name in names))
 
 
 def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, dtype: Any) -> Any:
@@ -127,6 +125,7 @@ def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, d
     Raises:
         CheckpointError: files that are damaged, or hold other tensors than the configuration asks for.
     """
+    check_files(folder, card)
     # The language model decodes under causal masks, which the kernels leave to PyTorch anyway.
     name = transformers_attention(attention)
     with reading(f"captioner {str(folder)!r}", f"{folder}: the weights cannot be loaded") as transformers:
@@ -139,6 +138,7 @@ def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, d
             output_loading_info=True,
         )
     check_loaded(report, str(folder))
+    model.vision_model.post_layernorm.eps = card.vision_norm_eps
     # Defaults of the language model's authors (sampling, lengths) must not mix with the card's.
     model.language_model.generation_config = transformers.GenerationConfig()
     return model
@@ -176,32 +176,32 @@ def read_word_tokenizer(folder: Path, rows: int) -> Any:
     return tokenizer
 
 
-def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], tokenizer: Any, where: str) -> Any:
-    """Return a causal language model with weights, big enough for its tokenizer.
+def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], where: str) -> tuple[Any, Any]:
+    """Return a causal language model with weights, and its tokenizer.
 
     A tokenizer without a token to pad with gets one, as LAVIS gives Vicuna's; its row of the embeddings is zero.
 
     Args:
         folder: configuration, tokenizer and (where ``own`` is empty) weights, read without running anything in them.
         own: tensors of the checkpoint, all of the language model's or none; they decide the vocabulary's size.
-        tokenizer: read from the folder; may be given a token.
         where: the checkpoint, for messages.
 
     Raises:
+        SourceNotFoundError: no such folder.
         CheckpointError: no configuration or weights that can be read, or tensors that do not fit; the first is named.
     """
     purpose = "a frozen language model"
+    tokenizer = read_tokenizer(folder, "language model")
     with reading(purpose, f"{folder}: no language model of transformers in it") as transformers:
         config: Any = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    grown = with_pad_token(tokenizer)
+    grown = tokenizer.pad_token_id is None and tokenizer.add_special_tokens({"pad_token": "[PAD]"}) > 0
     place = where if own else str(folder)
     if own:
         table = next((tensor for name, tensor in own.items() if name.endswith(_EMBEDDINGS)), None)
         if table is None:
             raise CheckpointError(f"{where}: the language model's tensor '{_EMBEDDINGS}' is missing; is it complete?")
         config.vocab_size = table.shape[0]
-        own = {name: tensor for name, tensor in own.items() if not name.endswith("inv_freq")}
         source: dict[str, Any] = {"pretrained_model_name_or_path": None, "config": config, "state_dict": dict(own)}
     else:
         source = {"pretrained_model_name_or_path": folder, "local_files_only": True}
@@ -220,7 +220,7 @@ def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], tokenizer
         with torch.no_grad():
             for table in (model.get_input_embeddings(), model.get_output_embeddings()):
                 table.weight[rows:] = 0
-    return model
+    return model, tokenizer
 
 
 def check_loaded(report: Mapping[str, Any], where: str, *, strangers: bool = True) -> None:

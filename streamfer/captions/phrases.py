@@ -5,14 +5,13 @@ The wordings stand in ``phrases.toml``.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from streamfer.captions.vocabulary import ACTION_UNITS, in_order, inflect
+from streamfer.files import table_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +43,7 @@ def _wording(row: dict[str, Any]) -> Wording:
     return Wording(frozenset(row["units"]), plural=row.get("plural", True), **ways)
 
 
-_ROWS = [_wording(row) for row in tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))["row"]]
+_ROWS = [_wording(row) for row in table_beside(__file__)["row"]]
 #: One row a unit.
 SINGLE = tuple(row for row in _ROWS if len(row.units) == 1)
 #: Units that everyday language takes together; one of these stands in for all of its units.

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from streamfer.captions.english import confidence, moment, movement, strength_word
 from streamfer.captions.measured import describe
@@ -16,10 +13,11 @@ from streamfer.captions.protocol import CaptionRequest, Message
 from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.config import CaptionsConfig
 from streamfer.errors import ConfigError
+from streamfer.files import table_beside
 
 #: What a user's own prompt may name, and what stands for it.
 VARIABLES = ("label", "confidence", "units", "measured", "source", "start", "end", "language")
-_DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_DATA = table_beside(__file__)
 _RULES, _ANSWER, _AGAIN = _DATA["describe"], _DATA["answer"], _DATA["again"]
 _SEEN, _UNSEEN = _DATA["pictures"]["seen"], _DATA["pictures"]["unseen"]
 #: A made-up clip, described as is wanted.

@@ -46,7 +46,6 @@ class QueryCaptioner:
         self._text = text
         self._device = torch.device(device)
         self._model = model.requires_grad_(False).eval().to(self._device)
-        self._model.vision_model.post_layernorm.eps = card.vision_norm_eps
         self._search = search_settings(text, device, num_beams, max_new_tokens)
         self._batch = batch
         self.info = CaptionerInfo(
@@ -106,9 +105,6 @@ class QueryCaptioner:
             raise ConfigError(f"keyframes of one batch have {sorted(sides)} pixels; cut them to {self.card.crop.size}")
         starts = dict(zip(frames, np.cumsum([0, *(len(clip) for clip in frames.values())]), strict=False))
         features_FPW = self.look(np.concatenate(list(frames.values())))
-        if self.card.architecture == "blip-2":
-            tokens_FQH = self.query(features_FPW)
-            return [tokens_FQH[starts[id(c)] : starts[id(c)] + len(frames[id(c)])].flatten(0, 1) for c in clips]
         counts = [len(frames[id(clip)]) for clip in clips]
         wanted = [int(starts[id(clip)]) + k for clip, count in zip(clips, counts, strict=True) for k in range(count)]
         asked = [question for question, count in zip(questions, counts, strict=True) for _ in range(count)]

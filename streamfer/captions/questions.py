@@ -7,22 +7,21 @@ Understood is English about what streamfer measures, by the words in ``questions
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 from streamfer.captions.protocol import wants_yes_or_no
 from streamfer.captions.reading import read
 from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS
+from streamfer.files import table_beside
 
 Kind = Literal[
     "yes_no", "either", "order", "when", "how_long", "how_often", "how_strong", "how_sure", "expression", "movements",
     "change", "people", "why", "unseen", "unknown", "foreign",
 ]  # fmt: skip
 
-_DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_DATA = table_beside(__file__)
 _ENGLISH = frozenset(_DATA["function_words"].split()).union(*EMOTION_WORDS.values())
 _UNSEEN = re.compile(rf"\b(?:{'|'.join(_DATA['unseen'])})\b")
 _SCOPES, _KINDS, _ASPECTS = (

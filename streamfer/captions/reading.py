@@ -10,13 +10,12 @@ Understood are FACS names, Exp-BLIP's verb forms, our own grammar, and the every
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from streamfer.captions.vocabulary import EMOTION_WORDS
+from streamfer.files import table_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +266,7 @@ def _table(name: str) -> dict[tuple[str, str], tuple[int, ...]]:
     return found
 
 
-_DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_DATA = table_beside(__file__)
 _EXPRESSIONS, _PARTS, _ACTIONS = (_patterns(table) for table in ("expressions", "parts", "actions"))
 _UNITS, _AT_REST = _table("units"), _table("at_rest")
 #: Actions that can stand behind a verb, as "together" behind "drawn".

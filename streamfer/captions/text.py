@@ -10,13 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from streamfer.captions.card import TextCard
 from streamfer.errors import CheckpointError, ConfigError
-
-#: Added to vocabularies that come without a token to pad with, as LAVIS does for Vicuna.
-PAD_TOKEN = "[PAD]"  # noqa: S105 - a token of a vocabulary
 
 
 class PromptText:
@@ -27,11 +23,7 @@ class PromptText:
     """
 
     def __init__(self, card: TextCard, tokenizer: Any, question_tokenizer: Any | None = None) -> None:
-        """Look up the card's tokens.
-
-        Raises:
-            CheckpointError: start or end token are not one token of the vocabulary each.
-        """
+        """Look up the card's tokens."""
         self.card = card
         self.tokenizer = tokenizer
         self.question_tokenizer = question_tokenizer
@@ -79,12 +71,10 @@ class PromptText:
         """
         if self.question_tokenizer is None:
             raise CheckpointError("the model has no question tokenizer; import it again with --question-tokenizer")
-        rows = [list(self.question_tokenizer(question)["input_ids"]) for question in questions]
-        for row, question in zip(rows, questions, strict=True):
-            check_length(len(row), self.card.max_question_tokens, question)
-        ids_BL = pad_sequence([torch.tensor(row) for row in rows], True, self.question_tokenizer.pad_token_id or 0)
-        lengths_B = torch.tensor([len(row) for row in rows])
-        return ids_BL, (torch.arange(ids_BL.shape[1]) < lengths_B[:, None]).long()
+        rows = self.question_tokenizer(list(questions), padding=True, padding_side="right", return_tensors="pt")
+        for length, question in zip(rows["attention_mask"].sum(dim=1).tolist(), questions, strict=True):
+            check_length(length, self.card.max_question_tokens, question)
+        return rows["input_ids"], rows["attention_mask"]
 
     def read(self, ids: Sequence[int]) -> str:
         """Decode generated ids up to the end token."""
@@ -117,12 +107,3 @@ def check_length(length: int, limit: int, question: str) -> None:
         raise ConfigError(
             f"the question has {length} tokens and the model reads {limit} at most; shorten it: {question[:40]!r}..."
         )
-
-
-def with_pad_token(tokenizer: Any) -> bool:
-    """Give a tokenizer a token to pad with if it has none; tell whether its vocabulary grew."""
-    if tokenizer.pad_token_id is not None:
-        return False
-    before = len(tokenizer)
-    tokenizer.add_special_tokens({"pad_token": PAD_TOKEN})
-    return len(tokenizer) > before

@@ -232,11 +232,7 @@ class TextModel:
         )
 
     def complete(self, conversations: Sequence[list[Message]]) -> list[str]:
-        """Return what the model says next in each conversation.
-
-        Raises:
-            ConfigError: a prompt does not fit.
-        """
+        """Return what the model says next in each conversation; see :meth:`reply`."""
         return [self.reply(messages).text for messages in conversations]
 
     def reply(self, messages: Sequence[Message]) -> Reply:

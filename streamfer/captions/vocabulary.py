@@ -6,11 +6,10 @@ The tables themselves, and their sources, stand in ``vocabulary.toml``.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+
+from streamfer.files import table_beside
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,7 @@ class ActionUnit:
         return f"{inflect(verb)} {rest}"
 
 
-_DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_DATA = table_beside(__file__)
 #: The 27 units by number, in reading order: brows, eyes, cheeks, nose, mouth, chin, jaw, neck.
 ACTION_UNITS = {int(number): ActionUnit(int(number), *row) for number, row in _DATA["units"].items()}
 #: A unit that always comes with others shows without them being named.

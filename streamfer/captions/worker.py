@@ -54,11 +54,8 @@ class MissingCaptions:
 class _Waiting:
     job: ObservedClip
     since: float
-
-    @property
-    def again(self) -> bool:
-        """Described before: new people and changes are worth more."""
-        return self.job.reason == "again"
+    #: Described before: new people and changes are worth more.
+    again: bool
 
 
 class CaptionCall:
@@ -142,7 +139,6 @@ class CaptionWorker:
         self._call = CaptionCall(writer, run.stop, grace=_GRACE_SECONDS)
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting | SourceDone] = deque()
-        self._jobs = 0
         self._closing = False
         #: What became of each source's clips, by the names that its statistics have for it.
         self._tallies: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -161,8 +157,7 @@ class CaptionWorker:
                 self._waiting.append(entry)
             else:
                 self._make_room()
-                self._waiting.append(_Waiting(entry, time.monotonic()))
-                self._jobs += 1
+                self._waiting.append(_Waiting(entry, time.monotonic(), entry.reason == "again"))
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -173,14 +168,12 @@ class CaptionWorker:
         self._thread.join()
 
     def _make_room(self) -> None:
-        while self._jobs >= self._settings.queue:
+        while len(waiting := [entry for entry in self._waiting if isinstance(entry, _Waiting)]) >= self._settings.queue:
             if self._patient and self._thread.is_alive() and not self._stop.is_set():
                 self._changed.wait(_POLL_SECONDS)
                 continue
-            waiting = [entry for entry in self._waiting if isinstance(entry, _Waiting)]
             oldest = next((entry for entry in waiting if entry.again), waiting[0])
             self._waiting.remove(oldest)
-            self._jobs -= 1
             self._lack(oldest.job, "queue_full", "clips came faster than the captioner writes")
 
     # The desk's thread ------------------------------------------------------------------------------------
@@ -211,7 +204,6 @@ class CaptionWorker:
             first = sorted(before_end, key=lambda entry: entry.again)[: self._settings.batch_size]
             for entry in first:
                 self._waiting.remove(entry)
-                self._jobs -= 1
             self._changed.notify_all()
             return [entry.job for entry in first if self._wanted(entry)]
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
+
+from streamfer.files import table_beside
 
 #: Formats of cells: text, a whole number, seconds, a share or an intensity, a score.
 TEXT, WHOLE, TIME, SHARE, SCORE = "", "d", ".3f", ".6f", ".4f"
 _FORMATS = {"text": TEXT, "integer": WHOLE, "time": TIME, "share": SHARE, "score": SCORE}
 _KINDS = {TEXT: "text", WHOLE: "integer"}
-_DATA: Mapping[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+_DATA: Mapping[str, Any] = table_beside(__file__)
 
 #: Format and meaning by name; ``<class>``, ``<unit>`` and ``<column>`` stand for the model's names and other columns.
 FORMAT: Mapping[str, str] = {name: _FORMATS[kind] for name, (kind, _) in _DATA["columns"].items()}

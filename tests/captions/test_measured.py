@@ -39,7 +39,7 @@ WORDS = frozenset(
         "neck nose outer tongue upper beside closed converging crinkled deeper deepened depressed dimpled down downward drawn",
         "dropped funnelled furrowed knitted lifted lowered made narrowed outward inward parted pressed pulled puckered pushed",
         "raised rolled sucked sucked-in separated shut sideways stretched stuck tensed tightened together toward tucked",
-        "second upward visible wide wrinkled opened",
+        "second upward visible wide wrinkled opened pronounced",
     )
     for word in line.split()
 )
@@ -179,6 +179,8 @@ def test_how_strong_a_movement_is_stands_with_the_strongest_one() -> None:
     assert not any("slightly" in text for text in found)
     faint = Measurements("anger", 0.9, (Unit(9, 0.32, 0.3),), 0.0, 2.0)
     assert "nose is slightly wrinkled" in describe(faint, "1") or "nose is slightly crinkled" in describe(faint, "1")
+    folds = [describe(Measurements("anger", 0.9, (Unit(11, 0.99, 0.3),), 0.0, 2.0), str(seed)) for seed in range(20)]
+    assert all(re.search("are strongly (deepened|pronounced)", text) for text in folds), folds
     clear = describe(Measurements("anger", 0.9, (Unit(9, 0.6, 0.3),), 0.0, 2.0), "1")
     assert not re.search("strongly|slightly", clear)
 

@@ -12,26 +12,9 @@ from streamfer.captions.english import sentence
 from streamfer.captions.phrases import Wording, wordings
 from streamfer.captions.vocabulary import EMOTION_WORDS, PROTOTYPES, join
 from streamfer_train.captions.labels import FaceLabels
+from streamfer_train.captions.sentences import SENTENCES
 
-_PLAIN = (
-    "the expression is consistent with {}", "this is consistent with {}", "taken together, this points to {}",
-    "the whole fits {}", "the expression suggests {}", "an observer would read this as {}", "this looks like {}",
-    "the overall impression is one of {}", "as a whole, the face conveys {}", "the face seems to express {}",
-)  # fmt: skip
-_BECAUSE = (
-    "{reasons} {speak} for {emotion}", "the expression is consistent with {emotion}, as {reasons} {suggest}",
-    "{emotion} can be inferred from {reasons}", "{reasons} {make} the expression consistent with {emotion}",
-    "from {reasons} one may infer {emotion}", "the expression points to {emotion}, given {reasons}",
-    "this suggests {emotion}, most of all through {reasons}", "{reasons} {be} what one sees in {emotion}",
-)  # fmt: skip
-_NEUTRAL = (
-    "the expression is neutral", "as a whole, the expression is neutral", "this is consistent with a neutral state",
-    "the overall impression is neutral", "an observer would call this neutral", "the expression looks neutral",
-)  # fmt: skip
-_CALLED = (
-    'people describe this expression as "{}"', 'the expression was given the name "{}"',
-    'observers call this "{}"', 'the word that observers chose for this is "{}"',
-)  # fmt: skip
+_WAYS: dict[str, list[str]] = SENTENCES["feeling"]
 
 
 def emotion_sentence(labels: FaceLabels, draw: random.Random) -> str:
@@ -41,9 +24,9 @@ def emotion_sentence(labels: FaceLabels, draw: random.Random) -> str:
     if known:
         parts.append(_inferred(labels, known, draw))
     elif "neutral" in labels.emotions:
-        parts.append(draw.choice(_NEUTRAL))
+        parts.append(draw.choice(_WAYS["neutral"]))
     foreign = [emotion for emotion in labels.emotions if emotion not in EMOTION_WORDS]
-    parts += [draw.choice(_CALLED).format('" and "'.join(foreign))] if foreign else []
+    parts += [draw.choice(_WAYS["called"]).format('" and "'.join(foreign))] if foreign else []
     return sentence("; ".join(parts))
 
 
@@ -57,13 +40,13 @@ def _inferred(labels: FaceLabels, emotions: list[str], draw: random.Random) -> s
         text = join(_with_reasons(labels, emotions, draw))
         if "{" not in text and any(reasons_for(labels, emotion) for emotion in emotions) and draw.random() < 0.7:
             return f"{draw.choice(('this blends', 'the expression mixes', 'the face combines signs of'))} {text}"
-        return draw.choice(_PLAIN).format(f"a mix of {join(emotions)}")
+        return draw.choice(_WAYS["plain"]).format(f"a mix of {join(emotions)}")
     (emotion,) = emotions
     rows = _pick(reasons_for(labels, emotion), draw)
     if not rows or draw.random() < 0.25:
-        return draw.choice(_PLAIN).format(emotion)
+        return draw.choice(_WAYS["plain"]).format(emotion)
     plural = len(rows) > 1 or rows[0].plural
-    return draw.choice(_BECAUSE).format(
+    return draw.choice(_WAYS["because"]).format(
         reasons=_named(rows, draw),
         emotion=emotion,
         speak="speak" if plural else "speaks",

@@ -16,26 +16,10 @@ from streamfer.captions.vocabulary import join
 from streamfer_train.captions.feeling import emotion_sentence
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.resting import resting_sentence
+from streamfer_train.captions.sentences import SENTENCES
 
-#: How clearly an action of intensity 1 (trace) to 5 (maximum) shows.
-ADVERBS = {
-    1: ("barely", "just noticeably", "minimally"),
-    2: ("slightly", "mildly", "lightly"),
-    3: ("clearly", "markedly", "distinctly"),
-    4: ("strongly", "heavily", "intensely"),
-    5: ("very strongly", "very markedly", "most intensely"),
-}
-_PERSONS = ("the person", "this person", "the person in view", "the subject", "the person pictured")
-_FACES = ("the face", "this face", "the person's face", "the face in view", "the face pictured")
-_SHOWS = ("shows", "displays", "presents", "has", "features")
-_SEEN = ("is seen", "appears", "presents itself", "can be seen")
-_WAYS_IN = (
-    "", "", "", "One can see that ", "It is visible that ", "It can be seen that ", "One notices that ",
-    "What stands out is that ", "The picture shows that ", "A look at the face reveals that ",
-    "Here, ", "In this view, ", "At this moment, ",
-)  # fmt: skip
-_WAYS_ON = ("", "", "", "In addition, ", "Besides, ", "At the same time, ", "Also, ", "Furthermore, ", "Moreover, ")
-_ENDS = ("", "", "", " here", " at this moment", " at present", " right now")
+_WORDS = SENTENCES["actions"]
+_PERSONS, _FACES, _SHOWS, _SEEN = (_WORDS[name] for name in ("persons", "faces", "shows", "seen"))
 
 
 def describe(labels: FaceLabels, seed: int | str) -> str:
@@ -70,14 +54,14 @@ def action_sentences(labels: FaceLabels, draw: random.Random) -> Iterator[str]:
         yield resting_sentence(draw)
         return
     chosen = _choose(labels.action_units, draw)
-    ways_on = draw.sample(_WAYS_ON, len(_WAYS_ON))
+    ways_on = draw.sample(_WORDS["ways_on"], len(_WORDS["ways_on"]))
     frames = draw.sample(_FRAMES, len(_FRAMES))
     for number, group in enumerate(_cut(chosen, draw)):
         frame = frames[number % len(frames)]
         adverbs = [_adverb(row, labels, draw) for row in group]
-        lead = ways_on[number % len(ways_on)] if number else draw.choice(_WAYS_IN)
+        lead = ways_on[number % len(ways_on)] if number else draw.choice(_WORDS["ways_in"])
         # One adverbial a sentence is enough.
-        end = "" if number or lead.endswith(", ") else draw.choice(_ENDS)
+        end = "" if number or lead.endswith(", ") else draw.choice(_WORDS["ends"])
         yield sentence(f"{lead}{frame(group, adverbs, draw)}{end}")
 
 
@@ -105,7 +89,7 @@ def _adverb(row: Wording, labels: FaceLabels, draw: random.Random) -> str:
     """Adverb with a blank behind it where all units of the row have the same intensity; else nothing."""
     strengths = {labels.intensities.get(unit) for unit in row.units}
     strength = strengths.pop()
-    return f"{draw.choice(ADVERBS[strength])} " if strength and not strengths else ""
+    return f"{draw.choice(_WORDS['adverbs'][str(strength)])} " if strength and not strengths else ""
 
 
 def _states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
@@ -129,7 +113,7 @@ def _moves(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random)
 def _deeds(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
     """``the person lowers the brows and parts the lips``."""
     deeds = (_deed(row, adverb, draw, third_person) for row, adverb in zip(rows, adverbs, strict=True))
-    return f"{draw.choice(_PERSONS)} {join(deeds)}"
+    return f"{draw.choice(_WORDS['persons'])} {join(deeds)}"
 
 
 def _deed(row: Wording, adverb: str, draw: random.Random, form: Callable[[str], str]) -> str:
@@ -139,12 +123,12 @@ def _deed(row: Wording, adverb: str, draw: random.Random, form: Callable[[str], 
 
 def _shapes(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
     """``the face shows lowered brows and a wrinkled nose``."""
-    return f"{draw.choice(_FACES)} {draw.choice(_SHOWS)} {_shape_list(rows, adverbs, draw)}"
+    return f"{draw.choice(_WORDS['faces'])} {draw.choice(_WORDS['shows'])} {_shape_list(rows, adverbs, draw)}"
 
 
 def _with_shapes(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
     """``the face is seen with lowered brows and a wrinkled nose``."""
-    return f"{draw.choice(_FACES)} {draw.choice(_SEEN)} with {_shape_list(rows, adverbs, draw)}"
+    return f"{draw.choice(_WORDS['faces'])} {draw.choice(_WORDS['seen'])} with {_shape_list(rows, adverbs, draw)}"
 
 
 def _with_states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
@@ -153,7 +137,7 @@ def _with_states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.R
         f"the {draw.choice(row.parts)} {adverb}{draw.choice(row.states)}"
         for row, adverb in zip(rows, adverbs, strict=True)
     )
-    return f"{draw.choice(_FACES)} {draw.choice(_SEEN)} with {absolute}"
+    return f"{draw.choice(_WORDS['faces'])} {draw.choice(_WORDS['seen'])} with {absolute}"
 
 
 def _mixed(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:

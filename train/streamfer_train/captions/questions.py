@@ -14,61 +14,13 @@ from streamfer.captions.phrases import wordings
 from streamfer.captions.vocabulary import ACTION_UNITS, IMPLIES, in_order
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.labels import FaceLabels
+from streamfer_train.captions.sentences import SENTENCES
 
 Kind = Literal["global", "region", "unit"]
 
 #: Regions that questions name, and the vocabulary's regions in each.
-ASKED_REGIONS: dict[str, tuple[str, ...]] = {
-    "eyebrows": ("brows",),
-    "eyes": ("eyes",),
-    "cheeks": ("cheeks",),
-    "nose": ("nose",),
-    "mouth": ("mouth",),
-    "chin and jaw": ("chin", "jaw"),
-    "upper face": ("brows", "eyes"),
-    "lower face": ("mouth", "chin", "jaw"),
-}
-#: What is asked of the whole face, by what is known of it: a question never asks for what its answer cannot hold.
-_BOTH = (
-    "Describe the facial expression of this person.",
-    "What does the face do, and which emotion is that consistent with?",
-    "Which facial actions can be seen, and what do they suggest?",
-    "What expression is on this face, and how can one tell?",
-    "Tell me about the expression of the person.",
-    "From the movements of the face, what might this person feel?",
-)
-_ACTIONS_ALONE = (
-    "Describe the facial actions of this person.",
-    "What does the face do?",
-    "Which facial actions can be seen?",
-    "How does the person move the face?",
-    "Tell me about the movements of the face.",
-)
-_EMOTION_ALONE = (
-    "Which emotion does this face express?",
-    "What might this person feel?",
-    "Which feeling is the expression consistent with?",
-    "Tell me which emotion the face shows.",
-)
-_REGION = (
-    "What can be seen at the {region}?",
-    "Describe what happens in the region of the {region}.",
-    "Which facial actions does the person show around the {region}?",
-    "How does the person move the {region}?",
-    "What is going on at the {region}?",
-)
-_UNIT = (
-    "{Is} the {part} {state}?",
-    "Can one see that the {part} {be} {state}?",
-    "Does the person {deed}?",
-    "Would you say that the {part} {be} {state}?",
-)
-_NOTHING = (
-    "Nothing in particular happens at the {region}.",
-    "There is no visible action around the {region}.",
-    "The {region} rest.",
-    "No action can be seen at the {region}.",
-)
+ASKED_REGIONS: dict[str, list[str]] = SENTENCES["questions"]["regions"]
+_WHOLE, _PART = SENTENCES["questions"]["whole"], SENTENCES["questions"]["part"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +37,8 @@ class Question:
 def global_question(labels: FaceLabels, seed: int | str) -> Question:
     """Q1: describe the whole face, with the emotion and its reasons as far as they are labelled."""
     draw = random.Random(f"q1/{seed}")
-    asked = _ACTIONS_ALONE if not labels.emotions else _EMOTION_ALONE if labels.action_units is None else _BOTH
-    return Question("global", draw.choice(asked), describe(labels, seed))
+    known = "actions" if not labels.emotions else "emotion" if labels.action_units is None else "both"
+    return Question("global", draw.choice(_WHOLE[known]), describe(labels, seed))
 
 
 def region_question(labels: FaceLabels, region: str, seed: int | str) -> Question | None:
@@ -100,11 +52,11 @@ def region_question(labels: FaceLabels, region: str, seed: int | str) -> Questio
     answer = (
         describe(FaceLabels(present, (), strengths), f"q2/{region}/{seed}")
         if present
-        else draw.choice(_NOTHING).format(region=region)
+        else draw.choice(_PART["nothing"]).format(region=region)
     )
     if not present and region in ("nose", "mouth", "upper face", "lower face"):
         answer = answer.replace(" rest.", " rests.")
-    return Question("region", draw.choice(_REGION).format(region=region), answer, region=region)
+    return Question("region", draw.choice(_PART["region"]).format(region=region), answer, region=region)
 
 
 def unit_question(unit: int, present: bool, seed: int | str) -> Question:
@@ -112,7 +64,7 @@ def unit_question(unit: int, present: bool, seed: int | str) -> Question:
     draw = random.Random(f"q3/{unit}/{seed}")
     (row,) = wordings(frozenset({unit}))[0]
     part = draw.choice(row.parts)
-    text = draw.choice(_UNIT).format(
+    text = draw.choice(_PART["unit"]).format(
         Is=row.be.capitalize(),
         be=row.be,
         part=part,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from streamfer.captions.architecture import QuerySizes, build_model
 from streamfer.captions.card import Architecture, TextCard
-from streamfer.captions.loading import read_language_model, read_tokenizer, read_word_tokenizer
+from streamfer.captions.loading import read_language_model, read_word_tokenizer
 from streamfer.captions.text import PromptText
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.models.precision import DTYPES
@@ -87,8 +87,7 @@ def build_writer(
         SourceNotFoundError: no such file or folder.
     """
     sizes = model.sizes
-    tokenizer = read_tokenizer(model.language_model, "language model")
-    language = read_language_model(model.language_model, {}, tokenizer, str(model.language_model))
+    language, tokenizer = read_language_model(model.language_model, {}, str(model.language_model))
     asking = read_word_tokenizer(model.tokenizer, sizes.vocabulary) if architecture == "instructblip" else None
     torch.manual_seed(seed)
     network = _around(architecture, sizes, language)

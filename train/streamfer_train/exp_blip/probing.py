@@ -13,9 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from streamfer.captions.folder import check_files, find_captioner, read_card
-from streamfer.captions.loading import read_model, read_tokenizers
-from streamfer.captions.text import PromptText
+from streamfer.captions.folder import find_captioner, read_card
+from streamfer.captions.loading import read_model, read_text
 from streamfer.errors import ConfigError
 from streamfer.models.attention import AttentionChoice
 from streamfer.models.precision import choose_device
@@ -57,15 +56,12 @@ def features(
     """
     folder = find_captioner(captioner)
     card = read_card(folder)
-    check_files(folder, card)
     place = torch.device(choose_device(device).device)
     model = read_model(folder, card, AttentionChoice("torch", "probing"), dtype=torch.float32)
-    model.vision_model.post_layernorm.eps = card.vision_norm_eps
     model = model.eval().to(place)
     asked: dict[str, Tensor] = {}
     if card.architecture == "instructblip":
-        text = PromptText(card.text, *read_tokenizers(folder, card))
-        ids_BL, mask_BL = text.question_ids([card.text.description_prompt])
+        ids_BL, mask_BL = read_text(folder, card).question_ids([card.text.description_prompt])
         asked = {"question_ids": ids_BL.to(place), "question_mask": mask_BL.to(place)}
     vision, queries = [], []
     for start in range(0, len(pictures), batch):
