@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from streamfer.cli import app
 from streamfer.config import load_config
 from streamfer.serve import health, metrics
 
@@ -123,6 +125,19 @@ def test_the_page_of_compose_has_a_token_and_finds_redis() -> None:
     assert config.publish.redis == load_config(DEPLOY / "run.yaml", {}, {}).publish.redis
     assert page["ports"] == [f"127.0.0.1:8080:{config.serve.address.rpartition(':')[2]}"]
     assert options["--redis"].split("/")[2].split(":")[0] in services
+
+
+def test_the_bridge_of_compose_hands_on_what_is_there() -> None:
+    services = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))["services"]
+    bridge = services["bridge"]
+    group: Any = typer.main.get_command(app)
+    with group.commands["bridge"].make_context("bridge", bridge["command"][1:]) as context:
+        given = context.params
+    assert given["kind"] == "mqtt"
+    assert given["redis"] == load_config(DEPLOY / "run.yaml", {}, {}).publish.redis
+    assert given["url"].removeprefix("mqtt://") in bridge["depends_on"]
+    assert [name for name in bridge["depends_on"] if name not in services] == []
+    assert bridge["hostname"], "without a name of its own it takes up what it left after a minute only"
 
 
 def test_the_dashboards_series_are_scraped() -> None:
