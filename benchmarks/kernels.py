@@ -7,15 +7,12 @@ that run; the whole encoder in every form against the published computation; the
 Needs torch, triton, numpy, pydantic and platformdirs, and this repository's folders; writes JSON into $OUT where that
 is set. --dry runs every section once on a CPU in Triton's interpreter, with tiny sizes and no meaning.
 """
-# The environment is prepared before torch and Triton are imported.
-# ruff: noqa: E402
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,17 +24,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
-DRY = "--dry" in sys.argv
-if DRY:
-    os.environ["TRITON_INTERPRET"] = "1"
-HOME = Path(tempfile.mkdtemp())
-os.environ["XDG_CACHE_HOME"] = str(HOME)
-
 import numpy as np
 import torch
-from torch import nn
+from kernel_baseline import Published
+from kernel_timing import DEVICE, DRY, ROOT, eager_us, graph_us, wait  # before torch and Triton  # isort: split
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -49,10 +39,8 @@ from streamfer.models.card import ModelCard, PixelProfile
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.inference import DferClipModel
 from streamfer.models.sizes import DferClipConfig, VisionConfig
-from streamfer.models.vision import QUICK
 from streamfer_kernels import attention_launch
 
-DEVICE = torch.device("cpu" if DRY else "cuda")
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 START = time.perf_counter()
 FOUND: dict[str, list[Any]] = {}
@@ -61,52 +49,6 @@ BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION,
 }  # fmt: skip
 PROFILE = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-
-
-def wait() -> None:
-    """Let the GPU finish."""
-    if not DRY:
-        torch.cuda.synchronize()
-
-
-def eager_us(call: Callable[[], object], calls: int = 50) -> float:
-    """Median microseconds of a call, launches included."""
-    calls, times = 1 if DRY else calls, []
-    for _ in range(1 if DRY else 5):
-        call()
-    for _ in range(1 if DRY else 5):
-        wait()
-        start = time.perf_counter()
-        for _ in range(calls):
-            call()
-        wait()
-        times.append((time.perf_counter() - start) / calls * 1e6)
-    return statistics.median(times)
-
-
-def graph_us(calls: list[Callable[[], object]]) -> float:
-    """Median microseconds of one of the calls within a replayed CUDA graph of all of them."""
-    if DRY:
-        return eager_us(calls[0])
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for call in calls * 3:
-            call()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    times = []
-    for _ in range(25):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1e3 / len(calls))
-    return statistics.median(times[5:])
 
 
 def parts(qkv: torch.Tensor, heads: int) -> list[torch.Tensor]:
@@ -239,52 +181,6 @@ def long() -> None:
             race(name, tokens, heads, 64, batch, variants)
         if DRY:
             break
-
-
-class PublishedBlock(nn.Module):
-    """open_clip's block as the authors run it."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.ln_1, self.ln_2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.fc, self.proj = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """All tokens, every time."""
-        y = self.ln_1(x)
-        x = x + self.attn(y, y, y, need_weights=False)[0]
-        y = self.fc(self.ln_2(x))
-        return x + self.proj(y * torch.sigmoid(QUICK * y))
-
-
-class Published(nn.Module):
-    """The label path as published, launch by launch: every token of every layer, bf16 encoder, fp32 after it."""
-
-    def __init__(self, vision: VisionConfig, model: DferClip) -> None:
-        super().__init__()
-        width = vision.width
-        self.conv = nn.Conv2d(3, width, vision.patch_size, vision.patch_size, bias=False)
-        places = (vision.image_size // vision.patch_size) ** 2 + 1
-        self.token, self.places = nn.Parameter(torch.randn(1, 1, width)), nn.Parameter(torch.randn(places, width))
-        self.norm, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.blocks = nn.Sequential(*(PublishedBlock(width, width // 64) for _ in range(vision.layers)))  # type: ignore[arg-type]
-        self.out = nn.Linear(width, 512, bias=False)
-        self.model = [model]
-
-    def encode(self, crops: torch.Tensor) -> torch.Tensor:
-        """uint8 crops to features."""
-        pixels = crops.permute(0, 3, 1, 2).float() / 255
-        x = self.conv(pixels.to(self.token.dtype)).flatten(2).mT
-        x = self.norm(torch.cat([self.token.expand(len(x), 1, -1), x], 1) + self.places)
-        return self.out(self.last(self.blocks(x)[:, 0])).float()
-
-    def classify(self, windows: torch.Tensor) -> np.ndarray:
-        """Windows to probabilities on the host."""
-        net = self.model[0].temporal_net
-        x = torch.cat([net.cls_token.expand(len(windows), 1, -1), windows], 1) + net.pos_embedding
-        clip = net.temporal_transformer(x)[:, 0]
-        return self.model[0].clip_logits(clip, self.model[0].class_features()).softmax(-1).cpu().numpy()
 
 
 def build(vision: VisionConfig, attention: str = "auto") -> DferClipModel:

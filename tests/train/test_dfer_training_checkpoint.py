@@ -11,9 +11,8 @@ from tiny_clips import settings
 
 from streamfer.errors import CheckpointError, OutputError
 from streamfer_train.dfer_clip.backbones import Sizes, read_backbone
-from streamfer_train.dfer_clip.checkpoint import load_learner
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, parse_config
-from streamfer_train.dfer_clip.model import build_learner
+from streamfer_train.dfer_clip.model import build_learner, load_learner
 from streamfer_train.recipes.checkpoint import Checkpoint, Progress, is_checkpoint
 from streamfer_train.recipes.journal import Table
 from streamfer_train.recipes.run_folder import check_same

@@ -13,7 +13,7 @@ from streamfer.errors import CheckpointError
 from streamfer.models.card import ModelCard
 from streamfer.models.weights import read_weights, write_weights
 from streamfer_train.dfer_clip.config import HeadsConfig, OptimiserConfig
-from streamfer_train.dfer_clip.heads import actions_loss, losses
+from streamfer_train.dfer_clip.model import actions_loss, losses
 from streamfer_train.dfer_clip.optimiser import build_optimiser, choose_trained, factor, parameter_groups
 from streamfer_train.recipes.average import Average
 

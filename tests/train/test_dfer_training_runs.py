@@ -20,9 +20,9 @@ from typer.testing import CliRunner
 
 from streamfer.cli import app
 from streamfer.models.loading import load_model
-from streamfer_train.dfer_clip import heads, training
+from streamfer_train.dfer_clip import training
 from streamfer_train.dfer_clip.__main__ import main
-from streamfer_train.dfer_clip.checkpoint import load_learner
+from streamfer_train.dfer_clip.model import load_learner, losses
 from streamfer_train.recipes.checkpoint import Checkpoint
 
 FOLD = Path("seed1") / "fold1"
@@ -111,7 +111,7 @@ def test_it_learns_what_can_be_learned(tmp_path: Path) -> None:
 
 def after(calls: int, act: Callable[[], None]) -> Callable[..., dict[str, torch.Tensor]]:
     """The loop's losses, with something done at one of the calls."""
-    original, count = heads.losses, iter(range(1, 10_000))
+    original, count = losses, iter(range(1, 10_000))
 
     def observed(*args: Any) -> dict[str, torch.Tensor]:
         if next(count) == calls:
@@ -157,7 +157,7 @@ def test_a_run_interrupted_within_an_epoch_ends_at_the_same_weights(
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original, count = heads.losses, iter(range(1, 100))
+    original, count = losses, iter(range(1, 100))
 
     def poisoned(*args: Any) -> dict[str, torch.Tensor]:
         parts = original(*args)

@@ -11,8 +11,8 @@ from PIL import Image
 from tiny_faces import write_faces
 
 from streamfer.errors import ConfigError
-from streamfer_train.exp_blip import evaluate, pseudo
-from streamfer_train.exp_blip.captioned import caption_all, read_labelled, references_for
+from streamfer_train.exp_blip import evaluate
+from streamfer_train.exp_blip.captioned import caption_all, face_of, read_labelled, references_for
 
 
 def test_perfect_captions_score_perfectly_and_are_made_once(tmp_path: Path) -> None:
@@ -44,6 +44,6 @@ def test_perfect_captions_score_perfectly_and_are_made_once(tmp_path: Path) -> N
 
 def test_pictures_of_any_kind_are_read(tmp_path: Path) -> None:
     Image.new("RGBA", (40, 20), (255, 0, 0, 128)).save(tmp_path / "a.png")
-    face = pseudo.face_of(tmp_path / "a.png", 28)
+    face = face_of(tmp_path / "a.png", 28)
     assert face.shape == (28, 28, 3)
     assert face[0, 0].tolist() == [255, 0, 0]

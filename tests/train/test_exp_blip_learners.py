@@ -16,7 +16,7 @@ from streamfer.settings import check_settings
 from streamfer_train.exp_blip import build, layout, stages
 from streamfer_train.exp_blip.config import ExpBlipConfig
 from streamfer_train.exp_blip.query_learner import QueryLearner
-from streamfer_train.exp_blip.schedule import build_optimiser
+from streamfer_train.exp_blip.training import build_optimiser
 from streamfer_train.exp_blip.vision import encode
 
 
@@ -177,8 +177,8 @@ def test_the_second_step_loses_on_the_caption_alone(folder: Path) -> None:
     config = configured(folder)
     tensors = layout.to_lavis(first(folder).state_dict())
     writer = build.build_writer(
-        "blip-2", config.model, config.step2, config.runtime, stages.text_card(config),
-        tensors=tensors, where="first step", text_tokens=41, seed=1,
+        "blip-2", config, config.step2, stages.text_card(config),
+        tensors=tensors, where="first step", text_tokens=41,
     )  # fmt: skip
     learner = writer.learner.eval()
     assert torch.equal(learner.model.qformer.layernorm.weight, tensors["Qformer.bert.embeddings.LayerNorm.weight"])
@@ -207,8 +207,8 @@ def test_recomputed_activations_give_the_same_gradient(folder: Path) -> None:
     for wanted in (False, True):
         config = configured(folder, runtime={"checkpointing": wanted})
         writer = build.build_writer(
-            "blip-2", config.model, config.step2, config.runtime, stages.text_card(config),
-            tensors={}, where="", text_tokens=41, seed=1,
+            "blip-2", config, config.step2, stages.text_card(config),
+            tensors={}, where="", text_tokens=41,
         )  # fmt: skip
         given = batch() | {"targets": batch()["ids"]}
         torch.manual_seed(3)
@@ -223,8 +223,8 @@ def test_recomputed_activations_give_the_same_gradient(folder: Path) -> None:
 def test_bf16_keeps_frozen_weights_coarse_and_trains(folder: Path) -> None:
     config = configured(folder, runtime={"precision": "bf16"}, step2={"vit": "frozen"})
     writer = build.build_writer(
-        "blip-2", config.model, config.step2, config.runtime, stages.text_card(config),
-        tensors={}, where="", text_tokens=41, seed=1,
+        "blip-2", config, config.step2, stages.text_card(config),
+        tensors={}, where="", text_tokens=41,
     )  # fmt: skip
     kinds = {weight.dtype for weight in writer.learner.parameters() if not weight.requires_grad}
     assert kinds == {torch.bfloat16}
@@ -242,8 +242,8 @@ def test_limits_that_do_not_fit_are_refused(folder: Path) -> None:
     config = configured(folder)
     with pytest.raises(ConfigError, match="the language model has 256"):
         build.build_writer(
-            "blip-2", config.model, config.step2, config.runtime, stages.text_card(config),
-            tensors={}, where="", text_tokens=300, seed=1,
+            "blip-2", config, config.step2, stages.text_card(config),
+            tensors={}, where="", text_tokens=300,
         )  # fmt: skip
 
 
@@ -252,8 +252,8 @@ def test_the_frozen_language_model_drops_out_where_it_is_asked_for(folder: Path)
     rates = []
     for dropout in (False, True):
         learner = build.build_writer(
-            "blip-2", config.model, config.step2, config.runtime, stages.text_card(config),
-            tensors={}, where="", text_tokens=41, seed=1, dropout=dropout,
+            "blip-2", config, config.step2, stages.text_card(config),
+            tensors={}, where="", text_tokens=41, dropout=dropout,
         ).learner  # fmt: skip
         rates.append(max(layer.dropout for layer in learner.model.language_model.modules() if hasattr(layer, "dropout")
                          and isinstance(layer.dropout, float)))  # fmt: skip

@@ -33,8 +33,8 @@ from streamfer_train.exp_blip.config import (
     load_config,
 )
 from streamfer_train.exp_blip.data import read_questions
-from streamfer_train.exp_blip.schedule import depth_factor, learning_rate, learns
 from streamfer_train.exp_blip.text import Row, WordReader, cleaned, padded, text_key, written_row
+from streamfer_train.exp_blip.training import depth_factor, learning_rate, learns
 from streamfer_train.exp_vqa.config import load_config as load_vqa_config
 from streamfer_train.recipes.loading import TrainSampler
 from streamfer_train.recipes.run_folder import first_difference

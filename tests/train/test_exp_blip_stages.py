@@ -7,15 +7,11 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import without_chance
 from fakes.captioners import FakeCaptioner
 from tiny_faces import settings, write_config
 from typer.testing import CliRunner
@@ -28,6 +24,7 @@ from streamfer.settings import check_settings
 from streamfer_train.captions.files import read_entries
 from streamfer_train.exp_blip import pseudo, stages
 from streamfer_train.exp_blip.__main__ import main
+from streamfer_train.exp_blip.captioned import face_of
 from streamfer_train.exp_blip.config import ExpBlipConfig
 from streamfer_train.exp_blip.pseudo import Halves
 from streamfer_train.recipes.checkpoint import Checkpoint
@@ -79,7 +76,7 @@ def test_the_captioner_that_comes_out_is_the_one_that_was_trained(trained: Path)
     assert not any("language_model" in name for name in last.model)
     for name, tensor in last.model.items():
         assert torch.equal(dict(model.named_parameters())[name.removeprefix("model.")], tensor), name
-    given = [pseudo.face_of(trained / "faces" / "00.png", 28)]
+    given = [face_of(trained / "faces" / "00.png", 28)]
     assert isinstance(captioner.caption(given)[0], str)
 
 
@@ -335,71 +332,6 @@ def test_a_writer_that_refuses_is_said_before_anything_is_written(
     with pytest.raises(ConfigError, match="cannot be reached"):
         pseudo.write(config)
     assert not (tmp_path / "run" / "pseudo" / "fused.json").exists()
-
-
-def _together(words: list[str]) -> None:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    # What torchrun sets, without its own process.
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, without_chance.__file__, *words]
-    started = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    try:
-        said = [process.communicate(timeout=240)[0] for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0], said
-
-
-@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_two_processes_train_as_one(trained: Path, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Chance differs between processes: no dropout, no drawn negatives, views as they are. Captions of one length,
-    # because a process averages over its own tokens.
-    for owner, name, replacement in without_chance.REPLACED:
-        monkeypatch.setattr(owner, name, replacement)
-    texts = ("the inner brow lip", "the brow lip inner", "the lip inner brow")
-    entries = [{"image": f"faces/{number:02d}.png", "caption": texts[number % 3]} for number in range(9)]
-    (tmp_path / "even.json").write_text(json.dumps(entries))
-    fast = {"batch": 6, "epochs": 3, "lr": 2e-3, "warmup": 0}
-    path = write_config(
-        trained,
-        data={"au": [{"file": str(tmp_path / "even.json"), "images": str(trained)}]},
-        step1={**fast, "same_text": "own"},
-        step2=fast,
-        augmentation={"operations": 0, "flip": False, "scale": [1.0, 1.0]},
-    )
-    words = ["train", "--stage", "au", "-c", str(path), "--set", f"runtime.parallel={kind}", "--out"]
-    _together([*words, str(tmp_path / "together")])
-    assert main([*words, str(tmp_path / "alone")]) == 0
-    for step in ("step1", "step2"):
-        one, two = (rows(tmp_path / name / "au" / step / "steps.csv") for name in ("alone", "together"))
-        assert len(one) == len(two) == 3
-        for ours, theirs in zip(one, two, strict=True):
-            assert {name: float(value) for name, value in theirs.items()} == pytest.approx(
-                {name: float(value) for name, value in ours.items()}, rel=2e-2
-            )
-        left, right = (load(tmp_path / name / "au" / step / "last.pt") for name in ("alone", "together"))
-        assert {name: one.shape for name, one in left.model.items()} == {n: t.shape for n, t in right.model.items()}
-    # Before anything was learned both compute the same; later Adam enlarges what rounding began.
-    first = [rows(tmp_path / name / "au" / "step1" / "steps.csv")[0] for name in ("alone", "together")]
-    assert [float(first[1][name]) for name in first[0]] == pytest.approx(
-        [float(first[0][name]) for name in first[0]], rel=1e-5
-    )
-    assert json.loads((tmp_path / "together" / "au" / "run.json").read_text())["processes"] == 2
-    # What two processes began, one goes on with: the state knows nothing of how it was spread.
-    (tmp_path / "together" / "au" / "step1" / "weights.safetensors").unlink()
-    assert main([*words, str(tmp_path / "together"), "--resume"]) == 0
 
 
 def test_the_product_command_hands_over() -> None:

@@ -19,8 +19,7 @@ from streamfer.cli import app
 from streamfer.errors import ConfigError
 from streamfer.settings import check_settings
 from streamfer_train.datasets.authors import Pair
-from streamfer_train.exp_blip import pseudo
-from streamfer_train.exp_blip.captioned import read_labelled
+from streamfer_train.exp_blip.captioned import face_of, read_labelled
 from streamfer_train.exp_blip.data import AnswerCollate
 from streamfer_train.exp_vqa import stage
 from streamfer_train.exp_vqa.__main__ import main
@@ -55,7 +54,7 @@ def test_the_model_that_comes_out_answers(trained: Path) -> None:
     assert (card.name, card.architecture, card.answers) == ("exp-vqa", "instructblip", True)
     assert (card.text.repetition_penalty, card.text.max_question_tokens, card.text.end_token) == (1.5, 60, "</s>")
     model = load_captioner(str(folder), device="cpu", precision="fp32")
-    faces = [pseudo.face_of(trained / "faces" / f"0{number}.png", 28) for number in (0, 2)]
+    faces = [face_of(trained / "faces" / f"0{number}.png", 28) for number in (0, 2)]
     question = "is the lip corner pulled?"
     chances = model.answer_yes_no(faces, [question] * 2)
     assert all(0 < chance < 1 for chance in chances)
@@ -68,7 +67,7 @@ def test_training_and_answering_feed_the_same_rows(trained: Path) -> None:
     writer = stage.build_writer(config)
     model: Any = load_captioner(str(trained / "run" / "captioner"), device="cpu", precision="fp32")
     writer.learner.model.load_state_dict(model._model.state_dict())
-    face, question = pseudo.face_of(trained / "faces" / "00.png", 28), "is the jaw dropped?"
+    face, question = face_of(trained / "faces" / "00.png", 28), "is the jaw dropped?"
     pixels = torch.from_numpy(face).permute(2, 0, 1)
     losses = []
     for word in ("yes", "no"):

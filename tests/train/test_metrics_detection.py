@@ -10,6 +10,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 
 from streamfer.errors import ConfigError
 from streamfer_train.metrics import detection
+from streamfer_train.metrics.arrays import plain
 
 NAN = math.nan
 
@@ -40,7 +41,7 @@ def test_units_always_or_never_present() -> None:
     assert math.isnan(uncoded.f1)
     assert found.mean_f1 == 0.5
     assert math.isnan(found.mean_auc)
-    assert found.to_dict()["units"]["AU4"]["f1"] is None
+    assert plain(found)["units"]["AU4"]["f1"] is None
 
 
 def test_intensities_count_from_a_level_on() -> None:

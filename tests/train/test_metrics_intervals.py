@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from streamfer.errors import ConfigError
+from streamfer_train.metrics.arrays import plain
 from streamfer_train.metrics.intervals import bootstrap, combine, t_interval
 
 
@@ -24,7 +25,7 @@ def test_one_number_has_no_interval() -> None:
     found = t_interval([0.5])
     assert math.isnan(found.low)
     assert (found.percent(), found.plain()) == ("50.00", "0.500")
-    assert found.to_dict()["low"] is None
+    assert plain(found)["low"] is None
 
 
 def test_folds_and_seeds_are_averaged_apart() -> None:

@@ -5,15 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from streamfer_builtin.faces.losses import (
-    LossWeights,
-    Targets,
-    assign,
-    diou_loss,
-    losses,
-    paired_iou,
-    quality_focal_loss,
-)
+from streamfer_builtin.faces.config import LossConfig
+from streamfer_builtin.faces.losses import Targets, assign, diou_loss, losses, paired_iou, quality_focal_loss
 from streamfer_builtin.faces.network import Predictions, anchor_grid, decoded
 
 SIDE = 128
@@ -85,16 +78,16 @@ def test_perfect_predictions_cost_nothing() -> None:
     logits = torch.where(positive, torch.tensor(30.0), start.logits)
     boxes = torch.where(positive[..., None], wanted.boxes[0], start.boxes)
     landmarks = torch.where(positive[..., None], wanted.landmarks[0], start.landmarks)
-    result = losses(Predictions(logits, boxes, landmarks), wanted, assignment, LossWeights())
-    assert float(result.total) == pytest.approx(0, abs=1e-4)
+    result = losses(Predictions(logits, boxes, landmarks), wanted, assignment, LossConfig())
+    assert float(result["total"]) == pytest.approx(0, abs=1e-4)
 
 
 def test_a_picture_without_faces_only_costs_its_scores() -> None:
     none = targets([])
-    result = losses(untrained(), none, assign(untrained(), none, SIDE, SIDE), LossWeights())
-    assert float(result.box) == 0
-    assert float(result.landmarks) == 0
-    assert float(result.score) > 0
+    result = losses(untrained(), none, assign(untrained(), none, SIDE, SIDE), LossConfig())
+    assert float(result["box"]) == 0
+    assert float(result["landmarks"]) == 0
+    assert float(result["score"]) > 0
 
 
 def test_overlap_losses_of_known_boxes() -> None:

@@ -1,23 +1,32 @@
-"""A tiny training learns, resumes to the same weights, and writes its checkpoint whole or not at all."""
+"""A tiny training learns, resumes to the same weights wherever it was killed, and refuses checkpoints not its own."""
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import pytest
 import torch
 from faces_data import write_sets
 
-from streamfer.errors import CheckpointError, OutputError
+from streamfer.errors import CheckpointError
 from streamfer_builtin.faces import training
 from streamfer_builtin.faces.config import FacesConfig, OptimiserConfig, TrainConfig
 from streamfer_builtin.faces.export import export
 from streamfer_builtin.faces.network import FaceNetwork, Shape
 from streamfer_builtin.faces.start import convolutions, take_weights
-from streamfer_builtin.faces.training import CHECKPOINT, TrainingState, batch_of_side, learning_rate, train
+from streamfer_builtin.faces.training import (
+    FacesTask,
+    _Steps,
+    averaged_network,
+    batch_of_side,
+    learning_rate,
+    train,
+)  # fmt: skip
 from streamfer_builtin.faces.views import Views
+from streamfer_train.recipes.checkpoint import LAST, Checkpoint, Progress
 
 NARROW = Shape((8, 8, 16, 16, 16), 16)
 
@@ -46,59 +55,76 @@ def config(tmp_path: Path) -> FacesConfig:
     )
 
 
-def test_the_loss_falls(config: FacesConfig) -> None:
-    batch = Views(config.data).batch(1, 0, 6, 96)
-    trainer = TrainingState.fresh(config.train)
-    totals = [float(trainer.advance(batch).total.detach()) for _ in range(config.train.steps)]
+def state(config: FacesConfig) -> Checkpoint:
+    return Checkpoint.load(config.work / LAST, training.RECIPE)
+
+
+def test_the_loss_falls(config: FacesConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = _Steps(Views(config.data), config.train.model_copy(update={"batch": 6, "sides": (256,)}), 0)[0]
+    monkeypatch.setattr(FacesTask, "batches", lambda *_: [batch] * config.train.steps)
+    every_step = {"train": config.train.model_copy(update={"log_every": 1})}
+    train(config.model_copy(update=every_step))
+    with (config.work / "steps.csv").open(encoding="utf-8", newline="") as stream:
+        totals = [float(row["total"]) for row in csv.DictReader(stream)]
+    assert len(totals) == config.train.steps
     assert np.mean(totals[-4:]) < 0.8 * np.mean(totals[:4])
 
 
-def test_an_interrupted_run_ends_at_the_same_weights(config: FacesConfig, tmp_path: Path) -> None:
-    whole = TrainingState.fresh(config.train)
-    whole.restore(train(config, until=10))
-    broken = config.model_copy(update={"work": tmp_path / "broken"})
-    (tmp_path / "broken").mkdir()
-    train(broken, until=4)
-    resumed = TrainingState.fresh(config.train)
-    resumed.restore(train(broken, until=10))
-    assert resumed.step == whole.step == 10
-    for ours, theirs in ((whole.network, resumed.network), (whole.average, resumed.average)):
-        for name, value in ours.state_dict().items():
-            assert torch.equal(value, theirs.state_dict()[name]), name
-
-
-def test_a_crash_while_writing_keeps_the_former_checkpoint(
-    config: FacesConfig, monkeypatch: pytest.MonkeyPatch
+def test_a_run_killed_after_any_step_ends_at_the_same_weights(
+    config: FacesConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = config.work / CHECKPOINT
-    trainer = TrainingState.fresh(config.train)
-    trainer.save(path)
-    before = path.read_bytes()
+    """What a kill leaves is the last checkpoint, of step 6: it comes at steps 7 and 11, without a word of farewell."""
+    train(config)
+    whole = state(config)
+    broken = config.model_copy(update={"work": tmp_path / "broken"})
+    for step in (7, 11):
+        with monkeypatch.context() as patch:
+            patch.setattr(FacesTask, "set_rates", dying_at(step))
+            with pytest.raises(KilledError):
+                train(broken)
+        assert state(broken).progress.step == 6
+    train(broken)
+    resumed = state(broken)
+    assert resumed.progress.step == whole.progress.step == config.train.steps
+    assert whole.average is not None
+    assert resumed.average is not None
+    for ours, theirs in ((whole.model, resumed.model), (whole.average, resumed.average)):
+        for name, value in ours.items():
+            assert torch.equal(value, theirs[name]), name
+    refused = config.train.model_copy(update={"seed": 9})
+    with pytest.raises(CheckpointError, match=r"train\.seed was 1 and is now 9"):
+        train(broken.model_copy(update={"train": refused}))
 
-    def torn(_state: object, target: IO[bytes]) -> None:
-        target.write(b"half")
-        raise OSError("disk full")
 
-    monkeypatch.setattr(torch, "save", torn)
-    trainer.step = 99
-    with pytest.raises(OutputError, match=r"checkpoint\.pt: cannot be written \(disk full\)"):
-        trainer.save(path)
-    assert path.read_bytes() == before
+class KilledError(BaseException):
+    """Stands in for SIGKILL: nobody catches it."""
+
+
+def dying_at(step: int) -> Callable[..., dict[str, float]]:
+    original = FacesTask.set_rates
+
+    def dying(self: FacesTask, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
+        if progress.step == step:
+            raise KilledError
+        return original(self, optimiser, progress)
+
+    return dying
 
 
 @pytest.mark.parametrize("content", [b"", b"half a file", b"PK\x03\x04" + b"\0" * 50])
 def test_a_damaged_checkpoint_is_named(content: bytes, config: FacesConfig) -> None:
-    path = config.work / CHECKPOINT
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+    (config.work / LAST).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"last\.pt: not a readable checkpoint"):
         train(config)
 
 
-def test_a_checkpoint_of_another_network_is_refused(config: FacesConfig) -> None:
-    path = config.work / CHECKPOINT
-    torch.save({"step": 1, "network": {}, "average": {}, "optimiser": {}}, path)
+def test_a_checkpoint_of_another_network_is_refused(config: FacesConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(config)
+    monkeypatch.setattr(training, "FaceNetwork", lambda: FaceNetwork(Shape((8, 8, 16, 16, 16), 8)))
+    with pytest.raises(CheckpointError, match=r"has shape \(16, .*expected \(8, "):
+        train(config)
     with pytest.raises(CheckpointError, match="another network"):
-        train(config)
+        averaged_network(config.work / LAST)
 
 
 def test_a_training_begins_with_exported_weights(tmp_path: Path) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import few_data
 import mini_corpus
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given
@@ -26,6 +30,17 @@ def test_a_place_is_a_fraction_and_stable(name: str) -> None:
 
 def test_missing_data_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"blendshapes\.parquet: training data not found; point --data"):
+        data.load(tmp_path)
+
+
+def test_a_picture_that_is_none_is_named(shared_data: Path, tmp_path: Path) -> None:
+    few_data.write_expressions(shared_data, tmp_path)
+    path = tmp_path / "fer2013" / "train.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[3]["image"] = b"no picture"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    name = re.escape(rows[3]["source_id"])
+    with pytest.raises(ConfigError, match=rf"^fer2013_train, {name}: the stored bytes are no picture"):
         data.load(tmp_path)
 
 

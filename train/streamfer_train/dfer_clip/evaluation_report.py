@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,28 +11,40 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.files import write_text, write_whole
-from streamfer_train.dfer_clip.entries import data_digest
+from streamfer_train.dfer_clip.entries import Clip, data_digest
 from streamfer_train.dfer_clip.predictions import Predictions
-from streamfer_train.dfer_clip.scoring import Evaluation, Match, groups_of
+from streamfer_train.dfer_clip.scoring import Match, groups_of, intervals
 from streamfer_train.dfer_clip.subjects import Subject
-from streamfer_train.metrics import pictures
-from streamfer_train.metrics.classification import risk_coverage
+from streamfer_train.metrics import detection, pictures
+from streamfer_train.metrics.arrays import plain
+from streamfer_train.metrics.classification import fit_temperature, risk_coverage
 from streamfer_train.metrics.intervals import Interval
-from streamfer_train.metrics.published import dynamic_rows, published
+from streamfer_train.metrics.published import dynamic_rows, markdown_table, published, written
 
 PREDICTIONS, REPORT, PAGE = "predictions.parquet", "report.json", "report.md"
 PICTURES = ("confusion.png", "reliability.png", "risk_coverage.png")
+_COVERAGES = (0.5, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluationContext:
-    """What was evaluated on what."""
+class Evaluation:
+    """What one model, as it is and with its own temperature, said of one list.
+
+    Attributes:
+        clips: those that are scored, in the order of ``predictions``.
+        seconds: of reading and predicting.
+        units: the model's names of the action units that are scored.
+    """
 
     subject: Subject
     dataset: str
     table: str
     fold: int
     match: Match
+    clips: Sequence[Clip]
+    predictions: Predictions
+    seconds: float
+    units: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -41,7 +53,7 @@ class EvaluationContext:
         place = f"{self.dataset} fold {self.fold}" if self.dataset != "csv" else Path(self.table).name
         return f"{self.subject.name} on {place}"
 
-    def remarks(self, evaluation: Evaluation) -> list[str]:
+    def remarks(self) -> list[str]:
         """Return what a reader of the numbers has to know before comparing them."""
         found = []
         subject, match = self.subject, self.match
@@ -54,12 +66,10 @@ class EvaluationContext:
             found.append(f"Left out, because the model does not know them: {', '.join(match.left_out)}.")
         if match.unused:
             found.append(f"Not read, because the data has none of them: {', '.join(match.unused)}.")
-        absent = [
-            name for name, total in zip(match.classes, evaluation.report.confusion_CC.sum(1), strict=True) if not total
-        ]
-        if absent:
+        labels = {clip.label for clip in self.clips}
+        if absent := [name for name in match.classes if name not in labels]:
             found.append(f"No clip is labelled {', '.join(absent)}; UAR is the mean over the others.")
-        if groups_of(evaluation.clips) is None:
+        if groups_of(self.clips) is None:
             found.append(
                 "Intervals resample clips as if they were independent; with a column 'group' (film, person) "
                 "they would resample whole groups."
@@ -67,11 +77,27 @@ class EvaluationContext:
         return found
 
 
-def to_document(occasion: EvaluationContext, evaluation: Evaluation) -> dict[str, Any]:
-    """Return the whole report as plain JSON values."""
-    subject, clips = occasion.subject, evaluation.clips
+def write_report(folder: Path, evaluation: Evaluation) -> str:
+    """Write predictions, report and pictures into a folder and return the report as a page.
+
+    Raises:
+        OutputError: the folder cannot be written.
+        ConfigError: outputs are not finite, or matplotlib is not installed.
+    """
+    around = intervals(evaluation.predictions, groups_of(evaluation.clips))
+    document = to_document(evaluation, around)
+    write_predictions(folder / PREDICTIONS, evaluation)
+    page = to_markdown(document, around)
+    write_pages(folder, document, page, evaluation.title, evaluation.predictions)
+    return page
+
+
+def to_document(evaluation: Evaluation, around: dict[str, Interval]) -> dict[str, Any]:
+    """Return the whole report as plain JSON values; ``around`` holds the intervals of the main scores."""
+    subject, clips, predictions = evaluation.subject, evaluation.clips, evaluation.predictions
+    curve, others = risk_coverage(*predictions.confidences()), predictions.others
     document: dict[str, Any] = {
-        "title": occasion.title,
+        "title": evaluation.title,
         "made": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "streamfer": version("streamfer"),
         "model": {
@@ -82,41 +108,28 @@ def to_document(occasion: EvaluationContext, evaluation: Evaluation) -> dict[str
             "calibration_temperature": subject.temperature,
         },
         "data": {
-            "dataset": occasion.dataset,
-            "list": occasion.table,
-            "fold": occasion.fold,
+            "dataset": evaluation.dataset,
+            "list": evaluation.table,
+            "fold": evaluation.fold,
             "clips": len(clips),
             "digest": data_digest(clips),
-            "classes": list(evaluation.predictions.classes),
-            "left_out": list(occasion.match.left_out),
-            "unused": list(occasion.match.unused),
+            "classes": list(predictions.classes),
+            "left_out": list(evaluation.match.left_out),
+            "unused": list(evaluation.match.unused),
         },
-        "scores": evaluation.report.to_dict(),
-        "intervals": {name: interval.to_dict() for name, interval in evaluation.intervals.items()},
-        "calibration": {"further_temperature": round(evaluation.fitted_temperature, 6)},
-        "risk_at_coverage": {f"{share:g}": round(risk, 6) for share, risk in evaluation.risk_at.items()},
+        "scores": predictions.report().to_dict(),
+        "intervals": plain(around),
+        # A factor on top of the model's own temperature: 1 is calibrated.
+        "calibration": {"further_temperature": plain(fit_temperature(predictions.logits_NC, predictions.labels_N))},
+        "risk_at_coverage": {f"{share:g}": plain(curve.risk_at(share)) for share in _COVERAGES},
         "seconds": round(evaluation.seconds, 2),
         "clips_per_second": round(len(clips) / max(evaluation.seconds, 1e-9), 2),
-        "remarks": occasion.remarks(evaluation),
-        "warnings": list(occasion.warnings),
+        "remarks": evaluation.remarks(),
+        "warnings": list(evaluation.warnings),
     }
-    if evaluation.actions is not None:
-        document["actions"] = evaluation.actions.to_dict()
+    if "actions" in others:
+        document["actions"] = plain(detection.report(others["actions"], others["actions_target"], evaluation.units))
     return document
-
-
-def write_report(folder: Path, occasion: EvaluationContext, evaluation: Evaluation) -> str:
-    """Write predictions, report and pictures into a folder and return the report as a page.
-
-    Raises:
-        OutputError: the folder cannot be written.
-        ConfigError: matplotlib is not installed.
-    """
-    document = to_document(occasion, evaluation)
-    write_predictions(folder / PREDICTIONS, evaluation)
-    page = to_markdown(document, evaluation)
-    write_pages(folder, document, page, occasion.title, evaluation.predictions)
-    return page
 
 
 def write_pages(folder: Path, document: Any, page: str, title: str, predictions: Predictions) -> None:
@@ -146,24 +159,24 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
 
     predictions, clips = evaluation.predictions, evaluation.clips
     probabilities_NC = predictions.probabilities_NC
-    chosen = probabilities_NC.argmax(axis=1)
     columns: dict[str, Any] = {
         "clip": [clip.path for clip in clips],
         "where": [clip.where for clip in clips],
-        "group": [clip.group for clip in clips],
+        "group": pa.array([clip.group for clip in clips], pa.string()),
         "label": [clip.label for clip in clips],
-        "predicted": [predictions.classes[place] for place in chosen],
+        "predicted": [predictions.classes[place] for place in probabilities_NC.argmax(axis=1)],
         "confidence": probabilities_NC.max(axis=1).astype("float32"),
     }
     for place, name in enumerate(predictions.classes):
         columns[f"p_{name}"] = probabilities_NC[:, place].astype("float32")
-    table = pa.table({**columns, "group": pa.array(columns["group"], pa.string())})
-    write_whole(path, lambda stream: pq.write_table(table, stream))
+    write_whole(path, lambda stream: pq.write_table(pa.table(columns), stream))
 
 
-def to_markdown(document: dict[str, Any], evaluation: Evaluation) -> str:
+def to_markdown(document: dict[str, Any], around: dict[str, Interval]) -> str:
     """Return the report as a page that shows the pictures beside it."""
     data, model, scores = document["data"], document["model"], document["scores"]
+    named = [around["uar"].percent(), around["war"].percent(), around["ece"].plain(), around["aurc"].plain()]
+    totals = map(sum, scores["confusion"])
     lines = [
         f"# {document['title']}",
         "",
@@ -172,28 +185,32 @@ def to_markdown(document: dict[str, Any], evaluation: Evaluation) -> str:
         f"{model['device']}; {document['clips_per_second']:g} clips a second). "
         f"{document['made'][:10]}, streamfer {document['streamfer']}.",
         "",
-        "| UAR | WAR | ECE | AURC | NLL | Brier |",
-        "|---|---|---|---|---|---|",
-        "| " + " | ".join([*_cells(evaluation.intervals), f"{scores['nll']:.3f}", f"{scores['brier']:.3f}"]) + " |",
+        *markdown_table(
+            ("UAR", "WAR", "ECE", "AURC", "NLL", "Brier"), [[*named, f"{scores['nll']:.3f}", f"{scores['brier']:.3f}"]]
+        ),
         "",
         "In brackets: 95 % bootstrap intervals.",
         *([""] + [f"- {remark}" for remark in document["remarks"]] if document["remarks"] else []),
         "",
-        "| class | clips | recall |",
-        "|---|---|---|",
-        *(f"| {name} | {total:,} | {_percent(recall)} |" for name, total, recall in _rows(evaluation)),
+        *markdown_table(
+            ("class", "clips", "recall"),
+            [
+                [name, f"{total:,}", "–" if recall is None else f"{recall:.1%}"]
+                for total, (name, recall) in zip(totals, scores["recalls"].items(), strict=True)
+            ],
+        ),
         "",
         "![Confusion matrix](confusion.png)",
         "",
         "## Confidence",
         "",
-        _calibration_sentence(evaluation),
+        _calibration_sentence(document["calibration"]["further_temperature"]),
         "",
-        _risk_sentence(evaluation),
+        _risk_sentence(document["risk_at_coverage"]),
         "",
         "![Reliability](reliability.png) ![Risk and coverage](risk_coverage.png)",
         "",
-        *_other_heads(document),
+        *_action_units(document.get("actions")),
         *_published(data["dataset"]),
     ]
     if document["warnings"]:
@@ -201,48 +218,27 @@ def to_markdown(document: dict[str, Any], evaluation: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _cells(intervals: dict[str, Interval]) -> list[str]:
-    return [intervals[name].percent() for name in ("uar", "war")] + [
-        intervals[name].plain() for name in ("ece", "aurc")
-    ]
-
-
-def _rows(evaluation: Evaluation) -> list[tuple[str, int, float]]:
-    totals = evaluation.report.confusion_CC.sum(axis=1).tolist()
-    return [
-        (name, total, recall) for total, (name, recall) in zip(totals, evaluation.report.recalls.items(), strict=True)
-    ]
-
-
-def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.1%}"
-
-
-def _calibration_sentence(evaluation: Evaluation) -> str:
-    factor = evaluation.fitted_temperature
+def _calibration_sentence(factor: float) -> str:
     if 0.95 <= factor <= 1.05:
         return f"Its temperature fits these clips (a further one of {factor:.2f} would be best)."
     kind = "too sure" if factor > 1 else "too hesitant"
     return f"Its probabilities are {kind}: on these clips a further temperature of {factor:.2f} fits best."
 
 
-def _risk_sentence(evaluation: Evaluation) -> str:
-    parts = [f"{risk:.1%} of the most confident {share:.0%}" for share, risk in evaluation.risk_at.items() if share < 1]
-    return f"Of all clips it gets {evaluation.risk_at[1.0]:.1%} wrong; {', '.join(parts)}."
+def _risk_sentence(risk_at: dict[str, float]) -> str:
+    parts = [f"{risk:.1%} of the most confident {float(share):.0%}" for share, risk in risk_at.items() if share != "1"]
+    return f"Of all clips it gets {risk_at['1']:.1%} wrong; {', '.join(parts)}."
 
 
-def _other_heads(document: dict[str, Any]) -> list[str]:
-    lines = []
-    if actions := document.get("actions"):
-        lines += ["## Action units", "", "| unit | clips | present | AUC | F1 at 0.5 |", "|---|---|---|---|---|"]
-        for name, s in actions["units"].items():
-            lines.append(f"| {name} | {s['count']:,} | {s['positives']:,} | {_number(s['auc'])} | {_number(s['f1'])} |")
-        lines += [f"| mean | | | {_number(actions['mean_auc'])} | {_number(actions['mean_f1'])} |", ""]
-    return lines
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _action_units(actions: dict[str, Any] | None) -> list[str]:
+    if actions is None:
+        return []
+    rows = [
+        [name, f"{unit['count']:,}", f"{unit['positives']:,}", written(unit["auc"], 3), written(unit["f1"], 3)]
+        for name, unit in actions["units"].items()
+    ]
+    rows.append(["mean", "", "", written(actions["mean_auc"], 3), written(actions["mean_f1"], 3)])
+    return ["## Action units", "", *markdown_table(("unit", "clips", "present", "AUC", "F1 at 0.5"), rows), ""]
 
 
 def _published(dataset: str) -> list[str]:
@@ -251,14 +247,6 @@ def _published(dataset: str) -> list[str]:
     if not rows:
         return []
     folds = published("dynamic", dataset, "folds")
-    alone = f" over {folds} folds; the numbers above are of one list and do not compare" if folds > 1 else ""
-    return [
-        "## Published numbers",
-        "",
-        f"The epoch chosen on the test list, means{alone}." if alone else "The epoch chosen on the test list.",
-        "",
-        "| method | UAR | WAR | ECE | AURC | | source |",
-        "|---|---|---|---|---|---|---|",
-        *rows,
-        "",
-    ]
+    alone = f", means over {folds} folds; the numbers above are of one list and do not compare" if folds > 1 else ""
+    table = markdown_table(("method", "UAR", "WAR", "ECE", "AURC", "", "source"), rows)
+    return ["## Published numbers", "", f"The epoch chosen on the test list{alone}.", "", *table, ""]

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.data_config import HeldOutConfig
-from streamfer_train.dfer_clip.entries import Clip, Problem, data_digest
+from streamfer_train.dfer_clip.entries import Clip, Identity, Problem, data_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,21 +23,19 @@ class Fold:
     held_out: tuple[Clip, ...]
     test: tuple[Clip, ...]
 
+    @property
+    def parts(self) -> dict[str, tuple[Clip, ...]]:
+        """The three parts by name."""
+        return {"train": self.train, "held_out": self.held_out, "test": self.test}
+
     def digests(self) -> dict[str, str]:
         """Return a sha256 of each part, to be stored with a run (:func:`data_digest`)."""
-        parts = {"train": self.train, "held_out": self.held_out, "test": self.test}
-        return {name: data_digest(clips) for name, clips in parts.items()}
+        return {name: data_digest(clips) for name, clips in self.parts.items()}
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return the clips of each class in each part, in the order of ``classes``."""
-        parts = {"train": self.train, "held_out": self.held_out, "test": self.test}
-        return {name: class_counts(clips, self.classes) for name, clips in parts.items()}
-
-
-def class_counts(clips: Iterable[Clip], classes: Sequence[str]) -> dict[str, int]:
-    """Return how many clips each class has, classes without any included."""
-    found = Counter(clip.label for clip in clips)
-    return {name: found[name] for name in classes}
+        """Return the clips of each class in each part, classes without any included, in the order of ``classes``."""
+        found = {part: Counter(clip.label for clip in clips) for part, clips in self.parts.items()}
+        return {part: {name: counter[name] for name in self.classes} for part, counter in found.items()}
 
 
 def hold_out(clips: Sequence[Clip], config: HeldOutConfig) -> tuple[list[Clip], list[Clip]]:
@@ -55,22 +53,21 @@ def hold_out(clips: Sequence[Clip], config: HeldOutConfig) -> tuple[list[Clip], 
     return [clip for clip in clips if clip.identity not in held], [clip for clip in clips if clip.identity in held]
 
 
-_Identity = tuple[str, float | None, float | None]
 _Item = TypeVar("_Item")
 
 
-def _held_clips(clips: Sequence[Clip], config: HeldOutConfig) -> set[_Identity]:
-    by_class: defaultdict[str, set[_Identity]] = defaultdict(set)
+def _held_clips(clips: Sequence[Clip], config: HeldOutConfig) -> set[Identity]:
+    by_class: defaultdict[str, set[Identity]] = defaultdict(set)
     for clip in clips:
         by_class[clip.label].add(clip.identity)
-    held: set[_Identity] = set()
+    held: set[Identity] = set()
     for label, identities in sorted(by_class.items()):
         held |= set(_shuffled(identities, f"{config.seed}.{label}")[: round(config.fraction * len(identities))])
     return held
 
 
-def _held_groups(clips: Sequence[Clip], config: HeldOutConfig) -> set[_Identity]:
-    groups: defaultdict[str, set[_Identity]] = defaultdict(set)
+def _held_groups(clips: Sequence[Clip], config: HeldOutConfig) -> set[Identity]:
+    groups: defaultdict[str, set[Identity]] = defaultdict(set)
     for clip in clips:
         if clip.group is None:
             raise ConfigError(
@@ -79,7 +76,7 @@ def _held_groups(clips: Sequence[Clip], config: HeldOutConfig) -> set[_Identity]
         groups[clip.group].add(clip.identity)
     if len(groups) < 2:
         raise ConfigError(f"data.held_out.by: group needs two groups at least; the training list has {len(groups)}")
-    wanted, held = config.fraction * len(clips), set[_Identity]()
+    wanted, held = config.fraction * len(clips), set[Identity]()
     for name in _shuffled(groups, str(config.seed))[:-1]:
         # Whichever of stopping before this group and after it comes nearer to the share.
         if len(held) and len(held) + len(groups[name]) / 2 > wanted:

@@ -1,4 +1,4 @@
-"""The model in training: DFER-CLIP with its prompts, and the heads and adapters that a recipe switches on.
+"""The model in training: DFER-CLIP with its prompts, the heads and adapters that a recipe switches on, and losses.
 
 Only the image encoder runs in the chosen precision: cosines are divided by 0.01, so bf16 after it would blur logits
 by a tenth, and everything after it is small.
@@ -9,11 +9,13 @@ Shape suffixes: B clips, T frames, F = B x T, S image side, C classes, D feature
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.models.dfer_clip import DferClip
@@ -22,10 +24,11 @@ from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_promp
 from streamfer.models.sizes import DferClipConfig
 from streamfer.models.weights import check_tensors
 from streamfer_train.dfer_clip.adapters import attach_adapters, attach_lora, merged
-from streamfer_train.dfer_clip.backbones import TOKEN_TABLE, Backbone, random_table
+from streamfer_train.dfer_clip.backbones import TOKEN_TABLE, Backbone, Sizes, random_table
 from streamfer_train.dfer_clip.classes import canonical
-from streamfer_train.dfer_clip.config import RunConfig
+from streamfer_train.dfer_clip.config import HeadsConfig, RunConfig, parse_config
 from streamfer_train.dfer_clip.descriptors import prompts
+from streamfer_train.recipes.checkpoint import Checkpoint, taking_apart
 
 RECIPE = "dfer-clip"
 """Name of the recipe, in its checkpoints."""
@@ -123,6 +126,35 @@ class Learner(nn.Module):
         return product.to(next(encoder.parameters()).device).eval()
 
 
+def actions_loss(logits_BA: torch.Tensor, target_BA: torch.Tensor) -> torch.Tensor:
+    """Return binary cross-entropy averaged over the labels that are known; targets are clamped to 0-1."""
+    known_BA = torch.isfinite(target_BA)
+    target = torch.where(known_BA, target_BA, 0.0).clamp(0, 1)
+    each_BA = F.binary_cross_entropy_with_logits(logits_BA, target, reduction="none")
+    return (each_BA * known_BA).sum() / known_BA.sum().clamp(min=1)
+
+
+def losses(
+    outputs: Mapping[str, torch.Tensor], batch: Mapping[str, torch.Tensor], config: HeadsConfig
+) -> dict[str, torch.Tensor]:
+    """Return each head's loss, weighted, and their sum as ``total``; all scalars in fp32.
+
+    Args:
+        outputs: what :class:`Learner` returns.
+        batch: ``label`` int64 (B,), ``votes`` (B, C) where the list has them, and ``actions`` (B, A)
+            where the model has that head.
+        config: weights of the losses.
+    """
+    logits_BC = outputs["logits"].float()
+    votes_BC = batch.get("votes")
+    # Soft labels: what annotators disagree on is learned as that (FER+: Barsoum et al., ICMI 2016).
+    target = batch["label"] if votes_BC is None or not votes_BC.shape[1] else votes_BC
+    parts = {"classes": F.cross_entropy(logits_BC, target, label_smoothing=config.label_smoothing)}
+    if "actions" in outputs:
+        parts["actions"] = config.actions * actions_loss(outputs["actions"].float(), batch["actions"])
+    return {**parts, "total": torch.stack(list(parts.values())).sum()}
+
+
 def build_learner(config: RunConfig, backbone: Backbone, seed: int) -> Learner:
     """Build a model: pretrained tensors where the backbone has them, the rest drawn from ``seed``.
 
@@ -154,6 +186,23 @@ def build_learner(config: RunConfig, backbone: Backbone, seed: int) -> Learner:
     if config.runtime.checkpointing:
         _checkpoint_activations(clip)
     return learner
+
+
+def load_learner(path: Path) -> tuple[Learner, RunConfig, Checkpoint]:
+    """Read a trained model from a checkpoint, averaged weights where the run kept them; CPU, evaluation mode.
+
+    Raises:
+        CheckpointError: absent, damaged or foreign; the first tensor that does not fit is named.
+    """
+    found = Checkpoint.load(path, RECIPE)
+    config = parse_config(found.config, str(path))
+    with taking_apart(path):
+        sizes = Sizes.from_dict(found.about["sizes"])
+    learner = build_learner(config, Backbone(sizes, {}, (), path.name), seed=0)
+    check_tensors(learner.state_dict(), found.model, str(path))
+    learner.load_state_dict(found.model)
+    learner.load_state_dict(found.average or {}, strict=False)
+    return learner.requires_grad_(False).eval(), config, found
 
 
 def _action_unit(column: str) -> str:

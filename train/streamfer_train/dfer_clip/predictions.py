@@ -16,11 +16,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
+from scipy.special import log_softmax
 
 from streamfer.errors import CheckpointError
 from streamfer.files import write_whole
-from streamfer_train.dfer_clip.model import Learner
-from streamfer_train.metrics.arrays import BoolArray, FloatArray, as_floats, log_softmax
+from streamfer_train.dfer_clip.model import Learner, actions_loss
+from streamfer_train.metrics.arrays import BoolArray, FloatArray, as_floats
 from streamfer_train.metrics.classification import Report, report
 from streamfer_train.recipes.journal import Journal
 from streamfer_train.recipes.processes import ProcessGroup
@@ -44,7 +45,7 @@ class Predictions:
     @property
     def probabilities_NC(self) -> FloatArray:
         """Softmax of the logits."""
-        return np.exp(log_softmax(as_floats(self.logits_NC)))
+        return np.exp(log_softmax(as_floats(self.logits_NC), axis=1))
 
     def confidences(self) -> tuple[FloatArray, BoolArray]:
         """Return the probability of each clip's most probable class, and whether it is the label; both (N,)."""
@@ -57,17 +58,10 @@ class Predictions:
 
     def scores(self) -> dict[str, float]:
         """Return the scalar scores by name; a score that does not exist (NaN) is left out."""
-        numbers = self.report().numbers()
-        if "actions" in self.others:
-            numbers["actions_bce"] = self._actions_loss()
+        numbers, target = self.report().numbers(), self.others.get("actions_target")
+        if target is not None and bool(torch.isfinite(target).any()):
+            numbers["actions_bce"] = float(actions_loss(self.others["actions"], target))
         return {name: float(value) for name, value in numbers.items() if not math.isnan(value)}
-
-    def _actions_loss(self) -> float:
-        from streamfer_train.dfer_clip.heads import actions_loss
-
-        if not bool(torch.isfinite(self.others["actions_target"]).any()):
-            return math.nan
-        return float(actions_loss(self.others["actions"], self.others["actions_target"]))
 
     def write(self, path: Path) -> None:
         """Write as safetensors: ``logits``, ``labels``, ``index`` and the further heads.

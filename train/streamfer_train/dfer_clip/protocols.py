@@ -14,7 +14,7 @@ from typing import Any, Literal
 from streamfer.errors import ConfigError
 from streamfer_train.metrics.arrays import plain
 from streamfer_train.metrics.intervals import LEVEL, FoldsAndSeeds, combine
-from streamfer_train.metrics.published import dynamic_rows, published
+from streamfer_train.metrics.published import dynamic_rows, markdown_table, published
 
 Selection = Literal["best_on_test", "last", "held_out"]
 Metric = Literal["war", "uar", "nll"]
@@ -96,16 +96,14 @@ def combine_runs(
 
 def results_table(dataset: str, results: Sequence[ProtocolResult]) -> str:
     """Return one Markdown table: our protocols with intervals first, then the published numbers to beat."""
-    lines = [
-        "| method | UAR | WAR | ECE | AURC | folds × seeds | protocol or source |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for result in results:
         count = f"{len(result.folds)} × {len(result.seeds)}"
         cells = [_cell(result, name) for name in ("uar", "war", "ece", "aurc")]
         said = meaning(dataset, result.selection, len(result.folds))
-        lines.append(f"| **streamfer, {result.selection}** | {' | '.join(cells)} | {count} | {said} |")
-    return "\n".join([*lines, *dynamic_rows(dataset)]) + "\n"
+        rows.append([f"**streamfer, {result.selection}**", *cells, count, said])
+    columns = ("method", "UAR", "WAR", "ECE", "AURC", "folds × seeds", "protocol or source")
+    return "\n".join(markdown_table(columns, [*rows, *dynamic_rows(dataset)])) + "\n"
 
 
 def meaning(dataset: str, selection: Selection, folds: int) -> str:

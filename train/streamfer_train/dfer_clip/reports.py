@@ -11,8 +11,8 @@ from streamfer.errors import CheckpointError
 from streamfer.files import write_text
 from streamfer.models.card import SUFFIX, ModelCard
 from streamfer.models.weights import write_weights
-from streamfer_train.dfer_clip.checkpoint import load_learner
 from streamfer_train.dfer_clip.config import RunConfig, described
+from streamfer_train.dfer_clip.model import load_learner
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import (
     SELECTIONS,
@@ -22,7 +22,7 @@ from streamfer_train.dfer_clip.protocols import (
     combine_runs,
     results_table,
 )
-from streamfer_train.metrics.calibration import fit_temperature
+from streamfer_train.metrics.classification import fit_temperature
 from streamfer_train.metrics.pictures import confusion_picture
 from streamfer_train.recipes.checkpoint import LAST
 

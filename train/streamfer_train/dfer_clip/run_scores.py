@@ -16,7 +16,9 @@ from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.evaluation_report import write_pages
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import Selection, combine_runs, meaning, results_table
+from streamfer_train.metrics.arrays import plain
 from streamfer_train.metrics.intervals import t_interval
+from streamfer_train.metrics.published import markdown_table
 
 #: Where training puts the predictions of a fold: see :mod:`streamfer_train.dfer_clip.runs`.
 _PLACE = re.compile(r"seed(\d+)/fold(\d+)/predictions/")
@@ -50,12 +52,8 @@ def write_runs(folder: Path, dataset: str, selection: Selection, runs: Mapping[t
     """
     reports = {key: found.report() for key, found in runs.items()}
     result = combine_runs(selection, {key: found.numbers() for key, found in reports.items()})
-    pooled = Predictions(
-        next(iter(runs.values())).classes,
-        torch.cat([found.logits_NC for found in runs.values()]),
-        torch.cat([found.labels_N for found in runs.values()]),
-        torch.cat([found.index_N for found in runs.values()]),
-    )
+    parts = ([getattr(found, name) for found in runs.values()] for name in ("logits_NC", "labels_N", "index_N"))
+    pooled = Predictions(next(iter(runs.values())).classes, *map(torch.cat, parts))
     recalls = {}
     for name in pooled.classes:
         known = [found.recalls[name] for found in reports.values() if not np.isnan(found.recalls[name])]
@@ -65,7 +63,7 @@ def write_runs(folder: Path, dataset: str, selection: Selection, runs: Mapping[t
     document = {
         "dataset": dataset,
         **result.to_dict(),
-        "recalls": {name: interval.to_dict() for name, interval in recalls.items()},
+        "recalls": plain(recalls),
         "pooled": pooled.report().to_dict(),
     }
     lines = [
@@ -75,9 +73,7 @@ def write_runs(folder: Path, dataset: str, selection: Selection, runs: Mapping[t
         f"{len(result.seeds)} seed(s); in brackets 95 % t intervals over the folds (over the seeds for one fold).",
         "",
         results_table(dataset, [result]),
-        "| class | recall |",
-        "|---|---|",
-        *(f"| {name} | {interval.percent()} |" for name, interval in recalls.items()),
+        *markdown_table(("class", "recall"), [[name, interval.percent()] for name, interval in recalls.items()]),
         "",
         "![Confusion matrix](confusion.png)",
         "",

@@ -21,9 +21,8 @@ from streamfer_train.dfer_clip.face_crops import Progress, with_face_crops
 from streamfer_train.dfer_clip.loader import ClipDataset, EvaluationSampler, Sample
 from streamfer_train.dfer_clip.predictions import Predictions, collect
 from streamfer_train.dfer_clip.subjects import Subject
-from streamfer_train.metrics import classification, detection
+from streamfer_train.metrics import classification
 from streamfer_train.metrics.arrays import IntArray
-from streamfer_train.metrics.calibration import fit_temperature
 from streamfer_train.metrics.intervals import Interval, bootstrap
 from streamfer_train.recipes.loading import Loader
 
@@ -144,61 +143,21 @@ def shared_units(subject: Subject, config: DataConfig) -> dict[str, str]:
     return {column: own[plain] for column, plain in columns.items() if plain in own}
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Scores of one model on one list.
-
-    Attributes:
-        report: scores of the model as it is, its own temperature applied.
-        fitted_temperature: the factor on top of its own temperature that these clips ask for; 1 is calibrated.
-    """
-
-    predictions: Predictions
-    clips: tuple[Clip, ...]
-    seconds: float
-    report: classification.Report
-    intervals: dict[str, Interval]
-    fitted_temperature: float
-    risk_at: dict[float, float]
-    actions: detection.DetectionReport | None = None
-
-
 def groups_of(clips: Sequence[Clip]) -> list[str] | None:
     """Return the groups of clips (film, person), where every one has one."""
     groups = [clip.group for clip in clips if clip.group is not None]
     return groups if len(groups) == len(clips) else None
 
 
-def score(
-    predictions: Predictions,
-    clips: Sequence[Clip],
-    seconds: float,
-    *,
-    units: Sequence[str] = (),
-    samples: int = 1000,
-    seed: int = 0,
-) -> Evaluation:
-    """Score what :func:`predict` returned.
+def intervals(
+    predictions: Predictions, groups: list[str] | None, samples: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """Return ``uar``, ``war``, ``ece`` and ``aurc``, each with the interval that resampled clips (or groups) give.
 
     Raises:
         ConfigError: outputs that are not finite.
     """
-    logits_NC, labels_N, others = predictions.logits_NC.numpy(), predictions.labels_N.numpy(), predictions.others
-    curve = classification.risk_coverage(*predictions.confidences())
-    actions = detection.report(others["actions"], others["actions_target"], units) if "actions" in others else None
-    return Evaluation(
-        predictions=predictions,
-        clips=tuple(clips),
-        seconds=seconds,
-        report=predictions.report(),
-        intervals=_intervals(predictions, groups_of(clips), samples, seed),
-        fitted_temperature=fit_temperature(logits_NC, labels_N),
-        risk_at={share: curve.risk_at(share) for share in (0.5, 0.8, 0.9, 1.0)},
-        actions=actions,
-    )
-
-
-def _intervals(predictions: Predictions, groups: list[str] | None, samples: int, seed: int) -> dict[str, Interval]:
+    predictions.report()  # refuses them
     confidence, hit = predictions.confidences()
     labels, size = predictions.labels_N.numpy(), len(predictions.classes)
     chosen = predictions.logits_NC.numpy().argmax(axis=1)
@@ -213,12 +172,8 @@ def _intervals(predictions: Predictions, groups: list[str] | None, samples: int,
         }
 
     found = bootstrap(statistics, len(labels), groups=groups, samples=samples, seed=seed)
-    return {**found, "ece": _unbiased(found["ece"])}
-
-
-def _unbiased(ece: Interval) -> Interval:
-    """Mirror the interval at the value: a resample repeats clips, which raises its calibration error.
-
-    Source: Davison and Hinkley, Bootstrap Methods and Their Application, 1997, section 5.2 (basic intervals).
-    """
-    return replace(ece, low=max(0.0, 2 * ece.value - ece.high), high=max(ece.value, 2 * ece.value - ece.low))
+    ece = found["ece"]
+    # A resample repeats clips, which raises its calibration error; so that interval is mirrored at the value.
+    # Source: Davison and Hinkley, Bootstrap Methods and Their Application, 1997, section 5.2 (basic intervals).
+    low, high = max(0.0, 2 * ece.value - ece.high), max(ece.value, 2 * ece.value - ece.low)
+    return {**found, "ece": replace(ece, low=low, high=high)}

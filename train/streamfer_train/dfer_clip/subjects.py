@@ -22,8 +22,7 @@ from streamfer.models.inference import DferClipModel
 from streamfer.models.loading import load_model
 from streamfer.models.precision import choose_device
 from streamfer.models.registry import find_model, list_models
-from streamfer_train.dfer_clip.checkpoint import load_learner
-from streamfer_train.dfer_clip.model import RECIPE
+from streamfer_train.dfer_clip.model import RECIPE, load_learner
 from streamfer_train.recipes.checkpoint import is_checkpoint
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,8 @@ from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.backbones import Backbone
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig
 from streamfer_train.dfer_clip.folds import Fold
-from streamfer_train.dfer_clip.heads import losses
 from streamfer_train.dfer_clip.loader import build_loaders
-from streamfer_train.dfer_clip.model import RECIPE, build_learner
+from streamfer_train.dfer_clip.model import RECIPE, build_learner, losses
 from streamfer_train.dfer_clip.optimiser import build_optimiser, choose_trained, set_learning_rates
 from streamfer_train.dfer_clip.predictions import Predictions, predict
 from streamfer_train.dfer_clip.protocols import SELECTIONS, Selection, choose

@@ -20,10 +20,10 @@ from streamfer.errors import CheckpointError, ConfigError
 from streamfer.models.precision import DTYPES
 from streamfer_train.exp_blip import layout
 from streamfer_train.exp_blip.caption_learner import CaptionLearner, check_room
-from streamfer_train.exp_blip.config import ModelConfig, OptimiserConfig, RuntimeConfig, StepOneConfig
+from streamfer_train.exp_blip.config import CaptionerConfig, ModelConfig, OptimiserConfig, RuntimeConfig, StepOneConfig
 from streamfer_train.exp_blip.query_learner import QueryLearner
-from streamfer_train.exp_blip.schedule import choose_trained
 from streamfer_train.exp_blip.text import WordReader
+from streamfer_train.exp_blip.training import choose_trained
 from streamfer_train.exp_blip.vision import keep_frozen_coarse, recompute
 
 log = logging.getLogger(__name__)
@@ -65,15 +65,13 @@ def build_query_learner(
 
 def build_writer(
     architecture: Architecture,
-    model: ModelConfig,
+    config: CaptionerConfig,
     step: OptimiserConfig,
-    runtime: RuntimeConfig,
     card: TextCard,
     *,
     tensors: Mapping[str, Tensor],
     where: str,
     text_tokens: int,
-    seed: int,
     dropout: bool = False,
 ) -> Writer:
     """Return a captioner that learns to write, frozen and stored as configured.
@@ -86,10 +84,10 @@ def build_writer(
         CheckpointError: weights or a tokenizer that cannot be read, or do not fit the sizes.
         SourceNotFoundError: no such file or folder.
     """
-    sizes = model.sizes
+    model, runtime, sizes = config.model, config.runtime, config.model.sizes
     language, tokenizer = read_language_model(model.language_model, {}, str(model.language_model))
     asking = read_word_tokenizer(model.tokenizer, sizes.vocabulary) if architecture == "instructblip" else None
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
     network = _around(architecture, sizes, language)
     check_room(network, text_tokens)
     _fill(network, tensors, where)

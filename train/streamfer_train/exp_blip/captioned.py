@@ -1,26 +1,33 @@
-"""Pictures that a captioner is measured on: their labels, reference texts, and what the captioner writes.
+"""Pictures that a captioner is asked about: their labels, reference texts, and what it writes.
 
-Captions are kept in a file as they come, so an interrupted measurement goes on behind the last one.
+What is written is kept in a file line by line, so an interrupted run goes on behind the last whole one.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from streamfer.captions.protocol import Captioner
-from streamfer.errors import ConfigError
+from streamfer.errors import ConfigError, RecordError
 from streamfer_train.captions.files import Entry, read_entries
 from streamfer_train.captions.grammar import captions as grammar_captions
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.rules import rule_caption
-from streamfer_train.exp_blip.kept import keep, read_kept, windows
-from streamfer_train.exp_blip.pseudo import caption_pictures
+from streamfer_train.exp_blip.augment import squashed
+from streamfer_train.exp_blip.data import read_picture
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,18 @@ def references_for(
     return [known[picture.name] for picture in pictures], path.name
 
 
+def caption_pictures(model: Captioner, images: list[Path], questions: list[str] | None = None) -> list[str]:
+    """Return what a captioner says of pictures, whole and squashed to its square, one line each."""
+    clips = [face_of(image, model.info.picture.size) for image in images]
+    return [" ".join(text.split()) for text in model.caption(clips, questions)]
+
+
+def face_of(image: Path, size: int) -> NDArray[np.uint8]:
+    """Return a picture as one keyframe, uint8 (S, S, 3)."""
+    keyframe: NDArray[np.uint8] = squashed(read_picture(image), size).permute(1, 2, 0).numpy()
+    return keyframe
+
+
 def caption_all(
     model: Captioner, pictures: Sequence[LabelledPicture], file: Path, batch: int = 16, question: str | None = None
 ) -> list[str]:
@@ -107,3 +126,41 @@ def caption_all(
     for row in keep(file, rows(), batch):
         made[row["image"]] = row["caption"]
     return [made[picture.name] for picture in pictures]
+
+
+def read_kept(path: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Return the lines of an earlier run; a last line that was cut short is dropped from the file.
+
+    Raises:
+        RecordError: a line has other fields.
+    """
+    if not path.exists():
+        return []
+    contents = path.read_bytes()
+    if not contents.endswith(b"\n"):
+        contents = contents[: contents.rfind(b"\n") + 1]
+        with path.open("r+b") as stream:
+            stream.truncate(len(contents))
+    entries = read_entries(path) if contents else []
+    for entry in entries:
+        if set(fields) - entry.fields.keys():
+            raise RecordError(f"{entry.place}: no line of this command; choose another --out, or delete the file")
+    return [dict(entry.fields) for entry in entries]
+
+
+def keep(path: Path, rows: Iterable[dict[str, Any]], every: int) -> Iterator[dict[str, Any]]:
+    """Append rows as they come, on the disk after ``every`` of them and at the end, and hand them on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        for count, row in enumerate(rows, start=1):
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if count % every == 0:
+                stream.flush()
+                os.fsync(stream.fileno())
+            yield row
+
+
+def windows(items: list[T], size: int) -> Iterator[list[T]]:
+    """Yield items in lists of ``size``."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from streamfer.captions.architecture import QuerySizes
 from streamfer.settings import Section, load_settings
 from streamfer_train.recipes import sections
-from streamfer_train.recipes.sections import LogConfig
+from streamfer_train.recipes.sections import LogConfig, StepsConfig
 
 EXAMPLE = "configs/train/exp_blip/released.yaml"
 _LISTING = "'streamfer train exp-blip --settings' lists them all"
@@ -57,8 +57,8 @@ class ModelConfig(Section):
     projection: int = Field(256, ge=1, description="width in which pictures and texts are compared")
 
 
-class OptimiserConfig(Section):
-    """AdamW and its schedule. ``batch`` is what one step sees, over all processes and micro-batches.
+class OptimiserConfig(StepsConfig):
+    """AdamW and its schedule.
 
     ``cosine`` falls step by step after ``warmup`` steps; ``cosine_epoch`` is LAVIS's: constant within an epoch, and
     the warm-up ends with the first epoch even if it is shorter than ``warmup`` steps.
@@ -66,7 +66,6 @@ class OptimiserConfig(Section):
 
     epochs: int = Field(10, ge=1)
     batch: int = Field(112, ge=1)
-    accumulate: int = Field(1, ge=1, description="micro-batches that make one step")
     lr: float = Field(1e-4, ge=0)
     min_lr: float = Field(1e-5, ge=0)
     warmup: int = Field(5000, ge=0, description="steps")
@@ -76,14 +75,7 @@ class OptimiserConfig(Section):
     decay_all: bool = Field(True, description="norms and biases decay too, as in the released runner")
     betas: tuple[float, float] = (0.9, 0.999)
     vit_layer_decay: float = Field(1.0, gt=0, le=1, description="factor on the learning rate, block by block down")
-    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
     vit: Tuning = "frozen"
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        if self.batch % self.accumulate:
-            raise ValueError(f"accumulate {self.accumulate} does not divide batch {self.batch}")
-        return self
 
 
 class StepOneConfig(OptimiserConfig):

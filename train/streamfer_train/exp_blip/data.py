@@ -29,31 +29,18 @@ log = logging.getLogger(__name__)
 Batch = dict[str, Tensor]
 
 
-def read_pairs(sources: Sequence[CaptionFile], text: TextConfig, what: str) -> list[Pair]:
-    """Read caption lists; every picture must be there.
-
-    Raises:
-        ConfigError: no list, or a list or picture is missing.
-        RecordError: an entry lacks a field; file, line and field are named.
-    """
-    return _read(read_captions, sources, text, what)
-
-
-def read_questions(sources: Sequence[CaptionFile], text: TextConfig, what: str, *, clean: bool = False) -> list[Pair]:
-    """Read question lists; answers are cleaned as captions are, questions with ``clean`` alone.
-
-    Raises:
-        ConfigError: no list, or a list or picture is missing.
-        RecordError: an entry lacks a field; file, line and field are named.
-    """
-    pairs = _read(read_answers, sources, text, what)
-    asked = text if clean else TextConfig(lowercase=False)
-    return [replace(pair, question=cleaned(pair.question, asked)) for pair in pairs]
-
-
-def _read(
-    read: Callable[[Path, Path], list[Pair]], sources: Sequence[CaptionFile], text: TextConfig, what: str
+def read_pairs(
+    sources: Sequence[CaptionFile],
+    text: TextConfig,
+    what: str,
+    read: Callable[[Path, Path], list[Pair]] = read_captions,
 ) -> list[Pair]:
+    """Read lists of captions (or of questions, by ``read``) and clean them; every picture must be there.
+
+    Raises:
+        ConfigError: no list, or a list or picture is missing.
+        RecordError: an entry lacks a field; file, line and field are named.
+    """
     if not sources:
         raise ConfigError(f"{what} names no list; add one with file and images")
     pairs = [
@@ -65,6 +52,13 @@ def _read(
     if empty or not pairs:
         raise ConfigError(f"{what}: {empty or 'no'} captions{' are empty once cleaned' if empty else ''}; correct them")
     return pairs
+
+
+def read_questions(sources: Sequence[CaptionFile], text: TextConfig, what: str, *, clean: bool = False) -> list[Pair]:
+    """Read question lists as :func:`read_pairs` does; questions are cleaned with ``clean`` alone."""
+    asked = text if clean else TextConfig(lowercase=False)
+    pairs = read_pairs(sources, text, what, read_answers)
+    return [replace(pair, question=cleaned(pair.question, asked)) for pair in pairs]
 
 
 def read_picture(path: Path) -> Tensor:

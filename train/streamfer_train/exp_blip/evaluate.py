@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +145,14 @@ def scores(
     labels = [picture.labels for picture in pictures]
     floor = describe(most_frequent_caption(labels), "floor")
     return {
-        "text": score(captions, references, encode, Path(encoder).name).to_dict(),
+        "text": score(captions, references, encode, Path(encoder).name),
         "agreement": _agreement(evaluate(captions, labels)),
         "floor": {"caption": floor, **_agreement(evaluate([floor] * len(labels), labels))},
     }
 
 
 def _agreement(report: CaptionReport) -> dict[str, Any]:
-    values = report.to_dict()
+    values = asdict(report)
     values["units"] = {str(unit): score for unit, score in values["units"].items()}
     return values
 

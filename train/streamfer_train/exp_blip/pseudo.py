@@ -17,20 +17,16 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from streamfer.captions.folder import is_captioner
-from streamfer.captions.protocol import Captioner
 from streamfer_train.captions.files import write_entries
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.rewrite import UNREAD, Policy, Rewriter, labels_of_texts
 from streamfer_train.captions.writers import Endpoint, LocalModel
 from streamfer_train.datasets.authors import Pair
-from streamfer_train.exp_blip.augment import squashed
 from streamfer_train.exp_blip.build import existing
+from streamfer_train.exp_blip.captioned import caption_pictures, keep, read_kept, windows
 from streamfer_train.exp_blip.config import ExpBlipConfig
-from streamfer_train.exp_blip.data import read_pairs, read_picture
-from streamfer_train.exp_blip.kept import keep, read_kept, windows
+from streamfer_train.exp_blip.data import read_pairs
 from streamfer_train.exp_blip.stages import CAPTIONER, LISTS, Variant, folder_of, image_root
 
 log = logging.getLogger(__name__)
@@ -157,18 +153,6 @@ def _describe(images: list[str], captioner: str, config: ExpBlipConfig) -> Itera
         yield from zip(window, caption_pictures(model, [Path(image) for image in window]), strict=True)
         done += len(window)
         log.info("exp_blip.pseudo", extra={"done": done, "of": len(images), "captioner": model.info.name})
-
-
-def caption_pictures(model: Captioner, images: list[Path], questions: list[str] | None = None) -> list[str]:
-    """Return what a captioner says of pictures, whole and squashed to its square, one line each."""
-    clips = [face_of(image, model.info.picture.size) for image in images]
-    return [" ".join(text.split()) for text in model.caption(clips, questions)]
-
-
-def face_of(image: Path, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return a picture as one keyframe, uint8 (S, S, 3)."""
-    keyframe: np.ndarray[Any, np.dtype[np.uint8]] = squashed(read_picture(image), size).permute(1, 2, 0).numpy()
-    return keyframe
 
 
 def _read_halves(path: Path) -> dict[str, Halves]:

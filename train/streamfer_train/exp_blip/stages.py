@@ -173,14 +173,12 @@ def _writer(config: ExpBlipConfig, weights: Path | None) -> build.Writer:
     limit = config.step2.max_text_tokens
     return build.build_writer(
         "blip-2",
-        config.model,
+        config,
         config.step2,
-        config.runtime,
         text_card(config),
         tensors=tensors,
         where=str(weights),
         text_tokens=limit + 1,
-        seed=config.seed,
         dropout=config.step2.language_dropout,
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from streamfer.captions.text import PromptText
 from streamfer_train.exp_blip.config import TextConfig
@@ -60,18 +61,14 @@ def padded(rows: Sequence[Row], pad_id: int, *, learn_start: bool = False) -> tu
 
     With ``learn_start`` a prompt of one token, which starts the text, is to be written too: so LAVIS trains OPT.
     """
-    longest = max(len(row.prompt) + len(row.answer) for row in rows)
-    ids_BL = torch.full((len(rows), longest), pad_id)
-    mask_BL = torch.zeros(len(rows), longest, dtype=torch.int64)
-    targets_BL = torch.full((len(rows), longest), -100)
-    for place, row in enumerate(rows):
-        start, end = len(row.prompt), len(row.prompt) + len(row.answer)
-        ids_BL[place, :end] = torch.tensor([*row.prompt, *row.answer])
-        mask_BL[place, :end] = 1
-        targets_BL[place, start:end] = torch.tensor(row.answer)
-        if learn_start and start == 1:
-            targets_BL[place, 0] = row.prompt[0]
-    return ids_BL, mask_BL, targets_BL
+    texts = [torch.tensor([*row.prompt, *row.answer]) for row in rows]
+    targets = [text.clone() for text in texts]
+    for row, target in zip(rows, targets, strict=True):
+        if not (learn_start and len(row.prompt) == 1):
+            target[: len(row.prompt)] = -100
+    mask_BL = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+    ids_BL = pad_sequence(texts, batch_first=True, padding_value=pad_id)
+    return ids_BL, mask_BL, pad_sequence(targets, batch_first=True, padding_value=-100)
 
 
 class WordReader:

@@ -15,9 +15,8 @@ from streamfer.errors import ConfigError
 from streamfer.files import write_text
 from streamfer_train.captions.questions import unit_question
 from streamfer_train.datasets.authors import Pair, read_answers
-from streamfer_train.exp_blip.captioned import LabelledPicture, read_labelled
+from streamfer_train.exp_blip.captioned import LabelledPicture, face_of, read_labelled
 from streamfer_train.exp_blip.evaluate import add_options, captioner_of, encoder_of, measure, readable
-from streamfer_train.exp_blip.pseudo import face_of
 from streamfer_train.exp_vqa.yes_no import Answered, score
 from streamfer_train.recipes.command import reported
 
@@ -141,7 +140,7 @@ def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
         from streamfer_train.metrics.text import score as score_texts
 
         encode, name = encoder_of(options), Path(options.encoder or "").name
-        report["text"] = score_texts(texts, [[pair.text] for pair in worded], encode, name).to_dict()
+        report["text"] = score_texts(texts, [[pair.text] for pair in worded], encode, name)
     write_text(options.out / "answers.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines))
     return report
 

@@ -43,14 +43,12 @@ def build_writer(config: ExpVqaConfig) -> build.Writer:
     tensors, where = build.start_tensors(config.model)
     return build.build_writer(
         "instructblip",
-        config.model,
+        config,
         asked,
-        config.runtime,
         text_card(config),
         tensors=tensors,
         where=where,
         text_tokens=asked.max_question_tokens + asked.max_answer_tokens + 1,
-        seed=config.seed,
     )
 
 

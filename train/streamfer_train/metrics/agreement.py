@@ -5,9 +5,11 @@ Every measure reads texts with :func:`streamfer.captions.reading.read`, so it co
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+
+import numpy as np
 
 from streamfer.captions.checks import contradictions, repeats
 from streamfer.captions.reading import Mentions, read
@@ -24,14 +26,6 @@ class UnitScore:
     recall: float
     f1: float
     support: int
-
-    @classmethod
-    def of(cls, hits: int, false: int, missed: int) -> UnitScore:
-        """Score counts; what cannot be said for want of cases is 0."""
-        precision = hits / (hits + false) if hits + false else 0.0
-        recall = hits / (hits + missed) if hits + missed else 0.0
-        f1 = 2 * hits / (2 * hits + false + missed) if hits + false + missed else 0.0
-        return cls(precision, recall, f1, hits + missed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +45,6 @@ class CaptionReport:
     contradictions: float
     repetitions: float
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
-
 
 def evaluate(captions: Sequence[str], labels: Sequence[FaceLabels]) -> CaptionReport:
     """Score captions against the labels of the same faces.
@@ -66,37 +56,40 @@ def evaluate(captions: Sequence[str], labels: Sequence[FaceLabels]) -> CaptionRe
     """
     if not captions or len(captions) != len(labels):
         raise ConfigError(f"{len(captions)} captions for {len(labels)} labels; give one caption for every label")
-    counts = {unit: [0, 0, 0] for unit in ACTION_UNITS}
-    agreed, with_emotion, contradicting, repeating = 0, 0, 0, 0
-    for text, label in zip(captions, labels, strict=True):
-        said = read(text)
-        _count_units(said, label, counts)
-        if label.emotions:
-            with_emotion += 1
-            agreed += emotions_agree(text, said, label)
-        contradicting += any(True for _ in contradictions(said, label))
-        repeating += repeats(text)
-    scores = {unit: UnitScore.of(*numbers) for unit, numbers in counts.items() if numbers[0] + numbers[2]}
-    totals = [sum(numbers[place] for numbers in counts.values()) for place in range(3)]
+    said = [read(text) for text in captions]
+    units, micro = _unit_scores(said, labels)
+    named = [place for place, label in enumerate(labels) if label.emotions]
+    agreed = [emotions_agree(captions[place], said[place], labels[place]) for place in named]
+    contradicting = [any(True for _ in contradictions(*pair)) for pair in zip(said, labels, strict=True)]
     return CaptionReport(
         len(captions),
-        UnitScore.of(*totals),
-        sum(score.f1 for score in scores.values()) / len(scores) if scores else 0.0,
-        scores,
-        agreed / with_emotion if with_emotion else None,
-        contradicting / len(captions),
-        repeating / len(captions),
+        micro,
+        sum(score.f1 for score in units.values()) / len(units) if units else 0.0,
+        units,
+        sum(agreed) / len(agreed) if agreed else None,
+        sum(contradicting) / len(captions),
+        sum(map(repeats, captions)) / len(captions),
     )
 
 
-def _count_units(said: Mentions, label: FaceLabels, counts: dict[int, list[int]]) -> None:
-    if label.action_units is None:
-        return
-    spoken, true = said.units, label.action_units
-    coded = ACTION_UNITS.keys() if label.coded is None else label.coded
-    for unit in coded:
-        if unit in spoken or unit in true:
-            counts[unit][0 if unit in spoken and unit in true else 1 if unit in spoken else 2] += 1
+def _unit_scores(said: Sequence[Mentions], labels: Sequence[FaceLabels]) -> tuple[dict[int, UnitScore], UnitScore]:
+    """Return the score of each coded unit that occurs, and of all mentions together; what cannot be said is 0."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    coded_NU = np.array([[_coded(unit, label) for unit in ACTION_UNITS] for label in labels])
+    true_NU, said_NU = (
+        coded_NU & np.array([[unit in units for unit in ACTION_UNITS] for units in sets])
+        for sets in ([label.action_units or () for label in labels], [mentions.units for mentions in said])
+    )
+    ways = (precision_recall_fscore_support(true_NU, said_NU, average=way, zero_division=0) for way in (None, "micro"))
+    each, (precision, recall, f1, _) = ways
+    found = {unit: UnitScore(*map(float, row[:3]), int(row[3])) for unit, *row in zip(ACTION_UNITS, *each, strict=True)}
+    together = UnitScore(float(precision), float(recall), float(f1), int(true_NU.sum()))
+    return {unit: score for unit, score in found.items() if score.support}, together
+
+
+def _coded(unit: int, label: FaceLabels) -> bool:
+    return label.action_units is not None and (label.coded is None or unit in label.coded)
 
 
 def emotions_agree(text: str, said: Mentions, label: FaceLabels) -> bool:
@@ -123,4 +116,4 @@ def most_frequent_caption(labels: Sequence[FaceLabels]) -> FaceLabels:
         hits += sum(unit in units for units in sets)
         best = max(best, (2 * hits / (size * len(sets) + total) if sets else 0.0, size))
     emotions = [label.emotions for label in labels if label.emotions]
-    return FaceLabels(frozenset(often[: best[1]]), max(set(emotions), key=emotions.count) if emotions else ())
+    return FaceLabels(frozenset(often[: best[1]]), Counter(emotions).most_common(1)[0][0] if emotions else ())

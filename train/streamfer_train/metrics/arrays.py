@@ -60,13 +60,6 @@ def as_labels(labels_N: Values, count: int, classes: int) -> IntArray:
     return checked.astype(np.int64)
 
 
-def log_softmax(logits_NC: FloatArray) -> FloatArray:
-    """Return log-probabilities (N, C)."""
-    shifted = logits_NC - logits_NC.max(axis=1, keepdims=True)
-    normalised: FloatArray = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return normalised
-
-
 def plain(value: Any) -> Any:
     """Return a report, or a part of one, as JSON has it: numbers with six digits, None where they are not finite."""
     if is_dataclass(value):
@@ -75,9 +68,6 @@ def plain(value: Any) -> Any:
         return {name: plain(one) for name, one in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
         return [plain(one) for one in value]
-    return json_number(value) if isinstance(value, float) else value
-
-
-def json_number(value: float) -> float | None:
-    """Return the value with six digits; None where it is not finite, which JSON cannot say."""
-    return round(float(value), 6) if math.isfinite(value) else None
+    if isinstance(value, float):
+        return round(float(value), 6) if math.isfinite(value) else None
+    return value

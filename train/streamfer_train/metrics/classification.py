@@ -11,23 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import log_softmax
 
 from streamfer.errors import ConfigError
-from streamfer_train.metrics.arrays import (
-    BoolArray,
-    FloatArray,
-    IntArray,
-    Values,
-    as_labels,
-    as_scores,
-    log_softmax,
-    plain,
-)
+from streamfer_train.metrics.arrays import BoolArray, FloatArray, IntArray, Values, as_labels, as_scores, plain
 
 #: Bins of the calibration errors, as in the literature (Guo et al. 2017).
 BINS = 15
 #: Probabilities below this count as this in the log-likelihood, so that one clip cannot make it infinite.
 _SMALLEST = 1e-12
+#: Where every clip is right (or wrong) the best temperature has no bound; it stays within these.
+TEMPERATURES = (0.02, 50.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,22 +72,7 @@ def report(logits_NC: Values, labels_N: Values, classes: Sequence[str]) -> Repor
     Raises:
         ConfigError: no clips, shapes that do not fit, a label out of range, or logits that are not finite.
     """
-    return _report(log_softmax(as_scores(logits_NC)), labels_N, classes)
-
-
-def report_probabilities(probabilities_NC: Values, labels_N: Values, classes: Sequence[str]) -> Report:
-    """Score probabilities (N, C), rows summing to 1, against class numbers (N,).
-
-    Raises:
-        ConfigError: as :func:`report`, or rows that are no probabilities.
-    """
-    checked = as_scores(probabilities_NC)
-    if (checked < 0).any() or not np.allclose(checked.sum(axis=1), 1, atol=1e-3):
-        raise ConfigError("probabilities: rows must be non-negative and sum to 1; logits go to report()")
-    return _report(np.log(np.clip(checked, _SMALLEST, None)), labels_N, classes)
-
-
-def _report(log_probabilities_NC: FloatArray, labels_N: Values, classes: Sequence[str]) -> Report:
+    log_probabilities_NC = log_softmax(as_scores(logits_NC), axis=1)
     count, width = log_probabilities_NC.shape
     if len(classes) != width:
         raise ConfigError(f"{len(classes)} class names for scores of {width} classes")
@@ -205,3 +185,31 @@ def _tied_means(sorted_N: FloatArray, values_N: FloatArray) -> FloatArray:
     lengths = np.diff(np.r_[starts, len(sorted_N)])
     means: FloatArray = np.repeat(np.add.reduceat(values_N, starts) / lengths, lengths)
     return means
+
+
+def fit_temperature(logits_NC: Values, labels_N: Values) -> float:
+    """Return the divisor of the logits with the least negative log-likelihood, within ``TEMPERATURES``.
+
+    The likelihood is concave in the inverse temperature, so the root of its derivative is found by bisection.
+    Fit on clips that no number is reported on: a validation split.
+
+    Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
+
+    Raises:
+        ConfigError: no clips, shapes that do not fit, a label out of range, or logits that are not finite.
+    """
+    logits = as_scores(logits_NC)
+    labels = as_labels(labels_N, *logits.shape)
+    target = logits[np.arange(len(labels)), labels].mean()
+
+    def slope(inverse: float) -> float:
+        """Derivative of the mean negative log-likelihood by the inverse temperature; rises with it."""
+        expected = (np.exp(log_softmax(logits * inverse, axis=1)) * logits).sum(axis=1)
+        return float(expected.mean() - target)
+
+    coldest, hottest = TEMPERATURES
+    if slope(1 / hottest) >= 0:
+        return hottest
+    if slope(1 / coldest) <= 0:
+        return coldest
+    return float(1 / brentq(slope, 1 / hottest, 1 / coldest, xtol=1e-9, rtol=1e-9))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from streamfer.errors import ConfigError
-from streamfer_train.metrics.arrays import BoolArray, FloatArray, Values, as_floats, plain
+from streamfer_train.metrics.arrays import BoolArray, FloatArray, Values, as_floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,6 @@ class DetectionReport:
     mean_auc: float
     mean_f1: float
     units: dict[str, DetectionScore]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; NaN becomes None."""
-        found: dict[str, Any] = plain(self)
-        return found
 
 
 def report(
@@ -100,17 +95,14 @@ def _threshold(thresholds: Mapping[str, float] | float, name: str) -> float:
 
 
 def _score(scores_N: FloatArray, present_N: BoolArray, threshold: float) -> DetectionScore:
-    from sklearn.metrics import roc_auc_score
+    from sklearn.metrics import f1_score, roc_auc_score
 
     positives, count = int(present_N.sum()), len(present_N)
-    detected_N = scores_N >= threshold
-    found = int((detected_N & present_N).sum())
-    relevant = positives + int(detected_N.sum())
     return DetectionScore(
         count=count,
         positives=positives,
         auc=float(roc_auc_score(present_N, scores_N)) if 0 < positives < count else math.nan,
-        f1=2 * found / relevant if relevant else math.nan,
+        f1=float(f1_score(present_N, scores_N >= threshold, zero_division=np.nan)) if count else math.nan,
         threshold=threshold,
     )
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.errors import ConfigError
-from streamfer_train.metrics.arrays import FloatArray, IntArray, plain
+from streamfer_train.metrics.arrays import FloatArray, IntArray
 
 LEVEL = 0.95
 
@@ -51,11 +51,6 @@ class Interval:
         if math.isnan(self.low):
             return value
         return f"{value} [{self.low * factor:.{digits}f}, {self.high * factor:.{digits}f}]"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; NaN becomes None."""
-        found: dict[str, Any] = plain(self)
-        return found
 
 
 def t_interval(values: Iterable[float], level: float = LEVEL) -> Interval:

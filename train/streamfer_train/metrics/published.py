@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,27 @@ def published(*names: str) -> Any:
     return plain(part)
 
 
-def dynamic_rows(dataset: str) -> list[str]:
-    """Return Markdown rows ``| method | UAR | WAR | ECE | AURC | – | source |``, video first, then who sees more."""
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    head, *others = ("|" + "".join(f" {cell} |" if cell else " |" for cell in row) for row in (columns, *rows))
+    return [head, "|" + "---|" * len(columns), *others]
+
+
+def written(value: float | None, digits: int) -> str:
+    """Return a number as a cell of a table has it; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def dynamic_rows(dataset: str) -> list[list[str]]:
+    """Return the cells of method, UAR, WAR, ECE, AURC, "–" and source, video first, then who sees more."""
     calibration, rows = published("calibration", dataset), []
     for kind, group in published("dynamic", dataset).items():
         for row in group if kind != "folds" else ():
             known = calibration.get(row["method"].partition(" (")[0], (None, None))
-            scores = [_written(row["uar"], 2), _written(row["war"], 2), *(_written(value, 3) for value in known)]
+            scores = [written(row["uar"], 2), written(row["war"], 2), *(written(value, 3) for value in known)]
             named = f"{row['method']}, {row['year']}" + ("" if kind == "video" else f" (*{kind}*)")
-            rows.append(f"| {named} | {' | '.join(scores)} | – | {row['source']} |")
+            rows.append([named, *scores, "–", row["source"]])
     return rows
-
-
-def _written(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def beside(part: str, dataset: str | None, own: dict[str, float | None]) -> str:
@@ -42,8 +50,8 @@ def beside(part: str, dataset: str | None, own: dict[str, float | None]) -> str:
     if not rows:
         return ""
     columns = [name for name in rows[0] if name != "method"]
-    lines = [f"| | {' | '.join(columns)} |", "|" + "---|" * (len(columns) + 1)]
-    for row in [{"method": "**this model**", **own}, *rows]:
-        cells = ("–" if row.get(name) is None else f"{row[name]:g}" for name in columns)
-        lines.append(f"| {row['method']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    cells = (
+        [row["method"], *("–" if row.get(name) is None else f"{row[name]:g}" for name in columns)]
+        for row in [{"method": "**this model**", **own}, *rows]
+    )
+    return "\n".join(markdown_table(["", *columns], cells)) + "\n"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,63 +25,35 @@ from streamfer.errors import ConfigError
 Encoder = Callable[[Sequence[str]], Tensor]
 
 
-@dataclass(frozen=True, slots=True)
-class TextReport:
-    """Means over captions. All are in 0-1; ``bleu`` is of the whole corpus.
-
-    Of several references the best counts for METEOR, ROUGE-L and similarity, as in Exp-BLIP. ``meteor_stages`` says
-    which of METEOR's matching stages took part.
-    """
-
-    count: int
-    meteor: float
-    meteor_stages: str
-    rouge_l: float
-    bleu: float
-    bleu_signature: str
-    similarity: float | None = None
-    similarity_model: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, named by what was measured."""
-        values: dict[str, Any] = {
-            "count": self.count,
-            f"meteor ({self.meteor_stages})": round(self.meteor, 4),
-            "rouge_l": round(self.rouge_l, 4),
-            "bleu": round(self.bleu, 4),
-            "bleu_signature": self.bleu_signature,
-        }
-        if "synonym" not in self.meteor_stages:
-            values["remark"] = "METEOR lacks WordNet's synonyms, which published values have: nltk.downloader wordnet"
-        if self.similarity is not None:
-            values[f"similarity ({self.similarity_model})"] = round(self.similarity, 4)
-        return values
-
-
 def score(
     captions: Sequence[str], references: Sequence[Sequence[str]], encode: Encoder | None = None, encoder: str = ""
-) -> TextReport:
+) -> dict[str, Any]:
     """Score captions against the references of the same pictures; with ``encode`` by embeddings too.
+
+    Values are means over captions in 0-1, but BLEU, which is of the whole corpus. Of several references the best
+    counts for METEOR, ROUGE-L and similarity, as in Exp-BLIP. Names say which of METEOR's matching stages took part.
 
     Raises:
         ConfigError: nothing to score, numbers differ, or a caption has no reference.
     """
     _check(captions, references)
     stages, words = meteor_stages()
+    both = list(zip(captions, references, strict=True))
     bleu_value, signature = bleu(captions, references)
-    similarity = None
+    values: dict[str, Any] = {
+        "count": len(both),
+        f"meteor ({stages})": round(sum(meteor(text, several, words) for text, several in both) / len(both), 4),
+        "rouge_l": round(sum(rouge_l(text, several) for text, several in both) / len(both), 4),
+        "bleu": round(bleu_value, 4),
+        "bleu_signature": signature,
+    }
+    if "synonym" not in stages:
+        values["remark"] = "METEOR lacks WordNet's synonyms, which published values have: nltk.downloader wordnet"
     if encode is not None:
-        similarity = sum(embedding_similarity(captions, references, encode)) / len(captions)
-    return TextReport(
-        len(captions),
-        sum(meteor(c, r, words) for c, r in zip(captions, references, strict=True)) / len(captions),
-        stages,
-        sum(rouge_l(c, r) for c, r in zip(captions, references, strict=True)) / len(captions),
-        bleu_value,
-        signature,
-        similarity,
-        encoder,
-    )
+        values[f"similarity ({encoder})"] = round(
+            sum(embedding_similarity(captions, references, encode)) / len(both), 4
+        )
+    return values
 
 
 def tokens(text: str) -> list[str]:

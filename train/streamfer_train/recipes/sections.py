@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from streamfer.settings import Section
 
@@ -17,6 +17,21 @@ class RunSection(Section):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints within an epoch")
     backend: Literal["auto", "nccl", "gloo"] = Field("auto", description="of processes that train together")
+
+
+class StepsConfig(Section):
+    """How long a training is and what a step sees: ``batch`` is over all processes and accumulated micro-batches."""
+
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    accumulate: int = Field(1, ge=1, description="micro-batches that make one step")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        if self.batch % self.accumulate:
+            raise ValueError(f"accumulate {self.accumulate} does not divide batch {self.batch}")
+        return self
 
 
 class LogConfig(Section):

@@ -38,8 +38,6 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text)
         sub.set_defaults(command=command)
         add_recipe_options(sub, Path(EXAMPLE), "train.steps=500")
-        if name in ("all", "train"):
-            sub.add_argument("--until", type=int, help="stop after this many steps")
         if name in ("all", "export"):
             sub.add_argument("-o", "--output", type=Path, required=True)
         if name == "export":
@@ -61,10 +59,10 @@ def _all(config: FacesConfig, options: argparse.Namespace) -> None:
     print(compare(config.data, options.output, "test", former=None, others=False))
 
 
-def _train(config: FacesConfig, options: argparse.Namespace) -> None:
+def _train(config: FacesConfig, _: argparse.Namespace) -> None:
     from streamfer_builtin.faces.training import train
 
-    print(train(config, until=options.until))
+    print(train(config))
 
 
 def _export(config: FacesConfig, options: argparse.Namespace) -> None:

@@ -128,8 +128,8 @@ def chosen_threshold(sums: dict[str, Outcome]) -> float:
     return max(each.threshold_for(ALLOWED) for each in [*gathered, videos_of(sums)])
 
 
-def contenders(root: Path, weights: Path, former: Path | None) -> list[Contender]:
-    """The detectors of the comparison, at the sizes that matter."""
+def contenders(root: Path, weights: Path, former: Path | None, *, others: bool) -> list[Contender]:
+    """The detectors of the comparison, at the sizes that matter; ``others`` are those that are not ours."""
     yunet = str(root / "weights" / "yunet_n_dynamic.onnx")
     wanted: list[tuple[str, str, int | None]] = [
         ("built-in", str(weights), 1024),
@@ -137,8 +137,9 @@ def contenders(root: Path, weights: Path, former: Path | None) -> list[Contender
     ]
     if former is not None:
         wanted += [("former", str(former), 1024), ("former, auto", str(former), None)]
-    wanted += [(f"CenterFace {side}", "centerface", side) for side in (640, 960)]
-    wanted += [("YuNet n 640", yunet, 640), ("YuNet n", yunet, 1024)]
+    if others:
+        wanted += [(f"CenterFace {side}", "centerface", side) for side in (640, 960)]
+        wanted += [("YuNet n 640", yunet, 640), ("YuNet n", yunet, 1024)]
     return [
         Contender(title, load_detector(name, threshold=LOWEST, max_faces=500, det_size=side))
         for title, name, side in wanted
@@ -147,7 +148,7 @@ def contenders(root: Path, weights: Path, former: Path | None) -> list[Contender
 
 def compare(root: Path, weights: Path, part: str, *, former: Path | None, others: bool) -> str:
     """Markdown tables of ``part``; thresholds are chosen on ``tune``, whichever part is shown."""
-    rows = contenders(root, weights, former) if others else contenders(root, weights, None)[:2]
+    rows = contenders(root, weights, former, others=others)
     tune = list(references(root, "tune"))
     shown = tune if part == "tune" else list(references(root, part))
     lines = []

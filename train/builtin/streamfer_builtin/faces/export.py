@@ -31,8 +31,8 @@ from streamfer_builtin.faces.network import (
     Head,
     Residual,
 )  # fmt: skip
-from streamfer_builtin.faces.training import CHECKPOINT, OURS, averaged_network
-from streamfer_train.recipes.checkpoint import read_checkpoint
+from streamfer_builtin.faces.training import RECIPE, averaged_network
+from streamfer_train.recipes.checkpoint import LAST, Checkpoint
 
 FORMAT_VERSION = "1"
 VERSION = "3"
@@ -96,7 +96,7 @@ def export(network: FaceNetwork, path: Path, metadata: dict[str, str]) -> None:
 
 def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float) -> None:
     """Export the averaged weights of the work folder's checkpoint with the shipped metadata."""
-    network = averaged_network(config.work / CHECKPOINT)
+    network = averaged_network(config.work / LAST)
     metadata = {
         "name": "streamfer-faces",
         "version": VERSION,
@@ -110,7 +110,7 @@ def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float) -> N
         # docs/results/faces.md, "At which size frames are read".
         "smallest_face": "16",
         "least_side": "640",
-        "steps": str(read_checkpoint(config.work / CHECKPOINT, OURS)["step"]),
+        "steps": str(Checkpoint.load(config.work / LAST, RECIPE).progress.step),
     }
     export(network, path, metadata)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from streamfer_builtin.faces.config import LossConfig
 from streamfer_builtin.faces.network import Predictions, anchor_grid
 
 _CENTRE_REACH = 0.3
@@ -30,10 +31,6 @@ class Targets:
     ignored: Tensor
     precise: Tensor
 
-    def to(self, device: torch.device) -> Targets:
-        """The same faces on another device."""
-        return Targets(*(getattr(self, name).to(device) for name in self.__slots__))
-
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
@@ -41,25 +38,6 @@ class Assignment:
 
     face_BA: Tensor
     weight_BA: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class LossWeights:
-    """Multipliers of the three terms."""
-
-    score: float = 1.0
-    box: float = 2.0
-    landmarks: float = 8.0
-
-
-@dataclass(frozen=True, slots=True)
-class Losses:
-    """The weighted sum to minimise and its terms, each normalised by the number of answering anchors."""
-
-    total: Tensor
-    score: Tensor
-    box: Tensor
-    landmarks: Tensor
 
 
 def paired_iou(boxes_a: Tensor, boxes_b: Tensor) -> Tensor:
@@ -135,8 +113,10 @@ def _rank_in_group(sorted_groups: Tensor) -> Tensor:
     return positions - torch.cummax(torch.where(starts, positions, 0), dim=0).values
 
 
-def losses(predictions: Predictions, targets: Targets, assignment: Assignment, weights: LossWeights) -> Losses:
-    """All loss terms of a batch."""
+def losses(
+    predictions: Predictions, targets: Targets, assignment: Assignment, weights: LossConfig
+) -> dict[str, Tensor]:
+    """The weighted sum to minimise, ``total``, and its terms, each normalised by the number of answering anchors."""
     positive = assignment.face_BA >= 0
     face = assignment.face_BA[positive]
     count = max(1, len(face))
@@ -153,7 +133,7 @@ def losses(predictions: Predictions, targets: Targets, assignment: Assignment, w
     precise = targets.precise[face].float()
     landmarks = (sharp.mean(dim=1) * precise).sum() / precise.sum().clamp(min=1)
     total = weights.score * score + weights.box * box + weights.landmarks * landmarks
-    return Losses(total, score, box, landmarks)
+    return {"total": total, "score": score, "box": box, "landmarks": landmarks}
 
 
 def quality_focal_loss(logits: Tensor, quality: Tensor) -> Tensor:

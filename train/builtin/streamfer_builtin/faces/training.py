@@ -1,126 +1,89 @@
-"""The training loop: one optimiser step a batch, a moving average of the weights, checkpoints that resume exactly.
+"""What the loop that every recipe trains with is given here: a step is a batch of views, all steps are one epoch.
 
 Everything random is a function of (seed, step), so an interrupted run that resumes ends at the same weights.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import structlog
 import torch
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from streamfer.errors import CheckpointError
 from streamfer_builtin.faces.config import FacesConfig, TrainConfig
-from streamfer_builtin.faces.losses import Losses, LossWeights, assign, losses
+from streamfer_builtin.faces.losses import Targets, assign, losses
 from streamfer_builtin.faces.network import FaceNetwork, decoded
 from streamfer_builtin.faces.start import take_weights
-from streamfer_builtin.faces.views import Batch, Views, normalised
-from streamfer_train.recipes.checkpoint import read_checkpoint, write_tensors
+from streamfer_builtin.faces.views import Views, normalised
+from streamfer_train.recipes.checkpoint import LAST, Checkpoint, Progress
+from streamfer_train.recipes.processes import joined
+from streamfer_train.recipes.schedule import half_cosine
+from streamfer_train.recipes.sections import LogConfig, RunSection
+from streamfer_train.recipes.trainer import Batch, Job, Trainer
 
-log = structlog.get_logger(__name__)
-
-CHECKPOINT = "checkpoint.pt"
-OURS = "'python -m streamfer_builtin.faces'"
+RECIPE = "faces"
+"""Name of the recipe, in its checkpoints."""
+#: Settings that may change between an interrupted run and its continuation.
+MAY_CHANGE = ("data", "work", "device", "workers", "train.checkpoint_every", "train.log_every")
 REFERENCE_SIDE = 256
 
 
-@dataclass(slots=True)
-class TrainingState:
-    """Network, its moving average and the optimiser at ``step`` finished steps."""
+class FacesTask:
+    """The detector with newly drawn weights, or those of ``start`` as far as they reach, its views and its losses."""
 
-    settings: TrainConfig
-    network: FaceNetwork
-    average: FaceNetwork
-    optimiser: torch.optim.AdamW
-    step: int = 0
+    def __init__(self, config: FacesConfig) -> None:
+        self.settings, self.workers, self.steps = config.train, config.workers, config.train.steps
+        self.views = Views(config.data)
+        torch.manual_seed(self.settings.seed)
+        self.learner: nn.Module = FaceNetwork()
+        if self.settings.start is not None:
+            take_weights(self.learner, self.settings.start)
+        self.learner.to(memory_format=torch.channels_last)
 
-    @staticmethod
-    def fresh(settings: TrainConfig, device: str = "cpu") -> TrainingState:
-        """A trainer with newly drawn weights, or those of ``settings.start`` as far as they reach."""
-        torch.manual_seed(settings.seed)
-        network = FaceNetwork()
-        if settings.start is not None:
-            take_weights(network, settings.start)
-        network.to(device).to(memory_format=torch.channels_last)
-        average = FaceNetwork().to(device)
-        average.load_state_dict(network.state_dict())
-        average.eval().requires_grad_(False)
-        decayed = [weight for weight in network.parameters() if weight.ndim > 1]
-        plain = [weight for weight in network.parameters() if weight.ndim <= 1]
+    def optimiser(self) -> torch.optim.Optimizer:
+        """Build AdamW; biases do not decay."""
+        asked, weights = self.settings.optimiser, list(self.learner.parameters())
         groups = [
-            {"params": decayed, "weight_decay": settings.optimiser.weight_decay},
-            {"params": plain, "weight_decay": 0.0},
+            {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": asked.weight_decay},
+            {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
         ]
-        return TrainingState(settings, network, average, torch.optim.AdamW(groups, lr=settings.optimiser.learning_rate))
+        return torch.optim.AdamW(groups, lr=asked.learning_rate)
 
-    def advance(self, batch: Batch) -> Losses:
-        """One optimiser step; returns the losses before it."""
-        self.network.train()
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.settings, self.step)
-        device = next(self.network.parameters()).device
-        pictures = normalised(batch.pictures.to(device)).contiguous(memory_format=torch.channels_last)
-        targets = batch.targets.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.settings.bfloat16):
-            maps = self.network(pictures)
+    def batches(self, epoch: int, done: int) -> Iterable[Batch]:
+        """Return the batches of all steps but the first ``done``."""
+        del epoch
+        return DataLoader(_Steps(self.views, self.settings, done), batch_size=None, num_workers=self.workers)
+
+    def set_rates(self, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
+        """Set the learning rate of the next step."""
+        rate = learning_rate(self.settings, progress.step)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        return {"lr": rate}
+
+    def losses(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the weighted sum and its terms."""
+        pictures = normalised(batch["pictures"]).contiguous(memory_format=torch.channels_last)
+        targets = Targets(*(batch[name] for name in Targets.__slots__))
+        with torch.autocast(pictures.device.type, torch.bfloat16, enabled=self.settings.bfloat16):
+            maps = model(pictures)
         predictions = decoded(maps)
-        height, width = pictures.shape[-2:]
-        assignment = assign(predictions, targets, height, width)
-        weights = LossWeights(**self.settings.loss.model_dump())
-        result = losses(predictions, targets, assignment, weights)
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(result.total)
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.optimiser.clip)
-        self.optimiser.step()
-        self.step += 1
-        self._follow()
-        return result
+        assignment = assign(predictions, targets, *pictures.shape[-2:])
+        return losses(predictions, targets, assignment, self.settings.loss)
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        # Early on the average would mostly remember the initial weights: its memory grows with the steps taken.
-        keep = min(self.settings.optimiser.average, (1 + self.step) / (10 + self.step))
-        ours, theirs = self.average.state_dict(), self.network.state_dict()
-        for name, value in ours.items():
-            if value.is_floating_point():
-                value.lerp_(theirs[name], 1 - keep)
-            else:
-                value.copy_(theirs[name])
+    def end_epoch(self, trainer: Trainer, means: dict[str, float]) -> tuple[dict[str, float], str]:
+        """Remember the mean losses; what the network is worth is measured once it is exported."""
+        trainer.progress.history.append(means)
+        return means, ", ".join(f"{name} {value:.4f}" for name, value in means.items())
 
-    def save(self, path: Path) -> None:
-        """Write the state so that a reader, or a crash, sees the former file or the whole new one.
-
-        Raises:
-            OutputError: it cannot be written; the former file is untouched.
-        """
-        state = {
-            "step": self.step,
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
-        write_tensors(path, state)
-
-    def restore(self, path: Path) -> None:
-        """Take up the state of a checkpoint.
-
-        Raises:
-            CheckpointError: the file is not a checkpoint of this network.
-        """
-        state = read_checkpoint(path, OURS)
-        try:
-            self.network.load_state_dict(state["network"])
-            self.average.load_state_dict(state["average"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.step = int(state["step"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise CheckpointError(f"{path}: is of another network; choose another work folder") from error
+    def stops_early(self, progress: Progress) -> bool:
+        """Every step is trained."""
+        del progress
+        return False
 
 
 def averaged_network(path: Path) -> FaceNetwork:
@@ -129,10 +92,10 @@ def averaged_network(path: Path) -> FaceNetwork:
     Raises:
         CheckpointError: the file is not a checkpoint of this network.
     """
-    network = FaceNetwork()
+    network, found = FaceNetwork(), Checkpoint.load(path, RECIPE)
     try:
-        network.load_state_dict(read_checkpoint(path, OURS)["average"])
-    except (KeyError, RuntimeError) as error:
+        network.load_state_dict({**found.model, **(found.average or {})})
+    except RuntimeError as error:
         raise CheckpointError(f"{path}: is of another network; train it again") from error
     return network.eval()
 
@@ -143,7 +106,7 @@ def learning_rate(settings: TrainConfig, step: int) -> float:
     if step < settings.optimiser.warmup:
         return peak * (step + 1) / settings.optimiser.warmup
     done = (step - settings.optimiser.warmup) / max(1, settings.steps - settings.optimiser.warmup)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+    return peak * half_cosine(done, end=0.01)
 
 
 def side_of_step(settings: TrainConfig, step: int) -> int:
@@ -163,47 +126,42 @@ def batch_of_side(settings: TrainConfig, side: int) -> int:
 
 
 class _Steps(Dataset[Batch]):
-    """The batches of a training by step, from ``first`` on."""
+    """The batches of a training by step, from ``first`` on: ``pictures``, and the fields of :class:`Targets`."""
 
-    def __init__(self, views: Views, settings: TrainConfig, first: int, last: int) -> None:
-        self.views, self.settings, self.first, self.last = views, settings, first, last
+    def __init__(self, views: Views, settings: TrainConfig, first: int) -> None:
+        self.views, self.settings, self.first = views, settings, first
 
     def __len__(self) -> int:
-        return max(0, self.last - self.first)
+        return max(0, self.settings.steps - self.first)
 
     def __getitem__(self, place: int) -> Batch:
         step, settings = self.first + place, self.settings
-        side = side_of_step(settings, step)
-        strength = strength_of_step(settings, step)
-        return self.views.batch(settings.seed, step, batch_of_side(settings, side), side, strength)
+        side, strength = side_of_step(settings, step), strength_of_step(settings, step)
+        made = self.views.batch(settings.seed, step, batch_of_side(settings, side), side, strength)
+        return {"pictures": made.pictures, **{name: getattr(made.targets, name) for name in Targets.__slots__}}
 
 
-def train(config: FacesConfig, *, until: int | None = None) -> Path:
-    """Train to ``config.train.steps`` (or stop at ``until``), resuming from the work folder; returns the checkpoint."""
-    settings = config.train
-    views = Views(config.data)
-    path = config.work / CHECKPOINT
-    trainer = TrainingState.fresh(settings, config.device)
-    if path.is_file():
-        trainer.restore(path)
-        log.info("faces.train.resumed", step=trainer.step)
-    last = settings.steps if until is None else min(until, settings.steps)
-    began, shown = time.monotonic(), 0
-    steps = _Steps(views, settings, trainer.step, last)
-    for batch in DataLoader(steps, batch_size=None, num_workers=config.workers):
-        result = trainer.advance(batch)
-        shown += len(batch.pictures)
-        if trainer.step % settings.log_every == 0:
-            log.info(
-                "faces.train.step",
-                step=trainer.step,
-                score=round(result.score.item(), 4),
-                box=round(result.box.item(), 4),
-                landmarks=round(result.landmarks.item(), 4),
-                learning_rate=round(learning_rate(settings, trainer.step), 6),
-                pictures_per_second=round(shown / (time.monotonic() - began), 1),
-            )
-        if trainer.step % settings.checkpoint_every == 0:
-            trainer.save(path)
-    trainer.save(path)
-    return path
+def train(config: FacesConfig) -> Path:
+    """Train to the last step, going on where the work folder has a checkpoint; returns the checkpoint.
+
+    Raises:
+        UserError: as :meth:`~streamfer_train.recipes.trainer.Trainer.run`.
+    """
+    asked = config.train
+    job = Job(
+        recipe=RECIPE,
+        name=RECIPE,
+        folder=config.work,
+        config=config.model_dump(mode="json"),
+        may_change=MAY_CHANGE,
+        seed=asked.seed,
+        epochs=1,
+        run=RunSection(out=config.work, device=config.device, checkpoint_every=asked.checkpoint_every),
+        log=LogConfig(every=asked.log_every, tensorboard=False),
+        clip=asked.optimiser.clip,
+        average=asked.optimiser.average,
+        whole=True,
+    )
+    with joined(config.device) as world:
+        Trainer(job, FacesTask(config), world).run(resume=True)
+    return config.work / LAST

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +19,28 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     write_tensors(path, state)
 
 
-def load(path: Path, stage: str) -> dict[str, Any]:
-    """Read the checkpoint of a stage.
+#: What every stage writes.
+STATE = ("epoch", "model", "average", "average_steps", "optimizer", "recipe")
+
+
+def load(path: Path, stage: str, parts: Sequence[str] = STATE) -> dict[str, Any]:
+    """Read the checkpoint of a stage, in which ``parts`` must be.
 
     Raises:
         ConfigError: the stage has not run.
-        CheckpointError: the file is damaged.
+        CheckpointError: the file is damaged, or another program's.
     """
     if not path.is_file():
         raise ConfigError(
             f"{path}: no checkpoint; run `python -m streamfer_builtin.mini {stage}` with the same recipe first"
         )
-    return read_checkpoint(path, "the built-in expression model")
+    contents = read_checkpoint(path, "the built-in expression model")
+    for part in parts:
+        if part not in contents:
+            raise CheckpointError(
+                f"{path}: no checkpoint of this recipe ({part} is missing); choose another work folder"
+            )
+    return contents
 
 
 def check_recipe(stored: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:

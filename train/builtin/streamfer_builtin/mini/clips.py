@@ -239,7 +239,7 @@ def _features(
     """Encode, or take from `work`/features.pt what the same tower encoded."""
     path, part = recipe.work / FEATURES, recipe.clips
     key = [_digest(recipe), part.pictures, part.views, part.power, len(rendered), len(rendered_val)]
-    if path.is_file() and (kept := checkpoint.load(path, "clips"))["key"] == key:
+    if path.is_file() and (kept := checkpoint.load(path, "clips", ("key",)))["key"] == key:
         return _unpacked(kept)
     rng = torch.Generator().manual_seed(part.seed)
     parts = []

@@ -176,10 +176,10 @@ def _read_scores(data: Path) -> _Scores:
     )
 
 
-def _grey(jpeg: bytes, size: int) -> Any:
+def _grey(jpeg: bytes, size: int, name: str) -> Any:
     image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
     if image is None:
-        raise ConfigError("a training picture is not a readable JPEG; fetch the data again")
+        raise ConfigError(f"{name}: the stored bytes are no picture; fetch the data again")
     if image.shape != (size, size):
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     return image
@@ -207,10 +207,11 @@ def _read_votes(data: Path, split: str, names: Sequence[str]) -> Tensor:
 
 def _read_fer(data: Path, split: str, scores: _Scores) -> tuple[Pictures, list[str]]:
     table = pq.read_table(_file(data, f"fer2013/{split}.parquet"))
-    pixels = np.stack([_grey(b, 48) for b in table["image"].to_pylist()])
-    labels = torch.tensor([CLASSES.index(n) for n in table["label"].to_pylist()])
     source = f"fer2013_{split}"
     names = table["source_id"].to_pylist()
+    images = zip(table["image"].to_pylist(), names, strict=True)
+    pixels = np.stack([_grey(image, 48, f"{source}, {name}") for image, name in images])
+    labels = torch.tensor([CLASSES.index(n) for n in table["label"].to_pylist()])
     votes = _read_votes(data, split, names)
     known = scores.of(source, names)
     return Pictures(source, augment.FER_EXTENT, torch.from_numpy(pixels), labels, *known, votes), names
@@ -219,7 +220,7 @@ def _read_fer(data: Path, split: str, scores: _Scores) -> tuple[Pictures, list[s
 def _read_faces(data: Path, scores: _Scores) -> tuple[Pictures, list[str]]:
     table = pq.read_table(_file(data, _FILES[2]))
     rows = [r for r in table.to_pylist() if r["emotion"] in CLASSES]
-    pixels = np.stack([_grey(r["image"], 64) for r in rows])
+    pixels = np.stack([_grey(r["image"], 64, f"faces, {r['source_id']}") for r in rows])
     labels = torch.tensor([CLASSES.index(r["emotion"]) for r in rows])
     known = scores.of("faces", [r["source_id"] for r in rows])
     nobody = torch.full((len(rows), len(CLASSES)), torch.nan)

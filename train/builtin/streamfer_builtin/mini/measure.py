@@ -33,8 +33,8 @@ from streamfer_builtin.render.actions import ACTION_UNITS
 from streamfer_builtin.render.clips import RenderedClips
 from streamfer_builtin.render.course import DIRECTIONS
 from streamfer_train.metrics import detection
-from streamfer_train.metrics.calibration import fit_temperature
-from streamfer_train.metrics.classification import Report, report, report_probabilities
+from streamfer_train.metrics.arrays import plain
+from streamfer_train.metrics.classification import Report, fit_temperature, report
 
 FloatArray: TypeAlias = NDArray[np.floating[Any]]
 
@@ -217,8 +217,8 @@ def action_units(network: Network, corpus: Corpus, rendered: RenderedClips, wind
         "present_above": PRESENT,
         "absent_below": ABSENT,
         "thresholds": thresholds,
-        "photographs": photographs.to_dict(),
-        "rendered": renders_.to_dict(),
+        "photographs": plain(photographs),
+        "rendered": plain(renders_),
         "false_share": _false_shares(network, corpus, thresholds),
     }
 
@@ -276,9 +276,11 @@ def motion(
     """
     labels = renders.labels_of(val)
     temporal = report(network.logits(windows), labels, CLASSES)
-    averaged = report_probabilities(network.head(windows).softmax(-1).mean(1), labels, CLASSES)
     stills = network.still(windows.flatten(0, 1)).softmax(-1).view(len(val), FRAMES, -1)
-    own = report_probabilities(stills.mean(1), labels, CLASSES)
+    averaged, own = (
+        report(means.mean(1).clamp(min=1e-12).log(), labels, CLASSES)
+        for means in (network.head(windows).softmax(-1), stills)
+    )
     once = torch.from_numpy(val.reverse_of < 0)
     return {
         "clips": len(val),

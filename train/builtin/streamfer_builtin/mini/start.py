@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from streamfer.errors import CheckpointError, MissingExtraError
 from streamfer.files import sha256_of
+from streamfer.models.checkpoints import read_state_dict
 from streamfer.models.weights import check_tensors, read_weights
 from streamfer_builtin.mini.networks import FIRST_CONVOLUTION, JointModel
 
@@ -28,7 +29,7 @@ def begin(model: JointModel, start: Path | str) -> str:
 
     Raises:
         MissingExtraError: the package is not installed.
-        CheckpointError: no such file, or one of other sizes.
+        CheckpointError: no such file, a damaged one, or one of other sizes.
     """
     nn.init.zeros_(model.expression.weight)
     nn.init.zeros_(model.expression.bias)
@@ -44,7 +45,7 @@ def _from_package(model: JointModel) -> str:
     files = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
     if len(files) != 1:
         raise CheckpointError(f"{Path(spec.origin).parent}: expected one .pth file, found {len(files)}")
-    found = torch.load(files[0], map_location="cpu", weights_only=True)
+    found = read_state_dict(files[0])
     # Both count their layers in the order of computation; only their names differ.
     theirs = [value for name, value in found.items() if not name.startswith(_CLASSIFIER)]
     mine = [name for name in model.state_dict() if name.startswith(_TOWER) and not name.startswith(f"{_TOWER}fc.")]
