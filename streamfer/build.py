@@ -12,6 +12,7 @@ from streamfer.errors import ConfigError
 from streamfer.faces import FaceTracker, TrackNames, load_detector
 from streamfer.faces.appearance import COLOUR, AppearanceModel
 from streamfer.faces.detections import Detector, Tracker
+from streamfer.faces.tracking import BRIEF
 from streamfer.models import ExpressionModel, load_model
 from streamfer.models.blocks import FixedBlocks
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, Onlooker
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from streamfer.captions.asking import Answer
     from streamfer.captions.protocol import Writer
 
-#: Analysed frames that the tracker needs to take somebody for a person.
-_CONFIRMING_FRAMES = 4
 #: Crops and windows that the model reads at once where results must be exact.
 _BLOCK = 16
 
@@ -230,7 +229,7 @@ def _plan(
     def tracker(info: VideoInfo) -> Tracker:
         sampled = min(fps, info.declared_fps) if info.declared_fps else fps
         # Too short to confirm anybody over several frames: every face counts, as in a still.
-        brief = info.duration is not None and info.duration * sampled < _CONFIRMING_FRAMES
+        brief = info.duration is not None and info.duration * sampled < BRIEF
         return FaceTracker(
             sampled,
             still=info.still or brief,

@@ -6,14 +6,18 @@ import contextlib
 import glob
 import hashlib
 import itertools
+import marshal
 import os
+import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from streamfer.errors import OutputError
 
+_Value = TypeVar("_Value")
 #: Tells apart what one process writes at the same time, to the same place even.
 _NUMBERS = itertools.count(1)
 
@@ -21,6 +25,33 @@ _NUMBERS = itertools.count(1)
 def table_beside(module: str) -> dict[str, Any]:
     """Return the TOML table that stands beside a module, under its name: ``table_beside(__file__)``."""
     return tomllib.loads(Path(module).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
+class Spill(Sequence[_Value]):
+    """A list on the disk: what there is one of each frame would fill the memory over hours.
+
+    It lies among the temporary files and vanishes with its last reader; a full disk raises ``OSError``.
+
+    Args:
+        read: makes a value of the plain data (texts, numbers, bytes, tuples, lists, dictionaries) that was put there.
+    """
+
+    def __init__(self, read: Callable[[Any], _Value]) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the list is there)
+        self._places = array("Q")
+        self._make = read
+
+    def append(self, plain: Any) -> None:
+        """Put plain data behind all others."""
+        self._places.append(self._file.seek(0, os.SEEK_END))
+        self._file.write(marshal.dumps(plain))
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> _Value:  # type: ignore[override]
+        self._file.seek(self._places[number])
+        return self._make(marshal.load(self._file))  # noqa: S302 (our own file, which has no name)
 
 
 class WholeFile:

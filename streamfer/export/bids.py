@@ -16,7 +16,7 @@ from streamfer.export.columns import MEANING
 from streamfer.export.job import Job
 from streamfer.export.segments import CAPTION, Segment
 from streamfer.export.tiers import SegmentFile
-from streamfer.files import WholeText
+from streamfer.files import Spill, WholeText
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 
 _COLUMNS = ("onset", "duration", "trial_type", "tier", "person", "track_id", "probability", "text")
@@ -71,7 +71,8 @@ class Recording(WholeText):
         self._units: tuple[str, ...] = ()
         self._start: float | None = None
         self._last = -1
-        self._ticks: list[tuple[int, dict[tuple[int, int], tuple[float, ...]]]] = []
+        self._people: set[tuple[int, int]] = set()
+        self._ticks: Spill[tuple[int, dict[tuple[int, int], tuple[float, ...]]]] = Spill(tuple)
 
     def add(self, event: Event) -> None:
         """Take the next event."""
@@ -84,11 +85,12 @@ class Recording(WholeText):
             if self._last < tick < self._last + _LEAP_SECONDS * self._rate:
                 self._last = tick
                 read = {(event.epoch, face.track): face.action_units for face in event.faces if face.action_units}
+                self._people.update(read)
                 self._ticks.append((tick, {who: tuple(units.values()) for who, units in read.items()}))
 
     def prepare(self) -> None:
         """Write the file and bring it to the disk."""
-        people = sorted({who for _, read in self._ticks for who in read})
+        people = sorted(self._people)
         if self.path.suffix == ".json":
             names = [f"{_name(who)}_{unit}" for who in people for unit in self._units]
             content = {

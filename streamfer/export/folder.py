@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamfer.errors import OutputError
+from streamfer.errors import OutputError, StreamferError
 from streamfer.export.job import Job, Settings
 from streamfer.files import WholeText
 
@@ -160,9 +160,11 @@ class SourceFolder:
                         path.unlink(missing_ok=True)
             finally:
                 manifest.discard()
-        except OutputError:
+        except OSError as error:
             self.discard()
-            raise
+            if isinstance(error, StreamferError):
+                raise
+            raise OutputError(f"{self._base}: cannot be written ({error.strerror})") from error
         self._writers = []
 
     def discard(self) -> None:

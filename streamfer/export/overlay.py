@@ -6,11 +6,13 @@ Where clips were described, their captions are its subtitles. It has the file's 
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from sys import intern
 
 import cv2
 import numpy as np
@@ -57,8 +59,8 @@ class _Path:
     """Where one track was: times in seconds, ascending, with boxes as fractions of the frame and action units."""
 
     name: str
-    times: list[float] = field(default_factory=list)
-    boxes: list[_Box] = field(default_factory=list)
+    times: array[float] = field(default_factory=lambda: array("d"))
+    corners: array[float] = field(default_factory=lambda: array("d"))
     units: list[str] = field(default_factory=list)
     smooth: dict[str, float] = field(default_factory=dict)
     clip_starts: list[float] = field(default_factory=list)
@@ -66,25 +68,30 @@ class _Path:
     caption_starts: list[float] = field(default_factory=list)
     captions: list[tuple[float, str]] = field(default_factory=list)
 
+    def box(self, number: int) -> _Box:
+        """Return the box of a sighting by its number."""
+        x, y, width, height = self.corners[4 * number : 4 * number + 4]
+        return x, y, width, height
+
     def box_at(self, seconds: float, hold: float) -> _Box | None:
         """Return the box at a time, interpolated between sightings at most a second apart."""
         after = bisect_right(self.times, seconds)
         before = after - 1
         if before >= 0 and after < len(self.times) and self.times[after] - self.times[before] <= 1.0:
             part = (seconds - self.times[before]) / (self.times[after] - self.times[before])
-            pairs = zip(self.boxes[before], self.boxes[after], strict=True)
+            pairs = zip(self.box(before), self.box(after), strict=True)
             x, y, width, height = ((1 - part) * old + part * new for old, new in pairs)
             return x, y, width, height
         if before >= 0 and seconds - self.times[before] <= hold:
-            return self.boxes[before]
+            return self.box(before)
         if after < len(self.times) and self.times[after] - seconds <= hold:
-            return self.boxes[after]
+            return self.box(after)
         return None
 
     def seen_at(self, seconds: float) -> _Box | None:
         """Return the box of the sighting at exactly a time."""
         place = bisect_left(self.times, seconds)
-        return self.boxes[place] if place < len(self.times) and self.times[place] == seconds else None
+        return self.box(place) if place < len(self.times) and self.times[place] == seconds else None
 
     def units_at(self, seconds: float) -> str:
         """Return the strongest action units in words: those of the last sighting not after a time, else the first."""
@@ -127,8 +134,8 @@ class OverlayNotes:
             for face in event.faces:
                 path = self._paths.setdefault((event.epoch, face.track), _Path(face.track_id))
                 path.times.append(event.seconds)
-                path.boxes.append(face.box)
-                path.units.append(self._strongest(path, face.action_units or {}))
+                path.corners.extend(face.box)
+                path.units.append(intern(self._strongest(path, face.action_units or {})))
         elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
             start, end = _span(event.data.clip)
             for reading in event.data.faces:

@@ -5,12 +5,15 @@ Columns that streamfer does not measure and every script expects are there and e
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Iterator, Mapping
 from math import inf
+from operator import itemgetter
 
 from streamfer.export.columns import SCORE, SHARE, TEXT, TIME, WHOLE
 from streamfer.export.rows import UNIT_PRESENT, Cell, ModelColumns, Row
-from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened
+from streamfer.files import Spill
+from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened
 from streamfer.records import ClipLabelled, Record
 
 #: Units of OpenFace 2.2, in its order; AU28 has presence alone.
@@ -20,6 +23,9 @@ _FEX = [f"AU{number:02}" for number in (1, 2, 4, 5, 6, 7, 9, 10, 11, 12, 14, 15,
 _FEX_EMOTIONS = ["anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral"]
 #: OpenFace's intensities go from 0 to 5, ours from 0 to 1.
 _OPENFACE_SCALE = 5.0
+
+#: Epoch, index, seconds, and of each face track, box, score and units.
+_Frame = tuple[int, int, float, list[tuple[int, tuple[float, float, float, float], float, Mapping[str, float]]]]
 
 
 class OpenFaceTable:
@@ -70,7 +76,7 @@ class PyFeatTable:
         self._model = ModelColumns()
         self._sizes: dict[int, tuple[int, int]] = {}
         self._location = ""
-        self._frames: list[FrameFaces] = []
+        self._frames: Spill[_Frame] = Spill(lambda plain: plain)
         self._clips: dict[tuple[int, int], list[tuple[float, Mapping[str, float]]]] = {}
 
     def columns(self) -> Mapping[str, str]:
@@ -90,7 +96,8 @@ class PyFeatTable:
             self._sizes[event.epoch] = (event.info.width, event.info.height)
             self._location = event.info.location
         elif isinstance(event, FrameFaces):
-            self._frames.append(event)
+            seen = [(one.track, one.box, one.score, dict(one.action_units or {})) for one in event.faces]
+            self._frames.append((event.epoch, event.index, event.seconds, seen))
         elif isinstance(event, SourceDone):
             for frame in self._frames:
                 yield from self._rows(frame)
@@ -101,20 +108,19 @@ class PyFeatTable:
                 clips = self._clips.setdefault((event.data.clip.epoch, face.track), [])
                 clips.append((centre, face.emotions))
 
-    def _rows(self, frame: FrameFaces) -> Iterator[Row]:
-        width, height = self._sizes.get(frame.epoch, (1, 1))
+    def _rows(self, frame: _Frame) -> Iterator[Row]:
+        epoch, index, seconds, faces = frame
+        width, height = self._sizes.get(epoch, (1, 1))
         units = [*_FEX, *(name for name in self._model.units if name not in _FEX)]
-        for face in frame.faces:
-            x, y, w, h = face.box
-            found, emotions = face.action_units or {}, self._emotions(frame, face)
-            cells: Row = [x * width, y * height, w * width, h * height, face.score]
+        for track, (x, y, w, h), score, found in faces:
+            clips = self._clips.get((epoch, track), ())
+            after = bisect(clips, seconds, key=itemgetter(0))
+            near = clips[max(0, after - 1) : after + 1]
+            emotions = min(near, key=lambda clip: abs(clip[0] - seconds), default=(inf, {}))[1]
+            cells: Row = [x * width, y * height, w * width, h * height, score]
             cells += [found.get(name) for name in units]
             cells += [emotions.get(name) for name in _FEX_EMOTIONS]
-            yield [*cells, frame.index, self._location, frame.seconds, face.track]
-        if not frame.faces:
+            yield [*cells, index, self._location, seconds, track]
+        if not faces:
             empty: list[Cell] = [None] * (5 + len(units) + len(_FEX_EMOTIONS))
-            yield [*empty, frame.index, self._location, frame.seconds, None]
-
-    def _emotions(self, frame: FrameFaces, face: FaceRow) -> Mapping[str, float]:
-        clips = self._clips.get((frame.epoch, face.track), ())
-        return min(clips, key=lambda clip: abs(clip[0] - frame.seconds), default=(inf, {}))[1]
+            yield [*empty, index, self._location, seconds, None]

@@ -12,6 +12,8 @@ import hashlib
 import itertools
 import threading
 import time
+import zipfile
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 
 #: Seconds between two checkpoints.
 EVERY = 60.0
+#: Parts that are kept in memory: files side by side go through them at a pace of their own.
+_PARTS_READ = 8
+#: What a part that cannot be read raises; it costs the time that it would have saved.
+_UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
 _FOLDER = ".streamfer-progress"
 
 
@@ -47,7 +53,9 @@ class Progress:
             self._folders.insert(0, self._folders[0] / hashlib.sha256(alone.encode()).hexdigest()[:16])
         self._alone = alone
         self._identity = identity
-        self._known: dict[bytes, NDArray[np.float32]] = {}
+        #: Part and row by key; of the parts, those that were read last are in memory.
+        self._known: dict[bytes, tuple[Path, int]] = {}
+        self._read: OrderedDict[Path, list[NDArray[np.float32]]] = OrderedDict()
         self._fresh: dict[bytes, NDArray[np.float32]] = {}
         self._lock = threading.Lock()
         self._parts: dict[Path, set[str]] = {}
@@ -58,10 +66,8 @@ class Progress:
         """Return loaded models that remember; what an earlier run left is read first."""
         self.find()
         for path in self._parts:
-            # A file that cannot be read costs the time that it would have saved.
-            with contextlib.suppress(OSError, ValueError, KeyError), np.load(path, allow_pickle=False) as part:
-                values = np.split(part["values"], np.cumsum(part["lengths"])[:-1])
-                self._known |= {key.tobytes(): value for key, value in zip(part["keys"], values, strict=True)}
+            with contextlib.suppress(*_UNREADABLE), np.load(path, allow_pickle=False) as part:
+                self._known |= {key.tobytes(): (path, row) for row, key in enumerate(part["keys"])}
         detectors = tuple(_Detector(detector, self, f"faces {self._identity}") for detector in models.detectors)
         features = _Model(models.expression, self, f"features {self._identity}")
         return replace(models, expression=features, detectors=detectors)
@@ -70,7 +76,7 @@ class Progress:
         """See what earlier runs left, and of which sources."""
         pattern = "*.npz" if self._alone is not None else "**/*.npz"
         for path in sorted(path for folder in self._folders for path in folder.glob(pattern)):
-            with contextlib.suppress(OSError, ValueError, KeyError), np.load(path, allow_pickle=False) as part:
+            with contextlib.suppress(*_UNREADABLE), np.load(path, allow_pickle=False) as part:
                 sources = set(part["sources"].tolist())
                 if self._alone is None or self._alone in sources:
                     self._parts[path] = sources
@@ -123,7 +129,20 @@ class Progress:
 
     def get(self, key: bytes) -> NDArray[np.float32] | None:
         """Return what is known under a key."""
-        return self._known.get(key)
+        path, row = self._known.get(key, (None, 0))
+        if path is None:
+            return None
+        with self._lock:
+            if path not in self._read:
+                # A part that is damaged, or gone since, counts as empty.
+                self._read[path] = []
+                with contextlib.suppress(*_UNREADABLE), np.load(path, allow_pickle=False) as part:
+                    self._read[path] = np.split(part["values"], np.cumsum(part["lengths"])[:-1])
+                if len(self._read) > _PARTS_READ:
+                    self._read.popitem(last=False)
+            self._read.move_to_end(path)
+            values = self._read[path]
+        return values[row] if row < len(values) else None
 
     def put(self, key: bytes, value: NDArray[np.float32]) -> None:
         """Remember a result until the next checkpoint."""

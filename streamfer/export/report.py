@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from streamfer.export.job import Job
+from streamfer.export.overlay import blur_detector
 from streamfer.export.rows import TrackTable
 from streamfer.export.segments import CAPTION, EMOTION, Segment
 from streamfer.export.tiers import SegmentFile
+from streamfer.faces.detections import Detector
 from streamfer.faces.privacy import blur_faces
 from streamfer.models.registry import find_model
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone
@@ -50,8 +53,8 @@ class Report(SegmentFile):
         self._tracks = TrackTable()
         self._rows: list[dict[str, Any]] = []
         self._done: SourceDone | None = None
-        #: For each person: index of the frame, seconds by the file's clock, box.
-        self._seen: dict[_Place, list[tuple[int, float, _Box]]] = {}
+        #: For each person and sighting six numbers: index of the frame, seconds by the file's clock, box.
+        self._seen: dict[_Place, array[float]] = {}
 
     def add(self, event: Event) -> None:
         """Take the next event."""
@@ -60,13 +63,17 @@ class Report(SegmentFile):
         if isinstance(event, FrameFaces):
             seconds = event.seconds if event.media_seconds is None else event.media_seconds
             for face in event.faces:
-                self._seen.setdefault((event.epoch, face.track), []).append((event.index, seconds, face.box))
+                seen = self._seen.setdefault((event.epoch, face.track), array("d"))
+                seen.extend((event.index, seconds, *face.box))
         elif isinstance(event, SourceDone):
             self._done = event
 
     def write(self, segments: Sequence[Segment]) -> None:
         """Write the page."""
-        people = [self._person(row, segments) for row in self._rows if row["clips"]]
+        own: dict[_Place, list[Segment]] = {}
+        for one in segments:
+            own.setdefault((one.epoch, one.track), []).append(one)
+        people = [self._person(row, own.get((row["epoch"], row["track"]), [])) for row in self._rows if row["clips"]]
         self._add_keyframes(people)
         ends = [person["seen"] for person in people]
         begin, end = min((one[0] for one in ends), default=0.0), max((one[1] for one in ends), default=0.0)
@@ -80,9 +87,8 @@ class Report(SegmentFile):
         # Nothing in the data can end the element that holds it.
         self.file.write(page.replace("__DATA__", json.dumps(data).replace("<", "\\u003c")))
 
-    def _person(self, row: dict[str, Any], segments: Sequence[Segment]) -> dict[str, Any]:
+    def _person(self, row: dict[str, Any], own: Sequence[Segment]) -> dict[str, Any]:
         place = (row["epoch"], row["track"])
-        own = [one for one in segments if (one.epoch, one.track) == place]
         tiers: dict[str, list[list[Any]]] = {}
         for one in own:
             tiers.setdefault(one.tier, []).append([one.media_begin, one.media_end, one.value, one.probability])
@@ -116,24 +122,27 @@ class Report(SegmentFile):
         for person in people[:_PEOPLE]:
             for begin, end, label, _ in _longest(person["emotion"])[:_KEYFRAMES]:
                 middle = (begin + end) / 2
-                index, seconds, box = min(self._seen[person["place"]], key=lambda seen: abs(seen[1] - middle))
-                wanted.setdefault((person["place"][0], index), []).append((person, label, seconds, box))
+                seen = np.frombuffer(self._seen[person["place"]]).reshape(-1, 6)
+                index, seconds, *box = seen[np.abs(seen[:, 1] - middle).argmin()].tolist()
+                wanted.setdefault((person["place"][0], int(index)), []).append((person, label, seconds, tuple(box)))
         left = set(wanted)
+        detector = blur_detector() if blur != "off" and wanted else None
         frames = open_source(spec).stream(lambda epoch, _seconds, index: (epoch, index) in wanted)
         while left and (frame := next(frames, None)) is not None:
             if isinstance(frame, Frame):
                 left.discard((frame.epoch, frame.index))
-                boxes = [box for (_, box) in self._boxes(frame)] if blur != "off" else []
-                image = blur_faces(frame.image, _corners(boxes, frame.image)) if boxes else frame.image
+                image = blur_faces(frame.image, self._faces(frame, detector)) if detector else frame.image
                 for person, label, seconds, box in wanted[frame.epoch, frame.index]:
                     person["faces"].append({"seconds": seconds, "label": label, "image": _picture(image, box)})
         for person in people:
             person["faces"].sort(key=lambda face: face["seconds"])
 
-    def _boxes(self, frame: Frame) -> Iterator[tuple[int, _Box]]:
-        for (epoch, _), seen in self._seen.items():
-            if epoch == frame.epoch:
-                yield from ((index, box) for index, _, box in seen if index == frame.index)
+    def _faces(self, frame: Frame, detector: Detector) -> NDArray[np.float64]:
+        """Return all that may be faces in a frame, (F, 4) corners in pixels: who was read, who was not, who passes."""
+        seen = (np.frombuffer(seen).reshape(-1, 6) for (epoch, _), seen in self._seen.items() if epoch == frame.epoch)
+        boxes = [box for rows in seen for box in rows[rows[:, 0] == frame.index, 2:]]
+        (found,) = detector.detect([frame.image])
+        return np.concatenate([_corners(boxes, frame.image), found.boxes])
 
     def _facts(self) -> list[tuple[str, str]]:
         stats, info = self._done.stats if self._done else None, self._info
@@ -166,7 +175,7 @@ def _longest(segments: Sequence[Any]) -> list[Any]:
     return list(best.values())
 
 
-def _corners(boxes: Sequence[_Box], image: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _corners(boxes: Sequence[ArrayLike], image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return boxes, (F, 4) fractions x y w h, as corners in pixels."""
     x, y, w, h = np.array(boxes, np.float64).reshape(-1, 4).T
     height, width = image.shape[:2]

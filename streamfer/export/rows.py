@@ -7,9 +7,11 @@ values. What a file holds as text, a DataFrame holds as a number rounded to the 
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Protocol
 
 from streamfer.export.columns import (
@@ -173,10 +175,9 @@ class _Person:
     media_end: float | None = None
     frames: int = 0
     labels: Counter[str] = field(default_factory=Counter)
-    emotions: Counter[str] = field(default_factory=Counter)
-    units: Counter[str] = field(default_factory=Counter)
-    peaks: dict[str, float] = field(default_factory=dict)
-    present: Counter[str] = field(default_factory=Counter)
+    #: By the model's order: sums of classes, sums of units, clips in which a unit is present; highest of each unit.
+    sums: array[float] = field(default_factory=lambda: array("d"))
+    peaks: array[float] = field(default_factory=lambda: array("d"))
 
     def seen(self, frame: FrameFaces) -> None:
         self.start = min(self.start, frame.seconds) if self.frames else frame.seconds
@@ -187,27 +188,29 @@ class _Person:
             self.media_end = frame.media_seconds
         self.frames += 1
 
-    def add(self, face: FaceReading, thresholds: Mapping[str, float]) -> None:
-        means = face.action_units or {}
+    def add(self, face: FaceReading, model: ModelColumns) -> None:
+        means, peaks = face.action_units or {}, face.action_units_peak or {}
         self.labels[face.label] += 1
-        self.emotions.update(face.emotions)
-        self.units.update(means)
-        self.present.update(name for name, value in means.items() if value >= thresholds.get(name, UNIT_PRESENT))
-        for name, value in (face.action_units_peak or {}).items():
-            self.peaks[name] = max(value, self.peaks.get(name, 0.0))
+        cells = [face.emotions.get(name, 0.0) for name in model.classes or ()]
+        cells += [means.get(name, 0.0) for name in model.units]
+        cells += [means.get(name, -inf) >= model.thresholds.get(name, UNIT_PRESENT) for name in model.units]
+        self.sums = array("d", map(sum, zip(self.sums or [0.0] * len(cells), cells, strict=True)))
+        highest = [peaks.get(name, -inf) for name in model.units]
+        self.peaks = array("d", map(max, zip(self.peaks or highest, highest, strict=True)))
 
     def summary(self, model: ModelColumns) -> Row:
         """Return number of clips, most frequent label with its share, and a cell for each of ``_SUMMARY``."""
         clips = self.labels.total()
         label, count = next(iter(self.labels.most_common(1)), (None, 0))
-        classes = model.classes or ()
+        classes, units = model.classes or (), len(model.units)
+        if not clips:
+            return [0, None, None, *[None] * (2 * len(classes) + 1 + 3 * units), self.media_start, self.media_end]
+        means = [total / clips for total in self.sums]
+        present = len(means) - units
+        shares = [self.labels[name] / clips for name in (*classes, UNSURE)]
+        highest = [None if peak == -inf else peak for peak in self.peaks]
         return [
-            *(clips, label, count / clips if clips else None),
-            *(self.emotions[name] / clips if clips else None for name in classes),
-            *(self.units[name] / clips if clips else None for name in model.units),
-            *(self.labels[name] / clips if clips else None for name in (*classes, UNSURE)),
-            *(self.peaks.get(name) for name in model.units),
-            *(self.present[name] / clips if clips else None for name in model.units),
+            *(clips, label, count / clips, *means[:present], *shares, *highest, *means[present:]),
             *(self.media_start, self.media_end),
         ]
 
@@ -241,7 +244,7 @@ class TrackTable:
                 self._model.note(reading.emotions, reading.action_units or ())
                 place = event.data.clip.epoch, reading.track
                 person = self._people.setdefault(place, _Person(reading.track_id))
-                person.add(reading, self._model.thresholds)
+                person.add(reading, self._model)
 
 
 def damage(event: Event) -> Gap | None:
@@ -286,7 +289,7 @@ class FileTable:
         elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
             for reading in event.data.faces:
                 self._model.note(reading.emotions, reading.action_units or ())
-                self._everybody.add(reading, self._model.thresholds)
+                self._everybody.add(reading, self._model)
 
 
 def printed(row: Sequence[Cell], columns: Mapping[str, str]) -> list[str]:

@@ -6,14 +6,15 @@ stays. Clips that are no further apart than two analysed frames touch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from streamfer.export.columns import SEGMENT_COLUMNS
 from streamfer.export.rows import UNIT_PRESENT, Row, damage
 from streamfer.pipeline.events import Event, SourceDone, SourceOpened
-from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, Record
+from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, FaceReading, Record
 
 EMOTION, CAPTION, DAMAGED = "emotion", "caption", "damaged"
 _TOUCHING_FRAMES = 2.0
@@ -69,17 +70,31 @@ class _Reading:
 
 @dataclass(slots=True)
 class _Person:
-    track_id: str
-    clips: list[tuple[ClipSpan, str | None, float, Mapping[str, float]]] = field(default_factory=list)
-    captions: list[tuple[ClipSpan, str]] = field(default_factory=list)
+    """What a person's clips say, a number each where objects would take hundreds of bytes: files last for hours."""
 
-    def tiers(self, units: Sequence[str], thresholds: Mapping[str, float]) -> Iterator[tuple[str, list[_Reading]]]:
-        yield EMOTION, [_reading(clip, label, weight) for clip, label, weight, _ in self.clips]
-        for unit in units:
-            least = thresholds.get(unit, UNIT_PRESENT)
-            means = [(clip, found.get(unit, 0.0)) for clip, _, _, found in self.clips]
-            yield unit, [_reading(clip, unit if mean >= least else None, mean) for clip, mean in means]
-        yield CAPTION, [_reading(clip, text, None) for clip, text in self.captions]
+    track_id: str
+    spans: array[float] = field(default_factory=lambda: array("d"))
+    labels: list[str | None] = field(default_factory=list)
+    weights: array[float] = field(default_factory=lambda: array("d"))
+    units: array[float] = field(default_factory=lambda: array("d"))
+    captions: list[_Reading] = field(default_factory=list)
+
+    def add(self, clip: ClipSpan, face: FaceReading, units: Iterable[str]) -> None:
+        found = face.action_units or {}
+        self.spans.extend(_span(clip))
+        self.labels.append(face.label if face.emotions else None)
+        self.weights.append(face.probability)
+        self.units.extend(found.get(name, 0.0) for name in units)
+
+    def tiers(self, thresholds: Mapping[str, float]) -> Iterator[tuple[str, list[_Reading]]]:
+        begins, ends, leads, steps = (self.spans[place::4] for place in range(4))
+        spans = list(zip(begins, ends, leads, steps, strict=True))
+        said = zip(spans, self.labels, self.weights, strict=True)
+        yield EMOTION, [_Reading(*span, label, weight) for span, label, weight in said]
+        for place, (unit, least) in enumerate(thresholds.items()):
+            means = zip(spans, self.units[place :: len(thresholds)], strict=True)
+            yield unit, [_Reading(*span, unit if mean >= least else None, mean) for span, mean in means]
+        yield CAPTION, self.captions
 
 
 class Segmenter:
@@ -104,12 +119,10 @@ class Segmenter:
             self.thresholds = {name: known.get(name, UNIT_PRESENT) for name in event.action_units}
         elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
             for face in event.data.faces:
-                person = self._person(event.data.clip, face.track, face.track_id)
-                person.clips.append(
-                    (event.data.clip, face.label if face.emotions else None, face.probability, face.action_units or {})
-                )
-                for name in face.action_units or ():
-                    self.thresholds.setdefault(name, UNIT_PRESENT)
+                if not self._people:
+                    # Where no source was opened, the first face says what the model reads.
+                    self.thresholds = dict.fromkeys(face.action_units or (), UNIT_PRESENT) | self.thresholds
+                self._person(event.data.clip, face.track, face.track_id).add(event.data.clip, face, self.thresholds)
         elif (gap := damage(event)) is not None:
             begin, end = round(gap.start_time, 3), round(gap.end_time, 3)
             lead = 0.0 if gap.media_start_time is None else gap.media_start_time - gap.start_time
@@ -117,26 +130,27 @@ class Segmenter:
             self._damaged.append(Segment(DAMAGED, "", 0, gap.epoch, *times, DAMAGED, None))
         elif isinstance(event, Record) and isinstance(event.data, ClipCaptioned):
             data = event.data
-            self._person(data.clip, data.track, data.track_id).captions.append((data.clip, data.text))
+            reading = _Reading(*_span(data.clip), data.text, None)
+            self._person(data.clip, data.track, data.track_id).captions.append(reading)
 
-    def segments(self) -> list[Segment]:
-        """Return the file's and all people's segments, tier by tier, in order of time; none is empty."""
-        found = [one for one in self._damaged if one.end > one.begin]
-        for (epoch, track), person in sorted(self._people.items()):
-            for tier, readings in person.tiers(tuple(self.thresholds), self.thresholds):
+    def segments(self) -> Iterator[Segment]:
+        """Yield the file's and all people's segments, tier by tier, in order of time; none is empty."""
+        yield from (one for one in self._damaged if one.end > one.begin)
+        for epoch, track in sorted(self._people):
+            person = self._people[epoch, track]
+            for tier, readings in person.tiers(self.thresholds):
                 for begin, end, media, value, weight in _merged(readings):
                     times = (begin, end, round(begin + media, 3), round(end + media, 3))
-                    found.append(Segment(tier, person.track_id, track, epoch, *times, value, weight))
-        return found
+                    yield Segment(tier, person.track_id, track, epoch, *times, value, weight)
 
     def _person(self, clip: ClipSpan, track: int, track_id: str) -> _Person:
         return self._people.setdefault((clip.epoch, track), _Person(track_id))
 
 
-def _reading(clip: ClipSpan, value: str | None, weight: float | None) -> _Reading:
+def _span(clip: ClipSpan) -> tuple[float, float, float, float]:
+    """Return begin, end, the file's own lead, and the step between analysed frames."""
     lead = 0.0 if clip.media_start_time is None else clip.media_start_time - clip.start_time
-    step = (clip.end_time - clip.start_time) / max(1, clip.frames_sampled - 1)
-    return _Reading(clip.start_time, clip.end_time, lead, step, value, weight)
+    return clip.start_time, clip.end_time, lead, (clip.end_time - clip.start_time) / max(1, clip.frames_sampled - 1)
 
 
 def _merged(readings: Sequence[_Reading]) -> Iterator[tuple[float, float, float, str, float | None]]:

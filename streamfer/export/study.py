@@ -37,12 +37,7 @@ def write_study(output: Path, formats: Sequence[str], dialect: str, failed: Mapp
         return []
     bases = [path.with_name(path.name.removesuffix(MANIFEST)) for path in manifests]
     tables = {name: columns for name in _TABLES if (columns := _union(next(_lines(base, name), ()) for base in bases))}
-    files = [json.loads(path.read_text(encoding="utf-8")).get("summary", {}) for path in manifests]
-    known = {row.get("source") for row in files}
-    files += [
-        {"source": name, "status": "failed", "note": why} for name, why in sorted(failed.items()) if name not in known
-    ]
-    tables["files"] = _union([*FILE_COLUMNS, *row] for row in files)
+    tables["files"] = _union([*FILE_COLUMNS, *row] for row in _files(manifests, failed))
     written: list[Path] = []
     for kind in kinds:
         book_path = output / "study.xlsx"
@@ -56,8 +51,10 @@ def write_study(output: Path, formats: Sequence[str], dialect: str, failed: Mapp
                     book.sheet(name) if book else CsvRows(part, dialect) if kind == "csv" else ParquetRows(part)
                 )
                 rows.write(columns, [])
-                for cells in [files] if name == "files" else (_rows(base, name) for base in bases):
-                    rows.write(columns, [[row.get(column) for column in columns] for row in cells])
+                # A row at a time: a study has more of them than memory may hold.
+                for cells in [_files(manifests, failed)] if name == "files" else (_rows(base, name) for base in bases):
+                    for row in cells:
+                        rows.write(columns, [[row.get(column) for column in columns]])
                 if book is None:
                     rows.close()
             if book is not None:
@@ -69,6 +66,18 @@ def write_study(output: Path, formats: Sequence[str], dialect: str, failed: Mapp
                 target.discard()
         written += targets.values()
     return written
+
+
+def _files(manifests: Sequence[Path], failed: Mapping[str, str]) -> Iterator[dict[str, Cell]]:
+    """Yield a row a file: what its manifest says, then those that have none."""
+    known = set()
+    for path in manifests:
+        row = json.loads(path.read_text(encoding="utf-8")).get("summary", {})
+        known.add(row.get("source"))
+        yield row
+    for name, why in sorted(failed.items()):
+        if name not in known:
+            yield {"source": name, "status": "failed", "note": why}
 
 
 def _union(headers: Any) -> dict[str, str]:

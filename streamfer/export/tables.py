@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -216,7 +217,8 @@ class TableFile(WholeFile):
     def add(self, event: Event) -> None:
         """Write the rows of an event."""
         for table, rows in self.tables:
-            if found := list(table.rows(event)):
+            made = iter(table.rows(event))
+            while found := list(islice(made, _ROWS_AT_ONCE)):
                 rows.write(table.columns(), found)
 
     def prepare(self) -> None:

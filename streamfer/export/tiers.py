@@ -55,8 +55,8 @@ class SegmentFile(WholeText, ABC):
     def prepare(self) -> None:
         """Write the file and bring it to the disk."""
         # Players and annotation tools know no time before a file's zero.
-        found = self._segmenter.segments()
-        self.write([replace(one, media_begin=max(0.0, one.media_begin)) for one in found if one.media_end > 0])
+        found = (one for one in self._segmenter.segments() if one.media_end > 0)
+        self.write([replace(one, media_begin=max(0.0, one.media_begin)) for one in found])
         super().prepare()
 
     @abstractmethod

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from streamfer.faces.cuts import CutDetector
 from streamfer.faces.detections import Detector
 from streamfer.faces.privacy import MARGIN
+from streamfer.files import Spill
 
 #: Score from which a box is covered, and from which it keeps a lost face covered and makes a frame doubtful; chosen on
 #: films of crowds, measured on others (docs/results/blur.md).
@@ -86,6 +87,12 @@ class Moment:
         return np.asarray(np.array(corners) / np.tile(_GRID, 2), np.float32)
 
 
+def _moment(plain: tuple[float, int, bytes, bytes, bytes]) -> Moment:
+    seconds, scene, boxes, scores, moved = plain
+    corners = np.frombuffer(boxes, np.float32).reshape(-1, 4)
+    return Moment(seconds, scene, corners, np.frombuffer(scores, np.float32), np.frombuffer(moved, np.uint8))
+
+
 @dataclass(slots=True, eq=False)
 class Cover:
     """What is covered in one frame: boxes as fractions of it, and whether a face may be elsewhere."""
@@ -108,7 +115,7 @@ class Watch:
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
-        self._moments: list[Moment] = []
+        self._moments: Spill[Moment] = Spill(_moment)
         self._cuts = CutDetector()
         self._epoch: int | None = None
         self._before: NDArray[np.float32] | None = None
@@ -136,7 +143,7 @@ class Watch:
         scores = np.concatenate([faces.scores, np.ones(len(more), np.float32)])
         moved = np.packbits(np.abs(grey - self._before) >= _MOTION)
         self._before = grey
-        self._moments.append(Moment(seconds, self._scene, boxes, scores, moved))
+        self._moments.append((seconds, self._scene, boxes.tobytes(), scores.tobytes(), moved.tobytes()))
 
     def covers(self) -> list[Cover]:
         """Return what to cover in each frame, in the order in which they were seen."""

@@ -28,6 +28,8 @@ PREDICTED_SCORE = 0.9
 #: While nobody moves by more than this share of the face's side in less than these seconds, and nobody else is within
 #: so many sides, every n-th look is enough.
 STAYS, MOMENT, APART, LOOK_EVERY = 0.3, 0.3, 1.5, 4
+#: Of fewer frames nobody can be confirmed; a source that has more has lied about its length.
+BRIEF = 4
 #: No track is over before it was missed in so many detected frames.
 MISSED_CHANCES = 2
 
@@ -254,7 +256,7 @@ class FaceTracker:
         return [(rows[j], free[i]) for i, j in pairs if kin[i, j] > 0]
 
     def _is_person(self, track: Track) -> bool:
-        if self._still:
+        if self._still and self._sample < BRIEF:
             return True
         frames = self._detected_frames - track.first_detected + 1
         lasted = (self._sample - track.first_sample) * self._period

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -14,11 +16,13 @@ import numpy as np
 import openpyxl
 import pandas
 import pytest
+from PIL import Image
 from pympi.Elan import Eaf
 
 import streamfer
 from streamfer.config import load_config
 from streamfer.export.plot import draw
+from streamfer.pipeline.events import FrameFaces
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "examples" / "study.ipynb"
 
@@ -62,6 +66,26 @@ def test_keyframes_are_blurred_or_left_out(annotation: streamfer.Annotation, tmp
         "less detail, fewer bytes"
     )
     assert hidden == []
+
+
+def test_a_face_that_nobody_read_is_blurred_too(annotation: streamfer.Annotation, tmp_path: Path) -> None:
+    def aside(event: Any) -> Any:
+        """Move the box of each face beside it, as if somebody else had been read there."""
+        if not isinstance(event, FrameFaces):
+            return event
+        moved = [replace(face, box=(face.box[0] + face.box[2], *face.box[1:])) for face in event.faces]
+        return replace(event, faces=tuple(moved))
+
+    elsewhere = replace(annotation, events=tuple(map(aside, annotation.events)))
+    clear, blurred = (
+        [np.asarray(Image.open(io.BytesIO(base64.b64decode(face["image"].partition(",")[2]))).convert("L"), float)
+         for face in page(elsewhere, tmp_path / str(blur), blur_faces=blur)[1]["people"][0]["faces"]]
+        for blur in (False, True)
+    )  # fmt: skip
+    # The left third of a keyframe shows the half of the face that is really there.
+    for one, other in zip(blurred, clear, strict=True):
+        strip = (slice(40, 136), slice(0, 50))
+        assert np.abs(np.diff(one[strip], axis=0)).mean() < 0.5 * np.abs(np.diff(other[strip], axis=0)).mean()
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium here")

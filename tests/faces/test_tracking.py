@@ -194,6 +194,15 @@ def test_a_still_counts_at_once() -> None:
     assert tracker.finish() == (1, 2)
 
 
+def test_a_file_that_is_longer_than_it_said_has_its_faces_confirmed() -> None:
+    image = scene({})
+    shown = [[(100, 100)] if number < 20 else [] for number in range(21)]
+    shown[10].append((300, 100))
+    answers, _, _ = follow([(image, faces(places)) for places in shown], still=True)
+    assert confirmed(answers[0]) == [1]
+    assert {number for answer in answers for number in confirmed(answer)} == {1}, "a flicker is no person"
+
+
 @pytest.mark.parametrize(("fps", "waits"), [(0.5, 2), (1.0, 2), (2.0, 2), (12.0, 3), (30.0, 6)])
 def test_any_sampled_rate(fps: float, waits: int) -> None:
     tracker = FaceTracker(fps)
