@@ -342,6 +342,10 @@ def configure(config: Config | str | Path | None = None, **settings: Any) -> Con
         for name, value in settings.items()
         if value is not None
     }
+    given: Any = config
+    if not isinstance(given, Config | str | Path | None):
+        known = "expected a Config or a YAML file; settings go by their names, as clip__stride=0.5"
+        raise ConfigError(f"config: a {type(given).__name__}; {known}")
     if not isinstance(config, Config):
         return load_config(config, changes)
     # What was never set stays unset, so that a captioner that is named now turns captions on.

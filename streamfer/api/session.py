@@ -15,7 +15,7 @@ from streamfer.api.running import Run
 from streamfer.closing import Closing
 from streamfer.config import Config, configure
 from streamfer.errors import ClosedError, ConfigError, PublishError, SourceError, StreamferError, UserError
-from streamfer.video.locate import Place, SourceSpec, configured_sources, find_each, find_sources, listed
+from streamfer.video.locate import Place, SourceSpec, configured_sources, find_each, find_sources, listed, single
 
 if TYPE_CHECKING:
     from streamfer.build import LoadedModels
@@ -46,6 +46,8 @@ class Session(Closing):
     """
 
     def __init__(self, config: Config | Place | None = None, *, salt: str | None = None, **settings: Any) -> None:
+        if not isinstance(salt, str | None):
+            raise ConfigError(f"salt: a {type(salt).__name__}; expected a word")
         self.config = configure(os.fspath(config) if isinstance(config, os.PathLike) else config, **settings)
         self._salt = salt
         self._lock = threading.Lock()
@@ -101,9 +103,9 @@ class Session(Closing):
             ModelError: weights are missing or damaged.
         """
         self._check_open()
-        specs = find_sources(listed(path))
+        specs = find_sources([single(path)])
         if len(specs) != 1:
-            raise ConfigError(f"{listed(path)[0]}: holds {len(specs)} sources: use annotate_folder")
+            raise ConfigError(f"{path}: holds {len(specs)} sources: use annotate_folder")
         spec = specs[0].whole()
         from streamfer.api.settings import settings_of
         from streamfer.export.annotation import Annotation
@@ -159,15 +161,16 @@ class Session(Closing):
             watch: called with every event, and with what is skipped or fails.
 
         Raises:
-            ConfigError: a format is unknown, or faces are to be blurred in no picture.
+            ConfigError: a format is unknown, a number out of range, or faces are to be blurred in no picture.
             OutputError: results cannot be written.
             PublishError: Redis refuses or is away.
         """
         self._check_open()
-        from streamfer.api.settings import baseline_of, check_secrecy, find_files, output_of, settings_of
+        from streamfer.api.settings import baseline_of, check_numbers, check_secrecy, find_files, output_of, settings_of
         from streamfer.export.batch import Batch, BatchPlan, Failed
         from streamfer.export.job import choose
 
+        check_numbers(workers=workers, raw_size=raw_size, raw_fps=raw_fps)
         words: dict[str, Any] = {"profile": profile, "csv_dialect": csv_dialect, "blur_faces": blur_faces}
         settings = choose(settings_of(self.config, self._salt, raw_size, raw_fps), formats, overlay=overlay, **words)
         check_secrecy(self.config, settings)
@@ -292,8 +295,7 @@ class Session(Closing):
             raise ConfigError("model.emotions: answers are about expressions; ask with emotions named, or annotate")
         # What is wrong with words and names is said before the seconds that the models take to load.
         check_questions([question], 1)
-        (place,) = listed(path)
-        find_sources([place])
+        find_sources([place := single(path)])
         answerer = self._answerer()
         from streamfer.build import ask_about
         from streamfer.captions.asking import check_question

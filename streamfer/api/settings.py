@@ -13,11 +13,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import Field, PositiveInt
+
 from streamfer.config import ClipConfig, Config
 from streamfer.errors import ConfigError, SourceError
 from streamfer.export.job import Settings
 from streamfer.files import sha256_of
 from streamfer.redaction import redact_url
+from streamfer.settings import Section, check_settings
 from streamfer.video.locate import ALLOWED_SCHEMES, Place, SourceSpec, find_each, with_unique_ids
 
 if TYPE_CHECKING:
@@ -114,6 +117,21 @@ def output_of(output: Place, *, buckets: bool) -> tuple[Path, str]:
     if not buckets:
         raise ConfigError(f"{redact_url(place)}: no folder; results go to buckets from a cluster (--ray)")
     return Path(tempfile.gettempdir(), f"streamfer-{uuid.uuid4().hex}"), place
+
+
+class _Numbers(Section):
+    workers: int | None = Field(ge=1)
+    raw_size: tuple[PositiveInt, PositiveInt] | None
+    raw_fps: float | None = Field(gt=0, le=1000)
+
+
+def check_numbers(**numbers: Any) -> None:
+    """Refuse numbers of ``annotate_folder`` that nothing can be done with.
+
+    Raises:
+        ConfigError: one is out of range, or no number.
+    """
+    check_settings(_Numbers, numbers)
 
 
 def check_secrecy(config: Config, settings: Settings) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -28,15 +30,17 @@ class GivenSource:
         source_id: stable name.
 
     Raises:
-        ConfigError: an array of another shape or type, or an array without ``fps``.
+        ConfigError: an array of another shape or type, an array without ``fps``, or no name.
     """
 
     live = False
 
     def __init__(self, frames: GivenFrames, *, fps: float | None = None, source_id: str = "frames") -> None:
         given: Any = frames
+        if not isinstance(source_id, str) or not source_id:
+            raise ConfigError(f"name: {source_id!r}; expected a word for the records of these frames")
         if hasattr(given, "__array__"):
-            if fps is None or not fps > 0:
+            if fps is None or not _positive(fps):
                 raise ConfigError(f"frame_rate is {fps}: how many frames of the array make a second?")
             array = np.asarray(given)
             if array.ndim != 4:
@@ -67,13 +71,13 @@ class GivenSource:
         """Yield ``online``, the frames that ``wanted`` accepts, and ``ended``.
 
         Raises:
-            ConfigError: a frame of another shape or type than a picture's.
+            ConfigError: a frame of another shape or type than a picture's, or what gives the frames failed.
         """
         self.frames_decoded = 0
         began = round(time.time() * 1000)
         epoch, index, zero, before = -1, 0, 0.0, 0.0
         size: tuple[int, ...] = ()
-        for number, pair in enumerate(self._pairs):
+        for number, pair in self._numbered():
             if self._closed:
                 break
             seconds, picture = _pair(pair, number)
@@ -93,6 +97,12 @@ class GivenSource:
             raise ConfigError("frames: there is none")
         yield StateChange("ended", max(0, epoch), time.time(), reason="closed on request" if self._closed else "")
 
+    def _numbered(self) -> Iterator[tuple[int, Any]]:
+        try:
+            yield from enumerate(self._pairs)
+        except Exception as error:  # whatever the caller's own code raises is no defect of ours
+            raise ConfigError(f"frames: what gives them failed ({type(error).__name__}: {error})") from error
+
     def _info(self, picture: NDArray[np.uint8], key: str) -> VideoInfo:
         height, width = picture.shape[:2]
         return VideoInfo(
@@ -109,14 +119,21 @@ class GivenSource:
         )
 
 
+def _positive(rate: Any) -> bool:
+    return isinstance(rate, Real) and 0 < float(rate) < math.inf
+
+
 def _pair(pair: Any, number: int) -> tuple[float, NDArray[np.uint8]]:
     try:
         seconds, picture = pair
-        return float(seconds), np.asarray(picture)
+        seconds = float(seconds)
     except (TypeError, ValueError):
         raise ConfigError(
             f"frame {number}: a {type(pair).__name__}; expected a pair (seconds, frame), the frame {_EXPECTED[9:]}"
         ) from None
+    if not math.isfinite(seconds):
+        raise ConfigError(f"frame {number}: its time is {seconds}; expected seconds")
+    return seconds, np.asarray(picture)
 
 
 def _check(pictures: NDArray[Any], what: str) -> None:

@@ -172,6 +172,18 @@ def listed(places: Place | Sequence[Place]) -> list[str]:
     return found
 
 
+def single(place: Place) -> str:
+    """Return the one place as text.
+
+    Raises:
+        ConfigError: it is no path, or they are several.
+    """
+    found = listed(place)
+    if len(found) != 1:
+        raise ConfigError(f"sources: {len(found)} places; expected one path or URL (annotate_folder takes several)")
+    return found[0]
+
+
 def find_each(places: Sequence[str]) -> tuple[list[SourceSpec], dict[str, SourceError]]:
     """Return the sources that exist, and what is wrong with each other place, addresses called by their number."""
     good: list[str] = []
@@ -210,6 +222,8 @@ def configured_sources(config: Config) -> list[SourceSpec]:
 
 
 def _expand(argument: str, recursive: bool) -> Iterable[SourceSpec]:
+    if not argument:
+        raise SourceNotFoundError("an empty path; name a file, a folder (this one is .), or a URL")
     if webcam := _webcam(argument):
         return [webcam]
     scheme = _SCHEME.match(fill(argument) if argument.startswith("${") else argument)

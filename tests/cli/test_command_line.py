@@ -22,6 +22,8 @@ COMMANDS = [
         for command in (group.typer_instance.registered_commands if group.typer_instance else ())
     ),
 ]
+#: Lines and columns of a terminal on a laptop's whole screen.
+SCREEN = (48, 80)
 #: Those that hand everything after their first word on to a recipe.
 PASSING_ON = {("train",), ("evaluate",)}
 
@@ -38,6 +40,9 @@ def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     assert "Usage: streamfer" in done.out
     # One sentence on what it does follows the usage.
     assert done.out.split("\n\n")[1].strip()
+    lines = done.out.splitlines()
+    assert len(lines) <= SCREEN[0], "help fits a screen"
+    assert max(map(len, lines)) <= SCREEN[1]
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in PASSING_ON], ids=" ".join)

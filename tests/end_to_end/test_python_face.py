@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas
@@ -22,6 +22,7 @@ from streamfer.errors import (
     SourceNotFoundError,
     SourceUnreadableError,
     UnknownModelError,
+    UserError,
 )
 from streamfer.export import BatchReport
 from streamfer.publish import Publisher
@@ -330,14 +331,50 @@ def test_frames_that_change_their_size_begin_a_new_epoch(session: streamfer.Sess
         ([], None, "frames: there is none"),
         ("film.mp4", None, "frames: a str; expected an array"),
         ([(0.0, np.zeros((8, 8, 3), np.uint8))], 25, "pairs of .* bring their own times"),
+        (np.zeros((5, 8, 8, 3), np.uint8), "10", "how many frames of the array make a second"),
+        ([(0.0, np.zeros((8, 8, 3), np.uint8)), (np.nan, np.zeros((8, 8, 3), np.uint8))], None, "its time is nan"),
     ],
 )
 def test_frames_of_another_shape_name_the_one_expected(
-    session: streamfer.Session, frames: Any, rate: float | None, message: str
+    session: streamfer.Session, frames: Any, rate: Any, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         list(session.stream(frames=frames, frame_rate=rate))
     assert "[" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_what_the_callers_own_code_raises_is_told_with_its_cause(
+    session: streamfer.Session, pictures: np.ndarray
+) -> None:
+    def camera() -> Iterator[tuple[float, np.ndarray]]:
+        yield 0.0, pictures[0]
+        raise KeyError("mine")
+
+    with pytest.raises(ConfigError, match=r"what gives them failed \(KeyError: 'mine'\)") as error:
+        list(session.stream(frames=camera()))
+    assert isinstance(error.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda session: streamfer.Session(cast("Any", {"clip": {}})), "config: a dict; expected a Config or a YAML"),
+        (lambda session: streamfer.Session(salt=cast("Any", 5)), "salt: a int; expected a word"),
+        (lambda session: session.annotate([]), "0 places; expected one path or URL"),
+        (lambda session: session.annotate(["a.mp4", "b.mp4"]), "2 places; expected one path or URL"),
+        (lambda session: session.annotate(""), "an empty path; name a file"),
+        (lambda session: session.ask(["a.mp4", "b.mp4"], "is the person smiling?"), "2 places; expected one"),
+        (lambda session: session.annotate_folder("a.mp4", workers=-1), "workers: Input should be greater than or"),
+        (lambda session: session.annotate_folder("a.mp4", raw_size="320x200"), "raw_size: Input should be a valid tup"),
+        (lambda session: session.annotate_folder("a.mp4", raw_size=(0, 5)), "raw_size.0: Input should be greater than"),
+        (lambda session: session.annotate_folder("a.mp4", raw_fps=float("nan")), "raw_fps: Input should be "),
+        (lambda session: list(session.stream(frames=[], name="")), "name: ''; expected a word"),
+    ],
+)
+def test_what_cannot_be_meant_is_one_line(session: streamfer.Session, call: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        call(session)
     assert "\n" not in str(error.value)
 
 
