@@ -24,6 +24,7 @@ from streamfer.export.batch import BatchPlan, BatchReport
 from streamfer.pipeline.events import SourceDone
 from streamfer.video import find_sources
 
+STORE = 80 * 2**20
 NAMES = ("a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4")
 Run = Callable[..., BatchReport]
 
@@ -36,22 +37,18 @@ def cluster() -> Iterator[Any]:
 
     # Ray's workers give way to everything else (nice 15), for minutes where other tests run.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 - Ray reads it so
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 80 * 2**20})
-    for _ in range(2):
-        join(made)
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE}
+    made = Cluster(initialize_head=True, head_node_args=head)
+    join(made, 2)
     yield made
     made.shutdown()  # type: ignore[no-untyped-call]
 
 
-def join(cluster: Any) -> Any:
-    """Add a node of one core; Ray gives it 30 seconds, which a busy machine may need more than once."""
-    for attempt in range(4):
-        try:
-            return cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-        except Exception as error:
-            if attempt == 3 or "timed out during startup" not in str(error):
-                raise
-    return None
+def join(cluster: Any, count: int) -> list[Any]:
+    """Add nodes of one core, side by side; Ray itself gives each 30 seconds, which a busy machine may exceed."""
+    nodes = [cluster.add_node(wait=False, num_cpus=1, object_store_memory=STORE) for _ in range(count)]
+    cluster.wait_for_nodes(180)
+    return nodes
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +64,12 @@ def films(face_film: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def alone(films: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
     """What one worker makes of them here."""
     out = tmp_path_factory.mktemp("alone")
-    return out, annotate(films, out, tiny_model, "--workers", "1")
+    return out, annotate([films], out, tiny_model, "--workers", "1")
 
 
-def annotate(films: Path, out: Path, model: Path, *more: str) -> Finished:
+def annotate(films: list[Path], out: Path, model: Path, *more: str) -> Finished:
     words = ("--model", model, "--detector", "lbp", "--track-salt", "s", "-f", "csv,parquet", "--clip-seconds", "1")
-    return streamfer("annotate", films, "-o", out, *words, *more)
+    return streamfer("annotate", *films, "-o", out, *words, *more)
 
 
 @pytest.fixture
@@ -114,7 +111,7 @@ def test_a_cluster_makes_the_same_bytes_and_says_the_same(
     cluster: Any, films: Path, tiny_model: Path, alone: tuple[Path, Finished], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    done = annotate(films, out, tiny_model, "--ray", cluster.address)
+    done = annotate([films], out, tiny_model, "--ray", cluster.address)
     assert (done.code, done.complaints) == (alone[1].code, alone[1].complaints)
     assert done.code == 3
     assert "5 done, 1 failed" in done.err
@@ -124,8 +121,9 @@ def test_a_cluster_makes_the_same_bytes_and_says_the_same(
     assert len(manifests) == 5
     assert all((out / name).read_bytes() == (alone[0] / name).read_bytes() for name in manifests)
     # What one has done the other need not do again, in whichever order.
-    assert "5 already done" in annotate(films, alone[0], tiny_model, f"--ray={cluster.address}").err
-    assert "5 already done" in annotate(films, out, tiny_model).err
+    good = [films / name for name in NAMES]
+    assert "5 already done" in annotate(good, alone[0], tiny_model, f"--ray={cluster.address}").err
+    assert "5 already done" in annotate(good, out, tiny_model).err
     assert not [path for path in out.iterdir() if path.name.startswith(".streamfer")]
 
 
@@ -149,7 +147,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(run: Run, alone: tuple[Path, 
 
 @pytest.mark.slow  # minutes, most of them Ray's own
 def test_a_lost_node_loses_no_file(cluster: Any, run: Run, alone: tuple[Path, Finished], tmp_path: Path) -> None:
-    lost = join(cluster)
+    (lost,) = join(cluster, 1)
     gone: list[bool] = []
 
     def watch(event: Any) -> None:
