@@ -22,7 +22,7 @@ from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.selection import Selector, TimeSelector, WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.threads import ThreadBudget, apply_libraries, plan_threads
-from streamfer.video import find_sources, open_source
+from streamfer.video import SourceSpec, open_source
 from streamfer.video.frames import Source, VideoInfo
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def caption_plan(config: Config, models: LoadedModels, *, live: bool) -> Observe
 
 
 def ask_about(
-    path: str,
+    spec: SourceSpec,
     question: str,
     config: Config,
     models: LoadedModels,
@@ -200,18 +200,14 @@ def ask_about(
     """Ask about a face of a video or picture; see :class:`streamfer.captions.asking.Inquiry` for the arguments.
 
     Raises:
-        ConfigError: the question is empty or too long, the model takes none, there is no such track, or ``path`` holds
-            several files.
-        SourceError: the file is absent, cannot be decoded, or shows no face.
+        ConfigError: the question is empty or too long, the model takes none, or there is no such track.
+        SourceError: the file cannot be decoded, or shows no face.
     """
     from streamfer.captions.asking import Inquiry
 
-    specs = find_sources([path])
-    if len(specs) != 1:
-        raise ConfigError(f"{path}: holds {len(specs)} sources; ask about one file")
-    inquiry = Inquiry(path, question, config, answerer, track=track, at=at, in_words=in_words)
+    inquiry = Inquiry(spec.location, question, config, answerer, track=track, at=at, in_words=in_words)
     pipeline = build_pipeline(config, models, live=False, observed=inquiry.plan)
-    sources = [open_source(specs[0].whole(), config.live, decode_threads=models.budget.decode)]
+    sources = [open_source(spec, config.live, decode_threads=models.budget.decode)]
     return inquiry.read(pipeline, sources)
 
 

@@ -15,7 +15,7 @@ from streamfer.api.running import Run
 from streamfer.closing import Closing
 from streamfer.config import Config, configure
 from streamfer.errors import ClosedError, ConfigError, PublishError, SourceError, StreamferError, UserError
-from streamfer.video.locate import Place, SourceSpec, configured_sources, find_each, find_sources, listed, single
+from streamfer.video.locate import Place, SourceSpec, configured_sources, find_each, find_file, listed
 
 if TYPE_CHECKING:
     from streamfer.build import LoadedModels
@@ -103,10 +103,7 @@ class Session(Closing):
             ModelError: weights are missing or damaged.
         """
         self._check_open()
-        specs = find_sources([single(path)])
-        if len(specs) != 1:
-            raise ConfigError(f"{path}: holds {len(specs)} sources: use annotate_folder")
-        spec = specs[0].whole()
+        spec = find_file(path)
         from streamfer.api.settings import settings_of
         from streamfer.export.annotation import Annotation
         from streamfer.pipeline.events import SourceDone, SourceOpened
@@ -295,13 +292,13 @@ class Session(Closing):
             raise ConfigError("model.emotions: answers are about expressions; ask with emotions named, or annotate")
         # What is wrong with words and names is said before the seconds that the models take to load.
         check_questions([question], 1)
-        find_sources([place := single(path)])
+        spec = find_file(path)
         answerer = self._answerer()
         from streamfer.build import ask_about
         from streamfer.captions.asking import check_question
 
         check_question(question, None if answerer is None else answerer.info)
-        return ask_about(place, question, self.config, self.models(), answerer, track=track, at=at, in_words=in_words)
+        return ask_about(spec, question, self.config, self.models(), answerer, track=track, at=at, in_words=in_words)
 
     def stop(self) -> bool:
         """End the run that is going on soon, its complete clips labelled; return whether there was one.

@@ -172,16 +172,20 @@ def listed(places: Place | Sequence[Place]) -> list[str]:
     return found
 
 
-def single(place: Place) -> str:
-    """Return the one place as text.
+def find_file(place: Place) -> SourceSpec:
+    """Describe the one source that a place names, to be read to its end.
 
     Raises:
-        ConfigError: it is no path, or they are several.
+        ConfigError: it is no path, it never ends, or they are several.
+        SourceError: it is not there.
     """
-    found = listed(place)
-    if len(found) != 1:
-        raise ConfigError(f"sources: {len(found)} places; expected one path or URL (annotate_folder takes several)")
-    return found[0]
+    places = listed(place)
+    if len(places) != 1:
+        raise ConfigError(f"sources: {len(places)} places; expected one path or URL (annotate_folder takes several)")
+    specs = find_sources(places)
+    if len(specs) != 1:
+        raise ConfigError(f"{places[0]}: holds {len(specs)} sources: use annotate_folder")
+    return specs[0].whole()
 
 
 def find_each(places: Sequence[str]) -> tuple[list[SourceSpec], dict[str, SourceError]]:
