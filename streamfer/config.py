@@ -214,6 +214,7 @@ class HealthConfig(Section):
         None, description="[HOST:]PORT; this machine alone without a host", coerce_numbers_to_str=True
     )
     token: str | None = Field(None, repr=False, description="lets its bearer add, change and remove sources")
+    traces: str | None = Field(None, description="OTLP/HTTP collector of OpenTelemetry, as http://localhost:4318")
 
 
 class ServeConfig(Section):

@@ -47,6 +47,11 @@ def redact_text(text: str) -> str:
     return _URL.sub(lambda match: redact_url(match.group()), text)
 
 
+def hide_urls(text: str) -> str:
+    """Return ``text`` with nothing but the schemes of its URLs: a traceback shows what others put into their errors."""
+    return _URL.sub(lambda match: f"{match.group().partition('://')[0]}://{_MASK}", text)
+
+
 def _redact_pair(pair: str) -> str:
     """Mask the value of one ``name=value`` of a query where the name sounds secret; ``;`` may separate more pairs."""
     parts = pair.split(";")

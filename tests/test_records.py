@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from record_examples import examples, labelled, labelled_with_units, span
 from streamfer.errors import RecordError
 from streamfer.records import DOCUMENTS, UNSURE, AnyDocument, RawDocument, Record
 from streamfer.records.documents import read_document
+from streamfer.records.envelope import line_to_fields
 from streamfer.records.schema import SCHEMA_FOLDER, generate_schema, load_schema
 
 GOLDEN = Path(__file__).parent / "records_golden"
@@ -46,6 +48,20 @@ def test_golden_record_with_action_units() -> None:
     assert face.pop("action_units_peak") == {"AU06": 0.875, "AU12": 1.0}
     older["data"]["faces"] = [face]
     assert older == json.loads((GOLDEN / "clip.labelled.v1.jsonl").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("kind", sorted(examples()))
+def test_a_line_and_fields_hold_the_same(kind: str) -> None:
+    record = Record.of(examples()[kind].data, source_id='a,"data":{"b}\u2028"').numbered(7)
+    for one in (record, replace(record, traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")):
+        assert line_to_fields(one.to_json()) == one.to_fields()
+        assert Record.from_json(one.to_json()) == Record.from_fields(one.to_fields()) == one
+
+
+@pytest.mark.parametrize("line", ["", "[]", '{"id":"a"}', '"x","data":1}', '{"id":"a","data":{}}'])
+def test_a_line_that_is_no_record_has_no_fields(line: str) -> None:
+    with pytest.raises(RecordError, match="malformed record"):
+        line_to_fields(line)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.kind)

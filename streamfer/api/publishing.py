@@ -14,6 +14,7 @@ from streamfer.redaction import redact_text
 
 if TYPE_CHECKING:
     from streamfer.api.preview import Previews
+    from streamfer.api.tracing import Tracer
     from streamfer.pipeline.events import Event, FrameFaces
     from streamfer.publish.delivery import Delivery
     from streamfer.publish.heartbeat import Heartbeats
@@ -76,11 +77,13 @@ class Outlet:
         beats: Heartbeats | None = None,
         seconds: _Seconds | None = None,
         previews: Previews | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.delivery = delivery
         self.beats = beats
         self.previews = previews
         self._seconds = seconds
+        self._tracer = tracer
         self.left = ""
 
     def take(self, event: Event) -> None:
@@ -93,7 +96,7 @@ class Outlet:
         if self._seconds and (second := self._seconds.take(event)):
             self.delivery.put(second)
         if isinstance(event, Record):
-            self.delivery.put(event)
+            self.delivery.put(self._tracer.trace(event) if self._tracer else event)
             if isinstance(event.data, SourceStateChanged):
                 self.beats.note(event.subject, state=event.data.state, epoch=event.data.epoch, reason=event.data.reason)
         elif isinstance(event, FrameFaces):
@@ -120,6 +123,11 @@ def publishing(config: Config, redis: str | None, *, waits: bool) -> Iterator[Ou
     from streamfer.publish import Delivery
     from streamfer.publish.heartbeat import Heartbeats
 
+    tracer = None
+    if config.health.traces is not None:
+        from streamfer.api.tracing import Tracer
+
+        tracer = Tracer(config.health.traces, config.publish.site)
     url = None if redis == "embedded" else redis
     delivery = Delivery.open(config.publish.model_copy(update={"redis": url}), waits=waits)
     shown = config.publish.preview if waits else "off"
@@ -131,7 +139,7 @@ def publishing(config: Config, redis: str | None, *, waits: bool) -> Iterator[Ou
 
         beats = Heartbeats(delivery.publisher, lambda _source: {"preview": shown})
         previews = Previews(delivery.publisher, beats.status, blurred=shown == "blurred")
-    outlet = Outlet(delivery, beats, _Seconds(config) if config.publish.frames else None, previews)
+    outlet = Outlet(delivery, beats, _Seconds(config) if config.publish.frames else None, previews, tracer)
     try:
         yield outlet
     finally:
@@ -139,6 +147,8 @@ def publishing(config: Config, redis: str | None, *, waits: bool) -> Iterator[Ou
             previews.close()
         beats.close()
         delivery.close(config.shutdown.seconds)
+        if tracer is not None:
+            tracer.close()
         outlet.left = delivery.left
         if outlet.left and waits:
             log.error("publish.left", extra={"reason": outlet.left})

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +18,7 @@ from typer.core import TyperGroup
 import streamfer
 from streamfer.cli import annotate, ask, bridge, check, demo, doctor, models, run, serve, tail, train
 from streamfer.cli.signals import INTERRUPTED
-from streamfer.cli.terminal import configure_logging, fail
+from streamfer.cli.terminal import configure_logging, crash, fail
 from streamfer.errors import StreamferError
 from streamfer.redaction import redact_text
 
@@ -83,6 +84,8 @@ def _root(
 
 def main() -> None:
     """Run the command line; every error that streamfer raises on purpose ends in one line and its exit code."""
+    sys.excepthook = crash
+    threading.excepthook = lambda args: crash(args.exc_type, args.exc_value, args.exc_traceback)
     try:
         app(prog_name="streamfer")
     except StreamferError as error:

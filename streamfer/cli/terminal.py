@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import IO, TYPE_CHECKING, NoReturn
 
 import typer
+
+from streamfer.redaction import hide_urls
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -33,6 +37,11 @@ def fail(message: str, code: int) -> NoReturn:
 def complain(message: str) -> None:
     """Print an error on one line of standard error."""
     typer.echo(typer.style("streamfer: ", fg="red", bold=True) + " ".join(message.split()), err=True)
+
+
+def crash(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    """Print the traceback of what nobody expected, without the addresses that libraries put into their errors."""
+    typer.echo(hide_urls("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
 
 
 def note(message: str) -> None:
@@ -65,7 +74,7 @@ class EventFormatter(logging.Formatter):
         when = datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         keys = [f"{name}={value!r}" for name, value in vars(record).items() if name not in self._OWN]
         line = " ".join([when, f"{record.levelname.lower():<7}", record.getMessage(), *keys])
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        return f"{line}\n{hide_urls(self.formatException(record.exc_info))}" if record.exc_info else line
 
 
 def configure_logging(*, verbose: bool) -> None:

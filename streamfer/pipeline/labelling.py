@@ -15,7 +15,7 @@ from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened, SourceStats
 from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened, Item, Replaced
-from streamfer.pipeline.ledger import Ledger, Loss
+from streamfer.pipeline.ledger import Ledger, Loss, Slept, never
 from streamfer.pipeline.observer import ClipChooser, ObservedClip
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.session import ClipJob, EpochSession
@@ -96,6 +96,7 @@ class Labeller:
         batch_size: most crops in one call of the encoder.
         window: seconds of a clip: what a live source may lose before it is a gap.
         chooser: decides which clips are shown to the run's observer; None where nobody watches.
+        slept: whether this process did not run between two Unix times.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Labeller:
         batch_size: int,
         window: float,
         chooser: ClipChooser | None = None,
+        slept: Slept = never,
     ) -> None:
         self._model = model
         self._grid = grid
@@ -115,6 +117,7 @@ class Labeller:
         self._batch_size = batch_size
         self._window = window
         self._chooser = chooser
+        self._slept = slept
         self._sessions: dict[str, EpochSession] = {}
         self._logs: dict[str, _SourceLog] = {}
 
@@ -147,10 +150,14 @@ class Labeller:
             opened, ledger = log.opened, log.ledger
             if opened is None or not opened.info.live or (since := ledger.missing_since(now)) is None:
                 continue
-            silent = self._records.loss(source_id, Loss(opened, "no_pictures", 0, since, now))
-            away = self._records.offline_gap(source_id, log.epoch, opened.info.epoch_key, since, now)
+            cause = self._cause("no_pictures" if ledger.away is None else "reconnect", since, now)
+            silent = self._records.loss(source_id, Loss(opened, cause, 0, since, now))
+            away = self._records.offline_gap(source_id, (log.epoch, opened.info.epoch_key), cause, since, now)
             told.append(silent if ledger.away is None else away)
         return told
+
+    def _cause(self, thought: str, since: float, until: float) -> str:
+        return "suspended" if self._slept(since, until) else thought
 
     def _encode(self, items: Sequence[Item]) -> tuple[torch.Tensor, list[tuple[float, ...]]]:
         """Return the features (F, D) of all crops and, once for each of them, the action units' intensities."""
@@ -177,7 +184,8 @@ class Labeller:
             frames_analysed=log.stats.frames_analysed + 1,
             faces_left_out=log.stats.faces_left_out + frame.left_out,
         )
-        losses = log.ledger.good(log.opened, frame.facts) if log.opened is not None and log.opened.info.live else []
+        opened = log.opened
+        losses = log.ledger.good(opened, frame.facts, self._slept) if opened and opened.info.live else []
         told = [self._records.loss(frame.source_id, loss) for loss in losses]
         return [*told, *self._sessions[frame.source_id].add(frame, features, actions)]
 
@@ -219,7 +227,9 @@ class Labeller:
         if change.state == "online":
             if (since := log.ledger.back()) is not None:
                 key = change.info.epoch_key if change.info else str(change.epoch)
-                events.append(self._records.offline_gap(source_id, change.epoch, key, since, change.wall_time))
+                cause = self._cause("reconnect", since, change.wall_time)
+                gap = self._records.offline_gap(source_id, (change.epoch, key), cause, since, change.wall_time)
+                events.append(gap)
             if change.leap is not None:
                 events.append(self._records.leap_gap(source_id, change, change.leap))
         else:

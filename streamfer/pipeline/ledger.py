@@ -2,21 +2,65 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from streamfer.pipeline.items import EpochOpened, FrameFacts
+from streamfer.video.clock import Nap
 
 _TELL_SECONDS = 10.0
 _WALL = ("rtcp", "wallclock")
-_REASONS = {
+REASONS = {
     "queue_full": "this machine was busy",
     "too_old": "this machine was busy: pictures had waited longer than live.staleness",
     "decode_error": "pictures came damaged",
     "packet_loss": "pictures never came: packets are lost on the way, or the link is too slow",
     "no_pictures": "the source sent no pictures that could be decoded",
+    "reconnect": "the source was offline",
+    "suspended": "this machine was suspended, or the process stopped",
 }
+_LOOK_SECONDS = 0.5
+_NAPS_REMEMBERED = 64
+
+#: Whether this process did not run between two Unix times.
+Slept = Callable[[float, float], bool]
+
+
+def never(_start: float, _end: float) -> bool:
+    """Where nobody watched."""
+    return False
+
+
+class Naps:
+    """When this process did not run: watched by a thread that does nothing else, until ``stop``."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._lock = threading.Lock()
+        self._nap = Nap()
+        self._known: deque[tuple[float, float]] = deque(maxlen=_NAPS_REMEMBERED)
+        threading.Thread(target=self._watch, name="streamfer naps", daemon=True).start()
+
+    def through(self, start: float, end: float) -> bool:
+        """Whether more than half of the time between two Unix times was slept through."""
+        with self._lock:
+            self._look()
+            slept = sum(max(0.0, min(end, woke) - max(start, fell)) for fell, woke in self._known)
+        return slept > (end - start) / 2
+
+    def _watch(self) -> None:
+        while not self._stop.wait(_LOOK_SECONDS):
+            with self._lock:
+                self._look()
+
+    def _look(self) -> None:
+        nap, self._nap = self._nap, Nap()
+        if seconds := nap.seconds:
+            now = time.time()
+            self._known.append((now - seconds, now))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +82,7 @@ class Loss:
     @property
     def reason(self) -> str:
         """One line for people."""
-        return _REASONS[self.cause]
+        return REASONS[self.cause]
 
 
 @dataclass(slots=True)
@@ -62,7 +106,7 @@ class Ledger:
     _since: float = 0.0
     _told: float = 0.0
 
-    def good(self, opened: EpochOpened, facts: FrameFacts) -> list[Loss]:
+    def good(self, opened: EpochOpened, facts: FrameFacts, slept: Slept = never) -> list[Loss]:
         """Take a frame that was analysed, and return what was lost before it."""
         if opened.time_origin not in _WALL:
             return []
@@ -79,8 +123,9 @@ class Ledger:
         if facts.wall_time < start:
             return []
         losses = [(cause, count) for cause, count in dropped.items() if count and (paused or count >= self.ticks)]
-        if paused and not losses:
-            losses = [("no_pictures", 0)]
+        if paused and (not losses or slept(start, facts.wall_time)):
+            cause = "suspended" if slept(start, facts.wall_time) else "no_pictures"
+            losses = [(cause, sum(count for _, count in losses))]
         return [Loss(opened, cause, count, start, facts.wall_time) for cause, count in losses]
 
     def gone(self, now: float) -> None:

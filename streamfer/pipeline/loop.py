@@ -23,6 +23,7 @@ from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, SourceDone
 from streamfer.pipeline.items import Ended, Item, Replaced
 from streamfer.pipeline.labelling import Labeller
+from streamfer.pipeline.ledger import Naps
 from streamfer.pipeline.observer import ClipChooser, ClipObserver, ObservedClip, RunContext
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.windows import WindowGrid
@@ -132,8 +133,9 @@ class Pipeline:
             observer = plan.open(RunContext(self._events.put, self._stop, self.clock)) if plan else None
             chooser = ClipChooser(plan.captions, parts.model.info) if plan else None
             window = parts.plan.config.clip.seconds
+            naps = Naps(self._stop)
             labeller = Labeller(
-                parts.model, parts.grid, parts.records, self.clock, batching.batch_size, window, chooser
+                parts.model, parts.grid, parts.records, self.clock, batching.batch_size, window, chooser, naps.through
             )
             self._open_more(sources)
             while self._open or (self.stays and not self._stop.is_set()):

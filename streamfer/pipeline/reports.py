@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.models.expression import Abstention, ModelInfo
-from streamfer.pipeline.ledger import Loss
+from streamfer.pipeline.ledger import REASONS, Loss
 from streamfer.pipeline.session import ClipJob
 from streamfer.records import (
     ClipLabelled,
@@ -147,10 +147,9 @@ class RecordWriter:
         )
         return Record.of(document, source_id=source_id, site=self._site)
 
-    def offline_gap(self, source_id: str, epoch: int, epoch_key: str, since: float, until: float) -> Record:
+    def offline_gap(self, source_id: str, place: tuple[int, str], cause: str, since: float, until: float) -> Record:
         """Return the record of the stretch in which a live source gave nothing, between two Unix times in seconds."""
-        span: _Span = (since, max(since, until), "wallclock")
-        return self._gap(source_id, "reconnect", (epoch, epoch_key), span, "the source was offline")
+        return self._gap(source_id, cause, place, (since, max(since, until), "wallclock"), REASONS[cause])
 
     def loss(self, source_id: str, loss: Loss) -> Record:
         """Return the record of pictures that were lost between two good frames."""

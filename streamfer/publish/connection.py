@@ -216,6 +216,9 @@ def explain(url: str, error: Exception) -> str:
         error = faults.OutOfMemoryError(line)
     elif _foreign(line):
         error = faults.InvalidResponse(line)
+    elif "CERTIFICATE_VERIFY_FAILED" in line:
+        way_out = "name the file of its authority: rediss://HOST/0?ssl_ca_certs=FILE"
+        return f"Redis at {redact_url(url)} has a certificate that nothing here vouches for: {line}; {way_out}"
     for kinds, what, way_out in _EXPLANATIONS:
         if isinstance(error, kinds):
             return f"Redis at {redact_url(url)} {what}: {line}; {way_out}"

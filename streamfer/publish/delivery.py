@@ -15,6 +15,7 @@ import platformdirs
 from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
+from streamfer.publish.append import Fields
 from streamfer.publish.connection import TROUBLE, explain
 from streamfer.publish.embedded import default_folder
 from streamfer.publish.publisher import Numbering, Publisher
@@ -53,7 +54,7 @@ class Delivery(Closing):
         self._spool = spool
         self._window = window
         self._numbering = Numbering(publisher.keys)
-        self._recent: deque[tuple[float, Record]] = deque()
+        self._recent: deque[tuple[float, Fields]] = deque()
         self._run: str | None = None
         self._seen = time.monotonic()
         self._trouble = ""

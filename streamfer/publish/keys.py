@@ -5,7 +5,8 @@ streamfer:{p}:captions       captions
 streamfer:{p}:sources        changes of the sources' states
 streamfer:{p}:frames         the faces of every frame, where they are wanted
 streamfer:{p}:dead           entries that no consumer could handle
-streamfer:{p}:seen:<id>      ids published lately (expires)
+streamfer:{p}:seen:<id>      ids published lately, and the numbers they had (expires)
+streamfer:{p}:moved          by how much the numbers of sources moved up (hash, expires)
 streamfer:status:<source>    a source's heartbeat (hash, expires)
 streamfer:asked:<source>     somebody wants to see the source (expires)
 streamfer:preview:<source>   its picture as JPEG, while somebody does (expires)
@@ -21,7 +22,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from streamfer.errors import ConfigError
-from streamfer.records import Record
 from streamfer.records.envelope import TYPE_PREFIX
 
 StreamName = Literal["clips", "captions", "sources", "frames"]
@@ -62,10 +62,10 @@ class Keys:
         """Key of one of the record streams."""
         return f"{self.prefix}:{{{partition}}}:{name}"
 
-    def stream_of(self, record: Record) -> str:
-        """Key of the stream that ``record`` belongs to; a gap stands among the clips that it interrupts."""
-        name = _STREAM_OF.get(record.type.rpartition(".")[0].removeprefix(TYPE_PREFIX), "clips")
-        return self.stream(name, self.partition(record.subject))
+    @staticmethod
+    def name_of(kind: str) -> StreamName:
+        """Stream that records of a full type belong to; a gap stands among the clips that it interrupts."""
+        return _STREAM_OF.get(kind.rpartition(".")[0].removeprefix(TYPE_PREFIX), "clips")
 
     def streams(self, names: Iterable[StreamName], sources: Iterable[str] | None = None) -> list[str]:
         """Keys to follow for ``names``, in all partitions or only in those of ``sources``.
@@ -83,9 +83,13 @@ class Keys:
             partitions = sorted({self.partition(source) for source in sources})
         return [self.stream(name, partition) for partition in partitions for name in wanted]
 
-    def seen(self, record: Record) -> str:
-        """Key that marks ``record`` as published, in the slot of its stream."""
-        return f"{self.prefix}:{{{self.partition(record.subject)}}}:seen:{record.id}"
+    def seen(self, record_id: str, partition: int = 0) -> str:
+        """Key that marks a record as published, in the slot of its stream."""
+        return f"{self.prefix}:{{{partition}}}:seen:{record_id}"
+
+    def moved(self, partition: int = 0) -> str:
+        """Key of how far numbers moved up, for what came under another number before."""
+        return f"{self.prefix}:{{{partition}}}:moved"
 
     def dead(self, stream: str) -> str:
         """Dead-letter stream in the slot of ``stream``."""

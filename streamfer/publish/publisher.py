@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -16,7 +15,7 @@ from redis.cluster import RedisCluster
 from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.publish.append import Outcome, Retention, append
+from streamfer.publish.append import Fields, Outcome, Retention, append
 from streamfer.publish.connection import TROUBLE, can_pass, explain, is_cluster, is_watched, make_client
 from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.keys import Keys
@@ -26,36 +25,29 @@ _BATCH = 256
 _PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 _LOOK_SECONDS = 1.0
-#: Records by whose ids a repetition is known.
-_REMEMBERED = 4096
 
 
 class Numbering:
     """Numbers the records of each source within each stream, later runs above earlier ones.
 
-    Numbers of one run follow one another without a hole, so that a subscriber sees what is missing. A record that comes
-    twice, as a window that shows the same pictures as the one before, keeps its number: the server suppresses it.
+    Numbers of one run follow one another without a hole, so that a subscriber sees what is missing; where a record is
+    there already, :func:`streamfer.publish.append.append` closes it.
     """
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._next: dict[tuple[str, str], int] = {}
-        self._given: OrderedDict[str, int] = OrderedDict()
         # Microseconds now: later runs count on above earlier ones without asking anybody.
         self._first = time.time_ns() // 1000
 
-    def number(self, record: Record) -> Record:
-        """Return the record with its number; one that has a number keeps it."""
+    def number(self, record: Record) -> dict[str, str]:
+        """Return the record's fields with its number; one that has a number keeps it."""
         if record.sequence is not None:
-            return record
-        place = (self._keys.stream_of(record), record.subject)
-        number = self._given.get(record.id)
-        if number is None:
-            number = self._given[record.id] = self._next.get(place, self._first)
-            self._next[place] = number + 1
-            if len(self._given) > _REMEMBERED:
-                self._given.popitem(last=False)
-        return record.numbered(number)
+            return record.to_fields()
+        place = (self._keys.name_of(record.type), record.subject)
+        number = self._next.get(place, self._first)
+        self._next[place] = number + 1
+        return record.to_fields(number)
 
 
 class Publisher(Closing):
@@ -129,7 +121,7 @@ class Publisher(Closing):
                 outcomes += self._persist(numbered[start : start + _BATCH], deadline)
         return outcomes
 
-    def append(self, records: Sequence[Record]) -> list[Outcome]:
+    def append(self, records: Sequence[Fields]) -> list[Outcome]:
         """Append numbered records, in one attempt.
 
         Raises:
@@ -217,7 +209,7 @@ class Publisher(Closing):
             if not (waits and isinstance(error, TROUBLE) and can_pass(error)):
                 raise PublishError(explain(self.url, error)) from error
 
-    def _persist(self, records: Sequence[Record], deadline: float) -> list[Outcome]:
+    def _persist(self, records: Sequence[Fields], deadline: float) -> list[Outcome]:
         pause = _PAUSE_SECONDS
         while True:
             try:

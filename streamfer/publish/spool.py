@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.errors import OutputError, RecordError
+from streamfer.publish.append import Fields
 from streamfer.records import AnyDocument, ClipCaptioned, ClipLabelled, Gap, RawDocument, Record
+from streamfer.records.envelope import fields_to_line, line_to_fields
 
 _SUFFIX = ".sqlite"
 _MOST_SPOOLS = 64
@@ -37,7 +39,7 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     number: int
-    record: Record
+    record: Fields
     since: float
 
 
@@ -85,8 +87,8 @@ class Spool:
         """Bytes of JSON that wait on disk."""
         return self._bytes
 
-    def put(self, record: Record) -> None:
-        """Take a record behind all others; never waits for Redis."""
+    def put(self, record: Fields) -> None:
+        """Take a numbered record behind all others; never waits for Redis."""
         with self._changed:
             self._number += 1
             self._memory.append(_Waiting(self._number, record, time.monotonic()))
@@ -95,7 +97,7 @@ class Spool:
                 self._settle()
             self._changed.notify_all()
 
-    def next(self, most: int, seconds: float) -> list[tuple[int, Record]]:
+    def next(self, most: int, seconds: float) -> list[tuple[int, Fields]]:
         """Return the oldest records with their numbers, waiting ``seconds`` at most for one; they stay until taken."""
         with self._changed:
             if not self.waiting:
@@ -138,7 +140,7 @@ class Spool:
             self._bound_memory()
             return
         try:
-            self._insert([(held.number, held.record.to_json()) for held in self._memory])
+            self._insert([(held.number, fields_to_line(held.record)) for held in self._memory])
             self._memory.clear()
             self._bound_disk()
         except sqlite3.Error as error:
@@ -151,7 +153,7 @@ class Spool:
         while self._bytes > self._max_bytes:
             before = self._bytes
             oldest = self._rows(self._in_flight, _DROPPED_ROWS)
-            gaps = [(number, gap.to_json()) for number, gap in _gaps([*_read(oldest)])]
+            gaps = [(number, fields_to_line(gap)) for number, gap in _gaps([*_read(oldest)])]
             if oldest:
                 self._delete(oldest[0][0], oldest[-1][0])
                 self._insert(gaps)
@@ -169,7 +171,7 @@ class Spool:
         kept = [_Waiting(number, gap, time.monotonic()) for number, gap in gaps]
         self._memory = deque([*flying, *kept, *rest[_DROPPED_ROWS:]])
 
-    def _oldest_on_disk(self, most: int) -> list[tuple[int, Record]]:
+    def _oldest_on_disk(self, most: int) -> list[tuple[int, Fields]]:
         rows = self._rows(0, most)
         found = [*_read(rows)]
         if rows and not found:
@@ -250,22 +252,27 @@ def _open(path: Path) -> sqlite3.Connection | None:
     return database
 
 
-def _read(rows: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Record]]:
+def _read(rows: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Fields]]:
     for number, body in rows:
         try:
-            yield number, Record.from_json(body)
+            yield number, line_to_fields(body)
         except RecordError as error:
             log.error("publish.spool_damaged", extra={"number": number, "reason": str(error)})  # noqa: TRY400
 
 
-def _gaps(rows: Sequence[tuple[int, Record]]) -> list[tuple[int, Record]]:
+def _gaps(rows: Sequence[tuple[int, Fields]]) -> list[tuple[int, Fields]]:
     """Return one gap for each source of ``rows``, with the number of its last record."""
     by_source: dict[str, list[tuple[int, Record, AnyDocument]]] = {}
-    for number, record in rows:
+    for number, fields in rows:
+        try:
+            record = Record.from_fields(fields)
+        except RecordError as error:
+            log.error("publish.spool_damaged", extra={"number": number, "reason": str(error)})  # noqa: TRY400
+            continue
         # What a later version left in the spool cannot say where a gap would stand.
         if not isinstance(record.data, RawDocument):
             by_source.setdefault(record.subject, []).append((number, record, record.data))
-    gaps = []
+    gaps: list[tuple[int, Fields]] = []
     for subject, held in by_source.items():
         number, last, data = held[-1]
         clip = data.clip if isinstance(data, ClipLabelled | ClipCaptioned) else data
@@ -287,5 +294,5 @@ def _gaps(rows: Sequence[tuple[int, Record]]) -> list[tuple[int, Record]]:
         # In its number's place among the clips: subscribers count the others as lost.
         clips = [record.sequence for _, record, known in held if isinstance(known, ClipLabelled | Gap)]
         gap = Record.of(document, source_id=subject, site=site, recordedtime=last.recordedtime)
-        gaps.append((number, gap.numbered(clips[-1]) if clips and clips[-1] is not None else gap))
+        gaps.append((number, gap.to_fields(clips[-1] if clips else None)))
     return gaps

@@ -168,7 +168,7 @@ class Gap(Document):
 
     Attributes:
         cause: a short word, for example ``queue_full``, ``too_old``, ``decode_error``, ``reconnect``,
-            ``clock_jump``, ``face_lost``, ``spool_full``.
+            ``suspended``, ``clock_jump``, ``face_lost``, ``spool_full``.
         unit, count: how many of what are missing; 0 where nobody could count.
         reason: one line for people, credentials removed.
         start_time, end_time, time_origin: as in :class:`ClipSpan`.

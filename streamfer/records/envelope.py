@@ -23,6 +23,7 @@ CONTENT_TYPE = "application/json"
 SCHEMA_URN = "urn:streamfer:schema:"
 # Wide enough for any 64-bit counter, so that the text sorts as the number does.
 SEQUENCE_DIGITS = 20
+_DATA = ',"data":'
 
 
 def _now() -> datetime:
@@ -41,6 +42,7 @@ class Record:
         time: capture time of the clip's end, timezone-aware; None where the source has no wall time.
         recordedtime: when the record was made, timezone-aware.
         sequence: rises with every record of one subject; None until a publisher numbers it.
+        traceparent: the record's place in a trace, as W3C writes it; None where nobody traces.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Record:
     time: datetime | None = None
     recordedtime: datetime = field(default_factory=_now)
     sequence: int | None = None
+    traceparent: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("id", "source", "subject"):
@@ -100,8 +103,9 @@ class Record:
         """The same record with its place in the order of its subject."""
         return replace(self, sequence=sequence)
 
-    def attributes(self) -> dict[str, str]:
-        """CloudEvents attributes as text, in a fixed order, without those that are absent."""
+    def attributes(self, sequence: int | None = None) -> dict[str, str]:
+        """CloudEvents attributes as text, in a fixed order, without those that are absent; numbered where asked."""
+        sequence = self.sequence if sequence is None else sequence
         values = {
             "specversion": SPEC_VERSION,
             "id": self.id,
@@ -110,22 +114,20 @@ class Record:
             "type": self.type,
             "time": _rfc3339(self.time) if self.time else None,
             "recordedtime": _rfc3339(self.recordedtime),
-            "sequence": None if self.sequence is None else f"{self.sequence:0{SEQUENCE_DIGITS}d}",
+            "sequence": None if sequence is None else f"{sequence:0{SEQUENCE_DIGITS}d}",
             "dataschema": self.dataschema,
+            "traceparent": self.traceparent,
         }
         return {name: value for name, value in values.items() if value is not None}
 
-    def to_fields(self) -> dict[str, str]:
-        """Fields of a Redis stream entry: ``ce_*`` attributes, ``content-type`` and ``data``."""
-        fields = {f"ce_{name}": value for name, value in self.attributes().items()}
+    def to_fields(self, sequence: int | None = None) -> dict[str, str]:
+        """Fields of a Redis stream entry: ``ce_*`` attributes, ``content-type`` and ``data``; numbered where asked."""
+        fields = {f"ce_{name}": value for name, value in self.attributes(sequence).items()}
         return {**fields, "content-type": CONTENT_TYPE, "data": self.data.to_json()}
 
     def to_json(self) -> str:
         """One line in CloudEvents' JSON format, as written to ``.jsonl`` files."""
-        head = {**self.attributes(), "datacontenttype": CONTENT_TYPE}
-        opening = json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1]
-        # The document is already JSON in its final form: parsing it again could only change it.
-        return f'{opening},"data":{self.data.to_json()}}}'
+        return fields_to_line(self.to_fields())
 
     @classmethod
     def from_fields(cls, fields: Mapping[Any, Any]) -> Record:
@@ -180,7 +182,34 @@ class Record:
         except (KeyError, ValueError) as error:
             raise RecordError(f"malformed record: time, recordedtime or sequence: {error}") from error
         named = {name: attributes[name] for name in ("id", "source", "subject")}
-        return cls(**named, data=document, time=time, recordedtime=recorded, sequence=sequence)
+        traceparent = attributes.get("traceparent")
+        return cls(**named, data=document, time=time, recordedtime=recorded, sequence=sequence, traceparent=traceparent)
+
+
+def fields_to_line(fields: Mapping[str, str]) -> str:
+    """Return what :meth:`Record.to_json` writes of the record with these fields."""
+    head = {name[3:]: value for name, value in fields.items() if name.startswith("ce_")}
+    opening = json.dumps({**head, "datacontenttype": CONTENT_TYPE}, ensure_ascii=False, separators=(",", ":"))[:-1]
+    # The document is already JSON in its final form: parsing it again could only change it.
+    return f"{opening}{_DATA}{fields['data']}}}"
+
+
+def line_to_fields(line: str) -> dict[str, str]:
+    """Return the fields of what :meth:`Record.to_json` wrote, the document unread.
+
+    Raises:
+        RecordError: it is none.
+    """
+    # Within an attribute its quotes would be escaped.
+    head, found, data = line.partition(_DATA)
+    try:
+        attributes = json.loads(head + "}")
+        fields = {f"ce_{name}": attributes[name] for name in attributes if name != "datacontenttype"}
+    except (ValueError, TypeError) as error:
+        raise RecordError(f"malformed record: not JSON: {error}") from error
+    if not found or not fields.keys() >= {"ce_id", "ce_subject", "ce_type"}:
+        raise RecordError("malformed record: an attribute or the data are missing")
+    return {**fields, "content-type": CONTENT_TYPE, "data": data[:-1]}
 
 
 def _rfc3339(moment: datetime) -> str:

@@ -1,7 +1,8 @@
-"""A source's clock: presentation times measured from each epoch's own zero, always rising."""
+"""A source's clock: presentation times measured from each epoch's own zero, always rising; and ours, which may rest."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -9,6 +10,30 @@ _GLITCH_SECONDS = 0.1
 _GLITCH_PERIODS = 3
 _AHEAD_SECONDS = 10.0
 _AHEAD_PERIODS = 5
+# Shorter pauses are a busy machine's, and so are those in which this process worked.
+_NAP_SECONDS = 2.0
+_NAP_WORK = 0.1
+
+
+class Nap:
+    """Notices that this process did not run: its machine was suspended, or the process stopped.
+
+    Counts from its making; by a clock that goes on while the machine sleeps, where the system has one.
+    """
+
+    def __init__(self) -> None:
+        self._began, self._worked = self._now(), time.process_time()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds for which nothing of this process ran; 0 where it did."""
+        passed, worked = self._now() - self._began, time.process_time() - self._worked
+        return passed if passed > _NAP_SECONDS and worked < _NAP_WORK * passed else 0.0
+
+    @staticmethod
+    def _now() -> float:
+        boot: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+        return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from streamfer.config import LiveConfig
 from streamfer.errors import SourceDeniedError, SourceError, SourceUnreachableError, SourceUnreadableError
+from streamfer.video.clock import Nap
 from streamfer.video.connection import Arrival, Connection, Lost, Opened
 from streamfer.video.frame_line import FrameLine
 from streamfer.video.frames import Frame, FrameFilter, StateChange
@@ -158,7 +159,11 @@ class LiveSource:
         online_since = 0.0
         deadline = time.monotonic() + self.settings.open_timeout
         while not self._stop.is_set():
+            nap = Nap()
             event = connection.next_event(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+            if line is not None and nap.seconds > self._stall_limit(line.opened) and not self._ends:
+                slept = f"this process did not run for {nap.seconds:.0f} s; what came meanwhile is given up"
+                return (yield from self._stalled(line, epoch, online_since, slept))
             if isinstance(event, Opened):
                 opened, self._ends = event, event.ends
             elif isinstance(event, Lost):

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import http.server
 import signal
 import socket
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +17,11 @@ from typing import Any
 import httpx2
 import pytest
 from command_line import Program, streamfer, wait_for
-from test_run_faults import QUICK, START_SECONDS, configured, states
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from test_run_faults import QUICK, START_SECONDS, configured, published, states
 
 from streamfer.publish import EmbeddedRedis
+from streamfer.records import ClipLabelled, SourceStateChanged
 
 TOKEN = "a token of a test"
 DARK = "rtsp://127.0.0.1:9/x"
@@ -175,3 +183,81 @@ def test_where_nothing_can_listen_is_said_at_once(address: str, said: str, tmp_p
 def test_a_token_that_is_not_there_is_said_at_once(tmp_path: Path) -> None:
     done = streamfer("run", DARK, "--health", str(free_port()), "--set", "health.token=${NOT_SET_ANYWHERE}")
     assert (done.code, "NOT_SET_ANYWHERE" in done.complaints[0]) == (2, True)
+
+
+class Collector(http.server.BaseHTTPRequestHandler):
+    """Takes spans as an OpenTelemetry collector does."""
+
+    spans: list[Any]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+        request = ExportTraceServiceRequest.FromString(body)
+        assert self.path == "/v1/traces"
+        self.spans += [one for group in request.resource_spans for scope in group.scope_spans for one in scope.spans]
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def test_clips_and_sources_are_spans_and_records_say_which(
+    tiny_model: Path, server: EmbeddedRedis, face_film: Path
+) -> None:
+    Collector.spans = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        traces = f"health.traces=http://127.0.0.1:{collector.server_port}"
+        words = ("run", "-q", face_film, "--redis", server.url, "--model", tiny_model, *QUICK, "--set", traces)
+        with Program(*words) as program:
+            assert program.wait().code == 0
+        collector.shutdown()
+    (source,) = [span for span in Collector.spans if span.name == "source"]
+    clips = {place(span): span for span in Collector.spans if span.name == "clip"}
+    assert [event.name for event in source.events] == ["online", "ended"]
+    records = published(server.url)
+    labelled = [record for record in records if isinstance(record.data, ClipLabelled)]
+    assert {str(record.traceparent)[3:-3] for record in labelled} == clips.keys()
+    assert len(labelled) == len(clips) > 2
+    assert {link.span_id for span in clips.values() for link in span.links} == {source.span_id}
+    assert all(0 < span.end_time_unix_nano - span.start_time_unix_nano < 120e9 for span in clips.values())
+    told = {str(record.traceparent) for record in records if isinstance(record.data, SourceStateChanged)}
+    assert {(text[:2], text[3:-3], int(text[-2:], 16) & 1) for text in told} == {("00", place(source), 1)}
+
+
+def place(span: Any) -> str:
+    return f"{span.trace_id.hex()}-{span.span_id.hex()}"
+
+
+def test_a_collector_that_is_away_delays_nothing(tiny_model: Path, server: EmbeddedRedis, face_film: Path) -> None:
+    words = ("run", "-q", face_film, "--redis", server.url, "--model", tiny_model, *QUICK)
+    with Program(*words, "--set", "health.traces=http://127.0.0.1:9") as program:
+        wait_for(lambda: "ended" in states(server.url, face_film.name), "all is published", START_SECONDS)
+        began = time.monotonic()
+        program._process.communicate(timeout=60)
+        assert program._process.returncode == 0
+    assert time.monotonic() - began < 20
+    assert all(record.traceparent for record in published(server.url))
+
+
+def test_nothing_of_it_is_imported_unless_it_is_asked_for(
+    tiny_model: Path, server: EmbeddedRedis, face_film: Path
+) -> None:
+    # What redis-py imports of it by itself is not ours to leave out.
+    code = (
+        "import sys\nfrom streamfer.cli import main\ntry: main()\n"
+        "finally: print([name for name in sys.modules if name.startswith('opentelemetry.exporter')])"
+    )
+    words = ["run", "-q", str(face_film), "--redis", server.url, "--model", str(tiny_model), *QUICK]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, timeout=240)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert {record.traceparent for record in published(server.url)} == {None}
+
+
+@pytest.mark.parametrize("address", ["localhost:4318", "ftp://h", "http://me:hunter2@h:4318", "http://"])
+def test_an_address_of_traces_that_is_none_is_said_at_once(address: str) -> None:
+    done = streamfer("run", DARK, "--set", f"health.traces={address}")
+    assert (done.code, "health.traces: write http://HOST:4318" in done.complaints[0]) == (2, True)
+    assert "hunter2" not in done.err

@@ -8,16 +8,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from command_line import Program, discover, wait_for
 
 from streamfer.publish import EmbeddedRedis, subscribe
-from streamfer.records import Record, SourceStateChanged
+from streamfer.records import ClipLabelled, Gap, Record, SourceStateChanged
 
 #: A program needs twenty seconds to load on a quiet machine.
 START_SECONDS = 240.0
@@ -155,6 +156,38 @@ def test_a_pipe_that_nobody_reads_stops_nothing(tiny_model: Path, server: Embedd
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_suspended_run_says_so_and_goes_on(
+    tiny_model: Path, server: EmbeddedRedis, tmp_path: Path, rtsp_server: Callable[..., Any], long_face_film: Path
+) -> None:
+    """Stopped for longer than a stall: one gap from the last good picture to the next, and then fresh labels."""
+    source = f"{{url: '{rtsp_server('--file', str(long_face_film)).url()}', id: hall}}"
+    config = configured(tmp_path / "run.yaml", source, more=f"publish: {{redis: '{server.url}'}}")
+
+    def clips(since: float) -> list[ClipLabelled]:
+        every = [record.data for record in published(server.url)]
+        return [data for data in every if isinstance(data, ClipLabelled) and data.clip.start_time > since]
+
+    with Program("run", "-q", "-c", config, "--model", tiny_model, *QUICK) as program:
+        wait_for(lambda: len(clips(0.0)) > 2, "labels", START_SECONDS)
+        program.signal(signal.SIGSTOP)
+        stopped = time.time()
+        time.sleep(21)
+        program.signal(signal.SIGCONT)
+        woke = time.time()
+        wait_for(lambda: bool(clips(woke)), "labels go on")
+        took = time.time() - woke
+        program.signal(signal.SIGTERM)
+        assert program.wait().code == 0
+    every = [record.data for record in published(server.url) if isinstance(record.data, Gap)]
+    # A busy machine drops pictures before and after it, too.
+    gaps = [gap for gap in every if gap.end_time > stopped + 1 and gap.start_time < woke - 1]
+    assert {gap.cause for gap in gaps} == {"suspended"}
+    assert len({gap.start_time for gap in gaps}) == 1
+    assert stopped - 3 < gaps[-1].start_time < stopped + 0.5
+    assert woke <= gaps[-1].end_time < woke + took
+    assert took < 2 + 1 + 5, "two seconds and the clip's own; more on a busy machine"
 
 
 def catches(process: int, number: int) -> bool:

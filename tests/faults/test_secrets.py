@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import threading
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import psutil
 import pytest
 from command_line import Program, streamfer
 
 from streamfer.addresses import AddressError, address_name, fill, read_address, with_credentials
-from streamfer.config import Config, SourceConfig
+from streamfer.cli.terminal import crash
+from streamfer.config import Config, LiveConfig, SourceConfig
 from streamfer.errors import ConfigError, StreamferError
 from streamfer.publish import connect, subscribe
+from streamfer.video.live import LiveSource
 from streamfer.video.locate import configured_sources
 
 SECRET = "hunter2"
@@ -66,14 +71,28 @@ def test_what_cannot_be_read_is_never_repeated(kind: str, scheme: str, tmp_path:
     assert SECRET not in done.out + done.err + again.out + again.err
 
 
-def test_nothing_that_runs_shows_one(tmp_path: Path, tiny_model: Path, redis_url: str) -> None:
-    """Cameras that are away, everything logged: output, records, keys, statuses and the command lines of children."""
+@pytest.fixture
+def guarded_url(redis_url: str) -> Iterator[str]:
+    """The server by a user of its own, with a password."""
+    with closing(connect(redis_url)) as client:
+        client.acl_setuser("me", enabled=True, passwords=[f"+{SECRET}"], keys="*", categories=["+@all"])
+        yield redis_url.replace("unix://", f"unix://me:{SECRET}@")
+        client.acl_deluser("me")
+
+
+def test_nothing_that_runs_shows_one(tmp_path: Path, tiny_model: Path, redis_url: str, guarded_url: str) -> None:
+    """Cameras that are away, everything logged: output, records, keys, statuses, metrics, children's command lines."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = int(listener.getsockname()[1])
     config = tmp_path / "run.yaml"
     words = [f"  - {{url: '{url}'}}" for url in READABLE.values()]
     words += [f"  - {{url: 'rtsp://${{CAMERA}}@127.0.0.1:{PORT}/a', id: lobby, password: '${{file:{tmp_path}/pass}}'}}"]
     (tmp_path / "pass").write_text(f"a/b#{SECRET}\n")
     config.write_text(
-        "sources:\n" + "\n".join(words) + f"\npublish: {{redis: '{redis_url}'}}\nlive: {{backoff_first: 0.1}}\n"
+        "sources:\n"
+        + "\n".join(words)
+        + f"\npublish: {{redis: '{guarded_url}'}}\nlive: {{backoff_first: 0.1}}\n"
+        + f"health: {{address: {port}, token: {SECRET}-token}}\n"
     )
     program = Program("-v", "run", "-c", config, "--model", tiny_model, "--detector", "lbp", CAMERA=SECRET)
     with program, subscribe(redis_url, since="start", idle_s=150) as subscription:
@@ -89,14 +108,18 @@ def test_nothing_that_runs_shows_one(tmp_path: Path, tiny_model: Path, redis_url
             for child in psutil.Process().children(recursive=True)
             if child.status() != "zombie"
         ]
+        asked = httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers={"Authorization": f"Bearer {SECRET}-token"})
+        with asked:
+            answers = [asked.get(path).text for path in ("/metrics", "/livez", "/readyz", "/v1/sources")]
         program.signal(signal.SIGTERM)
         done = program.wait()
     assert done.code == 0
+    assert "streamfer_reconnects_total" in answers[0]
     with closing(connect(redis_url)) as client:
         keys: Any = client.keys("*")
         statuses = [client.hgetall(key) for key in keys if client.type(key) == b"hash"]
     everything = "\n".join(
-        [done.out, done.err, *(record.to_json() for record in records), repr(keys), repr(statuses), *argv]
+        [done.out, done.err, *answers, *(record.to_json() for record in records), repr(keys), repr(statuses), *argv]
     )
     assert len(statuses) == len(words)
     assert SECRET not in everything
@@ -114,6 +137,19 @@ def test_tracebacks_and_names_show_none() -> None:
             Config(sources=(SourceConfig(url=f"rtsp://me:a#{SECRET}@h/x"),))
         )
     assert SECRET not in repr(caught.value) + repr(caught.value.__cause__)
+
+
+@pytest.mark.parametrize("kind", READABLE)
+def test_a_traceback_shows_none(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What PyAV and redis-py raise quotes whole addresses, and stands behind the errors of streamfer."""
+    spec = configured_sources(Config(sources=(SourceConfig(url=READABLE[kind]),)))[0]
+    with pytest.raises(StreamferError) as caught:
+        list(LiveSource(spec, LiveConfig(wait=False)).stream())
+    crash(caught.type, caught.value, caught.tb)
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "127.0.0.1-" in said
+    assert SECRET not in said
 
 
 def test_a_changed_password_changes_no_name() -> None:

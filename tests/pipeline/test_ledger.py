@@ -9,6 +9,7 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
+import pytest
 from fakes.faces import FakeDetector
 from fakes.models import FakeExpressionModel
 from fakes.video import FakeSource
@@ -21,8 +22,9 @@ from streamfer.faces.detections import Detections
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalysis
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.items import AnalysedFrame, EpochOpened, Item
-from streamfer.pipeline.ledger import Ledger
+from streamfer.pipeline.ledger import Ledger, Naps
 from streamfer.pipeline.selection import TimeSelector
+from streamfer.video.clock import Nap
 from streamfer.video.frames import Frame, FrameFilter, StateChange, VideoInfo
 
 CROP = FakeExpressionModel().info.crop
@@ -66,6 +68,40 @@ def test_times_without_a_calendar_are_no_gaps() -> None:
     opened = replace(OPENED, time_origin="file")
     ledger = Ledger(2.0, 16)
     assert [ledger.good(opened, replace(facts_at(0), wall_time=when)) for when in (0.0, 99.0)] == [[], []]
+
+
+def test_what_was_slept_through_is_called_so_whatever_was_dropped() -> None:
+    ledger = Ledger(2.0, 16)
+    told(ledger, 100.0)
+    facts = replace(facts_at(0), wall_time=120.0, dropped={"too_old": 7, "packet_loss": 20})
+    losses = ledger.good(OPENED, facts, lambda start, end: (start, end) == (100.0, 120.0))
+    assert [(loss.cause, loss.count, loss.start, loss.end) for loss in losses] == [("suspended", 27, 100.0, 120.0)]
+
+
+def test_naps_are_pauses_in_which_nothing_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause in which this process worked, as on a busy machine, or a clock that was set, is none."""
+    times = {"boot": 50.0, "work": 1.0, "wall": 1000.0}
+    monkeypatch.setattr(Nap, "_now", staticmethod(lambda: times["boot"]))
+    monkeypatch.setattr(time, "process_time", lambda: times["work"])
+    monkeypatch.setattr(time, "time", lambda: times["wall"])
+    stop = threading.Event()
+    stop.set()
+    naps = Naps(stop)
+
+    def pass_by(seconds: float, work: float, wall: float) -> None:
+        times["boot"], times["work"], times["wall"] = (
+            times["boot"] + seconds,
+            times["work"] + work,
+            times["wall"] + wall,
+        )
+
+    pass_by(20, 5, 20)
+    assert not naps.through(1000, 1020), "it was busy"
+    pass_by(0.1, 0, 3600)
+    assert not naps.through(1020, 4620), "the clock was set"
+    pass_by(20, 0.01, 20)
+    assert naps.through(4610, 4640.1)
+    assert not naps.through(4600, 4700), "less than half of it"
 
 
 def test_an_outage_begins_at_the_last_good_frame_and_grows() -> None:

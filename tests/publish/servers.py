@@ -42,8 +42,28 @@ def newer_server() -> Path | None:
     return None
 
 
+class Certificate:
+    """A certificate of this machine that vouches for itself, in ``folder``; and what a server is told of it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.path, key = folder / "certificate.pem", folder / "key.pem"
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=streamfer"]
+        command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", self.path]  # type: ignore[list-item]
+        subprocess.run(command, check=True, capture_output=True)
+        files = {"cert": self.path, "key": key, "ca-cert": self.path}
+        self.words = [word for name, path in files.items() for word in (f"--tls-{name}-file", str(path))]
+        self.words += ["--tls-auth-clients", "no", "--tls-replication", "yes", "--tls-cluster", "yes"]
+
+
+def secure_server() -> Path | None:
+    """A server that speaks TLS, where one is on the path."""
+    program = newer_server()
+    return program if program is not None and b"tls-cert-file" in program.read_bytes() else None
+
+
 class Node:
-    """One server process on a port of its own."""
+    """One server process on a port of its own, over TLS where there is a certificate."""
 
     def __init__(
         self,
@@ -52,8 +72,10 @@ class Node:
         config: str | None = None,
         password: str | None = None,
         program: Path | None = None,
+        tls: Certificate | None = None,
     ) -> None:
-        self._program = program or server_executable()
+        self._program = program or (secure_server() if tls else None) or server_executable()
+        self._tls = tls
         self.port = free_port()
         self._folder = folder / str(self.port)
         self._folder.mkdir(parents=True)
@@ -62,13 +84,21 @@ class Node:
             (self._folder / "node.conf").write_text(config)
             self._words = (str(self._folder / "node.conf"), *words)
         self.client = redis.Redis(
-            host="127.0.0.1", port=self.port, password=password, socket_timeout=3, decode_responses=True, protocol=2
+            host="127.0.0.1",
+            port=self.port,
+            password=password,
+            socket_timeout=3,
+            decode_responses=True,
+            protocol=2,
+            ssl=tls is not None,
+            ssl_ca_certs=str(tls.path) if tls else None,
         )
         self.start()
 
     def start(self) -> None:
         """Start it (again), and wait until it answers."""
-        loopback = ["--port", str(self.port), "--bind", "127.0.0.1", "--logfile", "log"]
+        secure = ["--port", "0", "--tls-port", str(self.port), *self._tls.words] if self._tls else []
+        loopback = [*(secure or ["--port", str(self.port)]), "--bind", "127.0.0.1", "--logfile", "log"]
         command = [str(self._program), *self._words, *loopback]
         self.process = subprocess.Popen(command, cwd=self._folder, stdout=subprocess.DEVNULL)
         wait_for(lambda: self.process.poll() is not None or bool(self.client.ping()), f"{self.port} answers")
@@ -108,13 +138,14 @@ def free_port() -> int:
 class Cluster:
     """Three primaries, and a replica for each where they are wanted."""
 
-    def __init__(self, folder: Path, *, replicas: bool = False) -> None:
+    def __init__(self, folder: Path, *, replicas: bool = False, tls: Certificate | None = None) -> None:
+        self._tls = tls
         words = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--save", "", "--appendonly", "no"]
         words += ["--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"]
         self.nodes: list[Node] = []
         try:
             for _ in range(6 if replicas else 3):
-                self.nodes.append(Node(folder, *words))
+                self.nodes.append(Node(folder, *words, tls=tls))
             self._join()
         except BaseException:
             self.kill()
@@ -123,7 +154,8 @@ class Cluster:
     @property
     def url(self) -> str:
         """URL with two of the nodes."""
-        return f"redis+cluster://127.0.0.1:{self.nodes[0].port},127.0.0.1:{self.nodes[1].port}"
+        hosts = f"127.0.0.1:{self.nodes[0].port},127.0.0.1:{self.nodes[1].port}"
+        return f"rediss+cluster://{hosts}/0?ssl_ca_certs={self._tls.path}" if self._tls else f"redis+cluster://{hosts}"
 
     def owner(self, key: str) -> Node:
         """The node that has ``key``."""
@@ -181,7 +213,8 @@ class Cluster:
 class Watched:
     """A primary with a replica, and three Sentinels that watch them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, tls: Certificate | None = None) -> None:
+        self._tls = tls
         plain = ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]
         self.nodes: list[Node] = []
         try:
@@ -208,7 +241,8 @@ class Watched:
     def url(self) -> str:
         """URL with all Sentinels, and their password."""
         hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in self.sentinels)
-        return f"redis+sentinel://{hosts}/mymaster/0?sentinel_password=watch"
+        secure = f"&ssl_ca_certs={self._tls.path}" if self._tls else ""
+        return f"redis{'s' * bool(self._tls)}+sentinel://{hosts}/mymaster/0?sentinel_password=watch{secure}"
 
     def kill(self) -> None:
         """End all."""
@@ -216,7 +250,7 @@ class Watched:
             node.kill()
 
     def _start(self, folder: Path, *words: str, config: str | None = None) -> Node:
-        node = Node(folder, *words, config=config, password="watch" if config else None)
+        node = Node(folder, *words, config=config, password="watch" if config else None, tls=self._tls)
         self.nodes.append(node)
         return node
 

@@ -132,10 +132,10 @@ def test_what_a_killed_process_left_is_published_by_the_next(server: Server, tmp
 def test_two_processes_share_a_folder(server: Server, tmp_path: Path) -> None:
     one, two = (Spool(tmp_path / "spool", "x", 1 << 20) for _ in range(2))
     for number, record in enumerate(clips(0, 6)):
-        (one, two)[number % 2].put(record)
+        (one, two)[number % 2].put(record.to_fields())
     assert (one.close(), two.close()) == (3, 3)
     again = Spool(tmp_path / "spool", "x", 1 << 20)
-    assert {record.id for _, record in again.next(99, 0)} == set(ids(clips(0, 6)))
+    assert {record["ce_id"] for _, record in again.next(99, 0)} == set(ids(clips(0, 6)))
     assert Spool(tmp_path / "spool", "y", 1 << 20).waiting == 0, "meant for another server"
 
 

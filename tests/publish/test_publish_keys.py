@@ -20,7 +20,7 @@ def test_names() -> None:
         "streamfer:{0}:captions",
         "streamfer:{0}:sources",
     ]
-    assert keys.seen(record) == f"streamfer:{{0}}:seen:{record.id}"
+    assert keys.seen(record.id) == f"streamfer:{{0}}:seen:{record.id}"
     assert keys.dead("streamfer:{0}:clips") == "streamfer:{0}:dead"
     assert keys.status("hall") == "streamfer:status:hall"
 
@@ -35,15 +35,16 @@ def test_names() -> None:
     ],
 )
 def test_each_kind_has_its_stream(kind: str, stream: str) -> None:
-    assert Keys("mine").stream_of(examples()[kind]) == f"mine:{{0}}:{stream}"
+    assert Keys.name_of(examples()[kind].type) == stream
 
 
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.integers(1, 64))
 def test_what_belongs_together_lies_in_one_slot(source: str, partitions: int) -> None:
     keys = Keys(partitions=partitions)
-    record = Record.of(labelled(), source_id=source)
-    stream = keys.stream_of(record)
-    slots = {key_slot(key.encode()) for key in (stream, keys.seen(record), keys.dead(stream))}
+    record, partition = Record.of(labelled(), source_id=source), keys.partition(source)
+    stream = keys.stream(keys.name_of(record.type), partition)
+    others = (keys.seen(record.id, partition), keys.moved(partition), keys.dead(stream))
+    slots = {key_slot(key.encode()) for key in (stream, *others)}
     assert len(slots) == 1
     assert stream in keys.streams(["clips"], [source])
     assert stream in keys.streams(["clips"])

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import redis
-from record_examples import examples, labelled, span
+from record_examples import PRODUCER, examples, labelled, span
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.publish import Outcome, Publisher, Retention
+from streamfer.publish import Lost, Outcome, Publisher, Retention, subscribe
 from streamfer.records import Record
 
 
@@ -50,6 +51,18 @@ def test_a_record_that_comes_twice_leaves_no_hole(client: redis.Redis) -> None:
     assert outcomes == [Outcome.NEW, Outcome.NEW, Outcome.DUPLICATE, Outcome.NEW]
     numbers = [record.sequence or 0 for record in stored(client)]
     assert [number - numbers[0] for number in numbers] == [0, 1, 2]
+
+
+def test_a_second_run_over_the_same_looks_like_no_loss(redis_url: str, client: redis.Redis) -> None:
+    """The source of a run that was stopped early is run again under its id: what is there already is passed over."""
+    Publisher(client).publish_many([record for number, record in enumerate(clips(12)) if number % 3])
+    run = PRODUCER.model_copy(update={"run_id": "r2"})
+    later = [replace(record, data=record.data.model_copy(update={"producer": run})) for record in clips(40)]  # type: ignore[union-attr]
+    told: list[Lost] = []
+    with subscribe(redis_url, since="start", idle_s=0.2, on_lost=told.append) as subscription:
+        Publisher(client).publish_many(later)
+        assert len(list(subscription)) == 40
+    assert told == []
 
 
 def test_a_given_sequence_is_kept(client: redis.Redis) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from record_examples import labelled, span
-from servers import Cluster, Node, Watched, wait_for
+from servers import Certificate, Cluster, Node, Watched, secure_server, wait_for
 
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
@@ -225,6 +225,63 @@ class TestSentinel:
         ):
             with pytest.raises(PublishError, match=words):
                 subscribe(wrong)
+
+
+@pytest.mark.skipif(secure_server() is None, reason="no redis-server that speaks TLS on the path")
+class TestTls:
+    """The same over TLS, with an own authority; and who does not know it is told."""
+
+    @pytest.fixture
+    def certificate(self, tmp_path: Path) -> Certificate:
+        return Certificate(tmp_path / "tls")
+
+    def test_one_server(self, certificate: Certificate, tmp_path: Path) -> None:
+        node = Node(tmp_path, "--save", "", tls=certificate)
+        try:
+            place = f"127.0.0.1:{node.port}"
+            self._goes_through(f"rediss://{place}/0?ssl_ca_certs={certificate.path}")
+            for url, words in (
+                (f"rediss://{place}", "certificate.*ssl_ca_certs="),
+                (f"redis://{place}", r"cannot be reached|does not speak Redis"),
+                (f"rediss://{place}/0?ssl_ca_certs=/nowhere.pem", "ssl_ca_certs"),
+            ):
+                with pytest.raises(PublishError, match=words):
+                    subscribe(url)
+        finally:
+            node.kill()
+
+    def test_a_cluster(self, certificate: Certificate, tmp_path: Path) -> None:
+        cluster = Cluster(tmp_path / "nodes", tls=certificate)
+        try:
+            self._goes_through(cluster.url)
+        finally:
+            cluster.kill()
+
+    def test_sentinels(self, certificate: Certificate, tmp_path: Path) -> None:
+        """Failover included: who is the primary is asked over TLS, too."""
+        watched = Watched(tmp_path / "nodes", tls=certificate)
+        try:
+            self._goes_through(watched.url)
+            with deliver(watched.url, tmp_path) as delivery:
+                watched.primary.kill()
+                feed(delivery, clips(20, 22))
+                wait_for(lambda: not delivery.waiting, "the replica takes them")
+        finally:
+            watched.kill()
+
+    def _goes_through(self, url: str) -> None:
+        records = clips(0, 3)
+        with Publisher.open(PublishConfig(redis=url, partitions=PARTITIONS)) as publisher:
+            publisher.publish_many(records)
+        settings: dict[str, Any] = {"partitions": PARTITIONS, "since": "start", "idle_s": 1}
+        with subscribe(url, **settings) as alone, subscribe(url, group="g", **settings) as member:
+            assert by_source(list(alone)) == by_source(list(member)) == by_source(records)
+
+        async def follow() -> list[Record]:
+            async with subscribe_async(url, **settings) as subscription:
+                return [record async for record in subscription]
+
+        assert by_source(asyncio.run(follow())) == by_source(records)
 
 
 def publish(url: str, records: list[Record]) -> None:

@@ -130,6 +130,29 @@ def test_a_server_that_freezes_is_noticed_by_its_missing_frames(rtsp_server: Sta
     source.close()
 
 
+def test_a_stuck_call_is_abandoned_within_a_second_of_the_stall(rtsp_server: StartServer) -> None:
+    """FFmpeg stays in its read for a multiple of its timeout: its thread is left behind, and the camera reopened."""
+    server = rtsp_server()
+    source = live(server.url(), stall_timeout=1)
+    items = source.stream()
+    until_frames(items, 3)
+    server.freeze()
+    last = time.monotonic()
+    for item in items:
+        if isinstance(item, Frame):
+            last = time.monotonic()
+        elif item.state == "backoff":
+            break
+    took = time.monotonic() - last
+    (stuck,) = source._stuck
+    assert stuck.alive, "FFmpeg has not come back"
+    assert 1 <= took <= 1 + 1
+    server.thaw()
+    states, frames = until_frames(items, 1)
+    assert (states[-1].state, frames[0].epoch) == ("online", 1)
+    source.close()
+
+
 def until_states(items: Iterator[Frame | StateChange], last: str) -> Iterator[StateChange]:
     for item in items:
         if isinstance(item, StateChange):
