@@ -4,7 +4,7 @@
 
 A real Redis, the real server and a headless Chromium; ten minutes of records are there before it begins, since the
 page keeps as many. ``--rate`` is records a second of each person. Prints a Markdown table with a row every half minute
-and, last, the whole: shares are of one core, the heap is what is left after a collection.
+and, last, the whole: shares are of one core, the heap is what is left after a collection. One person's curves are open.
 Needs the extra ``serve``, playwright and Chromium.
 """
 
@@ -81,10 +81,10 @@ def seconds_of(kind: str) -> float:
     return sum(times.user + times.system for times in spent)
 
 
-def live(publisher: Publisher, everybody: list[list[Record]], rate: float, seconds: float) -> Iterator[None]:
-    """Publish at a steady rate; yield every half minute."""
+def live(publisher: Publisher, everybody: list[list[Record]], rate: float, seconds: float) -> Iterator[int]:
+    """Publish at a steady rate; yield how many records that were, every half minute."""
     begun = row = time.monotonic()
-    beat = 0.0
+    beat, published = 0.0, 0
     step = 1 / rate
     while (now := time.monotonic()) < begun + seconds:
         if now > beat + 10:
@@ -92,11 +92,12 @@ def live(publisher: Publisher, everybody: list[list[Record]], rate: float, secon
             names = {variants[0].subject for variants in everybody}
             publisher.heartbeat({name: {"state": "online", "lag": 0.3} for name in names})
         publisher.publish_many([one_of(variants, time.time()) for variants in everybody])
+        published += len(everybody)
         if now > row + _ROW_SECONDS:
             row = now
-            yield
+            yield published
         time.sleep(max(0.0, now + step - time.monotonic()))
-    yield
+    yield published
 
 
 def measure(page: Any, publisher: Publisher, everybody: list[list[Record]], rate: float, minutes: float) -> None:
@@ -119,9 +120,11 @@ def measure(page: Any, publisher: Publisher, everybody: list[list[Record]], rate
     print("| seconds | renderer | drawing process | heap, MB |\n|---|---|---|---|")
     first = heap()
     begun = before = spent()
-    for _ in live(publisher, everybody, rate, minutes * 60):
+    published = 0
+    for published in live(publisher, everybody, rate, minutes * 60):  # noqa: B007  # the last number stays
         before = row(f"{time.monotonic() - begun[0]:.0f}", before, heap())
-    row(f"whole; heap {first:.1f} MB at the begin", begun, heap())
+    rate = published / (time.monotonic() - begun[0])
+    row(f"whole, {rate:.0f} records a second; heap {first:.1f} MB at the begin", begun, heap())
 
 
 def main() -> None:
@@ -145,6 +148,7 @@ def main() -> None:
                 moment = now - _HISTORY_SECONDS + at / _HISTORY_RATE
                 publisher.publish_many([one_of(variants, moment) for variants in everybody])
             page.wait_for_function(f"document.querySelectorAll('.person').length == {len(everybody)}", timeout=120_000)
+            page.locator(".person").first.click()
             page.wait_for_timeout(5_000)
             measure(page, publisher, everybody, wanted.rate, wanted.minutes)
             browser.close()

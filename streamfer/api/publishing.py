@@ -101,7 +101,8 @@ class Outlet:
                 self.beats.note(event.subject, state=event.data.state, epoch=event.data.epoch, reason=event.data.reason)
         elif isinstance(event, FrameFaces):
             lag = {} if event.newest is None else {"lag": round(max(0.0, time.time() - event.newest), 3)}
-            self.beats.note(event.source_id, epoch=event.epoch, seconds=event.seconds, faces=len(event.faces), **lag)
+            facts = {"epoch": event.epoch, "seconds": event.seconds, "faces": len(event.faces)}
+            self.beats.note(event.source_id, **facts, dropped=sum(event.dropped.values()), **lag)
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -54,6 +57,8 @@ def _play_on(session: Session, found: Demonstration) -> None:
         from streamfer.serve.dashboard import serving
     with serving(session.config) as url:
         note(f"look at {url}; Ctrl-C ends")
+        if sys.stdout.isatty() and (os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"} or sys.platform == "darwin"):
+            webbrowser.open(url)
         play(session, found)
 
 

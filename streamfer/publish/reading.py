@@ -33,6 +33,9 @@ T = TypeVar("T")
 #: Commands whose replies come back, and numbers: seconds to wait.
 Steps = Generator[Command | float, Any, T]
 
+#: How the place of a moment ends: no entry has that number.
+_MOMENT = f"-{2**64 - 1}"
+
 log = logging.getLogger(__name__)
 
 
@@ -228,7 +231,8 @@ class Follower(Reader):
         for stream, place in list(self._places.items()):
             facts = yield from stream_facts(stream)
             last = text(facts.get("last-generated-id", "0-0"))
-            if entry_number(last) < entry_number(place):
+            # A moment after the last entry was no entry's place: what stands before it was not asked for.
+            if entry_number(last) < entry_number(place) and not place.endswith(_MOMENT):
                 log.warning("subscribe.rewound", extra={"stream": stream, "place": place, "last": last})
                 self._places[stream] = "0-0"
                 self.rewound.add(stream)
@@ -262,7 +266,7 @@ def stream_facts(stream: str) -> Steps[Mapping[str, Any]]:
 
 
 def _before(seconds: float) -> str:
-    return f"{max(0, int(seconds * 1000) - 1)}-{2**64 - 1}"
+    return f"{max(0, int(seconds * 1000) - 1)}{_MOMENT}"
 
 
 def text(value: bytes | str) -> str:

@@ -37,7 +37,7 @@ _LONGEST_TEXT = 2_000
 _CHUNK = 1000
 #: A picture is asked for again every second.
 _ASKED_SECONDS = 5
-_SHOWN = ("state", "reason", "lag", "preview")
+_SHOWN = ("state", "reason", "lag", "dropped", "preview")
 
 log = logging.getLogger(__name__)
 Message = Mapping[str, Any]
@@ -136,6 +136,7 @@ class Feed(Closing):
             prefix=self._publish.prefix,
             partitions=self._publish.partitions,
             block_s=_PULSE_SECONDS,
+            idle_s=_PULSE_SECONDS,
             reconnect_s=_AWAY_SECONDS,
             on_lost=on_lost,
         )
@@ -146,11 +147,13 @@ class Feed(Closing):
             try:
                 with self._subscribed(since, self._tell_lost) as records:
                     self._stand("following", bad=False)
-                    for record in records:
-                        since = max(since, record.recordedtime.timestamp())
-                        self._take(record)
-                        if self._closed.is_set():
-                            return
+                    # Idle, it ends the loop and may be asked again.
+                    while not self._closed.is_set():
+                        for record in records:
+                            since = max(since, record.recordedtime.timestamp())
+                            self._take(record)
+                            if self._closed.is_set():
+                                return
             except (PublishError, RecordError) as error:
                 # A page that says so is of more use than one that is gone.
                 self._stand(redact_text(" ".join(str(error).split())), bad=True)
@@ -171,8 +174,6 @@ class Feed(Closing):
             self._counts.popitem(last=False)
         if isinstance(record.data, Gap):
             count["gaps"] += 1
-        elif isinstance(record.data, ClipLabelled):
-            count["dropped"] += sum(record.data.clip.frames_dropped.values())
         said = said_of(record)
         with self._lock:
             self._fresh += said

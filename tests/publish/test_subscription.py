@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import redis
+from command_line import wait_for
 from published import CLIPS, DEAD, IDLE, clips, entries, later
 from record_examples import examples
 
@@ -180,6 +181,20 @@ class TestAlone:
             later: Any = replace(fresh, id="new", sequence=(fresh.sequence or 0) + 6).to_fields()
             client.xadd(CLIPS, later, id="9-0")
             assert next(subscription).id == "new"
+
+    def test_what_is_older_than_was_asked_for_stays_away_where_nothing_newer_is(
+        self, redis_url: str, client: redis.Redis, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        publisher = Publisher(client)
+        publisher.publish_many(clips(3))
+        moment: Any = client.time()
+        since = datetime.fromtimestamp(moment[0] + 1, UTC)
+        with subscribe(redis_url, since=since, idle_s=IDLE, block_s=0.05) as subscription:
+            assert list(subscription) == []
+            wait_for(lambda: client.time()[0] > moment[0] + 1, "the moment")  # type: ignore[index]
+            publisher.publish_many(clips(4)[3:])
+            assert [record.id for record in subscription] == [clips(4)[3].id]
+        assert "rewound" not in caplog.text
 
     @pytest.mark.parametrize(
         "wrong",

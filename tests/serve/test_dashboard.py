@@ -77,8 +77,9 @@ def publish(redis_url: str) -> Iterator[Callable[..., None]]:
 def test_the_page_shows_what_comes(page: Any, publish: Callable[..., None], redis_url: str) -> None:
     publish(clip(1), clip(1, "yard", 2, emotions={"happiness": 0.4, "neutral": 0.35}, top=None, reason="uncertain"))
     with connect(redis_url) as client:
-        client.hset("streamfer:status:lobby", mapping={"state": "online", "lag": "0.4"})
-        client.hset("streamfer:status:yard", mapping={"state": "backoff", "reason": "no route to host"})
+        client.hset("streamfer:status:lobby", mapping={"state": "online", "lag": "0.4", "dropped": "7"})
+        away = {"state": "backoff", "reason": "no route to host", "lag": "0.4", "preview": "plain"}
+        client.hset("streamfer:status:yard", mapping=away)
     with serving(config(redis_url)) as url:
         page.goto(url)
         page.get_by_text("lobby · person 1").wait_for()
@@ -86,6 +87,11 @@ def test_the_page_shows_what_comes(page: Any, publish: Callable[..., None], redi
         assert "unsure (uncertain; best 40 %)" in page.inner_text("#people")
         assert "AU12 lip corner puller 0.80" in page.inner_text("#people")
         page.locator("#sources td.bad", has_text="backoff: no route to host").wait_for()
+        rows = [row.split("\t")[:6] for row in page.inner_text("#sources tbody").splitlines()]
+        assert rows[0][:2] + rows[0][2:5:2] == ["lobby", "online", "0.4 s", "7"]
+        # Of a camera that is away there is no lag, and no picture to look at.
+        assert rows[1][2] == ""
+        assert page.get_by_role("button", name="look at").count() == 0
         said = clip(2, top="neutral", emotions={"happiness": 0.1, "neutral": 0.9})
         publish(said, captioned(said, "The lip corners are pulled up."))
         page.locator("#people", has_text="neutral 90 %").wait_for()

@@ -10,6 +10,7 @@ const WORTH_NAMING = 0.2; // of an action unit's intensity
 const MOST_PEOPLE = 200; // on the page, those seen last
 const MOST_CAPTIONS = 50;
 const LIVE_MS = 1000; // between drawings
+const PATIENCE_MS = 5000; // for the next picture of a camera
 
 const $ = (id) => document.getElementById(id);
 const make = (name, words = "", kind = "") => {
@@ -30,7 +31,7 @@ let changed = false;
 let live = null;
 let unitNames = {}; // AU12 -> lip corner puller
 let looking = null; // id of the source whose pictures are shown
-const picture = new Image();
+let picture = null; // the image of it
 
 const clock = (t) => new Date(t * 1000).toLocaleTimeString();
 const colourOf = (label) => {
@@ -167,10 +168,11 @@ function drawSources() {
     const facts = sources.get(id);
     const kind = facts.state === "online" ? "good" : ["ended", "unknown"].includes(facts.state) ? "" : "bad";
     cell(row, 0, id);
-    cell(row, 1, facts.reason ? `${facts.state}: ${facts.reason}` : facts.state, `reason ${kind}`);
-    cell(row, 2, Number.isFinite(Number(facts.lag)) ? `${Number(facts.lag).toFixed(1)} s` : "", facts.lag > 2 ? "busy" : "");
+    const state = facts.paused ? "paused" : facts.reason ? `${facts.state}: ${facts.reason}` : facts.state;
+    cell(row, 1, state, `reason ${kind}`);
+    cell(row, 2, facts.state === "online" && Number.isFinite(Number(facts.lag)) ? `${Number(facts.lag).toFixed(1)} s` : "", facts.lag > 2 ? "busy" : "");
     cell(row, 3, String(facts.rate ?? ""));
-    cell(row, 4, String(facts.dropped || ""), facts.dropped ? "busy" : "");
+    cell(row, 4, Number(facts.dropped) ? facts.dropped : "", "busy");
     cell(row, 5, String(facts.gaps || ""), facts.gaps ? "busy" : "");
     drawLook(row.cells[6] ?? row.insertCell(), id, facts);
     const hands = row.cells[7] ?? row.insertCell();
@@ -182,12 +184,13 @@ function drawSources() {
 }
 
 function drawLook(place, id, facts) {
-  const now = `${id} ${facts.preview} ${looking === id}`;
+  const possible = facts.preview && (facts.state === "online" || looking === id);
+  const now = `${id} ${possible} ${looking === id}`;
   if (place.dataset.now === now) return;
   place.dataset.now = now;
   place.className = "picture";
   place.textContent = "";
-  if (!facts.preview) return;
+  if (!possible) return;
   const button = make("button", looking === id ? "close" : "look");
   button.type = "button";
   button.setAttribute("aria-label", `${looking === id ? "close the picture of" : "look at"} ${id}`);
@@ -199,14 +202,35 @@ function drawLook(place, id, facts) {
 function lookAt(id) {
   looking = id;
   $("look").hidden = id === null;
-  picture.remove();
+  picture?.remove();
+  picture = null;
   $("seen").textContent = id === null ? "" : `waiting for a picture of ${id}`;
   changed = true;
   draw();
 }
 
 function drawPicture() {
-  if (looking && !document.hidden) picture.src = `preview/${encodeURIComponent(looking)}?t=${Date.now()}`;
+  if (!looking || document.hidden) return;
+  const id = looking;
+  const next = new Image();
+  next.onload = () => {
+    if (id !== looking) return;
+    const blurred = sources.get(id)?.preview === "blurred" ? ", faces blurred" : "";
+    next.alt = `what ${id} sees${blurred}`;
+    next.dataset.at = Date.now();
+    if ($("seen").textContent !== `${id}${blurred}`) $("seen").textContent = `${id}${blurred}`;
+    picture?.remove();
+    picture = next;
+    $("look").prepend(picture);
+  };
+  next.onerror = () => {
+    // One that is a little late may still come.
+    if (id !== looking || Date.now() - Number(picture?.dataset.at ?? 0) < PATIENCE_MS) return;
+    picture?.remove();
+    picture = null;
+    $("seen").textContent = `no picture of ${id} yet`;
+  };
+  next.src = `preview/${encodeURIComponent(id)}?t=${Date.now()}`;
 }
 
 function drawControl(place, id, facts) {
@@ -429,14 +453,6 @@ document.onkeydown = (event) => {
 };
 document.onvisibilitychange = () => { changed = true; draw(); };
 $("away").onclick = () => lookAt(null);
-picture.onload = () => {
-  if (!looking) return;
-  const blurred = sources.get(looking)?.preview === "blurred" ? ", faces blurred" : "";
-  picture.alt = `what ${looking} sees${blurred}`;
-  $("seen").textContent = `${looking}${blurred}`;
-  $("look").prepend(picture);
-};
-picture.onerror = () => { picture.remove(); if (looking) $("seen").textContent = `no picture of ${looking} yet`; };
 
 fetch("about").then((answer) => answer.json()).then((about) => {
   document.body.classList.toggle("controlled", about.control);
