@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from streamfer.config import Config
@@ -100,7 +100,7 @@ def load_all(config: Config, sources: int = 1) -> LoadedModels:
         attention=config.model.attention,
     )
     log.info(
-        "models.loaded", extra={"expression": expression.info.name, "detector": detectors[0].name, **budget.to_dict()}
+        "models.loaded", extra={"expression": expression.info.name, "detector": detectors[0].name, **asdict(budget)}
     )
     appearance: AppearanceModel | None = None if faces.appearance == "none" else COLOUR
     if faces.appearance not in ("colour", "none"):

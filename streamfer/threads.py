@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import MutableMapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 #: Read by OpenMP, OpenBLAS, MKL and numexpr when their libraries load, so set before the heavy imports.
 _POOL_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
@@ -29,10 +29,6 @@ class ThreadBudget:
     decode: int
     detect: int
     encode: int
-
-    def to_dict(self) -> dict[str, int]:
-        """Return the shares by name, as ``doctor`` prints them."""
-        return asdict(self)
 
 
 def available_cores() -> int:

@@ -44,7 +44,7 @@ def test_known_plans(total: int, sources: int, shares: tuple[int, int, int]) -> 
 def test_all_available_cores_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "available_cores", lambda: 12)
     assert plan_threads().total == 12
-    assert plan_threads().to_dict() == {"total": 12, "decode": 3, "detect": 5, "encode": 6}
+    assert plan_threads() == ThreadBudget(total=12, decode=3, detect=5, encode=6)
 
 
 @pytest.mark.parametrize(("affinity", "quota", "cores"), [(8, None, 8), (8, 2, 2), (2, 8, 2), (1, 1, 1)])

@@ -151,19 +151,19 @@ def import_model(
     from streamfer.captions.lavis import looks_like_lavis
     from streamfer.models.checkpoints import read_state_dict
     from streamfer.models.import_official import LICENCE, import_checkpoint
-    from streamfer.models.prompts import Position
+    from streamfer.models.prompts import POSITIONS
 
     path = Path(checkpoint)
     if kind not in ("auto", "dfer-clip", *_CAPTIONERS):
         raise ConfigError(f"--kind {kind}: choose from auto, dfer-clip, exp-blip, exp-vqa")
-    if position not in get_args(Position):
-        raise ConfigError(f"--position {position}: choose from {', '.join(get_args(Position))}")
+    if position not in POSITIONS:
+        raise ConfigError(f"--position {position}: choose from {', '.join(POSITIONS)}")
     if kind not in _CAPTIONERS and not (kind == "auto" and looks_like_lavis(read_state_dict(path))):
         return import_checkpoint(
             path,
             name=name,
             classes=tuple(classes) if classes else None,
-            position=cast("Position", position),
+            position=cast("Any", position),
             licence=licence or LICENCE,
         )
     if language_model is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from trackers import BaseIoU, BIoU, ByteTrackTracker
 
 from streamfer.faces.appearance import similarity
 from streamfer.faces.detections import Detections
+from streamfer.faces.tracks import Track
 
 #: Boxes grow by this share of their size on each side before they are compared: at 8 sampled frames a second
 #: a face may leave its own box between two frames.
@@ -21,56 +22,21 @@ BUFFER = 0.5
 FULL, NONE, FLOOR = 0.03, 0.2, 0.12
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
-    """What a track's person looks like: a descriptor (P, D), and the least likeness seen so far."""
+class Associator(BaseIoU):
+    """One library tracker, told the sampled rate, and what it compares boxes by.
 
-    template: NDArray[np.float32]
-    least_alike: float
+    That is the overlap of grown boxes, lowered where a detection looks unlike the track's person. The library's
+    extension point hands over boxes alone, but in a known order: rows are the tracks as the engine holds them, columns
+    the frame's detections, all in its first round because none is below its threshold.
 
-
-class AppearanceIoU(BaseIoU):
-    """Overlap of grown boxes, lowered where the person in the detection looks unlike the track's person.
-
-    The library's extension point hands over boxes alone, but in a known order: rows are the tracks as the engine
-    holds them, columns the frame's detections, all in its first round because none is below its threshold.
-    """
-
-    def __init__(self, buffer: float = BUFFER) -> None:
-        self._overlap = BIoU(buffer)
-        self._engine: Any = None
-        self._descriptors: NDArray[np.float32] | None = None
-        self._people: dict[int, Person] = {}
-
-    def attach(self, engine: Any) -> None:
-        """Remember the tracker whose tracks the rows are."""
-        self._engine = engine
-
-    def prepare(self, descriptors: NDArray[np.float32] | None, people: dict[int, Person]) -> None:
-        """Set what the next frame's detections look like, and each library id's person."""
-        self._descriptors = descriptors
-        self._people = people
-
-    def _compute(self, boxes_1: NDArray[np.float64], boxes_2: NDArray[np.float64]) -> NDArray[np.float64]:
-        overlap = np.asarray(self._overlap.compute(boxes_1, boxes_2), np.float64)
-        found = [(row, self._people.get(track.tracker_id)) for row, track in enumerate(self._engine.tracks)]
-        known = [(row, person) for row, person in found if person is not None]
-        if self._descriptors is not None and known:
-            alike = similarity(np.stack([person.template for _, person in known]), self._descriptors)
-            least = np.array([[person.least_alike] for _, person in known])
-            overlap[[row for row, _ in known]] *= np.clip((alike - (least - NONE)) / (NONE - FULL), FLOOR, 1.0)
-        return overlap
-
-
-class Associator:
-    """One library tracker, told the sampled rate.
-
-    It counts time in detected frames, not in timestamps: by timestamps it would drop every track whose last
+    The engine counts time in detected frames, not in timestamps: by timestamps it would drop every track whose last
     frame is further back than its buffer, which at one frame a second is each of them.
     """
 
     def __init__(self, *, fps: float, lost_seconds: float, least_score: float) -> None:
-        self._iou = AppearanceIoU()
+        self._overlap = BIoU(BUFFER)
+        self._descriptors: NDArray[np.float32] | None = None
+        self._tracks: Mapping[int, Track] = {}
         self._engine: Any = ByteTrackTracker(
             # The library counts the buffer in frames of 30 a second whatever the real rate.
             lost_track_buffer=max(round(30 * lost_seconds), round(60 / fps)),
@@ -80,24 +46,20 @@ class Associator:
             high_conf_det_threshold=0.0,
             track_activation_threshold=least_score,
             minimum_iou_threshold=0.1,
-            iou=self._iou,
+            iou=self,
         )
-        self._iou.attach(self._engine)
 
     def step(
-        self,
-        detections: Detections,
-        descriptors: NDArray[np.float32] | None,
-        people: dict[int, Person],
+        self, detections: Detections, descriptors: NDArray[np.float32] | None, tracks: Mapping[int, Track]
     ) -> NDArray[np.int64]:
         """Return the library's id of every detection (N,), -1 where it has none yet.
 
         Args:
             detections: faces of this frame.
             descriptors: (N, P, D), or ``None`` to go by boxes alone.
-            people: what each library id's person looks like.
+            tracks: by the library's ids.
         """
-        self._iou.prepare(descriptors, people)
+        self._descriptors, self._tracks = descriptors, tracks
         found = self._engine.update(
             sv.Detections(
                 xyxy=detections.boxes.astype(np.float64),
@@ -113,3 +75,17 @@ class Associator:
     def reset(self) -> None:
         """Forget every track."""
         self._engine.reset()
+
+    def _compute(self, boxes_1: NDArray[np.float64], boxes_2: NDArray[np.float64]) -> NDArray[np.float64]:
+        overlap = np.asarray(self._overlap.compute(boxes_1, boxes_2), np.float64)
+        rows, templates, least = [], [], []
+        for row, one in enumerate(self._engine.tracks):
+            track = self._tracks.get(one.tracker_id)
+            if track is not None and track.template is not None:
+                rows.append(row)
+                templates.append(track.template)
+                least.append([track.least_alike])
+        if self._descriptors is not None and rows:
+            alike = similarity(np.stack(templates), self._descriptors)
+            overlap[rows] *= np.clip((alike - (np.array(least) - NONE)) / (NONE - FULL), FLOOR, 1.0)
+        return overlap

@@ -159,19 +159,17 @@ def settle(frames: Iterable[TrackedFrame]) -> list[tuple[TrackedFace, ...]]:
 
 @runtime_checkable
 class Detector(Protocol):
-    """A face detector."""
+    """A face detector.
 
-    @property
-    def name(self) -> str:
-        """Registered name with version, as ``doctor`` and the records show it."""
+    Attributes:
+        name: registered name with version, as ``doctor`` and the records show it.
+        provider: what runs it, e.g. ``CPUExecutionProvider`` or ``skimage``.
+        licence: of the weights, in plain words.
+    """
 
-    @property
-    def provider(self) -> str:
-        """What runs it, e.g. ``CPUExecutionProvider`` or ``skimage``."""
-
-    @property
-    def licence(self) -> str:
-        """Licence of the weights in plain words."""
+    name: str
+    provider: str
+    licence: str
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""

@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 
 from streamfer.errors import ConfigError
 from streamfer.faces.appearance import COLOUR, AppearanceModel, similarity
-from streamfer.faces.association import Associator, Person
+from streamfer.faces.association import Associator
 from streamfer.faces.cuts import CutDetector
 from streamfer.faces.detections import Detections, Expectation, TrackedFace, TrackedFrame
 from streamfer.faces.images import as_rgb
@@ -185,12 +185,7 @@ class FaceTracker:
         if self._appearance is not None and not self._settled(faces, time):
             described = self._appearance.describe(image, faces.boxes, faces.landmarks)
         by_library = {track.library_id: track for track in self._tracks if track.library_id >= 0}
-        people = {
-            key: Person(track.template, track.least_alike)
-            for key, track in by_library.items()
-            if track.template is not None
-        }
-        ids = self._associator.step(faces, described, people)
+        ids = self._associator.step(faces, described, by_library)
         owners: list[Track | None] = [by_library.get(int(key)) for key in ids]
         renamed = []
         for row, track in self._reunite(owners, faces, described, time):

@@ -181,26 +181,17 @@ def _thresholds(value: Any, units: tuple[str, ...]) -> list[Any]:
     return [value[name] for name in units]
 
 
-def read_metadata(path: Path) -> dict[str, str]:
-    """Read only the metadata of a safetensors file.
-
-    Raises:
-        CheckpointError: no readable safetensors file.
-    """
-    try:
-        with safe_open(path, framework="numpy") as stream:
-            return dict(stream.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
-
-
 def read_card(path: Path) -> ModelCard:
     """Read only the card of a weights file.
 
     Raises:
         CheckpointError: not a weights file of streamfer, or damaged.
     """
-    metadata = read_metadata(path)
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            metadata = stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
     if METADATA_KEY not in metadata:
         raise CheckpointError(
             f"{path}: a safetensors file without streamfer's metadata; import it with "

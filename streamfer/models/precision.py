@@ -37,11 +37,6 @@ class PrecisionChoice(NamedTuple):
     precision: Precision
     reason: str
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The torch dtype of the image encoder."""
-        return DTYPES[self.precision]
-
 
 def _cuda_index(request: str) -> int:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0

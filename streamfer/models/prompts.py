@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -16,7 +16,7 @@ from torch import nn
 from streamfer.errors import CheckpointError, ConfigError
 
 Position = Literal["end", "middle", "front"]
-POSITIONS: tuple[Position, ...] = ("end", "middle", "front")
+POSITIONS: tuple[Position, ...] = get_args(Position)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,10 +85,11 @@ class _SourceLog:
         return replace(self.stats, faces_too_small=self.faces_too_small, tracks_too_small=never_read)
 
 
+@dataclass(slots=True, eq=False)
 class Labeller:
     """Turns batches of items into events. Runs in one thread; all sources share its model calls.
 
-    Args:
+    Attributes:
         model: encoder and classifier.
         grid: the windows.
         records: makes records from classified windows.
@@ -99,27 +100,16 @@ class Labeller:
         slept: whether this process did not run between two Unix times.
     """
 
-    def __init__(
-        self,
-        model: ExpressionModel,
-        grid: WindowGrid,
-        records: RecordWriter,
-        clock: StageClock,
-        batch_size: int,
-        window: float,
-        chooser: ClipChooser | None = None,
-        slept: Slept = never,
-    ) -> None:
-        self._model = model
-        self._grid = grid
-        self._records = records
-        self._clock = clock
-        self._batch_size = batch_size
-        self._window = window
-        self._chooser = chooser
-        self._slept = slept
-        self._sessions: dict[str, EpochSession] = {}
-        self._logs: dict[str, _SourceLog] = {}
+    model: ExpressionModel
+    grid: WindowGrid
+    records: RecordWriter
+    clock: StageClock
+    batch_size: int
+    window: float
+    chooser: ClipChooser | None = None
+    slept: Slept = never
+    _sessions: dict[str, EpochSession] = field(default_factory=dict)
+    _logs: dict[str, _SourceLog] = field(default_factory=dict)
 
     def process(self, items: Sequence[Item]) -> list[Event | ObservedClip]:
         """Encode the crops of ``items`` together, close windows, classify them together.
@@ -151,29 +141,29 @@ class Labeller:
             if opened is None or not opened.info.live or (since := ledger.missing_since(now)) is None:
                 continue
             cause = self._cause("no_pictures" if ledger.away is None else "reconnect", since, now)
-            silent = self._records.loss(source_id, Loss(opened, cause, 0, since, now))
-            away = self._records.offline_gap(source_id, (log.epoch, opened.info.epoch_key), cause, since, now)
+            silent = self.records.loss(source_id, Loss(opened, cause, 0, since, now))
+            away = self.records.offline_gap(source_id, (log.epoch, opened.info.epoch_key), cause, since, now)
             told.append(silent if ledger.away is None else away)
         return told
 
     def _cause(self, thought: str, since: float, until: float) -> str:
-        return "suspended" if self._slept(since, until) else thought
+        return "suspended" if self.slept(since, until) else thought
 
     def _encode(self, items: Sequence[Item]) -> tuple[torch.Tensor, list[tuple[float, ...]]]:
         """Return the features (F, D) of all crops and, once for each of them, the action units' intensities."""
         arrays = [item.crops for item in items if isinstance(item, AnalysedFrame) and len(item.crops)]
         if not arrays:
-            return torch.zeros((0, self._model.info.feature_dim)), []
+            return torch.zeros((0, self.model.info.feature_dim)), []
         crops = np.concatenate(arrays)
-        with self._clock.measure("encode", len(crops)):
+        with self.clock.measure("encode", len(crops)):
             parts = [
-                self._model.encode(crops[start : start + self._batch_size])
-                for start in range(0, len(crops), self._batch_size)
+                self.model.encode(crops[start : start + self.batch_size])
+                for start in range(0, len(crops), self.batch_size)
             ]
             features = torch.cat(parts)
-            if not self._model.info.action_units:
+            if not self.model.info.action_units:
                 return features, [()] * len(features)
-            return features, [tuple(row) for row in self._model.actions(features).tolist()]
+            return features, [tuple(row) for row in self.model.actions(features).tolist()]
 
     def _take_frame(
         self, frame: AnalysedFrame, features: torch.Tensor, actions: Sequence[tuple[float, ...]]
@@ -185,24 +175,24 @@ class Labeller:
             faces_left_out=log.stats.faces_left_out + frame.left_out,
         )
         opened = log.opened
-        losses = log.ledger.good(opened, frame.facts, self._slept) if opened and opened.info.live else []
-        told = [self._records.loss(frame.source_id, loss) for loss in losses]
+        losses = log.ledger.good(opened, frame.facts, self.slept) if opened and opened.info.live else []
+        told = [self.records.loss(frame.source_id, loss) for loss in losses]
         return [*told, *self._sessions[frame.source_id].add(frame, features, actions)]
 
     def _take_notice(self, item: EpochOpened | Changed | Ended) -> list[Event | ClipJob]:
-        ledger = Ledger(self._window, self._grid.length)
+        ledger = Ledger(self.window, self.grid.length)
         log = self._logs.setdefault(item.source_id, _SourceLog(SourceStats(), ledger))
         if isinstance(item, EpochOpened):
             log.opened = item
             events = self._end_session(item.source_id, flush=True)
-            model = self._model.info
-            name = partial(self._records.track_id, item.source_id, item.epoch)
-            self._sessions[item.source_id] = EpochSession(item, self._grid, model.action_units, name)
+            model = self.model.info
+            name = partial(self.records.track_id, item.source_id, item.epoch)
+            self._sessions[item.source_id] = EpochSession(item, self.grid, model.action_units, name)
             opened = SourceOpened(
                 item.source_id,
                 item.epoch,
                 item.info,
-                self._records.classes,
+                self.records.classes,
                 model.action_units,
                 model.action_thresholds,
             )
@@ -216,7 +206,7 @@ class Labeller:
         events: list[Event | ClipJob] = []
         log.epoch = change.epoch
         if change.damage is not None:
-            gap = self._records.damage_gap(source_id, change, change.damage)
+            gap = self.records.damage_gap(source_id, change, change.damage)
             if log.opened is None:
                 log.early.append(gap)
             return [gap] if log.opened else []
@@ -228,16 +218,16 @@ class Labeller:
             if (since := log.ledger.back()) is not None:
                 key = change.info.epoch_key if change.info else str(change.epoch)
                 cause = self._cause("reconnect", since, change.wall_time)
-                gap = self._records.offline_gap(source_id, (change.epoch, key), cause, since, change.wall_time)
+                gap = self.records.offline_gap(source_id, (change.epoch, key), cause, since, change.wall_time)
                 events.append(gap)
             if change.leap is not None:
-                events.append(self._records.leap_gap(source_id, change, change.leap))
+                events.append(self.records.leap_gap(source_id, change, change.leap))
         else:
             events = self._end_session(source_id, flush=True)
             # "connecting" opens every live source: only what follows a picture leaves a gap.
             if log.stats.frames_analysed and log.ledger.away is None:
                 log.ledger.gone(change.wall_time)
-        return [*events, self._records.state(source_id, change)]
+        return [*events, self.records.state(source_id, change)]
 
     def _end_source(self, item: Ended) -> list[Event | ClipJob]:
         events = self._end_session(item.source_id, flush=not item.stopped)
@@ -247,7 +237,7 @@ class Labeller:
         if ended is None:
             reason = " ".join(str(item.error).split()) if item.error else "stopped on request"
             ended = StateChange("ended", log.epoch, time.time(), reason)
-        events.append(self._records.state(item.source_id, ended))
+        events.append(self.records.state(item.source_id, ended))
         note = log.ended.reason if log.ended else ""
         # The count of clips is complete only when the jobs before it are labelled: see _label.
         cut_off = log.ended is not None and log.ended.cut_off
@@ -269,9 +259,9 @@ class Labeller:
             if isinstance(entry, ClipJob):
                 log = self._logs[entry.opened.source_id]
                 log.count_clip(entry.opened.epoch, entry.track)
-                record = self._records.labelled(entry, next(probabilities), encode_s)
+                record = self.records.labelled(entry, next(probabilities), encode_s)
                 events.append(record)
-                if self._chooser is not None and (shown := self._chooser.consider(entry, record)) is not None:
+                if self.chooser is not None and (shown := self.chooser.consider(entry, record)) is not None:
                     events.append(shown)
             elif isinstance(entry, SourceDone):
                 events.append(replace(entry, stats=self._logs.pop(entry.source_id).final()))
@@ -283,8 +273,8 @@ class Labeller:
 
     def _classify(self, jobs: Sequence[ClipJob]) -> list[np.ndarray]:
         rows: list[np.ndarray] = []
-        for start in range(0, len(jobs), self._batch_size):
-            part = jobs[start : start + self._batch_size]
-            with self._clock.measure("classify", len(part)):
-                rows += list(self._model.classify(torch.stack([job.features for job in part])))
+        for start in range(0, len(jobs), self.batch_size):
+            part = jobs[start : start + self.batch_size]
+            with self.clock.measure("classify", len(part)):
+                rows += list(self.model.classify(torch.stack([job.features for job in part])))
         return rows

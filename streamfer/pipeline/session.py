@@ -64,6 +64,7 @@ class _Held:
             self.actions.setdefault(new, self.actions.pop(old))
 
 
+@dataclass(slots=True, eq=False)
 class EpochSession:
     """Collects the features of an epoch's tracks and says which windows are ready.
 
@@ -71,26 +72,24 @@ class EpochSession:
     rows are made of the sure ones alone. State is bounded by the window: what is older than every open window, and
     than the ``HORIZON`` within which a track may be renamed, is dropped.
 
-    Args:
+    Attributes:
         opened: the epoch.
         grid: its windows.
         units: names of the action units that the model reads.
         track_id: public name of a track from its number.
+        last_seconds: time of the latest frame.
     """
 
-    def __init__(
-        self, opened: EpochOpened, grid: WindowGrid, units: Sequence[str], track_id: Callable[[int], str]
-    ) -> None:
-        self._opened = opened
-        self._grid = grid
-        self._units = tuple(units)
-        self._track_id = track_id
-        self._rings: dict[int, FeatureRing] = {}
-        self._rows: deque[_Held] = deque()
-        self._ticked: deque[tuple[int, _Held]] = deque()
-        self._closed = 0
-        self._latest = -1
-        self.last_seconds = 0.0
+    opened: EpochOpened
+    grid: WindowGrid
+    units: Sequence[str]
+    track_id: Callable[[int], str]
+    last_seconds: float = 0.0
+    _rings: dict[int, FeatureRing] = field(default_factory=dict)
+    _rows: deque[_Held] = field(default_factory=deque)
+    _ticked: deque[tuple[int, _Held]] = field(default_factory=deque)
+    _closed: int = 0
+    _latest: int = -1
 
     def add(
         self, frame: AnalysedFrame, features: torch.Tensor, actions: Sequence[tuple[float, ...]]
@@ -117,7 +116,7 @@ class EpochSession:
         for face, feature, intensities, portrait in seen:
             sighting = Sighting(frame.tick, frame.facts, face, intensities, portrait)
             self._rings.setdefault(face.track, FeatureRing()).add(sighting, feature)
-        return [*ready, *self._close(self._grid.complete_through(frame.tick), before)]
+        return [*ready, *self._close(self.grid.complete_through(frame.tick), before)]
 
     def finish(self, *, flush: bool) -> list[FrameFaces | ClipJob]:
         """End the epoch.
@@ -158,10 +157,10 @@ class EpochSession:
         """Return the row of a frame whose faces are settled."""
         people = sorted((face for face in held.faces if face.confirmed), key=lambda face: face.track)
         newest = self._rows[-1].facts if self._rows else held.facts
-        dated = self._opened.time_origin in ("rtcp", "wallclock")
+        dated = self.opened.time_origin in ("rtcp", "wallclock")
         return FrameFaces(
-            self._opened.source_id,
-            self._opened.epoch,
+            self.opened.source_id,
+            self.opened.epoch,
             held.facts.index,
             held.facts.seconds,
             tuple(self._face_row(held, face) for face in people),
@@ -176,24 +175,24 @@ class EpochSession:
         intensities = held.actions.get(face.track)
         return FaceRow(
             track=face.track,
-            track_id=self._track_id(face.track),
+            track_id=self.track_id(face.track),
             box=face.relative_box(held.facts.width, held.facts.height),
             score=face.score,
             quality=face.quality,
-            action_units=dict(zip(self._units, intensities, strict=True)) if intensities else None,
+            action_units=dict(zip(self.units, intensities, strict=True)) if intensities else None,
             landmarks=face.relative_landmarks(held.facts.width, held.facts.height),
         )
 
     def _close(self, complete: int, before: int) -> list[ClipJob]:
         """Close windows; those that begin after the tick ``before`` hold nothing, but for the last."""
-        begun = min(complete, before // self._grid.stride + 1) if self._grid.stride else complete
+        begun = min(complete, before // self.grid.stride + 1) if self.grid.stride else complete
         jobs: list[ClipJob] = []
         for number in (*range(self._closed, begun), *range(max(self._closed, begun, complete - 1), complete)):
             for track, ring in self._people():
                 jobs += self._window(track, ring, number)
         if complete > self._closed:
             self._closed = complete
-            self._forget(self._grid.start(complete) if self._grid.stride else self._grid.end(0))
+            self._forget(self.grid.start(complete) if self.grid.stride else self.grid.end(0))
         return jobs
 
     def _last_window(self, track: int, ring: FeatureRing, stop: int) -> list[ClipJob]:
@@ -206,16 +205,16 @@ class EpochSession:
     def _window(
         self, track: int, ring: FeatureRing, number: int, *, stop: int | None = None, lenient: bool = False
     ) -> list[ClipJob]:
-        start, end = self._grid.start(number), self._grid.end(number)
+        start, end = self.grid.start(number), self.grid.end(number)
         analysed = [tick for tick, _ in self._ticked]
-        filling = fill_window(self._grid, number, ring.ticks, analysed, stop=stop, lenient=lenient)
+        filling = fill_window(self.grid, number, ring.ticks, analysed, stop=stop, lenient=lenient)
         if filling.reason != "ok":
             return []
         inside = [held for tick, held in self._ticked if start <= tick < end]
         ring.mark_labelled(end)
         return [
             ClipJob(
-                opened=self._opened,
+                opened=self.opened,
                 track=track,
                 features=ring.gather(filling.ticks),
                 filling=filling,

@@ -37,6 +37,8 @@ class FakeDetector:
     ``seen`` counts the frames it was shown.
     """
 
+    name, provider, licence = "fake", "python", "no weights"
+
     def __init__(
         self,
         script: Iterable[Detections] | None = None,
@@ -46,21 +48,6 @@ class FakeDetector:
         self._script = None if script is None else iter(script)
         self._rule = rule
         self.seen = 0
-
-    @property
-    def name(self) -> str:
-        """Always ``fake``."""
-        return "fake"
-
-    @property
-    def provider(self) -> str:
-        """Plain Python."""
-        return "python"
-
-    @property
-    def licence(self) -> str:
-        """No weights, no licence."""
-        return "no weights"
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Return the next scripted detections, or what the rule finds; one result an image, in order."""

@@ -23,8 +23,7 @@ from safetensors.torch import save_file
 
 from streamfer.errors import CheckpointError, ConfigError, SourceNotFoundError
 from streamfer.models.import_official import describe, import_checkpoint, read_official, recover_tokens
-from streamfer.models.inference import DferClipModel
-from streamfer.models.loading import load_model
+from streamfer.models.inference import DferClipModel, load_model
 from streamfer.models.registry import list_models
 from streamfer.models.vocabulary import ELEVEN_CLASSES, SEVEN_CLASSES
 from streamfer.models.weights import read_weights

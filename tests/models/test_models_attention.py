@@ -13,7 +13,7 @@ from tiny_models import tiny_weights
 import streamfer_kernels
 from streamfer.errors import ConfigError, DeviceError
 from streamfer.models.attention import AttentionChoice, attend_first, attend_packed, choose_attention, use_attention
-from streamfer.models.loading import load_model
+from streamfer.models.inference import load_model
 from streamfer.models.sizes import TemporalConfig, VisionConfig
 from streamfer.models.temporal import TemporalTransformer
 from streamfer.models.towers import build_image_encoder

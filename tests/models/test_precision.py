@@ -9,7 +9,7 @@ import torch
 
 from streamfer.errors import ConfigError, DeviceError
 from streamfer.models import precision
-from streamfer.models.precision import choose_device, choose_precision, cpu_flags
+from streamfer.models.precision import DTYPES, choose_device, choose_precision, cpu_flags
 
 
 def _cuda(monkeypatch: pytest.MonkeyPatch, count: int, capability: tuple[int, int] = (9, 0)) -> None:
@@ -86,8 +86,8 @@ def test_the_gpu_decides(monkeypatch: pytest.MonkeyPatch, capability: tuple[int,
 
 
 def test_asked_for() -> None:
-    assert choose_precision("bf16", "cpu").dtype == torch.bfloat16
-    assert choose_precision("fp32", "cuda:0").dtype == torch.float32
+    assert DTYPES[choose_precision("bf16", "cpu").precision] == torch.bfloat16
+    assert DTYPES[choose_precision("fp32", "cuda:0").precision] == torch.float32
     with pytest.raises(ConfigError, match="fp16"):
         choose_precision("fp16", "cpu")
     with pytest.raises(ConfigError, match="int4"):

@@ -18,7 +18,7 @@ from streamfer.errors import CheckpointError, ConfigError, DeviceError, UnknownM
 from streamfer.files import sha256_of
 from streamfer.models import registry
 from streamfer.models.expression import ExpressionModel
-from streamfer.models.loading import load_model
+from streamfer.models.inference import load_model
 from streamfer.models.registry import check_name, find_model, list_models
 
 

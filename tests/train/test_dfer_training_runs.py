@@ -19,7 +19,7 @@ from tiny_clips import write_config
 from typer.testing import CliRunner
 
 from streamfer.cli import app
-from streamfer.models.loading import load_model
+from streamfer.models.inference import load_model
 from streamfer_train.dfer_clip import training
 from streamfer_train.dfer_clip.__main__ import main
 from streamfer_train.dfer_clip.model import load_learner, losses

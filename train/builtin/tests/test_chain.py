@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from streamfer.faces import load_detector
 from streamfer.files import sha256_of
-from streamfer.models.loading import load_model
+from streamfer.models.inference import load_model
 from streamfer_builtin.faces.__main__ import main as faces
 from streamfer_builtin.mini.__main__ import main as mini
 

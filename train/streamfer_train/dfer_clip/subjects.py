@@ -18,8 +18,7 @@ from streamfer.errors import UnknownModelError
 from streamfer.files import sha256_of
 from streamfer.models.card import SUFFIX
 from streamfer.models.import_official import import_checkpoint
-from streamfer.models.inference import DferClipModel
-from streamfer.models.loading import load_model
+from streamfer.models.inference import DferClipModel, load_model
 from streamfer.models.precision import choose_device
 from streamfer.models.registry import find_model, list_models
 from streamfer_train.dfer_clip.model import RECIPE, load_learner
