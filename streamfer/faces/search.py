@@ -37,7 +37,8 @@ class FaceSearch:
     the surroundings of people who are missed. Every ``INTERVAL``, and when something moves in from the side, the parts
     of the frame that have changed since they were searched are searched as well.
     The whole frame is searched where nobody is followed, after a cut, while somebody is not sure to be a person, when
-    somebody is not where they should be, where little would be saved, and at least every ``SETTLED``.
+    somebody is not where they should be, where little would be saved, and at least every ``SETTLED``. Where whole
+    frames have shown nobody for an ``INTERVAL``, nobody counts as followed: most cameras show an empty place.
 
     Attributes:
         whole: frames that were searched whole so far; ``near``: those that were not; ``parts``: changed parts that were
@@ -48,6 +49,7 @@ class FaceSearch:
         self._mode, self._tracker = mode, tracker
         self._last = self._last_whole = -np.inf
         self._scene: NDArray[np.float32] | None = None
+        self._alone = np.inf
         self.whole = self.near = self.parts = 0
 
     def detect(self, detector: Detector, image: NDArray[np.uint8]) -> Detections:
@@ -56,12 +58,15 @@ class FaceSearch:
             return self._search(detector, image)
         image = as_rgb(image)
         expected = self._tracker.expect(image)
+        if expected.cut or len(expected.boxes):
+            self._alone = np.inf
         found = None if self._unsure(expected) else self._near(detector, image, expected)
-        if found is not None:
-            return found
-        self._last = self._last_whole = expected.time
-        self._scene = expected.thumbnail
-        return self._search(detector, image)
+        if found is None:
+            self._last = self._last_whole = expected.time
+            self._scene = expected.thumbnail
+            found = self._search(detector, image)
+        self._alone = np.inf if len(found) else min(self._alone, expected.time)
+        return found
 
     def _search(self, detector: Detector, image: NDArray[np.uint8]) -> Detections:
         self.whole += 1
@@ -69,7 +74,8 @@ class FaceSearch:
 
     def _unsure(self, expected: Expectation) -> bool:
         late = expected.time - self._last_whole >= SETTLED - 1e-6
-        return late or expected.cut or expected.doubtful or not expected.seen.any()
+        deserted = not len(expected.boxes) and expected.time - self._alone >= INTERVAL - 1e-6
+        return late or expected.cut or expected.doubtful or not (deserted or expected.seen.any())
 
     def _near(self, detector: Detector, image: NDArray[np.uint8], expected: Expectation) -> Detections | None:
         """Search the places, and what has changed when it is time; None where the whole frame has to be searched."""
@@ -84,7 +90,8 @@ class FaceSearch:
         # Whoever is missed at their place may be seen at the whole frame's scale.
         missed = cells_of(squares[~expected.seen], size, now.shape)
         parts = parts_of(missed | (change > CHANGED) if due else missed, size)
-        found = detector.detect_near(image, expected.boxes, parts)
+        nowhere = not parts and not len(expected.boxes)
+        found = Detections.empty() if nowhere else detector.detect_near(image, expected.boxes, parts)
         if found is None or not all_found(expected, found):
             return None
         self.near += 1

@@ -162,6 +162,48 @@ def test_only_what_has_changed_is_searched_beside_the_places() -> None:
     assert 40 + 2 * 13 <= width <= 40 + 8 * 14
 
 
+def test_an_empty_place_is_searched_whole_every_two_seconds_and_where_something_changes() -> None:
+    thing = (300, 200, 330, 215)
+
+    def picture(index: int) -> Image:
+        image = frame()
+        if index >= 20:  # something grey comes, and stays
+            image[thing[1] : thing[3], thing[0] : thing[2]] = 90
+        return image
+
+    search, seen, finder = run([picture(index) for index in range(40)])
+    assert not any(seen)
+    # Half a second and the frame after it, then one in sixteen; the thing once, and half a second later it is known.
+    assert search.whole == 1 + round(INTERVAL * FPS) - 1 + 2
+    assert search.parts == 1
+    assert len(finder.pictures) == search.whole + 1
+
+
+@pytest.mark.parametrize("starts", range(16, 24))
+def test_who_comes_into_an_empty_place_waits_for_half_a_second_at_most(starts: int) -> None:
+    images = scene(40, lambda index: [(400, 150, 440, 200)] if index >= starts else [])
+    _, seen, _ = run(images)
+    first = next(index for index, numbers in enumerate(seen) if numbers)
+    assert first - starts <= round(INTERVAL * FPS) + 2
+    assert all(seen[first:])
+
+
+def test_who_left_is_looked_for_in_whole_frames_while_they_may_come_back() -> None:
+    images = scene(24, lambda index: [] if 10 <= index < 20 else [moving(index)])
+    search, seen, _ = run(images)
+    assert seen[20] == [1]
+    assert search.whole >= 10
+
+
+def test_a_new_scene_is_searched_whole_though_the_one_before_was_empty() -> None:
+    rng = np.random.default_rng(0)
+    first = np.repeat(np.repeat(rng.integers(0, 90, (9, 16, 3)), 40, 0), 40, 1).astype(np.uint8)
+    second = np.repeat(np.repeat(rng.integers(90, 190, (9, 16, 3)), 40, 0), 40, 1).astype(np.uint8)
+    before, _, _ = run([first] * 12)
+    search, _, _ = run([first] * 12 + [second] * 3)
+    assert search.whole == before.whole + 3
+
+
 def test_what_never_changes_is_searched_with_the_whole_frame() -> None:
     class Blink(BrightFinder):
         """Does not see the second face of the first whole frames."""
