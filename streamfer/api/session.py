@@ -46,8 +46,9 @@ class Session(Closing):
     """
 
     def __init__(self, config: Config | Place | None = None, *, salt: str | None = None, **settings: Any) -> None:
-        if not isinstance(salt, str | None):
-            raise ConfigError(f"salt: a {type(salt).__name__}; expected a word")
+        # One that is empty, as by a variable that is not set, would be everybody's.
+        if salt is not None and not (isinstance(salt, str) and salt):
+            raise ConfigError(f"salt: {salt!r}; expected a word, or none for a random one")
         self.config = configure(os.fspath(config) if isinstance(config, os.PathLike) else config, **settings)
         self._salt = salt
         self._lock = threading.Lock()

@@ -109,9 +109,11 @@ def output_of(output: Place, *, buckets: bool) -> tuple[Path, str]:
     """Return the folder that results are written into, and the bucket that they go to from there, if any.
 
     Raises:
-        ConfigError: a bucket, where none is served.
+        ConfigError: a bucket, where none is served, or an empty path.
     """
     place = os.fspath(output)
+    if not place:
+        raise ConfigError("output: an empty path; name a folder (this one is .)")
     if not is_bucket(place):
         return Path(place), ""
     if not buckets:

@@ -360,7 +360,9 @@ def test_what_the_callers_own_code_raises_is_told_with_its_cause(
     ("call", "message"),
     [
         (lambda session: streamfer.Session(cast("Any", {"clip": {}})), "config: a dict; expected a Config or a YAML"),
-        (lambda session: streamfer.Session(salt=cast("Any", 5)), "salt: a int; expected a word"),
+        (lambda session: streamfer.Session(salt=cast("Any", 5)), "salt: 5; expected a word"),
+        (lambda session: streamfer.Session(salt=""), "salt: ''; expected a word, or none for a random one"),
+        (lambda session: session.annotate_folder("a.mp4", ""), "output: an empty path; name a folder"),
         (lambda session: session.annotate([]), "0 places; expected one path or URL"),
         (lambda session: session.annotate(["a.mp4", "b.mp4"]), "2 places; expected one path or URL"),
         (lambda session: session.annotate(""), "an empty path; name a file"),
