@@ -11,7 +11,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass
 
 #: Read by OpenMP, OpenBLAS, MKL and numexpr when their libraries load, so set before the heavy imports.
-_POOL_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+POOL_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def plan_threads(total: int | None = None, sources: int = 1) -> ThreadBudget:
 def apply_environment(budget: ThreadBudget, environment: MutableMapping[str, str] | None = None) -> None:
     """Set the pool sizes that libraries read when they load; a value the user set stays."""
     target = os.environ if environment is None else environment
-    for name in _POOL_VARIABLES:
+    for name in POOL_VARIABLES:
         target.setdefault(name, str(max(budget.detect, budget.encode)))
 
 

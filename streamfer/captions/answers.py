@@ -19,6 +19,7 @@ _FIXED = {
     "foreign": "The built-in answers read English only. Ask in English, or let a language model answer: "
     "--captioner openai:MODEL.",
     "why": f"{UNSEEN} Why a face moves is not in its movements. {_OFFER}",
+    "sides": "I can't tell: what one half of the face does is not measured apart from the other.",
     "unseen": f"{UNSEEN} {_OFFER}",
     "unknown": f"{UNSEEN} {_OFFER}",
 }
@@ -258,6 +259,12 @@ class _Answering:
         if not wanted:
             return Said("I can't tell: the model reads no movement there")
         found = [(unit, self._timeline.of_units(self._face, [unit])) for unit in wanted]
+        for subject in self._query.subjects:
+            if not (there := self._episodes(subject)):
+                return Said(self._absent(subject))
+            after, peak = self._query.aspect == "after", there[0].peak_at
+            found = [(unit, [one for one in episodes if (one.peak_at > peak) == after and unit not in subject.units])
+                     for unit, episodes in found]  # fmt: skip
         said = [f"{movement(unit)} {self._times(episodes[:2])}" for unit, episodes in found if episodes]
         return Said("; ".join(said) or f"no movement stands out there {self._seen}")
 

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 
 from streamfer.captions.process import ProcessCaptioner
 from streamfer.captions.protocol import Writer
-from streamfer.captions.writers import BUILT_IN, MeasuredWriter, ModelWriter
+from streamfer.captions.writers import BUILT_IN, ENDPOINT, MeasuredWriter, ModelWriter
 from streamfer.config import CaptionsConfig, Config
 from streamfer.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamfer.captions.endpoint import EndpointWriter
-
-_ENDPOINT = "openai:"
 
 
 def resolve(name: str) -> str:
@@ -28,7 +26,7 @@ def resolve(name: str) -> str:
         ConfigError: a package with several language models.
         UnknownModelError: a plain name that no captioner has.
     """
-    if name in BUILT_IN or name.startswith(_ENDPOINT) or "/" in name or Path(name).exists():
+    if name in BUILT_IN or name.startswith(ENDPOINT) or "/" in name or Path(name).exists():
         return name
     try:
         carried = [path for path in importlib.metadata.files(name) or () if path.suffix == ".gguf"]
@@ -49,7 +47,7 @@ def identity(captions: CaptionsConfig) -> str:
     name = resolve(captions.model)
     if name in BUILT_IN:
         return f"{MeasuredWriter(captions.language).info.digest} {captions.language}"
-    if name.startswith(_ENDPOINT):
+    if name.startswith(ENDPOINT):
         return repr((name, captions.url, captions.language, captions.images, captions.prompt, captions.prompts))
     from streamfer.captions.folder import list_captioners
 
@@ -69,7 +67,7 @@ def load_writer(config: Config, threads: int = 1) -> Writer | None:
     captions = config.captions
     if captions.when == "off":
         return None
-    if captions.language != "en" and captions.model not in BUILT_IN and not captions.model.startswith(_ENDPOINT):
+    if captions.language != "en" and captions.model not in BUILT_IN and not captions.model.startswith(ENDPOINT):
         raise ConfigError(
             f"captions.language: captioner {captions.model!r} writes English; an endpoint writes other languages"
         )
@@ -84,7 +82,7 @@ def describe_choice(captions: CaptionsConfig) -> str:
     name = resolve(captions.model)
     if name in BUILT_IN:
         return "measured words (built in); nothing leaves this machine"
-    if name.startswith(_ENDPOINT):
+    if name.startswith(ENDPOINT):
         from streamfer.captions.endpoint import leaving
 
         return f"{name}; {leaving(captions)}"
@@ -102,10 +100,10 @@ def load_model(config: Config, threads: int = 1) -> ProcessCaptioner | EndpointW
     name = resolve(captions.model)
     if name in BUILT_IN:
         return None
-    if name.startswith(_ENDPOINT):
+    if name.startswith(ENDPOINT):
         from streamfer.captions.endpoint import EndpointWriter
 
-        endpoint = EndpointWriter(name.removeprefix(_ENDPOINT), captions)
+        endpoint = EndpointWriter(name.removeprefix(ENDPOINT), captions)
         endpoint.check()
         return endpoint
     options = {

@@ -29,13 +29,12 @@ from streamfer.captions.card import face_crop
 from streamfer.captions.chat import ChatClient, ChatError, Reply, endpoint_url, key_for
 from streamfer.captions.prompts import again, answer_messages, check_prompts, describe_messages
 from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Keyframes, Message
-from streamfer.captions.writers import CheckedWriter, Refused, SpentError
+from streamfer.captions.writers import ENDPOINT, CheckedWriter, Refused, SpentError
 from streamfer.config import CaptionsConfig
 from streamfer.errors import ConfigError, UnknownModelError
 from streamfer.geometry import squashed_crop
 from streamfer.redaction import redact_url
 
-PREFIX = "openai:"
 #: What is sent by ``captions.images``, and the same in words; surroundings reach a face's size to each side of it.
 _PICTURES = {
     "crops": (face_crop(224), "pictures of faces and measurements"),
@@ -98,7 +97,7 @@ class EndpointWriter(CheckedWriter):
         self._said: set[str] = set()
         self.spending = Spending()
         self._info = CaptionerInfo(
-            f"{PREFIX}{model}",
+            f"{ENDPOINT}{model}",
             hashlib.sha256(f"{redact_url(url)} {model}".encode()).hexdigest(),
             "as the model's authors and the server's operator state",
             crop=_PICTURES[settings.images][0],

@@ -74,23 +74,22 @@ _SHOWN = {
 }
 #: Buffers without weights in them, which some versions saved: position numbers, and rotation frequencies.
 _WEIGHTLESS = re.compile(r"Qformer\.bert\.embeddings\.position_ids|(opt|llm)_model\..*rotary_emb\.inv_freq")
-#: transformers' name, LAVIS's; tried in order, on the whole name.
-_RULES: tuple[tuple[str, str], ...] = (
-    (r"query_tokens", r"query_tokens"),
-    (r"vision_model\.embeddings\.class_embedding", r"visual_encoder.cls_token"),
-    (r"vision_model\.embeddings\.position_embedding", r"visual_encoder.pos_embed"),
-    (r"vision_model\.embeddings\.patch_embedding\.(.+)", r"visual_encoder.patch_embed.proj.\1"),
-    (r"vision_model\.encoder\.layers\.(\d+)\.layer_norm(\d)\.(.+)", r"visual_encoder.blocks.\1.norm\2.\3"),
-    (r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.projection\.(.+)", r"visual_encoder.blocks.\1.attn.proj.\2"),
-    (r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.qkv\.weight", r"visual_encoder.blocks.\1.attn.qkv.weight"),
-    (r"vision_model\.encoder\.layers\.(\d+)\.mlp\.(.+)", r"visual_encoder.blocks.\1.mlp.\2"),
-    (r"vision_model\.post_layernorm\.(.+)", r"ln_vision.\1"),
-    (r"qformer\.(?:embeddings\.)?layernorm\.(.+)", r"Qformer.bert.embeddings.LayerNorm.\1"),
-    (r"qformer\.embeddings\.(.+)", r"Qformer.bert.embeddings.\1"),
-    (r"qformer\.encoder\.layer\.(\d+)\.(cross)?attention\.attention\.(.+)", _LAYER + r"\1.\2attention.self.\3"),
-    (r"qformer\.encoder\.layer\.(.+)", _LAYER + r"\1"),
-)
-_QKV_BIAS = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.qkv\.bias")
+#: What stands in transformers' names, and in LAVIS's; one after the other.
+_NAMES = {
+    "vision_model.embeddings.class_embedding": "visual_encoder.cls_token",
+    "vision_model.embeddings.position_embedding": "visual_encoder.pos_embed",
+    "vision_model.embeddings.patch_embedding.": "visual_encoder.patch_embed.proj.",
+    "vision_model.encoder.layers.": _BLOCK,
+    ".layer_norm": ".norm",
+    ".self_attn.projection.": ".attn.proj.",
+    ".self_attn.": ".attn.",
+    "vision_model.post_layernorm.": "ln_vision.",
+    "qformer.embeddings.layernorm.": "Qformer.bert.embeddings.LayerNorm.",
+    "qformer.layernorm.": "Qformer.bert.embeddings.LayerNorm.",
+    "qformer.embeddings.": "Qformer.bert.embeddings.",
+    "qformer.encoder.layer.": _LAYER,
+    "attention.attention.": "attention.self.",
+}
 
 
 def kind_of(names: Iterable[str], where: str) -> Kind:
@@ -125,16 +124,16 @@ def sources(name: str, kind: Kind) -> tuple[str, ...]:
     """Return LAVIS's tensor, or the two of a bias, behind transformers' ``name``.
 
     Raises:
-        KeyError: no rule for the name.
+        KeyError: nothing is known of the name.
     """
-    if match := _QKV_BIAS.fullmatch(name):
-        return tuple(f"{_BLOCK}{match[1]}.attn.{part}_bias" for part in "qv")
-    if name.startswith("language_projection."):
-        return (f"{SYSTEMS[kind].stem}_proj.{name.removeprefix('language_projection.')}",)
-    for pattern, replacement in _RULES:
-        if match := re.fullmatch(pattern, name):
-            return (match.expand(replacement),)
-    raise KeyError(name)
+    found = name.replace("language_projection.", f"{SYSTEMS[kind].stem}_proj.")
+    for ours, theirs in _NAMES.items():
+        found = found.replace(ours, theirs)
+    if found == name != "query_tokens":
+        raise KeyError(name)
+    if found.endswith("attn.qkv.bias"):
+        return found.replace("qkv.bias", "q_bias"), found.replace("qkv.bias", "v_bias")
+    return (found,)
 
 
 def _heads(width: int, widths: tuple[int, ...], which: str, where: str) -> int:
@@ -237,7 +236,11 @@ def import_lavis(
         OutputError: the folder cannot be written.
     """
     source, where = Path(path), str(path)
-    _check_free(name)
+    check_name(name)
+    if name in BUILT_IN:
+        raise ConfigError(f"captioner name {name!r} means measured words; choose another with --name")
+    if (user_folder() / f"{name}{SUFFIX}").exists():
+        raise ConfigError(f"model name {name!r} belongs to an expression model; choose another with --name")
     found = Tensors(read_state_dict(source), where, "LAVIS checkpoint")
     kind = kind_of(found.tensors, where) if kind == "auto" else kind
     system, sizes = SYSTEMS[kind], read_sizes(found, kind)
@@ -285,11 +288,3 @@ def import_lavis(
     card = write_folder(target, model, card, tokenizer, asking)
     log.info("captioner.imported", extra=facts)
     return card
-
-
-def _check_free(name: str) -> None:
-    check_name(name)
-    if name in BUILT_IN:
-        raise ConfigError(f"captioner name {name!r} means measured words; choose another with --name")
-    if (user_folder() / f"{name}{SUFFIX}").exists():
-        raise ConfigError(f"model name {name!r} belongs to an expression model; choose another with --name")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.captions.vocabulary import ACTION_UNITS, OPPOSED, canonical_emotion
-from streamfer.records import ClipLabelled
+from streamfer.records import ClipLabelled, FaceReading
 from streamfer.records.values import is_wall_time
 
 if TYPE_CHECKING:
@@ -135,17 +135,17 @@ def measure(label: ClipLabelled, track: UnitTrack | None = None, people: int | N
         people: faces in view during the clip.
     """
     face, clip = label.faces[0], label.clip
-    named = face.top if isinstance(face.top, str) else None
+    emotion, confidence = emotion_of(face)
     found = Measurements(
-        emotion=canonical_emotion(named) if named else None,
-        confidence=face.emotions[named] if named else 0.0,
+        emotion,
+        confidence,
         units=None,
         start=clip.start_time,
         end=clip.end_time,
         wall=is_wall_time(clip.time_origin, clip.start_time),
         seen=clip.frames_real / clip.frames_sampled if clip.frames_sampled else 0.0,
         people=people,
-        reason=None if named else (getattr(face, "reason", None) or "uncertain"),
+        reason=None if emotion else face.reason or "uncertain",
     )
     if face.action_units is None and track is None:
         return found
@@ -155,12 +155,19 @@ def measure(label: ClipLabelled, track: UnitTrack | None = None, people: int | N
         units = list(units_of(track))
     else:
         means, peaks = face.action_units or {}, face.action_units_peak or {}
-        units = [Unit(number, peaks[name], DEFAULT_THRESHOLD) for name, number in _known(means)
+        units = [Unit(number, peaks[name], DEFAULT_THRESHOLD) for name, number in numbered(means)
                  if means[name] >= DEFAULT_THRESHOLD]  # fmt: skip
     return replace(found, units=_in_order(_without_contradictions(units)))
 
 
-def _known(names: Iterable[str]) -> Iterator[tuple[str, int]]:
+def emotion_of(face: FaceReading) -> tuple[str | None, float]:
+    """Return the label of a face as a noun (None where the model abstained) and its probability."""
+    if not isinstance(face.top, str):
+        return None, 0.0
+    return canonical_emotion(face.top), face.emotions[face.top]
+
+
+def numbered(names: Iterable[str]) -> Iterator[tuple[str, int]]:
     """Yield name and number of the units that there are words for."""
     for name in names:
         match = re.fullmatch(r"AU0*(\d+)", name)
@@ -172,7 +179,7 @@ def units_of(track: UnitTrack) -> Iterator[Unit]:
     """Yield the units that are present in a track, each with the stretch around its strongest picture."""
     smooth_TD = smooth(track.intensities_TD)
     thresholds = dict(zip(track.names, track.thresholds, strict=False))
-    for name, number in _known(track.names):
+    for name, number in numbered(track.names):
         values_T, limit = smooth_TD[:, track.names.index(name)], thresholds.get(name, DEFAULT_THRESHOLD)
         apex = int(np.argmax(values_T))
         if values_T[apex] < limit:

@@ -28,11 +28,11 @@ from typing import Any, cast
 from streamfer import errors
 from streamfer.captions.protocol import CaptionerInfo, Keyframes, Message
 from streamfer.errors import InternalError, StreamferError
+from streamfer.threads import POOL_VARIABLES
 
 LOADER = "streamfer.captions.loading:load_any"
 #: Added to the process's niceness: where cores are short, labels come first.
 NICENESS = 10
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class ProcessCaptioner:
             # Its output is ours only where it complains: results go to our standard output.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "streamfer.captions.process", str(theirs.fileno())],
-                env={**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(self._threads)), "TQDM_DISABLE": "1"},
+                env={**os.environ, **dict.fromkeys(POOL_VARIABLES, str(self._threads)), "TQDM_DISABLE": "1"},
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

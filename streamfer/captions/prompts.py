@@ -15,8 +15,6 @@ from streamfer.config import CaptionsConfig
 from streamfer.errors import ConfigError
 from streamfer.files import table_beside
 
-#: What a user's own prompt may name, and what stands for it.
-VARIABLES = ("label", "confidence", "units", "measured", "source", "start", "end", "language")
 _DATA = table_beside(__file__)
 _RULES, _ANSWER, _AGAIN = _DATA["describe"], _DATA["answer"], _DATA["again"]
 _SEEN, _UNSEEN = _DATA["pictures"]["seen"], _DATA["pictures"]["unseen"]
@@ -113,7 +111,7 @@ def again(messages: Sequence[Message], text: str, faults: Sequence[str]) -> list
 
 
 def variables(request: CaptionRequest, settings: CaptionsConfig) -> dict[str, str]:
-    """Return what the names of :data:`VARIABLES` stand for."""
+    """Return what a user's own prompt may name, and what stands for it."""
     measured = request.measured
     return {
         "label": measured.emotion or "none",
@@ -138,7 +136,7 @@ def fill(template: str, values: Mapping[str, str]) -> str:
         if match[1] not in values:
             raise ConfigError(
                 f"captions.prompt: {{{match[1]}}} stands for nothing; there are "
-                f"{', '.join(f'{{{name}}}' for name in VARIABLES)}"
+                f"{', '.join(f'{{{name}}}' for name in values)}"
             )
         return values[match[1]]
 
@@ -151,5 +149,6 @@ def check_prompts(settings: CaptionsConfig) -> None:
     Raises:
         ConfigError: one names what does not exist.
     """
+    values = variables(CaptionRequest(_EXAMPLE, "example"), settings)
     for prompt in (settings.prompt, *settings.prompts.values()):
-        fill(prompt or "", dict.fromkeys(VARIABLES, ""))
+        fill(prompt or "", values)

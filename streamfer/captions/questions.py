@@ -13,12 +13,12 @@ from typing import Any, Literal
 
 from streamfer.captions.protocol import wants_yes_or_no
 from streamfer.captions.reading import read
-from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS
+from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, IMPLIES
 from streamfer.files import table_beside
 
 Kind = Literal[
     "yes_no", "either", "order", "when", "how_long", "how_often", "how_strong", "how_sure", "expression", "movements",
-    "change", "people", "why", "unseen", "unknown", "foreign",
+    "change", "people", "why", "sides", "unseen", "unknown", "foreign",
 ]  # fmt: skip
 
 _DATA = table_beside(__file__)
@@ -33,6 +33,12 @@ _PEOPLE = re.compile(
     r"|people|faces?)|someone else|anybody|anyone|a (?:person|face) (?:in|to be seen|here))\b"
 )
 _DOING = r"\b(?:do|does|doing|happen\w*|move\w*|show\w*|seen?|visible|actions?|units?|face|going on|describe)\b"
+#: One half of a face is not measured apart from the other.
+_SIDES = re.compile(
+    r"\b(?:(?:left|right) (?:\w+ )?(?:(?:eye)?brow|eye|(?:eye)?lid|cheek|corner|side|half|lip|nostril)"
+    r"|(?:only )?one (?:(?:eye)?brow|eye|corner|side|half)|one-sided|lopsided|asymmetr\w+)"
+)
+_NEGATED = re.compile(r"\b(?:not|never|no|nobody|without|neither)\b")
 #: Kinds of which nothing can be said without a movement or an expression.
 _OF_SOMETHING = ("when", "how_long", "how_often")
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -58,7 +64,7 @@ class Query:
             count from there.
         regions: of the vocabulary, where a part of the face is asked about.
         aspect: of ``when``: ``start``, ``stop``, ``peak``; of ``people``: ``alone`` or ``several``; of ``either``:
-            ``peak`` or ``longer``, which is more so.
+            ``peak`` or ``longer``, which is more so; of ``movements``: ``before`` or ``after`` the subject.
         scope: whether ``any`` face, or ``every`` one, does, or how many (``count``); empty for one person's.
     """
 
@@ -83,8 +89,8 @@ def understand(question: str) -> Query:
         return Query("why")
     if people := _people(text):
         return people
-    if _UNSEEN.search(text):
-        return Query("unseen")
+    if _UNSEEN.search(text) or _SIDES.search(text):
+        return Query("unseen" if _UNSEEN.search(text) else "sides")
     subjects, scope = _subjects(text), _first(_SCOPES, text)
     if scope == "count" and subjects:
         return Query("yes_no", subjects, window=window, scope=scope)
@@ -93,28 +99,35 @@ def understand(question: str) -> Query:
 
 
 def _about_the_face(text: str, subjects: tuple[Subject, ...], window: tuple[float, float] | None) -> Query:
-    negated = bool(re.search(r"\b(?:not|never|no|nobody|without|neither)\b", text))
+    said = read(text)
+    # "Are the eyes open?" asks whether they are not closed.
+    negated = bool(_NEGATED.search(text) or (said.denied and not said.units))
     for kind, pattern in _KINDS.items():
         if pattern.search(text) and (subjects or kind not in _OF_SOMETHING):
             # "Neither happy nor sad", "happy or sad": what any of them is.
             sides = tuple(side for part in re.split(r"\bn?or\b", text) for side in _subjects(part))
             return Query(kind, sides or subjects, negated, window, aspect=_first(_ASPECTS, text))
+    if subjects and re.match(r"how \w+ (?:is|are|was|were|does|do|did)\b", text):
+        return Query("how_strong", subjects, window=window)
     return _order(text) or _plain(text, subjects, window, negated=negated)
 
 
 def _plain(text: str, subjects: tuple[Subject, ...], window: tuple[float, float] | None, *, negated: bool) -> Query:
     """Return a question that no first word gives away."""
-    alternatives = [_subjects(part) for part in re.split(r"\bor\b", text)]
+    alternatives = [_subjects(part) for part in re.split(r"\b(?:or|than)\b", text)]
     if len(alternatives) > 1 and all(alternatives):
         aspect = "longer" if re.search(r"\blonge(?:r|st)\b", text) else _first(_ASPECTS, text)
         return Query("either", tuple(one for (one,) in alternatives), window=window, aspect=aspect)
-    if wants_yes_or_no(text):
+    moving = not subjects and re.search(r"\bmov(?:e|es|ed|ing)\b", text)
+    if (wants_yes_or_no(text) and not moving) or (subjects and len(text.split()) < 4):
         return Query("yes_no" if subjects else "unknown", subjects, negated, window, aspect=_first(_ASPECTS, text))
     if re.search(r"\b(?:emotions?|expressions?|moods?|feel\w*|look|looks|seem|seems)\b", text):
         return Query("expression", window=window)
     regions = [room for name, rooms in _DATA["regions"].items() if re.search(rf"\b{name}", text) for room in rooms]
-    if re.search(r"\b(?:what|which|describe|tell|list)\b", text) and (regions or re.search(_DOING, text)):
-        return Query("movements", window=window, regions=tuple(regions))
+    if moving or (re.search(r"\b(?:what|which|describe|tell|list)\b", text) and (regions or re.search(_DOING, text))):
+        beside = re.search(r"\b(?:before|after)\b", text)
+        parts = () if beside else tuple(regions)
+        return Query("movements", subjects if beside else (), False, window, parts, beside[0] if beside else "")
     return Query("unknown", window=window)
 
 
@@ -148,7 +161,9 @@ def _subjects(text: str) -> tuple[Subject, ...]:
     """Return what a stretch of text is about, as one subject: all its action units at once, else its expression."""
     said = read(text)
     numbers = {int(number) for number in re.findall(r"\b(?:au|action unit) ?0*(\d+)\b", text)}
-    units = said.units | said.denied | frozenset(numbers & ACTION_UNITS.keys())
+    # A closed mouth has no parted lips, and so no dropped jaw.
+    denied = {unit for unit in said.denied if not IMPLIES.get(unit, frozenset()) & said.denied}
+    units = said.units | denied | (numbers & ACTION_UNITS.keys())
     if re.search(r"\bblink\w*\b", text):
         units |= {43}
     if units:

@@ -43,9 +43,12 @@ def read(text: str) -> Mentions:
         phrases = list(_phrases(clause))
         _share(phrases)
         for phrase in phrases:
-            (denied if phrase.negated else units).update(phrase.units)
+            pairs = set(phrase.pairs())
+            named = phrase.standing | _found(_UNITS, pairs)
+            (denied if phrase.negated else units).update(named)
             if not phrase.negated:
-                denied.update(phrase.at_rest)
+                # A closed mouth has no parted lips.
+                denied |= _found(_AT_REST, pairs) - named
             for emotion in phrase.emotions:
                 (denied_emotions if phrase.negated else emotions)[emotion] = None
     return Mentions(frozenset(units), frozenset(denied), tuple(emotions), tuple(denied_emotions))
@@ -91,33 +94,23 @@ class _Phrase:
             and re.fullmatch(r"\s*(?:(?:an?|the|very|most|just|\w+ly)\s+)*", self.text[: first.start]) is not None
         )
 
-    @property
-    def units(self) -> set[int]:
-        """Units that the phrase names."""
-        pairs = set(self._pairs())
-        if pairs & {("mouth", "wide"), ("mouth", "stretch")}:
-            pairs.discard(("mouth", "open"))  # "wide open" is one thing
-        return self.standing | {unit for pair in pairs for unit in _UNITS.get(pair, ())}
-
-    @property
-    def at_rest(self) -> set[int]:
-        """Units that the phrase rules out by saying how the part is: a closed mouth has no parted lips."""
-        pairs = set(self._pairs())
-        return {unit for pair in pairs for unit in _AT_REST.get(pair, ())} - self.units
-
-    def _pairs(self) -> Iterator[tuple[str, str]]:
+    def pairs(self) -> Iterator[tuple[str, str]]:
         """Every part with the actions tied to it, own ones by their order, lent ones with all."""
         for part in self.lent_parts:
             yield from ((part, action) for action in self.actions)
         for action in self.lent_actions:
             yield from ((part, action) for part in self.parts)
         movable = any(t.kind == "part" for t in self.tokens)
-        tokens = [t for t in self.tokens if not (movable and t.kind == "place")]
-        groups = _groups(tokens)
-        for parts, actions in groups:
+        for parts, actions in _groups([t for t in self.tokens if not (movable and t.kind == "place")]):
             # "Pulled down" goes down; only "pulled" alone goes where the muscle pulls.
             directed = [a for a in actions if a != "pull"] or actions
             yield from ((part, action) for part in parts for action in directed)
+
+
+def _found(table: dict[tuple[str, str], tuple[int, ...]], pairs: set[tuple[str, str]]) -> set[int]:
+    if pairs & {("mouth", "wide"), ("mouth", "stretch")}:
+        pairs = pairs - {("mouth", "open")}  # "wide open" is one thing
+    return {unit for pair in pairs for unit in table.get(pair, ())}
 
 
 def _groups(tokens: list[_Token]) -> list[tuple[list[str], list[str]]]:
@@ -238,10 +231,8 @@ def _consume(text: str, patterns: tuple[tuple[re.Pattern[str], str], ...]) -> tu
     """Find patterns in order of rank, each place once; return the text with blanks there, and places with names."""
     found = []
     for pattern, name in patterns:
-        places = [match.start() for match in pattern.finditer(text)]
-        if places:
-            found += [(place, name) for place in places]
-            text = pattern.sub(lambda match: "_" * len(match.group()), text)
+        found += [(match.start(), name) for match in pattern.finditer(text)]
+        text = pattern.sub(lambda match: "_" * len(match.group()), text)
     return text, sorted(found)
 
 

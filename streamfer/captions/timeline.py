@@ -9,7 +9,15 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from streamfer.captions.measurements import BLINK_SECONDS, DEFAULT_THRESHOLD, EYES_CLOSED, smooth, stretches
+from streamfer.captions.measurements import (
+    BLINK_SECONDS,
+    DEFAULT_THRESHOLD,
+    EYES_CLOSED,
+    emotion_of,
+    numbered,
+    smooth,
+    stretches,
+)
 from streamfer.captions.vocabulary import canonical_emotion
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 from streamfer.records import ClipLabelled, Record
@@ -72,8 +80,8 @@ class Timeline:
         if isinstance(event, SourceOpened):
             self.classes = tuple(canonical_emotion(name) for name in event.classes)
             limits = dict(zip(event.action_units, event.action_thresholds, strict=False))
-            self.units = {int(name[2:]): (name, limits.get(name, DEFAULT_THRESHOLD))
-                          for name in event.action_units if name[2:].isdecimal()}  # fmt: skip
+            self.units = {number: (name, limits.get(name, DEFAULT_THRESHOLD))
+                          for name, number in numbered(event.action_units)}  # fmt: skip
         elif isinstance(event, FrameFaces):
             self.most = max(self.most, len(event.faces))
             for row in event.faces:
@@ -85,9 +93,7 @@ class Timeline:
                     face.pictures.append((event.seconds, dict(row.action_units)))
         elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
             reading, clip = event.data.faces[0], event.data.clip
-            top = reading.top if isinstance(reading.top, str) else None
-            said = (None, 0.0) if top is None else (canonical_emotion(top), reading.emotions[top])
-            self.face(reading.track).labels.append((clip.start_time, clip.end_time, *said))
+            self.face(reading.track).labels.append((clip.start_time, clip.end_time, *emotion_of(reading)))
 
     def face(self, track: int) -> Face:
         """Return the face of a track, an empty one if it is new."""

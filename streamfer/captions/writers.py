@@ -21,6 +21,8 @@ from streamfer.errors import ConfigError, StreamferError
 #: Name of the built-in writer, and what else it is called by.
 MEASURED = "measured"
 BUILT_IN = ("auto", "built-in", MEASURED)
+#: Begins the name of a model behind an endpoint.
+ENDPOINT = "openai:"
 #: After so many texts of which hardly one could stand, a captioner is named as one that writes nothing usable.
 _JUDGED_AFTER, _USABLE = 20, 0.1
 _GRAMMAR = ("measured.py", "measurements.py", *(
