@@ -38,7 +38,7 @@ class FaceSearch:
     of the frame that have changed since they were searched are searched as well.
     The whole frame is searched where nobody is followed, after a cut, while somebody is not sure to be a person, when
     somebody is not where they should be, where little would be saved, and at least every ``SETTLED``. Where whole
-    frames have shown nobody for an ``INTERVAL``, nobody counts as followed: most cameras show an empty place.
+    frames have shown nobody for an ``INTERVAL``, as most cameras do, whatever has changed is searched in every frame.
 
     Attributes:
         whole: frames that were searched whole so far; ``near``: those that were not; ``parts``: changed parts that were
@@ -86,7 +86,8 @@ class FaceSearch:
         squares = squares_around(expected.boxes)
         known = cells_of(squares, size, now.shape)
         change = np.where(known, 0, np.abs(now - before))
-        due = expected.time - self._last >= INTERVAL - 1e-6 or moved_in(change > MOVED, known)
+        waited = not len(squares) or expected.time - self._last >= INTERVAL - 1e-6
+        due = waited or moved_in(change > MOVED, known)
         # Whoever is missed at their place may be seen at the whole frame's scale.
         missed = cells_of(squares[~expected.seen], size, now.shape)
         parts = parts_of(missed | (change > CHANGED) if due else missed, size)

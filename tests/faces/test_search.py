@@ -179,13 +179,12 @@ def test_an_empty_place_is_searched_whole_every_two_seconds_and_where_something_
     assert len(finder.pictures) == search.whole + 1
 
 
-@pytest.mark.parametrize("starts", range(16, 24))
-def test_who_comes_into_an_empty_place_waits_for_half_a_second_at_most(starts: int) -> None:
+@pytest.mark.parametrize("starts", range(16, 20))
+def test_who_comes_into_an_empty_place_is_found_at_once(starts: int) -> None:
     images = scene(40, lambda index: [(400, 150, 440, 200)] if index >= starts else [])
-    _, seen, _ = run(images)
-    first = next(index for index, numbers in enumerate(seen) if numbers)
-    assert first - starts <= round(INTERVAL * FPS) + 2
-    assert all(seen[first:])
+    search, seen, _ = run(images)
+    assert seen == run(images, "full")[1]
+    assert search.whole < 20
 
 
 def test_who_left_is_looked_for_in_whole_frames_while_they_may_come_back() -> None:
