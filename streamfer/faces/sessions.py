@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnxruntime
 
@@ -42,35 +42,6 @@ def choose_providers(provider: str) -> list[str]:
     return [wanted]
 
 
-def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """Return options that keep a session within ``threads`` and its memory from growing with odd sizes."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = max(1, threads)
-    options.inter_op_num_threads = 1
-    # Frames of many sizes pass: patterns and arenas would hold the largest of each for ever.
-    options.enable_mem_pattern = False
-    options.log_severity_level = 3
-    return options
-
-
-def assert_provider(session: Any, asked: list[str], *, by_name: bool, path: Path) -> str:
-    """Return the provider that runs the session; ONNX Runtime itself falls back to the CPU without an error.
-
-    Raises:
-        DeviceError: the provider was asked for by name and did not start.
-    """
-    active = str(session.get_providers()[0])
-    if active == asked[0]:
-        return active
-    if by_name:
-        raise DeviceError(
-            f"provider {asked[0]}: ONNX Runtime has it but could not start it for {path.name} and would run "
-            f"on {active}; mend the driver (streamfer doctor), or use provider 'auto' or 'cpu'"
-        )
-    log.warning("detector.provider_fell_back", extra={"asked": asked[0], "active": active, "model": path.name})
-    return active
-
-
 def open_session(
     path: Path, *, provider: str, threads: int, network: bytes | None = None
 ) -> tuple[onnxruntime.InferenceSession, str]:
@@ -79,7 +50,7 @@ def open_session(
     With ``network``, the bytes made from the file at ``path``, those are opened instead.
 
     Raises:
-        DeviceError: see :func:`choose_providers` and :func:`assert_provider`.
+        DeviceError: a provider asked for by name is absent, or does not start.
         CheckpointError: the file is not a network that ONNX Runtime can load.
     """
     asked = choose_providers(provider)
@@ -88,14 +59,31 @@ def open_session(
     session = _open(path, network, threads, asked)
     if session.get_overridable_initializers():
         session = _open(path, bytes(load_network(path).SerializeToString()), threads, asked)
-    return session, assert_provider(session, asked, by_name=provider != "auto", path=path)
+    # ONNX Runtime itself falls back to the CPU without an error.
+    active = str(session.get_providers()[0])
+    if active != asked[0] and provider != "auto":
+        raise DeviceError(
+            f"provider {asked[0]}: ONNX Runtime has it but could not start it for {path.name} and would run "
+            f"on {active}; mend the driver (streamfer doctor), or use provider 'auto' or 'cpu'"
+        )
+    if active != asked[0]:
+        log.warning("detector.provider_fell_back", extra={"asked": asked[0], "active": active, "model": path.name})
+    return session, active
 
 
 def _open(path: Path, network: bytes | None, threads: int, asked: list[str]) -> onnxruntime.InferenceSession:
+    """Open a network within ``threads``, its memory kept from growing with frames of odd sizes."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = max(1, threads)
+    options.inter_op_num_threads = 1
+    # Patterns and arenas would hold the largest of each size for ever.
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    # By default a GPU's arena doubles with every new frame size.
+    growth = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
+    providers = [(name, growth) if name == "CUDAExecutionProvider" else name for name in asked]
     try:
-        return onnxruntime.InferenceSession(
-            network or str(path), sess_options=session_options(threads), providers=_with_options(asked)
-        )
+        return onnxruntime.InferenceSession(network or str(path), sess_options=options, providers=providers)
     except Exception as error:  # ONNX Runtime raises its own classes, which share no base but Exception
         raise unreadable(path, error) from error
 
@@ -129,9 +117,3 @@ def unreadable(path: Path, error: Exception) -> CheckpointError:
         f"{path}: not an ONNX network that can be loaded ({reason}); the file is damaged or no network: "
         "delete it and pull it again"
     )
-
-
-def _with_options(providers: list[str]) -> list[Any]:
-    """Cap the GPU arena's growth: by default it doubles with every new frame size and is never given back."""
-    options = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
-    return [(name, options) if name == "CUDAExecutionProvider" else name for name in providers]

@@ -78,10 +78,16 @@ SENTENCES = [re.compile(pattern) for pattern in (
 )]  # fmt: skip
 
 
+@functools.cache
+def labelled() -> ClipLabelled:
+    found = examples()["clip.labelled.v1"].data
+    assert isinstance(found, ClipLabelled)
+    return found
+
+
 def random_record(draw: random.Random) -> tuple[ClipLabelled, UnitTrack | None]:
     """A record with any label, any units in any course, seen well or badly."""
-    base = examples()["clip.labelled.v1"].data
-    assert isinstance(base, ClipLabelled)
+    base = labelled()
     chances = np.array([draw.random() ** 3 for _ in CLASSES]) + 1e-3
     emotions = dict(zip(CLASSES, (chances / chances.sum()).tolist(), strict=True))
     top = max(emotions, key=emotions.__getitem__)
