@@ -32,7 +32,7 @@ MINI = (
     f"settle={{lr: 0.0003, {_JOINT}}}",
     "clips={epochs: 1, steps: 1, batch: 16, pictures: 40, views: 2}",
 )  # fmt: skip
-FACES = ("train.steps=3", "train.batch=32", "train.sides=[64]", "train.bfloat16=false", "train.checkpoint_every=1",
+FACES = ("train.steps=3", "train.batch=1", "train.sides=[64]", "train.bfloat16=false", "train.checkpoint_every=1",
          "train.optimiser.warmup=1")  # fmt: skip
 
 

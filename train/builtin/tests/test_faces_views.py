@@ -19,7 +19,7 @@ from streamfer_builtin.faces import sets
 from streamfer_builtin.faces.degrade import Degrader
 from streamfer_builtin.faces.labels import Labels, similarity
 from streamfer_builtin.faces.occlude import occlude
-from streamfer_builtin.faces.views import Views, flat, seen
+from streamfer_builtin.faces.views import Views, covers, flat, seen
 
 POINTS = np.array([[40, 50], [80, 48], [60, 70], [45, 90], [76, 91]], np.float32)
 BOX = np.array([30, 20, 92, 104], np.float32)
@@ -110,6 +110,17 @@ def test_pixels_lie_where_the_labels_say(degrees: float, size: float, x: float, 
     rows, columns = np.mgrid[0:320, 0:320]
     centre = np.array([(columns * weights).sum(), (rows * weights).sum()]) / weights.sum()
     assert np.abs(centre - labels.transformed(matrix).landmarks[0, 2]).max() < 1.0
+
+
+@settings(max_examples=200, deadline=None)
+@given(degrees=st.floats(-45, 45), size=st.floats(0.03, 2.0), x=st.floats(0.2, 0.8), y=st.floats(0.2, 0.8))
+def test_a_view_that_a_picture_covers_has_no_pixel_left_open(degrees: float, size: float, x: float, y: float) -> None:
+    """What was in memory before would make each run another."""
+    picture = np.full((1800, 2400, 3), 128, np.uint8)
+    sample = sets.Sample(picture, Labels.none(), np.zeros(0, bool), "here")
+    matrix = similarity((2400 * x, 1800 * y), (32, 32), size, degrees)
+    if covers(matrix, 64, 2400, 1800):
+        assert (seen(sample, matrix, np.full((64, 64, 3), 255, np.uint8)) == 128).all()
 
 
 def test_damage_keeps_shape_and_place() -> None:

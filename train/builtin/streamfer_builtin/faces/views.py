@@ -135,7 +135,7 @@ class Views:
 
 def blank(side: int) -> Picture:
     """A picture that will be covered."""
-    return np.empty((side, side, 3), np.uint8)
+    return np.zeros((side, side, 3), np.uint8)
 
 
 def flat(side: int, rng: np.random.Generator) -> Picture:
@@ -148,10 +148,13 @@ def flat(side: int, rng: np.random.Generator) -> Picture:
 
 def covers(matrix: FloatArray, side: int, width: int, height: int) -> bool:
     """Whether a picture of ``width`` x ``height``, laid by the 2 x 3 ``matrix``, hides all of a square canvas."""
-    corners = _origin(matrix, side)
-    # A warp mixes neighbours, two of which may be needed beyond the edge after the picture has been shrunk.
-    margin = 2 / min(1.0, float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
+    corners, margin = _origin(matrix, side), _margin(matrix)
     return bool((corners >= margin).all() and (corners <= [width - 1 - margin, height - 1 - margin]).all())
+
+
+def _margin(matrix: FloatArray) -> float:
+    """How far beyond a canvas a warp reads, in pixels of the picture: two neighbours, once that has been shrunk."""
+    return 2 / min(1.0, float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))))
 
 
 def _origin(matrix: FloatArray, side: int) -> NDArray[np.float64]:
@@ -168,10 +171,10 @@ def seen(sample: Sample, matrix: FloatArray, canvas: Picture) -> Picture:
     """
     side, picture = len(canvas), sample.picture
     moved = matrix.astype(np.float64)
-    source = _origin(matrix, side)
+    source, margin = _origin(matrix, side), _margin(matrix)
     height, width = picture.shape[:2]
-    low = np.clip(np.floor(source.min(axis=0)) - 2, 0, [width - 2, height - 2]).astype(int)
-    high = np.clip(np.ceil(source.max(axis=0)) + 2, low + 2, [width, height]).astype(int)
+    low = np.clip(np.floor(source.min(axis=0) - margin), 0, [width - 2, height - 2]).astype(int)
+    high = np.clip(np.ceil(source.max(axis=0) + margin), low + 2, [width, height]).astype(int)
     part = picture[low[1] : high[1], low[0] : high[0]]
     moved[:, 2] += moved[:, :2] @ low
     scale = float(np.sqrt(abs(np.linalg.det(moved[:, :2]))))
