@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def cut(source: Path, target: Path, group: Callable[[dict[str, Any]], object], m
     return kept
 
 
+def listed(known: dict[str, set[str]], row: dict[str, Any]) -> bool | None:
+    """True for a row that is among those known of its source."""
+    return row["source_id"] in known[row.get("source", "")] or None
+
+
 def write_expressions(shared: Path, folder: Path) -> None:
     """Write what ``streamfer_builtin.mini`` reads, some 400 pictures."""
     known: dict[str, set[str]] = {}
@@ -50,8 +56,7 @@ def write_expressions(shared: Path, folder: Path) -> None:
         )
         known[f"fer2013_{split}"] = {row["source_id"] for row in rows}
         votes = f"fer2013/ferplus_{split}.parquet"
-        names = known[f"fer2013_{split}"]
-        cut(shared / votes, folder / votes, lambda row, names=names: row["source_id"] in names or None, 10**6)
+        cut(shared / votes, folder / votes, partial(listed, {"": known[f"fer2013_{split}"]}), 10**6)
     faces = cut(
         shared / "faces/faces.parquet",
         folder / "faces/faces.parquet",
@@ -60,7 +65,7 @@ def write_expressions(shared: Path, folder: Path) -> None:
     )
     known["faces"] = {row["source_id"] for row in faces}
     scores = "blendshapes/blendshapes.parquet"
-    cut(shared / scores, folder / scores, lambda row: row["source_id"] in known[row["source"]] or None, 10**6)
+    cut(shared / scores, folder / scores, partial(listed, known), 10**6)
     (folder / "ict_face").symlink_to(shared / "ict_face")
 
 

@@ -13,12 +13,12 @@ import few_data
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from streamfer.faces import load_detector
 from streamfer.files import sha256_of
 from streamfer.models.inference import load_model
 from streamfer_builtin.faces.__main__ import main as faces
+from streamfer_builtin.mini import checkpoint
 from streamfer_builtin.mini.__main__ import main as mini
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -79,15 +79,18 @@ def test_the_expression_model_from_its_data_to_its_file(
     card = made.with_suffix(".md").read_text(encoding="utf-8")
     assert "FER" in card
 
-    # Killed between stages and gone on: the same weights; finished stages are read, not repeated.
-    killed("mini", words("mini", broken, data, MINI), broken / "work" / "joint.pt")
+    # Killed in the middle and gone on, stage by stage: the same weights; what is finished is read, not repeated.
+    again = words("mini", broken, data, MINI)
+    killed("mini", again, broken / "work" / "joint.pt")
     before = (broken / "work" / "joint.pt").stat().st_mtime_ns
-    assert mini(words("mini", broken, data, MINI)) == 0
+    for stage in ("joint", "clips"):
+        assert mini([stage, *again[1:]]) == 0
     assert (broken / "work" / "joint.pt").stat().st_mtime_ns == before
-    one, two = (load_file(run / "work" / "mini.safetensors") for run in (straight, broken))
-    assert one.keys() == two.keys()
-    for name, tensor in one.items():
-        assert torch.equal(tensor, two[name]), name
+    for name in ("teacher-1/joint.pt", "settled.pt", "clips.pt"):
+        one, two = (checkpoint.load(run / "work" / name, name)["average"] for run in (straight, broken))
+        assert one.keys() == two.keys()
+        for key, tensor in one.items():
+            assert torch.equal(tensor, two[key]), (name, key)
 
 
 @pytest.mark.timeout(600)

@@ -45,7 +45,8 @@ class Predictions:
     @property
     def probabilities_NC(self) -> FloatArray:
         """Softmax of the logits."""
-        return np.exp(log_softmax(as_floats(self.logits_NC), axis=1))
+        probabilities_NC: FloatArray = np.exp(log_softmax(as_floats(self.logits_NC), axis=1))
+        return probabilities_NC
 
     def confidences(self) -> tuple[FloatArray, BoolArray]:
         """Return the probability of each clip's most probable class, and whether it is the label; both (N,)."""

@@ -52,8 +52,10 @@ def write_runs(folder: Path, dataset: str, selection: Selection, runs: Mapping[t
     """
     reports = {key: found.report() for key, found in runs.items()}
     result = combine_runs(selection, {key: found.numbers() for key, found in reports.items()})
-    parts = ([getattr(found, name) for found in runs.values()] for name in ("logits_NC", "labels_N", "index_N"))
-    pooled = Predictions(next(iter(runs.values())).classes, *map(torch.cat, parts))
+    logits_NC, labels_N, index_N = (
+        torch.cat([getattr(found, name) for found in runs.values()]) for name in ("logits_NC", "labels_N", "index_N")
+    )
+    pooled = Predictions(next(iter(runs.values())).classes, logits_NC, labels_N, index_N)
     recalls = {}
     for name in pooled.classes:
         known = [found.recalls[name] for found in reports.values() if not np.isnan(found.recalls[name])]

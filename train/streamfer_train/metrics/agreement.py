@@ -81,11 +81,15 @@ def _unit_scores(said: Sequence[Mentions], labels: Sequence[FaceLabels]) -> tupl
         coded_NU & np.array([[unit in units for unit in ACTION_UNITS] for units in sets])
         for sets in ([label.action_units or () for label in labels], [mentions.units for mentions in said])
     )
-    ways = (precision_recall_fscore_support(true_NU, said_NU, average=way, zero_division=0) for way in (None, "micro"))
-    each, (precision, recall, f1, _) = ways
-    found = {unit: UnitScore(*map(float, row[:3]), int(row[3])) for unit, *row in zip(ACTION_UNITS, *each, strict=True)}
-    together = UnitScore(float(precision), float(recall), float(f1), int(true_NU.sum()))
-    return {unit: score for unit, score in found.items() if score.support}, together
+    each, together = (
+        precision_recall_fscore_support(true_NU, said_NU, average=way, zero_division=0) for way in (None, "micro")
+    )
+    found = {
+        unit: UnitScore(float(precision), float(recall), float(f1), int(support))
+        for unit, precision, recall, f1, support in zip(ACTION_UNITS, *each, strict=True)
+    }
+    micro = UnitScore(*map(float, together[:3]), support=int(true_NU.sum()))
+    return {unit: score for unit, score in found.items() if score.support}, micro
 
 
 def _coded(unit: int, label: FaceLabels) -> bool:

@@ -151,11 +151,12 @@ class Recipe(Section):
     clips: ClipsPart = ClipsPart()
 
     def of_teacher(self, place: int) -> Recipe:
-        """Return the recipe of the teacher at `place`: it works in a folder of its own and has no teachers."""
+        """Return the recipe of the teacher at `place`: a folder of its own, stage `joint` alone, and no teachers."""
         teacher = self.teachers[place]
         sizes = self.sizes.model_copy(update={"image": teacher.image})
         work = self.work / f"teacher-{place + 1}"
-        return self.model_copy(update={"work": work, "sizes": sizes, "joint": teacher.joint, "teachers": ()})
+        own = {"work": work, "sizes": sizes, "joint": teacher.joint, "teachers": (), "settle": None}
+        return self.model_copy(update=own)
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
