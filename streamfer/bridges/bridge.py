@@ -23,7 +23,6 @@ from streamfer.records import Record
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 3600.0
 #: A destination to which nothing is sent is looked after this often.
 _LOOK_SECONDS = 1.0
-_END_SECONDS = 5.0
 #: Characters of records that end a batch.
 _LARGEST_BATCH = 1_000_000
 
@@ -68,12 +67,12 @@ class Destination(ABC):
         """
 
     @abstractmethod
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Take leave."""
 
 
 class Bridge:
-    """Hands records on for as long as it runs; after any end it goes on where it was.
+    """Hands records on until it is cancelled; after any end it goes on where it was.
 
     Args:
         config: where records are, and the section ``bridge``.
@@ -81,34 +80,17 @@ class Bridge:
         say: called with lines for people.
     """
 
-    def __init__(self, config: Config, destination: Destination, say: Callable[[str], object]) -> None:
+    def __init__(self, config: Config, destination: Destination, say: Callable[[str], None]) -> None:
         self._config, self._destination, self._say = config, destination, say
         self._lost: list[Lost] = []
-        self._stopped = asyncio.Event()
-
-    def stop(self) -> None:
-        """Have :meth:`run` end; what is under way has five seconds."""
-        self._stopped.set()
 
     async def run(self) -> None:
-        """Hand records on until told to stop.
+        """Hand records on.
 
         Raises:
             PublishError: Redis cannot be reached at the start, or refuses.
             ConfigError: the destination refuses who asks.
         """
-        work, stop = asyncio.create_task(self._work()), asyncio.create_task(self._stopped.wait())
-        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait({work}, timeout=_END_SECONDS)
-        stop.cancel()
-        work.cancel()
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
-        finally:
-            await self._destination.close()
-
-    async def _work(self) -> None:
         publish, bridge = self._config.publish, self._config.bridge
         group = bridge.group or f"bridge-{self._destination.identity}"
         subscription = subscribe_async(
@@ -123,14 +105,14 @@ class Bridge:
             reconnect_s=math.inf,
             on_lost=self._lose,
         )
-        async with subscription as records:
-            self._say(f"records go to {self._destination.name}; consumer group {group}")
+        async with subscription as records, contextlib.aclosing(self._destination) as destination:
+            self._say(f"records go to {destination.name}; consumer group {group}")
             batch: list[Record] = []
-            while not self._stopped.is_set():
-                if await self._hand_on(records, batch):
-                    with contextlib.suppress(PublishError):
-                        # Where Redis is away, asking for the next record commits it.
-                        await records.commit()
+            while True:
+                await self._hand_on(records, batch)
+                with contextlib.suppress(PublishError):
+                    # Where Redis is away, asking for the next record commits it.
+                    await records.commit()
                 batch = await self._collect(records)
 
     async def _collect(self, records: AsyncSubscription) -> list[Record]:
@@ -149,10 +131,10 @@ class Bridge:
             records.idle_s = max(0.0, deadline - time.monotonic())
         return batch
 
-    async def _hand_on(self, records: AsyncSubscription, batch: Sequence[Record]) -> bool:
-        """Whether the destination has the batch, or what it refuses is set aside; tries until it is told to stop."""
+    async def _hand_on(self, records: AsyncSubscription, batch: Sequence[Record]) -> None:
+        """Return when the destination has the batch, or what it refuses of it is set aside."""
         name, wait, trouble = self._destination.name, _FIRST_WAIT, ""
-        while not self._stopped.is_set():
+        while True:
             try:
                 await self._destination.deliver(batch, self._lost)
             except AwayError as error:
@@ -160,24 +142,21 @@ class Bridge:
                     self._say(f"{name}: {error}; records wait in Redis, and it is tried again")
                 trouble = str(error)
                 usual = self._config.bridge.retry if error.denied else wait * random.uniform(0.5, 1)  # noqa: S311
-                with contextlib.suppress(TimeoutError):
-                    pause = usual if error.wait is None else min(error.wait, _LONGEST_WAIT)
-                    await asyncio.wait_for(self._stopped.wait(), pause)
+                await asyncio.sleep(usual if error.wait is None else min(error.wait, _LONGEST_WAIT))
                 wait = min(2 * wait, self._config.bridge.retry)
             except RefusedError as error:
                 if len(batch) > 1 and not error.gone:
                     half = len(batch) // 2
-                    return await self._hand_on(records, batch[:half]) and await self._hand_on(records, batch[half:])
+                    await self._hand_on(records, batch[:half])
+                    return await self._hand_on(records, batch[half:])
                 for record in batch:
                     records.reject(record, f"{name}: {error}")
-                self._say(f"{name}: refuses {len(batch)} records ({error}); they go to the dead-letter stream")
-                return True
+                return self._say(f"{name}: refuses {len(batch)} records ({error}); they go to the dead-letter stream")
             else:
                 if trouble:
                     self._say(f"{name}: takes records again")
                 self._lost = [] if batch else self._lost
-                return True
-        return False
+                return None
 
     def _lose(self, lost: Lost) -> None:
         self._lost.append(lost)

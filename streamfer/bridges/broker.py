@@ -102,7 +102,7 @@ class Broker(Destination):
         messages = [lost_message(one, self._prefix) for one in lost] if records else []
         await self._publish(link, [*messages, *(m for record in records for m in messages_of(record, self._prefix))])
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Take leave, so that who subscribes knows."""
         if self._link is None:
             return
@@ -119,7 +119,7 @@ class Broker(Destination):
         """Return a connection that is there, as far as is known."""
         if self._link is not None and not self._link[1].done():
             return self._link
-        await self.close()
+        await self.aclose()
         client = _Client(**self._options)
         try:
             await client.__aenter__()

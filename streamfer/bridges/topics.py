@@ -77,10 +77,12 @@ def discovery(source: str, prefix: str, where: str) -> list[Message]:
         "device": {"identifiers": [f"streamfer_{node}"], "name": source[:100], "manufacturer": "streamfer"},
         "origin": {"name": "streamfer", "sw_version": version("streamfer")},
     }
+    # Nobody is happy for ever because they were when they left.
+    passing = {"icon": "mdi:emoticon-outline", "expire_after": 60}
     online = {"device_class": "connectivity"}
     messages = []
     for component, name, what, template, more in (
-        ("sensor", "Expression", "label", "value_json.label", {"icon": "mdi:emoticon-outline"}),
+        ("sensor", "Expression", "label", "value_json.label", passing),
         # A state has 255 characters at most; the attribute has all of it.
         ("sensor", "Caption", "caption", "value_json.text[:250]", {"icon": "mdi:text"}),
         ("binary_sensor", "Online", "state", "'ON' if value_json.state == 'online' else 'OFF'", online),

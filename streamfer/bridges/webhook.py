@@ -49,6 +49,10 @@ class Webhook(Destination):
 
     def __init__(self, url: str, config: BridgeConfig) -> None:
         self._url, _, self.name = read_destination(url, _SCHEMES)
+        try:
+            httpx2.URL(self._url)
+        except httpx2.InvalidURL:
+            raise ConfigError(f"{self.name}: the address cannot be read") from None
         self.identity = address_name(self._url)
         self.batch, self.seconds = config.batch, config.seconds
         self._key = None if config.secret is None else read_secret(fill(config.secret))
@@ -75,11 +79,11 @@ class Webhook(Destination):
                         break
         except TimeoutError:
             raise AwayError(f"gave no answer within {_ANSWER_SECONDS:.0f} s") from None
-        except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        except httpx2.HTTPError as error:
             raise AwayError(f"cannot be reached ({str(error) or type(error).__name__})") from None
         judge(answer.status_code, answer.headers.get("Retry-After"))
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from typing import Annotated, Literal
 
@@ -50,9 +51,10 @@ def bridge(
             from streamfer.bridges.webhook import Webhook
 
             there = Webhook(url, config.bridge)
-        bridge = Bridge(config, there, note)
+        work = asyncio.ensure_future(Bridge(config, there, note).run())
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, bridge.stop)
-        await bridge.run()
+            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
 
     asyncio.run(run())

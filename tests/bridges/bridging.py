@@ -61,8 +61,7 @@ class Running:
 
     def __init__(self, folder: Path, redis_url: str, *words: str, **environment: str) -> None:
         self._said = folder / "said.txt"
-        # Stable, as a machine's name is, and another test's group is not joined.
-        words = (*words, "--redis", redis_url, "--since", "start", "--set", "bridge.retry=0.5")
+        words = ("--redis", redis_url, "--since", "start", "--set", "bridge.retry=0.5", *words)
         front = ["-v"] if "-v" in words else []
         behind = [word for word in words if word != "-v"]
         command = [sys.executable, "-c", "from streamfer.cli import main; main()", *front, "bridge", *behind]

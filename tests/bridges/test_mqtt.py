@@ -25,7 +25,7 @@ pytest.importorskip("aiomqtt")
 Start = Callable[..., Any]
 #: https://www.home-assistant.io/integrations/mqtt/ and the pages of sensor.mqtt and binary_sensor.mqtt.
 KNOWN = {"name", "unique_id", "state_topic", "value_template", "json_attributes_topic", "availability_topic", "device",
-         "origin", "icon", "device_class"}  # fmt: skip
+         "origin", "icon", "device_class", "expire_after"}  # fmt: skip
 
 
 def test_what_a_broker_gets(bridge: Start, broker: Start, watch: Start, publish: Start, client: redis.Redis) -> None:
@@ -46,7 +46,8 @@ def test_what_a_broker_gets(bridge: Start, broker: Start, watch: Start, publish:
         assert "producer" not in watcher.last("streamfer/hall/state")
         assert watcher.last("streamfer/available") == "online"
         late = watch(there)
-        wait_for(lambda: len(late.got) >= 6, "what is retained")
+        wait_for(lambda: len(late.got) >= 12, "what is retained")
+        assert sum(retained for topic, _, retained in late.got if topic.endswith("/config")) == 6
         kept = {topic for topic, _, retained in late.got if retained and not topic.startswith("homeassistant/")}
         assert kept == {
             *(f"streamfer/{source}/{what}" for source in ("lobby", "hall") for what in ("label", "caption")),

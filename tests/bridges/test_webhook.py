@@ -173,12 +173,14 @@ def test_who_is_denied_waits_and_a_redirect_is_not_followed(
     bridge: Start, receiver: Receiver, publish: Start, client: redis.Redis
 ) -> None:
     answers = iter([(401, {}), (307, {"Location": receiver.url + "/elsewhere"}), (404, {})])
-    receiver.answer = lambda _: next(answers, (204, {}))
+    moments: list[float] = []
+    receiver.answer = lambda _: (moments.append(time.monotonic()), next(answers, (204, {})))[1]  # type: ignore[func-returns-value]
     publish(clip(1))
-    with bridge("webhook", receiver.url):
+    with bridge("webhook", receiver.url, "--set", "bridge.retry=1.5"):
         wait_for(receiver.taken, "the record")
         wait_for(lambda: pending(client) == 0, "it is acknowledged")
     assert [status for _, _, status in receiver.got] == [401, 307, 404, 204]
+    assert all(after - before >= 1.5 for before, after in itertools.pairwise(moments)), "as long as it ever waits"
 
 
 def test_a_receiver_says_when_it_wants_to_be_asked_again(bridge: Start, receiver: Receiver, publish: Start) -> None:
@@ -203,6 +205,13 @@ def test_who_takes_long_is_waited_for(bridge: Start, receiver: Receiver, publish
         wait_for(lambda: pending(client) == 0, "it is acknowledged")
         assert len(receiver.got) == 1
         assert running.end() == 0
+
+
+def test_large_records_go_in_small_batches(bridge: Start, receiver: Receiver, publish: Start) -> None:
+    publish(*(captioned(clip(at), "long " * 80_000) for at in range(7)))
+    with bridge("webhook", receiver.url):
+        wait_for(lambda: len(receiver.taken()) == 7, "all of them")
+    assert [len(json.loads(body)) for _, body, _ in receiver.got] == [3, 3, 1]
 
 
 def test_records_wait_for_company_and_not_for_long(bridge: Start, receiver: Receiver, publish: Start) -> None:
