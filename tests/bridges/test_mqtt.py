@@ -138,6 +138,7 @@ def test_nothing_is_acknowledged_ahead_of_the_broker(
     watcher = watch(there)
     with bridge("mqtt", there.url) as running:
         running.says("records go to")
+        wait_for(lambda: watcher.last("streamfer/available") == "online", "the connection")
         there.process.send_signal(signal.SIGSTOP)
         publish(*(clip(at) for at in range(30)))
         time.sleep(1.5)
@@ -147,10 +148,12 @@ def test_nothing_is_acknowledged_ahead_of_the_broker(
         wait_for(lambda: pending(client) == 0, "all is acknowledged")
 
 
-def test_a_frozen_broker_is_said_to_be_away(bridge: Start, broker: Start, publish: Start) -> None:
+def test_a_frozen_broker_is_said_to_be_away(bridge: Start, broker: Start, watch: Start) -> None:
     there = broker()
+    watcher = watch(there)
     with bridge("mqtt", there.url) as running:
         running.says("records go to")
+        wait_for(lambda: watcher.last("streamfer/available") == "online", "the connection")
         there.process.send_signal(signal.SIGSTOP)
         running.says("records wait in Redis")
         assert running.end() == 0

@@ -255,6 +255,7 @@ def test_a_redis_that_is_away_is_waited_for(bridge: Start, receiver: Receiver, t
             wait_for(receiver.taken, "the first")
             node.kill()
             running.says("subscribe.disconnected")
+            time.sleep(1.5)
             node.start()
             put(clip(1))
             wait_for(lambda: clip(1).id in receiver.taken(), "the second")
