@@ -225,11 +225,19 @@ class Inquiry:
             raise ModelError(f"captioner {self._info.name}: {error}") from error
         return found
 
-    def _answer(self, said: Said, face: Face, clip: ObservedClip | None = None, **more: Any) -> Answer:
+    def _answer(
+        self,
+        said: Said,
+        face: Face,
+        clip: ObservedClip | None = None,
+        *,
+        probability: float | None = None,
+        replaced: str = "",
+    ) -> Answer:
         span = clip.label.clip if clip is not None else None
         return Answer(
             text=said.text,
-            probability=more.get("probability"),
+            probability=probability,
             question=self._asked,
             track=face.track,
             track_id=face.track_id,
@@ -239,7 +247,7 @@ class Inquiry:
             tracks=tuple(sorted(number for number, one in self._timeline.faces.items() if one.labels)),
             model=self._info,
             yes=said.yes,
-            replaced=more.get("replaced", ""),
+            replaced=replaced,
         )
 
 

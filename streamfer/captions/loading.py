@@ -64,7 +64,8 @@ def load_captioner(
     for setting, value in (("num_beams", num_beams), ("max_new_tokens", max_new_tokens), ("batch", batch)):
         if value is not None and value < 1:
             raise ConfigError(f"{setting} is {value}; expected at least 1")
-    on, numbers = choose_device(device), choose_precision(precision, choose_device(device).device)
+    on = choose_device(device)
+    numbers = choose_precision(precision, on.device)
     chosen = choose_attention(attention, on.device)
     options: dict[str, Any] = {"device": on.device, "precision": numbers.precision, "batch": batch,
                                "num_beams": num_beams, "max_new_tokens": max_new_tokens}  # fmt: skip

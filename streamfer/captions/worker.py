@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from streamfer.captions.measurements import measure_clip
-from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest, Writer, first_line
+from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest, Writer
 from streamfer.captions.records import caption_record
 from streamfer.config import CaptionsConfig
 from streamfer.pipeline.events import SourceDone
@@ -77,32 +77,24 @@ class CaptionCall:
         """Describe clips; ``timeout`` in seconds counts from when the writer has loaded.
 
         Raises:
-            CaptionError: the writer failed, took too long, or is still busy with a call that did.
+            CaptionError: the writer took too long, or is still busy with a call that did.
         """
         if not self._writer.remote:
             return self._writer.write(requests)
         if self._hanging is not None and self._hanging.is_alive():
             raise CaptionError("captioner_timeout", "the captioner still hangs in an earlier batch")
-        results: list[list[Caption | CaptionError] | Exception] = []
-
-        def call() -> None:
-            try:
-                results.append(self._writer.write(requests))
-            except Exception as error:
-                results.append(error)
-
-        thread = threading.Thread(target=call, name="streamfer caption batch", daemon=True)
+        found: list[list[Caption | CaptionError]] = []
+        thread = threading.Thread(
+            target=lambda: found.append(self._writer.write(requests)), name="streamfer caption batch", daemon=True
+        )
         thread.start()
         self._wait(thread, timeout)
-        if not results:
+        if not found:
             self._writer.abort()
             thread.join(self._grace)
             self._hanging = thread
             raise CaptionError("captioner_timeout", f"no caption within {timeout:g} s")
-        found = results[0]
-        if isinstance(found, Exception):
-            raise CaptionError("captioner_failed", f"{type(found).__name__}: {first_line(found)}") from found
-        return found
+        return found[0]
 
     def _wait(self, thread: threading.Thread, timeout: float) -> None:
         began = time.monotonic()
@@ -176,7 +168,7 @@ class CaptionWorker:
             self._waiting.remove(oldest)
             self._lack(oldest.job, "queue_full", "clips came faster than the captioner writes")
 
-    # The desk's thread ------------------------------------------------------------------------------------
+    # Its own thread ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while (work := self._next()) is not None:

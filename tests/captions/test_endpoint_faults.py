@@ -84,6 +84,8 @@ REPLACED = {
     "gender": ("The woman shows happiness.", '"woman"'),
     "age": ("A young face shows happiness.", '"young"'),
     "truthfulness": ("The smile looks genuine.", '"genuine"'),
+    "a smile that is not meant": ("The face shows happiness, but the smile is forced.", '"forced"'),
+    "a smile that is meant": ("The face shows happiness and the smile is real.", '"real"'),
     "health": ("The face shows happiness, so the person is healthy.", '"healthy"'),
     "another language than asked": (
         "Das Gesicht zeigt Freude und die Wangen sind gehoben, süß.",
