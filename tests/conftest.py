@@ -176,6 +176,12 @@ def face_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def short_face_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty seconds of the same: long enough for something to happen meanwhile."""
+    return _astronaut(tmp_path_factory.mktemp("films") / "short.mp4", seconds=20)
+
+
+@pytest.fixture(scope="session")
 def long_face_film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two minutes of the same in H.264: to be streamed, or interrupted."""
     return _astronaut(tmp_path_factory.mktemp("films") / "long.mp4", seconds=120, codec="libx264")

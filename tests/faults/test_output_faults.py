@@ -91,7 +91,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
 
 
 def test_redis_dies_during_annotate(
-    long_face_film: Path, tiny_model: Path, tmp_path: Path, server: EmbeddedRedis
+    short_face_film: Path, tiny_model: Path, tmp_path: Path, server: EmbeddedRedis
 ) -> None:
     """The tables are written; the records wait on disk, and are said to."""
     out = tmp_path / "out"
@@ -104,7 +104,7 @@ def test_redis_dies_during_annotate(
             os.kill(int(facts[who]), signal.SIGKILL)
 
     with when(lambda: any(out.glob(".*.part")), kill) as killed:
-        done = annotate(long_face_film, tiny_model, out, "--redis", server.url, "--set", "shutdown.seconds=1")
+        done = annotate(short_face_film, tiny_model, out, "--redis", server.url, "--set", "shutdown.seconds=1")
     assert killed
     assert (done.code, done.out) == (2, "")
     (line,) = [line for line in done.complaints if "Redis at" in line]

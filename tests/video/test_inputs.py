@@ -15,7 +15,7 @@ from made_videos import in_container, tape
 from PIL import Image
 
 from streamfer.errors import SourceError, SourceUnreachableError, SourceUnreadableError
-from streamfer.video import Frame, StateChange, VideoInfo, find_sources, open_source
+from streamfer.video import Frame, StateChange, VideoInfo, container, find_sources, open_source
 from streamfer.video.files import FileSource
 
 
@@ -149,7 +149,11 @@ def test_a_download_that_breaks_goes_on_where_it_was(server: str, tmp_path: Path
     assert (frames, last.reason, Server.broken) == (100, "", 1)
 
 
-def test_a_connection_that_stays_broken_is_said_as_that(server: str, tmp_path: Path) -> None:
+def test_a_connection_that_stays_broken_is_said_as_that(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # FFmpeg's waits double up to this limit.
+    monkeypatch.setattr(container, "_RECONNECT_SECONDS", "1")
     Server.film = (tmp_path / "a.mkv").read_bytes()
     _, frames, last = read(f"{server}/broken.mkv")
     assert 20 < frames < 80
