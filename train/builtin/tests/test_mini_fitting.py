@@ -90,7 +90,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_recipe_is_refused(tiny: Recipe, tmp_path: Path) -> None:
     checkpoint.save(tmp_path / "joint.pt", {"kind": "streamfer faces training", "model": {}})
     for act in (lambda: joint.read_joint(tiny.model_copy(update={"work": tmp_path})), lambda: _train(tiny, tmp_path)):
-        with pytest.raises(CheckpointError, match=r"joint\.pt: no checkpoint of this recipe \(epoch is missing\)"):
+        with pytest.raises(CheckpointError, match=r"joint\.pt: no checkpoint of this recipe \(average is missing\)"):
             act()
 
 

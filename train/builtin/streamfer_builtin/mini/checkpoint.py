@@ -19,8 +19,8 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     write_tensors(path, state)
 
 
-#: What every stage writes.
-STATE = ("epoch", "model", "average", "average_steps", "optimizer", "recipe")
+#: What every stage writes, and no other program under these names.
+STATE = ("average", "recipe")
 
 
 def load(path: Path, stage: str, parts: Sequence[str] = STATE) -> dict[str, Any]:
