@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from streamfer.api.demo import Demonstration
 
 
-@options.opens_session("redis", "captions", "captioner", "model", "detector", "threads", captions="changes")
+# The same people have the same ids in every run, so that what an earlier one left in Redis is of them, too.
+@options.opens_session(
+    "redis", "captions", "captioner", "model", "detector", "threads", captions="changes", salt="demo"
+)
 def demo(
     session: Session,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the video.")] = Path(

@@ -94,8 +94,9 @@ def opens_session(
         def run(*, config_file: Path | None, assignments: list[str] | None, **values: Any) -> None:
             given = {name: value for name in names if (value := values.pop(name)) is not None}
             given |= {name: given[option] for name, option in (also or {}).items() if option in given}
-            salt = given.pop("salt", None)
-            reread = functools.partial(configure, config_file, {**defaults, **given}, assignments)
+            wanted = {**defaults, **given}
+            salt = wanted.pop("salt", None)
+            reread = functools.partial(configure, config_file, wanted, assignments)
             config = reread()
             from streamfer.api import Session
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import socket
+import time
 from pathlib import Path
 
+import httpx2
 import pytest
-from command_line import Finished, Program
+from command_line import Finished, Program, wait_for
 
+from streamfer.faces import TrackNames
 from streamfer.models.registry import DEFAULT_MODEL, built_in_folder
 
 
@@ -48,11 +53,37 @@ def test_it_shows_clips_of_several_people(demo: tuple[Finished, Path]) -> None:
     assert done.out.splitlines()[0].split() == ["track", "time", "label", "probability", "then"]
     tracks = {row.split()[0] for row in table(done)}
     assert len(tracks) >= 4
+    # The same in every run, so that what an earlier one left in Redis and what is new speak of the same people.
+    assert TrackNames("demo").name("demo.mp4", 0, 1) in tracks
     rows = r"\d+\.\d–\d+\.\d s  (\S+ +[█░]{10} \d+%|unsure +(small|turned|blurred|uncertain))"
     assert all(re.search(rows, row) for row in table(done))
     assert (folder / "demo.mp4").stat().st_size > 100_000
     made = {"demo.mp4", "demo.mp4.overlay.mp4", "demo.mp4.html", "demo.mp4.streamfer.json"}
     assert {path.name for path in folder.iterdir()} == made
+
+
+def test_the_page_plays_it_on(tmp_path: Path, tiny_model: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        page = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    def up() -> bool:
+        try:
+            return httpx2.get(f"{page}/about", trust_env=False).status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    words = ("demo", "--serve", "-o", tmp_path, "--model", tiny_model, "--detector", "builtin")
+    settings = {"STREAMFER_REDIS_FOLDER": str(tmp_path / "redis"), "STREAMFER_SERVE__ADDRESS": page.rpartition(":")[2]}
+    with Program(*words, **settings) as program:
+        wait_for(up, "the page", 240)
+        asked = time.time()
+        with httpx2.stream("GET", f"{page}/events", trust_env=False, timeout=60) as answer:
+            told = (one for line in answer.iter_lines() if line[:5] == "data:" for one in json.loads(line[5:]))
+            assert next(one for one in told if one["kind"] == "clip" and one["t"] > asked)["source"] == "demo.mp4"
+        program.signal(signal.SIGINT)
+        done = program.wait()
+    assert done.code == 130
+    assert [line for line in done.err.splitlines() if "error" in line or "warning" in line] == []
 
 
 def test_it_says_what_it_does_on_standard_error(demo: tuple[Finished, Path]) -> None:
