@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -53,7 +54,6 @@ class Session(Closing):
         self._salt = salt
         self._lock = threading.Lock()
         self._models: LoadedModels | None = None
-        self._answerers: dict[str, Any] = {}
         self._running: Pipeline | None = None
         #: What :meth:`publish` is at; None at other times.
         self.run: Run | None = None
@@ -294,7 +294,7 @@ class Session(Closing):
         # What is wrong with words and names is said before the seconds that the models take to load.
         check_questions([question], 1)
         spec = find_file(path)
-        answerer = self._answerer()
+        answerer = self._answerer
         from streamfer.build import ask_about
         from streamfer.captions.asking import check_question
 
@@ -316,8 +316,7 @@ class Session(Closing):
         self.stop()
         self._closed = True
         models, self._models = self._models, None
-        captioners, self._answerers = list(self._answerers.values()), {}
-        for captioner in [*captioners, models.writer if models else None]:
+        for captioner in (vars(self).pop("_answerer", None), models.writer if models else None):
             if (close := getattr(captioner, "close", None)) is not None:
                 close()
 
@@ -325,14 +324,12 @@ class Session(Closing):
         if self._closed:
             raise ClosedError("this session is closed; open a new one: streamfer.Session(...)")
 
+    @functools.cached_property
     def _answerer(self) -> Any:
-        """Return the model that answers; None where measurements do."""
+        """The model that answers; None where measurements do."""
         from streamfer.captions.choosing import load_model
 
-        name = self.config.captions.model
-        if name not in self._answerers:
-            self._answerers[name] = load_model(self.config)
-        return self._answerers[name]
+        return load_model(self.config)
 
     @contextlib.contextmanager
     def at_work(self, run: Any) -> Iterator[None]:
