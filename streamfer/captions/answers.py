@@ -138,9 +138,12 @@ class _Answering:
             end = max(end, one.end)
         return names[1], names[0], gaps
 
+    def _lasts(self, episodes: Sequence[Episode]) -> bool:
+        """Whether something is there as long as the face is seen."""
+        return len(episodes) == 1 and episodes[0].seconds >= self._face.end - self._face.start - 2 * _EDGE
+
     def _times(self, episodes: Sequence[Episode]) -> str:
-        whole = len(episodes) == 1 and episodes[0].seconds >= self._face.end - self._face.start - 2 * _EDGE
-        if whole and episodes[0].seconds > 0:
+        if self._lasts(episodes) and episodes[0].seconds > 0:
             return f"throughout ({episodes[0].start:.1f} to {episodes[0].end:.1f} s)"
         said = [
             f"at {one.start:.1f} s" if one.seconds < 0.05 else f"from {one.start:.1f} to {one.end:.1f} s"
@@ -169,7 +172,8 @@ class _Answering:
         (subject,) = self._query.subjects
         episodes = self._episodes(subject)
         told = self._told(subject, episodes) if episodes else self._absent(subject)
-        return _verdict(bool(episodes) != self._query.negated, told)
+        holds = self._lasts(episodes) if self._query.aspect == "always" else bool(episodes)
+        return _verdict(holds != self._query.negated, told)
 
     def either(self) -> Said:
         found = [(subject, self._episodes(subject)) for subject in self._query.subjects]
@@ -250,6 +254,9 @@ class _Answering:
         if not counts:
             return Said(f"the expression cannot be read {self._seen}")
         ranked = sorted(counts, key=lambda name: -counts[name])[:3]
+        if self._query.aspect in ("start", "stop"):
+            in_time = [label for _, _, label, _ in sorted(self._face.labels, key=lambda one: one[0]) if label]
+            ranked = in_time[:1] if self._query.aspect == "start" else in_time[-1:]
         return Said(f"the expression reads as {'; '.join(self._emotions(ranked))}")
 
     def movements(self) -> Said:

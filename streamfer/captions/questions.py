@@ -63,8 +63,9 @@ class Query:
         window: seconds from and to, where only a part is asked about; ``inf`` stands for the end, and negative numbers
             count from there.
         regions: of the vocabulary, where a part of the face is asked about.
-        aspect: of ``when``: ``start``, ``stop``, ``peak``; of ``people``: ``alone`` or ``several``; of ``either``:
-            ``peak`` or ``longer``, which is more so; of ``movements``: ``before`` or ``after`` the subject.
+        aspect: of ``when``: ``start``, ``stop``, ``peak``; of ``yes_no``: ``always``; of ``people``: ``alone`` or
+            ``several``; of ``either``: ``peak`` or ``longer``, which is more so; of ``expression``: ``start`` or
+            ``stop``; of ``movements``: ``before`` or ``after`` the subject.
         scope: whether ``any`` face, or ``every`` one, does, or how many (``count``); empty for one person's.
     """
 
@@ -122,7 +123,7 @@ def _plain(text: str, subjects: tuple[Subject, ...], window: tuple[float, float]
     if (wants_yes_or_no(text) and not moving) or (subjects and len(text.split()) < 4):
         return Query("yes_no" if subjects else "unknown", subjects, negated, window, aspect=_first(_ASPECTS, text))
     if re.search(r"\b(?:emotions?|expressions?|moods?|feel\w*|look|looks|seem|seems)\b", text):
-        return Query("expression", window=window)
+        return Query("expression", window=window, aspect=_first(_ASPECTS, text))
     regions = [room for name, rooms in _DATA["regions"].items() if re.search(rf"\b{name}", text) for room in rooms]
     if moving or (re.search(r"\b(?:what|which|describe|tell|list)\b", text) and (regions or re.search(_DOING, text))):
         beside = re.search(r"\b(?:before|after)\b", text)
