@@ -64,6 +64,13 @@ def test_a_line_that_is_no_record_has_no_fields(line: str) -> None:
         line_to_fields(line)
 
 
+@pytest.mark.parametrize("box", [(320, 180, 64, 64), (0.2, 0.1, 0.2, 90), (-6, 0, 1, 1), (0, 0, -0.1, 1)])
+def test_boxes_are_fractions(box: tuple[float, ...]) -> None:
+    with pytest.raises(ValidationError):
+        labelled(box=box)
+    assert labelled(box=(-0.2, 0.9, 0.5, 0.3)).faces[0].box == (-0.2, 0.9, 0.5, 0.3), "the border cuts it"
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.kind)
 def test_checked_in_schema_is_current(document: type[AnyDocument]) -> None:
     assert load_schema(document.kind) == generate_schema(document), "run python -m streamfer.records.schema"

@@ -48,6 +48,12 @@ Extent = Annotated[float, Field(ge=0), AfterValidator(_round6)]
 UnitInterval = Annotated[float, AfterValidator(_unit), Field(json_schema_extra={"minimum": 0, "maximum": 1})]
 SignedUnit = Annotated[float, Field(ge=-1, le=1), AfterValidator(_round6)]
 Seconds = Annotated[float, AfterValidator(_round6)]
+# A face that the border cuts reaches beyond its frame, and one that is followed for a while may leave it; pixels are
+# never so few.
+_Place = Annotated[float, Field(ge=-4, le=5), AfterValidator(_round6)]
+_Size = Annotated[float, Field(ge=0, le=5), AfterValidator(_round6)]
+#: x, y, width, height as fractions of the frame.
+Box = tuple[_Place, _Place, _Size, _Size]
 Milliseconds = Annotated[float, Field(ge=0), AfterValidator(_round3)]
 Name = Annotated[str, Field(min_length=1)]
 #: Seconds a unit, as numerator and denominator.
@@ -162,7 +168,7 @@ class FaceReading(Value):
 
     track_id: Name
     track: Count
-    box: tuple[Number, Number, Extent, Extent]
+    box: Box
     det_score: UnitInterval
     emotions: Mapping[str, UnitInterval]
     top: Name | None
@@ -219,7 +225,7 @@ class FaceMark(Value):
 
     track_id: Name
     track: Count
-    box: tuple[Number, Number, Extent, Extent]
+    box: Box
     score: UnitInterval
     quality: UnitInterval
     landmarks: tuple[tuple[Number, Number], ...] | None = None

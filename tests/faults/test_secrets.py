@@ -185,6 +185,18 @@ def test_secrets_that_stand_elsewhere(tmp_path: Path) -> None:
             fill(text, environment)
 
 
+def test_the_keyring_is_asked_by_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="not installed: pip install keyring"):
+        fill("${keyring:cameras:hall}")
+    command = tmp_path / "keyring"
+    command.write_text('#!/bin/sh\n[ "$*" = "get cameras hall" ] && echo "p@ss/w" || { echo none >&2; exit 1; }\n')
+    command.chmod(0o700)
+    assert fill("rtsp://me:${keyring:cameras:hall}@h/live") == "rtsp://me:p%40ss%2Fw@h/live"
+    with pytest.raises(ConfigError, match="no such entry; keyring set cameras door"):
+        fill("${keyring:cameras:door}")
+
+
 def test_the_program_that_reads_a_password_from_the_environment_hides_it_from_ps(tmp_path: Path) -> None:
     found: set[str] = set()
     over = threading.Event()
