@@ -58,7 +58,9 @@ def test_a_line_and_fields_hold_the_same(kind: str) -> None:
         assert Record.from_json(one.to_json()) == Record.from_fields(one.to_fields()) == one
 
 
-@pytest.mark.parametrize("line", ["", "[]", '{"id":"a"}', '"x","data":1}', '{"id":"a","data":{}}'])
+@pytest.mark.parametrize(
+    "line", ["", "[]", '{"id":"a"}', '"x","data":1}', '{"id":"a","data":{}}', '{"id":"a","subject":"b","type":"c"']
+)
 def test_a_line_that_is_no_record_has_no_fields(line: str) -> None:
     with pytest.raises(RecordError, match="malformed record"):
         line_to_fields(line)

@@ -12,6 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import av
+import av.error
 import httpx2
 import psutil
 import pytest
@@ -146,6 +148,10 @@ def test_a_traceback_shows_none(kind: str, capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(StreamferError) as caught:
         list(LiveSource(spec, LiveConfig(wait=False)).stream())
     crash(caught.type, caught.value, caught.tb)
+    with pytest.raises(av.error.FFmpegError) as raw:
+        av.open(READABLE[kind], timeout=5)
+    assert SECRET in str(raw.value) or "#" in READABLE[kind]
+    crash(raw.type, raw.value, raw.tb)
     said = capsys.readouterr().err
     assert "Traceback" in said
     assert "127.0.0.1-" in said

@@ -81,6 +81,12 @@ def test_what_came_under_another_number_leaves_no_hole(client: redis.Redis) -> N
     found = [Record.from_fields(fields) for _, fields in entries]
     assert [record.id for record in found] == [records[number].id for number in (1, 3, 5, 0, 2, 4, 6, 7)]
     assert [record.sequence for record in found[3:]] == [1000, 1001, 1002, 1003, 1004]
+    # What a server forgot is sent again from its beginning: lower numbers than the marks have move nothing.
+    put(client, [record.numbered(900 + number) for number, record in enumerate(records)])
+    more = clips(9)[8].numbered(1008)
+    put(client, [more])
+    newest: Any = client.xrevrange("streamfer:{0}:clips", count=1)
+    assert Record.from_fields(newest[0][1]).sequence == 1005
     door = clips(1, "door")[0].numbered(7)
     put(client, [door])
     last: Any = client.xrevrange("streamfer:{0}:clips", count=1)
