@@ -14,7 +14,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,62 +108,53 @@ class _Chooser:
         return self._pick
 
 
+@dataclass(slots=True, eq=False)
 class SourceAnalysis:
     """Runs one source from its first frame to its last, putting items into the pipeline's shared queue."""
 
-    def __init__(
-        self,
-        source: Source,
-        plan: AnalysisPlan,
-        detectors: DetectorPool,
-        out: Callable[[Item], None],
-        stop: threading.Event,
-        clock: StageClock,
-    ) -> None:
-        self._source = source
-        self._plan = plan
-        self._faces = plan.config.faces
-        self._detectors = detectors
-        self._out = out
-        self._stop = stop
-        self._clock = clock
-        self._waiting: deque[_Chosen | StateChange] = deque()
-        self._changed = threading.Condition()
-        self._finished = False
-        self._error: StreamferError | None = None
-        self._dropped: Counter[str] = Counter()
+    source: Source
+    plan: AnalysisPlan
+    detectors: DetectorPool
+    out: Callable[[Item], None]
+    stop: threading.Event
+    clock: StageClock
+    _waiting: deque[_Chosen | StateChange] = field(default_factory=deque)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _finished: bool = False
+    _error: StreamferError | None = None
+    _dropped: Counter[str] = field(default_factory=Counter)
 
     def run(self) -> None:
         """Analyse the source to its end; always puts an :class:`Ended` last."""
-        reader = threading.Thread(target=self._read, name=f"read {self._source.source_id}", daemon=True)
+        reader = threading.Thread(target=self._read, name=f"read {self.source.source_id}", daemon=True)
         reader.start()
-        source, plan = self._source, self._plan
+        source, plan = self.source, self.plan
         cutter = CropCutter(
             lambda: source.live,
-            self._faces,
+            plan.config.faces,
             plan.crop,
             plan.observed,
-            self._out,
-            self._clock,
+            self.out,
+            self.clock,
             f"cut {source.source_id}",
         )
         try:
             self._analyse(cutter.put)
         except Exception as error:
             # A defect in one source must not take the others down: it is reported as that source's end.
-            self._error = _as_streamfer_error(self._source.source_id, error)
+            self._error = _as_streamfer_error(self.source.source_id, error)
         finally:
             self._finish()
-            self._source.close()
+            self.source.close()
             if (failure := cutter.close()) is not None:
-                self._error = _as_streamfer_error(self._source.source_id, failure)
+                self._error = _as_streamfer_error(self.source.source_id, failure)
             reader.join(timeout=2)
-            self._out(
+            self.out(
                 Ended(
-                    self._source.source_id,
+                    self.source.source_id,
                     self._error,
-                    self._stop.is_set(),
-                    self._source.frames_decoded,
+                    self.stop.is_set(),
+                    self.source.frames_decoded,
                     self._dropped.total(),
                 )
             )
@@ -176,30 +167,30 @@ class SourceAnalysis:
     # Reader thread ----------------------------------------------------------------------------------------
 
     def _read(self) -> None:
-        chooser = _Chooser(self._source, self._plan.selector)
+        chooser = _Chooser(self.source, self.plan.selector)
         began = time.perf_counter()
         try:
-            for item in self._source.stream(chooser.wants):
+            for item in self.source.stream(chooser.wants):
                 if self._done():
                     break
                 if isinstance(item, StateChange):
                     self._hand_over(item)
                 else:
                     arrived = time.perf_counter()
-                    self._clock.add("decode", arrived - began)
+                    self.clock.add("decode", arrived - began)
                     self._hand_over(_Chosen(item, chooser.take(), arrived - began, arrived))
                 began = time.perf_counter()
         except Exception as error:
-            self._error = _as_streamfer_error(self._source.source_id, error)
+            self._error = _as_streamfer_error(self.source.source_id, error)
         finally:
             self._finish()
 
     def _hand_over(self, item: _Chosen | StateChange) -> None:
         with self._changed:
-            if self._source.live:
+            if self.source.live:
                 self._drop_stale()
             else:
-                while len(self._waiting) >= self._plan.config.live.queue_frames and not self._done():
+                while len(self._waiting) >= self.plan.config.live.queue_frames and not self._done():
                     self._changed.wait(0.2)
             self._waiting.append(item)
             self._changed.notify_all()
@@ -208,16 +199,16 @@ class SourceAnalysis:
         """Make room for a frame: those that have waited too long go, and the oldest where too many wait."""
         waiting = [item for item in self._waiting if isinstance(item, _Chosen)]
         late = [frame for frame in waiting if self._late(frame)]
-        full = [] if late or len(waiting) < self._plan.config.live.queue_frames else waiting[:1]
+        full = [] if late or len(waiting) < self.plan.config.live.queue_frames else waiting[:1]
         for frame in (*late, *full):
             self._waiting.remove(frame)
         self._dropped.update(too_old=len(late), queue_full=len(full))
 
     def _late(self, frame: _Chosen) -> bool:
-        return time.perf_counter() - frame.arrived > self._plan.config.live.staleness
+        return time.perf_counter() - frame.arrived > self.plan.config.live.staleness
 
     def _done(self) -> bool:
-        return self._stop.is_set() or self._finished
+        return self.stop.is_set() or self._finished
 
     # Analyser ---------------------------------------------------------------------------------------------
 
@@ -227,11 +218,11 @@ class SourceAnalysis:
                 if self._done():
                     return None
                 self._changed.wait(0.2)
-            if self._stop.is_set():
+            if self.stop.is_set():
                 return None
             item = self._waiting.popleft()
             # The newest is taken whatever its age: a slow machine labels few frames, not none.
-            while self._source.live and self._waiting and isinstance(item, _Chosen) and self._late(item):
+            while self.source.live and self._waiting and isinstance(item, _Chosen) and self._late(item):
                 self._dropped["too_old"] += 1
                 item = self._waiting.popleft()
             self._changed.notify_all()
@@ -247,16 +238,16 @@ class SourceAnalysis:
             if isinstance(item, StateChange):
                 if item.info is not None and item.damage is None:
                     info, tracker = item.info, None
-                out(Changed(self._source.source_id, item))
+                out(Changed(self.source.source_id, item))
                 continue
             if info is None:
                 raise InternalError("a frame came before its source was online")
             if tracker is None or item.frame.epoch != epoch:
-                tracker, epoch, analysed = self._plan.tracker(info), item.frame.epoch, 0
-                search = FaceSearch(self._faces.search, tracker)
+                tracker, epoch, analysed = self.plan.tracker(info), item.frame.epoch, 0
+                search = FaceSearch(self.plan.config.faces.search, tracker)
                 frame = item.frame
-                out(EpochOpened(self._source.source_id, epoch, info, frame.time_base, frame.time_origin))
-            detect = analysed % self._faces.detect_every == 0
+                out(EpochOpened(self.source.source_id, epoch, info, frame.time_base, frame.time_origin))
+            detect = analysed % self.plan.config.faces.detect_every == 0
             analysed += 1
             out(self._track(item, tracker, search if detect else None))
 
@@ -264,11 +255,11 @@ class SourceAnalysis:
         frame, tick = chosen.frame, chosen.pick.tick
         began = time.perf_counter()
         detections = self._detect(frame.image, search) if search else None
-        with self._clock.measure("track"):
+        with self.clock.measure("track"):
             tracked = tracker.update(frame.image, detections)
         detect_s = time.perf_counter() - began
-        if self._plan.onlooker is not None:
-            self._plan.onlooker(self._source.source_id, frame.image, detections, tracked.faces)
+        if self.plan.onlooker is not None:
+            self.plan.onlooker(self.source.source_id, frame.image, detections, tracked.faces)
         height, width = frame.image.shape[:2]
         facts = FrameFacts(
             width=width,
@@ -284,10 +275,10 @@ class SourceAnalysis:
             media_seconds=frame.media_seconds,
         )
         left_out = detections.left_out if detections else 0
-        return TrackedPicture(self._source.source_id, frame.epoch, tick, facts, frame.image, tracked, left_out)
+        return TrackedPicture(self.source.source_id, frame.epoch, tick, facts, frame.image, tracked, left_out)
 
     def _detect(self, image: NDArray[np.uint8], search: FaceSearch) -> Detections:
-        with self._detectors.borrow() as detector, self._clock.measure("detect"):
+        with self.detectors.borrow() as detector, self.clock.measure("detect"):
             return search.detect(detector, image)
 
 
