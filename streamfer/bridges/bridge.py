@@ -72,7 +72,7 @@ class Destination(ABC):
 
 
 class Bridge:
-    """Hands records on until it is cancelled; after any end it goes on where it was.
+    """Hands records on until it is stopped; after any end it goes on where it was.
 
     Args:
         config: where records are, and the section ``bridge``.
@@ -83,6 +83,15 @@ class Bridge:
     def __init__(self, config: Config, destination: Destination, say: Callable[[str], None]) -> None:
         self._config, self._destination, self._say = config, destination, say
         self._lost: list[Lost] = []
+        self._work: asyncio.Task[None] | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Have :meth:`run` end, cancelled; a batch that is under way comes again at the next start."""
+        # Python 3.11's wait_for, which clients use, swallows a cancellation that comes with an answer.
+        self._stopped = True
+        if self._work is not None:
+            self._work.cancel()
 
     async def run(self) -> None:
         """Hand records on.
@@ -91,6 +100,7 @@ class Bridge:
             PublishError: Redis cannot be reached at the start, or refuses.
             ConfigError: the destination refuses who asks.
         """
+        self._work = asyncio.current_task()
         publish, bridge = self._config.publish, self._config.bridge
         group = bridge.group or f"bridge-{self._destination.identity}"
         subscription = subscribe_async(
@@ -121,8 +131,9 @@ class Bridge:
         size, deadline = 0, 0.0
         records.idle_s = _LOOK_SECONDS
         while len(batch) < self._destination.batch and size < _LARGEST_BATCH:
-            record = await anext(records, None)
-            if record is None:
+            try:
+                record = await anext(records)
+            except StopAsyncIteration:
                 break
             if not batch:
                 deadline = time.monotonic() + self._destination.seconds
@@ -135,6 +146,8 @@ class Bridge:
         """Return when the destination has the batch, or what it refuses of it is set aside."""
         name, wait, trouble = self._destination.name, _FIRST_WAIT, ""
         while True:
+            if self._stopped:
+                raise asyncio.CancelledError
             try:
                 await self._destination.deliver(batch, self._lost)
             except AwayError as error:

@@ -51,10 +51,10 @@ def bridge(
             from streamfer.bridges.webhook import Webhook
 
             there = Webhook(url, config.bridge)
-        work = asyncio.ensure_future(Bridge(config, there, note).run())
+        bridge = Bridge(config, there, note)
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-        with contextlib.suppress(asyncio.CancelledError):
-            await work
+            asyncio.get_running_loop().add_signal_handler(number, bridge.stop)
+        await bridge.run()
 
-    asyncio.run(run())
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(run())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import itertools
@@ -12,7 +14,7 @@ import sys
 import time
 import types
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -25,9 +27,10 @@ from command_line import streamfer
 from published import entries
 from servers import Node
 
-from streamfer.bridges.bridge import AwayError, RefusedError
-from streamfer.bridges.webhook import judge
-from streamfer.publish import Publisher, connect
+from streamfer.bridges.bridge import AwayError, Bridge, RefusedError
+from streamfer.bridges.webhook import Webhook, judge
+from streamfer.config import load_config
+from streamfer.publish import Lost, Publisher, connect
 from streamfer.records import Record
 
 Start = Callable[..., Any]
@@ -262,6 +265,23 @@ def test_a_redis_that_is_away_is_waited_for(bridge: Start, receiver: Receiver, t
             assert running.end() == 0
     finally:
         node.kill()
+
+
+def test_an_order_to_stop_is_obeyed_where_a_library_swallows_it(redis_url: str) -> None:
+    class Swallowing(Webhook):
+        async def deliver(self, records: Sequence[Record], lost: Sequence[Lost]) -> None:
+            bridge.stop()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(1)
+
+    config = load_config(None, {"publish.redis": redis_url}, {})
+    bridge = Bridge(config, Swallowing("http://127.0.0.1:1", config.bridge), lambda _: None)
+
+    async def run() -> None:
+        await asyncio.wait_for(bridge.run(), 30)
+
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(run())
 
 
 def test_the_program_for_kafka_commits_what_was_taken(
