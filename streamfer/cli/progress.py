@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from streamfer.cli.terminal import caption_words, complain, console, note
+from streamfer.cli.terminal import caption_words, complain, console, note, plain
 from streamfer.closing import Closing
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from streamfer.export.batch import BatchReport, Begun, Failed, Skipped
-    from streamfer.pipeline.events import Event
+    from streamfer.pipeline.events import Event, SourceDone
     from streamfer.records import Record
 
 #: Clips that are listed one by one after a single file; more are only counted.
@@ -78,8 +78,8 @@ class Progress(Closing):
                 )
         if self._quiet or report.total == len(report.failed):
             return
-        if len(report.done) == 1 and self._clips:
-            self._show_clips(report.done[0].stats.clips)
+        if len(report.done) == 1 and report.done[0].stats.clips:
+            self._show_clips(report.done[0])
         elif len(report.done) > 1:
             console().print(_summary(report))
         for end in report.done:
@@ -105,14 +105,18 @@ class Progress(Closing):
         elif isinstance(record.data, ClipCaptioned) and len(self._captions) < _LISTED_CLIPS:
             self._captions.append(record)
 
-    def _show_clips(self, clips: int) -> None:
+    def _show_clips(self, end: SourceDone) -> None:
         from streamfer.cli.tables import caption_table, clip_table
 
-        console().print(clip_table(self._clips))
-        if clips > len(self._clips):
-            note(f"and {clips - len(self._clips)} more clips in the tables")
-        if self._captions:
-            console().print(caption_table(self._captions))
+        # What was found in a file that failed is not among them.
+        clips, captions = (
+            [one for one in found if one.subject == end.source_id] for found in (self._clips, self._captions)
+        )
+        console().print(clip_table(clips))
+        if end.stats.clips > len(clips):
+            note(f"and {end.stats.clips - len(clips)} more clips in the tables")
+        if captions:
+            console().print(caption_table(captions))
 
     def _begin(self, source_id: str, duration: float | None) -> None:
         self._durations[source_id] = duration
@@ -123,11 +127,16 @@ class Progress(Closing):
             from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as RichProgress
 
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeRemainingColumn(),
+            )
             self._bar = RichProgress(*columns, console=console(sys.stderr), transient=True)
             self._task = self._bar.add_task("", total=self._total)
             self._bar.start()
-        self._bar.update(self._task, description=source_id)
+        self._bar.update(self._task, description=plain(source_id))
 
     def _advance(self, source_id: str, seconds: float) -> None:
         if duration := self._durations.get(source_id):
@@ -148,6 +157,7 @@ class Progress(Closing):
 def _summary(report: BatchReport) -> Table:
     """Return a table with a line for each file that is done."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(header_style="bold", pad_edge=False, box=None)
     table.add_column("file", overflow="fold", min_width=16)
@@ -158,5 +168,5 @@ def _summary(report: BatchReport) -> Table:
         labels = report.labels.get(end.source_id, Counter()).most_common(3)
         stats = end.stats
         shares = ", ".join(f"{label} {count / stats.clips:.0%}" for label, count in labels)
-        table.add_row(end.source_id, f"{stats.seconds:.1f} s", str(stats.tracks), str(stats.clips), shares)
+        table.add_row(Text(plain(end.source_id)), f"{stats.seconds:.1f} s", str(stats.tracks), str(stats.clips), shares)
     return table

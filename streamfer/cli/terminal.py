@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 OWN_LOGGERS = ("streamfer", "streamfer_kernels", "streamfer_train")
 
 _BAR_CELLS = 10
+#: What moves the cursor, colours, or turns the direction of writing: names of files may hold any of it.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 # Results go to standard output; progress, notes and errors to standard error, so that output can be piped.
 
@@ -34,9 +37,14 @@ def fail(message: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
+def plain(text: str) -> str:
+    """Return a text whose control characters are escaped, on one line."""
+    return _CONTROL.sub(lambda odd: odd[0].encode("unicode_escape").decode(), text)
+
+
 def complain(message: str) -> None:
     """Print an error on one line of standard error."""
-    typer.echo(typer.style("streamfer: ", fg="red", bold=True) + " ".join(message.split()), err=True)
+    typer.echo(typer.style("streamfer: ", fg="red", bold=True) + plain(" ".join(message.split())), err=True)
 
 
 def crash(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
@@ -46,7 +54,7 @@ def crash(kind: type[BaseException], error: BaseException | None, trace: Traceba
 
 def note(message: str) -> None:
     """Print a line about what is going on, on standard error."""
-    typer.echo(typer.style(message, dim=True), err=True)
+    typer.echo(typer.style(plain(message), dim=True), err=True)
 
 
 def say_licences(session: Session) -> None:
@@ -104,6 +112,10 @@ def caption_words(stats: SourceStats) -> list[str]:
 
 def record_line(record: Record) -> str:
     """Return one readable line for any record."""
+    return plain(_line(record))
+
+
+def _line(record: Record) -> str:
     from streamfer.records import ClipCaptioned, ClipLabelled, FramesAnalysed, RawDocument, SourceStateChanged
 
     document = record.data

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
-from streamfer.errors import ConfigError, SourceNotFoundError, SourceUnreachableError
+from streamfer.errors import ConfigError, SourceNotFoundError, SourceUnreachableError, StreamferError
 from streamfer.export.folder import MANIFEST
 from streamfer.extras import needs
 from streamfer.redaction import redact_text, redact_url
@@ -26,17 +27,29 @@ class Bucket:
 
     Raises:
         MissingExtraError: fsspec is not installed.
-        ConfigError: nothing reads such a URL, or the package that does is not installed.
+        ConfigError: nothing reads such a URL, the package that does is not installed, or the URL has credentials that
+            its kind does not take there.
+        SourceUnreachableError: the store does not answer.
     """
 
     def __init__(self, url: str) -> None:
         self.name = redact_url(url)
         with needs("ray", self.name):
             import fsspec.core
-        try:
-            self._files, root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise ConfigError(f"{self.name}: {' '.join(str(error).split())}") from error
+        credentials = url.partition("://")[2].partition("/")[0].rpartition("@")[0]
+        #: What messages of stores may repeat, the longest first.
+        self._secrets = [one for one in (credentials, credentials.partition(":")[2]) if one]
+        with self._reached():
+            try:
+                self._files, root = fsspec.core.url_to_fs(url)
+            except (ImportError, ValueError) as error:
+                raise ConfigError(f"{self.name}: {' '.join(str(error).split())}") from error
+            if credentials and not self._files._get_kwargs_from_urls(url):
+                # It would be taken for a part of the bucket's name.
+                raise ConfigError(
+                    f"{self.name}: such an address holds no credentials; give them as the store's own tools take them "
+                    "(environment, profile)"
+                )
         self._root = str(root).rstrip("/")
 
     def find(self) -> list[SourceSpec]:
@@ -106,7 +119,11 @@ class Bucket:
     def _reached(self) -> Iterator[None]:
         try:
             yield
+        except StreamferError:
+            raise
         except Exception as error:
             # Each store has exceptions of its own.
             said = redact_text(" ".join(f"{type(error).__name__}: {error}".split()))
+            for secret in self._secrets:
+                said = said.replace(secret, "***").replace(unquote(secret), "***")
             raise SourceUnreachableError(f"{self.name}: {said}; check address and credentials") from error

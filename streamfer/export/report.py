@@ -53,6 +53,7 @@ class Report(SegmentFile):
         self._tracks = TrackTable()
         self._rows: list[dict[str, Any]] = []
         self._done: SourceDone | None = None
+        self._last = 0.0
         #: For each person and sighting six numbers: index of the frame, seconds by the file's clock, box.
         self._seen: dict[_Place, array[float]] = {}
 
@@ -62,6 +63,7 @@ class Report(SegmentFile):
         self._rows += [dict(zip(self._tracks.columns(), row, strict=True)) for row in self._tracks.rows(event)]
         if isinstance(event, FrameFaces):
             seconds = event.seconds if event.media_seconds is None else event.media_seconds
+            self._last = max(self._last, seconds)
             for face in event.faces:
                 seen = self._seen.setdefault((event.epoch, face.track), array("d"))
                 seen.extend((event.index, seconds, *face.box))
@@ -79,7 +81,8 @@ class Report(SegmentFile):
         begin, end = min((one[0] for one in ends), default=0.0), max((one[1] for one in ends), default=0.0)
         data = {
             **{"source": self._job.base.name, "classes": self._segmenter.classes, "facts": self._facts()},
-            **{"begin": min(0.0, begin), "end": max(end, self._info.duration or 0.0 if self._info else 0.0)},
+            # What a file declares of its length may be a lie.
+            **{"begin": min(0.0, begin), "end": max(end, self._last)},
             "notes": [note for note in ((self._done.note, self._done.stats.unread) if self._done else ()) if note],
             **{"people": people, "caveats": _CAVEATS, "card": self._card(), "manifest": self._manifest()},
         }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def write_study(output: Path, formats: Sequence[str], dialect: str, failed: Mapp
     """
     manifests = sorted(output.rglob(f"*{MANIFEST}"))
     kinds = [kind for kind in ("csv", "parquet", "xlsx") if kind in formats]
-    if len(manifests) < _FEWEST or not kinds:
+    if not manifests or not kinds or sum(1 for _ in islice(_files(manifests, failed), _FEWEST)) < _FEWEST:
         return []
     bases = [path.with_name(path.name.removesuffix(MANIFEST)) for path in manifests]
     tables = {name: columns for name in _TABLES if (columns := _union(next(_lines(base, name), ()) for base in bases))}

@@ -17,6 +17,7 @@ from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from streamfer.export.job import Job
 from streamfer.export.segments import CAPTION, DAMAGED, EMOTION, Segment, Segmenter
@@ -152,6 +153,7 @@ class Elan(SegmentFile):
         eaf.linguistic_types[EMOTION]["CONTROLLED_VOCABULARY_REF"] = EMOTION
         kind = mimetypes.guess_type(self.media.name)[0] or "video/mp4"
         near = os.path.relpath(self.media, self.path.parent.resolve()).replace(os.sep, "/")
+        near = _NO_XML.sub(lambda odd: quote(os.fsencode(odd[0])), near)
         eaf.add_linked_file(self.media.as_uri(), relpath=near if near.startswith("..") else f"./{near}", mimetype=kind)
         for (person, track_id, tier), group in groupby(segments, lambda one: (one.person, one.track_id, one.tier)):
             name = f"{person} {tier}"

@@ -138,6 +138,11 @@ class Health:
         """Whether the last picture so far is not whole."""
         return self._failed is not None or (self._since is not None and self._hurt == self._now)
 
+    @property
+    def until(self) -> float:
+        """When the last picture ends by the file's own clock, seconds."""
+        return self._seen[1]
+
     def fresh(self) -> list[Damage]:
         """Return the stretches that are over and were not returned yet."""
         fresh, self._told = self._stretches[self._told :], len(self._stretches)

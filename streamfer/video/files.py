@@ -170,7 +170,11 @@ class FileSource:
             raise SourceUnreadableError(f"{self.spec.location}: not one picture is whole; copy the file again")
         if not cut_off and health.lacking > _MISSING_SECONDS:
             cut_off = f"nothing whole comes in its last {health.lacking:.1f} s"
-        words = ", ".join(filter(None, (cut_off, health.words())))
+        # Where its structure is whole, its sound goes on, or the length that it declares is a lie.
+        declared = info.duration or 0.0
+        shorter = missing and not (cut_off or health.lacking) and declared - health.until > _MISSING_SECONDS
+        lie = f"its pictures end at {health.until:.1f} s of the {declared:.1f} s it declares" if shorter else ""
+        words = ", ".join(filter(None, (cut_off, health.words(), lie)))
         yield StateChange("ended", clock.epoch, time.time(), words, cut_off=bool(cut_off))
 
     def _pictures(self, container: InputContainer, track: VideoStream, health: Health) -> Iterator[av.VideoFrame]:

@@ -18,6 +18,9 @@ import numpy as np
 import pytest
 from command_line import Finished, streamfer
 
+from streamfer.cli.progress import Progress
+from streamfer.export.batch import BatchReport
+from streamfer.pipeline.events import SourceDone, SourceStats
 from streamfer.publish import subscribe
 from streamfer.records import FramesAnalysed
 from streamfer.video import Frame, find_sources, open_source
@@ -188,7 +191,10 @@ def test_bad_files_are_named_and_the_good_one_is_done(face_film: Path, words: tu
         assert len(line) > len(f"{films / name}: ") + 15
     assert "no video in this folder" in done.err
     assert "1 done, 5 failed; results in" in done.err
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"good.mp4{suffix}" for suffix in SUFFIXES}
+    study = {f"study.{table}.csv" for table in ("clips", "tracks", "segments", "files")}
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert made == {f"good.mp4{suffix}" for suffix in SUFFIXES} | study
+    assert [row["status"] for row in rows(tmp_path / "out" / "study.files.csv")] == ["done", *["failed"] * 5]
 
 
 def test_what_came_of_a_file_that_is_cut_off_is_kept_and_never_counts_as_done(
@@ -304,3 +310,18 @@ def test_any_file_name_will_do(face_film: Path, words: tuple[str, ...], tmp_path
     assert {row["source"] for row in rows(tmp_path / "out" / f"{shown}.clips.csv")} == {shown}
     lines = (tmp_path / "out" / f"{shown}.records.jsonl").read_text().splitlines()
     assert {json.loads(line)["subject"] for line in lines} == {shown}
+
+
+def test_no_name_writes_on_the_terminal_what_it_likes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    name = "talk [final] [/b]\x1b[31m\n\u202e.mp4"
+    ends = [SourceDone(one, note="odd", stats=SourceStats(clips=1, tracks=1)) for one in (name, "b.mp4")]
+    progress = Progress(quiet=False)
+    for end in ends:
+        progress.watch(end)
+    progress.report(BatchReport(tmp_path, 2, done=ends, doubtful={name: 3}))
+    told = capsys.readouterr()
+    shown = r"talk [final] [/b]\x1b[31m\n\u202e.mp4"
+    assert shown in "".join(line.strip() for line in told.out.splitlines())
+    assert f"{shown}: odd" in told.err
+    assert f"{shown}: 3 frames of the overlay" in told.err
+    assert "\u202e" not in told.out + told.err

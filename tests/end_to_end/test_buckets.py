@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,3 +107,64 @@ def test_a_bucket_that_nothing_reads_is_one_line(words: tuple[str, ...], face_fi
     done = run(face_film, "-o", "s3://user:secret@bucket/out", *words)
     assert (done.code, "secret" in done.err) == (2, False)
     assert "results go to buckets from a cluster (--ray)" in done.complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "said"),
+    [
+        ("memory://USER:s3%23cret@bucket/in", 2, "memory://***@bucket/in: such an address holds no credentials"),
+        ("ftp://USER:s3%23cret@127.0.0.1:1/in", 3, "ftp://***@127.0.0.1:1/in: ConnectionRefusedError"),
+    ],
+)
+def test_credentials_of_an_address_are_never_shown(
+    words: tuple[str, ...], tmp_path: Path, address: str, code: int, said: str
+) -> None:
+    pytest.importorskip("fsspec", reason="the extra 'ray' is not installed")
+    done = run(address, "-o", tmp_path / "out", *words, "--ray")
+    assert (done.code, len(done.complaints)) == (code, 1)
+    assert done.complaints[0].startswith(said)
+    assert not any(secret in done.err + done.out for secret in ("USER", "s3%23cret", "s3#cret"))
+
+
+@pytest.fixture
+def s3(store: Any, face_film: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A server of S3 with one film and a file that is none; what it says goes over HTTP, as that of a real one."""
+    server = pytest.importorskip("moto.server", reason="moto[server] is not installed").ThreadedMotoServer(
+        ip_address="127.0.0.1", port=0
+    )
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server.start()
+    port = server.get_host_and_port()[1]
+    for name, value in {
+        **KEYS,
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    s3fs.S3FileSystem.clear_instance_cache()
+    files = s3fs.S3FileSystem()
+    files.mkdir("study")
+    files.pipe_file("study/in/b/clip 'é'.mp4", face_film.read_bytes())
+    files.pipe_file("study/in/broken.mp4", b"no video " * 100)
+    yield files
+    server.stop()
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "AKIAOFNOBODY", "AWS_SECRET_ACCESS_KEY": "oneSecretOfMine"}
+
+
+def test_a_real_server_of_s3(s3: Any, words: tuple[str, ...]) -> None:
+    arguments = ("s3://study/in", "-o", "s3://study/out", *words, "--ray")
+    done, again = run(*arguments), run(*arguments)
+    assert ("1 done, 1 failed" in done.err, "1 already done" in again.err) == (True, True), done.err + again.err
+    assert (done.code, again.code) == (3, 3)
+    there = {path: s3.cat_file(path) for path in s3.find("study/out")}
+    assert {path.rpartition(".mp4.")[2] for path in there if ".mp4." in path} >= {"clips.csv", "streamfer.json"}
+    assert b"not a video" in there["study/out/study.files.csv"]
+    texts = [done.err, done.out, again.err, *(content.decode() for content in there.values())]
+    assert not any(secret in text for secret in KEYS.values() for text in texts)
+    gone = run("s3://nowhere/in", *arguments[1:])
+    assert (gone.code, len(gone.complaints)) == (3, 1)
+    assert gone.complaints[0].startswith("s3://nowhere/in: ")

@@ -30,9 +30,10 @@ from streamfer.errors import ConfigError
 from streamfer.export.baseline import Baseline, Standardised
 from streamfer.export.columns import to_markdown
 from streamfer.export.folder import SourceFolder
-from streamfer.export.job import Settings
+from streamfer.export.job import Job, Settings
 from streamfer.export.rows import FrameTable, data_frame
 from streamfer.export.segments import Segment, Segmenter, SegmentTable
+from streamfer.export.tiers import Elan
 from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
 from streamfer.records import ClipLabelled, Record
 from streamfer.video.frames import VideoInfo
@@ -158,6 +159,16 @@ def test_elan_reads_its_file(tmp_path: Path) -> None:
     _, entries = eaf.controlled_vocabularies["emotion"][:2]
     assert {values[0][0] for values, _ in entries.values()} == {"happiness", "neutral"}
     assert eaf.get_parameters_for_linguistic_type("emotion")["CONTROLLED_VOCABULARY_REF"] == "emotion"
+
+
+def test_a_name_that_xml_cannot_hold_is_still_a_link(tmp_path: Path) -> None:
+    spec = SourceSpec(str(tmp_path / "a\x01\udce9 b.mp4"), "film.mp4", "file")
+    writer = Elan(tmp_path / "film.eaf", Job(tmp_path / "film", SETTINGS, spec=spec))
+    for event in EVENTS:
+        writer.add(event)
+    writer.commit()
+    (media,) = Eaf(writer.path).get_linked_files()
+    assert (media["RELATIVE_MEDIA_URL"], Path(media["MEDIA_URL"]).name) == ("./a%01%E9 b.mp4", "a%01%E9%20b.mp4")
 
 
 def test_praat_reads_its_file(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 
 from streamfer.errors import SourceUnreadableError
 from streamfer.video import Frame, StateChange, find_sources, open_source
+from streamfer.video.encode import write_video
 from streamfer.video.structure import is_cut_off
 
 
@@ -26,6 +28,33 @@ def ending(path: Path) -> tuple[int, StateChange]:
     *items, last = open_source(spec).stream()
     assert isinstance(last, StateChange)
     return sum(isinstance(item, Frame) for item in items), last
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_length_that_lies_is_said_and_nothing_is_left_out(tmp_path: Path, name: str) -> None:
+    film = tmp_path / name
+    write_video(film, pictures(50), 25.0)
+    whole = film.read_bytes()
+    for seconds in (0.4, 2.0, 36_000.0):
+        if name.endswith("mp4"):
+            # Behind the mark of a header: version and flags, two dates, the time scale, then the length.
+            content = bytearray(whole)
+            for mark in (b"mvhd", b"mdhd"):
+                at = whole.index(mark) + 16
+                scale = int.from_bytes(whole[at : at + 4])
+                content[at + 4 : at + 8] = round(scale * seconds).to_bytes(4)
+            # The list of edits would hold a player to its own.
+            content = content.replace(b"edts", b"free")
+        else:
+            at = whole.index(b"\x44\x89\x88") + 3
+            content = bytearray(whole.replace(b"DURATION", b"DECLARED"))
+            content[at : at + 8] = struct.pack(">d", 1000 * seconds)
+        film.write_bytes(content)
+        frames, end = ending(film)
+        assert (frames, end.cut_off) == (50, False)
+        # The index of an MP4 file knows better than its header.
+        believed = seconds == 36_000.0 and name.endswith("mkv")
+        assert end.reason == ("its pictures end at 2.0 s of the 36000.0 s it declares" if believed else "")
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
