@@ -38,6 +38,8 @@ def _any_of(words: Iterable[str]) -> re.Pattern[str]:
 
 #: What no text may say, with what is told of one that does.
 _REFUSED = [(_any_of(kind["words"]), kind["fault"]) for kind in _DATA["refused"].values()]
+#: One half of a face is not measured apart from the other.
+SIDES = _any_of(_DATA["refused"]["sides"]["words"])
 _FEELINGS, _TOPIC, _SMALL_WORDS = (_any_of(_DATA["words"][name]) for name in ("feelings", "topic", "small"))
 _POINTS_BACK = re.compile(r"^\W*(?:it|they|these|both)\b", re.IGNORECASE)
 _CODES = re.compile(r"\baus?\b|\bau\s?\d+\b|\baction units?\b|\bfacs\b", re.IGNORECASE)

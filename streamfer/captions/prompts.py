@@ -21,6 +21,10 @@ _SEEN, _UNSEEN = _DATA["pictures"]["seen"], _DATA["pictures"]["unseen"]
 #: A made-up clip, described as is wanted.
 _EXAMPLE = Measurements("surprise", 0.8, (Unit(1, 0.7, 0.3), Unit(2, 0.7, 0.3), Unit(25, 0.6, 0.3)), 0.0, 2.0, people=1)
 _NUMBER, _WORD = re.compile(r"\d+(?:\.\d+)?"), re.compile(r"[\w'-]+")
+#: Durations and counts in words; what is measured comes in digits.
+_COUNTED = re.compile(
+    r"\b(?:(?:one|two|three|four|five|six|seven|eight|nine|ten|several|many) (?:seconds?|minutes?|times)|twice)\b", re.I
+)
 #: So many words in a row out of the rules are no description.
 _ECHO = 5
 _OWN_WORDS = " ".join(_WORD.findall(f"{_RULES} {_AGAIN} {_ANSWER}".lower()))
@@ -88,6 +92,7 @@ def unfounded(text: str, measured: Measurements) -> list[str]:
     """Return what is wrong with a model's text beside its words: numbers that it was not told, and our own rules."""
     told = {float(number) for number in _NUMBER.findall(facts(measured))}
     found = [f"says {number}, which was not measured" for number in _NUMBER.findall(text) if float(number) not in told]
+    found += [f"says {said}, which was not measured" for said in _COUNTED.findall(text)]
     spoken = " ".join(_WORD.findall(text.lower())).split()
     stretches = {" ".join(spoken[start : start + _ECHO]) for start in range(len(spoken) - _ECHO + 1)}
     return [*found, *(f'repeats the rules ("{echo}")' for echo in sorted(stretches) if echo in _OWN_WORDS)][:3]

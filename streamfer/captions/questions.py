@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from streamfer.captions.checks import SIDES
 from streamfer.captions.protocol import wants_yes_or_no
 from streamfer.captions.reading import read
 from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, IMPLIES
@@ -33,11 +34,6 @@ _PEOPLE = re.compile(
     r"|people|faces?)|someone else|anybody|anyone|a (?:person|face) (?:in|to be seen|here))\b"
 )
 _DOING = r"\b(?:do|does|doing|happen\w*|move\w*|show\w*|seen?|visible|actions?|units?|face|going on|describe)\b"
-#: One half of a face is not measured apart from the other.
-_SIDES = re.compile(
-    r"\b(?:(?:left|right) (?:\w+ )?(?:(?:eye)?brow|eye|(?:eye)?lid|cheek|corner|side|half|lip|nostril)"
-    r"|(?:only )?one (?:(?:eye)?brow|eye|corner|side|half)|one-sided|lopsided|asymmetr\w+)"
-)
 _NEGATED = re.compile(r"\b(?:not|never|no|nobody|without|neither)\b")
 #: Kinds of which nothing can be said without a movement or an expression.
 _OF_SOMETHING = ("when", "how_long", "how_often")
@@ -90,7 +86,7 @@ def understand(question: str) -> Query:
         return Query("why")
     if people := _people(text):
         return people
-    if _UNSEEN.search(text) or _SIDES.search(text):
+    if _UNSEEN.search(text) or SIDES.search(text):
         return Query("unseen" if _UNSEEN.search(text) else "sides")
     subjects, scope = _subjects(text), _first(_SCOPES, text)
     if scope == "count" and subjects:

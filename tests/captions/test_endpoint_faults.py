@@ -74,6 +74,8 @@ REPLACED = {
     "a contradiction": ("The lip corners are not pulled up; the face shows happiness.", "denies unit 12"),
     "a feeling that nobody measured": ("The face shows happiness and contentment.", "speaks of contentment"),
     "a time that was not measured": ("The face shows happiness from 7.5 s on.", "says 7.5, which was not measured"),
+    "a duration that was not measured": ("The face shows happiness for three seconds.", "says three seconds"),
+    "one half of the face": ("The left cheek is raised and the face shows happiness.", '"left cheek"'),
     "emotions in general": ("Happiness is often associated with raised cheeks.", '"often"'),
     "the rules instead of a description": (
         "Happiness: nothing about who the person is.",
