@@ -182,6 +182,12 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [target for target in LINK.findall(text) if not (document.parent / target).exists()] == []
 
 
+def test_what_the_demo_installs_shows_the_page() -> None:
+    """./scripts/demo --serve would make its film and end with a missing package."""
+    (line,) = re.findall(r"^demo\) .*$", (REPOSITORY / "scripts" / "bootstrap").read_text(encoding="utf-8"), re.M)
+    assert {"insightface", "centerface", "serve"} <= set(re.findall(r"--extra (\w+)", line))
+
+
 def test_the_readme_is_short() -> None:
     assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()) <= LONGEST_README
 
