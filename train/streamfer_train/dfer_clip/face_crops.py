@@ -28,12 +28,10 @@ from streamfer.errors import OutputError, SourceError
 from streamfer.faces import Detector, FaceTracker, crop_faces, load_detector, settle
 from streamfer.geometry import squashed_crop
 from streamfer.threads import available_cores
-from streamfer.video.locate import SourceSpec
-from streamfer.video.readers import PyAvReader
 from streamfer_train.dfer_clip.checks import CheckReport
 from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.entries import Clip, Problem
-from streamfer_train.dfer_clip.frames import Picture, list_pictures, part_of, read_picture
+from streamfer_train.dfer_clip.frames import Picture, list_pictures, opened, part_of, read_picture
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +186,7 @@ def _name(clip: Clip) -> str:
 def _length(clip: Clip) -> tuple[int, float]:
     if clip.kind != "video":
         return len(list_pictures(clip.path)), _FOLDER_FPS
-    with PyAvReader(SourceSpec(url=clip.path, source_id=Path(clip.path).name, kind="file")) as reader:
+    with opened(clip) as reader:
         return part_of(clip, reader)[1], reader.fps
 
 
@@ -198,7 +196,7 @@ def _pictures(clip: Clip) -> Iterator[Picture]:
         for name in list_pictures(clip.path):
             yield read_picture(os.path.join(clip.path, name))
         return
-    with PyAvReader(SourceSpec(url=clip.path, source_id=Path(clip.path).name, kind="file")) as reader:
+    with opened(clip) as reader:
         first, count = part_of(clip, reader)
         for start in range(first, first + count, _CHUNK):
             yield from reader.read(range(start, min(start + _CHUNK, first + count)))

@@ -63,7 +63,9 @@ def read_clip(clip: Clip, segments: int, rng: random.Random | None) -> list[Pict
         SourceUnreadableError: a sampled frame is not there or does not decode.
     """
     if clip.kind == "video":
-        return _read_video(clip, segments, rng)
+        with opened(clip) as reader:
+            first, count = part_of(clip, reader)
+            return list(reader.read([first + index for index in sample(count, segments, rng)]))
     names = list_pictures(clip.path)
     frames = len(names) if clip.frames is None else clip.frames
     indices = sample(frames, segments, rng)
@@ -90,14 +92,13 @@ def read_picture(path: str) -> Picture:
     return np.asarray(picture, np.uint8)
 
 
-def _read_video(clip: Clip, segments: int, rng: random.Random | None) -> list[Picture]:
-    reader = PyAvReader(SourceSpec(url=clip.path, source_id=Path(clip.path).name, kind="file"))
-    try:
-        first, count = part_of(clip, reader)
-        indices = [first + index for index in sample(count, segments, rng)]
-        return list(reader.read(indices))
-    finally:
-        reader.close()
+def opened(clip: Clip) -> PyAvReader:
+    """Open the film that a clip is a part of.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
+    return PyAvReader(SourceSpec(url=clip.path, source_id=Path(clip.path).name, kind="file"))
 
 
 def part_of(clip: Clip, reader: PyAvReader) -> tuple[int, int]:

@@ -75,10 +75,3 @@ def factor(config: OptimiserConfig, epoch: float) -> float:
         return config.gamma ** sum(int(epoch) >= milestone for milestone in config.milestones)
     done = (epoch - config.warmup) / max(config.epochs - config.warmup, 1e-9)
     return half_cosine(done, end=0.01)
-
-
-def set_learning_rates(optimiser: torch.optim.Optimizer, config: OptimiserConfig, epoch: float) -> None:
-    """Set each group's learning rate for a moment of training."""
-    scale = factor(config, epoch)
-    for group in optimiser.param_groups:
-        group["lr"] = float(getattr(config, group["name"])) * scale

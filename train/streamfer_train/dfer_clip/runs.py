@@ -25,9 +25,8 @@ from streamfer_train.dfer_clip.reports import REPORT, write_report, write_summar
 from streamfer_train.dfer_clip.training import DferTask, build_trainer
 from streamfer_train.recipes.checkpoint import LAST
 from streamfer_train.recipes.journal import counted
-from streamfer_train.recipes.origin import origin
 from streamfer_train.recipes.processes import ALONE, ProcessGroup, joined
-from streamfer_train.recipes.run_folder import claim
+from streamfer_train.recipes.run_folder import claim, origin
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig
 from streamfer_train.dfer_clip.folds import Fold
 from streamfer_train.dfer_clip.loader import build_loaders
 from streamfer_train.dfer_clip.model import RECIPE, build_learner, losses
-from streamfer_train.dfer_clip.optimiser import build_optimiser, choose_trained, set_learning_rates
+from streamfer_train.dfer_clip.optimiser import build_optimiser, choose_trained, factor
 from streamfer_train.dfer_clip.predictions import Predictions, predict
 from streamfer_train.dfer_clip.protocols import SELECTIONS, Selection, choose
 from streamfer_train.recipes.checkpoint import Progress
@@ -65,7 +65,9 @@ class DferTask:
     def set_rates(self, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
         """Set each group's learning rate for the next step."""
         asked = self.config.optimiser
-        set_learning_rates(optimiser, asked, progress.epoch + progress.batches / (self.steps * asked.accumulate))
+        scale = factor(asked, progress.epoch + progress.batches / (self.steps * asked.accumulate))
+        for group in optimiser.param_groups:
+            group["lr"] = float(getattr(asked, group["name"])) * scale
         return {f"lr_{group['name']}": group["lr"] for group in optimiser.param_groups}
 
     def losses(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:

@@ -34,19 +34,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    pictures = read_labelled(options.labels, options.images)
-    trained_on = (
-        read_labelled(options.probe_train, options.probe_images or options.images) if options.probe_train else []
-    )
-    report = measure(options, pictures)
-    if trained_on:
-        from streamfer_train.exp_blip.probing import probe
+    pictures, learned_from = read_labelled(options.labels, options.images), read_learned_from(options)
+    report = measure(options, pictures) | probes(options, learned_from, pictures)
+    finish(options, report, readable(report) + "\n" + published_beside(report, options.beside))
 
-        report["probes"] = probe(options, trained_on, pictures)
+
+def finish(options: argparse.Namespace, report: dict[str, Any], shown: str) -> None:
+    """Store a report, print what is to be seen of it, and where it is."""
     write_text(options.out / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    print(readable(report))
-    print(published_beside(report, options.beside), end="")
-    print(f"{options.out / 'report.json'}")
+    print(f"{shown}{options.out / 'report.json'}")
+
+
+def read_learned_from(options: argparse.Namespace) -> list[LabelledPicture]:
+    """Return the pictures that probes are to learn from; none where no list was given."""
+    if options.probe_train is None:
+        return []
+    return read_labelled(options.probe_train, options.probe_images or options.images)
+
+
+def probes(
+    options: argparse.Namespace, learned_from: list[LabelledPicture], pictures: list[LabelledPicture]
+) -> dict[str, Any]:
+    """Return the entry ``probes`` of a report, where probes were asked for."""
+    from streamfer_train.exp_blip.probing import probe
+
+    return {"probes": probe(options, learned_from, pictures)} if learned_from else {}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

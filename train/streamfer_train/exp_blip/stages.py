@@ -32,9 +32,8 @@ from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, PairDat
 from streamfer_train.exp_blip.text import WordReader, written_row
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint, finished
-from streamfer_train.recipes.origin import origin
 from streamfer_train.recipes.processes import ALONE, ProcessGroup, joined
-from streamfer_train.recipes.run_folder import claim
+from streamfer_train.recipes.run_folder import claim, origin
 
 log = logging.getLogger(__name__)
 

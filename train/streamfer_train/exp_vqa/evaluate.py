@@ -16,7 +16,16 @@ from streamfer.files import write_text
 from streamfer_train.captions.questions import unit_question
 from streamfer_train.datasets.authors import Pair, read_answers
 from streamfer_train.exp_blip.captioned import LabelledPicture, face_of, read_labelled
-from streamfer_train.exp_blip.evaluate import add_options, captioner_of, encoder_of, measure, readable
+from streamfer_train.exp_blip.evaluate import (
+    add_options,
+    captioner_of,
+    encoder_of,
+    finish,
+    measure,
+    probes,
+    read_learned_from,
+    readable,
+)
 from streamfer_train.exp_vqa.yes_no import Answered, score
 from streamfer_train.recipes.command import reported
 
@@ -40,15 +49,15 @@ def _run(options: argparse.Namespace) -> None:
     if (options.labels is None) == (options.questions is None):
         raise ConfigError("give either --labels or --questions")
     report = _from_labels(options) if options.labels is not None else _from_questions(options)
-    write_text(options.out / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    lines = []
     if "yes_no" in report:
         shown = {name: value for name, value in report["yes_no"].items() if name != "unit_f1"}
-        print("yes or no: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
+        lines.append("yes or no: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     if "agreement" in report:
-        print(readable(report))
+        lines.append(readable(report))
     elif "text" in report:
-        print("\n".join(f"  {name}: {value}" for name, value in report["text"].items()))
-    print(f"{options.out / 'report.json'}")
+        lines += [f"  {name}: {value}" for name, value in report["text"].items()]
+    finish(options, report, "".join(f"{line}\n" for line in lines))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,19 +83,10 @@ def _units(text: str) -> frozenset[int]:
 
 
 def _from_labels(options: argparse.Namespace) -> dict[str, Any]:
-    pictures = read_labelled(options.labels, options.images)
-    report: dict[str, Any] = {}
-    if not options.skip_descriptions:
-        report |= measure(options, pictures)
+    pictures, learned_from = read_labelled(options.labels, options.images), read_learned_from(options)
+    report = {} if options.skip_descriptions else measure(options, pictures)
     answers = list(ask_units(captioner_of(options), pictures, options.units, batch=options.batch, seed=options.seed))
-    report["yes_no"] = score(answers)
-    if options.probe_train is not None:
-        from streamfer_train.exp_blip.probing import probe
-
-        report["probes"] = probe(
-            options, read_labelled(options.probe_train, options.probe_images or options.images), pictures
-        )
-    return report
+    return {**report, "yes_no": score(answers), **probes(options, learned_from, pictures)}
 
 
 def ask_units(

@@ -1,15 +1,21 @@
-"""The folder of a run: whose configuration it holds, and what may not change when the run goes on."""
+"""The folder of a run: whose configuration it holds, what may not change, and where its numbers come from."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import platform
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer.files import write_text
+from streamfer_train.recipes.processes import ProcessGroup
 
 #: The configuration of a run, in its folder.
 CONFIG = "config.yaml"
@@ -71,3 +77,34 @@ def check_same(where: Path, stored: Mapping[str, Any], asked: Mapping[str, Any],
     difference = first_difference(stored, asked, free)
     if difference is not None:
         raise CheckpointError(f"{where}: of another configuration: {difference}; restore it, or choose another --out")
+
+
+def origin(world: ProcessGroup, *libraries: str) -> dict[str, Any]:
+    """Return code version, command, processes, device and the versions of torch and libraries as plain JSON values."""
+    return {
+        "code": code_version(),
+        "command": Path(sys.argv[0]).name + " " + " ".join(sys.argv[1:]),
+        "processes": world.size,
+        "device": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else world.device.type,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{name: importlib.metadata.version(name) for name in libraries},
+    }
+
+
+def code_version() -> str:
+    """Return ``git describe`` of a checkout, or the installed version."""
+    version = importlib.metadata.version("streamfer")
+    try:
+        # An environment inside another project's checkout would be described by that project's commits.
+        _git("ls-files", "--error-unmatch", Path(__file__).name)
+        return f"{version}+{_git('describe', '--always', '--dirty', '--tags')}"
+    except (OSError, subprocess.SubprocessError):
+        return version
+
+
+def _git(*words: str) -> str:
+    here = Path(__file__).resolve().parent
+    return subprocess.run(
+        ["git", *words], cwd=here, capture_output=True, text=True, timeout=20, check=True
+    ).stdout.strip()
