@@ -66,6 +66,9 @@ def test_absent_and_damaged_sets_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "faces" / "backgrounds.parquet")
     with pytest.raises(SourceUnreadableError, match=r"a/b:c/d\.jpg"):
         sets.backgrounds(tmp_path, "test")
+    (tmp_path / "faces" / "crowds.parquet").write_bytes(b"PAR1 cut short")
+    with pytest.raises(SourceUnreadableError, match=r"crowds\.parquet: no whole parquet file"):
+        sets.crowds(tmp_path, "test")
 
 
 def test_batches_depend_on_seed_and_step_alone(root: Path) -> None:

@@ -29,7 +29,7 @@ def test_a_place_is_a_fraction_and_stable(name: str) -> None:
 
 
 def test_missing_data_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"blendshapes\.parquet: training data not found; point --data"):
+    with pytest.raises(ConfigError, match=r"blendshapes\.parquet: no such file; give the folder that holds fer2013/"):
         data.load(tmp_path)
 
 
@@ -41,6 +41,9 @@ def test_a_picture_that_is_none_is_named(shared_data: Path, tmp_path: Path) -> N
     pq.write_table(pa.Table.from_pylist(rows), path)
     name = re.escape(rows[3]["source_id"])
     with pytest.raises(ConfigError, match=rf"^fer2013_train, {name}: the stored bytes are no picture"):
+        data.load(tmp_path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match=r"train\.parquet: no whole parquet file; fetch the data again"):
         data.load(tmp_path)
 
 

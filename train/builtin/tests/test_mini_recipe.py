@@ -46,7 +46,7 @@ def test_a_missing_or_broken_file_is_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["joint", "--set", "data=nowhere"], "training data not found"),
+        (["joint", "--set", "data=nowhere"], "no such file; give the folder"),
         (["all", "--set", "data=nowhere", "--set", "renders=nowhere"], "ict_face.npz"),
         (["joint", "--set", "nonsense"], "--set nonsense: has no '='; write nonsense=VALUE"),
     ],

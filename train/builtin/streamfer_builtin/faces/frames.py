@@ -38,7 +38,9 @@ def known_videos(folder: Path) -> list[KnownVideo]:
     """
     description = folder / "ground_truth.json"
     if not description.is_file():
-        raise SourceNotFoundError(f"{description}: no such file; set data.root to the folder that holds videos/")
+        raise SourceNotFoundError(
+            f"{description}: no such file; give the folder that holds videos/ with --set data=FOLDER"
+        )
     videos = json.loads(description.read_text(encoding="utf-8"))["videos"]
     known = []
     for name, facts in videos.items():

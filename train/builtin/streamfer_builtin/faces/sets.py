@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamfer.errors import SourceNotFoundError, SourceUnreadableError
@@ -89,8 +90,13 @@ def test_videos(root: Path) -> tuple[str, ...]:
 
 def _samples(path: Path, wanted: Callable[[dict[str, Any]], bool], read: Callable[..., Sample]) -> list[Sample]:
     if not path.is_file():
-        raise SourceNotFoundError(f"{path}: no such file; set data.root to the folder that holds faces/ and videos/")
-    file = pq.ParquetFile(path)
+        raise SourceNotFoundError(
+            f"{path}: no such file; give the folder that holds faces/ and videos/ with --set data=FOLDER"
+        )
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SourceUnreadableError(f"{path}: no whole parquet file; fetch the data again") from error
     kept = []
     for batch in file.iter_batches(batch_size=64):
         for row in batch.to_pylist():

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
@@ -161,12 +162,22 @@ def load(data: Path) -> Corpus:
 def _file(data: Path, name: str) -> Path:
     path = data / name
     if not path.is_file():
-        raise ConfigError(f"{path}: training data not found; point --data at the folder that holds fer2013/ and faces/")
+        raise ConfigError(
+            f"{path}: no such file; give the folder that holds fer2013/ and faces/ with --set data=FOLDER"
+        )
     return path
 
 
+def _table(data: Path, name: str) -> pa.Table:
+    path = _file(data, name)
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigError(f"{path}: no whole parquet file; fetch the data again") from error
+
+
 def _read_scores(data: Path) -> _Scores:
-    table = pq.read_table(_file(data, _FILES[3]))
+    table = _table(data, _FILES[3])
     column = {n: table[n].to_numpy().astype(np.float32) for n in table.schema.names if n not in _WORDS}
     keys = zip(table["source"].to_pylist(), table["source_id"].to_pylist(), strict=True)
     return _Scores(
@@ -198,7 +209,7 @@ def vote_shares(counts: FloatArray) -> FloatArray:
 
 
 def _read_votes(data: Path, split: str, names: Sequence[str]) -> Tensor:
-    table = pq.read_table(_file(data, f"fer2013/ferplus_{split}.parquet"))
+    table = _table(data, f"fer2013/ferplus_{split}.parquet")
     counts = np.stack([table[name].to_numpy().astype(np.float32) for name in (*CLASSES, *_OTHER_VOTES)], 1)
     row = dict(zip(table["source_id"].to_pylist(), vote_shares(counts), strict=True))
     nobody = np.full(len(CLASSES), np.nan, np.float32)
@@ -206,7 +217,7 @@ def _read_votes(data: Path, split: str, names: Sequence[str]) -> Tensor:
 
 
 def _read_fer(data: Path, split: str, scores: _Scores) -> tuple[Pictures, list[str]]:
-    table = pq.read_table(_file(data, f"fer2013/{split}.parquet"))
+    table = _table(data, f"fer2013/{split}.parquet")
     source = f"fer2013_{split}"
     names = table["source_id"].to_pylist()
     images = zip(table["image"].to_pylist(), names, strict=True)
@@ -218,7 +229,7 @@ def _read_fer(data: Path, split: str, scores: _Scores) -> tuple[Pictures, list[s
 
 
 def _read_faces(data: Path, scores: _Scores) -> tuple[Pictures, list[str]]:
-    table = pq.read_table(_file(data, _FILES[2]))
+    table = _table(data, _FILES[2])
     rows = [r for r in table.to_pylist() if r["emotion"] in CLASSES]
     pixels = np.stack([_grey(r["image"], 64, f"faces, {r['source_id']}") for r in rows])
     labels = torch.tensor([CLASSES.index(r["emotion"]) for r in rows])

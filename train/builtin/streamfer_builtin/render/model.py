@@ -66,7 +66,7 @@ def load_face_model(path: Path) -> FaceModel:
         SourceUnreadableError: the file is not the face model.
     """
     if not path.is_file():
-        raise SourceNotFoundError(f"{path}: no such file; point --data at the folder that holds ict_face/ict_face.npz")
+        raise SourceNotFoundError(f"{path}: no such file; give the folder that holds ict_face/ with --set data=FOLDER")
     try:
         with np.load(path, allow_pickle=False) as file:
             held = {name: file[name] for name in _ARRAYS}

@@ -33,7 +33,7 @@ def produce(model: Path, folder: Path, split: str, seed: int, clips: int, *, wor
     firsts = [first for first in range(0, clips, SHARD) if not _finished(folder, split, seed, first, clips)]
     missing = sum(min(SHARD, clips - first) for first in firsts)
     if missing and not model.is_file():
-        raise SourceNotFoundError(f"{model}: no such file; it belongs to the data set ict_face")
+        raise SourceNotFoundError(f"{model}: no such file; give the folder that holds ict_face/ with --set data=FOLDER")
     log.info("render.produce", split=split, clips=clips, missing=missing, seed=seed, workers=workers)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
