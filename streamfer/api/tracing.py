@@ -16,7 +16,8 @@ from streamfer.records import ClipLabelled, Record, SourceStateChanged
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
-_END_MILLISECONDS = 2000
+# The library waits for it at the end, too.
+_ANSWER_SECONDS = 2
 
 
 class Tracer(Closing):
@@ -52,7 +53,7 @@ class Tracer(Closing):
             from opentelemetry.trace import Link
         about = {"service.name": "streamfer", "service.version": version("streamfer"), "streamfer.site": site}
         self._provider = TracerProvider(resource=Resource.create(about), shutdown_on_exit=False)
-        exporter = OTLPSpanExporter(f"{address.rstrip('/')}/v1/traces")
+        exporter = OTLPSpanExporter(f"{address.rstrip('/')}/v1/traces", timeout=_ANSWER_SECONDS)
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("streamfer")
         self._link = Link
@@ -65,11 +66,10 @@ class Tracer(Closing):
         return self._clip(record, record.data) if isinstance(record.data, ClipLabelled) else record
 
     def close(self) -> None:
-        """End what is open, and send what waits, for two seconds at most."""
+        """End what is open, and send what waits; a collector that is away may cost some seconds."""
         for span in self._sources.values():
             span.end()
         self._sources.clear()
-        self._provider.force_flush(_END_MILLISECONDS)
         self._provider.shutdown()
 
     def _state(self, record: Record, change: SourceStateChanged) -> Record:

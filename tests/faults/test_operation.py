@@ -18,8 +18,10 @@ import httpx2
 import pytest
 from command_line import Program, streamfer, wait_for
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from record_examples import examples
 from test_run_faults import QUICK, START_SECONDS, configured, published, states
 
+from streamfer.api.tracing import Tracer
 from streamfer.publish import EmbeddedRedis
 from streamfer.records import ClipLabelled, SourceStateChanged
 
@@ -240,6 +242,15 @@ def test_a_collector_that_is_away_delays_nothing(tiny_model: Path, server: Embed
         assert program._process.returncode == 0
     assert time.monotonic() - began < 20
     assert all(record.traceparent for record in published(server.url))
+
+
+def test_the_end_waits_two_seconds_for_a_collector_that_says_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        tracer = Tracer(f"http://127.0.0.1:{silent.getsockname()[1]}", "here")
+        assert tracer.trace(examples()["clip.labelled.v1"]).traceparent
+        began = time.monotonic()
+        tracer.close()
+        assert time.monotonic() - began < 6, "and what a busy machine adds"
 
 
 def test_nothing_of_it_is_imported_unless_it_is_asked_for(
