@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import socket
+import sys
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -121,6 +122,7 @@ class Broker(Destination):
             return self._link
         await self.aclose()
         client = _Client(**self._options)
+        client.pending_calls_threshold = sys.maxsize
         try:
             await client.__aenter__()
         except aiomqtt.MqttError as error:
@@ -151,7 +153,7 @@ class Broker(Destination):
             size = len(one.payload) + len(one.topic.encode()) + _PACKET_HEAD
             if size > client.largest:
                 raise RefusedError(f"{size} bytes are more than the {client.largest} of its largest packet")
-        client.refusal, client.pending_calls_threshold = None, len(messages)
+        client.refusal = None
         words = ((one.topic, one.payload, 1, one.retain) for one in messages)
         sending = asyncio.gather(
             *(client.publish(*word, timeout=_PUBLISH_SECONDS) for word in words), return_exceptions=True

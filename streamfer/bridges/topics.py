@@ -56,7 +56,7 @@ def messages_of(record: Record, prefix: str) -> list[Message]:
         # What later versions say may be anything.
         body = {**said, "producer": None} if isinstance(said, dict) else {"data": said}
         return [_message(f"{here}/{name}", {**body, **one, "type": record.type}, retain=name == "state")]
-    words = {**one, **body}
+    words = {**one, **body, "start_time": data.clip.start_time, "end_time": data.clip.end_time}
     return [_message(f"{here}/{name}", words, retain=True), _message(f"{here}/people/{track}/{name}", words)]
 
 

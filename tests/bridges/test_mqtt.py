@@ -40,6 +40,7 @@ def test_what_a_broker_gets(bridge: Start, broker: Start, watch: Start, publish:
         assert said["label"] == "happiness"
         assert said["probability"] == pytest.approx(0.7)
         assert said["id"] == label.id
+        assert said["end_time"] - said["start_time"] == 1.875
         assert watcher.last("streamfer/lobby/people/3/label") == said
         assert watcher.last("streamfer/lobby/people/3/caption")["text"] == "Die Lippen öffnen sich."
         assert watcher.last("streamfer/hall/state")["state"] == "backoff"
@@ -56,6 +57,7 @@ def test_what_a_broker_gets(bridge: Start, broker: Start, watch: Start, publish:
         }
         assert running.end() == 0
         wait_for(lambda: watcher.last("streamfer/available") == "offline", "offline")
+        assert len(running.said.splitlines()) == 1, "nothing but where records go"
 
 
 def test_home_assistant_finds_each_source(bridge: Start, broker: Start, watch: Start, publish: Start) -> None:
