@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -122,6 +124,40 @@ def test_a_server_that_went_away_for_good() -> None:
     client = redis.Redis(host="127.0.0.1", port=1, retry=Retry(NoBackoff(), 0))
     with pytest.raises(PublishError, match="cannot be reached"):
         Publisher(client, patience=0.2, url="redis://127.0.0.1:1/0").publish_many(clips(1))
+
+
+def test_the_rights_in_the_documents_are_enough(redis_url: str, client: redis.Redis) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "records.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^ACL SETUSER .*$", text, re.MULTILINE)
+    users = [line.split()[2] for line in lines]
+    assert users == ["publisher", "reader"]
+    try:
+        for line in lines:
+            client.execute_command(*line.split())  # type: ignore[no-untyped-call]
+        writing, reading = (redis_url.replace("unix://", f"unix://{user}:PASSWORD@") for user in users)
+        records = clips(3)
+        with Publisher.open(PublishConfig(redis=writing)) as publisher:
+            publisher.publish_many([records[1], records[2]])
+            publisher.heartbeat({"hall": {"state": "online"}})
+            assert publisher.server_run()
+        with Publisher.open(PublishConfig(redis=writing)) as publisher:
+            assert publisher.publish_many(records) == [Outcome.NEW, Outcome.DUPLICATE, Outcome.DUPLICATE]
+            publisher.publish_many(clips(4))
+        client.xadd("streamfer:{0}:clips", {"data": "no record"})
+        start: dict[str, Any] = {"since": "start", "idle_s": 0.4, "block_s": 0.1}
+        with subscribe(reading, **start) as alone, subscribe(reading, group="g", claim_every_s=0.1, **start) as member:
+            assert len(list(alone)) == len(list(member)) == 4
+            assert member.skipped == 1
+        assert client.xlen("streamfer:{0}:dead") == 1
+        assert client.hgetall("streamfer:{0}:clips:read:g"), "how far the group has read"
+        for _ in range(2):
+            # What it left unfinished comes again.
+            with subscribe(reading, group="h", consumer="one", **start) as member:
+                assert next(member).id == records[1].id
+        with subscribe(reading, since="10m", idle_s=0.2) as later:
+            assert len(list(later)) == 4
+    finally:
+        client.acl_deluser(*users)
 
 
 def test_open_on_the_embedded_server() -> None:
