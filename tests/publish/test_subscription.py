@@ -191,7 +191,7 @@ class TestAlone:
         since = datetime.fromtimestamp(moment[0] + 1, UTC)
         with subscribe(redis_url, since=since, idle_s=IDLE, block_s=0.05) as subscription:
             assert list(subscription) == []
-            wait_for(lambda: client.time()[0] > moment[0] + 1, "the moment")  # type: ignore[index]
+            wait_for(lambda: client.time()[0] > moment[0] + 1, "the moment")
             publisher.publish_many(clips(4)[3:])
             assert [record.id for record in subscription] == [clips(4)[3].id]
         assert "rewound" not in caplog.text
