@@ -88,7 +88,8 @@ def _unit_scores(said: Sequence[Mentions], labels: Sequence[FaceLabels]) -> tupl
         unit: UnitScore(float(precision), float(recall), float(f1), int(support))
         for unit, precision, recall, f1, support in zip(ACTION_UNITS, *each, strict=True)
     }
-    micro = UnitScore(*map(float, together[:3]), support=int(true_NU.sum()))
+    precision, recall, f1 = map(float, together[:3])
+    micro = UnitScore(precision, recall, f1, int(true_NU.sum()))
     return {unit: score for unit, score in found.items() if score.support}, micro
 
 
