@@ -12,6 +12,7 @@ import typer
 from streamfer.cli.options import Assignments, ConfigFile, RedisUrl, configure
 from streamfer.cli.terminal import note
 from streamfer.extras import needs
+from streamfer.redaction import redact_text
 
 
 def bridge(
@@ -51,7 +52,7 @@ def bridge(
             from streamfer.bridges.webhook import Webhook
 
             there = Webhook(url, config.bridge)
-        bridge = Bridge(config, there, note)
+        bridge = Bridge(config, there, lambda line: note(redact_text(line)))
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, bridge.stop)
         await bridge.run()

@@ -78,6 +78,18 @@ def got_sequence(got: dict[str, Any], record: Record) -> int:
     return int(got[record.id]["sequence"])
 
 
+def test_nothing_secret_is_said(bridge: Start, receiver: Receiver, publish: Start) -> None:
+    answers = iter([(401, {}), (500, {}), (422, {})])
+    receiver.answer = lambda _: next(answers, (204, {}))
+    publish(clip(1))
+    url = receiver.url.replace("http://", "http://me:${WORD}@") + "/T0KEN"
+    with bridge("-v", "webhook", url, "--secret", "${HOOK}", WORD="s3cr3t/word", HOOK=SECRET) as running:
+        running.says("refuses 1 records")
+        assert running.end() == 0
+        assert not re.search(f"s3cr3t|T0KEN|{SECRET}", running.said)
+    assert base64.b64decode(receiver.got[0][0]["Authorization"].removeprefix("Basic ")) == b"me:s3cr3t/word"
+
+
 def test_a_text_signs_as_it_is(bridge: Start, receiver: Receiver, publish: Start, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("a secret of some words\n")
     publish(clip(1))
