@@ -52,7 +52,7 @@ def test_golden_record_with_action_units() -> None:
 
 @pytest.mark.parametrize("kind", sorted(examples()))
 def test_a_line_and_fields_hold_the_same(kind: str) -> None:
-    record = Record.of(examples()[kind].data, source_id='a,"data":{"b}\u2028"').numbered(7)
+    record = replace(examples()[kind], subject='a,"data":{"b}\u2028"', sequence=7)
     for one in (record, replace(record, traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")):
         assert line_to_fields(one.to_json()) == one.to_fields()
         assert Record.from_json(one.to_json()) == Record.from_fields(one.to_fields()) == one
