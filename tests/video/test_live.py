@@ -29,6 +29,7 @@ from streamfer.errors import (
     SourceUnreadableError,
 )
 from streamfer.video import Frame, LiveSource, StateChange, TimeSampler, find_sources, open_source, write_video
+from streamfer.video.clock import Nap
 from streamfer.video.connection import Arrival, Opened
 from streamfer.video.frame_line import FrameLine
 from streamfer.video.live import reconnect_delay
@@ -150,6 +151,25 @@ def test_a_stuck_call_is_abandoned_within_a_second_of_the_stall(rtsp_server: Sta
     server.thaw()
     states, frames = until_frames(items, 1)
     assert (states[-1].state, frames[0].epoch) == ("online", 1)
+    source.close()
+
+
+def test_a_machine_that_slept_opens_its_cameras_again_at_once(
+    rtsp_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of deadlines rests with the machine: no stall is noticed for as long as the camera is given."""
+    slept = [0.0]
+    monkeypatch.setattr(Nap, "seconds", property(lambda _nap: slept[0]))
+    source = live(rtsp_server().url(), stall_timeout=30)
+    items = source.stream()
+    until_frames(items, 3)
+    slept[0] = 29.0
+    assert not until_frames(items, 3)[0], "shorter than a stall: what waits is taken"
+    slept[0] = 3600.0
+    (stalled, _), slept[0] = list(until_states(items, "backoff")), 0.0
+    assert stalled.state == "stalled"
+    assert "did not run for 3600 s" in stalled.reason
+    assert until_frames(items, 1)[1][0].epoch == 1
     source.close()
 
 
