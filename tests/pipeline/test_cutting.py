@@ -12,6 +12,7 @@ from fakes.video import FakeSource
 from scenes import CONFIG, clips, done, face_at, facts_at, one_face, run
 
 from streamfer.errors import InternalError
+from streamfer.faces.alignment import crop_faces
 from streamfer.faces.detections import TrackedFrame
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.cutting import CropCutter, TrackedPicture
@@ -53,16 +54,12 @@ def test_only_files_go_on_while_a_frame_is_cut(live: bool) -> None:
 
 
 def test_a_fault_ends_its_source_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    from streamfer.pipeline import cutting
-
-    cut = cutting.crop_faces
-
     def fails(image, boxes, landmarks, profile):  # type: ignore[no-untyped-def]
         if threading.current_thread().name == "cut b":
             raise RuntimeError("no crop")
-        return cut(image, boxes, landmarks, profile)
+        return crop_faces(image, boxes, landmarks, profile)
 
-    monkeypatch.setattr(cutting, "crop_faces", fails)
+    monkeypatch.setattr("streamfer.pipeline.cutting.crop_faces", fails)
     events = run([FakeSource(one_face, count=100, fps=25, source_id=name) for name in ("a", "b")])
     ends = done(events)
     assert ends["a"].error is None
