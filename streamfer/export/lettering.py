@@ -35,8 +35,9 @@ def chip(words: str, small: str, colour: Colour, size: int) -> NDArray[np.uint8]
     width = max(right - left for _, _, (left, _, right, _) in lines)
     height = sum(bottom - top for _, _, (_, top, _, bottom) in lines)
     picture = Image.new("RGB", (round(width) + 2 * pad, round(height) + (1 + len(lines)) * pad), colour)
-    # Dark letters on light colours, light ones on dark: by the colour's luminance.
-    light = 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2] > 140
+    # Dark letters on light colours, light ones on dark, whichever stand out more (WCAG 2.2, contrast ratio).
+    linear = [(value / 255) ** 2.2 for value in colour]
+    light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] > 0.179
     ink = (0, 0, 0) if light else (255, 255, 255)
     y = float(pad)
     for text, font, (left, top, _, bottom) in lines:

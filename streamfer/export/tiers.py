@@ -201,9 +201,8 @@ class Boris(SegmentFile):
         for one in segments:
             note = one.value if one.tier == CAPTION else ""
             events += [[time, one.person, _code(one), "", note] for time in (one.media_begin, one.media_end)]
-        # A state that ends comes before the one that begins at the same time.
-        begins = {(one.media_begin, one.person, _code(one)) for one in segments}
-        events.sort(key=lambda event: (event[0], tuple(event[:3]) in begins))
+        # Within a tier segments are in order, so that a state ends before the next begins at the same time.
+        events.sort(key=lambda event: event[0])
         project = {
             **_BORIS["project"],
             "project_name": self._job.base.name,

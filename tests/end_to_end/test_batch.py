@@ -9,10 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openpyxl
 import pandas
 import pytest
 from command_line import Finished, streamfer
+from PIL import Image
+from skimage import data
 
 import streamfer as streamfer_package
 from streamfer.api.settings import settings_of
@@ -115,6 +118,35 @@ def test_a_study_has_one_table_for_all(films: Path, words: tuple[str, ...], tmp_
     assert run(films, "-o", tmp_path / "xlsx", *words, "-f", "xlsx").code == 3
     excel = pandas.read_excel(tmp_path / "xlsx" / "study.xlsx", sheet_name="clips")
     pandas.testing.assert_frame_equal(excel, clips, check_dtype=False)
+
+
+def test_a_study_of_many_files_names_the_broken_ones_and_skips_the_rest_next_time(
+    words: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "study", tmp_path / "out"
+    picture = Image.fromarray(np.asarray(data.astronaut(), np.uint8)[:256, 100:356])
+    for number in range(24):
+        place = folder / f"{number % 4}" / f"{number:02}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        picture.rotate(number / 8).save(place)
+    whole = (folder / "0" / "00.png").read_bytes()
+    broken = {
+        "0/00.png": b"",
+        "1/13.png": b"no picture " * 9,
+        "2/22.png": whole[: len(whole) // 3],
+        "3/19.png": whole[:9],
+    }
+    for name, content in broken.items():
+        (folder / name).write_bytes(content)
+    for told in ("20 done, 4 failed", "20 already done (--overwrite does them again), 4 failed"):
+        done = run(folder, "-o", out, *words[:-1])
+        assert (done.code, told in done.err) == (3, True), done.err
+        for name in broken:
+            assert sum(name in line for line in done.complaints) == 1
+        files = pandas.read_csv(out / "study.files.csv").set_index("source")
+        assert (len(files), (files.status == "done").sum()) == (24, 20)
+        assert not set(broken) & set(files.index[files.status == "done"])
+        assert not [path for path in out.rglob("*") if path.name.startswith(".") or "0/00.png." in str(path)]
 
 
 def test_one_files_error_ends_no_batch(films: Path, words: tuple[str, ...], tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from streamfer.export.baseline import Baseline, Standardised
 from streamfer.export.columns import to_markdown
 from streamfer.export.folder import SourceFolder
 from streamfer.export.job import Job, Settings
-from streamfer.export.rows import FrameTable, data_frame
+from streamfer.export.rows import FileTable, FrameTable, TrackTable, data_frame
 from streamfer.export.segments import Segment, Segmenter, SegmentTable
 from streamfer.export.tiers import Elan
 from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
@@ -137,6 +137,17 @@ def test_segments_of_a_tier_never_overlap_and_never_leave_the_clips(clips: list[
         assert one[2] < other[1] or one[3] != other[3]
     covered = {moment / 4 for begin, _ in clips for moment in range(begin, begin + 7)}
     assert all(any(begin <= moment <= end for _, begin, end, _ in found) for moment in covered)
+
+
+def test_an_intensity_at_the_threshold_is_present() -> None:
+    for smile, present in ((0.5, True), (0.499, False)):
+        assert bool([one for one in segments(clip(0.0, "neutral", smile=smile)) if one[0] == "AU12"]) == present
+
+
+def test_people_and_the_file_have_both_times() -> None:
+    for table in (TrackTable(), FileTable()):
+        row = data_frame(table, [*EVENTS, DONE]).iloc[0]
+        assert (row.media_start_s, row.media_end_s) == (LEAD, 39 / 8 + LEAD)
 
 
 def test_the_table_of_segments_has_both_times_and_the_mean_over_time() -> None:

@@ -17,7 +17,7 @@ from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
 from streamfer.errors import OutputError
 from streamfer.export.job import Blur
 from streamfer.export.lettering import Layout, Tag, chip, subtitle, wrapped
-from streamfer.export.overlay import OverlayNotes, OverlayWriter, _draw, write_overlay
+from streamfer.export.overlay import _COLOURS, OverlayNotes, OverlayWriter, _draw, write_overlay
 from streamfer.pipeline.events import FaceRow, FrameFaces, SourceOpened
 from streamfer.records import ClipCaptioned, Record
 from streamfer.video import Frame, StateChange, find_sources, open_source
@@ -122,6 +122,18 @@ def test_the_shown_intensity_follows_in_time_and_does_not_jump() -> None:
     shown = [units_shown((0.1,), *course, at=index / 8 + 0.01) for index in range(4)]
     assert shown == ["AU12  1.0", "AU12  0.8", "AU12  0.7", "AU12  0.6"]
     assert units_shown((0.1,), *course, at=-0.1) == "AU12  1.0"
+
+
+@pytest.mark.parametrize("colour", _COLOURS)
+def test_letters_stand_out_from_every_colour(colour: tuple[int, int, int]) -> None:
+    def luminance(pixel: Any) -> float:
+        parts = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in pixel / 255]
+        return float(np.dot(parts, (0.2126, 0.7152, 0.0722)))
+
+    picture = chip("neutral", "", colour, 40).reshape(-1, 3).astype(float)
+    ground = np.array(colour, float)
+    low, high = sorted((luminance(ground), luminance(picture[np.abs(picture - ground).sum(axis=1).argmax()])))
+    assert (high + 0.05) / (low + 0.05) >= 4.5, "as WCAG asks of texts"
 
 
 def test_units_make_the_chip_taller(film: Path) -> None:

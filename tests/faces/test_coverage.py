@@ -58,6 +58,15 @@ def test_motion_where_a_face_was_lost_stays_covered_until_it_is_sure() -> None:
     assert not any(cover.boxes or cover.doubtful for cover in found[85:])
 
 
+def test_a_face_is_covered_before_it_is_first_found() -> None:
+    film = [moment(number, moved=number > 40) for number in range(80)]
+    found = covers([*film, *(moment(number, 0.9, moved=True) for number in range(80, 90))])
+    beside = (0.3, 0.3, 0.4, 0.45)
+    assert all(hidden(cover) == 1 and cover.doubtful for cover in found[64:80])
+    assert all(hidden(cover, beside) == 1 for cover in found[42:80]), "as long as somebody moves there"
+    assert not any(cover.boxes or cover.doubtful for cover in found[:10])
+
+
 def test_a_face_that_has_not_moved_stays_covered_however_long_it_is_missed() -> None:
     found = covers([moment(0, 0.9), *(moment(number) for number in range(1, 400))])
     assert all(hidden(cover) == 1 for cover in found)
