@@ -60,6 +60,7 @@ def test_parts_of_earlier_runs_are_read_when_they_are_needed(tmp_path: Path, mon
     before = progress.Progress(tmp_path, "same")
     keys = [bytes([number]) * 16 for number in range(5)]
     for number, key in enumerate(keys):
+        before.put(bytes([100 + number]) * 16, np.full(3, -1, np.float32))
         before.put(key, np.full(number + 1, number, np.float32))
         before.checkpoint(["film.mp4"])
     parts = sorted(tmp_path.rglob("*.npz"))
