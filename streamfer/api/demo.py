@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -80,15 +81,16 @@ def demonstrate(
     return Demonstration(path, made[".mp4.overlay.mp4"], made[".mp4.html"], clips, captions, known)
 
 
-def play(session: Session, found: Demonstration) -> None:
-    """Publish the records of a demonstration as if its film ran now, again and again; KeyboardInterrupt ends it."""
+def play(session: Session, found: Demonstration, stop: threading.Event) -> None:
+    """Publish the records of a demonstration as if its film ran now, again and again, until ``stop``."""
     shown = sorted((*found.clips, *found.captions), key=lambda record: record.data.clip.end_time)  # type: ignore[union-attr]
     with Publisher.open(session.config.publish) as publisher:
-        while True:
+        while not stop.is_set():
             begun, producer = time.monotonic(), this_producer(session.config.purpose)
             publisher.heartbeat({found.clips[0].subject: {"state": "online"}})
             for record in shown:
-                time.sleep(max(0.0, begun + record.data.clip.end_time - time.monotonic()))  # type: ignore[union-attr]
+                if stop.wait(max(0.0, begun + record.data.clip.end_time - time.monotonic())):  # type: ignore[union-attr]
+                    return
                 data = record.data.model_copy(update={"producer": producer})  # type: ignore[union-attr]
                 now = datetime.now(UTC)
                 publisher.publish(replace(record, id=uuid.uuid4().hex, data=data, recordedtime=now, sequence=None))

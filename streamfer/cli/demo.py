@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamfer.cli import options
-from streamfer.cli.terminal import console, note
+from streamfer.cli.signals import INTERRUPTED
+from streamfer.cli.terminal import console, fail, note
 
 if TYPE_CHECKING:
     from streamfer.api import Session
@@ -58,11 +61,20 @@ def _play_on(session: Session, found: Demonstration) -> None:
 
     with needs("serve", "demo --serve"):
         from streamfer.serve.dashboard import serving
+    # An exception in the midst of what is under way, as of Ctrl-C otherwise, may be lost in it.
+    stop = threading.Event()
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        stop.set()
+
+    signal.signal(signal.SIGINT, end)
     with serving(session.config) as url:
         note(f"look at {url}; Ctrl-C ends")
         if sys.stdout.isatty() and (os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"} or sys.platform == "darwin"):
             webbrowser.open(url)
-        play(session, found)
+        play(session, found, stop)
+    fail("stopped", INTERRUPTED)
 
 
 def _show(found: Demonstration) -> None:

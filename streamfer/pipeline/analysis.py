@@ -1,9 +1,9 @@
 """The front of the pipeline: one source's frames become tracked faces and crops.
 
-A source has three threads. The *reader* decodes and chooses frames, the *analyser* detects and tracks, the *cutter*
-(:mod:`streamfer.pipeline.cutting`) cuts crops. For files the reader waits when the analyser is busy; for live sources
-the oldest waiting frame is dropped and counted, and what has waited longer than ``live.staleness``, so that a slow
-machine falls behind in rate and never in time.
+A source has two threads. The *reader* decodes and chooses frames; the *analyser* detects, tracks and cuts
+crops. For files the reader waits when the analyser is busy; for live sources the oldest waiting frame is
+dropped and counted, and what has waited longer than ``live.staleness``, so that a slow machine falls behind in rate and
+never in time.
 """
 
 from __future__ import annotations
@@ -128,26 +128,14 @@ class SourceAnalysis:
         """Analyse the source to its end; always puts an :class:`Ended` last."""
         reader = threading.Thread(target=self._read, name=f"read {self.source.source_id}", daemon=True)
         reader.start()
-        source, plan = self.source, self.plan
-        cutter = CropCutter(
-            lambda: source.live,
-            plan.config.faces,
-            plan.crop,
-            plan.observed,
-            self.out,
-            self.clock,
-            f"cut {source.source_id}",
-        )
         try:
-            self._analyse(cutter.put)
+            self._analyse()
         except Exception as error:
             # A defect in one source must not take the others down: it is reported as that source's end.
             self._error = _as_streamfer_error(self.source.source_id, error)
         finally:
             self._finish()
             self.source.close()
-            if (failure := cutter.close()) is not None:
-                self._error = _as_streamfer_error(self.source.source_id, failure)
             reader.join(timeout=2)
             self.out(
                 Ended(
@@ -228,7 +216,9 @@ class SourceAnalysis:
             self._changed.notify_all()
             return item
 
-    def _analyse(self, out: Callable[[TrackedPicture | Item], None]) -> None:
+    def _analyse(self) -> None:
+        plan = self.plan
+        cutter = CropCutter(plan.config.faces, plan.crop, plan.observed, self.clock)
         info: VideoInfo | None = None
         tracker: Tracker | None = None
         search: FaceSearch | None = None
@@ -238,18 +228,18 @@ class SourceAnalysis:
             if isinstance(item, StateChange):
                 if item.info is not None and item.damage is None:
                     info, tracker = item.info, None
-                out(Changed(self.source.source_id, item))
+                self.out(Changed(self.source.source_id, item))
                 continue
             if info is None:
                 raise InternalError("a frame came before its source was online")
             if tracker is None or item.frame.epoch != epoch:
-                tracker, epoch, analysed = self.plan.tracker(info), item.frame.epoch, 0
-                search = FaceSearch(self.plan.config.faces.search, tracker)
+                tracker, epoch, analysed = plan.tracker(info), item.frame.epoch, 0
+                search = FaceSearch(plan.config.faces.search, tracker)
                 frame = item.frame
-                out(EpochOpened(self.source.source_id, epoch, info, frame.time_base, frame.time_origin))
-            detect = analysed % self.plan.config.faces.detect_every == 0
+                self.out(EpochOpened(self.source.source_id, epoch, info, frame.time_base, frame.time_origin))
+            detect = analysed % plan.config.faces.detect_every == 0
             analysed += 1
-            out(self._track(item, tracker, search if detect else None))
+            self.out(cutter.analysed(self._track(item, tracker, search if detect else None)))
 
     def _track(self, chosen: _Chosen, tracker: Tracker, search: FaceSearch | None) -> TrackedPicture:
         frame, tick = chosen.frame, chosen.pick.tick

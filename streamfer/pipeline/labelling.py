@@ -27,6 +27,8 @@ from streamfer.video.frames import StateChange
 #: camera's memory does not grow with the people that pass it.
 _TRACKS_REMEMBERED = 4096
 
+_WAKING_SECONDS = 1.0
+
 
 @dataclass(slots=True)
 class _SourceLog:
@@ -135,6 +137,9 @@ class Labeller:
 
     def missing(self, now: float) -> list[Record]:
         """Return the gaps that go on at the Unix time ``now``, as far as they are to be told (again)."""
+        if self.slept(now - _WAKING_SECONDS, now):
+            # What came before this process slept has yet to be read: the gap begins behind it.
+            return []
         told = []
         for source_id, log in self._logs.items():
             opened, ledger = log.opened, log.ledger

@@ -1,9 +1,9 @@
-"""Crops are cut beside the search in the next frame: in order, and a fault ends one source alone."""
+"""What faces are worth is measured where their crops are cut; a fault there ends one source alone."""
 
 from __future__ import annotations
 
+import math
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -16,46 +16,23 @@ from streamfer.faces.alignment import crop_faces
 from streamfer.faces.detections import TrackedFrame
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.cutting import CropCutter, TrackedPicture
-from streamfer.pipeline.items import AnalysedFrame, Item
-
-CROP = FakeExpressionModel().info.crop
 
 
-def pictures(count: int) -> list[TrackedPicture]:
-    """Return frames with one face each."""
-    image = np.zeros((120, 160, 3), np.uint8)
-    return [TrackedPicture("a", 0, n, facts_at(n), image, TrackedFrame((face_at(1),)), 0) for n in range(count)]
-
-
-@pytest.mark.parametrize("live", [True, False])
-def test_frames_leave_in_their_order_and_all_before_the_end(live: bool) -> None:
-    out: list[Item] = []
-    cutter = CropCutter(lambda: live, CONFIG.faces, CROP, None, out.append, StageClock(), "cut a")
-    for picture in pictures(20):
-        cutter.put(picture)
-    assert cutter.close() is None
-    assert [item.tick for item in out if isinstance(item, AnalysedFrame)] == list(range(20))
-    assert not any(thread.name == "cut a" for thread in threading.enumerate())
-
-
-@pytest.mark.parametrize("live", [True, False])
-def test_only_files_go_on_while_a_frame_is_cut(live: bool) -> None:
-    out: list[Item] = []
-
-    def slowly(item: Item) -> None:
-        time.sleep(0.2)
-        out.append(item)
-
-    cutter = CropCutter(lambda: live, CONFIG.faces, CROP, None, slowly, StageClock(), "cut a")
-    cutter.put(pictures(1)[0])
-    assert len(out) == live
-    cutter.close()
-    assert len(out) == 1
+def test_faces_too_small_to_be_read_are_neither_measured_nor_cut() -> None:
+    crop = FakeExpressionModel().info.crop
+    tracked = TrackedFrame((face_at(1, quality=math.nan), face_at(2, 90.0, 4.0, math.nan)))
+    picture = TrackedPicture("a", 0, 0, facts_at(0), np.full((160, 240, 3), 90, np.uint8), tracked, 0)
+    frame = CropCutter(CONFIG.faces, crop, None, StageClock()).analysed(picture)
+    assert [face.track for face in frame.faces] == [1]
+    assert 0 <= frame.faces[0].quality <= 1
+    assert [face.track for face in frame.too_small] == [2]
+    assert math.isnan(frame.too_small[0].quality)
+    assert frame.crops.shape == (1, crop.size, crop.size, 3)
 
 
 def test_a_fault_ends_its_source_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(image, boxes, landmarks, profile):  # type: ignore[no-untyped-def]
-        if threading.current_thread().name == "cut b":
+        if threading.current_thread().name == "analyse b":
             raise RuntimeError("no crop")
         return crop_faces(image, boxes, landmarks, profile)
 
