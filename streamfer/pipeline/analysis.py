@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from streamfer.config import Config
 from streamfer.errors import InternalError, StreamferError
+from streamfer.faces.alignment import crop_faces
 from streamfer.faces.detections import Detections, Detector, TrackedFace, Tracker
+from streamfer.faces.quality import measured
 from streamfer.faces.search import FaceSearch
 from streamfer.geometry import CropProfile
 from streamfer.pipeline.clock import StageClock
-from streamfer.pipeline.cutting import CropCutter, TrackedPicture
-from streamfer.pipeline.items import Changed, Ended, EpochOpened, FrameFacts, Item
+from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened, FrameFacts, Item
 from streamfer.pipeline.observer import ObserverPlan
 from streamfer.pipeline.selection import Pick, Selector
 from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
@@ -218,7 +219,6 @@ class SourceAnalysis:
 
     def _analyse(self) -> None:
         plan = self.plan
-        cutter = CropCutter(plan.config.faces, plan.crop, plan.observed, self.clock)
         info: VideoInfo | None = None
         tracker: Tracker | None = None
         search: FaceSearch | None = None
@@ -239,9 +239,9 @@ class SourceAnalysis:
                 self.out(EpochOpened(self.source.source_id, epoch, info, frame.time_base, frame.time_origin))
             detect = analysed % plan.config.faces.detect_every == 0
             analysed += 1
-            self.out(cutter.analysed(self._track(item, tracker, search if detect else None)))
+            self.out(self._analyse_frame(item, tracker, search if detect else None))
 
-    def _track(self, chosen: _Chosen, tracker: Tracker, search: FaceSearch | None) -> TrackedPicture:
+    def _analyse_frame(self, chosen: _Chosen, tracker: Tracker, search: FaceSearch | None) -> AnalysedFrame:
         frame, tick = chosen.frame, chosen.pick.tick
         began = time.perf_counter()
         detections = self._detect(frame.image, search) if search else None
@@ -264,12 +264,53 @@ class SourceAnalysis:
             detect_s=detect_s,
             media_seconds=frame.media_seconds,
         )
-        left_out = detections.left_out if detections else 0
-        return TrackedPicture(self.source.source_id, frame.epoch, tick, facts, frame.image, tracked, left_out)
+        with self.clock.measure("crop", len(tracked.faces)):
+            large = measured(frame.image, [face for face in tracked.faces if self._readable(face)])
+            faces = tuple(face for face in large if face.quality >= self.plan.config.faces.min_quality)
+            crops = _cut(frame.image, faces if tick is not None else (), self.plan.crop)
+            portraits = self._portraits(frame.image, faces, crops)
+        return AnalysedFrame(
+            source_id=self.source.source_id,
+            epoch=frame.epoch,
+            tick=tick,
+            facts=facts,
+            faces=faces,
+            too_small=tuple(face for face in tracked.faces if not self._readable(face)),
+            renamed=tracked.renamed,
+            crops=crops,
+            portraits=portraits,
+            left_out=detections.left_out if detections else 0,
+        )
+
+    def _readable(self, face: TrackedFace) -> bool:
+        return bool(min(face.box[2:] - face.box[:2]) >= self.plan.config.faces.min_size)
 
     def _detect(self, image: NDArray[np.uint8], search: FaceSearch) -> Detections:
         with self.detectors.borrow() as detector, self.clock.measure("detect"):
             return search.detect(detector, image)
+
+    def _portraits(
+        self, image: NDArray[np.uint8], faces: Sequence[TrackedFace], crops: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8] | None, ...]:
+        """Return one portrait a crop: of the largest faces where somebody watches, of none otherwise."""
+        portraits: list[NDArray[np.uint8] | None] = [None] * len(crops)
+        observed = self.plan.observed
+        if observed is not None and observed.crop is not None and portraits:
+            order = sorted(range(len(faces)), key=lambda place: -faces[place].side)
+            largest = order[: observed.captions.max_faces]
+            # An observer that looks at the very crops of the expression model costs no second cut.
+            same = observed.crop == self.plan.crop
+            cut = crops[largest] if same else _cut(image, [faces[place] for place in largest], observed.crop)
+            for place, portrait in zip(largest, cut, strict=True):
+                portraits[place] = portrait
+        return tuple(portraits)
+
+
+def _cut(image: NDArray[np.uint8], faces: Sequence[TrackedFace], profile: CropProfile) -> NDArray[np.uint8]:
+    """Cut faces out of a frame: uint8 RGB (F, S, S, 3)."""
+    boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
+    landmarks = np.array([face.landmarks for face in faces], np.float32).reshape(-1, 5, 2)
+    return crop_faces(image, boxes, landmarks, profile)
 
 
 def _as_streamfer_error(source_id: str, error: Exception) -> StreamferError:
