@@ -99,8 +99,7 @@ class Finder(ABC):
         beside = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
         if columns * rows * self.tile**2 + beside * scale**2 > WORTH * image.shape[0] * image.shape[1] * scale**2:
             return None
-        places = [squares_around(expected, self.reach)] if len(expected) else []
-        found = [self._near(image, squares) for squares in places]
+        found = [self._near(image, squares_around(expected, self.reach))] if len(expected) else []
         found += [self._part(image, part, scale) for part in parts]
         if not found:
             return Detections.empty()

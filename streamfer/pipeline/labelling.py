@@ -26,7 +26,7 @@ from streamfer.video.frames import StateChange
 #: Tracks of a source that are told apart in its counts; beyond, the longest silent are taken for new, so that a
 #: camera's memory does not grow with the people that pass it.
 _TRACKS_REMEMBERED = 4096
-
+#: After a sleep, pictures that came before it are read first.
 _WAKING_SECONDS = 1.0
 
 
