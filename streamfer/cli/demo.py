@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamfer.cli import options
-from streamfer.cli.signals import INTERRUPTED
+from streamfer.cli.signals import INTERRUPTED, first_of
 from streamfer.cli.terminal import console, fail, note
 
 if TYPE_CHECKING:
@@ -61,14 +60,7 @@ def _play_on(session: Session, found: Demonstration) -> None:
 
     with needs("serve", "demo --serve"):
         from streamfer.serve.dashboard import serving
-    # An exception in the midst of what is under way, as of Ctrl-C otherwise, may be lost in it.
-    stop = threading.Event()
-
-    def end(*_: object) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        stop.set()
-
-    signal.signal(signal.SIGINT, end)
+    stop = first_of(signal.SIGINT)
     with serving(session.config) as url:
         note(f"look at {url}; Ctrl-C ends")
         if sys.stdout.isatty() and (os.environ.keys() & {"DISPLAY", "WAYLAND_DISPLAY"} or sys.platform == "darwin"):

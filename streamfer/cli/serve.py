@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 from typing import Annotated
 
 import typer
 
 from streamfer.cli.options import Assignments, ConfigFile, RedisUrl, configure
+from streamfer.cli.signals import first_of
 from streamfer.cli.terminal import note
 from streamfer.extras import needs
 
@@ -30,9 +30,7 @@ def serve(
     with needs("serve", "streamfer serve"):
         from streamfer.serve.dashboard import serving
     config = configure(config_file, {"redis": redis, "serve__address": address}, assignments)
-    stopped = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stopped.set())
+    stopped = first_of(signal.SIGINT, signal.SIGTERM)
     with serving(config) as url:
         note(f"look at {url}")
         stopped.wait()

@@ -70,6 +70,23 @@ def stopping(session: Session, *, terminated: int = TERMINATED) -> Iterator[Stop
             signal.signal(number, handler)
 
 
+def first_of(*numbers: int) -> threading.Event:
+    """Return an event that the first of these signals sets; another one then ends the process at once.
+
+    Unlike KeyboardInterrupt it cannot be lost in what is under way when the signal comes.
+    """
+    told = threading.Event()
+
+    def tell(_number: int, _frame: FrameType | None) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
+        told.set()
+
+    for number in numbers:
+        signal.signal(number, tell)
+    return told
+
+
 def _reload(session: Session) -> None:
     if session.reread is None:
         complain("SIGHUP: there is no --config file to read again; everything stays as it is")
