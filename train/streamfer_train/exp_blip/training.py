@@ -19,12 +19,12 @@ from streamfer_train.recipes.checkpoint import Progress
 from streamfer_train.recipes.loading import Loader, TrainSampler, worker_count
 from streamfer_train.recipes.processes import ProcessGroup
 from streamfer_train.recipes.schedule import half_cosine
-from streamfer_train.recipes.trainer import Job, Trainer, micro_batch
+from streamfer_train.recipes.trainer import Job, Trainer, Unmeasured, micro_batch
 
 _BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 
 
-class ExpTask:
+class ExpTask(Unmeasured):
     """A learner whose frozen weights are frozen already, and its pairs, in one of the processes that train it."""
 
     def __init__(
@@ -83,16 +83,6 @@ class ExpTask:
         with torch.autocast(self.world.device.type, self.kind, enabled=self.kind != torch.float32):
             parts: Mapping[str, Tensor] = model(batch)
         return parts
-
-    def end_epoch(self, trainer: Trainer, means: dict[str, float]) -> tuple[dict[str, float], str]:
-        """Remember the epoch's losses; nothing is measured."""
-        trainer.progress.history.append(means)
-        return means, ", ".join(f"{name} {value:.4f}" for name, value in means.items())
-
-    def stops_early(self, progress: Progress) -> bool:
-        """Every epoch is trained."""
-        del progress
-        return False
 
 
 def trainer_of(config: Any, recipe: str, name: str, folder: Path, task: ExpTask) -> Trainer:

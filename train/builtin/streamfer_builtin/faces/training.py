@@ -23,7 +23,7 @@ from streamfer_train.recipes.checkpoint import LAST, Checkpoint, Progress
 from streamfer_train.recipes.processes import joined
 from streamfer_train.recipes.schedule import half_cosine
 from streamfer_train.recipes.sections import LogConfig, RunSection
-from streamfer_train.recipes.trainer import Batch, Job, Trainer
+from streamfer_train.recipes.trainer import Batch, Job, Trainer, Unmeasured
 
 RECIPE = "faces"
 """Name of the recipe, in its checkpoints."""
@@ -32,7 +32,7 @@ MAY_CHANGE = ("data", "work", "device", "workers", "train.checkpoint_every", "tr
 REFERENCE_SIDE = 256
 
 
-class FacesTask:
+class FacesTask(Unmeasured):
     """The detector with newly drawn weights, or those of ``start`` as far as they reach, its views and its losses."""
 
     def __init__(self, config: FacesConfig) -> None:
@@ -74,16 +74,6 @@ class FacesTask:
         predictions = decoded(maps)
         assignment = assign(predictions, targets, *pictures.shape[-2:])
         return losses(predictions, targets, assignment, self.settings.loss)
-
-    def end_epoch(self, trainer: Trainer, means: dict[str, float]) -> tuple[dict[str, float], str]:
-        """Remember the mean losses; what the network is worth is measured once it is exported."""
-        trainer.progress.history.append(means)
-        return means, ", ".join(f"{name} {value:.4f}" for name, value in means.items())
-
-    def stops_early(self, progress: Progress) -> bool:
-        """Every step is trained."""
-        del progress
-        return False
 
 
 def averaged_network(path: Path) -> FaceNetwork:
