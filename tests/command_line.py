@@ -107,7 +107,7 @@ class Program:
         return Finished(self._process.returncode, out, err)
 
 
-def wait_for(condition: Callable[[], bool], what: str, seconds: float = PATIENCE_SECONDS) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
     """Wait until ``condition`` holds."""
     deadline = time.monotonic() + seconds
     while not condition():

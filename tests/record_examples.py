@@ -75,6 +75,16 @@ def labelled(clip: ClipSpan | None = None, **face: Any) -> ClipLabelled:
     )
 
 
+def captioned(label: Record, text: str) -> Record:
+    """A caption of a labelled clip."""
+    face = label.data.faces[0]  # type: ignore[union-attr]
+    document = ClipCaptioned(
+        clip_id=label.id, clip=label.data.clip, track_id=face.track_id, track=face.track, text=text,  # type: ignore[union-attr]
+        model=MODEL, producer=PRODUCER, latency_ms=LATENCY,
+    )  # fmt: skip
+    return Record.of(document, source_id=label.subject)
+
+
 def mark() -> FaceMark:
     return FaceMark(
         track_id="0-3",

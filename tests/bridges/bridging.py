@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import getpass
 import json
 import os
@@ -11,19 +12,20 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from email.message import Message as Headers
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
+import command_line
 import pytest
 import redis
-from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
+from record_examples import labelled, span
 
-from streamfer.records import ClipCaptioned, Record
+from streamfer.records import Record
 
+wait_for = functools.partial(command_line.wait_for, seconds=60.0)
 CLIPS, CAPTIONS, DEAD = "streamfer:{0}:clips", "streamfer:{0}:captions", "streamfer:{0}:dead"
 
 
@@ -31,22 +33,6 @@ def clip(at: int, source: str = "lobby", **face: Any) -> Record:
     """A labelled clip of a person of its own."""
     document = labelled(span(start_pts=at, end_pts=at + 1), track=at, track_id=f"0-{at}", **face)
     return Record.of(document, source_id=source).numbered(at)
-
-
-def captioned(label: Record, text: str) -> Record:
-    face = label.data.faces[0]  # type: ignore[union-attr]
-    document = ClipCaptioned(
-        clip_id=label.id, clip=label.data.clip, track_id=face.track_id, track=face.track, text=text,  # type: ignore[union-attr]
-        model=MODEL, producer=PRODUCER, latency_ms=LATENCY,
-    )  # fmt: skip
-    return Record.of(document, source_id=label.subject)
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.02)
 
 
 def pending(client: redis.Redis, stream: str = CLIPS) -> int:

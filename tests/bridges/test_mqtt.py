@@ -15,10 +15,10 @@ from typing import Any
 import jinja2
 import pytest
 import redis
-from bridging import CAPTIONS, CLIPS, DEAD, Mosquitto, captioned, clip, pending, wait_for
+from bridging import CAPTIONS, CLIPS, DEAD, Mosquitto, clip, pending, wait_for
 from command_line import streamfer
 from published import entries, later
-from record_examples import examples
+from record_examples import captioned, examples
 
 pytest.importorskip("aiomqtt")
 

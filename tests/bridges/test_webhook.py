@@ -22,9 +22,10 @@ from typing import Any
 
 import pytest
 import redis
-from bridging import CLIPS, DEAD, Receiver, Running, captioned, clip, pending, wait_for
+from bridging import CLIPS, DEAD, Receiver, Running, clip, pending, wait_for
 from command_line import streamfer
 from published import entries
+from record_examples import captioned
 from servers import Node
 
 from streamfer.bridges.bridge import AwayError, Bridge, RefusedError

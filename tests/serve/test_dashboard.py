@@ -19,7 +19,7 @@ import httpx2 as httpx
 import psutil
 import pytest
 from command_line import discover, wait_for
-from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
+from record_examples import PRODUCER, captioned, labelled, span
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -29,7 +29,7 @@ from streamfer.config import Config, load_config
 from streamfer.errors import ConfigError
 from streamfer.publish import Publisher, connect
 from streamfer.publish.embedded import EmbeddedRedis
-from streamfer.records import ClipCaptioned, Gap, Record
+from streamfer.records import Gap, Record
 from streamfer.serve.dashboard import serving
 from streamfer.serve.feed import Feed, said_of
 from streamfer.serve.server import Server, listening_url
@@ -52,15 +52,6 @@ def clip(at: int, source: str = "lobby", track: int = 1, **face: Any) -> Record:
         action_units={"AU12": 0.4}, action_units_peak={"AU12": 0.8}, **face,
     )  # fmt: skip
     return Record.of(document, source_id=source)
-
-
-def captioned(label: Record, text: str) -> Record:
-    face = label.data.faces[0]  # type: ignore[union-attr]
-    document = ClipCaptioned(
-        clip_id=label.id, clip=label.data.clip, track_id=face.track_id, track=face.track, text=text,  # type: ignore[union-attr]
-        model=MODEL, producer=PRODUCER, latency_ms=LATENCY,
-    )  # fmt: skip
-    return Record.of(document, source_id=label.subject)
 
 
 @pytest.fixture

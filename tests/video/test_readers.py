@@ -1,10 +1,12 @@
-"""Random access: the same frames as reading in order, and errors that name the file."""
+"""Random access: the same frames as reading in order, errors that name the file; and pictures that are let go."""
 
 from __future__ import annotations
 
+import gc
 import random
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from made_videos import changing
@@ -129,3 +131,18 @@ def test_no_video_is_one_line(tmp_path: Path, prefer: str) -> None:
 def test_an_unknown_reader(clip: Path) -> None:
     with pytest.raises(ConfigError, match="'opencv' is unknown"):
         open_reader(clip, "opencv")  # type: ignore[arg-type]
+
+
+def test_pictures_are_let_go_without_collecting_garbage(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    write_video(path, [np.full((48, 64, 3), number, np.uint8) for number in range(60)], 25)
+    source = open_source(find_sources([str(path)])[0])
+    gc.collect()
+    gc.disable()
+    try:
+        seen = sum(isinstance(item, Frame) for item in source.stream())
+        left = sum(isinstance(one, av.VideoFrame) for one in gc.get_objects())
+    finally:
+        gc.enable()
+    assert seen == 60
+    assert left <= 3

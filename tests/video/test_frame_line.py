@@ -1,0 +1,45 @@
+"""What one connection of a camera brings, in order: epochs open where its clock or its pictures change."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from streamfer.video import Frame, StateChange, find_sources
+from streamfer.video.connection import Arrival, Opened
+from streamfer.video.frame_line import FrameLine
+
+
+def test_a_clock_that_jumps_back_within_a_connection_opens_an_epoch() -> None:
+    opened = Opened("h264", 25.0, None, Fraction(1, 90000))
+    line = FrameLine(find_sources(["rtsp://cam/live"])[0], opened, epoch=0)
+    picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))
+    arrivals = [Arrival(picture, pts, 5000.0 + second, None) for second, pts in enumerate((900_000, 990_000, 45_000))]
+    items = [item for arrival in arrivals for item in line.advance(arrival, None)]
+    assert [(type(item).__name__, item.epoch) for item in items] == [
+        ("StateChange", 0),
+        ("Frame", 0),
+        ("Frame", 0),
+        ("StateChange", 1),
+        ("Frame", 1),
+    ]
+    assert isinstance(items[3], StateChange)
+    assert "clock jumps back by 10.5 s" in items[3].reason
+
+
+def test_pictures_of_another_size_open_an_epoch_with_new_facts() -> None:
+    opened = Opened("mjpeg", 25.0, None, Fraction(1, 1000))
+    line = FrameLine(find_sources(["http://cam/live.mjpg"])[0], opened, epoch=4)
+    sizes = [(48, 64), (48, 64), (96, 160), (96, 160)]
+    pictures = [av.VideoFrame.from_ndarray(np.zeros((*size, 3), np.uint8)) for size in sizes]
+    arrivals = [Arrival(picture, 40 * number, 5000.0 + number, None) for number, picture in enumerate(pictures)]
+    items = [item for arrival in arrivals for item in line.advance(arrival, None)]
+    online = [item for item in items if isinstance(item, StateChange)]
+    assert [(item.epoch, item.info.width, item.info.height) for item in online if item.info] == [
+        (4, 64, 48),
+        (5, 160, 96),
+    ]
+    shapes = [(item.epoch, item.image.shape[:2]) for item in items if isinstance(item, Frame)]
+    assert shapes == [(4, (48, 64)), (4, (48, 64)), (5, (96, 160)), (5, (96, 160))]
