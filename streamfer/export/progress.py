@@ -193,10 +193,13 @@ class _Model(_Memory):
         import torch
 
         keys = [self._key(crop) for crop in crops]
-        known = [self._progress.get(key) for key in keys]
-        if keys and all(value is not None for value in known):
-            return torch.from_numpy(np.stack(known)).to(self._inner.info.device)  # type: ignore[arg-type]
-        features: torch.Tensor = self._inner.encode(crops)
-        for key, row in zip(keys, features.cpu().numpy(), strict=True):
-            self._progress.put(key, row)
-        return features
+        rows = [self._progress.get(key) for key in keys]
+        missing = [at for at, row in enumerate(rows) if row is None]
+        if missing or not keys:
+            encoded: torch.Tensor = self._inner.encode(crops[missing])
+            for at, row in zip(missing, encoded.cpu().numpy(), strict=True):
+                self._progress.put(keys[at], row)
+                rows[at] = row
+            if len(missing) == len(keys):
+                return encoded
+        return torch.from_numpy(np.stack(rows)).to(self._inner.info.device)  # type: ignore[arg-type]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import openpyxl
 import pandas
 import pytest
+import torch
 from command_line import Finished, streamfer
 from PIL import Image
 from skimage import data
@@ -207,6 +209,31 @@ class Counting:
     def encode(self, crops: Any) -> Any:
         self.counts["encode"] += len(crops)
         return self.inner.encode(crops)
+
+
+def test_of_a_batch_known_in_part_only_the_rest_is_encoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    counts: Counter[str] = Counter()
+
+    class Means:
+        info = SimpleNamespace(device="cpu")
+
+        def encode(self, crops: Any) -> torch.Tensor:
+            return torch.from_numpy(crops).float().mean(dim=(1, 2))
+
+    @dataclass(frozen=True)
+    class Loaded:
+        expression: Any
+        detectors: tuple[Any, ...] = ()
+
+    crops = np.random.default_rng(1).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    earlier = progress.Progress(tmp_path, "settings")
+    earlier.over(Loaded(Means())).expression.encode(crops[[1, 3]])
+    earlier.checkpoint({"film"})
+    model = progress.Progress(tmp_path, "settings").over(Loaded(Counting(Means(), counts))).expression
+    assert torch.equal(model.encode(crops), Means().encode(crops))
+    assert torch.equal(model.encode(crops[[3, 1]]), Means().encode(crops[[3, 1]]))
+    assert counts["encode"] == 3
 
 
 def test_a_killed_run_goes_on_where_it_stopped_and_ends_in_the_same_bytes(
