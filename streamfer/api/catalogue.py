@@ -28,8 +28,6 @@ class Listed:
     """One model that can be named.
 
     Attributes:
-        kind: what it does.
-        name: what it is named by.
         about: where it comes from, in a few words.
         licence: licence of the weights in plain words.
         size, digest: bytes and sha256 of its weights; None where they are not on this machine, or where it has none.

@@ -20,10 +20,8 @@ class Checked:
     """How one attempt to read a source went.
 
     Attributes:
-        source_id: the source.
         transport: of RTSP; empty where there is no choice.
         error: why it gives no picture; None where it does.
-        info: what it is.
         first: seconds to the first picture.
         fps: pictures a second, measured.
         clock: what its wall time is measured by.

@@ -51,8 +51,6 @@ class Worker:
 
     Args:
         open_session: opens what annotates; picklable.
-        plan: what is made of each file.
-        redis: where records go, too.
         token: name of a file that lies in the output folder while the run lasts.
         here: the user's folder, our own variables of his environment, and his version of streamfer.
     """
@@ -130,7 +128,6 @@ class RayRun:
 
     Args:
         session: whose settings the workers have; its threads are those of a worker, one if it names none.
-        salt: of the session.
         address: of the cluster's head (``host:6379``); True: the one that this machine is part of, else this machine.
         workers: how many files are annotated at a time; as many as the cluster has room for if None.
     """

@@ -26,8 +26,6 @@ class Finding(NamedTuple):
     """One thing that was looked at.
 
     Attributes:
-        name: what it is.
-        text: what was found.
         good: whether what the default settings need is there and works.
     """
 

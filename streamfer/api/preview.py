@@ -36,8 +36,6 @@ class Previews(Closing):
     :meth:`~streamfer.publish.keys.Keys.preview`. Analysers leave what they have and never wait.
 
     Args:
-        publisher: of the run.
-        sources: returns those that are there now.
         blurred: faces are made unrecognisable; one that the detector does not find is seen.
     """
 

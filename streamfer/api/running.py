@@ -31,7 +31,6 @@ class Run:
         SourceError: one is not there.
 
     Attributes:
-        outlet: where the records go.
         specs: the sources by id, paused and ended ones included.
     """
 

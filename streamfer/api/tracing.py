@@ -29,7 +29,6 @@ class Tracer(Closing):
 
     Args:
         address: URL of the collector, without its path.
-        site: as in the records' source.
 
     Raises:
         ConfigError: the address is none, or holds credentials.

@@ -38,11 +38,7 @@ class Baseline:
 
     @classmethod
     def first(cls, text: str, clip: ClipConfig | None = None) -> Baseline | None:
-        """Read ``10s``; None where the text names a file.
-
-        Raises:
-            ConfigError: it is neither, or no two clips end in it.
-        """
+        """Read ``10s``; None where the text names a file."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s", text)
         if match is None:
             if "://" in text or Path(text).is_file():
@@ -68,11 +64,7 @@ class Baseline:
 
     @classmethod
     def of(cls, source: str, tracks: pandas.DataFrame, tables: Mapping[str, pandas.DataFrame]) -> Baseline:
-        """Return what the tables of a file, by name, say of the person who is seen most in it.
-
-        Raises:
-            ConfigError: nobody is labelled in it.
-        """
+        """Return what the tables of a file, by name, say of the person who is seen most in it."""
         people = tracks.sort_values("frames", ascending=False)
         if not tracks.clips.sum():
             raise ConfigError(f"baseline {source}: shows no face long enough for a clip")
@@ -108,11 +100,6 @@ class Standardised:
     """A table with a column of z-scores for each probability and intensity, empty where there is no baseline.
 
     Rows wait, in order, until the baselines of their people are complete.
-
-    Args:
-        table: frames or clips.
-        name: which of the two.
-        baseline: what they are held against.
     """
 
     def __init__(self, table: Table, name: str, baseline: Baseline) -> None:
@@ -125,7 +112,6 @@ class Standardised:
         self._now = (0, 0.0)
 
     def columns(self) -> Mapping[str, str]:
-        """Return the columns and the formats of their cells."""
         columns = self._table.columns()
         return {**columns, **{f"{name}_z": SCORE for name in columns if _is_scored(name)}}
 

@@ -58,12 +58,7 @@ class EventsJson(SegmentFile):
 
 
 class Recording(WholeText):
-    """``_physio.json`` and, beside it, ``_physio.tsv.gz``: which of the two is said by the path.
-
-    Args:
-        path: the file.
-        job: what is known of it beforehand; the rate is that of the analysed frames.
-    """
+    """``_physio.json`` and, beside it, ``_physio.tsv.gz``: which of the two is said by the path."""
 
     def __init__(self, path: Path, job: Job) -> None:
         super().__init__(path)
@@ -75,7 +70,6 @@ class Recording(WholeText):
         self._ticks: Spill[tuple[int, dict[tuple[int, int], tuple[float, ...]]]] = Spill(tuple)
 
     def add(self, event: Event) -> None:
-        """Take the next event."""
         if isinstance(event, SourceOpened):
             self._units = event.action_units
         elif isinstance(event, FrameFaces):
@@ -89,7 +83,6 @@ class Recording(WholeText):
                 self._ticks.append((tick, {who: tuple(units.values()) for who, units in read.items()}))
 
     def prepare(self) -> None:
-        """Write the file and bring it to the disk."""
         people = sorted(self._people)
         if self.path.suffix == ".json":
             names = [f"{_name(who)}_{unit}" for who in people for unit in self._units]

@@ -72,10 +72,8 @@ class Job:
 
     Attributes:
         base: path of the results without the ends of their names.
-        settings: what decides their contents.
         captions: clips are described.
         spec: the video itself; None where nobody looks at it again.
-        baseline: what measurements are held against, if anything.
         licences: tells the licence of each model by its name, once they are loaded.
     """
 
@@ -125,11 +123,7 @@ def choose(
     profile: str = "streamfer",
     csv_dialect: str = "plain",
 ) -> Settings:
-    """Return settings with what was chosen of their results, in the words of ``Session.annotate_folder``.
-
-    Raises:
-        ConfigError: a name is unknown, or faces are to be blurred in no picture.
-    """
+    """Return settings with what was chosen of their results, in the words of ``Session.annotate_folder``."""
     names = check_formats(formats)
     names += ("overlay",) if overlay and "overlay" not in names else ()
     blur = ("normal" if blur_faces else "off") if isinstance(blur_faces, bool) else blur_faces

@@ -23,8 +23,6 @@ def draw(segments: pandas.DataFrame, classes: tuple[str, ...], axes: Axes | None
     Args:
         segments: rows of the table of segments; times are the file's own.
         classes: labels in the model's order, which gives them their colours.
-        axes: where to draw; a new figure's if None.
-        units: action units of each person.
 
     Raises:
         MissingExtraError: matplotlib is not installed.

@@ -35,7 +35,6 @@ class OpenFaceTable:
         self._model = ModelColumns()
 
     def columns(self) -> Mapping[str, str]:
-        """Return the columns and the formats of their cells."""
         intensities, presence = self._units()
         return {
             **{"frame": WHOLE, "face_id": WHOLE, "timestamp": TIME, "confidence": SCORE, "success": WHOLE},
@@ -80,7 +79,6 @@ class PyFeatTable:
         self._clips: dict[tuple[int, int], list[tuple[float, Mapping[str, float]]]] = {}
 
     def columns(self) -> Mapping[str, str]:
-        """Return the columns and the formats of their cells."""
         units = [*_FEX, *(name for name in self._model.units if name not in _FEX)]
         return {
             **dict.fromkeys(("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight"), TIME),

@@ -42,7 +42,6 @@ class Progress:
     """Remembers results by the bytes that they come from, in memory and, minute by minute, on the disk.
 
     Args:
-        output: folder of the results.
         identity: what results depend on besides those bytes.
         alone: the one source that this is about, where others work at others; None if it is about all.
     """

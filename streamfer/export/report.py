@@ -58,7 +58,6 @@ class Report(SegmentFile):
         self._seen: dict[_Place, array[float]] = {}
 
     def add(self, event: Event) -> None:
-        """Take the next event."""
         super().add(event)
         self._rows += [dict(zip(self._tracks.columns(), row, strict=True)) for row in self._tracks.rows(event)]
         if isinstance(event, FrameFaces):
@@ -71,7 +70,6 @@ class Report(SegmentFile):
             self._done = event
 
     def write(self, segments: Sequence[Segment]) -> None:
-        """Write the page."""
         own: dict[_Place, list[Segment]] = {}
         for one in segments:
             own.setdefault((one.epoch, one.track), []).append(one)

@@ -93,7 +93,6 @@ class ClipTable:
         self._model = ModelColumns()
 
     def columns(self) -> Mapping[str, str]:
-        """Return the columns and the formats of their cells."""
         return {**CLIP_COLUMNS, **self._model.columns("p_<class>", "<unit>_mean", "<unit>_peak"), **MEDIA_SPAN}
 
     def rows(self, event: Event) -> Iterator[Row]:
@@ -122,7 +121,6 @@ class FrameTable:
         self._model = ModelColumns()
 
     def columns(self) -> Mapping[str, str]:
-        """Return the columns and the formats of their cells."""
         return {**FRAME_COLUMNS, **self._model.columns("<unit>_r"), **MEDIA_MOMENT}
 
     def rows(self, event: Event) -> Iterator[Row]:
@@ -143,7 +141,6 @@ class CaptionTable:
     """One row a described clip; ``clip_id`` is that of the clip table, times in seconds, keyframes with blanks."""
 
     def columns(self) -> Mapping[str, str]:
-        """Return the columns and the formats of their cells."""
         return {**CAPTION_COLUMNS, **MEDIA_SPAN}
 
     def rows(self, event: Event) -> Iterator[Row]:
@@ -226,7 +223,6 @@ class TrackTable:
         self._people: dict[tuple[int, int], _Person] = {}
 
     def columns(self) -> Mapping[str, str]:
-        """Return the columns and the formats of their cells."""
         return {**TRACK_COLUMNS, **self._model.columns(*_SUMMARY), **MEDIA_SPAN}
 
     def rows(self, event: Event) -> Iterator[Row]:
@@ -264,7 +260,6 @@ class FileTable:
         self._damaged = 0.0
 
     def columns(self) -> Mapping[str, str]:
-        """Return the columns and the formats of their cells."""
         return {**FILE_COLUMNS, **self._model.columns(*_SUMMARY), **MEDIA_SPAN, "damaged_s": TIME}
 
     def rows(self, event: Event) -> Iterator[Row]:

@@ -102,7 +102,6 @@ class Segmenter:
 
     Attributes:
         thresholds: for each action unit of the model, the intensity from which it counts as present.
-        classes: labels that a clip may get.
     """
 
     def __init__(self) -> None:
@@ -195,7 +194,6 @@ class SegmentTable:
         self._segmenter = Segmenter()
 
     def columns(self) -> Mapping[str, str]:
-        """Return the columns and the formats of their cells."""
         return SEGMENT_COLUMNS
 
     def rows(self, event: Event) -> Iterator[Row]:

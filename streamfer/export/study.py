@@ -26,7 +26,6 @@ def write_study(output: Path, formats: Sequence[str], dialect: str, failed: Mapp
     Args:
         output: folder of the results; those of earlier runs count.
         formats: ``csv``, ``parquet`` and ``xlsx`` make tables, others none.
-        dialect: of CSV files.
         failed: names of sources that could not be done, and why; they have a row among the files.
 
     Raises:

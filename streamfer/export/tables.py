@@ -67,7 +67,6 @@ class CsvRows:
         self._begun = False
 
     def write(self, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
-        """Write rows."""
         if not self._begun:
             self._begun = True
             self.file.write("\ufeff" if self._excel else "")
@@ -80,7 +79,6 @@ class CsvRows:
             self._cells.writerow(cells)
 
     def close(self) -> None:
-        """Write what is left."""
         self.file.close()
 
 
@@ -101,7 +99,6 @@ class ParquetRows:
             self._write()
 
     def close(self) -> None:
-        """Write what is left."""
         if self._columns:
             self._write()
             self._file.close()
@@ -167,7 +164,6 @@ class SheetRows:
         self._row = 0
 
     def write(self, columns: Mapping[str, str], rows: Sequence[Row]) -> None:
-        """Write rows."""
         for row in ([list(columns)] if self._row == 0 else []) + [rounded(row, columns) for row in rows]:
             if self._row == _SHEET_ROWS:
                 self._sheets, self._row = self._sheets + 1, 0
@@ -181,7 +177,6 @@ class SheetRows:
             self._row += 1
 
     def close(self) -> None:
-        """Write the workbook."""
         self._book.close()
 
 
@@ -201,7 +196,6 @@ class TableFile(WholeFile):
     """Tables in one file; each has its header even if it has no row.
 
     Args:
-        path: the file.
         tables: each with what takes its rows, made from the path under which they are written.
 
     Raises:
@@ -222,7 +216,6 @@ class TableFile(WholeFile):
                 rows.write(table.columns(), found)
 
     def prepare(self) -> None:
-        """Bring the file to the disk."""
         with self.writing():
             for table, rows in self.tables:
                 rows.write(table.columns(), [])
@@ -231,7 +224,6 @@ class TableFile(WholeFile):
         super().prepare()
 
     def discard(self) -> None:
-        """Leave nothing behind."""
         # Closing writes what is still in memory, which fails once more on a full disk.
         for _, rows in self.tables:
             with suppress(OSError):
@@ -243,7 +235,6 @@ class RecordJsonl(WholeText):
     """One line a record, in CloudEvents' JSON format: exactly what subscribers of Redis receive."""
 
     def add(self, event: Event) -> None:
-        """Write a record."""
         if isinstance(event, Record):
             self.file.write(event.to_json() + "\n")
 

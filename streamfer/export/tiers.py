@@ -34,12 +34,7 @@ _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 class SegmentFile(WholeText, ABC):
-    """A file that is written when the segments of a source are known.
-
-    Args:
-        path: the file.
-        job: what is known of it beforehand.
-    """
+    """A file that is written when the segments of a source are known."""
 
     def __init__(self, path: Path, job: Job) -> None:
         super().__init__(path)
@@ -48,7 +43,6 @@ class SegmentFile(WholeText, ABC):
         self._info: VideoInfo | None = None
 
     def add(self, event: Event) -> None:
-        """Take the next event."""
         self._segmenter.add(event)
         if isinstance(event, SourceOpened):
             self._info = self._info or event.info
@@ -79,7 +73,6 @@ class Subtitles(SegmentFile):
     mark, header = ",", ""
 
     def write(self, segments: Sequence[Segment]) -> None:
-        """Write the cues in order of time."""
         self.file.write(self.header)
         tier = CAPTION if any(one.tier == CAPTION for one in segments) else EMOTION
         chosen = sorted((one for one in segments if one.tier == tier), key=lambda one: (one.media_begin, one.track))

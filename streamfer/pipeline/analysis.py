@@ -62,9 +62,6 @@ class AnalysisPlan:
 
     Attributes:
         config: how often faces are detected, which are read, and how many frames may wait for the analyser.
-        crop: geometry of the crops the model eats.
-        selector: makes the chooser of an epoch's frames.
-        tracker: makes the tracker of an epoch.
         observed: which clips are shown to whom, and so whose crops are kept; None where nobody watches.
         onlooker: is shown every analysed picture; must not wait.
     """

@@ -15,7 +15,6 @@ class Batcher:
     source. The order of items is kept.
 
     Args:
-        items: bounded queue that the sources' analysers fill.
         max_crops: most crops of a batch, which may change; one frame with more faces makes a larger batch.
         max_wait: seconds the first item of a batch may wait for others.
     """

@@ -16,7 +16,6 @@ class FaceRow:
 
     Attributes:
         track: number of the track within source and epoch.
-        track_id: public name of the track.
         box: x, y, width, height as fractions of the frame.
         score: detection score, 0 to 1.
         quality: crop quality, 0 to 1.
@@ -39,11 +38,8 @@ class FrameFaces:
     """The faces of one analysed frame.
 
     Attributes:
-        source_id: the source.
-        epoch: epoch of its clock.
         index: number of the frame among the decoded ones.
         seconds: time from the epoch's first frame.
-        faces: the confirmed faces.
         too_small: numbers of the tracks whose faces in this frame were too small to be read.
         media_seconds: the container's own time, as in :class:`~streamfer.video.frames.Frame`.
         wall_time: Unix time of its capture; None for files.
@@ -67,8 +63,6 @@ class SourceOpened:
     """A source is open; comes before what is analysed of its epoch.
 
     Attributes:
-        source_id, epoch: what begins.
-        info: what the source is.
         classes: labels that its clips may get, in the model's order.
         action_units: names of the action units that its faces are read for, in the model's order.
         action_thresholds: for each of them, the intensity from which it counts as present; may be empty.
@@ -89,12 +83,10 @@ class SourceStats:
     Attributes:
         frames_decoded, frames_analysed, frames_dropped: counts over all epochs.
         seconds: video time covered, summed over epochs.
-        clips: labelled clips.
         tracks: distinct tracks that gave at least one labelled clip.
         faces_left_out: faces beyond the cap.
         faces_too_small: faces of people that were smaller than ``faces.min_size``, so followed and not read.
         tracks_too_small: people of whom no face was large enough.
-        captions: captions written.
         captions_replaced: of these, measured words that stand in for a model's text which failed its checks.
         captions_dropped: clips that were to be described and were not, because the captioner was busy.
         captions_failed: clips that were to be described and were not, because the captioner failed.
@@ -131,12 +123,10 @@ class SourceDone:
     """A source has ended; nothing of it follows.
 
     Attributes:
-        source_id: the source.
         error: why it failed, or None when it ended by itself or was stopped.
         stopped: the run was stopped before the source's end.
         note: one line about an end that was not clean, such as a truncated file.
         cut_off: not everything came that the source promises; the note says how.
-        stats: what it came to.
     """
 
     source_id: str

@@ -46,9 +46,7 @@ class AnalysedFrame:
     """One frame's faces on their way to the encoder.
 
     Attributes:
-        source_id, epoch: where it belongs.
         tick: place in the windows; None when the frame only helped tracking.
-        facts: times and counts.
         faces: those that are read, not all of them sure to be a person's.
         too_small: faces below the least size, which are followed and not read.
         renamed: as in :class:`~streamfer.faces.detections.TrackedFrame`.
@@ -75,8 +73,6 @@ class EpochOpened:
     """The first chosen frame of an epoch is about to follow.
 
     Attributes:
-        source_id, epoch: what begins.
-        info: what the source is in this epoch.
         time_base, time_origin: of this epoch's frames.
     """
 

@@ -122,7 +122,6 @@ def choose(strengths_T: NDArray[np.float32], course: Course, count: int) -> list
 
     Args:
         strengths_T: strength of the expression in each picture, float32 (T,).
-        course: of the same pictures.
         count: 1 for the apex alone, 2 with the onset (the calmest picture before the apex where there is none),
             3 with the offset where there is one.
     """

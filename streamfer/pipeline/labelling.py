@@ -35,15 +35,10 @@ class _SourceLog:
     """Running counts of one source.
 
     Attributes:
-        stats: clips, tracks and seconds so far.
-        ledger: what is lost of it.
         labelled: (epoch, track) with a labelled clip, the latest last.
         read: (epoch, track) seen, and whether it was ever large enough to be read; the latest last.
-        faces_too_small: faces that were not.
         never_read: tracks that are remembered no more and never were.
-        opened: its latest epoch.
         epoch: the latest that a change named.
-        ended: how it ended, in its own words.
         early: what was told before anything was analysed.
     """
 
@@ -92,13 +87,7 @@ class Labeller:
     """Turns batches of items into events. Runs in one thread; all sources share its model calls.
 
     Attributes:
-        model: encoder and classifier.
-        grid: the windows.
-        records: makes records from classified windows.
-        clock: where encoding and classification time is counted.
-        batch_size: most crops in one call of the encoder.
         window: seconds of a clip: what a live source may lose before it is a gap.
-        chooser: decides which clips are shown to the run's observer; None where nobody watches.
         slept: whether this process did not run between two Unix times.
     """
 

@@ -44,11 +44,6 @@ class PipelineParts:
     """Everything a run needs, already loaded.
 
     Attributes:
-        plan: how frames are analysed, and which clips are shown to whom.
-        detectors: shared by the sources.
-        model: shared by the sources.
-        grid: the windows.
-        records: makes the records.
         max_open: sources analysed at the same time; None for all (live).
     """
 

@@ -82,11 +82,7 @@ class ObservedClip:
 
 
 def label_of(record: Record) -> ClipLabelled:
-    """Return the document of a label's record.
-
-    Raises:
-        InternalError: it is another record.
-    """
+    """Return the document of a label's record."""
     if not isinstance(record.data, ClipLabelled):
         raise InternalError(f"a clip was to be observed by its label, and came with a {record.type} record")
     return record.data
@@ -99,7 +95,6 @@ class RunContext:
     Attributes:
         emit: delivers an event to the run's consumer; may block.
         stop: set when the run is to end soon.
-        clock: where time is counted.
     """
 
     emit: Callable[[Event], None]
@@ -141,12 +136,7 @@ class ClipChooser:
         self._last: OrderedDict[tuple[str, str, int, int], tuple[str | None, float]] = OrderedDict()
 
     def consider(self, clip: ClipJob, record: Record) -> ObservedClip | None:
-        """Return what the observer is shown of a labelled clip, if anything.
-
-        Args:
-            clip: the classified window.
-            record: its label.
-        """
+        """Return what the observer is shown of a labelled clip, if anything."""
         reason = self._reason(record.subject, label_of(record))
         if reason is None:
             return None

@@ -49,12 +49,8 @@ class RecordWriter:
     """Makes the records of one run.
 
     Args:
-        model: identity of the expression model.
-        detector: name of the face detector.
         site: last part of ``ce_source``.
         track_name: public name of a track from source id, epoch and number.
-        emotions: name expressions.
-        purpose: what the analysis is for, as its owner says it.
 
     Attributes:
         classes: labels that a record may name.
@@ -91,7 +87,6 @@ class RecordWriter:
         """Return the record of one classified window.
 
         Args:
-            job: the window.
             probabilities: float32 (C,), in the order of the model's classes.
             encode_s: seconds that the encoder's last batch took.
         """
@@ -193,9 +188,7 @@ def unsure_reason(limits: Abstention, job: ClipJob, probability: float) -> Unsur
     """Return why the expression of a window must not be named, the first of the reasons; None where it may be.
 
     Args:
-        limits: of the model.
         job: the window; the medians over the pictures that truly showed the face are what counts.
-        probability: of the most probable class.
     """
     faces = [sighting.face for sighting in job.sightings]
     seen: tuple[tuple[UnsureReason, float | None, float], ...] = (

@@ -20,7 +20,6 @@ class Sighting:
 
     Attributes:
         tick: analysed position within the epoch.
-        frame: facts of the frame.
         face: where it was, and how well it was seen.
         actions: intensities of the model's action units, in its order; empty where it reads none.
         portrait: uint8 RGB (P, P, 3), the face as an observer of clips wants it; None where none was kept.
@@ -68,7 +67,6 @@ class FeatureRing:
         """Take the feature of one tick; the newest as a rule.
 
         Args:
-            sighting: where and how well the face was seen.
             feature: float32 (D,) on the model's device.
 
         Returns:

@@ -20,8 +20,6 @@ class ClipJob:
     """A window of one track that is ready for the classifier.
 
     Attributes:
-        opened: the epoch that it comes from.
-        track: number of the track.
         features: float32 (T, D) on the model's device.
         filling: which ticks stand in the slots, and how many are real.
         first, last: facts of the first and last analysed frame of the window.
@@ -73,11 +71,7 @@ class EpochSession:
     than the ``HORIZON`` within which a track may be renamed, is dropped.
 
     Attributes:
-        opened: the epoch.
-        grid: its windows.
-        units: names of the action units that the model reads.
         track_id: public name of a track from its number.
-        last_seconds: time of the latest frame.
     """
 
     opened: EpochOpened

@@ -39,13 +39,7 @@ class WindowGrid:
 
     @classmethod
     def of(cls, clip: ClipConfig, sampling: SamplingConfig, frames: int) -> WindowGrid:
-        """Return the configured windows; a whole clip is one, whose ticks are its segment centres: it bridges any gap.
-
-        Args:
-            clip: length, stride and gaps, in seconds.
-            sampling: the rate of the ticks.
-            frames: features the model reads.
-        """
+        """Return the configured windows; a whole clip is one, whose ticks are its segment centres: it bridges any gap."""
         if clip.mode == "whole":
             return cls(length=frames, stride=0, frames=frames, max_gap=frames, min_real=clip.min_real)
         return cls(
@@ -104,8 +98,6 @@ def fill_window(
     the track, so what the track has is compared with what a face in every analysed frame would have given.
 
     Args:
-        grid: the windows of the source.
-        number: which window.
         present: ticks at which the track has a feature; others than the window's may be among them.
         analysed: ticks that had a frame, ascending, reaching at least over the window.
         stop: tick after the last analysed one when the source ended inside the window; the window is then

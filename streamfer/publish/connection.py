@@ -48,12 +48,10 @@ class _LateCluster:
         return getattr(self._made, name)
 
     def disconnect_connection_pools(self) -> None:
-        """Break what connections there are."""
         if self._made is not None:
             self._made.disconnect_connection_pools()  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """Close what was made."""
         if self._made is not None:
             self._made.close()
 
@@ -75,9 +73,6 @@ def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS, asynchrono
         url: a URL of :data:`SCHEMES`.
         socket_timeout: seconds to wait for an answer; blocking reads must ask for less.
         asynchronous: a client whose commands are awaited.
-
-    Raises:
-        PublishError: the URL cannot be read, or its scheme is none of these.
     """
     filled = fill(url)
     kind, hosts, service, plain = _read(filled)

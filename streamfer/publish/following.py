@@ -116,11 +116,7 @@ class Following:
             self._tell(lane)
 
     def _next(self) -> Steps[Record | None]:
-        """The next record; None when this was closed, or none came for ``idle_s``.
-
-        Raises:
-            PublishError: the server stayed away for ``reconnect_s``, or refuses.
-        """
+        """The next record; None when this was closed, or none came for ``idle_s``."""
         deadline = None if self.idle_s is None else time.monotonic() + self.idle_s
         if not self._manual:
             self._settle()
@@ -142,11 +138,7 @@ class Following:
         return None
 
     def reject(self, record: Record, reason: str) -> None:
-        """Have the next commit put a record into the dead-letter stream: its effect cannot be had.
-
-        Raises:
-            ConfigError: the record was not handed out, or is committed.
-        """
+        """Have the next commit put a record into the dead-letter stream: its effect cannot be had."""
         mine = {key: handed for key, handed in self._held.items() if handed[1].record is record}
         if not mine:
             raise ConfigError(f"record {record.id}: it was not handed out here, or is committed; reject it before")

@@ -61,7 +61,6 @@ class GroupMember(Reader):
         group: name of the consumer group; created where it does not exist.
         consumer: name of this member. A stable name finds its unfinished entries at once after a restart; without
             one the name is host and process, and what a dead process left is claimed after ``claim_idle`` seconds.
-        start: where a group that is new begins.
         claim_idle: seconds after which another member's unfinished entry counts as abandoned; more than three
             times what handling a batch of 16 takes.
         claim_every: seconds between looks for abandoned entries.
@@ -106,14 +105,12 @@ class GroupMember(Reader):
         self.interrupted()
 
     def take(self) -> Entry | None:
-        """See :class:`Reader`."""
         if self.buffer and time.monotonic() - self._fetched > self._claim_idle / 2:
             # So slow a consumer may be about to lose these to another: ask which are still its own.
             self.interrupted()
         return super().take()
 
     def fetch(self, block_ms: int | None) -> Steps[None]:
-        """See :class:`Reader`."""
         try:
             yield from self._fetch(block_ms)
         except faults.ResponseError as error:

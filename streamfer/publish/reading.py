@@ -60,12 +60,8 @@ class Entry:
     """One entry of a stream.
 
     Attributes:
-        stream: key that it was read from.
-        id: the server's id of it.
         fields: what it holds; None where it was trimmed before it could be read.
         deliveries: how often a consumer group has handed it out.
-        record: what its fields say; None where they are no record.
-        fault: why not.
     """
 
     stream: str
@@ -137,9 +133,6 @@ class Start:
     Args:
         since: ``new``, ``start`` (all that is kept), the id of the last entry that is already known, a time
             (timezone-aware, or as text in ISO 8601), or how long ago: ``90s``, ``10m``, ``2h``, ``1d``.
-
-    Raises:
-        ConfigError: it is none of these.
     """
 
     def __init__(self, since: str | datetime) -> None:
@@ -185,7 +178,6 @@ class Follower(Reader):
 
     Args:
         streams: keys, of one slot where the server is a Cluster.
-        start: where to begin.
     """
 
     def __init__(self, streams: Sequence[str], start: Start) -> None:
@@ -195,7 +187,6 @@ class Follower(Reader):
         self._places: dict[str, str] = {}
 
     def prepare(self) -> Steps[None]:
-        """See :class:`Reader`."""
         for stream in self._streams:
             if stream not in self._places:
                 place = yield from self._start.place(stream)

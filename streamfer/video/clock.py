@@ -41,7 +41,6 @@ class Tick:
     """A frame's place in time.
 
     Attributes:
-        epoch: epoch the frame belongs to.
         pts: time in ``time_base`` units from the epoch's first frame.
         index: number of the frame among the decoded frames of its epoch.
         elapsed: seconds since the clock's very first frame, over all epochs.
@@ -69,7 +68,6 @@ class PtsClock:
     Args:
         time_base: seconds per unit.
         period: seconds per frame to assume where the stream states no duration.
-        epoch: epoch of the first frame.
         stall: seconds that a source may pause within an epoch; never less than ten, or five frame periods.
     """
 

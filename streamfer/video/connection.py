@@ -36,7 +36,6 @@ class Opened:
     """What the container says once it is open.
 
     Attributes:
-        codec: FFmpeg's name.
         rate: frames a second, or None.
         duration: seconds, or None.
         time_base: seconds a unit of the frames' times.
@@ -114,8 +113,6 @@ class Connection:
     waits on a queue, and abandons a thread that is stuck; FFmpeg's own timeout ends that thread later.
 
     Args:
-        spec: what to open.
-        decode_threads: threads FFmpeg may decode with.
         timeout: seconds that one network operation may take.
         transport: RTSP transport, ``tcp`` or ``udp``.
         lost: counts of the source's lost pictures, which go on from one connection to the next.

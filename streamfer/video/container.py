@@ -51,9 +51,7 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
     """Open the source of ``spec`` with only the protocols and formats that its kind needs.
 
     Args:
-        spec: what to open.
         timeout: seconds that one network operation may take (FFmpeg's own option; it may retry).
-        transport: RTSP transport, ``tcp`` or ``udp``.
 
     Raises:
         SourceError: it cannot be opened; see :func:`classify`.
@@ -75,11 +73,7 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
 
 @contextmanager
 def _pipe(spec: SourceSpec, timeout: float) -> Iterator[int | None]:
-    """Open a named pipe into which something is written, and give its number, which FFmpeg copies.
-
-    Raises:
-        SourceUnreachableError: nothing is.
-    """
+    """Open a named pipe into which something is written, and give its number, which FFmpeg copies."""
     if spec.remote or spec.kind == "webcam" or not Path(spec.url).is_fifo():
         yield None
         return
@@ -124,11 +118,7 @@ def frame_rate(track: VideoStream) -> float | None:
 
 
 def video_stream(container: InputContainer, spec: SourceSpec, decode_threads: int) -> VideoStream:
-    """Return the picture track that a player would show, its decoder bounded to ``decode_threads`` threads.
-
-    Raises:
-        SourceUnreadableError: there is no video track, or no decoder for it.
-    """
+    """Return the picture track that a player would show, its decoder bounded to ``decode_threads`` threads."""
     stream = container.streams.best("video")
     cover = isinstance(stream, VideoStream) and Disposition.attached_pic in stream.disposition
     if not isinstance(stream, VideoStream) or cover:

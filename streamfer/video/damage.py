@@ -41,7 +41,6 @@ class Health:
         whole: a picture was.
         mended: one was behind a damaged stretch.
         lacking: seconds at the end of the file in which none was.
-
     """
 
     reason = "pictures do not decode, or only in part"
@@ -94,7 +93,6 @@ class Health:
 
         Args:
             judged: the picture, how it is turned, and its place.
-            clock: what placed it.
             torn: something is missing ahead of it.
         """
         picture, _, tick = judged

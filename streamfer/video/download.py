@@ -23,7 +23,6 @@ def fetched(spec: SourceSpec, timeout: float) -> Iterator[SourceSpec]:
     """Fetch a download into a temporary file, and give that as the source.
 
     Args:
-        spec: an http(s) address.
         timeout: seconds that one network operation may take.
 
     Raises:

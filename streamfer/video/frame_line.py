@@ -27,9 +27,6 @@ class FrameLine:
     video on demand it is the time in the video, as for a file.
 
     Args:
-        spec: the source.
-        opened: what its container said.
-        epoch: epoch of the first frame.
         stall: seconds without a picture after which the connection is given up.
 
     Attributes:

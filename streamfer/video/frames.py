@@ -103,7 +103,6 @@ class Damage:
     """A stretch of a file whose pictures are lost or partly made up, and so are not yielded.
 
     Attributes:
-        epoch: where it lies.
         pictures: how many of them are known of.
         begin, end: end of the last whole picture before it and time of the next one, seconds as ``wall_time`` of files.
         media_begin, media_end: the same by the file's own clock.

@@ -27,10 +27,6 @@ class GivenSource:
     Args:
         frames: uint8 RGB (T, H, W, 3), or pairs of seconds and uint8 RGB (H, W, 3); the latter can be read once.
         fps: frames a second of an array; pairs bring their times.
-        source_id: stable name.
-
-    Raises:
-        ConfigError: an array of another shape or type, an array without ``fps``, or no name.
     """
 
     live = False
@@ -68,11 +64,7 @@ class GivenSource:
         self._closed = True
 
     def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
-        """Yield ``online``, the frames that ``wanted`` accepts, and ``ended``.
-
-        Raises:
-            ConfigError: a frame of another shape or type than a picture's, or what gives the frames failed.
-        """
+        """Yield ``online``, the frames that ``wanted`` accepts, and ``ended``."""
         self.frames_decoded = 0
         began = round(time.time() * 1000)
         epoch, index, zero, before = -1, 0, 0.0, 0.0

@@ -156,11 +156,7 @@ def find_sources(arguments: Sequence[str], *, recursive: bool = True) -> list[So
 
 
 def listed(places: Place | Sequence[Place]) -> list[str]:
-    """Return one place or several as texts.
-
-    Raises:
-        ConfigError: something is no path.
-    """
+    """Return one place or several as texts."""
     several: Any = [places] if isinstance(places, str | os.PathLike) else places
     if not isinstance(several, Iterable) or isinstance(several, bytes) or hasattr(several, "__array__"):
         raise ConfigError(f"sources: a {type(places).__name__}; expected a path, a URL, or a list of them")

@@ -67,8 +67,6 @@ class PictureForm:
 
     Attributes:
         width, height: as displayed, pixels.
-        turn: how stored pixels become displayed ones.
-        pixel_format: FFmpeg's name.
         angle: degrees by which the frame itself says that it is turned.
     """
 

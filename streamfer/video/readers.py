@@ -95,7 +95,6 @@ class PyAvReader(Closing):
         return sum(1 for _ in self._running)
 
     def close(self) -> None:
-        """Close the file."""
         self._running = iter(())
         self._container.close()
 

@@ -31,11 +31,7 @@ class _Stretch:
 
 
 class Sound(Closing):
-    """The first sound track of a file, read beside its pictures and written at the times that they have in the copy.
-
-    Args:
-        spec: the file.
-    """
+    """The first sound track of a file, read beside its pictures and written at the times that they have in the copy."""
 
     def __init__(self, spec: SourceSpec) -> None:
         self._container = open_container(spec, timeout=20.0)
@@ -49,7 +45,6 @@ class Sound(Closing):
         self._last = -1.0
 
     def close(self) -> None:
-        """Give the file back."""
         self._container.close()
 
     def begin(self, container: OutputContainer) -> None:

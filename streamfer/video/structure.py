@@ -129,11 +129,7 @@ def _told(stream: BinaryIO, size: int, head: bytes) -> bool:
 
 
 def _walk(stream: BinaryIO, size: int, step: _Step) -> None:
-    """Go from part to part.
-
-    Raises:
-        _Cut: the last one does not end with the file.
-    """
+    """Go from part to part."""
     place = 0
     while place < size:
         following = step(stream, place, size)

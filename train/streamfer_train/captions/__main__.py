@@ -123,11 +123,7 @@ def _fuse(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _rewriter(options: argparse.Namespace) -> Iterator[Rewriter]:
-    """Lend a rewriter over the endpoint or folder that the options name; an endpoint that refuses ends it here.
-
-    Raises:
-        ConfigError: no such model, or an endpoint that does not answer.
-    """
+    """Lend a rewriter over the endpoint or folder that the options name; an endpoint that refuses ends it here."""
     from streamfer_train.captions.cache import ReplyCache
     from streamfer_train.captions.rewrite import Policy, Rewriter
     from streamfer_train.captions.writers import Endpoint, LocalModel

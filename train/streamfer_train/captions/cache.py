@@ -26,11 +26,7 @@ def content_key(writer: str, messages: Sequence[Message], number: int = 0) -> st
 
 
 class ReplyCache(Closing):
-    """An SQLite file of replies; threads and processes may share it, and a killed one leaves it whole.
-
-    Raises:
-        ConfigError: the file cannot be made, or is something else.
-    """
+    """An SQLite file of replies; threads and processes may share it, and a killed one leaves it whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -60,6 +56,5 @@ class ReplyCache(Closing):
             )
 
     def close(self) -> None:
-        """Close the file."""
         with self._lock:
             self._connection.close()

@@ -29,11 +29,7 @@ class Entry:
     place: str
 
     def text(self, name: str) -> str:
-        """Return a field that must be a text with something in it.
-
-        Raises:
-            RecordError: it is missing, empty or no text; file, line, entry and field are named.
-        """
+        """Return a field that must be a text with something in it."""
         value = self.fields.get(name)
         if name not in self.fields:
             raise RecordError(f"{self.place}: field {name} is missing; every entry needs it")
@@ -42,11 +38,7 @@ class Entry:
         return value
 
     def labels(self) -> FaceLabels:
-        """Return the labels.
-
-        Raises:
-            RecordError: a field is malformed, or there are no labels at all.
-        """
+        """Return the labels."""
         try:
             labels = FaceLabels.from_json(self.fields)
         except RecordError as error:
@@ -57,12 +49,7 @@ class Entry:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """Read a JSON list of objects, or JSON lines (chosen by how the file begins).
-
-    Raises:
-        ConfigError: the file cannot be read, or is empty.
-        RecordError: it is no JSON, no list, or an entry is no object; the line is named.
-    """
+    """Read a JSON list of objects, or JSON lines (chosen by how the file begins)."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -29,11 +29,7 @@ class FaceLabels:
     coded: frozenset[int] | None = None
 
     def __post_init__(self) -> None:
-        """Bring emotions to one word each and check the units.
-
-        Raises:
-            RecordError: a unit is unknown, or an intensity is out of range or of a unit that is not present.
-        """
+        """Bring emotions to one word each and check the units."""
         present = self.action_units or frozenset()
         unknown = sorted((present | (self.coded or frozenset())) - ACTION_UNITS.keys())
         if unknown:
@@ -63,9 +59,6 @@ class FaceLabels:
         """Labels from ``{"action_units": [1, "4C"], "emotions": ["sad"]}``, each optional.
 
         A unit may carry its intensity as a letter, A (trace) to E (maximum); ``coded`` is optional.
-
-        Raises:
-            RecordError: a value is not of that form.
         """
         units, strengths = _units(entry.get("action_units"))
         coded = entry.get("coded")

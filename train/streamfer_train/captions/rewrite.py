@@ -62,11 +62,7 @@ class Policy:
     budget: float | None = None
 
     def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ConfigError: one is out of range.
-        """
+        """Check the numbers."""
         for name in ("tries", "variants", "concurrency", "give_up_after"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} {getattr(self, name)}: must be at least 1")

@@ -44,11 +44,7 @@ class Endpoint:
         self.name = f"{model} temperature={_TEMPERATURE:g} max_tokens={_MAX_TOKENS}"
 
     def check(self) -> None:
-        """Make sure, before anything is paid for, that the endpoint answers and has the model.
-
-        Raises:
-            ConfigError: it does not, or has others, which are listed.
-        """
+        """Make sure, before anything is paid for, that the endpoint answers and has the model."""
         try:
             self._client.find()
         except ChatError as error:
@@ -76,11 +72,7 @@ class LocalModel:
         self.name = f"local:{folder.name} max_tokens={max_tokens}"
 
     def write(self, messages: Sequence[Message]) -> Reply:
-        """Continue the conversation.
-
-        Raises:
-            ChatError: the prompt does not fit, or nothing was written.
-        """
+        """Continue the conversation."""
         try:
             reply = self._model.reply(messages)
         except ConfigError as error:

@@ -19,11 +19,7 @@ class Row:
     place: str
 
     def integer(self, column: str) -> int:
-        """Return a field as a whole number.
-
-        Raises:
-            RecordError: the column is missing, or holds something else.
-        """
+        """Return a field as a whole number."""
         text = self.text(column)
         # Whole numbers first: as floats, long ones would lose digits.
         with contextlib.suppress(ValueError):
@@ -37,11 +33,7 @@ class Row:
         return int(number)
 
     def text(self, column: str) -> str:
-        """Return a field that must not be empty.
-
-        Raises:
-            RecordError: it is missing or empty.
-        """
+        """Return a field that must not be empty."""
         value = self.fields.get(column, "")
         if not value:
             raise RecordError(f"{self.place}: field {column} is missing; every line needs it")
@@ -49,12 +41,7 @@ class Row:
 
 
 def read_lines(path: Path, expects: str) -> Iterator[tuple[str, str]]:
-    """Yield (line, place) of a text file, without empty lines.
-
-    Raises:
-        ConfigError: the file is absent; ``expects`` says what should be there.
-        RecordError: it is no text.
-    """
+    """Yield (line, place) of a text file, without empty lines."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -88,11 +75,7 @@ def read_table(path: Path, expects: str, required: tuple[str, ...] = ()) -> Iter
 
 
 def need_folder(path: Path, expects: str) -> Path:
-    """Return a folder that must be there.
-
-    Raises:
-        ConfigError: it is absent; ``expects`` says what the data set looks like on disk.
-    """
+    """Return a folder that must be there."""
     if not path.is_dir():
         raise ConfigError(f"{path}: no such folder; expected is {expects}")
     return path

@@ -200,11 +200,7 @@ def _fetched(known: dict[str, Any]) -> str:
 
 
 def _activation(path: Path, tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Return whether a file's towers have OpenAI's QuickGELU, as its source says; weights do not show it.
-
-    Raises:
-        ConfigError: the source says nothing.
-    """
+    """Return whether a file's towers have OpenAI's QuickGELU, as its source says; weights do not show it."""
     # OpenAI's archives, and DFER-CLIP's authors, who start from one.
     if is_torchscript(path) or any(name.startswith("temporal_net.") for name in tensors):
         return True

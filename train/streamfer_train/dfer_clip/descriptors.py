@@ -45,13 +45,9 @@ def prompts(classes: Sequence[str], kind: TextType, overrides: Mapping[str, str]
     """Return the text of each class's prompt, in the order of ``classes``.
 
     Args:
-        classes: names of the classes.
         kind: ``class_names`` ("happiness."), ``class_names_with_context`` ("an expression of happiness."), or
             ``class_descriptor``.
         overrides: texts of one's own by class, whatever ``kind`` is.
-
-    Raises:
-        ConfigError: an override for a class that does not exist, or a class without a description.
     """
     own = dict(overrides or {})
     if unknown := sorted(own.keys() - set(classes)):
@@ -80,9 +76,6 @@ def read_descriptors(path: Path, classes: Sequence[str], kind: TextType) -> dict
     """Return each class's text from the authors' ``Text.py``, or from a JSON or YAML file of texts by class.
 
     Of ``Text.py`` the list of ``kind`` and of as many classes is taken, in the order of its own list of names.
-
-    Raises:
-        ConfigError: absent, of another form, with anything but lists of texts in it, or without one of the classes.
     """
     try:
         contents = path.read_text(encoding="utf-8")

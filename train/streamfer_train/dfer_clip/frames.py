@@ -36,11 +36,7 @@ def is_picture(name: str) -> bool:
 
 
 def list_pictures(folder: str | Path) -> list[str]:
-    """Return the names of a folder's frames in the authors' order, which is by character.
-
-    Raises:
-        SourceUnreadableError: the folder cannot be listed.
-    """
+    """Return the names of a folder's frames in the authors' order, which is by character."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if is_picture(entry.name))
@@ -58,9 +54,6 @@ def read_clip(clip: Clip, segments: int, rng: random.Random | None) -> list[Pict
 
     Returns:
         T pictures, uint8 RGB (H, W, 3). A frame that is sampled twice is the same array twice.
-
-    Raises:
-        SourceUnreadableError: a sampled frame is not there or does not decode.
     """
     if clip.kind == "video":
         with opened(clip) as reader:
@@ -76,11 +69,7 @@ def read_clip(clip: Clip, segments: int, rng: random.Random | None) -> list[Pict
 
 
 def read_picture(path: str) -> Picture:
-    """Return a picture file as uint8 RGB (H, W, 3), the pixels that PIL's ``convert("RGB")`` gives.
-
-    Raises:
-        SourceUnreadableError: the file cannot be read or is no picture.
-    """
+    """Return a picture file as uint8 RGB (H, W, 3), the pixels that PIL's ``convert("RGB")`` gives."""
     try:
         # Not cv2.imread: it prints to stderr, and it cannot open every name that Python can.
         data = np.fromfile(path, np.uint8)
@@ -105,9 +94,6 @@ def part_of(clip: Clip, reader: PyAvReader) -> tuple[int, int]:
     """Return the first frame and the number of frames of a clip within its video.
 
     A part from ``start`` to ``end`` seconds holds the frames whose times, at the video's rate, lie in [start, end).
-
-    Raises:
-        SourceUnreadableError: the video has no frame there.
     """
     length = len(reader)
     first = 0 if clip.start is None else math.ceil(clip.start * reader.fps - 1e-6)

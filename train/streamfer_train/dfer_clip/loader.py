@@ -57,11 +57,7 @@ class ClipDataset(Dataset[Sample]):
         return len(self.clips)
 
     def __getitem__(self, draw: Draw) -> Sample:
-        """Return one clip.
-
-        Raises:
-            SourceUnreadableError: a frame of it cannot be read.
-        """
+        """Return one clip."""
         clip = self.clips[draw.index]
         rng = random.Random(f"{self.seed}.{draw.epoch}.{draw.index}.{draw.repeat}") if self.training else None
         pictures = read_clip(clip, self.config.frames, rng)
@@ -117,9 +113,6 @@ def build_loaders(
     """Build the loaders of one process.
 
     Call ``train_sampler.set_epoch(epoch, batches_done)`` before each epoch.
-
-    Raises:
-        ConfigError: the training list is shorter than one batch, or the test list is empty.
     """
     train = ClipDataset(fold.train, config, training=True, seed=seed)
     sampler = TrainSampler(

@@ -103,11 +103,7 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def product(self) -> DferClip:
-        """Return the model as streamfer runs it: low-rank updates added to the weights, prompts computed once.
-
-        Raises:
-            CheckpointError: temporal adapters cannot be added to the weights.
-        """
+        """Return the model as streamfer runs it: low-rank updates added to the weights, prompts computed once."""
         if not self.exportable:
             raise CheckpointError(
                 "a model with temporal adapters encodes whole windows, not single frames, and cannot be exported for "
@@ -140,10 +136,8 @@ def losses(
     """Return each head's loss, weighted, and their sum as ``total``; all scalars in fp32.
 
     Args:
-        outputs: what :class:`Learner` returns.
         batch: ``label`` int64 (B,), ``votes`` (B, C) where the list has them, and ``actions`` (B, A)
             where the model has that head.
-        config: weights of the losses.
     """
     logits_BC = outputs["logits"].float()
     votes_BC = batch.get("votes")

@@ -79,11 +79,7 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, classes: tuple[str, ...]) -> Predictions:
-        """Read what :meth:`write` wrote.
-
-        Raises:
-            CheckpointError: absent or damaged.
-        """
+        """Read what :meth:`write` wrote."""
         try:
             tensors = load_file(path)
             logits, labels, index = (tensors.pop(name) for name in ("logits", "labels", "index"))

@@ -61,7 +61,6 @@ def read_subject(weights: str, *, device: str = "auto", precision: str = "auto")
     Args:
         weights: name of an installed model, or a file: streamfer's weights, a checkpoint of
             ``streamfer train dfer-clip``, or a checkpoint of DFER-CLIP's authors (read without running anything in it).
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
         precision: of the image encoder; a run's checkpoint keeps the precision it was trained in.
 
     Raises:

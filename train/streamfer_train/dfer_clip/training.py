@@ -48,22 +48,18 @@ class DferTask:
         self.prepare()
 
     def prepare(self) -> None:
-        """Compile what is to be compiled."""
         if self.config.runtime.compile:
             self.learner.clip.image_encoder.compile()
             self.learner.clip.temporal_net.compile()
 
     def optimiser(self) -> torch.optim.Optimizer:
-        """Build the optimiser of the learner's groups."""
         return build_optimiser(self.learner, self.config.optimiser)
 
     def batches(self, epoch: int, done: int) -> Iterable[Batch]:
-        """Return this process's micro-batches of an epoch without the first ``done``."""
         self.loaders.train_sampler.set_epoch(epoch, done)
         return cast(Iterable[Batch], self.loaders.train)
 
     def set_rates(self, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
-        """Set each group's learning rate for the next step."""
         asked = self.config.optimiser
         scale = factor(asked, progress.epoch + progress.batches / (self.steps * asked.accumulate))
         for group in optimiser.param_groups:
@@ -71,7 +67,6 @@ class DferTask:
         return {f"lr_{group['name']}": group["lr"] for group in optimiser.param_groups}
 
     def losses(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """Return the heads' losses."""
         return losses(model(batch["pixels"]), batch, self.config.heads)
 
     def end_epoch(self, trainer: Trainer, means: dict[str, float]) -> tuple[dict[str, float], str]:

@@ -141,11 +141,7 @@ def _prepare(learner: nn.Module, vision: nn.Module, step: OptimiserConfig, runti
 
 
 def load_trained(learner: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Put what a step has learned into a learner that was built alike.
-
-    Raises:
-        CheckpointError: a weight is missing or has another shape.
-    """
+    """Put what a step has learned into a learner that was built alike."""
     own = dict(learner.named_parameters())
     for name, weight in own.items():
         if weight.requires_grad and (name not in tensors or tensors[name].shape != weight.shape):
@@ -168,11 +164,7 @@ def describe(learner: nn.Module) -> str:
 
 
 def existing(path: Path, what: str) -> Path:
-    """Return a path that is there.
-
-    Raises:
-        ConfigError: it is not; ``what`` says how to make it.
-    """
+    """Return a path that is there."""
     if not path.exists():
         raise ConfigError(f"{path}: not there; {what}")
     return path

@@ -129,11 +129,7 @@ def caption_all(
 
 
 def read_kept(path: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the lines of an earlier run; a last line that was cut short is dropped from the file.
-
-    Raises:
-        RecordError: a line has other fields.
-    """
+    """Return the lines of an earlier run; a last line that was cut short is dropped from the file."""
     if not path.exists():
         return []
     contents = path.read_bytes()

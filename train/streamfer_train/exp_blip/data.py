@@ -62,11 +62,7 @@ def read_questions(sources: Sequence[CaptionFile], text: TextConfig, what: str, 
 
 
 def read_picture(path: Path) -> Tensor:
-    """Return a picture as uint8 RGB (3, H, W).
-
-    Raises:
-        SourceUnreadableError: no picture can be decoded from it.
-    """
+    """Return a picture as uint8 RGB (3, H, W)."""
     try:
         with Image.open(path) as picture:
             return as_tensor(picture.convert("RGB"))
@@ -84,11 +80,7 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
         return len(self.pairs)
 
     def __getitem__(self, draw: Draw) -> tuple[Tensor, Pair]:
-        """Return pixels uint8 (3, S, S) and the pair.
-
-        Raises:
-            SourceUnreadableError: the picture cannot be decoded.
-        """
+        """Return pixels uint8 (3, S, S) and the pair."""
         pair = self.pairs[draw.index]
         picture = read_picture(pair.image)
         if self.augmentation is None:

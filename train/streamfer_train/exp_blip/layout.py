@@ -106,13 +106,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, optiona
     Q-Former, and the image encoder (LAVIS leaves out frozen weights).
 
     Args:
-        model: either step's model.
-        tensors: in LAVIS's names.
-        where: the file, for messages.
         optional: prefixes of further names that may be lacking.
-
-    Raises:
-        CheckpointError: the first tensor that is missing and may not be, or has another shape.
     """
     found: dict[str, Tensor] = {}
     lacking = []

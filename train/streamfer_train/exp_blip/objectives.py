@@ -25,9 +25,7 @@ def partners(keys_B: Tensor, keys_N: Tensor, own_B: Tensor, *, shared: bool) -> 
 
     Args:
         keys_B: int64, equal for equal captions.
-        keys_N: those of all processes.
         own_B: int64, place of one's own pair among all.
-        shared: whether equal captions count.
     """
     own_BN = torch.zeros(len(keys_B), len(keys_N), dtype=torch.bool, device=keys_B.device)
     own_BN[torch.arange(len(keys_B), device=keys_B.device), own_B] = True
@@ -60,7 +58,6 @@ def writing_mask(mask_BL: Tensor, queries: int) -> Tensor:
 
     Args:
         mask_BL: 1 for words, 0 for padding.
-        queries: Q.
     """
     batch, length = mask_BL.shape
     seen = torch.zeros(batch, queries + length, queries + length, dtype=torch.bool, device=mask_BL.device)

@@ -91,11 +91,7 @@ def check(config: ExpBlipConfig) -> str:
 
 
 def _asked_writer(config: ExpBlipConfig) -> Endpoint | LocalModel:
-    """Return the language model that joins, once it has answered that it is there.
-
-    Raises:
-        ConfigError: the endpoint refuses or lacks the model, or the folder holds none.
-    """
+    """Return the language model that joins, once it has answered that it is there."""
     asked = config.pseudo
     if asked.url is None:
         return LocalModel(Path(str(asked.model)))

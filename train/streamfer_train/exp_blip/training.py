@@ -36,11 +36,7 @@ class ExpTask(Unmeasured):
         collate: Callable[..., Batch],
         world: ProcessGroup,
     ) -> None:
-        """Share the pairs out.
-
-        Raises:
-            ConfigError: the batch cannot be shared out, or there are fewer pairs than one batch.
-        """
+        """Share the pairs out."""
         micro = micro_batch(asked.batch, asked.accumulate, world)
         self.asked, self.learner, self.world = asked, learner, world
         self.layers, self.kind = config.model.sizes.vision_layers, DTYPES[config.runtime.precision]
@@ -63,23 +59,19 @@ class ExpTask(Unmeasured):
         )
 
     def optimiser(self) -> torch.optim.Optimizer:
-        """Build AdamW over what learns."""
         return build_optimiser(self.learner, self.asked, self.layers)
 
     def batches(self, epoch: int, done: int) -> Iterable[Batch]:
-        """Return this process's micro-batches of an epoch without the first ``done``."""
         self.sampler.set_epoch(epoch, done)
         return self.loader
 
     def set_rates(self, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
-        """Set each group's learning rate for the next step."""
         rate = learning_rate(self.asked, progress.step, self.steps)
         for group in optimiser.param_groups:
             group["lr"] = rate * group["factor"]
         return {"lr": rate}
 
     def losses(self, model: nn.Module, batch: Batch) -> Mapping[str, Tensor]:
-        """Return the learner's losses."""
         with torch.autocast(self.world.device.type, self.kind, enabled=self.kind != torch.float32):
             parts: Mapping[str, Tensor] = model(batch)
         return parts

@@ -27,7 +27,6 @@ class Interval:
 
     Attributes:
         low: lower end; NaN where one number alone was given.
-        level: coverage that the interval aims at.
     """
 
     value: float
@@ -54,11 +53,7 @@ class Interval:
 
 
 def t_interval(values: Iterable[float], level: float = LEVEL) -> Interval:
-    """Return the mean of folds' or seeds' numbers and its t interval; without ends for a single number.
-
-    Raises:
-        ConfigError: no numbers.
-    """
+    """Return the mean of folds' or seeds' numbers and its t interval; without ends for a single number."""
     from scipy import stats
 
     numbers = np.asarray(list(values), dtype=np.float64)
@@ -87,11 +82,7 @@ class FoldsAndSeeds:
 
 
 def combine(numbers: Mapping[tuple[int, int], float], level: float = LEVEL) -> FoldsAndSeeds:
-    """Combine numbers by (fold, seed); every seed must have every fold.
-
-    Raises:
-        ConfigError: no numbers, or a (fold, seed) pair is missing, which would weigh folds unevenly.
-    """
+    """Combine numbers by (fold, seed); every seed must have every fold."""
     folds, seeds = sorted({fold for fold, _ in numbers}), sorted({seed for _, seed in numbers})
     if missing := [(fold, seed) for fold in folds for seed in seeds if (fold, seed) not in numbers]:
         raise ConfigError(f"fold {missing[0][0]} has no run with seed {missing[0][1]}; run it, or leave that seed out")
@@ -115,15 +106,8 @@ def bootstrap(
     Args:
         statistics: from row numbers (with repeats) to named numbers; called once with all rows and ``samples`` times
             with resampled ones. NaN (a class that is absent from a resample) is left out of the percentiles.
-        count: clips.
         groups: one value a clip (movie, person); whole groups are resampled then, because clips of one group are
             alike and the interval over clips alone would be too narrow.
-        samples: resamples.
-        level: coverage that the interval aims at.
-        seed: of the resampling.
-
-    Raises:
-        ConfigError: no clips, no resamples, or groups of another length.
     """
     if count < 1 or samples < 1:
         raise ConfigError(f"bootstrap of {count} clip(s) with {samples} resample(s); expected one or more of each")

@@ -33,12 +33,9 @@ def probe_units(
     """Train one linear layer on frozen features; return F1 (0-1) on others of each unit that occurs there.
 
     Args:
-        train_ND: features.
         targets_NU: 1 present, 0 absent, ``UNKNOWN`` where nobody looked, which counts nowhere.
         test_MD: features of the same kind; ``test_targets_MU`` likewise.
-        units: names of the columns.
         epochs: full batches; the paper has 100 on BP4D and 400 on RAF-AU.
-        seed: of the layer's start.
         published: train as the paper says: features as they are, one rate; else standardised, falling to zero.
 
     Raises:

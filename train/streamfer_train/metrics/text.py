@@ -126,11 +126,7 @@ def embedding_similarity(captions: Sequence[str], references: Sequence[Sequence[
 
 
 def folder_encoder(folder: Path, batch: int = 64) -> Encoder:
-    """Return the text encoder of a transformers folder; an embedding is the mean over its last states.
-
-    Raises:
-        ConfigError: the folder holds no such model.
-    """
+    """Return the text encoder of a transformers folder; an embedding is the mean over its last states."""
     from transformers import AutoModel, AutoTokenizer
 
     if not (folder / "config.json").is_file():
@@ -155,11 +151,7 @@ def folder_encoder(folder: Path, batch: int = 64) -> Encoder:
 
 
 def endpoint_encoder(url: str, model: str, batch: int = 16) -> Encoder:
-    """Return the text encoder behind an OpenAI-compatible endpoint; ``text-embedding-ada-002`` gives Ada-sim.
-
-    Raises:
-        ConfigError: the address is no HTTP address. Encoding raises it where the endpoint refuses.
-    """
+    """Return the text encoder behind an OpenAI-compatible endpoint; ``text-embedding-ada-002`` gives Ada-sim."""
     address = endpoint_url(url)
     client = ChatClient(address, model, key=key_for(address))
 

@@ -125,13 +125,8 @@ def read_checkpoint(path: Path, of: str, kind: str | None = None, *, mapped: boo
     """Read a dictionary of tensors, on the CPU, and plain values; nothing in it can run.
 
     Args:
-        path: the file.
         of: whose checkpoint it should be, for messages, as in "'streamfer train dfer-clip'".
         kind: what its entry ``kind`` must hold; None where checkpoints carry no such entry.
-        mapped: leave tensors on the disk until they are used.
-
-    Raises:
-        CheckpointError: absent, cut short, or another program's.
     """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -146,11 +141,7 @@ def read_checkpoint(path: Path, of: str, kind: str | None = None, *, mapped: boo
 
 @contextlib.contextmanager
 def taking_apart(path: Path) -> Iterator[None]:
-    """Name the checkpoint whose parts are taken out of it, should one be missing or of another form.
-
-    Raises:
-        CheckpointError: the block raised KeyError, TypeError or ValueError.
-    """
+    """Name the checkpoint whose parts are taken out of it, should one be missing or of another form."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:

@@ -40,9 +40,6 @@ class TrainSampler(Sampler[Draw]):
 
     Args:
         labels: int64 (N,), class of each sample; without ``oversample`` any numbers.
-        batch_size: samples of one process a batch.
-        seed: of the order.
-        rank, world_size: which process of how many.
         oversample: 0 sees each sample once; 1 draws all classes equally often; between, class frequencies are
             raised to the power 1 - ``oversample``. An epoch stays N samples long.
     """
@@ -115,11 +112,7 @@ class Loader(DataLoader[Batch_co]):
         )
 
     def __iter__(self) -> Iterator[Batch_co]:  # type: ignore[override]
-        """Yield batches.
-
-        Raises:
-            UserError: as the dataset raised it, without the worker's traceback.
-        """
+        """Yield batches."""
         try:
             yield from super().__iter__()
         except UserError as error:

@@ -25,8 +25,6 @@ def claim(out: Path, config: dict[str, Any], free: Sequence[str], started: Seque
     """Make sure that the folder of a run is this configuration's, and write it there.
 
     Args:
-        out: the folder.
-        config: plain settings.
         free: settings that may differ from those of an earlier run.
         started: files that show that a run has begun, where it may not have; empty where it may.
 
@@ -69,11 +67,7 @@ def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any], free: 
 
 
 def check_same(where: Path, stored: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str]) -> None:
-    """Refuse to continue a run under other settings; arguments as those of :func:`first_difference`.
-
-    Raises:
-        CheckpointError: naming the first setting that differs.
-    """
+    """Refuse to continue a run under other settings; arguments as those of :func:`first_difference`."""
     difference = first_difference(stored, asked, free)
     if difference is not None:
         raise CheckpointError(f"{where}: of another configuration: {difference}; restore it, or choose another --out")

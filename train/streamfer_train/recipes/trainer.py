@@ -124,11 +124,7 @@ class Unmeasured:
 
 
 def micro_batch(batch: int, accumulate: int, world: ProcessGroup) -> int:
-    """Return what one process sees at once of a batch that is shared by processes and micro-batches.
-
-    Raises:
-        ConfigError: it cannot be shared out evenly.
-    """
+    """Return what one process sees at once of a batch that is shared by processes and micro-batches."""
     shares = world.size * accumulate
     if batch % shares:
         raise ConfigError(
