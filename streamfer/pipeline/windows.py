@@ -39,7 +39,7 @@ class WindowGrid:
 
     @classmethod
     def of(cls, clip: ClipConfig, sampling: SamplingConfig, frames: int) -> WindowGrid:
-        """Return the configured windows; a whole clip is one, whose ticks are its segment centres: it bridges any gap."""
+        """Return the configured windows; a whole clip is one, of its segment centres, and bridges any gap."""
         if clip.mode == "whole":
             return cls(length=frames, stride=0, frames=frames, max_gap=frames, min_real=clip.min_real)
         return cls(
