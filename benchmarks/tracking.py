@@ -41,7 +41,7 @@ from tracking_scenes import Sample, play, scenes, sprites
 from tracking_search import Followed, clips, follow, newcomers
 
 from streamfer.faces import FaceTracker, TrackerSettings, load_detector, settle
-from streamfer.faces.appearance import COLOUR, AppearanceModel
+from streamfer.faces.appearance import Appearance, colours_and_gradients
 
 #: Ids and boxes of one frame.
 Frame = tuple[NDArray[np.int64], NDArray[np.float32]]
@@ -80,7 +80,7 @@ def plain(make: Callable[[float], Any]) -> Follow:
     return follow
 
 
-def ours(detect_every: int = 1, appearance: AppearanceModel | None = COLOUR, **settings: Any) -> Follow:
+def ours(detect_every: int = 1, appearance: Appearance | None = colours_and_gradients, **settings: Any) -> Follow:
     """Return streamfer's tracker with these settings."""
 
     def follow(samples: Sequence[Sample], fps: float) -> list[Frame]:

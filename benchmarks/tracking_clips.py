@@ -92,14 +92,14 @@ def small_face_table(weights: str) -> None:
     pictures = {size: [_crowd(people, size, ground) for ground in range(6)] for size in sizes}
     print("| det_size | " + " | ".join(f"recall at {size} px" for size in sizes) + " | ms a frame |")
     print("|---" * (len(sizes) + 2) + "|")
-    for det_size in (480, 640, "auto", 960, 1280, 1920):
+    for det_size in (480, 640, None, 960, 1280, 1920):
         detector = load_detector(weights, det_size=det_size)
         start = time.perf_counter()
         recalls = [
             np.mean([_recall(detector.detect([image])[0], boxes) for image, boxes in pictures[size]]) for size in sizes
         ]
         spent = (time.perf_counter() - start) / (6 * len(sizes)) * 1000
-        print(f"| {det_size} | " + " | ".join(f"{recall:.2f}" for recall in recalls) + f" | {spent:.0f} |")
+        print(f"| {det_size or 'auto'} | " + " | ".join(f"{recall:.2f}" for recall in recalls) + f" | {spent:.0f} |")
 
 
 def _crowd(people: list[Any], size: int, ground: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from streamfer.config import Config
 from streamfer.errors import ConfigError
 from streamfer.faces import FaceTracker, TrackNames, load_detector
-from streamfer.faces.appearance import COLOUR, AppearanceModel
-from streamfer.faces.detections import Detector, Tracker
+from streamfer.faces.appearance import Appearance, colours_and_gradients
+from streamfer.faces.detections import Detector
 from streamfer.faces.tracking import BRIEF
 from streamfer.models import ExpressionModel, load_model
 from streamfer.models.blocks import FixedBlocks
@@ -50,7 +50,7 @@ class LoadedModels:
     expression: ExpressionModel
     detectors: tuple[Detector, ...]
     budget: ThreadBudget
-    appearance: AppearanceModel | None = COLOUR
+    appearance: Appearance | None = colours_and_gradients
     writer: Writer | None = None
 
     @property
@@ -102,7 +102,7 @@ def load_all(config: Config, sources: int = 1) -> LoadedModels:
     log.info(
         "models.loaded", extra={"expression": expression.info.name, "detector": detectors[0].name, **asdict(budget)}
     )
-    appearance: AppearanceModel | None = None if faces.appearance == "none" else COLOUR
+    appearance: Appearance | None = None if faces.appearance == "none" else colours_and_gradients
     if faces.appearance not in ("colour", "none"):
         from streamfer.faces.embedding import ArcFaceAppearance
 
@@ -222,15 +222,11 @@ def _plan(
             return WholeClipSelector(_count_frames(source), frames, fps)
         return TimeSelector(fps)
 
-    def tracker(info: VideoInfo) -> Tracker:
+    def tracker(info: VideoInfo) -> FaceTracker:
         sampled = min(fps, info.declared_fps) if info.declared_fps else fps
         # Too short to confirm anybody over several frames: every face counts, as in a still.
         brief = info.duration is not None and info.duration * sampled < BRIEF
-        return FaceTracker(
-            sampled,
-            still=info.still or brief,
-            appearance=models.appearance,
-        )
+        return FaceTracker(sampled, still=info.still or brief, appearance=models.appearance)
 
     return AnalysisPlan(
         config=config,

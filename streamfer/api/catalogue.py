@@ -61,10 +61,10 @@ def catalogue() -> list[Listed]:
 
 def _detectors() -> list[Listed]:
     from streamfer.faces import load_detector
-    from streamfer.faces.registry import entries
+    from streamfer.faces.registry import ENTRIES
 
     found = []
-    for entry in entries():
+    for entry in ENTRIES:
         path = _weights(entry)
         if path is None or not path.is_file():
             found.append(Listed("face detectors", entry.name, f"{entry.about}; not on this machine", entry.licence))
@@ -191,6 +191,6 @@ def pull(name: str) -> Detector:
     from streamfer.faces import load_detector, registry
 
     if registry.find(name) is None:
-        known = ", ".join(entry.name for entry in registry.entries())
+        known = ", ".join(entry.name for entry in registry.ENTRIES)
         raise UnknownModelError(f"detector {name!r}: not in the registry; known are {known}")
     return load_detector(name)

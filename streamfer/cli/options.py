@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from streamfer.faces.registry import entries
+from streamfer.faces.registry import ENTRIES
 
 if TYPE_CHECKING:
     from streamfer.config import Config
 
     Command = Callable[..., None]
 
-_DETECTORS = ", ".join(entry.name for entry in entries() if not entry.pack)
+_DETECTORS = ", ".join(entry.name for entry in ENTRIES if not entry.pack)
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file, such as configs/run.yaml.")

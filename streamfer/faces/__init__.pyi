@@ -3,7 +3,6 @@ from .detections import Detections as Detections
 from .detections import Detector as Detector
 from .detections import TrackedFace as TrackedFace
 from .detections import TrackedFrame as TrackedFrame
-from .detections import Tracker as Tracker
 from .detections import settle as settle
 from .detectors import load_detector as load_detector
 from .privacy import TrackNames as TrackNames

@@ -32,18 +32,12 @@ def landmarks_within(boxes: NDArray[np.floating]) -> NDArray[np.float32]:
 
 
 def similarity_transforms(points: NDArray[np.floating], targets: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the least-squares similarity (rotation, one scale, shift; no reflection) from points to targets.
+    """Return the similarities (N, 2, 3) nearest by least squares from points (N, K, 2) to targets (K, 2) or (N, K, 2).
 
+    A similarity is a rotation, one scale and a shift; NaN where the points of a face coincide or are not finite.
     Umeyama, "Least-squares estimation of transformation parameters between two point patterns" (PAMI 1991),
     which in the plane is one complex division: with both sets centred and read as complex numbers z and w, the
     rotation and scale are sum(conj(z) w) / sum(|z|^2).
-
-    Args:
-        points: (N, K, 2), frame pixels.
-        targets: (K, 2) or (N, K, 2), crop pixels.
-
-    Returns:
-        float64 (N, 2, 3). NaN where the points of a face coincide or are not finite.
     """
     source = np.asarray(points, np.float64)
     target = np.broadcast_to(np.asarray(targets, np.float64), source.shape)
@@ -114,21 +108,11 @@ def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> ND
 
 
 def crop_faces(
-    image: NDArray[np.uint8],
-    boxes: NDArray[np.floating],
-    landmarks: NDArray[np.floating],
-    profile: CropProfile,
+    image: NDArray[np.uint8], boxes: NDArray[np.floating], landmarks: NDArray[np.floating], profile: CropProfile
 ) -> NDArray[np.uint8]:
-    """Cut the faces of one frame.
+    """Cut the faces of one frame (uint8 RGB (H, W, 3)): uint8 (F, S, S, 3) with S = ``profile.size``.
 
-    Args:
-        image: uint8 RGB (H, W, 3).
-        boxes: (F, 4), x1 y1 x2 y2 in pixels; may reach beyond the frame.
-        landmarks: (F, 5, 2) in pixels; NaN where absent.
-        profile: which pixels the model wants.
-
-    Returns:
-        uint8 RGB (F, S, S, 3) with S = ``profile.size``; what lies outside the frame repeats its edge.
+    Boxes (F, 4) may reach beyond the frame, whose edge is then repeated; landmarks (F, 5, 2) are NaN where absent.
 
     Raises:
         ValueError: the frame has no pixels, or a box is not finite.

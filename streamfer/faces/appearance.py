@@ -6,7 +6,7 @@ people of one scene apart for seconds; it is no face recognition, and it never l
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -27,41 +27,28 @@ WEIGHTS = np.array([0.3, 0.2, 0.3, 0.2], np.float32)
 SEEN = 0.4
 
 
-class AppearanceModel(Protocol):
-    """Describes faces so that :func:`similarity` compares them."""
-
-    def describe(
-        self, image: NDArray[np.uint8], boxes: NDArray[np.float32], landmarks: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return descriptors float32 (F, P, D) of the faces of one uint8 RGB frame."""
+_PROFILE = loose_crop(PATCH)
+#: Describes the faces of one uint8 RGB frame, by their boxes (F, 4) and landmarks (F, 5, 2), so that
+#: :func:`similarity` compares them: float32 (F, P, D).
+Appearance = Callable[[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 
 
-class ColourAppearance:
-    """The default: Lab colour histograms of three parts and a histogram of oriented gradients."""
-
-    def __init__(self) -> None:
-        self._profile = loose_crop(PATCH)
-
-    def describe(
-        self, image: NDArray[np.uint8], boxes: NDArray[np.float32], landmarks: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Return descriptors float32 (F, 4, 264) of the faces of one uint8 RGB frame."""
-        descriptors = np.zeros((len(boxes), len(PARTS) + 1, DIMENSIONS), np.float32)
-        if not len(boxes) or image.size == 0:
-            return descriptors
-        for row, box, points in zip(descriptors, boxes, landmarks, strict=True):
-            # Colours and coarse gradients survive leaving out pixels; averaging all of a large face is slow.
-            step = max(1, int(min(box[2:] - box[:2])) // (2 * PATCH))
-            coarse, small = image[::step, ::step], np.asarray(box, np.float64) / step
-            for part, region in enumerate(PARTS):
-                row[part] = _colours(coarse, small, region)
-            transform = crop_transforms(small[None], points[None] / step, self._profile)[0]
-            row[-1] = _gradients(warp(coarse, transform, PATCH))
+def colours_and_gradients(
+    image: NDArray[np.uint8], boxes: NDArray[np.float32], landmarks: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Return Lab colour histograms of three parts and a histogram of oriented gradients, (F, 4, 264): the default."""
+    descriptors = np.zeros((len(boxes), len(PARTS) + 1, DIMENSIONS), np.float32)
+    if not len(boxes) or image.size == 0:
         return descriptors
-
-
-#: The default; it holds nothing of what it has seen.
-COLOUR = ColourAppearance()
+    for row, box, points in zip(descriptors, boxes, landmarks, strict=True):
+        # Colours and coarse gradients survive leaving out pixels; averaging all of a large face is slow.
+        step = max(1, int(min(box[2:] - box[:2])) // (2 * PATCH))
+        coarse, small = image[::step, ::step], np.asarray(box, np.float64) / step
+        for part, region in enumerate(PARTS):
+            row[part] = _colours(coarse, small, region)
+        transform = crop_transforms(small[None], points[None] / step, _PROFILE)[0]
+        row[-1] = _gradients(warp(coarse, transform, PATCH))
+    return descriptors
 
 
 def similarity(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:

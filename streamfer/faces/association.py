@@ -23,7 +23,7 @@ FULL, NONE, FLOOR = 0.03, 0.2, 0.12
 
 
 class Associator(BaseIoU):
-    """One library tracker, told the sampled rate, and what it compares boxes by.
+    """The library's tracker, told the sampled rate, and what it compares boxes by.
 
     That is the overlap of grown boxes, lowered where a detection looks unlike the track's person. The library's
     extension point hands over boxes alone, but in a known order: rows are the tracks as the engine holds them, columns
@@ -54,10 +54,7 @@ class Associator(BaseIoU):
     ) -> NDArray[np.int64]:
         """Return the library's id of every detection (N,), -1 where it has none yet.
 
-        Args:
-            detections: faces of this frame.
-            descriptors: (N, P, D), or ``None`` to go by boxes alone.
-            tracks: by the library's ids.
+        Descriptors are (N, P, D), or ``None`` to go by boxes alone; ``tracks`` are by the library's ids.
         """
         self._descriptors, self._tracks = descriptors, tracks
         found = self._engine.update(

@@ -37,11 +37,7 @@ def packaged_weights() -> Path | None:
 
 
 class CenterFaceDetector(Finder):
-    """CenterFace: Y. Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point" (2020).
-
-    Attributes:
-        threshold: score from which a box counts.
-    """
+    """CenterFace: Y. Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point" (2020)."""
 
     # It needs fewer pixels of a face than others (docs/results/tracking.md, "Where faces are looked for").
     tile, reach = 96, 2.2

@@ -42,21 +42,13 @@ Boxes = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What one frame shows.
+    """What one frame shows."""
 
-    Attributes:
-        seconds: its time in its epoch.
-        scene: rises with every cut and epoch.
-        boxes: float32 (N, 4), x1 y1 x2 y2 as fractions of the frame.
-        scores: float32 (N,), 0 to 1.
-        moved: uint8, bits of the cells that changed since the frame before; row by row.
-    """
-
-    seconds: float
-    scene: int
-    boxes: Boxes
-    scores: NDArray[np.float32]
-    moved: NDArray[np.uint8]
+    seconds: float  #: its time in its epoch
+    scene: int  #: rises with every cut and epoch
+    boxes: Boxes  #: (N, 4), x1 y1 x2 y2 as fractions of the frame
+    scores: NDArray[np.float32]  #: (N,), 0 to 1
+    moved: NDArray[np.uint8]  #: bits of the cells that changed since the frame before; row by row
 
     def faces(self) -> tuple[Boxes, NDArray[np.float32]]:
         """Return the boxes of single faces, and their scores: of several on one face the highest."""
@@ -107,11 +99,7 @@ class Cover:
 
 
 class Watch:
-    """Looks at every frame of a file, in order, for what a blur has to cover.
-
-    Args:
-        detector: with a threshold of :data:`LIKELY_SCORE`.
-    """
+    """Looks at every frame of a file, in order, for what a blur has to cover, by a detector from LIKELY_SCORE on."""
 
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
@@ -122,13 +110,7 @@ class Watch:
         self._scene = 0
 
     def look(self, image: NDArray[np.uint8], epoch: int, seconds: float, known: Iterable[Sequence[float]] = ()) -> None:
-        """Take the next frame.
-
-        Args:
-            image: uint8 RGB (H, W, 3).
-            epoch, seconds: when it is.
-            known: faces found elsewhere; x, y, width, height as fractions of the frame.
-        """
+        """Take the next frame, uint8 RGB, with faces found elsewhere: x, y, width, height as fractions of it."""
         cut = self._cuts.step(image)
         small = cv2.resize(image, _GRID, interpolation=cv2.INTER_AREA)
         grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -152,27 +134,18 @@ class Watch:
 
 @dataclass(slots=True, eq=False)
 class _Lost:
-    """A face that the detector no longer finds.
+    """A face that the detector no longer finds; times are seconds."""
 
-    Attributes:
-        box: where it was last.
-        step: the first without it.
-        since: when it was seen last, seconds.
-        credible: it was seen long or clearly enough to be a face.
-        evident: when something looked like it last.
-        quiet: since when nothing has moved near it.
-        moved: something has moved where it was, so that it may be elsewhere.
-        hidden: what may be it in the frames since, by their numbers.
-    """
-
-    box: Boxes
-    step: int
-    since: float
-    credible: bool
-    evident: float
-    quiet: float
-    moved: bool = False
-    hidden: dict[int, list[Boxes]] = field(default_factory=dict)
+    box: Boxes  #: where it was last
+    step: int  #: the first without it
+    since: float  #: when it was seen last
+    credible: bool  #: it was seen long or clearly enough to be a face
+    evident: float  #: when something looked like it last
+    quiet: float  #: since when nothing has moved near it
+    moved: bool = False  #: something has moved where it was, so that it may be elsewhere
+    hidden: dict[int, list[Boxes]] = field(
+        default_factory=dict
+    )  #: what may be it in the frames since, by their numbers
 
     def look(self, moment: Moment, number: int, others: Boxes) -> bool:
         """Note what may be it in a frame that also shows ``others``; False when it is sure to be gone."""
@@ -217,16 +190,11 @@ def grown(box: Boxes, share: float) -> Boxes:
 
 @dataclass(slots=True)
 class _Sweep:
-    """Follows the faces through frames in one direction of time, and adds what is lost to their covers.
+    """Follows the faces through frames in one direction of time, and adds what is lost to their covers."""
 
-    Attributes:
-        covers: of all frames.
-        lost: faces that were lost and are not sure to be gone.
-        faces: boxes of the last frame, with their highest scores so far, and the steps in which they came.
-    """
-
-    covers: list[Cover]
-    lost: list[_Lost] = field(default_factory=list)
+    covers: list[Cover]  #: of all frames
+    lost: list[_Lost] = field(default_factory=list)  #: and not sure to be gone
+    #: Boxes of the last frame, with their highest scores so far, and the steps in which they came.
     faces: Boxes = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     best: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     first: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -255,10 +223,8 @@ class _Sweep:
         """Take those of the last frame's faces that this one does not show for lost."""
         for row in np.flatnonzero(~linked.any(axis=1)):
             face = self.faces[row]
-            shown = bool((overlap(face[None], boxes) >= _PART).any())
-            self.lost.append(
-                _Lost(face, step, earlier, bool(self.best[row] >= _A_FACE) and not shown, earlier, earlier)
-            )
+            credible = bool(self.best[row] >= _A_FACE and not (overlap(face[None], boxes) >= _PART).any())
+            self.lost.append(_Lost(face, step, earlier, credible, earlier, earlier))
 
     def _seek(self, one: _Lost, moment: Moment, number: int) -> None:
         """Cover what a lost face may be in a frame, or settle what became of it."""

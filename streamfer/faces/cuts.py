@@ -24,18 +24,14 @@ MEMORY = 0.8
 
 
 class CutDetector:
-    """Tells, frame by frame, whether a new scene begins. State: one thumbnail and one histogram.
-
-    Attributes:
-        black: the last frame was black.
-        thumbnail: float32 (27, 48), the last frame that was not, in grey, blurred; None before there was one.
-    """
+    """Tells, frame by frame, whether a new scene begins. State: one thumbnail and one histogram."""
 
     def __init__(self) -> None:
+        #: (27, 48), the last frame that was not black, in grey, blurred.
         self.thumbnail: NDArray[np.float32] | None = None
         self._histogram: NDArray[np.float32] | None = None
         self._usual = 0.0
-        self.black = False
+        self.black = False  #: the last frame was
 
     def step(self, image: NDArray[np.uint8]) -> bool:
         """Take the next frame (uint8 RGB (H, W, 3)); true when it is the first of a new scene.

@@ -16,20 +16,14 @@ HORIZON = 8
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """Faces of one frame, highest score first. Struct of arrays; N faces.
+    """Faces of one frame, highest score first. Struct of arrays; N faces."""
 
-    Attributes:
-        boxes: float32 (N, 4), x1 y1 x2 y2 in pixels of the frame; may reach beyond it.
-        scores: float32 (N,), 0 to 1.
-        landmarks: float32 (N, 5, 2), pixels: left eye, right eye, nose tip, left and right mouth corner as
-            seen in the picture. NaN where the detector gives none.
-        left_out: faces found beyond the cap and dropped.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
+    boxes: NDArray[np.float32]  #: (N, 4), x1 y1 x2 y2 in pixels of the frame; may reach beyond it
+    scores: NDArray[np.float32]  #: (N,), 0 to 1
+    #: (N, 5, 2), pixels: left eye, right eye, nose tip, left and right mouth corner as seen in the picture. NaN where
+    #: the detector gives none.
     landmarks: NDArray[np.float32]
-    left_out: int = 0
+    left_out: int = 0  #: faces found beyond the cap and dropped
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -51,14 +45,7 @@ class Detections:
         landmarks: NDArray[np.floating] | None,
         max_faces: int,
     ) -> Detections:
-        """Sort by score, drop boxes without area or with numbers that are not finite, and apply the cap.
-
-        Args:
-            boxes: (N, 4), x1 y1 x2 y2 in pixels.
-            scores: (N,).
-            landmarks: (N, 5, 2) in pixels, or ``None`` where the detector gives none.
-            max_faces: at most so many faces are kept; ``left_out`` counts the others.
-        """
+        """Sort by score, drop boxes without area or with numbers that are not finite, and apply the cap."""
         boxes = np.asarray(boxes, np.float32).reshape(-1, 4)
         scores = np.asarray(scores, np.float32).reshape(-1)
         points = np.full((len(boxes), 5, 2), np.nan, np.float32)
@@ -74,27 +61,18 @@ class Detections:
 
 @dataclass(frozen=True, slots=True)
 class TrackedFace:
-    """One face of one frame, the form in which it travels from detection to record.
+    """One face of one frame, the form in which it travels from detection to record."""
 
-    Attributes:
-        track: number of the track within its source and epoch. Above 0: a person, numbered in order of first
-            appearance. Below 0: provisional, for a face that is not sure to be one yet.
-        index: row of the frame's detections that it is; None where it was predicted on a frame without detection.
-        box: float32 (4,), x1 y1 x2 y2 in pixels.
-        score: detection score, 0 to 1.
-        landmarks: float32 (5, 2) in pixels, NaN where absent.
-        quality: 0 to 1, NaN until :func:`streamfer.faces.quality.measured` has looked.
-        pose, sharpness: two of the quality's factors, likewise.
-    """
-
+    #: Number of the track within its source and epoch. Above 0: a person, numbered in order of first appearance. Below
+    #: 0: provisional, for a face that is not sure to be one yet.
     track: int
-    index: int | None
-    box: NDArray[np.float32]
-    score: float
-    landmarks: NDArray[np.float32]
-    quality: float = math.nan
-    pose: float = math.nan
-    sharpness: float = math.nan
+    index: int | None  #: row of the frame's detections; None where it was predicted on a frame without detection
+    box: NDArray[np.float32]  #: (4,), x1 y1 x2 y2 in pixels
+    score: float  #: of the detection, 0 to 1
+    landmarks: NDArray[np.float32]  #: (5, 2) in pixels, NaN where absent
+    quality: float = math.nan  #: 0 to 1, NaN until :func:`streamfer.faces.quality.measured` has looked
+    pose: float = math.nan  #: a factor of the quality, likewise
+    sharpness: float = math.nan  #: another
 
     @property
     def confirmed(self) -> bool:
@@ -121,21 +99,15 @@ class TrackedFace:
 
 @dataclass(frozen=True, slots=True)
 class TrackedFrame:
-    """What the tracker says of one sampled frame.
+    """What the tracker says of one sampled frame."""
 
-    Attributes:
-        faces: the frame's faces that have a track, confirmed ones first, by number.
-        renamed: provisional numbers that turned out to be others in this frame, in order: a track became a person, or
-            a newcomer is somebody known. Faces of the last ``HORIZON`` frames that bore the first number of a pair are
-            the second's, so that nothing is lost of a track's start.
-        ended: numbers of the confirmed tracks that are over and will not come back.
-        cut: the tracker took this frame for the first of a new scene; ``ended`` then lists every open track.
-    """
-
-    faces: tuple[TrackedFace, ...]
+    faces: tuple[TrackedFace, ...]  #: those that have a track, confirmed ones first, by number
+    #: Provisional numbers that turned out to be others in this frame, in order: a track became a person, or a newcomer
+    #: is somebody known. Faces of the last ``HORIZON`` frames that bore the first number of a pair are the second's, so
+    #: that nothing is lost of a track's start.
     renamed: tuple[tuple[int, int], ...] = ()
-    ended: tuple[int, ...] = ()
-    cut: bool = False
+    ended: tuple[int, ...] = ()  #: numbers of the confirmed tracks that are over and will not come back
+    cut: bool = False  #: this is the first frame of a new scene; ``ended`` then lists every open track
 
 
 def rename(faces: Sequence[TrackedFace], old: int, new: int) -> tuple[TrackedFace, ...]:
@@ -159,17 +131,11 @@ def settle(frames: Iterable[TrackedFrame]) -> list[tuple[TrackedFace, ...]]:
 
 @runtime_checkable
 class Detector(Protocol):
-    """A face detector.
+    """A face detector."""
 
-    Attributes:
-        name: registered name with version, as ``doctor`` and the records show it.
-        provider: what runs it, e.g. ``CPUExecutionProvider`` or ``skimage``.
-        licence: of the weights, in plain words.
-    """
-
-    name: str
-    provider: str
-    licence: str
+    name: str  #: registered name with version, as ``doctor`` and the records show it
+    provider: str  #: what runs it, e.g. ``CPUExecutionProvider`` or ``skimage``
+    licence: str  #: of the weights, in plain words
 
     def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
         """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
@@ -182,34 +148,11 @@ class Detector(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """What a tracker knows of a sampled frame before its faces are looked for.
+    """What a tracker knows of a sampled frame before its faces are looked for."""
 
-    Attributes:
-        time: of the frame, seconds since the first one.
-        boxes: float32 (N, 4), where the faces of its open tracks should be, pixels.
-        seen: (N,), whether they were there in the last frame that was searched; others may come back.
-        doubtful: one of those seen is not sure to be a person yet.
-        cut: a new scene begins, of which nothing is known.
-        thumbnail: float32 (27, 48), the frame in grey, very small; None where nothing was seen yet.
-    """
-
-    time: float
-    boxes: NDArray[np.float32]
-    seen: NDArray[np.bool_]
-    doubtful: bool
-    cut: bool
-    thumbnail: NDArray[np.float32] | None
-
-
-@runtime_checkable
-class Tracker(Protocol):
-    """Joins detections of consecutive sampled frames of one source and epoch into tracks."""
-
-    def expect(self, image: NDArray[np.uint8]) -> Expectation:
-        """Take the next sampled frame ahead of :meth:`update`, and say where its faces should be."""
-
-    def update(self, image: NDArray[np.uint8], detections: Detections | None) -> TrackedFrame:
-        """Take the next sampled frame; ``None`` means detection was skipped on it (predict only)."""
-
-    def finish(self) -> tuple[int, ...]:
-        """Return the tracks still open; the tracker is spent afterwards."""
+    time: float  #: of the frame, seconds since the first one
+    boxes: NDArray[np.float32]  #: (N, 4), where the faces of its open tracks should be, pixels
+    seen: NDArray[np.bool_]  #: (N,), whether they were there in the last frame that was searched; others may come back
+    doubtful: bool  #: one of those seen is not sure to be a person yet
+    cut: bool  #: a new scene begins, of which nothing is known
+    thumbnail: NDArray[np.float32] | None  #: (27, 48), the frame in grey; None where nothing was seen yet

@@ -29,7 +29,7 @@ def load_detector(
     name: str = "auto",
     *,
     threshold: float | None = None,
-    det_size: int | str | None = None,
+    det_size: int | None = None,
     max_faces: int = MAX_FACES,
     threads: int = 1,
     provider: str = "auto",
@@ -43,8 +43,8 @@ def load_detector(
             insightface pack (``buffalo_l``, ... or any folder under insightface's ``models``), a pack folder, or a
             path to a YuNet or SCRFD ``.onnx``.
         threshold: least score; the network's own if unset.
-        det_size: longer side of the detector's input in pixels, or ``auto``: 640, more for large frames so
-            that faces of 32 pixels of a 1080p frame stay findable (:class:`~streamfer.faces.images.DetectionSize`).
+        det_size: longer side of the detector's input in pixels; if unset 640, more for large frames so that faces of
+            32 pixels of a 1080p frame stay findable (:class:`~streamfer.faces.images.DetectionSize`).
         max_faces: cap a frame; :attr:`Detections.left_out` counts what it drops.
         for_tracking: without a threshold, take the lower one that the network states for tracked video, where
             several frames have to agree before anybody counts.
@@ -55,10 +55,9 @@ def load_detector(
         UnknownModelError: no such name and no such file.
         ModelError: the weights cannot be pulled, are damaged, or are no face detector.
         DeviceError: the provider was asked for by name and cannot run this detector.
-        ConfigError: ``det_size`` is neither a number nor ``auto``.
+        ConfigError: ``det_size`` is too small.
     """
-    size = DetectionSize.parse(det_size)
-    settings = DetectorSettings(threshold, size, max_faces, threads, provider, for_tracking)
+    settings = DetectorSettings(threshold, DetectionSize(det_size), max_faces, threads, provider, for_tracking)
     entry, path = _resolve(name)
     if entry.kind in ("cascade", "yunet"):
         _only_cpu(provider, entry.name)
@@ -71,9 +70,8 @@ def load_detector(
         detector = YuNetDetector(entry, path or fetch(entry), settings)
     else:
         detector = ScrfdDetector(entry, path or pack_file(ensure_pack(entry), "detection"), settings)
-    log.info(
-        "detector.loaded", extra={"detector": detector.name, "provider": detector.provider, "licence": detector.licence}
-    )
+    facts = {"detector": detector.name, "provider": detector.provider, "licence": detector.licence}
+    log.info("detector.loaded", extra=facts)
     return detector
 
 
@@ -98,7 +96,7 @@ def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
     if name and folder.is_dir():
         entry = registry.DetectorEntry(folder.name, "scrfd", registry.NON_COMMERCIAL, "an insightface pack", pack=True)
         return entry, pack_file(folder, "detection")
-    known = [entry.name for entry in registry.entries()]
+    known = [entry.name for entry in registry.ENTRIES]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
     raise UnknownModelError(f"detector {name!r}: no registered name, no file and no pack folder; {hint}")

@@ -37,21 +37,21 @@ ARCFACE_CROP = CropProfile(
 
 
 class ArcFaceAppearance:
-    """An :class:`~streamfer.faces.appearance.AppearanceModel` whose descriptor is one ArcFace embedding.
+    """An :data:`~streamfer.faces.appearance.Appearance` whose descriptor is one ArcFace embedding.
 
     A cosine of ArcFace embeddings is about 0 for strangers and 0.3 to 0.9 for one person from frame to frame; the
     tracker's limits are made for the colour descriptor, where strangers reach 0.7. :func:`anchored` moves the one
     scale onto the other.
     """
 
-    def __init__(self, path: Path, *, licence: str, threads: int = 1, provider: str = "auto") -> None:
+    def __init__(self, path: Path, *, licence: str, provider: str = "auto") -> None:
         """Load a recognition network.
 
         Raises:
             DeviceError: the provider was asked for by name and is absent.
             CheckpointError: the file is damaged or no ArcFace network.
         """
-        self._session, self.provider = open_session(path, provider=provider, threads=threads)
+        self._session, self.provider = open_session(path, provider=provider, threads=1)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1 or list(inputs[0].shape[1:]) != [3, 112, 112]:
             raise CheckpointError(
@@ -74,7 +74,7 @@ class ArcFaceAppearance:
         path = pack_file(ensure_pack(entry), "recognition")
         return cls(path, licence=entry.licence, provider=provider)
 
-    def describe(
+    def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float32], landmarks: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Return descriptors float32 (F, 1, D + 1) of length 1 of the faces of one uint8 RGB frame."""

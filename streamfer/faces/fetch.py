@@ -33,11 +33,7 @@ def cache_folder() -> Path:
 
 
 def fetch(entry: DetectorEntry, transport: httpx2.BaseTransport | None = None) -> Path:
-    """Return the weights file of ``entry``, pulling it when the cache has none with the right digest.
-
-    Args:
-        entry: a registry entry with an address and a digest.
-        transport: carries the request; the network if unset.
+    """Return the weights file of ``entry``, pulling it (through ``transport``) when the cache has none as it should be.
 
     Raises:
         ModelError: nothing can be pulled for this entry, or its server does not answer.

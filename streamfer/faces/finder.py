@@ -55,15 +55,7 @@ class DetectorSettings:
 
 
 class Finder(ABC):
-    """A face detector, but for the search within one picture of its own size.
-
-    Attributes:
-        name: registered name with version, as ``doctor`` and the records show it.
-        provider: what runs it.
-        licence: licence of the weights in plain words.
-        tile: side of a place on the small picture, pixels.
-        reach: side of the square around an expected face, in units of the face.
-    """
+    """A face detector, but for the search within one picture of its own size."""
 
     tile, reach = TILE, REACH
 
@@ -88,10 +80,7 @@ class Finder(ABC):
     ) -> Detections | None:
         """Find the faces near expected ones and in parts, or return None where the whole frame takes less time.
 
-        Args:
-            image: uint8 RGB (H, W, 3).
-            expected: (N, 4), x1 y1 x2 y2 in pixels of the frame.
-            parts: are searched as the whole frame would be, each for the faces that lie in it altogether.
+        Parts are searched as the whole frame would be, each for the faces that lie in it altogether.
         """
         image = as_rgb(image)
         columns, rows = grid_of(len(expected))

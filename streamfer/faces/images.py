@@ -14,7 +14,7 @@ from streamfer.errors import ConfigError
 FACE_TO_FIND = 32
 #: Below this many pixels of its input a detector loses recall quickly (docs/results/tracking.md, "Small faces").
 SMALLEST_SEEN = 16.0
-#: Longer side of the detector's input that "auto" starts from, and where it stops.
+#: Longer side of the detector's input that the rule starts from, and where it stops.
 USUAL_SIDE, LARGEST_SIDE = 640, 1920
 #: Frames up to this longer side are read at 640: docs/results/faces.md has the recall on videos of that size, and
 #: a larger input takes two to three times as long.
@@ -45,37 +45,18 @@ def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True)
 class DetectionSize:
-    """At which size a detector sees a frame.
+    """At which size a detector sees a frame."""
 
-    Attributes:
-        longer_side: pixels of the longer side of the input, larger frames being shrunk to it; or ``None`` for
-            "auto": 640 for frames up to 960, for larger ones as much more as a face of 32 pixels needs to keep
-            ``smallest``, up to 1920. So a detector that finds faces of 16 pixels reads a 1080p frame at 960 x 540.
-        smallest: pixels of the input from which the detector finds faces reliably.
-        least_side: with "auto", frames whose longer side is less are enlarged to it; 0 enlarges none.
-    """
-
+    #: Pixels of the longer side of the input, larger frames being shrunk to it. None: 640 for frames up to 960, for
+    #: larger ones as much more as a face of 32 pixels needs to keep ``smallest``, up to 1920. So a detector that finds
+    #: faces of 16 pixels reads a 1080p frame at 960 x 540.
     longer_side: int | None = None
-    smallest: float = SMALLEST_SEEN
-    least_side: int = 0
+    smallest: float = SMALLEST_SEEN  #: pixels of the input from which the detector finds faces reliably
+    least_side: int = 0  #: without ``longer_side``, frames whose longer side is less are enlarged to it
 
     def __post_init__(self) -> None:
         if self.longer_side is not None and self.longer_side < 32:
-            raise ConfigError(f"det_size: {self.longer_side} is too small; use at least 32 pixels, or 'auto'")
-
-    @classmethod
-    def parse(cls, value: int | str | None) -> DetectionSize:
-        """Read ``"auto"``, ``None`` or a number of pixels.
-
-        Raises:
-            ConfigError: none of these.
-        """
-        if value is None or value == "auto":
-            return cls()
-        try:
-            return cls(int(value))
-        except ValueError as error:
-            raise ConfigError(f"det_size: {value!r} is neither 'auto' nor a number of pixels") from error
+            raise ConfigError(f"det_size: {self.longer_side} is too small; use at least 32 pixels, or leave it out")
 
     def reading(self, smallest: float, least_side: int = 0) -> DetectionSize:
         """Return the same rule for a detector that needs ``smallest`` pixels, and frames of ``least_side``."""

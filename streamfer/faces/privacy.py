@@ -20,13 +20,10 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 def blur_faces(image: NDArray[np.uint8], boxes: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Return a copy of the picture in which every face is at most 8 x 8 blocks, smoothed.
+    """Return a copy of a picture (uint8 RGB) in which every face is at most 8 x 8 blocks, smoothed.
 
-    Averaging over blocks throws the detail away; a Gaussian blur alone could be deconvolved.
-
-    Args:
-        image: uint8 RGB (H, W, 3).
-        boxes: (F, 4), x1 y1 x2 y2 in pixels; grown by a quarter on each side. Boxes off the frame are skipped.
+    Averaging over blocks throws the detail away; a Gaussian blur alone could be deconvolved. Boxes (F, 4) are
+    x1 y1 x2 y2 in pixels, grown by a quarter on each side; those off the frame are skipped.
     """
     result = image.copy()
     height, width = image.shape[:2]
@@ -61,13 +58,7 @@ class TrackNames:
         self._key = hashlib.sha256(chosen.encode() if isinstance(chosen, str) else chosen).digest()
 
     def name(self, source: str, epoch: int, track: int) -> str:
-        """Return the id of a track, 8 characters of Crockford's base 32.
-
-        Args:
-            source: the source's id.
-            epoch: the source's epoch.
-            track: the tracker's number, from 1.
-        """
+        """Return the id of a track, by the tracker's number: 8 characters of Crockford's base 32."""
         text = f"{len(source)}:{source}:{epoch}:{track}".encode()
         value = int.from_bytes(hashlib.blake2b(text, key=self._key, digest_size=8).digest(), "big")
         return "".join(_ALPHABET[(value >> (5 * place)) & 31] for place in range(ID_CHARACTERS))

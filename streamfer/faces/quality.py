@@ -108,13 +108,7 @@ class Qualities:
 def measure_quality(
     image: NDArray[np.uint8], boxes: NDArray[np.floating], landmarks: NDArray[np.floating]
 ) -> Qualities:
-    """Measure the faces of one frame; see the module's text for the formula.
-
-    Args:
-        image: uint8 RGB (H, W, 3).
-        boxes: (F, 4), x1 y1 x2 y2 in pixels.
-        landmarks: (F, 5, 2) in pixels, NaN where absent.
-    """
+    """Measure the faces of one uint8 RGB frame: boxes (F, 4), landmarks (F, 5, 2), NaN where absent, in pixels."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     height, width = image.shape[:2]
     sharpness = np.array([sharpness_factor(image, box) for box in boxes], np.float64)

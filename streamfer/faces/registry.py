@@ -18,27 +18,16 @@ _YUNET_AT = (
 
 @dataclass(frozen=True, slots=True)
 class DetectorEntry:
-    """One registered detector.
+    """One registered detector."""
 
-    Attributes:
-        name: what the user writes.
-        kind: the adapter that loads it.
-        licence: licence of the weights in plain words.
-        about: one line for ``streamfer models list``.
-        url: where the weights are pulled from; empty when they come another way.
-        sha256: digest of their file, lower-case hex.
-        size: bytes of it.
-        pack: an insightface pack, found under insightface's root or downloaded by it.
-    """
-
-    name: str
-    kind: DetectorKind
-    licence: str
-    about: str
-    url: str = ""
-    sha256: str = ""
-    size: int = 0
-    pack: bool = False
+    name: str  #: what the user writes
+    kind: DetectorKind  #: the adapter that loads it
+    licence: str  #: of the weights, in plain words
+    about: str  #: one line for ``streamfer models list``
+    url: str = ""  #: where the weights are pulled from; empty when they come another way
+    sha256: str = ""  #: digest of their file, lower-case hex
+    size: int = 0  #: bytes of it
+    pack: bool = False  #: an insightface pack, found under insightface's root or downloaded by it
 
     @property
     def file(self) -> str:
@@ -46,7 +35,8 @@ class DetectorEntry:
         return self.url.rpartition("/")[2]
 
 
-_ENTRIES: tuple[DetectorEntry, ...] = (
+#: Every registered detector, the default first.
+ENTRIES: tuple[DetectorEntry, ...] = (
     DetectorEntry(
         "builtin",
         "scrfd",
@@ -98,14 +88,9 @@ _ENTRIES: tuple[DetectorEntry, ...] = (
 )
 
 
-def entries() -> tuple[DetectorEntry, ...]:
-    """Return every registered detector, the default first."""
-    return _ENTRIES
-
-
 def find(name: str) -> DetectorEntry | None:
     """Return the entry of that name, or ``None``."""
-    return next((entry for entry in _ENTRIES if entry.name == name), None)
+    return next((entry for entry in ENTRIES if entry.name == name), None)
 
 
 def builtin_weights() -> Path:

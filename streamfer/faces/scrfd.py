@@ -23,21 +23,14 @@ FINEST, STRIDE = 8, 32
 NMS_IOU = 0.4
 #: Score from which a box counts, for networks that state none (insightface's own default).
 USUAL_THRESHOLD = 0.5
-#: Numbers that a network may state in its ONNX metadata.
-THRESHOLD, TRACKING_THRESHOLD = "threshold", "tracking_threshold"
-SMALLEST_FACE, LEAST_SIDE = "smallest_face", "least_side"
 
 
 class ScrfdDetector(Finder):
     """SCRFD: J. Guo et al., "Sample and Computation Redistribution for Efficient Face Detection" (ICLR 2022).
 
     Outputs are those of insightface's packs: at each stride scores, then distances of each cell's centre to the sides
-    of its box, then offsets of five landmarks, in cells. The picture keeps small faces of large frames.
-
-    Attributes:
-        threshold: score from which a box counts.
-        metadata: the network's ONNX metadata: of the built-in detector its name, licence, threshold, and the sizes
-            of face and frame that it needs.
+    of its box, then offsets of five landmarks, in cells. The built-in detector's ONNX metadata state its version,
+    licence, thresholds, and the sizes of face and frame that it needs.
     """
 
     def __init__(self, entry: DetectorEntry, path: Path, settings: DetectorSettings) -> None:
@@ -60,9 +53,9 @@ class ScrfdDetector(Finder):
         name = " ".join(filter(None, (entry.name, self.metadata.get("version"))))
         licence = self.metadata.get("licence") or self.metadata.get("license") or entry.licence
         super().__init__(name, runs, licence, settings.size, settings.max_faces)
-        usual = self._stated(THRESHOLD, USUAL_THRESHOLD)
-        self.threshold = settings.least_score(usual, self._stated(TRACKING_THRESHOLD, usual))
-        smallest, least = self._stated(SMALLEST_FACE, SMALLEST_SEEN), int(self._stated(LEAST_SIDE, 0))
+        usual = self._stated("threshold", USUAL_THRESHOLD)
+        self.threshold = settings.least_score(usual, self._stated("tracking_threshold", usual))
+        smallest, least = self._stated("smallest_face", SMALLEST_SEEN), int(self._stated("least_side", 0))
         self._size = settings.size.reading(smallest, least)
 
     def _shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
@@ -109,9 +102,8 @@ class ScrfdDetector(Finder):
         return np.concatenate(found[0]), np.concatenate(found[1]), np.concatenate(found[2]) if found[2] else None
 
     def _stated(self, key: str, usual: float) -> float:
-        value = self.metadata.get(key)
-        if value is None:
-            return usual
+        """Return a number that the network may state in its metadata."""
+        value = self.metadata.get(key, usual)
         try:
             return float(value)
         except ValueError as error:

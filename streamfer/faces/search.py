@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from streamfer.faces.detections import Detections, Detector, Expectation, Tracker
+from streamfer.faces.detections import Detections, Detector, Expectation
 from streamfer.faces.finder import Part, squares_around
 from streamfer.faces.images import as_rgb
+
+if TYPE_CHECKING:
+    from streamfer.faces.tracking import FaceTracker
 
 SearchMode = Literal["full", "follow"]
 
@@ -45,7 +48,7 @@ class FaceSearch:
             searched.
     """
 
-    def __init__(self, mode: SearchMode, tracker: Tracker) -> None:
+    def __init__(self, mode: SearchMode, tracker: FaceTracker) -> None:
         self._mode, self._tracker = mode, tracker
         self._last = self._last_whole = -np.inf
         self._scene: NDArray[np.float32] | None = None

@@ -22,10 +22,7 @@ PREFERRED = ("CUDAExecutionProvider",)
 
 
 def choose_providers(provider: str) -> list[str]:
-    """Return the providers to ask ONNX Runtime for, best first.
-
-    Args:
-        provider: ``auto``, ``cpu``, ``cuda``, or a full provider name.
+    """Return the providers to ask ONNX Runtime for, best first: of ``auto``, ``cpu``, ``cuda``, or a full name.
 
     Raises:
         DeviceError: a provider asked for by name is absent from this ONNX Runtime.

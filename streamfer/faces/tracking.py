@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from streamfer.errors import ConfigError
-from streamfer.faces.appearance import COLOUR, AppearanceModel, similarity
+from streamfer.faces.appearance import Appearance, colours_and_gradients, similarity
 from streamfer.faces.association import Associator
 from streamfer.faces.cuts import CutDetector
 from streamfer.faces.detections import Detections, Expectation, TrackedFace, TrackedFrame
@@ -36,30 +36,18 @@ MISSED_CHANCES = 2
 
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:
-    """What the tracker believes and for how long.
+    """What the tracker believes and for how long."""
 
-    Attributes:
-        least_score: detections below it neither start nor feed a track.
-        confirm_hits: detections a track needs before it is a person; a still needs one.
-        confirm_evidence: sum over the detections of (score - 0.4) / 0.5, each 0 to 1, that it needs besides:
-            three sure faces, or four doubtful ones.
-        confirm_seconds: time since its first detection that it needs besides: at a full rate three frames are
-            one glance.
-        confirm_density: share of the detected frames since its first in which it was seen.
-        tentative_seconds: a track without confirmation is dropped after this long unseen.
-        lost_seconds: the association library keeps a lost track this long, by its motion.
-        forget_seconds: a confirmed track is over after this long unseen; until then appearance and place may
-            bring it back.
-    """
-
-    least_score: float = 0.4
-    confirm_hits: int = 3
+    least_score: float = 0.4  #: detections below it neither start nor feed a track
+    confirm_hits: int = 3  #: detections a track needs before it is a person; a still needs one
+    #: Sum over the detections of (score - 0.4) / 0.5, each 0 to 1, that it needs besides: three sure faces, or four
+    #: doubtful ones.
     confirm_evidence: float = 1.8
-    confirm_seconds: float = 0.2
-    confirm_density: float = 0.5
-    tentative_seconds: float = 0.4
-    lost_seconds: float = 0.5
-    forget_seconds: float = 2.5
+    confirm_seconds: float = 0.2  #: since its first detection, besides: at a full rate three frames are one glance
+    confirm_density: float = 0.5  #: share of the detected frames since its first in which it was seen
+    tentative_seconds: float = 0.4  #: a track without confirmation is dropped after this long unseen
+    lost_seconds: float = 0.5  #: the association library keeps a lost track this long, by its motion
+    forget_seconds: float = 2.5  #: a confirmed track is over after this long unseen; until then it may be brought back
 
 
 class FaceTracker:
@@ -74,7 +62,7 @@ class FaceTracker:
         *,
         still: bool = False,
         settings: TrackerSettings | None = None,
-        appearance: AppearanceModel | None = COLOUR,
+        appearance: Appearance | None = colours_and_gradients,
     ) -> None:
         """Start with no tracks.
 
@@ -82,8 +70,7 @@ class FaceTracker:
             sampled_fps: sampled frames a second, as :meth:`update` will see them.
             still: a picture, or a source with fewer frames than confirmation takes: every face counts at once.
             settings: thresholds and times; the defaults if unset.
-            appearance: what tells people apart, by default colours and gradients
-                (:class:`streamfer.faces.embedding.ArcFaceAppearance` where a pack is at hand); boxes alone if None.
+            appearance: what tells people apart; boxes alone if None.
 
         Raises:
             ConfigError: the rate is not a positive number.
@@ -96,9 +83,7 @@ class FaceTracker:
         self._appearance = appearance
         self._cuts = CutDetector()
         self._associator = Associator(
-            fps=sampled_fps,
-            lost_seconds=self._settings.lost_seconds,
-            least_score=self._settings.least_score,
+            fps=sampled_fps, lost_seconds=self._settings.lost_seconds, least_score=self._settings.least_score
         )
         self._tracks: list[Track] = []
         self._sample = -1
@@ -142,11 +127,7 @@ class FaceTracker:
         return self._expected
 
     def update(self, image: NDArray[np.uint8], detections: Detections | None) -> TrackedFrame:
-        """Take the next sampled frame.
-
-        Args:
-            image: uint8 RGB (H, W, 3).
-            detections: its faces; ``None`` where detection was skipped: confirmed tracks are predicted.
+        """Take the next sampled frame (uint8 RGB (H, W, 3)); without detections confirmed tracks are predicted.
 
         Raises:
             ValueError: the frame is not a picture, or the tracker is finished.
@@ -183,7 +164,7 @@ class FaceTracker:
         """Give every detection to a track, an old or a new one; return those, one a detection, and who was renamed."""
         described = None
         if self._appearance is not None and not self._settled(faces, time):
-            described = self._appearance.describe(image, faces.boxes, faces.landmarks)
+            described = self._appearance(image, faces.boxes, faces.landmarks)
         by_library = {track.library_id: track for track in self._tracks if track.library_id >= 0}
         ids = self._associator.step(faces, described, by_library)
         owners: list[Track | None] = [by_library.get(int(key)) for key in ids]
@@ -226,11 +207,7 @@ class FaceTracker:
         return bool((stay.sum(axis=0) == 1).all() and (close.sum(axis=0) == 1).all() and stay.any(axis=1).all())
 
     def _reunite(
-        self,
-        owners: list[Track | None],
-        faces: Detections,
-        described: NDArray[np.float32] | None,
-        time: float,
+        self, owners: list[Track | None], faces: Detections, described: NDArray[np.float32] | None, time: float
     ) -> list[tuple[int, Track]]:
         """Find which detections continue a track that nothing else continues in this frame.
 

@@ -19,65 +19,30 @@ MOTION_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """One detection as a track remembers it.
+    """One detection as a track remembers it."""
 
-    Attributes:
-        time: seconds since the first sample.
-        sample: count of sampled frames before it.
-        box: float32 (4,), pixels.
-        landmarks: float32 (5, 2), pixels, NaN where absent.
-        score: 0 to 1.
-        look: descriptor (P, D), or ``None`` when tracking goes by boxes alone.
-    """
-
-    time: float
-    sample: int
-    box: NDArray[np.float32]
-    landmarks: NDArray[np.float32]
-    score: float
-    look: NDArray[np.float32] | None
+    time: float  #: seconds since the first sample
+    sample: int  #: count of sampled frames before it
+    box: NDArray[np.float32]  #: (4,), pixels
+    landmarks: NDArray[np.float32]  #: (5, 2), pixels, NaN where absent
+    score: float  #: 0 to 1
+    look: NDArray[np.float32] | None  #: descriptor (P, D); None when tracking goes by boxes alone
 
 
 class Track:
-    """Mutable state of one track; O(1) memory.
-
-    Attributes:
-        serial: count of tracks up to this one.
-        number: public number from 1, or 0 while the track is tentative.
-        library_id: id in the association library, -1 where it has none.
-        first_sample: sample of the first detection.
-        first_detected: count of detected frames at the first detection; ``last_detected`` at the last one.
-        hits: detections that belong to the track.
-        evidence: what they speak for a face, summed (:class:`~streamfer.faces.tracking.TrackerSettings`).
-        last: the last detection.
-        velocity: of the box's centre, pixels a second, float64 (2,).
-        template: descriptor (P, D) of the person so far, or ``None``.
-    """
-
-    __slots__ = (
-        "_strays",
-        "_usual",
-        "evidence",
-        "first_detected",
-        "first_sample",
-        "hits",
-        "last",
-        "last_detected",
-        "library_id",
-        "number",
-        "serial",
-        "template",
-        "velocity",
-    )
+    """Mutable state of one track; O(1) memory."""
 
     def __init__(self, sight: Sight, *, serial: int, detected_frames: int) -> None:
-        self.serial, self.number, self.library_id = serial, 0, -1
+        self.serial = serial  #: count of tracks up to this one
+        self.number = 0  #: public number from 1; 0 while the track is tentative
+        self.library_id = -1  #: in the association library; -1 where it has none
         self.first_sample = sight.sample
         self.first_detected = self.last_detected = detected_frames
-        self.hits, self.evidence = 1, 0.0
+        self.hits = 1  #: detections that belong to the track
+        self.evidence = 0.0  #: what they speak for a face, summed (:class:`~streamfer.faces.tracking.TrackerSettings`)
         self.last = sight
-        self.velocity: NDArray[np.float64] = np.zeros(2)
-        self.template = sight.look
+        self.velocity: NDArray[np.float64] = np.zeros(2)  #: of the box's centre, pixels a second
+        self.template = sight.look  #: descriptor (P, D) of the person so far
         self._usual, self._strays = 0.92, 0.03
 
     @property

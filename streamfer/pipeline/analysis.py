@@ -15,6 +15,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from streamfer.config import Config
 from streamfer.errors import InternalError, StreamferError
 from streamfer.faces.alignment import crop_faces
-from streamfer.faces.detections import Detections, Detector, TrackedFace, Tracker
+from streamfer.faces.detections import Detections, Detector, TrackedFace
 from streamfer.faces.quality import measured
 from streamfer.faces.search import FaceSearch
 from streamfer.geometry import CropProfile
@@ -31,6 +32,9 @@ from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened,
 from streamfer.pipeline.observer import ObserverPlan
 from streamfer.pipeline.selection import Pick, Selector
 from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
+
+if TYPE_CHECKING:
+    from streamfer.faces.tracking import FaceTracker
 
 #: Sees an analysed picture of a source, uint8 RGB (H, W, 3), with all that was found in it and all that is followed.
 Onlooker = Callable[[str, NDArray[np.uint8], Detections | None, Sequence[TrackedFace]], object]
@@ -69,7 +73,7 @@ class AnalysisPlan:
     config: Config
     crop: CropProfile
     selector: Callable[[Source], Selector]
-    tracker: Callable[[VideoInfo], Tracker]
+    tracker: Callable[[VideoInfo], FaceTracker]
     observed: ObserverPlan | None = None
     onlooker: Onlooker | None = None
 
@@ -217,7 +221,7 @@ class SourceAnalysis:
     def _analyse(self) -> None:
         plan = self.plan
         info: VideoInfo | None = None
-        tracker: Tracker | None = None
+        tracker: FaceTracker | None = None
         search: FaceSearch | None = None
         epoch: int | None = None
         analysed = 0
@@ -238,7 +242,7 @@ class SourceAnalysis:
             analysed += 1
             self.out(self._analyse_frame(item, tracker, search if detect else None))
 
-    def _analyse_frame(self, chosen: _Chosen, tracker: Tracker, search: FaceSearch | None) -> AnalysedFrame:
+    def _analyse_frame(self, chosen: _Chosen, tracker: FaceTracker, search: FaceSearch | None) -> AnalysedFrame:
         frame, tick = chosen.frame, chosen.pick.tick
         began = time.perf_counter()
         detections = self._detect(frame.image, search) if search else None

@@ -69,8 +69,8 @@ def test_the_doctor_needs_no_tracker_and_no_extra(tmp_path: Path, redis_url: str
 
 
 def test_help_names_the_detectors_that_there_are() -> None:
-    from streamfer.faces.registry import entries
+    from streamfer.faces.registry import ENTRIES
 
     shown = options._DETECTORS.split(", ")
-    assert shown == [entry.name for entry in entries() if not entry.pack]
+    assert shown == [entry.name for entry in ENTRIES if not entry.pack]
     assert "builtin" in shown

@@ -42,7 +42,7 @@ def coloured(*colours: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray, np
 
 def test_the_same_face_is_alike_and_another_is_not(tmp_path: Path) -> None:
     model = ArcFaceAppearance(write_recogniser(tmp_path / "w600k_toy.onnx"), licence="test")
-    descriptors = model.describe(*coloured((255, 0, 0), (255, 0, 0), (0, 255, 0)))
+    descriptors = model(*coloured((255, 0, 0), (255, 0, 0), (0, 255, 0)))
     assert descriptors.shape == (3, 1, 4)
     np.testing.assert_allclose(np.linalg.norm(descriptors, axis=2), 1, atol=1e-5)
     alike = similarity(descriptors, descriptors)

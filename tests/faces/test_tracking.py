@@ -10,7 +10,7 @@ import pytest
 from fakes.faces import FakeDetector
 
 from streamfer.errors import ConfigError
-from streamfer.faces import Detections, FaceTracker, TrackedFrame, Tracker, settle
+from streamfer.faces import Detections, FaceTracker, TrackedFrame, settle
 from streamfer.faces.alignment import landmarks_within
 
 FPS = 8.0
@@ -70,10 +70,6 @@ def walk(count: int, **paths: tuple[float, float]) -> list[tuple[np.ndarray, Det
         places = {name: (x0 + (x1 - x0) * share, 100.0) for name, (x0, x1) in paths.items()}
         frames.append((scene(places), faces(places.values())))
     return frames
-
-
-def test_it_is_a_tracker() -> None:
-    assert isinstance(FaceTracker(8.0), Tracker)
 
 
 def test_no_frame_is_lost_at_the_start() -> None:
