@@ -25,17 +25,11 @@ LONGEST = 1024
 
 @dataclass(frozen=True, slots=True)
 class AttentionChoice:
-    """A resolved attention and the reason for it, as ``streamfer doctor`` prints it.
+    """A resolved attention and the reason for it, as ``streamfer doctor`` prints it."""
 
-    Attributes:
-        implementation: ``torch``: PyTorch alone. ``triton``: Triton for every shape it takes.
-        reason: in plain words.
-        open: whether a measurement on the device may still choose the other.
-    """
-
-    implementation: Implementation
+    implementation: Implementation  #: PyTorch alone, or Triton for every shape that it takes
     reason: str
-    open: bool = False
+    open: bool = False  #: whether a measurement on the device may still choose the other
 
 
 def choose_attention(request: str = "auto", device: str = "cpu") -> AttentionChoice:
@@ -94,17 +88,10 @@ def attend_first(
 ) -> torch.Tensor:
     """Mix all tokens into the first one alone; (B, N, D) to (B, H E), what self-attention gives the first token.
 
-    On a CPU, keys and values are not projected: (q Wk^T) x are the logits, and Wv follows the mixing. The tokens
-    are read twice where they would be projected twice, a hundredth of the work at the published size. The keys' bias
-    adds the same to all logits, so it falls out; the values' is added once, because weights sum to 1. On a GPU the
-    projection takes no time and launches do.
-
-    Args:
-        x_BND: tokens, normalised.
-        in_weight_CD: packed projection (3 H E, D).
-        heads: H.
-        in_bias_C: of the projection, (3 H E).
-        lifted: whether the projection is avoided; by the device if None.
+    On a CPU (or where ``lifted``), keys and values are not projected: (q Wk^T) x are the logits, and Wv follows the
+    mixing. The tokens are read twice where they would be projected twice, a hundredth of the work at the published
+    size. The keys' bias adds the same to all logits, so it falls out; the values' is added once, because weights sum to
+    1. On a GPU the projection takes no time and launches do.
     """
     own, depth = x_BND[:, :1], in_weight_CD.shape[0] // 3
     q_bias, rest_bias = (None, None) if in_bias_C is None else (in_bias_C[:depth], in_bias_C[depth:])

@@ -19,10 +19,6 @@ class FixedBlocks:
 
     Matrix products choose their blocking by the number of rows, which moves results by the last bits; rows of one
     product do not. So equal files give equal numbers, alone or beside others.
-
-    Args:
-        model: any.
-        size: rows in each of its calls.
     """
 
     def __init__(self, model: ExpressionModel, size: int) -> None:

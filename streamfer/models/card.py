@@ -31,21 +31,15 @@ _ADDED = frozenset({"block", "token", "head", "action_units"})
 
 @dataclass(frozen=True, slots=True)
 class PixelProfile:
-    """How uint8 RGB becomes the encoder's input: scaled to [0, 1], then normalised if ``mean`` is given.
-
-    Attributes:
-        size: side of the square input, pixels.
-        mean: one number a channel, or None (DFER-CLIP was trained on [0, 1] as it is).
-        std: one number a channel, given exactly when ``mean`` is.
-        interpolation: how a crop of another size is resized.
-    """
+    """How uint8 RGB becomes the encoder's input: scaled to [0, 1], then normalised if ``mean`` is given."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    size: Count
+    size: Count  #: side of the square input, pixels
+    #: One number a channel, both or neither (DFER-CLIP was trained on [0, 1] as it is).
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
-    interpolation: Interpolation = "bilinear"
+    interpolation: Interpolation = "bilinear"  #: how a crop of another size is resized
 
     def __post_init__(self) -> None:
         if (self.mean is None) != (self.std is None):
@@ -56,40 +50,25 @@ class PixelProfile:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """Everything beside the tensors of a weights file.
+    """Everything beside the tensors of a weights file."""
 
-    Attributes:
-        name: what ``load_model`` calls it.
-        config: sizes and class names.
-        pixels: preprocessing.
-        crop: geometry of the face crop.
-        licence: licence of the weights in plain words.
-        calibration_temperature: logits are divided by it before the softmax (1 is uncalibrated).
-        action_thresholds: for each of ``config.action_units``, the intensity from which it counts as present;
-            empty where nobody measured them.
-        abstention: what a face and a window need for the model to name an expression.
-        train: where the weights come from and what they are worth, plain JSON.
-    """
-
-    name: str
+    name: str  #: what ``load_model`` calls it
     config: DferClipConfig
     pixels: PixelProfile
     crop: CropProfile
-    licence: str
-    calibration_temperature: float = 1.0
+    licence: str  #: of the weights, in plain words
+    calibration_temperature: float = 1.0  #: logits are divided by it before the softmax (1 is uncalibrated)
+    #: For each of ``config.action_units``, the intensity from which it counts as present; empty where none is known.
     action_thresholds: tuple[float, ...] = ()
     abstention: Abstention = field(default_factory=Abstention)
-    train: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)  #: where the weights come from, what they are worth; plain JSON
 
     def __post_init__(self) -> None:
-        if self.pixels.size != self.config.vision.image_size:
-            raise CheckpointError(
-                f"pixels.size is {self.pixels.size} but vision.image_size is {self.config.vision.image_size}"
-            )
-        if not self.calibration_temperature > 0:
-            raise CheckpointError(
-                f"calibration_temperature is {self.calibration_temperature}; expected a positive number"
-            )
+        size, temperature = self.config.vision.image_size, self.calibration_temperature
+        if self.pixels.size != size:
+            raise CheckpointError(f"pixels.size is {self.pixels.size} but vision.image_size is {size}")
+        if not temperature > 0:
+            raise CheckpointError(f"calibration_temperature is {temperature}; expected a positive number")
         if self.action_thresholds and len(self.action_thresholds) != len(self.config.action_units):
             raise CheckpointError(
                 f"action_thresholds: {len(self.action_thresholds)} for {len(self.config.action_units)} action units; "
@@ -108,9 +87,8 @@ class ModelCard:
         for name in ("action_units", "action_thresholds", "abstention"):
             if not document[name]:
                 del document[name]
-        return json.dumps(
-            {"format": FORMAT, "architecture": ARCHITECTURE, **document}, ensure_ascii=False, sort_keys=True
-        )
+        document |= {"format": FORMAT, "architecture": ARCHITECTURE}
+        return json.dumps(document, ensure_ascii=False, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:

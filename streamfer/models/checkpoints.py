@@ -32,14 +32,11 @@ class RecorderMeter:
     """Stands in for bookkeeping of training loops, such as the class of this name in the authors': keeps nothing."""
 
     def __new__(cls, *_: Any) -> RecorderMeter:
-        """Take what the original was built from."""
         return super().__new__(cls)
 
-    def __init__(self, *_: Any) -> None:
-        """Drop it."""
+    def __init__(self, *_: Any) -> None: ...
 
-    def __setstate__(self, _: Any) -> None:
-        """Drop it."""
+    def __setstate__(self, _: Any) -> None: ...
 
 
 #: Names that training loops' bookkeeping uses. None is looked up: what stands there becomes a RecorderMeter.
@@ -57,13 +54,7 @@ _INERT = (
 
 
 class Tensors:
-    """Look-ups in a state dictionary that name what is missing.
-
-    Args:
-        tensors: by name.
-        where: the file, for messages.
-        system: what it should be: ``checkpoint of DFER-CLIP``.
-    """
+    """Look-ups in a state dictionary that name what is missing, the file, and what it should be (``system``)."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], where: str, system: str) -> None:
         self.tensors, self.where, self._system = tensors, where, system

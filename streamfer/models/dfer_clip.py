@@ -29,17 +29,11 @@ from streamfer.models.towers import TextTower, build_image_encoder
 
 
 class ClipReading(NamedTuple):
-    """What a model reads in clips, fp32.
-
-    Attributes:
-        logits_BC: of the classes.
-        clip_BD: the clips' features, for further heads.
-        actions_BTA: logits of the action units in every frame; None without an action head.
-    """
+    """What a model reads in clips, fp32."""
 
     logits_BC: torch.Tensor
-    clip_BD: torch.Tensor
-    actions_BTA: torch.Tensor | None
+    clip_BD: torch.Tensor  #: the clips' features, for further heads
+    actions_BTA: torch.Tensor | None  #: logits of the action units in every frame; None without an action head
 
 
 class DferClip(nn.Module):
@@ -56,19 +50,9 @@ class DferClip(nn.Module):
     action_head: nn.Linear | None
 
     def __init__(
-        self,
-        config: DferClipConfig,
-        *,
-        prompts: PromptLearner | None = None,
-        text: TextConfig | None = None,
+        self, config: DferClipConfig, *, prompts: PromptLearner | None = None, text: TextConfig | None = None
     ) -> None:
-        """Build with random weights.
-
-        Args:
-            config: sizes.
-            prompts: learned prompts, one for each class.
-            text: sizes of the text tower that reads the prompts; needed exactly when ``prompts`` is given.
-        """
+        """Build with random weights; with prompts, one for each class, goes the text tower that reads them."""
         super().__init__()
         if (prompts is None) != (text is None):
             raise InternalError("DferClip takes prompts and text together, or neither")
@@ -104,22 +88,13 @@ class DferClip(nn.Module):
         return cast(torch.Tensor, self.image_encoder(pixels_F3SS))
 
     def action_intensities(self, features_FD: torch.Tensor) -> torch.Tensor:
-        """Read action units from frame features; (F, D) to (F, A) in [0, 1], A = 0 without an action head.
-
-        Args:
-            features_FD: as :meth:`encode_frames` returns them.
-        """
+        """Read action units from frame features; (F, D) to (F, A) in [0, 1], A = 0 without an action head."""
         if self.action_head is None:
             return features_FD.new_zeros(len(features_FD), 0)
         return cast(torch.Tensor, self.action_head(features_FD)).sigmoid()
 
     def window_logits(self, features_BTD: torch.Tensor, class_features_CD: torch.Tensor | None = None) -> torch.Tensor:
-        """Read windows of frame features; (B, T, D) to logits (B, C).
-
-        Args:
-            features_BTD: frame features as :meth:`encode_frames` returns them.
-            class_features_CD: what :meth:`class_features` returns, where the caller has it already.
-        """
+        """Read windows of frame features; (B, T, D) to logits (B, C). Class features are computed where not given."""
         if class_features_CD is None:
             class_features_CD = self.class_features()
         clip_BD: torch.Tensor = self.temporal_net(features_BTD)
@@ -140,10 +115,7 @@ class DferClip(nn.Module):
     ) -> ClipReading:
         """Read whole clips, as training does; the product encodes each frame once and reads windows of features.
 
-        Args:
-            pixels_BT3SS: (B, T, 3, S, S), normalised as the image encoder wants them.
-            class_features_CD: as for :meth:`window_logits`.
-            encoder_dtype: what autocast lets the image encoder compute in; everything after it is fp32.
+        Pixels are normalised as the image encoder wants them; after the encoder everything is fp32.
         """
         low = encoder_dtype != torch.float32
         with torch.autocast(pixels_BT3SS.device.type, dtype=encoder_dtype, enabled=low):

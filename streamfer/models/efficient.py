@@ -101,13 +101,9 @@ class EfficientNetLite(nn.Module):
     """Inverted residuals on a stem that halves once: (F, channels, S, S) to (F, D), S at least 32."""
 
     def __init__(self, layers: tuple[int, ...], width: int, embed_dim: int, *, channels: int = 3) -> None:
-        """Build with random weights.
+        """Build with random weights: blocks of each of the seven stages, and the stem's width, which the others follow.
 
-        Args:
-            layers: blocks of each of the seven stages.
-            width: of the stem, 32 as published; the stages' widths follow in proportion.
-            embed_dim: D.
-            channels: of the input; training reads grey pictures, weights files hold three.
+        Training reads grey pictures (``channels``), weights files hold three.
         """
         super().__init__()
         self.conv_stem = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
@@ -130,9 +126,6 @@ class EfficientNetLite(nn.Module):
         self.conv_head = nn.Conv2d(inside, head, 1, bias=False)
         self.bn2 = _norm(head)
         self.fc = nn.Linear(head, embed_dim)
-        self._initialise()
-
-    def _initialise(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -158,15 +151,8 @@ def fold_norms(encoder: nn.Module) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             if followed is None or module.running_mean is None or module.running_var is None:
                 raise InternalError(f"{name}: no convolution to fold this norm into")
-            followed.weight, followed.bias = fuse_conv_bn_weights(
-                followed.weight,
-                followed.bias,
-                module.running_mean,
-                module.running_var,
-                module.eps,
-                module.weight,
-                module.bias,
-            )
+            statistics = module.running_mean, module.running_var, module.eps, module.weight, module.bias
+            followed.weight, followed.bias = fuse_conv_bn_weights(followed.weight, followed.bias, *statistics)
             followed = None
             folded.append(name)
     for name in folded:

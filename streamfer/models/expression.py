@@ -20,54 +20,32 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
-    """What a face and a window need for the model to name an expression; None sets no limit.
-
-    Attributes:
-        min_side: geometric mean of the sides of the face's box in its frame, pixels.
-        min_pose: pose factor of :mod:`streamfer.faces.quality`, 0 (profile) to 1 (frontal).
-        min_sharpness: sharpness factor, likewise, 0 to 1.
-        min_probability: of the most probable class, calibrated.
-    """
+    """What a face and a window need for the model to name an expression; None sets no limit."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
-    min_side: NonNegative | None = None
-    min_pose: Share | None = None
-    min_sharpness: Share | None = None
-    min_probability: Share | None = None
+    min_side: NonNegative | None = None  #: geometric mean of the sides of the face's box in its frame, pixels
+    min_pose: Share | None = None  #: factor of :mod:`streamfer.faces.quality`, 0 (profile) to 1 (frontal)
+    min_sharpness: Share | None = None  #: likewise, 0 to 1
+    min_probability: Share | None = None  #: of the most probable class, calibrated
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """Identity of a loaded model, as records carry it.
+    """Identity of a loaded model, as records carry it."""
 
-    Attributes:
-        name: registered name or the file's stem.
-        digest: sha256 of the weights file, hex.
-        classes: emotion names in the order of the probabilities.
-        frames: features a window holds (16 in DFER-CLIP).
-        feature_dim: size of one feature.
-        crop: geometry of the crops that :meth:`ExpressionModel.encode` takes.
-        precision: ``fp32``, ``bf16`` or ``fp16``: what the image encoder computes in.
-        device: torch device, resolved.
-        licence: licence of the weights in plain words.
-        action_units: names, such as ``AU06``, in the order of the intensities; none if the model reads none.
-        action_thresholds: for each of them, the intensity from which it counts as present; may be empty.
-        abstention: below these limits a record says ``unsure`` instead of an expression.
-    """
-
-    name: str
-    digest: str
-    classes: tuple[str, ...]
-    frames: int
+    name: str  #: registered name or the file's stem
+    digest: str  #: sha256 of the weights file, hex
+    classes: tuple[str, ...]  #: emotion names in the order of the probabilities
+    frames: int  #: features that a window holds (16 in DFER-CLIP)
     feature_dim: int
-    crop: CropProfile
-    precision: str
-    device: str
-    licence: str
-    action_units: tuple[str, ...] = ()
-    action_thresholds: tuple[float, ...] = ()
-    abstention: Abstention = Abstention()
+    crop: CropProfile  #: geometry of the crops that :meth:`ExpressionModel.encode` takes
+    precision: str  #: ``fp32``, ``bf16`` or ``fp16``: what the image encoder computes in
+    device: str  #: torch's, resolved
+    licence: str  #: of the weights, in plain words
+    action_units: tuple[str, ...] = ()  #: names, such as ``AU06``, in the order of the intensities
+    action_thresholds: tuple[float, ...] = ()  #: of each the intensity from which it counts as present; may be empty
+    abstention: Abstention = Abstention()  #: below these limits a record says ``unsure`` instead of an expression
 
 
 @runtime_checkable
@@ -79,32 +57,17 @@ class ExpressionModel(Protocol):
         """Identity of the model."""
 
     def encode(self, crops: NDArray[np.uint8]) -> torch.Tensor:
-        """Encode face crops.
-
-        Args:
-            crops: uint8 RGB (F, S, S, 3) on the host, S = ``info.crop.size``.
-
-        Returns:
-            float32 (F, D) on the model's device.
-        """
+        """Encode face crops, uint8 RGB (F, S, S, 3) on the host, to float32 (F, D) on the model's device."""
 
     def actions(self, features: torch.Tensor) -> NDArray[np.float32]:
-        """Read action units from single frames.
+        """Read action units from features, float32 (F, D) on the model's device: intensities (F, A) on the host.
 
-        Args:
-            features: float32 (F, D) on the model's device, as :meth:`encode` returns them.
-
-        Returns:
-            float32 (F, A) intensities on the host, 0 (absent) to 1 on the scale of the model's training (not
-            FACS's A to E), in the order of ``info.action_units``; A = 0 where the model reads none.
+        0 (absent) to 1 on the scale of the model's training (not FACS's A to E), in the order of
+        ``info.action_units``; A = 0 where the model reads none.
         """
 
     def classify(self, windows: torch.Tensor) -> NDArray[np.float32]:
-        """Read windows of features.
+        """Read windows of features, float32 (B, T, D) on the model's device, to calibrated probabilities (B, C).
 
-        Args:
-            windows: float32 (B, T, D) on the model's device, T = ``info.frames``.
-
-        Returns:
-            float32 (B, C) calibrated probabilities, rows sum to 1, classes in ``info.classes`` order.
+        On the host; rows sum to 1, classes are in the order of ``info.classes``, T = ``info.frames``.
         """

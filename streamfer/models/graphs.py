@@ -34,13 +34,7 @@ class _Stage:
 
 @dataclass(slots=True)
 class Graphs:
-    """Recorded batch sizes of one function.
-
-    Attributes:
-        shape: of one row of the input.
-        dtype: of the input.
-        device: a CUDA device.
-    """
+    """Recorded batch sizes of one function, whose input has rows of ``shape`` on a CUDA device."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype

@@ -38,16 +38,10 @@ _HEAD_WIDTH = 64
 
 @dataclass(frozen=True, slots=True)
 class OfficialCheckpoint:
-    """What a checkpoint's tensors say about it.
+    """What a checkpoint's tensors say about it."""
 
-    Attributes:
-        model: the model with its prompts, fp32, its weights loaded, in evaluation mode.
-        descriptions: text of each class's prompt, decoded from its tokens.
-        prompt: form of the prompts.
-    """
-
-    model: DferClip
-    descriptions: tuple[str, ...]
+    model: DferClip  #: with its prompts, fp32, its weights loaded, in evaluation mode
+    descriptions: tuple[str, ...]  #: text of each class's prompt, decoded from its tokens
     prompt: PromptConfig
 
 
@@ -83,13 +77,8 @@ def _vision(found: Tensors) -> tuple[VisionConfig, int]:
 def _text(found: Tensors) -> TextConfig:
     length, width = found.shape("text_encoder.positional_embedding", 2)
     hidden, _ = found.shape("text_encoder.transformer.resblocks.0.mlp.c_fc.weight", 2)
-    return TextConfig(
-        layers=found.depth("text_encoder.transformer.resblocks."),
-        width=width,
-        heads=_heads(width, "text", found.where),
-        context_length=length,
-        mlp_ratio=_ratio(hidden, width),
-    )
+    layers, heads = found.depth("text_encoder.transformer.resblocks."), _heads(width, "text", found.where)
+    return TextConfig(layers, width, heads, length, _ratio(hidden, width))
 
 
 def _temporal(found: Tensors) -> TemporalConfig:
@@ -166,18 +155,7 @@ def _prompts(found: Tensors, text: TextConfig, position: Position) -> tuple[Prom
 def read_official(
     path: Path, *, classes: Sequence[str] | None = None, position: Position = "end"
 ) -> OfficialCheckpoint:
-    """Read a checkpoint of the authors into a model with its prompts.
-
-    Args:
-        path: the file, as ``torch.save`` wrote it or as safetensors.
-        classes: names in order; recovered from the prompts where not given.
-        position: where the description stands in the prompt; not stored, "end" in the authors' scripts.
-
-    Raises:
-        SourceNotFoundError: no such file.
-        UnsafeCheckpointError: the file asks to run something.
-        CheckpointError: damaged, or not this architecture.
-    """
+    """Read a checkpoint of the authors into a model with its prompts; see :func:`import_checkpoint`."""
     where = str(path)
     found = Tensors(read_state_dict(path), where, "checkpoint of DFER-CLIP")
     (vision, embed_dim), text, temporal = _vision(found), _text(found), _temporal(found)
@@ -224,7 +202,7 @@ def import_checkpoint(
         path: the checkpoint.
         name: name to load it by; the file's stem where not given.
         classes: class names in order, overriding those recovered from the prompts.
-        position: where the description stands in the prompt: end, middle or front.
+        position: where the description stands in the prompt, which no checkpoint says; "end" in the authors' scripts.
         licence: licence of the weights in plain words.
         output: file to write instead of the user's models folder.
 
@@ -258,8 +236,6 @@ def import_checkpoint(
     )
     target = output or user_folder() / f"{name}{SUFFIX}"
     write_weights(target, official.model, card)
-    log.info(
-        "model.imported",
-        extra={"model": name, "path": str(target), "classes": list(config.classes), "licence": licence},
-    )
+    facts = {"model": name, "path": str(target), "classes": list(config.classes), "licence": licence}
+    log.info("model.imported", extra=facts)
     return ModelEntry.of(name, target, card)

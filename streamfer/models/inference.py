@@ -37,14 +37,9 @@ _PYTORCH = AttentionChoice("torch", "PyTorch")
 
 
 def prepare_pixels(crops_FSS3: torch.Tensor, profile: PixelProfile) -> torch.Tensor:
-    """Turn uint8 crops into the encoder's input.
+    """Turn uint8 RGB crops on any device into the encoder's input, resized whatever their aspect.
 
-    Args:
-        crops_FSS3: uint8 RGB on any device; resized, whatever its aspect, if S is not ``profile.size``.
-        profile: preprocessing stored with the weights.
-
-    Returns:
-        float32 (F, 3, S, S) in [0, 1], or normalised where the profile says so; channels last in memory.
+    float32 (F, 3, S, S) in [0, 1], or normalised where the profile says so; channels last in memory.
     """
     pixels_F3SS = _sized(crops_FSS3, profile)
     if profile.mean is not None and profile.std is not None:
@@ -74,13 +69,7 @@ def _channels(values: tuple[float, ...], device: torch.device) -> torch.Tensor:
 
 
 class DferClipModel:
-    """A loaded DFER-CLIP: the image encoder in the chosen precision, everything after it in fp32.
-
-    Attributes:
-        info: identity of the model.
-        card: what the weights file says about itself.
-        forms: on CUDA, which form of the encoder runs at each batch size, and the times behind it, for people.
-    """
+    """A loaded DFER-CLIP: the image encoder in the chosen precision, everything after it in fp32."""
 
     def __init__(
         self,
@@ -135,6 +124,7 @@ class DferClipModel:
             action_thresholds=card.action_thresholds,
             abstention=card.abstention,
         )
+        #: On CUDA, which form of the encoder runs at each batch size, and the times behind it, for people.
         self.forms: list[str] = []
         self._encoder: Graphs | None = None
         self._reader: Graphs | None = None
@@ -158,9 +148,8 @@ class DferClipModel:
     def encode(self, crops: NDArray[np.uint8]) -> torch.Tensor:
         """Encode face crops, uint8 RGB (F, S, S, 3), to float32 (F, D) on the model's device.
 
-        A crop's feature does not depend on the others: between batch sizes it moves by less than 1e-5 of its
-        size in fp32, and by bf16's rounding at most in bf16 (the matrix kernels choose their blocking by
-        batch).
+        A crop's feature does not depend on the others: between batch sizes it moves by less than 1e-5 of its size in
+        fp32, and by bf16's rounding at most in bf16 (the matrix kernels choose their blocking by batch).
 
         Raises:
             ConfigError: not an array of uint8 RGB squares.

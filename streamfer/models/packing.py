@@ -44,13 +44,7 @@ class PackedTransformer:
     """
 
     def __init__(self, tower: VisionTransformer, profile: PixelProfile, dtype: torch.dtype) -> None:
-        """Take the weights over: of the layers that are packed the tower keeps none.
-
-        Args:
-            tower: folded (:func:`streamfer.models.vision.fold_activations`), in any dtype.
-            profile: how its pixels are normalised.
-            dtype: that it runs in.
-        """
+        """Take over the weights of a folded tower, which keeps none of the layers that are packed."""
         kernel_W3PP = tower.conv1.weight.detach().float()
         mean = torch.tensor(profile.mean or (0.0,) * 3)[:, None, None]
         std = torch.tensor(profile.std or (1.0,) * 3)[:, None, None]

@@ -21,17 +21,11 @@ POSITIONS: tuple[Position, ...] = get_args(Position)
 
 @dataclass(frozen=True, slots=True)
 class PromptConfig:
-    """Form of the prompts; the defaults are those of the authors' scripts.
+    """Form of the prompts; the defaults are those of the authors' scripts."""
 
-    Attributes:
-        contexts: learned vectors in a prompt (K).
-        class_specific: own vectors for each class (C, K, W); shared (K, W) otherwise.
-        position: where the description stands relative to the vectors.
-    """
-
-    contexts: int = 8
-    class_specific: bool = True
-    position: Position = "end"
+    contexts: int = 8  #: learned vectors in a prompt (K)
+    class_specific: bool = True  #: own vectors for each class (C, K, W); shared (K, W) otherwise
+    position: Position = "end"  #: where the description stands relative to the vectors
 
     def __post_init__(self) -> None:
         if self.position not in POSITIONS:
@@ -69,7 +63,7 @@ def tokenize_prompts(descriptions: Sequence[str], contexts: int, context_length:
 
 
 class PromptLearner(nn.Module):
-    """Context vectors and frozen token embeddings, joined into prompts.
+    """Context vectors and frozen token embeddings (CLIP's), joined into prompts.
 
     The start token's embedding and everything after the context (description, end token, padding) are buffers
     named as in the authors' checkpoints. Only ``ctx`` is learned, from N(0, 0.02).
@@ -80,13 +74,7 @@ class PromptLearner(nn.Module):
     eot_C: torch.Tensor
 
     def __init__(self, config: PromptConfig, token_ids_CL: torch.Tensor, token_embedding_VW: torch.Tensor) -> None:
-        """Build prompts from ids as :func:`tokenize_prompts` makes them.
-
-        Args:
-            config: form of the prompts.
-            token_ids_CL: int64 ids; the end token has the largest id of its row.
-            token_embedding_VW: CLIP's table of token embeddings.
-        """
+        """Build prompts from ids as :func:`tokenize_prompts` makes them, the end token's the largest of its row."""
         super().__init__()
         self.config = config
         embedded_CLW = token_embedding_VW.detach()[token_ids_CL]
@@ -106,10 +94,9 @@ class PromptLearner(nn.Module):
         if self.config.position == "end":
             return torch.cat([self.token_prefix, ctx_CKW, self.token_suffix], dim=1)
         before = self.config.contexts // 2 if self.config.position == "middle" else 0
+        parts = zip(self.token_prefix, ctx_CKW, self.token_suffix, self.description_lengths, strict=True)
         rows = [
             torch.cat([prefix, ctx[:before], suffix[:length], ctx[before:], suffix[length:]])
-            for prefix, ctx, suffix, length in zip(
-                self.token_prefix, ctx_CKW, self.token_suffix, self.description_lengths, strict=True
-            )
+            for prefix, ctx, suffix, length in parts
         ]
         return torch.stack(rows)

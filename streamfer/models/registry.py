@@ -28,25 +28,15 @@ _FOREIGN = (".pt", ".pth", ".tar", ".bin", ".ckpt")
 
 @dataclass(frozen=True, slots=True)
 class ModelEntry:
-    """One model on this machine.
+    """One model on this machine."""
 
-    Attributes:
-        name: what :func:`streamfer.models.load_model` takes.
-        path: its weights file.
-        origin: ``built-in`` or ``imported``.
-        classes: emotion names in the order of the probabilities.
-        licence: licence of the weights in plain words.
-        size_bytes: size of the file.
-        digest: sha256 of the file, hex.
-    """
-
-    name: str
-    path: Path
+    name: str  #: what :func:`streamfer.models.load_model` takes
+    path: Path  #: its weights file
     origin: Origin
-    classes: tuple[str, ...]
-    licence: str
+    classes: tuple[str, ...]  #: emotion names in the order of the probabilities
+    licence: str  #: of the weights, in plain words
     size_bytes: int
-    digest: str
+    digest: str  #: sha256 of the file, hex
 
     @classmethod
     def of(cls, name: str, path: Path, card: ModelCard) -> ModelEntry:

@@ -26,28 +26,18 @@ _ACTION_UNIT = re.compile(r"AU[0-9]{2}")
 
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
-    """Sizes of the image encoder, in the words of open_clip's ``CLIPVisionCfg``.
-
-    Attributes:
-        layers: transformer blocks of a ViT, or stage depths of a convolutional network: four of CLIP's, seven of
-            EfficientNet-Lite.
-        width: width of the ViT, or of the convolutional network's first stage.
-        head_width: width of one attention head; without effect on inverted residuals.
-        mlp_ratio: hidden size of a ViT block's MLP over its width.
-        patch_size: side of a patch, pixels (ViT).
-        image_size: side of the input, pixels.
-        block: of a convolutional network: ``bottleneck`` is CLIP's ModifiedResNet, ``inverted`` EfficientNet-Lite.
-    """
+    """Sizes of the image encoder, in the words of open_clip's ``CLIPVisionCfg``."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
+    #: Blocks of a ViT, or stage depths of a convolutional network: four of CLIP's, seven of EfficientNet-Lite.
     layers: Depth | tuple[Depth, ...] = 12
-    width: Count = 768
-    head_width: Count = 64
-    mlp_ratio: Ratio = 4.0
-    patch_size: Count = 32
-    image_size: Count = 224
-    block: Block = "bottleneck"
+    width: Count = 768  #: of the ViT, or of the convolutional network's first stage
+    head_width: Count = 64  #: of one attention head; without effect on inverted residuals
+    mlp_ratio: Ratio = 4.0  #: hidden size of a ViT block's MLP over its width
+    patch_size: Count = 32  #: side of a patch, pixels (ViT)
+    image_size: Count = 224  #: side of the input, pixels
+    block: Block = "bottleneck"  #: of CLIP's ModifiedResNet; ``inverted`` of EfficientNet-Lite
 
     def __post_init__(self) -> None:
         stages = _STAGES[self.block]
@@ -72,71 +62,45 @@ class VisionConfig:
 
 @dataclass(frozen=True, slots=True)
 class TextConfig:
-    """Sizes of the text tower; the defaults are those of CLIP ViT-B.
-
-    Attributes:
-        layers: transformer blocks.
-        width: width of a token.
-        heads: attention heads.
-        context_length: tokens of a prompt, start and end included.
-        mlp_ratio: hidden size of a block's MLP over its width.
-    """
+    """Sizes of the text tower; the defaults are those of CLIP ViT-B."""
 
     layers: int = 12
     width: int = 512
     heads: int = 8
-    context_length: int = 77
-    mlp_ratio: float = 4.0
+    context_length: int = 77  #: tokens of a prompt, start and end included
+    mlp_ratio: float = 4.0  #: hidden size of a block's MLP over its width
 
 
 @dataclass(frozen=True, slots=True)
 class TemporalConfig:
-    """Sizes of the temporal transformer; the defaults are the published ones.
-
-    Attributes:
-        layers: pre-norm blocks.
-        heads: attention heads.
-        dim_head: size of one head; heads x dim_head may differ from the feature size.
-        mlp_dim: hidden size of the feed-forward part.
-        frames: frames of a training window, one learned position each.
-        token: what is read: a ``class`` token put before the frames, the ``mean`` of all frames,
-            or their mean ``weighted`` by how expressive each is.
-    """
+    """Sizes of the temporal transformer; the defaults are the published ones."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     layers: Depth = 1
     heads: Count = 8
-    dim_head: Count = 64
-    mlp_dim: Count = 1024
-    frames: Count = 16
+    dim_head: Count = 64  #: heads x dim_head may differ from the feature size
+    mlp_dim: Count = 1024  #: hidden size of the feed-forward part
+    frames: Count = 16  #: of a training window, one learned position each
+    #: What is read: a ``class`` token put before the frames, the ``mean`` of all frames, or their mean ``weighted`` by
+    #: how expressive each is.
     token: Token = "class"  # noqa: S105
 
 
 @dataclass(frozen=True, slots=True)
 class DferClipConfig:
-    """Everything that fixes the shapes and the computation of a model; the defaults are the published ones.
+    """Everything that fixes the shapes and the computation of a model; the defaults are the published ones."""
 
-    Attributes:
-        classes: emotion names in the order of the logits.
-        embed_dim: D, the size shared by frame and text features.
-        vision: image encoder.
-        temporal: temporal transformer.
-        quick_gelu: OpenAI's activation in the ViT and in the text tower.
-        temperature: cosines are divided by it.
-        head: ``cosine`` compares directions with the class features; ``linear`` is a linear layer of which
-            ``text_features`` are the weights (the paper's ablation), without temperature.
-        action_units: names in the order of the intensities, such as ``AU06``; none without an action head.
-    """
-
-    classes: tuple[str, ...]
-    embed_dim: Count = 512
+    classes: tuple[str, ...]  #: emotion names in the order of the logits
+    embed_dim: Count = 512  #: D, the size shared by frame and text features
     vision: VisionConfig = field(default_factory=VisionConfig)
     temporal: TemporalConfig = field(default_factory=TemporalConfig)
-    quick_gelu: bool = True
-    temperature: float = PUBLISHED_TEMPERATURE
+    quick_gelu: bool = True  #: OpenAI's activation in the ViT and in the text tower
+    temperature: float = PUBLISHED_TEMPERATURE  #: cosines are divided by it
+    #: ``cosine`` compares directions with the class features; ``linear`` is a linear layer of which ``text_features``
+    #: are the weights (the paper's ablation), without temperature.
     head: Head = "cosine"
-    action_units: tuple[str, ...] = ()
+    action_units: tuple[str, ...] = ()  #: names in the order of the intensities, such as ``AU06``
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) != len(self.classes) or len(self.classes) < 2:

@@ -28,7 +28,6 @@ class _Module:
     """Stands in for whatever class of the archive: its attributes, and none of its code."""
 
     def __setstate__(self, state: Any) -> None:
-        """Keep the attributes."""
         self.attributes = state if isinstance(state, dict) else {}
 
 

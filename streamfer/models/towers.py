@@ -21,11 +21,7 @@ from streamfer.models.vision import VisionTransformer
 def build_image_encoder(config: VisionConfig, embed_dim: int, *, quick_gelu: bool) -> nn.Module:
     """Return the image encoder, projection included: (F, 3, S, S) to (F, D), features not normalised.
 
-    Args:
-        config: sizes.
-        embed_dim: D.
-        quick_gelu: x * sigmoid(1.702 x) in the ViT's MLPs, as OpenAI trained them. Without effect on a
-            convolutional network.
+    QuickGELU, x * sigmoid(1.702 x) in the ViT's MLPs as OpenAI trained them, is without effect on a convolutional one.
     """
     if isinstance(config.layers, tuple):
         if config.block == "inverted":
@@ -58,15 +54,7 @@ class TextTower(nn.Module):
         self.text_projection = nn.Parameter(config.width**-0.5 * torch.randn(config.width, embed_dim))
 
     def forward(self, prompts_CLW: torch.Tensor, eot_C: torch.Tensor) -> torch.Tensor:
-        """Read prompts.
-
-        Args:
-            prompts_CLW: token embeddings, without positions.
-            eot_C: int64 index of the end token in each prompt.
-
-        Returns:
-            (C, D) text features, not normalised.
-        """
+        """Read prompts, token embeddings without positions, up to each one's end token: (C, D), not normalised."""
         length = self.config.context_length
         causal_LL = torch.full((length, length), float("-inf"), device=prompts_CLW.device).triu_(1)
         x_CLW = self.transformer(prompts_CLW + self.positional_embedding, attn_mask=causal_LL)

@@ -48,17 +48,11 @@ Measure = Callable[[Mapping[Form, Callable[[], object]], float], Times]
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """What runs at each batch size.
-
-    Attributes:
-        chosen: a form for each batch size.
-        times: microseconds a batch of every form measured.
-        without: why Triton took no part; empty if it did.
-    """
+    """What runs at each batch size."""
 
     chosen: dict[int, Form] = field(default_factory=dict)
-    times: dict[int, Times] = field(default_factory=dict)
-    without: str = ""
+    times: dict[int, Times] = field(default_factory=dict)  #: microseconds a batch of every form measured
+    without: str = ""  #: why Triton took no part; empty if it did
 
     @property
     def lines(self) -> list[str]:
@@ -152,27 +146,17 @@ def measure(
 
 @dataclass(slots=True)
 class Tuner:
-    """Fills :class:`Graphs` with the fastest form of a function at each batch size.
-
-    Attributes:
-        graphs: what is filled.
-        function: computes a batch.
-        network: the layers in it whose attention is switched.
-        measure: times forms; tests give another.
-    """
+    """Fills :class:`Graphs` with the fastest form of a function at each batch size."""
 
     graphs: Graphs
-    function: Function
-    network: nn.Module
-    measure: Measure = measure
+    function: Function  #: computes a batch
+    network: nn.Module  #: the layers in it whose attention is switched
+    measure: Measure = measure  #: times forms; tests give another
 
     def tune(self, attention: AttentionChoice, key: str, path: Path | None) -> Tuned:
-        """Record every batch size that fits.
+        """Record every batch size that fits; Triton is measured against PyTorch where the choice is open.
 
-        Args:
-            attention: what was asked for: Triton is measured against PyTorch where the choice is open.
-            key: what the measurement is remembered under.
-            path: of the cache file; None to remember nothing.
+        The measurement is remembered under ``key`` in the cache file at ``path``, if any.
         """
         without = self._hindrance(attention)
         if without or not attention.open:

@@ -60,24 +60,16 @@ def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torc
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
-    """Refuse numbers that are none.
-
-    Raises:
-        CheckpointError: the first tensor that holds one.
-    """
+    """Refuse numbers that are none: a CheckpointError names the first tensor that holds one."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{where}: tensor {name!r} holds values that are not finite")
 
 
 def write_weights(path: Path, model: DferClip, card: ModelCard, *, half: bool = False) -> None:
-    """Write a weights file, atomically.
+    """Write a weights file, whole or not at all; the model's prompts, if any, are baked into ``text_features``.
 
-    Args:
-        path: where to, ending in ``.safetensors``; an existing file is replaced.
-        model: a model; its prompts, if any, are baked into ``text_features``.
-        card: what the file says about itself; its sizes must be the model's.
-        half: store fp16 (half the bytes; weights then agree to about 5e-4 relative).
+    With ``half`` fp16 is stored (half the bytes; weights then agree to about 5e-4 relative).
 
     Raises:
         CheckpointError: the card describes another model.
