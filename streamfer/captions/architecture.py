@@ -83,11 +83,7 @@ def tower_configs(sizes: QuerySizes) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def build_model(architecture: Architecture, sizes: QuerySizes, text: PreTrainedConfig) -> PreTrainedModel:
-    """Return a model with fresh weights: the start of a training, or (on the meta device) a shape to be filled.
-
-    The queries are drawn as LAVIS draws them (normal, deviation 0.02); transformers leaves them zero, from which
-    they cannot learn to differ.
-    """
+    """Return a model with fresh weights: the start of a training, or (on the meta device) a shape to be filled."""
     import torch
 
     vision, qformer = tower_configs(sizes)
@@ -97,6 +93,7 @@ def build_model(architecture: Architecture, sizes: QuerySizes, text: PreTrainedC
     )
     model: Any = kind(config)
     model.vision_model.post_layernorm.eps = LAVIS_NORM_EPS
+    # As LAVIS draws them; transformers leaves them zero, from which they cannot learn to differ.
     torch.nn.init.normal_(model.query_tokens, std=0.02)
     built: PreTrainedModel = model
     return built

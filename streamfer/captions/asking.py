@@ -30,33 +30,20 @@ from streamfer.video.frames import Source
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is said about a face.
+    """What is said about a face."""
 
-    Attributes:
-        text: the answer; ``yes`` or ``no`` where a probability is given.
-        probability: of yes, 0 to 1; None for an answer in words.
-        question: as it was put.
-        track, track_id: the face.
-        start, end: the stretch of the video that was looked at, seconds.
-        keyframes: times of the pictures that a model saw, seconds.
-        tracks: numbers of all faces in the file, ascending.
-        model: who answered.
-        yes: whether the answer is yes; None where the question wants no yes or no, or nothing can be said.
-        replaced: why a model's own answer was replaced by one from measurements; empty where it stands.
-    """
-
-    text: str
-    probability: float | None
-    question: str
-    track: int
+    text: str  #: ``yes`` or ``no`` where a probability is given
+    probability: float | None  #: of yes, 0 to 1; None for an answer in words
+    question: str  #: as it was put
+    track: int  #: the face
     track_id: str
-    start: float
+    start: float  #: of the stretch of the video that was looked at, seconds
     end: float
-    keyframes: tuple[float, ...]
-    tracks: tuple[int, ...]
-    model: CaptionerInfo
-    yes: bool | None = None
-    replaced: str = ""
+    keyframes: tuple[float, ...]  #: times of the pictures that a model saw, seconds
+    tracks: tuple[int, ...]  #: numbers of all faces in the file, ascending
+    model: CaptionerInfo  #: who answered
+    yes: bool | None = None  #: None where the question wants no yes or no, or nothing can be said
+    replaced: str = ""  #: why a model's own answer was replaced by one from measurements; empty where it stands
 
 
 def check_question(question: str, model: CaptionerInfo | None) -> str:
@@ -87,7 +74,6 @@ class Inquiry:
     Args:
         path: the file, for messages.
         question: one beginning with "is", "does" and the like wants yes or no.
-        config: settings.
         answerer: from :func:`streamfer.captions.choosing.load_model`.
         track: number of the face; the one that is longest in the picture if None.
         at: look around this time, seconds; everything, or the most expressive clip, if None.
@@ -225,30 +211,16 @@ class Inquiry:
             raise ModelError(f"captioner {self._info.name}: {error}") from error
         return found
 
-    def _answer(
-        self,
-        said: Said,
-        face: Face,
-        clip: ObservedClip | None = None,
-        *,
-        probability: float | None = None,
-        replaced: str = "",
-    ) -> Answer:
-        span = clip.label.clip if clip is not None else None
-        return Answer(
-            text=said.text,
-            probability=probability,
-            question=self._asked,
-            track=face.track,
-            track_id=face.track_id,
-            start=span.start_time if span else face.start,
-            end=span.end_time if span else face.end,
-            keyframes=tuple(_moment(span, pts) for pts in clip.keyframes.pts) if span and clip else (),
-            tracks=tuple(sorted(number for number, one in self._timeline.faces.items() if one.labels)),
-            model=self._info,
-            yes=said.yes,
-            replaced=replaced,
+    def _answer(self, said: Said, face: Face, clip: ObservedClip | None = None, **more: Any) -> Answer:
+        start, end, keyframes = face.start, face.end, tuple[float, ...]()
+        if clip is not None:
+            span = clip.label.clip
+            start, end, keyframes = span.start_time, span.end_time, tuple(_moment(span, p) for p in clip.keyframes.pts)
+        tracks = tuple(sorted(number for number, one in self._timeline.faces.items() if one.labels))
+        found = Answer(
+            said.text, None, self._asked, face.track, face.track_id, start, end, keyframes, tracks, self._info
         )
+        return replace(found, yes=said.yes, **more)
 
 
 def _moment(clip: ClipSpan, pts: int) -> float:

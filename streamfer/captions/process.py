@@ -40,13 +40,9 @@ log = logging.getLogger(__name__)
 class ProcessCaptioner:
     """A :class:`~streamfer.captions.protocol.Captioner` or text model that lives in another process.
 
-    The process starts at once and loads in the background; :attr:`info` waits for it. After :meth:`abort`, or when it
-    died, it is started again, and the next call waits until it has loaded: :attr:`loading` tells that from hanging.
-
-    Args:
-        options: arguments of the loader.
-        threads: threads of the process's libraries; they read it from their environment when they load.
-        loader: what makes the captioner there, as ``module:function``.
+    What makes it there is the ``loader``, as ``module:function``, with ``options``. The process starts at once and
+    loads in the background; :attr:`info` waits for it. After :meth:`abort`, or when it died, it is started again, and
+    the next call waits until it has loaded: :attr:`loading` tells that from hanging.
     """
 
     def __init__(self, options: Mapping[str, Any], *, threads: int = 1, loader: str = LOADER) -> None:
@@ -75,11 +71,7 @@ class ProcessCaptioner:
 
     @property
     def info(self) -> CaptionerInfo:
-        """Identity of the model; waits until it is loaded.
-
-        Raises:
-            StreamferError: it cannot be loaded.
-        """
+        """Identity of the model; waits until it is loaded, or raises what became of it."""
         if self._info is None:
             with self._lock:
                 self._load()

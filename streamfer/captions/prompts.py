@@ -117,43 +117,33 @@ def again(messages: Sequence[Message], text: str, faults: Sequence[str]) -> list
 
 def variables(request: CaptionRequest, settings: CaptionsConfig) -> dict[str, str]:
     """Return what a user's own prompt may name, and what stands for it."""
-    measured = request.measured
+    known = request.measured
     return {
-        "label": measured.emotion or "none",
-        "confidence": f"{measured.confidence:.0%}",
-        "units": units_in_words(measured) or "none",
-        "measured": facts(measured),
+        "label": known.emotion or "none",
+        "confidence": f"{known.confidence:.0%}",
+        "units": units_in_words(known) or "none",
+        "measured": facts(known),
         "source": request.source,
-        "start": moment(measured, measured.start),
-        "end": moment(measured, measured.end),
+        "start": moment(known, known.start),
+        "end": moment(known, known.end),
         "language": settings.language,
     }
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Put values into a prompt's ``{names}``; a brace that holds no name is left as it is.
-
-    Raises:
-        ConfigError: a name that stands for nothing.
-    """
+    """Put values into a prompt's ``{names}``, or raise a ConfigError; a brace that holds no name is left as it is."""
 
     def put(match: re.Match[str]) -> str:
         if match[1] not in values:
-            raise ConfigError(
-                f"captions.prompt: {{{match[1]}}} stands for nothing; there are "
-                f"{', '.join(f'{{{name}}}' for name in values)}"
-            )
+            known = ", ".join(f"{{{name}}}" for name in values)
+            raise ConfigError(f"captions.prompt: {{{match[1]}}} stands for nothing; there are {known}")
         return values[match[1]]
 
     return re.sub(r"\{(\w+)\}", put, template)
 
 
 def check_prompts(settings: CaptionsConfig) -> None:
-    """Try the user's prompts before anything runs.
-
-    Raises:
-        ConfigError: one names what does not exist.
-    """
+    """Try the user's prompts before anything runs: a ConfigError where one names what does not exist."""
     values = variables(CaptionRequest(_EXAMPLE, "example"), settings)
     for prompt in (settings.prompt, *settings.prompts.values()):
         fill(prompt or "", values)

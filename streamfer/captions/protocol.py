@@ -63,11 +63,7 @@ class CaptionerInfo:
 
     @property
     def picture(self) -> CropProfile:
-        """Geometry of the pictures that it looks at.
-
-        Raises:
-            ConfigError: it looks at none.
-        """
+        """Geometry of the pictures that it looks at; a ConfigError where it looks at none."""
         if self.crop is None:
             raise ConfigError(f"model {self.name!r} looks at no pictures; name an image-text model")
         return self.crop
@@ -94,15 +90,10 @@ class CaptionError(Exception):
 
 
 class Writer(ABC):
-    """Writes captions that hold nothing but what was measured.
+    """Writes captions that hold nothing but what was measured."""
 
-    Attributes:
-        remote: a call may hang: it then runs in a thread of its own, under a time limit.
-        at_once: clips that it writes about at one time, each within the time limit; None for all it is given.
-        loading: it is still being loaded, which is no hanging.
-    """
-
-    remote = False
+    remote = False  #: a call may hang: it then runs in a thread of its own, under a time limit
+    #: Clips that it writes about at one time, each within the time limit; None for all it is given.
     at_once: int | None = None
     _info: CaptionerInfo
 
@@ -113,6 +104,7 @@ class Writer(ABC):
 
     @property
     def loading(self) -> bool:
+        """Whether it is still being loaded, which is no hanging."""
         return False
 
     @abstractmethod
@@ -145,19 +137,11 @@ class Captioner(Protocol):
         """
 
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
-        """Return the probability of yes for one question a clip, by comparing the likelihoods of yes and no.
-
-        Raises:
-            ConfigError: as :meth:`caption`.
-        """
+        """Return the probability of yes for one question a clip, by comparing the likelihoods of yes and no."""
 
 
 def check_clips(clips: Sequence[Keyframes]) -> list[Keyframes]:
-    """Return every clip as uint8 (K, S, S, 3).
-
-    Raises:
-        ConfigError: not arrays of uint8 RGB squares, or no keyframe.
-    """
+    """Return every clip as uint8 (K, S, S, 3), or raise a ConfigError for what are no RGB squares, or none at all."""
     checked = []
     for clip in clips:
         frames = clip[None] if clip.ndim == 3 else clip
@@ -169,11 +153,7 @@ def check_clips(clips: Sequence[Keyframes]) -> list[Keyframes]:
 
 
 def check_questions(questions: Sequence[str], clips: int) -> list[str]:
-    """Return the questions stripped of surrounding blanks.
-
-    Raises:
-        ConfigError: another number than clips, or an empty question.
-    """
+    """Return the questions without surrounding blanks; a ConfigError where one is empty, or not one a clip."""
     if isinstance(questions, str) or len(questions) != clips:
         raise ConfigError(f"{clips} clips take {clips} questions, one each; got {questions!r}")
     stripped = [question.strip() for question in questions]

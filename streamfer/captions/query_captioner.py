@@ -118,8 +118,7 @@ class QueryCaptioner:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put query tokens and token ids in rows that end together: embeddings (B, N, H) and mask (B, N).
 
-        Raises:
-            ConfigError: a row and ``room`` more tokens exceed the language model's context.
+        A row and ``room`` more tokens must not exceed the language model's context (ConfigError).
         """
         longest = max(len(part) + len(row) for part, row in zip(tokens, ids, strict=True))
         if self._search.cache_implementation is not None:

@@ -50,28 +50,19 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A question, understood.
+    """A question, understood."""
 
-    Attributes:
-        kind: what is wanted.
-        subjects: what it is about; for ``order`` the earlier one first.
-        negated: it asks whether something is not so.
-        window: seconds from and to, where only a part is asked about; ``inf`` stands for the end, and negative numbers
-            count from there.
-        regions: of the vocabulary, where a part of the face is asked about.
-        aspect: of ``when``: ``start``, ``stop``, ``peak``; of ``yes_no``: ``always``; of ``people``: ``alone`` or
-            ``several``; of ``either``: ``peak`` or ``longer``, which is more so; of ``expression``: ``start`` or
-            ``stop``; of ``movements``: ``before`` or ``after`` the subject.
-        scope: whether ``any`` face, or ``every`` one, does, or how many (``count``); empty for one person's.
-    """
-
-    kind: Kind
-    subjects: tuple[Subject, ...] = ()
-    negated: bool = False
+    kind: Kind  #: what is wanted
+    subjects: tuple[Subject, ...] = ()  #: what it is about; for ``order`` the earlier one first
+    negated: bool = False  #: it asks whether something is not so
+    #: Seconds from and to, where only a part is asked about; ``inf`` is the end, and negative numbers count from there.
     window: tuple[float, float] | None = None
-    regions: tuple[str, ...] = ()
+    regions: tuple[str, ...] = ()  #: of the vocabulary, where a part of the face is asked about
+    #: Of ``when``: ``start``, ``stop``, ``peak``; of ``yes_no``: ``always``; of ``people``: ``alone`` or ``several``;
+    #: of ``either``: ``peak`` or ``longer``, which is more so; of ``expression``: ``start`` or ``stop``; of
+    #: ``movements``: ``before`` or ``after`` the subject.
     aspect: str = ""
-    scope: str = ""
+    scope: str = ""  #: whether ``any`` face, or ``every`` one, does, or how many (``count``); empty for one person's
 
 
 def understand(question: str) -> Query:

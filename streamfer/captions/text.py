@@ -23,10 +23,7 @@ class PromptText:
     """
 
     def __init__(self, card: TextCard, tokenizer: Any, question_tokenizer: Any | None = None) -> None:
-        """Look up the card's tokens."""
-        self.card = card
-        self.tokenizer = tokenizer
-        self.question_tokenizer = question_tokenizer
+        self.card, self.tokenizer, self.question_tokenizer = card, tokenizer, question_tokenizer
         self.start_ids = [self._single(card.start_token, "start_token")] if card.start_token else []
         self.end_id = self._single(card.end_token, "end_token")
         pad = tokenizer.pad_token_id
@@ -84,11 +81,7 @@ class PromptText:
 
 
 def check_plain(question: str, tokenizer: Any | None) -> None:
-    """Refuse control tokens in a question: ``</s>`` or ``<image>`` would be read as what they stand for.
-
-    Raises:
-        ConfigError: the question holds one; it is named.
-    """
+    """Refuse (ConfigError) control tokens in a question: ``</s>`` would be read as what it stands for."""
     if tokenizer is None:
         return
     added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -98,11 +91,7 @@ def check_plain(question: str, tokenizer: Any | None) -> None:
 
 
 def check_length(length: int, limit: int, question: str) -> None:
-    """Refuse a question of more tokens than a model reads.
-
-    Raises:
-        ConfigError: it has more than ``limit``.
-    """
+    """Refuse (ConfigError) a question of more tokens than a model reads."""
     if length > limit:
         raise ConfigError(
             f"the question has {length} tokens and the model reads {limit} at most; shorten it: {question[:40]!r}..."

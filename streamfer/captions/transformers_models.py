@@ -205,12 +205,7 @@ class TextModel:
     def __init__(
         self, path: Path, *, device: str = "cpu", precision: Precision = "fp32", max_tokens: int = _NEW_TOKENS
     ) -> None:
-        """Load tokenizer and model.
-
-        Raises:
-            ConfigError: nothing is there.
-            CheckpointError: it is no such model, or needs a package that is not installed.
-        """
+        """Load tokenizer and model: ConfigError where nothing is there, CheckpointError where it is no such model."""
         gguf = path.suffix == _GGUF
         if not (path.is_file() if gguf else (path / "config.json").is_file()):
             raise ConfigError(f"{path}: no transformers model there (config.json is absent); name its folder")
@@ -236,11 +231,7 @@ class TextModel:
         return [self.reply(messages).text for messages in conversations]
 
     def reply(self, messages: Sequence[Message]) -> Reply:
-        """Return the next turn of one conversation.
-
-        Raises:
-            ConfigError: the prompt does not fit.
-        """
+        """Return the next turn of one conversation; a prompt that does not fit is a ConfigError."""
         with self._lock, torch.inference_mode():
             if self.tokenizer.chat_template:
                 prompt = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

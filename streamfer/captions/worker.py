@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from streamfer.captions.measurements import measure_clip
-from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest, Writer
-from streamfer.captions.records import caption_record
+from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Writer
+from streamfer.captions.writers import MEASURED
 from streamfer.config import CaptionsConfig
 from streamfer.pipeline.events import SourceDone
 from streamfer.pipeline.observer import ObservedClip, RunContext, label_of
-from streamfer.records import Gap, Record
+from streamfer.records import ClipCaptioned, Gap, Latency, ModelFacts, Record
 
 #: After so many failures in a row the captioner is left alone for a while: each of them may have cost a time-out.
 _FAILURES_IN_A_ROW = 3
@@ -35,6 +35,9 @@ _LONGEST_LOADING = 900.0
 
 #: What says that the captioner itself is broken; an endpoint rests by its own rules.
 _BROKEN = {"captioner_failed", "captioner_timeout"}
+
+#: Version of what lies between a clip and its text; rises when the same model would be shown or told something else.
+CAPTION_HEAD_VERSION = "2"
 
 log = logging.getLogger(__name__)
 
@@ -59,26 +62,14 @@ class _Waiting:
 
 
 class CaptionCall:
-    """Calls a writer; one that may hang, each time in a thread of its own.
-
-    Args:
-        writer: who writes.
-        stop: set when the run is to end soon.
-        grace: seconds that a call may still take from then on.
-    """
+    """Calls a writer; one that may hang, in a thread of its own, with ``grace`` seconds left once ``stop`` is set."""
 
     def __init__(self, writer: Writer, stop: threading.Event, *, grace: float) -> None:
-        self._writer = writer
-        self._stop = stop
-        self._grace = grace
+        self._writer, self._stop, self._grace = writer, stop, grace
         self._hanging: threading.Thread | None = None
 
     def run(self, requests: Sequence[CaptionRequest], *, timeout: float) -> list[Caption | CaptionError]:
-        """Describe clips; ``timeout`` in seconds counts from when the writer has loaded.
-
-        Raises:
-            CaptionError: the writer took too long, or is still busy with a call that did.
-        """
+        """Describe clips; ``timeout`` in seconds counts from when the writer has loaded, and ends in a CaptionError."""
         if not self._writer.remote:
             return self._writer.write(requests)
         if self._hanging is not None and self._hanging.is_alive():
@@ -113,20 +104,13 @@ class CaptionCall:
 class CaptionWorker:
     """Describes clips beside the labels; a :class:`~streamfer.pipeline.observer.ClipObserver`.
 
-    Args:
-        writer: who writes; ``abort()`` is called on a batch that takes too long.
-        settings: the section ``captions``.
-        run: of which it is a part.
-        patient: a full queue makes the caller wait, and nothing is dropped for its age (files); otherwise what waits
-            makes room for what is new.
+    Where it is ``patient``, a full queue makes the caller wait, and nothing is dropped for its age (files); otherwise
+    what waits makes room for what is new.
     """
 
     def __init__(self, writer: Writer, settings: CaptionsConfig, run: RunContext, *, patient: bool = False) -> None:
-        self._settings = settings
-        self._patient = patient
-        self._emit = run.emit
-        self._stop = run.stop
-        self._clock = run.clock
+        self._settings, self._patient = settings, patient
+        self._emit, self._stop, self._clock = run.emit, run.stop, run.clock
         self._info, self._at_once = writer.info, writer.at_once
         self._call = CaptionCall(writer, run.stop, grace=_GRACE_SECONDS)
         self._changed = threading.Condition()
@@ -233,7 +217,7 @@ class CaptionWorker:
             else:
                 with self._changed:
                     self._tallies[clip.record.subject].update(captions=1, captions_replaced=bool(caption.replaced))
-                self._emit(caption_record(clip, request.measured, caption, self._info, elapsed))
+                self._emit(_described(clip, request, caption, self._info, elapsed))
 
     def _note_failure(self, errors: Sequence[CaptionError], clips: int) -> None:
         """Leave a captioner alone for a while that fails again and again: each failure may have cost a time-out."""
@@ -277,11 +261,47 @@ class CaptionWorker:
                 key for key, lack in self._lacks.items() if now - lack.since >= after and source_id in (None, key[0])
             ]
             found = [(key, self._lacks.pop(key)) for key in ripe]
-        for (subject, _, _, cause), lack in found:
-            self._emit(_gap(subject, cause, lack))
+        for (_, _, _, cause), lack in found:
+            self._emit(_gap(cause, lack))
 
 
-def _gap(source_id: str, cause: str, lack: MissingCaptions) -> Record:
+def _described(
+    clip: ObservedClip, request: CaptionRequest, caption: Caption, model: CaptionerInfo, infer_s: float
+) -> Record:
+    """Return the record of a description by ``model``, which took so many seconds for the clip's batch."""
+    label, face = clip.label, clip.label.faces[0]
+    total = time.perf_counter() - clip.arrived
+    infer = min(infer_s, total)
+    document = ClipCaptioned(
+        clip_id=clip.record.id,
+        clip=label.clip,
+        track_id=face.track_id,
+        track=face.track,
+        text=caption.text,
+        keyframes_pts=clip.keyframes.pts if model.crop is not None else (),
+        generated=True,
+        writer=MEASURED if caption.replaced else model.name,
+        replaced=caption.replaced or None,
+        measured=request.measured.to_json(),
+        model=ModelFacts(
+            name=model.name,
+            digest=model.digest,
+            head_version=CAPTION_HEAD_VERSION,
+            precision=model.precision,
+            detector=label.model.detector,
+        ),
+        producer=label.producer,
+        latency_ms=Latency(
+            decode=label.latency_ms.decode,
+            queue=max(0.0, total - infer) * 1000,
+            infer=infer * 1000,
+            total=total * 1000,
+        ),
+    )
+    return _beside(clip.record, document)
+
+
+def _gap(cause: str, lack: MissingCaptions) -> Record:
     first, last = label_of(lack.first), label_of(lack.last)
     document = Gap(
         cause=cause,
@@ -298,4 +318,8 @@ def _gap(source_id: str, cause: str, lack: MissingCaptions) -> Record:
         time_base=first.clip.time_base,
         producer=first.producer,
     )
-    return Record.of(document, source_id=source_id, site=lack.first.source.removeprefix("/streamfer/"))
+    return _beside(lack.first, document)
+
+
+def _beside(label: Record, document: ClipCaptioned | Gap) -> Record:
+    return Record.of(document, source_id=label.subject, site=label.source.removeprefix("/streamfer/"))

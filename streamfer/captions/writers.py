@@ -39,11 +39,7 @@ class MeasuredWriter(Writer):
     """The built-in captioner: a grammar over the measurements, without a model file."""
 
     def __init__(self, language: str = "en") -> None:
-        """Choose a language.
-
-        Raises:
-            ConfigError: no grammar of that language is here.
-        """
+        """Choose a language, or raise a ConfigError where no grammar of it is here."""
         if language not in LANGUAGES:
             raise ConfigError(
                 f"captions.language: measured words speak {', '.join(LANGUAGES)}, not {language!r}; "
