@@ -75,20 +75,16 @@ def supports_head(head: int) -> bool:
 def attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, scale: float | None = None, backend: Backend | None = None
 ) -> torch.Tensor:
-    """Return softmax(scale q k^T) v.
+    """Return softmax(scale q k^T) v, (B, H, N, E); with Triton it lies in memory as (B, N, H, E).
 
     Sums are fp32 whatever the dtype. Under autocast the inputs are converted first. Where derivatives are asked for
     PyTorch runs, whatever was forced.
 
     Args:
-        q: (B, H, N, E), fp32, bf16 or fp16; N up to 1,024; any strides but a last one of 1.
-        k: (B, H, M, E), likewise.
-        v: (B, H, M, E), likewise.
+        q: (B, H, N, E), fp32, bf16 or fp16; N up to 1,024; any strides with a last one of 1.
+        k, v: (B, H, M, E), likewise.
         scale: of the logits; 1 / sqrt(E) if None.
-        backend: ``torch`` or ``triton`` to force one for this call; None to follow the mode.
-
-    Returns:
-        (B, H, N, E); with Triton it lies in memory as (B, N, H, E).
+        backend: to force one for this call; None to follow the mode.
 
     Raises:
         TypeError: an argument of another type or dtype.
@@ -115,16 +111,10 @@ def attention(
 
 
 def attention_packed(qkv: torch.Tensor, heads: int, *, backend: Backend | None = None) -> torch.Tensor:
-    """Return self-attention within a linear layer's own output, scaled by 1 / sqrt(E), without copying it.
+    """Return self-attention within a linear layer's own output (B, N, 3 H E), uncopied, scaled by 1 / sqrt(E).
 
-    Args:
-        qkv: (B, N, 3 H E): all heads' queries, then all keys, then all values, as ``in_proj`` of
-            nn.MultiheadAttention and ``to_qkv`` of the temporal transformer give them.
-        heads: H.
-        backend: as for :func:`attention`.
-
-    Returns:
-        (B, N, H E), contiguous: ready for the output projection.
+    All heads' queries, then all keys, then all values, as ``in_proj`` of nn.MultiheadAttention and ``to_qkv`` of the
+    temporal transformer give them; the result (B, N, H E) is contiguous, ready for the output projection.
 
     Raises:
         TypeError: an argument of another type or dtype.

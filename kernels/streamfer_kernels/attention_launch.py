@@ -47,10 +47,9 @@ def _precision(dtype: torch.dtype) -> str:
 
 
 def _constants(like: torch.Tensor, tiles: Tiles, align: int) -> dict[str, Any]:
-    head = like.shape[-1]
-    first, rest = head_parts(head)
+    first, rest = head_parts(like.shape[-1])
     return {
-        "HEAD": head,
+        "HEAD": like.shape[-1],
         "HEAD_A": first,
         "HEAD_B": rest,
         "ROWS": tiles.rows,

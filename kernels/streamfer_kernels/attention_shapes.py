@@ -12,23 +12,14 @@ SHORT = 64
 
 @dataclass(frozen=True, slots=True)
 class Tiles:
-    """Sizes that a kernel is compiled for.
+    """Sizes that a kernel is compiled for."""
 
-    Attributes:
-        rows: queries of a tile.
-        columns: keys of a tile.
-        tail: size of the smaller tiles that take what is left over.
-        windows: batch elements of one head that share a tile, for short sequences.
-        warps: of a program.
-        stages: of the software pipeline.
-    """
-
-    rows: int
-    columns: int
-    tail: int = 16
-    windows: int = 1
-    warps: int = 4
-    stages: int = 2
+    rows: int  #: queries of a tile
+    columns: int  #: keys of a tile
+    tail: int = 16  #: size of the smaller tiles that take what is left over
+    windows: int = 1  #: batch elements of one head that share a tile, for short sequences
+    warps: int = 4  #: of a program
+    stages: int = 2  #: of the software pipeline
 
 
 def head_parts(head: int) -> tuple[int, int]:

@@ -16,18 +16,9 @@ def tensor(
     dtypes: Sequence[torch.dtype] = FLOATS,
     device: torch.device | None = None,
 ) -> None:
-    """Refuse what is no such tensor, or has gaps in its last dimension.
+    """Refuse what is no such tensor (TypeError), or has another shape, place or stride (ValueError).
 
-    Args:
-        name: what the caller calls it.
-        value: anything.
-        shape: one entry for each dimension; None takes any size. Only the first, the batch, may be zero.
-        dtypes: those that are fine.
-        device: where it has to be; None for anywhere.
-
-    Raises:
-        TypeError: not a tensor, or of another dtype.
-        ValueError: another shape, a size of zero, another device, or a last stride other than 1.
+    None in ``shape`` takes any size; only the first, the batch, may be zero; the last stride has to be 1.
     """
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} is a {type(value).__name__}; expected a tensor")
@@ -49,12 +40,7 @@ def tensor(
 
 
 def number(name: str, value: object, high: int) -> None:
-    """Refuse what is no int (or symbolic one) from 1 to ``high``.
-
-    Raises:
-        TypeError: not an int.
-        ValueError: out of range.
-    """
+    """Refuse what is no int (or symbolic one, TypeError) from 1 to ``high`` (ValueError)."""
     if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
         raise TypeError(f"{name} is a {type(value).__name__}; expected an int")
     if not 1 <= value <= high:

@@ -21,19 +21,12 @@ FLOOR = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Self-attention as a model runs it.
-
-    Attributes:
-        tokens: of a sequence.
-        heads: of the layer.
-        head: size of one.
-        dtype: of the projection.
-    """
+    """Self-attention as a model runs it."""
 
     tokens: int
     heads: int
-    head: int
-    dtype: torch.dtype
+    head: int  #: size of one
+    dtype: torch.dtype  #: of the projection
 
 
 @cache
