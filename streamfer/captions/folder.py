@@ -90,11 +90,7 @@ def list_captioners() -> dict[str, CaptionCard]:
 
 
 def find_captioner(name_or_path: str) -> Path:
-    """Return the folder of a name, or the path itself where it is a captioner's.
-
-    Raises:
-        UnknownModelError: neither; the message lists what exists.
-    """
+    """Return the folder of a name, or the path itself where it is a captioner's; else what exists."""
     known = _folders()
     if name_or_path in known:
         return known[name_or_path]
@@ -182,11 +178,9 @@ def quiet_transformers() -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(purpose: str, trouble: str) -> Iterator[Any]:
-    """Yield transformers, silent, to read a model or tokenizer with.
+    """Yield transformers, which ``purpose`` needs, silent, to read a model or tokenizer with.
 
-    Raises:
-        MissingExtraError: it is not installed, which ``purpose`` needs.
-        CheckpointError: what is read is damaged or something else: ``trouble``, with the first line of why.
+    Where what is read is damaged or something else, ``trouble`` is a CheckpointError, with the first line of why.
     """
     with needs("captions", purpose):
         import transformers

@@ -137,7 +137,10 @@ def measure(label: ClipLabelled, track: UnitTrack | None = None, people: int | N
         means, peaks = face.action_units or {}, face.action_units_peak or {}
         units = [Unit(number, peaks[name], DEFAULT_THRESHOLD) for name, number in numbered(means)
                  if means[name] >= DEFAULT_THRESHOLD]  # fmt: skip
-    return replace(found, units=_in_order(_without_contradictions(units)))
+    order = list(ACTION_UNITS)
+    return replace(
+        found, units=tuple(sorted(_without_contradictions(units), key=lambda unit: order.index(unit.number)))
+    )
 
 
 def emotion_of(face: FaceReading) -> tuple[str | None, float]:
@@ -198,8 +201,7 @@ def _without_contradictions(units: list[Unit]) -> list[Unit]:
     believed = [one for one in units if one.number != EYES_CLOSED or not any(map(one.meets, smiles))]
     kept: list[Unit] = []
     for unit in sorted(believed, key=lambda unit: (-unit.strength, unit.number)):
-        opposed = (other for other in kept if frozenset({unit.number, other.number}) in _EXCLUSIVE)
-        if not any(unit.meets(other) for other in opposed):
+        if not any(exclusive(unit, other) and unit.meets(other) for other in kept):
             kept.append(unit)
     return kept
 
@@ -207,8 +209,3 @@ def _without_contradictions(units: list[Unit]) -> list[Unit]:
 def exclusive(first: Unit, second: Unit) -> bool:
     """Whether two units can only follow each other."""
     return frozenset({first.number, second.number}) in _EXCLUSIVE
-
-
-def _in_order(units: list[Unit]) -> tuple[Unit, ...]:
-    places = {number: place for place, number in enumerate(ACTION_UNITS)}
-    return tuple(sorted(units, key=lambda unit: places[unit.number]))

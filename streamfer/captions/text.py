@@ -48,11 +48,7 @@ class PromptText:
         return ids
 
     def prompt_ids(self, question: str) -> list[int]:
-        """Return the tokens that follow the query tokens.
-
-        Raises:
-            ConfigError: the question is longer than the card's limit, or holds a control token.
-        """
+        """Return the tokens that follow the query tokens; too long a question, or a control token, is a ConfigError."""
         for tokenizer in (self.tokenizer, self.question_tokenizer):
             check_plain(question, tokenizer)
         ids = self._encode(question) if question else []
@@ -60,12 +56,7 @@ class PromptText:
         return [*self.start_ids, *ids]
 
     def question_ids(self, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ids and mask (B, L) of questions as the Q-Former reads them, padded on the right.
-
-        Raises:
-            ConfigError: a question is longer than the card's limit.
-            CheckpointError: the model came without the Q-Former's tokenizer.
-        """
+        """Return ids and mask (B, L) of questions as the Q-Former reads them, padded on the right."""
         if self.question_tokenizer is None:
             raise CheckpointError("the model has no question tokenizer; import it again with --question-tokenizer")
         rows = self.question_tokenizer(list(questions), padding=True, padding_side="right", return_tensors="pt")

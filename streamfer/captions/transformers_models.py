@@ -47,12 +47,7 @@ def is_text_model(path: Path) -> bool:
 
 
 def load_stand_in(name_or_path: str, *, precision: Precision, **options: Any) -> TransformersCaptioner:
-    """Load an image-text model with its processor: a folder, or a Hub's name where it is on this machine.
-
-    Raises:
-        UnknownModelError: not on this machine.
-        CheckpointError: there, but no image-text model with safetensors and a processor.
-    """
+    """Load an image-text model with its processor: a folder, or a Hub's name where it is on this machine."""
     source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     trouble = f"{name_or_path}: no image-text model of transformers can be loaded"
     try:

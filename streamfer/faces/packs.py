@@ -49,8 +49,7 @@ def pack_file(folder: Path, task: Task) -> Path:
 def ensure_pack(entry: DetectorEntry) -> Path:
     """Return the folder of a registered pack, downloading it with insightface's own loader when absent.
 
-    Raises:
-        ModelError: the download failed; nothing half-written is left.
+    A download that fails leaves nothing half-written (ModelError).
     """
     folder = pack_folder(entry.name)
     if folder.is_dir():

@@ -34,12 +34,6 @@ class ScrfdDetector(Finder):
     """
 
     def __init__(self, entry: DetectorEntry, path: Path, settings: DetectorSettings) -> None:
-        """Load the network and look at its outputs.
-
-        Raises:
-            DeviceError: the provider was asked for by name and is absent.
-            CheckpointError: the file is damaged, or its outputs are not SCRFD's.
-        """
         self._session, runs = open_session(path, provider=settings.provider, threads=settings.threads)
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         outputs, inputs = self._session.get_outputs(), self._session.get_inputs()
@@ -48,7 +42,9 @@ class ScrfdDetector(Finder):
                 f"{path}: {len(inputs)} inputs and {len(outputs)} outputs; a SCRFD face detector has 1 and 6, 9, "
                 "10 or 15: this network does something else (packs hold several: name the det_*.onnx one)"
             )
-        self._fixed = _fixed_size(inputs[0].shape)
+        height, width = inputs[0].shape[2:]
+        #: Height and width of a network that accepts one size only.
+        self._fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
         self._input = inputs[0].name
         name = " ".join(filter(None, (entry.name, self.metadata.get("version"))))
         licence = self.metadata.get("licence") or self.metadata.get("license") or entry.licence
@@ -110,9 +106,3 @@ class ScrfdDetector(Finder):
             raise CheckpointError(
                 f"{self.name}: {key} {value!r} in the network's metadata is no number; export the network again"
             ) from error
-
-
-def _fixed_size(shape: Sequence[int | str | None]) -> tuple[int, int] | None:
-    """Return (height, width) when the network accepts one size only."""
-    height, width = shape[2], shape[3]
-    return (height, width) if isinstance(height, int) and isinstance(width, int) else None

@@ -22,11 +22,7 @@ PREFERRED = ("CUDAExecutionProvider",)
 
 
 def choose_providers(provider: str) -> list[str]:
-    """Return the providers to ask ONNX Runtime for, best first: of ``auto``, ``cpu``, ``cuda``, or a full name.
-
-    Raises:
-        DeviceError: a provider asked for by name is absent from this ONNX Runtime.
-    """
+    """Return the providers to ask ONNX Runtime for, best first: of ``auto``, ``cpu``, ``cuda``, or a full name."""
     available = onnxruntime.get_available_providers()
     if provider == "auto":
         return [name for name in PREFERRED if name in available] + [CPU]
@@ -90,9 +86,6 @@ def load_network(path: Path) -> onnx.ModelProto:
 
     Old exporters list the weights among the inputs too, so that ONNX Runtime takes them for something that may change,
     packs none of them and fuses little: CenterFace takes 2.6 times as long.
-
-    Raises:
-        CheckpointError: the file is no ONNX network.
     """
     import onnx
 

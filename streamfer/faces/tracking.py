@@ -95,11 +95,7 @@ class FaceTracker:
         self._expected: tuple[bool, tuple[int, ...]] | None = None
 
     def expect(self, image: NDArray[np.uint8]) -> Expectation:
-        """Take the next sampled frame ahead of :meth:`update`, and say where its faces should be.
-
-        Raises:
-            ValueError: the frame is not a picture, or the tracker is finished.
-        """
+        """Take the next sampled frame ahead of :meth:`update`, and say where its faces should be."""
         cut, _ = self._begin(as_rgb(image))
         time = self._sample * self._period
         boxes = [track.last.box + np.tile(track.shift(time), 2) for track in self._tracks]
@@ -186,7 +182,7 @@ class FaceTracker:
             else:
                 owner = known
                 owner.observe(sight, detected_frames=self._detected_frames)
-            owner.evidence += _evidence(sight.score)
+            owner.evidence += float(np.clip((sight.score - 0.4) / 0.5, 0.0, 1.0))
             if ids[row] >= 0:
                 owner.library_id = int(ids[row])
             result.append(owner)
@@ -242,7 +238,8 @@ class FaceTracker:
     def _confirm(self, seen: Sequence[Track]) -> list[tuple[int, int]]:
         """Number the tracks that are people from now on; return their provisional and their new numbers."""
         confirmed = []
-        for track in sorted(seen, key=_seniority):
+        # First seen first, left to right within a frame.
+        for track in sorted(seen, key=lambda track: (track.number, track.first_sample, float(track.last.box[0]))):
             if not track.number and self._is_person(track):
                 confirmed.append((track.name, self._next_number))
                 track.number = self._next_number
@@ -301,15 +298,6 @@ def kinship(track: Track, box: NDArray[np.float32], look: NDArray[np.float32] | 
     leniency = 0.06 + 0.07 * (1 - min(1.0, gap)) + 0.03 * (1 - min(1.0, distance))
     needed = max(NEVER_ALIKE, track.least_alike - leniency)
     return near * alike if alike >= needed else 0.0
-
-
-def _evidence(score: float) -> float:
-    return float(np.clip((score - 0.4) / 0.5, 0.0, 1.0))
-
-
-def _seniority(track: Track) -> tuple[int, int, float]:
-    """Order in which tracks are confirmed: first seen first, left to right within a frame."""
-    return (track.number, track.first_sample, float(track.last.box[0]))
 
 
 def _faces(

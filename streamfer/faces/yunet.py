@@ -32,11 +32,6 @@ class YuNetDetector(Finder):
     """
 
     def __init__(self, entry: DetectorEntry, path: Path, settings: DetectorSettings) -> None:
-        """Load the network.
-
-        Raises:
-            CheckpointError: the file is not a YuNet that OpenCV can run.
-        """
         super().__init__(entry.name, "OpenCV", entry.licence, settings.size, settings.max_faces)
         self._lock = threading.Lock()
         score = settings.least_score(USUAL_THRESHOLD, USUAL_THRESHOLD)

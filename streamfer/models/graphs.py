@@ -57,12 +57,7 @@ class Graphs:
         return self._input[:size]
 
     def record(self, size: int, function: Function) -> Run:
-        """Record ``function`` at a batch size.
-
-        Raises:
-            torch.OutOfMemoryError: the batch size does not fit; smaller ones that were recorded still run.
-            RuntimeError: the function cannot be recorded.
-        """
+        """Record ``function`` at a batch size; where it does not fit, smaller ones that were recorded still run."""
         rows = self.rows(size)
         before = torch.cuda.current_stream(self.device)
         try:

@@ -42,9 +42,7 @@ def is_torchscript(path: Path) -> bool:
 def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
     """Return parameters and buffers by name, on the CPU, in their stored types.
 
-    Raises:
-        UnsafeCheckpointError: the archive's pickle asks for a name that is neither a tensor's nor its own.
-        CheckpointError: damaged, or without tensors.
+    A pickle that asks for a name which is neither a tensor's nor its own is an UnsafeCheckpointError.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -42,11 +42,7 @@ def unfilled() -> Iterator[None]:
 
 
 def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: str) -> None:
-    """Compare names and shapes, and name the first that differs.
-
-    Raises:
-        CheckpointError: a tensor is missing, has another shape, or is not one of the architecture's.
-    """
+    """Compare names and shapes; a CheckpointError names the first that is missing, different or none of the model's."""
     for name, tensor in expected.items():
         if name not in found:
             missing = len(expected.keys() - found.keys())
