@@ -224,11 +224,7 @@ def import_lavis(
         OutputError: the folder cannot be written.
     """
     source, where = Path(path), str(path)
-    check_name(name)
-    if name in BUILT_IN:
-        raise ConfigError(f"captioner name {name!r} means measured words; choose another with --name")
-    if (user_folder() / f"{name}{SUFFIX}").exists():
-        raise ConfigError(f"model name {name!r} belongs to an expression model; choose another with --name")
+    _check_free(name)
     found = Tensors(read_state_dict(source), where, "LAVIS checkpoint")
     kind = kind_of(found.tensors, where) if kind == "auto" else kind
     system, sizes = SYSTEMS[kind], read_sizes(found, kind)
@@ -276,3 +272,11 @@ def import_lavis(
     card = write_folder(target, model, card, tokenizer, asking)
     log.info("captioner.imported", extra=facts)
     return card
+
+
+def _check_free(name: str) -> None:
+    check_name(name)
+    if name in BUILT_IN:
+        raise ConfigError(f"captioner name {name!r} means measured words; choose another with --name")
+    if (user_folder() / f"{name}{SUFFIX}").exists():
+        raise ConfigError(f"model name {name!r} belongs to an expression model; choose another with --name")
