@@ -20,12 +20,12 @@ def test_units_agree_with_scikit_learn_where_they_are_coded() -> None:
     targets = (random.random((200, 3)) < 0.3).astype(float)
     scores = np.clip(targets * 0.3 + random.random((200, 3)) * 0.7, 0, 1)
     targets[random.random((200, 3)) < 0.2] = NAN
-    found = detection.report(scores, targets, ("AU1", "AU4", "AU12"), thresholds=0.4)
+    found = detection.report(scores, targets, ("AU1", "AU4", "AU12"))
     for a, name in enumerate(found.units):
         coded = ~np.isnan(targets[:, a])
         assert found.units[name].count == coded.sum()
         assert found.units[name].auc == pytest.approx(roc_auc_score(targets[coded, a], scores[coded, a]))
-        assert found.units[name].f1 == pytest.approx(f1_score(targets[coded, a], scores[coded, a] >= 0.4))
+        assert found.units[name].f1 == pytest.approx(f1_score(targets[coded, a], scores[coded, a] >= 0.5))
 
 
 def test_units_always_or_never_present() -> None:
@@ -44,8 +44,8 @@ def test_units_always_or_never_present() -> None:
     assert plain(found)["units"]["AU4"]["f1"] is None
 
 
-def test_intensities_count_from_a_level_on() -> None:
-    found = detection.report(np.array([[0.9], [0.1], [0.8]]), np.array([[3], [1], [2]]), ("AU6",), present_above=1)
+def test_intensities_are_presence() -> None:
+    found = detection.report(np.array([[0.9], [0.1], [0.8]]), np.array([[3], [0], [2]]), ("AU6",))
     assert found.units["AU6"].positives == 2
     assert found.units["AU6"].auc == 1
 
@@ -53,7 +53,5 @@ def test_intensities_count_from_a_level_on() -> None:
 def test_misfits_are_refused() -> None:
     with pytest.raises(ConfigError, match="do not fit"):
         detection.report(np.zeros((2, 3)), np.zeros((2, 2)), ("AU1", "AU2"))
-    with pytest.raises(ConfigError, match="no threshold for 'AU2'"):
-        detection.report(np.zeros((2, 2)), np.zeros((2, 2)), ("AU1", "AU2"), thresholds={"AU1": 0.5})
     with pytest.raises(ConfigError, match="diverged"):
         detection.report(np.array([[NAN], [1]]), np.array([[0], [1.0]]), ("AU1",))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from streamfer.errors import ConfigError
 from streamfer_train.metrics.arrays import plain
-from streamfer_train.metrics.intervals import LEVEL, FoldsAndSeeds, combine
+from streamfer_train.metrics.intervals import FoldsAndSeeds, combine
 from streamfer_train.metrics.published import dynamic_rows, markdown_table, published
 
 Selection = Literal["best_on_test", "last", "held_out"]
@@ -72,9 +72,7 @@ class ProtocolResult:
         }
 
 
-def combine_runs(
-    selection: Selection, runs: Mapping[tuple[int, int], Mapping[str, float]], level: float = LEVEL
-) -> ProtocolResult:
+def combine_runs(selection: Selection, runs: Mapping[tuple[int, int], Mapping[str, float]]) -> ProtocolResult:
     """Combine the scores of (fold, seed) runs: mean over folds, then seeds, with intervals over both.
 
     Only scores that every run has are combined.
@@ -82,7 +80,7 @@ def combine_runs(
     if not runs:
         raise ConfigError("no runs to combine; train at least one fold")
     shared = [name for name in next(iter(runs.values())) if all(name in numbers for numbers in runs.values())]
-    scores = {name: combine({key: numbers[name] for key, numbers in runs.items()}, level) for name in shared}
+    scores = {name: combine({key: numbers[name] for key, numbers in runs.items()}) for name in shared}
     folds, seeds = sorted({fold for fold, _ in runs}), sorted({seed for _, seed in runs})
     kept = {key: dict(numbers) for key, numbers in runs.items()}
     return ProtocolResult(selection, tuple(folds), tuple(seeds), scores, kept)

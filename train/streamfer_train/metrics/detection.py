@@ -6,14 +6,15 @@ Shape suffixes: N clips, A action units. NaN among the targets means that nobody
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from streamfer.errors import ConfigError
 from streamfer_train.metrics.arrays import BoolArray, FloatArray, Values, as_floats
+
+_PRESENT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +23,13 @@ class DetectionScore:
 
     Attributes:
         auc: area under the ROC curve; NaN where it is present on all clips or none.
-        f1: at ``threshold``; NaN where present on none and never detected.
+        f1: at 0.5; NaN where present on none and never detected.
     """
 
     count: int
     positives: int
     auc: float
     f1: float
-    threshold: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,35 +41,19 @@ class DetectionReport:
     units: dict[str, DetectionScore]
 
 
-def report(
-    scores_NA: Values,
-    targets_NA: Values,
-    names: Sequence[str],
-    *,
-    thresholds: Mapping[str, float] | float = 0.5,
-    present_above: float = 0.5,
-) -> DetectionReport:
-    """Score each unit over the clips on which it was coded.
-
-    Args:
-        scores_NA: anything that rises with presence: probabilities, logits or intensities.
-        thresholds: on the scores, one for all or one a unit. Choose them on *other*
-            clips than these; the best threshold on the clips reported on flatters.
+def report(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> DetectionReport:
+    """Score each unit over the clips on which it was coded; a target or probability above 0.5 is presence.
 
     Raises:
-        ConfigError: shapes that do not fit, scores that are not finite, or a unit without a threshold.
+        ConfigError: shapes that do not fit, or scores that are not finite.
     """
     scores, targets = checked(scores_NA, targets_NA, names)
     units = {}
     for a, name in enumerate(names):
         coded = ~np.isnan(targets[:, a])
-        cut = _threshold(thresholds, name)
-        units[name] = _score(scores[coded, a], targets[coded, a] > present_above, cut)
-    return DetectionReport(
-        _mean(score.auc for score in units.values()),
-        _mean(score.f1 for score in units.values()),
-        units,
-    )
+        units[name] = _score(scores[coded, a], targets[coded, a] > _PRESENT)
+    means = (_mean([getattr(score, name) for score in units.values()]) for name in ("auc", "f1"))
+    return DetectionReport(*means, units)
 
 
 def checked(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
@@ -82,15 +66,7 @@ def checked(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> tupl
     return scores, targets
 
 
-def _threshold(thresholds: Mapping[str, float] | float, name: str) -> float:
-    if not isinstance(thresholds, Mapping):
-        return float(thresholds)
-    if name not in thresholds:
-        raise ConfigError(f"no threshold for {name!r}; thresholds are given for {', '.join(thresholds)}")
-    return float(thresholds[name])
-
-
-def _score(scores_N: FloatArray, present_N: BoolArray, threshold: float) -> DetectionScore:
+def _score(scores_N: FloatArray, present_N: BoolArray) -> DetectionScore:
     from sklearn.metrics import f1_score, roc_auc_score
 
     positives, count = int(present_N.sum()), len(present_N)
@@ -98,11 +74,9 @@ def _score(scores_N: FloatArray, present_N: BoolArray, threshold: float) -> Dete
         count=count,
         positives=positives,
         auc=float(roc_auc_score(present_N, scores_N)) if 0 < positives < count else math.nan,
-        f1=float(f1_score(present_N, scores_N >= threshold, zero_division=np.nan)) if count else math.nan,
-        threshold=threshold,
+        f1=float(f1_score(present_N, scores_N >= _PRESENT, zero_division=np.nan)) if count else math.nan,
     )
 
 
-def _mean(values: Any) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else math.nan
+def _mean(values: Sequence[float]) -> float:
+    return math.nan if np.isnan(values).all() else float(np.nanmean(values))

@@ -52,7 +52,7 @@ class Interval:
         return f"{value} [{self.low * factor:.{digits}f}, {self.high * factor:.{digits}f}]"
 
 
-def t_interval(values: Iterable[float], level: float = LEVEL) -> Interval:
+def t_interval(values: Iterable[float]) -> Interval:
     """Return the mean of folds' or seeds' numbers and its t interval; without ends for a single number."""
     from scipy import stats
 
@@ -61,9 +61,9 @@ def t_interval(values: Iterable[float], level: float = LEVEL) -> Interval:
         raise ConfigError("an interval needs at least one number")
     mean = float(numbers.mean())
     if len(numbers) == 1:
-        return Interval(mean, math.nan, math.nan, 1, level)
-    reach = float(stats.t.ppf((1 + level) / 2, len(numbers) - 1) * numbers.std(ddof=1) / math.sqrt(len(numbers)))
-    return Interval(mean, mean - reach, mean + reach, len(numbers), level)
+        return Interval(mean, math.nan, math.nan, 1)
+    reach = float(stats.t.ppf((1 + LEVEL) / 2, len(numbers) - 1) * numbers.std(ddof=1) / math.sqrt(len(numbers)))
+    return Interval(mean, mean - reach, mean + reach, len(numbers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +81,15 @@ class FoldsAndSeeds:
     over_seeds: Interval
 
 
-def combine(numbers: Mapping[tuple[int, int], float], level: float = LEVEL) -> FoldsAndSeeds:
+def combine(numbers: Mapping[tuple[int, int], float]) -> FoldsAndSeeds:
     """Combine numbers by (fold, seed); every seed must have every fold."""
     folds, seeds = sorted({fold for fold, _ in numbers}), sorted({seed for _, seed in numbers})
     if missing := [(fold, seed) for fold in folds for seed in seeds if (fold, seed) not in numbers]:
         raise ConfigError(f"fold {missing[0][0]} has no run with seed {missing[0][1]}; run it, or leave that seed out")
     by_fold = [float(np.mean([numbers[fold, seed] for seed in seeds])) for fold in folds]
     by_seed = [float(np.mean([numbers[fold, seed] for fold in folds])) for seed in seeds]
-    over_folds = t_interval(by_fold, level)
-    return FoldsAndSeeds(over_folds.value, over_folds, t_interval(by_seed, level))
+    over_folds = t_interval(by_fold)
+    return FoldsAndSeeds(over_folds.value, over_folds, t_interval(by_seed))
 
 
 def bootstrap(
@@ -98,7 +98,6 @@ def bootstrap(
     *,
     groups: Sequence[Any] | NDArray[Any] | None = None,
     samples: int = 1000,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> dict[str, Interval]:
     """Resample clips with replacement and return a percentile interval for each statistic.
@@ -120,13 +119,13 @@ def bootstrap(
         rows = np.concatenate([members[group] for group in chosen]) if members else chosen
         for name, value in statistics(rows).items():
             drawn[name][sample] = value
-    tails = (50 * (1 - level), 50 * (1 + level))
+    tails = (50 * (1 - LEVEL), 50 * (1 + LEVEL))
     units = len(members) or count
     found = {}
     for name, value in whole.items():
         usable = drawn[name][~np.isnan(drawn[name])]
         low, high = np.percentile(usable, tails) if units > 1 and len(usable) else (math.nan, math.nan)
-        found[name] = Interval(float(value), float(low), float(high), units, level)
+        found[name] = Interval(float(value), float(low), float(high), units)
     return found
 
 

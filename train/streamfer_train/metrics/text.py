@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from streamfer.errors import ConfigError
 
 #: From texts to their vectors (N, D).
 Encoder = Callable[[Sequence[str]], Tensor]
+#: Texts at a time.
+_FOLDER_BATCH, _ENDPOINT_BATCH = 64, 16
 
 
 def score(
@@ -36,7 +38,11 @@ def score(
     Raises:
         ConfigError: nothing to score, numbers differ, or a caption has no reference.
     """
-    _check(captions, references)
+    if not captions or len(captions) != len(references):
+        raise ConfigError(f"{len(captions)} captions for {len(references)} pictures with references; give one for each")
+    for number, texts in enumerate(references, start=1):
+        if not texts:
+            raise ConfigError(f"picture {number}: has no reference text; leave it out, or write one")
     stages, words = meteor_stages()
     both = list(zip(captions, references, strict=True))
     bleu_value, signature = bleu(captions, references)
@@ -50,9 +56,8 @@ def score(
     if "synonym" not in stages:
         values["remark"] = "METEOR lacks WordNet's synonyms, which published values have: nltk.downloader wordnet"
     if encode is not None:
-        values[f"similarity ({encoder})"] = round(
-            sum(embedding_similarity(captions, references, encode)) / len(both), 4
-        )
+        close = embedding_similarity(captions, references, encode)
+        values[f"similarity ({encoder})"] = round(sum(close) / len(both), 4)
     return values
 
 
@@ -65,19 +70,12 @@ def tokens(text: str) -> list[str]:
     return re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", text.lower())
 
 
-class Synonyms(Protocol):
-    """What METEOR asks of WordNet."""
-
-    def synsets(self, word: str) -> Sequence[Any]:
-        """Return the sets of synonyms that hold ``word``."""
-
-
 #: Stands in where WordNet's data are not installed.
-NO_SYNONYMS: Synonyms = SimpleNamespace(synsets=lambda word: ())  # noqa: ARG005
+NO_SYNONYMS: Any = SimpleNamespace(synsets=lambda word: ())  # noqa: ARG005
 
 
 @cache
-def meteor_stages() -> tuple[str, Synonyms]:
+def meteor_stages() -> tuple[str, Any]:
     """Return the matching stages that can be done here, in words, and the source of synonyms."""
     from nltk.corpus import wordnet
 
@@ -88,12 +86,11 @@ def meteor_stages() -> tuple[str, Synonyms]:
     return "exact, stem, synonym", wordnet
 
 
-def meteor(caption: str, references: Sequence[str], synonyms: Synonyms | None = None) -> float:
+def meteor(caption: str, references: Sequence[str], synonyms: Any) -> float:
     """Return METEOR against the best reference, 0-1, by NLTK (Banerjee and Lavie 2005, its default parameters)."""
     from nltk.translate.meteor_score import meteor_score
 
-    words = synonyms if synonyms is not None else meteor_stages()[1]
-    return float(meteor_score([tokens(reference) for reference in references], tokens(caption), wordnet=words))
+    return float(meteor_score([tokens(reference) for reference in references], tokens(caption), wordnet=synonyms))
 
 
 @cache
@@ -121,11 +118,12 @@ def bleu(captions: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[
 
 def embedding_similarity(captions: Sequence[str], references: Sequence[Sequence[str]], encode: Encoder) -> list[float]:
     """Return the cosine of each caption's embedding with the nearest of its references', -1 to 1."""
-    texts = [*captions, *(text for several in references for text in several)]
-    return _nearest(F.normalize(encode(texts), dim=-1), [len(several) for several in references])
+    vectors = F.normalize(encode([*captions, *(text for several in references for text in several)]), dim=-1)
+    own, *others = vectors.split([len(captions), *map(len, references)])
+    return [float((other @ one).max()) for one, other in zip(own, others, strict=True)]
 
 
-def folder_encoder(folder: Path, batch: int = 64) -> Encoder:
+def folder_encoder(folder: Path) -> Encoder:
     """Return the text encoder of a transformers folder; an embedding is the mean over its last states."""
     from transformers import AutoModel, AutoTokenizer
 
@@ -139,8 +137,10 @@ def folder_encoder(folder: Path, batch: int = 64) -> Encoder:
 
     def encode(texts: Sequence[str]) -> Tensor:
         vectors = []
-        for start in range(0, len(texts), batch):
-            inputs = tokenizer(list(texts[start : start + batch]), return_tensors="pt", padding=True, truncation=True)
+        for start in range(0, len(texts), _FOLDER_BATCH):
+            inputs = tokenizer(
+                list(texts[start : start + _FOLDER_BATCH]), return_tensors="pt", padding=True, truncation=True
+            )
             with torch.inference_mode():
                 states_BLD = model(**inputs).last_hidden_state
             mask_BL1 = inputs["attention_mask"].unsqueeze(-1).to(states_BLD.dtype)
@@ -150,32 +150,18 @@ def folder_encoder(folder: Path, batch: int = 64) -> Encoder:
     return encode
 
 
-def endpoint_encoder(url: str, model: str, batch: int = 16) -> Encoder:
+def endpoint_encoder(url: str, model: str) -> Encoder:
     """Return the text encoder behind an OpenAI-compatible endpoint; ``text-embedding-ada-002`` gives Ada-sim."""
     address = endpoint_url(url)
     client = ChatClient(address, model, key=key_for(address))
 
     def encode(texts: Sequence[str]) -> Tensor:
         try:
-            parts = [client.embed(texts[start : start + batch]) for start in range(0, len(texts), batch)]
+            parts = [
+                client.embed(texts[start : start + _ENDPOINT_BATCH]) for start in range(0, len(texts), _ENDPOINT_BATCH)
+            ]
             return torch.tensor([vector for part in parts for vector in part], dtype=torch.float32)
         except (ChatError, ValueError, TypeError) as error:
             raise ConfigError(f"--encoder-url: {error}") from error
 
     return encode
-
-
-def _nearest(vectors_ND: Tensor, counts: Sequence[int]) -> list[float]:
-    place, nearest = len(counts), []
-    for number, count in enumerate(counts):
-        nearest.append(float((vectors_ND[place : place + count] @ vectors_ND[number]).max()))
-        place += count
-    return nearest
-
-
-def _check(captions: Sequence[str], references: Sequence[Sequence[str]]) -> None:
-    if not captions or len(captions) != len(references):
-        raise ConfigError(f"{len(captions)} captions for {len(references)} pictures with references; give one for each")
-    for number, texts in enumerate(references):
-        if not texts:
-            raise ConfigError(f"picture {number + 1}: has no reference text; leave it out, or write one")
