@@ -17,7 +17,7 @@ from streamfer.errors import ConfigError, SourceUnreadableError
 from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.entries import Clip
 from streamfer_train.dfer_clip.folds import Fold
-from streamfer_train.dfer_clip.loader import ClipDataset, EvaluationSampler, build_loaders
+from streamfer_train.dfer_clip.loader import ClipDataset, build_loaders, each_once
 from streamfer_train.recipes.loading import Draw, TrainSampler
 
 FRAMES, SIZE = 4, 32
@@ -155,7 +155,7 @@ def test_oversampling_evens_the_classes_out(oversample: float, counts: list[int]
 
 @given(st.integers(0, 50), st.integers(1, 5))
 def test_evaluation_sees_each_clip_once_over_all_processes(length: int, world: int) -> None:
-    parts = [list(EvaluationSampler(length, rank=rank, world_size=world)) for rank in range(world)]
+    parts = [each_once(length, rank=rank, world_size=world) for rank in range(world)]
     assert sorted(draw.index for part in parts for draw in part) == list(range(length))
 
 

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     for name, command, text in (
         ("rules", _rules, "one fixed sentence a label set, in the form of the released captions"),
         ("grammar", _grammar, "varied captions without a language model"),
-        ("rewrite", _rewrite, "action captions by a language model, checked against the labels"),
-        ("fuse", _fuse, "captions that join actions and emotion, by a language model"),
+        ("rewrite", partial(_by_model, fuse=False), "action captions by a language model, checked against the labels"),
+        ("fuse", partial(_by_model, fuse=True), "captions that join actions and emotion, by a language model"),
         ("questions", _questions, "questions and answers about the whole face, regions and single actions"),
         ("check", _check, "say which captions of a file may not stand for its labels"),
     ):
@@ -113,31 +114,18 @@ def _grammar(options: argparse.Namespace) -> int:
     )
 
 
-def _rewrite(options: argparse.Namespace) -> int:
-    return _by_model(options, fuse=False)
-
-
-def _fuse(options: argparse.Namespace) -> int:
-    return _by_model(options, fuse=True)
-
-
 @contextmanager
 def _rewriter(options: argparse.Namespace) -> Iterator[Rewriter]:
     """Lend a rewriter over the endpoint or folder that the options name; an endpoint that refuses ends it here."""
     from streamfer_train.captions.cache import ReplyCache
     from streamfer_train.captions.rewrite import Policy, Rewriter
-    from streamfer_train.captions.writers import Endpoint, LocalModel
+    from streamfer_train.captions.writers import named_writer
 
     asked = {name: getattr(options, name) for name in ("tries", "variants", "concurrency", "budget")}
     policy = Policy(price_prompt=options.price[0], price_answer=options.price[1], **asked)
-    writer: Endpoint | LocalModel
-    if options.url:
-        if not options.timeout > 0:
-            raise ConfigError(f"--timeout {options.timeout:g}: must be above 0 seconds")
-        writer = Endpoint(options.url, options.model, timeout=options.timeout, connections=options.concurrency)
-        writer.check()
-    else:
-        writer = LocalModel(Path(options.model))
+    if not options.timeout > 0:
+        raise ConfigError(f"--timeout {options.timeout:g}: must be above 0 seconds")
+    writer = named_writer(options.url, options.model, timeout=options.timeout, connections=options.concurrency)
     with ReplyCache(options.cache) as cache:
         yield Rewriter(writer, cache, policy)
 

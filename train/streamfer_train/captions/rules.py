@@ -11,7 +11,6 @@ from streamfer_train.captions.labels import FaceLabels
 
 #: How the released captions begin; the grammar of :mod:`streamfer_train.captions.grammar` has better English.
 OPENING = "It is a people who"
-EMOTION_OPENING = "The face shows"
 
 
 def action_caption(labels: FaceLabels, opening: str = OPENING) -> str | None:
@@ -25,13 +24,13 @@ def action_caption(labels: FaceLabels, opening: str = OPENING) -> str | None:
     return f"{opening} {join(ACTION_UNITS[unit].third_person for unit in sorted(labels.action_units))}."
 
 
-def emotion_caption(labels: FaceLabels, opening: str = EMOTION_OPENING) -> str | None:
+def emotion_caption(labels: FaceLabels) -> str | None:
     """Return the sentence over the emotions, or None without any.
 
     >>> emotion_caption(FaceLabels.of(None, "happily", "surprised"))
     'The face shows happiness and surprise.'
     """
-    return f"{opening} {join(labels.emotions)}." if labels.emotions else None
+    return f"The face shows {join(labels.emotions)}." if labels.emotions else None
 
 
 def rule_caption(labels: FaceLabels) -> str | None:

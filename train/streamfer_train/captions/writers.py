@@ -29,6 +29,23 @@ class Writer(Protocol):
         """
 
 
+def named_writer(url: str | None, model: str, **more: Any) -> Endpoint | LocalModel:
+    """Return the language model that is named, an endpoint's once it has answered that it is there.
+
+    Args:
+        model: name of the endpoint's model, or a folder of transformers where there is no ``url``.
+        more: as :class:`Endpoint` takes it.
+
+    Raises:
+        ConfigError: the endpoint refuses or lacks the model, or the folder holds none.
+    """
+    if not url:
+        return LocalModel(Path(model))
+    writer = Endpoint(url, model, **more)
+    writer.check()
+    return writer
+
+
 class Endpoint:
     """A model behind an OpenAI-compatible endpoint; the key comes from the environment.
 
@@ -67,8 +84,8 @@ class LocalModel:
         CheckpointError: the folder holds no such model.
     """
 
-    def __init__(self, folder: Path, *, max_tokens: int = _MAX_TOKENS, device: str = "cpu") -> None:
-        self._model = TextModel(folder, max_tokens=max_tokens, device=device)
+    def __init__(self, folder: Path, *, max_tokens: int = _MAX_TOKENS) -> None:
+        self._model = TextModel(folder, max_tokens=max_tokens, device="cpu")
         self.name = f"local:{folder.name} max_tokens={max_tokens}"
 
     def write(self, messages: Sequence[Message]) -> Reply:

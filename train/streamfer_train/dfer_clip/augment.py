@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from streamfer_train.dfer_clip.data_config import AugmentationName
-from streamfer_train.dfer_clip.frames import Picture, same_size
+from streamfer_train.dfer_clip.frames import Picture
 
 BRIGHTNESS = 0.5
 ROTATION_DEGREES = 4.0
@@ -86,7 +86,7 @@ def render(view: View, pictures: Sequence[Picture], size: int) -> Tensor:
 
     A picture of another size than the first is seen through the same box, black where it ends.
     """
-    if same_size(pictures):
+    if len({picture.shape for picture in pictures}) == 1:
         # Frames that were sampled twice (short clips) are rendered once.
         distinct: dict[int, int] = {}
         places = [distinct.setdefault(id(picture), len(distinct)) for picture in pictures]

@@ -17,6 +17,7 @@ from streamfer_train.dfer_clip.data_config import DataConfig, FacesConfig
 from streamfer_train.dfer_clip.evaluation_report import Evaluation, write_report
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import SELECTIONS, Selection
+from streamfer_train.dfer_clip.reports import weights_of
 from streamfer_train.dfer_clip.run_scores import read_runs, write_runs
 from streamfer_train.dfer_clip.scoring import clips_of, match_classes, predict, shared_units
 from streamfer_train.dfer_clip.subjects import Subject, read_subject
@@ -164,11 +165,9 @@ def _weights(options: argparse.Namespace) -> str:
     weights = str(options.weights)
     if not Path(weights).is_dir():
         return weights
-    selection = options.protocol or "last"
-    name = "last.pt" if selection == "last" else f"{selection}.pt"
-    path = Path(weights) / name
+    path = weights_of(Path(weights), options.protocol or "last")
     if not path.is_file():
-        raise ConfigError(f"{weights}: holds no {name}; give the folder of one fold, as in OUT/seed1/fold1")
+        raise ConfigError(f"{weights}: holds no {path.name}; give the folder of one fold, as in OUT/seed1/fold1")
     return str(path)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -104,8 +103,3 @@ def part_of(clip: Clip, reader: PyAvReader) -> tuple[int, int]:
             f"({length} frames at {reader.fps:.4g} a second; {clip.where})"
         )
     return first, last - first
-
-
-def same_size(pictures: Sequence[Picture]) -> bool:
-    """Whether all pictures have the shape of the first."""
-    return all(picture.shape == pictures[0].shape for picture in pictures)

@@ -9,14 +9,14 @@ Shape suffixes: B clips, T frames, S side, A action units.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.augment import draw_view, render, whole_view
@@ -77,17 +77,9 @@ class ClipDataset(Dataset[Sample]):
         )
 
 
-class EvaluationSampler(Sampler[Draw]):
-    """Every clip once, in order; of several processes each takes every ``world_size``-th, none twice."""
-
-    def __init__(self, length: int, *, rank: int = 0, world_size: int = 1) -> None:
-        self._draws = [Draw(0, index) for index in range(rank, length, world_size)]
-
-    def __len__(self) -> int:
-        return len(self._draws)
-
-    def __iter__(self) -> Iterator[Draw]:
-        return iter(self._draws)
+def each_once(length: int, *, rank: int = 0, world_size: int = 1) -> list[Draw]:
+    """Return every clip once, in order; of several processes each takes every ``world_size``-th, none twice."""
+    return [Draw(0, index) for index in range(rank, length, world_size)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +118,7 @@ def build_loaders(
     if not fold.test:
         raise ConfigError(f"fold {fold.number}: the test list has no clip that can be used")
 
-    def loader(dataset: ClipDataset, order: Sampler[Draw]) -> Loader[Sample]:
+    def loader(dataset: ClipDataset, order: TrainSampler | list[Draw]) -> Loader[Sample]:
         return Loader(
             dataset,
             batch_size=batch_size,
@@ -142,9 +134,8 @@ def build_loaders(
     workers = worker_count(config.workers, world_size)
 
     def evaluation(clips: Sequence[Clip]) -> Loader[Sample]:
-        dataset = ClipDataset(clips, config, training=False, seed=seed)
-        order = EvaluationSampler(len(dataset), rank=rank, world_size=world_size)
-        return loader(dataset, order)
+        order = each_once(len(clips), rank=rank, world_size=world_size)
+        return loader(ClipDataset(clips, config, training=False, seed=seed), order)
 
     return Loaders(
         train=loader(train, sampler),

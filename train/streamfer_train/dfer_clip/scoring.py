@@ -18,7 +18,7 @@ from streamfer_train.dfer_clip.classes import canonical
 from streamfer_train.dfer_clip.data_config import DataConfig, HeldOutConfig
 from streamfer_train.dfer_clip.entries import Clip
 from streamfer_train.dfer_clip.face_crops import Progress, with_face_crops
-from streamfer_train.dfer_clip.loader import ClipDataset, EvaluationSampler, Sample
+from streamfer_train.dfer_clip.loader import ClipDataset, Sample, each_once
 from streamfer_train.dfer_clip.predictions import Predictions, collect
 from streamfer_train.dfer_clip.subjects import Subject
 from streamfer_train.metrics import classification
@@ -111,7 +111,7 @@ def predict(
         raise ConfigError(f"no clip of {', '.join(match.classes)} is in the list; nothing can be scored")
     own = config.model_copy(update={"frames": subject.frames, "size": subject.size})
     dataset = ClipDataset(clips, own, training=False)
-    loader: Loader[Sample] = Loader(dataset, batch_size=batch, sampler=EvaluationSampler(len(dataset)), workers=workers)
+    loader: Loader[Sample] = Loader(dataset, batch_size=batch, sampler=each_once(len(clips)), workers=workers)
     found = collect(subject.predict, loader, subject.classes, advance)
     return Predictions(
         match.classes,

@@ -14,7 +14,7 @@ from streamfer.extras import needs
 from streamfer.files import write_text
 from streamfer_train.captions.grammar import describe
 from streamfer_train.exp_blip.captioned import LabelledPicture, caption_all, read_labelled, references_for
-from streamfer_train.metrics.agreement import CaptionReport, evaluate, most_frequent_caption
+from streamfer_train.metrics.agreement import evaluate, most_frequent_caption
 from streamfer_train.metrics.published import beside
 from streamfer_train.recipes.command import positive, reported
 
@@ -158,15 +158,9 @@ def scores(
     floor = describe(most_frequent_caption(labels), "floor")
     return {
         "text": score(captions, references, encode, Path(encoder).name),
-        "agreement": _agreement(evaluate(captions, labels)),
-        "floor": {"caption": floor, **_agreement(evaluate([floor] * len(labels), labels))},
+        "agreement": asdict(evaluate(captions, labels)),
+        "floor": {"caption": floor, **asdict(evaluate([floor] * len(labels), labels))},
     }
-
-
-def _agreement(report: CaptionReport) -> dict[str, Any]:
-    values = asdict(report)
-    values["units"] = {str(unit): score for unit, score in values["units"].items()}
-    return values
 
 
 def published_beside(report: dict[str, Any], dataset: str | None) -> str:

@@ -21,7 +21,7 @@ from streamfer.captions.folder import is_captioner
 from streamfer_train.captions.files import write_entries
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.rewrite import UNREAD, Policy, Rewriter, labels_of_texts
-from streamfer_train.captions.writers import Endpoint, LocalModel
+from streamfer_train.captions.writers import named_writer
 from streamfer_train.datasets.authors import Pair
 from streamfer_train.exp_blip.build import existing
 from streamfer_train.exp_blip.captioned import caption_pictures, keep, read_kept, windows
@@ -86,18 +86,8 @@ def check(config: ExpBlipConfig) -> str:
         if lacking:
             lines.append(f"{len(lacking)} halves by {_captioner(config, stage)}")
     if config.pseudo.model is not None:
-        lines.append(f"joined by {_asked_writer(config).name}")
+        lines.append(f"joined by {named_writer(config.pseudo.url, config.pseudo.model).name}")
     return "\n".join(lines)
-
-
-def _asked_writer(config: ExpBlipConfig) -> Endpoint | LocalModel:
-    """Return the language model that joins, once it has answered that it is there."""
-    asked = config.pseudo
-    if asked.url is None:
-        return LocalModel(Path(str(asked.model)))
-    writer = Endpoint(asked.url, str(asked.model))
-    writer.check()
-    return writer
 
 
 def _lists(config: ExpBlipConfig) -> tuple[list[Pair], list[Pair]]:
@@ -170,10 +160,9 @@ def _fused(config: ExpBlipConfig, halves: list[Halves]) -> tuple[list[str], str]
         return texts, "joined by the grammar" + (f"; of {unread} {UNREAD}" if unread else "")
     from streamfer_train.captions.cache import ReplyCache
 
-    writer = _asked_writer(config)
     policy = Policy(price_prompt=asked.price[0], price_answer=asked.price[1], budget=asked.budget)
     with ReplyCache(asked.cache) as cache:
-        rewriter = Rewriter(writer, cache, policy)
+        rewriter = Rewriter(named_writer(asked.url, asked.model), cache, policy)
         texts = [one.text for one in rewriter.fuse_texts(pairs, config.seed)]
         return texts, rewriter.tally.summary(policy)
 

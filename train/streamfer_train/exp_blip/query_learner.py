@@ -23,10 +23,10 @@ from streamfer_train.exp_blip.vision import encode, encoder_learns
 class WordHead(nn.Module):
     """BERT's head over words; its last layer shares the matrix of the embeddings."""
 
-    def __init__(self, width: int, vocabulary: int, eps: float) -> None:
+    def __init__(self, width: int, vocabulary: int) -> None:
         super().__init__()
         self.dense = nn.Linear(width, width)
-        self.norm = nn.LayerNorm(width, eps=eps)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
         self.bias = nn.Parameter(torch.zeros(vocabulary))
 
     def forward(self, states_BLE: Tensor, words_VE: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class QueryLearner(nn.Module):
         self.qformer = base.qformer
         self.vision_projection, self.text_projection = base.vision_projection, base.text_projection
         self.itm_head = base.itm_head
-        self.word_head = WordHead(sizes.qformer_width, sizes.vocabulary, eps=1e-12)
+        self.word_head = WordHead(sizes.qformer_width, sizes.vocabulary)
         # One element instead of a scalar, which FSDP cannot shard.
         self.temperature = nn.Parameter(torch.tensor([config.temperature]))
         self.vision_model.post_layernorm.eps = LAVIS_NORM_EPS

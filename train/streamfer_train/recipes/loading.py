@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -32,6 +32,7 @@ class Draw:
     repeat: int = 0
 
 
+@dataclass(eq=False)
 class TrainSampler(Sampler[Draw]):
     """The order of an epoch: whole batches only, the same global batches for any number of processes.
 
@@ -44,49 +45,40 @@ class TrainSampler(Sampler[Draw]):
             raised to the power 1 - ``oversample``. An epoch stays N samples long.
     """
 
-    def __init__(
-        self,
-        labels: NDArray[np.int64],
-        *,
-        batch_size: int,
-        seed: int = 1,
-        rank: int = 0,
-        world_size: int = 1,
-        oversample: float = 0.0,
-    ) -> None:
-        self._labels = labels
-        self._batch = batch_size
-        self._seed = seed
-        self._rank = rank
-        self._world = world_size
-        self._oversample = oversample
-        self._epoch = 0
-        self._done = 0
+    labels: NDArray[np.int64]
+    _: KW_ONLY
+    batch_size: int
+    seed: int = 1
+    rank: int = 0
+    world_size: int = 1
+    oversample: float = 0.0
+    _epoch: int = 0
+    _done: int = 0
 
     @property
     def batches(self) -> int:
         """Batches of a whole epoch."""
-        return len(self._labels) // (self._batch * self._world)
+        return len(self.labels) // (self.batch_size * self.world_size)
 
     def set_epoch(self, epoch: int, batches_done: int = 0) -> None:
         """Choose the epoch of the next iteration, and how many of its batches were seen before an interruption."""
         self._epoch, self._done = epoch, batches_done
 
     def __len__(self) -> int:
-        return max(0, self.batches - self._done) * self._batch
+        return max(0, self.batches - self._done) * self.batch_size
 
     def __iter__(self) -> Iterator[Draw]:
-        order = self.order()[: self.batches * self._batch * self._world]
-        yield from order[self._rank :: self._world][self._done * self._batch :]
+        order = self.order()[: self.batches * self.batch_size * self.world_size]
+        yield from order[self.rank :: self.world_size][self._done * self.batch_size :]
 
     def order(self) -> list[Draw]:
         """Return the whole epoch's order, of all processes."""
-        rng = np.random.default_rng([self._seed, self._epoch])
-        if not self._oversample:
-            return [Draw(self._epoch, int(index)) for index in rng.permutation(len(self._labels))]
+        rng = np.random.default_rng([self.seed, self._epoch])
+        if not self.oversample:
+            return [Draw(self._epoch, int(index)) for index in rng.permutation(len(self.labels))]
         draws: list[Draw] = []
-        for label, quota in _quotas(self._labels, self._oversample).items():
-            members = rng.permutation(np.flatnonzero(self._labels == label))
+        for label, quota in _quotas(self.labels, self.oversample).items():
+            members = rng.permutation(np.flatnonzero(self.labels == label))
             # Every sample of a class as often as any other, give or take one.
             draws += [Draw(self._epoch, int(members[n % len(members)]), n // len(members)) for n in range(quota)]
         return [draws[place] for place in rng.permutation(len(draws))]
