@@ -16,7 +16,7 @@ from streamfer.faces.tracking import BRIEF
 from streamfer.models import ExpressionModel, load_model
 from streamfer.models.blocks import FixedBlocks
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, Onlooker
-from streamfer.pipeline.loop import Pipeline, PipelineParts
+from streamfer.pipeline.loop import Pipeline
 from streamfer.pipeline.observer import ClipObserver, ObserverPlan, RunContext
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.selection import Selector, TimeSelector, WholeClipSelector
@@ -154,22 +154,20 @@ def build_pipeline(
     names = TrackNames(salt)
     observed = observed or caption_plan(config, models, live=live)
     return Pipeline(
-        PipelineParts(
-            plan=_plan(config, models, observed, onlooker),
-            detectors=DetectorPool(models.detectors),
-            # What stands in files must not depend on what ran beside.
-            model=models.expression if live else FixedBlocks(models.expression, min(_BLOCK, config.model.batch_size)),
-            grid=WindowGrid.of(config.clip, config.sampling, info.frames),
-            records=RecordWriter(
-                info,
-                models.detector.name,
-                config.publish.site,
-                names.name,
-                emotions=config.model.emotions,
-                purpose=config.purpose,
-            ),
-            max_open=None if live else workers or max(1, models.budget.total // 2),
-        )
+        plan=_plan(config, models, observed, onlooker),
+        detectors=DetectorPool(models.detectors),
+        # What stands in files must not depend on what ran beside.
+        model=models.expression if live else FixedBlocks(models.expression, min(_BLOCK, config.model.batch_size)),
+        grid=WindowGrid.of(config.clip, config.sampling, info.frames),
+        records=RecordWriter(
+            info,
+            models.detector.name,
+            config.publish.site,
+            names.name,
+            emotions=config.model.emotions,
+            purpose=config.purpose,
+        ),
+        max_open=None if live else workers or max(1, models.budget.total // 2),
     )
 
 

@@ -134,11 +134,11 @@ def publishing(config: Config, redis: str | None, *, waits: bool) -> Iterator[Ou
     shown = config.publish.preview if waits else "off"
     previews: Previews | None = None
     if shown == "off":
-        beats = Heartbeats(delivery.publisher)
+        beats = Heartbeats(delivery.publisher.heartbeat)
     else:
         from streamfer.api.preview import Previews
 
-        beats = Heartbeats(delivery.publisher, lambda _source: {"preview": shown})
+        beats = Heartbeats(delivery.publisher.heartbeat, lambda _source: {"preview": shown})
         previews = Previews(delivery.publisher, beats.status, blurred=shown == "blurred")
     outlet = Outlet(delivery, beats, _Seconds(config) if config.publish.frames else None, previews, tracer)
     try:

@@ -93,7 +93,9 @@ class SourceFolder:
         Raises:
             OutputError: the folder cannot be written, or the source's name is too long for those of its results.
         """
+        # What writes is heavier to import than what is written is to look up.
         from streamfer.export.rows import FileTable
+        from streamfer.export.tables import writer_of
 
         self._summary = FileTable()
         longest = max((path.name for path in [*self.paths, self.manifest]), key=lambda name: len(os.fsencode(name)))
@@ -101,7 +103,7 @@ class SourceFolder:
             raise OutputError(f"{self._base.name}: too long a name for its results, which add to it; shorten it")
         try:
             for suffix, path in self._job.files().items():
-                self._writers.append(_writer(suffix, path, self._job))
+                self._writers.append(writer_of(suffix, path, self._job))
         except OutputError:
             self.discard()
             raise
@@ -192,13 +194,6 @@ class SourceFolder:
     def _identity(self, source_digest: str | None) -> dict[str, Any]:
         settings = asdict(self._settings)
         return {**settings, "formats": list(self._settings.formats), "source_sha256": source_digest}
-
-
-def _writer(suffix: str, path: Path, job: Job) -> Writer:
-    # What writes is heavier to import than what is written is to look up.
-    from streamfer.export.tables import writer_of
-
-    return writer_of(suffix, path, job)
 
 
 def is_own(spec: SourceSpec) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,9 +18,8 @@ class StageClock:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._seconds: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
-        self._calls: dict[str, int] = {}
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._counts, self._calls = Counter[str](), Counter[str]()
 
     @contextmanager
     def measure(self, stage: str, items: int = 1) -> Iterator[None]:
@@ -33,9 +33,9 @@ class StageClock:
     def add(self, stage: str, seconds: float, items: int = 1) -> None:
         """Count ``seconds`` and ``items`` towards ``stage``."""
         with self._lock:
-            self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
-            self._counts[stage] = self._counts.get(stage, 0) + items
-            self._calls[stage] = self._calls.get(stage, 0) + 1
+            self._seconds[stage] += seconds
+            self._counts[stage] += items
+            self._calls[stage] += 1
 
     @property
     def seconds(self) -> dict[str, float]:

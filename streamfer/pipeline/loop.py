@@ -13,7 +13,6 @@ import queue
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
 
 from streamfer.errors import InternalError
 from streamfer.models.expression import ExpressionModel
@@ -39,33 +38,29 @@ _POLL_SECONDS = 0.2
 _PATIENCE = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineParts:
-    """Everything a run needs, already loaded.
+class Pipeline:
+    """Analyses sources, with everything that this needs already loaded, and yields what it finds.
 
-    Attributes:
+    One pipeline makes one run: :meth:`events` may be iterated once.
+
+    Args:
         max_open: sources analysed at the same time; None for all (live).
     """
 
-    plan: AnalysisPlan
-    detectors: DetectorPool
-    model: ExpressionModel
-    grid: WindowGrid
-    records: RecordWriter
-    max_open: int | None = None
-
-
-class Pipeline:
-    """Analyses sources and yields what it finds.
-
-    One pipeline makes one run: :meth:`events` may be iterated once.
-    """
-
-    def __init__(self, parts: PipelineParts) -> None:
-        self._parts = parts
+    def __init__(
+        self,
+        plan: AnalysisPlan,
+        detectors: DetectorPool,
+        model: ExpressionModel,
+        grid: WindowGrid,
+        records: RecordWriter,
+        max_open: int | None = None,
+    ) -> None:
+        self._plan, self._detectors, self._model = plan, detectors, model
+        self._grid, self._records, self._max_open = grid, records, max_open
         self._stop = threading.Event()
         # Live, what waits for the model is soon out of date.
-        self._items: queue.Queue[Item] = queue.Queue(_ITEMS if parts.max_open else _LIVE_ITEMS)
+        self._items: queue.Queue[Item] = queue.Queue(_ITEMS if max_open else _LIVE_ITEMS)
         self._events: queue.Queue[Event | BaseException | None] = queue.Queue(_EVENTS)
         self._open: dict[str, tuple[Source, threading.Thread]] = {}
         self._next: dict[str, Source] = {}
@@ -116,21 +111,20 @@ class Pipeline:
                 worker.join(_POLL_SECONDS)
 
     def _work(self, sources: Iterator[Source]) -> None:
-        parts = self._parts
-        batching = parts.plan.config.model
+        batching = self._plan.config.model
         # Nobody waits for the labels of a file, so that the model may read full batches.
-        patient = parts.max_open is not None
+        patient = self._max_open is not None
         wait = _PATIENCE if patient else batching.batch_wait
         batcher = Batcher(self._items, max_crops=batching.batch_size, max_wait=wait)
-        plan = parts.plan.observed
+        plan = self._plan.observed
         observer: ClipObserver | None = None
         try:
             observer = plan.open(RunContext(self._events.put, self._stop, self.clock)) if plan else None
-            chooser = ClipChooser(plan.captions, parts.model.info) if plan else None
-            window = parts.plan.config.clip.seconds
+            chooser = ClipChooser(plan.captions, self._model.info) if plan else None
+            window = self._plan.config.clip.seconds
             naps = Naps(self._stop)
             labeller = Labeller(
-                parts.model, parts.grid, parts.records, self.clock, batching.batch_size, window, chooser, naps.through
+                self._model, self._grid, self._records, self.clock, batching.batch_size, window, chooser, naps.through
             )
             self._open_more(sources)
             while self._open or (self.stays and not self._stop.is_set()):
@@ -158,9 +152,9 @@ class Pipeline:
 
     def _most_crops(self) -> int:
         """Return how many crops to encode at once: live, what waits for a batch must not grow old over it."""
-        config = self._parts.plan.config
+        config = self._plan.config
         crops, seconds = self.clock.counts.get("encode", 0), self.clock.seconds.get("encode", 0.0)
-        if self._parts.max_open or not crops:
+        if self._max_open or not crops:
             return config.model.batch_size
         return min(
             config.model.batch_size, max(1, int(_BATCH_SHARE * config.live.staleness * crops / max(seconds, 1e-9)))
@@ -174,7 +168,7 @@ class Pipeline:
             self._events.put(entry)
 
     def _open_more(self, sources: Iterator[Source]) -> None:
-        limit = self._parts.max_open
+        limit = self._max_open
         while not self._stop.is_set() and (limit is None or len(self._open) < limit):
             source = next(sources, None)
             if source is None:
@@ -193,8 +187,7 @@ class Pipeline:
             self._begin(item.source)
 
     def _begin(self, source: Source) -> None:
-        parts = self._parts
-        analysis = SourceAnalysis(source, parts.plan, parts.detectors, self._items.put, self._stop, self.clock)
+        analysis = SourceAnalysis(source, self._plan, self._detectors, self._items.put, self._stop, self.clock)
         thread = threading.Thread(target=analysis.run, name=f"analyse {source.source_id}", daemon=True)
         self._open[source.source_id] = (source, thread)
         thread.start()

@@ -38,14 +38,19 @@ class Sighting:
 
 
 class FeatureRing:
-    """Features of one track by tick, oldest first. State: at most the ticks that a window can still need."""
+    """Features of one track by tick, oldest first. State: at most the ticks that a window can still need.
+
+    Attributes:
+        ticks: those with a feature, ascending.
+        labelled_before: tick after the last one that a labelled window of this track covered; 0 before the first.
+    """
 
     def __init__(self) -> None:
         # Lists of a few dozen entries: what a window holds.
-        self._ticks: list[int] = []
+        self.ticks: list[int] = []
         self._sightings: list[Sighting] = []
         self._features: list[torch.Tensor] = []
-        self._labelled_before = 0
+        self.labelled_before = 0
 
     def __len__(self) -> int:
         return len(self._sightings)
@@ -53,30 +58,16 @@ class FeatureRing:
     def __iter__(self) -> Iterator[Sighting]:
         return iter(self._sightings)
 
-    @property
-    def ticks(self) -> list[int]:
-        """Ticks with a feature, ascending."""
-        return list(self._ticks)
-
-    @property
-    def labelled_before(self) -> int:
-        """Tick after the last one that a labelled window of this track covered; 0 before the first."""
-        return self._labelled_before
-
     def add(self, sighting: Sighting, feature: torch.Tensor) -> bool:
-        """Take the feature of one tick; the newest as a rule.
+        """Take the feature of one tick, float32 (D,) on the model's device; the newest as a rule.
 
-        Args:
-            feature: float32 (D,) on the model's device.
-
-        Returns:
-            False when the tick has a feature already: the first one stays (a tracker may learn only later that
-            two of its tracks are one person, who was then seen twice in a frame).
+        Returns False when the tick has a feature already: the first one stays (a tracker may learn only later that two
+        of its tracks are one person, who was then seen twice in a frame).
         """
-        place = bisect_left(self._ticks, sighting.tick)
-        if place < len(self._ticks) and self._ticks[place] == sighting.tick:
+        place = bisect_left(self.ticks, sighting.tick)
+        if place < len(self.ticks) and self.ticks[place] == sighting.tick:
             return False
-        self._ticks.insert(place, sighting.tick)
+        self.ticks.insert(place, sighting.tick)
         self._sightings.insert(place, sighting)
         self._features.insert(place, feature)
         return True
@@ -88,13 +79,13 @@ class FeatureRing:
 
     def forget_before(self, tick: int) -> None:
         """Drop everything earlier than ``tick``."""
-        old = bisect_left(self._ticks, tick)
-        del self._ticks[:old], self._sightings[:old], self._features[:old]
+        old = bisect_left(self.ticks, tick)
+        del self.ticks[:old], self._sightings[:old], self._features[:old]
 
     def gather(self, ticks: Sequence[int]) -> torch.Tensor:
         """Return the features at ``ticks``, repeats allowed: float32 (T, D)."""
-        return torch.stack([self._features[bisect_left(self._ticks, tick)] for tick in ticks])
+        return torch.stack([self._features[bisect_left(self.ticks, tick)] for tick in ticks])
 
     def mark_labelled(self, before: int) -> None:
         """Remember that every tick before ``before`` is covered by a labelled window."""
-        self._labelled_before = max(self._labelled_before, before)
+        self.labelled_before = max(self.labelled_before, before)

@@ -1,5 +1,4 @@
 from .append import Outcome as Outcome
-from .append import Retention as Retention
 from .connection import connect as connect
 from .delivery import Delivery as Delivery
 from .embedded import EmbeddedRedis as EmbeddedRedis

@@ -10,13 +10,13 @@ From here on a record is the fields of its entry: what a spool held for an hour 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from typing import Any
 
 import redis
 
+from streamfer.config import PublishConfig
 from streamfer.publish.keys import Keys
 
 #: A record as the fields of a stream's entry, numbered.
@@ -68,25 +68,11 @@ class Outcome(StrEnum):
     DUPLICATE = "duplicate"
 
 
-@dataclass(frozen=True, slots=True)
-class Retention:
-    """How much is kept.
-
-    Attributes:
-        max_entries: length that streams are trimmed to, approximately (whole nodes of the stream go at a time).
-        dedup_seconds: how long an id is remembered.
-        max_frames: the same for the streams of frames, whose entries are seconds.
-    """
-
-    max_entries: int = 100_000
-    dedup_seconds: int = 86_400
-    max_frames: int = 10_000
-
-
-def append(client: redis.Redis, keys: Keys, retention: Retention, records: Sequence[Fields]) -> list[Outcome]:
+def append(client: redis.Redis, keys: Keys, config: PublishConfig, records: Sequence[Fields]) -> list[Outcome]:
     """Append ``records``, those of a partition in one step, and say what became of each.
 
-    A record whose first reply was lost counts as a duplicate when it is sent again.
+    A record whose first reply was lost counts as a duplicate when it is sent again. Streams are trimmed approximately:
+    whole nodes go at a time.
 
     Raises:
         redis.RedisError: the connection broke or the server refused; sending all of them again is safe.
@@ -97,10 +83,10 @@ def append(client: redis.Redis, keys: Keys, retention: Retention, records: Seque
     with client.pipeline(transaction=False) as pipeline:
         for partition, members in places.items():
             names = [keys.moved(partition)]
-            words = [str(retention.dedup_seconds)]
+            words = [str(config.dedup_seconds)]
             for record in (records[place] for place in members):
                 name, subject = keys.name_of(record["ce_type"]), record["ce_subject"]
-                most = retention.max_frames if name == "frames" else retention.max_entries
+                most = config.frames or config.maxlen if name == "frames" else config.maxlen
                 names += (keys.stream(name, partition), keys.seen(record["ce_id"], partition))
                 words += (str(2 * len(record)), str(most), f"{name} {subject}", record.get("ce_sequence", ""))
                 words += chain.from_iterable(record.items())

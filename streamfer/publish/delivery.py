@@ -46,18 +46,19 @@ class Delivery(Closing):
 
     Attributes:
         published, sent_again, errors: counts of records, and of troubles.
+        trouble: why nothing is published now; empty where all is well.
         left: after the end, one line on what is left; empty where nothing is.
     """
 
     def __init__(self, publisher: Publisher, spool: Spool, window: float = 5.0) -> None:
-        self._publisher = publisher
+        self.publisher = publisher
         self._spool = spool
         self._window = window
         self._numbering = Numbering(publisher.keys)
         self._recent: deque[tuple[float, Fields]] = deque()
         self._run: str | None = None
         self._seen = time.monotonic()
-        self._trouble = ""
+        self.trouble = ""
         self._end: float | None = None
         self._nudge = threading.Event()
         self.published = 0
@@ -94,11 +95,6 @@ class Delivery(Closing):
         return cls(publisher, spool, config.resend_seconds)
 
     @property
-    def publisher(self) -> Publisher:
-        """What brings the records to Redis."""
-        return self._publisher
-
-    @property
     def waiting(self) -> int:
         """Records that are not published yet."""
         return self._spool.waiting
@@ -107,11 +103,6 @@ class Delivery(Closing):
     def spool_bytes(self) -> int:
         """Bytes that wait on disk."""
         return self._spool.bytes_on_disk
-
-    @property
-    def trouble(self) -> str:
-        """Why nothing is published now; empty where all is well."""
-        return self._trouble
 
     def put(self, record: Record) -> None:
         """Take a record; it is numbered in its source's order."""
@@ -124,12 +115,12 @@ class Delivery(Closing):
         self._spool.wake()
         self._thread.join(seconds)
         if self._thread.is_alive():
-            self._publisher.disconnect()
+            self.publisher.disconnect()
             self._thread.join(_END_SECONDS)
         left = self._spool.close()
-        self._publisher.close()
+        self.publisher.close()
         if left:
-            why = self._trouble or f"Redis at {redact_url(self._publisher.url)} takes too long"
+            why = self.trouble or f"Redis at {redact_url(self.publisher.url)} takes too long"
             self.left = f"{why}; {left} records wait in {self._spool.folder}, the next run publishes them"
 
     def _work(self) -> None:
@@ -152,13 +143,13 @@ class Delivery(Closing):
 
     def _step(self) -> None:
         batch = self._spool.next(_BATCH, _LOOK_SECONDS if self._end is None else 0.0)
-        if batch or self._recent or self._trouble:
+        if batch or self._recent or self.trouble:
             self._look_at_server()
         if batch:
-            self._publisher.append([record for _, record in batch])
-        if self._trouble:
+            self.publisher.append([record for _, record in batch])
+        if self.trouble:
             log.warning("publish.back", extra={"waiting": self.waiting})
-            self._trouble = ""
+            self.trouble = ""
         if not batch:
             return
         now = time.monotonic()
@@ -170,12 +161,12 @@ class Delivery(Closing):
 
     def _look_at_server(self) -> None:
         """Send again what another run of the server may have forgotten, ahead of what is new."""
-        run = self._publisher.server_run()
+        run = self.publisher.server_run()
         # A server that does not say is taken for another after every trouble.
-        if self._run != run or (run is None and self._trouble):
+        if self._run != run or (run is None and self.trouble):
             again = [record for _, record in self._recent]
             for start in range(0, len(again), _BATCH):
-                self._publisher.append(again[start : start + _BATCH])
+                self.publisher.append(again[start : start + _BATCH])
             self._recent = deque((time.monotonic(), record) for record in again)
             if again:
                 self.sent_again += len(again)
@@ -191,13 +182,13 @@ class Delivery(Closing):
             # The connections were broken from this side.
             return
         self.errors += 1
-        reason = explain(self._publisher.url, error) if isinstance(error, TROUBLE) else redact_text(repr(error))
-        if reason != self._trouble:
+        reason = explain(self.publisher.url, error) if isinstance(error, TROUBLE) else redact_text(repr(error))
+        if reason != self.trouble:
             log.warning("publish.waits", extra={"reason": reason, "waiting": self.waiting})
-        self._trouble = reason
+        self.trouble = reason
 
     def _revive(self) -> None:
         try:
-            self._publisher.revive()
+            self.publisher.revive()
         except (PublishError, OSError) as error:
             log.warning("publish.not_revived", extra={"reason": str(error)})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from streamfer.redaction import redact_text
 
@@ -16,20 +15,18 @@ log = logging.getLogger(__name__)
 Status = Mapping[str, str | int | float]
 
 
-class _Publisher(Protocol):
-    def heartbeat(self, statuses: Mapping[str, Status]) -> None: ...
-
-
 class Heartbeats:
     """Writes every source's status at once when its state changes, and every ten seconds while it is analysed.
 
     Args:
-        publisher: writes the hashes; it may be slow, or away.
+        write: writes the hashes; it may be slow, or fail.
         more: called ahead of each writing for what is known of a source beside its last status.
     """
 
-    def __init__(self, publisher: _Publisher, more: Callable[[str], Status] = lambda _source: {}) -> None:
-        self._publisher = publisher
+    def __init__(
+        self, write: Callable[[Mapping[str, Status]], None], more: Callable[[str], Status] = lambda _source: {}
+    ) -> None:
+        self._write = write
         self._more = more
         self._lock = threading.Lock()
         self._statuses: dict[str, Status] = {}
@@ -68,7 +65,7 @@ class Heartbeats:
             if not statuses:
                 continue
             try:
-                self._publisher.heartbeat(statuses)
+                self._write(statuses)
             except Exception as error:
                 # Records wait for Redis to come back; a heartbeat that is late is of no use to anybody. A client whose
                 # connections are broken at the end of a run raises whatever it comes upon.

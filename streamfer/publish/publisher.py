@@ -15,7 +15,7 @@ from redis.cluster import RedisCluster
 from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.publish.append import Fields, Outcome, Retention, append
+from streamfer.publish.append import Fields, Outcome, append
 from streamfer.publish.connection import TROUBLE, can_pass, explain, is_cluster, is_watched, make_client
 from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.keys import Keys
@@ -58,8 +58,7 @@ class Publisher(Closing):
 
     Args:
         client: from :func:`streamfer.publish.connection.connect`; closing it stays with the caller.
-        prefix, partitions: see :class:`Keys`.
-        retention: how long streams and the memory of ids are.
+        config: names of the keys, and how long streams and the memory of ids are.
         patience: seconds to go on trying while Redis is away.
         url: how to call the server in error messages.
     """
@@ -67,17 +66,15 @@ class Publisher(Closing):
     def __init__(
         self,
         client: redis.Redis,
-        prefix: str = "streamfer",
+        config: PublishConfig | None = None,
         *,
-        partitions: int = 1,
-        retention: Retention | None = None,
         patience: float = 30.0,
         url: str = "redis://",
     ) -> None:
-        self.keys = Keys(prefix, partitions)
+        self._config = config or PublishConfig()
+        self.keys = Keys(self._config.prefix, self._config.partitions)
         self.url = url
         self._client = client
-        self._retention = retention or Retention()
         self._patience = patience
         self._lock = threading.Lock()
         self._embedded: EmbeddedRedis | None = None
@@ -96,8 +93,7 @@ class Publisher(Closing):
             embedded = owned.enter_context(EmbeddedRedis.start()) if config.redis is None else None
             url = embedded.url if embedded else str(config.redis)
             client = owned.enter_context(contextlib.closing(make_client(url)))
-            retention = Retention(config.maxlen, config.dedup_seconds, config.frames or config.maxlen)
-            publisher = cls(client, config.prefix, partitions=config.partitions, retention=retention, url=url)
+            publisher = cls(client, config, url=url)
             publisher._greet(waits=waits)
             publisher._embedded, publisher._owned = embedded, owned.pop_all()
         return publisher
@@ -127,7 +123,7 @@ class Publisher(Closing):
         Raises:
             redis.RedisError, OSError: it failed; appending all of them again is safe.
         """
-        return append(self._client, self.keys, self._retention, records)
+        return append(self._client, self.keys, self._config, records)
 
     def server_run(self) -> str | None:
         """Return what tells one run of the server from the next; None where it may not be asked.

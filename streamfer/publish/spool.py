@@ -54,6 +54,9 @@ class Spool:
         name: of the place that is published to; records of other names are left alone.
         max_bytes: most that waits on disk, in bytes of JSON.
 
+    Attributes:
+        bytes_on_disk: of JSON, that wait there.
+
     Raises:
         OutputError: the folder cannot be written.
     """
@@ -75,17 +78,12 @@ class Spool:
                 f"publish.spool: {folder} cannot be written ({getattr(error, 'strerror', None) or error}); "
                 "name a folder with room, of your own"
             ) from error
-        self._on_disk, self._bytes, self._number = int(count), int(size), int(last or 0)
+        self._on_disk, self.bytes_on_disk, self._number = int(count), int(size), int(last or 0)
 
     @property
     def waiting(self) -> int:
         """Records that are not published yet."""
         return len(self._memory) + self._on_disk
-
-    @property
-    def bytes_on_disk(self) -> int:
-        """Bytes of JSON that wait on disk."""
-        return self._bytes
 
     def put(self, record: Fields) -> None:
         """Take a numbered record behind all others; never waits for Redis."""
@@ -150,15 +148,15 @@ class Spool:
 
     def _bound_disk(self) -> None:
         """Put gaps in the place of the oldest on disk until the rest fits."""
-        while self._bytes > self._max_bytes:
-            before = self._bytes
+        while self.bytes_on_disk > self._max_bytes:
+            before = self.bytes_on_disk
             oldest = self._rows(self._in_flight, _DROPPED_ROWS)
             gaps = [(number, fields_to_line(gap)) for number, gap in _gaps([*_read(oldest)])]
             if oldest:
                 self._delete(oldest[0][0], oldest[-1][0])
                 self._insert(gaps)
             # Gaps alone may be what is left of all that was dropped.
-            if self._bytes >= before:
+            if self.bytes_on_disk >= before:
                 return
 
     def _bound_memory(self) -> None:
@@ -185,14 +183,14 @@ class Spool:
             self._database.execute("BEGIN")
             self._database.executemany("INSERT INTO waiting VALUES (?, ?)", rows)
         self._on_disk += len(rows)
-        self._bytes += sum(len(body) for _, body in rows)
+        self.bytes_on_disk += sum(len(body) for _, body in rows)
 
     def _delete(self, first: int, last: int) -> None:
         marks = (first, last)
         count, size = self._ask("SELECT COUNT(*), TOTAL(LENGTH(body)) FROM waiting WHERE number BETWEEN ? AND ?", marks)
         self._database.execute("DELETE FROM waiting WHERE number BETWEEN ? AND ?", marks)
         self._on_disk -= count
-        self._bytes -= int(size)
+        self.bytes_on_disk -= int(size)
 
     def _rows(self, after: int, most: int) -> list[tuple[int, str]]:
         query = "SELECT number, body FROM waiting WHERE number > ? ORDER BY number LIMIT ?"

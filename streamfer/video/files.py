@@ -124,7 +124,7 @@ class FileSource:
             form = PictureForm.of(first)
             info = _describe(self.spec, container, track, form, epoch_key=epoch_key)
             time_base = first.time_base or track.time_base or Fraction(1, round(_ASSUMED_FPS))
-            clock = PtsClock(time_base, _period(track))
+            clock = PtsClock(time_base, 1 / (frame_rate(track) or _ASSUMED_FPS))
             yield StateChange("online", 0, time.time(), info=info)
             converter = RgbConverter()
 
@@ -249,7 +249,7 @@ def _describe(
         width=form.width,
         height=form.height,
         codec=track.codec_context.name,
-        declared_fps=_raw_rate(spec) if still or rate is None else rate,
+        declared_fps=(spec.raw_fps and float(spec.raw_fps)) if still or rate is None else rate,
         duration=None if still else _duration(container, track),
         rotation=form.turn.rotation,
         live=False,
@@ -269,18 +269,10 @@ def _told(health: Health, info: VideoInfo) -> Iterator[StateChange]:
         yield StateChange("online", one.epoch, time.time(), health.reason, info=info, damage=one)
 
 
-def _raw_rate(spec: SourceSpec) -> float | None:
-    return float(spec.raw_fps) if spec.raw_fps is not None else None
-
-
 def _duration(container: InputContainer, track: VideoStream) -> float | None:
     if track.duration and track.time_base:
         return float(track.duration * track.time_base)
     return container.duration / av.time_base if container.duration else None
-
-
-def _period(track: VideoStream) -> float:
-    return 1 / (frame_rate(track) or _ASSUMED_FPS)
 
 
 def _identity(spec: SourceSpec) -> str:

@@ -133,7 +133,7 @@ class SourceSpec:
         return not self.remote and Path(self.url).is_file()
 
 
-def find_sources(arguments: Sequence[str], *, recursive: bool = True) -> list[SourceSpec]:
+def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
     """Describe every source that ``arguments`` name, in a deterministic order, each one once.
 
     An argument is a file of any name, a folder (media files in it, by suffix or content, sorted, hidden ones left
@@ -147,7 +147,7 @@ def find_sources(arguments: Sequence[str], *, recursive: bool = True) -> list[So
     specs: list[SourceSpec] = []
     seen: set[str] = set()
     for argument in arguments:
-        for spec in _expand(argument, recursive):
+        for spec in _expand(argument):
             key = spec.url if spec.remote or spec.kind == "webcam" else str(Path(spec.url).resolve())
             if key not in seen:
                 seen.add(key)
@@ -221,7 +221,7 @@ def configured_sources(config: Config) -> list[SourceSpec]:
     return with_unique_ids(specs)
 
 
-def _expand(argument: str, recursive: bool) -> Iterable[SourceSpec]:
+def _expand(argument: str) -> Iterable[SourceSpec]:
     if not argument:
         raise SourceNotFoundError("an empty path; name a file, a folder (this one is .), or a URL")
     if webcam := _webcam(argument):
@@ -240,11 +240,11 @@ def _expand(argument: str, recursive: bool) -> Iterable[SourceSpec]:
         argument = unquote(parts.path)
     path = Path(argument).expanduser()
     if path.is_dir():
-        return _from_folder(path, recursive)
+        return _from_folder(path)
     if path.exists():
         return [_from_file(path, path.name)]
     if _GLOB.search(argument):
-        return _from_pattern(str(path), recursive)
+        return _from_pattern(str(path))
     if "@" in argument:
         # An address without its scheme, perhaps with a password.
         raise SourceNotFoundError(f"***@{argument.rpartition('@')[2]}: no such file; a URL begins with its scheme")
@@ -286,8 +286,8 @@ def _with_raw_layout(spec: SourceSpec) -> SourceSpec:
     )
 
 
-def _from_folder(folder: Path, recursive: bool) -> list[SourceSpec]:
-    found = sorted(path.relative_to(folder) for path in _walk(folder, recursive) if _is_media(path))
+def _from_folder(folder: Path) -> list[SourceSpec]:
+    found = sorted(path.relative_to(folder) for path in _walk(folder) if _is_media(path))
     if not found:
         raise SourceNotFoundError(
             f"{folder}: no video in this folder (looked for {', '.join(sorted(MEDIA_SUFFIXES))}); "
@@ -296,12 +296,12 @@ def _from_folder(folder: Path, recursive: bool) -> list[SourceSpec]:
     return [_from_file(folder / path, path.as_posix()) for path in found]
 
 
-def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+def _walk(folder: Path) -> Iterator[Path]:
     """Yield what is in a folder and below it, through links, too, but for hidden names and folders seen before."""
     seen = set[str]()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
-        folders[:] = sorted(name for name in folders if recursive and real not in seen and not name.startswith("."))
+        folders[:] = sorted(name for name in folders if real not in seen and not name.startswith("."))
         if real not in seen:
             yield from (Path(place, name) for name in names if not name.startswith("."))
         seen.add(real)
@@ -313,8 +313,8 @@ def _is_media(path: Path) -> bool:
     return suffix in MEDIA_SUFFIXES or (suffix not in _SOUND_SUFFIXES and looks_like_media(path))
 
 
-def _from_pattern(pattern: str, recursive: bool) -> list[SourceSpec]:
-    paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=recursive))]
+def _from_pattern(pattern: str) -> list[SourceSpec]:
+    paths = [Path(match) for match in sorted(glob.glob(pattern, recursive=True))]
     files = [path for path in paths if not path.is_dir()]
     if not files:
         raise SourceNotFoundError(f"{pattern}: no file matches this pattern; check it, or quote it less")

@@ -59,7 +59,7 @@ class FailingPublisher:
 
 def test_a_heartbeat_that_fails_ends_nothing() -> None:
     publisher = FailingPublisher()
-    beats = Heartbeats(publisher)
+    beats = Heartbeats(publisher.heartbeat)
     beats.note("a", state="online", epoch=0)
     wait_for(lambda: publisher.calls == [{"a"}], "a state is written at once")
     beats.note("a", faces=1)

@@ -16,7 +16,7 @@ from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone
 from streamfer.pipeline.items import FrameFacts
-from streamfer.pipeline.loop import Pipeline, PipelineParts
+from streamfer.pipeline.loop import Pipeline
 from streamfer.pipeline.observer import ObserverPlan
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.selection import Selector, TimeSelector
@@ -87,20 +87,18 @@ def pipeline(
         return FaceTracker(FPS, still=info.still)
 
     return Pipeline(
-        PipelineParts(
-            plan=AnalysisPlan(configure(CONFIG, **settings), model.info.crop, selector, tracker, observed),
-            detectors=DetectorPool([FakeDetector()]),
-            model=model,
-            grid=grid,
-            records=RecordWriter(
-                model.info,
-                "fake",
-                "test",
-                lambda source, epoch, track: f"{source}-{epoch}-{track}",
-                emotions=configure(CONFIG, **settings).model.emotions,
-            ),
-            max_open=max_open,
-        )
+        plan=AnalysisPlan(configure(CONFIG, **settings), model.info.crop, selector, tracker, observed),
+        detectors=DetectorPool([FakeDetector()]),
+        model=model,
+        grid=grid,
+        records=RecordWriter(
+            model.info,
+            "fake",
+            "test",
+            lambda source, epoch, track: f"{source}-{epoch}-{track}",
+            emotions=configure(CONFIG, **settings).model.emotions,
+        ),
+        max_open=max_open,
     )
 
 

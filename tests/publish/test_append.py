@@ -9,7 +9,8 @@ import redis
 from record_examples import examples, labelled, span
 from redis import exceptions as faults
 
-from streamfer.publish import Keys, Outcome, Retention
+from streamfer.config import PublishConfig
+from streamfer.publish import Keys, Outcome
 from streamfer.publish.append import append, entry_number
 from streamfer.records import Record
 
@@ -23,7 +24,7 @@ def clips(count: int, source: str = "hall") -> list[Record]:
 
 def put(client: redis.Redis, records: list[Record], most: int = 1000) -> list[Outcome]:
     fields = [record.to_fields() for record in records]
-    return append(client, KEYS, Retention(max_entries=most, dedup_seconds=60), fields)
+    return append(client, KEYS, PublishConfig(maxlen=most, dedup_seconds=60), fields)
 
 
 def test_each_record_once_and_in_order(client: redis.Redis) -> None:

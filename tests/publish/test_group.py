@@ -13,8 +13,9 @@ from published import CLIPS, DEAD, IDLE, clips, entries, pending
 from redis import exceptions as faults
 from servers import Node, newer_server
 
+from streamfer.config import PublishConfig
 from streamfer.errors import ConfigError, PublishError
-from streamfer.publish import Lost, Publisher, Retention, Subscription, connect, subscribe
+from streamfer.publish import Lost, Publisher, Subscription, connect, subscribe
 from streamfer.publish.group import GroupMember
 from streamfer.publish.reading import Start
 from streamfer.records import Record
@@ -179,7 +180,7 @@ class TestGroup:
     def test_pending_entries_that_were_trimmed_count_as_lost(
         self, redis_url: str, client: redis.Redis, consumer: str
     ) -> None:
-        Publisher(client, retention=Retention(max_entries=100)).publish_many(clips(3))
+        Publisher(client, PublishConfig(maxlen=100)).publish_many(clips(3))
         with member(redis_url, "one") as one:
             next(one)
         client.xtrim(CLIPS, maxlen=1, approximate=False)

@@ -16,7 +16,7 @@ from redis.retry import Retry
 
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.publish import Lost, Outcome, Publisher, Retention, subscribe
+from streamfer.publish import Lost, Outcome, Publisher, subscribe
 from streamfer.records import Record
 
 
@@ -90,7 +90,7 @@ def test_two_publishers_of_the_same_records(redis_url: str, client: redis.Redis)
 
 
 def test_prefix_partitions_and_retention(client: redis.Redis) -> None:
-    publisher = Publisher(client, "mine", partitions=4, retention=Retention(100, 30))
+    publisher = Publisher(client, PublishConfig(prefix="mine", partitions=4, maxlen=100, dedup_seconds=30))
     publisher.publish_many([record for name in "abcdefgh" for record in clips(1, name)])
     found: Any = client.keys("mine:*clips")
     keys = {key.decode().rpartition(":")[0] for key in found}

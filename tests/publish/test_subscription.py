@@ -56,7 +56,7 @@ class TestAlone:
 
     def test_streams_and_sources_filter(self, redis_url: str, client: redis.Redis) -> None:
         hall, door = clips(2), clips(2, "door")
-        publisher = Publisher(client, partitions=3)
+        publisher = Publisher(client, PublishConfig(partitions=3))
         publisher.publish_many([hall[0], door[0], hall[1], door[1], *examples().values()])
         settings: dict[str, Any] = {"since": "start", "idle_s": IDLE, "partitions": 3}
         with subscribe(redis_url, streams=("clips",), sources=["door"], **settings) as subscription:

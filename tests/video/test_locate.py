@@ -26,7 +26,6 @@ def test_a_folder_gives_its_media_files_sorted_with_ids_relative_to_it(folder: P
     found = find_sources([str(folder)])
     assert [spec.source_id for spec in found] == ["a/one.mp4", "a/p.jpg", "b/one.mp4", "z.MKV"]
     assert {spec.kind for spec in found} == {"file"}
-    assert [spec.source_id for spec in find_sources([str(folder)], recursive=False)] == ["z.MKV"]
 
 
 def test_any_name_is_accepted_when_it_is_given_explicitly(folder: Path) -> None:
