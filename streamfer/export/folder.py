@@ -209,7 +209,7 @@ def place_of(spec: SourceSpec) -> str:
     return (
         spec.location
         if spec.remote or spec.place
-        else str(Path(spec.url).resolve()).encode(errors="backslashreplace").decode()
+        else os.path.realpath(spec.url).encode(errors="backslashreplace").decode()
     )
 
 

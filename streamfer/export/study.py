@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from streamfer.errors import OutputError
 from streamfer.export.columns import FILE_COLUMNS, FORMAT, SCORE, SHARE, TEXT, WHOLE
 from streamfer.export.folder import MANIFEST
 from streamfer.export.rows import Cell
 from streamfer.export.tables import FORMULAS, Book, CsvRows, ParquetRows, Rows
-from streamfer.files import WholeFile
+from streamfer.files import Spill, WholeFile
 
 _TABLES = ("clips", "tracks", "segments", "captions")
 #: One file is its own study.
@@ -33,39 +34,73 @@ def write_study(output: Path, formats: Sequence[str], dialect: str, failed: Mapp
     """
     manifests = sorted(output.rglob(f"*{MANIFEST}"))
     kinds = [kind for kind in ("csv", "parquet", "xlsx") if kind in formats]
-    if not manifests or not kinds or sum(1 for _ in islice(_files(manifests, failed), _FEWEST)) < _FEWEST:
+    if not manifests or not kinds:
         return []
-    bases = [path.with_name(path.name.removesuffix(MANIFEST)) for path in manifests]
-    tables = {name: columns for name in _TABLES if (columns := _union(next(_lines(base, name), ()) for base in bases))}
-    tables["files"] = _union([*FILE_COLUMNS, *row] for row in _files(manifests, failed))
-    written: list[Path] = []
-    for kind in kinds:
-        book_path = output / "study.xlsx"
-        targets = {name: output / f"study.{name}.{kind}" for name in tables} if kind != "xlsx" else {"": book_path}
-        opened = [WholeFile(path, path.suffix) for path in targets.values()]
-        book = Book(opened[0].part) if kind == "xlsx" else None
-        try:
-            for number, (name, columns) in enumerate(tables.items()):
-                part = opened[0 if book else number].part
-                rows: Rows = (
-                    book.sheet(name) if book else CsvRows(part, dialect) if kind == "csv" else ParquetRows(part)
-                )
-                rows.write(columns, [])
-                # A row at a time: a study has more of them than memory may hold.
-                for cells in [_files(manifests, failed)] if name == "files" else (_rows(base, name) for base in bases):
-                    for row in cells:
-                        rows.write(columns, [[row.get(column) for column in columns]])
-                if book is None:
-                    rows.close()
-            if book is not None:
-                book.close()
-            for target in opened:
-                target.commit()
-        finally:
-            for target in opened:
-                target.discard()
-        written += targets.values()
-    return written
+    tables = {name: _Gathered() for name in (*_TABLES, "files")}
+    try:
+        for row in _files(manifests, failed):
+            names = list(dict.fromkeys([*FILE_COLUMNS, *row]))
+            tables["files"].add(names, [[row.get(name) for name in names]])
+        if len(tables["files"].rows) < _FEWEST:
+            return []
+        for path in manifests:
+            for name, lines in _lines(path.with_name(path.name.removesuffix(MANIFEST))):
+                tables[name].add(next(lines, ()), lines)
+    except OSError as error:
+        raise OutputError(f"{output}: the tables of all files cannot be made ({error}); check the disk") from error
+    tables = {name: table for name, table in tables.items() if table.columns}
+    return [path for kind in kinds for path in _write(output, kind, dialect, tables)]
+
+
+class _Gathered:
+    """The rows of one table of all files, on the disk: a study has more of them than memory may hold."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, str] = {}
+        self.rows: Spill[tuple[int, list[Cell]]] = Spill(tuple)
+        self.headers: list[tuple[str, ...]] = []
+
+    def add(self, names: Sequence[Any], lines: Iterable[Sequence[Cell]]) -> None:
+        """Take a file's rows, with the names of their columns."""
+        header = tuple(map(str, names))
+        self.columns |= {name: _format(name) for name in header}
+        if header not in self.headers:
+            self.headers.append(header)
+        which = self.headers.index(header)
+        for line in lines:
+            self.rows.append((which, list(line)))
+
+    def __iter__(self) -> Iterator[list[Cell]]:
+        for which, line in self.rows:
+            row = dict(zip(self.headers[which], line, strict=False))
+            yield [row.get(name) for name in self.columns]
+
+
+def _write(output: Path, kind: str, dialect: str, tables: Mapping[str, _Gathered]) -> list[Path]:
+    """Write the tables in one format, all of them or none, and return their paths."""
+    paths = [output / "study.xlsx"] if kind == "xlsx" else [output / f"study.{name}.{kind}" for name in tables]
+    opened = [WholeFile(path, path.suffix) for path in paths]
+    try:
+        with opened[0].writing():
+            parts = [one.part for one in opened]
+            sinks: list[Rows]
+            if kind == "xlsx":
+                book = Book(parts[0])
+                sinks = [book.sheet(name) for name in tables]
+            else:
+                sinks = [CsvRows(part, dialect) if kind == "csv" else ParquetRows(part) for part in parts]
+            for rows, table in zip(sinks, tables.values(), strict=True):
+                rows.write(table.columns, [])
+                for row in table:
+                    rows.write(table.columns, [row])
+            for rows in sinks:
+                rows.close()
+        for one in opened:
+            one.commit()
+    finally:
+        for one in opened:
+            one.discard()
+    return paths
 
 
 def _files(manifests: Sequence[Path], failed: Mapping[str, str]) -> Iterator[dict[str, Cell]]:
@@ -80,45 +115,48 @@ def _files(manifests: Sequence[Path], failed: Mapping[str, str]) -> Iterator[dic
             yield {"source": name, "status": "failed", "note": why}
 
 
-def _union(headers: Any) -> dict[str, str]:
-    """Return all columns with their formats, in the order of their first appearance."""
-    return {name: _format(name) for name in dict.fromkeys(name for header in headers for name in header)}
-
-
 def _format(name: str) -> str:
     return FORMAT.get(name, SCORE if name.endswith("_z") else SHARE)
 
 
-def _rows(base: Path, table: str) -> Iterator[dict[str, Cell]]:
-    lines = _lines(base, table)
-    names = next(lines, ())
-    return ({str(name): cell for name, cell in zip(names, line, strict=False)} for line in lines)
+def _lines(base: Path) -> Iterator[tuple[str, Iterator[Sequence[Cell]]]]:
+    """Yield each table of a file: the names of its columns, then its rows, from whichever format it has."""
+    book: Any = None
+    for name in _TABLES:
+        path = base.with_name(f"{base.name}.{name}.csv")
+        if path.is_file():
+            yield name, _csv(path)
+        elif (path := path.with_suffix(".parquet")).is_file():
+            yield name, _parquet(path)
+        elif (path := base.with_name(f"{base.name}.xlsx")).is_file():
+            import openpyxl
 
-
-def _lines(base: Path, table: str) -> Iterator[Sequence[Cell]]:
-    """Yield the names of the columns of a file's table, then its rows, from whichever format it has."""
-    path = base.with_name(f"{base.name}.{table}.csv")
-    if path.is_file():
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = csv.reader(file)
-            names = next(lines, [])
-            yield names
-            for line in lines:
-                yield [_cell(text, _format(name)) for name, text in zip(names, line, strict=True)]
-    elif (path := path.with_suffix(".parquet")).is_file():
-        import pyarrow.parquet
-
-        stored = pyarrow.parquet.ParquetFile(path)
-        yield stored.schema_arrow.names
-        for batch in stored.iter_batches():
-            yield from zip(*batch.to_pydict().values(), strict=True)
-    elif (path := base.with_name(f"{base.name}.xlsx")).is_file():
-        import openpyxl
-
-        book = openpyxl.load_workbook(path, read_only=True)
-        for number, sheet in enumerate(one for one in book.worksheets if one.title.split()[0] == table):
-            yield from sheet.iter_rows(min_row=1 + (number > 0), values_only=True)
+            # What takes long of a workbook is to open it.
+            book = book or openpyxl.load_workbook(path, read_only=True)
+            sheets = [sheet for sheet in book.worksheets if sheet.title.split()[0] == name]
+            parts = [sheet.iter_rows(min_row=1 + (number > 0), values_only=True) for number, sheet in enumerate(sheets)]
+            yield name, chain.from_iterable(parts)
+    if book is not None:
         book.close()
+
+
+def _csv(path: Path) -> Iterator[Sequence[Cell]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file)
+        names = next(lines, [])
+        yield names
+        formats = [_format(name) for name in names]
+        for line in lines:
+            yield [_cell(text, spec) for text, spec in zip(line, formats, strict=True)]
+
+
+def _parquet(path: Path) -> Iterator[Sequence[Cell]]:
+    import pyarrow.parquet
+
+    stored = pyarrow.parquet.ParquetFile(path)
+    yield stored.schema_arrow.names
+    for batch in stored.iter_batches():
+        yield from zip(*batch.to_pydict().values(), strict=True)
 
 
 def _cell(text: str, spec: str) -> Cell:

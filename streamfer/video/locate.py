@@ -148,7 +148,7 @@ def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
     seen: set[str] = set()
     for argument in arguments:
         for spec in _expand(argument):
-            key = spec.url if spec.remote or spec.kind == "webcam" else str(Path(spec.url).resolve())
+            key = spec.url if spec.remote or spec.kind == "webcam" else os.path.realpath(spec.url)
             if key not in seen:
                 seen.add(key)
                 specs.append(spec)
@@ -331,7 +331,7 @@ def with_unique_ids(specs: list[SourceSpec]) -> list[SourceSpec]:
     for spec in specs:
         name = spec.source_id
         if counts[name] > 1 and (spec.place or not spec.remote):
-            place = (spec.place or str(Path(spec.url).resolve())).encode(errors="surrogateescape")
+            place = (spec.place or os.path.realpath(spec.url)).encode(errors="surrogateescape")
             name = f"{name}-{hashlib.sha256(place).hexdigest()[:8]}"
         used[name] += 1
         # Two URLs that differ in nothing but a secret: only their order can tell them apart.
