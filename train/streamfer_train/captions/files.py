@@ -8,6 +8,7 @@ hold ``image``, ``image_id``, ``text_input`` and ``text_output``. Label files ho
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,19 +24,30 @@ _BLANKS = re.compile(r"[ \t\r\n]*")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One object of a list, and where it stands, for messages."""
+    """One object of a list or line of a table, and where it stands, for messages."""
 
     fields: Mapping[str, Any]
     place: str
 
     def text(self, name: str) -> str:
         """Return a field that must be a text with something in it."""
-        value = self.fields.get(name)
-        if name not in self.fields:
+        value = self.fields.get(name, "")
+        if value == "":
             raise RecordError(f"{self.place}: field {name} is missing; every entry needs it")
         if not isinstance(value, str) or not value.strip():
             raise RecordError(f"{self.place}: field {name} must be a text that is not empty, not {value!r}")
         return value
+
+    def integer(self, name: str) -> int:
+        """Return a text field as a whole number, which tables may write as ``7.0``."""
+        text = self.text(name)
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not number.is_integer():
+            raise RecordError(f"{self.place}: field {name} is {text!r}, not a whole number; correct it")
+        return int(number)
 
     def labels(self) -> FaceLabels:
         """Return the labels."""
@@ -48,14 +60,19 @@ class Entry:
         return labels
 
 
-def read_entries(path: Path) -> list[Entry]:
-    """Read a JSON list of objects, or JSON lines (chosen by how the file begins)."""
+def read_text(path: Path, way_out: str) -> str:
+    """Return what a file of UTF-8 holds; ``way_out`` says what to do where it is absent."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise RecordError(f"{path}: is no UTF-8 text (byte {error.start}); save it as UTF-8") from error
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); name an existing file") from error
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {way_out}") from error
+
+
+def read_entries(path: Path) -> list[Entry]:
+    """Read a JSON list of objects, or JSON lines (chosen by how the file begins)."""
+    text = read_text(path, "name an existing file")
     if not text.strip():
         raise ConfigError(f"{path}: is empty; give a JSON list of entries, or JSON lines")
     entries = _json_list(path, text) if text.lstrip().startswith("[") else _json_lines(path, text)

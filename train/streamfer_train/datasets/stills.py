@@ -14,9 +14,10 @@ import numpy as np
 
 from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.errors import RecordError
+from streamfer_train.captions.files import Entry
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.datasets.samples import Sample, Split, with_pictures
-from streamfer_train.datasets.tables import Row, need_folder, read_lines, read_table
+from streamfer_train.datasets.tables import need_folder, read_lines, read_table
 
 RAF_AU_EXPECTS = "RAFAU_label.txt (lines as in: 0001.jpg 17+B22+T24) and aligned/0001_aligned.jpg ..."
 EMOTIONET_EXPECTS = "labels.csv (columns URL, AU 1, AU 2 ...; 999 is not coded) and images/<last part of the URL>"
@@ -77,7 +78,7 @@ def read_emotionet(root: Path) -> list[Sample]:
     return with_pictures(samples, root, EMOTIONET_EXPECTS)
 
 
-def _coded(row: Row, columns: dict[int, str]) -> FaceLabels:
+def _coded(row: Entry, columns: dict[int, str]) -> FaceLabels:
     codes = {unit: row.integer(name) for unit, name in columns.items()}
     for unit, code in codes.items():
         if code not in (0, 1, EMOTIONET_UNCODED):

@@ -2,58 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from streamfer.errors import ConfigError, RecordError
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a table: the fields by column name, and file and line for messages."""
-
-    fields: dict[str, str]
-    place: str
-
-    def integer(self, column: str) -> int:
-        """Return a field as a whole number."""
-        text = self.text(column)
-        # Whole numbers first: as floats, long ones would lose digits.
-        with contextlib.suppress(ValueError):
-            return int(text)
-        try:
-            number = float(text)
-        except ValueError:
-            number = float("nan")
-        if not number.is_integer():
-            raise RecordError(f"{self.place}: field {column} is {text!r}, not a whole number; correct it")
-        return int(number)
-
-    def text(self, column: str) -> str:
-        """Return a field that must not be empty."""
-        value = self.fields.get(column, "")
-        if not value:
-            raise RecordError(f"{self.place}: field {column} is missing; every line needs it")
-        return value
+from streamfer_train.captions.files import Entry, read_text
 
 
 def read_lines(path: Path, expects: str) -> Iterator[tuple[str, str]]:
     """Yield (line, place) of a text file, without empty lines."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise RecordError(f"{path}: is no UTF-8 text; fetch it again") from error
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); expected is {expects}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(read_text(path, f"expected is {expects}").splitlines(), start=1):
         if line.strip():
             yield line.strip(), f"{path}, line {number}"
 
 
-def read_table(path: Path, expects: str, required: tuple[str, ...] = ()) -> Iterator[Row]:
+def read_table(path: Path, expects: str, required: tuple[str, ...] = ()) -> Iterator[Entry]:
     """Yield the rows of a file of comma-separated values whose first line names the columns.
 
     Raises:
@@ -71,7 +35,7 @@ def read_table(path: Path, expects: str, required: tuple[str, ...] = ()) -> Iter
         fields = [field.strip() for field in next(csv.reader([line]))]
         if len(fields) != len(header):
             raise RecordError(f"{place}: has {len(fields)} fields for {len(header)} columns; correct it")
-        yield Row(dict(zip(header, fields, strict=True)), place)
+        yield Entry(dict(zip(header, fields, strict=True)), place)
 
 
 def need_folder(path: Path, expects: str) -> Path:
