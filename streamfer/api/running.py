@@ -28,7 +28,6 @@ class Run:
 
     Raises:
         ConfigError: there is no source.
-        SourceError: one is not there.
 
     Attributes:
         specs: the sources by id, paused and ended ones included.

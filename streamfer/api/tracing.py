@@ -32,7 +32,6 @@ class Tracer(Closing):
 
     Raises:
         ConfigError: the address is none, or holds credentials.
-        MissingExtraError: the packages of the extra ``otel`` are not installed.
     """
 
     def __init__(self, address: str, site: str) -> None:

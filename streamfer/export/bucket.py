@@ -26,7 +26,6 @@ class Bucket:
     """A folder or file that a URL names: ``s3://...``, ``gs://...``, and whatever else fsspec knows.
 
     Raises:
-        MissingExtraError: fsspec is not installed.
         ConfigError: nothing reads such a URL, the package that does is not installed, or the URL has credentials that
             its kind does not take there.
         SourceUnreachableError: the store does not answer.

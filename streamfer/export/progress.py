@@ -81,11 +81,7 @@ class Progress:
                     self._parts[path] = sources
 
     def checkpoint(self, unfinished: Iterable[str]) -> None:
-        """Write what is new, once a minute has passed; ``unfinished`` are the sources that it may belong to.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Write what is new, once a minute has passed; ``unfinished`` are the sources that it may belong to."""
         now = time.monotonic()
         self._last = now if self._last is None else self._last
         if now - self._last < EVERY:

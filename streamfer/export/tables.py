@@ -197,9 +197,6 @@ class TableFile(WholeFile):
 
     Args:
         tables: each with what takes its rows, made from the path under which they are written.
-
-    Raises:
-        OutputError: the folder cannot be written.
     """
 
     def __init__(self, path: Path, tables: Callable[[Path], Sequence[tuple[Table, Rows]]]) -> None:

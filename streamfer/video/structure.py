@@ -49,11 +49,7 @@ class _Cut(Exception):
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether bytes that a media file's own structure promises are missing; False where it promises nothing.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Whether bytes that a media file's own structure promises are missing; False where it promises nothing."""
     if not path.is_file():
         return False
     size = path.stat().st_size
@@ -66,11 +62,7 @@ def is_cut_off(path: Path) -> bool:
 
 
 def is_torn(path: Path) -> bool:
-    """Whether parts of a Matroska file are none, and whole ones follow: FFmpeg passes over them without a word.
-
-    Raises:
-        OSError: the file cannot be read.
-    """
+    """Whether parts of a Matroska file are none, and whole ones follow: FFmpeg passes over them without a word."""
     with path.open("rb") as stream:
         return stream.read(4) == _EBML and _matroska(stream, path.stat().st_size, blocks=True)[0]
 

@@ -127,11 +127,7 @@ def _past_blanks(text: str, place: int) -> int:
 
 
 def write_entries(path: Path, entries: Iterable[Mapping[str, Any]]) -> int:
-    """Write a JSON list, or JSON lines where the name ends in ``.jsonl``; whole or not at all. Return the count.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write a JSON list, or JSON lines where the name ends in ``.jsonl``; whole or not at all. Return the count."""
     lines = path.suffix.lower() == ".jsonl"
     output = WholeText(path)
     count = 0

@@ -81,7 +81,6 @@ def write_report(folder: Path, evaluation: Evaluation) -> str:
     """Write predictions, report and pictures into a folder and return the report as a page.
 
     Raises:
-        OutputError: the folder cannot be written.
         ConfigError: outputs are not finite, or matplotlib is not installed.
     """
     around = intervals(evaluation.predictions, groups_of(evaluation.clips))
@@ -136,7 +135,6 @@ def write_pages(folder: Path, document: Any, page: str, title: str, predictions:
     """Write a report as JSON and as a page, and the three pictures that the page shows.
 
     Raises:
-        OutputError: the folder cannot be written.
         ConfigError: matplotlib is not installed.
     """
     confidence, hit = predictions.confidences()
@@ -149,11 +147,7 @@ def write_pages(folder: Path, document: Any, page: str, title: str, predictions:
 
 
 def write_predictions(path: Path, evaluation: Evaluation) -> None:
-    """Write one row a clip: where it is listed, its label, the predicted class, and a probability for each class.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write one row a clip: where it is listed, its label, the predicted class, and a probability for each class."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

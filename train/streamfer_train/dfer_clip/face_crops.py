@@ -55,10 +55,6 @@ def with_face_crops(report: CheckReport, config: DataConfig, progress: Progress 
 
     Args:
         progress: told (clips done, clips in all).
-
-    Raises:
-        ModelError: the detector cannot be loaded.
-        OutputError: the cache cannot be written.
     """
     wanted = {clip.identity: clip for fold in report.folds for clip in (*fold.train, *fold.held_out, *fold.test)}
     cutter = _Cutter(config)

@@ -81,11 +81,7 @@ def read_picture(path: str) -> Picture:
 
 
 def opened(clip: Clip) -> PyAvReader:
-    """Open the film that a clip is a part of.
-
-    Raises:
-        SourceError: it cannot be opened.
-    """
+    """Open the film that a clip is a part of."""
     return PyAvReader(SourceSpec(url=clip.path, source_id=Path(clip.path).name, kind="file"))
 
 

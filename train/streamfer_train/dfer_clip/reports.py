@@ -46,7 +46,6 @@ def write_report(folder: Path, config: RunConfig, history: list[dict[str, Any]],
 
     Raises:
         CheckpointError: predictions or weights are missing or damaged.
-        OutputError: something cannot be written.
     """
     classes = config.data.class_names
     protocols: dict[str, Any] = {}

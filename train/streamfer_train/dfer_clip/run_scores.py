@@ -29,7 +29,6 @@ def read_runs(out: Path, selection: Selection, classes: Sequence[str]) -> dict[t
 
     Raises:
         ConfigError: no predictions of that protocol are there.
-        CheckpointError: a file is damaged.
     """
     found = {}
     for path in sorted(out.glob(f"seed*/fold*/predictions/{selection}_test.safetensors")):
@@ -48,7 +47,6 @@ def write_runs(folder: Path, dataset: str, selection: Selection, runs: Mapping[t
 
     Raises:
         ConfigError: a seed lacks a fold that another has.
-        OutputError: the folder cannot be written.
     """
     reports = {key: found.report() for key, found in runs.items()}
     result = combine_runs(selection, {key: found.numbers() for key, found in reports.items()})

@@ -77,7 +77,6 @@ def clips_of(config: DataConfig, fold: int, progress: Progress | None = None) ->
 
     Raises:
         ClipListError: the list has errors; they are all in its ``report``.
-        OutputError: face crops cannot be kept.
     """
     alone = config.model_copy(update={"train": config.test, "folds": (fold,), "held_out": HeldOutConfig()})
     found = check_clips(alone)

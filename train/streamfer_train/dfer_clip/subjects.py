@@ -67,7 +67,6 @@ def read_subject(weights: str, *, device: str = "auto", precision: str = "auto")
         UnknownModelError: neither a model's name nor a file.
         CheckpointError: the file is damaged or foreign.
         UnsafeCheckpointError: the file asks to run something; nothing was run.
-        DeviceError: the device is absent.
     """
     path = Path(weights)
     if any(weights == entry.name for entry in list_models()) or path.suffix == SUFFIX:

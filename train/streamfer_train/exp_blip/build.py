@@ -45,7 +45,6 @@ def build_query_learner(
     Raises:
         ConfigError: sizes or limits that do not fit each other.
         CheckpointError: weights or a tokenizer that cannot be read, or do not fit the sizes.
-        SourceNotFoundError: no such file or folder.
     """
     sizes = model.sizes
     if step.max_text_tokens > sizes.positions:
@@ -82,7 +81,6 @@ def build_writer(
     Raises:
         ConfigError: texts that are too long for the language model.
         CheckpointError: weights or a tokenizer that cannot be read, or do not fit the sizes.
-        SourceNotFoundError: no such file or folder.
     """
     model, runtime, sizes = config.model, config.runtime, config.model.sizes
     language, tokenizer = read_language_model(model.language_model, {}, str(model.language_model))

@@ -44,7 +44,6 @@ def read_labelled(path: Path, images: Path) -> list[LabelledPicture]:
 
     Raises:
         ConfigError: the list or a picture is missing.
-        RecordError: an entry lacks a field; file, line and field are named.
     """
     found = [LabelledPicture(entry.text("image"), images / entry.text("image"), entry.labels())
              for entry in _entries(path)]  # fmt: skip
@@ -71,7 +70,6 @@ def references_for(
 
     Raises:
         ConfigError: the file lacks a picture.
-        RecordError: an entry of the file lacks a field.
     """
     if path is None:
         found = []

@@ -39,7 +39,6 @@ def read_pairs(
 
     Raises:
         ConfigError: no list, or a list or picture is missing.
-        RecordError: an entry lacks a field; file, line and field are named.
     """
     if not sources:
         raise ConfigError(f"{what} names no list; add one with file and images")

@@ -100,11 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def captioner_of(options: argparse.Namespace) -> Captioner:
-    """Return the captioner that :func:`add_options` asked for.
-
-    Raises:
-        ModelError: it cannot be loaded.
-    """
+    """Return the captioner that :func:`add_options` asked for."""
     from streamfer.captions import load_captioner
 
     return load_captioner(

@@ -69,7 +69,6 @@ def read_start(path: Path) -> dict[str, Tensor]:
 
     Raises:
         CheckpointError: damaged, or of another layout.
-        SourceNotFoundError: no such file.
     """
     tensors = read_state_dict(path)
     if "query_tokens" not in tensors:

@@ -52,7 +52,6 @@ def features(
 
     Raises:
         UnknownModelError: no such captioner in a folder (a stand-in of transformers has no Q-Former to probe).
-        CheckpointError: damaged or incomplete files.
     """
     folder = find_captioner(captioner)
     card = read_card(folder)

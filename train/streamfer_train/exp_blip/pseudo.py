@@ -50,7 +50,6 @@ def write(config: ExpBlipConfig) -> str:
     Raises:
         ConfigError: lists, pictures or captioners are missing.
         RecordError: a line of ``halves.jsonl`` is damaged; delete it.
-        OutputError: a list cannot be written.
     """
     folder = config.run.out / FOLDER
     folder.mkdir(parents=True, exist_ok=True)

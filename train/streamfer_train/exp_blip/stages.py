@@ -96,7 +96,6 @@ def pairs_of(config: ExpBlipConfig, stage: Stage, variant: Variant) -> list[Pair
 
     Raises:
         ConfigError: no list, or the stage pseudo has not been run yet.
-        RecordError: an entry lacks a field.
     """
     if stage != "expression":
         return read_pairs(getattr(config.data, stage), config.data.text, f"data.{stage}")
@@ -217,11 +216,7 @@ def train_writer(
 
 
 def export(folder: Path, writer: build.Writer, name: str, config: Any, extended: list[int]) -> CaptionCard:
-    """Write a trained captioner as the folder that ``load_captioner`` takes.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write a trained captioner as the folder that ``load_captioner`` takes."""
     architecture: Architecture = writer.learner.architecture
     answers = architecture == "instructblip"
     size = config.model.sizes.image

@@ -78,7 +78,6 @@ def pairs_of(config: ExpVqaConfig) -> list[Pair]:
 
     Raises:
         ConfigError: a list or picture is missing.
-        RecordError: an entry lacks a field.
     """
     data = config.data
     return read_questions(data.questions, data.text, "data.questions", clean=data.clean_questions)

@@ -132,7 +132,6 @@ def joined(device: str = "auto", backend: Literal["auto", "nccl", "gloo"] = "aut
 
     Raises:
         ConfigError: torchrun's variables are incomplete, or more processes than GPUs.
-        DeviceError: the device was asked for by name and is absent.
     """
     size = _variable("WORLD_SIZE", 1)
     chosen = torch.device(choose_device(device).device)

@@ -31,7 +31,6 @@ def claim(out: Path, config: dict[str, Any], free: Sequence[str], started: Seque
     Raises:
         CheckpointError: it holds runs of another configuration; the first setting that differs is named.
         ConfigError: a run has begun.
-        OutputError: the configuration cannot be written.
     """
     stored = out / CONFIG
     if stored.exists():
