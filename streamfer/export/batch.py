@@ -27,11 +27,9 @@ class BatchPlan:
     """What is made of each file.
 
     Attributes:
-        output: folder of the results.
         settings: what the results depend on, the formats and the blurring of faces among it.
         captions: clips are described; the descriptions get a table.
         overwrite: do files again that an earlier run has done.
-        baseline: what measurements are held against, if anything.
         licences: tells the licence of each model by its name, once they are loaded.
         bucket: where the results go from there; nowhere if empty.
     """
@@ -124,8 +122,6 @@ class Batch:
     """Routes the events of many files to their results.
 
     Args:
-        specs: the files.
-        plan: what is made of each.
         failed: sources that were named and not found.
         watch: told of the beginning, and of every event after it was dealt with.
         alone: it is one file of a larger batch, which others work at, too.
@@ -171,11 +167,7 @@ class Batch:
                 yield spec
 
     def take(self, event: Event) -> None:
-        """Route one event to its file's results.
-
-        Raises:
-            OutputError: results cannot be written.
-        """
+        """Route one event to its file's results."""
         from streamfer.pipeline.events import FrameFaces, SourceDone, SourceOpened
         from streamfer.records import ClipLabelled
 
@@ -217,11 +209,7 @@ class Batch:
         self._fail(Failed(source_id, InternalError(why)))
 
     def write_study(self) -> None:
-        """Write the tables of all files of the output folder.
-
-        Raises:
-            OutputError: they cannot be written.
-        """
+        """Write the tables of all files of the output folder."""
         from streamfer.export.study import write_study
 
         settings = self.plan.settings

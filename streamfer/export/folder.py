@@ -31,10 +31,8 @@ class SourceFolder:
     """Writes the files of one source into the output folder, all of them or none.
 
     Args:
-        folder: output folder.
         source_id: names the files; a source id with folders in it keeps them.
         settings: stored in the manifest, compared by :meth:`is_done`; its formats say which files there are.
-        more: as in :class:`Job`.
 
     Attributes:
         doubtful: frames of the overlay that may show a face although faces are blurred; known once it is drawn.
@@ -109,11 +107,7 @@ class SourceFolder:
             raise
 
     def add(self, event: Event) -> None:
-        """Hand an event to every file.
-
-        Raises:
-            OutputError: the disk is full.
-        """
+        """Hand an event to every file."""
         self._found += next(iter(self._summary.rows(event)), []) if self._summary else []
         try:
             for writer in self._writers:
@@ -127,9 +121,6 @@ class SourceFolder:
 
         Everything is on the disk before the first file gets its name, so that a full disk leaves none of them. Results
         of a source that was cut off are named ``NAME.partial`` and never count as done; complete ones take their place.
-
-        Raises:
-            OutputError: a file cannot be written; those not yet in place are discarded.
         """
         self.add(done)  # the table of tracks is made of its end
         content: dict[str, Any] = {**self._identity(source_digest), "stats": asdict(done.stats), "note": done.note}

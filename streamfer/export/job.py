@@ -46,11 +46,8 @@ class Settings:
     Attributes:
         config: digest of the configuration that matters.
         model: digest of the weights.
-        detector: name of the detector.
         formats: formats asked for, the overlay among them.
         blurred: whether faces in pictures are unrecognisable.
-        profile: one of :data:`PROFILES`.
-        dialect: one of :data:`DIALECTS`.
         baseline: what measurements are held against: a length of time, a file's digest, or nothing.
         values: what of the configuration matters, for people to read.
     """

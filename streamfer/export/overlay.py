@@ -190,7 +190,6 @@ class OverlayWriter(WholeFile):
     Args:
         path: ``.mp4``, or ``.png`` for a still.
         source: the file once more, not opened yet.
-        blur: whether faces are made unrecognisable.
 
     Attributes:
         doubtful: frames that may show a face although faces are blurred.
@@ -208,12 +207,7 @@ class OverlayWriter(WholeFile):
         self._notes.add(event)
 
     def prepare(self) -> None:
-        """Decode the file once more, twice to blur, and draw.
-
-        Raises:
-            OutputError: it cannot be written.
-            SourceError: the file cannot be read any more.
-        """
+        """Decode the file once more, twice to blur, and draw."""
         try:
             self.doubtful = write_overlay(self._source, self._notes, self.part, blur=self._blur)
         except OutputError as error:
@@ -225,8 +219,6 @@ def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: Blur
     """Decode ``source`` again and write it with what ``notes`` hold drawn on every frame, and its sound.
 
     Args:
-        source: the file, not opened yet.
-        notes: what was found in it.
         path: ``.mp4``, or ``.png`` for a still.
         blur: ``normal`` makes every face that is found unrecognisable, ``strict`` the whole frame where a face may be
             elsewhere.

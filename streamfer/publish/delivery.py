@@ -73,7 +73,6 @@ class Delivery(Closing):
         """Deliver to the configured Redis, or to the embedded server.
 
         Args:
-            config: where records go.
             waits: the server may be away at the start, too.
 
         Raises:

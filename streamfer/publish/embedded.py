@@ -78,7 +78,6 @@ class EmbeddedRedis(Closing):
     Attributes:
         folder: where its data lie.
         socket: Unix socket it listens on, in a folder that only this user may enter.
-        joined: whether the server was already running.
     """
 
     folder: Path
@@ -90,9 +89,6 @@ class EmbeddedRedis(Closing):
     @classmethod
     def start(cls, folder: Path | None = None) -> Self:
         """Join the server of ``folder``, or start it.
-
-        Args:
-            folder: see :func:`default_folder`.
 
         Raises:
             PublishError: there is no server to start, it does not start, or the folder is not this user's own.

@@ -56,9 +56,6 @@ class Spool:
 
     Attributes:
         bytes_on_disk: of JSON, that wait there.
-
-    Raises:
-        OutputError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, name: str, max_bytes: int) -> None:

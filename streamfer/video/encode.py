@@ -48,7 +48,6 @@ def write_video(
         path: ``.mp4``, ``.mkv``, ``.mov``, ``.avi`` ...
         frames: pictures of one size; consumed one by one.
         fps: declared rate, frames a second.
-        codec: FFmpeg encoder name.
         rotation: degrees clockwise, in quarter turns, that a player shall turn the pictures by (mp4, mov).
         times: seconds of each frame, rising, for a variable rate; by default ``index / fps``.
         sound: what is heard with it, on the same clock.

@@ -46,7 +46,6 @@ class FileSource:
 
     Args:
         spec: what to read, from :func:`streamfer.video.locate.find_sources`.
-        decode_threads: threads FFmpeg may decode with.
         timeout: seconds that one network operation may take.
 
     Attributes:

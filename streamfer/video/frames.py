@@ -27,11 +27,9 @@ class VideoInfo:
         source_id: stable name of the source; never a URL with credentials.
         location: where it is read from, credentials removed.
         width, height: displayed size in pixels, after rotation.
-        codec: FFmpeg codec name.
         declared_fps: the container's rate, or None where it states none.
         duration: seconds, or None where unknown (live, GIF, raw streams).
         rotation: degrees clockwise that were applied to display the frames upright.
-        live: whether frames arrive in real time.
         epoch_key: identity of this run of the source's clock that survives a restart of streamfer: the
             file's sha256 (hex) for files, the first frame's wall time in milliseconds for live sources.
         still: a picture rather than a video.
@@ -121,7 +119,6 @@ class StateChange:
     """A source changed its state; travels in the same iterator as the frames, in order.
 
     Attributes:
-        state: the new state.
         epoch: epoch the source is in, or will be in after the reconnect.
         reason: one line, credentials removed; empty when there is nothing to say.
         attempt: number of the reconnect attempt, 0 when online.

@@ -46,8 +46,6 @@ class LiveSource:
     Args:
         spec: what to open, from :func:`streamfer.video.locate.find_sources`.
         settings: how long to wait and how to come back; the defaults if unset.
-        decode_threads: threads FFmpeg may decode with.
-        rng: source of the jitter.
         sleep: replaces the wait between attempts (tests).
 
     Attributes:

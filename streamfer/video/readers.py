@@ -52,10 +52,6 @@ class PyAvReader(Closing):
 
     Opening walks the packets of a seekable file once without decoding them, which makes ``len`` exact where
     containers lie about it (edit lists, variable rate). Other formats are decoded once for ``len``.
-
-    Args:
-        spec: what to read.
-        decode_threads: threads FFmpeg may decode with.
     """
 
     def __init__(self, spec: SourceSpec, *, decode_threads: int = 1) -> None:

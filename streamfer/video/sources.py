@@ -16,7 +16,6 @@ def open_source(spec: SourceSpec, live: LiveConfig | None = None, *, decode_thre
         spec: what to open, from :func:`streamfer.video.locate.find_sources`.
         live: how long to wait and how to come back; of files, which may lie on a server, only ``open_timeout``
             counts. The defaults if unset.
-        decode_threads: threads FFmpeg may decode with.
     """
     live = live or LiveConfig()
     if not spec.live:
