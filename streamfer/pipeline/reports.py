@@ -69,7 +69,7 @@ class RecordWriter:
         self._model = model
         self.classes = model.classes if emotions else ()
         self._site = site
-        self._track_name = track_name
+        self.track_id = track_name
         self._facts = ModelFacts(
             name=model.name,
             digest=model.digest,
@@ -78,10 +78,6 @@ class RecordWriter:
             detector=detector,
         )
         self._producer = this_producer(purpose)
-
-    def track_id(self, source_id: str, epoch: int, track: int) -> str:
-        """Return the public name of a track."""
-        return self._track_name(source_id, epoch, track)
 
     def labelled(self, job: ClipJob, probabilities: NDArray[np.float32], encode_s: float) -> Record:
         """Return the record of one classified window.

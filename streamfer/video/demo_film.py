@@ -26,7 +26,9 @@ def film() -> Iterator[NDArray[np.uint8]]:
     Raises:
         ConfigError: a package that should carry a picture does not.
     """
-    portrait, group = _portrait(), _group()
+    from skimage import data
+
+    portrait, group = np.asarray(data.astronaut(), dtype=np.uint8), _group()
     # From one view to another: centre x, centre y and height, in fractions of the picture.
     shots = (
         (portrait, np.array([0.50, 0.30, 0.56]), np.array([0.45, 0.25, 0.42])),
@@ -48,12 +50,6 @@ def _view(picture: NDArray[np.uint8], x: float, y: float, part: float) -> NDArra
     )
     frame = cv2.warpAffine(picture, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(frame, dtype=np.uint8)
-
-
-def _portrait() -> NDArray[np.uint8]:
-    from skimage import data
-
-    return np.asarray(data.astronaut(), dtype=np.uint8)
 
 
 def _group() -> NDArray[np.uint8]:

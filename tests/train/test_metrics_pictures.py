@@ -59,5 +59,5 @@ def test_bad_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"\.png or \.svg"):
         pictures.confusion_picture(scored([0, 1], [0, 1]), tmp_path / "picture.gif")
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         pictures.confusion_picture(scored([0, 1], [0, 1]), tmp_path / "file" / "picture.png")

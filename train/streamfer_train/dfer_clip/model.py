@@ -47,7 +47,7 @@ class Learner(nn.Module):
         self.sizes = backbone.sizes
         self.precision: Precision = config.runtime.precision
         self.adapters: nn.ModuleList | None = None
-        self._low_rank = False
+        self.low_rank = False
         if config.adapters.width:
             self.adapters = attach_adapters(clip.image_encoder, config.adapters, config.data.frames)
         profile = backbone.sizes.pixels
@@ -67,12 +67,6 @@ class Learner(nn.Module):
     def exportable(self) -> bool:
         """Whether frames are encoded one by one, as streaming needs: temporal adapters mix them."""
         return self.adapters is None
-
-    def add_lora(self, config: RunConfig) -> None:
-        """Put low-rank updates into the image encoder; its own weights must be there already."""
-        if config.lora.rank:
-            attach_lora(self.clip.image_encoder, config.lora)
-            self._low_rank = True
 
     def train(self, mode: bool = True) -> Self:
         """Switch to training; a frozen image encoder keeps the statistics of its norms."""
@@ -110,7 +104,7 @@ class Learner(nn.Module):
                 "streaming; evaluate its checkpoint with 'streamfer evaluate dfer-clip'"
             )
         clip = self.clip
-        if not self._low_rank:
+        if not self.low_rank:
             return clip.bake() if clip.text_features is None else clip
         encoder = clip.image_encoder
         state = {f"image_encoder.{name}": tensor for name, tensor in merged(encoder).state_dict().items()}
@@ -176,7 +170,9 @@ def build_learner(config: RunConfig, backbone: Backbone, seed: int) -> Learner:
             nn.init.normal_(clip.text_features, std=sizes.embed_dim**-0.5)
     _load(clip, backbone)
     learner = Learner(clip, config, backbone)
-    learner.add_lora(config)
+    if config.lora.rank:
+        attach_lora(clip.image_encoder, config.lora)
+        learner.low_rank = True
     if config.runtime.checkpointing:
         _checkpoint_activations(clip)
     return learner

@@ -30,7 +30,9 @@ an interrupted measurement goes on behind the last.
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Caption, score, print and store; a user error is one line on standard error and its exit code."""
-    return reported(lambda: _run(_parser().parse_args(arguments)))
+    parser = evaluation_parser("exp-blip", __doc__, _EPILOG)
+    parser.add_argument("--labels", type=Path, required=True, metavar="FILE", help="list of pictures with labels")
+    return reported(lambda: _run(parser.parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -61,8 +63,14 @@ def probes(
     return {"probes": probe(options, learned_from, pictures)} if learned_from else {}
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what the evaluation of every captioner takes."""
+def evaluation_parser(name: str, description: str | None, epilog: str) -> argparse.ArgumentParser:
+    """Return the parser of ``streamfer evaluate NAME`` with what the evaluation of every captioner takes."""
+    parser = argparse.ArgumentParser(
+        prog=f"streamfer evaluate {name}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--captioner", required=True, help="name, folder, or image-text model of transformers")
     parser.add_argument("--images", type=Path, default=Path(), help="folder that the list's pictures are relative to")
     parser.add_argument("--out", type=Path, default=Path("caption_scores"), help="folder of captions and report")
@@ -85,22 +93,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--probe-images", type=Path, help="folder of its pictures; --images if unset")
     parser.add_argument("--probe-epochs", type=positive, default=100)
     parser.add_argument("--pooling", choices=["mean", "concat"], default="mean", help="of the Q-Former's queries")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="streamfer evaluate exp-blip",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--labels", type=Path, required=True, metavar="FILE", help="list of pictures with labels")
-    add_options(parser)
     return parser
 
 
 def captioner_of(options: argparse.Namespace) -> Captioner:
-    """Return the captioner that :func:`add_options` asked for."""
+    """Return the captioner that :func:`evaluation_parser` asked for."""
     from streamfer.captions import load_captioner
 
     return load_captioner(

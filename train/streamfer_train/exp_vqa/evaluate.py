@@ -17,9 +17,9 @@ from streamfer_train.captions.questions import unit_question
 from streamfer_train.datasets.authors import Pair, read_answers
 from streamfer_train.exp_blip.captioned import LabelledPicture, face_of, read_labelled
 from streamfer_train.exp_blip.evaluate import (
-    add_options,
     captioner_of,
     encoder_of,
+    evaluation_parser,
     finish,
     measure,
     probes,
@@ -61,17 +61,11 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="streamfer evaluate exp-vqa",
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = evaluation_parser("exp-vqa", __doc__, _EPILOG)
     parser.add_argument("--labels", type=Path, metavar="FILE", help="list of pictures with labels")
     parser.add_argument("--questions", type=Path, metavar="FILE", help="list of questions with answers")
     parser.add_argument("--units", type=_units, help="only these action units, as in 1,2,12")
     parser.add_argument("--skip-descriptions", action="store_true", help="ask yes or no only (--labels)")
-    add_options(parser)
     return parser
 
 

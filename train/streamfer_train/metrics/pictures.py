@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from streamfer.errors import ConfigError, OutputError
+from streamfer.errors import ConfigError
 from streamfer.extras import needs
+from streamfer.files import write_whole
 from streamfer_train.metrics.arrays import BoolArray, FloatArray
 from streamfer_train.metrics.classification import Report, RiskCoverage, calibration_bins, calibration_error
 
@@ -94,9 +95,7 @@ def _headline(axes: Any, title: str, numbers: str) -> None:
 def _save(figure: Any, path: Path) -> Path:
     if path.suffix.lower() not in _SUFFIXES:
         raise ConfigError(f"{path}: pictures are written as {' or '.join(_SUFFIXES)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix.lower() == ".svg" else {})
-    except OSError as error:
-        raise OutputError(f"{path}: cannot write ({error.strerror}); choose another folder") from error
+    kind = path.suffix.lower()[1:]
+    metadata = {"Date": None} if kind == "svg" else {}
+    write_whole(path, lambda stream: figure.savefig(stream, dpi=160, format=kind, metadata=metadata))
     return path
