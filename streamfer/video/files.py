@@ -248,7 +248,7 @@ def _describe(
         width=form.width,
         height=form.height,
         codec=track.codec_context.name,
-        declared_fps=(spec.raw_fps and float(spec.raw_fps)) if still or rate is None else rate,
+        declared_fps=(float(spec.raw_fps) if spec.raw_fps else None) if still or rate is None else rate,
         duration=None if still else _duration(container, track),
         rotation=form.turn.rotation,
         live=False,

@@ -52,8 +52,8 @@ def report(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> Detec
     for a, name in enumerate(names):
         coded = ~np.isnan(targets[:, a])
         units[name] = _score(scores[coded, a], targets[coded, a] > _PRESENT)
-    means = (_mean([getattr(score, name) for score in units.values()]) for name in ("auc", "f1"))
-    return DetectionReport(*means, units)
+    every = units.values()
+    return DetectionReport(_mean([one.auc for one in every]), _mean([one.f1 for one in every]), units)
 
 
 def checked(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
