@@ -56,10 +56,11 @@ class SeparableBlock(nn.Module):
         self.bn1 = _norm(inside)
         self.conv_pw = nn.Conv2d(inside, outside, 1, bias=False)
         self.bn2 = _norm(outside)
+        self.bound = nn.ReLU6()
 
     def forward(self, x_FCSS: torch.Tensor) -> torch.Tensor:
         """Transform; (F, C, S, S) to (F, C', S, S)."""
-        y_FCSS = nn.functional.relu6(self.bn1(self.conv_dw(x_FCSS)))
+        y_FCSS = self.bound(self.bn1(self.conv_dw(x_FCSS)))
         y_FCSS = self.bn2(self.conv_pw(y_FCSS))
         return cast(torch.Tensor, y_FCSS + x_FCSS if y_FCSS.shape == x_FCSS.shape else y_FCSS)
 
@@ -81,13 +82,14 @@ class InvertedResidual(nn.Module):
         self.bn2 = _norm(wide)
         self.conv_pwl = nn.Conv2d(wide, outside, 1, bias=False)
         self.bn3 = _norm(outside)
+        self.bound = nn.ReLU6()
         self.shortcut = stride == 1 and inside == outside
         self.drop = 0.0
 
     def forward(self, x_FCSS: torch.Tensor) -> torch.Tensor:
         """Transform; (F, C, S, S) to (F, C', S', S')."""
-        y_FCSS = nn.functional.relu6(self.bn1(self.conv_pw(x_FCSS)))
-        y_FCSS = nn.functional.relu6(self.bn2(self.conv_dw(y_FCSS)))
+        y_FCSS = self.bound(self.bn1(self.conv_pw(x_FCSS)))
+        y_FCSS = self.bound(self.bn2(self.conv_dw(y_FCSS)))
         y_FCSS = self.bn3(self.conv_pwl(y_FCSS))
         if not self.shortcut:
             return cast(torch.Tensor, y_FCSS)
@@ -125,6 +127,7 @@ class EfficientNetLite(nn.Module):
         head = _HEAD * width // WIDTH
         self.conv_head = nn.Conv2d(inside, head, 1, bias=False)
         self.bn2 = _norm(head)
+        self.bound = nn.ReLU6()
         self.fc = nn.Linear(head, embed_dim)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -132,8 +135,8 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, pixels_FCSS: torch.Tensor) -> torch.Tensor:
         """Encode pictures; (F, channels, S, S) to (F, D)."""
-        x_FCSS = nn.functional.relu6(self.bn1(self.conv_stem(pixels_FCSS)))
-        x_FCSS = nn.functional.relu6(self.bn2(self.conv_head(self.blocks(x_FCSS))))
+        x_FCSS = self.bound(self.bn1(self.conv_stem(pixels_FCSS)))
+        x_FCSS = self.bound(self.bn2(self.conv_head(self.blocks(x_FCSS))))
         return cast(torch.Tensor, self.fc(x_FCSS.mean((2, 3))))
 
 

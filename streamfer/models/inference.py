@@ -22,7 +22,7 @@ from streamfer.models.card import ModelCard, PixelProfile
 from streamfer.models.dfer_clip import DferClip
 from streamfer.models.efficient import fold_norms
 from streamfer.models.expression import ModelInfo
-from streamfer.models.packing import packed_transformer
+from streamfer.models.packing import pack_convolutions, packed_transformer
 from streamfer.models.precision import DTYPES, Precision, choose_device, choose_precision
 from streamfer.models.registry import DEFAULT_MODEL, find_model
 from streamfer.models.vision import fold_activations
@@ -106,6 +106,7 @@ class DferClipModel:
         encoder.to(dtype=self._dtype)
         if card.config.vision.is_resnet:
             encoder.to(memory_format=torch.channels_last)
+            pack_convolutions(encoder, card.pixels.size, self._device)
         self._model.to(self._device)
         use_attention(self._model, attention.implementation)
         with torch.inference_mode():

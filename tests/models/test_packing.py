@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from tiny_models import INVERTED, tiny_card, tiny_model
 
 from streamfer.geometry import squashed_crop
 from streamfer.models import packing
@@ -57,3 +58,21 @@ def test_what_cannot_be_packed_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) ->
     plain = loaded(network(), "fp32")
     assert plain._packed is None
     torch.testing.assert_close(plain.encode(crops), packed, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "most"), [("fp32", 1e-5), ("bf16", 0.0)])
+def test_packed_convolutions_give_the_same_features(
+    precision: Precision, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tiny_model(vision=INVERTED)
+    side = INVERTED.image_size
+    crops = np.random.default_rng(0).integers(0, 256, (5, side, side, 3), dtype=np.uint8)
+    packed = DferClipModel(copy.deepcopy(plain), tiny_card(plain), digest="0", precision=precision)
+    assert not [layer for layer in packed._model.image_encoder.modules() if isinstance(layer, torch.nn.Conv2d)]
+    found = packed.encode(crops)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    usual = DferClipModel(plain, tiny_card(plain), digest="0", precision=precision)
+    assert [layer for layer in usual._model.image_encoder.modules() if isinstance(layer, torch.nn.Conv2d)]
+    expected = usual.encode(crops)
+    assert float(expected.std(dim=0).mean()) > 1e-3
+    torch.testing.assert_close(found, expected, atol=most * float(expected.abs().max()), rtol=0)
