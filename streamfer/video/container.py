@@ -40,6 +40,7 @@ _MOST_FPS = 1000
 _RECONNECT_SECONDS = "3"
 _ZERO_BASED = frozenset({"mov", "mp4", "matroska", "webm"})
 _SILENT = frozenset({"mpeg1video", "mpeg2video"})
+_CUT_OFF = "not a video that can be decoded, for it is cut off; copy it again"
 _WEBCAM_FORMAT = "video4linux2,v4l2"
 
 
@@ -64,9 +65,7 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
             container: InputContainer = av.open(target, "r", format=container_format, options=options, **_METADATA)
         except av.error.InvalidDataError:
             if not spec.remote and is_cut_off(Path(spec.url)):
-                raise SourceUnreadableError(
-                    f"{spec.location}: not a video that can be decoded, for it is cut off; copy it again"
-                ) from None
+                raise SourceUnreadableError(f"{spec.location}: {_CUT_OFF}") from None
             raise
         return container
 
@@ -122,11 +121,19 @@ def video_stream(container: InputContainer, spec: SourceSpec, decode_threads: in
     stream = container.streams.best("video")
     cover = isinstance(stream, VideoStream) and Disposition.attached_pic in stream.disposition
     if not isinstance(stream, VideoStream) or cover:
+        if not spec.remote and not container.streams.audio and is_cut_off(Path(spec.url)):
+            raise SourceUnreadableError(f"{spec.location}: {_CUT_OFF}")
         tracks = {"a cover picture" if cover and other is stream else other.type for other in container.streams}
         found = ", ".join(sorted(tracks)) or "no track at all"
         raise SourceUnreadableError(f"{spec.location}: no video track (found: {found}); give a file with pictures")
     if stream.codec_context is None:
         raise SourceUnreadableError(f"{spec.location}: no decoder for its video; convert it to H.264 first")
+    if Disposition.dependent in stream.disposition:
+        # Telephones' HEIC, large AVIF: FFmpeg gives each tile as a track.
+        raise SourceUnreadableError(
+            f"{spec.location}: a picture of {len(container.streams.video)} tiles, which are not put together here; "
+            "convert it to JPEG or PNG"
+        )
     # Slices of MPEG-2 that decode side by side keep their damage to themselves.
     threads = 1 if stream.codec_context.name in _SILENT else decode_threads
     stream.thread_type = "AUTO" if threads > 1 else "SLICE"

@@ -15,9 +15,7 @@ from streamfer.video.pixels import Orientation
 
 #: Without a key picture, what refreshes bit by bit has healed after so long.
 _HEALED_SECONDS = 10.0
-#: A pause of so many pictures is a hole where the container itself is torn.
-_HOLE_PERIODS = 3
-#: The same where a packet is known to be damaged.
+#: A pause of so many pictures is a hole where a packet is known to be damaged, or the container itself is torn.
 _LOST_PERIODS = 0.6
 _LISTED = 5
 #: Codecs that decode zeros without a word and never write so many: a sector that was lost, a download with holes.
@@ -82,9 +80,9 @@ class Health:
         self._failures += 1
         self._failed = self._latest
 
-    def pauses(self, tick: Tick, period: float, periods: float = _HOLE_PERIODS) -> bool:
+    def pauses(self, tick: Tick, period: float) -> bool:
         """Whether so long a pause lies ahead of a picture that something may be missing there."""
-        return self._good is not None and not tick.reason and tick.elapsed - self._seen[0] > periods * period
+        return self._good is not None and not tick.reason and tick.elapsed - self._seen[0] > _LOST_PERIODS * period
 
     def take(self, judged: Judged, clock: PtsClock, *, torn: bool = False) -> list[Judged]:
         """Take the next picture, in order of time, and return the one before if it is whole for sure.
@@ -101,7 +99,7 @@ class Health:
             lost += heapq.heappop(self._fed) < picture.pts
         begin = tick.elapsed, float(tick.media * clock.time_base) - self._lead
         if self._failed is not None:
-            torn |= lost > 0 or picture.pts is None or self.pauses(tick, clock.period, _LOST_PERIODS)
+            torn |= lost > 0 or picture.pts is None or self.pauses(tick, clock.period)
             self._failed = None if torn or (picture.pts or 0) > self._failed else self._failed
         if tick.reason:
             self._close(tick.epoch - 1, self._seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,8 @@ from streamfer.video.structure import is_cut_off, is_torn
 _ASSUMED_FPS = 25.0
 # A download that stops this much before its declared end is reported as cut off (edit lists shift ends a little).
 _MISSING_SECONDS = 1.0
+_NOTHING = "not one frame decodes; the file may be cut off or damaged"
+_MOVING_WEBP = "an animated WebP, which FFmpeg does not decode; convert it to GIF or MP4"
 # They state no sizes that could be compared with what came: whether their last picture is whole tells.
 _OPEN_ENDED = frozenset({"mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vc1", "nut"})
 
@@ -117,15 +120,18 @@ class FileSource:
             with classified(self.spec):
                 first = next(pictures, None)
             if first is None:
-                raise _NothingDecodesError(
-                    f"{self.spec.location}: not one frame decodes; the file may be cut off or damaged"
-                )
+                moving = container.format.name.startswith("webp") and not spec.still
+                raise _NothingDecodesError(f"{self.spec.location}: {_MOVING_WEBP if moving else _NOTHING}")
             form = PictureForm.of(first)
             info = _describe(self.spec, container, track, form, epoch_key=epoch_key)
             time_base = first.time_base or track.time_base or Fraction(1, round(_ASSUMED_FPS))
             clock = PtsClock(time_base, 1 / (frame_rate(track) or _ASSUMED_FPS))
             yield StateChange("online", 0, time.time(), info=info)
             converter = RgbConverter()
+
+            @functools.cache
+            def torn() -> bool:
+                return spec.stored and is_torn(Path(spec.url))
 
             def chosen(sure: Sequence[Judged]) -> Iterator[Frame]:
                 for one, turn, at in sure:
@@ -136,8 +142,8 @@ class FileSource:
             while picture is not None and not self._closing:
                 before, form = form, PictureForm.of(picture, form)
                 tick = clock.tick(picture.pts, picture.duration, form.change_from(before))
-                torn = spec.stored and health.pauses(tick, clock.period) and is_torn(Path(spec.url))
-                yield from chosen(health.take((picture, form.turn, tick), clock, torn=torn))
+                hole = health.pauses(tick, clock.period) and torn()
+                yield from chosen(health.take((picture, form.turn, tick), clock, torn=hole))
                 if tick.reason:
                     info = replace(info, width=form.width, height=form.height, rotation=form.turn.rotation)
                     leap = Leap(tick.leap, time_base, tick.elapsed, "file") if tick.leap else None

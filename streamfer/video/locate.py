@@ -25,7 +25,8 @@ Place = str | os.PathLike[str]
 
 # fmt: off
 STILL_SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".jxl", ".jp2", ".ppm", ".pgm", ".qoi",
+    ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jxl", ".jp2", ".ppm",
+    ".pgm", ".qoi",
 })
 RAW_SUFFIXES = frozenset({".yuv"})
 VIDEO_SUFFIXES = frozenset({

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+#: What begins an ASF file, and what begins its properties.
+_ASF, _ASF_FILE = bytes.fromhex("3026b2758e66cf11"), bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 #: How much of the end of a file is searched for its last part where parts cannot be walked.
 _TAIL = 1 << 18
 _PICTURE_BYTES = 64 << 20
@@ -33,11 +35,12 @@ _Step = Callable[[BinaryIO, int, int], "int | None"]
 #: Marks of pictures, where they stand, and of others that are long enough not to be chance.
 _PICTURES = (
     (0, b"\xff\xd8\xff"), (0, b"\x89PNG\r\n"), (0, b"BM"), (0, b"II*\0"), (0, b"MM\0*"), (8, b"WEBP"), (4, b"ftypavif"),
-    (4, b"ftypmif1"), (4, b"JXL "), (0, b"\xff\x0a"), (4, b"jP  "), (0, b"qoif"), (0, b"P5\n"), (0, b"P6\n"),
+    (4, b"ftypmif1"), (4, b"ftyphei"), (4, b"JXL "), (0, b"\xff\x0a"), (4, b"jP  "), (0, b"qoif"), (0, b"P5\n"),
+    (0, b"P6\n"),
 )  # fmt: skip
 _VIDEOS = (
     (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (8, b"AVI "), (0, b"\x1aE\xdf\xa3"), (0, b"FLV\1"), (0, b"\0\0\1\xba"),
-    (0, bytes.fromhex("3026b2758e66cf11")), (0, b"OggS"), (0, b"GIF87a"), (0, b"GIF89a"), (0, b"DKIF"),
+    (0, _ASF), (0, b"OggS"), (0, b"GIF87a"), (0, b"GIF89a"), (0, b"DKIF"),
     (0, b"DHAV"), (0, b".RMF"), (0, b"\x1f\x07\0"), (0, bytes.fromhex("060e2b3402050101")), (0, b"YUV4MPEG2 "),
 )  # fmt: skip
 _MOVING = (b"acTL", b"ANIM")
@@ -62,9 +65,19 @@ def is_cut_off(path: Path) -> bool:
 
 
 def is_torn(path: Path) -> bool:
-    """Whether parts of a Matroska file are none, and whole ones follow: FFmpeg passes over them without a word."""
+    """Whether parts of a Matroska, FLV or ASF file are none, with whole ones behind: FFmpeg says nothing of it."""
+    size = path.stat().st_size
     with path.open("rb") as stream:
-        return stream.read(4) == _EBML and _matroska(stream, path.stat().st_size, blocks=True)[0]
+        head = stream.read(16)
+        try:
+            if head.startswith(_EBML):
+                return _matroska(stream, size, blocks=True)[0]
+            for mark, step in ((b"FLV", _flv), (_ASF, _asf_packets)):
+                if head.startswith(mark):
+                    _walk(stream, size, step)
+        except _Cut:
+            return True
+    return False
 
 
 def is_picture(path: Path) -> bool | None:
@@ -220,7 +233,11 @@ def _vint(stream: BinaryIO, place: int, *, keep: bool) -> tuple[int, int]:
 def _boxes(stream: BinaryIO, place: int, _size: int) -> int | None:
     """MP4, MOV, 3GP, HEIF and AVIF: a size of 0 reaches to the end, one of 1 is written in 64 bits."""
     length, kind = struct.unpack(">I4s", _read(stream, place, 8))
-    if not kind.strip(b"\0").isascii():
+    if not kind.isascii() or kind == bytes(4):
+        with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            # No part of it: what the file ends with, or damage, and whatever stands behind it is lost to FFmpeg.
+            if any(data.find(mark, place) >= 0 for mark in (b"moof", b"mdat", b"moov", b"mfra")):
+                raise _Cut
         return None
     if length == 1:
         (length,) = struct.unpack(">Q", _read(stream, place + 8, 8))
@@ -228,13 +245,53 @@ def _boxes(stream: BinaryIO, place: int, _size: int) -> int | None:
 
 
 def _flv(stream: BinaryIO, place: int, _size: int) -> int | None:
+    """Tags of FLV: behind each stands its size."""
     if place == 0:
         return 13
-    return place + 11 + int.from_bytes(_read(stream, place, 11)[1:4]) + 4
+    length = 11 + int.from_bytes(_read(stream, place, 11)[1:4])
+    if int.from_bytes(_read(stream, place + length, 4)) != length:
+        raise _Cut
+    return place + length + 4
+
+
+def _flv_ends(stream: BinaryIO, size: int) -> bool:
+    """The last tag is whole: the size that stands behind it is the one at its begin."""
+    length = int.from_bytes(_read(stream, max(0, size - 4), 4))
+    return 11 <= length <= size - 17 and int.from_bytes(_read(stream, size - 4 - length, 4)[1:]) == length - 11
 
 
 def _asf(stream: BinaryIO, place: int, _size: int) -> int | None:
     return place + int(struct.unpack("<Q", _read(stream, place, 24)[16:])[0])
+
+
+def _asf_packets(stream: BinaryIO, place: int, size: int) -> int | None:
+    """Packets of ASF, all of one size: each begins with its own kind of checksum, or none."""
+    if place == 0:
+        head = _read(stream, 0, min(size, _TAIL))
+        at = head.find(_ASF_FILE)
+        data = int(struct.unpack("<Q", head[16:24])[0])
+        (length,) = struct.unpack("<I", head[at + 92 : at + 96]) if at > 0 else (0,)
+        if not length or data + 50 > size:
+            return None
+        count = struct.unpack("<Q", _read(stream, data + 40, 8))[0]
+        marks = (_byte(stream, data + 50 + length * number) for number in range(count))
+        if any(mark and mark[0] & 0xF0 != 0x80 for mark in marks):
+            raise _Cut
+    return None
+
+
+def _rmf(stream: BinaryIO, place: int, size: int) -> int | None:
+    """RealMedia; FFmpeg counts the head of a part twice."""
+    ending = place + int.from_bytes(_read(stream, place + 4, 4))
+    return size if size < ending <= size + 10 else ending
+
+
+def _y4m_ends(stream: BinaryIO, size: int) -> bool:
+    """Frames of one size, each behind a line of its own."""
+    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        first = data.find(b"FRAME")
+        second = data.find(b"FRAME", first + 5)
+        return second < 0 or (size - first) % (second - first) == 0
 
 
 def _klv(stream: BinaryIO, place: int, _size: int) -> int | None:
@@ -269,8 +326,8 @@ _WALKED: tuple[tuple[int, bytes, _Step], ...] = (
     (4, b"mdat", _boxes),
     (4, b"wide", _boxes),
     (4, b"free", _boxes),
-    (0, b"FLV", _flv),
-    (0, bytes.fromhex("3026b2758e66cf11"), _asf),
+    (0, _ASF, _asf),
+    (0, b".RMF", _rmf),
     (0, bytes.fromhex("060e2b3402050101"), _klv),
     (0, b"DKIF", _ivf),
     (0, b"\x89PNG", _png),
@@ -326,6 +383,10 @@ def _bmp_ends(stream: BinaryIO, size: int) -> bool:
 _CLOSED: tuple[tuple[bytes, Callable[[BinaryIO, int], bool]], ...] = (
     (b"\0\0\x01\xba", _program_stream_ends),
     (b"OggS", _ogg_ends),
+    (b"FLV", _flv_ends),
+    (b"YUV4MPEG2 ", _y4m_ends),
+    # Its index comes last.
+    (b"nut/multimedia container", lambda stream, size: b"NX\xdd\x67\x2f\x23\xe6\x4e" in _tail(stream, size)),
     (b"GIF8", _gif_ends),
     (b"\xff\xd8\xff", _jpeg_ends),
     (b"BM", _bmp_ends),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import os
 import re
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,14 +44,17 @@ def test_a_folder_is_what_it_leads_to(tmp_path: Path) -> None:
     (folder / "linked").symlink_to(elsewhere)
     (folder / "one" / "round").symlink_to(folder)
     (folder / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (folder / "itself.mp4").symlink_to(folder / "itself.mp4")
     tape(folder / "tape.dv", 1)
     (folder / "one" / "a.mkv").rename(folder / "one" / "recording.part1")
     (folder / "notes.txt").write_text("GIF8 is no film, and BM is no picture.\n" * 9)
     (folder / "table.csv").write_text("BM,1\n" * 300)
     found = {spec.source_id: spec for spec in find_sources([str(folder)])}
-    assert set(found) == {"gone.mp4", "linked/b.mod", "one/recording.part1", "tape.dv"}
+    assert set(found) == {"gone.mp4", "itself.mp4", "linked/b.mod", "one/recording.part1", "tape.dv"}
     with pytest.raises(SourceError, match=r"gone\.mp4: does not exist"):
         next(open_source(found["gone.mp4"]).stream())
+    with pytest.raises(SourceError, match=r"itself\.mp4: not a video that can be decoded \(Too many levels"):
+        next(open_source(found["itself.mp4"]).stream())
     for name in ("linked/b.mod", "one/recording.part1", "tape.dv"):
         assert sum(isinstance(item, Frame) for item in open_source(found[name]).stream()) in (1, 5), name
 
@@ -83,6 +88,39 @@ def test_pictures_of_every_kind_are_stills_whatever_they_are_called(tmp_path: Pa
     (spec,) = find_sources([str(tmp_path)])
     info, frames, last = read(path)
     assert (spec.still, info.still, info.width, frames, last.reason) == (True, True, 64, 1, "")
+
+
+#: A picture of one colour, 128 x 128, as telephones store theirs, and one of four tiles.
+HEIC = (
+    "eNpjYGCQSSupLMhIzUxmAILczDRDEDs3MzGNgYHRKTe1JJEBAhQzUnKKoGyGgszkEgY0wFeQWZILZjECsVJmTj7YSBcHIJ8RLJwGoYFAFoiV"
+    "MzPz0uDqRYGcVCYoL6Ms2RDEPJRZUFQApJdkFiTnA+kKoIQzI3MB3E65Dwx//v74wcDAz6wA1CjhwMjD+P8/SAEzwwQQAURyu5gcFIGS2k6M"
+    "jGgyCwQUFCLzlkya9eyBg8OBBpAYmGhRAqpnd2E8WLRByQFojUhmcUEq1MoGKBYoyKzIBAkwc3BwACmxzIJcWFgBPczcyNQMZKnmpiSCQkpS"
+    "g3E9i8SfSovX/z+ds+dVlxbcv8Ev3b0g6gAAy4lIvw=="
+)
+TILES = (
+    "eNp1Uc1Kw0AQnuwmJZVW1KiUnoonj6ZPUK0XQa9eZc1PHcw2SwyxnqxV7159j76QDyC+gIKTzQZMsQPDt99888csAAzi/EGJAmMgK1Fi7EsU"
+    "8cWxfwJgfcgoF1DZ4U2YZOYNCoMc/liC13WbTYW51EGL/BKTNCjJKYCjI+SsTegCM2yb8AB4g9kN5jQYwBviVA/TSp9IxMzESYbhOE1SvWqt"
+    "WOUsURz5/yh8rWKvVZwVZYBZFJtT7IYoJ7qaUW9bb/iOKlOEV6iCtMzBOxWZ/LnxLYUzLAPcdV0CL0iTbBokM+rVhdZ8pWxkvCMKf/wEnTI2"
+    "RCXr76Jjc4txYLbNXjnwCuwKnAqoQoaCPtKyaIX5Dmy0e3uPPwvW77pDb3/U6okXWD5/3ubn919L7+z7F/H2WXU="
+)
+
+
+def test_pictures_of_telephones_are_stills_and_those_of_tiles_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.heic"
+    path.write_bytes(zlib.decompress(base64.b64decode(HEIC)))
+    (spec,) = find_sources([str(tmp_path)])
+    info, frames, last = read(path)
+    assert (spec.still, info.still, info.width, frames, last.reason) == (True, True, 128, 1, "")
+    path.write_bytes(zlib.decompress(base64.b64decode(TILES)))
+    with pytest.raises(SourceUnreadableError, match=r"a\.heic: a picture of 4 tiles, .*; convert it to JPEG or PNG"):
+        read(path)
+
+
+def test_a_webp_that_moves_is_named(tmp_path: Path) -> None:
+    strips = [Image.fromarray(picture) for picture in pictures()]
+    strips[0].save(tmp_path / "a.webp", save_all=True, append_images=strips[1:])
+    with pytest.raises(SourceUnreadableError, match=r"a\.webp: an animated WebP, .*; convert it"):
+        read(tmp_path / "a.webp")
 
 
 def test_a_film_named_like_a_picture_is_a_film(tmp_path: Path) -> None:

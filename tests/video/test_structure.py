@@ -94,6 +94,27 @@ def test_files_written_for_streaming_too(tmp_path: Path, name: str, options: dic
     frames, last = ending(path)
     assert last.cut_off
     assert frames > 20
+    if "frag" in options.get("movflags", ""):
+        # The head of a fragment is overwritten: FFmpeg ends there, and an index that lies behind it tells of more.
+        in_container(path, pictures(50), options)
+        data = path.read_bytes()
+        at = data.rfind(b"moof") - 4
+        path.write_bytes(data[:at] + bytes(600) + data[at + 600 :])
+        frames, last = ending(path)
+        assert (last.cut_off, 20 < frames < 50) == (True, True)
+        # What a file ends with that is no part of it is nobody's loss.
+        path.write_bytes(data + bytes(5000))
+        assert (ending(path)[0], ending(path)[1].cut_off) == (50, False)
+
+
+def test_a_film_without_its_whole_index_is_said_to_be_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "a.mov"
+    in_container(path, pictures(20))
+    data = path.read_bytes()
+    for end in (data.rfind(b"moov") + 120, data.rfind(b"moov") - 40):
+        path.write_bytes(data[:end])
+        with pytest.raises(SourceUnreadableError, match="for it is cut off"):
+            ending(path)
 
 
 def test_a_tape_ends_with_a_whole_frame(tmp_path: Path) -> None:
