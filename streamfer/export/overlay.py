@@ -250,7 +250,7 @@ def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: Blur
             image = blur_faces(image, boxes)
         return _draw(frame, image, notes, layout)
 
-    if info.still:
+    if path.suffix == ".png":
         picture = next(item for item in stream if isinstance(item, Frame))
         _write_still(drawn(picture), path)
         return doubtful

@@ -268,14 +268,10 @@ def _asf_packets(stream: BinaryIO, place: int, size: int) -> int | None:
     """Packets of ASF, all of one size: each begins with its own kind of checksum, or none."""
     if place == 0:
         head = _read(stream, 0, min(size, _TAIL))
-        at = head.find(_ASF_FILE)
-        data = int(struct.unpack("<Q", head[16:24])[0])
-        (length,) = struct.unpack("<I", head[at + 92 : at + 96]) if at > 0 else (0,)
-        if not length or data + 50 > size:
-            return None
-        count = struct.unpack("<Q", _read(stream, data + 40, 8))[0]
-        marks = (_byte(stream, data + 50 + length * number) for number in range(count))
-        if any(mark and mark[0] & 0xF0 != 0x80 for mark in marks):
+        at, begin = head.find(_ASF_FILE), int.from_bytes(head[16:24], "little") + 50
+        length = int.from_bytes(head[at + 92 : at + 96], "little") if at > 0 else 0
+        ending = min(size, begin + length * int.from_bytes(_read(stream, begin - 10, 8), "little"))
+        if length and any(_byte(stream, one)[0] & 0xF0 != 0x80 for one in range(begin, ending, length)):
             raise _Cut
     return None
 

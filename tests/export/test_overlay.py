@@ -172,6 +172,9 @@ def test_a_still_becomes_a_picture(tmp_path: Path) -> None:
     made = tmp_path / "over.png"
     write_overlay(open_source(spec), notes(0.0), made)
     assert np.asarray(Image.open(made)).shape == (120, 160, 3)
+    # FFmpeg takes a film of one picture for a still; its name does not.
+    Image.fromarray(picture(0)).save(tmp_path / "film.mjpeg", "JPEG")
+    assert [image.shape for image in frames(overlay(tmp_path / "film.mjpeg", notes(0.0)))] == [(120, 160, 3)]
 
 
 def caption(text: str, start: int, end: int, track: int = 1) -> Record:
