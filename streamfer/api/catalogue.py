@@ -25,18 +25,13 @@ _CAPTIONERS = ("exp-blip", "exp-vqa")
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One model that can be named.
-
-    Attributes:
-        about: where it comes from, in a few words.
-        licence: licence of the weights in plain words.
-        size, digest: bytes and sha256 of its weights; None where they are not on this machine, or where it has none.
-    """
+    """One model that can be named."""
 
     kind: Kind
     name: str
-    about: str
-    licence: str
+    about: str  #: where it comes from, in a few words
+    licence: str  #: licence of the weights in plain words
+    #: size and digest: bytes and sha256 of its weights; None where they are not on this machine, or where it has none
     size: int | None = None
     digest: str | None = None
 

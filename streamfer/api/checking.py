@@ -17,25 +17,16 @@ _SLOW_FPS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """How one attempt to read a source went.
-
-    Attributes:
-        transport: of RTSP; empty where there is no choice.
-        error: why it gives no picture; None where it does.
-        first: seconds to the first picture.
-        fps: pictures a second, measured.
-        clock: what its wall time is measured by.
-        advice: what to set; empty where the defaults serve.
-    """
+    """How one attempt to read a source went."""
 
     source_id: str
-    transport: str
-    error: SourceError | None = None
+    transport: str  #: of RTSP; empty where there is no choice
+    error: SourceError | None = None  #: why it gives no picture; None where it does
     info: VideoInfo | None = None
-    first: float = 0.0
-    fps: float | None = None
-    clock: str = ""
-    advice: tuple[str, ...] = ()
+    first: float = 0.0  #: seconds to the first picture
+    fps: float | None = None  #: pictures a second, measured
+    clock: str = ""  #: what its wall time is measured by
+    advice: tuple[str, ...] = ()  #: what to set; empty where the defaults serve
 
 
 def check_source(place: str | None, config: Config, seconds: float = 3.0) -> Iterator[Checked]:

@@ -29,22 +29,14 @@ _PATIENCE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """What a demonstration found.
+    """What a demonstration found."""
 
-    Attributes:
-        film: the video that was made.
-        overlay, report: the video with what was found drawn in, and a page of it.
-        clips: labelled clips as a subscriber received them.
-        captions: their descriptions, received in the same way.
-        known: how many of both an earlier run had published; equal ids are stored once.
-    """
-
-    film: Path
-    overlay: Path
+    film: Path  #: the video that was made
+    overlay: Path  #: and report: the video with what was found drawn in, and a page of it
     report: Path
-    clips: tuple[Record, ...]
-    captions: tuple[Record, ...]
-    known: int
+    clips: tuple[Record, ...]  #: labelled clips as a subscriber received them
+    captions: tuple[Record, ...]  #: their descriptions, received in the same way
+    known: int  #: how many of both an earlier run had published; equal ids are stored once
 
 
 def demonstrate(

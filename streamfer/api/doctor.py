@@ -23,15 +23,11 @@ _OPTIONAL = {
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at.
-
-    Attributes:
-        good: whether what the default settings need is there and works.
-    """
+    """One thing that was looked at."""
 
     name: str
     text: str
-    good: bool = True
+    good: bool = True  #: whether what the default settings need is there and works
 
 
 def examine(config: Config | None = None, *, retune: bool = False) -> Mapping[str, list[Finding]]:

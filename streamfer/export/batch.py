@@ -24,23 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """What is made of each file.
-
-    Attributes:
-        settings: what the results depend on, the formats and the blurring of faces among it.
-        captions: clips are described; the descriptions get a table.
-        overwrite: do files again that an earlier run has done.
-        licences: tells the licence of each model by its name, once they are loaded.
-        bucket: where the results go from there; nowhere if empty.
-    """
+    """What is made of each file."""
 
     output: Path
-    settings: Settings
-    captions: bool = False
-    overwrite: bool = False
+    settings: Settings  #: what the results depend on, the formats and the blurring of faces among it
+    captions: bool = False  #: clips are described; the descriptions get a table
+    overwrite: bool = False  #: do files again that an earlier run has done
     baseline: Baseline | None = None
+    #: tells the licence of each model by its name, once they are loaded
     licences: Callable[[], Mapping[str, str]] = dict
-    bucket: str = ""
+    bucket: str = ""  #: where the results go from there; nowhere if empty
 
     def folder_of(self, spec: SourceSpec) -> SourceFolder:
         """Return the files of one source."""
@@ -78,24 +71,16 @@ Watch = Callable[["Event | Begun | Skipped | Failed"], None]
 
 @dataclass(slots=True)
 class BatchReport:
-    """What became of a batch.
+    """What became of a batch."""
 
-    Attributes:
-        output: folder of the results.
-        total: sources, those that were named and not found included.
-        done: ends of the files that are complete now, with their counts.
-        skipped: files that were complete before.
-        failed: what could not be done, and why.
-        labels: for each file of ``done``, how many clips have which label.
-        doubtful: for each file of ``done`` whose overlay is blurred, how many of its frames may show a face.
-    """
-
-    output: Path | str
-    total: int
-    done: list[SourceDone] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failed: list[Failed] = field(default_factory=list)
+    output: Path | str  #: folder of the results
+    total: int  #: sources, those that were named and not found included
+    done: list[SourceDone] = field(default_factory=list)  #: ends of the files that are complete now, with their counts
+    skipped: list[str] = field(default_factory=list)  #: files that were complete before
+    failed: list[Failed] = field(default_factory=list)  #: what could not be done, and why
+    #: for each file of ``done``, how many clips have which label
     labels: dict[str, Counter[str]] = field(default_factory=dict)
+    #: for each file of ``done`` whose overlay is blurred, how many of its frames may show a face
     doubtful: dict[str, int] = field(default_factory=dict)
 
     @property

@@ -41,44 +41,29 @@ _BIDS = re.compile(r"(sub-[A-Za-z0-9]+(?:_[a-z]+-[A-Za-z0-9]+)*)_[A-Za-z]+\.\w+$
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What decides the contents of the files besides the video: equal settings, equal results.
+    """What decides the contents of the files besides the video: equal settings, equal results."""
 
-    Attributes:
-        config: digest of the configuration that matters.
-        model: digest of the weights.
-        formats: formats asked for, the overlay among them.
-        blurred: whether faces in pictures are unrecognisable.
-        baseline: what measurements are held against: a length of time, a file's digest, or nothing.
-        values: what of the configuration matters, for people to read.
-    """
-
-    config: str
-    model: str
+    config: str  #: digest of the configuration that matters
+    model: str  #: digest of the weights
     detector: str
-    formats: tuple[str, ...]
-    blurred: Blur = "off"
+    formats: tuple[str, ...]  #: formats asked for, the overlay among them
+    blurred: Blur = "off"  #: whether faces in pictures are unrecognisable
     profile: str = "streamfer"
     dialect: str = "plain"
-    baseline: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)
+    baseline: str = ""  #: what measurements are held against: a length of time, a file's digest, or nothing
+    values: Mapping[str, Any] = field(default_factory=dict)  #: what of the configuration matters, for people to read
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is known of a source's files before they are written.
+    """What is known of a source's files before they are written."""
 
-    Attributes:
-        base: path of the results without the ends of their names.
-        captions: clips are described.
-        spec: the video itself; None where nobody looks at it again.
-        licences: tells the licence of each model by its name, once they are loaded.
-    """
-
-    base: Path
+    base: Path  #: path of the results without the ends of their names
     settings: Settings
-    captions: bool = False
-    spec: SourceSpec | None = None
+    captions: bool = False  #: clips are described
+    spec: SourceSpec | None = None  #: the video itself; None where nobody looks at it again
     baseline: Baseline | None = None
+    #: tells the licence of each model by its name, once they are loaded
     licences: Callable[[], Mapping[str, str]] = dict
 
     def files(self) -> dict[str, Path]:

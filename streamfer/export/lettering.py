@@ -48,17 +48,11 @@ def chip(words: str, small: str, colour: Colour, size: int) -> NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tag:
-    """What is to be said of one face.
+    """What is to be said of one face."""
 
-    Attributes:
-        key: who it is, the same in every frame.
-        box: x1, y1, x2, y2 in pixels.
-        chip: uint8 RGB (h, w, 3).
-    """
-
-    key: tuple[int, int]
-    box: tuple[float, float, float, float]
-    chip: NDArray[np.uint8]
+    key: tuple[int, int]  #: who it is, the same in every frame
+    box: tuple[float, float, float, float]  #: x1, y1, x2, y2 in pixels
+    chip: NDArray[np.uint8]  #: uint8 RGB (h, w, 3)
 
 
 class Layout:

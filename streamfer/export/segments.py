@@ -22,27 +22,18 @@ _TOUCHING_FRAMES = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """What holds of one person for a while.
+    """What holds of one person for a while."""
 
-    Attributes:
-        tier: ``emotion``, ``caption``, an action unit, or ``damaged``, which is of the file.
-        track_id, track, epoch: the person; "" and 0 for the file.
-        begin, end: seconds from the file's first frame.
-        media_begin, media_end: the same by the file's own clock; equal to the former where it has none.
-        value: label, caption, or name of the unit.
-        probability: mean over the segment's time, for a unit of its intensity; None for captions.
-    """
-
-    tier: str
-    track_id: str
+    tier: str  #: ``emotion``, ``caption``, an action unit, or ``damaged``, which is of the file
+    track_id: str  #: with track and epoch: the person; "" and 0 for the file
     track: int
     epoch: int
-    begin: float
+    begin: float  #: and end: seconds from the file's first frame
     end: float
-    media_begin: float
+    media_begin: float  #: and media_end: the same by the file's own clock; equal to the former where it has none
     media_end: float
-    value: str
-    probability: float | None
+    value: str  #: label, caption, or name of the unit
+    probability: float | None  #: mean over the segment's time, for a unit of its intensity; None for captions
 
     @property
     def person(self) -> str:

@@ -62,20 +62,15 @@ class DetectorPool:
 
 @dataclass(frozen=True, slots=True)
 class AnalysisPlan:
-    """How the frames of a source are analysed.
+    """How the frames of a source are analysed."""
 
-    Attributes:
-        config: how often faces are detected, which are read, and how many frames may wait for the analyser.
-        observed: which clips are shown to whom, and so whose crops are kept; None where nobody watches.
-        onlooker: is shown every analysed picture; must not wait.
-    """
-
-    config: Config
+    config: Config  #: how often faces are detected, which are read, and how many frames may wait for the analyser
     crop: CropProfile
     selector: Callable[[Source], Selector]
     tracker: Callable[[VideoInfo], FaceTracker]
+    #: which clips are shown to whom, and so whose crops are kept; None where nobody watches
     observed: ObserverPlan | None = None
-    onlooker: Onlooker | None = None
+    onlooker: Onlooker | None = None  #: is shown every analysed picture; must not wait
 
 
 @dataclass(frozen=True, slots=True, eq=False)

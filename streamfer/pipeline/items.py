@@ -17,69 +17,48 @@ from streamfer.video.frames import Source, StateChange, VideoInfo
 
 @dataclass(frozen=True, slots=True)
 class FrameFacts:
-    """What is kept of an analysed frame when its pixels are gone.
+    """What is kept of an analysed frame when its pixels are gone."""
 
-    Attributes:
-        width, height: of this frame, pixels.
-        index, pts, seconds, wall_time, media_seconds: as in :class:`~streamfer.video.frames.Frame`.
-        dropped: frames of the source lost before this one, on their way or because the analysis was busy, by cause.
-        decode_s: seconds of decoding since the frame chosen before.
-        arrived: monotonic time at which the frame was decoded.
-        detect_s: seconds of detection and tracking.
-    """
-
-    width: int
+    width: int  #: and height: of this frame, pixels
     height: int
-    index: int
+    index: int  #: like pts and the times as in :class:`~streamfer.video.frames.Frame`
     pts: int
     seconds: float
     wall_time: float
+    #: frames of the source lost before this one, on their way or because the analysis was busy, by cause
     dropped: Mapping[str, int]
-    decode_s: float
-    arrived: float
-    detect_s: float
+    decode_s: float  #: seconds of decoding since the frame chosen before
+    arrived: float  #: monotonic time at which the frame was decoded
+    detect_s: float  #: seconds of detection and tracking
     media_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AnalysedFrame:
-    """One frame's faces on their way to the encoder.
-
-    Attributes:
-        tick: place in the windows; None when the frame only helped tracking.
-        faces: those that are read, not all of them sure to be a person's.
-        too_small: faces below the least size, which are followed and not read.
-        renamed: as in :class:`~streamfer.faces.detections.TrackedFrame`.
-        crops: uint8 RGB (F, S, S, 3), one for each of ``faces``; none where ``tick`` is None.
-        portraits: one for each of ``crops``, uint8 RGB (P, P, 3) as an observer of clips wants it; None where it is not
-            kept.
-        left_out: faces beyond the detector's cap.
-    """
+    """One frame's faces on their way to the encoder."""
 
     source_id: str
     epoch: int
-    tick: int | None
+    tick: int | None  #: place in the windows; None when the frame only helped tracking
     facts: FrameFacts
-    faces: tuple[TrackedFace, ...]
-    too_small: tuple[TrackedFace, ...]
-    renamed: tuple[tuple[int, int], ...]
+    faces: tuple[TrackedFace, ...]  #: those that are read, not all of them sure to be a person's
+    too_small: tuple[TrackedFace, ...]  #: faces below the least size, which are followed and not read
+    renamed: tuple[tuple[int, int], ...]  #: as in :class:`~streamfer.faces.detections.TrackedFrame`
+    #: uint8 RGB (F, S, S, 3), one for each of ``faces``; none where ``tick`` is None
     crops: NDArray[np.uint8] = field(repr=False)
+    #: one for each of ``crops``, uint8 RGB (P, P, 3) as an observer of clips wants it; None where it is not kept
     portraits: tuple[NDArray[np.uint8] | None, ...] = field(repr=False)
-    left_out: int = 0
+    left_out: int = 0  #: faces beyond the detector's cap
 
 
 @dataclass(frozen=True, slots=True)
 class EpochOpened:
-    """The first chosen frame of an epoch is about to follow.
-
-    Attributes:
-        time_base, time_origin: of this epoch's frames.
-    """
+    """The first chosen frame of an epoch is about to follow."""
 
     source_id: str
     epoch: int
     info: VideoInfo
-    time_base: Fraction
+    time_base: Fraction  #: and time_origin: of this epoch's frames
     time_origin: TimeOrigin
 
 

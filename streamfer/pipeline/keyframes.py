@@ -27,19 +27,12 @@ _STILL = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class Keyframes:
-    """The pictures that a captioner is shown.
+    """The pictures that a captioner is shown."""
 
-    Attributes:
-        portraits: uint8 RGB (K, S, S, 3), oldest first; K = 0 where no picture of the clip was kept.
-        pts: of each picture, in the clip's time base.
-        seen_pts: of the first and the last picture of the clip that show the face.
-        strength: of the apex against the clip's calmest picture; 0 for a face that does not move.
-    """
-
-    portraits: NDArray[np.uint8]
-    pts: tuple[int, ...]
-    seen_pts: tuple[int, int]
-    strength: float = 0.0
+    portraits: NDArray[np.uint8]  #: uint8 RGB (K, S, S, 3), oldest first; K = 0 where no picture of the clip was kept
+    pts: tuple[int, ...]  #: of each picture, in the clip's time base
+    seen_pts: tuple[int, int]  #: of the first and the last picture of the clip that show the face
+    strength: float = 0.0  #: of the apex against the clip's calmest picture; 0 for a face that does not move
 
 
 @dataclass(frozen=True, slots=True)

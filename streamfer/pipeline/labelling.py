@@ -32,26 +32,20 @@ _WAKING_SECONDS = 1.0
 
 @dataclass(slots=True)
 class _SourceLog:
-    """Running counts of one source.
-
-    Attributes:
-        labelled: (epoch, track) with a labelled clip, the latest last.
-        read: (epoch, track) seen, and whether it was ever large enough to be read; the latest last.
-        never_read: tracks that are remembered no more and never were.
-        epoch: the latest that a change named.
-        early: what was told before anything was analysed.
-    """
+    """Running counts of one source."""
 
     stats: SourceStats
     ledger: Ledger
+    #: (epoch, track) with a labelled clip, the latest last
     labelled: OrderedDict[tuple[int, int], None] = field(default_factory=OrderedDict)
+    #: (epoch, track) seen, and whether it was ever large enough to be read; the latest last
     read: OrderedDict[tuple[int, int], bool] = field(default_factory=OrderedDict)
     faces_too_small: int = 0
-    never_read: int = 0
+    never_read: int = 0  #: tracks that are remembered no more and never were
     opened: EpochOpened | None = None
-    epoch: int = 0
+    epoch: int = 0  #: the latest that a change named
     ended: StateChange | None = None
-    early: list[Event | ClipJob] = field(default_factory=list)
+    early: list[Event | ClipJob] = field(default_factory=list)  #: what was told before anything was analysed
 
     def count_clip(self, epoch: int, track: int) -> None:
         """Take in a labelled clip."""
@@ -84,21 +78,16 @@ class _SourceLog:
 
 @dataclass(slots=True, eq=False)
 class Labeller:
-    """Turns batches of items into events. Runs in one thread; all sources share its model calls.
-
-    Attributes:
-        window: seconds of a clip: what a live source may lose before it is a gap.
-        slept: whether this process did not run between two Unix times.
-    """
+    """Turns batches of items into events. Runs in one thread; all sources share its model calls."""
 
     model: ExpressionModel
     grid: WindowGrid
     records: RecordWriter
     clock: StageClock
     batch_size: int
-    window: float
+    window: float  #: seconds of a clip: what a live source may lose before it is a gap
     chooser: ClipChooser | None = None
-    slept: Slept = never
+    slept: Slept = never  #: whether this process did not run between two Unix times
     _sessions: dict[str, EpochSession] = field(default_factory=dict)
     _logs: dict[str, _SourceLog] = field(default_factory=dict)
 

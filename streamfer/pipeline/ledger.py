@@ -68,15 +68,13 @@ class Loss:
     """A stretch of which pictures were not analysed.
 
     Attributes:
-        opened: the epoch in which it ended.
         cause, reason, count: as in :class:`streamfer.records.Gap`; the count is 0 where nobody could count.
-        start, end: Unix time of the good frames before and after it, seconds.
     """
 
-    opened: EpochOpened
+    opened: EpochOpened  #: the epoch in which it ended
     cause: str
     count: int
-    start: float
+    start: float  #: and end: Unix time of the good frames before and after it, seconds
     end: float
 
     @property
@@ -90,18 +88,13 @@ class Ledger:
     """Tells what is missing: a pause longer than a window at once, lost pictures at most every ten seconds.
 
     What goes on is told again every ten seconds, from its beginning.
-
-    Attributes:
-        window: seconds of a clip.
-        ticks: analysed pictures of a clip; fewer dropped ones in ten seconds stand in the clips' own counts.
-        last: Unix time of the last good frame; None before the first, and for sources without wall time.
-        away: Unix time of the last good frame before an outage that goes on.
     """
 
-    window: float
-    ticks: int
+    window: float  #: seconds of a clip
+    ticks: int  #: analysed pictures of a clip; fewer dropped ones in ten seconds stand in the clips' own counts
+    #: Unix time of the last good frame; None before the first, and for sources without wall time
     last: float | None = None
-    away: float | None = None
+    away: float | None = None  #: Unix time of the last good frame before an outage that goes on
     _drops: Mapping[str, int] = field(default_factory=dict)
     _since: float = 0.0
     _told: float = 0.0

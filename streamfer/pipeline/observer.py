@@ -37,18 +37,12 @@ class UnitTrack:
     """The action units of one face in each picture of a clip that shows it.
 
     Shape suffixes: T pictures, D action units.
-
-    Attributes:
-        names: of the units, as the model names them (``AU12``).
-        thresholds: intensity from which each counts as present; empty where the model states none.
-        seconds: time of each picture, in the clip's own time, ascending.
-        intensities_TD: float32 (T, D), 0 to 1.
     """
 
-    names: tuple[str, ...]
-    thresholds: tuple[float, ...]
-    seconds: tuple[float, ...]
-    intensities_TD: NDArray[np.float32] = field(repr=False)
+    names: tuple[str, ...]  #: of the units, as the model names them (``AU12``)
+    thresholds: tuple[float, ...]  #: intensity from which each counts as present; empty where the model states none
+    seconds: tuple[float, ...]  #: time of each picture, in the clip's own time, ascending
+    intensities_TD: NDArray[np.float32] = field(repr=False)  #: float32 (T, D), 0 to 1
 
 
 #: Why a clip is shown: its track is new, its label changed, or nothing changed for long (or everything is shown).
@@ -57,23 +51,16 @@ Reason = Literal["new", "changed", "again"]
 
 @dataclass(frozen=True, slots=True)
 class ObservedClip:
-    """A labelled clip that is shown to the observer.
+    """A labelled clip that is shown to the observer."""
 
-    Attributes:
-        record: the clip's label, which is delivered before.
-        keyframes: its telling pictures; without a picture where none of the clip's was kept.
-        arrived: monotonic time at which the clip's last picture was decoded.
-        reason: why it is shown.
-        units: what the model read picture by picture; None where it reads no action units.
-        people: tracks that show a face during the clip, this one included.
-    """
-
-    record: Record
+    record: Record  #: the clip's label, which is delivered before
+    #: its telling pictures; without a picture where none of the clip's was kept
     keyframes: Keyframes = field(repr=False)
-    arrived: float
-    reason: Reason = "new"
+    arrived: float  #: monotonic time at which the clip's last picture was decoded
+    reason: Reason = "new"  #: why it is shown
+    #: what the model read picture by picture; None where it reads no action units
     units: UnitTrack | None = field(default=None, repr=False)
-    people: int = 1
+    people: int = 1  #: tracks that show a face during the clip, this one included
 
     @property
     def label(self) -> ClipLabelled:
@@ -90,15 +77,10 @@ def label_of(record: Record) -> ClipLabelled:
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
-    """What a run gives to its observer.
+    """What a run gives to its observer."""
 
-    Attributes:
-        emit: delivers an event to the run's consumer; may block.
-        stop: set when the run is to end soon.
-    """
-
-    emit: Callable[[Event], None]
-    stop: threading.Event
+    emit: Callable[[Event], None]  #: delivers an event to the run's consumer; may block
+    stop: threading.Event  #: set when the run is to end soon
     clock: StageClock
 
 
@@ -114,16 +96,11 @@ class ClipObserver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ObserverPlan:
-    """Which clips a run shows to its observer, and what of them.
+    """Which clips a run shows to its observer, and what of them."""
 
-    Attributes:
-        crop: geometry of the pictures that are kept; None where the observer looks at none.
-        open: makes the observer of the run.
-        captions: ``when`` and ``interval`` choose the clips, ``keyframes`` and ``max_faces`` their pictures.
-    """
-
-    crop: CropProfile | None
-    open: Callable[[RunContext], ClipObserver]
+    crop: CropProfile | None  #: geometry of the pictures that are kept; None where the observer looks at none
+    open: Callable[[RunContext], ClipObserver]  #: makes the observer of the run
+    #: ``when`` and ``interval`` choose the clips, ``keyframes`` and ``max_faces`` their pictures
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
 
 

@@ -16,19 +16,13 @@ from streamfer.pipeline.items import FrameFacts
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What the ring remembers of a track at one tick, beside its feature.
+    """What the ring remembers of a track at one tick, beside its feature."""
 
-    Attributes:
-        tick: analysed position within the epoch.
-        face: where it was, and how well it was seen.
-        actions: intensities of the model's action units, in its order; empty where it reads none.
-        portrait: uint8 RGB (P, P, 3), the face as an observer of clips wants it; None where none was kept.
-    """
-
-    tick: int
+    tick: int  #: analysed position within the epoch
     frame: FrameFacts
-    face: TrackedFace
-    actions: tuple[float, ...] = ()
+    face: TrackedFace  #: where it was, and how well it was seen
+    actions: tuple[float, ...] = ()  #: intensities of the model's action units, in its order; empty where it reads none
+    #: uint8 RGB (P, P, 3), the face as an observer of clips wants it; None where none was kept
     portrait: NDArray[np.uint8] | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -17,28 +17,18 @@ from streamfer.pipeline.windows import WindowFill, WindowGrid, fill_window
 
 @dataclass(frozen=True, slots=True)
 class ClipJob:
-    """A window of one track that is ready for the classifier.
-
-    Attributes:
-        features: float32 (T, D) on the model's device.
-        filling: which ticks stand in the slots, and how many are real.
-        first, last: facts of the first and last analysed frame of the window.
-        frames_sampled: analysed frames in the window.
-        faces_too_small: people in the window's frames whose faces were too small to be read.
-        people: people in the window's fullest frame, those too small to be read included.
-        sightings: where the face was, one for each real tick, oldest first.
-    """
+    """A window of one track that is ready for the classifier."""
 
     opened: EpochOpened
     track: int
-    features: torch.Tensor = field(repr=False)
-    filling: WindowFill
-    first: FrameFacts
+    features: torch.Tensor = field(repr=False)  #: float32 (T, D) on the model's device
+    filling: WindowFill  #: which ticks stand in the slots, and how many are real
+    first: FrameFacts  #: and last: facts of the first and last analysed frame of the window
     last: FrameFacts
-    frames_sampled: int
-    faces_too_small: int
-    people: int
-    sightings: tuple[Sighting, ...]
+    frames_sampled: int  #: analysed frames in the window
+    faces_too_small: int  #: people in the window's frames whose faces were too small to be read
+    people: int  #: people in the window's fullest frame, those too small to be read included
+    sightings: tuple[Sighting, ...]  #: where the face was, one for each real tick, oldest first
 
 
 @dataclass(slots=True, eq=False)
@@ -69,15 +59,12 @@ class EpochSession:
     Tracks that are not sure to be people yet gather features like all others, under provisional numbers; windows and
     rows are made of the sure ones alone. State is bounded by the window: what is older than every open window, and
     than the ``HORIZON`` within which a track may be renamed, is dropped.
-
-    Attributes:
-        track_id: public name of a track from its number.
     """
 
     opened: EpochOpened
     grid: WindowGrid
     units: Sequence[str]
-    track_id: Callable[[int], str]
+    track_id: Callable[[int], str]  #: public name of a track from its number
     last_seconds: float = 0.0
     _rings: dict[int, FeatureRing] = field(default_factory=dict)
     _rows: deque[_Held] = field(default_factory=deque)

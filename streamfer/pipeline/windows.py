@@ -21,21 +21,13 @@ FillReason = Literal["ok", "absent", "gap", "sparse"]
 
 @dataclass(frozen=True, slots=True)
 class WindowGrid:
-    """The windows of a source.
+    """The windows of a source."""
 
-    Attributes:
-        length: ticks a window spans.
-        stride: ticks between the starts of windows; 0 for a single window (a whole clip).
-        frames: features the model reads (16 in DFER-CLIP).
-        max_gap: most consecutive missing ticks that a neighbouring feature may stand in for.
-        min_real: least share, of the features a window could have, that the track must really have.
-    """
-
-    length: int
-    stride: int
-    frames: int
-    max_gap: int
-    min_real: float
+    length: int  #: ticks a window spans
+    stride: int  #: ticks between the starts of windows; 0 for a single window (a whole clip)
+    frames: int  #: features the model reads (16 in DFER-CLIP)
+    max_gap: int  #: most consecutive missing ticks that a neighbouring feature may stand in for
+    min_real: float  #: least share, of the features a window could have, that the track must really have
 
     @classmethod
     def of(cls, clip: ClipConfig, sampling: SamplingConfig, frames: int) -> WindowGrid:
@@ -67,17 +59,12 @@ class WindowGrid:
 
 @dataclass(frozen=True, slots=True)
 class WindowFill:
-    """Which tick stands in each slot of a window, or why there is no window.
+    """Which tick stands in each slot of a window, or why there is no window."""
 
-    Attributes:
-        ticks: absolute tick whose feature fills each of the model's slots; empty unless ``ok``.
-        real: distinct features among them.
-        reason: ``ok``; ``absent`` (no feature at all); ``gap`` (a hole longer than ``max_gap``);
-            ``sparse`` (less than ``min_real`` of what the window could have held).
-    """
-
-    ticks: tuple[int, ...]
-    real: int
+    ticks: tuple[int, ...]  #: absolute tick whose feature fills each of the model's slots; empty unless ``ok``
+    real: int  #: distinct features among them
+    #: ``ok``; ``absent`` (no feature at all); ``gap`` (a hole longer than ``max_gap``); ``sparse`` (less than
+    #: ``min_real`` of what the window could have held)
     reason: FillReason
 
 

@@ -73,15 +73,10 @@ def server_executable() -> Path:
 
 @dataclass(slots=True)
 class EmbeddedRedis(Closing):
-    """A share in the embedded server; :meth:`close` gives it back, and so does the end of the process.
+    """A share in the embedded server; :meth:`close` gives it back, and so does the end of the process."""
 
-    Attributes:
-        folder: where its data lie.
-        socket: Unix socket it listens on, in a folder that only this user may enter.
-    """
-
-    folder: Path
-    socket: Path
+    folder: Path  #: where its data lie
+    socket: Path  #: Unix socket it listens on, in a folder that only this user may enter
     joined: bool
     _users: int | None
     _guard: subprocess.Popen[bytes] | None

@@ -38,15 +38,10 @@ _STREAM_OF: dict[str, StreamName] = {
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """Key names under one prefix.
+    """Key names under one prefix."""
 
-    Attributes:
-        prefix: first part of every key.
-        partitions: number of slots that sources are spread over; all publishers and subscribers must agree.
-    """
-
-    prefix: str = "streamfer"
-    partitions: int = 1
+    prefix: str = "streamfer"  #: first part of every key
+    partitions: int = 1  #: number of slots that sources are spread over; all publishers and subscribers must agree
 
     def __post_init__(self) -> None:
         if not self.prefix or any(character in "{}: \t\n" for character in self.prefix):

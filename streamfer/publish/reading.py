@@ -41,33 +41,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Records that a source published and a subscriber will not see.
+    """Records that a source published and a subscriber will not see."""
 
-    Attributes:
-        stream, subject: where they were; the subject is empty where nobody knows whose they were.
-        count: how many; 0 where nobody can count.
-        why: one line.
-    """
-
-    stream: str
+    stream: str  #: and subject: where they were; the subject is empty where nobody knows whose they were
     subject: str
-    count: int
-    why: str
+    count: int  #: how many; 0 where nobody can count
+    why: str  #: one line
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of a stream.
-
-    Attributes:
-        fields: what it holds; None where it was trimmed before it could be read.
-        deliveries: how often a consumer group has handed it out.
-    """
+    """One entry of a stream."""
 
     stream: str
     id: str
-    fields: Mapping[Any, Any] | None
-    deliveries: int = 1
+    fields: Mapping[Any, Any] | None  #: what it holds; None where it was trimmed before it could be read
+    deliveries: int = 1  #: how often a consumer group has handed it out
     record: Record | None = None
     fault: str = ""
 

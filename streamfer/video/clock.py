@@ -38,24 +38,15 @@ class Nap:
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """A frame's place in time.
-
-    Attributes:
-        pts: time in ``time_base`` units from the epoch's first frame.
-        index: number of the frame among the decoded frames of its epoch.
-        elapsed: seconds since the clock's very first frame, over all epochs.
-        media: the time that the decoder gave it, in ``time_base`` units; by ``pts`` where it gave none.
-        reason: why this frame opened a new epoch, in words; empty where it did not.
-        leap: units that the clock passed over ahead of this frame, where that opened the epoch.
-    """
+    """A frame's place in time."""
 
     epoch: int
-    pts: int
-    index: int
-    elapsed: float
-    media: int
-    reason: str = ""
-    leap: int = 0
+    pts: int  #: time in ``time_base`` units from the epoch's first frame
+    index: int  #: number of the frame among the decoded frames of its epoch
+    elapsed: float  #: seconds since the clock's very first frame, over all epochs
+    media: int  #: the time that the decoder gave it, in ``time_base`` units; by ``pts`` where it gave none
+    reason: str = ""  #: why this frame opened a new epoch, in words; empty where it did not
+    leap: int = 0  #: units that the clock passed over ahead of this frame, where that opened the epoch
 
 
 class PtsClock:

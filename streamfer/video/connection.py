@@ -33,40 +33,27 @@ _MOST_MISSING = 1000
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What the container says once it is open.
-
-    Attributes:
-        rate: frames a second, or None.
-        duration: seconds, or None.
-        time_base: seconds a unit of the frames' times.
-        ends: whether it has an end (video on demand): then no frame may be dropped, and times are the video's.
-        zero: where its players begin to count, seconds.
-    """
+    """What the container says once it is open."""
 
     codec: str
-    rate: float | None
-    duration: float | None
-    time_base: Fraction
+    rate: float | None  #: frames a second, or None
+    duration: float | None  #: seconds, or None
+    time_base: Fraction  #: seconds a unit of the frames' times
+    #: whether it has an end (video on demand): then no frame may be dropped, and times are the video's
     ends: bool = False
-    zero: float = 0.0
+    zero: float = 0.0  #: where its players begin to count, seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """One decoded picture.
+    """One decoded picture."""
 
-    Attributes:
-        picture: FFmpeg's picture, not converted.
-        pts: in ``Opened.time_base`` units, by the stream's clock or, where it has none, by the time of arrival.
-        arrived: Unix time, seconds.
-        captured: Unix time by RTCP sender reports, seconds; None before the first report and for other protocols.
-        lost: pictures of the source that never came whole until now, by cause.
-    """
-
-    picture: av.VideoFrame
-    pts: int
-    arrived: float
+    picture: av.VideoFrame  #: FFmpeg's picture, not converted
+    pts: int  #: in ``Opened.time_base`` units, by the stream's clock or, where it has none, by the time of arrival
+    arrived: float  #: Unix time, seconds
+    #: Unix time by RTCP sender reports, seconds; None before the first report and for other protocols
     captured: float | None
+    #: pictures of the source that never came whole until now, by cause
     lost: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -21,58 +21,38 @@ Refusing a frame before its conversion to RGB saves most of the work of a frame 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What is known of a source once it is open.
+    """What is known of a source once it is open."""
 
-    Attributes:
-        source_id: stable name of the source; never a URL with credentials.
-        location: where it is read from, credentials removed.
-        width, height: displayed size in pixels, after rotation.
-        declared_fps: the container's rate, or None where it states none.
-        duration: seconds, or None where unknown (live, GIF, raw streams).
-        rotation: degrees clockwise that were applied to display the frames upright.
-        epoch_key: identity of this run of the source's clock that survives a restart of streamfer: the
-            file's sha256 (hex) for files, the first frame's wall time in milliseconds for live sources.
-        still: a picture rather than a video.
-    """
-
-    source_id: str
-    location: str
-    width: int
+    source_id: str  #: stable name of the source; never a URL with credentials
+    location: str  #: where it is read from, credentials removed
+    width: int  #: and height: displayed size in pixels, after rotation
     height: int
     codec: str
-    declared_fps: float | None
-    duration: float | None
-    rotation: int
+    declared_fps: float | None  #: the container's rate, or None where it states none
+    duration: float | None  #: seconds, or None where unknown (live, GIF, raw streams)
+    rotation: int  #: degrees clockwise that were applied to display the frames upright
     live: bool
+    #: identity of this run of the source's clock that survives a restart of streamfer: the file's sha256 (hex) for
+    #: files, the first frame's wall time in milliseconds for live sources
     epoch_key: str
-    still: bool = False
+    still: bool = False  #: a picture rather than a video
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One decoded picture.
+    """One decoded picture."""
 
-    Attributes:
-        image: uint8 RGB, (H, W, 3), C-contiguous, upright (rotation applied).
-        pts: presentation time in ``time_base`` units, measured from the epoch's own zero.
-        time_base: seconds per pts unit.
-        epoch: counter that rises when the source's clock restarts (reconnect, a jump back or far ahead).
-        wall_time: seconds; Unix time for ``rtcp`` and ``wallclock``, seconds from the first frame otherwise.
-        time_origin: what ``wall_time`` is measured by.
-        index: number of this frame among the decoded frames of its epoch, from 0.
-        media_seconds: the container's own time of it, by which players show and transcripts count; None where there is
-            none (live sources, frames of one's own).
-        lost: pictures of a live source that never came whole before this one, by cause.
-    """
-
-    image: NDArray[np.uint8] = field(repr=False)
-    pts: int
-    time_base: Fraction
-    epoch: int
-    wall_time: float
-    time_origin: TimeOrigin
-    index: int
+    image: NDArray[np.uint8] = field(repr=False)  #: uint8 RGB, (H, W, 3), C-contiguous, upright (rotation applied)
+    pts: int  #: presentation time in ``time_base`` units, measured from the epoch's own zero
+    time_base: Fraction  #: seconds per pts unit
+    epoch: int  #: counter that rises when the source's clock restarts (reconnect, a jump back or far ahead)
+    wall_time: float  #: seconds; Unix time for ``rtcp`` and ``wallclock``, seconds from the first frame otherwise
+    time_origin: TimeOrigin  #: what ``wall_time`` is measured by
+    index: int  #: number of this frame among the decoded frames of its epoch, from 0
+    #: the container's own time of it, by which players show and transcripts count; None where there is none (live
+    #: sources, frames of one's own)
     media_seconds: float | None = None
+    #: pictures of a live source that never came whole before this one, by cause
     lost: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -83,63 +63,42 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Leap:
-    """A stretch that a source's clock passed over, just before the first frame of an epoch.
+    """A stretch that a source's clock passed over, just before the first frame of an epoch."""
 
-    Attributes:
-        pts, time_base: its length.
-        wall_time, time_origin: of that first frame, as in :class:`Frame`.
-    """
-
-    pts: int
+    pts: int  #: and time_base: its length
     time_base: Fraction
-    wall_time: float
+    wall_time: float  #: and time_origin: of that first frame, as in :class:`Frame`
     time_origin: TimeOrigin
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A stretch of a file whose pictures are lost or partly made up, and so are not yielded.
-
-    Attributes:
-        pictures: how many of them are known of.
-        begin, end: end of the last whole picture before it and time of the next one, seconds as ``wall_time`` of files.
-        media_begin, media_end: the same by the file's own clock.
-    """
+    """A stretch of a file whose pictures are lost or partly made up, and so are not yielded."""
 
     epoch: int
-    pictures: int
+    pictures: int  #: how many of them are known of
+    #: begin and end: where the last whole picture ends and the next one begins, seconds as ``wall_time`` of files
     begin: float
     end: float
-    media_begin: float
+    media_begin: float  #: and media_end: the same by the file's own clock
     media_end: float
 
 
 @dataclass(frozen=True, slots=True)
 class StateChange:
-    """A source changed its state; travels in the same iterator as the frames, in order.
-
-    Attributes:
-        epoch: epoch the source is in, or will be in after the reconnect.
-        reason: one line, credentials removed; empty when there is nothing to say.
-        attempt: number of the reconnect attempt, 0 when online.
-        delay: seconds until the next attempt (``backoff`` only).
-        wall_time: Unix time of the change, seconds.
-        info: what the source is, once it is (again) open: width and height may differ after a reconnect.
-        leap: what the source's clock passed over before the epoch that begins, if it leapt ahead.
-        damage: a stretch that is over, behind which the source goes on; nothing else has changed.
-        cut_off: the source ended before everything came that it promises; the reason says how.
-    """
+    """A source changed its state; travels in the same iterator as the frames, in order."""
 
     state: SourceState
-    epoch: int
-    wall_time: float
-    reason: str = ""
-    attempt: int = 0
-    delay: float = 0.0
+    epoch: int  #: epoch the source is in, or will be in after the reconnect
+    wall_time: float  #: Unix time of the change, seconds
+    reason: str = ""  #: one line, credentials removed; empty when there is nothing to say
+    attempt: int = 0  #: number of the reconnect attempt, 0 when online
+    delay: float = 0.0  #: seconds until the next attempt (``backoff`` only)
+    #: what the source is, once it is (again) open: width and height may differ after a reconnect
     info: VideoInfo | None = None
-    leap: Leap | None = None
-    damage: Damage | None = None
-    cut_off: bool = False
+    leap: Leap | None = None  #: what the source's clock passed over before the epoch that begins, if it leapt ahead
+    damage: Damage | None = None  #: a stretch that is over, behind which the source goes on; nothing else has changed
+    cut_off: bool = False  #: the source ended before everything came that it promises; the reason says how
 
 
 @runtime_checkable

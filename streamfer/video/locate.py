@@ -54,33 +54,22 @@ _HTTP_LIVE_SUFFIXES = frozenset({".mjpg", ".mjpeg"})
 
 @dataclass(frozen=True, slots=True)
 class SourceSpec:
-    """Where frames come from, before anything is opened.
+    """Where frames come from, before anything is opened."""
 
-    Attributes:
-        url: path, URL (credentials included, hence not in ``repr``) or device.
-        source_id: stable, unique among the sources found together, free of credentials.
-        kind: ``file`` ends by itself, ``live`` and ``webcam`` do not.
-        raw_size: (width, height) in pixels of headerless planar video.
-        raw_fps: frames a second of headerless video; also overrides the assumed rate of raw H.264 and HEVC.
-        raw_pixel_format: FFmpeg name of the pixel layout of headerless video.
-        transport, open_timeout, stall_timeout: of this source where they differ from ``live``'s.
-        paused: it is known, and not opened.
-        place: where it comes from, where that is a bucket and the url perhaps a copy; free of credentials.
-        version: tells what lies at that place from what lay there before.
-    """
-
-    url: str = field(repr=False)
-    source_id: str
-    kind: SourceKind
-    raw_size: tuple[int, int] | None = None
+    url: str = field(repr=False)  #: path, URL (credentials included, hence not in ``repr``) or device
+    source_id: str  #: stable, unique among the sources found together, free of credentials
+    kind: SourceKind  #: ``file`` ends by itself, ``live`` and ``webcam`` do not
+    raw_size: tuple[int, int] | None = None  #: (width, height) in pixels of headerless planar video
+    #: frames a second of headerless video; also overrides the assumed rate of raw H.264 and HEVC
     raw_fps: Fraction | None = None
-    raw_pixel_format: str = "yuv420p"
+    raw_pixel_format: str = "yuv420p"  #: FFmpeg name of the pixel layout of headerless video
+    #: transport, open_timeout, stall_timeout: of this source where they differ from ``live``'s.
     transport: Transport | None = None
     open_timeout: float | None = None
     stall_timeout: float | None = None
-    paused: bool = False
-    place: str = ""
-    version: str = ""
+    paused: bool = False  #: it is known, and not opened
+    place: str = ""  #: where it comes from, where that is a bucket and the url perhaps a copy; free of credentials
+    version: str = ""  #: tells what lies at that place from what lay there before
 
     @property
     def location(self) -> str:

@@ -14,15 +14,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
-    """How stored pixels become displayed ones: mirror left-right first, then turn clockwise.
+    """How stored pixels become displayed ones: mirror left-right first, then turn clockwise."""
 
-    Attributes:
-        rotation: degrees clockwise, one of 0, 90, 180, 270.
-        mirrored: whether the stored picture is mirrored.
-    """
-
-    rotation: int = 0
-    mirrored: bool = False
+    rotation: int = 0  #: degrees clockwise, one of 0, 90, 180, 270
+    mirrored: bool = False  #: whether the stored picture is mirrored
 
     def size(self, width: int, height: int) -> tuple[int, int]:
         """Displayed (width, height) in pixels of a stored picture."""
@@ -63,18 +58,13 @@ def orientation(frame: av.VideoFrame) -> Orientation:
 
 @dataclass(frozen=True, slots=True)
 class PictureForm:
-    """What a stream's pictures are like until they change.
+    """What a stream's pictures are like until they change."""
 
-    Attributes:
-        width, height: as displayed, pixels.
-        angle: degrees by which the frame itself says that it is turned.
-    """
-
-    width: int
+    width: int  #: and height: as displayed, pixels
     height: int
     turn: Orientation
     pixel_format: str
-    angle: int
+    angle: int  #: degrees by which the frame itself says that it is turned
 
     @classmethod
     def of(cls, frame: av.VideoFrame, before: PictureForm | None = None) -> PictureForm:

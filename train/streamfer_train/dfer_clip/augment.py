@@ -45,22 +45,16 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One draw: how every frame of a clip is seen.
+    """One draw: how every frame of a clip is seen."""
 
-    Attributes:
-        angle: degrees anticlockwise that the whole frame is turned by first, black where nothing was; or None.
-        brightness: factor on all pixels, or None.
-        scale: (width, height) that the whole frame is resized to before ``box`` is cut from it, or None: ``box`` is
-            cut from the frame and then resized to S x S.
-        box: the part that is seen.
-        flip: left and right exchanged, last.
-    """
-
-    box: Box
+    box: Box  #: the part that is seen
+    #: degrees anticlockwise that the whole frame is turned by first, black where nothing was; or None
     angle: float | None = None
-    brightness: float | None = None
+    brightness: float | None = None  #: factor on all pixels, or None
+    #: (width, height) that the whole frame is resized to before ``box`` is cut from it, or None: ``box`` is cut from
+    #: the frame and then resized to S x S
     scale: tuple[int, int] | None = None
-    flip: bool = False
+    flip: bool = False  #: left and right exchanged, last
 
 
 def draw_view(name: AugmentationName, width: int, height: int, size: int, rng: random.Random) -> View:

@@ -66,16 +66,11 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """Sizes, the weights to start from (none of them where they are drawn), and where they come from.
-
-    Attributes:
-        tensors: float32, on the CPU; tensors that are not in it keep their random start.
-        classes: names that the rows of ``text_features`` belong to, where there are any.
-    """
+    """Sizes, the weights to start from (none of them where they are drawn), and where they come from."""
 
     sizes: Sizes
-    tensors: dict[str, torch.Tensor]
-    classes: tuple[str, ...]
+    tensors: dict[str, torch.Tensor]  #: float32, on the CPU; tensors that are not in it keep their random start
+    classes: tuple[str, ...]  #: names that the rows of ``text_features`` belong to, where there are any
     source: str
 
 

@@ -35,12 +35,9 @@ class ClipListError(ConfigError):
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What :func:`check_clips` found.
+    """What :func:`check_clips` found."""
 
-    Attributes:
-        folds: the folds with the clips that can be used, their ``kind`` and ``frames`` as found on the disk.
-    """
-
+    #: the folds with the clips that can be used, their ``kind`` and ``frames`` as found on the disk
     folds: tuple[Fold, ...]
     problems: tuple[Problem, ...]
     clips: int

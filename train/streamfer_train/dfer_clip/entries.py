@@ -26,23 +26,18 @@ _DFEW_DIGITS = 5
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """One labelled clip of a list.
-
-    Attributes:
-        frames: frames that are sampled from; the list's count until :mod:`~streamfer_train.dfer_clip.checks` has
-            looked, None where neither says (a video is counted when it is read).
-        actions: intensity of each unit of ``data.actions``, NaN where absent.
-        votes: share of the annotators' votes for each class (with ``data.votes``); their sum is 1.
-        start, end: seconds of the video, or None for its beginning and end.
-    """
+    """One labelled clip of a list."""
 
     path: str
+    #: frames that are sampled from; the list's count until :mod:`~streamfer_train.dfer_clip.checks` has looked, None
+    #: where neither says (a video is counted when it is read)
     frames: int | None
     label: str
     where: str
-    actions: tuple[float, ...] = ()
+    actions: tuple[float, ...] = ()  #: intensity of each unit of ``data.actions``, NaN where absent
+    #: share of the annotators' votes for each class (with ``data.votes``); their sum is 1
     votes: tuple[float, ...] = ()
-    start: float | None = None
+    start: float | None = None  #: and end: seconds of the video, or None for its beginning and end
     end: float | None = None
     group: str | None = None
     kind: ClipKind | None = None

@@ -28,23 +28,17 @@ _COVERAGES = (0.5, 0.8, 0.9, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What one model, as it is and with its own temperature, said of one list.
-
-    Attributes:
-        clips: those that are scored, in the order of ``predictions``.
-        seconds: of reading and predicting.
-        units: the model's names of the action units that are scored.
-    """
+    """What one model, as it is and with its own temperature, said of one list."""
 
     subject: Subject
     dataset: str
     table: str
     fold: int
     match: Match
-    clips: Sequence[Clip]
+    clips: Sequence[Clip]  #: those that are scored, in the order of ``predictions``
     predictions: Predictions
-    seconds: float
-    units: tuple[str, ...] = ()
+    seconds: float  #: of reading and predicting
+    units: tuple[str, ...] = ()  #: the model's names of the action units that are scored
     warnings: tuple[str, ...] = ()
 
     @property

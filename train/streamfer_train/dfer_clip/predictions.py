@@ -29,17 +29,14 @@ from streamfer_train.recipes.processes import ProcessGroup
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Outputs and labels, in the order of the list.
-
-    Attributes:
-        logits_NC: uncalibrated float32 in training; under evaluation float64, divided by the model's own temperature.
-        others: float32 ``actions`` where the model has that head, and ``actions_target`` (NaN: unknown).
-    """
+    """Outputs and labels, in the order of the list."""
 
     classes: tuple[str, ...]
+    #: uncalibrated float32 in training; under evaluation float64, divided by the model's own temperature
     logits_NC: torch.Tensor
     labels_N: torch.Tensor
     index_N: torch.Tensor
+    #: float32 ``actions`` where the model has that head, and ``actions_target`` (NaN: unknown)
     others: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @property

@@ -31,19 +31,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """How a model's classes and the data's go together, by name.
+    """How a model's classes and the data's go together, by name."""
 
-    Attributes:
-        classes: names that are scored, in the data's order.
-        columns: place of each among the model's outputs.
-        left_out: the data's classes that the model does not know; their clips are not scored.
-        unused: the model's classes that the data does not have; their outputs are not read.
-    """
-
-    classes: tuple[str, ...]
-    columns: tuple[int, ...]
-    left_out: tuple[str, ...]
-    unused: tuple[str, ...]
+    classes: tuple[str, ...]  #: names that are scored, in the data's order
+    columns: tuple[int, ...]  #: place of each among the model's outputs
+    left_out: tuple[str, ...]  #: the data's classes that the model does not know; their clips are not scored
+    unused: tuple[str, ...]  #: the model's classes that the data does not have; their outputs are not read
 
     @property
     def whole(self) -> bool:

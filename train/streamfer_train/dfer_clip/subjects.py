@@ -33,12 +33,7 @@ Predict = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A loaded model and what the report says of it.
-
-    Attributes:
-        temperature: logits are divided by it before the softmax.
-        fold: fold whose training list it has learned from, where the file says so.
-    """
+    """A loaded model and what the report says of it."""
 
     name: str
     origin: str
@@ -46,9 +41,9 @@ class Subject:
     classes: tuple[str, ...]
     frames: int
     size: int
-    temperature: float
+    temperature: float  #: logits are divided by it before the softmax
     action_units: tuple[str, ...]
-    fold: int | None
+    fold: int | None  #: fold whose training list it has learned from, where the file says so
     licence: str
     device: str
     precision: str

@@ -27,28 +27,22 @@ TEMPERATURES = (0.02, 50.0)
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that is said of one set of predictions; rates are in 0-1.
-
-    Attributes:
-        uar_authors: mean recall as the authors of DFER-CLIP compute it: over the classes that occur among targets
-            *or* predictions. NaN where a class is predicted that no target has (0/0 there); equal to ``uar``
-            otherwise. A class in neither is left out by both.
-        confusion_CC: counts, rows are targets and columns predictions, all classes in order.
-        brier: mean over clips of the squared error summed over classes, 0-2.
-        aurc: area under the risk-coverage curve; 0 is perfect, 1 - war is what random abstention gives.
-    """
+    """Everything that is said of one set of predictions; rates are in 0-1."""
 
     classes: tuple[str, ...]
     count: int
     war: float
     uar: float
+    #: mean recall as the authors of DFER-CLIP compute it: over the classes that occur among targets *or* predictions.
+    #: NaN where a class is predicted that no target has (0/0 there); equal to ``uar`` otherwise. A class in neither is
+    #: left out by both.
     uar_authors: float
     recalls: dict[str, float]
-    confusion_CC: IntArray
+    confusion_CC: IntArray  #: counts, rows are targets and columns predictions, all classes in order
     ece: float
     nll: float
-    brier: float
-    aurc: float
+    brier: float  #: mean over clips of the squared error summed over classes, 0-2
+    aurc: float  #: area under the risk-coverage curve; 0 is perfect, 1 - war is what random abstention gives
 
     def numbers(self) -> dict[str, float]:
         """Return the scalar scores by name, for logs and tables."""
@@ -147,15 +141,11 @@ def calibration_bins(confidence_N: FloatArray, hit_N: BoolArray, bins: int = BIN
 
 @dataclass(frozen=True, slots=True)
 class RiskCoverage:
-    """Error rate among the most confident clips, by how many of them are kept.
-
-    Attributes:
-        area: mean risk over all coverages (AURC).
-    """
+    """Error rate among the most confident clips, by how many of them are kept."""
 
     coverage_K: FloatArray
     risk_K: FloatArray
-    area: float
+    area: float  #: mean risk over all coverages (AURC)
 
     def risk_at(self, coverage: float) -> float:
         """Return the risk at the smallest coverage that is at least ``coverage``."""

@@ -19,17 +19,12 @@ _PRESENT = 0.5
 
 @dataclass(frozen=True, slots=True)
 class DetectionScore:
-    """One unit.
-
-    Attributes:
-        auc: area under the ROC curve; NaN where it is present on all clips or none.
-        f1: at 0.5; NaN where present on none and never detected.
-    """
+    """One unit."""
 
     count: int
     positives: int
-    auc: float
-    f1: float
+    auc: float  #: area under the ROC curve; NaN where it is present on all clips or none
+    f1: float  #: at 0.5; NaN where present on none and never detected
 
 
 @dataclass(frozen=True, slots=True)

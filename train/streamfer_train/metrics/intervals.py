@@ -23,14 +23,10 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean (or the value on all clips) and the interval around it.
-
-    Attributes:
-        low: lower end; NaN where one number alone was given.
-    """
+    """A mean (or the value on all clips) and the interval around it."""
 
     value: float
-    low: float
+    low: float  #: lower end; NaN where one number alone was given
     high: float
     count: int
     level: float = LEVEL
@@ -68,17 +64,11 @@ def t_interval(values: Iterable[float]) -> Interval:
 
 @dataclass(frozen=True, slots=True)
 class FoldsAndSeeds:
-    """A number from several folds and seeds: its mean over all, and what another fold or seed would change.
+    """A number from several folds and seeds: its mean over all, and what another fold or seed would change."""
 
-    Attributes:
-        mean: mean over seeds of the mean over folds, as papers report it.
-        over_folds: interval over the folds' numbers, each averaged over its seeds.
-        over_seeds: interval over the seeds' numbers, each averaged over its folds.
-    """
-
-    mean: float
-    over_folds: Interval
-    over_seeds: Interval
+    mean: float  #: mean over seeds of the mean over folds, as papers report it
+    over_folds: Interval  #: interval over the folds' numbers, each averaged over its seeds
+    over_seeds: Interval  #: interval over the seeds' numbers, each averaged over its folds
 
 
 def combine(numbers: Mapping[tuple[int, int], float]) -> FoldsAndSeeds:

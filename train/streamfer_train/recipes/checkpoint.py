@@ -24,37 +24,27 @@ LAST = "last.pt"
 
 @dataclass(slots=True)
 class Progress:
-    """How far a run is, and what it has seen: everything a continuation needs beside tensors.
+    """How far a run is, and what it has seen: everything a continuation needs beside tensors."""
 
-    Attributes:
-        epoch: under way, from 0; the number of epochs when the run is done.
-        batches: micro-batches of it that each process has done.
-        extended: what was planned before, where the run was made longer, in order.
-    """
-
-    epoch: int = 0
-    batches: int = 0
+    epoch: int = 0  #: under way, from 0; the number of epochs when the run is done
+    batches: int = 0  #: micro-batches of it that each process has done
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     epochs: int = 0
+    #: what was planned before, where the run was made longer, in order
     extended: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """What a file holds; tensors that were read are on the CPU.
-
-    Attributes:
-        about: what the configuration does not say, as the number of the fold; plain values.
-        model: weights by name: all of them, or those that learn.
-    """
+    """What a file holds; tensors that were read are on the CPU."""
 
     recipe: str
     config: dict[str, Any]
-    about: dict[str, Any]
+    about: dict[str, Any]  #: what the configuration does not say, as the number of the fold; plain values
     progress: Progress
-    model: dict[str, torch.Tensor]
+    model: dict[str, torch.Tensor]  #: weights by name: all of them, or those that learn
     optimiser: dict[str, Any] | None = None
     average: dict[str, torch.Tensor] | None = None
     scaler: dict[str, Any] | None = None

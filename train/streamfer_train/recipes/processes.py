@@ -30,15 +30,12 @@ class PeerError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class ProcessGroup:
-    """The processes of a run.
-
-    Attributes:
-        talk: group of all processes for words instead of tensors, on the CPU; None where there is one process.
-    """
+    """The processes of a run."""
 
     rank: int
     size: int
     device: torch.device
+    #: group of all processes for words instead of tensors, on the CPU; None where there is one process
     talk: Any = None
 
     @property

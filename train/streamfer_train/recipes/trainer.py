@@ -48,20 +48,12 @@ class InterruptedRunError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training: what the loop has to know of a recipe's settings.
-
-    Attributes:
-        config: the whole configuration as plain values, to compare when the run goes on.
-        fp16: scale losses, so that gradients in half precision do not vanish.
-        idle: a step may leave trained weights without a gradient.
-        whole: checkpoints hold frozen weights too.
-        about: what a checkpoint says beside the configuration; another value is another run.
-    """
+    """One training: what the loop has to know of a recipe's settings."""
 
     recipe: str
     name: str
     folder: Path
-    config: dict[str, Any]
+    config: dict[str, Any]  #: the whole configuration as plain values, to compare when the run goes on
     may_change: Sequence[str]
     seed: int
     epochs: int
@@ -70,21 +62,18 @@ class Job:
     accumulate: int = 1
     clip: float | None = None
     average: float = 0.0
-    fp16: bool = False
+    fp16: bool = False  #: scale losses, so that gradients in half precision do not vanish
     parallel: parallel.Parallel = "ddp"
-    idle: bool = False
-    whole: bool = False
+    idle: bool = False  #: a step may leave trained weights without a gradient
+    whole: bool = False  #: checkpoints hold frozen weights too
+    #: what a checkpoint says beside the configuration; another value is another run
     about: dict[str, Any] = field(default_factory=dict)
 
 
 class Task(Protocol):
-    """What a recipe brings: a model, its batches, and what they cost.
+    """What a recipe brings: a model, its batches, and what they cost."""
 
-    Attributes:
-        steps: optimiser steps of an epoch.
-    """
-
-    steps: int
+    steps: int  #: optimiser steps of an epoch
 
     @property
     def learner(self) -> nn.Module:
