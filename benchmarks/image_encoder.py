@@ -16,9 +16,9 @@ from functools import partial
 import torch
 from torch import nn
 
+from streamfer.models.dfer_clip import build_image_encoder
 from streamfer.models.precision import DTYPES, Precision
 from streamfer.models.sizes import VisionConfig
-from streamfer.models.towers import build_image_encoder
 
 ENCODERS = {
     "ResNet 2222, width 16, 128 px": VisionConfig((2, 2, 2, 2), 16, image_size=128),

@@ -14,7 +14,7 @@ from streamfer.faces.appearance import Appearance, colours_and_gradients
 from streamfer.faces.detections import Detector
 from streamfer.faces.tracking import BRIEF
 from streamfer.models import ExpressionModel, load_model
-from streamfer.models.blocks import FixedBlocks
+from streamfer.models.expression import FixedBlocks
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, Onlooker
 from streamfer.pipeline.loop import Pipeline
 from streamfer.pipeline.observer import ClipObserver, ObserverPlan, RunContext

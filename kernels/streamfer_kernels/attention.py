@@ -9,17 +9,19 @@ Shape suffixes: B batch, H heads, N queries, M keys, E head size, C columns of a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch.autograd import forward_ad
 from torch.nn import functional as F
 
-from streamfer_kernels import checks
 from streamfer_kernels.attention_shapes import LARGEST_INDEX
 from streamfer_kernels.backend import Backend, runs_triton
 
 #: Longest sequence and largest head that the kernels take; a head size is a multiple of 8.
 LONGEST = 1024
 LARGEST_HEAD = 128
+FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def _joined(like_BHNE: torch.Tensor) -> torch.Tensor:
@@ -90,15 +92,15 @@ def attention(
         TypeError: an argument of another type or dtype.
         ValueError: a shape, stride, device or number that does not fit.
     """
-    checks.tensor("q", q, (None, None, None, None))
+    _check_tensor("q", q, (None, None, None, None))
     batch, heads, queries, head = q.shape
-    checks.number("the length of q", queries, LONGEST)
+    _check_number("the length of q", queries, LONGEST)
     _check_head("q", head)
     keys = k.shape[2] if isinstance(k, torch.Tensor) and k.dim() == 4 else None
-    kinds = checks.FLOATS if torch.is_autocast_enabled(q.device.type) else (q.dtype,)
+    kinds = FLOATS if torch.is_autocast_enabled(q.device.type) else (q.dtype,)
     for name, value in (("k", k), ("v", v)):
-        checks.tensor(name, value, (batch, heads, keys, head), kinds, q.device)
-    checks.number("the length of k", k.shape[2], LONGEST)
+        _check_tensor(name, value, (batch, heads, keys, head), kinds, q.device)
+    _check_number("the length of k", k.shape[2], LONGEST)
     if scale is not None and not 0 < scale < float("inf"):
         raise ValueError(f"scale is {scale}; expected a positive number")
     q, k, v = (_autocast(value) for value in (q, k, v))
@@ -120,11 +122,11 @@ def attention_packed(qkv: torch.Tensor, heads: int, *, backend: Backend | None =
         TypeError: an argument of another type or dtype.
         ValueError: a shape, stride, device or number that does not fit.
     """
-    checks.tensor("qkv", qkv, (None, None, None))
+    _check_tensor("qkv", qkv, (None, None, None))
     batch, rows, columns = qkv.shape
-    checks.number("the length of qkv", rows, LONGEST)
-    checks.number("the elements of one batch element of qkv", rows * columns, LARGEST_INDEX)
-    checks.number("heads", heads, 2**16)
+    _check_number("the length of qkv", rows, LONGEST)
+    _check_number("the elements of one batch element of qkv", rows * columns, LARGEST_INDEX)
+    _check_number("heads", heads, 2**16)
     if columns % (3 * heads):
         raise ValueError(f"qkv has {columns} columns; expected a multiple of 3 x heads = {3 * heads}")
     head = columns // (3 * heads)
@@ -156,3 +158,41 @@ def _differentiated(*values: torch.Tensor) -> bool:
     return not torch.compiler.is_compiling() and any(
         forward_ad.unpack_dual(value).tangent is not None for value in values
     )
+
+
+def _check_tensor(
+    name: str,
+    value: object,
+    shape: Sequence[int | None],
+    dtypes: Sequence[torch.dtype] = FLOATS,
+    device: torch.device | None = None,
+) -> None:
+    """Refuse what is no such tensor (TypeError), or has another shape, place or stride (ValueError).
+
+    None in ``shape`` takes any size; only the first, the batch, may be zero; the last stride has to be 1.
+    """
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} is a {type(value).__name__}; expected a tensor")
+    if value.dtype not in dtypes:
+        names = ", ".join(map(str, dtypes)).replace("torch.", "")
+        raise TypeError(f"{name} is {str(value.dtype).removeprefix('torch.')}; expected {names}")
+    wanted = ", ".join("any" if size is None else str(size) for size in shape)
+    if value.dim() != len(shape):
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; expected {len(shape)} dimensions ({wanted})")
+    for found, size in zip(value.shape, shape, strict=True):
+        if size is not None and found != size:
+            raise ValueError(f"{name} has shape {tuple(value.shape)}; expected ({wanted})")
+    if 0 in value.shape[1:]:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}; expected no dimension of size zero but the batch")
+    if device is not None and value.device != device:
+        raise ValueError(f"{name} is on {value.device}; expected {device}, where the other tensors are")
+    if value.shape[-1] > 1 and value.stride(-1) != 1:
+        raise ValueError(f"{name} has stride {value.stride(-1)} in its last dimension; call .contiguous() first")
+
+
+def _check_number(name: str, value: object, high: int) -> None:
+    """Refuse what is no int (or symbolic one, TypeError) from 1 to ``high`` (ValueError)."""
+    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt):
+        raise TypeError(f"{name} is a {type(value).__name__}; expected an int")
+    if not 1 <= value <= high:
+        raise ValueError(f"{name} is {value}; expected 1 to {high}")

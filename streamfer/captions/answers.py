@@ -88,8 +88,6 @@ class _Answering:
         self._timeline, self._face, self._query = timeline, face, query
         self._seen = f"in what is seen ({face.start:.1f} to {face.end:.1f} s)"
 
-    # -- what there is ----------------------------------------------------------------------------------------
-
     def unread(self, subject: Subject) -> str:
         """Return why nothing can be known of a subject; empty where it can."""
         if subject.emotion is not None and subject.emotion not in self._timeline.classes:

@@ -100,7 +100,6 @@ def build_model(architecture: Architecture, sizes: QuerySizes, text: PreTrainedC
 
 
 def model_class(architecture: Architecture) -> Any:
-    """Return transformers' class of an architecture."""
     import transformers
 
     if architecture == "blip-2":

@@ -51,7 +51,6 @@ class ChatError(Exception):
 
     @property
     def passing(self) -> bool:
-        """Whether it may be gone at the next try."""
         return self.kind in ("busy", "unreachable")
 
 
@@ -264,7 +263,6 @@ def _message(answer: bytes) -> str:
 
 
 def read_reply(answer: bytes) -> Reply:
-    """Return the text of a chat completion."""
     try:
         document = json.loads(answer)
         choice = document["choices"][0]

@@ -102,8 +102,6 @@ class EndpointWriter(CheckedWriter):
             precision="as served",
         )
 
-    # -- start ------------------------------------------------------------------------------------------------
-
     def check(self) -> None:
         """Ask the endpoint whether it has the model, and whether that looks at pictures.
 
@@ -153,12 +151,9 @@ class EndpointWriter(CheckedWriter):
                 self.info.name, reply.text,
             )  # fmt: skip
 
-    # -- captions ---------------------------------------------------------------------------------------------
-
     def draft(
         self, requests: Sequence[CaptionRequest], refused: Sequence[Refused] | None = None
     ) -> list[Caption | CaptionError]:
-        """Ask about clips, several at a time."""
         return list(self._pool.map(self._draft, requests, refused or [None] * len(requests)))
 
     def _draft(self, request: CaptionRequest, wrong: Refused | None) -> Caption | CaptionError:
@@ -226,8 +221,6 @@ class EndpointWriter(CheckedWriter):
         text = found.get("caption") or found.get("text") or found.get("description") or found.get("english", "")
         return text, None if self._settings.language == "en" else found.get("english", "")
 
-    # -- limits -----------------------------------------------------------------------------------------------
-
     def _may_ask(self) -> None:
         """Count a call, or say (CaptionError) that the endpoint is being left alone, or a cap is reached."""
         settings, now = self._settings, self._clock()
@@ -266,8 +259,6 @@ class EndpointWriter(CheckedWriter):
             self._rest_until = self._clock() + min(_LONGEST_REST, max(_REST_SECONDS, error.wait or 0.0))
         if not said:
             log.warning("captioner %s: %s; captions are missing until it answers", self.info.name, error)
-
-    # -- the rest ---------------------------------------------------------------------------------------------
 
     def _debug(self, request: CaptionRequest, messages: list[Message], reply: Reply) -> None:
         folder = self._settings.debug

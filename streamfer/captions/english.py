@@ -59,7 +59,6 @@ def sentences(
 
 
 def number_word(number: int) -> str:
-    """Return a small number in words."""
     return _NUMBERS[number] if number < len(_NUMBERS) else str(number)
 
 
@@ -69,7 +68,6 @@ def strength_word(strength: float) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return words with a capital and a full stop."""
     return f"{text[0].upper()}{text[1:]}."
 
 

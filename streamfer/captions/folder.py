@@ -12,7 +12,6 @@ Those in the user's folder of models can be loaded by name. Importing this modul
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import logging
 import os
@@ -32,7 +31,7 @@ from streamfer.errors import CheckpointError, OutputError, StreamferError, Unkno
 from streamfer.extras import needs
 from streamfer.files import sha256_of
 from streamfer.models.card import explain
-from streamfer.models.registry import user_folder
+from streamfer.models.registry import unknown, user_folder
 
 TOKENIZER = "tokenizer"
 QUESTION_TOKENIZER = "question_tokenizer"
@@ -42,7 +41,6 @@ log = logging.getLogger(__name__)
 
 
 def is_captioner(folder: Path) -> bool:
-    """Tell whether a folder holds a captioner of streamfer."""
     return (folder / CARD_FILE).is_file()
 
 
@@ -100,12 +98,11 @@ def find_captioner(name_or_path: str) -> Path:
     names = ", ".join([MEASURED, *sorted(known)])
     if os.sep in name_or_path:
         raise UnknownModelError(f"captioner {name_or_path!r}: no captioner's folder; captioners by name: {names}")
-    close = difflib.get_close_matches(name_or_path, [MEASURED, *known], n=1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    raise UnknownModelError(
-        f"captioner {name_or_path!r} is unknown; {hint}captioners here: {names}, openai:MODEL (an endpoint), a folder "
-        "of transformers; add one with 'streamfer models import --kind exp-blip'"
+    advice = (
+        f"captioners here: {names}, openai:MODEL (an endpoint), a folder of transformers; "
+        "add one with 'streamfer models import --kind exp-blip'"
     )
+    raise unknown("captioner", name_or_path, [MEASURED, *known], advice)
 
 
 def write_folder(

@@ -79,12 +79,10 @@ class Measurements:
 
     @property
     def action_units(self) -> frozenset[int] | None:
-        """Numbers of the units that are present."""
         return None if self.units is None else frozenset(unit.number for unit in self.units)
 
     @property
     def emotions(self) -> tuple[str, ...]:
-        """The label, if there is one."""
         return () if self.emotion is None else (self.emotion,)
 
     @property
@@ -105,7 +103,6 @@ def _plain(one: Any, *names: str) -> dict[str, Any]:
 
 
 def measure_clip(clip: ObservedClip) -> Measurements:
-    """Return what was measured of the face of an observed clip."""
     return measure(clip.label, clip.units, people=clip.people)
 
 

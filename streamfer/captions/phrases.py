@@ -29,12 +29,10 @@ class Wording:
 
     @property
     def order(self) -> int:
-        """Place of its first unit in reading order."""
         return min(list(ACTION_UNITS).index(unit) for unit in self.units)
 
     @property
     def be(self) -> str:
-        """``are`` or ``is``, as its parts want it."""
         return "are" if self.plural else "is"
 
 

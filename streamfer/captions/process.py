@@ -83,15 +83,12 @@ class ProcessCaptioner:
         return not self._ready and self._process.poll() is None
 
     def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
-        """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
         return list(self._ask("caption", list(clips), questions))
 
     def complete(self, conversations: Sequence[list[Message]]) -> list[str]:
-        """Continue conversations; see :meth:`streamfer.captions.transformers_models.TextModel.complete`."""
         return list(self._ask("complete", list(conversations)))
 
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
-        """Return the probability of yes, one question a clip; see :meth:`Captioner.answer_yes_no`."""
         return list(self._ask("answer_yes_no", list(clips), questions))
 
     def abort(self) -> None:
@@ -187,7 +184,6 @@ def _told(error: Exception) -> tuple[str, str, str]:
 
 
 def main() -> None:
-    """Run the process: its only argument is the number of the socket that it inherited."""
     # Ctrl-C reaches every process of the terminal; the parent decides when this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with Connection(int(sys.argv[1])) as pipe, contextlib.suppress(EOFError, OSError):

@@ -107,7 +107,6 @@ def answer_messages(question: str, told: str, *, pictures: bool) -> list[Message
 
 
 def again(messages: Sequence[Message], text: str, faults: Sequence[str]) -> list[Message]:
-    """Show a text that failed together with what was wrong with it, and ask once more."""
     return [
         *messages,
         {"role": "assistant", "content": text},

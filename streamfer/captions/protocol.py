@@ -99,7 +99,6 @@ class Writer(ABC):
 
     @property
     def info(self) -> CaptionerInfo:
-        """Who writes."""
         return self._info
 
     @property

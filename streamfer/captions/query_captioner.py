@@ -60,8 +60,6 @@ class QueryCaptioner:
             precision=precision,
         )
 
-    # -- pictures ---------------------------------------------------------------------------------------------
-
     @torch.inference_mode()
     def look(self, frames_FSS3: Keyframes) -> torch.Tensor:
         """Encode uint8 RGB frames (F, S, S, 3) to the image encoder's features (F, P, W)."""
@@ -110,8 +108,6 @@ class QueryCaptioner:
         asked = [question for question, count in zip(questions, counts, strict=True) for _ in range(count)]
         tokens_FQH = self.query(features_FPW[torch.tensor(wanted, device=self._device)], asked)
         return [part.flatten(0, 1) for part in tokens_FQH.split_with_sizes(counts)]
-
-    # -- text -------------------------------------------------------------------------------------------------
 
     def _rows(
         self, tokens: Sequence[torch.Tensor], ids: Sequence[Sequence[int]], room: int
@@ -175,7 +171,6 @@ class QueryCaptioner:
 
     @torch.inference_mode()
     def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
-        """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
         written: list[str] = []
         for tokens, prompts in self._batches(clips, questions):
             rows = self._rows(tokens, prompts, self._search.max_new_tokens)
@@ -184,7 +179,6 @@ class QueryCaptioner:
 
     @torch.inference_mode()
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
-        """Return the probability of yes, one question a clip; see :meth:`Captioner.answer_yes_no`."""
         answers = [*self._text.yes_ids, *self._text.no_ids]
         found: list[float] = []
         for tokens, prompts in self._batches(clips, questions):

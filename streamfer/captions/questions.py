@@ -66,7 +66,6 @@ class Query:
 
 
 def understand(question: str) -> Query:
-    """Return what a question asks for."""
     text = " ".join(question.lower().replace("’", "'").split()).rstrip("?!. ")
     if _foreign(text):
         return Query("foreign")

@@ -37,7 +37,6 @@ class Episode:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
         return self.end - self.start
 
 
@@ -76,7 +75,6 @@ class Timeline:
     most: int = 0
 
     def take(self, event: Event) -> None:
-        """Look at one event of a run."""
         if isinstance(event, SourceOpened):
             self.classes = tuple(canonical_emotion(name) for name in event.classes)
             limits = dict(zip(event.action_units, event.action_thresholds, strict=False))
@@ -96,7 +94,6 @@ class Timeline:
             self.face(reading.track).labels.append((clip.start_time, clip.end_time, *emotion_of(reading)))
 
     def face(self, track: int) -> Face:
-        """Return the face of a track, an empty one if it is new."""
         return self.faces.setdefault(track, Face(track))
 
     def of_units(self, face: Face, units: Iterable[int], *, blinks: bool = False) -> list[Episode]:

@@ -145,7 +145,6 @@ class TransformersCaptioner:
 
     @torch.inference_mode()
     def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
-        """Describe clips, or answer one question about each; see :meth:`Captioner.caption`."""
         default = DESCRIBE_QUESTION if self._chats else ""
         asked = [default] * len(clips) if questions is None else self._checked(questions, len(clips))
         written: list[str] = []
@@ -222,7 +221,6 @@ class TextModel:
         )
 
     def complete(self, conversations: Sequence[list[Message]]) -> list[str]:
-        """Return what the model says next in each conversation; see :meth:`reply`."""
         return [self.reply(messages).text for messages in conversations]
 
     def reply(self, messages: Sequence[Message]) -> Reply:

@@ -270,8 +270,8 @@ def _described(
 ) -> Record:
     """Return the record of a description by ``model``, which took so many seconds for the clip's batch."""
     label, face = clip.label, clip.label.faces[0]
-    total = time.perf_counter() - clip.arrived
-    infer = min(infer_s, total)
+    total = (time.perf_counter() - clip.arrived) * 1000
+    infer = min(infer_s * 1000, total)
     document = ClipCaptioned(
         clip_id=clip.record.id,
         clip=label.clip,
@@ -291,12 +291,7 @@ def _described(
             detector=label.model.detector,
         ),
         producer=label.producer,
-        latency_ms=Latency(
-            decode=label.latency_ms.decode,
-            queue=max(0.0, total - infer) * 1000,
-            infer=infer * 1000,
-            total=total * 1000,
-        ),
+        latency_ms=Latency(decode=label.latency_ms.decode, queue=max(0.0, total - infer), infer=infer, total=total),
     )
     return _beside(clip.record, document)
 

@@ -50,7 +50,6 @@ class MeasuredWriter(Writer):
         self._info = CaptionerInfo(MEASURED, hashlib.sha256(grammar).hexdigest(), "Apache-2.0; no model")
 
     def write(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionError]:
-        """Describe clips."""
         return [Caption(describe(request.measured, request.seed, self._language)) for request in requests]
 
 
@@ -148,18 +147,15 @@ class ModelWriter(CheckedWriter):
 
     @property
     def info(self) -> CaptionerInfo:
-        """Identity of the model; waits until it is loaded."""
         info: CaptionerInfo = self._model.info
         return info
 
     @property
     def asks_again(self) -> bool:
-        """Whether it reads what was wrong with a text."""
         return self.info.crop is None
 
     @property
     def loading(self) -> bool:
-        """Whether the model is still being loaded."""
         return bool(self._model.loading)
 
     def draft(
@@ -180,11 +176,9 @@ class ModelWriter(CheckedWriter):
         return [Caption(next(texts)) if len(request.keyframes) else blind for request in requests]
 
     def abort(self) -> None:
-        """Kill the model's process."""
         self._model.abort()
 
     def close(self) -> None:
-        """End the model's process."""
         super().close()
         self._model.close()
 

@@ -30,11 +30,9 @@ class Detections:
 
     @classmethod
     def empty(cls) -> Detections:
-        """Return no faces."""
         return cls(np.zeros((0, 4), np.float32), np.zeros((0,), np.float32), np.zeros((0, 5, 2), np.float32))
 
     def take(self, rows: NDArray[np.integer]) -> Detections:
-        """Return those of some rows."""
         return Detections(self.boxes[rows], self.scores[rows], self.landmarks[rows], self.left_out)
 
     @classmethod
@@ -76,7 +74,6 @@ class TrackedFace:
 
     @property
     def confirmed(self) -> bool:
-        """Whether the face is known to be a person's."""
         return self.track > 0
 
     @property

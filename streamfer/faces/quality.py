@@ -101,7 +101,6 @@ class Qualities:
 
     @property
     def value(self) -> NDArray[np.float32]:
-        """All factors together."""
         return np.asarray(np.clip(self.size * self.sharpness * self.pose * self.inside, 0, 1), np.float32)
 
 

@@ -31,7 +31,6 @@ class DetectorEntry:
 
     @property
     def file(self) -> str:
-        """Name of the weights file in the cache."""
         return self.url.rpartition("/")[2]
 
 
@@ -89,7 +88,6 @@ ENTRIES: tuple[DetectorEntry, ...] = (
 
 
 def find(name: str) -> DetectorEntry | None:
-    """Return the entry of that name, or ``None``."""
     return next((entry for entry in ENTRIES if entry.name == name), None)
 
 

@@ -52,12 +52,10 @@ class Track:
 
     @property
     def size(self) -> float:
-        """Side of the face in pixels (geometric mean)."""
         return side(self.last.box)
 
     @property
     def centre(self) -> NDArray[np.float64]:
-        """Centre of the last detected box."""
         return centre(self.last.box)
 
     def shift(self, time: float) -> NDArray[np.float32]:
@@ -66,7 +64,6 @@ class Track:
         return np.asarray(self.velocity * gap, np.float32)
 
     def observe(self, sight: Sight, *, detected_frames: int) -> None:
-        """Take a detection of this person."""
         gap = max(sight.time - self.last.time, 1e-6)
         step = (centre(sight.box) - self.centre) / gap
         if gap <= MOTION_SECONDS:

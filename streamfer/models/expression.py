@@ -1,9 +1,10 @@
-"""What the pipeline asks of an expression model: encode crops once, read windows of features many times."""
+"""What the pipeline asks of an expression model: encode crops once, read windows of features many times; in blocks."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,3 +72,44 @@ class ExpressionModel(Protocol):
 
         On the host; rows sum to 1, classes are in the order of ``info.classes``, T = ``info.frames``.
         """
+
+
+class FixedBlocks:
+    """The same model, asked for ``size`` rows at a time, the last rows of a block filled up with zeros.
+
+    Matrix products choose their blocking by the number of rows, which moves results by the last bits; rows of one
+    product do not. So equal files give equal numbers, alone or beside others.
+    """
+
+    def __init__(self, model: ExpressionModel, size: int) -> None:
+        self._model = model
+        self._size = size
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._model.info
+
+    def encode(self, crops: NDArray[np.uint8]) -> torch.Tensor:
+        import torch
+
+        return torch.cat(self._blocks(self._model.encode, crops))
+
+    def actions(self, features: torch.Tensor) -> NDArray[np.float32]:
+        return np.concatenate(self._blocks(self._model.actions, features))
+
+    def classify(self, windows: torch.Tensor) -> NDArray[np.float32]:
+        return np.concatenate(self._blocks(self._model.classify, windows))
+
+    def _blocks(self, call: Callable[[Any], Any], rows: Any) -> list[Any]:
+        found = [] if len(rows) else [call(rows)]
+        for start in range(0, len(rows), self._size):
+            part = rows[start : start + self._size]
+            missing = self._size - len(part)
+            if missing and isinstance(part, np.ndarray):
+                part = np.concatenate([part, np.zeros((missing, *part.shape[1:]), part.dtype)])
+            elif missing:
+                import torch
+
+                part = torch.cat([part, part.new_zeros((missing, *part.shape[1:]))])
+            found.append(call(part)[: self._size - missing])
+        return found

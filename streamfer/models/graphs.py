@@ -88,7 +88,6 @@ class Graphs:
         return lambda: function(self.rows(size))
 
     def keep(self, size: int, run: Run) -> None:
-        """Serve a batch size by this from now on."""
         self._runs[size] = run
 
     def drop(self, smallest: int) -> None:

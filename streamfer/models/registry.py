@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -40,13 +41,11 @@ class ModelEntry:
 
     @classmethod
     def of(cls, name: str, path: Path, card: ModelCard) -> ModelEntry:
-        """Return the entry of a weights file."""
         origin: Origin = "built-in" if path.parent == built_in_folder() else "imported"
         return cls(name, path, origin, card.config.classes, card.licence, path.stat().st_size, sha256_of(path))
 
 
 def built_in_folder() -> Path:
-    """Return the folder of the weights that the package carries."""
     return Path(str(resources.files("streamfer"))) / "weights"
 
 
@@ -103,8 +102,11 @@ def find_model(name_or_path: str) -> Path:
     names = ", ".join(sorted(known)) or "none"
     if path.suffix or os.sep in name_or_path:
         raise UnknownModelError(f"model {name_or_path!r}: no such file; models by name: {names}")
-    close = difflib.get_close_matches(name_or_path, known, n=1)
+    raise unknown("model", name_or_path, known, f"models here: {names}; add one with 'streamfer models import'")
+
+
+def unknown(what: str, name: str, known: Iterable[str], advice: str) -> UnknownModelError:
+    """Return the error for a name that nothing here bears, with the nearest that something does."""
+    close = difflib.get_close_matches(name, list(known), n=1)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise UnknownModelError(
-        f"model {name_or_path!r} is unknown; {hint}models here: {names}; add one with 'streamfer models import'"
-    )
+    return UnknownModelError(f"{what} {name!r} is unknown; {hint}{advice}")

@@ -48,7 +48,6 @@ class FeedForward(nn.Module):
         )
 
     def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
-        """Transform each token on its own; (B, N, D) to (B, N, D)."""
         return cast(torch.Tensor, self.net(x_BND))
 
 
@@ -61,7 +60,6 @@ class PreNorm(nn.Module):
         self.fn = fn
 
     def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
-        """Return fn(norm(x))."""
         return cast(torch.Tensor, self.fn(self.norm(x_BND)))
 
 
@@ -73,7 +71,6 @@ class Residual(nn.Module):
         self.fn = fn
 
     def forward(self, x_BND: torch.Tensor) -> torch.Tensor:
-        """Return x + fn(x)."""
         return cast(torch.Tensor, self.fn(x_BND) + x_BND)
 
 

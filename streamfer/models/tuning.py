@@ -72,7 +72,6 @@ def decide(times: Mapping[Form, float]) -> Form:
 
 
 def cache_file() -> Path:
-    """Return where measurements are remembered."""
     return platformdirs.user_cache_path("streamfer") / "kernels.json"
 
 

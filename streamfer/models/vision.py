@@ -24,7 +24,6 @@ class LayerNorm(nn.LayerNorm):
     """LayerNorm whose result has its input's dtype under autocast, too."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise the last dimension."""
         return super().forward(x).to(x.dtype)
 
 
@@ -32,7 +31,6 @@ class QuickGelu(nn.Module):
     """x sigmoid(1.702 x), which OpenAI trained its towers with."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Activate each number."""
         return x * torch.sigmoid(QUICK * x)
 
 
@@ -48,7 +46,6 @@ class SelfAttention(nn.MultiheadAttention):
         super().__init__(width, heads, batch_first=True)
 
     def forward(self, x_FNW: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        """Mix tokens."""
         packed = F.linear(x_FNW, self.in_proj_weight, self.in_proj_bias)
         return cast(torch.Tensor, self.out_proj(attend_packed(packed, self.num_heads, self.implementation)))
 
@@ -116,7 +113,6 @@ class VisionTransformer(nn.Module):
         self.proj = nn.Parameter(width**-0.5 * torch.randn(width, embed_dim))
 
     def forward(self, pixels_F3SS: torch.Tensor) -> torch.Tensor:
-        """Encode pictures."""
         patches_FGW = self.conv1(pixels_F3SS).flatten(2).transpose(1, 2)
         token_F1W = self.class_embedding.to(patches_FGW.dtype).expand(len(patches_FGW), 1, -1)
         x_FNW = torch.cat([token_F1W, patches_FGW], dim=1) + self.positional_embedding.to(patches_FGW.dtype)

@@ -12,12 +12,11 @@ from torch.nn import functional as F
 import streamfer_kernels
 from streamfer.errors import CheckpointError, ConfigError, InternalError
 from streamfer.models.attention import use_attention
-from streamfer.models.dfer_clip import DferClip
+from streamfer.models.dfer_clip import DferClip, build_image_encoder
 from streamfer.models.efficient import DEPTHS, WIDTH, EfficientNetLite, InvertedResidual
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
 from streamfer.models.sizes import DferClipConfig, TemporalConfig, TextConfig, VisionConfig
 from streamfer.models.temporal import TemporalTransformer
-from streamfer.models.towers import build_image_encoder
 
 VIT = VisionConfig(layers=2, width=32, head_width=16, patch_size=8, image_size=16)
 RESNET = VisionConfig(layers=(1, 1, 1, 1), width=8, head_width=32, image_size=64)

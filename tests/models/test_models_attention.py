@@ -13,10 +13,10 @@ from tiny_models import tiny_weights
 import streamfer_kernels
 from streamfer.errors import ConfigError, DeviceError
 from streamfer.models.attention import AttentionChoice, attend_first, attend_packed, choose_attention, use_attention
+from streamfer.models.dfer_clip import build_image_encoder
 from streamfer.models.inference import load_model
 from streamfer.models.sizes import TemporalConfig, VisionConfig
 from streamfer.models.temporal import TemporalTransformer
-from streamfer.models.towers import build_image_encoder
 from streamfer.models.vision import fold_activations
 
 needs_interpreter = pytest.mark.skipif(

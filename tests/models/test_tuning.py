@@ -11,9 +11,9 @@ import torch
 
 import streamfer_kernels
 from streamfer.models.attention import AttentionChoice
+from streamfer.models.dfer_clip import build_image_encoder
 from streamfer.models.graphs import BUCKETS, Function, Graphs, Run
 from streamfer.models.sizes import VisionConfig
-from streamfer.models.towers import build_image_encoder
 from streamfer.models.tuning import (
     FORMS,
     Form,
