@@ -17,7 +17,8 @@ The factors multiply, so the score falls whenever one of them does and the other
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -90,18 +91,12 @@ def sharpness_factor(image: NDArray[np.uint8], box: NDArray[np.floating]) -> flo
     return detail / (detail + HALF_SHARP)
 
 
-@dataclass(frozen=True, slots=True)
-class Qualities:
-    """Quality of the faces of one frame: float64 (F,) each, 0 to 1."""
+class Qualities(NamedTuple):
+    """Quality of the faces of one frame and two of its factors, (F,) each, 0 to 1."""
 
-    size: NDArray[np.float64]
-    sharpness: NDArray[np.float64]
+    value: NDArray[np.float32]
     pose: NDArray[np.float64]
-    inside: NDArray[np.float64]
-
-    @property
-    def value(self) -> NDArray[np.float32]:
-        return np.asarray(np.clip(self.size * self.sharpness * self.pose * self.inside, 0, 1), np.float32)
+    sharpness: NDArray[np.float64]
 
 
 def measure_quality(
@@ -110,16 +105,14 @@ def measure_quality(
     """Measure the faces of one uint8 RGB frame: boxes (F, 4), landmarks (F, 5, 2), NaN where absent, in pixels."""
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     height, width = image.shape[:2]
-    sharpness = np.array([sharpness_factor(image, box) for box in boxes], np.float64)
-    return Qualities(size_factor(boxes), sharpness, pose_factor(landmarks), inside_factor(boxes, width, height))
+    sharpness, pose = np.array([sharpness_factor(image, box) for box in boxes], np.float64), pose_factor(landmarks)
+    value = size_factor(boxes) * sharpness * pose * inside_factor(boxes, width, height)
+    return Qualities(np.asarray(np.clip(value, 0, 1), np.float32), pose, sharpness)
 
 
 def measured(image: NDArray[np.uint8], faces: Sequence[TrackedFace]) -> tuple[TrackedFace, ...]:
     """Return the faces of a frame (uint8 RGB (H, W, 3)) with what their crops are worth."""
     boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
     found = measure_quality(image, boxes, np.array([face.landmarks for face in faces], np.float32).reshape(-1, 5, 2))
-    numbers = zip(found.value.tolist(), found.pose.tolist(), found.sharpness.tolist(), strict=True)
-    return tuple(
-        replace(face, quality=quality, pose=pose, sharpness=sharpness)
-        for face, (quality, pose, sharpness) in zip(faces, numbers, strict=True)
-    )
+    numbers = zip(faces, *(values.tolist() for values in found), strict=True)
+    return tuple(replace(face, quality=value, pose=pose, sharpness=sharp) for face, value, pose, sharp in numbers)
