@@ -65,11 +65,7 @@ class _Seconds:
 
 
 class Outlet:
-    """Takes the events of a run; their records go to Redis and their sources' statuses stay alive.
-
-    Attributes:
-        left: one line on what could not be published in time; empty where nothing waits, and before the end.
-    """
+    """Takes the events of a run; their records go to Redis and their sources' statuses stay alive."""
 
     def __init__(
         self,
@@ -84,6 +80,7 @@ class Outlet:
         self.previews = previews
         self._seconds = seconds
         self._tracer = tracer
+        #: one line on what could not be published in time; empty where nothing waits, and before the end
         self.left = ""
 
     def take(self, event: Event) -> None:

@@ -28,9 +28,6 @@ class Run:
 
     Raises:
         ConfigError: there is no source.
-
-    Attributes:
-        specs: the sources by id, paused and ended ones included.
     """
 
     def __init__(self, session: Any, sources: Sequence[str] | None) -> None:
@@ -41,6 +38,7 @@ class Run:
         specs = find_sources(sources) if sources is not None else [] if later else configured_sources(config)
         self._lock = threading.Lock()
         self.outlet = Outlet()
+        #: the sources by id, paused and ended ones included
         self.specs: Mapping[str, SourceSpec] = {spec.source_id: spec for spec in specs}
 
     @property

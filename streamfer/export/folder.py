@@ -33,9 +33,6 @@ class SourceFolder:
     Args:
         source_id: names the files; a source id with folders in it keeps them.
         settings: stored in the manifest, compared by :meth:`is_done`; its formats say which files there are.
-
-    Attributes:
-        doubtful: frames of the overlay that may show a face although faces are blurred; known once it is drawn.
     """
 
     def __init__(self, folder: Path, source_id: str, settings: Settings, **more: Any) -> None:
@@ -45,6 +42,7 @@ class SourceFolder:
         self._writers: list[Writer] = []
         self._summary: FileTable | None = None
         self._found: Row = []
+        #: frames of the overlay that may show a face although faces are blurred; known once it is drawn
         self.doubtful = 0
 
     @property

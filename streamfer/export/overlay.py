@@ -114,16 +114,12 @@ class _Path:
 
 
 class OverlayNotes:
-    """Remembers, from the events of one source, what has to be drawn: a few numbers a face and analysed frame.
-
-    Attributes:
-        canvas: width and height of the source's largest pictures, pixels; zeros before it is open.
-    """
+    """Remembers, from the events of one source, what has to be drawn: a few numbers a face and analysed frame."""
 
     def __init__(self) -> None:
         self._paths: dict[tuple[int, int], _Path] = {}
         self._thresholds: dict[str, float] = {}
-        self.canvas = (0, 0)
+        self.canvas = (0, 0)  #: width and height of the source's largest pictures, pixels; zeros before it is open
 
     def add(self, event: Event) -> None:
         """Take the next event; those of other kinds are ignored."""
@@ -190,9 +186,6 @@ class OverlayWriter(WholeFile):
     Args:
         path: ``.mp4``, or ``.png`` for a still.
         source: the file once more, not opened yet.
-
-    Attributes:
-        doubtful: frames that may show a face although faces are blurred.
     """
 
     def __init__(self, path: Path, source: Source, *, blur: Blur) -> None:
@@ -200,7 +193,7 @@ class OverlayWriter(WholeFile):
         self._source = source
         self._blur: Blur = blur
         self._notes = OverlayNotes()
-        self.doubtful = 0
+        self.doubtful = 0  #: frames that may show a face although faces are blurred
 
     def add(self, event: Event) -> None:
         """Remember what has to be drawn."""

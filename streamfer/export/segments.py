@@ -89,13 +89,10 @@ class _Person:
 
 
 class Segmenter:
-    """Collects the clips of one source; a few numbers each.
-
-    Attributes:
-        thresholds: for each action unit of the model, the intensity from which it counts as present.
-    """
+    """Collects the clips of one source; a few numbers each."""
 
     def __init__(self) -> None:
+        #: for each action unit of the model, the intensity from which it counts as present
         self.thresholds: dict[str, float] = {}
         self.classes: tuple[str, ...] = ()
         self._people: dict[tuple[int, int], _Person] = {}

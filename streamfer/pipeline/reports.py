@@ -51,9 +51,6 @@ class RecordWriter:
     Args:
         site: last part of ``ce_source``.
         track_name: public name of a track from source id, epoch and number.
-
-    Attributes:
-        classes: labels that a record may name.
     """
 
     def __init__(
@@ -67,7 +64,7 @@ class RecordWriter:
         purpose: str | None = None,
     ) -> None:
         self._model = model
-        self.classes = model.classes if emotions else ()
+        self.classes = model.classes if emotions else ()  #: labels that a record may name
         self._site = site
         self.track_id = track_name
         self._facts = ModelFacts(

@@ -32,18 +32,14 @@ class Sighting:
 
 
 class FeatureRing:
-    """Features of one track by tick, oldest first. State: at most the ticks that a window can still need.
-
-    Attributes:
-        ticks: those with a feature, ascending.
-        labelled_before: tick after the last one that a labelled window of this track covered; 0 before the first.
-    """
+    """Features of one track by tick, oldest first. State: at most the ticks that a window can still need."""
 
     def __init__(self) -> None:
         # Lists of a few dozen entries: what a window holds.
-        self.ticks: list[int] = []
+        self.ticks: list[int] = []  #: those with a feature, ascending
         self._sightings: list[Sighting] = []
         self._features: list[torch.Tensor] = []
+        #: tick after the last one that a labelled window of this track covered; 0 before the first
         self.labelled_before = 0
 
     def __len__(self) -> int:

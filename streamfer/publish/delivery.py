@@ -46,8 +46,6 @@ class Delivery(Closing):
 
     Attributes:
         published, sent_again, errors: counts of records, and of troubles.
-        trouble: why nothing is published now; empty where all is well.
-        left: after the end, one line on what is left; empty where nothing is.
     """
 
     def __init__(self, publisher: Publisher, spool: Spool, window: float = 5.0) -> None:
@@ -58,13 +56,13 @@ class Delivery(Closing):
         self._recent: deque[tuple[float, Fields]] = deque()
         self._run: str | None = None
         self._seen = time.monotonic()
-        self.trouble = ""
+        self.trouble = ""  #: why nothing is published now; empty where all is well
         self._end: float | None = None
         self._nudge = threading.Event()
         self.published = 0
         self.sent_again = 0
         self.errors = 0
-        self.left = ""
+        self.left = ""  #: after the end, one line on what is left; empty where nothing is
         self._thread = threading.Thread(target=self._work, name="streamfer publish", daemon=True)
         self._thread.start()
 

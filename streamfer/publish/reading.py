@@ -72,20 +72,14 @@ class Entry:
 
 
 class Reader(ABC):
-    """A way to read one or more streams; after an exception reading goes on where it was.
+    """A way to read one or more streams; after an exception reading goes on where it was."""
 
-    Attributes:
-        buffer: entries that were fetched and not handed out.
-        losses: what was found missing and not told.
-        alone: it reads every entry of its streams.
-        rewound: streams that came back with lower ids than were read: what was read may come again.
-    """
-
-    alone = True
+    alone = True  #: it reads every entry of its streams
 
     def __init__(self) -> None:
-        self.buffer: deque[Entry] = deque()
-        self.losses: list[Lost] = []
+        self.buffer: deque[Entry] = deque()  #: entries that were fetched and not handed out
+        self.losses: list[Lost] = []  #: what was found missing and not told
+        #: streams that came back with lower ids than were read: what was read may come again
         self.rewound: set[str] = set()
 
     def prepare(self) -> Steps[None]:

@@ -38,7 +38,6 @@ class Health:
     Attributes:
         whole: a picture was.
         mended: one was behind a damaged stretch.
-        lacking: seconds at the end of the file in which none was.
     """
 
     reason = "pictures do not decode, or only in part"
@@ -62,7 +61,7 @@ class Health:
         self._held: list[Judged] = []
         self._hurt = self._now = 0.0
         self.whole = self.mended = False
-        self.lacking = 0.0
+        self.lacking = 0.0  #: seconds at the end of the file in which none was
         self._pictures = 0
 
     def feed(self, packet: Packet[VideoStream]) -> None:

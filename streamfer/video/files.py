@@ -50,9 +50,6 @@ class FileSource:
     Args:
         spec: what to read, from :func:`streamfer.video.locate.find_sources`.
         timeout: seconds that one network operation may take.
-
-    Attributes:
-        frames_decoded: since the last call of :meth:`stream`.
     """
 
     live = False
@@ -61,7 +58,7 @@ class FileSource:
         self.spec = spec
         self.decode_threads = decode_threads
         self.timeout = timeout
-        self.frames_decoded = 0
+        self.frames_decoded = 0  #: since the last call of :meth:`stream`
         self._broken = ""
         self._closing = False
 

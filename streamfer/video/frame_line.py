@@ -28,9 +28,6 @@ class FrameLine:
 
     Args:
         stall: seconds without a picture after which the connection is given up.
-
-    Attributes:
-        late: seconds by which the latest picture came later than the promptest of the last half minute.
     """
 
     def __init__(self, spec: SourceSpec, opened: Opened, epoch: int, stall: float = 0.0) -> None:
@@ -40,7 +37,7 @@ class FrameLine:
         self._clock = PtsClock(opened.time_base, 1 / (opened.rate or _ASSUMED_FPS), epoch=epoch, stall=stall)
         self._arrivals = ArrivalClock()
         self._converter = RgbConverter()
-        self.late = 0.0
+        self.late = 0.0  #: seconds by which the latest picture came later than the promptest of the last half minute
         self._lost, self._damaged = 0, 0.0
         self._other: float | None = None
 

@@ -47,9 +47,6 @@ class LiveSource:
         spec: what to open, from :func:`streamfer.video.locate.find_sources`.
         settings: how long to wait and how to come back; the defaults if unset.
         sleep: replaces the wait between attempts (tests).
-
-    Attributes:
-        frames_decoded: since the last call of :meth:`stream`.
     """
 
     def __init__(
@@ -67,7 +64,7 @@ class LiveSource:
         self._rng = rng or random.Random()  # noqa: S311  (jitter, not a secret)
         self._stop = threading.Event()
         self._sleep = sleep
-        self.frames_decoded = 0
+        self.frames_decoded = 0  #: since the last call of :meth:`stream`
         self._ends = False
         self._transport = "tcp" if self.settings.transport == "auto" else self.settings.transport
         self._stuck: list[Connection] = []
