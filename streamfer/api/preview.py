@@ -33,10 +33,8 @@ class Previews(Closing):
     """Publishes a picture a second of each source that somebody asks for, from a thread of its own.
 
     Who looks sets :meth:`~streamfer.publish.keys.Keys.asked` to expire soon, and reads
-    :meth:`~streamfer.publish.keys.Keys.preview`. Analysers leave what they have and never wait.
-
-    Args:
-        blurred: faces are made unrecognisable; one that the detector does not find is seen.
+    :meth:`~streamfer.publish.keys.Keys.preview`. Analysers leave what they have and never wait. Where faces are
+    ``blurred``, one that the detector does not find is seen.
     """
 
     def __init__(self, publisher: Publisher, sources: Callable[[], Iterable[str]], *, blurred: bool = True) -> None:

@@ -99,13 +99,9 @@ class Run:
             self._become({name: spec for name, spec in self.specs.items() if name != source_id})
 
     def reload(self, config: Config) -> tuple[list[str], list[str]]:
-        """Take the sources of another configuration, and nothing else; sources that are the same go on.
+        """Take ``sources`` and ``live`` of another configuration, and nothing else; sources that are the same go on.
 
-        Args:
-            config: its ``sources`` and ``live`` count; the rest stays as it is until the next run.
-
-        Returns:
-            The ids of the sources that were added, removed or changed, and the sections that differ and stay.
+        Returns the ids of those that were added, removed or changed, and the sections that differ and stay.
 
         Raises:
             ConfigError: the run has other sources than a configuration's, or two share an id; or

@@ -25,10 +25,7 @@ class Tracer(Closing):
 
     A clip's span is a trace of its own, from the arrival of its last picture to its record, linked to its source's: a
     camera may run for years. Spans hold times and names, and nothing of the faces. ``OTEL_TRACES_SAMPLER``,
-    ``OTEL_EXPORTER_OTLP_HEADERS`` and their like count.
-
-    Args:
-        address: URL of the collector, without its path.
+    ``OTEL_EXPORTER_OTLP_HEADERS`` and their like count. The collector's address is without its path.
 
     Raises:
         ConfigError: the address is none, or holds credentials.

@@ -53,8 +53,7 @@ class SourceFolder:
     def is_done(self, source_digest: Callable[[], str]) -> bool:
         """Whether an earlier run wrote these files for the same bytes with the same settings.
 
-        Args:
-            source_digest: computes the digest of the source; not asked where everything else says no.
+        ``source_digest`` is not asked where everything else says no.
         """
         manifest = self._read()
         wanted = self._identity(None)

@@ -211,16 +211,14 @@ class OverlayWriter(WholeFile):
 def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: Blur = "off") -> int:
     """Decode ``source`` again and write it with what ``notes`` hold drawn on every frame, and its sound.
 
+    Returns the number of frames that may show a face although faces are blurred.
+
     Args:
         path: ``.mp4``, or ``.png`` for a still.
         blur: ``normal`` makes every face that is found unrecognisable, ``strict`` the whole frame where a face may be
             elsewhere.
 
-    Returns:
-        The number of frames that may show a face although faces are blurred.
-
     Raises:
-        OutputError: it cannot be written.
         SourceError: the file cannot be read any more.
     """
     hidden = iter(_covers(source, notes) if blur != "off" else [])

@@ -193,11 +193,7 @@ def rounded(row: Sequence[Cell], columns: Mapping[str, str]) -> Row:
 
 
 class TableFile(WholeFile):
-    """Tables in one file; each has its header even if it has no row.
-
-    Args:
-        tables: each with what takes its rows, made from the path under which they are written.
-    """
+    """Tables in one file, each with what takes its rows; each has its header even if it has no row."""
 
     def __init__(self, path: Path, tables: Callable[[Path], Sequence[tuple[Table, Rows]]]) -> None:
         super().__init__(path, path.suffix)

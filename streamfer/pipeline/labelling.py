@@ -94,9 +94,8 @@ class Labeller:
     def process(self, items: Sequence[Item]) -> list[Event | ObservedClip]:
         """Encode the crops of ``items`` together, close windows, classify them together.
 
-        Returns:
-            Events in the order of the items, so in order for each source; behind the label of a clip that is shown to
-            the observer, what it is shown.
+        Events come in the order of the items, so in order for each source; behind the label of a clip that is shown to
+        the observer comes what it is shown.
         """
         encoding = time.perf_counter()
         features, actions = self._encode(items)

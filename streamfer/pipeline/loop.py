@@ -41,10 +41,8 @@ _PATIENCE = 1.0
 class Pipeline:
     """Analyses sources, with everything that this needs already loaded, and yields what it finds.
 
-    One pipeline makes one run: :meth:`events` may be iterated once.
-
-    Args:
-        max_open: sources analysed at the same time; None for all (live).
+    One pipeline makes one run: :meth:`events` may be iterated once. ``max_open`` sources are analysed at the same time;
+    all (live) if None.
     """
 
     def __init__(
@@ -88,10 +86,7 @@ class Pipeline:
     def events(self, sources: Iterable[Source]) -> Generator[Event]:
         """Analyse ``sources`` and yield events until the last source has ended.
 
-        Leaving the iteration early stops the run.
-
-        Args:
-            sources: taken one after another as places become free; ids must be unique.
+        Sources, with unique ids, are taken as places become free. Leaving the iteration early stops the run.
 
         Raises:
             StreamferError: the model or the loop failed. A source that fails does not raise: its

@@ -180,8 +180,7 @@ class RecordWriter:
 def unsure_reason(limits: Abstention, job: ClipJob, probability: float) -> UnsureReason | None:
     """Return why the expression of a window must not be named, the first of the reasons; None where it may be.
 
-    Args:
-        job: the window; the medians over the pictures that truly showed the face are what counts.
+    The medians over the pictures that truly showed the face are what counts.
     """
     faces = [sighting.face for sighting in job.sightings]
     seen: tuple[tuple[UnsureReason, float | None, float], ...] = (

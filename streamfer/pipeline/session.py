@@ -100,12 +100,10 @@ class EpochSession:
         return [*ready, *self._close(self.grid.complete_through(frame.tick), before)]
 
     def finish(self, *, flush: bool) -> list[FrameFaces | ClipJob]:
-        """End the epoch.
+        """End the epoch; without ``flush`` (the run was stopped) only complete windows count.
 
-        Args:
-            flush: also label the last, shorter window where no complete one covered it; a source shorter than
-                a window is labelled from whatever it showed. Without it (the run was stopped) only complete
-                windows count.
+        With it the last, shorter window is labelled, too, where no complete one covered it; a source shorter than a
+        window is labelled from whatever it showed.
         """
         rows = [self._row(held) for held in self._rows]
         self._rows.clear()

@@ -68,10 +68,7 @@ class Delivery(Closing):
 
     @classmethod
     def open(cls, config: PublishConfig, *, waits: bool = True) -> Self:
-        """Deliver to the configured Redis, or to the embedded server.
-
-        Args:
-            waits: the server may be away at the start, too.
+        """Deliver to the configured Redis, or to the embedded server; it ``waits`` where that is away at the start.
 
         Raises:
             PublishError: the URL is wrong, the server refuses the credentials, it is no Redis, or, unless

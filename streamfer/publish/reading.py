@@ -113,9 +113,8 @@ class Reader(ABC):
 class Start:
     """Where reading begins.
 
-    Args:
-        since: ``new``, ``start`` (all that is kept), the id of the last entry that is already known, a time
-            (timezone-aware, or as text in ISO 8601), or how long ago: ``90s``, ``10m``, ``2h``, ``1d``.
+    ``since`` is ``new``, ``start`` (all that is kept), the id of the last entry that is already known, a time
+    (timezone-aware, or as text in ISO 8601), or how long ago: ``90s``, ``10m``, ``2h``, ``1d``.
     """
 
     def __init__(self, since: str | datetime) -> None:
@@ -157,11 +156,7 @@ class Start:
 
 
 class Follower(Reader):
-    """Reads by XREAD from a place of its own.
-
-    Args:
-        streams: keys, of one slot where the server is a Cluster.
-    """
+    """Reads by XREAD from a place of its own; the streams lie in one slot where the server is a Cluster."""
 
     def __init__(self, streams: Sequence[str], start: Start) -> None:
         super().__init__()

@@ -51,8 +51,7 @@ _METADATA: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {
 def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") -> InputContainer:
     """Open the source of ``spec`` with only the protocols and formats that its kind needs.
 
-    Args:
-        timeout: seconds that one network operation may take (FFmpeg's own option; it may retry).
+    One network operation may take ``timeout`` seconds (FFmpeg's own option; it may retry).
 
     Raises:
         SourceError: it cannot be opened; see :func:`classify`.

@@ -20,10 +20,7 @@ MOST_BYTES = 4 << 30
 
 @contextmanager
 def fetched(spec: SourceSpec, timeout: float) -> Iterator[SourceSpec]:
-    """Fetch a download into a temporary file, and give that as the source.
-
-    Args:
-        timeout: seconds that one network operation may take.
+    """Fetch a download into a temporary file, and give that as the source; an operation may take ``timeout`` seconds.
 
     Raises:
         SourceUnreachableError: the connection breaks or is refused.

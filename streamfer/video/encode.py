@@ -42,7 +42,7 @@ def write_video(
 ) -> int:
     """Encode uint8 RGB frames (H, W, 3), H and W even, into the container that the suffix of ``path`` names.
 
-    The file appears under its name only when it is complete.
+    The file appears under its name only when it is complete. Returns the number of frames written.
 
     Args:
         path: ``.mp4``, ``.mkv``, ``.mov``, ``.avi`` ...
@@ -51,9 +51,6 @@ def write_video(
         rotation: degrees clockwise, in quarter turns, that a player shall turn the pictures by (mp4, mov).
         times: seconds of each frame, rising, for a variable rate; by default ``index / fps``.
         sound: what is heard with it, on the same clock.
-
-    Returns:
-        The number of frames written.
 
     Raises:
         OutputError: the file cannot be written, there is no frame, or the encoder does not know the size.

@@ -24,10 +24,8 @@ class FrameLine:
     """The frames of one connection: their clock, their wall time, and ``online`` where an epoch begins.
 
     The wall time is the sender's (RTCP) where it is known and within five minutes of ours, else the arrival's; for
-    video on demand it is the time in the video, as for a file.
-
-    Args:
-        stall: seconds without a picture after which the connection is given up.
+    video on demand it is the time in the video, as for a file. A connection without a picture for ``stall`` seconds is
+    given up.
     """
 
     def __init__(self, spec: SourceSpec, opened: Opened, epoch: int, stall: float = 0.0) -> None:

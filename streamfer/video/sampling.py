@@ -17,10 +17,7 @@ class TimeSampler:
 
     The choice depends only on frame times, so a sampler that joins late chooses what one that was there from the
     start chooses. Frame times may be early by the rounding of millisecond containers (0.6 ms, at most a
-    tenth of a tick). Where the video is slower than ``fps``, every frame is chosen.
-
-    Args:
-        fps: ticks a second, positive.
+    tenth of a tick). Where the video is slower than ``fps`` ticks a second, every frame is chosen.
 
     >>> sampler = TimeSampler(10)
     >>> [sampler.tick(t) for t in (0.0, 0.04, 0.08, 0.12, 0.16, 0.2)]

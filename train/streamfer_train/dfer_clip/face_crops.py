@@ -51,10 +51,7 @@ def with_face_crops(report: CheckReport, config: DataConfig, progress: Progress 
     """Cut the faces of all clips (those in the cache are there already) and return the folds of the crops.
 
     Processes that train together may all call this: a folder of crops appears whole or not at all. Let the first
-    do the work before the others call it.
-
-    Args:
-        progress: told (clips done, clips in all).
+    do the work before the others call it. ``progress`` is told (clips done, clips in all).
     """
     wanted = {clip.identity: clip for fold in report.folds for clip in (*fold.train, *fold.held_out, *fold.test)}
     cutter = _Cutter(config)

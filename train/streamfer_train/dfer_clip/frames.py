@@ -49,11 +49,7 @@ def sample(frames: int, segments: int, rng: random.Random | None) -> list[int]:
 
 
 def read_clip(clip: Clip, segments: int, rng: random.Random | None) -> list[Picture]:
-    """Sample a clip and decode what was sampled.
-
-    Returns:
-        T pictures, uint8 RGB (H, W, 3). A frame that is sampled twice is the same array twice.
-    """
+    """Sample a clip and decode T pictures, uint8 RGB (H, W, 3); a frame that is sampled twice is one array twice."""
     if clip.kind == "video":
         with opened(clip) as reader:
             first, count = part_of(clip, reader)

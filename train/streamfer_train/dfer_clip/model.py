@@ -78,14 +78,9 @@ class Learner(nn.Module):
     def forward(
         self, pixels_BT3SS: torch.Tensor, class_features_CD: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
-        """Read clips.
+        """Read clips, uint8 or float32 in 0-1: fp32 ``logits`` (B, C), and with that head ``actions`` (B, A), logits.
 
-        Args:
-            pixels_BT3SS: uint8, or float32 in [0, 1].
-            class_features_CD: as ``clip.class_features()`` returns them, where the caller has them already.
-
-        Returns:
-            fp32 ``logits`` (B, C), and with that head ``actions`` (B, A), logits too.
+        ``class_features_CD`` are those of ``clip.class_features()``, where the caller has them already.
         """
         if pixels_BT3SS.dtype == torch.uint8:
             pixels_BT3SS = pixels_BT3SS.float() / 255
@@ -129,9 +124,7 @@ def losses(
 ) -> dict[str, torch.Tensor]:
     """Return each head's loss, weighted, and their sum as ``total``; all scalars in fp32.
 
-    Args:
-        batch: ``label`` int64 (B,), ``votes`` (B, C) where the list has them, and ``actions`` (B, A)
-            where the model has that head.
+    A batch has ``label`` int64 (B,), ``votes`` (B, C) where the list has them, ``actions`` (B, A) for that head.
     """
     logits_BC = outputs["logits"].float()
     votes_BC = batch.get("votes")

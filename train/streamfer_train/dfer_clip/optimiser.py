@@ -61,13 +61,10 @@ def build_optimiser(learner: Learner, config: OptimiserConfig) -> torch.optim.Op
 
 
 def factor(config: OptimiserConfig, epoch: float) -> float:
-    """Return what base learning rates are multiplied by at a moment of training.
+    """Return what base learning rates are multiplied by after ``epoch`` epochs, with a fraction within one.
 
     ``multistep``: ``gamma`` to the number of milestones passed (30 and 40 of 50 epochs in the authors' scripts).
     ``cosine``: half a cosine down to 1 %. Both after ``warmup`` epochs that rise linearly.
-
-    Args:
-        epoch: epochs done, with a fraction within one.
     """
     if epoch < config.warmup:
         return max(epoch, 1e-3) / config.warmup

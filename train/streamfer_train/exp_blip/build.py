@@ -73,10 +73,7 @@ def build_writer(
     text_tokens: int,
     dropout: bool = False,
 ) -> Writer:
-    """Return a captioner that learns to write, frozen and stored as configured.
-
-    Args:
-        tensors: weights to start from in LAVIS's names; empty for a random start.
+    """Return a captioner that learns to write, frozen and stored as configured; ``tensors`` are in LAVIS's names.
 
     Raises:
         ConfigError: texts that are too long for the language model.

@@ -102,10 +102,7 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, optiona
     """Load what a LAVIS checkpoint has for a model; return the model's tensors that it lacks.
 
     What may be lacking: heads of the first step, the language model and its projection, text parts of the
-    Q-Former, and the image encoder (LAVIS leaves out frozen weights).
-
-    Args:
-        optional: prefixes of further names that may be lacking.
+    Q-Former, and the image encoder (LAVIS leaves out frozen weights); and names that begin as one of ``optional``.
     """
     found: dict[str, Tensor] = {}
     lacking = []

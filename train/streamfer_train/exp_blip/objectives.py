@@ -54,10 +54,8 @@ def writing_mask(mask_BL: Tensor, queries: int) -> Tensor:
     """Return what may be seen while writing, bool (B, 1, Q + L, Q + L), rows seeing columns.
 
     Queries see queries alone; a word sees all queries, itself and the words before it. So the queries come out as
-    if there were no text: one pass serves contrast and writing. Padding is seen by itself only, to keep rows finite.
-
-    Args:
-        mask_BL: 1 for words, 0 for padding.
+    if there were no text: one pass serves contrast and writing. Padding (0 in the mask) is seen by itself only, to keep
+    rows finite.
     """
     batch, length = mask_BL.shape
     seen = torch.zeros(batch, queries + length, queries + length, dtype=torch.bool, device=mask_BL.device)

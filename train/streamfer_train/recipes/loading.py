@@ -87,9 +87,7 @@ class TrainSampler(Sampler[Draw]):
 class Loader(DataLoader[Batch_co]):
     """A DataLoader whose workers start clean, keep to one thread, and whose user errors stay one line.
 
-    Args:
-        seed: of the loader's own generator. Iterating draws a number from it; the global one belongs to the model,
-            and must not feel it.
+    Iterating draws a number from its own generator: the global one belongs to the model, and must not feel it.
     """
 
     def __init__(self, dataset: Dataset[Any], *, workers: int, seed: int = 0, **more: Any) -> None:
