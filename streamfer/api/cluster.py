@@ -167,7 +167,9 @@ class RayRun:
         batch.progress.find()
         output = batch.plan.output
         with self._session.at_work(self), _connected(self._address) as ray, _shared(output, bucket is None) as token:
-            work = (self._open, replace(batch.plan, licences=dict), redis, token, _here())
+            ours = {name: value for name, value in os.environ.items() if name.startswith("STREAMFER_")}
+            here = (Path.cwd(), ours, version("streamfer"))
+            work = (self._open, replace(batch.plan, licences=dict), redis, token, here)
             left = self._collect(ray, batch, work)
             if bucket is not None:
                 bucket.recall_tables(output)
@@ -246,11 +248,6 @@ class RayRun:
                 max_task_retries=_LIVES - 1,
             )
         yield from done.iter_rows()
-
-
-def _here() -> tuple[Path, dict[str, str], str]:
-    ours = {name: value for name, value in os.environ.items() if name.startswith("STREAMFER_")}
-    return Path.cwd(), ours, version("streamfer")
 
 
 @contextlib.contextmanager

@@ -243,7 +243,8 @@ def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: Blur
 
     if path.suffix == ".png":
         picture = next(item for item in stream if isinstance(item, Frame))
-        _write_still(drawn(picture), path)
+        with replacing(path, path.suffix) as part:
+            Image.fromarray(drawn(picture)).save(part)
         return doubtful
     canvas = notes.canvas if all(notes.canvas) else (info.width, info.height)
     clock, epoch = [0.0], 0
@@ -344,8 +345,3 @@ def _colour(track: int) -> tuple[int, int, int]:
 def _pixels(box: _Box, width: int, height: int) -> _Box:
     x, y, w, h = box
     return x * width, y * height, (x + w) * width, (y + h) * height
-
-
-def _write_still(image: NDArray[np.uint8], path: Path) -> None:
-    with replacing(path, path.suffix) as part:
-        Image.fromarray(image).save(part)

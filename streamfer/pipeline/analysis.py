@@ -240,7 +240,10 @@ class SourceAnalysis:
     def _analyse_frame(self, chosen: _Chosen, tracker: FaceTracker, search: FaceSearch | None) -> AnalysedFrame:
         frame, tick = chosen.frame, chosen.pick.tick
         began = time.perf_counter()
-        detections = self._detect(frame.image, search) if search else None
+        detections: Detections | None = None
+        if search is not None:
+            with self.detectors.borrow() as detector, self.clock.measure("detect"):
+                detections = search.detect(detector, frame.image)
         with self.clock.measure("track"):
             tracked = tracker.update(frame.image, detections)
         detect_s = time.perf_counter() - began
@@ -280,10 +283,6 @@ class SourceAnalysis:
 
     def _readable(self, face: TrackedFace) -> bool:
         return bool(min(face.box[2:] - face.box[:2]) >= self.plan.config.faces.min_size)
-
-    def _detect(self, image: NDArray[np.uint8], search: FaceSearch) -> Detections:
-        with self.detectors.borrow() as detector, self.clock.measure("detect"):
-            return search.detect(detector, image)
 
     def _portraits(
         self, image: NDArray[np.uint8], faces: Sequence[TrackedFace], crops: NDArray[np.uint8]

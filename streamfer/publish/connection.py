@@ -203,7 +203,7 @@ _DENIALS = ("NOAUTH", "WRONGPASS", "NOPERM")
 
 def explain(url: str, error: Exception) -> str:
     """One line on ``error``: the server's address, what was wrong, and the way out."""
-    line = _line(error)
+    line = redact_text(" ".join(str(error).split())) or type(error).__name__
     if _says(line, _DENIALS):
         error = faults.AuthenticationError(line)
     elif "OOM command" in line:
@@ -218,7 +218,3 @@ def explain(url: str, error: Exception) -> str:
         if isinstance(error, kinds):
             return f"Redis at {redact_url(url)} {what}: {line}; {way_out}"
     return f"Redis at {redact_url(url)} refuses: {line}"
-
-
-def _line(error: Exception) -> str:
-    return redact_text(" ".join(str(error).split())) or type(error).__name__

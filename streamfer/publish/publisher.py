@@ -94,7 +94,11 @@ class Publisher(Closing):
             url = embedded.url if embedded else str(config.redis)
             client = owned.enter_context(contextlib.closing(make_client(url)))
             publisher = cls(client, config, url=url)
-            publisher._greet(waits=waits)
+            try:
+                client.ping()
+            except (*TROUBLE, UnicodeError) as error:
+                if not (waits and isinstance(error, TROUBLE) and can_pass(error)):
+                    raise PublishError(explain(url, error)) from error
             publisher._embedded, publisher._owned = embedded, owned.pop_all()
         return publisher
 
@@ -189,13 +193,6 @@ class Publisher(Closing):
     def close(self) -> None:
         """Close what :meth:`open` opened; may be called twice."""
         self._owned.close()
-
-    def _greet(self, *, waits: bool) -> None:
-        try:
-            self._client.ping()
-        except (*TROUBLE, UnicodeError) as error:
-            if not (waits and isinstance(error, TROUBLE) and can_pass(error)):
-                raise PublishError(explain(self.url, error)) from error
 
     def _persist(self, records: Sequence[Fields], deadline: float) -> list[Outcome]:
         pause = _PAUSE_SECONDS

@@ -82,13 +82,11 @@ class PyAvReader(Closing):
     def __len__(self) -> int:
         if self._length is None:
             with classified(self._spec):
-                self._length = len(self._times) or self._counted()
+                if not self._times:
+                    # Whoever reads next starts again: the position stays unknown.
+                    self._restart(0)
+                self._length = len(self._times) or sum(1 for _ in self._running)
         return self._length
-
-    def _counted(self) -> int:
-        self._restart(0)
-        # Whoever reads next starts again: the position stays unknown.
-        return sum(1 for _ in self._running)
 
     def close(self) -> None:
         self._running = iter(())

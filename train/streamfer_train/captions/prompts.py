@@ -18,8 +18,9 @@ _PROMPTS: dict[str, str] = table_beside(__file__)
 
 def rewrite_messages(labels: FaceLabels) -> list[Message]:
     """Ask for a text over the action units of ``labels``, with one worked example."""
+    glossary = "\n".join(f"- {unit.name}: {movement(number)}" for number, unit in ACTION_UNITS.items())
     return [
-        {"role": "system", "content": _PROMPTS["rewrite"].format(glossary=_glossary())},
+        {"role": "system", "content": _PROMPTS["rewrite"].format(glossary=glossary)},
         {"role": "user", "content": _actions(_EXAMPLE)},
         {"role": "assistant", "content": _PROMPTS["example"]},
         {"role": "user", "content": _actions(labels)},
@@ -47,7 +48,3 @@ def emotion_statement(labels: FaceLabels) -> str:
 def _actions(labels: FaceLabels) -> str:
     names = [ACTION_UNITS[unit].name for unit in in_order(labels.action_units or ())]
     return f"Describe a face with these actions: {', '.join(names)}."
-
-
-def _glossary() -> str:
-    return "\n".join(f"- {unit.name}: {movement(number)}" for number, unit in ACTION_UNITS.items())

@@ -17,7 +17,7 @@ from streamfer.video.locate import SourceSpec
 from streamfer.video.readers import PyAvReader
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.datasets.samples import Sample, with_pictures
-from streamfer_train.datasets.tables import need_folder, read_lines, read_table
+from streamfer_train.datasets.tables import need_folder, occurrence, read_lines, read_table
 
 BP4D_UNITS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)
 DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
@@ -39,8 +39,8 @@ def read_bp4d(root: Path) -> list[Sample]:
         pictures = _pictures(root, Path("Sequences") / subject / task)
         for row in read_table(path, BP4D_EXPECTS, tuple(map(str, BP4D_UNITS))):
             frame = row.integer(next(iter(row.fields)))
-            codes = {unit: row.integer(str(unit)) for unit in BP4D_UNITS}
-            samples.append(Sample(pictures[frame], subject, _occurrence(codes, {9}, row.place), task, frame))
+            labels = occurrence(row, {unit: str(unit) for unit in BP4D_UNITS}, 9)
+            samples.append(Sample(pictures[frame], subject, labels, task, frame))
     return with_pictures(samples, root, BP4D_EXPECTS)
 
 
@@ -101,13 +101,12 @@ def cut_disfa(root: Path, progress: Callable[[int, int], None] = lambda _done, _
 def read_gft(root: Path) -> list[Sample]:
     """Read GFT's occurrence codes: 1 present, 0 absent, -999 or 9 not coded."""
     samples: list[Sample] = []
-    columns = tuple(f"AU{unit}" for unit in GFT_UNITS)
+    columns = {unit: f"AU{unit}" for unit in GFT_UNITS}
     for path in _code_files(need_folder(root / "labels", GFT_EXPECTS), GFT_EXPECTS):
         pictures = _pictures(root, Path("images") / path.stem)
-        for row in read_table(path, GFT_EXPECTS, ("Frame", *columns)):
+        for row in read_table(path, GFT_EXPECTS, ("Frame", *columns.values())):
             frame = row.integer("Frame")
-            codes = {unit: row.integer(f"AU{unit}") for unit in GFT_UNITS}
-            samples.append(Sample(pictures[frame], path.stem, _occurrence(codes, {9, -999}, row.place), "", frame))
+            samples.append(Sample(pictures[frame], path.stem, occurrence(row, columns, 9, -999), "", frame))
     return with_pictures(samples, root, GFT_EXPECTS)
 
 
@@ -133,11 +132,3 @@ def _number(text: str, field: str, place: str) -> int:
         return int(text.strip())
     except ValueError as error:
         raise RecordError(f"{place}: field {field} is {text.strip()!r}, not a whole number; correct it") from error
-
-
-def _occurrence(codes: dict[int, int], uncoded: set[int], place: str) -> FaceLabels:
-    for unit, code in codes.items():
-        if code not in {0, 1} | uncoded:
-            raise RecordError(f"{place}: field AU{unit} is {code}, not 0 or 1; correct it")
-    coded = frozenset(unit for unit, code in codes.items() if code not in uncoded)
-    return FaceLabels(frozenset(unit for unit in coded if codes[unit] == 1), (), {}, coded)

@@ -14,10 +14,9 @@ import numpy as np
 
 from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.errors import RecordError
-from streamfer_train.captions.files import Entry
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.datasets.samples import Sample, Split, with_pictures
-from streamfer_train.datasets.tables import need_folder, read_lines, read_table
+from streamfer_train.datasets.tables import need_folder, occurrence, read_lines, read_table
 
 RAF_AU_EXPECTS = "RAFAU_label.txt (lines as in: 0001.jpg 17+B22+T24) and aligned/0001_aligned.jpg ..."
 EMOTIONET_EXPECTS = "labels.csv (columns URL, AU 1, AU 2 ...; 999 is not coded) and images/<last part of the URL>"
@@ -72,19 +71,11 @@ def read_emotionet(root: Path) -> list[Sample]:
         if not columns:
             raise RecordError(f"{row.place}: no column names a unit, as in AU 1; expected is {EMOTIONET_EXPECTS}")
         image = Path("images") / PurePosixPath(urlsplit(row.text("URL")).path).name
-        labels = _coded(row, {unit: name for unit, name in columns.items() if unit in ACTION_UNITS})
+        known = {unit: name for unit, name in columns.items() if unit in ACTION_UNITS}
+        labels = occurrence(row, known, EMOTIONET_UNCODED)
         if labels.coded:
             samples.append(Sample(image, image.stem, labels))
     return with_pictures(samples, root, EMOTIONET_EXPECTS)
-
-
-def _coded(row: Entry, columns: dict[int, str]) -> FaceLabels:
-    codes = {unit: row.integer(name) for unit, name in columns.items()}
-    for unit, code in codes.items():
-        if code not in (0, 1, EMOTIONET_UNCODED):
-            raise RecordError(f"{row.place}: field {columns[unit]} is {code}, not 0, 1 or 999; correct it")
-    coded = frozenset(unit for unit, code in codes.items() if code != EMOTIONET_UNCODED)
-    return FaceLabels(frozenset(unit for unit in coded if codes[unit]), (), {}, coded)
 
 
 def read_affectnet(root: Path) -> list[Sample]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from streamfer.errors import ConfigError, RecordError
 from streamfer_train.captions.files import Entry, read_text
+from streamfer_train.captions.labels import FaceLabels
 
 
 def read_lines(path: Path, expects: str) -> Iterator[tuple[str, str]]:
@@ -36,6 +37,17 @@ def read_table(path: Path, expects: str, required: tuple[str, ...] = ()) -> Iter
         if len(fields) != len(header):
             raise RecordError(f"{place}: has {len(fields)} fields for {len(header)} columns; correct it")
         yield Entry(dict(zip(header, fields, strict=True)), place)
+
+
+def occurrence(row: Entry, columns: Mapping[int, str], *uncoded: int) -> FaceLabels:
+    """Return the labels of a row: 1 in a unit's column is presence, 0 absence, ``uncoded`` what nobody looked for."""
+    codes = {unit: row.integer(name) for unit, name in columns.items()}
+    for unit, code in codes.items():
+        if code not in (0, 1, *uncoded):
+            known = " or ".join(map(str, uncoded))
+            raise RecordError(f"{row.place}: field {columns[unit]} is {code}, not 0, 1 or {known}; correct it")
+    coded = frozenset(unit for unit, code in codes.items() if code not in uncoded)
+    return FaceLabels(frozenset(unit for unit in coded if codes[unit]), (), {}, coded)
 
 
 def need_folder(path: Path, expects: str) -> Path:

@@ -39,6 +39,8 @@ TOKEN_TABLE = "token_embedding.weight"  # noqa: S105 - a tensor's name
 _VOCABULARY = 49408
 #: A copy of CLIP in the authors' checkpoints; its token table is the only part that stands nowhere else.
 _COPY = "clip_model_."
+#: Of the prompts' tensors all others follow from their texts.
+_CONTEXT = "prompt_learner.ctx"
 _TEXT = ("transformer.", "ln_final.", "positional_embedding", "text_projection")
 
 
@@ -218,7 +220,11 @@ def _renamed(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Te
         kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(_COPY)}
         table = tensors.get(f"{_COPY}{TOKEN_TABLE}")
         extra = {} if table is None else {TOKEN_TABLE: table}
-        return {name: tensor.float() for name, tensor in {**kept, **extra}.items() if _is_learned(name)}
+        return {
+            name: tensor.float()
+            for name, tensor in {**kept, **extra}.items()
+            if name == _CONTEXT or not name.startswith("prompt_learner.")
+        }
     renamed = {}
     for name, tensor in tensors.items():
         inner = name.removeprefix("text.")
@@ -231,11 +237,6 @@ def _renamed(tensors: dict[str, torch.Tensor], path: Path) -> dict[str, torch.Te
     if not any(name.startswith("image_encoder.") for name in renamed):
         raise ConfigError(f"backbone.weights: {path}: holds no image encoder of CLIP; is it a CLIP checkpoint?")
     return renamed
-
-
-def _is_learned(name: str) -> bool:
-    """Whether a tensor of an authors' checkpoint is weights; the rest follows from the texts of the prompts."""
-    return not name.startswith("prompt_learner.") or name == "prompt_learner.ctx"
 
 
 def _sizes(config: RunConfig, quick_gelu: bool) -> Sizes:

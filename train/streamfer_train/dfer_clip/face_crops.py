@@ -144,7 +144,11 @@ class _Cutter:
             for face in faces:
                 if face.index is not None:
                     tracks[face.track][index] = face.box
-        return max(tracks.values(), key=_area, default={})
+        return max(
+            tracks.values(),
+            key=lambda boxes: float(sum((box[2] - box[0]) * (box[3] - box[1]) for box in boxes.values())),
+            default={},
+        )
 
     def _write(self, clip: Clip, boxes: dict[int, NDArray[np.float32]], folder: Path) -> int:
         """Write the crops (whole frames where there is no box) and return their number."""
@@ -163,10 +167,6 @@ class _Cutter:
             written += 1
             data.tofile(folder / f"{written:06d}.jpg")
         return written
-
-
-def _area(boxes: dict[int, NDArray[np.float32]]) -> float:
-    return float(sum((box[2] - box[0]) * (box[3] - box[1]) for box in boxes.values()))
 
 
 def _name(clip: Clip) -> str:

@@ -111,7 +111,8 @@ class QueryLearner(nn.Module):
         images_BQD = F.normalize(self.vision_projection(queries_BQE).float(), dim=-1)
         texts_BD = self.read_text(ids_BL, mask_BL).float()
         texts_ND, images_NQD = everyones(texts_BD), everyones(images_BQD)
-        own_B = torch.arange(len(ids_BL), device=ids_BL.device) + _rank() * len(ids_BL)
+        rank = distributed.get_rank() if distributed.is_initialized() else 0
+        own_B = torch.arange(len(ids_BL), device=ids_BL.device) + rank * len(ids_BL)
         partners_BN = objectives.partners(
             batch["key"], everyones(batch["key"]), own_B, shared=self.config.same_text == "shared"
         )
@@ -165,10 +166,6 @@ def retrieval_config(sizes: QuerySizes, projection: int, pad_id: int) -> Any:
         num_query_tokens=sizes.queries,
         image_text_hidden_size=projection,
     )
-
-
-def _rank() -> int:
-    return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def everyones(own: Tensor) -> Tensor:

@@ -73,7 +73,8 @@ def _unit_scores(said: Sequence[Mentions], labels: Sequence[FaceLabels]) -> tupl
     """Return the score of each coded unit that occurs, and of all mentions together; what cannot be said is 0."""
     from sklearn.metrics import precision_recall_fscore_support
 
-    coded_NU = np.array([[_coded(unit, label) for unit in ACTION_UNITS] for label in labels])
+    looked_for = [(label.action_units or frozenset()) | label.absent for label in labels]
+    coded_NU = np.array([[unit in units for unit in ACTION_UNITS] for units in looked_for])
     true_NU, said_NU = (
         coded_NU & np.array([[unit in units for unit in ACTION_UNITS] for units in sets])
         for sets in ([label.action_units or () for label in labels], [mentions.units for mentions in said])
@@ -88,10 +89,6 @@ def _unit_scores(said: Sequence[Mentions], labels: Sequence[FaceLabels]) -> tupl
     precision, recall, f1 = map(float, together[:3])
     micro = UnitScore(precision, recall, f1, int(true_NU.sum()))
     return {unit: score for unit, score in found.items() if score.support}, micro
-
-
-def _coded(unit: int, label: FaceLabels) -> bool:
-    return label.action_units is not None and (label.coded is None or unit in label.coded)
 
 
 def emotions_agree(text: str, said: Mentions, label: FaceLabels) -> bool:

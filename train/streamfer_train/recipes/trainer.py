@@ -223,7 +223,8 @@ class Trainer:
                 self.scaler.scale(parts["total"] / len(micro)).backward()
             for name, loss in parts.items():
                 sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + loss.detach().float() / len(micro)
-        means = self._averaged({name: float(loss) for name, loss in sums.items()})
+        everyones = self.world.sums([float(loss) for loss in sums.values()])
+        means = {name: value / self.world.size for name, value in zip(sums, everyones, strict=True)}
         if not math.isfinite(means["total"]):
             raise self._diverged("the loss", means["total"])
         self._descend()
@@ -233,10 +234,6 @@ class Trainer:
             self.average.update(self.learner, progress.step)
         self.journal.step(progress.step, {**means, **rates})
         return means
-
-    def _averaged(self, means: dict[str, float]) -> dict[str, float]:
-        sums = self.world.sums(list(means.values()))
-        return {name: value / self.world.size for name, value in zip(means, sums, strict=True)}
 
     def _descend(self) -> None:
         """Check, clip and apply the gradient."""
