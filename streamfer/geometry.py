@@ -29,18 +29,12 @@ class CropProfile:
     similarity transform. ``box``: the detection box, grown by ``margin`` of its size on each side and
     squashed to a square (DFER-CLIP reads the datasets' face crops that way: facts of its data loader,
     "plain bilinear resize ignoring aspect ratio"). A face without landmarks always falls back to its box.
-
-    Attributes:
-        kind: ``similarity`` or ``box``.
-        size: side of the square crop, pixels.
-        landmarks: five (x, y) targets in crop pixels; empty for ``box``.
-        margin: fraction of the box added on each side (``box``, and the fallback of ``similarity``).
     """
 
-    kind: CropKind
-    size: int
-    landmarks: tuple[tuple[float, float], ...] = ()
-    margin: float = 0.1
+    kind: CropKind  #: ``similarity`` or ``box``
+    size: int  #: side of the square crop, pixels
+    landmarks: tuple[tuple[float, float], ...] = ()  #: five (x, y) targets in crop pixels; empty for ``box``
+    margin: float = 0.1  #: fraction of the box added on each side (``box``, and the fallback of ``similarity``)
 
     def __post_init__(self) -> None:
         if self.size < 8:

@@ -16,19 +16,12 @@ POOL_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", 
 
 @dataclass(frozen=True, slots=True)
 class ThreadBudget:
-    """Threads each library may use.
+    """Threads each library may use."""
 
-    Attributes:
-        total: cores that the process tree may keep busy.
-        decode: FFmpeg threads a source.
-        detect: threads of the face detector (ONNX Runtime intra-op, OpenCV).
-        encode: threads of torch.
-    """
-
-    total: int
-    decode: int
-    detect: int
-    encode: int
+    total: int  #: cores that the process tree may keep busy
+    decode: int  #: FFmpeg threads a source
+    detect: int  #: threads of the face detector (ONNX Runtime intra-op, OpenCV)
+    encode: int  #: threads of torch
 
 
 def available_cores() -> int:

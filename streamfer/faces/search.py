@@ -42,10 +42,6 @@ class FaceSearch:
     The whole frame is searched where nobody is followed, after a cut, while somebody is not sure to be a person, when
     somebody is not where they should be, where little would be saved, and at least every ``SETTLED``. Where whole
     frames have shown nobody for an ``INTERVAL``, as most cameras do, whatever has changed is searched in every frame.
-
-    Attributes:
-        whole: frames that were searched whole so far; ``near``: those that were not; ``parts``: changed parts that were
-            searched.
     """
 
     def __init__(self, mode: SearchMode, tracker: FaceTracker) -> None:
@@ -53,6 +49,7 @@ class FaceSearch:
         self._last = self._last_whole = -np.inf
         self._scene: NDArray[np.float32] | None = None
         self._alone = np.inf
+        #: Frames that were searched whole so far, frames that were not, and changed parts that were searched.
         self.whole = self.near = self.parts = 0
 
     def detect(self, detector: Detector, image: NDArray[np.uint8]) -> Detections:

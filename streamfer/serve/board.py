@@ -26,31 +26,21 @@ _LOST = {"online": "lost", "connecting": "no_picture"}
 
 @dataclass(slots=True)
 class Standing:
-    """One source as it is now.
+    """One source as it is now."""
 
-    Attributes:
-        state, reason, attempt, epoch: as in its last record of state.
-        since: Unix time of that.
-        moved: monotonic time of its last sign of life.
-        newest: Unix time of the capture of the newest picture that was analysed; None where it has none.
-        period: seconds between two pictures, as far as it says.
-        index: of the latest picture of the epoch.
-        dropped: pictures by cause, as it counts them.
-        counts: by metric and label.
-        latencies: clips in each group of :data:`LATENCIES`, and the sum of their seconds.
-    """
-
-    state: str = "connecting"
+    state: str = "connecting"  #: as in its last record of state
     reason: str = ""
     attempt: int = 0
     epoch: int = 0
-    since: float = field(default_factory=time.time)
-    moved: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.time)  #: Unix time of that
+    moved: float = field(default_factory=time.monotonic)  #: monotonic time of its last sign of life
+    #: Unix time of the capture of the newest picture that was analysed; None where it has none.
     newest: float | None = None
-    period: float = 0.0
-    index: tuple[int, int] = (-1, -1)
-    dropped: dict[str, int] = field(default_factory=dict)
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    period: float = 0.0  #: seconds between two pictures, as far as it says
+    index: tuple[int, int] = (-1, -1)  #: of the latest picture of the epoch
+    dropped: dict[str, int] = field(default_factory=dict)  #: pictures by cause, as it counts them
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)  #: by metric and label
+    #: Clips in each group of :data:`LATENCIES`, and the sum of their seconds.
     latencies: tuple[Counter[float], float] = field(default_factory=lambda: (Counter(), 0.0))
 
     @property
