@@ -137,7 +137,7 @@ def attention_packed(qkv: torch.Tensor, heads: int, *, backend: Backend | None =
     if runs_triton(qkv.device, backend) and not _differentiated(qkv):
         out: torch.Tensor = run_packed(qkv, heads, head**-0.5)
         return out
-    q, k, v = (part.view(batch, rows, heads, head).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
+    q, k, v = _heads_of(qkv, heads, 3)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, rows, heads * head)
 
 

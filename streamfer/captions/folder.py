@@ -15,7 +15,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -136,24 +135,19 @@ def _replacing(target: Path) -> Iterator[Path]:
     """Yield a folder beside ``target`` that takes its place when whole, or vanishes."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise OutputError(f"{target}: cannot write there ({error.strerror}); choose another folder") from error
-    try:
-        yield temporary
-        temporary.chmod(0o755)
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                with path.open("rb") as stream:
-                    os.fsync(stream.fileno())
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as retired:
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as room:
+            whole = Path(room) / "new"
+            whole.mkdir()
+            yield whole
+            for path in whole.rglob("*"):
+                if path.is_file():
+                    with path.open("rb") as stream:
+                        os.fsync(stream.fileno())
             if target.exists():
-                target.replace(Path(retired) / target.name)
-            temporary.replace(target)
+                target.replace(Path(room) / "old")
+            whole.replace(target)
     except OSError as error:
-        raise OutputError(f"{target}: cannot write ({error.strerror or error}); is the disk full?") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise OutputError(f"{target}: cannot write there ({error.strerror or error}); is the disk full?") from error
 
 
 @contextlib.contextmanager
