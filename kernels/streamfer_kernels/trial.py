@@ -38,25 +38,31 @@ def preflight(device: torch.device) -> str | None:
     hindrance = obstacle(device)
     if hindrance is not None:
         return hindrance
-    try:
-        return self_test(device, [Shape(3, 1, 16, torch.float32)], seeds=(0,))
-    except Exception as error:
-        told = str(error).strip().splitlines() or [""]
-        return f"the first launch failed ({type(error).__name__}: {told[0][:200]})"
+    return _told(device, Shape(3, 1, 16, torch.float32), 0, "the first launch")
 
 
 def self_test(device: torch.device, shapes: Sequence[Shape], seeds: Sequence[int] = SEEDS) -> str | None:
     """Run shapes on random input; return what was wrong first, or None.
 
-    Right is: every element written, an error to float64 at most twice PyTorch's own, and the same bits twice.
+    Right is: every element written, an error to float64 at most twice PyTorch's own, and the same bits twice. A shape
+    that does not compile or launch (too little shared memory, an old driver) is wrong, too.
     """
     for shape in shapes:
+        kind = str(shape.dtype).removeprefix("torch.")
         for seed in seeds:
-            told = _wrong(device, shape, seed)
+            told = _told(device, shape, seed, "its launch")
             if told is not None:
-                kind = str(shape.dtype).removeprefix("torch.")
                 return f"{shape.tokens} tokens, {shape.heads} heads of {shape.head}, {kind}: {told}"
     return None
+
+
+def _told(device: torch.device, shape: Shape, seed: int, launch: str) -> str | None:
+    """Return what was wrong with a shape, a failed launch included: PyTorch serves, whatever a compiler raises."""
+    try:
+        return _wrong(device, shape, seed)
+    except Exception as error:
+        said = str(error).strip().splitlines() or [""]
+        return f"{launch} failed ({type(error).__name__}: {said[0][:200]})"
 
 
 def _wrong(device: torch.device, shape: Shape, seed: int) -> str | None:

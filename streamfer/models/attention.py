@@ -36,14 +36,17 @@ def choose_attention(request: str = "auto", device: str = "cpu") -> AttentionCho
     """Resolve ``auto``, ``torch`` or ``triton`` for a device that ``choose_device`` returned.
 
     Raises:
-        ConfigError: not an attention.
+        ConfigError: not an attention, or STREAMFER_KERNELS is none of its values.
         DeviceError: ``triton`` was asked for where it cannot run.
     """
     if request not in get_args(AttentionRequest):
         raise ConfigError(f"model.attention {request!r} is unknown; expected auto, torch or triton")
     if request == "torch":
         return AttentionChoice("torch", "PyTorch: asked for")
-    from streamfer_kernels import backend_report
+    try:
+        from streamfer_kernels import backend_report
+    except ValueError as error:  # of the variable, which is read at import
+        raise ConfigError(str(error)) from error
 
     report = backend_report(device)
     if request == "triton":

@@ -76,8 +76,16 @@ def cache_file() -> Path:
 
 
 def forget(path: Path | None = None) -> None:
-    """Forget all measurements; the next model that is loaded is measured again."""
-    (path or cache_file()).unlink(missing_ok=True)
+    """Forget all measurements; the next model that is loaded is measured again.
+
+    Raises:
+        OutputError: the file cannot be removed.
+    """
+    path = path or cache_file()
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be removed ({error.strerror}), and is used on; remove it by hand") from error
 
 
 class _Cache(BaseModel):

@@ -270,4 +270,11 @@ def test_the_self_test_finds_what_is_wrong(monkeypatch: pytest.MonkeyPatch) -> N
     for wrong, told in ((inexact, "relative error"), (unwritten, "two runs differ, or elements were not written")):
         monkeypatch.setattr(attention_launch, "launch", wrong)
         assert told in str(self_test(DEVICE, shapes))
+
+    def too_large(*_: Any) -> None:
+        raise RuntimeError("out of resource: shared memory, Required: 262144\nReducing block sizes may help.")
+
+    monkeypatch.setattr(attention_launch, "launch", too_large)
+    told = "70 tokens, 1 heads of 24, float32: its launch failed (RuntimeError: out of resource: shared memory, "
+    assert self_test(DEVICE, shapes[1:]) == f"{told}Required: 262144)"
     assert len(source_digest()) == 64

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,11 @@ def test_wrong_requests_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(streamfer_kernels, "backend_report", lambda device: report)
     with pytest.raises(DeviceError, match=r"'triton' cannot run on cpu \(CPU tensors\); use auto or torch"):
         choose_attention("triton", "cpu")
+    for name in [name for name in sys.modules if name.startswith("streamfer_kernels")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setenv("STREAMFER_KERNELS", "yes")
+    with pytest.raises(ConfigError, match="STREAMFER_KERNELS is 'yes'; expected auto, off or on"):
+        choose_attention("auto", "cpu")
 
 
 @needs_interpreter

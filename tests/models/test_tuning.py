@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import streamfer_kernels
+from streamfer.errors import OutputError
 from streamfer.models.attention import AttentionChoice
 from streamfer.models.dfer_clip import build_image_encoder
 from streamfer.models.graphs import BUCKETS, Function, Graphs, Run
@@ -147,6 +148,8 @@ def test_a_damaged_cache_is_measured_afresh(text: str, tmp_path: Path) -> None:
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     remember(tmp_path / "file" / "kernels.json", "key", {1: {"torch graph": 1.0}})
+    with pytest.raises(OutputError, match=r"kernels\.json: cannot be removed"):
+        forget(tmp_path / "file" / "kernels.json")
     remember(tmp_path / "kernels.json", "one", {1: {"torch graph": 1.0}})
     remember(tmp_path / "kernels.json", "other", {2: {"torch eager": 2.0}})
     assert remembered(tmp_path / "kernels.json") == {"one": {1: {"torch graph": 1.0}}, "other": {2: {"torch eager": 2}}}

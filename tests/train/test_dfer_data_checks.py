@@ -115,6 +115,19 @@ def test_videos_are_found_with_and_without_suffix_and_opened(tmp_path: Path) -> 
     assert [problem.kind for problem in report.errors] == ["unreadable clip", "unreadable clip", "missing clip"]
 
 
+def test_listed_films_are_frames_where_these_are_there_and_their_order_is_told(tmp_path: Path) -> None:
+    for name in ("1.jpg", "2.jpg", "10.jpg"):
+        (tmp_path / "clips" / "00001").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "clips" / "00001" / name).write_bytes(b"")
+    frame_folder(tmp_path / "clips" / "00002", 12)
+    report = checked(tmp_path, "00001.mp4 happiness", "00002.mp4\tfear", dataset="mafw", labels="names")
+    (fold,) = report.folds
+    assert (fold.train[0].path, fold.train[0].frames) == (f"{tmp_path}/clips/00001", 3)
+    assert fold.test[0].kind == "frames"
+    (told,) = [problem.what for problem in report.warnings if problem.kind == "order of frames"]
+    assert told.startswith("10.jpg comes before 2.jpg, because frames are read by character")
+
+
 def test_parts_of_one_video_warn_and_parts_of_folders_stop(tmp_path: Path) -> None:
     film(tmp_path / "clips" / "a.mp4")
     frame_folder(tmp_path / "clips" / "b", 3)

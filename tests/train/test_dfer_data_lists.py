@@ -131,6 +131,8 @@ def test_defaults_follow_the_dataset() -> None:
         ("dfew", "12", "/here/00012"),
         ("ferv39k", "/x/2_ClipsforFaceCrop/Action/Happy/0015", "/here/Action/Happy/0015"),
         ("mafw", "/x/MAFW/data/faces/00025", "/here/00025"),
+        ("ferv39k", r"D:\x\2_ClipsforFaceCrop\Action\Happy\0015", "/here/Action/Happy/0015"),
+        ("mafw", "/00025", "/here/00025"),
         ("csv", "sub/a.mp4", "/here/sub/a.mp4"),
         ("csv", "/elsewhere/a.mp4", "/elsewhere/a.mp4"),
     ],
@@ -175,6 +177,20 @@ def test_names_may_come_without_a_count(tmp_path: Path) -> None:
         ("/r/Action/Happy/0267", None, "happiness"),
         ("/r/Action/Sad/0001", 12, "sadness"),
     ]
+
+
+def test_lists_are_parted_by_what_parts_them(tmp_path: Path) -> None:
+    for name, text in (
+        ("l.txt", '/m/a b/00007,5,1\r\n"/m/00008"; 6; 2\n'),  # commas, semicolons, quotes, a path with a space
+        ("l.csv", "/m/00007 5 1\n/m/00008 6 2\n"),  # FERV39k's own end in .csv and have no header
+        ("h.csv", "\ufeffvideo_name;frames;label\r\n00007;5;1\r\n8;6;2\r\n"),
+    ):
+        clips, problems = read_list(written(tmp_path, name, text), config(root="/r", labels="authors"))
+        assert problems == []
+        assert [(one.path, one.frames, one.label) for one in clips] == [
+            ("/r/00007", 5, "sadness"),
+            ("/r/00008", 6, "neutral"),
+        ]
 
 
 def test_a_csv_has_targets_by_column_name(tmp_path: Path) -> None:

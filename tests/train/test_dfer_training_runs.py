@@ -24,6 +24,7 @@ from streamfer_train.dfer_clip import training
 from streamfer_train.dfer_clip.__main__ import main
 from streamfer_train.dfer_clip.model import load_learner, losses
 from streamfer_train.recipes.checkpoint import Checkpoint
+from streamfer_train.recipes.run_folder import alone_in
 
 FOLD = Path("seed1") / "fold1"
 #: Two micro-batches a step, moving average, held-out clips, a second head: everything that has state.
@@ -317,6 +318,9 @@ def test_a_finished_run_may_grow_and_says_so(tmp_path: Path, capsys: pytest.Capt
     (out / FOLD / "report.json").unlink()
     assert main(["train", "-c", str(path), "--out", str(out), *shorter]) == 2
     assert "a run may only grow" in capsys.readouterr().err
+    with alone_in(out / FOLD):
+        assert main(["train", "-c", str(path), "--out", str(out), *longer, "--resume"]) == 2
+    assert "another process is writing there" in capsys.readouterr().err
 
 
 def test_check_refuses_what_training_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

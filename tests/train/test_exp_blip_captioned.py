@@ -10,9 +10,9 @@ from fakes.captioners import FakeCaptioner
 from PIL import Image
 from tiny_faces import write_faces
 
-from streamfer.errors import ConfigError
+from streamfer.errors import ConfigError, OutputError
 from streamfer_train.exp_blip import evaluate
-from streamfer_train.exp_blip.captioned import caption_all, face_of, read_labelled, references_for
+from streamfer_train.exp_blip.captioned import caption_all, face_of, keep, read_labelled, references_for
 
 
 def test_perfect_captions_score_perfectly_and_are_made_once(tmp_path: Path) -> None:
@@ -37,6 +37,8 @@ def test_perfect_captions_score_perfectly_and_are_made_once(tmp_path: Path) -> N
     (tmp_path / "captions.jsonl").write_text("".join(lines[:5]))
     assert caption_all(fake, pictures, tmp_path / "captions.jsonl", batch=4) == first
     assert (tmp_path / "captions.jsonl").read_text() == stored
+    with pytest.raises(OutputError, match="/dev/full: cannot be written"):
+        list(keep(Path("/dev/full"), [{"image": "a.png"}], every=4))
     (tmp_path / "refs.json").write_text(json.dumps([{"image": "faces/00.png", "caption": "a"}]))
     with pytest.raises(ConfigError, match=r"has no caption of faces/01.png"):
         references_for(pictures, tmp_path / "refs.json")

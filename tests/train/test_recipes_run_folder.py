@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from streamfer.errors import CheckpointError, ConfigError
+from streamfer.errors import CheckpointError, ConfigError, OutputError
 from streamfer.files import write_text
-from streamfer_train.recipes.run_folder import CONFIG, check_same, claim, first_difference
+from streamfer_train.recipes.run_folder import CONFIG, alone_in, check_same, claim, first_difference
 
 
 def test_only_settings_that_may_change_are_free(tmp_path: Path) -> None:
@@ -35,3 +35,15 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_text("a: [")
     with pytest.raises(CheckpointError, match=r"config\.yaml: cannot be read; choose another --out"):
         claim(tmp_path, {"lr": 1}, ["log"], [])
+
+
+def test_a_folder_is_written_by_one_run_at_a_time(tmp_path: Path) -> None:
+    for _ in range(2):
+        with alone_in(tmp_path / "run"):
+            with pytest.raises(ConfigError, match="run: another process is writing there"), alone_in(tmp_path / "run"):
+                pass
+            with alone_in(tmp_path / "other"):
+                pass
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="file: cannot be written"), alone_in(tmp_path / "file"):
+        pass

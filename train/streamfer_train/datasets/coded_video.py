@@ -18,6 +18,7 @@ from streamfer.video.readers import PyAvReader
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.datasets.samples import Sample, with_pictures
 from streamfer_train.datasets.tables import need_folder, occurrence, read_lines, read_table
+from streamfer_train.recipes.run_folder import writing
 
 BP4D_UNITS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)
 DISFA_UNITS = (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26)
@@ -77,6 +78,7 @@ def cut_disfa(root: Path, progress: Callable[[int, int], None] = lambda _done, _
     Raises:
         ConfigError: no film of the left camera is there.
         SourceError: a film cannot be read.
+        OutputError: frames cannot be written.
     """
     films = sorted((root / "Videos_LeftCamera").glob("LeftVideoSN*.avi"))
     if not films:
@@ -86,13 +88,15 @@ def cut_disfa(root: Path, progress: Callable[[int, int], None] = lambda _done, _
         target = root / "frames" / (found.group() if found else film.stem)
         if not target.exists():
             partial = target.with_name(f".partial-{target.name}")
-            partial.mkdir(parents=True, exist_ok=True)
+            with writing(partial):
+                partial.mkdir(parents=True, exist_ok=True)
             with PyAvReader(SourceSpec(url=str(film), source_id=film.name, kind="file")) as reader:
                 for start in range(0, len(reader), _CHUNK):
                     frames = reader.read(range(start, min(start + _CHUNK, len(reader))))
                     for number, picture in enumerate(frames, start=start + 1):
                         _, data = cv2.imencode(".jpg", picture[:, :, ::-1], (cv2.IMWRITE_JPEG_QUALITY, 95))
-                        data.tofile(partial / f"{number:05d}.jpg")
+                        with writing(partial):
+                            data.tofile(partial / f"{number:05d}.jpg")
             partial.replace(target)
         progress(done, len(films))
     return len(films)

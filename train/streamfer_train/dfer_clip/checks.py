@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -89,7 +90,8 @@ def check_clips(config: DataConfig, folds: Sequence[int] | None = None) -> Check
 
     Found are: missing lists, lines with too few fields, unknown labels, clips that are missing or empty, folders with
     fewer frames than listed, labels that contradict FERV39k's folders, videos that do not open, duplicates, and clips
-    in both train and test (errors); stray files, other frame counts, and shared videos or groups (warnings).
+    in both train and test (errors); stray files, other frame counts, frames whose names have no zeros before their
+    numbers, and shared videos or groups (warnings).
     """
     problems: list[Problem] = []
     parts: dict[Path, list[Clip]] = {}
@@ -119,12 +121,16 @@ def check_clips(config: DataConfig, folds: Sequence[int] | None = None) -> Check
 
 @dataclass(frozen=True, slots=True)
 class _Sight:
-    """What lies on the disk for one clip; ``path`` differs from the listed one where a suffix was missing."""
+    """What lies on the disk for one clip; ``path`` differs from the listed one in its suffix.
+
+    ``jump`` are two neighbouring frames of which the first has the larger number.
+    """
 
     path: str
     kind: str  # "frames", "video" or "" for nothing usable
     frames: int | None = None
     stray: tuple[str, ...] = ()
+    jump: tuple[str, ...] = ()
     fault: str = ""
 
 
@@ -136,6 +142,10 @@ def _look_at_all(paths: set[str], config: DataConfig, problems: list[Problem]) -
         if sight.stray:
             shown = ", ".join(sight.stray[:3]) + (", ..." if len(sight.stray) > 3 else "")
             problems.append(Problem("warning", "stray files", path, f"{shown}: not counted as frames"))
+        if sight.jump:
+            shown = f"{sight.jump[0]} comes before {sight.jump[1]}"
+            what = f"{shown}, because frames are read by character, as by the authors; pad their numbers with zeros"
+            problems.append(Problem("warning", "order of frames", path, what))
     return sights
 
 
@@ -148,15 +158,26 @@ def _look(path: str, config: DataConfig) -> _Sight:
             if config.input == "frames":
                 return _Sight(path, "", fault="is a file; set data.input to video or auto")
         except FileNotFoundError:
+            stem, suffix = os.path.splitext(path)
+            if suffix.lower() in VIDEO_SUFFIXES and os.path.isdir(stem):
+                return _look(stem, config)  # MAFW's own lists name films whose frames are what is there
             if config.input == "frames":
                 return _Sight(path, "", fault="no such folder")
         except OSError as error:
             return _Sight(path, "", fault=f"cannot be listed ({error.strerror})")
         else:
-            pictures = sum(map(is_picture, names))
+            pictures = sorted(name for name in names if is_picture(name))
             stray = tuple(sorted(name for name in names if not is_picture(name)))
-            return _Sight(path, "frames", pictures, stray)
+            return _Sight(path, "frames", len(pictures), stray, _jump(pictures))
     return _look_at_video(path)
+
+
+def _jump(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the first two frames, ordered by character, that are not in the order of their numbers."""
+    if len({len(name) for name in names}) < 2:
+        return ()
+    keys = [[int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)] for name in names]
+    return next(((names[n], names[n + 1]) for n in range(len(keys) - 1) if keys[n] > keys[n + 1]), ())
 
 
 def _look_at_video(path: str) -> _Sight:
@@ -189,7 +210,7 @@ def _as_seen(clip: Clip, sight: _Sight, config: DataConfig, problems: list[Probl
         uses = f"the first {frames} are used" if config.count == "list" else "those that are there are used"
         what = f"{clip.path}: {sight.frames} frames are there, {clip.frames} are listed; {uses}"
         problems.append(Problem("warning", "other frame count", clip.where, what))
-    return replace(clip, kind="frames", frames=frames)
+    return replace(clip, path=sight.path, kind="frames", frames=frames)
 
 
 def _fault(clip: Clip, sight: _Sight, config: DataConfig) -> tuple[str, str] | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Literal
 
 from streamfer.errors import ConfigError
@@ -22,6 +23,9 @@ Identity = tuple[str, float | None, float | None]
 #: Names under which a CSV file may hold the clip; DFEW's own files say video_name.
 _VIDEO_COLUMNS = ("video", "path", "video_name", "clip")
 _DFEW_DIGITS = 5
+#: A line of an authors' list: from the right, because the authors' paths hold no spaces and others' may.
+_COUNTED = re.compile(r"(.+?)[\s,;]+([^\s,;]+)[\s,;]+([^\s,;]+)")
+_UNCOUNTED = re.compile(r"(.+?)[\s,;]+([^\s,;]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ class Problem:
 def read_list(path: Path, config: DataConfig) -> tuple[list[Clip], list[Problem]]:
     """Read an annotation list: a CSV file with a header where its name ends in ``.csv``, else the authors' form.
 
-    The authors' form is ``<folder> <frames> <label>`` a line; with labels given as names the count may be left out.
+    The authors' form is ``<folder> <frames> <label>`` a line, also with commas or tabs between; with labels given as
+    names the count may be left out. FERV39k's own files have that form, too, and end in ``.csv``.
     Lines that cannot be used are among the problems and not among the clips; nothing is raised for them.
 
     Source: DFER-CLIP, dataloader/video_dataloader.py and annotation/.
@@ -74,7 +79,9 @@ def read_list(path: Path, config: DataConfig) -> tuple[list[Clip], list[Problem]
     except (OSError, UnicodeDecodeError) as error:
         return [], [Problem("error", "missing list", str(path), f"cannot be read as UTF-8 text ({error})")]
     clips, problems = [], []
-    for where, row in _csv_rows(path, text, config) if path.suffix.lower() == ".csv" else _rows(path, text, config):
+    first = next(iter(text.splitlines()), "").strip()
+    table = path.suffix.lower() == ".csv" and not re.fullmatch(r"[^\s,;]+ +[^,;\t]+", first)
+    for where, row in (_csv_rows if table else _rows)(path, text, config):
         try:
             clips.append(_clip(row, where, config))
         except _Refused as error:
@@ -92,13 +99,13 @@ def clip_path(listed: str, config: DataConfig) -> str:
     '/data/faces/00012'
     """
     path = PurePath(listed)
+    if config.root is not None and config.kept_parts is not None:
+        # Lists that were rewritten on Windows are read anywhere: there, both kinds of slash part folders.
+        theirs = PureWindowsPath(listed)
+        path = PurePath(*theirs.relative_to(theirs.anchor).parts[-config.kept_parts :])
     if config.dataset == "dfew" and path.name.isdecimal():
         path = path.with_name(path.name.zfill(_DFEW_DIGITS))
-    if config.root is None:
-        return str(path)
-    if config.kept_parts is not None:
-        path = PurePath(*path.parts[-config.kept_parts :])
-    return str(config.root / path)
+    return str(path if config.root is None else config.root / path)
 
 
 def data_digest(clips: Iterable[Clip]) -> str:
@@ -127,21 +134,24 @@ _Row = Mapping[str, str] | _Refused
 
 def _rows(path: Path, text: str, config: DataConfig) -> Iterator[tuple[str, _Row]]:
     """Yield place and fields of each line of an authors' list."""
-    for number, line in enumerate(text.splitlines(), start=1):
-        fields, row = line.split(), None
-        if len(fields) == 2 and config.label_scheme == "names":
-            row = {"video": fields[0], "label": fields[1]}
-        elif len(fields) >= 3:
-            # From the right: the authors' paths hold no spaces, others' may.
-            row = dict(zip(("video", "frames", "label"), line.strip().rsplit(None, 2), strict=True))
-        if fields:
-            refused = _Refused("too few fields", f"{len(fields)} fields; expected '<folder> <frames> <label>'")
+    named = config.label_scheme == "names"
+    for number, line in enumerate(map(str.strip, text.splitlines()), start=1):
+        row = None
+        counted, uncounted = _COUNTED.fullmatch(line), _UNCOUNTED.fullmatch(line)
+        if counted and not (named and not counted[2].isdecimal()):
+            row = {"video": counted[1].strip("\"'"), "frames": counted[2], "label": counted[3]}
+        elif uncounted and named:
+            row = {"video": uncounted[1].strip("\"'"), "label": uncounted[2]}
+        if line:
+            fields = len(re.split(r"[\s,;]+", line))
+            refused = _Refused("too few fields", f"{fields} fields; expected '<folder> <frames> <label>'")
             yield f"{path}:{number}", row or refused
 
 
 def _csv_rows(path: Path, text: str, config: DataConfig) -> Iterator[tuple[str, _Row]]:
     """Yield place and fields of each line of a CSV file; columns are found by name, in any order and case."""
-    lines = csv.reader(text.splitlines())
+    rows = text.splitlines()
+    lines = csv.reader(rows, delimiter=max(",;\t", key=rows[0].count) if rows else ",")
     header = [name.strip().lower() for name in next(lines, [])]
     asked = ("label", *config.actions, *(config.class_names if config.votes else ()))
     lacking = [name for name in map(str.lower, asked) if name not in header]

@@ -5,6 +5,7 @@ What is written is kept in a file line by line, so an interrupted run goes on be
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -24,6 +25,7 @@ from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.rules import rule_caption
 from streamfer_train.exp_blip.augment import squashed
 from streamfer_train.exp_blip.data import read_picture
+from streamfer_train.recipes.run_folder import alone_in, writing
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +107,17 @@ def caption_all(
     """Return a caption of every picture, written to ``file`` as they come; those that it holds are not made again.
 
     Raises:
-        ConfigError: the file was written by another captioner, or with another question.
+        ConfigError: the file was written by another captioner, or with another question, or is being written.
         RecordError: the file is another command's.
+        OutputError: it cannot be written.
     """
+    with alone_in(file.parent):
+        return _caption_all(model, pictures, file, batch, question)
+
+
+def _caption_all(
+    model: Captioner, pictures: Sequence[LabelledPicture], file: Path, batch: int, question: str | None
+) -> list[str]:
     head = {"captioner": model.info.digest, "question": question}
     before = read_kept(file, ("image", "caption", "by"))
     if before and before[0]["by"] != head:
@@ -143,15 +153,23 @@ def read_kept(path: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def keep(path: Path, rows: Iterable[dict[str, Any]], every: int) -> Iterator[dict[str, Any]]:
-    """Append rows as they come, on the disk after ``every`` of them and at the end, and hand them on."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
+    """Append rows as they come, on the disk after ``every`` of them, and hand them on.
+
+    Raises:
+        OutputError: the disk is full; what came before stands.
+    """
+    with writing(path):
+        stream = path.open("a", encoding="utf-8", buffering=1)  # a line is in the file when it is handed on
+    try:
         for count, row in enumerate(rows, start=1):
-            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
-            if count % every == 0:
-                stream.flush()
-                os.fsync(stream.fileno())
+            with writing(path):
+                stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+                if count % every == 0:
+                    os.fsync(stream.fileno())
             yield row
+    finally:
+        with contextlib.suppress(OSError):  # a line that did not fit is tried once more
+            stream.close()
 
 
 def windows(items: list[T], size: int) -> Iterator[list[T]]:

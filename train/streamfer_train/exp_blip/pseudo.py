@@ -28,6 +28,7 @@ from streamfer_train.exp_blip.captioned import caption_pictures, keep, read_kept
 from streamfer_train.exp_blip.config import ExpBlipConfig
 from streamfer_train.exp_blip.data import read_pairs
 from streamfer_train.exp_blip.stages import CAPTIONER, LISTS, Variant, folder_of, image_root
+from streamfer_train.recipes.run_folder import alone_in
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,9 @@ def write(config: ExpBlipConfig) -> str:
         RecordError: a line of ``halves.jsonl`` is damaged; delete it.
     """
     folder = config.run.out / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     action, emotion = _lists(config)
-    halves = _complete(config, folder / HALVES, action, emotion)
+    with alone_in(folder):
+        halves = _complete(config, folder / HALVES, action, emotion)
     texts, said = _fused(config, halves)
     captions: dict[Variant, Iterable[tuple[str, str]]] = {
         "mix": [(str(one.image), one.text) for one in [*action, *emotion]],

@@ -14,9 +14,9 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from streamfer.errors import OutputError
 from streamfer.extras import needs
 from streamfer.files import write_text
+from streamfer_train.recipes.run_folder import writing
 from streamfer_train.recipes.sections import LogConfig
 
 STEPS, EPOCHS = "steps.csv", "epochs.csv"
@@ -63,19 +63,11 @@ class Table:
         fresh = not self.columns
         if fresh:
             self.columns = list(row)
-        with _writing(self.path), self.path.open("w" if fresh else "a", newline="", encoding="utf-8") as stream:
+        with writing(self.path), self.path.open("w" if fresh else "a", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, self.columns, lineterminator="\n", extrasaction="ignore", restval="")
             if fresh:
                 writer.writeheader()
             writer.writerow({name: f"{v:.7g}" if isinstance(v, float) else v for name, v in row.items()})
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
 
 
 class Journal:
@@ -101,13 +93,15 @@ class Journal:
         """
         if self.silent:
             return self
-        self._folder.mkdir(parents=True, exist_ok=True)
+        with writing(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
         self.steps.keep_until(step)
         self.epochs.keep_until(epoch)
         if self.config.tensorboard:
             with needs("train", "log.tensorboard"):
                 from torch.utils.tensorboard import SummaryWriter
-            self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
+            with writing(self._folder / "tensorboard"):
+                self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
         if self.config.progress and sys.stderr.isatty():
             self._bar = new_bar()
             self._bar.start()
@@ -122,7 +116,7 @@ class Journal:
         if self._bar is not None:
             self._bar.stop()
         if self._board is not None:
-            with _writing(self._folder / "tensorboard"):
+            with writing(self._folder / "tensorboard"):
                 self._board.close()
 
     def say(self, line: str) -> None:
@@ -159,6 +153,6 @@ class Journal:
 
     def _plot(self, kind: str, row: Mapping[str, float], step: int) -> None:
         if self._board is not None:
-            with _writing(self._folder / "tensorboard"):
+            with writing(self._folder / "tensorboard"):
                 for name, value in row.items():
                     self._board.add_scalar(f"{kind}/{name}", value, step)

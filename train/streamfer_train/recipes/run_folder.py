@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import logging
+import os
 import platform
 import subprocess
 import sys
@@ -13,12 +16,52 @@ from typing import Any
 import torch
 import yaml
 
-from streamfer.errors import CheckpointError, ConfigError
+from streamfer.errors import CheckpointError, ConfigError, OutputError
 from streamfer.files import write_text
 from streamfer_train.recipes.processes import ProcessGroup
 
+log = logging.getLogger(__name__)
+
 #: The configuration of a run, in its folder.
 CONFIG = "config.yaml"
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second process from writing to a folder meanwhile; the system lets go however this one ends.
+
+    Raises:
+        ConfigError: another process is at it.
+        OutputError: the folder cannot be made.
+    """
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    try:
+        if descriptor is not None:
+            import fcntl
+
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"{folder}: another process is writing there; wait for its end, or choose another --out"
+                ) from None
+            except OSError as error:  # network disks may have no locks
+                log.info("run.no_lock", extra={"folder": str(folder), "error": str(error)})
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what fails while something is written into an OutputError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
 
 
 def claim(out: Path, config: dict[str, Any], free: Sequence[str], started: Sequence[Path]) -> None:

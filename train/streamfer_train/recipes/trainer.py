@@ -28,7 +28,7 @@ from streamfer_train.recipes.checkpoint import LAST, Checkpoint, Progress
 from streamfer_train.recipes.journal import Journal
 from streamfer_train.recipes.loading import in_steps
 from streamfer_train.recipes.processes import ProcessGroup
-from streamfer_train.recipes.run_folder import check_same
+from streamfer_train.recipes.run_folder import alone_in, check_same
 from streamfer_train.recipes.sections import LogConfig, RunSection
 
 log = logging.getLogger(__name__)
@@ -174,12 +174,16 @@ class Trainer:
             InterruptedRunError: a signal asked to stop; the state is saved.
             OutputError: a checkpoint cannot be written; the former one stands.
             CheckpointError: the checkpoint is damaged or of another configuration.
+            ConfigError: another process trains in this folder.
         """
-        if resume and self.last.exists():
-            self._restore()
-        progress = self.progress
-        progress.epochs = self.job.epochs
-        with self.journal.open(progress.step, progress.epoch), self._stop.heard():
+        with contextlib.ExitStack() as held:
+            self.world.share(lambda: held.enter_context(alone_in(self.job.folder)))
+            if resume and self.last.exists():
+                self._restore()
+            progress = self.progress
+            progress.epochs = self.job.epochs
+            held.enter_context(self.journal.open(progress.step, progress.epoch))
+            held.enter_context(self._stop.heard())
             while progress.epoch < self.job.epochs and not self.task.stops_early(progress):
                 self._epoch()
                 self._pause(due=False)
@@ -308,10 +312,10 @@ class Trainer:
         for name in Progress.__slots__:
             setattr(self.progress, name, getattr(found.progress, name))
         planned = self.progress.epochs or self.job.epochs
-        if self.job.epochs < self.progress.epoch:
+        if self.job.epochs < planned:
             raise CheckpointError(
-                f"{self.last}: {self.progress.epoch} epochs are done and {self.job.epochs} are asked for; a run may "
-                "only grow: raise the epochs, or choose another --out"
+                f"{self.last}: {planned} epochs are planned ({self.progress.epoch} done) and {self.job.epochs} are "
+                "asked for; a run may only grow: raise the epochs, or choose another --out"
             )
         if self.job.epochs > planned:
             self.progress.extended.append(planned)
