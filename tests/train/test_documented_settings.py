@@ -6,7 +6,6 @@ or a shipped configuration is looked up.
 
 from __future__ import annotations
 
-import argparse
 import re
 from dataclasses import fields, is_dataclass
 from importlib import import_module
@@ -76,9 +75,9 @@ def test_values_that_are_shown_are_taken() -> None:
 def test_options_that_are_named_exist(capsys: pytest.CaptureFixture[str]) -> None:
     known = {"--nproc-per-node", "--model"}
     for module in ("dfer_clip", "exp_blip", "exp_vqa"):
-        for part in ("__main__", "evaluate"):
-            parser: argparse.ArgumentParser = import_module(f"streamfer_train.{module}.{part}")._parser()
-            known |= set(re.findall(r"--[a-z-]+", parser.format_help()))
+        for part in ("train", "evaluate"):
+            with pytest.raises(SystemExit):
+                import_module(f"streamfer_train.{module}.__main__").main([part, "--help"])
     for words in (["captions", command] for command in ("rules", "grammar", "rewrite", "fuse", "questions", "check")):
         with pytest.raises(SystemExit):
             import_module(f"streamfer_train.{words[0]}.__main__").main([words[1], "--help"])
