@@ -44,6 +44,10 @@ _CUT_OFF = "not a video that can be decoded, for it is cut off; copy it again"
 _WEBCAM_FORMAT = "video4linux2,v4l2"
 
 
+class NothingDecodesError(SourceUnreadableError):
+    """Not one picture comes out of a source: a copy of the whole, or why there is none, may tell more."""
+
+
 #: Metadata that are no UTF-8 must not keep a video from being opened; PyAV 19 no longer takes the argument.
 _METADATA: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
@@ -198,7 +202,7 @@ _REMOTE_MEANINGS: tuple[_Meaning, ...] = (
     (_REFUSED, SourceDeniedError, "the server refused the credentials", "check user and password"),
     (av.error.HTTPNotFoundError, SourceNotFoundError, "the server has nothing there", "check the path"),
     (av.error.HTTPClientError, SourceUnreadableError, "the server refused the request", "check the URL"),
-    (_NO_VIDEO, SourceUnreadableError, "answers, but not with a video that can be decoded", "check the URL"),
+    (_NO_VIDEO, NothingDecodesError, "answers, but not with a video that can be decoded", "check the URL"),
     (Exception, SourceUnreachableError, "gives no video", "check that it is switched on and reachable"),
 )
 _BROKEN = "it may be cut off, still being written, or something else"

@@ -34,7 +34,7 @@ def fetched(spec: SourceSpec, timeout: float) -> Iterator[SourceSpec]:
             raise SourceUnreachableError(
                 f"{spec.location}: the connection broke ({redact_text(str(error))}); try again"
             ) from None
-        yield replace(spec, url=str(path))
+        yield replace(spec, url=str(path), place=spec.location)
 
 
 def _fetch(spec: SourceSpec, path: Path, timeout: float) -> None:

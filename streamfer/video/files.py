@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from streamfer.errors import SourceUnreadableError
 from streamfer.redaction import redact_text
 from streamfer.video.clock import PtsClock, Tick
-from streamfer.video.container import classified, ends, frame_rate, media_zero, open_container, video_stream
+from streamfer.video.container import (
+    NothingDecodesError,
+    classified,
+    ends,
+    frame_rate,
+    media_zero,
+    open_container,
+    video_stream,
+)
 from streamfer.video.damage import Health, Judged
 from streamfer.video.download import fetched
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
@@ -35,10 +43,6 @@ _NOTHING = "not one frame decodes; the file may be cut off or damaged"
 _MOVING_WEBP = "an animated WebP, which FFmpeg does not decode; convert it to GIF or MP4"
 # They state no sizes that could be compared with what came: whether their last picture is whole tells.
 _OPEN_ENDED = frozenset({"mpegts", "mpeg", "mpegvideo", "m4v", "h264", "hevc", "vc1", "nut"})
-
-
-class _NothingDecodesError(SourceUnreadableError):
-    """A container was opened, and not one picture comes out of it."""
 
 
 class FileSource:
@@ -96,7 +100,7 @@ class FileSource:
             for item in self._read(self.spec, wanted):
                 online = True
                 yield item
-        except _NothingDecodesError:
+        except NothingDecodesError:
             if online or self.spec.scheme not in HTTP_SCHEMES:
                 raise
             with fetched(self.spec, self.timeout) as copy:
@@ -118,7 +122,7 @@ class FileSource:
                 first = next(pictures, None)
             if first is None:
                 moving = container.format.name.startswith("webp") and not spec.still
-                raise _NothingDecodesError(f"{self.spec.location}: {_MOVING_WEBP if moving else _NOTHING}")
+                raise NothingDecodesError(f"{self.spec.location}: {_MOVING_WEBP if moving else _NOTHING}")
             form = PictureForm.of(first)
             info = _describe(self.spec, container, track, form, epoch_key=epoch_key)
             time_base = first.time_base or track.time_base or Fraction(1, round(_ASSUMED_FPS))

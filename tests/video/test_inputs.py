@@ -197,3 +197,9 @@ def test_a_connection_that_stays_broken_is_said_as_that(
     assert 20 < frames < 80
     assert last.cut_off
     assert re.match(r"the connection broke at \d\.\d s of the 4\.\d s it declares", last.reason)
+    # The index of this film comes last, and never came.
+    Server.film = (tmp_path / "a.mov").read_bytes()
+    with pytest.raises(
+        SourceUnreachableError, match=r"127\.0\.0\.1-broken\.mov-\w+: the connection broke \(.*; try again"
+    ):
+        read(f"{server}/broken.mov")
