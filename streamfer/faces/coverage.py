@@ -182,10 +182,10 @@ def covers(moments: Sequence[Moment]) -> list[Cover]:
     return result
 
 
-def grown(box: Boxes, share: float) -> Boxes:
-    """Return a box with ``share`` of its size more on each side."""
-    more = (box[2:] - box[:2]) * share
-    return np.concatenate([box[:2] - more, box[2:] + more])
+def grown(boxes: Boxes, share: float) -> Boxes:
+    """Return boxes (..., 4) with ``share`` of their size more on each side."""
+    more = (boxes[..., 2:] - boxes[..., :2]) * share
+    return np.concatenate([boxes[..., :2] - more, boxes[..., 2:] + more], axis=-1)
 
 
 @dataclass(slots=True)
@@ -279,8 +279,7 @@ def overlap(boxes: Boxes, others: Boxes) -> NDArray[np.float32]:
 
 def _linked(before: Boxes, after: Boxes) -> NDArray[np.bool_]:
     """Return which boxes (N, M) of two consecutive frames show one face: the middle of one lies in the other."""
-    more = (before[:, 2:] - before[:, :2]) * 0.1
-    return _near(np.concatenate([before[:, :2] - more, before[:, 2:] + more], axis=1), after) & _alike(before, after)
+    return _near(grown(before, 0.1), after) & _alike(before, after)
 
 
 def _heirs(before: Boxes, after: Boxes, linked: NDArray[np.bool_]) -> NDArray[np.bool_]:

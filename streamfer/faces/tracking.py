@@ -142,12 +142,12 @@ class FaceTracker:
         rows = np.flatnonzero(detections.scores >= self._settings.least_score)
         seen, renamed = self._associate(image, detections.take(rows), time)
         renamed += self._confirm(seen)
-        boxes = np.array([track.last.box for track in seen], np.float32).reshape(-1, 4)
-        points = np.array([track.last.landmarks for track in seen], np.float32).reshape(-1, 5, 2)
-        scores = [track.last.score for track in seen]
-        faces = _faces(seen, boxes, points, scores, [int(row) for row in rows])
+        faces = [
+            TrackedFace(track.name, int(row), track.last.box, track.last.score, track.last.landmarks)
+            for track, row in zip(seen, rows, strict=True)
+        ]
         ended += self._forget(time)
-        return TrackedFrame(faces, tuple(renamed), ended, cut)
+        return TrackedFrame(_in_order(faces), tuple(renamed), ended, cut)
 
     def finish(self) -> tuple[int, ...]:
         """Return the tracks still open; the tracker is spent afterwards."""
@@ -248,13 +248,13 @@ class FaceTracker:
 
     def _predict(self, time: float) -> tuple[TrackedFace, ...]:
         """Return the faces of the last detected frame, moved to where they are by now."""
-        present = [track for track in self._tracks if track.last.sample == self._detected_sample]
-        shifts = [track.shift(time) for track in present]
-        boxes = np.array([t.last.box + np.tile(s, 2) for t, s in zip(present, shifts, strict=True)], np.float32)
-        points = np.array([t.last.landmarks + s for t, s in zip(present, shifts, strict=True)], np.float32)
-        fade = PREDICTED_SCORE ** (self._sample - self._detected_sample)
-        scores = [track.last.score * fade for track in present]
-        return _faces(present, boxes.reshape(-1, 4), points.reshape(-1, 5, 2), scores, [None] * len(present))
+        fade, faces = PREDICTED_SCORE ** (self._sample - self._detected_sample), []
+        for track in self._tracks:
+            if track.last.sample == self._detected_sample:
+                box, points, shift = track.last.box, track.last.landmarks, track.shift(time)
+                score = track.last.score * fade
+                faces.append(TrackedFace(track.name, None, box + np.tile(shift, 2), score, points + shift))
+        return _in_order(faces)
 
     def _forget(self, time: float) -> tuple[int, ...]:
         """End the tracks that were away too long; return the numbers of those that had one."""
@@ -300,14 +300,6 @@ def kinship(track: Track, box: NDArray[np.float32], look: NDArray[np.float32] | 
     return near * alike if alike >= needed else 0.0
 
 
-def _faces(
-    tracks: Sequence[Track],
-    boxes: NDArray[np.float32],
-    landmarks: NDArray[np.float32],
-    scores: Sequence[float],
-    rows: Sequence[int | None],
-) -> tuple[TrackedFace, ...]:
+def _in_order(faces: Sequence[TrackedFace]) -> tuple[TrackedFace, ...]:
     """Return one frame's faces, confirmed ones first, by number."""
-    values = zip(tracks, rows, boxes, scores, landmarks, strict=True)
-    faces = [TrackedFace(track.name, row, box, score, points) for track, row, box, score, points in values]
     return tuple(sorted(faces, key=lambda face: (not face.confirmed, abs(face.track))))
