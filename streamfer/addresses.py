@@ -1,4 +1,4 @@
-"""Addresses that users write: one reader for all, whose errors never repeat them, and secrets that stand elsewhere."""
+"""Addresses that users write: one reader for all, whose errors never repeat them; secrets that stand elsewhere; waits."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import ipaddress
 import os
 import re
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -154,3 +156,14 @@ def _secret(name: str, environment: Mapping[str, str]) -> str:
     if name not in environment:
         raise ConfigError(f"${{{name}}}: the environment has no such variable")
     return environment[name]
+
+
+def seconds_to_wait(header: str | None) -> float | None:
+    """Return the seconds that a server's Retry-After asks to wait, which holds seconds or a date; None for neither."""
+    try:
+        text = (header or "").strip()
+        if text.replace(".", "", 1).isdecimal():
+            return float(text)
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except ValueError:
+        return None

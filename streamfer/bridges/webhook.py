@@ -13,11 +13,10 @@ import hmac
 import time
 import uuid
 from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
 
 import httpx2
 
-from streamfer.addresses import address_name, fill, is_loopback
+from streamfer.addresses import address_name, fill, is_loopback, seconds_to_wait
 from streamfer.bridges.bridge import AwayError, Destination, RefusedError, read_destination, trusting
 from streamfer.config import BridgeConfig
 from streamfer.errors import ConfigError
@@ -110,7 +109,7 @@ def judge(status: int, retry_after: str | None) -> None:
     if status in _REFUSALS:
         raise RefusedError(f"HTTP {status}", gone=status == _GONE)
     if not 200 <= status < 300:
-        raise AwayError(f"HTTP {status}", wait=_seconds(retry_after), denied=status in _DENIALS or status < 400)
+        raise AwayError(f"HTTP {status}", wait=seconds_to_wait(retry_after), denied=status in _DENIALS or status < 400)
 
 
 def read_secret(text: str) -> bytes:
@@ -127,12 +126,3 @@ def read_secret(text: str) -> bytes:
     if len(key) < 16:
         raise ConfigError("bridge.secret: it is shorter than 16 bytes; openssl rand -base64 32 makes one")
     return key
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, which holds seconds or a date; None where it holds neither."""
-    try:
-        text = (retry_after or "").strip()
-        return float(text) if text.isdecimal() else max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None

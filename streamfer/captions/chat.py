@@ -13,14 +13,13 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import PurePath
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 
-from streamfer.addresses import is_loopback
+from streamfer.addresses import is_loopback, seconds_to_wait
 from streamfer.captions.protocol import Message
 from streamfer.errors import ConfigError
 from streamfer.redaction import redact_url
@@ -230,24 +229,12 @@ class ChatClient:
         said = _message(answer)
         reason = f"{redact_url(self.url)} answered {code}{f': {said}' if said else ''}"
         if code in _PASSING_STATUS:
-            return ChatError("busy", reason, _wait(response.headers.get("Retry-After")))
+            return ChatError("busy", reason, seconds_to_wait(response.headers.get("Retry-After")))
         if 300 <= code < 400:
             return ChatError("denied", f"{reason}, a redirect; name the address that it leads to")
         if code in (401, 403):
             return ChatError("denied", f"{reason}; is the key in {KEY_VARIABLE} right?")
         return ChatError("absent" if code == 404 else "refused" if code in (400, 413, 415, 422) else "nonsense", reason)
-
-
-def _wait(header: str | None) -> float | None:
-    """Return the seconds of a Retry-After header, which holds seconds or a date."""
-    if not header:
-        return None
-    if header.strip().replace(".", "", 1).isdecimal():
-        return float(header)
-    try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _message(answer: bytes) -> str:
