@@ -1,4 +1,4 @@
-"""Addresses that users write: one reader for all, whose errors never repeat them; secrets that stand elsewhere; waits."""
+"""Addresses that users write: one reader for all, whose errors never repeat them; secrets that stand elsewhere."""
 
 from __future__ import annotations
 

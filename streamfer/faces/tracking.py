@@ -135,8 +135,7 @@ class FaceTracker:
         if detections is None:
             ended += self._forget(time)
             # Nobody is seen in the dark, whatever their track says.
-            faces = () if self._cuts.black else self._predict(time)
-            return TrackedFrame(faces, (), ended, cut)
+            return TrackedFrame(() if self._cuts.black else self._predict(time), (), ended, cut)
         self._detected_sample = self._sample
         self._detected_frames += 1
         rows = np.flatnonzero(detections.scores >= self._settings.least_score)
