@@ -99,7 +99,7 @@ class SourceFolder:
         try:
             for suffix, path in self._job.files().items():
                 self._writers.append(writer_of(suffix, path, self._job))
-        except OutputError:
+        except StreamferError:
             self.discard()
             raise
 

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from streamfer.errors import InternalError
+from streamfer.errors import InternalError, SourceUnreadableError
 from streamfer.export.columns import TEXT, WHOLE, dictionary
 from streamfer.export.job import Job
 from streamfer.export.rows import CaptionTable, Cell, ClipTable, FrameTable, Row, Table, TrackTable, printed
@@ -278,6 +278,10 @@ def writer_of(suffix: str, path: Path, job: Job) -> Writer:
 
 
 def _picture_or_tiers(suffix: str, path: Path, job: Job) -> Writer:
+    if suffix.startswith((".html", ".overlay.")) and job.spec is not None and Path(job.spec.url).is_fifo():
+        raise SourceUnreadableError(
+            f"{job.spec.location}: a pipe is read but once, and pictures of it need it twice; write it to a file first"
+        )
     if suffix == ".html":
         from streamfer.export.report import Report
 

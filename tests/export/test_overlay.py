@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +15,9 @@ from made_videos import changing
 from PIL import Image, ImageFont
 from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
 
-from streamfer.errors import OutputError
-from streamfer.export.job import Blur
+from streamfer.errors import OutputError, SourceUnreadableError
+from streamfer.export.folder import SourceFolder
+from streamfer.export.job import Blur, Settings
 from streamfer.export.lettering import Layout, Tag, chip, subtitle, wrapped
 from streamfer.export.overlay import _COLOURS, OverlayNotes, OverlayWriter, _draw, write_overlay
 from streamfer.pipeline.events import FaceRow, FrameFaces, SourceOpened
@@ -163,6 +165,15 @@ def test_blur_covers_moments_without_a_sighting(film: Path) -> None:
     inside = (slice(50, 80), slice(50, 70))
     # 0.6 s after the last sighting the face is still hidden.
     assert after[17][inside].astype(float).std() < 0.3 * before[17][inside].astype(float).std()
+
+
+def test_of_a_pipe_there_is_no_second_look(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "film.mkv")
+    (spec,) = find_sources([str(tmp_path / "film.mkv")])
+    for name in ("html", "overlay"):
+        settings = Settings("c0ffee", "ab" * 32, "lbp", (name,))
+        with pytest.raises(SourceUnreadableError, match=r"film\.mkv: a pipe is read but once, .*; write it to a file"):
+            SourceFolder(tmp_path / "out", "film.mkv", settings, spec=spec).open()
 
 
 def test_a_still_becomes_a_picture(tmp_path: Path) -> None:
