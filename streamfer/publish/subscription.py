@@ -8,7 +8,6 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from streamfer.closing import Closing
@@ -190,9 +189,7 @@ class AsyncSubscription(_Connected, AsyncIterator[Record]):
                 raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         await self.close()
 
     async def __anext__(self) -> Record:

@@ -19,7 +19,6 @@ from streamfer.captions.prompts import again
 from streamfer.captions.protocol import Message
 from streamfer.captions.reading import read
 from streamfer.captions.vocabulary import EMOTION_WORDS, canonical_emotion
-from streamfer.errors import ConfigError
 from streamfer_train.captions.cache import ReplyCache, content_key
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.labels import FaceLabels
@@ -60,14 +59,6 @@ class Policy:
     price_prompt: float = 0.0
     price_answer: float = 0.0
     budget: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        for name in ("tries", "variants", "concurrency", "give_up_after"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} {getattr(self, name)}: must be at least 1")
-        if min(self.price_prompt, self.price_answer, self.budget or 0) < 0:
-            raise ConfigError("prices and budget: must not be negative")
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ Shape suffixes: N clips, C classes, B clips of a batch, A action units.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,8 +24,6 @@ from streamfer_train.metrics import classification
 from streamfer_train.metrics.arrays import IntArray
 from streamfer_train.metrics.intervals import Interval, bootstrap
 from streamfer_train.recipes.loading import Loader
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

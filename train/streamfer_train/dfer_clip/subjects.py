@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,20 +78,16 @@ def read_subject(weights: str, *, device: str = "auto", precision: str = "auto")
 def _from_weights(path: Path, device: str, precision: str, origin: str, name: str | None = None) -> Subject:
     model = load_model(str(path), device=device, precision=precision)
     fold = model.card.train.get("fold")
+    same = ("digest", "classes", "frames", "action_units", "licence", "device", "precision")
+    told: dict[str, Any] = {field: getattr(model.info, field) for field in same}
     return Subject(
         name=name or model.info.name,
         origin=origin,
-        digest=model.info.digest,
-        classes=model.info.classes,
-        frames=model.info.frames,
         size=model.card.pixels.size,
         temperature=model.card.calibration_temperature,
-        action_units=model.info.action_units,
         fold=fold if isinstance(fold, int) else None,
-        licence=model.info.licence,
-        device=model.info.device,
-        precision=model.info.precision,
         predict=_product(model),
+        **told,
     )
 
 

@@ -127,8 +127,6 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
 
 def _prepare(learner: nn.Module, vision: nn.Module, step: OptimiserConfig, runtime: RuntimeConfig) -> None:
     choose_trained(learner, step)
-    if not any(weight.requires_grad for weight in learner.parameters()):
-        raise ConfigError("nothing is left to train")
     if runtime.precision != "fp32":
         keep_frozen_coarse(learner, DTYPES[runtime.precision])
     if runtime.checkpointing and step.vit == "trained":

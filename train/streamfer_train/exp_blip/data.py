@@ -5,7 +5,6 @@ Shape suffixes: B pairs, S image side, L tokens.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,6 @@ from streamfer_train.exp_blip.augment import as_tensor, augmented, squashed
 from streamfer_train.exp_blip.config import AugmentationConfig, CaptionFile, TextConfig
 from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
 from streamfer_train.recipes.loading import Draw
-
-log = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
 

@@ -6,10 +6,9 @@ import csv
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -85,14 +84,16 @@ class Journal:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
-    def open(self, step: int, epoch: int) -> Self:
-        """Begin, or go on after ``step`` steps and ``epoch`` epochs; later rows of an interrupted run are dropped.
+    @contextmanager
+    def open(self, step: int, epoch: int) -> Iterator[None]:
+        """Write from ``step`` steps and ``epoch`` epochs on; later rows of an interrupted run are dropped.
 
         Raises:
             ConfigError: TensorBoard is wanted and not installed.
         """
         if self.silent:
-            return self
+            yield
+            return
         with writing(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
         self.steps.keep_until(step)
@@ -104,20 +105,13 @@ class Journal:
                 self._board = SummaryWriter(str(self._folder / "tensorboard"), purge_step=step + 1)
         if self.config.progress and sys.stderr.isatty():
             self._bar = new_bar()
-            self._bar.start()
-        return self
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
-        if self._board is not None:
-            with writing(self._folder / "tensorboard"):
-                self._board.close()
+        try:
+            with self._bar or nullcontext():
+                yield
+        finally:
+            if self._board is not None:
+                with writing(self._folder / "tensorboard"):
+                    self._board.close()
 
     def say(self, line: str) -> None:
         """Show a line on standard error, above the bar where there is one."""
