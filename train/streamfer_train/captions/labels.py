@@ -15,18 +15,13 @@ _INTENSITY_LETTERS = "ABCDE"
 
 @dataclass(frozen=True, slots=True)
 class FaceLabels:
-    """Labels of one face.
+    """Labels of one face."""
 
-    ``action_units`` are the units that are present; None means that nobody coded them. ``coded`` are the units that
-    were looked for (None: all of the vocabulary), so that the absence of the others is unknown. ``intensities`` give
-    1 (trace) to 5 (maximum) for some or all of the present units. ``emotions`` are in the words of
-    :func:`canonical_emotion`; several name a mixed expression.
-    """
-
-    action_units: frozenset[int] | None = None
-    emotions: tuple[str, ...] = ()
+    action_units: frozenset[int] | None = None  #: those that are present; None means that nobody coded them
+    emotions: tuple[str, ...] = ()  #: in the words of :func:`canonical_emotion`; several name a mixed expression
+    #: 1 (trace) to 5 (maximum) for some or all of the present units
     intensities: Mapping[int, int] = field(default_factory=dict)
-    coded: frozenset[int] | None = None
+    coded: frozenset[int] | None = None  #: those that were looked for, None: all; the absence of others is unknown
 
     def __post_init__(self) -> None:
         """Bring emotions to one word each and check the units."""

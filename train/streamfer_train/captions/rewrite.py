@@ -44,21 +44,15 @@ UNREAD = "a half could not be read and both stand as they are"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How a model is used.
+    """How a model is used."""
 
-    ``tries``: texts asked for one caption before the grammar speaks. ``variants``: different texts asked for faces
-    with the same labels. ``concurrency``: questions under way at a time. ``give_up_after``: faults of the writer in a
-    row after which it is not asked again. Prices are for a million tokens; ``budget`` ends the asking when that much
-    is spent.
-    """
-
-    tries: int = 2
-    variants: int = 1
-    concurrency: int = 4
-    give_up_after: int = 8
-    price_prompt: float = 0.0
-    price_answer: float = 0.0
-    budget: float | None = None
+    tries: int = 2  #: texts asked for one caption before the grammar speaks
+    variants: int = 1  #: different texts asked for faces with the same labels
+    concurrency: int = 4  #: questions under way at a time
+    give_up_after: int = 8  #: faults of the writer in a row after which it is not asked again
+    price_prompt: float = 0.0  #: of a million tokens
+    price_answer: float = 0.0  #: likewise
+    budget: float | None = None  #: the asking ends when that much is spent
 
 
 @dataclass(frozen=True, slots=True)

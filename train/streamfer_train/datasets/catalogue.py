@@ -21,18 +21,14 @@ SUBJECT_LIST = "test_subjects.txt"
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """How one data set is read and cut.
-
-    ``held_out`` people, or a random ``test_share`` of pictures, are for testing; with neither, the data set itself
-    says. ``thinned`` sides keep every tenth frame and every change.
-    """
+    """How one data set is read and cut; what is neither by person nor at random is cut as the data set itself says."""
 
     name: str
     expects: str
     read: Callable[[Path], list[Sample]]
-    held_out: int = 0
-    test_share: float = 0.0
-    thinned: frozenset[Split] = frozenset()
+    held_out: int = 0  #: people who are for testing
+    test_share: float = 0.0  #: of the pictures, drawn at random
+    thinned: frozenset[Split] = frozenset()  #: sides that keep every tenth frame and every change
 
     def load(self, root: Path, split: Split = "train", seed: int = 0) -> list[Sample]:
         """Return the samples of one side.

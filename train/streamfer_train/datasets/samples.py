@@ -19,17 +19,14 @@ Split = Literal["train", "test"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture: its file relative to the root, who is on it, what is known of the face, and where in a video.
-
-    ``split`` is set where the data set itself says what is for training and what for testing.
-    """
+    """One picture: its file relative to the root, who is on it, what is known of the face, and where in a video."""
 
     image: Path
     subject: str
     labels: FaceLabels
     sequence: str = ""
     frame: int | None = None
-    split: Split | None = None
+    split: Split | None = None  #: where the data set itself says what is for training and what for testing
 
     def to_json(self) -> dict[str, Any]:
         """Return an entry of a label file, as ``python -m streamfer_train.captions`` reads it."""

@@ -30,20 +30,15 @@ class UnitScore:
 
 @dataclass(frozen=True, slots=True)
 class CaptionReport:
-    """What a set of captions is worth against its labels.
-
-    ``micro`` counts all mentions together, ``macro_f1`` is the mean over units that occur in the labels;
-    ``emotion_agreement`` is the share of captions with an emotion label that name an emotion of the label and no
-    other, ``contradictions`` and ``repetitions`` are the shares of captions with at least one. All in 0-1.
-    """
+    """What a set of captions is worth against its labels; all in 0-1."""
 
     count: int
-    micro: UnitScore
-    macro_f1: float
+    micro: UnitScore  #: of all mentions together
+    macro_f1: float  #: mean over units that occur in the labels
     units: dict[int, UnitScore]
-    emotion_agreement: float | None
-    contradictions: float
-    repetitions: float
+    emotion_agreement: float | None  #: share, of captions with emotion labels, that name one of them and no other
+    contradictions: float  #: share of captions with at least one
+    repetitions: float  #: likewise
 
 
 def evaluate(captions: Sequence[str], labels: Sequence[FaceLabels]) -> CaptionReport:
