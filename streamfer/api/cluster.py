@@ -71,7 +71,6 @@ class Worker:
         self._session: Any = None
 
     def __call__(self, row: dict[str, SourceSpec]) -> dict[str, Outcome]:
-        """Annotate the file of a row."""
         try:
             return {"outcome": self._annotate(row["file"])}
         except StreamferError as error:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from streamfer.config import Config
@@ -64,24 +65,17 @@ class _Seconds:
         return Record.of(document, source_id=source_id, site=self._site)
 
 
+@dataclass(eq=False, slots=True)
 class Outlet:
     """Takes the events of a run; their records go to Redis and their sources' statuses stay alive."""
 
-    def __init__(
-        self,
-        delivery: Delivery | None = None,
-        beats: Heartbeats | None = None,
-        seconds: _Seconds | None = None,
-        previews: Previews | None = None,
-        tracer: Tracer | None = None,
-    ) -> None:
-        self.delivery = delivery
-        self.beats = beats
-        self.previews = previews
-        self._seconds = seconds
-        self._tracer = tracer
-        #: one line on what could not be published in time; empty where nothing waits, and before the end
-        self.left = ""
+    delivery: Delivery | None = None
+    beats: Heartbeats | None = None
+    seconds: _Seconds | None = None
+    previews: Previews | None = None
+    tracer: Tracer | None = None
+    #: one line on what could not be published in time; empty where nothing waits, and before the end
+    left: str = ""
 
     def take(self, event: Event) -> None:
         """Take an event; never waits for Redis."""
@@ -90,10 +84,10 @@ class Outlet:
 
         if self.delivery is None or self.beats is None:
             return
-        if self._seconds and (second := self._seconds.take(event)):
+        if self.seconds and (second := self.seconds.take(event)):
             self.delivery.put(second)
         if isinstance(event, Record):
-            self.delivery.put(self._tracer.trace(event) if self._tracer else event)
+            self.delivery.put(self.tracer.trace(event) if self.tracer else event)
             if isinstance(event.data, SourceStateChanged):
                 self.beats.note(event.subject, state=event.data.state, epoch=event.data.epoch, reason=event.data.reason)
         elif isinstance(event, FrameFaces):

@@ -36,7 +36,6 @@ class BatchPlan:
     bucket: str = ""  #: where the results go from there; nowhere if empty
 
     def folder_of(self, spec: SourceSpec) -> SourceFolder:
-        """Return the files of one source."""
         more = {"captions": self.captions, "spec": spec, "baseline": self.baseline, "licences": self.licences}
         return SourceFolder(self.output, spec.source_id, self.settings, **more)
 
@@ -152,7 +151,6 @@ class Batch:
                 yield spec
 
     def take(self, event: Event) -> None:
-        """Route one event to its file's results."""
         from streamfer.pipeline.events import FrameFaces, SourceDone, SourceOpened
         from streamfer.records import ClipLabelled
 

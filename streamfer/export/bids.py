@@ -33,7 +33,6 @@ class EventsTsv(SegmentFile):
     """``_events.tsv``: one row a segment, in order of time."""
 
     def write(self, segments: Sequence[Segment]) -> None:
-        """Write header and rows."""
         self.file.write("\t".join(_COLUMNS) + "\n")
         for one in sorted(segments, key=lambda one: (one.media_begin, one.epoch, one.track)):
             probability = "n/a" if one.probability is None else f"{one.probability:.6f}"

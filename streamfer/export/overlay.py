@@ -196,7 +196,6 @@ class OverlayWriter(WholeFile):
         self.doubtful = 0  #: frames that may show a face although faces are blurred
 
     def add(self, event: Event) -> None:
-        """Remember what has to be drawn."""
         self._notes.add(event)
 
     def prepare(self) -> None:

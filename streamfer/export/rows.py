@@ -57,7 +57,6 @@ class ModelColumns:
         self.thresholds: Mapping[str, float] = {}
 
     def opened(self, event: Event) -> None:
-        """Take note of a source that opens."""
         if isinstance(event, SourceOpened):
             self.note(event.classes, event.action_units)
             self.thresholds = dict(zip(event.action_units, event.action_thresholds, strict=False))
@@ -124,7 +123,6 @@ class FrameTable:
         return {**FRAME_COLUMNS, **self._model.columns("<unit>_r"), **MEDIA_MOMENT}
 
     def rows(self, event: Event) -> Iterator[Row]:
-        """Yield the rows of an analysed frame."""
         self._model.opened(event)
         if not isinstance(event, FrameFaces):
             return
@@ -144,7 +142,6 @@ class CaptionTable:
         return {**CAPTION_COLUMNS, **MEDIA_SPAN}
 
     def rows(self, event: Event) -> Iterator[Row]:
-        """Yield the row of a caption."""
         if not (isinstance(event, Record) and isinstance(event.data, ClipCaptioned)):
             return
         data, clip = event.data, event.data.clip

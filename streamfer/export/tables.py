@@ -128,7 +128,6 @@ class Book:
         self._book.set_properties({"created": datetime(2000, 1, 1)})
 
     def sheet(self, name: str) -> SheetRows:
-        """Return a new sheet."""
         return SheetRows(self, name)
 
     def add(self, name: str) -> Any:
@@ -202,7 +201,6 @@ class TableFile(WholeFile):
             self.tables = tables(self.part)
 
     def add(self, event: Event) -> None:
-        """Write the rows of an event."""
         for table, rows in self.tables:
             made = iter(table.rows(event))
             while found := list(islice(made, _ROWS_AT_ONCE)):

@@ -48,7 +48,6 @@ class SegmentFile(WholeText, ABC):
             self._info = self._info or event.info
 
     def prepare(self) -> None:
-        """Write the file and bring it to the disk."""
         # Players and annotation tools know no time before a file's zero.
         found = (one for one in self._segmenter.segments() if one.media_end > 0)
         self.write([replace(one, media_begin=max(0.0, one.media_begin)) for one in found])

@@ -48,7 +48,6 @@ class _SourceLog:
     early: list[Event | ClipJob] = field(default_factory=list)  #: what was told before anything was analysed
 
     def count_clip(self, epoch: int, track: int) -> None:
-        """Take in a labelled clip."""
         new = (epoch, track) not in self.labelled
         self.labelled[epoch, track] = None
         self.labelled.move_to_end((epoch, track))
@@ -71,7 +70,6 @@ class _SourceLog:
             self.never_read += not was_read
 
     def final(self) -> SourceStats:
-        """Return the counts at the source's end."""
         never_read = self.never_read + sum(not read for read in self.read.values())
         return replace(self.stats, faces_too_small=self.faces_too_small, tracks_too_small=never_read)
 

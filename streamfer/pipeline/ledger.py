@@ -79,7 +79,6 @@ class Loss:
 
     @property
     def reason(self) -> str:
-        """One line for people."""
         return REASONS[self.cause]
 
 

@@ -64,7 +64,6 @@ class ObservedClip:
 
     @property
     def label(self) -> ClipLabelled:
-        """The document of the label."""
         return label_of(self.record)
 
 

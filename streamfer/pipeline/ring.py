@@ -68,7 +68,6 @@ class FeatureRing:
             self.add(sighting, feature)
 
     def forget_before(self, tick: int) -> None:
-        """Drop everything earlier than ``tick``."""
         old = bisect_left(self.ticks, tick)
         del self.ticks[:old], self._sightings[:old], self._features[:old]
 

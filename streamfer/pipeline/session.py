@@ -42,11 +42,9 @@ class _Held:
 
     @property
     def people(self) -> int:
-        """How many people it shows."""
         return sum(face.confirmed for face in (*self.faces, *self.too_small))
 
     def rename(self, old: int, new: int) -> None:
-        """Give a track's face its new number."""
         self.faces, self.too_small = rename(self.faces, old, new), rename(self.too_small, old, new)
         if old in self.actions:
             self.actions.setdefault(new, self.actions.pop(old))

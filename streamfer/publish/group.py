@@ -122,7 +122,6 @@ class GroupMember(Reader):
                 yield from self._create(stream, "0")
 
     def done(self, *entries: Entry) -> Steps[None]:
-        """Acknowledge entries of one stream."""
         yield lambda client: client.xack(entries[0].stream, self._group, *(entry.id for entry in entries))
 
     def reject(self, entry: Entry, reason: str) -> Steps[None]:

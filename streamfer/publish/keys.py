@@ -87,7 +87,6 @@ class Keys:
         return f"{stream.rpartition(':')[0]}:dead"
 
     def status(self, source_id: str) -> str:
-        """Heartbeat hash of a source."""
         return f"{self.prefix}:status:{source_id}"
 
     def asked(self, source_id: str) -> str:
@@ -95,5 +94,4 @@ class Keys:
         return f"{self.prefix}:asked:{source_id}"
 
     def preview(self, source_id: str) -> str:
-        """Picture of a source."""
         return f"{self.prefix}:preview:{source_id}"

@@ -134,7 +134,6 @@ def _told(stream: BinaryIO, size: int, head: bytes) -> bool:
 
 
 def _walk(stream: BinaryIO, size: int, step: _Step) -> None:
-    """Go from part to part."""
     place = 0
     while place < size:
         following = step(stream, place, size)

@@ -48,7 +48,6 @@ class ReplyCache(Closing):
         return Reply(*row) if row else None
 
     def put(self, key: str, reply: Reply) -> None:
-        """Keep a reply."""
         with self._lock:
             self._connection.execute(
                 "INSERT OR REPLACE INTO replies VALUES (?, ?, ?, ?)",

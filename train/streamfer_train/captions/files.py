@@ -50,7 +50,6 @@ class Entry:
         return int(number)
 
     def labels(self) -> FaceLabels:
-        """Return the labels."""
         try:
             labels = FaceLabels.from_json(self.fields)
         except RecordError as error:

@@ -89,7 +89,6 @@ class LocalModel:
         self.name = f"local:{folder.name} max_tokens={max_tokens}"
 
     def write(self, messages: Sequence[Message]) -> Reply:
-        """Continue the conversation."""
         try:
             reply = self._model.reply(messages)
         except ConfigError as error:

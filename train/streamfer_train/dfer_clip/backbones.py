@@ -62,7 +62,6 @@ class Sizes:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Sizes:
-        """Read what :meth:`to_dict` wrote."""
         return TypeAdapter(cls).validate_python(values)
 
 

@@ -143,11 +143,9 @@ class DataConfig(Section):
         return _KEPT_PARTS[self.dataset]
 
     def train_list(self, fold: int) -> Path:
-        """Path of a fold's training list."""
         return Path(self.train.replace("{fold}", str(fold)))
 
     def test_list(self, fold: int) -> Path:
-        """Path of a fold's test list."""
         return Path(self.test.replace("{fold}", str(fold)))
 
     def held_out_list(self, fold: int) -> Path | None:

@@ -90,7 +90,6 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _measured(options: argparse.Namespace, subject: Subject, data: DataConfig, fold: int) -> Evaluation:
-    """Run a model over a fold's test list."""
     match = match_classes(subject.classes, data.class_names, subset=options.subset)
     with counted("faces", wanted=data.faces == "detect") as progress:
         found = clips_of(data.model_copy(update={"size": subject.size}), fold, progress)
@@ -172,7 +171,6 @@ def _weights(options: argparse.Namespace) -> str:
 
 
 def _data(options: argparse.Namespace) -> DataConfig:
-    """Return the data section that the options ask for."""
     if options.config is not None:
         data = load_config(options.config, options.set).data
         if options.list is not None:

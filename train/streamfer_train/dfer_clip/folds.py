@@ -25,7 +25,6 @@ class Fold:
 
     @property
     def parts(self) -> dict[str, tuple[Clip, ...]]:
-        """The three parts by name."""
         return {"train": self.train, "held_out": self.held_out, "test": self.test}
 
     def digests(self) -> dict[str, str]:

@@ -57,7 +57,6 @@ class ClipDataset(Dataset[Sample]):
         return len(self.clips)
 
     def __getitem__(self, draw: Draw) -> Sample:
-        """Return one clip."""
         clip = self.clips[draw.index]
         rng = random.Random(f"{self.seed}.{draw.epoch}.{draw.index}.{draw.repeat}") if self.training else None
         pictures = read_clip(clip, self.config.frames, rng)

@@ -51,7 +51,6 @@ class Predictions:
         return probabilities_NC.max(axis=1), probabilities_NC.argmax(axis=1) == self.labels_N.numpy()
 
     def report(self) -> Report:
-        """Return the scores of the classes."""
         return report(self.logits_NC, self.labels_N, self.classes)
 
     def scores(self) -> dict[str, float]:
@@ -72,7 +71,6 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, classes: tuple[str, ...]) -> Predictions:
-        """Read what :meth:`write` wrote."""
         try:
             tensors = load_file(path)
             logits, labels, index = (tensors.pop(name) for name in ("logits", "labels", "index"))

@@ -61,7 +61,6 @@ class ProtocolResult:
     runs: dict[tuple[int, int], dict[str, float]]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
         return {
             "protocol": self.selection,
             "meaning": SELECTIONS[self.selection],

@@ -34,7 +34,6 @@ DATA_REPORT, RUN = "data_report.txt", "run.json"
 
 
 def folder_of(out: Path, seed: int, fold: int) -> Path:
-    """Return the folder of one fold under one seed."""
     return out / f"seed{seed}" / f"fold{fold}"
 
 

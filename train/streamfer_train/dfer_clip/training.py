@@ -127,7 +127,6 @@ def build_trainer(
 
 
 def job_of(config: RunConfig, name: str, folder: Path, about: dict[str, Any]) -> Job:
-    """Return what the loop has to know of the settings."""
     return Job(
         recipe=RECIPE,
         name=name,

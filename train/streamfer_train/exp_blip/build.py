@@ -157,7 +157,6 @@ def describe(learner: nn.Module) -> str:
 
 
 def existing(path: Path, what: str) -> Path:
-    """Return a path that is there."""
     if not path.exists():
         raise ConfigError(f"{path}: not there; {what}")
     return path

@@ -49,7 +49,6 @@ FOLDERS: dict[Variant, str] = {"exp": "expression", "mix": "mix", "cat": "cat"}
 
 
 def folder_of(out: Path, stage: Stage, variant: Variant = "exp") -> Path:
-    """Return the folder of a stage."""
     return out / (FOLDERS[variant] if stage == "expression" else stage)
 
 

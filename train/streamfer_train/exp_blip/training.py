@@ -36,7 +36,6 @@ class ExpTask(Unmeasured):
         collate: Callable[..., Batch],
         world: ProcessGroup,
     ) -> None:
-        """Share the pairs out."""
         micro = micro_batch(asked.batch, asked.accumulate, world)
         self.asked, self.learner, self.world = asked, learner, world
         self.layers, self.kind = config.model.sizes.vision_layers, DTYPES[config.runtime.precision]
@@ -78,7 +77,6 @@ class ExpTask(Unmeasured):
 
 
 def trainer_of(config: Any, recipe: str, name: str, folder: Path, task: ExpTask) -> Trainer:
-    """Return the loop of a step."""
     job = Job(
         recipe=recipe,
         name=name,

@@ -127,7 +127,6 @@ class Journal:
             self._task = self._bar.add_task(name, total=total, completed=done)
 
     def advance(self) -> None:
-        """Move the bar by one."""
         if self._bar is not None and self._task is not None:
             self._bar.advance(self._task)
 
@@ -139,7 +138,6 @@ class Journal:
         self._plot("step", row, step)
 
     def epoch(self, epoch: int, step: int, row: Mapping[str, float]) -> None:
-        """Write down one epoch, counted from 1."""
         if self.silent:
             return
         self.epochs.add({"epoch": epoch, "step": step, **row})

@@ -102,7 +102,6 @@ class Loader(DataLoader[Batch_co]):
         )
 
     def __iter__(self) -> Iterator[Batch_co]:  # type: ignore[override]
-        """Yield batches."""
         try:
             yield from super().__iter__()
         except UserError as error:

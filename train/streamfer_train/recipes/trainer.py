@@ -102,12 +102,10 @@ class Unmeasured:
     """What a task does at the end of an epoch where nothing is measured and every epoch is trained."""
 
     def end_epoch(self, trainer: Trainer, means: dict[str, float]) -> tuple[dict[str, float], str]:
-        """Remember the epoch's losses."""
         trainer.progress.history.append(means)
         return means, ", ".join(f"{name} {value:.4f}" for name, value in means.items())
 
     def stops_early(self, progress: Progress) -> bool:
-        """Never."""
         del progress
         return False
 
