@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.faces.alignment import crop_transforms, warp
+from streamfer.faces.images import thinned
 from streamfer.geometry import loose_crop
 
 PATCH = 32
@@ -43,7 +44,7 @@ def colours_and_gradients(
     for row, box, points in zip(descriptors, boxes, landmarks, strict=True):
         # Colours and coarse gradients survive leaving out pixels; averaging all of a large face is slow.
         step = max(1, int(min(box[2:] - box[:2])) // (2 * PATCH))
-        coarse, small = image[::step, ::step], np.asarray(box, np.float64) / step
+        coarse, small = thinned(image, step), np.asarray(box, np.float64) / step
         for part, region in enumerate(PARTS):
             row[part] = _colours(coarse, small, region)
         transform = crop_transforms(small[None], points[None] / step, _PROFILE)[0]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamfer.extras import needs
 from streamfer.faces.finder import DetectorSettings, Finder, Found
+from streamfer.faces.images import planes
 from streamfer.faces.registry import DetectorEntry
 from streamfer.faces.sessions import load_network, open_session
 
@@ -54,9 +55,7 @@ class CenterFaceDetector(Finder):
 
     def _find(self, picture: NDArray[np.uint8]) -> Found:
         height, width = (math.ceil(side / COARSEST) * COARSEST for side in picture.shape[:2])
-        blob = np.zeros((1, 3, height, width), np.float32)
-        blob[0, :, : picture.shape[0], : picture.shape[1]] = picture.transpose(2, 0, 1)
-        heat, sizes, offsets, points = self._session.run(OUTPUTS, {"input.1": blob})
+        heat, sizes, offsets, points = self._session.run(OUTPUTS, {"input.1": planes(picture, height, width)})
         rows, columns = np.nonzero(heat[0, 0] >= self.threshold)
         # Maps hold y before x, in cells; sizes are logarithms; landmarks are shares of the box from its corner.
         spans = np.exp(sizes[0, :, rows, columns])[:, ::-1] * CELL

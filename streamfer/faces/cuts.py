@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from streamfer.faces.images import thinned
+
 THUMBNAIL = (48, 27)
 BINS = 8
 #: Less than this share of the cells is of this grey level or lighter: a black frame, which shows no scene.
@@ -43,8 +45,9 @@ class CutDetector:
             return False
         # Every n-th pixel first: averaging a whole 1080p frame would cost more than all the rest.
         step = max(1, min(image.shape[1] // (4 * THUMBNAIL[0]), image.shape[0] // (4 * THUMBNAIL[1])))
-        small = np.asarray(cv2.resize(image[::step, ::step], THUMBNAIL, interpolation=cv2.INTER_AREA), np.uint8)
-        self.black = int(np.count_nonzero(small.max(axis=2) >= BLACK)) < BRIGHT * THUMBNAIL[0] * THUMBNAIL[1]
+        small = np.asarray(cv2.resize(thinned(image, step), THUMBNAIL, interpolation=cv2.INTER_AREA), np.uint8)
+        bright = (small >= BLACK) @ np.ones(3, bool)
+        self.black = int(np.count_nonzero(bright)) < BRIGHT * THUMBNAIL[0] * THUMBNAIL[1]
         if self.black:
             return False
         thumbnail = cv2.GaussianBlur(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), (5, 5), 0).astype(np.float32)
@@ -64,9 +67,18 @@ def _histogram(small: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the joint colour histogram, smoothed so that a slight change of light does not empty a bin."""
     lab = cv2.cvtColor(small, cv2.COLOR_RGB2LAB)
     counts = cv2.calcHist([lab], [0, 1, 2], None, [BINS, 2 * BINS, 2 * BINS], [0, 256, 64, 192, 64, 192])
-    for axis in range(3):
-        counts = counts + 0.5 * (np.roll(counts, 1, axis) + np.roll(counts, -1, axis))
+    # All are whole numbers of eighths, so that no order of adding rounds.
+    counts = _FINE @ (_COARSE @ counts.reshape(BINS, -1)).reshape(counts.shape) @ _FINE
     return np.asarray(counts / max(float(counts.sum()), 1e-6), np.float32)
+
+
+def _smoother(bins: int) -> NDArray[np.float32]:
+    """Return the matrix (bins, bins) that adds half of each neighbour, the last bin's being the first."""
+    one = np.eye(bins, dtype=np.float32)
+    return one + (np.roll(one, 1, 0) + np.roll(one, -1, 0)) / 2
+
+
+_COARSE, _FINE = _smoother(BINS), _smoother(2 * BINS)
 
 
 def _correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:

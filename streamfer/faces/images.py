@@ -87,3 +87,18 @@ def resize_by(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8]
     method = cv2.INTER_AREA if scale < 0.7 else cv2.INTER_LINEAR
     small = cv2.resize(image, (new_width, new_height), interpolation=method)
     return np.asarray(small, np.uint8), (new_width / width, new_height / height)
+
+
+def thinned(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Return every ``step``-th pixel of every ``step``-th row of a picture (H, W, 3)."""
+    # As items of three bytes: NumPy would copy single ones.
+    pixels = np.ascontiguousarray(image).view("V3")[::step, ::step]
+    return np.ascontiguousarray(pixels).view(np.uint8).reshape(*pixels.shape[:2], 3)
+
+
+def planes(picture: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float32]:
+    """Return the colours of a picture (H, W, 3) apart, black beyond its sides: float32 (1, 3, height, width)."""
+    result = np.zeros((1, 3, height, width), np.float32)
+    for plane, colour in zip(result[0], cv2.split(picture), strict=True):
+        plane[: picture.shape[0], : picture.shape[1]] = colour
+    return result

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from streamfer.errors import CheckpointError
 from streamfer.faces.detections import Detections
 from streamfer.faces.finder import DetectorSettings, Finder, Found, Part
-from streamfer.faces.images import SMALLEST_SEEN, DetectionSize
+from streamfer.faces.images import SMALLEST_SEEN, DetectionSize, planes
 from streamfer.faces.registry import DetectorEntry
 from streamfer.faces.sessions import open_session
 
@@ -69,19 +69,16 @@ class ScrfdDetector(Finder):
 
     def _find(self, picture: NDArray[np.uint8]) -> Found:
         height, width = self._fixed or (math.ceil(side / STRIDE) * STRIDE for side in picture.shape[:2])
-        canvas = np.zeros((height, width, 3), np.uint8)
-        canvas[: picture.shape[0], : picture.shape[1]] = picture
-        scores, boxes, points = self._run(canvas)
+        scores, boxes, points = self._run((planes(picture, height, width) - np.float32(127.5)) / np.float32(128))
         # Boxes count with their last pixel, as the authors' overlaps do.
         spans = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1])
         kept = np.asarray(cv2.dnn.NMSBoxes(spans.tolist(), scores.tolist(), 0.0, NMS_IOU), np.int64).reshape(-1)
         return boxes[kept], scores[kept], None if points is None else points[kept]
 
     def _run(
-        self, canvas: NDArray[np.uint8]
+        self, blob: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
         """Return scores (N,), corners (N, 4) and landmarks (N, 5, 2), in pixels of the canvas, of what counts."""
-        blob = cv2.dnn.blobFromImage(canvas, 1 / 128, mean=(127.5, 127.5, 127.5))
         outputs = self._session.run(None, {self._input: blob})
         levels, anchors = (3, 2) if len(outputs) in (6, 9) else (5, 1)
         found: list[list[NDArray[np.float32]]] = [[], [], []]
@@ -89,7 +86,7 @@ class ScrfdDetector(Finder):
             stride = FINEST << level
             scores, *distances = outputs[level::levels]
             chosen = np.flatnonzero(scores >= self.threshold)
-            rows, columns = np.divmod(chosen // anchors, canvas.shape[1] // stride)
+            rows, columns = np.divmod(chosen // anchors, blob.shape[3] // stride)
             centres = (np.stack([columns, rows], axis=1) * stride).astype(np.float32)
             sides, *offsets = (one.reshape(scores.size, -1)[chosen] * stride for one in distances)
             found[0].append(scores.reshape(-1)[chosen])

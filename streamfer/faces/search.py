@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 SearchMode = Literal["full", "follow"]
 
-#: Seconds after which all that has changed is searched, so the longest that a newcomer waits to be found; and seconds
-#: after which the whole frame is.
-INTERVAL, SETTLED = 0.5, 2.0
+#: Seconds after which all that has changed is searched, so the longest that a newcomer waits to be found.
+INTERVAL = 0.5
+#: Seconds after which the whole frame is; twice as many after each time in vain, and never more than so many.
+SETTLED, LONGEST = 2.0, 8.0
 #: A face is found where it was expected if the distance of the centres is at most this share of its side.
 FOUND_WITHIN = 0.75
 #: Grey levels by which a cell of the thumbnail changes where something new may be seen, and cells around those that are
@@ -40,8 +41,9 @@ class FaceSearch:
     the surroundings of people who are missed. Every ``INTERVAL``, and when something moves in from the side, the parts
     of the frame that have changed since they were searched are searched as well.
     The whole frame is searched where nobody is followed, after a cut, while somebody is not sure to be a person, when
-    somebody is not where they should be, where little would be saved, and at least every ``SETTLED``. Where whole
-    frames have shown nobody for an ``INTERVAL``, as most cameras do, whatever has changed is searched in every frame.
+    somebody is not where they should be, where little would be saved, and after ``SETTLED``, or up to ``LONGEST`` while
+    that finds nobody new. Where whole frames have shown nobody for an ``INTERVAL``, as most cameras do, whatever has
+    changed is searched in every frame.
     """
 
     def __init__(self, mode: SearchMode, tracker: FaceTracker) -> None:
@@ -49,6 +51,7 @@ class FaceSearch:
         self._last = self._last_whole = -np.inf
         self._scene: NDArray[np.float32] | None = None
         self._alone = np.inf
+        self._patience = SETTLED
         #: Frames that were searched whole so far, frames that were not, and changed parts that were searched.
         self.whole = self.near = self.parts = 0
 
@@ -60,11 +63,14 @@ class FaceSearch:
         expected = self._tracker.expect(image)
         if expected.cut or len(expected.boxes):
             self._alone = np.inf
-        found = None if self._unsure(expected) else self._near(detector, image, expected)
+        late = expected.time - self._last_whole >= self._patience - 1e-6
+        found = None if late or self._unsure(expected) else self._near(detector, image, expected)
         if found is None:
             self._last = self._last_whole = expected.time
             self._scene = expected.thumbnail
             found = self._search(detector, image)
+            vain = late and len(found) <= expected.seen.sum()
+            self._patience = min(2 * self._patience, LONGEST) if vain else SETTLED
         self._alone = np.inf if len(found) else min(self._alone, expected.time)
         return found
 
@@ -73,9 +79,8 @@ class FaceSearch:
         return detector.detect([image])[0]
 
     def _unsure(self, expected: Expectation) -> bool:
-        late = expected.time - self._last_whole >= SETTLED - 1e-6
         deserted = not len(expected.boxes) and expected.time - self._alone >= INTERVAL - 1e-6
-        return late or expected.cut or expected.doubtful or not (deserted or expected.seen.any())
+        return expected.cut or expected.doubtful or not (deserted or expected.seen.any())
 
     def _near(self, detector: Detector, image: NDArray[np.uint8], expected: Expectation) -> Detections | None:
         """Search the places, and what has changed when it is time; None where the whole frame has to be searched."""

@@ -162,7 +162,7 @@ def test_only_what_has_changed_is_searched_beside_the_places() -> None:
     assert 40 + 2 * 13 <= width <= 40 + 8 * 14
 
 
-def test_an_empty_place_is_searched_whole_every_two_seconds_and_where_something_changes() -> None:
+def test_an_empty_place_is_searched_whole_now_and_then_and_where_something_changes() -> None:
     thing = (300, 200, 330, 215)
 
     def picture(index: int) -> Image:
@@ -173,8 +173,9 @@ def test_an_empty_place_is_searched_whole_every_two_seconds_and_where_something_
 
     search, seen, finder = run([picture(index) for index in range(40)])
     assert not any(seen)
-    # Half a second and the frame after it, then one in sixteen; the thing once, and half a second later it is known.
-    assert search.whole == 1 + round(INTERVAL * FPS) - 1 + 2
+    # Half a second and the frame after it, two seconds later, then after four more; the thing once, half a second on it
+    # is known.
+    assert search.whole == round(INTERVAL * FPS) + 1
     assert search.parts == 1
     assert len(finder.pictures) == search.whole + 1
 
