@@ -25,6 +25,19 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class _Once(yaml.SafeLoader):
+    """Reads plain YAML, and refuses a name that stands twice, of which YAML's readers silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Read one level of names."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen and key.tag != "tag:yaml.org,2002:merge":
+                raise yaml.MarkedYAMLError(problem=f"{key.value!r} stands there twice", problem_mark=key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
 def read_settings(path: Path, example: str) -> dict[str, Any]:
     """Read a YAML file of sections; one with nothing in it, or nothing below its name, stands for its defaults.
 
@@ -36,7 +49,7 @@ def read_settings(path: Path, example: str) -> dict[str, Any]:
         ConfigError: no such file, or none of sections.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = yaml.load(path.read_text(encoding="utf-8"), _Once)  # noqa: S506 (a safe loader)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such configuration file; {example} is an example") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -45,6 +58,8 @@ def read_settings(path: Path, example: str) -> dict[str, Any]:
     except _NO_YAML as error:
         mark = getattr(error, "problem_mark", None)
         place = f" at line {mark.line + 1}" if mark else ""
+        if isinstance(error, yaml.MarkedYAMLError) and "twice" in str(error.problem):
+            raise ConfigError(f"{path}: {error.problem}{place}; leave one of them") from None
         raise ConfigError(f"{path}: not valid YAML{place}; compare it with {example}") from None
     if tree is None:
         return {}

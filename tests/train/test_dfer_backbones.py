@@ -18,7 +18,7 @@ from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.weights import read_weights
 from streamfer_train.dfer_clip.backbones import Backbone, Sizes, at_models_size, read_backbone
 from streamfer_train.dfer_clip.config import parse_config
-from streamfer_train.dfer_clip.model import Learner, build_learner
+from streamfer_train.dfer_clip.model import Learner, build_learner, drawn_at_random
 
 
 @pytest.fixture(scope="module")
@@ -196,3 +196,13 @@ def test_a_backbone_from_another_architecture_is_named(folder: Path) -> None:
     foreign = {name: torch.zeros(1) for name in ("image_encoder.proj",)}
     with pytest.raises(CheckpointError, match="backbone other"):
         build_learner(config, Backbone(drawn.sizes, foreign, (), "other"), seed=1)
+
+
+def test_what_a_checkpoint_of_other_classes_does_not_give_is_told(folder: Path) -> None:
+    tensors = dict(built(folder).clip.state_dict()) | {"prompt_learner.ctx": torch.zeros(11, 8, 16)}
+    for lora in ({}, {"rank": 2}):
+        config = recipe(folder, lora=lora)
+        backbone = Backbone(read_backbone(config).sizes, tensors, (), "of eleven classes")
+        learner = build_learner(config, backbone, seed=1)
+        assert torch.equal(learner.clip.state_dict()["temporal_net.cls_token"], tensors["temporal_net.cls_token"])
+        assert drawn_at_random(learner, backbone) == ["prompt_learner"]

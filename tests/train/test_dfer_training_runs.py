@@ -214,6 +214,7 @@ def test_a_check_trains_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["train", "-c", str(path), "--check"]) == 0
     shown = capsys.readouterr().out
     assert "temporal_net: 1,744 weights learn at 0.01" in shown
+    assert "drawn at random: image_encoder, prompt_learner, temporal_net, text_encoder" in shown
     assert "9 train, 0 held out, 3 test clips; 2 steps an epoch" in shown
     assert not (tmp_path / "run").exists()
     (tmp_path / "train1.csv").write_text("video,label\nclips/00000,joyous\n", encoding="utf-8")

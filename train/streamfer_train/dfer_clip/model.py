@@ -231,6 +231,18 @@ def _load(clip: DferClip, backbone: Backbone) -> None:
                     clip.text_features[row] = rows[places[canonical(name)]]
 
 
+def drawn_at_random(learner: Learner, backbone: Backbone) -> list[str]:
+    """Return the parts that do not start from the backbone, which lacks them or has them in another shape."""
+    own = [(name.replace(".parametrizations", "").removesuffix(".original"), weight.shape)
+           for name, weight in learner.clip.named_parameters() if "lora_" not in name]  # fmt: skip
+    known = {name: tensor.shape for name, tensor in backbone.tensors.items()}
+    # Of class features, those are taken over whose names are known.
+    differ = (
+        name for name, shape in own if known.get(name) != shape and not (name == "text_features" and name in known)
+    )
+    return sorted({name.partition(".")[0] for name in differ})
+
+
 def _checkpoint_activations(clip: DferClip) -> None:
     towers = [tower for tower in (clip.image_encoder, clip.text_encoder) if hasattr(tower, "transformer")]
     if not towers:

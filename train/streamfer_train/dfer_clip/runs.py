@@ -18,7 +18,7 @@ from streamfer_train.dfer_clip.backbones import Backbone, at_models_size, read_b
 from streamfer_train.dfer_clip.checks import CheckReport, check_clips
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, described
 from streamfer_train.dfer_clip.folds import Fold
-from streamfer_train.dfer_clip.model import RECIPE
+from streamfer_train.dfer_clip.model import RECIPE, drawn_at_random
 from streamfer_train.dfer_clip.optimiser import parameter_groups
 from streamfer_train.dfer_clip.protocols import ProtocolResult
 from streamfer_train.dfer_clip.reports import REPORT, write_report, write_summary
@@ -75,7 +75,8 @@ def check(config: RunConfig, *, folds: Sequence[int] | None = None, cut_faces: b
     backbone = read_backbone(config)
     # What training would refuse is refused now: a batch larger than a list, nothing to train.
     learner = [DferTask(config, fold, config.seeds[0], ALONE, backbone) for fold in report.folds][-1].learner
-    lines = [f"backbone {backbone.source}", *_text(config)]
+    drawn = ", ".join(drawn_at_random(learner, backbone)) or "nothing"
+    lines = [f"backbone {backbone.source}; drawn at random: {drawn}", *_text(config)]
     for group in parameter_groups(learner, config.optimiser):
         count = sum(weight.numel() for weight in group["params"])
         lines.append(f"  {group['name']}: {count:,} weights learn at {group['lr']:g}")
