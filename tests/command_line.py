@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -74,13 +75,43 @@ def _nothing_kept() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
+def streamfer_while(steps: Callable[[], object], *words: str | Path) -> Finished:
+    """Run ``streamfer WORDS`` in this process, in its main thread, until ``steps`` beside it end and SIGTERM is sent.
+
+    What the steps raise is raised when the command has ended.
+    """
+    failures: list[BaseException] = []
+
+    def take() -> None:
+        try:
+            steps()
+        except BaseException as error:
+            failures.append(error)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    # Steps may fail before the command knows the signal, and end after it.
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    thread = threading.Thread(target=take, name="steps of a test")
+    try:
+        thread.start()
+        finished = streamfer(*words)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if failures:
+        raise failures[0]
+    return finished
+
+
 class Program:
     """``streamfer WORDS`` as a process of its own; ends with the ``with`` block at the latest."""
 
     def __init__(self, *words: str | Path, **environment: str) -> None:
         command = [sys.executable, "-c", "from streamfer.cli import main; main()", *map(str, words)]
+        self._complaints = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - as long as the program
         self._process = subprocess.Popen(
-            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=self._complaints, text=True
         )
 
     def __enter__(self) -> Program:
@@ -90,11 +121,18 @@ class Program:
         if self._process.poll() is None:
             self._process.kill()
             self._process.communicate()
+        self._complaints.close()
 
     @property
     def pid(self) -> int:
         """Number of the process."""
         return self._process.pid
+
+    @property
+    def err(self) -> str:
+        """What it has said on standard error so far."""
+        size = os.fstat(self._complaints.fileno()).st_size
+        return os.pread(self._complaints.fileno(), size, 0).decode()
 
     def signal(self, number: int) -> None:
         """Send a signal."""
@@ -102,7 +140,8 @@ class Program:
 
     def wait(self) -> Finished:
         """Wait for its end."""
-        out, err = self._process.communicate(timeout=2 * PATIENCE_SECONDS)
+        out, _ = self._process.communicate(timeout=2 * PATIENCE_SECONDS)
+        err = self.err
         assert "Traceback" not in err + out
         return Finished(self._process.returncode, out, err)
 

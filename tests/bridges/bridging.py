@@ -21,11 +21,12 @@ from typing import Any, Self
 import command_line
 import pytest
 import redis
+from free_ports import free_port
 from record_examples import labelled, span
 
 from streamfer.records import Record
 
-wait_for = functools.partial(command_line.wait_for, seconds=60.0)
+wait_for = functools.partial(command_line.wait_for, seconds=120.0)
 CLIPS, CAPTIONS, DEAD = "streamfer:{0}:clips", "streamfer:{0}:captions", "streamfer:{0}:dead"
 
 
@@ -74,7 +75,7 @@ class Running:
     def end(self) -> int:
         """Tell it to stop; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=30)
+        return self.process.wait(timeout=90)
 
 
 class Mosquitto:
@@ -84,8 +85,7 @@ class Mosquitto:
         program = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin")
         if program is None:
             pytest.skip("no mosquitto here")
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            self.port = int(taken.getsockname()[1])
+        self.port = free_port()
         self._file = folder / "mosquitto.conf"
         if not any(line.startswith("password_file") for line in lines):
             lines = ("allow_anonymous true", *lines)
@@ -135,7 +135,7 @@ class Watcher:
         self._client.connect("127.0.0.1", broker.port)
         self._client.subscribe("#", qos=1)
         self._client.loop_start()
-        assert self._ready.wait(30)
+        assert self._ready.wait(90)
 
     def _heard(self, _client: Any, _data: Any, message: Any) -> None:
         text = message.payload.decode()

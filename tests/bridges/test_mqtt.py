@@ -120,10 +120,13 @@ def test_a_bridge_that_is_killed_loses_nothing(
     watcher = watch(there)
     with bridge("mqtt", there.url) as running:
         running.says("records go to")
-        publish(*(clip(at) for at in range(400)))
+        publish(*(clip(at) for at in range(200)))
         wait_for(lambda: len(watcher.people()) > 20, "some")
+        there.process.send_signal(signal.SIGSTOP)
+        publish(*(clip(at) for at in range(200, 400)))
         running.process.kill()
         running.process.wait()
+        there.process.send_signal(signal.SIGCONT)
     wait_for(lambda: watcher.last("streamfer/available") == "offline", "its will")
     assert pending(client) > 0, "killed in the middle"
     with bridge("mqtt", there.url) as running:

@@ -51,21 +51,21 @@ class Server:
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.delay = 0.0
+        #: Requests are answered so many together.
+        self.company = 1
         app = Starlette(
             routes=[
                 Route("/v1/models", self._list),
                 Route("/v1/chat/completions", self._chat, methods=["POST"]),
             ]
         )
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self._server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        listener = socket.create_server(("127.0.0.1", 0))
+        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._thread.start()
         while not self._server.started:
             time.sleep(0.02)
-        self.url = f"http://127.0.0.1:{port}/v1"
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
     async def _list(self, _: Request) -> Response:
         return self.models if isinstance(self.models, Response) else JSONResponse(self.models)
@@ -75,6 +75,9 @@ class Server:
         self.keys.append(request.headers.get("authorization"))
         self.asked.append(body)
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
+        number = len(self.asked)
+        while len(self.asked) < -(-number // self.company) * self.company:
+            await asyncio.sleep(0.01)
         await asyncio.sleep(self.delay)
         return reply(body)
 
@@ -96,7 +99,7 @@ def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
         monkeypatch.delenv(name, raising=False)
     running.replies = [lambda _: chat(json.dumps({"caption": GOOD}))]
     running.models = {"data": [{"id": "seer"}, {"id": "other"}]}
-    running.asked, running.keys, running.delay = [], [], 0.0
+    running.asked, running.keys, running.delay, running.company = [], [], 0.0, 1
     return running
 
 

@@ -197,11 +197,14 @@ def test_labels_do_not_depend_on_captions() -> None:
 
 
 def test_clips_that_wait_are_described_together() -> None:
-    slow = FakeCaptioner(delay=0.3)
-    events = run([film(8, "a"), film(8, "b")], slow, batch_size=6)
-    assert max(slow.batches) > 1
-    assert max(slow.batches) <= 6
-    assert sum(slow.batches) == len(captions(events)) == len(clips(events))
+    gate = Gate()
+    events: list[Event] = []
+    for event in captioned_pipeline(gate, batch_size=6).events([film(8, "a"), film(8, "b")]):
+        events.append(event)
+        if len(clips(events)) >= 4:
+            gate.opened.set()
+    assert 1 < max(gate.batches) <= 6
+    assert sum(gate.batches) == len(captions(events)) == len(clips(events))
 
 
 def test_files_wait_for_their_captions() -> None:
@@ -224,19 +227,29 @@ class Gate(FakeCaptioner):
         assert self.opened.wait(60)
         return super().caption(clips, questions)
 
+    def film(self, seconds: float) -> FakeSource:
+        """A film whose first clips are labelled, and one of them in hand, before it goes on."""
+
+        def picture(number: int) -> np.ndarray:
+            assert number < 90 or self.busy.wait(60)
+            return one_face(number)
+
+        return FakeSource(picture, count=round(25 * seconds), fps=25)
+
 
 def test_labels_come_while_the_captioner_is_stuck_and_old_clips_are_dropped() -> None:
     gate = Gate()
     labels: list[Event] = []
     events: list[Event] = []
-    for event in captioned_pipeline(gate, patient=False, queue=3, batch_size=1, max_age=0.05).events([film(10)]):
+    made = captioned_pipeline(gate, patient=False, queue=3, batch_size=1, max_age=1.0)
+    for event in made.events([gate.film(10)]):
         events.append(event)
         if isinstance(event, Record) and isinstance(event.data, ClipLabelled):
             labels.append(event)
         if len(labels) == 9 and not gate.opened.is_set():
             # Every label is here and not one caption: nothing waited for words.
             assert captions(events) == []
-            time.sleep(0.1)
+            time.sleep(1.2)
             gate.opened.set()
     end = done(events)["fake"].stats
     assert end.clips == len(labels)
@@ -285,13 +298,13 @@ def test_a_batch_may_take_as_long_as_clips_that_are_written_one_at_a_time(monkey
     plain = writer.write
 
     def write(requests: Sequence[CaptionRequest]) -> list[Caption | CaptionError]:
-        time.sleep(0.25 * len(requests))
+        time.sleep(0.5 * len(requests))
         return plain(requests)
 
     for name, value in (("remote", True), ("at_once", 1), ("write", write)):
         monkeypatch.setattr(writer, name, value)
-    # Six clips at a quarter of a second each take longer than the time limit of one.
-    events = run([film(8)], writer, batch_size=6, timeout=0.5)
+    # Six clips at half a second each take longer than the time limit of one, which is twice this.
+    events = run([film(8)], writer, batch_size=6, timeout=1.2)
     assert gaps(events) == {}
     assert len(captions(events)) == len(clips(events)) >= 6
 
@@ -360,13 +373,13 @@ def test_stopping_does_not_wait_for_words(monkeypatch: pytest.MonkeyPatch) -> No
     made = captioned_pipeline(gate, batch_size=1)
     events: list[Event] = []
     began = 0.0
-    for event in made.events([film(60)]):
+    for event in made.events([gate.film(60)]):
         events.append(event)
         if gate.busy.is_set() and not began:
             began = time.monotonic()
             made.stop()
     assert began
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50
     assert done(events)["fake"].stopped
     assert not [thread for thread in threading.enumerate() if thread.name == "streamfer captions"]
     gate.opened.set()

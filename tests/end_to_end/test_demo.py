@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import signal
-import socket
 import time
 from pathlib import Path
 
 import httpx2
 import pytest
 from command_line import Finished, Program, wait_for
+from free_ports import free_port
 
 from streamfer.faces import TrackNames
 from streamfer.models.registry import DEFAULT_MODEL, built_in_folder
@@ -63,8 +63,7 @@ def test_it_shows_clips_of_several_people(demo: tuple[Finished, Path]) -> None:
 
 
 def test_the_page_plays_it_on(tmp_path: Path, tiny_model: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        page = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    page = f"http://127.0.0.1:{free_port()}"
 
     def up() -> bool:
         try:

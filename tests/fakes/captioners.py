@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from streamfer.captions.protocol import CaptionerInfo, Keyframes, check_clips, check_questions
 from streamfer.geometry import CropProfile, squashed_crop
+
+#: Variable of the environment.
+LOADING_SECONDS = "STREAMFER_TEST_LOADING_SECONDS"
 
 
 class FakeCaptioner:
@@ -86,3 +91,9 @@ class FakeCaptioner:
         """Return the brightness in [0, 1] as the probability of yes."""
         check_questions(questions, len(clips))
         return [mean / 255 for _, mean in self._look(clips)]
+
+
+def load_slowly(**options: Any) -> FakeCaptioner:
+    """Make one after as many seconds as the environment says."""
+    time.sleep(float(os.environ.get(LOADING_SECONDS, "0")))
+    return FakeCaptioner(**options)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import http.server
-import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +15,8 @@ from typing import Any
 
 import httpx2
 import pytest
-from command_line import Program, streamfer, wait_for
+from command_line import streamfer, streamfer_while, wait_for, when
+from free_ports import free_port
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from record_examples import examples
 from test_run_faults import QUICK, START_SECONDS, configured, published, states
@@ -33,11 +33,6 @@ DARK = "rtsp://127.0.0.1:9/x"
 def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
     with EmbeddedRedis.start(tmp_path / "redis") as server:
         yield server
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 class Operator:
@@ -73,10 +68,16 @@ class Operator:
 
 
 def test_sources_come_and_go_and_the_numbers_tell(
-    tiny_model: Path, server: EmbeddedRedis, tmp_path: Path, rtsp_server: Callable[..., Any], long_face_film: Path
+    tiny_model: Path,
+    server: EmbeddedRedis,
+    tmp_path: Path,
+    rtsp_server: Callable[..., Any],
+    long_face_film: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A real camera beside dark ones: added, paused, changed, removed over HTTP, none of the others disturbed."""
     camera, port = rtsp_server("--file", str(long_face_film)), free_port()
+    monkeypatch.setenv("TOKEN_OF_TEST", TOKEN)
     more = (
         f"publish: {{redis: '{server.url}'}}\nlive: {{backoff_first: 0.1, backoff_cap: 0.5}}\n"
         f"health: {{address: {port}, token: '${{TOKEN_OF_TEST}}'}}"
@@ -84,7 +85,8 @@ def test_sources_come_and_go_and_the_numbers_tell(
     config = configured(tmp_path / "run.yaml", more=more)
     config.write_text(config.read_text().replace("sources:\n", "sources: []"))
     operator = Operator(port)
-    with Program("run", "-q", "-c", config, "--model", tiny_model, *QUICK, TOKEN_OF_TEST=TOKEN) as program:
+
+    def operate() -> None:
         wait_for(lambda: operator.code("/livez") == 200, "it lives before it is ready", START_SECONDS)
         wait_for(lambda: operator.code("/readyz") == 200, "it is ready without a source", START_SECONDS)
         assert operator.sources() == {}
@@ -121,8 +123,8 @@ def test_sources_come_and_go_and_the_numbers_tell(
         wait_for(lambda: states(server.url, "dark")[-1] == states(server.url, "hall")[-1] == "ended", "all have left")
         assert operator.ask("DELETE", "/v1/sources/dark")[0] == 404
         assert (operator.sources(), operator.code("/readyz")) == ({}, 200)
-        program.signal(signal.SIGTERM)
-        done = program.wait()
+
+    done = streamfer_while(operate, "run", "-q", "-c", config, "--model", tiny_model, *QUICK)
     assert done.code == 0
     assert TOKEN not in done.err + done.out
 
@@ -135,8 +137,9 @@ def test_who_has_no_token_changes_nothing(tiny_model: Path, server: EmbeddedRedi
         tmp_path / "run.yaml", source, more=f"{publish}health: {{address: {port}, token: secret-enough}}"
     )
     words = ("run", "-q", "-c", config, "--model", tiny_model, *QUICK)
-    with Program(*words) as program:
-        operator = Operator(port, "secret-enough")
+    operator = Operator(port, "secret-enough")
+
+    def try_all() -> None:
         wait_for(lambda: "backoff" in states(server.url, "lobby"), "it runs", START_SECONDS)
         for stranger in (Operator(port, None), Operator(port, "secret-enougH"), Operator(port, "x")):
             for method, path in (
@@ -155,17 +158,18 @@ def test_who_has_no_token_changes_nothing(tiny_model: Path, server: EmbeddedRedi
         assert operator.ask("PATCH", "/v1/sources/lobby", paused="yes")[0] == 422
         # Nothing moves, and it is known why: a restart would not help.
         assert operator.code("/livez") == 200
-        program.signal(signal.SIGTERM)
-        assert program.wait().code == 0
+
+    assert streamfer_while(try_all, *words).code == 0
     configured(tmp_path / "run.yaml", source, more=f"{publish}health: {{address: {port}}}")
-    with Program(*words) as program:
+
+    def try_without() -> None:
         operator = Operator(port, "x")
         # It answers before its models are loaded, and no later does it to who shows no token.
         wait_for(lambda: operator.code("/livez") == 200, "it lives", START_SECONDS)
         code, answer = operator.ask("DELETE", "/v1/sources/lobby")
         assert (code, "health.token" in answer["error"]) == (403, True)
-        program.signal(signal.SIGTERM)
-        assert program.wait().code == 0
+
+    assert streamfer_while(try_without, *words).code == 0
 
 
 @pytest.mark.parametrize(
@@ -213,8 +217,7 @@ def test_clips_and_sources_are_spans_and_records_say_which(
         threading.Thread(target=collector.serve_forever, daemon=True).start()
         traces = f"health.traces=http://127.0.0.1:{collector.server_port}"
         words = ("run", "-q", face_film, "--redis", server.url, "--model", tiny_model, *QUICK, "--set", traces)
-        with Program(*words) as program:
-            assert program.wait().code == 0
+        assert streamfer(*words).code == 0
         collector.shutdown()
     (source,) = [span for span in Collector.spans if span.name == "source"]
     clips = {place(span): span for span in Collector.spans if span.name == "clip"}
@@ -235,12 +238,15 @@ def place(span: Any) -> str:
 
 def test_a_collector_that_is_away_delays_nothing(tiny_model: Path, server: EmbeddedRedis, face_film: Path) -> None:
     words = ("run", "-q", face_film, "--redis", server.url, "--model", tiny_model, *QUICK)
-    with Program(*words, "--set", "health.traces=http://127.0.0.1:9") as program:
-        wait_for(lambda: "ended" in states(server.url, face_film.name), "all is published", START_SECONDS)
-        began = time.monotonic()
-        program._process.communicate(timeout=60)
-        assert program._process.returncode == 0
-    assert time.monotonic() - began < 20
+    ended: list[float] = []
+
+    def all_is_published() -> bool:
+        return "ended" in states(server.url, face_film.name)
+
+    with when(all_is_published, lambda: ended.append(time.monotonic())):
+        assert streamfer(*words, "--set", "health.traces=http://127.0.0.1:9").code == 0
+        over = time.monotonic()
+    assert not ended or over - ended[0] < 30
     assert all(record.traceparent for record in published(server.url))
 
 
@@ -250,7 +256,7 @@ def test_the_end_waits_two_seconds_for_a_collector_that_says_nothing() -> None:
         assert tracer.trace(examples()["clip.labelled.v1"]).traceparent
         began = time.monotonic()
         tracer.close()
-        assert time.monotonic() - began < 6, "and what a busy machine adds"
+        assert time.monotonic() - began < 9, "and what a busy machine adds"
 
 
 def test_nothing_of_it_is_imported_unless_it_is_asked_for(

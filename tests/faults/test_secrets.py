@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -18,6 +17,7 @@ import httpx2
 import psutil
 import pytest
 from command_line import Program, streamfer
+from free_ports import free_port
 
 from streamfer.addresses import AddressError, address_name, fill, read_address, with_credentials
 from streamfer.cli.terminal import crash
@@ -84,8 +84,7 @@ def guarded_url(redis_url: str) -> Iterator[str]:
 
 def test_nothing_that_runs_shows_one(tmp_path: Path, tiny_model: Path, redis_url: str, guarded_url: str) -> None:
     """Cameras that are away, everything logged: output, records, keys, statuses, metrics, children's command lines."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = int(listener.getsockname()[1])
+    port = free_port()
     config = tmp_path / "run.yaml"
     words = [f"  - {{url: '{url}'}}" for url in READABLE.values()]
     words += [f"  - {{url: 'rtsp://${{CAMERA}}@127.0.0.1:{PORT}/a', id: lobby, password: '${{file:{tmp_path}/pass}}'}}"]

@@ -100,7 +100,7 @@ def test_a_slow_consumer_holds_files_back_and_memory_with_them() -> None:
     events = pipeline().events([FakeSource(picture, count=5000, fps=8)])
     for _ in range(5):
         next(events)
-    time.sleep(1.0)
+    time.sleep(0.5)
     ahead = len(made)
     # Bounded queues: events, items, chosen frames. Far less than the film.
     assert ahead < 600

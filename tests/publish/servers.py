@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from free_ports import free_port
 from redis.crc import key_slot
 
 from streamfer.publish.embedded import server_executable
@@ -76,7 +76,8 @@ class Node:
     ) -> None:
         self._program = program or (secure_server() if tls else None) or server_executable()
         self._tls = tls
-        self.port = free_port()
+        # A Cluster talks on a second one, ten thousand above.
+        self.port = free_port(10_000)
         self._folder = folder / str(self.port)
         self._folder.mkdir(parents=True)
         self._words = words
@@ -118,21 +119,6 @@ class Node:
         self.process.kill()
         self.process.wait()
         self.client.close()
-
-
-def free_port() -> int:
-    """A port that nobody uses, low enough for a Cluster's second one, ten thousand above it."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1]) % 20_000 + 20_000
-        with socket.socket() as one, socket.socket() as other:
-            try:
-                one.bind(("127.0.0.1", port))
-                other.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-            return port
 
 
 class Cluster:

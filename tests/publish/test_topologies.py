@@ -114,13 +114,14 @@ class TestCluster:
     def test_what_comes_is_handed_out_soon(self, cluster: Cluster) -> None:
         with Publisher.open(PublishConfig(redis=cluster.url, partitions=PARTITIONS)) as publisher:
             took = []
-            with subscribe(cluster.url, partitions=PARTITIONS, idle_s=20) as subscription:
+            with subscribe(cluster.url, partitions=PARTITIONS, idle_s=90, block_s=60) as subscription:
                 for record in clips(0, 2):
                     publisher.publish(record)
                     began = time.monotonic()
                     assert next(subscription).id == record.id
                     took.append(time.monotonic() - began)
-        assert sorted(took)[len(took) // 2] < 0.3
+        # Whoever waited for another node to have something would wait a whole block.
+        assert max(took) < 30
 
     @pytest.mark.parametrize("group", [None, "movers"])
     def test_a_slot_that_moves(self, cluster: Cluster, tmp_path: Path, group: str | None) -> None:

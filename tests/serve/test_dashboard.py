@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import signal
@@ -225,10 +226,13 @@ def test_a_page_that_reads_too_slowly_gets_everything_anew(
 ) -> None:
     monkeypatch.setattr("streamfer.serve.feed._BATCHES", 2)
     with Feed(config(redis_url).publish, redis_url) as feed:
-        for at in range(5):
-            publish(clip(at))
-            wait_for(lambda: any('"lobby"' in text for text in feed.everything()[1]), "the record")
-            time.sleep(0.6)
+
+        def sent(record: Record) -> bool:
+            return any(record.id in text for text in feed.everything()[1]) and not feed._fresh
+
+        for record in map(clip, range(5)):
+            publish(record)
+            wait_for(functools.partial(sent, record), "the record, in a batch of its own")
         assert feed.after(0) is None
         number, texts = feed.everything()
         assert feed.after(number) == []

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from free_ports import torchrun_variables
 from tiny_clips import write_config
 from typer.testing import CliRunner
 
@@ -255,11 +255,8 @@ def test_two_processes_train_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = write_config(tmp_path, heads={"kind": "cosine"})
     alone, together = tmp_path / "alone", tmp_path / "together"
     assert main(["train", "-c", str(path), "--out", str(alone)]) == 0
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
     # What torchrun sets; this process leads, an interpreter of its own follows.
-    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0"}.items():
+    for name, value in torchrun_variables().items():
         monkeypatch.setenv(name, value)
     words = ["train", "-c", str(path), "--out", str(together)]
     with subprocess.Popen(

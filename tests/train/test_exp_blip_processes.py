@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import without_chance
+from free_ports import torchrun_variables
 from tiny_faces import write_config
 
 from streamfer_train.exp_blip.__main__ import main
@@ -28,11 +28,8 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def _together(words: list[str]) -> None:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
     # What torchrun sets, without its own process.
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    shared = {**torchrun_variables(), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, without_chance.__file__, *words]
     started = [
         subprocess.Popen(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from free_ports import torchrun_variables
 
 from streamfer.errors import ConfigError, OutputError
 from streamfer_train.recipes.processes import joined
@@ -29,11 +29,8 @@ with joined("cpu") as world:
 
 
 def test_a_leading_process_that_fails_leaves_nobody_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
     # What torchrun sets.
-    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0"}.items():
+    for name, value in torchrun_variables().items():
         monkeypatch.setenv(name, value)
     made = tmp_path / "made"
     other = subprocess.Popen(

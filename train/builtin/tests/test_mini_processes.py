@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy_stage
+from free_ports import torchrun_variables
 from torch import Tensor
 
 from streamfer_builtin.mini import checkpoint
@@ -19,10 +19,7 @@ from streamfer_train.recipes.processes import joined
 
 def _together(folder: Path, until: int, patch: pytest.MonkeyPatch) -> list[str]:
     """Train in this process and another, started as torchrun would; returns the rows that each was given."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": "0"}.items():
+    for name, value in torchrun_variables().items():
         patch.setenv(name, value)
     other = subprocess.Popen(
         [sys.executable, toy_stage.__file__, str(folder), str(until)],
