@@ -310,7 +310,7 @@ def test_a_hundred_tabs_share_what_there_is(publish: Callable[..., None], redis_
 def test_who_reads_nothing_is_let_go(
     publish: Callable[..., None], redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamfer.serve.server._STUCK_SECONDS", 1.0)
+    monkeypatch.setattr("streamfer.serve.server._STUCK_SECONDS", 3.0)
     publish(*(clip(at, track=at % 8 + 1) for at in range(4000)))
     with serving(config(redis_url)) as url, contextlib.closing(reader(url)) as healthy:
         # It goes on reading meanwhile, until the last record.
