@@ -39,11 +39,14 @@ class Finished:
         return [line.removeprefix("streamfer: ") for line in self.err.splitlines() if line.startswith("streamfer: ")]
 
 
-def streamfer(*words: str | Path) -> Finished:
-    """Run ``streamfer WORDS`` in this process; signals, and logging are afterwards as before."""
+def streamfer(*words: str | Path, err: io.StringIO | None = None) -> Finished:
+    """Run ``streamfer WORDS`` in this process; signals and logging are afterwards as before.
+
+    What it says on standard error can be read from ``err`` meanwhile.
+    """
     from streamfer import cli
 
-    out, err = io.StringIO(), io.StringIO()
+    out, err = io.StringIO(), err or io.StringIO()
     code = 0
     argv = mock.patch.object(sys, "argv", ["streamfer", *map(str, words)])
     with _nothing_kept(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), argv:
@@ -52,7 +55,7 @@ def streamfer(*words: str | Path) -> Finished:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
     finished = Finished(code, out.getvalue(), err.getvalue())
-    assert "Traceback" not in finished.err + finished.out
+    assert "Traceback" not in finished.err + finished.out, finished.err
     return finished
 
 
@@ -75,8 +78,10 @@ def _nothing_kept() -> Iterator[None]:
             logging.getLogger(name).setLevel(level)
 
 
-def streamfer_while(steps: Callable[[], object], *words: str | Path) -> Finished:
-    """Run ``streamfer WORDS`` in this process, in its main thread, until ``steps`` beside it end and SIGTERM is sent.
+def streamfer_while(
+    steps: Callable[[], object], *words: str | Path, err: io.StringIO | None = None, number: int = signal.SIGTERM
+) -> Finished:
+    """Run ``streamfer WORDS`` in this process, in its main thread, until ``steps`` beside it end and a signal is sent.
 
     What the steps raise is raised when the command has ended.
     """
@@ -88,17 +93,17 @@ def streamfer_while(steps: Callable[[], object], *words: str | Path) -> Finished
         except BaseException as error:
             failures.append(error)
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     # Steps may fail before the command knows the signal, and end after it.
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    before = signal.signal(number, signal.SIG_IGN)
     thread = threading.Thread(target=take, name="steps of a test")
     try:
         thread.start()
-        finished = streamfer(*words)
+        finished = streamfer(*words, err=err)
         thread.join()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
     if failures:
         raise failures[0]
     return finished
@@ -147,11 +152,12 @@ class Program:
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait until ``condition`` holds."""
-    deadline = time.monotonic() + seconds
+    """Wait until ``condition`` holds; what takes long is asked less often."""
+    began = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline, f"never: {what}"
-        time.sleep(0.02)
+        passed = time.monotonic() - began
+        assert passed < seconds, f"never: {what}"
+        time.sleep(min(max(0.02, passed / 20), 0.5))
 
 
 @contextlib.contextmanager

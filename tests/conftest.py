@@ -159,10 +159,13 @@ def redis_url(redis_server: str) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights of a random expression model that costs next to nothing: joy, gloom, calm."""
-    from tiny_models import tiny_weights
+    """Weights of a random expression model that costs next to nothing: joy, gloom, calm.
 
-    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors")
+    Its tower is of the built-in model's kind: CLIP's would have every program of a test import open_clip, nine seconds.
+    """
+    from tiny_models import INVERTED, tiny_weights
+
+    return tiny_weights(tmp_path_factory.mktemp("weights") / "tiny.safetensors", vision=INVERTED)
 
 
 @pytest.fixture(scope="session")

@@ -163,6 +163,8 @@ class Broker(Destination):
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             failed = [one for one in sending.result() if one is not None] if sending.done() else ["it hung up"]
         finally:
+            # Nobody waits for it any more: how it ends is no defect, of which asyncio would write a traceback.
+            sending.add_done_callback(lambda over: over.cancelled() or over.exception())
             sending.cancel()
         if failed:
             broken.cancel()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from bridging import Mosquitto, Receiver, Running, Watcher
+from bridging import Mosquitto, Program, Receiver, Running, Watcher
 
 from streamfer.publish import Publisher, connect
 
@@ -25,9 +25,23 @@ def publish(client: redis.Redis) -> Callable[..., None]:
 
 
 @pytest.fixture
-def bridge(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Running]]:
+def bridge(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Running]]:
+    """Start bridges in this process."""
     with ExitStack() as stack:
-        yield lambda *words, **environment: stack.enter_context(Running(tmp_path, redis_url, *words, **environment))
+
+        def start(*words: str, **environment: str) -> Running:
+            for name, value in environment.items():
+                monkeypatch.setenv(name, value)
+            return stack.enter_context(Running(redis_url, *words))
+
+        yield start
+
+
+@pytest.fixture
+def program(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Program]]:
+    """Start bridges that can be killed or frozen."""
+    with ExitStack() as stack:
+        yield lambda *words, **environment: stack.enter_context(Program(tmp_path, redis_url, *words, **environment))
 
 
 @pytest.fixture

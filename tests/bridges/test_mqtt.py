@@ -28,12 +28,12 @@ KNOWN = {"name", "unique_id", "state_topic", "value_template", "json_attributes_
          "origin", "icon", "device_class", "expire_after"}  # fmt: skip
 
 
-def test_what_a_broker_gets(bridge: Start, broker: Start, watch: Start, publish: Start, client: redis.Redis) -> None:
+def test_what_a_broker_gets(program: Start, broker: Start, watch: Start, publish: Start, client: redis.Redis) -> None:
     there = broker()
     watcher = watch(there)
     label = clip(3)
     publish(label, captioned(label, "Die Lippen öffnen sich."), *examples().values())
-    with bridge("mqtt", there.url) as running:
+    with program("mqtt", there.url) as running:
         wait_for(lambda: "streamfer/hall/gap" in watcher.topics(), "the gap")
         wait_for(lambda: pending(client) == pending(client, CAPTIONS) == 0, "all is acknowledged")
         said = watcher.last("streamfer/lobby/label")
@@ -89,12 +89,12 @@ def test_home_assistant_finds_each_source(bridge: Start, broker: Start, watch: S
 
 
 def test_a_broker_that_is_killed_and_comes_back_gets_everything(
-    bridge: Start, broker: Start, watch: Start, publish: Start, client: redis.Redis
+    program: Start, broker: Start, watch: Start, publish: Start, client: redis.Redis
 ) -> None:
     there = broker()
     first = watch(there)
     publish(*(clip(at) for at in range(50)))
-    with bridge("mqtt", there.url) as running:
+    with program("mqtt", there.url) as running:
         wait_for(lambda: first.people() == set(range(50)), "the first fifty")
         there.kill()
         publish(*(clip(at) for at in range(50, 100)))
@@ -114,11 +114,11 @@ def test_a_broker_that_is_killed_and_comes_back_gets_everything(
 
 
 def test_a_bridge_that_is_killed_loses_nothing(
-    bridge: Start, broker: Start, watch: Start, publish: Start, client: redis.Redis
+    program: Start, broker: Start, watch: Start, publish: Start, client: redis.Redis
 ) -> None:
     there = broker()
     watcher = watch(there)
-    with bridge("mqtt", there.url) as running:
+    with program("mqtt", there.url) as running:
         running.says("records go to")
         publish(*(clip(at) for at in range(200)))
         wait_for(lambda: len(watcher.people()) > 20, "some")
@@ -129,7 +129,7 @@ def test_a_bridge_that_is_killed_loses_nothing(
         there.process.send_signal(signal.SIGCONT)
     wait_for(lambda: watcher.last("streamfer/available") == "offline", "its will")
     assert pending(client) > 0, "killed in the middle"
-    with bridge("mqtt", there.url) as running:
+    with program("mqtt", there.url) as running:
         wait_for(lambda: watcher.people() == set(range(400)), "all of them")
         wait_for(lambda: pending(client) == 0, "all is acknowledged")
         assert watcher.last("streamfer/available") == "online"
@@ -291,17 +291,17 @@ def secured(broker: Start, tmp_path: Path) -> Mosquitto:
 
 
 def test_credentials_are_checked_at_the_start_and_never_shown(
-    bridge: Start, broker: Start, watch: Start, publish: Start, tmp_path: Path, redis_url: str
+    program: Start, broker: Start, watch: Start, publish: Start, tmp_path: Path, redis_url: str
 ) -> None:
     there = secured(broker, tmp_path)
     watcher = watch(there, username="bridge", password="s3cr3t/word")
     publish(clip(1))
     url = f"mqtt://bridge:${{BROKER_PASSWORD}}@127.0.0.1:{there.port}"
-    with bridge("mqtt", url, BROKER_PASSWORD="wr0ngw0rd") as running:
-        assert running.process.wait(timeout=60) == 2
+    with program("mqtt", url, BROKER_PASSWORD="wr0ngw0rd") as running:
+        assert running.wait() == 2
         assert "refuses the connection (Not authorized); give USER:PASSWORD@ in the address" in running.said
         assert "wr0ngw0rd" not in running.said
-    with bridge("-v", "mqtt", url, BROKER_PASSWORD="s3cr3t/word") as running:
+    with program("-v", "mqtt", url, BROKER_PASSWORD="s3cr3t/word") as running:
         wait_for(lambda: watcher.people() == {1}, "the record")
         assert "s3cr3t" not in Path(f"/proc/{running.process.pid}/cmdline").read_text() + running.said
         assert running.end() == 0
@@ -309,12 +309,12 @@ def test_credentials_are_checked_at_the_start_and_never_shown(
 
 
 def test_a_broker_that_is_not_there_yet_is_waited_for(
-    bridge: Start, broker: Start, watch: Start, publish: Start
+    program: Start, broker: Start, watch: Start, publish: Start
 ) -> None:
     there = broker()
     there.kill()
     publish(clip(1))
-    with bridge("mqtt", there.url) as running:
+    with program("mqtt", there.url) as running:
         running.says("cannot be reached")
         running.process.send_signal(signal.SIGSTOP)
         there.start()
@@ -361,7 +361,7 @@ def test_a_certificate_is_trusted_by_its_authority_alone(
     publish(clip(1))
     url = f"mqtts://127.0.0.1:{there.port}"
     with bridge("mqtt", url) as running:
-        assert running.process.wait(timeout=60) == 2
+        assert running.wait() == 2
         assert "its certificate is not trusted" in running.said
         assert "bridge.ca" in running.said
     with bridge("mqtt", url, "--set", f"bridge.ca={certificates / 'ca.pem'}") as running:

@@ -51,12 +51,12 @@ def documented(name: str, **changes: str) -> dict[str, Any]:
 
 
 def test_batches_are_signed_and_acknowledged(
-    bridge: Start, receiver: Receiver, publish: Start, client: redis.Redis
+    program: Start, receiver: Receiver, publish: Start, client: redis.Redis
 ) -> None:
     records = [clip(at) for at in range(25)]
     records.append(captioned(records[0], "Die Lippen öffnen sich. " * 100_000))
     publish(*records)
-    with bridge("webhook", receiver.url, "--secret", "${HOOK}", "--set", "bridge.batch=10", HOOK=SECRET) as running:
+    with program("webhook", receiver.url, "--secret", "${HOOK}", "--set", "bridge.batch=10", HOOK=SECRET) as running:
         wait_for(lambda: len(receiver.taken()) == 26, "all of them")
         wait_for(lambda: pending(client) == 0, "all is acknowledged")
         assert running.end() == 0
@@ -125,7 +125,7 @@ def test_a_receiver_in_trouble_loses_nothing(
 
 
 def test_a_bridge_that_is_killed_loses_nothing(
-    bridge: Start, receiver: Receiver, publish: Start, client: redis.Redis
+    program: Start, receiver: Receiver, publish: Start, client: redis.Redis
 ) -> None:
     most = 0
 
@@ -139,13 +139,13 @@ def test_a_bridge_that_is_killed_loses_nothing(
     records = [clip(at) for at in range(300)]
     publish(*records)
     for most in (20, 80, 140):
-        with bridge(*words) as running:
+        with program(*words) as running:
             wait_for(lambda least=most: len(set(receiver.taken())) > least, "some")  # type: ignore[misc]
             running.process.kill()
             running.process.wait()
     assert pending(client) > 0
     most = len(records)
-    with bridge(*words) as running:
+    with program(*words) as running:
         wait_for(lambda: set(receiver.taken()) == {record.id for record in records}, "all of them")
         wait_for(lambda: pending(client) == 0, "all is acknowledged")
         assert running.end() == 0
@@ -153,15 +153,15 @@ def test_a_bridge_that_is_killed_loses_nothing(
     assert client.xlen(DEAD) == 0
 
 
-def test_many_restarts_bury_nothing(bridge: Start, receiver: Receiver, publish: Start, client: redis.Redis) -> None:
+def test_many_restarts_bury_nothing(program: Start, receiver: Receiver, publish: Start, client: redis.Redis) -> None:
     receiver.answer = lambda _: (503, {})
     publish(clip(1))
     for number in range(7):
-        with bridge("webhook", receiver.url) as running:
+        with program("webhook", receiver.url) as running:
             running.says("HTTP 503", times=number + 1)
             running.process.kill()
     receiver.answer = lambda _: (204, {})
-    with bridge("webhook", receiver.url):
+    with program("webhook", receiver.url):
         wait_for(lambda: receiver.taken() == [clip(1).id], "it still comes")
     assert client.xlen(DEAD) == 0
 
@@ -275,7 +275,7 @@ def test_a_redis_that_is_away_is_waited_for(bridge: Start, receiver: Receiver, t
 
     try:
         put(clip(0))
-        with Running(tmp_path, url, "webhook", receiver.url) as running:
+        with Running(url, "webhook", receiver.url) as running:
             wait_for(receiver.taken, "the first")
             node.kill()
             running.says("subscribe.disconnected")

@@ -104,7 +104,7 @@ def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
 
 
 def writer_of(server: Server, model: str = "seer", **settings: Any) -> EndpointWriter:
-    return EndpointWriter(model, CaptionsConfig(**{"url": server.url, "timeout": 5, "attempts": 2, **settings}))
+    return EndpointWriter(model, CaptionsConfig(**{"url": server.url, "timeout": 60, "attempts": 2, **settings}))
 
 
 def write(server: Server, **settings: Any) -> Caption | CaptionError:

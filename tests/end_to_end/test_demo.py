@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
+import socket
 import time
 from pathlib import Path
 
 import httpx2
 import pytest
-from command_line import Finished, Program, wait_for
+from command_line import Finished, Program, streamfer_while, wait_for
 from free_ports import free_port
 
 from streamfer.faces import TrackNames
@@ -62,25 +64,27 @@ def test_it_shows_clips_of_several_people(demo: tuple[Finished, Path]) -> None:
     assert {path.name for path in folder.iterdir()} == made
 
 
-def test_the_page_plays_it_on(tmp_path: Path, tiny_model: Path) -> None:
-    page = f"http://127.0.0.1:{free_port()}"
+def test_the_page_plays_it_on(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    page = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("STREAMFER_REDIS_FOLDER", str(tmp_path / "redis"))
+    monkeypatch.setenv("STREAMFER_SERVE__ADDRESS", str(port))
 
     def up() -> bool:
-        try:
-            return httpx2.get(f"{page}/about", trust_env=False).status_code == 200
-        except httpx2.TransportError:
-            return False
+        with contextlib.suppress(OSError):
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return True
+        return False
 
-    words = ("demo", "--serve", "-o", tmp_path, "--model", tiny_model, "--detector", "builtin")
-    settings = {"STREAMFER_REDIS_FOLDER": str(tmp_path / "redis"), "STREAMFER_SERVE__ADDRESS": page.rpartition(":")[2]}
-    with Program(*words, **settings) as program:
+    def look() -> None:
         wait_for(up, "the page", 240)
         asked = time.time()
         with httpx2.stream("GET", f"{page}/events", trust_env=False, timeout=60) as answer:
             told = (one for line in answer.iter_lines() if line[:5] == "data:" for one in json.loads(line[5:]))
             assert next(one for one in told if one["kind"] == "clip" and one["t"] > asked)["source"] == "demo.mp4"
-        program.signal(signal.SIGINT)
-        done = program.wait()
+
+    words = ("demo", "--serve", "-o", tmp_path, "--model", tiny_model, "--detector", "builtin")
+    done = streamfer_while(look, *words, number=signal.SIGINT)
     assert done.code == 130
     assert [line for line in done.err.splitlines() if "error" in line or "warning" in line] == []
 

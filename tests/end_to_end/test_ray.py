@@ -27,6 +27,8 @@ from streamfer.video import find_sources
 STORE = 80 * 2**20
 NAMES = ("a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4")
 Run = Callable[..., BatchReport]
+#: Minutes, most of them Ray's own; that its workers make the same bytes is seen without Ray in test_buckets.py, too.
+ON_A_CLUSTER = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +109,7 @@ def ray_title(process: psutil.Process) -> bool:
         return False
 
 
+@ON_A_CLUSTER
 def test_a_cluster_makes_the_same_bytes_and_says_the_same(
     cluster: Any, films: Path, tiny_model: Path, alone: tuple[Path, Finished], tmp_path: Path
 ) -> None:
@@ -127,6 +130,7 @@ def test_a_cluster_makes_the_same_bytes_and_says_the_same(
     assert not [path for path in out.iterdir() if path.name.startswith(".streamfer")]
 
 
+@ON_A_CLUSTER
 def test_a_killed_worker_loses_and_doubles_nothing(run: Run, alone: tuple[Path, Finished], tmp_path: Path) -> None:
     killed: list[int] = []
 
@@ -145,7 +149,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(run: Run, alone: tuple[Path, 
     assert expected.items() <= tables(tmp_path / "out").items()
 
 
-@pytest.mark.slow  # minutes, most of them Ray's own
+@ON_A_CLUSTER
 def test_a_lost_node_loses_no_file(cluster: Any, run: Run, alone: tuple[Path, Finished], tmp_path: Path) -> None:
     (lost,) = join(cluster, 1)
     gone: list[bool] = []
@@ -162,7 +166,7 @@ def test_a_lost_node_loses_no_file(cluster: Any, run: Run, alone: tuple[Path, Fi
     assert expected.items() <= tables(tmp_path / "out").items()
 
 
-@pytest.mark.slow  # minutes, most of them Ray's own
+@ON_A_CLUSTER
 def test_a_file_over_which_all_workers_die_is_one_failure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ours, "_LIVES", 1)
     killed: list[int] = []
@@ -183,6 +187,7 @@ def test_a_file_over_which_all_workers_die_is_one_failure(run: Run, monkeypatch:
         )
 
 
+@ON_A_CLUSTER
 def test_a_run_that_is_stopped_goes_on_with_the_next_command(run: Run) -> None:
     with streamfer_package.Session(run.config, salt="s") as session:  # type: ignore[attr-defined]
         report = run(session, watch=lambda event: isinstance(event, SourceDone) and session.stop())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Program, streamfer, wait_for, when
+from command_line import streamfer, streamfer_while, wait_for, when
 
 from streamfer.publish import connect, subscribe
 from streamfer.records import ClipLabelled, Record, SourceStateChanged
@@ -45,15 +45,16 @@ def test_an_outage_is_told_and_clips_come_again(
 ) -> None:
     server = rtsp_server("--file", str(long_face_film))
     words = ("run", server.url(credentials="me:hunter2"), "--redis", redis_url, "--model", tiny_model, *QUICK)
-    quick_return = ("--set", "live.backoff_first=0.2", "--set", "live.backoff_cap=1", "--set", "live.stall_timeout=3")
-    with Program(*words, *quick_return) as program:
+    quick_return = ("--set", "live.backoff_first=0.2", "--set", "live.backoff_cap=1", "--set", "live.stall_timeout=30")
+
+    def break_it() -> None:
         wait_for(lambda: bool(clips(redis_url)), "a clip")
         server.kill()
         wait_for(lambda: any(change.state == "backoff" for change in states(redis_url)), "backoff")
         server.start()
         wait_for(lambda: bool(clips(redis_url, epoch=1)), "a clip of the second epoch")
-        program.signal(signal.SIGTERM)
-        done = program.wait()
+
+    done = streamfer_while(break_it, *words, *quick_return)
     assert done.code == 0
     assert "follow the records with: streamfer tail" in done.err
     assert ": stopped; " in done.err.splitlines()[-1]

@@ -39,7 +39,7 @@ def truth(shared_data: Path) -> dict[str, dict[str, Any]]:
     return videos
 
 
-@pytest.fixture(scope="module", params=["yunet", "builtin"])
+@pytest.fixture(scope="module", params=[pytest.param("yunet", marks=pytest.mark.slow), "builtin"])
 def annotated(
     request: pytest.FixtureRequest,
     shared_data: Path,

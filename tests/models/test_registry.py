@@ -129,12 +129,13 @@ def test_models_are_listed_without_torch() -> None:
     assert _imported(code, "torch", "open_clip", "transformers", "triton", "scipy") == []
 
 
-@pytest.mark.parametrize("attention", ["auto", "torch"])
-def test_the_built_in_model_needs_torch_alone(attention: str) -> None:
+def test_the_built_in_model_needs_torch_alone() -> None:
     code = (
-        f"import numpy, streamfer.models\nmodel = streamfer.models.load_model('mini', attention={attention!r})\n"
-        "crops = numpy.zeros((1, model.info.crop.size, model.info.crop.size, 3), numpy.uint8)\n"
-        "model.classify(model.encode(crops).expand(1, model.info.frames, -1))"
+        "import numpy, streamfer.models, streamfer_kernels\nfor attention in ('auto', 'torch'):\n"
+        "    model = streamfer.models.load_model('mini', attention=attention)\n"
+        "    crops = numpy.zeros((1, model.info.crop.size, model.info.crop.size, 3), numpy.uint8)\n"
+        "    model.classify(model.encode(crops).expand(1, model.info.frames, -1))\n"
+        "streamfer_kernels.backend_report('cpu')"
     )
     heavy = ("open_clip", "timm", "torchvision", "transformers", "triton", "torch._dynamo", "torch._inductor", "sympy")
     assert _imported(code, "torch", "scipy", *heavy) == ["torch"]

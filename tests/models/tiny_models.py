@@ -64,9 +64,15 @@ def tiny_card(model: DferClip, **changes: Any) -> ModelCard:
 
 
 def tiny_weights(
-    path: Path, *, resnet: bool = False, seed: int = 0, actions: tuple[str, ...] = (), **changes: Any
+    path: Path,
+    *,
+    resnet: bool = False,
+    seed: int = 0,
+    vision: VisionConfig | None = None,
+    actions: tuple[str, ...] = (),
+    **changes: Any,
 ) -> Path:
     """A weights file of a tiny model."""
-    model = tiny_model(resnet=resnet, seed=seed, actions=actions)
+    model = tiny_model(resnet=resnet, seed=seed, vision=vision, actions=actions)
     write_weights(path, model, tiny_card(model, name=path.stem, **changes))
     return path
