@@ -27,8 +27,11 @@ from streamfer.video import find_sources
 STORE = 80 * 2**20
 NAMES = ("a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4")
 Run = Callable[..., BatchReport]
-#: Minutes, most of them Ray's own; that its workers make the same bytes is seen without Ray in test_buckets.py, too.
-ON_A_CLUSTER = pytest.mark.slow
+
+
+def on_a_cluster(test: Callable[..., None]) -> Callable[..., None]:
+    """Minutes, most of them Ray's own; that its workers make the same bytes is seen without Ray in test_buckets.py."""
+    return pytest.mark.slow(pytest.mark.timeout(1200)(test))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +112,7 @@ def ray_title(process: psutil.Process) -> bool:
         return False
 
 
-@ON_A_CLUSTER
+@on_a_cluster
 def test_a_cluster_makes_the_same_bytes_and_says_the_same(
     cluster: Any, films: Path, tiny_model: Path, alone: tuple[Path, Finished], tmp_path: Path
 ) -> None:
@@ -130,7 +133,7 @@ def test_a_cluster_makes_the_same_bytes_and_says_the_same(
     assert not [path for path in out.iterdir() if path.name.startswith(".streamfer")]
 
 
-@ON_A_CLUSTER
+@on_a_cluster
 def test_a_killed_worker_loses_and_doubles_nothing(run: Run, alone: tuple[Path, Finished], tmp_path: Path) -> None:
     killed: list[int] = []
 
@@ -149,7 +152,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(run: Run, alone: tuple[Path, 
     assert expected.items() <= tables(tmp_path / "out").items()
 
 
-@ON_A_CLUSTER
+@on_a_cluster
 def test_a_lost_node_loses_no_file(cluster: Any, run: Run, alone: tuple[Path, Finished], tmp_path: Path) -> None:
     (lost,) = join(cluster, 1)
     gone: list[bool] = []
@@ -166,7 +169,7 @@ def test_a_lost_node_loses_no_file(cluster: Any, run: Run, alone: tuple[Path, Fi
     assert expected.items() <= tables(tmp_path / "out").items()
 
 
-@ON_A_CLUSTER
+@on_a_cluster
 def test_a_file_over_which_all_workers_die_is_one_failure(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ours, "_LIVES", 1)
     killed: list[int] = []
@@ -187,7 +190,7 @@ def test_a_file_over_which_all_workers_die_is_one_failure(run: Run, monkeypatch:
         )
 
 
-@ON_A_CLUSTER
+@on_a_cluster
 def test_a_run_that_is_stopped_goes_on_with_the_next_command(run: Run) -> None:
     with streamfer_package.Session(run.config, salt="s") as session:  # type: ignore[attr-defined]
         report = run(session, watch=lambda event: isinstance(event, SourceDone) and session.stop())

@@ -18,8 +18,9 @@ import pytest
 from command_line import streamfer, streamfer_while, wait_for, when
 from free_ports import free_port
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from published import everything
 from record_examples import examples
-from test_run_faults import QUICK, START_SECONDS, configured, published, states
+from test_run_faults import QUICK, START_SECONDS, configured, states
 
 from streamfer.api.tracing import Tracer
 from streamfer.publish import EmbeddedRedis
@@ -222,7 +223,7 @@ def test_clips_and_sources_are_spans_and_records_say_which(
     (source,) = [span for span in Collector.spans if span.name == "source"]
     clips = {place(span): span for span in Collector.spans if span.name == "clip"}
     assert [event.name for event in source.events] == ["online", "ended"]
-    records = published(server.url)
+    records = everything(server.url)
     labelled = [record for record in records if isinstance(record.data, ClipLabelled)]
     assert {str(record.traceparent)[3:-3] for record in labelled} == clips.keys()
     assert len(labelled) == len(clips) > 2
@@ -247,7 +248,7 @@ def test_a_collector_that_is_away_delays_nothing(tiny_model: Path, server: Embed
         assert streamfer(*words, "--set", "health.traces=http://127.0.0.1:9").code == 0
         over = time.monotonic()
     assert not ended or over - ended[0] < 30
-    assert all(record.traceparent for record in published(server.url))
+    assert all(record.traceparent for record in everything(server.url))
 
 
 def test_the_end_waits_two_seconds_for_a_collector_that_says_nothing() -> None:
@@ -270,7 +271,7 @@ def test_nothing_of_it_is_imported_unless_it_is_asked_for(
     words = ["run", "-q", str(face_film), "--redis", server.url, "--model", str(tiny_model), *QUICK]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, timeout=240)
     assert done.stdout.splitlines()[-1] == "[]"
-    assert {record.traceparent for record in published(server.url)} == {None}
+    assert {record.traceparent for record in everything(server.url)} == {None}
 
 
 @pytest.mark.parametrize("address", ["localhost:4318", "ftp://h", "http://me:hunter2@h:4318", "http://"])

@@ -17,9 +17,10 @@ from typing import Any
 import psutil
 import pytest
 from command_line import Program, discover, streamfer_while, wait_for
+from published import everything
 
-from streamfer.publish import EmbeddedRedis, subscribe
-from streamfer.records import ClipLabelled, Gap, Record, SourceStateChanged
+from streamfer.publish import EmbeddedRedis
+from streamfer.records import ClipLabelled, Gap, SourceStateChanged
 
 #: A program needs twenty seconds to load on a quiet machine.
 START_SECONDS = 240.0
@@ -32,15 +33,10 @@ def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
         yield server
 
 
-def published(url: str) -> list[Record]:
-    with subscribe(url, since="start", idle_s=0.05, block_s=0.05) as subscription:
-        return list(subscription)
-
-
 def states(url: str, source: str) -> list[str]:
     return [
         record.data.state
-        for record in published(url)
+        for record in everything(url)
         if record.subject == source and isinstance(record.data, SourceStateChanged)
     ]
 
@@ -96,7 +92,7 @@ def test_frozen_redis_delays_no_end_and_loses_nothing(tiny_model: Path, server: 
     told = states(server.url, "lobby")
     assert told.count("ended") == 2
     assert told[-1] == "ended"
-    numbers = [record.sequence or 0 for record in published(server.url)]
+    numbers = [record.sequence or 0 for record in everything(server.url)]
     assert numbers == sorted(set(numbers))
     first = numbers[: told.index("ended") + 1]
     assert first == list(range(first[0], first[0] + len(first))), "not one is missing"
@@ -157,7 +153,7 @@ def test_a_pipe_that_nobody_reads_stops_nothing(tiny_model: Path, server: Embedd
     fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
     try:
         # Two lines of a hundred bytes a try: a pipe of 4 kB is full long before.
-        wait_for(lambda: len(published(server.url)) > 120, "records go on", 240)
+        wait_for(lambda: len(everything(server.url)) > 120, "records go on", 240)
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
     finally:
@@ -174,7 +170,7 @@ def test_a_suspended_run_says_so_and_goes_on(
     config = configured(tmp_path / "run.yaml", source, more=more)
 
     def clips(since: float) -> list[ClipLabelled]:
-        every = [record.data for record in published(server.url)]
+        every = [record.data for record in everything(server.url)]
         return [data for data in every if isinstance(data, ClipLabelled) and data.clip.start_time > since]
 
     with Program("run", "-q", "-c", config, "--model", tiny_model, *QUICK) as program:
@@ -188,7 +184,7 @@ def test_a_suspended_run_says_so_and_goes_on(
         took = time.time() - woke
         program.signal(signal.SIGTERM)
         assert program.wait().code == 0
-    every = [record.data for record in published(server.url) if isinstance(record.data, Gap)]
+    every = [record.data for record in everything(server.url) if isinstance(record.data, Gap)]
     # A busy machine drops pictures before and after it, too.
     gaps = [gap for gap in every if gap.end_time > stopped + 1 and gap.start_time < woke - 1]
     assert {gap.cause for gap in gaps} == {"suspended"}
@@ -210,7 +206,7 @@ def test_a_signal_at_any_phase_of_the_start_is_obeyed(seconds: float | None, ser
     with Program("run", "-q", "rtsp://127.0.0.1:9/x", "--redis", server.url, "--captions", "changes") as program:
         wait_for(lambda: catches(program.pid, signal.SIGTERM), "it knows the signal", START_SECONDS)
         if seconds is None:
-            wait_for(lambda: bool(published(server.url)), "it runs", START_SECONDS)
+            wait_for(lambda: bool(everything(server.url)), "it runs", START_SECONDS)
         else:
             time.sleep(seconds)
         children = psutil.Process(program.pid).children(recursive=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from operator import itemgetter
 from typing import Any
 
 import redis
 from record_examples import labelled, span
 
+from streamfer.publish import connect
 from streamfer.records import Record
 
 CLIPS = "streamfer:{0}:clips"
@@ -21,6 +24,16 @@ def clips(count: int, source: str = "hall") -> list[Record]:
 def later(kind: str, text: str) -> Any:
     """Fields of a record that a later streamfer wrote."""
     return {**clips(1)[0].to_fields(), "ce_id": "later", "ce_type": f"streamfer.{kind}", "data": text}
+
+
+def everything(url: str) -> list[Record]:
+    """All records that a server holds now, in the order in which they came."""
+    found: list[tuple[list[int], Any]] = []
+    with closing(connect(url)) as client:
+        for name in ("clips", "captions", "sources"):
+            held = entries(client, f"streamfer:{{0}}:{name}")
+            found += [([int(part) for part in number.split(b"-")], fields) for number, fields in held]
+    return [Record.from_fields(fields) for _, fields in sorted(found, key=itemgetter(0))]
 
 
 def entries(client: redis.Redis, stream: str) -> Any:
