@@ -65,15 +65,11 @@ class Naps:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A stretch of which pictures were not analysed.
-
-    Attributes:
-        cause, reason, count: as in :class:`streamfer.records.Gap`; the count is 0 where nobody could count.
-    """
+    """A stretch of which pictures were not analysed; cause, reason and count are those of a gap."""
 
     opened: EpochOpened  #: the epoch in which it ended
     cause: str
-    count: int
+    count: int  #: 0 where nobody could count
     start: float  #: and end: Unix time of the good frames before and after it, seconds
     end: float
 

@@ -43,9 +43,6 @@ class Delivery(Closing):
         publisher: brings the records to Redis; closed with the delivery.
         spool: what waits; closed with the delivery.
         window: seconds for which an acknowledged record is kept.
-
-    Attributes:
-        published, sent_again, errors: counts of records, and of troubles.
     """
 
     def __init__(self, publisher: Publisher, spool: Spool, window: float = 5.0) -> None:
@@ -59,9 +56,7 @@ class Delivery(Closing):
         self.trouble = ""  #: why nothing is published now; empty where all is well
         self._end: float | None = None
         self._nudge = threading.Event()
-        self.published = 0
-        self.sent_again = 0
-        self.errors = 0
+        self.published = self.sent_again = self.errors = 0  #: counts of records, and of troubles
         self.left = ""  #: after the end, one line on what is left; empty where nothing is
         self._thread = threading.Thread(target=self._work, name="streamfer publish", daemon=True)
         self._thread.start()

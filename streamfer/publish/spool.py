@@ -53,9 +53,6 @@ class Spool:
         folder: made where it is missing.
         name: of the place that is published to; records of other names are left alone.
         max_bytes: most that waits on disk, in bytes of JSON.
-
-    Attributes:
-        bytes_on_disk: of JSON, that wait there.
     """
 
     def __init__(self, folder: Path, name: str, max_bytes: int) -> None:

@@ -34,10 +34,6 @@ class Health:
 
     Args:
         lead: what players count from, seconds of the container's own clock.
-
-    Attributes:
-        whole: a picture was.
-        mended: one was behind a damaged stretch.
     """
 
     reason = "pictures do not decode, or only in part"
@@ -60,7 +56,7 @@ class Health:
         self._last: Moment = (0.0, 0.0)
         self._held: list[Judged] = []
         self._hurt = self._now = 0.0
-        self.whole = self.mended = False
+        self.whole = self.mended = False  #: a picture was; one was behind a damaged stretch
         self.lacking = 0.0  #: seconds at the end of the file in which none was
         self._pictures = 0
 

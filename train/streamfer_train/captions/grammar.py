@@ -15,10 +15,11 @@ from streamfer.captions.phrases import Wording, gerund, third_person, wordings
 from streamfer.captions.vocabulary import join
 from streamfer_train.captions.feeling import emotion_sentence
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.resting import resting_sentence
 from streamfer_train.captions.sentences import SENTENCES
 
-_WORDS = SENTENCES["actions"]
+_WORDS, _RESTING = SENTENCES["actions"], SENTENCES["resting"]
+#: One fixed text for label sets without action units.
+NEUTRAL_CAPTION: str = _RESTING["fixed"]
 _PERSONS, _FACES, _SHOWS, _SEEN = (_WORDS[name] for name in ("persons", "faces", "shows", "seen"))
 
 
@@ -63,6 +64,19 @@ def action_sentences(labels: FaceLabels, draw: random.Random) -> Iterator[str]:
         # One adverbial a sentence is enough.
         end = "" if number or lead.endswith(", ") else draw.choice(_WORDS["ends"])
         yield sentence(f"{lead}{frame(group, adverbs, draw)}{end}")
+
+
+def resting_sentence(draw: random.Random) -> str:
+    """Return one sentence over a face without any action, of several thousand: what is coded and absent."""
+    details = [draw.choice(_RESTING[part]) for part in ("brows", "eyes", "mouth") if draw.random() < 0.75]
+    whole = draw.choice(_RESTING["whole"])
+    if not details:
+        text = whole
+    elif draw.random() < 0.5:
+        text = f"{whole}: {join(details)}"
+    else:
+        text = f"{join(details)}, and {whole}" if len(details) < 3 else join([*details, whole])
+    return sentence(f"{draw.choice(_RESTING['leads'])}{text}")
 
 
 def _choose(units: frozenset[int], draw: random.Random) -> list[Wording]:
