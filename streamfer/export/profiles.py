@@ -83,7 +83,7 @@ class PyFeatTable:
         return {
             **dict.fromkeys(("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight"), TIME),
             **{"FaceScore": SCORE},
-            **dict.fromkeys([*units, *_FEX_EMOTIONS], SHARE),
+            **dict.fromkeys([*units, *self._emotions], SHARE),
             **{"frame": WHOLE, "input": TEXT, "approx_time": TIME, "Identity": WHOLE},
         }
 
@@ -106,6 +106,11 @@ class PyFeatTable:
                 clips = self._clips.setdefault((event.data.clip.epoch, face.track), [])
                 clips.append((centre, face.emotions))
 
+    @property
+    def _emotions(self) -> list[str]:
+        """The columns of emotions: none where they are withheld."""
+        return [] if self._model.classes == () else _FEX_EMOTIONS
+
     def _rows(self, frame: _Frame) -> Iterator[Row]:
         epoch, index, seconds, faces = frame
         width, height = self._sizes.get(epoch, (1, 1))
@@ -117,8 +122,8 @@ class PyFeatTable:
             emotions = min(near, key=lambda clip: abs(clip[0] - seconds), default=(inf, {}))[1]
             cells: Row = [x * width, y * height, w * width, h * height, score]
             cells += [found.get(name) for name in units]
-            cells += [emotions.get(name) for name in _FEX_EMOTIONS]
+            cells += [emotions.get(name) for name in self._emotions]
             yield [*cells, index, self._location, seconds, track]
         if not faces:
-            empty: list[Cell] = [None] * (5 + len(units) + len(_FEX_EMOTIONS))
+            empty: list[Cell] = [None] * (5 + len(units) + len(self._emotions))
             yield [*empty, index, self._location, seconds, None]

@@ -38,6 +38,10 @@ _CAVEATS = (
     "In the European Union, inferring emotions at work or in education is prohibited except for medical or safety "
     "reasons (Regulation 2024/1689, Article 5), and people must be told (Article 50). Captions are machine-made.",
 )
+_WITHHELD = (
+    "Action units describe movements, as the model estimates them: compare a person with themselves rather than with "
+    "others. What the movements may express was withheld (--no-emotions). Captions are machine-made.",
+)
 _Box = tuple[float, float, float, float]
 _Place = tuple[int, int]
 
@@ -82,7 +86,8 @@ class Report(SegmentFile):
             # What a file declares of its length may be a lie.
             **{"begin": min(0.0, begin), "end": max(end, self._last)},
             "notes": [note for note in ((self._done.note, self._done.stats.unread) if self._done else ()) if note],
-            **{"people": people, "caveats": _CAVEATS, "card": self._card(), "manifest": self._manifest()},
+            "caveats": _CAVEATS if self._segmenter.classes else _WITHHELD,
+            **{"people": people, "card": self._card(), "manifest": self._manifest()},
         }
         page = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
         # Nothing in the data can end the element that holds it.
@@ -156,6 +161,8 @@ class Report(SegmentFile):
         ]
 
     def _card(self) -> str:
+        if not self._segmenter.classes:
+            return "It speaks of what was withheld here; streamfer models show prints it."
         card = find_model(str(self._job.settings.values["model"])).with_suffix(".md")
         return card.read_text(encoding="utf-8") if card.is_file() else "This model came without a card."
 

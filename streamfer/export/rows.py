@@ -71,8 +71,13 @@ class ModelColumns:
         return {
             pattern.replace("<class>", name).replace("<unit>", name): FORMAT[pattern]
             for pattern in patterns
-            for name in ((*(self.classes or ()), UNSURE) if pattern.startswith("share") else self._names(pattern))
+            for name in (self.labels if pattern.startswith("share") else self._names(pattern))
         }
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What a clip may be called: nothing where emotions are withheld."""
+        return () if self.classes == () else (*(self.classes or ()), UNSURE)
 
     def _names(self, pattern: str) -> tuple[str, ...]:
         return self.units if "<unit>" in pattern else self.classes or ()
@@ -198,10 +203,11 @@ class _Person:
         label, count = next(iter(self.labels.most_common(1)), (None, 0))
         classes, units = model.classes or (), len(model.units)
         if not clips:
-            return [0, None, None, *[None] * (2 * len(classes) + 1 + 3 * units), self.media_start, self.media_end]
+            empty = [None] * (2 + len(classes) + len(model.labels) + 3 * units)
+            return [0, *empty, self.media_start, self.media_end]
         means = [total / clips for total in self.sums]
         present = len(means) - units
-        shares = [self.labels[name] / clips for name in (*classes, UNSURE)]
+        shares = [self.labels[name] / clips for name in model.labels]
         highest = [None if peak == -inf else peak for peak in self.peaks]
         return [
             *(clips, label, count / clips, *means[:present], *shares, *highest, *means[present:]),

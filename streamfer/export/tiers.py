@@ -136,13 +136,15 @@ class Elan(SegmentFile):
         # Equal results are equal files: the time of writing is none of them.
         eaf.adocument["DATE"] = "1970-01-01T00:00:00+00:00"
         eaf.add_language("und", "", "undetermined")
-        eaf.add_controlled_vocabulary(EMOTION)
-        eaf.add_cv_description(EMOTION, "und", "labels of the expression model")
         names = dict.fromkeys([*self._segmenter.classes, *(one.value for one in segments if one.tier == EMOTION)])
+        if names:
+            # Where emotions are withheld, nothing speaks of them.
+            eaf.add_controlled_vocabulary(EMOTION)
+            eaf.add_cv_description(EMOTION, "und", "labels of the expression model")
+            eaf.add_linguistic_type(EMOTION, param_dict=None)
+            eaf.linguistic_types[EMOTION]["CONTROLLED_VOCABULARY_REF"] = EMOTION
         for name in names:
             eaf.add_cv_entry(EMOTION, f"cve_{name}", [(name, "und", None)])
-        eaf.add_linguistic_type(EMOTION, param_dict=None)
-        eaf.linguistic_types[EMOTION]["CONTROLLED_VOCABULARY_REF"] = EMOTION
         kind = mimetypes.guess_type(self.media.name)[0] or "video/mp4"
         near = os.path.relpath(self.media, self.path.parent.resolve()).replace(os.sep, "/")
         near = _NO_XML.sub(lambda odd: quote(os.fsencode(odd[0])), near)
@@ -198,6 +200,7 @@ class Boris(SegmentFile):
         project = {
             **_BORIS["project"],
             "project_name": self._job.base.name,
+            "behavioral_categories": list(dict.fromkeys(groups.values())),
             "subjects_conf": {
                 str(number): {"key": "", "name": name, "description": track_id}
                 for number, (name, track_id) in enumerate(subjects)

@@ -322,6 +322,29 @@ def test_pyfeat_scripts_find_their_columns(tmp_path: Path) -> None:
     assert (row.FaceRectX, row.FaceRectWidth, row.AU12, row.happiness, row.neutral) == (160.0, 128.0, 0.5, 0.875, 0.0)
 
 
+@pytest.mark.parametrize("profile", ["streamfer", "openface", "pyfeat"])
+def test_where_emotions_are_withheld_no_file_speaks_of_them(tmp_path: Path, profile: str) -> None:
+    def withheld(event: Event) -> Event:
+        if isinstance(event, SourceOpened):
+            return replace(event, classes=())
+        if not (isinstance(event, Record) and isinstance(event.data, ClipLabelled)):
+            return event
+        blank = {"emotions": {}, "top": None, "reason": "withheld"}
+        faces = tuple(face.model_copy(update=blank) for face in event.data.faces)
+        return Record.of(event.data.model_copy(update={"faces": faces}), source_id="film.mp4")
+
+    formats = ("csv", "jsonl", "srt", "vtt", "eaf", "textgrid", "boris", "bids", "html")
+    values = {**SETTINGS.values, "model": "mini"}
+    saved(tmp_path, *formats, events=[*map(withheld, EVENTS[:-1])], profile=profile, values=values)
+    for path in (tmp_path / "out").iterdir():
+        if path.suffix not in (".gz", ".json"):
+            text = path.read_text()
+            if path.suffix == ".html":
+                text = text.partition('id="data">')[2].partition("</script>")[0]
+            found = re.findall(r"anger|disgust|fear|happi|neutral|sad|surpris|unsure|emotion\b(?!s)", text)
+            assert not set(found) - {"emotion" if path.suffix == ".html" else ""}, (path.name, found)
+
+
 def test_the_page_of_columns_is_current() -> None:
     page = Path(__file__).resolve().parents[2] / "docs" / "tables.md"
     assert page.read_text(encoding="utf-8").rstrip() == to_markdown().rstrip()
