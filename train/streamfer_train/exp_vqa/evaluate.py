@@ -15,17 +15,8 @@ from streamfer.errors import ConfigError
 from streamfer.files import write_text
 from streamfer_train.captions.questions import unit_question
 from streamfer_train.datasets.authors import Pair, read_answers
+from streamfer_train.exp_blip import evaluate as captioning
 from streamfer_train.exp_blip.captioned import LabelledPicture, face_of, read_labelled
-from streamfer_train.exp_blip.evaluate import (
-    captioner_of,
-    encoder_of,
-    evaluation_parser,
-    finish,
-    measure,
-    probes,
-    read_learned_from,
-    readable,
-)
 from streamfer_train.exp_vqa.yes_no import Answered, score
 from streamfer_train.recipes.command import reported
 
@@ -54,14 +45,14 @@ def _run(options: argparse.Namespace) -> None:
         shown = {name: value for name, value in report["yes_no"].items() if name != "unit_f1"}
         lines.append("yes or no: " + ", ".join(f"{name} {value}" for name, value in shown.items()))
     if "agreement" in report:
-        lines.append(readable(report))
+        lines.append(captioning.readable(report))
     elif "text" in report:
         lines += [f"  {name}: {value}" for name, value in report["text"].items()]
-    finish(options, report, "".join(f"{line}\n" for line in lines))
+    captioning.finish(options, report, "".join(f"{line}\n" for line in lines))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = evaluation_parser("exp-vqa", __doc__, _EPILOG)
+    parser = captioning.evaluation_parser("exp-vqa", __doc__, _EPILOG)
     parser.add_argument("--labels", type=Path, metavar="FILE", help="list of pictures with labels")
     parser.add_argument("--questions", type=Path, metavar="FILE", help="list of questions with answers")
     parser.add_argument("--units", type=_units, help="only these action units, as in 1,2,12")
@@ -77,10 +68,11 @@ def _units(text: str) -> frozenset[int]:
 
 
 def _from_labels(options: argparse.Namespace) -> dict[str, Any]:
-    pictures, learned_from = read_labelled(options.labels, options.images), read_learned_from(options)
-    report = {} if options.skip_descriptions else measure(options, pictures)
-    answers = list(ask_units(captioner_of(options), pictures, options.units, batch=options.batch, seed=options.seed))
-    return {**report, "yes_no": score(answers), **probes(options, learned_from, pictures)}
+    pictures, learned_from = read_labelled(options.labels, options.images), captioning.read_learned_from(options)
+    report = {} if options.skip_descriptions else captioning.measure(options, pictures)
+    model = captioning.captioner_of(options)
+    answers = list(ask_units(model, pictures, options.units, batch=options.batch, seed=options.seed))
+    return {**report, "yes_no": score(answers), **captioning.probes(options, learned_from, pictures)}
 
 
 def ask_units(
@@ -112,7 +104,7 @@ def ask_units(
 
 def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
     asked = read_answers(options.questions, options.images)
-    model = captioner_of(options)
+    model = captioning.captioner_of(options)
     binary = [pair for pair in asked if _truth(pair) is not None]
     worded = [pair for pair in asked if _truth(pair) is None]
     report: dict[str, Any] = {"captioner": model.info.name, "digest": model.info.digest, "questions": len(asked)}
@@ -133,7 +125,7 @@ def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
     if worded:
         from streamfer_train.metrics.text import score as score_texts
 
-        encode, name = encoder_of(options), Path(options.encoder or "").name
+        encode, name = captioning.encoder_of(options), Path(options.encoder or "").name
         report["text"] = score_texts(texts, [[pair.text] for pair in worded], encode, name)
     write_text(options.out / "answers.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines))
     return report

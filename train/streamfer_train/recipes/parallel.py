@@ -12,21 +12,15 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
+from torch.distributed.checkpoint import state_dict as states
 
 from streamfer.errors import CheckpointError
 from streamfer_train.recipes.processes import ProcessGroup
 
 Parallel = Literal["ddp", "fsdp"]
 
-_TRAINED = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-_LOADING = StateDictOptions(full_state_dict=True, strict=False)
+_TRAINED = states.StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+_LOADING = states.StateDictOptions(full_state_dict=True, strict=False)
 
 
 def spread(learner: nn.Module, world: ProcessGroup, kind: Parallel, *, idle: bool) -> nn.Module:
@@ -70,14 +64,14 @@ def model_state(learner: nn.Module, *, whole: bool) -> dict[str, torch.Tensor]:
     if whole:
         return learner.state_dict()
     learned = {name for name, weight in learner.named_parameters() if weight.requires_grad}
-    found = cast(dict[str, torch.Tensor], get_model_state_dict(learner, options=_TRAINED))
+    found = cast(dict[str, torch.Tensor], states.get_model_state_dict(learner, options=_TRAINED))
     # Of matrices that a frozen model uses twice, the gatherer keeps the second name.
     return {name: tensor for name, tensor in found.items() if name in learned}
 
 
 def optimiser_state(learner: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Any]:
     """Return the optimiser's state by the names of weights; every process has to call it."""
-    found: dict[str, Any] = get_optimizer_state_dict(learner, optimiser, options=_TRAINED)
+    found: dict[str, Any] = states.get_optimizer_state_dict(learner, optimiser, options=_TRAINED)
     return found
 
 
@@ -100,5 +94,5 @@ def restore(
             raise CheckpointError(
                 f"{where}: weight {name!r} has shape {tuple(model[name].shape)}; expected {tuple(wanted[name].shape)}"
             )
-    set_model_state_dict(learner, cast(dict[str, Any], dict(model)), options=_LOADING)
-    set_optimizer_state_dict(learner, optimiser, state, options=_LOADING)
+    states.set_model_state_dict(learner, cast(dict[str, Any], dict(model)), options=_LOADING)
+    states.set_optimizer_state_dict(learner, optimiser, state, options=_LOADING)
