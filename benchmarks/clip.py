@@ -50,6 +50,14 @@ def median_seconds(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
+def sampled(fps: float) -> Callable[[int, float, int], bool]:
+    """Return what accepts the frames of a film that are analysed."""
+    from streamfer.video import TimeSampler
+
+    sampler = TimeSampler(fps)
+    return lambda _epoch, seconds, _index: sampler.tick(seconds) is not None
+
+
 def make_film(folder: Path, seconds: float) -> Path:
     """Write the demo's film, repeated to about ``seconds``."""
     from streamfer.video.encode import write_video
@@ -117,13 +125,12 @@ class Bench:
     def stages(self) -> Iterator[Row]:
         """Each stage by itself, on what it would get in the pipeline."""
         from streamfer.faces import crop_faces
-        from streamfer.video import TimeSampler
 
         decoded = self._decode(lambda *_: True)
         seconds = median_seconds(lambda: self._decode(lambda *_: True), self._repeats)
         yield Row("decode all frames to RGB", f"{decoded / seconds:.0f} frames/s", seconds)
         sampling = self._config.sampling.fps
-        seconds = median_seconds(lambda: self._decode(TimeSampler(sampling).wants), self._repeats)
+        seconds = median_seconds(lambda: self._decode(sampled(sampling)), self._repeats)
         yield Row("decode only", f"{decoded / seconds:.0f} frames/s", seconds, f"RGB for {sampling:g} frames/s only")
         self._decode_alone = seconds
         self._alone += seconds
@@ -182,10 +189,10 @@ class Bench:
         return self._decoded
 
     def _keep_sampled(self) -> None:
-        from streamfer.video import Frame, TimeSampler, open_source
+        from streamfer.video import Frame, open_source
 
         source = open_source(self._spec, decode_threads=self._models.budget.decode)
-        stream = source.stream(TimeSampler(self._config.sampling.fps).wants)
+        stream = source.stream(sampled(self._config.sampling.fps))
         self.frames = [item.image for item in stream if isinstance(item, Frame)]
 
     def _faces(self, mode: SearchMode) -> None:

@@ -30,11 +30,6 @@ class TimeSampler:
         self.fps = fps
         self._slack = min(_ROUNDING_SECONDS * fps, _ROUNDING_TICKS)
         self._last: int | None = None
-        self._epoch: int | None = None
-
-    def reset(self) -> None:
-        """Forget what was seen: the source's clock starts again."""
-        self._last = None
 
     def tick(self, seconds: float) -> int | None:
         """Return the number of the tick that a frame at ``seconds`` is chosen for, or None."""
@@ -48,14 +43,6 @@ class TimeSampler:
             return None
         self._last = reached
         return reached
-
-    def wants(self, epoch: int, seconds: float, index: int) -> bool:
-        """Answer as a :data:`streamfer.video.frames.FrameFilter`; a new epoch resets the sampler."""
-        del index
-        if epoch != self._epoch:
-            self._epoch = epoch
-            self.reset()
-        return self.tick(seconds) is not None
 
 
 def segment_centres(frames: int, segments: int = 16) -> list[int]:

@@ -68,12 +68,6 @@ def test_joining_late_chooses_the_same_frames(times: list[float], fps: float, da
     assert [index for index in late if index > start] == [index for index in chosen(times, fps) if index > start]
 
 
-def test_as_a_filter_it_starts_again_in_a_new_epoch() -> None:
-    sampler = TimeSampler(2)
-    asked = [(0, 0.0), (0, 0.4), (0, 0.6), (1, 0.0), (1, 0.2), (1, 0.5)]
-    assert [sampler.wants(epoch, seconds, 0) for epoch, seconds in asked] == [True, False, True, True, False, True]
-
-
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
 def test_a_rate_must_be_a_positive_number(fps: float) -> None:
     with pytest.raises(ConfigError, match="sampling rate"):
