@@ -61,6 +61,7 @@ def killed(kind: str, arguments: list[str], reached: Path) -> None:
     assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_expression_model_from_its_data_to_its_file(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -93,6 +94,7 @@ def test_the_expression_model_from_its_data_to_its_file(
             assert torch.equal(tensor, two[key]), (name, key)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_the_face_detector_from_its_data_to_its_file(
     shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

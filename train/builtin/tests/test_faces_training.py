@@ -74,6 +74,7 @@ def test_a_run_killed_after_any_step_ends_at_the_same_weights(
     config: FacesConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a kill leaves is the last checkpoint, of step 6: it comes at steps 7 and 11, without a word of farewell."""
+    config = config.model_copy(update={"train": config.train.model_copy(update={"steps": 14})})
     train(config)
     whole = state(config)
     broken = config.model_copy(update={"work": tmp_path / "broken"})
@@ -119,6 +120,7 @@ def test_a_damaged_checkpoint_is_named(content: bytes, config: FacesConfig) -> N
 
 
 def test_a_checkpoint_of_another_network_is_refused(config: FacesConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config.model_copy(update={"train": config.train.model_copy(update={"steps": 1})})
     train(config)
     monkeypatch.setattr(training, "FaceNetwork", lambda: FaceNetwork(Shape((8, 8, 16, 16, 16), 8)))
     with pytest.raises(CheckpointError, match=r"has shape \(16, .*expected \(8, "):
