@@ -101,6 +101,8 @@ def test_what_is_saved_is_what_a_batch_writes(
             assert path.read_bytes() == (tmp_path / "batch" / path.name).read_bytes()
     read = pandas.read_csv(tmp_path / "saved" / "astronaut.mp4.clips.csv")
     pandas.testing.assert_frame_equal(annotation.clips, read, check_dtype=False)
+    manifests = [tmp_path / name / "astronaut.mp4.streamfer.json" for name in ("saved", "batch")]
+    assert manifests[0].read_bytes() == manifests[1].read_bytes()
     # And a batch knows it again.
     again = session.annotate_folder([face_film], tmp_path / "saved")
     assert (again.done, again.skipped) == ([], ["astronaut.mp4"])
@@ -325,6 +327,11 @@ def test_what_the_callers_own_code_raises_is_told_with_its_cause(
         (lambda session: session.annotate_folder("a.mp4", raw_size=(0, 5)), "raw_size.0: Input should be greater than"),
         (lambda session: session.annotate_folder("a.mp4", raw_fps=float("nan")), "raw_fps: Input should be "),
         (lambda session: list(session.stream(frames=[], name="")), "name: ''; expected a word"),
+        (lambda _: streamfer.Session(model__emotions=False).ask("a.mp4", "who?"), "answers are about expressions; ask"),
+        (
+            lambda _: streamfer.annotate_folder("a", "b", captioner="openai:seer", overlay=True, blur_faces=True),
+            "blur_faces: openai:seer would be sent pictures of the faces",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(session: streamfer.Session, call: Any, message: str) -> None:

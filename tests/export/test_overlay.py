@@ -20,6 +20,7 @@ from streamfer.export.folder import SourceFolder
 from streamfer.export.job import Blur, Settings
 from streamfer.export.lettering import Layout, Tag, chip, subtitle, wrapped
 from streamfer.export.overlay import _COLOURS, OverlayNotes, OverlayWriter, _draw, write_overlay
+from streamfer.faces.coverage import Cover
 from streamfer.pipeline.events import FaceRow, FrameFaces, SourceOpened
 from streamfer.records import ClipCaptioned, Record
 from streamfer.video import Frame, StateChange, find_sources, open_source
@@ -89,9 +90,15 @@ def test_a_box_moves_between_two_sightings() -> None:
 
 @pytest.mark.parametrize(
     ("face", "label"),
-    [({}, ("happiness", "70%")), ({"top": None, "reason": "turned"}, ("unsure", "turned"))],
+    [
+        ({}, ("happiness", "70%")),
+        ({"top": None, "reason": "turned"}, ("unsure", "turned")),
+        ({"top": None, "reason": "withheld", "emotions": {}}, None),
+    ],
 )
-def test_the_newest_clip_that_covers_a_time_gives_the_label(face: dict[str, Any], label: tuple[str, str]) -> None:
+def test_the_newest_clip_that_covers_a_time_gives_the_label(
+    face: dict[str, Any], label: tuple[str, str] | None
+) -> None:
     document = labelled(**face)
     found = OverlayNotes()
     found.add(Record.of(document, source_id="film"))
@@ -174,6 +181,22 @@ def test_of_a_pipe_there_is_no_second_look(tmp_path: Path) -> None:
         settings = Settings("c0ffee", "ab" * 32, "lbp", (name,))
         with pytest.raises(SourceUnreadableError, match=r"film\.mkv: a pipe is read but once, .*; write it to a file"):
             SourceFolder(tmp_path / "out", "film.mkv", settings, spec=spec).open()
+
+
+def test_frames_in_doubt_are_counted_and_hidden_whole_where_asked(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The film has a frame more than when it was looked at.
+    covers = [Cover([], doubtful=number == 3) for number in range(29)]
+    monkeypatch.setattr("streamfer.export.overlay._covers", lambda *_: covers)
+    (spec,) = find_sources([str(film)])
+    modes: tuple[Blur, ...] = ("normal", "strict")
+    for blur in modes:
+        path = tmp_path / f"{blur}.mp4"
+        assert write_overlay(open_source(spec), OverlayNotes(), path, blur=blur) == 2
+        detail = [np.abs(np.diff(image.astype(int), axis=1)).mean() for image in frames(path)]
+        hidden = [number for number, one in enumerate(detail) if one < 0.3 * max(detail)]
+        assert hidden == ([3, 29] if blur == "strict" else [])
 
 
 def test_a_still_becomes_a_picture(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ from fakes.video import FakeSource, Jump
 from made_videos import leaping
 from scenes import GRID, clips, done, one_face, rows, run, squares, two_faces
 
-from streamfer.config import ClipConfig, SamplingConfig
+from streamfer.build import build_pipeline
+from streamfer.config import ClipConfig, Config, SamplingConfig, configure
+from streamfer.errors import ConfigError
 from streamfer.models.expression import Abstention
 from streamfer.pipeline.events import Event, SourceDone, SourceOpened, SourceStats
 from streamfer.pipeline.selection import WholeClipSelector
@@ -123,6 +127,17 @@ def test_where_no_emotions_are_named_the_movements_are_the_same() -> None:
         assert face.action_units == known.action_units
         document = after.model_dump_json()
         assert not any(f'"{name}"' in document for name in known.emotions)
+
+
+def test_what_may_name_emotions_is_refused_where_they_are_withheld() -> None:
+    info = SimpleNamespace(name="reader", action_units=UNITS)
+    models: Any = SimpleNamespace(expression=SimpleNamespace(info=info))
+    config = configure(Config(), model__emotions=False, captioner="openai:seer")
+    with pytest.raises(ConfigError, match="openai:seer may name emotions; only 'measured' words do not"):
+        build_pipeline(config, models, live=False)
+    info.action_units = ()
+    with pytest.raises(ConfigError, match="reader reads no action units, so nothing would be left"):
+        build_pipeline(config, models, live=False)
 
 
 def test_a_units_mean_is_over_the_pictures_that_showed_the_face() -> None:
