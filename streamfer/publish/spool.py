@@ -7,15 +7,19 @@ memory alone for a second at most while Redis does not take them.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 from streamfer.errors import OutputError, RecordError
 from streamfer.publish.append import Fields
@@ -32,6 +36,7 @@ _REST_SECONDS = 5.0
 # What is dropped at once: enough to be rare, little enough to be quick.
 _DROPPED_ROWS = 512
 CAUSE = "spool_full"
+_ALL = "SELECT number, body FROM waiting ORDER BY number"
 
 log = logging.getLogger(__name__)
 
@@ -60,19 +65,18 @@ class Spool:
         self._max_bytes = max_bytes
         self._changed = threading.Condition()
         self._memory: deque[_Waiting] = deque()
-        self._in_flight = 0
+        self._in_flight = self._taken = 0
         self._disk_rests = 0.0
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._database = _claim(folder, name)
+            self._path, self._database = _claim(folder, name)
             self._adopt(folder, name)
-            count, size, last = self._ask("SELECT COUNT(*), TOTAL(LENGTH(body)), MAX(number) FROM waiting")
+            self._number = self._count()
         except (OSError, sqlite3.Error) as error:
             raise OutputError(
                 f"publish.spool: {folder} cannot be written ({getattr(error, 'strerror', None) or error}); "
                 "name a folder with room, of your own"
             ) from error
-        self._on_disk, self.bytes_on_disk, self._number = int(count), int(size), int(last or 0)
 
     @property
     def waiting(self) -> int:
@@ -107,7 +111,7 @@ class Spool:
             while self._memory and self._memory[0].number <= number:
                 self._memory.popleft()
             if self._on_disk:
-                self._delete(0, number)
+                self._pass_over(number)
 
     def settle(self) -> None:
         """Bring what is in memory to the disk."""
@@ -132,7 +136,7 @@ class Spool:
             self._bound_memory()
             return
         try:
-            self._insert([(held.number, fields_to_line(held.record)) for held in self._memory])
+            self._insert([(held.number, _sealed(held.record)) for held in self._memory])
             self._memory.clear()
             self._bound_disk()
         except sqlite3.Error as error:
@@ -145,7 +149,7 @@ class Spool:
         while self.bytes_on_disk > self._max_bytes:
             before = self.bytes_on_disk
             oldest = self._rows(self._in_flight, _DROPPED_ROWS)
-            gaps = [(number, fields_to_line(gap)) for number, gap in _gaps([*_read(oldest)])]
+            gaps = [(number, _sealed(gap)) for number, gap in _gaps([*_read(oldest)])]
             if oldest:
                 self._delete(oldest[0][0], oldest[-1][0])
                 self._insert(gaps)
@@ -164,11 +168,29 @@ class Spool:
         self._memory = deque([*flying, *kept, *rest[_DROPPED_ROWS:]])
 
     def _oldest_on_disk(self, most: int) -> list[tuple[int, Fields]]:
-        rows = self._rows(0, most)
+        try:
+            rows = self._rows(0, most)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            # Damaged since it was opened.
+            self._database = _renewed(self._path, self._database, error) or self._database
+            self._count()
+            rows = self._rows(0, most)
         found = [*_read(rows)]
         if rows and not found:
-            self._delete(rows[0][0], rows[-1][0])
+            self._pass_over(rows[-1][0])
         return found
+
+    def _pass_over(self, number: int) -> None:
+        """Forget what is on disk up to ``number``; where the disk is too full to, it is deleted with what follows."""
+        count, size = self._size(self._taken + 1, number)
+        self._taken = number
+        self._on_disk, self.bytes_on_disk = self._on_disk - count, self.bytes_on_disk - size
+        try:
+            self._database.execute("DELETE FROM waiting WHERE number <= ?", (number,))
+        except sqlite3.Error as error:
+            log.warning("publish.spool_keeps", extra={"folder": str(self.folder), "reason": str(error)})
 
     def _insert(self, rows: Sequence[tuple[int, str]]) -> None:
         if not rows:
@@ -180,15 +202,24 @@ class Spool:
         self.bytes_on_disk += sum(len(body) for _, body in rows)
 
     def _delete(self, first: int, last: int) -> None:
-        marks = (first, last)
-        count, size = self._ask("SELECT COUNT(*), TOTAL(LENGTH(body)) FROM waiting WHERE number BETWEEN ? AND ?", marks)
-        self._database.execute("DELETE FROM waiting WHERE number BETWEEN ? AND ?", marks)
-        self._on_disk -= count
-        self.bytes_on_disk -= int(size)
+        count, size = self._size(first, last)
+        self._database.execute("DELETE FROM waiting WHERE number BETWEEN ? AND ?", (first, last))
+        self._on_disk, self.bytes_on_disk = self._on_disk - count, self.bytes_on_disk - size
+
+    def _size(self, first: int, last: int) -> tuple[int, int]:
+        query = "SELECT COUNT(*), TOTAL(LENGTH(body)) FROM waiting WHERE number BETWEEN ? AND ?"
+        count, size = self._ask(query, (first, last))
+        return count, int(size)
+
+    def _count(self) -> int:
+        """Count anew what is on disk; return the highest number there."""
+        last = int(self._ask("SELECT MAX(number) FROM waiting")[0] or 0)
+        self._on_disk, self.bytes_on_disk = self._size(self._taken + 1, last)
+        return last
 
     def _rows(self, after: int, most: int) -> list[tuple[int, str]]:
         query = "SELECT number, body FROM waiting WHERE number > ? ORDER BY number LIMIT ?"
-        return self._database.execute(query, (after, most)).fetchall()
+        return self._database.execute(query, (max(after, self._taken), most)).fetchall()
 
     def _ask(self, query: str, values: tuple[int, ...] = ()) -> tuple[Any, ...]:
         row: tuple[Any, ...] = self._database.execute(query, values).fetchone()
@@ -211,45 +242,90 @@ class Spool:
             other.close()
 
 
-def _claim(folder: Path, name: str) -> sqlite3.Connection:
+def _claim(folder: Path, name: str) -> tuple[Path, sqlite3.Connection]:
     """Open the first file of ``name`` that no process holds."""
     for slot in range(_MOST_SPOOLS):
-        database = _open(folder / f"{name}-{slot}{_SUFFIX}")
+        path = folder / f"{name}-{slot}{_SUFFIX}"
+        database = _open(path)
         if database is not None:
-            return database
+            return path, database
     raise OSError(f"{_MOST_SPOOLS} processes use it")
 
 
 def _open(path: Path) -> sqlite3.Connection | None:
     """Open a file for this process alone; None where another has it."""
     database = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+    database.text_factory = partial(str, encoding="utf-8", errors="replace")
     try:
         for word in ("locking_mode=EXCLUSIVE", "journal_mode=WAL", "synchronous=NORMAL"):
             database.execute(f"PRAGMA {word}")
         database.execute("CREATE TABLE IF NOT EXISTS waiting (number INTEGER PRIMARY KEY, body TEXT NOT NULL)")
         database.execute("BEGIN IMMEDIATE")
         database.execute("COMMIT")
-    except sqlite3.OperationalError as error:
+        _examine(database)
+    except sqlite3.DatabaseError as error:
+        damaged = not isinstance(error, sqlite3.OperationalError)
+        if damaged or (_says_damage(str(error)) and os.access(path, os.W_OK)):
+            return _renewed(path, database, error)
         database.close()
         if "locked" in str(error):
             return None
         raise
-    except sqlite3.DatabaseError as error:
-        database.close()
-        log.error("publish.spool_damaged", extra={"file": str(path), "reason": str(error)})  # noqa: TRY400
-        path.replace(path.with_suffix(".damaged"))
-        for suffix in ("-wal", "-shm"):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
-        return _open(path)
     return database
+
+
+def _examine(database: sqlite3.Connection) -> None:
+    database.execute(f"{_ALL} LIMIT 1").fetchall()
+    ((health,),) = database.execute("PRAGMA quick_check(1)").fetchall()
+    if health != "ok":
+        raise sqlite3.DatabaseError(health)
+
+
+def _says_damage(reason: str) -> bool:
+    # Of a damaged header, or names of its table.
+    return any(words in reason for words in ("file format", "readonly", "no such column"))
+
+
+def _renewed(path: Path, database: sqlite3.Connection, reason: Exception) -> sqlite3.Connection | None:
+    """Put a damaged file aside, and open another with the rows that can be read from either end of it."""
+    rows: dict[int, str] = {}
+    for query in (_ALL, f"{_ALL} DESC"):
+        with contextlib.suppress(sqlite3.DatabaseError):
+            rows.update(database.execute(query))
+    database.close()
+    told = {"file": str(path), "reason": str(reason), "rescued": len(rows)}
+    log.error("publish.spool_damaged", extra=told)
+    path.replace(path.with_suffix(".damaged"))
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    fresh = _open(path)
+    if fresh is not None:
+        fresh.executemany("INSERT INTO waiting VALUES (?, ?)", sorted(rows.items()))
+    return fresh
 
 
 def _read(rows: Iterable[tuple[int, str]]) -> Iterator[tuple[int, Fields]]:
     for number, body in rows:
         try:
-            yield number, line_to_fields(body)
+            yield number, line_to_fields(_unsealed(body))
         except RecordError as error:
             log.error("publish.spool_damaged", extra={"number": number, "reason": str(error)})  # noqa: TRY400
+
+
+def _sealed(record: Fields) -> str:
+    """Return a record as JSON behind a mark of its bytes: a disk's flipped bit is no label."""
+    line = fields_to_line(record)
+    return f"{crc32(line.encode()):08x}{line}"
+
+
+def _unsealed(body: str) -> str:
+    mark, line = body[:8], body[8:]
+    if body.startswith("{"):
+        # Of versions that marked nothing.
+        return body
+    if mark != f"{crc32(line.encode()):08x}":
+        raise RecordError("its bytes were changed on the disk")
+    return line
 
 
 def _gaps(rows: Sequence[tuple[int, Fields]]) -> list[tuple[int, Fields]]:

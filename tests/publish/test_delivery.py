@@ -20,7 +20,7 @@ from record_examples import labelled, span
 
 from streamfer.config import PublishConfig
 from streamfer.errors import OutputError, PublishError
-from streamfer.publish import Delivery, EmbeddedRedis, connect
+from streamfer.publish import Delivery, EmbeddedRedis, Publisher, connect
 from streamfer.publish.embedded import server_executable
 from streamfer.publish.spool import Spool
 from streamfer.records import Gap, Record
@@ -275,6 +275,59 @@ def test_a_damaged_spool_is_put_aside(server: Server, tmp_path: Path) -> None:
         assert delivery.waiting == 0
         delivery._end = 0.0
     assert list((tmp_path / "spool").glob("*.damaged"))
+
+
+@pytest.mark.parametrize("when", ["between runs", "meanwhile"])
+def test_what_can_be_read_of_a_damaged_spool_is_published(server: Server, tmp_path: Path, when: str) -> None:
+    """A page of noise, or flipped bits of one record, cost what they hit; what waits behind them is published."""
+    records = clips(0, 300)
+    spool = Spool(tmp_path / "spool", "x", 1 << 24)
+    for record in records:
+        spool.put(record.to_fields())
+    spool.settle()
+    path = spool._path
+    if when == "between runs":
+        assert spool.close() == 300
+    else:
+        spool._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(path.read_bytes())
+    flipped = content.index(records[20].id.encode())
+    content[flipped] ^= 0x40
+    content[flipped + 9] ^= 0xA5
+    middle = len(content) // 8192 * 4096
+    content[middle : middle + 4096] = os.urandom(4096)
+    path.write_bytes(bytes(content))
+    if when == "between runs":
+        spool = Spool(tmp_path / "spool", "x", 1 << 24)
+    else:
+        spool._database.execute("PRAGMA shrink_memory")
+    server.start()
+    with Delivery(Publisher.open(config(server, tmp_path)), spool) as delivery:
+        delivery.put(clips(300, 301)[0])
+        wait_for(lambda: not delivery.waiting, "all published")
+    found = ids(stored(server.url))
+    assert found == [known for known in ids(clips(0, 301)) if known in found]
+    assert 280 < len(found) < 301
+    assert records[20].id not in found
+    assert list((tmp_path / "spool").glob("*.damaged"))
+
+
+def test_a_disk_that_is_full_when_redis_comes_back_holds_nothing_up(server: Server, tmp_path: Path) -> None:
+    records = clips(0, 700)
+    spool = Spool(tmp_path / "spool", "x", 1 << 24)
+    for record in records[:600]:
+        spool.put(record.to_fields())
+    spool.settle()
+    database = spool._database
+    # What a full disk says to a deletion, which needs room for its log.
+    database.execute("CREATE TRIGGER full BEFORE DELETE ON waiting BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    server.start()
+    with Delivery(Publisher.open(config(server, tmp_path)), spool) as delivery:
+        for record in records[600:]:
+            delivery.put(record)
+        wait_for(lambda: not delivery.waiting, "all published")
+        assert delivery.spool_bytes == 0
+    assert ids(stored(server.url)) == ids(records)
 
 
 @pytest.mark.parametrize(
