@@ -252,6 +252,7 @@ class Following:
             return False
         missing = self._order.missing(entry.stream, record)
         if missing > 0:
+            lane.reader.missing[entry.stream] += missing
             lane.reader.losses.append(lost_before(entry.stream, record, missing))
             self._tell(lane)
         return not (missing < 0 and entry.stream in lane.reader.rewound)

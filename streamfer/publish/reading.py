@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -26,6 +27,8 @@ _ENTRY_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _BATCH = 64
+#: Between looks at streams that never come to rest.
+_LOOK_SECONDS = 2.0
 
 #: What a client, blocking or asyncio's, is asked.
 Command = Callable[[Any], Any]
@@ -79,6 +82,7 @@ class Reader(ABC):
     def __init__(self) -> None:
         self.buffer: deque[Entry] = deque()  #: entries that were fetched and not handed out
         self.losses: list[Lost] = []  #: what was found missing and not told
+        self.missing: Counter[str] = Counter()  #: by stream, what the numbers of sources showed to be missing
         #: streams that came back with lower ids than were read: what was read may come again
         self.rewound: set[str] = set()
 
@@ -163,6 +167,10 @@ class Follower(Reader):
         self._streams = list(streams)
         self._start = start
         self._places: dict[str, str] = {}
+        # By stream: entries added to it when the reader last had them all, and read since then.
+        self._had: dict[str, int] = {}
+        self._read: Counter[str] = Counter()
+        self._next_look = 0.0
 
     def prepare(self) -> Steps[None]:
         for stream in self._streams:
@@ -171,9 +179,12 @@ class Follower(Reader):
                 if self._start.known:
                     yield from self._compare(stream, place)
                 self._places[stream] = place
+        yield from self._look_back()
 
     def fetch(self, block_ms: int | None) -> Steps[None]:
         """See :class:`Reader`; entries of several streams come in the order of their ids."""
+        if time.monotonic() >= self._next_look:
+            yield from self._look_back()
         places = dict(self._places)
         reply = yield lambda client: client.xread(places, count=_BATCH, block=block_ms)
         self._fill(reply or [])
@@ -197,6 +208,7 @@ class Follower(Reader):
 
     def _look_back(self) -> Steps[None]:
         """Begin a stream again that was restored, or emptied and begun anew: its entries would never come up."""
+        self._next_look = time.monotonic() + _LOOK_SECONDS
         for stream, place in list(self._places.items()):
             facts = yield from stream_facts(stream)
             last = text(facts.get("last-generated-id", "0-0"))
@@ -204,7 +216,24 @@ class Follower(Reader):
             if entry_number(last) < entry_number(place) and not place.endswith(_MOMENT):
                 log.warning("subscribe.rewound", extra={"stream": stream, "place": place, "last": last})
                 self._places[stream] = "0-0"
+                self._had.pop(stream, None)
                 self.rewound.add(stream)
+            else:
+                self._balance(stream, facts)
+
+    def _balance(self, stream: str, facts: Mapping[str, Any]) -> None:
+        """Note what was added and gone unread, beside what the numbers of its sources show (from Redis 7 on)."""
+        added = facts.get("entries-added") if facts else 0
+        ahead = {text(facts.get("last-generated-id", "0-0")): 0, "0-0": facts.get("length", 0)}.get(
+            self._places[stream]
+        )
+        if added is None or ahead is None:
+            return
+        had = added - ahead
+        lost = had - self._had.get(stream, had) - self._read.pop(stream, 0) - self.missing.pop(stream, 0)
+        if lost > 0:
+            self.losses.append(Lost(stream, "", lost, "gone before they were read, of sources not read before"))
+        self._had[stream] = had
 
     def _fill(self, reply: Any) -> None:
         batch: list[Entry] = []
@@ -220,6 +249,7 @@ class Follower(Reader):
         usable.sort(key=lambda entry: entry_number(entry.id))
         for entry in usable:
             self._places[entry.stream] = entry.id
+            self._read[entry.stream] += 1
         self.buffer.extend(usable)
 
 
