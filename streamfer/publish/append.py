@@ -12,12 +12,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 
-from streamfer.config import PublishConfig
 from streamfer.publish.keys import Keys
+
+if TYPE_CHECKING:
+    # Who only reads need not wait for it.
+    from streamfer.config import PublishConfig
 
 #: A record as the fields of a stream's entry, numbered.
 Fields = Mapping[str, str]
