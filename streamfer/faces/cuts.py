@@ -75,7 +75,7 @@ def _histogram(small: NDArray[np.uint8]) -> NDArray[np.float32]:
 def _smoother(bins: int) -> NDArray[np.float32]:
     """Return the matrix (bins, bins) that adds half of each neighbour, the last bin's being the first."""
     one = np.eye(bins, dtype=np.float32)
-    return one + (np.roll(one, 1, 0) + np.roll(one, -1, 0)) / 2
+    return np.asarray(one + (np.roll(one, 1, 0) + np.roll(one, -1, 0)) / 2, np.float32)
 
 
 _COARSE, _FINE = _smoother(BINS), _smoother(2 * BINS)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PYTORCH = AttentionChoice("torch", "PyTorch")
+#: Crops up to this side are resized by matrices, pixels.
+_SMALL = 64
 
 
 def prepare_pixels(crops_FSS3: torch.Tensor, profile: PixelProfile) -> torch.Tensor:
@@ -44,22 +46,34 @@ def prepare_pixels(crops_FSS3: torch.Tensor, profile: PixelProfile) -> torch.Ten
     pixels_F3SS = _sized(crops_FSS3, profile)
     if profile.mean is not None and profile.std is not None:
         device = pixels_F3SS.device
-        pixels_F3SS = (pixels_F3SS - _channels(profile.mean, device)) / _channels(profile.std, device)
+        # In place: they are of this call's making.
+        pixels_F3SS.sub_(_channels(profile.mean, device)).div_(_channels(profile.std, device))
     return pixels_F3SS
 
 
 def _sized(crops_FSS3: torch.Tensor, profile: PixelProfile) -> torch.Tensor:
-    pixels_F3SS = crops_FSS3.permute(0, 3, 1, 2).to(torch.float32) / 255
-    if pixels_F3SS.shape[-2:] != (profile.size, profile.size):
-        smooth = profile.interpolation != "area"
-        pixels_F3SS = F.interpolate(
-            pixels_F3SS,
-            size=(profile.size, profile.size),
-            mode=profile.interpolation,
-            align_corners=False if smooth else None,
-            antialias=smooth,
-        ).clamp(0, 1)
-    return pixels_F3SS
+    side, size = crops_FSS3.shape[1], profile.size
+    pixels_FSS3 = crops_FSS3.to(torch.float32) / 255
+    if crops_FSS3.shape[1:3] == (size, size):
+        return pixels_FSS3.permute(0, 3, 1, 2)
+    if crops_FSS3.device.type == "cpu" and crops_FSS3.shape[2] == side <= _SMALL:
+        # The same sums as products of matrices, in half the time.
+        rows, columns = _resizer(side, size, profile.interpolation)
+        wide_FSX = (pixels_FSS3.reshape(-1, 3 * side) @ columns).reshape(-1, side, 3 * size)
+        return (rows @ wide_FSX).reshape(-1, size, size, 3).permute(0, 3, 1, 2).clamp_(0, 1)
+    return _resized(pixels_FSS3.permute(0, 3, 1, 2), (size, size), profile.interpolation).clamp(0, 1)
+
+
+def _resized(pictures: torch.Tensor, size: tuple[int, int], how: str) -> torch.Tensor:
+    smooth = how != "area"
+    return F.interpolate(pictures, size=size, mode=how, align_corners=False if smooth else None, antialias=smooth)
+
+
+@cache
+def _resizer(side: int, size: int, how: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what resizes the rows of pictures, (size, side), and their columns of three colours, (3 side, 3 size)."""
+    rows = _resized(torch.eye(side)[None, None], (size, side), how)[0, 0].contiguous()
+    return rows, torch.kron(rows.T.contiguous(), torch.eye(3))
 
 
 @cache
