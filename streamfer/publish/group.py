@@ -12,6 +12,7 @@ from typing import Any
 from redis import exceptions as faults
 
 from streamfer.errors import ConfigError
+from streamfer.publish.keys import Keys
 from streamfer.publish.order import Order
 from streamfer.publish.reading import Entry, Lost, Reader, Start, Steps, text
 
@@ -126,7 +127,6 @@ class GroupMember(Reader):
 
     def reject(self, entry: Entry, reason: str) -> Steps[None]:
         """Move the entry to the dead-letter stream of its slot, with the reason beside its fields."""
-        dead = f"{entry.stream.rpartition(':')[0]}:dead"
         fields: dict[Any, Any] = {
             **(entry.fields or {}),
             "dead_stream": entry.stream,
@@ -138,7 +138,7 @@ class GroupMember(Reader):
 
         def bury(client: Any) -> Any:
             pipeline = client.pipeline(transaction=True)
-            pipeline.xadd(dead, fields, maxlen=_DEAD_ENTRIES, approximate=True)
+            pipeline.xadd(Keys.dead(entry.stream), fields, maxlen=_DEAD_ENTRIES, approximate=True)
             pipeline.xack(entry.stream, self._group, entry.id)
             return pipeline.execute()
 

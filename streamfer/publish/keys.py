@@ -82,7 +82,8 @@ class Keys:
         """Key of how far numbers moved up, for what came under another number before."""
         return f"{self.prefix}:{{{partition}}}:moved"
 
-    def dead(self, stream: str) -> str:
+    @staticmethod
+    def dead(stream: str) -> str:
         """Dead-letter stream in the slot of ``stream``."""
         return f"{stream.rpartition(':')[0]}:dead"
 

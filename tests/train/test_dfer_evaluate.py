@@ -141,7 +141,7 @@ def test_order_and_spelling_of_classes_do_not_matter() -> None:
     match = match_classes(("Happy", "anger", "fear"), ("fear", "happiness", "anger"))
     assert match.classes == ("fear", "happiness", "anger")
     assert match.columns == (2, 0, 1)
-    assert match.whole
+    assert (match.left_out, match.unused) == ((), ())
     part = match_classes(SEVEN, ("fear", "contempt", "happiness"), subset=True)
     assert (part.classes, part.columns, part.left_out) == (("fear", "happiness"), (6, 0), ("contempt",))
     assert part.unused == ("sadness", "neutral", "anger", "surprise", "disgust")

@@ -35,11 +35,6 @@ class Match:
     left_out: tuple[str, ...]  #: the data's classes that the model does not know; their clips are not scored
     unused: tuple[str, ...]  #: the model's classes that the data does not have; their outputs are not read
 
-    @property
-    def whole(self) -> bool:
-        """Whether both sides know the same classes."""
-        return not self.left_out and not self.unused
-
 
 def match_classes(model: Sequence[str], data: Sequence[str], *, subset: bool = False) -> Match:
     """Match classes by name; their order does not matter, nor does ``Happy`` for ``happiness``."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -30,15 +29,6 @@ from streamfer_train.metrics.probes import UNKNOWN, probe_emotions, probe_units
 Pooling = Literal["mean", "concat"]
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Features of pictures, float32 on the CPU: of the image encoder (N, W), the mean over positions, and of the
-    Q-Former (N, E) or (N, Q * E), pooled."""
-
-    vision_NW: Tensor
-    qformer_ND: Tensor
-
-
 @torch.inference_mode()
 def features(
     captioner: str,
@@ -47,8 +37,10 @@ def features(
     device: str = "auto",
     batch: int = 16,
     pooling: Pooling = "mean",
-) -> Features:
-    """Encode pictures with a captioner's image encoder and Q-Former.
+) -> dict[str, Tensor]:
+    """Encode pictures with a captioner's image encoder and Q-Former; float32 on the CPU.
+
+    ``vision`` (N, W) is the mean over positions, ``qformer`` (N, E) or (N, Q * E), pooled.
 
     Raises:
         UnknownModelError: no such captioner in a folder (a stand-in of transformers has no Q-Former to probe).
@@ -72,7 +64,7 @@ def features(
         states_BQE = query_states(model, seen_BPW, repeated)
         vision.append(seen_BPW.mean(1).float().cpu())
         queries.append(states_BQE.mean(1).float().cpu() if pooling == "mean" else states_BQE.flatten(1).float().cpu())
-    return Features(torch.cat(vision), torch.cat(queries))
+    return {"vision": torch.cat(vision), "qformer": torch.cat(queries)}
 
 
 def probe(
@@ -88,15 +80,15 @@ def probe(
         for name in ("ours", "as_published")
     }
     report: dict[str, Any] = {"train": len(train), "test": len(test), "pooling": options.pooling}
-    for name in ("vision_NW", "qformer_ND"):
-        ours, theirs = getattr(left, name), getattr(right, name)
+    for name, ours in left.items():
+        theirs = right[name]
         scores = {
             way: {**_units(ours, theirs, train, test, how), **_emotions(ours, theirs, train, test, how)}
             for way, how in ways.items()
         }
         if not scores["ours"]:
             raise ConfigError("no action unit and no single emotion is labelled on both sides; label the lists")
-        report["vision" if name == "vision_NW" else "qformer"] = {**scores.pop("ours"), **scores}
+        report[name] = {**scores.pop("ours"), **scores}
     return report
 
 
