@@ -160,9 +160,10 @@ def _fused(config: ExpBlipConfig, halves: list[Halves]) -> tuple[list[str], str]
         return texts, "joined by the grammar" + (f"; of {unread} {UNREAD}" if unread else "")
     from streamfer_train.captions.cache import ReplyCache
 
+    writer = named_writer(asked.url, asked.model)
     policy = Policy(price_prompt=asked.price[0], price_answer=asked.price[1], budget=asked.budget)
     with ReplyCache(asked.cache) as cache:
-        rewriter = Rewriter(named_writer(asked.url, asked.model), cache, policy)
+        rewriter = Rewriter(writer, cache, policy)
         texts = [one.text for one in rewriter.fuse_texts(pairs, config.seed)]
         return texts, rewriter.tally.summary(policy)
 
