@@ -66,6 +66,7 @@ class Spool:
         self._changed = threading.Condition()
         self._memory: deque[_Waiting] = deque()
         self._in_flight = self._taken = 0
+        self._on_disk = self.bytes_on_disk = 0  #: records there, and bytes of JSON
         self._disk_rests = 0.0
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
