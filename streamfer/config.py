@@ -57,7 +57,7 @@ class ClipConfig(Section):
 class FacesConfig(Section):
     """Detection and tracking."""
 
-    detector: str = Field("auto", description="auto, lbp, yunet, an insightface pack, or a path to an .onnx")
+    detector: str = Field("auto", description="auto, a name of 'streamfer models list', an insightface pack, or an .onnx")
     provider: str = Field("auto", description="ONNX Runtime execution provider; fails when absent")
     threshold: float | None = Field(None, gt=0, lt=1, description="least score; the detector's own if unset")
     det_size: int | None = Field(None, ge=64, le=4096, description="longer side the detector sees, pixels")

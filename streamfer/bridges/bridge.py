@@ -151,11 +151,14 @@ class Bridge:
             try:
                 await self._destination.deliver(batch, self._lost)
             except AwayError as error:
-                if str(error) != trouble:
-                    self._say(f"{name}: {error}; records wait in Redis, and it is tried again")
-                trouble = str(error)
                 usual = self._config.bridge.retry if error.denied else wait * random.uniform(0.5, 1)  # noqa: S311
-                await asyncio.sleep(usual if error.wait is None else min(error.wait, _LONGEST_WAIT))
+                # Who asks for no wait at all is not asked in a circle.
+                pause = usual if error.wait is None else min(max(error.wait, _FIRST_WAIT), _LONGEST_WAIT)
+                if str(error) != trouble:
+                    asked = "" if error.wait is None else f" in {pause:.0f} s, as it asks"
+                    self._say(f"{name}: {error}; records wait in Redis, and it is tried again{asked}")
+                trouble = str(error)
+                await asyncio.sleep(pause)
                 wait = min(2 * wait, self._config.bridge.retry)
             except RefusedError as error:
                 if len(batch) > 1 and not error.gone:
@@ -196,6 +199,13 @@ def read_destination(url: str, schemes: Mapping[str, int]) -> tuple[str, Address
         raise ConfigError(f"the destination's address begins with {address.scheme}://; write {choices}")
     host = f"[{address.host}]" if ":" in address.host else address.host
     return filled, address, f"{address.scheme}://{host}:{address.port or schemes[address.scheme]}"
+
+
+def untrusted(error: Exception) -> str:
+    """Return what to do about a certificate that was not accepted; nothing where an error is about something else."""
+    if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+        return ""
+    return f"its certificate is not trusted ({error}); name its authority's file in bridge.ca"
 
 
 def trusting(ca: Path | None) -> ssl.SSLContext:

@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 import aiomqtt
 
 from streamfer.addresses import address_name
-from streamfer.bridges.bridge import AwayError, Destination, RefusedError, read_destination, trusting
+from streamfer.bridges.bridge import AwayError, Destination, RefusedError, read_destination, trusting, untrusted
 from streamfer.bridges.topics import Message, discovery, lost_message, messages_of
 from streamfer.config import BridgeConfig
 from streamfer.errors import ConfigError
@@ -137,8 +137,8 @@ class Broker(Destination):
         rc = getattr(error, "rc", None)
         code = getattr(rc, "value", None)
         denied, reason = False, f"cannot be reached ({error})"
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            denied, reason = True, f"its certificate is not trusted ({error}); name its authority's file in bridge.ca"
+        if untrusted(error):
+            denied, reason = True, untrusted(error)
         elif code is not None:
             way_out = "; give USER:PASSWORD@ in the address" if code in _DENIALS else ""
             denied, reason = code not in _PASSING, f"refuses the connection ({rc}){way_out}"

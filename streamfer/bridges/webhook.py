@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import httpx2
 
 from streamfer.addresses import address_name, fill, is_loopback, seconds_to_wait
-from streamfer.bridges.bridge import AwayError, Destination, RefusedError, read_destination, trusting
+from streamfer.bridges.bridge import AwayError, Destination, RefusedError, read_destination, trusting, untrusted
 from streamfer.config import BridgeConfig
 from streamfer.errors import ConfigError
 from streamfer.publish import Lost
@@ -69,17 +69,17 @@ class Webhook(Destination):
         if lost:
             headers["streamfer-lost"] = str(sum(one.count for one in lost))
         posting = self._client.stream("POST", self._url, content=body, headers=headers)
-        size = 0
+        size, answer = 0, None
         try:
             async with asyncio.timeout(_ANSWER_SECONDS), posting as answer:
                 async for chunk in answer.aiter_raw():
                     size += len(chunk)
                     if size > _LARGEST_ANSWER:
                         break
-        except TimeoutError:
-            raise AwayError(f"gave no answer within {_ANSWER_SECONDS:.0f} s") from None
-        except httpx2.HTTPError as error:
-            raise AwayError(f"cannot be reached ({str(error) or type(error).__name__})") from None
+        except (TimeoutError, httpx2.HTTPError) as error:
+            # Of an answer its status counts; what follows need never end.
+            if answer is None:
+                raise _explained(error) from None
         judge(answer.status_code, answer.headers.get("Retry-After"))
 
     async def aclose(self) -> None:
@@ -99,6 +99,14 @@ class Webhook(Destination):
         return headers
 
 
+def _explained(error: Exception) -> AwayError:
+    if isinstance(error, TimeoutError | httpx2.TimeoutException):
+        return AwayError(f"gave no answer within {_ANSWER_SECONDS:.0f} s")
+    if untrusted(error):
+        return AwayError(untrusted(error), denied=True)
+    return AwayError(f"cannot be reached ({str(error) or type(error).__name__})")
+
+
 def judge(status: int, retry_after: str | None) -> None:
     """Return where an answer says that records are taken.
 
@@ -109,7 +117,10 @@ def judge(status: int, retry_after: str | None) -> None:
     if status in _REFUSALS:
         raise RefusedError(f"HTTP {status}", gone=status == _GONE)
     if not 200 <= status < 300:
-        raise AwayError(f"HTTP {status}", wait=seconds_to_wait(retry_after), denied=status in _DENIALS or status < 400)
+        denied = status in _DENIALS or status < 400
+        moved = ", a redirect, which is not followed: give the address that it leads to"
+        mend = moved if status < 400 else ": mend the address or the rights there" if denied else ""
+        raise AwayError(f"HTTP {status}{mend}", wait=seconds_to_wait(retry_after), denied=denied)
 
 
 def read_secret(text: str) -> bytes:

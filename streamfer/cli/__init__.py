@@ -44,7 +44,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="streamfer",
     cls=_Commands,
-    context_settings={"max_content_width": 100},
+    context_settings={"max_content_width": 100, "help_option_names": ["--help", "-h"]},
     help="Video in, facial expressions out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -47,10 +47,10 @@ def _size(size: str | None) -> tuple[int, int] | None:
 _PASSED = {
     "formats": option(str, "--format -f", "LIST", f"With commas: {', '.join(FORMATS)} (csv,jsonl)."),
     "overlay": option(bool, "--overlay", None, "Also NAME.overlay.mp4, with boxes and labels."),
-    "blur_faces": option(str, "--blur-faces", "[=strict]", "Blur faces in results; or frames, in doubt."),
+    "blur_faces": option(str, "--blur-faces", "[=strict]", "Blur faces; strict: whole frames in doubt."),
     "profile": option(str, "--profile", "NAME", f"Frame table as: {', '.join(PROFILES)}."),
-    "csv_dialect": option(str, "--csv-dialect", "NAME", "plain, or excel: opens there as it is."),
-    "baseline": option(str, "--baseline", "10s|FILE", "Also z-scores against their begin, or a file."),
+    "csv_dialect": option(str, "--csv-dialect", "NAME", "plain, or excel: as Excel opens it."),
+    "baseline": option(str, "--baseline", "10s|FILE", "Also z-scores against the start, or a file."),
     "redis": option(str, "--redis", "URL", "Also publish the records there, or: embedded."),
     "overwrite": option(bool, "--overwrite", None, "Do files again that are already done."),
     "raw_size": option(str, "--raw-size", "WxH", "Size of .yuv files, e.g. 320x192.", callback=_size),
@@ -65,7 +65,7 @@ def annotate(
     session: Session,
     paths: Annotated[list[str], typer.Argument(metavar="PATH", hidden=True)],
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FOLDER", show_default=False, help="Of the results (annotations).")
+        str, typer.Option("--output", "-o", metavar="FOLDER", show_default=False, help="For the results (annotations).")
     ] = "annotations",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table and no progress bar.")] = False,
     **passed: Any,

@@ -16,8 +16,8 @@ from streamfer.redaction import redact_text
 
 
 def bridge(
-    kind: Annotated[Literal["mqtt", "webhook"], typer.Argument(metavar="mqtt|webhook")],
-    url: Annotated[str, typer.Argument(metavar="URL", help="mqtt(s):// or http(s)://; '${NAME}' in it is a secret.")],
+    kind: Annotated[Literal["mqtt", "webhook"], typer.Argument(metavar="mqtt|webhook", hidden=True)],
+    url: Annotated[str, typer.Argument(metavar="URL", hidden=True)],
     topic: Annotated[
         str | None, typer.Option("--topic", metavar="WORD", help="mqtt: what topics begin with (streamfer).")
     ] = None,
@@ -33,9 +33,9 @@ def bridge(
 ) -> None:
     """Hand records on, to an MQTT broker or a webhook; nothing is lost, whoever was away.
 
-    A record is acknowledged in Redis when the destination has acknowledged it, so that after any end, of either, it
-    goes on where it was. Home Assistant discovers what is published; requests to webhooks are batches that --secret
-    signs.
+    URL is the broker's, mqtt:// or mqtts://, or the receiver's, http:// or https://; '${NAME}' in it is a secret. A
+    record is acknowledged in Redis when the destination has acknowledged it, so that after any end, of either, it goes
+    on where it was. Home Assistant discovers what is published; requests to webhooks are batches that --secret signs.
     """
     flags = {"redis": redis, "bridge__topic": topic, "bridge__secret": secret, "bridge__since": since}
     config = configure(config_file, flags, assignments)

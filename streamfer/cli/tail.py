@@ -57,9 +57,8 @@ def tail(
     """Follow the records that streamfer publishes, and print one line for each.
 
     URL is a redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// one; without it, the embedded server's
-    records are followed. As a member
-    of a consumer --group, a record is acknowledged once it is printed, and the records of a member that died go to
-    another.
+    records are followed. As a member of a consumer --group, a record is acknowledged once it is printed, and the
+    records of a member that died go to another.
     """
     from streamfer.publish import STREAM_NAMES, StreamName, subscribe
 

@@ -47,9 +47,13 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _LOGIN = """<!doctype html><html lang="en"><meta charset="utf-8"><title>streamfer</title>
-<link rel="stylesheet" href="static/page.css"><main><h1>streamfer</h1><form method="post" action="login">
+<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" content="light dark">
+<link rel="icon" href="static/icon.svg" type="image/svg+xml"><link rel="stylesheet" href="static/page.css">
+<main class="login"><h1>streamfer</h1><p>This page asks for its token: the setting serve.token of who started it.</p>
+<p class="bad" role="alert">{}</p><form method="post" action="login">
 <label>Token <input name="token" type="password" required autofocus autocomplete="current-password"></label>
 <button>look</button></form></main></html>"""
+_WRONG = "That is not the token. A copied one may lack a letter, or have a blank too many."
 
 
 @contextlib.contextmanager
@@ -126,7 +130,7 @@ class Dashboard:
         form = parse_qs((await request.body())[:_LONGEST_FORM].decode("utf-8", "replace"))
         if self._token is not None and not _same(form.get("token", [""])[0], self._token):
             await asyncio.sleep(1.0)
-            return HTMLResponse(_LOGIN, 401)
+            return HTMLResponse(_LOGIN.format(_WRONG), 401)
         back = RedirectResponse("./", 303)
         back.set_cookie(_COOKIE, self._pass, httponly=True, samesite="strict")
         return back
@@ -245,7 +249,7 @@ class Guard:
         if not (self._anyhow or is_loopback(f"http://{asked.headers.get('host', '')}")):
             answer = JSONResponse({"error": "this page is looked at by its own address alone"}, 421)
         elif not self._passed(asked):
-            answer = HTMLResponse(_LOGIN, 401) if asked.url.path == "/" else JSONResponse({"error": "log in"}, 401)
+            answer = HTMLResponse(_LOGIN.format(""), 401) if asked.url.path == "/" else JSONResponse({"error": "log in"}, 401)
         await answer(scope, receive, sent)
 
 

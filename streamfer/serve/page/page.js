@@ -105,9 +105,16 @@ function follow() {
   live.onerror = () => {
     stand("the server does not answer; trying again", true);
     // The connection is opened again by the browser, and everything is told anew.
-    if (live.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
+    if (live.readyState === EventSource.CLOSED) setTimeout(comeBack, 3000);
   };
   live.onopen = forget;
+}
+
+async function comeBack() {
+  const answer = await fetch("about").catch(() => null);
+  // A server that was started anew asks for the token again.
+  if (answer?.status === 401) location.reload();
+  else if (until === null) follow();
 }
 
 function forget() {
@@ -153,6 +160,11 @@ function draw() {
   if (chosen) drawDetail();
 }
 
+function tell(place, words) {
+  if (place.textContent !== words) place.textContent = words;
+  place.hidden = !words;
+}
+
 function cell(row, at, words, kind = "") {
   const found = row.cells[at] ?? row.insertCell();
   if (found.textContent !== words) found.textContent = words;
@@ -163,6 +175,7 @@ function drawSources() {
   const body = $("sources").tBodies[0];
   const ids = [...sources.keys()].sort();
   while (body.rows.length > ids.length) body.deleteRow(-1);
+  tell($("nothing"), ids.length ? "" : "No source speaks yet. streamfer run SOURCE starts one; it must publish to the Redis that this page reads.");
   ids.forEach((id, at) => {
     const row = body.rows[at] ?? body.insertRow();
     const facts = sources.get(id);
@@ -275,7 +288,7 @@ const nameOf = (person) => `${person.source} · person ${person.track}`;
 function drawPeople() {
   const list = $("people");
   const wanted = shown();
-  $("nobody").hidden = wanted.length > 0;
+  tell($("nobody"), wanted.length ? "" : $("filter").value || $("label").value ? "Nobody of this time fits the filter." : "Nobody was seen in this time.");
   const keep = new Set(wanted.map((person) => person.key));
   for (const person of people.values()) if (!keep.has(person.key) && person.row) { person.row.remove(); person.row = null; }
   wanted.forEach((person, at) => {
@@ -357,6 +370,7 @@ function drawLegend() {
 function drawCaptions() {
   const list = $("captions");
   const newest = captions.slice(-12).reverse();
+  tell($("unsaid"), newest.length ? "" : "Nothing was said in this time. A run describes what it sees with --captions changes.");
   if (list.dataset.newest === String(newest[0]?.id)) return;
   list.dataset.newest = String(newest[0]?.id);
   list.replaceChildren(...newest.map((caption) => {
