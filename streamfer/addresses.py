@@ -69,7 +69,9 @@ def read_address(url: str) -> Address:
     if not host:
         raise AddressError("the URL names no host")
     if port is not None and not (port.isdecimal() and int(port) <= 65535):
-        raise AddressError("the port is no number from 0 to 65535" + ("" if at else f"; {_ESCAPES}"))
+        # What stands there may be the rest of a password.
+        hint = "" if at or port.isdecimal() else f"; {_ESCAPES}"
+        raise AddressError(f"the port is no number from 0 to 65535{hint}")
     return Address(scheme.lower(), host, int(port) if port else None)
 
 

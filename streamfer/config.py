@@ -57,7 +57,7 @@ class ClipConfig(Section):
 class FacesConfig(Section):
     """Detection and tracking."""
 
-    detector: str = Field("auto", description="auto, a name of 'streamfer models list', an insightface pack, or an .onnx")
+    detector: str = Field("auto", description="auto, one of 'streamfer models list', an insightface pack, or an .onnx")
     provider: str = Field("auto", description="ONNX Runtime execution provider; fails when absent")
     threshold: float | None = Field(None, gt=0, lt=1, description="least score; the detector's own if unset")
     det_size: int | None = Field(None, ge=64, le=4096, description="longer side the detector sees, pixels")
@@ -347,6 +347,8 @@ def configure(config: Config | str | Path | None = None, **settings: Any) -> Con
     if not isinstance(given, Config | str | Path | None):
         known = "expected a Config or a YAML file; settings go by their names, as clip__stride=0.5"
         raise ConfigError(f"config: a {type(given).__name__}; {known}")
+    if isinstance(given, str) and not (Path(given).suffix or Path(given).exists()):
+        raise ConfigError(f"{given}: no such configuration file; settings go by their names, as model={given!r}")
     if not isinstance(config, Config):
         return load_config(config, changes)
     # What was never set stays unset, so that a captioner that is named now turns captions on.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -140,6 +141,12 @@ def check_settings(kind: type[_Settings], tree: Mapping[str, Any], where: str = 
         notes = [f"got {first['input']!r}"] if shown else []
         if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             message, notes = f"unknown setting; {_nearest(kind, first['loc'])}", []
+        elif first["type"] in ("tuple_type", "list_type"):
+            message = f"{message}, as [one, two]"
+        elif first["type"] == "string_pattern_mismatch":
+            body = first["ctx"]["pattern"]
+            odd = "".join(dict.fromkeys(one for one in first["input"] if not re.search(body, f"aa{one}")))
+            message = f"may not hold {odd!r}" if odd else "may not begin so, or has not the length that it must have"
         elif own != message:
             # What a section's own checks say is an answer in itself.
             message, listing = own, ""

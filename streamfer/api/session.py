@@ -164,11 +164,11 @@ class Session(Closing):
             PublishError: Redis refuses or is away.
         """
         self._check_open()
-        from streamfer.api.settings import baseline_of, check_numbers, check_secrecy, find_files, output_of, settings_of
+        from streamfer.api.settings import baseline_of, check_secrecy, find_files, numbers_of, output_of, settings_of
         from streamfer.export.batch import Batch, BatchPlan, Failed
         from streamfer.export.job import choose
 
-        check_numbers(workers=workers, raw_size=raw_size, raw_fps=raw_fps)
+        workers, raw_size, raw_fps = numbers_of(workers=workers, raw_size=raw_size, raw_fps=raw_fps)
         words: dict[str, Any] = {"profile": profile, "csv_dialect": csv_dialect, "blur_faces": blur_faces}
         settings = choose(settings_of(self.config, self._salt, raw_size, raw_fps), formats, overlay=overlay, **words)
         check_secrecy(self.config, settings)
@@ -225,9 +225,9 @@ class Session(Closing):
 
         Args:
             sources: paths or URLs; the configuration's own if None.
-            frames: pictures of yours instead: an array (T, H, W, 3) with ``frame_rate``, or pairs of seconds and
-                frame, uint8 RGB (H, W, 3).
-            frame_rate: frames a second of an array.
+            frames: pictures of yours instead, uint8 RGB: an array (T, H, W, 3) or pictures (H, W, 3) one by one with
+                ``frame_rate``, or pairs of seconds and picture.
+            frame_rate: how many of them make a second; pairs bring their times.
             name: subject of the records of ``frames``.
 
         Raises ConfigError where there is no source, or frames have another shape or type than pictures; InternalError
@@ -287,11 +287,13 @@ class Session(Closing):
             SourceError: the file is absent, cannot be decoded, or shows no face.
         """
         self._check_open()
+        from streamfer.api.settings import asked_of
         from streamfer.captions.protocol import check_questions
 
         if not self.config.model.emotions:
             raise ConfigError("model.emotions: answers are about expressions; ask with emotions named, or annotate")
         # What is wrong with words and names is said before the seconds that the models take to load.
+        question, track, at = asked_of(question=question, track=track, at=at)
         check_questions([question], 1)
         spec = find_file(path)
         answerer = self._answerer

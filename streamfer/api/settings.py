@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, FiniteFloat, PositiveInt
 
 from streamfer.config import ClipConfig, Config
 from streamfer.errors import ConfigError, SourceError
@@ -21,7 +20,7 @@ from streamfer.export.job import Settings
 from streamfer.files import sha256_of
 from streamfer.redaction import redact_url
 from streamfer.settings import Section, check_settings
-from streamfer.video.locate import ALLOWED_SCHEMES, Place, SourceSpec, find_each, with_unique_ids
+from streamfer.video.locate import ALLOWED_SCHEMES, Place, SourceSpec, find_each, placed, with_unique_ids
 
 if TYPE_CHECKING:
     from streamfer.export.baseline import Baseline
@@ -72,9 +71,10 @@ def baseline_of(
         return None, settings
     from streamfer.export.baseline import Baseline
 
-    first = Baseline.first(os.fspath(baseline), clip)
+    named = placed(baseline, "baseline")
+    first = Baseline.first(named, clip)
     if first is not None:
-        return first, replace(settings, baseline=os.fspath(baseline))
+        return first, replace(settings, baseline=named)
     one = annotate(baseline)
     found = Baseline.of(one.source, one.tracks, {"clips": one.clips, "frames": one.frames})
     return found, replace(settings, baseline=one.info.epoch_key)
@@ -107,7 +107,7 @@ def is_bucket(place: str) -> bool:
 
 def output_of(output: Place, *, buckets: bool) -> tuple[Path, str]:
     """Return the folder that results are written into, and the bucket that they go to from there, if any."""
-    place = os.fspath(output)
+    place = placed(output, "output")
     if not place:
         raise ConfigError("output: an empty path; name a folder (this one is .)")
     if not is_bucket(place):
@@ -123,13 +123,22 @@ class _Numbers(Section):
     raw_fps: float | None = Field(gt=0, le=1000)
 
 
-def check_numbers(**numbers: Any) -> None:
-    """Refuse numbers of ``annotate_folder`` that nothing can be done with.
+class _Asked(Section):
+    question: str
+    track: int | None
+    at: FiniteFloat | None = Field(ge=0)
 
-    Raises:
-        ConfigError: one is out of range, or no number.
-    """
-    check_settings(_Numbers, numbers)
+
+def numbers_of(**given: Any) -> Iterable[Any]:
+    """Return workers, size and rate of ``annotate_folder`` as what they must be."""
+    found = check_settings(_Numbers, given)
+    return found.workers, found.raw_size, found.raw_fps
+
+
+def asked_of(**given: Any) -> Iterable[Any]:
+    """Return question, track and time of ``ask`` as what they must be."""
+    found = check_settings(_Asked, given)
+    return found.question, found.track, found.at
 
 
 def check_secrecy(config: Config, settings: Settings) -> None:

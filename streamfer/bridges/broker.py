@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import socket
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ _PUBLISH_SECONDS = 60.0
 #: Bytes of a packet, where the broker names no limit: what is larger would only have it hang up, again and again.
 _LARGEST_PACKET = 262_144
 _PACKET_HEAD = 16
+#: What a client complains of is raised, too, and said once by the bridge.
+_CLIENT_LOG = logging.getLogger(f"{__name__}.client")
+_CLIENT_LOG.setLevel(logging.CRITICAL)
 #: Reason codes (MQTT 5.0, 2.4): who asks may not; what may pass; what is wrong with a message itself.
 _DENIALS = {0x86, 0x87, 0x8A, 0x8C}
 _PASSING = {0x88, 0x89, 0x97, 0x9F}
@@ -86,6 +90,7 @@ class Broker(Destination):
             "will": aiomqtt.Will(self._available, "offline", 1, True),
             "timeout": _ANSWER_SECONDS,
             "keepalive": _KEEPALIVE_SECONDS,
+            "logger": _CLIENT_LOG,
             "tls_context": trusting(config.ca) if address.scheme == "mqtts" else None,
         }
         self._link: _Link | None = None

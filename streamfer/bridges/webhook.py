@@ -26,8 +26,8 @@ from streamfer.records import Record
 _SCHEMES = {"http": 80, "https": 443}
 _NAMESPACE = uuid.UUID("8f5c7a52-5f52-4b0c-8d83-1f4a3c0f6c5e")
 _ANSWER_SECONDS = 30.0
-#: Bytes of an answer that are read, so that its connection serves again.
-_LARGEST_ANSWER = 65_536
+#: Seconds and bytes of an answer's body that are read, so that its connection serves again.
+_BODY_SECONDS, _LARGEST_ANSWER = 1.0, 65_536
 _GONE = 410
 #: The request itself is wrong, and will be at the next try.
 _REFUSALS = {400, 406, 409, _GONE, 411, 413, 414, 415, 422, 431, 451}
@@ -72,10 +72,11 @@ class Webhook(Destination):
         size, answer = 0, None
         try:
             async with asyncio.timeout(_ANSWER_SECONDS), posting as answer:
-                async for chunk in answer.aiter_raw():
-                    size += len(chunk)
-                    if size > _LARGEST_ANSWER:
-                        break
+                async with asyncio.timeout(_BODY_SECONDS):
+                    async for chunk in answer.aiter_raw():
+                        size += len(chunk)
+                        if size > _LARGEST_ANSWER:
+                            break
         except (TimeoutError, httpx2.HTTPError) as error:
             # Of an answer its status counts; what follows need never end.
             if answer is None:
@@ -104,7 +105,7 @@ def _explained(error: Exception) -> AwayError:
         return AwayError(f"gave no answer within {_ANSWER_SECONDS:.0f} s")
     if untrusted(error):
         return AwayError(untrusted(error), denied=True)
-    return AwayError(f"cannot be reached ({str(error) or type(error).__name__})")
+    return AwayError(f"cannot be reached ({str(error) or 'it hung up without an answer; is it https:// ?'})")
 
 
 def judge(status: int, retry_after: str | None) -> None:

@@ -6,6 +6,8 @@ budget is set before any library starts its threads.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import signal
 import sys
@@ -24,7 +26,7 @@ from streamfer.redaction import redact_text
 
 
 class _Commands(TyperGroup):
-    """Commands in which Ctrl-C is one line and an exit code of its own, wherever it comes."""
+    """Commands in which Ctrl-C, a reader that has gone and a full disk are what they are, wherever they come."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command; from here on SIGTERM is an order that ``run`` obeys, also while it gets ready."""
@@ -39,6 +41,15 @@ class _Commands(TyperGroup):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             fail("stopped", INTERRUPTED)
+        except BrokenPipeError:
+            # The reader of our output has gone (head, less): not an error, and nothing more can be said.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SystemExit(0) from None
+        except OSError as error:
+            if error.errno != errno.ENOSPC or isinstance(error, StreamferError):
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            fail("what is written to has no space left; make room, or write elsewhere", 2)
 
 
 app = typer.Typer(
@@ -84,6 +95,10 @@ def _root(
 
 def main() -> None:
     """Run the command line; every error that streamfer raises on purpose ends in one line and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows no bars and dashes shows question marks.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     sys.excepthook = crash
     threading.excepthook = lambda args: crash(args.exc_type, args.exc_value, args.exc_traceback)
     try:
@@ -92,7 +107,3 @@ def main() -> None:
         if os.environ.get("STREAMFER_TRACEBACK"):
             raise
         fail(redact_text(str(error)), error.exit_code)
-    except BrokenPipeError:
-        # The reader of our output has gone (head, less): not an error, and nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise SystemExit(0) from None

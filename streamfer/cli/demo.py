@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 )
 def demo(
     session: Session,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Folder of the video, its overlay and report.")] = Path(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="For film, overlay, report.")] = Path(
         "streamfer-demo"
     ),
     page: Annotated[bool, typer.Option("--serve", help="Then show the live page, where the demo plays on.")] = False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 import traceback
@@ -44,7 +45,7 @@ def plain(text: str) -> str:
 
 def complain(message: str) -> None:
     """Print an error on one line of standard error."""
-    typer.echo(typer.style("streamfer: ", fg="red", bold=True) + plain(" ".join(message.split())), err=True)
+    _tell(typer.style("streamfer: ", fg="red", bold=True) + plain(" ".join(message.split())))
 
 
 def crash(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
@@ -54,7 +55,11 @@ def crash(kind: type[BaseException], error: BaseException | None, trace: Traceba
 
 def note(message: str) -> None:
     """Print a line about what is going on, on standard error."""
-    typer.echo(typer.style(plain(message), dim=True), err=True)
+    _tell(typer.style(plain(message), dim=True))
+
+
+def _tell(line: str) -> None:
+    typer.echo(line, err=True, color=False if os.environ.get("NO_COLOR") else None)
 
 
 def say_licences(session: Session) -> None:
@@ -69,7 +74,11 @@ def console(file: IO[str] | None = None) -> Console:
     """Return what prints tables: to standard output unless ``file`` is another stream."""
     from rich.console import Console
 
-    return Console(file=file, highlight=False)
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    return Piped(file=file, highlight=False)
 
 
 class EventFormatter(logging.Formatter):

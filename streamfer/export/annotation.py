@@ -18,7 +18,7 @@ from streamfer.export.segments import SegmentTable
 from streamfer.pipeline.events import Event, SourceOpened, SourceStats
 from streamfer.records import ClipCaptioned, ClipLabelled, Record
 from streamfer.video.frames import VideoInfo
-from streamfer.video.locate import SourceSpec
+from streamfer.video.locate import SourceSpec, placed
 
 if TYPE_CHECKING:
     import pandas
@@ -154,12 +154,15 @@ class Annotation:
             against: Baseline | None = Baseline.of(baseline.source, baseline.tracks, tables)
             named = baseline.info.epoch_key
         else:
-            against, named = Baseline.first(baseline) if baseline else None, baseline or ""
+            named = placed(baseline, "baseline") if baseline else ""
+            against = Baseline.first(named) if named else None
             if baseline and against is None:
                 raise ConfigError(f"baseline {baseline}: annotate the file, and give what comes of it")
         settings = replace(settings, baseline=named)
         described = any(isinstance(event, Record) and isinstance(event.data, ClipCaptioned) for event in self.events)
-        plan = BatchPlan(Path(output), settings, described, baseline=against, licences=lambda: self.licences)
+        plan = BatchPlan(
+            Path(placed(output, "output")), settings, described, baseline=against, licences=lambda: self.licences
+        )
         folder = plan.folder_of(self.spec)
         folder.open()
         try:

@@ -86,8 +86,10 @@ def check_formats(names: str | Iterable[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: a format is unknown.
     """
-    words = names.split(",") if isinstance(names, str) else names
-    chosen = tuple(dict.fromkeys(name.strip().lower() for name in words if name.strip()))
+    given: Any = names.split(",") if isinstance(names, str) else names
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"formats: a {type(names).__name__}; choose from {', '.join(FORMATS)}")
+    chosen = tuple(dict.fromkeys(found for name in given if (found := str(name).strip().lower())))
     for name in chosen:
         if name not in FORMATS:
             raise ConfigError(f"format {name!r}: unknown; choose from {', '.join(FORMATS)}")

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from streamfer.errors import ConfigError, PublishError
 from streamfer.publish.connection import TROUBLE, can_pass, explain, is_cluster, is_watched
@@ -57,7 +57,7 @@ class Following:
         self,
         url: str | None = None,
         *,
-        streams: Sequence[StreamName] = USUAL_STREAMS,
+        streams: str | Sequence[StreamName] = USUAL_STREAMS,
         since: str | datetime = "new",
         group: str | None = None,
         consumer: str | None = None,
@@ -72,6 +72,10 @@ class Following:
         claim_every_s: float = 15.0,
         on_lost: Callable[[Lost], object] | None = None,
     ) -> None:
+        if not isinstance(url, str | None):
+            raise ConfigError(f"url: a {type(url).__name__}; expected redis://HOST:PORT/0, or None, the embedded one")
+        if isinstance(streams, str):
+            streams = cast("list[StreamName]", [name.strip() for name in streams.split(",")])
         if manual_commit and group is None:
             raise ConfigError("manual_commit: what is not committed comes again in a group alone; name one")
         self._url = url
@@ -80,7 +84,7 @@ class Following:
         self.skipped = 0
         self.lost = 0
         self._closed = False
-        self._sources = None if sources is None else frozenset(sources)
+        self._sources = None if sources is None else frozenset([sources] if isinstance(sources, str) else sources)
         self.idle_s = idle_s
         self._block_s, self._reconnect_s, self._on_lost = block_s, reconnect_s, on_lost
         self._order = Order()

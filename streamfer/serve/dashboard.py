@@ -106,7 +106,7 @@ class Dashboard:
         self._pass = secrets.token_urlsafe(32)
         self.routes = [
             Route("/", self._page),
-            Route("/login", self._login, methods=["POST"]),
+            Route("/login", self._login, methods=["GET", "POST"]),
             Route("/about", self._about),
             Route("/events", self._events),
             Route("/history", self._history),
@@ -127,6 +127,8 @@ class Dashboard:
         return FileResponse(PAGE / "index.html")
 
     async def _login(self, request: Request) -> Response:
+        if request.method == "GET":
+            return HTMLResponse(_LOGIN.format(""))
         form = parse_qs((await request.body())[:_LONGEST_FORM].decode("utf-8", "replace"))
         if self._token is not None and not _same(form.get("token", [""])[0], self._token):
             await asyncio.sleep(1.0)
@@ -249,7 +251,9 @@ class Guard:
         if not (self._anyhow or is_loopback(f"http://{asked.headers.get('host', '')}")):
             answer = JSONResponse({"error": "this page is looked at by its own address alone"}, 421)
         elif not self._passed(asked):
-            answer = HTMLResponse(_LOGIN.format(""), 401) if asked.url.path == "/" else JSONResponse({"error": "log in"}, 401)
+            answer = JSONResponse({"error": "the token is asked for again: load the page anew"}, 401)
+            if asked.url.path == "/":
+                answer = HTMLResponse(_LOGIN.format(""), 401)
         await answer(scope, receive, sent)
 
 

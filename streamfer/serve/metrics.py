@@ -70,10 +70,11 @@ class Metrics(Collector):
         yield from (up, lag, took, *counted.values())
         if (run := self._session.run) is not None:
             yield from _of_run(run)
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
+        # While it is imported it is there in part.
+        cuda = getattr(sys.modules.get("torch"), "cuda", None)
+        if cuda is not None and hasattr(cuda, "memory_allocated") and cuda.is_initialized():
             words = "memory of the GPU that tensors hold"
-            yield core.GaugeMetricFamily("streamfer_gpu_memory_bytes", words, value=torch.cuda.memory_allocated())
+            yield core.GaugeMetricFamily("streamfer_gpu_memory_bytes", words, value=cuda.memory_allocated())
 
 
 def _of_run(run: Run) -> Iterator[core.Metric]:

@@ -83,9 +83,11 @@ def listening_url(address: str, setting: str) -> str:
     text = address.strip()
     url = f"http://{f'127.0.0.1:{text}' if text.isdecimal() else text}"
     try:
-        read_address(url)
+        port = read_address(url).port
     except AddressError as error:
         raise _unheard(setting, error) from None
+    if port is None:
+        raise _unheard(setting, "it has no port")
     return url
 
 
@@ -105,7 +107,7 @@ def _listen(address: str, setting: str) -> socket.socket:
     place = read_address(listening_url(address, setting))
     family = socket.AF_INET6 if ":" in place.host else socket.AF_INET
     try:
-        listener = socket.create_server((place.host, -1 if place.port is None else place.port), family=family)
+        listener = socket.create_server((place.host, place.port or 0), family=family)
     except (OSError, OverflowError) as error:
         raise _unheard(setting, error) from None
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
@@ -113,7 +115,7 @@ def _listen(address: str, setting: str) -> socket.socket:
     return listener
 
 
-def _unheard(setting: str, error: Exception) -> ConfigError:
+def _unheard(setting: str, error: Exception | str) -> ConfigError:
     reason = getattr(error, "strerror", None) or error
     return ConfigError(
         f"{setting}: nothing can listen there ({reason}); write [HOST:]PORT with a free port, as 9090 or 0.0.0.0:9090"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
 from typing import Any
@@ -18,15 +19,15 @@ from streamfer.video.frames import Frame, FrameFilter, StateChange, VideoInfo
 _TIME_BASE = Fraction(1, 1_000_000)
 _EXPECTED = "expected uint8 RGB of shape (height, width, 3)"
 
-GivenFrames = NDArray[np.uint8] | Iterable[tuple[float, NDArray[np.uint8]]]
+GivenFrames = NDArray[np.uint8] | Iterable[NDArray[np.uint8]] | Iterable[tuple[float, NDArray[np.uint8]]]
 
 
 class GivenSource:
     """A source of given frames; a change of their size, or a time that does not rise, begins a new epoch.
 
     Args:
-        frames: uint8 RGB (T, H, W, 3), or pairs of seconds and uint8 RGB (H, W, 3); the latter can be read once.
-        fps: frames a second of an array; pairs bring their times.
+        frames: uint8 RGB (T, H, W, 3), pictures (H, W, 3) one by one, or pairs of seconds and picture.
+        fps: frames a second; pairs bring their times.
     """
 
     live = False
@@ -35,26 +36,30 @@ class GivenSource:
         given: Any = frames
         if not isinstance(source_id, str) or not source_id:
             raise ConfigError(f"name: {source_id!r}; expected a word for the records of these frames")
-        if hasattr(given, "__array__"):
-            if fps is None or not _positive(fps):
-                raise ConfigError(f"frame_rate is {fps}: how many frames of the array make a second?")
-            array = np.asarray(given)
-            if array.ndim != 4:
-                raise ConfigError(
-                    f"frames: shape {array.shape}; expected uint8 RGB of shape (frames, height, width, 3)"
-                )
-            _check(array[:1], "frames")
-            given = [(number / fps, picture) for number, picture in enumerate(array)]
-        elif fps is not None:
-            raise ConfigError("frame_rate belongs to an array; pairs of (seconds, frame) bring their own times")
-        elif isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        array = np.asarray(given) if hasattr(given, "__array__") else None
+        if array is None and (isinstance(given, str | bytes) or not isinstance(given, Iterable)):
             raise ConfigError(
                 f"frames: a {type(given).__name__}; expected an array (frames, height, width, 3) with frame_rate, or "
                 "pairs of (seconds, frame)"
             )
+        if (array is not None or fps is not None) and not _positive(fps):
+            raise ConfigError(f"frame_rate is {fps}: how many frames of the array make a second?")
+        if array is not None:
+            if array.ndim != 4:
+                hint = (
+                    "; one picture is numpy.expand_dims(frames, 0)"
+                    if array.shape[2:] == (3,)
+                    else _way_out(array.shape[1:])
+                )
+                raise ConfigError(
+                    f"frames: shape {array.shape}; expected uint8 RGB of shape (frames, height, width, 3){hint}"
+                )
+            _check(array[:1], "frames")
+        if fps is not None:
+            given = _Timed(given if array is None else array, fps)
         self._pairs: Iterable[Any] = given
         self._fps = fps
-        self._duration = len(given) / fps if fps and isinstance(given, list) else None
+        self._duration = None if fps is None or array is None else len(array) / fps
         self.source_id = source_id
         self.frames_decoded = 0
         self._closed = False
@@ -92,7 +97,7 @@ class GivenSource:
     def _numbered(self) -> Iterator[tuple[int, Any]]:
         try:
             yield from enumerate(self._pairs)
-        except Exception as error:  # whatever the caller's own code raises is no defect of ours
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # of the caller's own code, no defect of ours
             raise ConfigError(f"frames: what gives them failed ({type(error).__name__}: {error})") from error
 
     def _info(self, picture: NDArray[np.uint8], key: str) -> VideoInfo:
@@ -111,6 +116,18 @@ class GivenSource:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Timed:
+    """Pictures as pairs, by how many of them make a second."""
+
+    pictures: Iterable[Any]
+    fps: float
+
+    def __iter__(self) -> Iterator[tuple[float, Any]]:
+        for number, picture in enumerate(self.pictures):
+            yield number / self.fps, picture
+
+
 def _positive(rate: Any) -> bool:
     return isinstance(rate, Real) and 0 < float(rate) < math.inf
 
@@ -125,6 +142,8 @@ def _pair(pair: Any, number: int) -> tuple[float, NDArray[np.uint8]]:
         ) from None
     if not math.isfinite(seconds):
         raise ConfigError(f"frame {number}: its time is {seconds}; expected seconds")
+    if isinstance(picture, tuple | list):
+        raise ConfigError(f"frame {number}: a pair, and frame_rate; pairs of (seconds, frame) bring their own times")
     return seconds, np.asarray(picture)
 
 
@@ -132,6 +151,18 @@ def _check(pictures: NDArray[Any], what: str) -> None:
     """Refuse what is no picture, by its shape and type; never by its numbers."""
     shape = pictures.shape[1:]
     if pictures.dtype != np.uint8:
-        raise ConfigError(f"{what}: {pictures.dtype} of shape {shape}; {_EXPECTED}")
+        scale = "; of 0 to 1 make it (frames * 255).astype('uint8')" if pictures.dtype.kind == "f" else ""
+        raise ConfigError(f"{what}: {pictures.dtype} of shape {shape}; {_EXPECTED}{scale}")
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise ConfigError(f"{what}: shape {shape}; {_EXPECTED}")
+        raise ConfigError(f"{what}: shape {shape}; {_EXPECTED}{_way_out(shape)}")
+
+
+def _way_out(shape: tuple[int, ...]) -> str:
+    """Return how pictures of another layout become what is expected; nothing where that is not clear."""
+    if len(shape) == 3 and shape[0] == 3:
+        return "; channels go last: numpy.moveaxis(frames, -3, -1)"
+    if len(shape) == 3 and shape[2] == 4:
+        return "; leave the fourth channel, of transparency, away"
+    if len(shape) == 2 or shape[2:] == (1,):
+        return "; grey ones have their channel three times: numpy.stack((grey, grey, grey), -1)"
+    return ""

@@ -48,6 +48,7 @@ _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+):", re.IGNORECASE)
 _GLOB = re.compile(r"[*?\[]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _NOT_UNICODE = re.compile("[\ud800-\udfff]")
+_LONGEST_SHOWN = 200
 # MJPEG over HTTP is a camera, not a download, although ".mjpg" is also a file suffix.
 _HTTP_LIVE_SUFFIXES = frozenset({".mjpg", ".mjpeg"})
 
@@ -145,6 +146,13 @@ def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
     return with_unique_ids(specs)
 
 
+def placed(place: Place, what: str) -> str:
+    """Return a path as a text."""
+    if not isinstance(place, str | os.PathLike):
+        raise ConfigError(f"{what}: a {type(place).__name__}; expected a path")
+    return os.fsdecode(place)
+
+
 def listed(places: Place | Sequence[Place]) -> list[str]:
     """Return one place or several as texts."""
     several: Any = [places] if isinstance(places, str | os.PathLike) else places
@@ -154,7 +162,7 @@ def listed(places: Place | Sequence[Place]) -> list[str]:
     for place in several:
         if not isinstance(place, str | os.PathLike):
             raise ConfigError(f"sources: a {type(place).__name__} among them; expected a path or URL")
-        found.append(os.fspath(place))
+        found.append(os.fsdecode(place))
     return found
 
 
@@ -217,9 +225,14 @@ def _expand(argument: str) -> Iterable[SourceSpec]:
     if webcam := _webcam(argument):
         return [webcam]
     scheme = _SCHEME.match(fill(argument) if argument.startswith("${") else argument)
-    if scheme and not Path(argument).exists():
+    if scheme and not os.path.exists(argument):
         name = scheme.group(1).lower()
-        if name not in ALLOWED_SCHEMES or (name != "file" and "://" not in argument):
+        if name in ALLOWED_SCHEMES - {"file"} and "://" not in argument:
+            example = "webcam:0" if name == "webcam" else f"{name}://10.0.0.5/live"
+            raise SourceDeniedError(
+                f"{name}: is followed by no {'number' if name == 'webcam' else '//HOST'}; write {example}"
+            )
+        if name not in ALLOWED_SCHEMES:
             raise SourceDeniedError(
                 f"the scheme {name!r} is not allowed; give a path, or one of "
                 f"{', '.join(sorted(ALLOWED_SCHEMES - {'file', 'webcam'}))}, or webcam:0"
@@ -229,9 +242,14 @@ def _expand(argument: str) -> Iterable[SourceSpec]:
         parts = urlsplit(argument)
         argument = unquote(parts.path)
     path = Path(argument).expanduser()
-    if path.is_dir():
+    try:
+        folder, there = path.is_dir(), path.exists()
+    except OSError as error:
+        shown = argument if len(argument) <= _LONGEST_SHOWN else f"{argument[:_LONGEST_SHOWN]}…"
+        raise SourceNotFoundError(f"{shown}: cannot be looked at ({error.strerror}); check path and rights") from error
+    if folder:
         return _from_folder(path)
-    if path.exists():
+    if there:
         return [_from_file(path, path.name)]
     if _GLOB.search(argument):
         return _from_pattern(str(path))

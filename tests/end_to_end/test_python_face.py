@@ -260,6 +260,8 @@ def test_frames_of_ones_own_are_analysed(
     one_by_one = session.stream(frames=((number / 10, picture) for number, picture in enumerate(pictures)))
     spans = [(clip.clip.start_time, clip.clip.end_time) for clip in labels(one_by_one)]
     assert spans == [(clip.clip.start_time, clip.clip.end_time) for clip in labels(records)]
+    listed = labels(session.stream(frames=list(pictures), frame_rate=10))
+    assert spans == [(clip.clip.start_time, clip.clip.end_time) for clip in listed]
 
 
 def test_frames_that_change_their_size_begin_a_new_epoch(session: streamfer.Session, pictures: np.ndarray) -> None:
@@ -279,7 +281,9 @@ def test_frames_that_change_their_size_begin_a_new_epoch(session: streamfer.Sess
             r"shape \(5, 8, 8\); expected uint8 RGB of shape \(frames, height, width, 3\)",
         ),
         (np.zeros((5, 8, 8, 4), np.uint8), 10, r"shape \(8, 8, 4\); expected uint8 RGB of shape \(height, width, 3\)"),
-        (np.zeros((5, 8, 8, 3), np.float32), 10, r"float32 of shape \(8, 8, 3\); expected uint8 RGB"),
+        (np.zeros((5, 8, 8, 3), np.float32), 10, r"float32 of shape \(8, 8, 3\); expected uint8 RGB .*astype"),
+        (np.zeros((5, 3, 8, 8), np.uint8), 10, r"channels go last: numpy.moveaxis"),
+        (np.zeros((8, 8, 3), np.uint8), 10, r"one picture is numpy.expand_dims"),
         (np.zeros((5, 8, 8, 3), np.uint8), None, "how many frames of the array make a second"),
         ([(0.0, np.zeros((8, 8), np.uint8))], None, r"frame 0: shape \(8, 8\); expected uint8 RGB"),
         ([np.zeros((8, 8, 3), np.uint8)], None, r"frame 0: a ndarray; expected a pair \(seconds, frame\)"),
@@ -332,6 +336,14 @@ def test_what_the_callers_own_code_raises_is_told_with_its_cause(
             lambda _: streamfer.annotate_folder("a", "b", captioner="openai:seer", overlay=True, blur_faces=True),
             "blur_faces: openai:seer would be sent pictures of the faces",
         ),
+        (lambda session: session.annotate_folder("a.mp4", None), "output: a NoneType; expected a path"),
+        (lambda session: session.annotate_folder("a.mp4", formats=3), "formats: a int; choose from csv"),
+        (lambda session: session.annotate_folder("a.mp4", baseline=3), "baseline: a int; expected a path"),
+        (lambda session: session.ask("a.mp4", None), "question: Input should be a valid string"),
+        (lambda session: session.ask("a.mp4", "is she happy?", at="x"), "at: Input should be a valid number"),
+        (lambda session: session.annotate("a" * 5000), "cannot be looked at"),
+        (lambda session: streamfer.Session("mini"), "settings go by their names, as model='mini'"),
+        (lambda session: streamfer.subscribe(cast("Any", 3)), "url: a int; expected redis://"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(session: streamfer.Session, call: Any, message: str) -> None:

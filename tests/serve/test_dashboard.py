@@ -215,7 +215,10 @@ def test_a_token_is_asked_for(redis_url: str) -> None:
     with serving(config(redis_url, token="open sesame")) as url, httpx.Client(base_url=url) as client:
         assert client.get("/").status_code == 401
         assert client.get("/events").status_code == 401
-        assert client.post("/login", data={"token": "wrong"}).status_code == 401
+        wrong = client.post("/login", data={"token": "wrong"})
+        assert wrong.status_code == 401
+        assert "not the token" in wrong.text
+        assert client.get("/login").status_code == 200
         assert client.post("/login", data={"token": "open sesame"}).status_code == 303
         assert client.get("/about").json()["control"] is False
         assert "sesame" not in str(client.cookies.jar)

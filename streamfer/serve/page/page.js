@@ -131,13 +131,14 @@ async function look() {
   until = new Date(moment).getTime() / 1000;
   live?.close();
   forget();
-  stand(`looking back at ${clock(until)}`, false);
+  const then = new Date(until * 1000).toLocaleString();
+  stand(`looking back at ${then}`, false);
   try {
     const answer = await fetch(`history?from=${until - spanOf()}&to=${until}`);
     const found = await answer.json();
     if (!answer.ok) throw new Error(found.error);
     found.messages.forEach(take);
-    if (found.more) stand(`looking back at ${clock(until)}; the first ${found.messages.length} records`, false);
+    if (found.more) stand(`looking back at ${then}; the first ${found.messages.length} records`, false);
   } catch (error) {
     stand(`no history: ${error.message}`, true);
   }
