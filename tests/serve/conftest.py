@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="session")
+# Of a module: while it is open no other test can run a loop of asyncio.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = shutil.which("chromium")
