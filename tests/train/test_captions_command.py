@@ -87,6 +87,7 @@ def test_check_names_what_is_wrong(labels: Path, tmp_path: Path, capsys: pytest.
         ("[] []", "goes on behind the closing ]"),
         ('[{"image": 3, "emotions": "sad"}]', "field image must be a text that is not empty, not 3"),
         ("", "is empty"),
+        ("[]", "names no picture"),
     ],
 )
 def test_what_is_wrong_with_a_label_file_is_one_line(

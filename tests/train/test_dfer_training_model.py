@@ -14,7 +14,12 @@ from streamfer.models.card import ModelCard
 from streamfer.models.weights import read_weights, write_weights
 from streamfer_train.dfer_clip.config import HeadsConfig, OptimiserConfig
 from streamfer_train.dfer_clip.model import actions_loss, losses
-from streamfer_train.dfer_clip.optimiser import build_optimiser, choose_trained, factor, parameter_groups
+from streamfer_train.dfer_clip.optimiser import (
+    build_optimiser,
+    choose_trained,
+    factor,
+    parameter_groups,
+)
 from streamfer_train.recipes.average import Average
 
 
@@ -42,6 +47,11 @@ def test_groups_follow_the_authors_names(folder: Path) -> None:
     names = {weight: name for name, weight in learner.named_parameters()}
     for group in groups:
         assert {names[w] for w in group["params"]} == {name for name in by_rule if group["name"] in name}
+    for kind, momentum in (("sgd", 0.9), ("adamw", None)):
+        optimiser = build_optimiser(learner, OptimiserConfig(kind=kind))
+        assert {(group.get("momentum"), group["weight_decay"]) for group in optimiser.param_groups} == {
+            (momentum, 1e-4)
+        }
 
 
 def test_frozen_parts_do_not_learn(folder: Path) -> None:
@@ -70,15 +80,19 @@ def test_warm_up_and_cosine() -> None:
 
 def test_the_average_lends_its_weights_and_takes_them_back(folder: Path) -> None:
     learner = built(folder)
-    average = Average(learner, 0.5)
+    average = Average(learner, 0.9)
     weight = learner.clip.temporal_net.pos_embedding
     before = weight.detach().clone()
     with torch.no_grad():
         weight.add_(1)
     average.update(learner, step=100)
     with average.in_place_of(learner):
-        torch.testing.assert_close(weight.detach(), before + 0.5)
+        torch.testing.assert_close(weight.detach(), before + 0.1)
     torch.testing.assert_close(weight.detach(), before + 1)
+    early = Average(built(folder), 0.9)
+    early.update(learner, step=1)  # of the random start, two elevenths stay
+    with early.in_place_of(learner):
+        torch.testing.assert_close(weight.detach(), before + 9 / 11)
 
 
 # -- variants ---------------------------------------------------------------------------------------------------------
@@ -220,6 +234,8 @@ def test_total_is_the_weighted_sum() -> None:
     torch.testing.assert_close(twice["total"], wanted)
     reference = torch.nn.functional.cross_entropy(outputs["logits"], batch["label"])
     torch.testing.assert_close(once["classes"], reference)
+    smooth = torch.nn.functional.cross_entropy(outputs["logits"], batch["label"], label_smoothing=0.3)
+    torch.testing.assert_close(losses(outputs, batch, HeadsConfig(label_smoothing=0.3, actions=1))["classes"], smooth)
 
 
 def test_frames_weigh_alike_at_the_start_and_by_their_score_after(folder: Path) -> None:

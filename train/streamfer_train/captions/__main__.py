@@ -78,6 +78,8 @@ def _entries(path: Path) -> list[tuple[Entry, FaceLabels]]:
     entries = [(entry, entry.labels()) for entry in read_entries(path)]
     for entry, _ in entries:
         entry.text("image")
+    if not entries:
+        raise ConfigError(f"{path}: names no picture; give a list that does")
     return entries
 
 
