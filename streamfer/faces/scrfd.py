@@ -34,7 +34,9 @@ class ScrfdDetector(Finder):
     """
 
     def __init__(self, entry: DetectorEntry, path: Path, settings: DetectorSettings) -> None:
-        self._session, runs = open_session(path, provider=settings.provider, threads=settings.threads)
+        self._session, runs = open_session(
+            path, provider=settings.provider, threads=settings.threads, wide=settings.whole_threads
+        )
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         outputs, inputs = self._session.get_outputs(), self._session.get_inputs()
         if len(outputs) not in (6, 9, 10, 15) or len(inputs) != 1 or len(inputs[0].shape) != 4:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime
 
@@ -19,6 +21,26 @@ CPU = "CPUExecutionProvider"
 #: Short names people type, and what "auto" tries before the CPU.
 SHORT_NAMES = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "coreml": "CoreMLExecutionProvider"}
 PREFERRED = ("CUDAExecutionProvider",)
+
+
+#: Pictures of so many pixels are worth the waking of several threads, layer by layer.
+LARGE = 256 * 256
+
+
+class Session(onnxruntime.InferenceSession):
+    """A network that reads large pictures, for which everything waits, on more threads than small ones.
+
+    Attributes:
+        wide: the same network on those threads; None where all pictures are read on the same.
+    """
+
+    wide: onnxruntime.InferenceSession | None = None
+
+    def run(self, names: Sequence[str] | None, feeds: dict[str, Any], options: Any = None) -> list[Any]:
+        """Return the outputs ``names``, all if None, for the inputs ``feeds``."""
+        if self.wide is not None and max(math.prod(value.shape[2:]) for value in feeds.values()) >= LARGE:
+            return list(self.wide.run(names, feeds, options))
+        return list(super().run(names, feeds, options))
 
 
 def choose_providers(provider: str) -> list[str]:
@@ -36,11 +58,12 @@ def choose_providers(provider: str) -> list[str]:
 
 
 def open_session(
-    path: Path, *, provider: str, threads: int, network: bytes | None = None
-) -> tuple[onnxruntime.InferenceSession, str]:
+    path: Path, *, provider: str, threads: int, network: bytes | None = None, wide: int = 0
+) -> tuple[Session, str]:
     """Open a network and return its session with the provider that runs it.
 
-    With ``network``, the bytes made from the file at ``path``, those are opened instead.
+    With ``network``, the bytes made from the file at ``path``, those are opened instead. On a CPU large pictures are
+    read on ``wide`` threads where those are more than ``threads``.
 
     Raises:
         DeviceError: a provider asked for by name is absent, or does not start.
@@ -51,7 +74,8 @@ def open_session(
         raise CheckpointError(f"{path}: no such file; name an .onnx network, or a registered detector")
     session = _open(path, network, threads, asked)
     if session.get_overridable_initializers():
-        session = _open(path, bytes(load_network(path).SerializeToString()), threads, asked)
+        network = bytes(load_network(path).SerializeToString())
+        session = _open(path, network, threads, asked)
     # ONNX Runtime itself falls back to the CPU without an error.
     active = str(session.get_providers()[0])
     if active != asked[0] and provider != "auto":
@@ -61,14 +85,22 @@ def open_session(
         )
     if active != asked[0]:
         log.warning("detector.provider_fell_back", extra={"asked": asked[0], "active": active, "model": path.name})
+    if active == CPU and wide > threads:
+        session.wide = _open(path, network, wide, asked, sharing=True)
     return session, active
 
 
-def _open(path: Path, network: bytes | None, threads: int, asked: list[str]) -> onnxruntime.InferenceSession:
-    """Open a network within ``threads``, its memory kept from growing with frames of odd sizes."""
+def _open(path: Path, network: bytes | None, threads: int, asked: list[str], *, sharing: bool = False) -> Session:
+    """Open a network within ``threads``, its memory kept from growing with frames of odd sizes.
+
+    With ``sharing``, threads that wait leave their core to others, and take work from one that is held up.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = max(1, threads)
     options.inter_op_num_threads = 1
+    if sharing:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.dynamic_block_base", "4")
     # Patterns and arenas would hold the largest of each size for ever.
     options.enable_mem_pattern = False
     options.log_severity_level = 3
@@ -76,7 +108,7 @@ def _open(path: Path, network: bytes | None, threads: int, asked: list[str]) -> 
     growth = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
     providers = [(name, growth) if name == "CUDAExecutionProvider" else name for name in asked]
     try:
-        return onnxruntime.InferenceSession(network or str(path), sess_options=options, providers=providers)
+        return Session(network or str(path), sess_options=options, providers=providers)
     except Exception as error:  # ONNX Runtime raises its own classes, which share no base but Exception
         raise unreadable(path, error) from error
 

@@ -122,6 +122,18 @@ def test_a_network_of_fixed_size_gets_that_size(tmp_path: Path) -> None:
     np.testing.assert_allclose(small.boxes[0][:2], [16 - 16, 32 - 32], atol=0.2)
 
 
+def test_large_pictures_are_read_on_more_threads_and_show_the_same(network: Path) -> None:
+    plain, wide = load_detector(str(network)), load_detector(str(network), whole_threads=2)
+    assert isinstance(plain, ScrfdDetector)
+    assert isinstance(wide, ScrfdDetector)
+    assert plain._session.wide is None
+    assert wide._session.wide is not None
+    picture = frame(320, 320, (4, 4))
+    ((expected,), (found,)) = plain.detect([picture]), wide.detect([picture])
+    assert len(found) == len(expected) > 0
+    np.testing.assert_array_equal(found.boxes, expected.boxes)
+
+
 def test_without_landmark_outputs_landmarks_are_nan(tmp_path: Path) -> None:
     detector = load_detector(str(write_scrfd(tmp_path / "nokps.onnx", landmarks=False)))
     (found,) = detector.detect([frame(160, 160, (4, 4))])

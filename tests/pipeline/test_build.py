@@ -83,3 +83,5 @@ def test_many_sources_share_several_detectors() -> None:
     many, one = load_all(config, sources=40), load_all(config, sources=1)
     assert len(many.detectors) == many.budget.detect > 1
     assert len(one.detectors) == 1
+    few = load_config(None, {"threads": 2, "faces.detector": "lbp"})
+    assert [len(load_all(few, sources=count).detectors) for count in (1, 40)] == [1, 2]
