@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.video.frames import Frame, FrameFilter, StateChange, VideoInfo
+from streamfer.video.sampling import TimeSampler
 
 Picture = NDArray[np.uint8]
 
@@ -155,3 +156,9 @@ def _told(happening: StateChange | Exception, epoch: int) -> StateChange:
     if isinstance(happening, Exception):
         raise happening
     return replace(happening, epoch=epoch)
+
+
+def sampled(fps: float) -> FrameFilter:
+    """Return a filter that wants ``fps`` pictures a second of one epoch."""
+    sampler = TimeSampler(fps)
+    return lambda _epoch, seconds, _index: sampler.tick(seconds) is not None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes.video import FakeSource, Happening, Jump
+from fakes.video import FakeSource, Happening, Jump, sampled
 
 from streamfer.errors import OutputError, SourceUnreachableError
 from streamfer.video import (
@@ -16,7 +16,6 @@ from streamfer.video import (
     LiveSource,
     Source,
     StateChange,
-    TimeSampler,
     find_sources,
     write_video,
 )
@@ -63,7 +62,7 @@ def test_a_fake_plays_its_script() -> None:
 
 def test_a_fake_counts_refused_frames_and_ends() -> None:
     source = FakeSource(lambda number: PICTURE + number, count=20, fps=20)
-    items = list(source.stream(TimeSampler(5).wants))
+    items = list(source.stream(sampled(5)))
     assert [item.image[0, 0, 0] for item in items if isinstance(item, Frame)] == [0, 4, 8, 12, 16]
     assert source.frames_decoded == 20
     assert isinstance(items[-1], StateChange)

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import psutil
 import pytest
+from fakes.video import sampled
 from made_videos import changing, in_container, leaping, tape, with_cover
 from PIL import Image
 from whole_reads import BLUE, GREEN, RED, WHITE, corners, quarters, read, source
@@ -23,7 +24,6 @@ from streamfer.errors import (
 from streamfer.video import (
     Frame,
     StateChange,
-    TimeSampler,
     find_sources,
     write_video,
 )
@@ -282,7 +282,7 @@ def test_memory_stays_flat_over_a_long_file(tmp_path: Path) -> None:
 def test_unwanted_frames_are_counted_but_not_yielded(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", [corners()] * 50, 25)
     clip = source(tmp_path / "clip.mp4")
-    frames = [item for item in clip.stream(TimeSampler(5).wants) if isinstance(item, Frame)]
+    frames = [item for item in clip.stream(sampled(5)) if isinstance(item, Frame)]
     assert [frame.index for frame in frames] == list(range(0, 50, 5))
     assert clip.frames_decoded == 50
 

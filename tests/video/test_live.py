@@ -16,6 +16,7 @@ import av
 import numpy as np
 import pytest
 from command_line import wait_for
+from fakes.video import sampled
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,7 +28,7 @@ from streamfer.errors import (
     SourceUnreachableError,
     SourceUnreadableError,
 )
-from streamfer.video import Frame, LiveSource, StateChange, TimeSampler, find_sources, open_source
+from streamfer.video import Frame, LiveSource, StateChange, find_sources, open_source
 from streamfer.video.clock import Nap
 from streamfer.video.connection import Arrival, Opened
 from streamfer.video.frame_line import FrameLine
@@ -74,7 +75,7 @@ def until_frames(items: Iterator[Frame | StateChange], count: int) -> tuple[list
 def test_it_comes_online_and_is_sampled_by_time(rtsp_server: StartServer) -> None:
     source = live(rtsp_server().url())
     began = time.time()
-    states, frames = until_frames(source.stream(TimeSampler(5).wants), 6)
+    states, frames = until_frames(source.stream(sampled(5)), 6)
     assert [state.state for state in states] == ["connecting", "online"]
     info = states[1].info
     assert info is not None
