@@ -116,6 +116,14 @@ def test_the_figure_has_a_row_a_person(annotation: streamfer.Annotation) -> None
     assert [label.get_text() for label in again.get_yticklabels()] == rows, "what is the file's is no person's"
 
 
+def test_what_measurements_are_held_against_is_in_the_files(annotation: streamfer.Annotation, tmp_path: Path) -> None:
+    name = annotation.source
+    for baseline, said in (("3s", "3s"), (annotation, annotation.info.epoch_key)):
+        annotation.save(tmp_path / said, "csv", baseline=baseline)
+        assert json.loads((tmp_path / said / f"{name}.streamfer.json").read_text())["baseline"] == said
+        assert pandas.read_csv(tmp_path / said / f"{name}.clips.csv").filter(like="_z").notna().any(axis=None)
+
+
 def test_the_notebook_runs(face_film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib").use("Agg")
     monkeypatch.chdir(tmp_path)

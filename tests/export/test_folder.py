@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from record_examples import labelled
 
-from streamfer.errors import OutputError
+from streamfer.errors import OutputError, SourceUnreadableError
 from streamfer.export import FORMATS, Settings, SourceFolder
 from streamfer.pipeline.events import FrameFaces, SourceDone, SourceStats
 from streamfer.records import Record
+from streamfer.video import find_sources
 
 SETTINGS = Settings("c0ffee", "ab" * 32, "lbp", ("csv", "jsonl"))
 DONE = SourceDone("a.mp4", stats=SourceStats(clips=1))
@@ -149,3 +150,12 @@ def test_a_folder_that_refuses_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"a\.mp4\.frames\.csv: cannot be written \(Is a directory\)"):
         source.commit("d1", DONE)
     assert not [name for name in names(tmp_path) if name.endswith(".part") or name.endswith("streamfer.json")]
+
+
+def test_of_a_pipe_there_is_no_second_look(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "film.mkv")
+    (spec,) = find_sources([str(tmp_path / "film.mkv")])
+    for name in ("html", "overlay"):
+        settings = Settings("c0ffee", "ab" * 32, "lbp", (name,))
+        with pytest.raises(SourceUnreadableError, match=r"film\.mkv: a pipe is read but once, .*; write it to a file"):
+            SourceFolder(tmp_path / "out", "film.mkv", settings, spec=spec).open()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import resource
 from fractions import Fraction
 from pathlib import Path
@@ -15,13 +15,13 @@ from made_videos import changing
 from PIL import Image, ImageFont
 from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
 
-from streamfer.errors import OutputError, SourceUnreadableError
-from streamfer.export.folder import SourceFolder
+from streamfer.errors import OutputError
+from streamfer.export.batch import Batch, BatchPlan
 from streamfer.export.job import Blur, Settings
 from streamfer.export.lettering import Layout, Tag, chip, subtitle, wrapped
 from streamfer.export.overlay import _COLOURS, OverlayNotes, OverlayWriter, _draw, write_overlay
 from streamfer.faces.coverage import Cover
-from streamfer.pipeline.events import FaceRow, FrameFaces, SourceOpened
+from streamfer.pipeline.events import FaceRow, FrameFaces, SourceDone, SourceOpened
 from streamfer.records import ClipCaptioned, Record
 from streamfer.video import Frame, StateChange, find_sources, open_source
 from streamfer.video.encode import write_video
@@ -174,15 +174,6 @@ def test_blur_covers_moments_without_a_sighting(film: Path) -> None:
     assert after[17][inside].astype(float).std() < 0.3 * before[17][inside].astype(float).std()
 
 
-def test_of_a_pipe_there_is_no_second_look(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "film.mkv")
-    (spec,) = find_sources([str(tmp_path / "film.mkv")])
-    for name in ("html", "overlay"):
-        settings = Settings("c0ffee", "ab" * 32, "lbp", (name,))
-        with pytest.raises(SourceUnreadableError, match=r"film\.mkv: a pipe is read but once, .*; write it to a file"):
-            SourceFolder(tmp_path / "out", "film.mkv", settings, spec=spec).open()
-
-
 def test_frames_in_doubt_are_counted_and_hidden_whole_where_asked(
     film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +188,14 @@ def test_frames_in_doubt_are_counted_and_hidden_whole_where_asked(
         detail = [np.abs(np.diff(image.astype(int), axis=1)).mean() for image in frames(path)]
         hidden = [number for number, one in enumerate(detail) if one < 0.3 * max(detail)]
         assert hidden == ([3, 29] if blur == "strict" else [])
+    # A batch says it of each file, and its manifest does.
+    settings = Settings("c0ffee", "ab" * 32, "lbp", ("overlay",), blurred="normal")
+    batch = Batch([spec], BatchPlan(tmp_path / "out", settings))
+    info = VideoInfo("film.mp4", "film.mp4", 160, 120, "mpeg4", 25.0, 1.2, 0, False, "key")
+    for event in (SourceOpened("film.mp4", 0, info, ("joy",)), SourceDone("film.mp4")):
+        batch.take(event)
+    assert batch.report.doubtful == {"film.mp4": 2}
+    assert json.loads((tmp_path / "out" / "film.mp4.streamfer.json").read_text())["frames_doubtful"] == 2
 
 
 def test_a_still_becomes_a_picture(tmp_path: Path) -> None:
