@@ -101,17 +101,25 @@ class Connection:
 
     Args:
         timeout: seconds that one network operation may take.
+        within: seconds that connecting and probing may take each.
         transport: RTSP transport, ``tcp`` or ``udp``.
         lost: counts of the source's lost pictures, which go on from one connection to the next.
     """
 
     def __init__(
-        self, spec: SourceSpec, *, decode_threads: int, timeout: float, transport: str, lost: Counter[str]
+        self,
+        spec: SourceSpec,
+        *,
+        decode_threads: int,
+        timeout: float,
+        within: float,
+        transport: str,
+        lost: Counter[str],
     ) -> None:
         self._spec = spec
         self._lost = lost
         self._decode_threads = decode_threads
-        self._timeout = timeout
+        self._timeout, self._within = timeout, within
         self._transport = transport
         self._events: queue.Queue[Event] = queue.Queue(_QUEUE_PICTURES)
         self._abandoned = threading.Event()
@@ -137,7 +145,8 @@ class Connection:
 
     def _run(self) -> None:
         try:
-            with open_container(self._spec, timeout=self._timeout, transport=self._transport) as container:
+            limits = {"timeout": self._timeout, "within": self._within}
+            with open_container(self._spec, transport=self._transport, **limits) as container:
                 track = video_stream(container, self._spec, self._decode_threads)
                 with classified(self._spec):
                     self._decode(container, track)

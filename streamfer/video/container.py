@@ -52,10 +52,13 @@ class NothingDecodesError(SourceUnreadableError):
 _METADATA: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
-def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") -> InputContainer:
+def open_container(
+    spec: SourceSpec, *, timeout: float, transport: str = "tcp", within: float | None = None
+) -> InputContainer:
     """Open the source of ``spec`` with only the protocols and formats that its kind needs.
 
-    One network operation may take ``timeout`` seconds (FFmpeg's own option; it may retry).
+    One network operation may take ``timeout`` seconds (FFmpeg's own option; it may retry), connecting and probing
+    ``within`` seconds each: a server that redirects in a circle, or sends a byte a second, keeps no operation waiting.
 
     Raises:
         SourceError: it cannot be opened; see :func:`classify`.
@@ -65,7 +68,9 @@ def open_container(spec: SourceSpec, *, timeout: float, transport: str = "tcp") 
         if pipe is not None:
             target, options["protocol_whitelist"] = f"pipe:{pipe}", "pipe"
         try:
-            container: InputContainer = av.open(target, "r", format=container_format, options=options, **_METADATA)
+            # No limit for what follows: PyAV would take the interpreter's lock for each look at the clock.
+            limits: dict[str, Any] = {**_METADATA, "timeout": within and (within, None)}
+            container: InputContainer = av.open(target, "r", format=container_format, options=options, **limits)
         except av.error.InvalidDataError:
             if not spec.remote and is_cut_off(Path(spec.url)):
                 raise SourceUnreadableError(f"{spec.location}: {_CUT_OFF}") from None

@@ -130,6 +130,7 @@ class LiveSource:
             self.spec,
             decode_threads=self.decode_threads,
             timeout=max(self.settings.open_timeout / 2, self.settings.stall_timeout),
+            within=self.settings.open_timeout + _END_SLACK_SECONDS / 4,
             transport=self._transport,
             lost=self._totals,
         )
