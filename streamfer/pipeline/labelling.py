@@ -202,6 +202,9 @@ class Labeller:
                 events.append(gap)
             if change.leap is not None:
                 events.append(self.records.leap_gap(source_id, change, change.leap))
+                if not change.leap.pts:
+                    # Between times by a clock and by the same clock set anew is no pause.
+                    log.ledger.last = None
         else:
             events = self._end_session(source_id, flush=True)
             # "connecting" opens every live source: only what follows a picture leaves a gap.

@@ -124,7 +124,8 @@ class Ledger:
     def missing_since(self, now: float) -> float | None:
         """Return since when nothing good came, where that goes on and is to be told (again) ``now``."""
         since = self.last if self.away is None else self.away
-        if since is None or now - self._told < _TELL_SECONDS:
+        # Of a clock that was set back, too.
+        if since is None or abs(now - self._told) < _TELL_SECONDS:
             return None
         self._told = now
         return min(since, now)

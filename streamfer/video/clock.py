@@ -15,25 +15,26 @@ _NAP_SECONDS = 2.0
 _NAP_WORK = 0.1
 
 
+def steady_now() -> float:
+    """Seconds by a clock that nobody sets; it goes on while the machine sleeps, where the system has such a one."""
+    boot: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic() if boot is None else time.clock_gettime(boot)
+
+
 class Nap:
     """Notices that this process did not run: its machine was suspended, or the process stopped.
 
-    Counts from its making; by a clock that goes on while the machine sleeps, where the system has one.
+    Counts from its making.
     """
 
     def __init__(self) -> None:
-        self._began, self._worked = self._now(), time.process_time()
+        self._began, self._worked = steady_now(), time.process_time()
 
     @property
     def seconds(self) -> float:
         """Seconds for which nothing of this process ran; 0 where it did."""
-        passed, worked = self._now() - self._began, time.process_time() - self._worked
+        passed, worked = steady_now() - self._began, time.process_time() - self._worked
         return passed if passed > _NAP_SECONDS and worked < _NAP_WORK * passed else 0.0
-
-    @staticmethod
-    def _now() -> float:
-        boot: int | None = getattr(time, "CLOCK_BOOTTIME", None)
-        return time.monotonic() if boot is None else time.clock_gettime(boot)
 
 
 @dataclass(frozen=True, slots=True)

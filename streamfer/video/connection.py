@@ -17,6 +17,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from streamfer.errors import SourceError
+from streamfer.video.clock import steady_now
 from streamfer.video.container import classified, classify, ends, frame_rate, media_zero, open_container, video_stream
 from streamfer.video.locate import SourceSpec
 
@@ -51,6 +52,7 @@ class Arrival:
     picture: av.VideoFrame  #: FFmpeg's picture, not converted
     pts: int  #: in ``Opened.time_base`` units, by the stream's clock or, where it has none, by the time of arrival
     arrived: float  #: Unix time, seconds
+    steady: float  #: the same by a clock that nobody sets
     #: Unix time by RTCP sender reports, seconds; None before the first report and for other protocols
     captured: float | None
     #: pictures of the source that never came whole until now, by cause
@@ -186,7 +188,7 @@ class Connection:
                 pts = round(arrived / time_base) if by_arrival or picture.pts is None else picture.pts
                 captured = None if by_arrival else _captured(container, pts, time_base)
                 losses.picture(pts)
-                self._hand_over(Arrival(picture, pts, arrived, captured, dict(self._lost)))
+                self._hand_over(Arrival(picture, pts, arrived, steady_now(), captured, dict(self._lost)))
 
     def _hand_over(self, event: Event) -> None:
         while not self._abandoned.is_set():

@@ -16,6 +16,8 @@ _ASSUMED_FPS = 25.0
 # A camera whose clock was never set reports 1970: such a time is worse than the time of arrival.
 _BELIEVABLE_SECONDS = 300.0
 _HEALED_SECONDS = 2.0
+# Less is a clock that is corrected; more moves the times of all that comes.
+_SET_SECONDS = 2.0
 # Before the first picture: one that says it is not turned is upright, for cameras do not mirror.
 _NONE_YET = PictureForm(0, 0, UPRIGHT, "", 0)
 
@@ -38,6 +40,7 @@ class FrameLine:
         self.late = 0.0  #: seconds by which the latest picture came later than the promptest of the last half minute
         self._lost, self._damaged = 0, 0.0
         self._other: float | None = None
+        self._offset: float | None = None
 
     @property
     def epoch(self) -> int:
@@ -56,14 +59,15 @@ class FrameLine:
         if self._doubtful(arrival, form):
             return
         self._form = form
-        tick = self._clock.tick(arrival.pts, picture.duration, form.change_from(before))
+        clock_set = self._clock_set(arrival)
+        tick = self._clock.tick(arrival.pts, picture.duration, form.change_from(before) or clock_set)
         seconds = float(tick.pts * self.opened.time_base)
         if tick.reason:
             self._arrivals = ArrivalClock()
         wall_time, origin = self._wall_time(arrival, tick, seconds)
         if tick.reason or before is None:
             info = self._info(form, wall_time)
-            leap = Leap(tick.leap, self.opened.time_base, wall_time, origin) if tick.leap else None
+            leap = Leap(tick.leap, self.opened.time_base, wall_time, origin) if tick.leap or clock_set else None
             yield StateChange("online", tick.epoch, time.time(), tick.reason, info=info, leap=leap)
         if wanted is None or wanted(tick.epoch, seconds, tick.index):
             yield Frame(
@@ -79,6 +83,13 @@ class FrameLine:
                 else None,
                 lost=arrival.lost,
             )
+
+    def _clock_set(self, arrival: Arrival) -> str:
+        """Say in words that this machine's clock was set since the last picture; empty where it was not."""
+        before, self._offset = self._offset, arrival.arrived - arrival.steady
+        by = 0.0 if before is None or self.opened.ends else self._offset - before
+        way = "ahead" if by > 0 else "back"
+        return f"this machine's clock was set {way} by {abs(by):.0f} s" if abs(by) > _SET_SECONDS else ""
 
     def _doubtful(self, arrival: Arrival, form: PictureForm) -> bool:
         """Whether pictures of another form come from damaged bytes: such a change must last to be believed."""

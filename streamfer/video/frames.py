@@ -65,7 +65,7 @@ class Frame:
 class Leap:
     """A stretch that a source's clock passed over, just before the first frame of an epoch."""
 
-    pts: int  #: and time_base: its length
+    pts: int  #: and time_base: its length; 0 where it was this machine's clock that was set
     time_base: Fraction
     wall_time: float  #: and time_origin: of that first frame, as in :class:`Frame`
     time_origin: TimeOrigin

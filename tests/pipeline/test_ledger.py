@@ -24,7 +24,6 @@ from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.items import AnalysedFrame, EpochOpened, Item
 from streamfer.pipeline.ledger import Ledger, Naps
 from streamfer.pipeline.selection import TimeSelector
-from streamfer.video.clock import Nap
 from streamfer.video.frames import Frame, FrameFilter, StateChange, VideoInfo
 
 CROP = FakeExpressionModel().info.crop
@@ -81,7 +80,7 @@ def test_what_was_slept_through_is_called_so_whatever_was_dropped() -> None:
 def test_naps_are_pauses_in_which_nothing_ran(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pause in which this process worked, as on a busy machine, or a clock that was set, is none."""
     times = {"boot": 50.0, "work": 1.0, "wall": 1000.0}
-    monkeypatch.setattr(Nap, "_now", staticmethod(lambda: times["boot"]))
+    monkeypatch.setattr("streamfer.video.clock.steady_now", lambda: times["boot"])
     monkeypatch.setattr(time, "process_time", lambda: times["work"])
     monkeypatch.setattr(time, "time", lambda: times["wall"])
     stop = threading.Event()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +27,7 @@ from streamfer.pipeline.selection import WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.records import ClipLabelled, Gap, Record, SourceStateChanged
 from streamfer.video import find_sources, open_source
-from streamfer.video.frames import StateChange
+from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange
 
 
 class RememberingModel(FakeExpressionModel):
@@ -259,6 +262,26 @@ def test_an_interruption_is_a_state_record_and_a_gap() -> None:
     assert "secret" not in states[1].reason
     (gap,) = [document for document in documents if isinstance(document, Gap)]
     assert (gap.cause, gap.epoch, gap.start_time, gap.end_time) == ("reconnect", 1, 1000.0, states[2].wall_time)
+
+
+class _ClockSet(FakeSource):
+    """Its second epoch is timed by a clock that was set ahead by an hour."""
+
+    def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
+        for item in super().stream(wanted):
+            if isinstance(item, Frame) and item.epoch:
+                yield replace(item, wall_time=item.wall_time + 3600)
+            elif isinstance(item, StateChange) and item.epoch and item.state == "online":
+                yield replace(item, reason="set ahead", leap=Leap(0, Fraction(1, 1000), 1_700_003_602.4, "wallclock"))
+            else:
+                yield item
+
+
+def test_an_hour_that_was_none_is_no_gap_of_an_hour() -> None:
+    source = _ClockSet(one_face, count=120, fps=25, live=True, script={60: [Jump()]})
+    gaps = [event.data for event in run([source], live__queue_frames=200) if isinstance(event, Record)]
+    (gap,) = [document for document in gaps if isinstance(document, Gap)]
+    assert (gap.cause, gap.reason, gap.end_time - gap.start_time) == ("clock_jump", "set ahead", 0)
 
 
 def test_the_same_film_gives_the_same_ids() -> None:

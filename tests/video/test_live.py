@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import random
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -264,14 +266,22 @@ def test_a_transport_that_gives_nothing_is_changed(silent_port: int) -> None:
     assert used == ["tcp", "udp", "tcp"]
 
 
-def test_attempts_that_never_come_back_are_bounded(silent_port: int) -> None:
-    """FFmpeg takes a multiple of its timeout to give up; meanwhile attempts must not pile up."""
+def test_attempts_that_never_come_back_are_bounded(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no limit ends, such as asking for a name, must not pile up."""
+    over = threading.Event()
+
+    def hang(*_: object, **__: object) -> None:
+        over.wait(60)
+        raise SourceUnreachableError("over")
+
+    monkeypatch.setattr("streamfer.video.connection.open_container", hang)
     source = live(f"rtsp://127.0.0.1:{silent_port}/live", wait=True, open_timeout=0.2, stall_timeout=30)
     before = threading.active_count()
     reasons = [state.reason for state in islice(until_states(source.stream(), "never"), 24)]
     assert threading.active_count() - before <= 5
     assert any("4 attempts are stuck in FFmpeg" in reason for reason in reasons)
     source.close()
+    over.set()
 
 
 @pytest.fixture
@@ -285,6 +295,44 @@ def test_a_server_that_takes_the_connection_and_says_nothing(silent_port: int) -
     source = live(f"rtsp://127.0.0.1:{silent_port}/live", open_timeout=0.5)
     with pytest.raises(SourceUnreachableError, match=r"no picture for 0\.5 s"):
         list(source.stream())
+
+
+class _Circle(socketserver.StreamRequestHandler):
+    """An RTSP server that sends whoever asks back to itself."""
+
+    asked = 0
+
+    def handle(self) -> None:
+        head = b""
+        with contextlib.suppress(ConnectionError):
+            while line := self.rfile.readline():
+                head += line
+                if line == b"\r\n":
+                    _Circle.asked += 1
+                    number = next(part for part in head.splitlines() if part.startswith(b"CSeq"))
+                    options = head.startswith(b"OPTIONS")
+                    place = (
+                        b"Public: DESCRIBE"
+                        if options
+                        else b"Location: rtsp://127.0.0.1:%d/x" % self.request.getsockname()[1]
+                    )
+                    status = b"200 OK" if options else b"302 Moved"
+                    self.wfile.write(b"\r\n".join((b"RTSP/1.0 " + status, number, place, b"", b"")))
+                    head = b""
+
+
+def test_a_server_that_redirects_in_a_circle_is_not_asked_for_ever() -> None:
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Circle) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = live(f"rtsp://127.0.0.1:{server.server_address[1]}/x", open_timeout=0.5)
+        with pytest.raises(SourceUnreachableError, match="no picture"):
+            list(source.stream())
+        wait_for(lambda: not any(connection.alive for connection in source._stuck), "FFmpeg gives up")
+        before = _Circle.asked
+        time.sleep(0.3)
+        server.shutdown()
+    assert _Circle.asked == before > 1
 
 
 def test_nobody_there_fails_or_retries_as_asked() -> None:
@@ -355,7 +403,7 @@ def test_wall_time_follows_the_sender_where_it_can_be_believed(
     opened = Opened("h264", 25.0, None, Fraction(1, 90000))
     line = FrameLine(find_sources(["rtsp://cam/live"])[0], opened, epoch=3)
     picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))
-    online, frame = line.advance(Arrival(picture, 9000, 5000.0, captured), None)
+    online, frame = line.advance(Arrival(picture, 9000, 5000.0, 0.0, captured), None)
     assert isinstance(online, StateChange)
     assert isinstance(frame, Frame)
     assert (frame.time_origin, frame.wall_time, frame.epoch) == (origin, wall_time, 3)
