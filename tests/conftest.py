@@ -34,15 +34,20 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 #: Files whose tests take longest, a cluster's first: a process that began one last would work on alone.
 LONGEST = (
     "test_ray.py",
-    "test_run_faults.py",
-    "test_operation.py",
-    "test_exp_blip_stages.py",
-    "test_network_faults.py",
-    "test_measured.py",
-    "test_run.py",
+    "test_chain.py",
     "test_topologies.py",
-    "test_output_faults.py",
+    "test_dashboard.py",
+    "test_webhook.py",
+    "test_mqtt.py",
+    "test_preview.py",
+    "test_network_faults.py",
+    "test_run_faults.py",
     "test_ask_end_to_end.py",
+    "test_delivery.py",
+    "test_batch.py",
+    "test_faces_training.py",
+    "test_demo.py",
+    "test_operation.py",
 )
 
 # Tiny models and checkpoints, which the tests of models make, serve other rooms too; so do servers of Redis.
