@@ -194,7 +194,9 @@ def test_frames_in_doubt_are_counted_and_hidden_whole_where_asked(
     info = VideoInfo("film.mp4", "film.mp4", 160, 120, "mpeg4", 25.0, 1.2, 0, False, "key")
     for event in (SourceOpened("film.mp4", 0, info, ("joy",)), SourceDone("film.mp4")):
         batch.take(event)
-    assert batch.report.doubtful == {"film.mp4": 2}
+    whole = Batch([spec], BatchPlan(tmp_path / "whole", settings))
+    whole.adopt("film.mp4", batch.report)
+    assert whole.report.doubtful == batch.report.doubtful == {"film.mp4": 2}
     assert json.loads((tmp_path / "out" / "film.mp4.streamfer.json").read_text())["frames_doubtful"] == 2
 
 
