@@ -31,7 +31,8 @@ Run = Callable[..., BatchReport]
 
 def on_a_cluster(test: Callable[..., None]) -> Callable[..., None]:
     """Minutes, most of them Ray's own; that its workers make the same bytes is seen without Ray in test_buckets.py."""
-    return pytest.mark.slow(pytest.mark.timeout(1200)(test))
+    marked: Callable[..., None] = pytest.mark.slow(pytest.mark.timeout(1200)(test))
+    return marked
 
 
 @pytest.fixture(scope="module")
