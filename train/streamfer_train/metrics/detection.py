@@ -6,7 +6,7 @@ Shape suffixes: N clips, A action units. NaN among the targets means that nobody
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ class DetectionScore:
     count: int
     positives: int
     auc: float  #: area under the ROC curve; NaN where it is present on all clips or none
-    f1: float  #: at 0.5; NaN where present on none and never detected
+    f1: float  #: at its threshold, 0.5 where none is given; NaN where present on none and never detected
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,15 @@ class DetectionReport:
     units: dict[str, DetectionScore]
 
 
-def report(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> DetectionReport:
-    """Score each unit over the clips on which it was coded; a target or probability above 0.5 is presence.
+def report(
+    scores_NA: Values,
+    targets_NA: Values,
+    names: Sequence[str],
+    *,
+    thresholds: Mapping[str, float] | None = None,
+    present_above: float = _PRESENT,
+) -> DetectionReport:
+    """Score each unit over the clips on which it was coded; choose ``thresholds`` on *other* clips than these.
 
     Raises:
         ConfigError: shapes that do not fit, or scores that are not finite.
@@ -46,7 +53,8 @@ def report(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> Detec
     units = {}
     for a, name in enumerate(names):
         coded = ~np.isnan(targets[:, a])
-        units[name] = _score(scores[coded, a], targets[coded, a] > _PRESENT)
+        threshold = _PRESENT if thresholds is None else thresholds[name]
+        units[name] = _score(scores[coded, a], targets[coded, a] > present_above, threshold)
     every = units.values()
     return DetectionReport(_mean([one.auc for one in every]), _mean([one.f1 for one in every]), units)
 
@@ -61,7 +69,7 @@ def checked(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> tupl
     return scores, targets
 
 
-def _score(scores_N: FloatArray, present_N: BoolArray) -> DetectionScore:
+def _score(scores_N: FloatArray, present_N: BoolArray, threshold: float) -> DetectionScore:
     from sklearn.metrics import f1_score, roc_auc_score
 
     positives, count = int(present_N.sum()), len(present_N)
@@ -69,7 +77,7 @@ def _score(scores_N: FloatArray, present_N: BoolArray) -> DetectionScore:
         count=count,
         positives=positives,
         auc=float(roc_auc_score(present_N, scores_N)) if 0 < positives < count else math.nan,
-        f1=float(f1_score(present_N, scores_N >= _PRESENT, zero_division=np.nan)) if count else math.nan,
+        f1=float(f1_score(present_N, scores_N >= threshold, zero_division=np.nan)) if count else math.nan,
     )
 
 
