@@ -85,7 +85,11 @@ def _cached_obstacle(device: torch.device) -> str | None:
 
 
 def runs_triton(device: torch.device, wanted: Backend | None = None) -> bool:
-    """Tell whether a call on a device runs Triton: where it can, and ``wanted``, or else the mode, says so."""
+    """Tell whether a call on a device runs Triton: where it can, and ``wanted``, or else the mode, says so.
+
+    Raises:
+        ValueError: no such backend.
+    """
     if wanted not in (None, "torch", "triton"):
         raise ValueError(f"backend is {wanted!r}; expected torch, triton or None")
     return (wanted or _mode) == "triton" and obstacle(device) is None
@@ -93,7 +97,11 @@ def runs_triton(device: torch.device, wanted: Backend | None = None) -> bool:
 
 @contextlib.contextmanager
 def use(wanted: Mode) -> Iterator[None]:
-    """Force an implementation, or go back to ``auto``, in a ``with`` block; holds for the whole process."""
+    """Force an implementation, or go back to ``auto``, in a ``with`` block; holds for the whole process.
+
+    Raises:
+        ValueError: not a mode.
+    """
     global _mode  # noqa: PLW0603 - the one piece of state, on purpose: torch.compile guards on it
     if wanted not in get_args(Mode):
         raise ValueError(f"mode is {wanted!r}; expected auto, torch or triton")

@@ -106,7 +106,11 @@ def is_bucket(place: str) -> bool:
 
 
 def output_of(output: Place, *, buckets: bool) -> tuple[Path, str]:
-    """Return the folder that results are written into, and the bucket that they go to from there, if any."""
+    """Return the folder that results are written into, and the bucket that they go to from there, if any.
+
+    Raises:
+        ConfigError: a bucket, where none is served, or an empty path.
+    """
     place = placed(output, "output")
     if not place:
         raise ConfigError("output: an empty path; name a folder (this one is .)")
@@ -142,7 +146,11 @@ def asked_of(**given: Any) -> Iterable[Any]:
 
 
 def check_secrecy(config: Config, settings: Settings) -> None:
-    """Refuse to blur faces here and to show them to a server."""
+    """Refuse to blur faces here and to show them to a server.
+
+    Raises:
+        ConfigError: both were asked for.
+    """
     captions = config.captions
     sent = captions.when != "off" and captions.images != "none" and captions.model.startswith("openai:")
     if sent and settings.blurred != "off":

@@ -47,7 +47,11 @@ class Answer:
 
 
 def check_question(question: str, model: CaptionerInfo | None) -> str:
-    """Return a question stripped of blanks, as far as it can be checked (ConfigError) before anything is computed."""
+    """Return a question stripped of blanks, as far as it can be checked (ConfigError) before anything is computed.
+
+    Raises:
+        ConfigError: it is empty, has more words than the model reads tokens, or the model takes no questions.
+    """
     (asked,) = check_questions([question], 1)
     if model is None:
         return asked

@@ -66,6 +66,9 @@ def endpoint_url(url: str | None) -> str:
     """Return the address that ``/chat/completions`` is appended to; ``/v1`` is added to a bare host.
 
     One that is no HTTP address, or carries credentials, is a ConfigError.
+
+    Raises:
+        ConfigError: it is no HTTP address, or carries credentials.
     """
     url = url or os.environ.get("OPENAI_BASE_URL") or OPENAI
     parts = urlsplit(url)
@@ -81,6 +84,9 @@ def key_for(url: str, variable: str | None = None) -> str | None:
     """Return the key for an address, out of ``variable`` (which must hold one, ConfigError) or the usual ones.
 
     OpenAI's own goes to OpenAI alone, or where the environment points it.
+
+    Raises:
+        ConfigError: the variable named is empty.
     """
     if variable is not None:
         if not os.environ.get(variable):
@@ -130,7 +136,11 @@ class ChatClient:
         self._client.close()
 
     def find(self) -> dict[str, Any]:
-        """Look whether the endpoint has the model, and return what it says of it: nothing where it lists none."""
+        """Look whether the endpoint has the model, and return what it says of it: nothing where it lists none.
+
+        Raises:
+            ChatError: it cannot be reached, refuses the key, or has other models, which are listed.
+        """
         deadline = time.monotonic() + min(self._timeout, 2 * _CONNECT_SECONDS)
         try:
             document = json.loads(self._send("GET", "models", None, deadline))
@@ -154,7 +164,11 @@ class ChatClient:
         return {}
 
     def write(self, messages: Sequence[Message], **options: Any) -> Reply:
-        """Ask for the next turn of a conversation; ``options`` are further fields of the request, unless None."""
+        """Ask for the next turn of a conversation; ``options`` are further fields of the request, unless None.
+
+        Raises:
+            ChatError: no text came.
+        """
         deadline = time.monotonic() + self._timeout
         wanted = {name: value for name, value in options.items() if value is not None}
         attempt = 0
@@ -170,7 +184,11 @@ class ChatClient:
             time.sleep(pause)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return a vector of each text, as ``/embeddings`` gives them."""
+        """Return a vector of each text, as ``/embeddings`` gives them.
+
+        Raises:
+            ChatError: none came.
+        """
         body = {"model": self.model, "input": list(texts)}
         try:
             rows = json.loads(self._send("POST", "embeddings", body, time.monotonic() + self._timeout))["data"]

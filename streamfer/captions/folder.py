@@ -59,7 +59,11 @@ def read_card(folder: Path) -> CaptionCard:
 
 
 def check_files(folder: Path, card: CaptionCard) -> None:
-    """Compare the weights files with the card: names and sizes, which a truncated copy betrays (CheckpointError)."""
+    """Compare the weights files with the card: names and sizes, which a truncated copy betrays (CheckpointError).
+
+    Raises:
+        CheckpointError: a file is missing, has another size, or is not on the card.
+    """
     found = {path.name: path.stat().st_size for path in folder.glob(_WEIGHTS)}
     for name, entry in card.files.items():
         if name not in found:
@@ -87,7 +91,11 @@ def list_captioners() -> dict[str, CaptionCard]:
 
 
 def find_captioner(name_or_path: str) -> Path:
-    """Return the folder of a name, or the path itself where it is a captioner's; else what exists."""
+    """Return the folder of a name, or the path itself where it is a captioner's; else what exists.
+
+    Raises:
+        UnknownModelError: neither; the message lists what exists.
+    """
     known = _folders()
     if name_or_path in known:
         return known[name_or_path]
@@ -172,6 +180,10 @@ def reading(purpose: str, trouble: str) -> Iterator[Any]:
     """Yield transformers, which ``purpose`` needs, silent, to read a model or tokenizer with.
 
     Where what is read is damaged or something else, ``trouble`` is a CheckpointError, with the first line of why.
+
+    Raises:
+        MissingExtraError: it is not installed, which ``purpose`` needs.
+        CheckpointError: what is read is damaged or something else: ``trouble``, with the first line of why.
     """
     with needs("captions", purpose):
         import transformers

@@ -93,7 +93,11 @@ _NAMES = {
 
 
 def kind_of(names: Iterable[str], where: str) -> Kind:
-    """Tell Exp-BLIP's checkpoints from Exp-VQA's by their projection; of neither, what it looks like instead."""
+    """Tell Exp-BLIP's checkpoints from Exp-VQA's by their projection; of neither, what it looks like instead.
+
+    Raises:
+        CheckpointError: neither, with what it looks like instead.
+    """
     found = set(names)
     for kind, system in SYSTEMS.items():
         if f"{system.stem}_proj.weight" in found:
@@ -117,7 +121,11 @@ def looks_like_lavis(names: Iterable[str]) -> bool:
 
 
 def sources(name: str, kind: Kind) -> tuple[str, ...]:
-    """Return LAVIS's tensor, or the two of a bias, behind transformers' ``name``."""
+    """Return LAVIS's tensor, or the two of a bias, behind transformers' ``name``.
+
+    Raises:
+        KeyError: nothing is known of the name.
+    """
     found = name.replace("language_projection.", f"{SYSTEMS[kind].stem}_proj.")
     for ours, theirs in _NAMES.items():
         found = found.replace(ours, theirs)
@@ -165,7 +173,11 @@ def read_sizes(found: Tensors, kind: Kind) -> QuerySizes:
 
 
 def translate(expected: Mapping[str, torch.Tensor], found: Tensors, kind: Kind) -> dict[str, torch.Tensor]:
-    """Return transformers' tensors, all but the language model's, out of LAVIS's; ``expected`` has names and shapes."""
+    """Return transformers' tensors, all but the language model's, out of LAVIS's; ``expected`` has names and shapes.
+
+    Raises:
+        CheckpointError: the first tensor that is missing, has another shape, is not finite or has no place.
+    """
     stem = f"{SYSTEMS[kind].stem}_model."
     given = {name: tensor for name, tensor in found.tensors.items()
              if not name.startswith(stem) and not _WEIGHTLESS.fullmatch(name)}  # fmt: skip

@@ -106,7 +106,11 @@ def _foreign(name_or_path: str) -> bool:
 
 
 def read_text(folder: Path, card: CaptionCard) -> PromptText:
-    """Return what puts questions to the model of a captioner's folder."""
+    """Return what puts questions to the model of a captioner's folder.
+
+    Raises:
+        CheckpointError: a tokenizer is missing or damaged.
+    """
     names = [TOKENIZER, QUESTION_TOKENIZER] if card.architecture == "instructblip" else [TOKENIZER]
     if missing := [name for name in names if not (folder / name).is_dir()]:
         raise CheckpointError(f"{folder / missing[0]}: no tokenizer; copy the folder again")
@@ -114,7 +118,11 @@ def read_text(folder: Path, card: CaptionCard) -> PromptText:
 
 
 def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, dtype: Any) -> Any:
-    """Return transformers' model of a captioner's folder on the CPU, every tensor accounted for (CheckpointError)."""
+    """Return transformers' model of a captioner's folder on the CPU, every tensor accounted for (CheckpointError).
+
+    Raises:
+        CheckpointError: files that are damaged, or hold other tensors than the configuration asks for.
+    """
     check_files(folder, card)
     # The language model decodes under causal masks, which the kernels leave to PyTorch anyway.
     name = transformers_attention(attention)
@@ -142,7 +150,12 @@ def read_tokenizer(folder: Path, what: str) -> Any:
 
 
 def read_word_tokenizer(folder: Path, rows: int) -> Any:
-    """Return the Q-Former's tokenizer with LAVIS's ``[DEC]``, for embeddings of so many rows."""
+    """Return the Q-Former's tokenizer with LAVIS's ``[DEC]``, for embeddings of so many rows.
+
+    Raises:
+        SourceNotFoundError: no such folder.
+        CheckpointError: no tokenizer in it, more words than rows, or no token to pad with.
+    """
     tokenizer = read_tokenizer(folder, "question tokenizer")
     if tokenizer.bos_token is None:
         tokenizer.add_special_tokens({"bos_token": "[DEC]"})
@@ -161,6 +174,10 @@ def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], where: st
     A tokenizer without a token to pad with gets one, as LAVIS gives Vicuna's; its row of the embeddings is zero. The
     checkpoint's ``own`` tensors, all of the language model's or none, decide the vocabulary's size; without them the
     weights are the folder's.
+
+    Raises:
+        SourceNotFoundError: no such folder.
+        CheckpointError: no configuration or weights that can be read, or tensors that do not fit; the first is named.
     """
     purpose = "a frozen language model"
     tokenizer = read_tokenizer(folder, "language model")
@@ -196,7 +213,11 @@ def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], where: st
 
 
 def check_loaded(report: Mapping[str, Any], where: str, *, strangers: bool = True) -> None:
-    """Refuse a model of which transformers reports tensors that were missing or did not fit; the first is named."""
+    """Refuse a model of which transformers reports tensors that were missing or did not fit; the first is named.
+
+    Raises:
+        CheckpointError: the first is named.
+    """
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys")[: 3 if strangers else 2]:
         if names := sorted(str(key) for key in report[kind]):
             raise CheckpointError(f"{where}: {kind.replace('_', ' ')}: {names[0]!r} ({len(names)} in all)")

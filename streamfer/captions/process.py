@@ -71,7 +71,11 @@ class ProcessCaptioner:
 
     @property
     def info(self) -> CaptionerInfo:
-        """Identity of the model; waits until it is loaded, or raises what became of it."""
+        """Identity of the model; waits until it is loaded, or raises what became of it.
+
+        Raises:
+            StreamferError: it cannot be loaded.
+        """
         if self._info is None:
             with self._lock:
                 self._load()

@@ -63,7 +63,11 @@ class CaptionerInfo:
 
     @property
     def picture(self) -> CropProfile:
-        """Geometry of the pictures that it looks at; a ConfigError where it looks at none."""
+        """Geometry of the pictures that it looks at; a ConfigError where it looks at none.
+
+        Raises:
+            ConfigError: it looks at none.
+        """
         if self.crop is None:
             raise ConfigError(f"model {self.name!r} looks at no pictures; name an image-text model")
         return self.crop
@@ -136,11 +140,19 @@ class Captioner(Protocol):
         """
 
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
-        """Return the probability of yes for one question a clip, by comparing the likelihoods of yes and no."""
+        """Return the probability of yes for one question a clip, by comparing the likelihoods of yes and no.
+
+        Raises:
+            ConfigError: as :meth:`caption`.
+        """
 
 
 def check_clips(clips: Sequence[Keyframes]) -> list[Keyframes]:
-    """Return every clip as uint8 (K, S, S, 3), or raise a ConfigError for what are no RGB squares, or none at all."""
+    """Return every clip as uint8 (K, S, S, 3), or raise a ConfigError for what are no RGB squares, or none at all.
+
+    Raises:
+        ConfigError: not arrays of uint8 RGB squares, or no keyframe.
+    """
     checked = []
     for clip in clips:
         frames = clip[None] if clip.ndim == 3 else clip
@@ -152,7 +164,11 @@ def check_clips(clips: Sequence[Keyframes]) -> list[Keyframes]:
 
 
 def check_questions(questions: Sequence[str], clips: int) -> list[str]:
-    """Return the questions without surrounding blanks; a ConfigError where one is empty, or not one a clip."""
+    """Return the questions without surrounding blanks; a ConfigError where one is empty, or not one a clip.
+
+    Raises:
+        ConfigError: another number than clips, or an empty question.
+    """
     if isinstance(questions, str) or len(questions) != clips:
         raise ConfigError(f"{clips} clips take {clips} questions, one each; got {questions!r}")
     stripped = [question.strip() for question in questions]

@@ -48,7 +48,11 @@ class PromptText:
         return ids
 
     def prompt_ids(self, question: str) -> list[int]:
-        """Return the tokens that follow the query tokens; too long a question, or a control token, is a ConfigError."""
+        """Return the tokens that follow the query tokens; too long a question, or a control token, is a ConfigError.
+
+        Raises:
+            ConfigError: the question is longer than the card's limit, or holds a control token.
+        """
         for tokenizer in (self.tokenizer, self.question_tokenizer):
             check_plain(question, tokenizer)
         ids = self._encode(question) if question else []
@@ -56,7 +60,12 @@ class PromptText:
         return [*self.start_ids, *ids]
 
     def question_ids(self, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ids and mask (B, L) of questions as the Q-Former reads them, padded on the right."""
+        """Return ids and mask (B, L) of questions as the Q-Former reads them, padded on the right.
+
+        Raises:
+            ConfigError: a question is longer than the card's limit.
+            CheckpointError: the model came without the Q-Former's tokenizer.
+        """
         if self.question_tokenizer is None:
             raise CheckpointError("the model has no question tokenizer; import it again with --question-tokenizer")
         rows = self.question_tokenizer(list(questions), padding=True, padding_side="right", return_tensors="pt")
@@ -72,7 +81,11 @@ class PromptText:
 
 
 def check_plain(question: str, tokenizer: Any | None) -> None:
-    """Refuse (ConfigError) control tokens in a question: ``</s>`` would be read as what it stands for."""
+    """Refuse (ConfigError) control tokens in a question: ``</s>`` would be read as what it stands for.
+
+    Raises:
+        ConfigError: the question holds one; it is named.
+    """
     if tokenizer is None:
         return
     added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
@@ -82,7 +95,11 @@ def check_plain(question: str, tokenizer: Any | None) -> None:
 
 
 def check_length(length: int, limit: int, question: str) -> None:
-    """Refuse (ConfigError) a question of more tokens than a model reads."""
+    """Refuse (ConfigError) a question of more tokens than a model reads.
+
+    Raises:
+        ConfigError: it has more than ``limit``.
+    """
     if length > limit:
         raise ConfigError(
             f"the question has {length} tokens and the model reads {limit} at most; shorten it: {question[:40]!r}..."

@@ -47,7 +47,12 @@ def is_text_model(path: Path) -> bool:
 
 
 def load_stand_in(name_or_path: str, *, precision: Precision, **options: Any) -> TransformersCaptioner:
-    """Load an image-text model with its processor: a folder, or a Hub's name where it is on this machine."""
+    """Load an image-text model with its processor: a folder, or a Hub's name where it is on this machine.
+
+    Raises:
+        UnknownModelError: not on this machine.
+        CheckpointError: there, but no image-text model with safetensors and a processor.
+    """
     source: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     trouble = f"{name_or_path}: no image-text model of transformers can be loaded"
     try:
@@ -224,7 +229,11 @@ class TextModel:
         return [self.reply(messages).text for messages in conversations]
 
     def reply(self, messages: Sequence[Message]) -> Reply:
-        """Return the next turn of one conversation; a prompt that does not fit is a ConfigError."""
+        """Return the next turn of one conversation; a prompt that does not fit is a ConfigError.
+
+        Raises:
+            ConfigError: the prompt does not fit.
+        """
         with self._lock, torch.inference_mode():
             if self.tokenizer.chat_template:
                 prompt = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

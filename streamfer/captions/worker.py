@@ -69,7 +69,11 @@ class CaptionCall:
         self._hanging: threading.Thread | None = None
 
     def run(self, requests: Sequence[CaptionRequest], *, timeout: float) -> list[Caption | CaptionError]:
-        """Describe clips; ``timeout`` in seconds counts from when the writer has loaded, and ends in a CaptionError."""
+        """Describe clips; ``timeout`` in seconds counts from when the writer has loaded, and ends in a CaptionError.
+
+        Raises:
+            CaptionError: the writer took too long, or is still busy with a call that did.
+        """
         if not self._writer.remote:
             return self._writer.write(requests)
         if self._hanging is not None and self._hanging.is_alive():

@@ -38,7 +38,11 @@ class Baseline:
 
     @classmethod
     def first(cls, text: str, clip: ClipConfig | None = None) -> Baseline | None:
-        """Read ``10s``; None where the text names a file."""
+        """Read ``10s``; None where the text names a file.
+
+        Raises:
+            ConfigError: it is neither, or no two clips end in it.
+        """
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s", text)
         if match is None:
             if "://" in text or Path(text).is_file():
@@ -64,7 +68,11 @@ class Baseline:
 
     @classmethod
     def of(cls, source: str, tracks: pandas.DataFrame, tables: Mapping[str, pandas.DataFrame]) -> Baseline:
-        """Return what the tables of a file, by name, say of the person who is seen most in it."""
+        """Return what the tables of a file, by name, say of the person who is seen most in it.
+
+        Raises:
+            ConfigError: nobody is labelled in it.
+        """
         people = tracks.sort_values("frames", ascending=False)
         if not tracks.clips.sum():
             raise ConfigError(f"baseline {source}: shows no face long enough for a clip")

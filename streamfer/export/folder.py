@@ -117,6 +117,9 @@ class SourceFolder:
 
         Everything is on the disk before the first file gets its name, so that a full disk leaves none of them. Results
         of a source that was cut off are named ``NAME.partial`` and never count as done; complete ones take their place.
+
+        Raises:
+            OutputError: a file cannot be written; those not yet in place are discarded.
         """
         self.add(done)  # the table of tracks is made of its end
         content: dict[str, Any] = {**self._identity(source_digest), "stats": asdict(done.stats), "note": done.note}

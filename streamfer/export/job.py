@@ -107,7 +107,11 @@ def choose(
     profile: str = "streamfer",
     csv_dialect: str = "plain",
 ) -> Settings:
-    """Return settings with what was chosen of their results, in the words of ``Session.annotate_folder``."""
+    """Return settings with what was chosen of their results, in the words of ``Session.annotate_folder``.
+
+    Raises:
+        ConfigError: a name is unknown, or faces are to be blurred in no picture.
+    """
     names = check_formats(formats)
     names += ("overlay",) if overlay and "overlay" not in names else ()
     blur = ("normal" if blur_faces else "off") if isinstance(blur_faces, bool) else blur_faces

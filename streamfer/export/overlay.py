@@ -199,7 +199,12 @@ class OverlayWriter(WholeFile):
         self._notes.add(event)
 
     def prepare(self) -> None:
-        """Decode the file once more, twice to blur, and draw."""
+        """Decode the file once more, twice to blur, and draw.
+
+        Raises:
+            OutputError: it cannot be written.
+            SourceError: the file cannot be read any more.
+        """
         try:
             self.doubtful = write_overlay(self._source, self._notes, self.part, blur=self._blur)
         except OutputError as error:

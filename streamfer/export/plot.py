@@ -23,6 +23,9 @@ def draw(segments: pandas.DataFrame, classes: tuple[str, ...], axes: Axes | None
     Args:
         segments: rows of the table of segments; times are the file's own.
         classes: labels in the model's order, which gives them their colours.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
     """
     with needs("plot", "plot"):
         from matplotlib import pyplot

@@ -81,7 +81,11 @@ class Progress:
                     self._parts[path] = sources
 
     def checkpoint(self, unfinished: Iterable[str]) -> None:
-        """Write what is new, once a minute has passed; ``unfinished`` are the sources that it may belong to."""
+        """Write what is new, once a minute has passed; ``unfinished`` are the sources that it may belong to.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         now = time.monotonic()
         self._last = now if self._last is None else self._last
         if now - self._last < EVERY:

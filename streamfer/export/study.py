@@ -28,6 +28,9 @@ def write_study(output: Path, formats: Sequence[str], dialect: str, failed: Mapp
         output: folder of the results; those of earlier runs count.
         formats: ``csv``, ``parquet`` and ``xlsx`` make tables, others none.
         failed: names of sources that could not be done, and why; they have a row among the files.
+
+    Raises:
+        OutputError: a table cannot be written.
     """
     manifests = sorted(output.rglob(f"*{MANIFEST}"))
     kinds = [kind for kind in ("csv", "parquet", "xlsx") if kind in formats]

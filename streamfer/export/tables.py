@@ -192,7 +192,11 @@ def rounded(row: Sequence[Cell], columns: Mapping[str, str]) -> Row:
 
 
 class TableFile(WholeFile):
-    """Tables in one file, each with what takes its rows; each has its header even if it has no row."""
+    """Tables in one file, each with what takes its rows; each has its header even if it has no row.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
 
     def __init__(self, path: Path, tables: Callable[[Path], Sequence[tuple[Table, Rows]]]) -> None:
         super().__init__(path, path.suffix)

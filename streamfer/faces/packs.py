@@ -30,7 +30,11 @@ def pack_folder(name: str) -> Path:
 
 
 def pack_file(folder: Path, task: Task) -> Path:
-    """Return the network of a pack that does ``task``; without one, or with a wrong manifest, a CheckpointError."""
+    """Return the network of a pack that does ``task``; without one, or with a wrong manifest, a CheckpointError.
+
+    Raises:
+        CheckpointError: the pack has no such network, or its manifest is wrong.
+    """
     if (folder / "manifest.json").is_file():
         return _manifest_file(folder, task)
     # Some archives unpack into a folder of their own name inside the pack's folder (antelopev2 does).
@@ -50,6 +54,9 @@ def ensure_pack(entry: DetectorEntry) -> Path:
     """Return the folder of a registered pack, downloading it with insightface's own loader when absent.
 
     A download that fails leaves nothing half-written (ModelError).
+
+    Raises:
+        ModelError: the download failed; nothing half-written is left.
     """
     folder = pack_folder(entry.name)
     if folder.is_dir():

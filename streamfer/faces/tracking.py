@@ -95,7 +95,11 @@ class FaceTracker:
         self._expected: tuple[bool, tuple[int, ...]] | None = None
 
     def expect(self, image: NDArray[np.uint8]) -> Expectation:
-        """Take the next sampled frame ahead of :meth:`update`, and say where its faces should be."""
+        """Take the next sampled frame ahead of :meth:`update`, and say where its faces should be.
+
+        Raises:
+            ValueError: the frame is not a picture, or the tracker is finished.
+        """
         cut, _ = self._begin(as_rgb(image))
         time = self._sample * self._period
         boxes = [track.last.box + np.tile(track.shift(time), 2) for track in self._tracks]

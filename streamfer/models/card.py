@@ -92,7 +92,11 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        """Read what :meth:`to_json` wrote; whatever is wrong with it is a CheckpointError."""
+        """Read what :meth:`to_json` wrote; whatever is wrong with it is a CheckpointError.
+
+        Raises:
+            CheckpointError: not JSON, another format or architecture, a field missing or out of range.
+        """
         try:
             document = json.loads(text)
         except ValueError as error:

@@ -57,7 +57,12 @@ class Graphs:
         return self._input[:size]
 
     def record(self, size: int, function: Function) -> Run:
-        """Record ``function`` at a batch size; where it does not fit, smaller ones that were recorded still run."""
+        """Record ``function`` at a batch size; where it does not fit, smaller ones that were recorded still run.
+
+        Raises:
+            torch.OutOfMemoryError: the batch size does not fit; smaller ones that were recorded still run.
+            RuntimeError: the function cannot be recorded.
+        """
         rows = self.rows(size)
         before = torch.cuda.current_stream(self.device)
         try:

@@ -96,7 +96,11 @@ def _temporal(found: Tensors) -> TemporalConfig:
 
 
 def recover_tokens(embeddings_CLW: torch.Tensor, table_VW: torch.Tensor, where: str) -> torch.Tensor:
-    """Return the ids (C, L) whose rows of the embedding table equal the given embeddings exactly (CheckpointError)."""
+    """Return the ids (C, L) whose rows of the embedding table equal the given embeddings exactly (CheckpointError).
+
+    Raises:
+        CheckpointError: an embedding is not a row of the table.
+    """
     wanted, inverse = torch.unique(embeddings_CLW.flatten(0, 1), dim=0, return_inverse=True)
     ids = torch.empty(len(wanted), dtype=torch.int64)
     for index, row in enumerate(wanted):
@@ -151,7 +155,13 @@ def _prompts(found: Tensors, text: TextConfig, position: Position) -> tuple[Prom
 def read_official(
     path: Path, *, classes: Sequence[str] | None = None, position: Position = "end"
 ) -> OfficialCheckpoint:
-    """Read a checkpoint of the authors into a model with its prompts; see :func:`import_checkpoint`."""
+    """Read a checkpoint of the authors into a model with its prompts; see :func:`import_checkpoint`.
+
+    Raises:
+        SourceNotFoundError: no such file.
+        UnsafeCheckpointError: the file asks to run something.
+        CheckpointError: damaged, or not this architecture.
+    """
     where = str(path)
     found = Tensors(read_state_dict(path), where, "checkpoint of DFER-CLIP")
     (vision, embed_dim), text, temporal = _vision(found), _text(found), _temporal(found)

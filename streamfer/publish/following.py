@@ -142,7 +142,11 @@ class Following:
         return None
 
     def reject(self, record: Record, reason: str) -> None:
-        """Have the next commit put a record into the dead-letter stream: its effect cannot be had."""
+        """Have the next commit put a record into the dead-letter stream: its effect cannot be had.
+
+        Raises:
+            ConfigError: the record was not handed out, or is committed.
+        """
         mine = {key: handed for key, handed in self._held.items() if handed[1].record is record}
         if not mine:
             raise ConfigError(f"record {record.id}: it was not handed out here, or is committed; reject it before")

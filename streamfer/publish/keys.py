@@ -63,7 +63,11 @@ class Keys:
         return _STREAM_OF.get(kind.rpartition(".")[0].removeprefix(TYPE_PREFIX), "clips")
 
     def streams(self, names: Iterable[StreamName], sources: Iterable[str] | None = None) -> list[str]:
-        """Keys to follow for ``names``, in all partitions or only in those of ``sources``."""
+        """Keys to follow for ``names``, in all partitions or only in those of ``sources``.
+
+        Raises:
+            ConfigError: a name is none of the streams.
+        """
         wanted = list(names)
         for name in wanted:
             if name not in STREAM_NAMES:

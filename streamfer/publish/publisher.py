@@ -173,14 +173,22 @@ class Publisher(Closing):
             raise PublishError(explain(self.url, error)) from error
 
     def asked(self, sources: Sequence[str]) -> frozenset[str]:
-        """Return those of some sources that somebody wants to see."""
+        """Return those of some sources that somebody wants to see.
+
+        Raises:
+            redis.RedisError, OSError: it failed.
+        """
         with self._client.pipeline(transaction=False) as pipeline:
             for source_id in sources:
                 pipeline.exists(self.keys.asked(source_id))
             return frozenset(name for name, found in zip(sources, pipeline.execute(), strict=True) if found)
 
     def show(self, source_id: str, picture: bytes, ttl: int = 3) -> None:
-        """Let a picture of a source be seen for ``ttl`` seconds."""
+        """Let a picture of a source be seen for ``ttl`` seconds.
+
+        Raises:
+            redis.RedisError, OSError: it failed.
+        """
         self._client.set(self.keys.preview(source_id), picture, ex=ttl)
 
     def disconnect(self) -> None:

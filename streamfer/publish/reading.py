@@ -119,6 +119,9 @@ class Start:
 
     ``since`` is ``new``, ``start`` (all that is kept), the id of the last entry that is already known, a time
     (timezone-aware, or as text in ISO 8601), or how long ago: ``90s``, ``10m``, ``2h``, ``1d``.
+
+    Raises:
+        ConfigError: it is none of these.
     """
 
     def __init__(self, since: str | datetime) -> None:

@@ -58,6 +58,9 @@ class Spool:
         folder: made where it is missing.
         name: of the place that is published to; records of other names are left alone.
         max_bytes: most that waits on disk, in bytes of JSON.
+
+    Raises:
+        OutputError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, name: str, max_bytes: int) -> None:

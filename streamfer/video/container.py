@@ -125,7 +125,11 @@ def frame_rate(track: VideoStream) -> float | None:
 
 
 def video_stream(container: InputContainer, spec: SourceSpec, decode_threads: int) -> VideoStream:
-    """Return the picture track that a player would show, its decoder bounded to ``decode_threads`` threads."""
+    """Return the picture track that a player would show, its decoder bounded to ``decode_threads`` threads.
+
+    Raises:
+        SourceUnreadableError: there is no video track, or no decoder for it.
+    """
     stream = container.streams.best("video")
     cover = isinstance(stream, VideoStream) and Disposition.attached_pic in stream.disposition
     if not isinstance(stream, VideoStream) or cover:

@@ -28,6 +28,9 @@ class GivenSource:
     Args:
         frames: uint8 RGB (T, H, W, 3), pictures (H, W, 3) one by one, or pairs of seconds and picture.
         fps: frames a second; pairs bring their times.
+
+    Raises:
+        ConfigError: an array of another shape or type, an array without ``fps``, or no name.
     """
 
     live = False
@@ -69,7 +72,11 @@ class GivenSource:
         self._closed = True
 
     def stream(self, wanted: FrameFilter | None = None) -> Iterator[Frame | StateChange]:
-        """Yield ``online``, the frames that ``wanted`` accepts, and ``ended``."""
+        """Yield ``online``, the frames that ``wanted`` accepts, and ``ended``.
+
+        Raises:
+            ConfigError: a frame of another shape or type than a picture's, or what gives the frames failed.
+        """
         self.frames_decoded = 0
         began = round(time.time() * 1000)
         epoch, index, zero, before = -1, 0, 0.0, 0.0

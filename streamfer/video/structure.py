@@ -52,7 +52,11 @@ class _Cut(Exception):
 
 
 def is_cut_off(path: Path) -> bool:
-    """Whether bytes that a media file's own structure promises are missing; False where it promises nothing."""
+    """Whether bytes that a media file's own structure promises are missing; False where it promises nothing.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     if not path.is_file():
         return False
     size = path.stat().st_size
@@ -65,7 +69,11 @@ def is_cut_off(path: Path) -> bool:
 
 
 def is_torn(path: Path) -> bool:
-    """Whether parts of a Matroska, FLV or ASF file are none, with whole ones behind: FFmpeg says nothing of it."""
+    """Whether parts of a Matroska, FLV or ASF file are none, with whole ones behind: FFmpeg says nothing of it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     size = path.stat().st_size
     with path.open("rb") as stream:
         head = stream.read(16)

@@ -26,7 +26,11 @@ def content_key(writer: str, messages: Sequence[Message], number: int = 0) -> st
 
 
 class ReplyCache(Closing):
-    """An SQLite file of replies; threads and processes may share it, and a killed one leaves it whole."""
+    """An SQLite file of replies; threads and processes may share it, and a killed one leaves it whole.
+
+    Raises:
+        ConfigError: the file cannot be made, or is something else.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -30,7 +30,11 @@ class Entry:
     place: str
 
     def text(self, name: str) -> str:
-        """Return a field that must be a text with something in it."""
+        """Return a field that must be a text with something in it.
+
+        Raises:
+            RecordError: it is missing, empty or no text; file, line, entry and field are named.
+        """
         value = self.fields.get(name, "")
         if value == "":
             raise RecordError(f"{self.place}: field {name} is missing; every entry needs it")
@@ -70,7 +74,12 @@ def read_text(path: Path, way_out: str) -> str:
 
 
 def read_entries(path: Path) -> list[Entry]:
-    """Read a JSON list of objects, or JSON lines (chosen by how the file begins)."""
+    """Read a JSON list of objects, or JSON lines (chosen by how the file begins).
+
+    Raises:
+        ConfigError: the file cannot be read, or is empty.
+        RecordError: it is no JSON, no list, or an entry is no object; the line is named.
+    """
     text = read_text(path, "name an existing file")
     if not text.strip():
         raise ConfigError(f"{path}: is empty; give a JSON list of entries, or JSON lines")
@@ -126,7 +135,11 @@ def _past_blanks(text: str, place: int) -> int:
 
 
 def write_entries(path: Path, entries: Iterable[Mapping[str, Any]]) -> int:
-    """Write a JSON list, or JSON lines where the name ends in ``.jsonl``; whole or not at all. Return the count."""
+    """Write a JSON list, or JSON lines where the name ends in ``.jsonl``; whole or not at all. Return the count.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
     lines = path.suffix.lower() == ".jsonl"
     output = WholeText(path)
     count = 0

@@ -54,6 +54,9 @@ class FaceLabels:
         """Labels from ``{"action_units": [1, "4C"], "emotions": ["sad"]}``, each optional.
 
         A unit may carry its intensity as a letter, A (trace) to E (maximum); ``coded`` is optional.
+
+        Raises:
+            RecordError: a value is not of that form.
         """
         units, strengths = _units(entry.get("action_units"))
         coded = entry.get("coded")

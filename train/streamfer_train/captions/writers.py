@@ -61,7 +61,11 @@ class Endpoint:
         self.name = f"{model} temperature={_TEMPERATURE:g} max_tokens={_MAX_TOKENS}"
 
     def check(self) -> None:
-        """Make sure, before anything is paid for, that the endpoint answers and has the model."""
+        """Make sure, before anything is paid for, that the endpoint answers and has the model.
+
+        Raises:
+            ConfigError: it does not, or has others, which are listed.
+        """
         try:
             self._client.find()
         except ChatError as error:

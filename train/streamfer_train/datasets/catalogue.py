@@ -82,7 +82,11 @@ DATASETS = {
 
 
 def dataset(name: str) -> Dataset:
-    """Return a data set by name."""
+    """Return a data set by name.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
     if name not in DATASETS:
         raise ConfigError(f"data set {name!r}: unknown; choose one of {', '.join(DATASETS)}")
     return DATASETS[name]

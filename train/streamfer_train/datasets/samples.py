@@ -34,7 +34,11 @@ class Sample:
 
 
 def with_pictures(listed: Sequence[Sample], root: Path, expects: str) -> list[Sample]:
-    """Return samples whose picture is there, and say how many have none."""
+    """Return samples whose picture is there, and say how many have none.
+
+    Raises:
+        ConfigError: not one has a picture.
+    """
     samples = [sample for sample in listed if (root / sample.image).is_file()]
     if not samples:
         raise ConfigError(f"{root}: no labelled picture is there; expected is {expects}")
@@ -72,7 +76,11 @@ def sequences(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
 
 
 def split_subjects(subjects: Iterable[str], held_out: int, seed: int = 0) -> frozenset[str]:
-    """Choose ``held_out`` people for testing, at random but always the same for a seed and a set of people."""
+    """Choose ``held_out`` people for testing, at random but always the same for a seed and a set of people.
+
+    Raises:
+        ConfigError: nobody would be left to train on.
+    """
     everyone = sorted(set(subjects))
     if not 0 < held_out < len(everyone):
         raise ConfigError(f"{len(everyone)} people, {held_out} of them for testing: leaves none on one side; get all")

@@ -48,7 +48,11 @@ def read_raf_au(root: Path) -> list[Sample]:
 
 
 def parse_units(codes: str, place: str) -> list[int]:
-    """Return the numbers of a code such as ``17+B22+T24``; ``null`` or ``0`` is a face without units."""
+    """Return the numbers of a code such as ``17+B22+T24``; ``null`` or ``0`` is a face without units.
+
+    Raises:
+        RecordError: a part is no unit.
+    """
     codes = codes.strip().strip("\"'")
     if not codes:
         raise RecordError(f"{place}: field action units is missing; write them as in 1+L2+B25, or null")

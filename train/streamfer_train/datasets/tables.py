@@ -12,7 +12,12 @@ from streamfer_train.captions.labels import FaceLabels
 
 
 def read_lines(path: Path, expects: str) -> Iterator[tuple[str, str]]:
-    """Yield (line, place) of a text file, without empty lines."""
+    """Yield (line, place) of a text file, without empty lines.
+
+    Raises:
+        ConfigError: the file is absent; ``expects`` says what should be there.
+        RecordError: it is no text.
+    """
     for number, line in enumerate(read_text(path, f"expected is {expects}").splitlines(), start=1):
         if line.strip():
             yield line.strip(), f"{path}, line {number}"
@@ -51,7 +56,11 @@ def occurrence(row: Entry, columns: Mapping[int, str], *uncoded: int) -> FaceLab
 
 
 def need_folder(path: Path, expects: str) -> Path:
-    """Return a folder that must be there."""
+    """Return a folder that must be there.
+
+    Raises:
+        ConfigError: it is absent; ``expects`` says what the data set looks like on disk.
+    """
     if not path.is_dir():
         raise ConfigError(f"{path}: no such folder; expected is {expects}")
     return path

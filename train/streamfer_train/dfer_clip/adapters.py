@@ -55,7 +55,11 @@ class TemporalAdapter(nn.Module):
 
 
 def attach_adapters(encoder: nn.Module, config: AdapterConfig, frames: int) -> nn.ModuleList:
-    """Return adapters that run after each of the encoder's last blocks; the encoder's own names do not change."""
+    """Return adapters that run after each of the encoder's last blocks; the encoder's own names do not change.
+
+    Raises:
+        ConfigError: the encoder is no ViT, or the sizes do not fit.
+    """
     blocks = getattr(getattr(encoder, "transformer", None), "resblocks", None)
     if blocks is None:
         raise ConfigError("adapters.width: temporal adapters need a ViT; this image encoder has no transformer blocks")
@@ -87,7 +91,11 @@ class LowRank(nn.Module):
 
 
 def attach_lora(encoder: nn.Module, config: LoraConfig) -> None:
-    """Put low-rank updates into the encoder's layers, in place."""
+    """Put low-rank updates into the encoder's layers, in place.
+
+    Raises:
+        ConfigError: a target names no layer of the encoder.
+    """
     for target in config.targets:
         found = [module for name, module in encoder.named_modules() if name.rpartition(".")[2] == target]
         layers: list[tuple[nn.Module, str]] = [

@@ -59,7 +59,12 @@ def canonical(word: str) -> str:
 
 
 def class_of(label: str, scheme: LabelScheme, classes: Sequence[str]) -> str:
-    """Return the class that one label of a list means, spelled as in ``classes``."""
+    """Return the class that one label of a list means, spelled as in ``classes``.
+
+    Raises:
+        ConfigError: the label is no number of the scheme, or names none of the classes. The message says what is
+            known; the caller adds where the label stands.
+    """
     spelled = {canonical(name): name for name in classes} | {name.lower(): name for name in classes}
     if scheme == "names":
         for name in (label.strip().lower(), canonical(label)):

@@ -48,6 +48,9 @@ def prompts(classes: Sequence[str], kind: TextType, overrides: Mapping[str, str]
         kind: ``class_names`` ("happiness."), ``class_names_with_context`` ("an expression of happiness."), or
             ``class_descriptor``.
         overrides: texts of one's own by class, whatever ``kind`` is.
+
+    Raises:
+        ConfigError: an override for a class that does not exist, or a class without a description.
     """
     own = dict(overrides or {})
     if unknown := sorted(own.keys() - set(classes)):
@@ -76,6 +79,9 @@ def read_descriptors(path: Path, classes: Sequence[str], kind: TextType) -> dict
     """Return each class's text from the authors' ``Text.py``, or from a JSON or YAML file of texts by class.
 
     Of ``Text.py`` the list of ``kind`` and of as many classes is taken, in the order of its own list of names.
+
+    Raises:
+        ConfigError: absent, of another form, with anything but lists of texts in it, or without one of the classes.
     """
     try:
         contents = path.read_text(encoding="utf-8")

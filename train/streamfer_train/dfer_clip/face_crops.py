@@ -52,6 +52,10 @@ def with_face_crops(report: CheckReport, config: DataConfig, progress: Progress 
 
     Processes that train together may all call this: a folder of crops appears whole or not at all. Let the first
     do the work before the others call it. ``progress`` is told (clips done, clips in all).
+
+    Raises:
+        ModelError: the detector cannot be loaded.
+        OutputError: the cache cannot be written.
     """
     wanted = {clip.identity: clip for fold in report.folds for clip in (*fold.train, *fold.held_out, *fold.test)}
     cutter = _Cutter(config)

@@ -35,7 +35,11 @@ def is_picture(name: str) -> bool:
 
 
 def list_pictures(folder: str | Path) -> list[str]:
-    """Return the names of a folder's frames in the authors' order, which is by character."""
+    """Return the names of a folder's frames in the authors' order, which is by character.
+
+    Raises:
+        SourceUnreadableError: the folder cannot be listed.
+    """
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if is_picture(entry.name))
@@ -49,7 +53,11 @@ def sample(frames: int, segments: int, rng: random.Random | None) -> list[int]:
 
 
 def read_clip(clip: Clip, segments: int, rng: random.Random | None) -> list[Picture]:
-    """Sample a clip and decode T pictures, uint8 RGB (H, W, 3); a frame that is sampled twice is one array twice."""
+    """Sample a clip and decode T pictures, uint8 RGB (H, W, 3); a frame that is sampled twice is one array twice.
+
+    Raises:
+        SourceUnreadableError: a sampled frame is not there or does not decode.
+    """
     if clip.kind == "video":
         with opened(clip) as reader:
             first, count = part_of(clip, reader)
@@ -64,7 +72,11 @@ def read_clip(clip: Clip, segments: int, rng: random.Random | None) -> list[Pict
 
 
 def read_picture(path: str) -> Picture:
-    """Return a picture file as uint8 RGB (H, W, 3), the pixels that PIL's ``convert("RGB")`` gives."""
+    """Return a picture file as uint8 RGB (H, W, 3), the pixels that PIL's ``convert("RGB")`` gives.
+
+    Raises:
+        SourceUnreadableError: the file cannot be read or is no picture.
+    """
     try:
         # Not cv2.imread: it prints to stderr, and it cannot open every name that Python can.
         data = np.fromfile(path, np.uint8)
@@ -77,7 +89,11 @@ def read_picture(path: str) -> Picture:
 
 
 def opened(clip: Clip) -> PyAvReader:
-    """Open the film that a clip is a part of."""
+    """Open the film that a clip is a part of.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
     return PyAvReader(SourceSpec(url=clip.path, source_id=Path(clip.path).name, kind="file"))
 
 
@@ -85,6 +101,9 @@ def part_of(clip: Clip, reader: PyAvReader) -> tuple[int, int]:
     """Return the first frame and the number of frames of a clip within its video.
 
     A part from ``start`` to ``end`` seconds holds the frames whose times, at the video's rate, lie in [start, end).
+
+    Raises:
+        SourceUnreadableError: the video has no frame there.
     """
     length = len(reader)
     first = 0 if clip.start is None else math.ceil(clip.start * reader.fps - 1e-6)

@@ -104,6 +104,9 @@ def build_loaders(
     """Build the loaders of one process.
 
     Call ``train_sampler.set_epoch(epoch, batches_done)`` before each epoch.
+
+    Raises:
+        ConfigError: the training list is shorter than one batch, or the test list is empty.
     """
     train = ClipDataset(fold.train, config, training=True, seed=seed)
     sampler = TrainSampler(

@@ -92,7 +92,11 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def product(self) -> DferClip:
-        """Return the model as streamfer runs it: low-rank updates added to the weights, prompts computed once."""
+        """Return the model as streamfer runs it: low-rank updates added to the weights, prompts computed once.
+
+        Raises:
+            CheckpointError: temporal adapters cannot be added to the weights.
+        """
         if not self.exportable:
             raise CheckpointError(
                 "a model with temporal adapters encodes whole windows, not single frames, and cannot be exported for "

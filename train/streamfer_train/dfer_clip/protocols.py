@@ -34,6 +34,9 @@ def choose(history: Sequence[Mapping[str, Any]], selection: Selection, metric: M
         history: of every epoch in order ``epoch``, and scores by name, rates in 0-1: ``test``, ``held_out``.
         selection: the protocol. ``best_on_test`` goes by WAR, as the authors do.
         metric: what ``held_out`` goes by; the lower the better for ``nll``.
+
+    Raises:
+        ConfigError: no epochs, no such protocol, or no held-out scores where they are asked for.
     """
     if not history:
         raise ConfigError("a run without a finished epoch has nothing to report; let it train on")
@@ -75,6 +78,9 @@ def combine_runs(selection: Selection, runs: Mapping[tuple[int, int], Mapping[st
     """Combine the scores of (fold, seed) runs: mean over folds, then seeds, with intervals over both.
 
     Only scores that every run has are combined.
+
+    Raises:
+        ConfigError: no runs, or a seed lacks a fold that another has.
     """
     if not runs:
         raise ConfigError("no runs to combine; train at least one fold")

@@ -134,7 +134,11 @@ def _prepare(learner: nn.Module, vision: nn.Module, step: OptimiserConfig, runti
 
 
 def load_trained(learner: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Put what a step has learned into a learner that was built alike."""
+    """Put what a step has learned into a learner that was built alike.
+
+    Raises:
+        CheckpointError: a weight is missing or has another shape.
+    """
     own = dict(learner.named_parameters())
     for name, weight in own.items():
         if weight.requires_grad and (name not in tensors or tensors[name].shape != weight.shape):

@@ -137,7 +137,11 @@ def _caption_all(
 
 
 def read_kept(path: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the lines of an earlier run; a last line that was cut short is dropped from the file."""
+    """Return the lines of an earlier run; a last line that was cut short is dropped from the file.
+
+    Raises:
+        RecordError: a line has other fields.
+    """
     if not path.exists():
         return []
     contents = path.read_bytes()

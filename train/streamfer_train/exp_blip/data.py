@@ -58,7 +58,11 @@ def read_questions(sources: Sequence[CaptionFile], text: TextConfig, what: str, 
 
 
 def read_picture(path: Path) -> Tensor:
-    """Return a picture as uint8 RGB (3, H, W)."""
+    """Return a picture as uint8 RGB (3, H, W).
+
+    Raises:
+        SourceUnreadableError: no picture can be decoded from it.
+    """
     try:
         with Image.open(path) as picture:
             return as_tensor(picture.convert("RGB"))

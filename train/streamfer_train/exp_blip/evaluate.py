@@ -97,7 +97,11 @@ def evaluation_parser(name: str, description: str | None, epilog: str) -> argpar
 
 
 def captioner_of(options: argparse.Namespace) -> Captioner:
-    """Return the captioner that :func:`evaluation_parser` asked for."""
+    """Return the captioner that :func:`evaluation_parser` asked for.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     from streamfer.captions import load_captioner
 
     return load_captioner(

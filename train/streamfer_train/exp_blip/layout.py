@@ -103,6 +103,9 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, optiona
 
     What may be lacking: heads of the first step, the language model and its projection, text parts of the
     Q-Former, and the image encoder (LAVIS leaves out frozen weights); and names that begin as one of ``optional``.
+
+    Raises:
+        CheckpointError: the first tensor that is missing and may not be, or has another shape.
     """
     found: dict[str, Tensor] = {}
     lacking = []

@@ -70,7 +70,11 @@ def features(
 def probe(
     options: argparse.Namespace, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture]
 ) -> dict[str, Any]:
-    """Train linear probes on one list and score them on another; returns plain values by feature and task."""
+    """Train linear probes on one list and score them on another; returns plain values by feature and task.
+
+    Raises:
+        ConfigError: neither units nor emotions are labelled on both sides.
+    """
     left, right = (
         features(options.captioner, side, device=options.device, batch=options.batch, pooling=options.pooling)
         for side in (train, test)

@@ -215,7 +215,11 @@ def train_writer(
 
 
 def export(folder: Path, writer: build.Writer, name: str, config: Any, extended: list[int]) -> CaptionCard:
-    """Write a trained captioner as the folder that ``load_captioner`` takes."""
+    """Write a trained captioner as the folder that ``load_captioner`` takes.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
     architecture: Architecture = writer.learner.architecture
     answers = architecture == "instructblip"
     size = config.model.sizes.image

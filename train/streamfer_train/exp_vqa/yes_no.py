@@ -25,6 +25,9 @@ def score(answers: Sequence[Answered], threshold: float = 0.5) -> dict[str, Any]
 
     ``always_yes_f1`` is the floor. With units, F1 of each that occurs, and their mean. What cannot be said for want
     of cases is None.
+
+    Raises:
+        ConfigError: there are no answers.
     """
     if not answers:
         raise ConfigError("no yes-or-no question to score; the list needs answers that are yes or no")

@@ -45,6 +45,9 @@ def evaluate(captions: Sequence[str], labels: Sequence[FaceLabels]) -> CaptionRe
     """Score captions against the labels of the same faces.
 
     Only coded units count.
+
+    Raises:
+        ConfigError: there are no captions, or not as many as labels.
     """
     if not captions or len(captions) != len(labels):
         raise ConfigError(f"{len(captions)} captions for {len(labels)} labels; give one caption for every label")

@@ -27,7 +27,11 @@ def as_floats(values: Values) -> FloatArray:
 
 
 def as_scores(scores_NC: Values) -> FloatArray:
-    """Return logits or probabilities as float64 (N, C)."""
+    """Return logits or probabilities as float64 (N, C).
+
+    Raises:
+        ConfigError: no rows, not two dimensions, or values that are not finite.
+    """
     checked = as_floats(scores_NC)
     if checked.ndim != 2 or not checked.shape[0] or checked.shape[1] < 2:
         raise ConfigError(
@@ -42,7 +46,11 @@ def as_scores(scores_NC: Values) -> FloatArray:
 
 
 def as_labels(labels_N: Values, count: int, classes: int) -> IntArray:
-    """Return class numbers as int64 (N,)."""
+    """Return class numbers as int64 (N,).
+
+    Raises:
+        ConfigError: another number of labels than ``count``, or a label outside 0..classes - 1.
+    """
     checked = np.asarray(labels_N.detach().cpu() if isinstance(labels_N, torch.Tensor) else labels_N)
     if checked.shape != (count,):
         raise ConfigError(f"labels have shape {checked.shape}; expected ({count},), one a clip")

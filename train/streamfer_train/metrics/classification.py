@@ -61,7 +61,11 @@ class Report:
 
 
 def report(logits_NC: Values, labels_N: Values, classes: Sequence[str]) -> Report:
-    """Score logits (N, C), any float type and device, against class numbers (N,)."""
+    """Score logits (N, C), any float type and device, against class numbers (N,).
+
+    Raises:
+        ConfigError: no clips, shapes that do not fit, a label out of range, or logits that are not finite.
+    """
     log_probabilities_NC = log_softmax(as_scores(logits_NC), axis=1)
     count, width = log_probabilities_NC.shape
     if len(classes) != width:

@@ -49,7 +49,11 @@ class Interval:
 
 
 def t_interval(values: Iterable[float]) -> Interval:
-    """Return the mean of folds' or seeds' numbers and its t interval; without ends for a single number."""
+    """Return the mean of folds' or seeds' numbers and its t interval; without ends for a single number.
+
+    Raises:
+        ConfigError: no numbers.
+    """
     from scipy import stats
 
     numbers = np.asarray(list(values), dtype=np.float64)
@@ -72,7 +76,11 @@ class FoldsAndSeeds:
 
 
 def combine(numbers: Mapping[tuple[int, int], float]) -> FoldsAndSeeds:
-    """Combine numbers by (fold, seed); every seed must have every fold."""
+    """Combine numbers by (fold, seed); every seed must have every fold.
+
+    Raises:
+        ConfigError: no numbers, or a (fold, seed) pair is missing, which would weigh folds unevenly.
+    """
     folds, seeds = sorted({fold for fold, _ in numbers}), sorted({seed for _, seed in numbers})
     if missing := [(fold, seed) for fold in folds for seed in seeds if (fold, seed) not in numbers]:
         raise ConfigError(f"fold {missing[0][0]} has no run with seed {missing[0][1]}; run it, or leave that seed out")
@@ -97,6 +105,9 @@ def bootstrap(
             with resampled ones. NaN (a class that is absent from a resample) is left out of the percentiles.
         groups: one value a clip (movie, person); whole groups are resampled then, because clips of one group are
             alike and the interval over clips alone would be too narrow.
+
+    Raises:
+        ConfigError: no clips, no resamples, or groups of another length.
     """
     if count < 1 or samples < 1:
         raise ConfigError(f"bootstrap of {count} clip(s) with {samples} resample(s); expected one or more of each")

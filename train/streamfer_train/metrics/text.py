@@ -124,7 +124,11 @@ def embedding_similarity(captions: Sequence[str], references: Sequence[Sequence[
 
 
 def folder_encoder(folder: Path) -> Encoder:
-    """Return the text encoder of a transformers folder; an embedding is the mean over its last states."""
+    """Return the text encoder of a transformers folder; an embedding is the mean over its last states.
+
+    Raises:
+        ConfigError: the folder holds no such model.
+    """
     from transformers import AutoModel, AutoTokenizer
 
     if not (folder / "config.json").is_file():
@@ -151,7 +155,11 @@ def folder_encoder(folder: Path) -> Encoder:
 
 
 def endpoint_encoder(url: str, model: str) -> Encoder:
-    """Return the text encoder behind an OpenAI-compatible endpoint; ``text-embedding-ada-002`` gives Ada-sim."""
+    """Return the text encoder behind an OpenAI-compatible endpoint; ``text-embedding-ada-002`` gives Ada-sim.
+
+    Raises:
+        ConfigError: the address is no HTTP address. Encoding raises it where the endpoint refuses.
+    """
     address = endpoint_url(url)
     client = ChatClient(address, model, key=key_for(address))
 

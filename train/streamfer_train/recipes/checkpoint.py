@@ -117,6 +117,9 @@ def read_checkpoint(path: Path, of: str, kind: str | None = None, *, mapped: boo
     Args:
         of: whose checkpoint it should be, for messages, as in "'streamfer train dfer-clip'".
         kind: what its entry ``kind`` must hold; None where checkpoints carry no such entry.
+
+    Raises:
+        CheckpointError: absent, cut short, or another program's.
     """
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -131,7 +134,11 @@ def read_checkpoint(path: Path, of: str, kind: str | None = None, *, mapped: boo
 
 @contextlib.contextmanager
 def taking_apart(path: Path) -> Iterator[None]:
-    """Name the checkpoint whose parts are taken out of it, should one be missing or of another form."""
+    """Name the checkpoint whose parts are taken out of it, should one be missing or of another form.
+
+    Raises:
+        CheckpointError: the block raised KeyError, TypeError or ValueError.
+    """
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:

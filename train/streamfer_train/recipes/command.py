@@ -94,7 +94,11 @@ def train_parser(name: str, description: str, *, configs: str, example: str, che
 
 
 def overrides_of(options: argparse.Namespace, example: str) -> list[str]:
-    """Return the settings given on the command line, ``--out`` among them."""
+    """Return the settings given on the command line, ``--out`` among them.
+
+    Raises:
+        ConfigError: no configuration was given; ``example`` is one.
+    """
     if options.config is None:
         raise ConfigError(f"no configuration; give one with -c, for example {example}")
     out = [] if options.out is None else [f"run.out={json.dumps(str(options.out))}"]

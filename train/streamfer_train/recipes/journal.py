@@ -58,7 +58,11 @@ class Table:
         write_text(self.path, text.getvalue())
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row; it is in the file when this returns."""
+        """Append a row; it is in the file when this returns.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
         fresh = not self.columns
         if fresh:
             self.columns = list(row)

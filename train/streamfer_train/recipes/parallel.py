@@ -84,7 +84,11 @@ def restore(
     *,
     whole: bool,
 ) -> None:
-    """Load what :func:`model_state` and :func:`optimiser_state` returned."""
+    """Load what :func:`model_state` and :func:`optimiser_state` returned.
+
+    Raises:
+        CheckpointError: other weights than the model's, or of other shapes; the first is named.
+    """
     trained = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
     wanted: Mapping[str, torch.Tensor] = learner.state_dict() if whole else trained
     for name in [*wanted, *model]:

@@ -70,7 +70,11 @@ class ProcessGroup:
         return found
 
     def share(self, work: Callable[[], T]) -> T:
-        """Let the leading process work while the others wait, and return its result in all of them."""
+        """Let the leading process work while the others wait, and return its result in all of them.
+
+        Raises:
+            PeerError: in the others, where the leading process failed; there the error itself is raised.
+        """
         if self.size == 1:
             return work()
         if self.leads:

@@ -109,7 +109,11 @@ def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any], free: 
 
 
 def check_same(where: Path, stored: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str]) -> None:
-    """Refuse to continue a run under other settings; arguments as those of :func:`first_difference`."""
+    """Refuse to continue a run under other settings; arguments as those of :func:`first_difference`.
+
+    Raises:
+        CheckpointError: naming the first setting that differs.
+    """
     difference = first_difference(stored, asked, free)
     if difference is not None:
         raise CheckpointError(f"{where}: of another configuration: {difference}; restore it, or choose another --out")

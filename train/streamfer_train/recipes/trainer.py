@@ -111,7 +111,11 @@ class Unmeasured:
 
 
 def micro_batch(batch: int, accumulate: int, world: ProcessGroup) -> int:
-    """Return what one process sees at once of a batch that is shared by processes and micro-batches."""
+    """Return what one process sees at once of a batch that is shared by processes and micro-batches.
+
+    Raises:
+        ConfigError: it cannot be shared out evenly.
+    """
     shares = world.size * accumulate
     if batch % shares:
         raise ConfigError(
