@@ -147,7 +147,7 @@ def main() -> None:
             for at in range(int(_HISTORY_SECONDS * _HISTORY_RATE)):
                 moment = now - _HISTORY_SECONDS + at / _HISTORY_RATE
                 publisher.publish_many([one_of(variants, moment) for variants in everybody])
-            page.wait_for_function(f"document.querySelectorAll('.person').length == {len(everybody)}", timeout=120_000)
+            page.wait_for_function(f"document.querySelectorAll('.person').length == {len(everybody)}", timeout=600_000)
             page.locator(".person").first.click()
             page.wait_for_timeout(5_000)
             measure(page, publisher, everybody, wanted.rate, wanted.minutes)

@@ -329,7 +329,7 @@ def test_where_emotions_are_withheld_no_file_speaks_of_them(tmp_path: Path, prof
             return replace(event, classes=())
         if not (isinstance(event, Record) and isinstance(event.data, ClipLabelled)):
             return event
-        blank = {"emotions": {}, "top": None, "reason": "withheld"}
+        blank: dict[str, Any] = {"emotions": {}, "top": None, "reason": "withheld"}
         faces = tuple(face.model_copy(update=blank) for face in event.data.faces)
         return Record.of(event.data.model_copy(update={"faces": faces}), source_id="film.mp4")
 

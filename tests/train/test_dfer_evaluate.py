@@ -270,7 +270,17 @@ def test_fewer_folds_than_the_official_ones_do_not_compare(dataset: str, folds: 
     assert "comparable" not in protocols.meaning(dataset, "last", folds)
 
 
-def test_a_checkpoint_a_fold_is_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_checkpoint_a_fold_is_averaged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[tuple[int | None, int]] = []
+    measure = evaluate._measured
+
+    def watched(options: Any, subject: Any, data: Any, fold: int) -> Any:
+        measured.append((subject.fold, fold))
+        return measure(options, subject, data, fold)
+
+    monkeypatch.setattr(evaluate, "_measured", watched)
     changes = {"data": {"folds": [1, 2]}, "optimiser": {"batch": 4, "epochs": 1}}
     config = write_config(tmp_path, **changes)
     assert train(["train", "-c", str(config)]) == 0
@@ -280,6 +290,7 @@ def test_a_checkpoint_a_fold_is_averaged(tmp_path: Path, capsys: pytest.CaptureF
     report = json.loads((out / "report.json").read_text())
     stored = json.loads((tmp_path / "run" / "summary.json").read_text())["protocols"][0]
     assert report["folds"] == [1, 2]
+    assert measured == [(1, 1), (2, 2)], "each checkpoint on its own fold's list"
     assert report["scores"]["war"]["mean"] == pytest.approx(stored["scores"]["war"]["mean"], abs=1e-6)
     assert evaluated("-c", config, "--weights", "same.pt", "--folds") == 2
     assert "{fold}" in capsys.readouterr().err
