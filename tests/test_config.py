@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from streamfer.config import Config, load_config
+from streamfer.config import Config, configure, load_config
 from streamfer.errors import ConfigError
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "configs" / "run.yaml"
@@ -169,3 +169,8 @@ def test_accepted_windows_advance_and_hold_frames(fps: float, seconds: float, st
         assert clip.stride <= clip.seconds
         assert round(clip.seconds * fps) >= 1
         assert round(clip.stride * fps) >= 1
+
+
+def test_a_backoff_that_makes_no_sense() -> None:
+    with pytest.raises(ConfigError, match="lower the first or raise the cap"):
+        configure(live__backoff_first=2, live__backoff_cap=1)

@@ -142,8 +142,8 @@ class Broker(Destination):
         rc = getattr(error, "rc", None)
         code = getattr(rc, "value", None)
         denied, reason = False, f"cannot be reached ({error})"
-        if untrusted(error):
-            denied, reason = True, untrusted(error)
+        if distrust := untrusted(error):
+            denied, reason = True, distrust
         elif code is not None:
             way_out = "; give USER:PASSWORD@ in the address" if code in _DENIALS else ""
             denied, reason = code not in _PASSING, f"refuses the connection ({rc}){way_out}"

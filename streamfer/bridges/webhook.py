@@ -103,8 +103,8 @@ class Webhook(Destination):
 def _explained(error: Exception) -> AwayError:
     if isinstance(error, TimeoutError | httpx2.TimeoutException):
         return AwayError(f"gave no answer within {_ANSWER_SECONDS:.0f} s")
-    if untrusted(error):
-        return AwayError(untrusted(error), denied=True)
+    if distrust := untrusted(error):
+        return AwayError(distrust, denied=True)
     return AwayError(f"cannot be reached ({str(error) or 'it hung up without an answer; is it https:// ?'})")
 
 

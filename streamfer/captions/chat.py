@@ -268,6 +268,7 @@ def _message(answer: bytes) -> str:
 
 
 def read_reply(answer: bytes) -> Reply:
+    """Return the text of a chat completion; a ChatError where there is none."""
     try:
         document = json.loads(answer)
         choice = document["choices"][0]

@@ -143,6 +143,7 @@ def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, d
 
 
 def read_tokenizer(folder: Path, what: str) -> Any:
+    """Return the tokenizer in a folder (SourceNotFoundError: no folder; CheckpointError: no tokenizer in it)."""
     if not folder.is_dir():
         raise SourceNotFoundError(f"{folder}: no such folder; give the {what}'s, as transformers saves it")
     with reading(f"the tokenizer of a {what}", f"{folder}: no tokenizer of a {what} in it") as transformers:

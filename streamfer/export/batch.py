@@ -151,6 +151,7 @@ class Batch:
                 yield spec
 
     def take(self, event: Event) -> None:
+        """Route one event to its file's results; an OutputError where they cannot be written."""
         from streamfer.pipeline.events import FrameFaces, SourceDone, SourceOpened
         from streamfer.records import ClipLabelled
 

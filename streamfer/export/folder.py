@@ -104,6 +104,7 @@ class SourceFolder:
             raise
 
     def add(self, event: Event) -> None:
+        """Hand an event to every file; an OutputError where the disk is full."""
         self._found += next(iter(self._summary.rows(event)), []) if self._summary else []
         try:
             for writer in self._writers:

@@ -6,7 +6,6 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -19,88 +18,21 @@ import pyarrow.parquet
 import pysubs2
 import pytest
 import webvtt
+from film_events import CAPTION, DONE, EVENTS, LEAD, OPENED, SETTINGS, clip, saved
 from hypothesis import given
 from hypothesis import strategies as st
 from pympi.Elan import Eaf
 from pympi.Praat import TextGrid
-from record_examples import examples, labelled, span
 
-from streamfer.config import ClipConfig
-from streamfer.errors import ConfigError
-from streamfer.export.baseline import Baseline, Standardised
 from streamfer.export.columns import to_markdown
 from streamfer.export.folder import SourceFolder
-from streamfer.export.job import Job, Settings
-from streamfer.export.rows import FileTable, FrameTable, TrackTable, data_frame
+from streamfer.export.job import Job
+from streamfer.export.rows import FileTable, TrackTable, data_frame
 from streamfer.export.segments import Segment, Segmenter, SegmentTable
 from streamfer.export.tiers import Elan
-from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
+from streamfer.pipeline.events import Event, SourceOpened
 from streamfer.records import ClipLabelled, Record
-from streamfer.video.frames import VideoInfo
 from streamfer.video.locate import SourceSpec
-
-SETTINGS = Settings("c0ffee", "ab" * 32, "lbp", ("csv",), values={"sampling": {"fps": 8.0}})
-INFO = VideoInfo("film.mp4", "film.mp4", 640, 480, "h264", 25.0, 12.0, 0, False, "key")
-OPENED = SourceOpened("film.mp4", 0, INFO, ("happiness", "neutral"), ("AU06", "AU12"), (0.5, 0.5))
-LEAD = 2.0
-CAPTION = 'She says "hello" & smiles <broadly>, the corners of the mouth go up and the cheeks are raised --> twice.'
-
-
-def clip(begin: float, label: str, probability: float = 0.75, track: int = 1, smile: float = 0.0) -> Record:
-    """A clip of two seconds at 8 frames a second, in a file whose picture begins ``LEAD`` seconds late."""
-    end = begin + 1.875
-    times = {"start_time": begin, "end_time": end, "media_start_time": begin + LEAD, "media_end_time": end + LEAD}
-    units_of_time = {"start_pts": round(begin * 1000), "end_pts": round(end * 1000)}
-    stretch = span(**times, **units_of_time, time_origin="file")
-    face = {"top": label, "emotions": {"happiness": 0.0, "neutral": 0.0, label: probability}, "track": track}
-    units = {"AU06": 0.1, "AU12": smile}
-    document = labelled(stretch, **face, track_id=f"t{track}", action_units=units, action_units_peak=units)
-    return Record.of(document, source_id="film.mp4")
-
-
-def captioned(record: Record, text: str) -> Record:
-    assert isinstance(record.data, ClipLabelled)
-    face = record.data.faces[0]
-    shown: Any = examples()["clip.captioned.v1"].data
-    told = {
-        "clip": record.data.clip,
-        "clip_id": record.id,
-        "track": face.track,
-        "track_id": face.track_id,
-        "text": text,
-    }
-    return Record.of(shown.model_copy(update=told), source_id="film.mp4")
-
-
-def frame(number: int, faces: Sequence[int] = (1,)) -> FrameFaces:
-    rows = (FaceRow(track, f"t{track}", (0.25, 0.1, 0.2, 0.3), 0.9, 0.5, {"AU06": 0.1, "AU12": 0.5}) for track in faces)
-    return FrameFaces("film.mp4", 0, number * 3, number / 8, tuple(rows), (), number / 8 + LEAD)
-
-
-EVENTS: tuple[Event, ...] = (
-    OPENED,
-    *(frame(number, () if number == 3 else (1, 2)) for number in range(40)),
-    clip(0.0, "neutral", 0.5),
-    clip(1.0, "neutral", 0.75),
-    clip(2.0, "happiness", 0.875, smile=0.75),
-    clip(3.0, "happiness", 0.625, smile=0.875),
-    clip(0.5, "happiness", track=2, smile=0.625),
-    captioned(clip(2.0, "happiness"), CAPTION),
-)
-DONE = SourceDone("film.mp4", stats=SourceStats(clips=5, tracks=2))
-
-
-def saved(folder: Path, *formats: str, events: Sequence[Event] = EVENTS, **changes: Any) -> Callable[[str], Path]:
-    """Write files as a batch does; return the path of one by the end of its name."""
-    settings = replace(SETTINGS, formats=formats, **changes)
-    spec = SourceSpec(str(folder / "videos" / "film.mp4"), "film.mp4", "file")
-    source = SourceFolder(folder / "out", "film.mp4", settings, captions=True, spec=spec)
-    source.open()
-    for event in events:
-        source.add(event)
-    source.commit("d1", DONE)
-    assert {path for path in (folder / "out").iterdir() if not path.name.endswith(".json")} <= set(source.paths)
-    return lambda end: folder / "out" / f"film.mp4{end}"
 
 
 def segments(*events: Event) -> list[tuple[str, float, float, str]]:
@@ -353,63 +285,3 @@ def test_the_page_of_columns_is_current() -> None:
 def test_a_person_of_a_later_epoch_is_somebody_else() -> None:
     segment = Segment("emotion", "a", 1, 1, 0, 1, 0, 1, "x", None)
     assert (segment.person, replace(segment, epoch=0).person) == ("Person 2.1", "Person 1")
-
-
-def scored(baseline: Baseline, *events: Event) -> pandas.DataFrame:
-    return data_frame(Standardised(FrameTable(), "frames", baseline), [OPENED, *events, DONE])
-
-
-def read(number: int, value: float, track: int = 1) -> FrameFaces:
-    """A frame, eight a second, in which a person smiles so much."""
-    one = frame(number, (track,))
-    return replace(one, faces=(replace(one.faces[0], action_units={"AU06": 0.25, "AU12": value}),))
-
-
-def test_z_scores_are_those_of_a_persons_first_seconds() -> None:
-    values = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
-    table = scored(Baseline.first("0.5s") or Baseline(), *(read(number, value) for number, value in enumerate(values)))
-    expected = (np.array(values) - np.mean(values[:5])) / np.std(values[:5], ddof=1)
-    np.testing.assert_allclose(table["AU12_r_z"], expected, atol=1e-4)
-    assert table["AU06_r_z"].isna().all(), "what never moves has no deviation"
-    assert table.seconds.tolist() == [number / 8 for number in range(9)]
-    assert list(table)[-2:] == ["AU06_r_z", "AU12_r_z"]
-
-
-def test_everybody_has_a_baseline_of_their_own_and_rows_keep_their_order() -> None:
-    events = [
-        read(0, 0.1),
-        read(1, 0.3),
-        read(2, 0.5, 2),
-        read(3, 0.9, 2),
-        read(4, 0.2),
-        frame(5, ()),
-        read(60, 0.7, 2),
-    ]
-    table = scored(Baseline(0.2), *events)
-    assert table.seconds.tolist() == [0, 0.125, 0.25, 0.375, 0.5, 0.625, 7.5]
-    score = 1 / np.sqrt(2)
-    np.testing.assert_allclose(table["AU12_r_z"], [-score, score, -score, score, 0, np.nan, 0], atol=1e-4)
-
-
-def test_another_file_can_be_the_baseline() -> None:
-    table = scored(Baseline(reference={"frames": {"AU12_r": (0.5, 0.25)}}), read(0, 0.75), read(1, 0.25))
-    assert table["AU12_r_z"].tolist() == [1.0, -1.0]
-    assert Baseline.first(__file__) is None
-    assert Baseline.first("https://example.org/neutral.mp4") is None
-
-
-@pytest.mark.parametrize("text", ["0s", "2.9s", "10", "-5s", "10S", "", "neutral.mp4", ".", f"1{'0' * 400}s"])
-def test_what_is_no_baseline_is_one_clear_line(text: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        Baseline.first(text, ClipConfig())
-    assert re.search("such as 10s|too short .*give 3s", str(caught.value))
-
-
-def test_a_doubtful_baseline_is_remarked() -> None:
-    one, two = (SourceStats(seconds=12.0, tracks=tracks) for tracks in (1, 2))
-    assert Baseline(10.0).remark(one) == ""
-    assert "shorter than the baseline of 600 s" in Baseline(600.0).remark(one)
-    of_one, of_two = (Baseline(reference={}, source="neutral.mp4", people=people) for people in (1, 2))
-    assert of_one.remark(one) == of_two.remark(SourceStats()) == ""
-    assert of_one.remark(two) == "2 people are held against the one seen longest of 1 in neutral.mp4"
-    assert of_two.remark(one) == "1 person is held against the one seen longest of 2 in neutral.mp4"

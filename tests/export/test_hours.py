@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_formats import OPENED, SETTINGS, clip, frame
+from film_events import OPENED, SETTINGS, clip, frame
 
 from streamfer.export import progress
 from streamfer.export.folder import SourceFolder

@@ -347,8 +347,6 @@ def test_faces_below_the_least_size_are_followed_and_counted() -> None:
 
 
 def test_whole_clips_have_one_window() -> None:
-    from streamfer.pipeline.selection import WholeClipSelector
-
     events = run(
         [FakeSource(one_face, count=100, fps=25)],
         grid=WindowGrid.of(ClipConfig(mode="whole"), SamplingConfig(), 16),

@@ -9,6 +9,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 from streamfer.errors import PublishError
 from streamfer.publish import EmbeddedRedis, connect
@@ -99,3 +100,9 @@ def test_a_working_connection(redis_url: str) -> None:
     with closing(connect(redis_url)) as client:
         assert client.client_getname() == "streamfer"
         assert client.get_connection_kwargs()["health_check_interval"] > 0
+
+
+def test_a_client_is_never_retried_below(client: redis.Redis) -> None:
+    """Retries within retries once made a deadline of seconds one of minutes."""
+    assert isinstance(client, redis.Redis)
+    assert client.get_connection_kwargs()["retry"].get_retries() == 0

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from command_line import discover, wait_for
 from record_examples import labelled, span
 
@@ -399,11 +398,3 @@ def test_a_killed_server_loses_nothing_while_the_disk_is_slow(
         wait_for(lambda: not delivery.waiting, "published")
         with EmbeddedRedis.start(folder) as server:
             assert ids(stored(server.url)) == ids(records)
-
-
-def test_a_client_is_never_retried_below(server: Server) -> None:
-    """Retries within retries once made a deadline of seconds one of minutes."""
-    server.start()
-    with closing(connect(server.url)) as client:
-        assert isinstance(client, redis.Redis)
-        assert client.get_connection_kwargs()["retry"].get_retries() == 0

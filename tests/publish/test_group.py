@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from published import CLIPS, DEAD, IDLE, clips, entries, pending
 from redis import exceptions as faults
-from servers import Node, newer_server
 
 from streamfer.config import PublishConfig
 from streamfer.errors import ConfigError, PublishError
@@ -189,24 +187,17 @@ class TestGroup:
             assert again.lost == 2
         assert pending(client) == 0
 
-    def test_a_newer_server_names_what_was_trimmed_with_a_dead_member(self, tmp_path: Path) -> None:
-        program = newer_server()
-        if program is None:
-            pytest.skip("no redis-server of version 7 or later on the path")
-        node, told = Node(tmp_path, "--save", "", program=program), list[Lost]()
-        url = f"redis://127.0.0.1:{node.port}"
-        try:
-            with closing(connect(url)) as client:
-                Publisher(client).publish_many(clips(3))
-                with member(url, "gone") as gone:
-                    next(gone)
-                client.xtrim(CLIPS, maxlen=1, approximate=False)
-                with member(url, "two", claim_idle_s=0.05, claim_every_s=0.05, idle_s=1, on_lost=told.append) as two:
-                    assert [record.sequence for record in two] == [2]
-                    assert two.lost == 2
-                assert pending(client) == 0
-        finally:
-            node.kill()
+    def test_a_newer_server_names_what_was_trimmed_with_a_dead_member(self, newer_url: str) -> None:
+        told: list[Lost] = []
+        with closing(connect(newer_url)) as client:
+            Publisher(client).publish_many(clips(3))
+            with member(newer_url, "gone") as gone:
+                next(gone)
+            client.xtrim(CLIPS, maxlen=1, approximate=False)
+            with member(newer_url, "two", claim_idle_s=0.05, claim_every_s=0.05, idle_s=1, on_lost=told.append) as two:
+                assert [record.sequence for record in two] == [2]
+                assert two.lost == 2
+            assert pending(client) == 0
         assert [(lost.stream, lost.count) for lost in told] == [(CLIPS, 2)]
 
     def test_filtered_records_are_acknowledged(self, redis_url: str, client: redis.Redis) -> None:

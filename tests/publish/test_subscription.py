@@ -6,7 +6,6 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +13,6 @@ import redis
 from command_line import wait_for
 from published import CLIPS, DEAD, IDLE, clips, entries, later
 from record_examples import examples
-from servers import Node, newer_server
 
 from streamfer.config import PublishConfig
 from streamfer.errors import ConfigError, PublishError
@@ -167,31 +165,24 @@ class TestAlone:
         assert [(lost.subject, lost.count) for lost in told] == [("hall", 30)]
         assert subscription.lost == 30
 
-    def test_what_no_number_shows_is_counted_by_a_newer_server(self, tmp_path: Path) -> None:
+    def test_what_no_number_shows_is_counted_by_a_newer_server(self, newer_url: str) -> None:
         """Of a source that was never read; what its numbers show of another is not told twice."""
-        program = newer_server()
-        if program is None:
-            pytest.skip("no redis-server of version 7 or later on the path")
-        node, told = Node(tmp_path, "--save", "", program=program), list[Lost]()
-        url = f"redis://127.0.0.1:{node.port}"
+        told: list[Lost] = []
         settings: dict[str, Any] = {"idle_s": 1, "block_s": 0.1, "on_lost": told.append}
-        try:
-            with closing(connect(url)) as client, subscribe(url, **settings) as subscription:
-                publisher = Publisher(client)
-                publisher.publish_many(clips(40))
-                assert len(list(subscription)) == 40
-                publisher.publish_many(clips(10, "door"))
-                publisher.publish_many(clips(44)[40:])
-                client.xtrim(CLIPS, maxlen=2, approximate=False)
-                assert [record.id for record in subscription] == [record.id for record in clips(44)[42:]]
-                assert [(lost.subject, lost.count) for lost in told] == [("hall", 2), ("", 10)]
-                publisher.publish_many(clips(45)[44:])
-                assert len(list(subscription)) == 1
-                with subscribe(url, since="start", **settings) as late:
-                    assert len(list(late)) == 3
-            assert [lost.count for lost in told] == [2, 10]
-        finally:
-            node.kill()
+        with closing(connect(newer_url)) as client, subscribe(newer_url, **settings) as subscription:
+            publisher = Publisher(client)
+            publisher.publish_many(clips(40))
+            assert len(list(subscription)) == 40
+            publisher.publish_many(clips(10, "door"))
+            publisher.publish_many(clips(44)[40:])
+            client.xtrim(CLIPS, maxlen=2, approximate=False)
+            assert [record.id for record in subscription] == [record.id for record in clips(44)[42:]]
+            assert [(lost.subject, lost.count) for lost in told] == [("hall", 2), ("", 10)]
+            publisher.publish_many(clips(45)[44:])
+            assert len(list(subscription)) == 1
+            with subscribe(newer_url, since="start", **settings) as late:
+                assert len(list(late)) == 3
+        assert [lost.count for lost in told] == [2, 10]
 
     def test_a_stream_that_was_restored_is_followed_and_nothing_comes_twice(
         self, redis_url: str, client: redis.Redis

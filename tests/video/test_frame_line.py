@@ -62,3 +62,22 @@ def test_a_clock_of_this_machine_that_is_set_is_no_slow_link(by: float, way: str
     times = [item.wall_time for item in items if isinstance(item, Frame)]
     assert times == pytest.approx([arrival.arrived for arrival in arrivals])
     assert line.late == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("captured", "origin", "wall_time"),
+    [(None, "wallclock", 5000.0), (4999.7, "rtcp", 4999.7), (100.0, "wallclock", 5000.0)],
+    ids=["no report", "sender report", "camera clock never set"],
+)
+def test_wall_time_follows_the_sender_where_it_can_be_believed(
+    captured: float | None, origin: str, wall_time: float
+) -> None:
+    opened = Opened("h264", 25.0, None, Fraction(1, 90000))
+    line = FrameLine(find_sources(["rtsp://cam/live"])[0], opened, epoch=3)
+    picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8))
+    online, frame = line.advance(Arrival(picture, 9000, 5000.0, 0.0, captured), None)
+    assert isinstance(online, StateChange)
+    assert isinstance(frame, Frame)
+    assert (frame.time_origin, frame.wall_time, frame.epoch) == (origin, wall_time, 3)
+    assert online.info is not None
+    assert online.info.epoch_key == str(round(wall_time * 1000))

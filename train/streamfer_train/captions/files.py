@@ -54,6 +54,7 @@ class Entry:
         return int(number)
 
     def labels(self) -> FaceLabels:
+        """Return the labels; a RecordError where a field is malformed, or there are none at all."""
         try:
             labels = FaceLabels.from_json(self.fields)
         except RecordError as error:

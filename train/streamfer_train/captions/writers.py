@@ -93,6 +93,7 @@ class LocalModel:
         self.name = f"local:{folder.name} max_tokens={max_tokens}"
 
     def write(self, messages: Sequence[Message]) -> Reply:
+        """Continue the conversation; a ChatError where the prompt does not fit, or nothing was written."""
         try:
             reply = self._model.reply(messages)
         except ConfigError as error:

@@ -75,6 +75,7 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path, classes: tuple[str, ...]) -> Predictions:
+        """Read what :meth:`write` wrote; a CheckpointError where it is absent or damaged."""
         try:
             tensors = load_file(path)
             logits, labels, index = (tensors.pop(name) for name in ("logits", "labels", "index"))

@@ -161,6 +161,7 @@ def describe(learner: nn.Module) -> str:
 
 
 def existing(path: Path, what: str) -> Path:
+    """Return a path that is there; a ConfigError says by ``what`` how to make it where it is not."""
     if not path.exists():
         raise ConfigError(f"{path}: not there; {what}")
     return path
