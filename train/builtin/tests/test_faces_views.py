@@ -18,6 +18,7 @@ from streamfer.errors import SourceNotFoundError, SourceUnreadableError
 from streamfer_builtin.faces import sets
 from streamfer_builtin.faces.degrade import Degrader
 from streamfer_builtin.faces.labels import Labels, similarity
+from streamfer_builtin.faces.lettering import letter
 from streamfer_builtin.faces.occlude import occlude
 from streamfer_builtin.faces.views import Views, covers, flat, seen
 
@@ -153,3 +154,26 @@ def test_occluders_hide_a_part_of_a_face_and_leave_ignored_ones_alone() -> None:
     for _ in range(20):
         occlude(untouched, Labels.single(BOX, POINTS, ignored=True), rng)
     assert np.array_equal(untouched, before)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), side=st.integers(64, 200))
+def test_what_is_written_over_a_picture_leaves_its_faces_alone(seed: int, side: int) -> None:
+    rng, again = np.random.default_rng(seed), np.random.default_rng(seed)
+    small = np.float32(side / 128)
+    labels = Labels.single(BOX * small, POINTS * small, ignored=seed % 2 == 0)
+    picture, same = np.full((side, side, 3), 100, np.uint8), np.full((side, side, 3), 100, np.uint8)
+    letter(picture, labels, rng)
+    letter(same, labels, again)
+    assert np.array_equal(picture, same)
+    left, top, right, bottom = (BOX * small).astype(int)
+    assert (picture[top : bottom + 1, left : right + 1] == 100).all()
+
+
+def test_most_of_what_is_written_is_seen() -> None:
+    rng, shown = np.random.default_rng(3), []
+    for _ in range(60):
+        picture = np.full((128, 128, 3), 100, np.uint8)
+        letter(picture, Labels.none(), rng)
+        shown.append(bool((picture != 100).any()))
+    assert sum(shown) > 55

@@ -18,6 +18,7 @@ from torch import Tensor
 from streamfer_builtin.faces import sets
 from streamfer_builtin.faces.degrade import Degrader
 from streamfer_builtin.faces.labels import FloatArray, Labels, Picture, similarity
+from streamfer_builtin.faces.lettering import letter
 from streamfer_builtin.faces.losses import Targets
 from streamfer_builtin.faces.occlude import occlude
 from streamfer_builtin.faces.sets import Sample
@@ -26,6 +27,8 @@ SMALLEST = 8.0
 """Faces below this many pixels in a view (square root of the area) are neither right nor wrong."""
 _AIM = (10.0, 220.0)
 _MOST_ENLARGED = 2.5
+_LETTERED = 0.25
+"""Share of the views that something is written over."""
 _LEAST_SHOWN = 0.4
 """The longer side of a picture takes at least this share of the view: portraits do not become thumbnails."""
 
@@ -66,6 +69,8 @@ class Views:
             picture, labels = self._people(self._crowd(rng), side, rng)
         if rng.random() < 0.25 * strength:
             occlude(picture, labels, rng)
+        if rng.random() < _LETTERED:
+            letter(picture, labels, rng)
         return self._degrader.degraded(picture, rng, strength), labels.framed(side, side, smallest=SMALLEST)
 
     def _crowd(self, rng: np.random.Generator) -> Sample:

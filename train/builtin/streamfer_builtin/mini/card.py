@@ -74,6 +74,7 @@ def values(card: ModelCard, size_bytes: int) -> dict[str, str]:
         "direction_uar": _percent(probe["clip_feature"]["uar"]),
         "direction_blind": _percent(probe["mean_feature"]["accuracy"]),
         "direction_count": f"{probe['clip_feature']['count']:,}",
+        "agreement": _bands("annotators who agree", metrics["by_agreement"]),
         "pose": _bands("head pose", metrics["by_pose"]),
         "quality": _bands("picture", metrics["by_quality"]),
         "crops_per_second": f"{speed['crops_per_second']:,}",

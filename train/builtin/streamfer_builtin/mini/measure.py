@@ -44,6 +44,8 @@ FALSE_SHARE = 0.05
 #: A threshold where no example could choose one.
 _UNMEASURED = 0.5
 _ONSET, _OFFSET = DIRECTIONS.index("onset"), DIRECTIONS.index("offset")
+#: Shares of all votes from which one class is counted as plainly seen.
+_AGREED = (0.5, 0.6, 0.7, 0.8)
 _YAW_EDGES = (0.0, 10.0, 20.0, 35.0, 180.0)
 _PITCH_EDGES = (-180.0, -8.0, 4.0, 16.0, 180.0)
 
@@ -144,6 +146,7 @@ def emotions(network: Network, corpus: Corpus, views: int) -> tuple[dict[str, An
         "faces": {name: score(getattr(last_faces, name), corpus.last_held_out.labels) for name in ("still", "clips")},
         "faces_watched": score(faces.still, corpus.held_out.labels),
         "calibration": calibration,
+        "by_agreement": by_agreement(last.still, corpus.last_val),
         "by_pose": by_pose(last.still[last_clear], corpus.last_val.subset(last_clear)),
         "by_quality": by_quality(network, corpus.last_val.subset(last_clear)),
     }
@@ -153,6 +156,13 @@ def emotions(network: Network, corpus: Corpus, views: int) -> tuple[dict[str, An
 def score(logits: Tensor, labels: Tensor) -> dict[str, Any]:
     """Return count, accuracy, UAR and recalls as plain values."""
     return _scores(report(logits, labels, CLASSES))
+
+
+def by_agreement(logits: Tensor, pictures: Pictures) -> dict[str, Any]:
+    """Accuracy where one class has more than a share of all votes."""
+    seen, most = truth(pictures), pictures.votes.amax(1)  # nobody's votes are NaN, which compares false
+    bands = {f"more than {share:.0%} of the votes": most > share for share in _AGREED}
+    return {name: _brief(logits[rows], seen[rows]) for name, rows in bands.items() if bool(rows.any())}
 
 
 def by_pose(logits: Tensor, pictures: Pictures) -> dict[str, Any]:
