@@ -15,7 +15,6 @@ from streamfer.files import sha256_of
 if TYPE_CHECKING:
     from streamfer.captions.card import CaptionCard
     from streamfer.faces.detections import Detector
-    from streamfer.faces.registry import DetectorEntry
     from streamfer.models.registry import ModelEntry
 
 Kind = Literal["expression models", "captioners", "face detectors"]
@@ -56,34 +55,18 @@ def catalogue() -> list[Listed]:
 
 def _detectors() -> list[Listed]:
     from streamfer.faces import load_detector
+    from streamfer.faces.pulling import present
     from streamfer.faces.registry import ENTRIES
 
     found = []
     for entry in ENTRIES:
-        path = _weights(entry)
-        if path is None or not path.is_file():
+        path = present(entry)
+        if path is None:
             found.append(Listed("face detectors", entry.name, f"{entry.about}; not on this machine", entry.licence))
             continue
         licence = load_detector("builtin").licence if entry.name == "builtin" else entry.licence
         found.append(Listed("face detectors", entry.name, entry.about, licence, path.stat().st_size, sha256_of(path)))
     return found
-
-
-def _weights(detector: DetectorEntry) -> Path | None:
-    """Return where the weights of a detector lie, if they do."""
-    from skimage.data import lbp_frontal_face_cascade_filename
-
-    from streamfer.faces.centerface import packaged_weights
-    from streamfer.faces.fetch import cached
-    from streamfer.faces.packs import pack_file, pack_folder
-    from streamfer.faces.registry import builtin_weights
-
-    if detector.pack:
-        folder = pack_folder(detector.name)
-        return pack_file(folder, "detection") if folder.is_dir() else None
-    packaged = {"builtin": builtin_weights, "lbp": lbp_frontal_face_cascade_filename, "centerface": packaged_weights}
-    found = packaged[detector.name]() if detector.name in packaged else cached(detector)
-    return None if found is None else Path(found)
 
 
 def facts(name: str) -> dict[str, Any]:

@@ -8,16 +8,13 @@ from pathlib import Path
 
 from streamfer.errors import DeviceError, UnknownModelError
 from streamfer.faces import registry
-from streamfer.faces.cascade import CascadeDetector
-from streamfer.faces.centerface import CenterFaceDetector, packaged_weights
+from streamfer.faces.adapters import CascadeDetector, CenterFaceDetector, YuNetDetector
 from streamfer.faces.detections import Detector
-from streamfer.faces.fetch import fetch
 from streamfer.faces.finder import DetectorSettings
 from streamfer.faces.images import DetectionSize
-from streamfer.faces.packs import ensure_pack, pack_file, pack_folder
+from streamfer.faces.pulling import centerface_file, ensure_pack, fetch, pack_file, pack_folder
 from streamfer.faces.scrfd import ScrfdDetector
-from streamfer.faces.sessions import CPU, SHORT_NAMES, unreadable
-from streamfer.faces.yunet import YuNetDetector
+from streamfer.faces.sessions import CPU, SHORT_NAMES, load_network
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +85,7 @@ def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
     builtin = registry.builtin_weights()
     if name == "auto":
         # docs/results/faces.md, "The default": CenterFace finds far more, and costs two and a half times as much.
-        name = "centerface" if packaged_weights() is not None else "builtin" if builtin.is_file() else "lbp"
+        name = "centerface" if centerface_file() is not None else "builtin" if builtin.is_file() else "lbp"
     if name == "builtin" and not builtin.is_file():
         raise UnknownModelError(
             "builtin: this checkout has no packaged weights (streamfer/weights/faces.onnx); train them with "
@@ -112,11 +109,5 @@ def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
 
 def _kind_of(path: Path) -> registry.DetectorKind:
     """Tell YuNet from SCRFD by the names of the outputs: YuNet has twelve, ``cls_8`` to ``kps_32``."""
-    import onnx
-
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-    except Exception as error:  # protobuf's DecodeError shares no base with OSError and ValueError
-        raise unreadable(path, error) from error
-    names = {output.name for output in graph.output}
+    names = {output.name for output in load_network(path).graph.output}
     return "yunet" if {"cls_8", "obj_8", "bbox_8", "kps_8"} <= names else "scrfd"

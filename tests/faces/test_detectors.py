@@ -14,9 +14,9 @@ from fakes.faces import FakeDetector
 from PIL import Image
 
 from streamfer.errors import CheckpointError, ConfigError, DeviceError, ModelError, UnknownModelError
-from streamfer.faces import Detections, Detector, detectors, load_detector, packs, registry
-from streamfer.faces.fetch import cached, fetch
+from streamfer.faces import Detections, Detector, detectors, load_detector, pulling, registry
 from streamfer.faces.images import DetectionSize
+from streamfer.faces.pulling import cached, fetch
 from streamfer.files import sha256_of
 
 
@@ -81,7 +81,7 @@ def test_yunet_takes_any_size_and_no_pixels(shared_data: Path) -> None:
 
 
 def test_auto_uses_the_packaged_detector_or_the_cascade(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(detectors, "packaged_weights", lambda: None)
+    monkeypatch.setattr(detectors, "centerface_file", lambda: None)
     assert load_detector("auto").name.startswith("builtin")
     monkeypatch.setattr(registry, "builtin_weights", lambda: tmp_path / "absent.onnx")
     assert load_detector("auto").name == "lbp"
@@ -216,7 +216,7 @@ class TestPacks:
         folder.mkdir(parents=True)
         (folder / "manifest.json").write_text(json.dumps({"manifest_version": 2}))
         with pytest.raises(CheckpointError, match="manifest does not lead to a whole detection network"):
-            packs.pack_file(folder, "detection")
+            pulling.pack_file(folder, "detection")
 
 
 class TestFetch:
