@@ -1,4 +1,4 @@
-"""Which emotion a recovered prompt describes.
+"""The emotions' names, and which of them a recovered prompt describes; the words stand in ``vocabulary.toml``.
 
 The authors' checkpoints store no class names, only the token embeddings of each class's description. The
 descriptions are recovered by matching embeddings, and named by the words in them.
@@ -10,44 +10,28 @@ import re
 from collections.abc import Sequence
 
 from streamfer.errors import CheckpointError
+from streamfer.files import table_beside
 
-#: The order of DFEW and FERV39k in the authors' annotation files (label 0 first).
-SEVEN_CLASSES = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
-#: MAFW's order in the same files. Other repositories order MAFW differently, so names are carried, not indices.
-ELEVEN_CLASSES = (*SEVEN_CLASSES, "contempt", "anxiety", "helplessness", "disappointment")
+_DATA = table_beside(__file__)
+#: MAFW's classes in the order of the authors' annotation files (label 0 first), and those of DFEW and FERV39k.
+ELEVEN_CLASSES: tuple[str, ...] = tuple(_DATA)
+SEVEN_CLASSES = ELEVEN_CLASSES[:7]
+_CANONICAL = {word: name for name, entry in _DATA.items() for word in entry["words"]}
 
-_ALIASES = {
-    "happiness": ("happiness", "happy", "joy"),
-    "sadness": ("sadness", "sad"),
-    "neutral": ("neutral", "neutrality"),
-    "anger": ("anger", "angry"),
-    "surprise": ("surprise", "surprised"),
-    "disgust": ("disgust", "disgusted"),
-    "fear": ("fear", "afraid", "fearful"),
-    "contempt": ("contempt", "contemptuous"),
-    "anxiety": ("anxiety", "anxious"),
-    "helplessness": ("helplessness", "helpless"),
-    "disappointment": ("disappointment", "disappointed"),
-}
-#: Word stems that tell the descriptions apart; each hit counts once, the class with most hits is the name.
-_CUES = {
-    "happiness": ("smil", "raised cheek", "eye wrinkle", "wrinkles around the eye", "arched"),
-    "sadness": ("tear", "upper eyelid", "upper lid", "droop", "wrinkled forehead", "downward"),
-    "neutral": ("relax", "straight", "smooth", "unremarkable"),
-    "anger": ("furrow", "tight lip", "flare", "narrow"),
-    "surprise": ("widen", "wide eye", "open mouth", "raised eyebrow", "frozen"),
-    "disgust": ("wrinkled nose", "lowered", "tightened mouth", "tight mouth", "narrow"),
-    "fear": ("parted", "retract", "furrow", "raised eyebrow"),
-    "contempt": ("one side", "asymmetr", "one eyebrow", "raised chin", "narrow"),
-    "anxiety": ("tense", "pressed", "dilat", "tension"),
-    "helplessness": ("gaze", "lack of", "no expression", "droop", "blank"),
-    "disappointment": ("sigh", "lowered", "narrow", "turned"),
-}
+
+def canonical(word: str) -> str:
+    """Return the name that the authors' lists use for an emotion word; words without one come back in lower case.
+
+    >>> canonical("Happy"), canonical("Sad"), canonical("boredom")
+    ('happiness', 'sadness', 'boredom')
+    """
+    lower = word.strip().lower()
+    return _CANONICAL.get(lower, lower)
 
 
 def _by_word(text: str) -> list[str]:
-    words = set(re.findall(r"[a-z]+", text.lower()))
-    return [name for name, aliases in _ALIASES.items() if words & set(aliases)]
+    found = {_CANONICAL.get(word) for word in re.findall(r"[a-z]+", text.lower())}
+    return [name for name in ELEVEN_CLASSES if name in found]
 
 
 def _best_assignment(descriptions: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -55,7 +39,8 @@ def _best_assignment(descriptions: Sequence[str], names: Sequence[str]) -> list[
     import numpy as np
     from scipy.optimize import linear_sum_assignment
 
-    scores = np.array([[sum(cue in text.lower() for cue in _CUES[name]) for name in names] for text in descriptions])
+    cues = [_DATA[name]["cues"] for name in names]
+    scores = np.array([[sum(cue in text.lower() for cue in ways) for ways in cues] for text in descriptions])
     rows, columns = linear_sum_assignment(scores, maximize=True)
     if min(scores[rows, columns]) == 0:
         return []

@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path, PurePath
 
 from streamfer.errors import ConfigError, StreamferError
+from streamfer.models.vocabulary import canonical
 from streamfer.video.container import open_container, video_stream
 from streamfer.video.locate import SourceSpec
-from streamfer_train.dfer_clip.classes import canonical
 from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.entries import Clip, Identity, Problem, read_list
 from streamfer_train.dfer_clip.folds import Fold, hold_out, shared_clips

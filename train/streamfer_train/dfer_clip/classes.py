@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from streamfer.errors import ConfigError
-from streamfer.models.vocabulary import ELEVEN_CLASSES, SEVEN_CLASSES
+from streamfer.models.vocabulary import ELEVEN_CLASSES, SEVEN_CLASSES, canonical
 
 DatasetName = Literal["dfew", "ferv39k", "mafw", "csv"]
 LabelScheme = Literal["authors", "dfew", "mafw", "names"]
@@ -39,23 +39,6 @@ SCHEMES: dict[LabelScheme, dict[int, str]] = {
     "mafw": dict(enumerate(MAFW_OWN_ORDER)),
     "names": {},
 }
-
-#: Words of lists and of FERV39k's folders, <scene>/<emotion>/<clip>.
-_OTHER_WORDS = {
-    "angry": "anger", "disgusted": "disgust", "fearful": "fear", "afraid": "fear", "happy": "happiness",
-    "joy": "happiness", "neutrality": "neutral", "sad": "sadness", "surprised": "surprise",
-    "contemptuous": "contempt", "anxious": "anxiety", "helpless": "helplessness", "disappointed": "disappointment",
-}  # fmt: skip
-
-
-def canonical(word: str) -> str:
-    """Return the name that the authors' lists use for an emotion word; words without one come back in lower case.
-
-    >>> canonical("Happy"), canonical("Sad"), canonical("boredom")
-    ('happiness', 'sadness', 'boredom')
-    """
-    lower = word.strip().lower()
-    return _OTHER_WORDS.get(lower, lower)
 
 
 def class_of(label: str, scheme: LabelScheme, classes: Sequence[str]) -> str:

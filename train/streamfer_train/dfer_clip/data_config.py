@@ -7,8 +7,9 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from streamfer.models.vocabulary import canonical
 from streamfer.settings import Section
-from streamfer_train.dfer_clip.classes import SCHEMES, VOCABULARIES, DatasetName, LabelScheme, canonical
+from streamfer_train.dfer_clip.classes import SCHEMES, VOCABULARIES, DatasetName, LabelScheme
 
 AugmentationName = Literal["dfew", "ferv39k", "mafw", "none"]
 #: Trailing parts of a path in the authors' lists that name the clip; what stands before them is their machine's.

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from streamfer.errors import ConfigError
-from streamfer_train.dfer_clip.classes import canonical
+from streamfer.models.vocabulary import canonical
 
 TextType = Literal["class_names", "class_names_with_context", "class_descriptor"]
 

@@ -22,10 +22,10 @@ from streamfer.models.dfer_clip import DferClip
 from streamfer.models.precision import DTYPES, Precision
 from streamfer.models.prompts import PromptConfig, PromptLearner, tokenize_prompts
 from streamfer.models.sizes import DferClipConfig
+from streamfer.models.vocabulary import canonical
 from streamfer.models.weights import check_tensors
 from streamfer_train.dfer_clip.adapters import attach_adapters, attach_lora, merged
 from streamfer_train.dfer_clip.backbones import TOKEN_TABLE, Backbone, Sizes, random_table
-from streamfer_train.dfer_clip.classes import canonical
 from streamfer_train.dfer_clip.config import HeadsConfig, RunConfig, parse_config
 from streamfer_train.dfer_clip.descriptors import prompts
 from streamfer_train.recipes.checkpoint import Checkpoint, taking_apart

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from streamfer.errors import ConfigError
+from streamfer.models.vocabulary import canonical
 from streamfer_train.dfer_clip.checks import CheckReport, check_clips
-from streamfer_train.dfer_clip.classes import canonical
 from streamfer_train.dfer_clip.data_config import DataConfig, HeldOutConfig
 from streamfer_train.dfer_clip.entries import Clip
 from streamfer_train.dfer_clip.face_crops import Progress, with_face_crops
