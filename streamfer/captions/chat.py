@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from streamfer.addresses import is_loopback, seconds_to_wait
+from streamfer.addresses import AddressError, is_loopback, read_address, seconds_to_wait
 from streamfer.captions.protocol import Message
 from streamfer.errors import ConfigError
 from streamfer.redaction import redact_url
@@ -65,16 +65,17 @@ class Reply:
 def endpoint_url(url: str | None) -> str:
     """Return the address that ``/chat/completions`` is appended to; ``/v1`` is added to a bare host.
 
-    One that is no HTTP address, or carries credentials, is a ConfigError.
-
     Raises:
         ConfigError: it is no HTTP address, or carries credentials.
     """
     url = url or os.environ.get("OPENAI_BASE_URL") or OPENAI
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        is_http = read_address(url).scheme in ("http", "https")
+    except AddressError:
+        is_http = False
+    if not is_http:
         raise ConfigError(f"{redact_url(url)}: is no http(s) address; write it as in http://localhost:11434/v1")
-    if "@" in parts.netloc:
+    if "@" in urlsplit(url).netloc:
         raise ConfigError(f"{redact_url(url)}: carries credentials; put the key into {KEY_VARIABLE} instead")
     bare = url.rstrip("/").removesuffix("/chat/completions")
     return bare if urlsplit(bare).path else f"{bare}/v1"
@@ -200,22 +201,27 @@ class ChatClient:
         return vectors
 
     def _ask(self, messages: Sequence[Message], options: dict[str, Any], deadline: float) -> Reply:
-        """Ask once; what the server refuses to take is left out, one thing at a time."""
+        """Ask once, leaving out one thing at a time of what may be refused: for good where that helped."""
+        left_out = set(self._left_out)
         while True:
             body = {"model": self.model, "messages": list(messages)}
-            body |= {name: value for name, value in options.items() if name not in self._left_out}
-            if "max_tokens" in self._left_out and "max_tokens" in options:
+            body |= {name: value for name, value in options.items() if name not in left_out}
+            if "max_tokens" in left_out and "max_tokens" in options:
                 body["max_completion_tokens"] = options["max_tokens"]
             try:
-                return read_reply(self._send("POST", "chat/completions", body, deadline))
+                reply = read_reply(self._send("POST", "chat/completions", body, deadline))
             except ChatError as error:
                 named = [name for name in _OPTIONAL if name in body and name in str(error)]
                 left = named or [name for name in _OPTIONAL if name in body]
                 if error.kind != "refused" or not left or "image" in str(error).lower():
                     raise
-                log.info("%s does not take %s", redact_url(self.url), left[0])
-                with self._lock:
-                    self._left_out.add(left[0])
+                left_out.add(left[0])
+                continue
+            with self._lock:
+                if new := left_out - self._left_out:
+                    log.info("%s does not take %s", redact_url(self.url), ", ".join(sorted(new)))
+                self._left_out |= new
+            return reply
 
     def _send(self, method: str, path: str, body: Any, deadline: float) -> bytes:
         try:

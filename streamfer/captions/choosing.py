@@ -58,8 +58,7 @@ def identity(captions: CaptionsConfig) -> str:
 def load_writer(config: Config, threads: int = 1) -> Writer | None:
     """Return who writes captions; None where they are off. A model loads in the background.
 
-    ``threads`` are those of a model's process, where ``captions.threads`` does not say. A setting that the writer
-    cannot have is a ConfigError, an unknown captioner a ModelError.
+    ``threads`` are those of a model's process, where ``captions.threads`` does not say.
 
     Raises:
         ConfigError: a setting that the writer cannot have.

@@ -7,8 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from streamfer.captions.measurements import Measurements, Unit, exclusive
-from streamfer.captions.phrases import BY_UNIT, JOINT, Wording
-from streamfer.captions.vocabulary import EMOTION_WORDS, IMPLIES, PROTOTYPES, join
+from streamfer.captions.vocabulary import BY_UNIT, EMOTION_WORDS, IMPLIES, JOINT, PROTOTYPES, Wording, join
 from streamfer.files import table_beside
 
 #: A sentence with its rank: those of the highest rank are left out first where a caption grows too long.

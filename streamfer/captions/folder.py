@@ -179,8 +179,6 @@ def quiet_transformers() -> Iterator[None]:
 def reading(purpose: str, trouble: str) -> Iterator[Any]:
     """Yield transformers, which ``purpose`` needs, silent, to read a model or tokenizer with.
 
-    Where what is read is damaged or something else, ``trouble`` is a CheckpointError, with the first line of why.
-
     Raises:
         MissingExtraError: it is not installed, which ``purpose`` needs.
         CheckpointError: what is read is damaged or something else: ``trouble``, with the first line of why.

@@ -31,7 +31,7 @@ from streamfer.captions.loading import read_language_model, read_word_tokenizer
 from streamfer.captions.text import PromptText
 from streamfer.captions.writers import BUILT_IN
 from streamfer.errors import CheckpointError, ConfigError
-from streamfer.files import sha256_of
+from streamfer.files import sha256_of, table_beside
 from streamfer.models.card import SUFFIX
 from streamfer.models.checkpoints import Tensors, read_state_dict
 from streamfer.models.registry import check_name, user_folder
@@ -61,35 +61,10 @@ _LAYER = "Qformer.bert.encoder.layer."
 _BLOCK = "visual_encoder.blocks."
 log = logging.getLogger(__name__)
 
-#: Which tensor, of how many dimensions, shows a size along which of them.
-_SHOWN = {
-    "vision_width": ("visual_encoder.patch_embed.proj.weight", 4, 0),
-    "patch": ("visual_encoder.patch_embed.proj.weight", 4, 2),
-    "vision_mlp": (f"{_BLOCK}0.mlp.fc1.weight", 2, 0),
-    "queries": ("query_tokens", 3, 1),
-    "qformer_width": ("query_tokens", 3, 2),
-    "qformer_mlp": (f"{_LAYER}0.intermediate_query.dense.weight", 2, 0),
-    "vocabulary": ("Qformer.bert.embeddings.word_embeddings.weight", 2, 0),
-    "positions": ("Qformer.bert.embeddings.position_embeddings.weight", 2, 0),
-}
 #: Buffers without weights in them, which some versions saved: position numbers, and rotation frequencies.
 _WEIGHTLESS = re.compile(r"Qformer\.bert\.embeddings\.position_ids|(opt|llm)_model\..*rotary_emb\.inv_freq")
-#: What stands in transformers' names, and in LAVIS's; one after the other.
-_NAMES = {
-    "vision_model.embeddings.class_embedding": "visual_encoder.cls_token",
-    "vision_model.embeddings.position_embedding": "visual_encoder.pos_embed",
-    "vision_model.embeddings.patch_embedding.": "visual_encoder.patch_embed.proj.",
-    "vision_model.encoder.layers.": _BLOCK,
-    ".layer_norm": ".norm",
-    ".self_attn.projection.": ".attn.proj.",
-    ".self_attn.": ".attn.",
-    "vision_model.post_layernorm.": "ln_vision.",
-    "qformer.embeddings.layernorm.": "Qformer.bert.embeddings.LayerNorm.",
-    "qformer.layernorm.": "Qformer.bert.embeddings.LayerNorm.",
-    "qformer.embeddings.": "Qformer.bert.embeddings.",
-    "qformer.encoder.layer.": _LAYER,
-    "attention.attention.": "attention.self.",
-}
+#: Which tensor, of how many dimensions, shows a size along which of them; and LAVIS's names for transformers'.
+_SHOWN, _NAMES = table_beside(__file__).values()
 
 
 def kind_of(names: Iterable[str], where: str) -> Kind:

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from streamfer.captions.architecture import model_class
-from streamfer.captions.attention import transformers_attention
 from streamfer.captions.card import CaptionCard
 from streamfer.captions.folder import (
     QUESTION_TOKENIZER,
@@ -26,10 +25,12 @@ from streamfer.captions.query_captioner import QueryCaptioner
 from streamfer.captions.text import PromptText
 from streamfer.captions.transformers_models import TextModel, is_text_model, load_stand_in
 from streamfer.errors import CheckpointError, ConfigError, SourceNotFoundError, UnknownModelError
-from streamfer.models.attention import AttentionChoice, choose_attention
+from streamfer.models.attention import LONGEST, AttentionChoice, choose_attention
 from streamfer.models.precision import DTYPES, choose_device, choose_precision
 
 _EMBEDDINGS = "embed_tokens.weight"
+#: transformers looks attention up by name; the kernels' is registered the first time that it is asked for.
+_TRITON = "streamfer_triton"
 
 log = logging.getLogger(__name__)
 
@@ -222,3 +223,44 @@ def check_loaded(report: Mapping[str, Any], where: str, *, strangers: bool = Tru
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys")[: 3 if strangers else 2]:
         if names := sorted(str(key) for key in report[kind]):
             raise CheckpointError(f"{where}: {kind.replace('_', ' ')}: {names[0]!r} ({len(names)} in all)")
+
+
+def transformers_attention(choice: AttentionChoice) -> str:
+    """Return the value of transformers' ``attn_implementation`` for a choice: ``sdpa``, or a name registered here."""
+    if choice.implementation == "torch":
+        return "sdpa"
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(_TRITON, _attend)
+    # Masks come in PyTorch's form, and not at all where everything may be seen.
+    AttentionMaskInterface.register(_TRITON, sdpa_mask)
+    return _TRITON
+
+
+def _attend(
+    module: torch.nn.Module,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: torch.Tensor | None = None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """As transformers asks: (B, H, N, E) in, (B, N, H, E) out; masks, dropout and grouped heads stay with PyTorch."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    from streamfer_kernels import attention, supports_head
+
+    extras = {name for name, given in options.items() if given is not None and given is not False}
+    plain = attention_mask is None and not dropout and not getattr(module, "is_causal", False) and not extras
+    fits = query.shape[:2] == key.shape[:2] and supports_head(query.shape[-1])
+    if not plain or not fits or max(query.shape[2], key.shape[2]) > LONGEST:
+        mixed, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
+        )
+        return mixed, None
+    mixed = attention(query, key, value, scale=scaling, backend="triton")
+    return mixed.transpose(1, 2), None

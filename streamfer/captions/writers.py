@@ -26,7 +26,7 @@ ENDPOINT = "openai:"
 #: After so many texts of which hardly one could stand, a captioner is named as one that writes nothing usable.
 _JUDGED_AFTER, _USABLE = 20, 0.1
 _GRAMMAR = ("measured.py", "measurements.py", *(
-    f"{name}.{kind}" for name in ("english", "phrases", "vocabulary") for kind in ("py", "toml")
+    f"{name}.{kind}" for name in ("english", "vocabulary") for kind in ("py", "toml")
 ))  # fmt: skip
 
 #: A text that was refused, and what was wrong with it.

@@ -144,8 +144,6 @@ def fetch(entry: DetectorEntry, transport: httpx2.BaseTransport | None = None) -
 def ensure_pack(entry: DetectorEntry) -> Path:
     """Return the folder of a registered pack, downloading it with insightface's own loader when absent.
 
-    A download that fails leaves nothing half-written (ModelError).
-
     Raises:
         ModelError: the download failed; nothing half-written is left.
     """

@@ -42,8 +42,6 @@ def is_torchscript(path: Path) -> bool:
 def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
     """Return parameters and buffers by name, on the CPU, in their stored types.
 
-    A pickle that asks for a name which is neither a tensor's nor its own is an UnsafeCheckpointError.
-
     Raises:
         UnsafeCheckpointError: the archive's pickle asks for a name that is neither a tensor's nor its own.
         CheckpointError: damaged, or without tensors.
@@ -64,9 +62,15 @@ def read_torchscript(path: Path) -> dict[str, torch.Tensor]:
 
 class _Unpickler(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile, root: str, path: Path) -> None:
-        super().__init__(io.BytesIO(archive.read(f"{root}data.pkl")))
         self._archive, self._root, self._path = archive, root, path
+        super().__init__(io.BytesIO(self._read(f"{root}data.pkl")))
         self._storages: dict[str, torch.Tensor] = {}
+
+    def _read(self, name: str) -> bytes:
+        """Return a record, which torch never compresses: it would grow to a size that the file's does not hint at."""
+        if self._archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"record {name} is compressed")
+        return self._archive.read(name)
 
     def find_class(self, module: str, name: str) -> Any:
         """Return an inert stand-in for what a module may hold; nothing is imported."""
@@ -91,7 +95,7 @@ class _Unpickler(pickle.Unpickler):
         if key not in self._storages:
             folder = next(name for name in (f"{self._root}data/{key}", f"{self._root}tensors/{key}")
                           if name in self._archive.namelist())  # fmt: skip
-            contents = bytearray(self._archive.read(folder))
+            contents = bytearray(self._read(folder))
             if len(contents) < count * dtype.itemsize:
                 raise ValueError(f"record {key} is cut short")
             self._storages[key] = torch.frombuffer(contents, dtype=dtype, count=count) if count else torch.empty(0)

@@ -169,8 +169,9 @@ def test_keys_go_where_they_belong(monkeypatch: pytest.MonkeyPatch) -> None:
         key_for("http://elsewhere/v1", "NOBODY")
     with pytest.raises(ConfigError, match="carries credentials"):
         endpoint_url("http://me:secret@host/v1")
-    with pytest.raises(ConfigError, match="no http"):
-        endpoint_url("ftp://host")
+    for url in ("ftp://host", "http://[::1", "http://host:http/v1", "http://"):
+        with pytest.raises(ConfigError, match="no http"):
+            endpoint_url(url)
 
 
 # -- the start --------------------------------------------------------------------------------------------------

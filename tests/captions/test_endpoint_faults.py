@@ -166,6 +166,15 @@ def test_what_a_server_does_not_take_is_left_out_from_then_on(server: Server) ->
     assert len(server.asked) == 5
 
 
+def test_a_prompt_that_is_too_long_takes_nothing_away_from_the_next(server: Server) -> None:
+    server.replies = [lambda _: JSONResponse({"error": {"message": "exceeds the context"}}, 400)] * 6
+    (found,) = (writer := writer_of(server)).write([CaptionRequest(SMILE, "1", keyframes=FACES)])
+    assert isinstance(found, CaptionError)
+    server.replies = [lambda _: chat(GOOD)]
+    writer.write([CaptionRequest(SMILE, "2", keyframes=FACES)])
+    assert "response_format" in server.asked[-1]
+
+
 def test_a_busy_server_is_asked_again_after_as_long_as_it_says(server: Server) -> None:
     server.replies = [lambda _: Response("", 503, {"Retry-After": "0.9"}), lambda _: chat(GOOD)]
     began = time.monotonic()

@@ -9,7 +9,7 @@ import torch
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
 
 import streamfer_kernels
-from streamfer.captions.attention import transformers_attention
+from streamfer.captions.loading import transformers_attention
 from streamfer.models.attention import AttentionChoice
 
 pytestmark = pytest.mark.skipif(

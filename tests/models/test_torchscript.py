@@ -77,6 +77,11 @@ def test_damage_is_named(tmp_path: Path) -> None:
         read_state_dict(archive(tmp_path / "a.pt", b"no pickle"))
     with pytest.raises(CheckpointError, match="without any tensor"):
         read_state_dict(archive(tmp_path / "b.pt", pickle.dumps({})))
+    with zipfile.ZipFile(tmp_path / "e.pt", "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr("a/data.pkl", bytes(1000))
+        made.writestr("a/constants.pkl", b"")
+    with pytest.raises(CheckpointError, match="is compressed"):
+        read_state_dict(tmp_path / "e.pt")
     whole = tmp_path / "c.pt"
     torch.jit.script(Tower()).save(str(whole))
     (tmp_path / "d.pt").write_bytes(whole.read_bytes()[:2000])

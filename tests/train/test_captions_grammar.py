@@ -9,9 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamfer.captions.checks import contradictions, repeats
-from streamfer.captions.phrases import JOINT, SINGLE, Wording
 from streamfer.captions.reading import read
-from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, inflect
+from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, JOINT, SINGLE, Wording, inflect
 from streamfer.errors import RecordError
 from streamfer_train.captions.feeling import reasons_for
 from streamfer_train.captions.grammar import captions, describe

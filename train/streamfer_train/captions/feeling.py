@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 
 from streamfer.captions.english import sentence
-from streamfer.captions.phrases import Wording, wordings
-from streamfer.captions.vocabulary import EMOTION_WORDS, PROTOTYPES, join
+from streamfer.captions.vocabulary import EMOTION_WORDS, PROTOTYPES, Wording, join, wordings
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.sentences import SENTENCES
 

@@ -11,8 +11,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from streamfer.captions.english import sentence
-from streamfer.captions.phrases import Wording, gerund, third_person, wordings
-from streamfer.captions.vocabulary import join
+from streamfer.captions.vocabulary import Wording, gerund, join, third_person, wordings
 from streamfer_train.captions.feeling import emotion_sentence
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.sentences import SENTENCES

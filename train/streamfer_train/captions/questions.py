@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from streamfer.captions.phrases import wordings
-from streamfer.captions.vocabulary import ACTION_UNITS, IMPLIES, in_order
+from streamfer.captions.vocabulary import ACTION_UNITS, IMPLIES, in_order, wordings
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.sentences import SENTENCES
