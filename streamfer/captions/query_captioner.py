@@ -4,8 +4,9 @@ Every keyframe goes through image encoder and Q-Former by itself; the language m
 keyframes of a clip in a row (the authors' code for video, facts of Exp-VQA). Rows of a batch are padded on the
 left, so that they all end where the text begins.
 
-Shape suffixes: B rows, F frames, S image side, P positions, W width of the image encoder, Q queries of a frame,
-N tokens of a row, H width of the language model, V its vocabulary, L tokens of a question, A tokens of an answer.
+Shape suffixes: B rows, F frames, S image side, P positions, W width of the image encoder, Q queries of a frame, E width
+of the Q-Former, N tokens of a row, H width of the language model, V its vocabulary, L tokens of a question, A tokens of
+an answer.
 """
 
 from __future__ import annotations
@@ -72,27 +73,23 @@ class QueryCaptioner:
         return torch.cat(parts)
 
     @torch.inference_mode()
-    def query(self, features_FPW: torch.Tensor, questions: Sequence[str] | None = None) -> torch.Tensor:
-        """Read features (F, P, W), and InstructBLIP's questions of the frames, to the query tokens (F, Q, H)."""
+    def states(self, features_FPW: torch.Tensor, questions: Sequence[str] | None = None) -> torch.Tensor:
+        """Return what the queries saw of features (F, P, W), InstructBLIP's questions in view: (F, Q, E)."""
         parts = []
         for start in range(0, len(features_FPW), self._batch):
             window = slice(start, start + self._batch)
-            parts.append(self._query(features_FPW[window], questions[window] if questions is not None else None))
+            asked: tuple[torch.Tensor, ...] = ()
+            if self.card.architecture == "instructblip":
+                rows = [""] * len(features_FPW[window]) if questions is None else questions[window]
+                asked = tuple(part.to(self._device) for part in self._text.question_ids(rows))
+            parts.append(query_states(self._model, features_FPW[window], *asked))
         return torch.cat(parts)
 
-    def _query(self, features_FPW: torch.Tensor, questions: Sequence[str] | None) -> torch.Tensor:
-        qformer, queries_1QE = self._model.qformer, self._model.query_tokens
-        kind = next(qformer.parameters()).dtype
-        inputs: dict[str, Any] = {"query_embeds": queries_1QE.to(kind).expand(len(features_FPW), -1, -1)}
-        if self.card.architecture == "instructblip":
-            ids_FL, mask_FL = self._text.question_ids(questions or [""] * len(features_FPW))
-            seen_FQ = torch.ones(len(features_FPW), queries_1QE.shape[1], dtype=mask_FL.dtype)
-            inputs["input_ids"] = ids_FL.to(self._device)
-            inputs["attention_mask"] = torch.cat([seen_FQ, mask_FL], dim=1).to(self._device)
-        # No mask over the picture: all of it may be seen, and attention without a mask has the faster kernels.
-        output = qformer(**inputs, encoder_hidden_states=features_FPW.to(kind)).last_hidden_state
+    @torch.inference_mode()
+    def query(self, features_FPW: torch.Tensor, questions: Sequence[str] | None = None) -> torch.Tensor:
+        """Read features (F, P, W), and InstructBLIP's questions of the frames, to the query tokens (F, Q, H)."""
         projection = self._model.language_projection
-        tokens: torch.Tensor = projection(output[:, : queries_1QE.shape[1]].to(projection.weight.dtype))
+        tokens: torch.Tensor = projection(self.states(features_FPW, questions).to(projection.weight.dtype))
         return tokens
 
     def _clip_tokens(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[torch.Tensor]:
@@ -214,6 +211,25 @@ class QueryCaptioner:
         )
         found: torch.Tensor = output.logits[:, -last:]
         return found
+
+
+def query_states(
+    model: Any,
+    features_BPW: torch.Tensor,
+    question_ids_BL: torch.Tensor | None = None,
+    question_mask_BL: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return what a Q-Former's queries saw of features (B, P, W), the questions (B, L) in view if any: (B, Q, E)."""
+    qformer, count = model.qformer, model.query_tokens.shape[1]
+    kind = next(qformer.parameters()).dtype
+    inputs: dict[str, Any] = {"query_embeds": model.query_tokens.to(kind).expand(len(features_BPW), -1, -1)}
+    if question_mask_BL is not None:
+        inputs["input_ids"] = question_ids_BL
+        seen_BQ = question_mask_BL.new_ones(len(features_BPW), count)
+        inputs["attention_mask"] = torch.cat([seen_BQ, question_mask_BL], dim=1)
+    # No mask over the picture: all of it may be seen, and attention without a mask has the faster kernels.
+    states: torch.Tensor = qformer(**inputs, encoder_hidden_states=features_BPW.to(kind)).last_hidden_state
+    return states[:, :count]
 
 
 def search_settings(text: PromptText, device: str, num_beams: int | None, max_new_tokens: int | None) -> Any:

@@ -7,26 +7,16 @@ model, L tokens of text, V its vocabulary.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from streamfer.captions.card import Architecture
+from streamfer.captions.query_captioner import query_states
 from streamfer.errors import ConfigError
 from streamfer_train.exp_blip.vision import encode, encoder_learns, without_dropout
-
-
-def query_states(model: Any, features_BPW: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
-    """Return what the Q-Former's queries saw (B, Q, E), the question in view where it reads questions."""
-    queries_BQE = model.query_tokens.expand(len(features_BPW), -1, -1)
-    inputs: dict[str, Any] = {"query_embeds": queries_BQE, "encoder_hidden_states": features_BPW}
-    if "question_ids" in batch:
-        mask_BL = batch["question_mask"]
-        inputs["input_ids"] = batch["question_ids"]
-        inputs["attention_mask"] = torch.cat([mask_BL.new_ones(queries_BQE.shape[:2]), mask_BL], dim=1)
-    return cast(Tensor, model.qformer(**inputs).last_hidden_state[:, : queries_BQE.shape[1]])
 
 
 class CaptionLearner(nn.Module):
@@ -55,7 +45,8 @@ class CaptionLearner(nn.Module):
                 ``question_ids`` with ``question_mask`` for InstructBLIP.
         """
         features_BPW = encode(self.model.vision_model, batch["pixels"])
-        seen_BQH = self.model.language_projection(query_states(self.model, features_BPW, batch))
+        states_BQE = query_states(self.model, features_BPW, batch.get("question_ids"), batch.get("question_mask"))
+        seen_BQH = self.model.language_projection(states_BQE)
         language = self.model.language_model
         words_BLH = language.get_input_embeddings()(batch["ids"])
         embeds_BNH = torch.cat([seen_BQH.to(words_BLH.dtype), words_BLH], dim=1)

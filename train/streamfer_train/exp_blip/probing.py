@@ -12,17 +12,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from streamfer.captions.folder import find_captioner, read_card
-from streamfer.captions.loading import read_model, read_text
-from streamfer.errors import ConfigError
-from streamfer.models.attention import AttentionChoice
-from streamfer.models.precision import choose_device
+from streamfer.captions import load_captioner
+from streamfer.captions.query_captioner import QueryCaptioner
+from streamfer.errors import ConfigError, UnknownModelError
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.exp_blip.augment import squashed
-from streamfer_train.exp_blip.caption_learner import query_states
 from streamfer_train.exp_blip.captioned import LabelledPicture
 from streamfer_train.exp_blip.data import read_picture
-from streamfer_train.exp_blip.vision import encode
 from streamfer_train.metrics.probes import UNKNOWN, probe_emotions, probe_units
 
 #: How the Q-Former's query outputs become one vector, which the paper does not say.
@@ -45,23 +41,15 @@ def features(
     Raises:
         UnknownModelError: no such captioner in a folder (a stand-in of transformers has no Q-Former to probe).
     """
-    folder = find_captioner(captioner)
-    card = read_card(folder)
-    place = torch.device(choose_device(device).device)
-    model = read_model(folder, card, AttentionChoice("torch", "probing"), dtype=torch.float32)
-    model = model.eval().to(place)
-    asked: dict[str, Tensor] = {}
-    if card.architecture == "instructblip":
-        ids_BL, mask_BL = read_text(folder, card).question_ids([card.text.description_prompt])
-        asked = {"question_ids": ids_BL.to(place), "question_mask": mask_BL.to(place)}
+    model = load_captioner(captioner, device=device, precision="fp32", attention="torch", batch=batch)
+    if not isinstance(model, QueryCaptioner):
+        raise UnknownModelError(f"captioner {captioner!r} has no Q-Former to probe; name an exp-blip or exp-vqa one")
+    question, size = model.card.text.description_prompt, model.card.pixels.size
     vision, queries = [], []
     for start in range(0, len(pictures), batch):
-        pixels = torch.stack(
-            [squashed(read_picture(one.path), card.pixels.size) for one in pictures[start : start + batch]]
-        ).to(place)
-        seen_BPW = encode(model.vision_model, pixels)
-        repeated = {name: one.expand(len(pixels), -1) for name, one in asked.items()}
-        states_BQE = query_states(model, seen_BPW, repeated)
+        views = [squashed(read_picture(one.path), size) for one in pictures[start : start + batch]]
+        seen_BPW = model.look(torch.stack(views).permute(0, 2, 3, 1).numpy())
+        states_BQE = model.states(seen_BPW, [question] * len(views))
         vision.append(seen_BPW.mean(1).float().cpu())
         queries.append(states_BQE.mean(1).float().cpu() if pooling == "mean" else states_BQE.flatten(1).float().cpu())
     return {"vision": torch.cat(vision), "qformer": torch.cat(queries)}
