@@ -9,20 +9,10 @@ from streamfer.captions.english import movement, number_word, sentence, strength
 from streamfer.captions.questions import Query, Subject
 from streamfer.captions.timeline import Episode, Face, Timeline
 from streamfer.captions.vocabulary import ACTION_UNITS, in_order, join
+from streamfer.files import table_beside
 
-_DENIED = ((" reads ", " does not read "), (" blink", " do not blink"), (" are ", " are not "), (" is ", " is not "))
-UNSEEN = "I can't see that from a face."
-_OFFER = (
-    "I can say which expression a face shows, what its parts do, when, how strongly, and how many people are in view."
-)
-_FIXED = {
-    "foreign": "The built-in answers read English only. Ask in English, or let a language model answer: "
-    "--captioner openai:MODEL.",
-    "why": f"{UNSEEN} Why a face moves is not in its movements. {_OFFER}",
-    "sides": "I can't tell: what one half of the face does is not measured apart from the other.",
-    "unseen": f"{UNSEEN} {_OFFER}",
-    "unknown": f"{UNSEEN} {_OFFER}",
-}
+_DATA = table_beside(__file__)
+_DENIED, _FIXED = _DATA["denied"], _DATA["fixed"]
 #: An onset or offset this close to the edge of what is seen is none, seconds.
 _EDGE = 0.25
 _MOST_TIMES = 4

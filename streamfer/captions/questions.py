@@ -29,12 +29,7 @@ _SCOPES, _KINDS, _ASPECTS = (
     {name: re.compile("|".join(ways)) for name, ways in _DATA[table].items()}
     for table in ("scopes", "kinds", "aspects")
 )
-_PEOPLE = re.compile(
-    r"\b(?:how many (?:people|persons?|faces?|others?)|alone|(?:more than one|several|two|three|other|any) (?:person"
-    r"|people|faces?)|someone else|anybody|anyone|a (?:person|face) (?:in|to be seen|here))\b"
-)
-_DOING = r"\b(?:do|does|doing|happen\w*|move\w*|show\w*|seen?|visible|actions?|units?|face|going on|describe)\b"
-_NEGATED = re.compile(r"\b(?:not|never|no|nobody|without|neither)\b")
+_PEOPLE, _DOING, _NEGATED = (re.compile(_DATA["phrases"][name]) for name in ("people", "doing", "negated"))
 #: Kinds of which nothing can be said without a movement or an expression.
 _OF_SOMETHING = ("when", "how_long", "how_often")
 _NUMBER = r"(\d+(?:\.\d+)?)"
@@ -111,7 +106,7 @@ def _plain(text: str, subjects: tuple[Subject, ...], window: tuple[float, float]
     if re.search(r"\b(?:emotions?|expressions?|moods?|feel\w*|look|looks|seem|seems)\b", text):
         return Query("expression", window=window, aspect=_first(_ASPECTS, text))
     regions = [room for name, rooms in _DATA["regions"].items() if re.search(rf"\b{name}", text) for room in rooms]
-    if moving or (re.search(r"\b(?:what|which|describe|tell|list)\b", text) and (regions or re.search(_DOING, text))):
+    if moving or (re.search(r"\b(?:what|which|describe|tell|list)\b", text) and (regions or _DOING.search(text))):
         beside = re.search(r"\b(?:before|after)\b", text)
         parts = () if beside else tuple(regions)
         return Query("movements", subjects if beside else (), False, window, parts, beside[0] if beside else "")

@@ -169,16 +169,6 @@ def _lend_actions(phrase: _Phrase, before: _Phrase | None, later: list[_Phrase])
             return
 
 
-_CLAUSE_ENDS = re.compile(r"[.;:!?()\n]+|\b(?:but|while|whereas|although|though|however|yet|because|since)\b")
-_SEPARATORS = re.compile(
-    r"(,|\b(?:and|or|nor|with|without|as|so that|so|which|that|where|who|plus|by|he|she|they"
-    r"|(?:the|this) (?:person|subject)(?: pictured| in view)?)\b)"
-)
-_NEGATIONS = re.compile(
-    r"\b(?:no|not|never|without|neither|nor|cannot|lacks?|lacking|absence of|absent|free of|free from)\b|n['’]t\b"
-)
-_HARMLESS = re.compile(r"\bnot (?:only|just|merely|simply)\b|\bbut also\b|\bno (?:doubt|more than|other|further)\b")
-_PREFERENCES = re.compile(r"\b(?:rather than|instead of)\b")
 #: Words that a negation before them still covers: "without a smile or raised brows".
 _CARRIES_NEGATION = {"or", "nor"}
 
@@ -260,15 +250,10 @@ def _table(name: str) -> dict[tuple[str, str], tuple[int, ...]]:
 _DATA = table_beside(__file__)
 _EXPRESSIONS, _PARTS, _ACTIONS = (_patterns(table) for table in ("expressions", "parts", "actions"))
 _UNITS, _AT_REST = _table("units"), _table("at_rest")
-#: Actions that can stand behind a verb, as "together" behind "drawn".
-_ADVERBS = {"together", "raise", "lower", "funnel", "stretch", "tuck", "wide", "open", "part", "toward"}
-_ADVERB_FIRST = re.compile(
-    r"\s*(?:\w+ly )?(?:together|up|upwards?|down|downwards?|inwards?|outwards?|sideways|apart|wide|open|toward)\b"
-)
-#: A preposition right before a part makes it a place: "lifted toward the nose".
-_SAYS_WHERE = re.compile(
-    r"\b(?:in|on|at|around|near|over|under|below|above|across|to|toward|towards|of|beside|between|against|into|from)"
-    r"(?: (?:the|his|her|their|its|both))?\s*$"
+_ADVERBS = frozenset(_DATA["adverbs"])
+_CLAUSE_ENDS, _SEPARATORS, _NEGATIONS, _HARMLESS, _PREFERENCES, _ADVERB_FIRST, _SAYS_WHERE = (
+    re.compile(_DATA["grammar"][name])
+    for name in ("clause_ends", "separators", "negations", "harmless", "preferences", "adverb_first", "says_where")
 )
 _EMOTION_OF = {word: emotion for emotion, words in EMOTION_WORDS.items() for word in words}
 _EMOTION = re.compile(rf"\b(?:{'|'.join(sorted(_EMOTION_OF, key=len, reverse=True))})\b(?! (?:position|pose|angle))")
