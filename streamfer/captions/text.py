@@ -48,16 +48,15 @@ class PromptText:
         return ids
 
     def prompt_ids(self, question: str) -> list[int]:
-        """Return the tokens that follow the query tokens; too long a question, or a control token, is a ConfigError.
+        """Return the tokens that follow the query tokens.
 
         Raises:
             ConfigError: the question is longer than the card's limit, or holds a control token.
         """
-        for tokenizer in (self.tokenizer, self.question_tokenizer):
-            check_plain(question, tokenizer)
-        ids = self._encode(question) if question else []
-        check_length(len(ids), self.card.max_question_tokens, question)
-        return [*self.start_ids, *ids]
+        if not question:
+            return list(self.start_ids)
+        readers = [one for one in (self.tokenizer, self.question_tokenizer) if one is not None]
+        return [*self.start_ids, *question_tokens(question, self.card.max_question_tokens, *readers)]
 
     def question_ids(self, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ids and mask (B, L) of questions as the Q-Former reads them, padded on the right.
@@ -80,22 +79,24 @@ class PromptText:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
-def check_plain(question: str, tokenizer: Any | None) -> None:
-    """Refuse (ConfigError) control tokens in a question: ``</s>`` would be read as what it stands for.
+def question_tokens(question: str, limit: int, tokenizer: Any, *others: Any) -> list[int]:
+    """Return the tokens of a question of at most ``limit``, which no tokenizer may read as a control token.
 
     Raises:
-        ConfigError: the question holds one; it is named.
+        ConfigError: it has more, or holds a control token, such as ``</s>``, which is named.
     """
-    if tokenizer is None:
-        return
-    added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-    for token in sorted(added | set(tokenizer.all_special_tokens)):
-        if token in question:
-            raise ConfigError(f"the question holds the model's control token {token!r}; leave it out")
+    for one in (tokenizer, *others):
+        added = {str(token) for token in one.added_tokens_decoder.values() if token.special}
+        for token in sorted(added | set(one.all_special_tokens)):
+            if token in question:
+                raise ConfigError(f"the question holds the model's control token {token!r}; leave it out")
+    ids = list(tokenizer(question, add_special_tokens=False)["input_ids"])
+    check_length(len(ids), limit, question)
+    return ids
 
 
 def check_length(length: int, limit: int, question: str) -> None:
-    """Refuse (ConfigError) a question of more tokens than a model reads.
+    """Refuse a question of more tokens than a model reads.
 
     Raises:
         ConfigError: it has more than ``limit``.

@@ -19,7 +19,7 @@ from streamfer.captions.card import DESCRIBE_QUESTION, face_crop
 from streamfer.captions.chat import Reply
 from streamfer.captions.folder import reading
 from streamfer.captions.protocol import CaptionerInfo, Keyframes, Message, check_clips, check_questions, first_line
-from streamfer.captions.text import check_length, check_plain
+from streamfer.captions.text import question_tokens
 from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.models.precision import DTYPES, Precision
 
@@ -117,8 +117,7 @@ class TransformersCaptioner:
     def _checked(self, questions: Sequence[str], clips: int) -> list[str]:
         asked = check_questions(questions, clips)
         for question in asked:
-            check_plain(question, self._tokenizer)
-            check_length(len(self._encode(question)), self.info.max_question_tokens, question)
+            question_tokens(question, self.info.max_question_tokens, self._tokenizer)
         return asked
 
     def _encode(self, text: str) -> list[int]:

@@ -57,14 +57,17 @@ class ArcFaceAppearance:
 
     @classmethod
     def from_pack(cls, name: str, *, provider: str = "auto") -> ArcFaceAppearance:
-        """Load the recognition network of an insightface pack, downloading the pack when absent (else a ModelError).
+        """Load the recognition network of an insightface pack, downloading the pack when absent.
 
         Raises:
             ModelError: the pack is unknown to the registry, absent, or lacks the network.
         """
         entry = registry.find(name)
         if entry is None or not entry.pack:
-            raise CheckpointError(f"{name!r}: not an insightface pack; ArcFace comes with buffalo_l, buffalo_s, ...")
+            raise CheckpointError(
+                f"{name!r}: not an insightface pack; ArcFace comes with buffalo_l, buffalo_s, ...; without one "
+                "faces.appearance is colour or none"
+            )
         path = pack_file(ensure_pack(entry), "recognition")
         return cls(path, licence=entry.licence, provider=provider)
 

@@ -81,7 +81,6 @@ class ClipReading(NamedTuple):
     """What a model reads in clips, fp32."""
 
     logits_BC: torch.Tensor
-    clip_BD: torch.Tensor  #: the clips' features, for further heads
     actions_BTA: torch.Tensor | None  #: logits of the action units in every frame; None without an action head
 
 
@@ -170,11 +169,8 @@ class DferClip(nn.Module):
         with torch.autocast(pixels_BT3SS.device.type, dtype=encoder_dtype, enabled=low):
             features_FD = self.encode_frames(pixels_BT3SS.flatten(0, 1))
         features_BTD = features_FD.float().reshape(*pixels_BT3SS.shape[:2], -1)
-        if class_features_CD is None:
-            class_features_CD = self.class_features()
-        clip_BD: torch.Tensor = self.temporal_net(features_BTD)
         actions_BTA = None if self.action_head is None else self.action_head(features_BTD)
-        return ClipReading(self.clip_logits(clip_BD, class_features_CD), clip_BD, actions_BTA)
+        return ClipReading(self.window_logits(features_BTD, class_features_CD), actions_BTA)
 
     @torch.no_grad()
     def bake(self) -> DferClip:
