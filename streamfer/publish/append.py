@@ -27,19 +27,27 @@ Fields = Mapping[str, str]
 
 # The id is marked after the append: were it before, an append that fails (memory full) would leave a mark that
 # turns the retry into a "duplicate" of nothing. A script is atomic, so no one sees the state between, and whatever a
-# slot's move or a failover does in between, the records of a partition stay in order.
+# slot's move or a failover does in between, the records of a partition stay in order. An empty mark ahead of the first
+# append counts as none: who may append and not mark would append again with each attempt.
 #
 # The mark is the number that the record came with, as text of one width. A higher one, as of a later run over the same
 # file, would leave a hole in its source's: those behind it move up, by what is remembered beside the marks and lost
 # with them alone.
 _APPEND_LUA = """
-local replies, at = {}, 2
+local replies, at, tried = {}, 2, false
 local moved = redis.call('EXISTS', KEYS[1]) == 1
 for i = 2, #KEYS, 2 do
   local last = at + 3 + ARGV[at]
   local source, number = ARGV[at + 2], ARGV[at + 3]
   local known = redis.call('GET', KEYS[i + 1])
+  if known == '' then
+    known = false
+  end
   if not known then
+    if not tried then
+      redis.call('SET', KEYS[i + 1], '', 'EX', ARGV[1])
+      tried = true
+    end
     local by = moved and redis.call('HGET', KEYS[1], source)
     if by then
       redis.call('EXPIRE', KEYS[1], ARGV[1])
