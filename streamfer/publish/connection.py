@@ -8,6 +8,7 @@ Cluster. With ``rediss`` in front both speak TLS.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 from typing import Any, cast
 from urllib.parse import unquote
@@ -20,10 +21,11 @@ from redis import exceptions as faults
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
+from redis.credentials import CredentialProvider
 from redis.retry import Retry
 
-from streamfer.addresses import AddressError, fill, read_address
-from streamfer.errors import PublishError
+from streamfer.addresses import AddressError, fill, read_address, with_credentials
+from streamfer.errors import PublishError, UserError
 from streamfer.redaction import redact_text, redact_url
 
 SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
@@ -32,6 +34,7 @@ _PORTS = {"": 6379, "cluster": 6379, "sentinel": 26379}
 TROUBLE = (faults.RedisError, faults.RedisClusterException, OSError)
 _ANSWER_SECONDS = 5.0
 _CONNECT_SECONDS = 3.0
+_AGAIN_SECONDS = 60.0
 _CREDENTIALS = ("username", "password")
 
 
@@ -56,6 +59,37 @@ class _LateCluster:
             self._made.close()
 
 
+class _Secrets(CredentialProvider):
+    """User and password as the place that the URL names has them now: a password may change while a run lasts."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        try:
+            found: dict[str, str] = parse_url(_read(fill(self._url))[3])  # type: ignore[no-untyped-call]
+        except UserError as error:
+            raise faults.ConnectionError(str(error)) from None
+        user, password = found.get("username"), found.get("password", "")
+        return (user, password) if user else (password,)
+
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
+
+class Told:
+    """What was told within the last minute: a trouble that comes and goes is not told each time."""
+
+    def __init__(self) -> None:
+        self._when: dict[str, float] = {}
+
+    def is_new(self, line: str) -> bool:
+        """Take note that a line is told now, unless it was told lately."""
+        now = time.monotonic()
+        self._when = {told: when for told, when in self._when.items() if now - when < _AGAIN_SECONDS}
+        return self._when.setdefault(line, now) == now
+
+
 def is_cluster(url: str | None) -> bool:
     """Whether ``url`` names a Cluster, whose partitions cannot be asked in one command."""
     return url is not None and url.partition("://")[0].endswith("+cluster")
@@ -77,8 +111,7 @@ def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS, asynchrono
     Raises:
         PublishError: the URL cannot be read, or its scheme is none of these.
     """
-    filled = fill(url)
-    kind, hosts, service, plain = _read(filled)
+    kind, hosts, service, plain = _read(fill(url))
     package: Any = redis.asyncio if asynchronous else redis
     waits: dict[str, Any] = {
         "protocol": 2,
@@ -89,6 +122,8 @@ def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS, asynchrono
         "retry": (AsyncRetry if asynchronous else Retry)(NoBackoff(), 0),
     }
     options = {**waits, "client_name": "streamfer"}
+    if "${" in url and any((secrets := _Secrets(url)).get_credentials()):
+        plain, options["credential_provider"] = with_credentials(plain, None, None), secrets
     try:
         if not kind:
             return cast("redis.Redis", package.Redis.from_url(plain, **options))
@@ -130,22 +165,15 @@ def connect(url: str, *, socket_timeout: float = _ANSWER_SECONDS) -> redis.Redis
 
 
 _FINAL = (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermissionError, faults.InvalidResponse)
-_FINAL_WORDS = ("NOAUTH", "WRONGPASS", "NOPERM", "WRONGTYPE", "ERR unknown", "unknown command")
+# Out of a script the server says it in the middle of a sentence, and in its own words.
+_DENIED = r"NOPERM|no permissions|can't run this command|can't access at least one"
+_UNKNOWN = r"unknown (redis )?(sub)?command"
+_FINAL_WORDS = re.compile(rf"(^|: -?)(NOAUTH|WRONGPASS|WRONGTYPE)|{_DENIED}|{_UNKNOWN}|protocol error", re.IGNORECASE)
 
 
 def can_pass(error: Exception) -> bool:
     """Whether waiting may end a trouble of Redis: always, unless somebody must change rights, data or the address."""
-    line = str(error)
-    return not (isinstance(error, (*_FINAL, faults.DataError)) or _says(line, _FINAL_WORDS) or _foreign(line))
-
-
-def _says(line: str, words: tuple[str, ...]) -> bool:
-    # Out of a script the server says it in the middle of a sentence.
-    return any(line.startswith(word) or f": {word}" in line for word in words)
-
-
-def _foreign(line: str) -> bool:
-    return "Protocol Error" in line
+    return not (isinstance(error, (*_FINAL, faults.DataError)) or _FINAL_WORDS.search(str(error)))
 
 
 def _read(url: str) -> tuple[str, list[tuple[str, int]], str, str]:
@@ -179,45 +207,62 @@ def _read(url: str) -> tuple[str, list[tuple[str, int]], str, str]:
     return kind, hosts, unquote(service), f"{plain}://{user}{at}{places.split(',')[0] if kind else places}{behind}"
 
 
-# The first row that fits wins: most of redis-py's exceptions inherit from ConnectionError.
-_EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], str, str], ...] = (
+# The first row that fits wins, by what is raised or by its words: most of redis-py's exceptions inherit from
+# ConnectionError, and out of a script or a handshake all are one kind.
+_EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], str, str, str], ...] = (
     (
-        (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermissionError),
+        (faults.NoPermissionError,),
+        _DENIED,
+        "denies a command",
+        "allow this user what a run and its readers need, as in docs/records.md",
+    ),
+    (
+        (faults.AuthenticationError, faults.AuthorizationError),
+        r"NOAUTH|WRONGPASS",
         "denies access",
         "put user and password into the URL (redis://USER:PASSWORD@HOST)",
     ),
-    ((faults.BusyLoadingError,), "is still loading its data", "try again in a moment"),
-    ((faults.TimeoutError,), "does not answer", "is it running, and is this its port?"),
+    ((), r"protected mode", "takes its own machine alone", "give it a password, or set its protected-mode to no"),
+    ((), r"max number of clients", "has no room for another client", "raise its maxclients"),
+    ((faults.BusyLoadingError,), r"\bLOADING\b", "is still loading its data", "try again in a moment"),
+    ((faults.TimeoutError,), r"timed out", "does not answer", "is it running, and is this its port?"),
     (
         (faults.InvalidResponse,),
+        r"protocol error",
         "does not speak Redis",
         "is another service on this port, or does it want TLS (rediss://)?",
     ),
+    ((), r"certificate has expired", "has a certificate whose time is over", "renew it"),
+    (
+        (),
+        r"CERTIFICATE_VERIFY_FAILED",
+        "has a certificate that nothing here vouches for",
+        "name the file of its authority: rediss://HOST/0?ssl_ca_certs=FILE",
+    ),
+    ((), r"WRONG_VERSION_NUMBER|RECORD_LAYER", "does not speak TLS", "write redis:// in the place of rediss://"),
+    (
+        (),
+        _UNKNOWN,
+        "does not know a command",
+        "it has to be Redis 6.2 or later, or as good, and no Sentinel",
+    ),
+    ((faults.OutOfMemoryError,), r"OOM command", "is full", "raise its maxmemory, or keep fewer entries"),
     (
         (faults.ConnectionError, OSError),
+        r"^$",
         "cannot be reached",
         "start it, or leave the URL out to use the embedded server",
     ),
-    ((faults.MovedError,), "is one node of a Cluster", "write redis+cluster:// in the place of redis://"),
-    ((faults.OutOfMemoryError,), "is full", "raise its maxmemory, or keep fewer entries"),
+    ((faults.MovedError,), r"^$", "is one node of a Cluster", "write redis+cluster:// in the place of redis://"),
 )
-_DENIALS = ("NOAUTH", "WRONGPASS", "NOPERM")
 
 
 def explain(url: str, error: Exception) -> str:
     """One line on ``error``: the server's address, what was wrong, and the way out."""
-    line = redact_text(" ".join(str(error).split())) or type(error).__name__
-    if _says(line, _DENIALS):
-        error = faults.AuthenticationError(line)
-    elif "OOM command" in line:
-        # Out of a script the server says it in the middle of a sentence.
-        error = faults.OutOfMemoryError(line)
-    elif _foreign(line):
-        error = faults.InvalidResponse(line)
-    elif "CERTIFICATE_VERIFY_FAILED" in line:
-        way_out = "name the file of its authority: rediss://HOST/0?ssl_ca_certs=FILE"
-        return f"Redis at {redact_url(url)} has a certificate that nothing here vouches for: {line}; {way_out}"
-    for kinds, what, way_out in _EXPLANATIONS:
-        if isinstance(error, kinds):
+    # What it does not know it repeats, up to a whole script.
+    said = str(error).partition(", with args beginning with")[0]
+    line = redact_text(" ".join(said.split())) or type(error).__name__
+    for kinds, words, what, way_out in _EXPLANATIONS:
+        if isinstance(error, kinds) or re.search(words, line, re.IGNORECASE):
             return f"Redis at {redact_url(url)} {what}: {line}; {way_out}"
     return f"Redis at {redact_url(url)} refuses: {line}"

@@ -16,7 +16,7 @@ from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
 from streamfer.publish.append import Fields
-from streamfer.publish.connection import TROUBLE, explain
+from streamfer.publish.connection import TROUBLE, Told, explain
 from streamfer.publish.embedded import default_folder
 from streamfer.publish.publisher import Numbering, Publisher
 from streamfer.publish.spool import Spool
@@ -25,8 +25,10 @@ from streamfer.redaction import redact_text, redact_url
 
 _BATCH = 256
 _LOOK_SECONDS = 1.0
+_ROOM_SECONDS = 10.0
 _FIRST_PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
+# Records are fresh again within a second of a trouble's end.
+_LONGEST_PAUSE_SECONDS = 0.5
 _MOST_RECENT = 50_000
 _END_SECONDS = 2.0
 
@@ -54,6 +56,9 @@ class Delivery(Closing):
         self._run: str | None = None
         self._seen = time.monotonic()
         self.trouble = ""  #: why nothing is published now; empty where all is well
+        self._told = Told()
+        self._next_room = 0.0
+        self._said = ""
         self._end: float | None = None
         self._nudge = threading.Event()
         self.published = self.sent_again = self.errors = 0  #: counts of records, and of troubles
@@ -136,9 +141,9 @@ class Delivery(Closing):
             self._look_at_server()
         if batch:
             self.publisher.append([record for _, record in batch])
-        if self.trouble:
+        if self._said:
             log.warning("publish.back", extra={"waiting": self.waiting})
-            self.trouble = ""
+        self.trouble = self._said = ""
         if not batch:
             return
         now = time.monotonic()
@@ -161,23 +166,34 @@ class Delivery(Closing):
                 self.sent_again += len(again)
                 log.info("publish.sent_again", extra={"records": len(again)})
             self._run = run
-        # What was acknowledged long before the server was last seen alive is on its disk.
+        # What was acknowledged long before the server was last seen well is on its disk.
         while self._recent and self._recent[0][0] < self._seen - self._window:
             self._recent.popleft()
-        self._seen = time.monotonic()
+        if not self.trouble:
+            self._seen = time.monotonic()
+        if run is not None and time.monotonic() >= self._next_room:
+            self._next_room = time.monotonic() + _ROOM_SECONDS
+            if evicted := self.publisher.evicted():
+                self._tell("publish.evicted", evicted)
 
     def _say(self, error: Exception) -> None:
         if self._end is not None and time.monotonic() >= self._end:
             # The connections were broken from this side.
             return
         self.errors += 1
-        reason = explain(self.publisher.url, error) if isinstance(error, TROUBLE) else redact_text(repr(error))
-        if reason != self.trouble:
-            log.warning("publish.waits", extra={"reason": reason, "waiting": self.waiting})
-        self.trouble = reason
+        self.trouble = explain(self.publisher.url, error) if isinstance(error, TROUBLE) else redact_text(repr(error))
+        if self._tell("publish.waits", self.trouble):
+            self._said = self.trouble
+
+    def _tell(self, event: str, reason: str) -> bool:
+        """Log what was not told within the last minute."""
+        new = reason != self._said and self._told.is_new(reason)
+        if new:
+            log.warning(event, extra={"reason": reason, "waiting": self.waiting})
+        return new
 
     def _revive(self) -> None:
         try:
             self.publisher.revive()
         except (PublishError, OSError) as error:
-            log.warning("publish.not_revived", extra={"reason": str(error)})
+            self._tell("publish.not_revived", str(error))

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import TypeVar, cast
 
 from streamfer.errors import ConfigError, PublishError
-from streamfer.publish.connection import TROUBLE, can_pass, explain, is_cluster, is_watched
+from streamfer.publish.connection import TROUBLE, Told, can_pass, explain, is_cluster, is_watched
 from streamfer.publish.group import MAX_DELIVERIES, GroupMember
 from streamfer.publish.keys import USUAL_STREAMS, Keys, StreamName
 from streamfer.publish.order import Order, lost_before
@@ -20,7 +20,8 @@ from streamfer.records import Record
 # Above the time a read blocks, so that a quiet stream is not taken for a dead server.
 _ANSWER_SECONDS = 5.0
 _PAUSE_SECONDS = 0.1
-_LONGEST_PAUSE_SECONDS = 5.0
+# Records are handed out within a second of a trouble's end.
+_LONGEST_PAUSE_SECONDS = 0.5
 #: Between looks at the partitions of a Cluster, which no single command can wait for.
 _LOOK_SECONDS = 0.02
 #: Between questions who is the primary now.
@@ -39,6 +40,7 @@ class _Lane:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self.trouble_since: float | None = None
+        self.told = False
         self.pause = _PAUSE_SECONDS
         self.rests_until = 0.0
 
@@ -84,6 +86,7 @@ class Following:
         self.skipped = 0
         self.lost = 0
         self._closed = False
+        self._told = Told()
         self._sources = None if sources is None else frozenset([sources] if isinstance(sources, str) else sources)
         self.idle_s = idle_s
         self._block_s, self._reconnect_s, self._on_lost = block_s, reconnect_s, on_lost
@@ -202,7 +205,8 @@ class Following:
             raise
         if lane.trouble_since is not None:
             lane.trouble_since = None
-            log.info("subscribe.reconnected")
+            if lane.told:
+                log.info("subscribe.reconnected")
         return reply
 
     def _rest(self, lane: _Lane, error: Exception) -> None:
@@ -210,7 +214,10 @@ class Following:
         now = time.monotonic()
         if lane.trouble_since is None:
             lane.trouble_since, lane.pause = now, _PAUSE_SECONDS
-            log.warning("subscribe.disconnected", extra={"reason": explain(str(self._url), error)})
+            reason = explain(str(self._url), error)
+            lane.told = self._told.is_new(reason)
+            if lane.told:
+                log.warning("subscribe.disconnected", extra={"reason": reason})
         if not can_pass(error) or now - lane.trouble_since >= self._reconnect_s:
             raise PublishError(explain(str(self._url), error)) from error
         lane.rests_until = now + lane.pause

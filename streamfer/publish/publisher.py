@@ -20,6 +20,7 @@ from streamfer.publish.connection import TROUBLE, can_pass, explain, is_cluster,
 from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.keys import Keys
 from streamfer.records import Record
+from streamfer.redaction import redact_url
 
 _BATCH = 256
 _PAUSE_SECONDS = 0.1
@@ -81,6 +82,7 @@ class Publisher(Closing):
         self._owned = contextlib.ExitStack()
         self._numbering = Numbering(self.keys)
         self._next_look = 0.0
+        self._evicted: int | None = None
 
     @classmethod
     def open(cls, config: PublishConfig, *, waits: bool = False) -> Self:
@@ -139,15 +141,35 @@ class Publisher(Closing):
             # A primary that was replaced takes records for some seconds more, and forgets them.
             self._client.connection_pool.get_master_address()  # type: ignore[attr-defined]
             self._next_look = time.monotonic() + _LOOK_SECONDS
-        primaries = {"target_nodes": RedisCluster.PRIMARIES} if is_cluster(self.url) else {}
         try:
-            information: Any = self._client.info("server", **primaries)
+            runs = self._information("server")
         except faults.ResponseError as error:
             if can_pass(error):
                 raise
             return None
-        runs = information.values() if primaries else [information]
         return " ".join(sorted(str(run.get("run_id")) for run in runs))
+
+    def evicted(self) -> str:
+        """Return one line where the server, full, has removed keys since the last call; else nothing.
+
+        Raises:
+            redis.RedisError, OSError: the server does not answer.
+        """
+        before, self._evicted = self._evicted, sum(run.get("evicted_keys", 0) for run in self._information("stats"))
+        if before is None or self._evicted <= before:
+            return ""
+        (policy, *_) = (str(run.get("maxmemory_policy")) for run in self._information("memory"))
+        what = "records" if policy.startswith("allkeys") else "marks, without which what is sent again comes twice"
+        return (
+            f"Redis at {redact_url(self.url)} is full and throws away {what} (maxmemory-policy {policy}); "
+            "raise its maxmemory, or keep fewer entries, and set the policy to noeviction"
+        )
+
+    def _information(self, section: str) -> list[Mapping[str, Any]]:
+        """Return a section of what each primary says of itself."""
+        primaries = {"target_nodes": RedisCluster.PRIMARIES} if is_cluster(self.url) else {}
+        found: Any = self._client.info(section, **primaries)
+        return list(found.values()) if primaries else [found]
 
     def revive(self) -> None:
         """Start the embedded server again where nobody guards it any more; nothing for other servers."""
