@@ -96,13 +96,8 @@ class EmbeddedRedis(Closing):
         folder = (folder or default_folder()).resolve()
         _make_private(folder)
         socket = _socket_path(folder)
+        users = _take_share(folder)
         try:
-            users = guard.lock_file(folder / guard.USERS_LOCK)
-        except OSError as error:
-            raise _unusable(folder, error) from error
-        try:
-            # Waits while the last guard shuts its server down.
-            guard.lock(users, shared=True)
             process = _ensure(executable, folder, socket)
         except BaseException:
             os.close(users)
@@ -116,12 +111,18 @@ class EmbeddedRedis(Closing):
         return f"unix://{quote(str(self.socket))}"
 
     def ensure(self, seconds: float = _REVIVE_SECONDS) -> None:
-        """See that the server runs: start it again where its guard was killed, or has given up.
+        """See that the server runs: start it again where its guard was killed, or has given up, or its folder is gone.
 
         Raises:
-            PublishError: it does not come back within ``seconds``.
+            PublishError: it does not come back within ``seconds``, or its folder cannot be made again.
         """
-        if self._users is not None and not guarded(self.folder):
+        if self._users is None:
+            return
+        if not guard.is_at(self._users, self.folder / guard.USERS_LOCK):
+            _make_private(self.folder)
+            left, self._users = self._users, _take_share(self.folder)
+            os.close(left)
+        if not guarded(self.folder):
             log.warning("embedded_redis.revived", extra={"folder": str(self.folder)})
             self._guard = _ensure(server_executable(), self.folder, self.socket, seconds) or self._guard
 
@@ -144,7 +145,7 @@ def _ensure(
     executable: Path, folder: Path, socket: Path, seconds: float = _START_SECONDS
 ) -> subprocess.Popen[bytes] | None:
     """See that a server answers; returns its guard if this call started it."""
-    start = guard.lock_file(folder / guard.START_LOCK)
+    start = _lock_file(folder, guard.START_LOCK)
     try:
         guard.lock(start)
         process = None
@@ -152,14 +153,35 @@ def _ensure(
             _end_leftover(folder, socket)
             process = _start_guard([str(executable), str(folder), str(socket)])
         _wait_for(folder, socket, process, seconds)
-        return process
+    except PublishError:
+        raise
+    except OSError as error:
+        raise _unusable(folder, error) from error
     finally:
         os.close(start)
+    return process
+
+
+def _take_share(folder: Path) -> int:
+    users = _lock_file(folder, guard.USERS_LOCK)
+    # Waits while the last guard shuts its server down.
+    guard.lock(users, shared=True)
+    return users
+
+
+def _lock_file(folder: Path, name: str) -> int:
+    try:
+        return guard.lock_file(folder / name)
+    except OSError as error:
+        raise _unusable(folder, error) from error
 
 
 def guarded(folder: Path) -> bool:
     """Whether a guard lives for ``folder``; asked of the kernel, so a dead process's files deceive nobody."""
-    descriptor = guard.lock_file(folder / guard.GUARD_LOCK)
+    try:
+        descriptor = guard.lock_file(folder / guard.GUARD_LOCK)
+    except FileNotFoundError:
+        return False
     try:
         return not guard.try_lock(descriptor, shared=True)
     finally:
@@ -169,15 +191,15 @@ def guarded(folder: Path) -> bool:
 def _make_private(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        status = folder.stat()
-        if status.st_uid != os.getuid():
-            raise PublishError(f"embedded Redis: folder {folder} belongs to another user; set {FOLDER_VARIABLE}")
-        if stat.S_IMODE(status.st_mode) != 0o700:
+        # Not what a link of somebody else's in a folder for all shows.
+        status = folder.lstat()
+        own = status.st_uid == os.getuid()
+        if own and stat.S_IMODE(status.st_mode) != 0o700:
             folder.chmod(0o700)
     except OSError as error:
-        if isinstance(error, PublishError):
-            raise
         raise _unusable(folder, error) from error
+    if not own:
+        raise PublishError(f"embedded Redis: folder {folder} belongs to another user; set {FOLDER_VARIABLE}")
 
 
 def _unusable(folder: Path, error: OSError) -> PublishError:
@@ -192,6 +214,8 @@ def _socket_path(folder: Path) -> Path:
         return socket
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
     private = Path(tempfile.gettempdir()) / f"streamfer-{os.getuid()}-{name}"
+    if len(os.fsencode(private)) + len("/redis.sock") > _LONGEST_SOCKET:
+        raise PublishError(f"embedded Redis: {private} is too long for a socket; set {FOLDER_VARIABLE} or TMPDIR")
     _make_private(private)
     return private / "redis.sock"
 

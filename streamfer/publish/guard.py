@@ -30,6 +30,7 @@ DISCOVERY = "server.json"
 LOG = "redis.log"
 
 _POLL_SECONDS = 0.1
+_LISTENS_SECONDS = 5.0
 _FORCE_SECONDS = 1.0
 _STOP_SECONDS = 10.0
 # A server that cannot live (damaged file, full disk) must not be started for ever.
@@ -59,6 +60,14 @@ def try_lock(descriptor: int, *, shared: bool = False) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether the open file still stands at ``path``: its folder may have been deleted, and made again."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
 
 
 def _die_with_parent() -> None:
@@ -93,11 +102,12 @@ class Guard:
         self._command = server_command(executable, folder, socket)
         self._folder, self._socket = folder, socket
         self._stopping = False
+        self._lock = -1
 
     def run(self) -> int:
         """Guard until nobody uses the server or a signal asks to stop; returns the exit status."""
-        guard = lock_file(self._folder / GUARD_LOCK)
-        if not try_lock(guard):
+        self._lock = lock_file(self._folder / GUARD_LOCK)
+        if not try_lock(self._lock):
             return 0
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
@@ -105,8 +115,12 @@ class Guard:
         server, since, restarts = self._start(), time.monotonic(), 0
         forced = since
         try:
-            while not self._stopping and not try_lock(users):
+            while not self._stopping and self._in_place() and not try_lock(users):
                 time.sleep(_POLL_SECONDS)
+                if not self._socket.exists() and time.monotonic() - since > _LISTENS_SECONDS:
+                    # Who cleans temporary folders took it: nobody could connect any more.
+                    server.terminate()
+                    server.wait()
                 if server.poll() is None:
                     if time.monotonic() - forced >= _FORCE_SECONDS:
                         self._force_to_disk()
@@ -121,10 +135,15 @@ class Guard:
             self._end(server)
         return 0
 
+    def _in_place(self) -> bool:
+        """Whether the folder is still there: what a server writes elsewhere nobody would find."""
+        return is_at(self._lock, self._folder / GUARD_LOCK)
+
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         self._stopping = True
 
     def _start(self) -> subprocess.Popen[bytes]:
+        self._socket.parent.mkdir(mode=0o700, exist_ok=True)
         server = subprocess.Popen(
             self._command,
             stdin=subprocess.DEVNULL,
@@ -150,6 +169,11 @@ class Guard:
                     os.close(descriptor)
 
     def _end(self, server: subprocess.Popen[bytes]) -> None:
+        if not self._in_place():
+            # The socket in its place may be another server's, and one that is asked to end removes it.
+            server.kill()
+            server.wait()
+            return
         if server.poll() is None:
             server.terminate()
             try:

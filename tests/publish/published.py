@@ -21,6 +21,20 @@ def clips(count: int, source: str = "hall") -> list[Record]:
     return [Record.of(labelled(span(start_pts=i)), source_id=source).numbered(i) for i in range(count)]
 
 
+def unnumbered(first: int, last: int) -> list[Record]:
+    return [Record.of(labelled(span(start_pts=at, end_pts=at + 9)), source_id="hall") for at in range(first, last)]
+
+
+def ids(records: list[Record]) -> list[str]:
+    return [record.id for record in records]
+
+
+def stored(url: str, key: str = CLIPS) -> list[Record]:
+    """Records of a stream, oldest first."""
+    with closing(connect(url)) as client:
+        return [Record.from_fields(fields) for _, fields in entries(client, key)]
+
+
 def later(kind: str, text: str) -> Any:
     """Fields of a record that a later streamfer wrote."""
     return {**clips(1)[0].to_fields(), "ce_id": "later", "ce_type": f"streamfer.{kind}", "data": text}

@@ -13,6 +13,7 @@ import redis
 
 from streamfer.errors import PublishError
 from streamfer.publish import EmbeddedRedis, connect
+from streamfer.publish.connection import can_pass
 
 SECRET = "hunter2"
 
@@ -74,9 +75,28 @@ def test_wrong_urls(url: str, words: tuple[str, ...]) -> None:
         assert word in message
 
 
-def test_a_web_server_is_not_redis() -> None:
-    with service(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
-        assert "does not speak Redis" in failure(f"redis://:{SECRET}@127.0.0.1:{port}/0")
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not speak Redis"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "does not speak Redis"),
+        (b"-DENIED Redis is running in protected mode because ...\r\n", "set its protected-mode to no"),
+        (b"-ERR max number of clients reached\r\n", "raise its maxclients"),
+        (b"-ERR unknown command 'AUTH', with args beginning with: 'hunter2'\r\n", "does not know a command"),
+        (b"-NOPERM this user has no permissions to run the 'ping' command\r\n", "as in docs/records.md"),
+        (b"-LOADING Redis is loading the dataset in memory\r\n", "try again in a moment"),
+    ],
+)
+def test_what_answers_is_of_no_use(answer: bytes, words: str) -> None:
+    with service(answer) as port:
+        assert words in failure(f"redis://:{SECRET}@127.0.0.1:{port}/0")
+
+
+def test_what_a_script_says_is_understood() -> None:
+    """There the server has its own words for it, and waiting would not help."""
+    for line in ("Unknown Redis command called from script", "The user executing the script can't run this command"):
+        assert not can_pass(redis.ResponseError(line))
+    assert can_pass(redis.ResponseError("BUSY Redis is busy running a script"))
 
 
 def test_a_service_that_never_answers() -> None:
@@ -92,7 +112,13 @@ def test_passwords(tmp_path: Path) -> None:
             message = failure(url)
             assert "denies access" in message
             assert "redis://USER:PASSWORD@HOST" in message
-        with closing(connect(server.url.replace("unix://", "unix://:other@"))) as client:
+        # The file may hold another password while a run lasts.
+        secret = tmp_path / "secret"
+        secret.write_text("other\n")
+        with closing(connect(server.url.replace("unix://", f"unix://:${{file:{secret}}}@"))) as client:
+            client.config_set("requirepass", "another")
+            secret.write_text("another\n")
+            client.connection_pool.disconnect()
             assert client.ping()
 
 

@@ -202,11 +202,15 @@ def test_a_server_that_cannot_live_is_reported(tmp_path: Path) -> None:
     eventually(lambda: not guarded(tmp_path), "the guard ends")
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in its place, something else in the socket's place, and no place that is short enough for a socket."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(PublishError, match="STREAMFER_REDIS_FOLDER") as caught:
-        EmbeddedRedis.start(tmp_path / "file")
-    assert str(tmp_path / "file") in str(caught.value)
+    (tmp_path / "folder" / "redis.sock").mkdir(parents=True)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("x" * 90)))
+    for folder in (tmp_path / "file", tmp_path / "folder", tmp_path / ("x" * 90)):
+        with pytest.raises(PublishError, match="STREAMFER_REDIS_FOLDER") as caught:
+            EmbeddedRedis.start(folder)
+        assert str(folder) in str(caught.value)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

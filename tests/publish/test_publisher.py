@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from redis.retry import Retry
 
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.publish import Lost, Outcome, Publisher, subscribe
+from streamfer.publish import EmbeddedRedis, Lost, Outcome, Publisher, connect, subscribe
 from streamfer.records import Record
 
 
@@ -167,3 +168,16 @@ def test_open_on_the_embedded_server() -> None:
         again = publisher.publish(examples()["gap.v1"])
     publisher.close()
     assert (first, again) == (Outcome.NEW, Outcome.DUPLICATE)
+
+
+@pytest.mark.parametrize(("policy", "what"), [("allkeys-random", "records"), ("volatile-lru", "marks")])
+def test_a_server_that_throws_away_is_told(tmp_path: Path, policy: str, what: str) -> None:
+    with EmbeddedRedis.start(tmp_path) as server, Publisher.open(PublishConfig(redis=server.url)) as publisher:
+        publisher.publish_many(clips(200))
+        assert publisher.evicted() == ""
+        with closing(connect(server.url)) as client:
+            client.config_set("maxmemory-policy", policy)
+            client.config_set("maxmemory", client.info("memory")["used_memory"] - 20_000)
+            client.config_set("maxmemory", 0)
+        assert f"throws away {what}" in publisher.evicted()
+        assert publisher.evicted() == ""
