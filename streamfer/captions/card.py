@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from streamfer.errors import CheckpointError
-from streamfer.geometry import EXP_BLIP_CROP, CropProfile
+from streamfer.geometry import EXP_BLIP_CROP, CropProfile, squashed_crop
 from streamfer.models.card import PixelProfile
 
 CARD_FILE = "streamfer.json"
@@ -31,8 +31,7 @@ def clip_pixels(size: int) -> PixelProfile:
 
 def face_crop(size: int) -> CropProfile:
     """Return Exp-BLIP's crop at ``size`` pixels: a face with some surroundings, squashed."""
-    profile = EXP_BLIP_CROP
-    return CropProfile(kind=profile.kind, size=size, landmarks=profile.landmarks, margin=profile.margin)
+    return squashed_crop(size, EXP_BLIP_CROP.margin)
 
 
 class TextCard(BaseModel):

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.captions.vocabulary import ACTION_UNITS, OPPOSED, canonical_emotion
+from streamfer.pipeline.keyframes import smooth
 from streamfer.records import ClipLabelled, FaceReading
 from streamfer.records.values import is_wall_time
 
@@ -183,13 +184,6 @@ def stretches(there_T: NDArray[np.bool_]) -> list[tuple[int, int]]:
     """Return the first and last place of every stretch that is true."""
     edges = np.flatnonzero(np.diff(there_T.astype(np.int8), prepend=0, append=0))
     return [(int(first), int(end) - 1) for first, end in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def smooth(values_TD: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Average each picture with its neighbours, (T, D): one blurred picture is no expression."""
-    padded = np.concatenate([values_TD[:1], values_TD, values_TD[-1:]]).astype(np.float32)
-    mean: NDArray[np.float32] = ((padded[:-2] + padded[1:-1] + padded[2:]) / 3).astype(np.float32)
-    return mean
 
 
 def _without_contradictions(units: list[Unit]) -> list[Unit]:

@@ -15,11 +15,11 @@ from streamfer.captions.measurements import (
     EYES_CLOSED,
     emotion_of,
     numbered,
-    smooth,
     stretches,
 )
 from streamfer.captions.vocabulary import canonical_emotion
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
+from streamfer.pipeline.keyframes import smooth
 from streamfer.records import ClipLabelled, Record
 
 #: Pictures further apart than this, seconds, do not belong to one episode.

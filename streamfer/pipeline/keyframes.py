@@ -78,7 +78,7 @@ def unit_strengths(units_TD: NDArray[np.float32]) -> NDArray[np.float32]:
 
     The calmest picture is the one with the least activity in all units together.
     """
-    smooth_TD = _smooth(units_TD)
+    smooth_TD = smooth(units_TD)
     calmest = int(np.argmin(np.linalg.norm(smooth_TD, axis=1)))
     strengths: NDArray[np.float32] = np.linalg.norm(smooth_TD - smooth_TD[calmest], axis=1).astype(np.float32)
     return strengths
@@ -90,7 +90,7 @@ def feature_strengths(features_TD: NDArray[np.float32]) -> NDArray[np.float32]:
     Features do not say which picture is calm; a face is calm most of the time, so the picture nearest to all the
     others stands in.
     """
-    smooth_TD = _smooth(features_TD)
+    smooth_TD = smooth(features_TD)
     apart_TT = np.linalg.norm(smooth_TD[:, None] - smooth_TD[None], axis=2)
     usual = int(np.argmin(apart_TT.sum(axis=1)))
     strengths: NDArray[np.float32] = (apart_TT[usual] / max(float(np.linalg.norm(smooth_TD[usual])), 1e-12)).astype(
@@ -130,8 +130,8 @@ def choose(strengths_T: NDArray[np.float32], course: Course, count: int) -> list
     return chosen
 
 
-def _smooth(values_TD: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Average each picture with its neighbours: a single blurred picture is no expression."""
+def smooth(values_TD: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average each picture with its neighbours, (T, D): a single blurred picture is no expression."""
     padded = np.concatenate([values_TD[:1], values_TD, values_TD[-1:]]).astype(np.float32)
-    smooth: NDArray[np.float32] = ((padded[:-2] + padded[1:-1] + padded[2:]) / 3).astype(np.float32)
-    return smooth
+    mean: NDArray[np.float32] = ((padded[:-2] + padded[1:-1] + padded[2:]) / 3).astype(np.float32)
+    return mean
