@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING
 
 from streamfer.captions.process import ProcessCaptioner
@@ -26,7 +26,7 @@ def resolve(name: str) -> str:
         ConfigError: a package with several language models.
         UnknownModelError: a plain name that no captioner has.
     """
-    if name in BUILT_IN or name.startswith(ENDPOINT) or "/" in name or Path(name).exists():
+    if name in BUILT_IN or name.startswith(ENDPOINT) or "/" in name or os.path.exists(name):
         return name
     try:
         carried = [path for path in importlib.metadata.files(name) or () if path.suffix == ".gguf"]

@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 
 def is_captioner(folder: Path) -> bool:
-    return (folder / CARD_FILE).is_file()
+    # Path's own methods raise where a name is too long to be a file's.
+    return os.path.isfile(folder / CARD_FILE)
 
 
 def read_card(folder: Path) -> CaptionCard:

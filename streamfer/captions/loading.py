@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -100,10 +101,10 @@ def load_any(name_or_path: str, **options: Any) -> Captioner | TextModel:
 
 def _foreign(name_or_path: str) -> bool:
     """Tell whether this may be a model of transformers: its folder, or ``org/name`` on the Hub."""
-    if (Path(name_or_path) / "config.json").is_file():
+    if os.path.isfile(Path(name_or_path) / "config.json"):
         return True
     parts = name_or_path.split("/")
-    return len(parts) == 2 and all(parts) and parts[0] not in (".", "..", "~") and not Path(name_or_path).exists()
+    return len(parts) == 2 and all(parts) and parts[0] not in (".", "..", "~") and not os.path.exists(name_or_path)
 
 
 def read_text(folder: Path, card: CaptionCard) -> PromptText:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +35,8 @@ _GGUF = ".gguf"
 def is_text_model(path: Path) -> bool:
     """Tell whether a folder's configuration names a model of text alone, or a file is a GGUF one."""
     if path.suffix == _GGUF:
-        return path.is_file()
-    if not (path / "config.json").is_file():
+        return os.path.isfile(path)
+    if not os.path.isfile(path / "config.json"):
         return False
     try:
         with reading(f"captioner {str(path)!r}", f"{path}: no configuration") as transformers:
@@ -62,7 +63,7 @@ def load_stand_in(name_or_path: str, *, precision: Precision, **options: Any) ->
                 name_or_path, dtype=DTYPES[precision], use_safetensors=True, **source
             )
     except CheckpointError as error:
-        if Path(name_or_path).is_dir():
+        if os.path.isdir(name_or_path):
             raise
         why = first_line(error.__cause__ or error)
         raise UnknownModelError(

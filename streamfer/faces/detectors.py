@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from pathlib import Path
 
 from streamfer.errors import DeviceError, UnknownModelError
@@ -94,11 +95,11 @@ def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
     if (entry := registry.find(name)) is not None:
         return entry, builtin if name == "builtin" else None
     path = Path(name).expanduser()
-    if path.is_file():
+    if os.path.isfile(path):  # a name that is too long to be a file's is none
         kind = _kind_of(path)
         return registry.DetectorEntry(path.stem, kind, registry.UNKNOWN_LICENCE, "a file of yours"), path
-    folder = path if path.is_dir() else pack_folder(name)
-    if name and folder.is_dir():
+    folder = path if os.path.isdir(path) else pack_folder(name)
+    if name and os.path.isdir(folder):
         entry = registry.DetectorEntry(folder.name, "scrfd", registry.NON_COMMERCIAL, "an insightface pack", pack=True)
         return entry, pack_file(folder, "detection")
     known = [entry.name for entry in registry.ENTRIES]

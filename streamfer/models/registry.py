@@ -97,7 +97,7 @@ def find_model(name_or_path: str) -> Path:
     if name_or_path in known:
         return known[name_or_path]
     path = Path(name_or_path)
-    if path.is_file():
+    if os.path.isfile(path):  # a name that is too long to be a file's is none
         if path.suffix.lower() in _FOREIGN:
             raise CheckpointError(
                 f"{path}: not a weights file of streamfer; import it with 'streamfer models import {path} --name NAME'"

@@ -19,6 +19,7 @@ from PIL import Image
 from streamfer.captions import import_lavis, load_captioner
 from streamfer.captions.architecture import QuerySizes, build_model
 from streamfer.captions.card import EXP_VQA_TEXT, CaptionCard, clip_pixels
+from streamfer.captions.choosing import resolve
 from streamfer.captions.folder import read_card
 from streamfer.captions.loading import read_model
 from streamfer.captions.protocol import Captioner
@@ -303,6 +304,8 @@ def test_unknown_names_list_what_there_is(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("STREAMFER_HOME", str(tmp_path))
     with pytest.raises(UnknownModelError, match=r"'nothing' is unknown; captioners here: measured"):
         load_captioner("nothing")
+    with pytest.raises(UnknownModelError, match="is unknown; captioners here"):
+        resolve("too-long-for-a-file" * 20)
     with pytest.raises(UnknownModelError, match="no captioner's folder"):
         load_captioner(f"{tmp_path}/absent")
 

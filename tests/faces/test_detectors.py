@@ -123,6 +123,8 @@ def test_an_unknown_name_is_one_line_with_the_near_one(no_network: Path) -> None
     with pytest.raises(UnknownModelError, match="did you mean 'buffalo_l'") as error:
         load_detector("bufalo_l")
     assert "\n" not in str(error.value)
+    with pytest.raises(UnknownModelError, match="no file and no pack folder"):
+        load_detector("too-long-for-a-file" * 20)
 
 
 @pytest.mark.parametrize("content", [b"", b"no network at all", b"\x08\x07" + bytes(100)])

@@ -73,6 +73,7 @@ def test_the_licence_is_said_at_load(caplog: pytest.LogCaptureFixture) -> None:
         ("something-else", "models here: mini"),
         ("no/such/file.safetensors", "no such file; models by name: mini"),
         ("absent.pth", "no such file"),
+        ("too-long-for-a-file" * 20, "models here: mini"),
     ],
 )
 def test_unknown_names_list_what_exists(name: str, message: str) -> None:
