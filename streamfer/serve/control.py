@@ -42,13 +42,9 @@ class Control:
         every: dict[str, Answer] = {"GET": self._list, "POST": self._add}
         one: dict[str, Answer] = {"PUT": self._put, "PATCH": self._patch, "DELETE": self._remove}
         paths = {"/v1/sources": every, "/v1/sources/{source:path}": one}
-        self.routes = [
-            Route(path, self._guarded(answer), methods=[method])
-            for path, answers in paths.items()
-            for method, answer in answers.items()
-        ]
+        self.routes = [Route(path, self._guarded(answers), methods=list(answers)) for path, answers in paths.items()]
 
-    def _guarded(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+    def _guarded(self, answers: dict[str, Answer]) -> Callable[[Request], Awaitable[Response]]:
         async def respond(request: Request) -> Response:
             kind, _, given = request.headers.get("authorization", "").partition(" ")
             run = self._session.run
@@ -59,6 +55,7 @@ class Control:
             if run is None or run.pipeline is None:
                 return _refused(503, "the run has not begun yet, or is at its end", {"Retry-After": "5"})
             try:
+                answer = answers["GET" if request.method == "HEAD" else request.method]
                 return JSONResponse(await answer(run, request), 201 if request.method == "POST" else 200)
             except UserError as error:
                 return _refused(404 if isinstance(error, SourceNotFoundError) else 422, str(error))
@@ -97,7 +94,7 @@ class Control:
 async def _object(request: Request) -> dict[str, Any]:
     try:
         found = await request.json()
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise ConfigError('the request is no JSON object; send {"url": "rtsp://...", "id": "lobby"}')

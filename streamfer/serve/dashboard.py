@@ -99,8 +99,7 @@ class Dashboard:
         self._looks = asyncio.Semaphore(_MOST_LOOKS)
         self._pictures: dict[str, asyncio.Task[bytes | None]] = {}
         self._token = read_token("serve.token", config.token)
-        private = is_loopback(listening_url(config.address, "serve.address"))
-        if not (private or self._token):
+        if not (self._token or is_loopback(listening_url(config.address, "serve.address"))):
             raise ConfigError(f"serve.address: {config.address} is open to other machines; set serve.token, too")
         # What a page was let in by: it says nothing of the token, and ends with this process.
         self._pass = secrets.token_urlsafe(32)
@@ -115,7 +114,7 @@ class Dashboard:
             Route("/sources/{source:path}", control.forward, methods=["PATCH", "DELETE"]),
             Mount("/static", StaticFiles(directory=PAGE)),
         ]
-        self.middleware = [Middleware(Guard, passed=self._passed, anyhow=not private)]
+        self.middleware = [Middleware(Guard, passed=self._passed)]
 
     def _passed(self, asked: HTTPConnection) -> bool:
         if self._token is None or asked.url.path == "/login" or asked.url.path.startswith("/static/"):
@@ -228,10 +227,10 @@ class Control:
 
 
 class Guard:
-    """Lets nobody in who has no token, nor pages of other names (DNS rebinding); every answer has the same headers."""
+    """Lets nobody in who has no token; every answer has the same headers."""
 
-    def __init__(self, app: ASGIApp, passed: Callable[[HTTPConnection], bool], anyhow: bool) -> None:
-        self._app, self._passed, self._anyhow = app, passed, anyhow
+    def __init__(self, app: ASGIApp, passed: Callable[[HTTPConnection], bool]) -> None:
+        self._app, self._passed = app, passed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse."""
@@ -248,9 +247,7 @@ class Guard:
             await send(message)
 
         answer = self._app
-        if not (self._anyhow or is_loopback(f"http://{asked.headers.get('host', '')}")):
-            answer = JSONResponse({"error": "this page is looked at by its own address alone"}, 421)
-        elif not self._passed(asked):
+        if not self._passed(asked):
             answer = JSONResponse({"error": "the token is asked for again: load the page anew"}, 401)
             if asked.url.path == "/":
                 answer = HTMLResponse(_LOGIN.format(""), 401)
