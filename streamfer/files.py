@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from streamfer.errors import OutputError
+from streamfer.errors import OutputError, StreamferError
 
 _Value = TypeVar("_Value")
 #: Tells apart what one process writes at the same time, to the same place even.
@@ -30,21 +30,25 @@ def table_beside(module: str) -> dict[str, Any]:
 class Spill(Sequence[_Value]):
     """A list on the disk: what there is one of each frame would fill the memory over hours.
 
-    It lies among the temporary files and vanishes with its last reader; a full disk raises ``OSError``.
+    It vanishes with its last reader; a full disk raises ``OSError``.
 
     Args:
         read: makes a value of the plain data (texts, numbers, bytes, tuples, lists, dictionaries) that was put there.
+        plain: makes plain data of what is put there, where it is none.
+        folder: where it lies, in a file without a name; among the temporary files if None.
     """
 
-    def __init__(self, read: Callable[[Any], _Value]) -> None:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the list is there)
+    def __init__(
+        self, read: Callable[[Any], _Value], plain: Callable[[Any], Any] | None = None, folder: Path | None = None
+    ) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (open as long as the list is there)
         self._places = array("Q")
-        self._make = read
+        self._make, self._plain = read, plain
 
-    def append(self, plain: Any) -> None:
-        """Put plain data behind all others."""
+    def append(self, value: Any) -> None:
+        """Put a value, or its plain data, behind all others."""
         self._places.append(self._file.seek(0, os.SEEK_END))
-        self._file.write(marshal.dumps(plain))
+        self._file.write(marshal.dumps(self._plain(value) if self._plain else value))
 
     def __len__(self) -> int:
         return len(self._places)
@@ -83,7 +87,7 @@ class WholeFile:
         try:
             yield
         except OSError as error:
-            if isinstance(error, OutputError):
+            if isinstance(error, StreamferError):
                 raise
             self.discard()
             raise _unwritable(self.path, error) from error
@@ -115,6 +119,11 @@ class WholeFile:
         self.part.unlink(missing_ok=True)
 
 
+def open_text(path: Path) -> IO[str]:
+    """Open a text file for writing, UTF-8; what is none, as names of files may be, stands in it as an escape."""
+    return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+
+
 class WholeText(WholeFile):
     """A text file that appears whole; what is written goes to :attr:`file`.
 
@@ -125,8 +134,7 @@ class WholeText(WholeFile):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
-            # Names of files that are no UTF-8 stand in the tables as \udc.. escapes instead of breaking them.
-            self.file: IO[str] = self.part.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+            self.file = open_text(self.part)
         except OSError as error:
             raise _unwritable(path, error) from error
 

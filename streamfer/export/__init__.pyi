@@ -7,5 +7,4 @@ from .job import FORMATS as FORMATS
 from .job import Settings as Settings
 from .job import check_formats as check_formats
 from .overlay import OverlayNotes as OverlayNotes
-from .overlay import OverlayWriter as OverlayWriter
 from .overlay import write_overlay as write_overlay

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from streamfer.errors import ConfigError
 from streamfer.export.baseline import Baseline
 from streamfer.export.batch import BatchPlan
+from streamfer.export.findings import Findings
 from streamfer.export.job import Settings, choose
-from streamfer.export.rows import CaptionTable, ClipTable, FileTable, FrameTable, Table, TrackTable, data_frame
-from streamfer.export.segments import SegmentTable
+from streamfer.export.tables import table_of
 from streamfer.pipeline.events import Event, SourceOpened, SourceStats
 from streamfer.records import ClipCaptioned, ClipLabelled, Record
 from streamfer.video.frames import VideoInfo
@@ -71,32 +71,32 @@ class Annotation:
     @property
     def clips(self) -> pandas.DataFrame:
         """One row a labelled clip and person: what NAME.clips.csv holds."""
-        return self._table(ClipTable())
+        return self._table("clips")
 
     @property
     def frames(self) -> pandas.DataFrame:
         """One row a face of an analysed frame: what NAME.frames.csv holds."""
-        return self._table(FrameTable())
+        return self._table("frames")
 
     @property
     def tracks(self) -> pandas.DataFrame:
         """One row a person: what NAME.tracks.csv holds."""
-        return self._table(TrackTable())
+        return self._table("tracks")
 
     @property
     def segments(self) -> pandas.DataFrame:
         """One row a stretch of a person's time in which one label, action unit or caption holds: NAME.segments.csv."""
-        return self._table(SegmentTable())
+        return self._table("segments")
 
     @property
     def summary(self) -> pandas.DataFrame:
         """One row: what the file is and came to."""
-        return self._table(FileTable())
+        return self._table("files")
 
     @property
     def captions(self) -> pandas.DataFrame:
         """One row a described clip: what NAME.captions.csv holds; empty where captions are off."""
-        return self._table(CaptionTable())
+        return self._table("captions")
 
     def plot(self, axes: Axes | None = None, *, units: int = 4) -> Axes:
         """Draw the timeline of each person: expressions, and the action units that last longest.
@@ -191,5 +191,8 @@ class Annotation:
         clips = "1 clip" if stats.clips == 1 else f"{stats.clips} clips"
         return "; ".join(filter(None, (f"{stats.seconds:.1f} s, {people}, {clips}", shares, stats.unread)))
 
-    def _table(self, table: Table) -> pandas.DataFrame:
-        return data_frame(table, (*self.events, self.done))
+    def _table(self, name: str) -> pandas.DataFrame:
+        found = Findings()
+        for event in (*self.events, self.done):
+            found.add(event)
+        return table_of(name, found).data_frame()

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from streamfer.errors import ConfigError
-from streamfer.export.columns import SCORE
+from streamfer.export.columns import FORMAT
 from streamfer.export.rows import Cell, Row, Table
-from streamfer.pipeline.events import Event, SourceDone, SourceStats
+from streamfer.pipeline.events import SourceStats
 
 if TYPE_CHECKING:
     import pandas
@@ -84,74 +83,59 @@ class Baseline:
 
 
 @dataclass(slots=True)
-class _Person:
-    """Sums of a person's first seconds; once they are over, the moments that come of them."""
+class _Sums:
+    """Welford's running mean and sum of squares of some numbers."""
 
-    first: float
-    sums: dict[str, list[float]] = field(default_factory=dict)
+    count: int = 0
+    mean: float = 0.0
+    squares: float = 0.0
 
-    def add(self, row: Mapping[str, Cell]) -> None:
-        for name, cell in row.items():
-            if _is_scored(name) and isinstance(cell, float):
-                sums = self.sums.setdefault(name, [0.0, 0.0, 0.0])
-                # Welford's running mean and sum of squares.
-                sums[0] += 1
-                before = cell - sums[1]
-                sums[1] += before / sums[0]
-                sums[2] += before * (cell - sums[1])
+    def add(self, value: float) -> None:
+        self.count += 1
+        before = value - self.mean
+        self.mean += before / self.count
+        self.squares += before * (value - self.mean)
 
-    def moments(self) -> Moments:
-        return {name: (mean, math.sqrt(squares / (n - 1))) for name, (n, mean, squares) in self.sums.items() if n > 1}
+    def moments(self) -> tuple[float, float]:
+        return self.mean, math.sqrt(self.squares / (self.count - 1))
 
 
-class Standardised:
-    """A table with a column of z-scores for each probability and intensity, empty where there is no baseline.
+def standardised(table: Table, name: str, baseline: Baseline) -> Table:
+    """Return a table with a column of z-scores for each probability and intensity, empty where there is no baseline."""
+    scored = [column for column in table.columns if _is_scored(column)]
 
-    Rows wait, in order, until the baselines of their people are complete.
-    """
+    def rows() -> Iterator[Row]:
+        known = None if baseline.reference is None else baseline.reference[name]
+        people = _first_moments(table, scored, baseline.seconds) if known is None else {}
+        for row in table.rows():
+            moments = people.get((row["epoch"], row.get("track")), {}) if known is None else known
+            scores = {}
+            for column in scored:
+                cell, (mean, deviation) = row.get(column), moments.get(column, (0.0, 0.0))
+                if isinstance(cell, float) and deviation > 0:
+                    scores[f"{column}_z"] = (cell - mean) / deviation
+            yield {**row, **scores}
 
-    def __init__(self, table: Table, name: str, baseline: Baseline) -> None:
-        self._table = table
-        self._baseline = baseline
-        self._reference = None if baseline.reference is None else baseline.reference[name]
-        self._times = ("start_s", "end_s") if name == "clips" else ("seconds", "seconds")
-        self._people: dict[Cell, _Person] = {}
-        self._waiting: deque[dict[str, Cell]] = deque()
-        self._now = (0, 0.0)
+    return Table({**table.columns, **{f"{column}_z": FORMAT["<column>_z"] for column in scored}}, rows)
 
-    def columns(self) -> Mapping[str, str]:
-        columns = self._table.columns()
-        return {**columns, **{f"{name}_z": SCORE for name in columns if _is_scored(name)}}
 
-    def rows(self, event: Event) -> Iterator[Row]:
-        """Yield the rows whose baselines are known."""
-        for cells in self._table.rows(event):
-            row = dict(zip(self._table.columns(), cells, strict=True))
-            self._waiting.append(row)
-            self._note(row)
-        while self._waiting and (isinstance(event, SourceDone) or self._is_known(self._waiting[0])):
-            row = self._waiting.popleft()
-            yield [*row.values(), *self._scores(row)]
-
-    def _note(self, row: Mapping[str, Cell]) -> None:
-        start, end = (float(row[name] or 0.0) for name in self._times)
-        self._now = max(self._now, (int(row["epoch"] or 0), end))
-        if row["track"] is not None:
-            person = self._people.setdefault(row["track_id"], _Person(start))
-            if end <= person.first + self._baseline.seconds:
-                person.add(row)
-
-    def _is_known(self, row: Mapping[str, Cell]) -> bool:
-        person = self._people.get(row["track_id"])
-        over = person is None or self._now > (row["epoch"] or 0, person.first + self._baseline.seconds)
-        return self._reference is not None or over
-
-    def _scores(self, row: Mapping[str, Cell]) -> Iterator[Cell]:
-        person = self._people.get(row["track_id"])
-        moments = self._reference if self._reference is not None else person.moments() if person else {}
-        for name in filter(_is_scored, row):
-            cell, (mean, deviation) = row[name], moments.get(name, (0.0, 0.0))
-            yield (cell - mean) / deviation if isinstance(cell, float) and deviation > 0 else None
+def _first_moments(table: Table, scored: Iterable[str], seconds: float) -> dict[tuple[Cell, Cell], Moments]:
+    """Return mean and deviation of each column in the first seconds of each person."""
+    begins: dict[tuple[Cell, Cell], float] = {}
+    sums: dict[tuple[Cell, Cell], dict[str, _Sums]] = {}
+    for row in table.rows():
+        who, moment = (row["epoch"], row.get("track")), row.get("seconds")
+        begin, end = (float(row.get(time, moment) or 0.0) for time in ("start_s", "end_s"))
+        if who[1] is not None and end <= begins.setdefault(who, begin) + seconds:
+            for column in scored:
+                if isinstance(cell := row.get(column), float):
+                    sums.setdefault(who, {}).setdefault(column, _Sums()).add(cell)
+    return {
+        who: {
+            column: (one.mean, math.sqrt(one.squares / (one.count - 1))) for column, one in of.items() if one.count > 1
+        }
+        for who, of in sums.items()
+    }
 
 
 def _is_scored(name: str) -> bool:

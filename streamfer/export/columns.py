@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from streamfer.files import table_beside
+from streamfer.records import UNSURE
 
 #: Formats of cells: text, a whole number, seconds, a share or an intensity, a score.
 TEXT, WHOLE, TIME, SHARE, SCORE = "", "d", ".3f", ".6f", ".4f"
@@ -18,22 +19,22 @@ FORMAT: Mapping[str, str] = {name: _FORMATS[kind] for name, (kind, _) in _DATA["
 MEANING: Mapping[str, str] = {name: meaning for name, (_, meaning) in _DATA["columns"].items()}
 
 
-def _columns(table: str, part: str = "columns") -> Mapping[str, str]:
-    return {name: FORMAT[name] for name in _DATA["tables"][table][part].split()}
-
-
-#: Columns of each table before those that depend on the model, and the times behind them.
-CLIP_COLUMNS, FRAME_COLUMNS, TRACK_COLUMNS = _columns("clips"), _columns("frames"), _columns("tracks")
-CAPTION_COLUMNS, SEGMENT_COLUMNS, FILE_COLUMNS = _columns("captions"), _columns("segments"), _columns("files")
-MEDIA_SPAN: Mapping[str, str] = dict.fromkeys(("media_start_s", "media_end_s"), TIME)
-MEDIA_MOMENT: Mapping[str, str] = {"media_seconds": TIME}
+def columns_of(table: str, classes: Sequence[str] = (), units: Sequence[str] = ()) -> dict[str, str]:
+    """Return the columns of a table in order with their formats, for a model's classes and action units."""
+    found = {}
+    for pattern in _patterns(table):
+        labels = (*classes, UNSURE) if classes and pattern.startswith("share_") else classes
+        names = units if "<unit>" in pattern else labels if "<class>" in pattern else ("",) * ("<" not in pattern)
+        for name in names:
+            found[pattern.replace("<class>", name).replace("<unit>", name)] = FORMAT[pattern]
+    return found
 
 
 def dictionary() -> Iterator[tuple[str, str, str, str]]:
     """Yield table, column, type and meaning of every column in its place."""
     for table in _DATA["tables"]:
-        for name, spec in {**_columns(table), **_columns(table, "more")}.items():
-            yield table, name, _KINDS.get(spec, f"number, {spec[1:-1]} digits"), MEANING[name]
+        for name in _patterns(table):
+            yield table, name, _KINDS.get(FORMAT[name], f"number, {FORMAT[name][1:-1]} digits"), MEANING[name]
 
 
 def to_markdown() -> str:
@@ -43,6 +44,11 @@ def to_markdown() -> str:
         lines += ["", f"## {name}", "", f"A row: {table['row']}.", "", "| column | type | meaning |", "|---|---|---|"]
         lines += [f"| `{column}` | {kind} | {text} |" for where, column, kind, text in dictionary() if where == name]
     return "\n".join(lines)
+
+
+def _patterns(table: str) -> list[str]:
+    columns: str = _DATA["tables"][table]["columns"]
+    return columns.split()
 
 
 if __name__ == "__main__":

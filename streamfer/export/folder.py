@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from streamfer.errors import OutputError, StreamferError
 from streamfer.export.job import Job, Settings
-from streamfer.files import WholeText
+from streamfer.files import WholeFile
 
 if TYPE_CHECKING:
-    from streamfer.export.rows import FileTable, Row
-    from streamfer.export.tables import Writer
+    from streamfer.export.findings import Findings
     from streamfer.pipeline.events import Event, SourceDone
     from streamfer.video.locate import SourceSpec
 
@@ -39,9 +39,8 @@ class SourceFolder:
         self._base = folder / _safe(source_id)
         self._settings = settings
         self._job = Job(self._base, settings, **more)
-        self._writers: list[Writer] = []
-        self._summary: FileTable | None = None
-        self._found: Row = []
+        self._files: dict[str, WholeFile] = {}
+        self._found: Findings | None = None
         #: frames of the overlay that may show a face although faces are blurred; known once it is drawn
         self.doubtful = 0
 
@@ -87,31 +86,28 @@ class SourceFolder:
 
         Raises:
             OutputError: the folder cannot be written, or the source's name is too long for those of its results.
+            SourceUnreadableError: pictures are wanted of what can be read but once.
         """
         # What writes is heavier to import than what is written is to look up.
-        from streamfer.export.rows import FileTable
-        from streamfer.export.tables import writer_of
+        from streamfer.export.findings import Findings
+        from streamfer.export.tables import check
 
-        self._summary = FileTable()
+        check(self._job)
         longest = max((path.name for path in [*self.paths, self.manifest]), key=lambda name: len(os.fsencode(name)))
         if len(os.fsencode(longest)) > _LONGEST_NAME:
             raise OutputError(f"{self._base.name}: too long a name for its results, which add to it; shorten it")
-        try:
-            for suffix, path in self._job.files().items():
-                self._writers.append(writer_of(suffix, path, self._job))
-        except StreamferError:
-            self.discard()
-            raise
+        self._files = {end: WholeFile(path, path.suffix) for end, path in self._job.files().items()}
+        manifest = self._files[MANIFEST] = WholeFile(self.manifest)
+        with manifest.writing():
+            # Whoever looks sees that the source is under way.
+            manifest.part.open("w").close()
+            self._found = Findings(self._base.parent)
 
     def add(self, event: Event) -> None:
-        """Hand an event to every file; an OutputError where the disk is full."""
-        self._found += next(iter(self._summary.rows(event)), []) if self._summary else []
-        try:
-            for writer in self._writers:
-                writer.add(event)
-        except OSError as error:
-            self.discard()
-            raise OutputError(f"{self._base}: cannot be written ({error.strerror})") from error
+        """Keep an event; an OutputError where the disk is full."""
+        with self._writing():
+            if self._found is not None:
+                self._found.add(event)
 
     def commit(self, source_digest: str | None, done: SourceDone) -> None:
         """Make all files appear, the manifest last.
@@ -120,51 +116,63 @@ class SourceFolder:
         of a source that was cut off are named ``NAME.partial`` and never count as done; complete ones take their place.
 
         Raises:
-            OutputError: a file cannot be written; those not yet in place are discarded.
+            OutputError: a file cannot be written; nothing is left behind.
+            SourceError: pictures are wanted, and the source cannot be read any more.
         """
-        self.add(done)  # the table of tracks is made of its end
+        self.add(done)
         content: dict[str, Any] = {**self._identity(source_digest), "stats": asdict(done.stats), "note": done.note}
         content["path"] = place_of(self._job.spec) if self._job.spec else ""
         if self._job.spec and self._job.spec.version:
             content["version"] = self._job.spec.version
-        from streamfer.export.tables import rounded
-
-        columns = self._summary.columns() if self._summary else {}
         content["licences"] = dict(self._job.licences())
-        content["summary"] = dict(zip(columns, rounded(self._found, columns), strict=True))
-        try:
-            for writer in self._writers:
-                writer.prepare()
-                self.doubtful += getattr(writer, "doubtful", 0)
-            if self._settings.blurred != "off":
-                content["frames_doubtful"] = self.doubtful
-            if done.cut_off:
-                for writer in self._writers:
-                    writer.path = self._partial(writer.path)
-            manifest = WholeText(self._partial(self.manifest) if done.cut_off else self.manifest)
+        with self._writing():
+            self._write(content)
+            for whole in self._files.values():
+                whole.path = self._partial(whole.path) if done.cut_off else whole.path
+            for whole in self._files.values():
+                whole.commit()
+            for path in () if done.cut_off else self.replaced:
+                path.unlink(missing_ok=True)
+        self._files, self._found = {}, None
+
+    def _write(self, content: dict[str, Any]) -> None:
+        """Write everything under hidden names: the files, then the manifest."""
+        from streamfer.export.segments import Film
+        from streamfer.export.tables import table_of, write
+
+        if self._found is None:
+            return
+        film = Film(self._found, self._job)
+        (content["summary"],) = table_of("files", self._found).rounded()
+        for end, whole in self._files.items():
             try:
-                manifest.file.write(json.dumps(content, indent=2) + "\n")
-                manifest.prepare()
-                for writer in self._writers:
-                    writer.commit()
-                manifest.commit()
-                if not done.cut_off:
-                    for path in self.replaced:
-                        path.unlink(missing_ok=True)
-            finally:
-                manifest.discard()
+                with whole.writing():
+                    if end == MANIFEST:
+                        content |= {"frames_doubtful": self.doubtful} if self._settings.blurred != "off" else {}
+                        whole.part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="")
+                    else:
+                        self.doubtful += write(end, whole.part, film)
+            except OutputError as error:
+                raise OutputError(str(error).replace(str(whole.part), str(whole.path))) from error.__cause__
+        for whole in self._files.values():
+            whole.prepare()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what fails while files are written into an OutputError, with nothing left behind."""
+        try:
+            yield
         except OSError as error:
             self.discard()
             if isinstance(error, StreamferError):
                 raise
             raise OutputError(f"{self._base}: cannot be written ({error.strerror})") from error
-        self._writers = []
 
     def discard(self) -> None:
         """Leave nothing behind of what was not committed."""
-        for writer in self._writers:
-            writer.discard()
-        self._writers = []
+        for whole in self._files.values():
+            whole.discard()
+        self._files, self._found = {}, None
 
     def _partial(self, path: Path) -> Path:
         """Return the name that a file has where its source was cut off."""

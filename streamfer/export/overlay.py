@@ -19,18 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from streamfer.errors import OutputError
+from streamfer.errors import InternalError, OutputError
+from streamfer.export.findings import UNIT_PRESENT
 from streamfer.export.job import Blur
 from streamfer.export.lettering import Layout, Tag, chip, link, paste, subtitle
-from streamfer.export.rows import UNIT_PRESENT
+from streamfer.export.segments import Film
 from streamfer.faces.coverage import LIKELY_SCORE, Cover, Watch
 from streamfer.faces.detections import Detector
 from streamfer.faces.detectors import load_detector
 from streamfer.faces.privacy import blur_faces
 from streamfer.faces.registry import builtin_weights
-from streamfer.files import WholeFile, replacing
+from streamfer.files import replacing
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, Record
+from streamfer.video import open_source
 from streamfer.video.encode import playable_codec, write_video
 from streamfer.video.files import FileSource
 from streamfer.video.frames import Frame, Source, StateChange
@@ -180,36 +182,14 @@ class OverlayNotes:
                 yield track, path, box
 
 
-class OverlayWriter(WholeFile):
-    """One source's overlay as a file among the others: drawn when everything is known, in place when all are.
-
-    Args:
-        path: ``.mp4``, or ``.png`` for a still.
-        source: the file once more, not opened yet.
-    """
-
-    def __init__(self, path: Path, source: Source, *, blur: Blur) -> None:
-        super().__init__(path, path.suffix)
-        self._source = source
-        self._blur: Blur = blur
-        self._notes = OverlayNotes()
-        self.doubtful = 0  #: frames that may show a face although faces are blurred
-
-    def add(self, event: Event) -> None:
-        self._notes.add(event)
-
-    def prepare(self) -> None:
-        """Decode the file once more, twice to blur, and draw.
-
-        Raises:
-            OutputError: it cannot be written.
-            SourceError: the file cannot be read any more.
-        """
-        try:
-            self.doubtful = write_overlay(self._source, self._notes, self.part, blur=self._blur)
-        except OutputError as error:
-            raise OutputError(str(error).replace(str(self.part), str(self.path))) from error.__cause__
-        super().prepare()
+def draw_overlay(path: Path, film: Film) -> int:
+    """Write the overlay of a source as :func:`write_overlay` does, from all that was found in it."""
+    if film.job.spec is None:
+        raise InternalError(f"{path.name}: nobody looks at the video again")
+    notes = OverlayNotes()
+    for event in film.found.events():
+        notes.add(event)
+    return write_overlay(open_source(film.job.spec), notes, path, blur=film.job.settings.blurred)
 
 
 def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: Blur = "off") -> int:

@@ -6,7 +6,8 @@ import base64
 import io
 import json
 from array import array
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from streamfer.export.job import Job
+from streamfer.export.columns import columns_of
 from streamfer.export.overlay import blur_detector
-from streamfer.export.rows import TrackTable
-from streamfer.export.segments import CAPTION, EMOTION, Segment
-from streamfer.export.tiers import SegmentFile
-from streamfer.faces.detections import Detector
+from streamfer.export.rows import track_rows
+from streamfer.export.segments import CAPTION, EMOTION, Film, Segment
 from streamfer.faces.privacy import blur_faces
+from streamfer.files import open_text
 from streamfer.models.registry import find_model
-from streamfer.pipeline.events import Event, FrameFaces, SourceDone
 from streamfer.video import open_source
 from streamfer.video.frames import Frame
 
@@ -46,133 +45,118 @@ _Box = tuple[float, float, float, float]
 _Place = tuple[int, int]
 
 
-class Report(SegmentFile):
-    """The page, written when everything is known; the video is decoded once more for its keyframes.
+def write_report(path: Path, film: Film) -> None:
+    """Write the page; the video is decoded once more for its keyframes.
 
     Where faces are to be hidden, keyframes are blurred; where they must be for sure, there is none.
     """
-
-    def __init__(self, path: Path, job: Job) -> None:
-        super().__init__(path, job)
-        self._tracks = TrackTable()
-        self._rows: list[dict[str, Any]] = []
-        self._done: SourceDone | None = None
-        self._last = 0.0
-        #: For each person and sighting six numbers: index of the frame, seconds by the file's clock, box.
-        self._seen: dict[_Place, array[float]] = {}
-
-    def add(self, event: Event) -> None:
-        super().add(event)
-        self._rows += [dict(zip(self._tracks.columns(), row, strict=True)) for row in self._tracks.rows(event)]
-        if isinstance(event, FrameFaces):
-            seconds = event.seconds if event.media_seconds is None else event.media_seconds
-            self._last = max(self._last, seconds)
-            for face in event.faces:
-                seen = self._seen.setdefault((event.epoch, face.track), array("d"))
-                seen.extend((event.index, seconds, *face.box))
-        elif isinstance(event, SourceDone):
-            self._done = event
-
-    def write(self, segments: Sequence[Segment]) -> None:
-        own: dict[_Place, list[Segment]] = {}
-        for one in segments:
-            own.setdefault((one.epoch, one.track), []).append(one)
-        people = [self._person(row, own.get((row["epoch"], row["track"]), [])) for row in self._rows if row["clips"]]
-        self._add_keyframes(people)
-        ends = [person["seen"] for person in people]
-        begin, end = min((one[0] for one in ends), default=0.0), max((one[1] for one in ends), default=0.0)
-        data = {
-            **{"source": self._job.base.name, "classes": self._segmenter.classes, "facts": self._facts()},
-            # What a file declares of its length may be a lie.
-            **{"begin": min(0.0, begin), "end": max(end, self._last)},
-            "notes": [note for note in ((self._done.note, self._done.stats.unread) if self._done else ()) if note],
-            "caveats": _CAVEATS if self._segmenter.classes else _WITHHELD,
-            **{"people": people, "card": self._card(), "manifest": self._manifest()},
-        }
-        page = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    found = film.found
+    seen: defaultdict[_Place, array[float]] = defaultdict(lambda: array("d"))
+    last = 0.0
+    for frame in found.frames:
+        seconds = frame.seconds if frame.media_seconds is None else frame.media_seconds
+        last = max(last, seconds)
+        for face in frame.faces:
+            seen[frame.epoch, face.track].extend((frame.index, seconds, *face.box))
+    own: defaultdict[_Place, list[Segment]] = defaultdict(list)
+    for one in film.segments:
+        own[one.epoch, one.track].append(one)
+    columns = columns_of("tracks", found.classes, tuple(found.thresholds))
+    rows: list[dict[str, Any]] = [{name: row.get(name) for name in columns} for row in track_rows(found)]
+    people = [_person(row, own[row["epoch"], row["track"]]) for row in rows if row["clips"]]
+    _add_keyframes(film, people, {place: np.frombuffer(rows).reshape(-1, 6) for place, rows in seen.items()})
+    spans = [person["seen"] for person in people]
+    data = {
+        **{"source": film.job.base.name, "classes": found.classes, "facts": _facts(film)},
+        "begin": min((0.0, *(begin for begin, _ in spans))),
+        # What a file declares of its length may be a lie.
+        "end": max((last, *(end for _, end in spans))),
+        "notes": [note for note in (found.done.note, found.done.stats.unread) if note],
+        "caveats": _CAVEATS if found.classes else _WITHHELD,
+        **{"people": people, "card": _card(film), "manifest": _manifest(film)},
+    }
+    page = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
+    with open_text(path) as file:
         # Nothing in the data can end the element that holds it.
-        self.file.write(page.replace("__DATA__", json.dumps(data).replace("<", "\\u003c")))
+        file.write(page.replace("__DATA__", json.dumps(data).replace("<", "\\u003c")))
 
-    def _person(self, row: dict[str, Any], own: Sequence[Segment]) -> dict[str, Any]:
-        place = (row["epoch"], row["track"])
-        tiers: dict[str, list[list[Any]]] = {}
-        for one in own:
-            tiers.setdefault(one.tier, []).append([one.media_begin, one.media_end, one.value, one.probability])
-        lengths = {tier: sum(end - begin for begin, end, *_ in times) for tier, times in tiers.items()}
-        units = sorted((tier for tier in tiers if tier not in (EMOTION, CAPTION)), key=lambda tier: -lengths[tier])
-        named: dict[str, list[tuple[str, float]]] = {"share_": [], "_mean": []}
-        for column, value in row.items():
-            for mark, pairs in named.items():
-                if mark in column and value:
-                    pairs.append((column.replace(mark, ""), value))
-        begin, end = (
-            (row["start_s"], row["end_s"])
-            if row["media_start_s"] is None
-            else (row["media_start_s"], row["media_end_s"])
-        )
-        return {
-            **{"name": own[0].person if own else f"Person {row['track']}", "id": row["track_id"], "place": place},
-            **{"seen": [begin, end], "frames": row["frames"], "clips": row["clips"], "emotion": tiers.get(EMOTION, [])},
-            "units": {unit: tiers[unit] for unit in units[:_UNITS]},
-            "shares": sorted(named["share_"], key=lambda pair: -pair[1]),
-            "intensities": sorted(named["_mean"], key=lambda pair: -pair[1])[:_UNITS],
-            **{"captions": [one[:3] for one in tiers.get(CAPTION, [])][:_CAPTIONS], "faces": []},
-        }
 
-    def _add_keyframes(self, people: list[dict[str, Any]]) -> None:
-        """Give each person pictures from the middle of the longest stretch of each label."""
-        spec, blur = self._job.spec, self._job.settings.blurred
-        if spec is None or blur == "strict":
-            return
-        wanted: dict[_Place, list[tuple[dict[str, Any], str, float, _Box]]] = {}
-        for person in people[:_PEOPLE]:
-            for begin, end, label, _ in _longest(person["emotion"])[:_KEYFRAMES]:
-                middle = (begin + end) / 2
-                seen = np.frombuffer(self._seen[person["place"]]).reshape(-1, 6)
-                index, seconds, *box = seen[np.abs(seen[:, 1] - middle).argmin()].tolist()
-                wanted.setdefault((person["place"][0], int(index)), []).append((person, label, seconds, tuple(box)))
-        left = set(wanted)
-        detector = blur_detector() if blur != "off" and wanted else None
-        frames = open_source(spec).stream(lambda epoch, _seconds, index: (epoch, index) in wanted)
-        while left and (frame := next(frames, None)) is not None:
-            if isinstance(frame, Frame):
-                left.discard((frame.epoch, frame.index))
-                image = blur_faces(frame.image, self._faces(frame, detector)) if detector else frame.image
-                for person, label, seconds, box in wanted[frame.epoch, frame.index]:
-                    person["faces"].append({"seconds": seconds, "label": label, "image": _picture(image, box)})
-        for person in people:
-            person["faces"].sort(key=lambda face: face["seconds"])
+def _person(row: Mapping[str, Any], own: Sequence[Segment]) -> dict[str, Any]:
+    tiers: defaultdict[str, list[list[Any]]] = defaultdict(list)
+    for one in own:
+        tiers[one.tier].append([one.media_begin, one.media_end, one.value, one.probability])
+    lengths = {tier: sum(end - begin for begin, end, *_ in times) for tier, times in tiers.items()}
+    units = sorted((tier for tier in tiers if tier not in (EMOTION, CAPTION)), key=lambda tier: -lengths[tier])
+    named: dict[str, list[tuple[str, Any]]] = {"share_": [], "_mean": []}
+    for column, value in row.items():
+        for mark, pairs in named.items():
+            if mark in column and value:
+                pairs.append((column.replace(mark, ""), value))
+    clock = "" if row["media_start_s"] is None else "media_"
+    return {
+        **{"name": own[0].person if own else f"Person {row['track']}", "id": row["track_id"]},
+        **{"place": (row["epoch"], row["track"]), "seen": [row[f"{clock}start_s"], row[f"{clock}end_s"]]},
+        **{"frames": row["frames"], "clips": row["clips"], "emotion": tiers[EMOTION]},
+        "units": {unit: tiers[unit] for unit in units[:_UNITS]},
+        "shares": sorted(named["share_"], key=lambda pair: -pair[1]),
+        "intensities": sorted(named["_mean"], key=lambda pair: -pair[1])[:_UNITS],
+        **{"captions": [one[:3] for one in tiers[CAPTION]][:_CAPTIONS], "faces": []},
+    }
 
-    def _faces(self, frame: Frame, detector: Detector) -> NDArray[np.float64]:
-        """Return all that may be faces in a frame, (F, 4) corners in pixels: who was read, who was not, who passes."""
-        seen = (np.frombuffer(seen).reshape(-1, 6) for (epoch, _), seen in self._seen.items() if epoch == frame.epoch)
-        boxes = [box for rows in seen for box in rows[rows[:, 0] == frame.index, 2:]]
-        (found,) = detector.detect([frame.image])
-        return np.concatenate([_corners(boxes, frame.image), found.boxes])
 
-    def _facts(self) -> list[tuple[str, str]]:
-        stats, info = self._done.stats if self._done else None, self._info
-        if stats is None or info is None:
-            return []
-        return [
-            *(("length", f"{stats.seconds:.1f} s"), ("people", str(stats.tracks)), ("clips", str(stats.clips))),
-            *(("frames analysed", f"{stats.frames_analysed:,}"), ("picture", f"{info.width} × {info.height}")),
-            *(("codec", info.codec), ("model", str(self._job.settings.values.get("model", "")))),
-        ]
+def _add_keyframes(film: Film, people: list[dict[str, Any]], seen: Mapping[_Place, NDArray[np.float64]]) -> None:
+    """Give each person pictures from the middle of the longest stretch of each label.
 
-    def _card(self) -> str:
-        if not self._segmenter.classes:
-            return "It speaks of what was withheld here; streamfer models show prints it."
-        card = find_model(str(self._job.settings.values["model"])).with_suffix(".md")
-        return card.read_text(encoding="utf-8") if card.is_file() else "This model came without a card."
+    ``seen`` are the sightings of each: index of the frame, seconds by the file's clock and box, (N, 6).
+    """
+    spec, blur = film.job.spec, film.job.settings.blurred
+    if spec is None or blur == "strict":
+        return
+    wanted: defaultdict[_Place, list[tuple[dict[str, Any], str, float, _Box]]] = defaultdict(list)
+    for person in people[:_PEOPLE]:
+        for begin, end, label, _ in _longest(person["emotion"])[:_KEYFRAMES]:
+            rows = seen[person["place"]]
+            index, seconds, *box = rows[np.abs(rows[:, 1] - (begin + end) / 2).argmin()].tolist()
+            wanted[person["place"][0], int(index)].append((person, label, seconds, tuple(box)))
+    left = set(wanted)
+    detector = blur_detector() if blur != "off" and wanted else None
+    frames = open_source(spec).stream(lambda epoch, _seconds, index: (epoch, index) in wanted)
+    while left and (frame := next(frames, None)) is not None:
+        if isinstance(frame, Frame):
+            left.discard((frame.epoch, frame.index))
+            image = frame.image
+            if detector:
+                # All that may be faces: who was read, who was not, who passes.
+                own = [rows[rows[:, 0] == frame.index, 2:] for (epoch, _), rows in seen.items() if epoch == frame.epoch]
+                (others,) = detector.detect([image])
+                image = blur_faces(image, np.concatenate([_corners(np.concatenate(own), image), others.boxes]))
+            for person, label, seconds, box in wanted[frame.epoch, frame.index]:
+                person["faces"].append({"seconds": seconds, "label": label, "image": _picture(image, box)})
+    for person in people:
+        person["faces"].sort(key=lambda face: face["seconds"])
 
-    def _manifest(self) -> dict[str, Any]:
-        stats = asdict(self._done.stats) if self._done else {}
-        return {
-            **asdict(self._job.settings),
-            "source_sha256": self._info.epoch_key if self._info else "",
-            "stats": stats,
-        }
+
+def _facts(film: Film) -> list[tuple[str, str]]:
+    stats, info = film.found.done.stats, film.found.info
+    if info is None:
+        return []
+    return [
+        *(("length", f"{stats.seconds:.1f} s"), ("people", str(stats.tracks)), ("clips", str(stats.clips))),
+        *(("frames analysed", f"{stats.frames_analysed:,}"), ("picture", f"{info.width} × {info.height}")),
+        *(("codec", info.codec), ("model", str(film.job.settings.values.get("model", "")))),
+    ]
+
+
+def _card(film: Film) -> str:
+    if not film.found.classes:
+        return "It speaks of what was withheld here; streamfer models show prints it."
+    card = find_model(str(film.job.settings.values["model"])).with_suffix(".md")
+    return card.read_text(encoding="utf-8") if card.is_file() else "This model came without a card."
+
+
+def _manifest(film: Film) -> dict[str, Any]:
+    digest = film.found.info.epoch_key if film.found.info else ""
+    return {**asdict(film.job.settings), "source_sha256": digest, "stats": asdict(film.found.done.stats)}
 
 
 def _longest(segments: Sequence[Any]) -> list[Any]:
@@ -183,7 +167,7 @@ def _longest(segments: Sequence[Any]) -> list[Any]:
     return list(best.values())
 
 
-def _corners(boxes: Sequence[ArrayLike], image: NDArray[np.uint8]) -> NDArray[np.float64]:
+def _corners(boxes: ArrayLike, image: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return boxes, (F, 4) fractions x y w h, as corners in pixels."""
     x, y, w, h = np.array(boxes, np.float64).reshape(-1, 4).T
     height, width = image.shape[:2]

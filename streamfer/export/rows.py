@@ -1,166 +1,121 @@
-"""Rows of the tables: one builder for CSV files and for DataFrames, from the events of one source.
+"""Rows of the tables, from what was found in one source: the same for CSV files and for DataFrames.
 
-A table says its columns, each with the format that its cells are printed in, and turns events into rows of plain
-values. What a file holds as text, a DataFrame holds as a number rounded to the same digits.
+A row is a cell by the name of its column, as ``columns.toml`` lists them; what is not there is empty. What a file holds
+as text, a DataFrame holds as a number rounded to the same digits.
 """
 
 from __future__ import annotations
 
 import math
-from array import array
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import inf
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
-from streamfer.export.columns import (
-    CAPTION_COLUMNS,
-    CLIP_COLUMNS,
-    FILE_COLUMNS,
-    FORMAT,
-    FRAME_COLUMNS,
-    MEDIA_MOMENT,
-    MEDIA_SPAN,
-    TIME,
-    TRACK_COLUMNS,
-)
-from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened
-from streamfer.records import UNSURE, ClipCaptioned, ClipLabelled, FaceReading, Gap, Record
+from streamfer.export.columns import columns_of
+from streamfer.export.findings import UNIT_PRESENT, Findings
+from streamfer.pipeline.events import FaceRow, FrameFaces
+from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, FaceReading
 
 if TYPE_CHECKING:
     import pandas
 
 Cell = str | int | float | None
-Row = list[Cell]
+Row = Mapping[str, Cell]
 
-#: Intensity from which an action unit counts as present where the model has no threshold for it.
-UNIT_PRESENT = 0.5
-
-
-class Table(Protocol):
-    """What one source's events come to, row by row."""
-
-    def columns(self) -> Mapping[str, str]:
-        """Return the columns in order with the formats of their cells; final once a row was made or all was seen."""
-
-    def rows(self, event: Event) -> Iterable[Row]:
-        """Return the rows that the next event makes; none for events of other kinds."""
+#: Columns of a summary that are means over the clips.
+_MEAN = re.compile(r"p_|share_|.*_(mean|present)$")
 
 
-class ModelColumns:
-    """Classes and action units that have columns: what the opened source states, else what the first face shows."""
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Rows, read as often as they are needed, and the columns in order with the formats of their cells."""
 
-    def __init__(self) -> None:
-        self.classes: tuple[str, ...] | None = None
-        self.units: tuple[str, ...] = ()
-        self.thresholds: Mapping[str, float] = {}
+    columns: Mapping[str, str]
+    rows: Callable[[], Iterable[Row]]
 
-    def opened(self, event: Event) -> None:
-        if isinstance(event, SourceOpened):
-            self.note(event.classes, event.action_units)
-            self.thresholds = dict(zip(event.action_units, event.action_thresholds, strict=False))
+    def printed(self) -> Iterator[list[str]]:
+        """Yield the cells of each row as a CSV file holds them."""
+        for row in self.rows():
+            cells = ((row.get(name), spec) for name, spec in self.columns.items())
+            yield ["" if cell is None else format(cell, spec) for cell, spec in cells]
 
-    def note(self, classes: Iterable[str], units: Iterable[str]) -> None:
-        """Take these names unless there are some."""
-        if self.classes is None:
-            self.classes, self.units = tuple(classes), tuple(units)
+    def rounded(self) -> Iterator[dict[str, Cell]]:
+        """Yield rows with all cells, numbers of as many digits as a CSV file holds; texts are valid Unicode."""
+        for row in self.rows():
+            yield {name: _rounded(row.get(name), spec) for name, spec in self.columns.items()}
 
-    def columns(self, *patterns: str) -> dict[str, str]:
-        """Return the columns that patterns of the dictionary, such as ``p_<class>``, come to, with their formats."""
-        return {
-            pattern.replace("<class>", name).replace("<unit>", name): FORMAT[pattern]
-            for pattern in patterns
-            for name in (self.labels if pattern.startswith("share") else self._names(pattern))
+    def data_frame(self) -> pandas.DataFrame:
+        """Return what the table's file holds as a DataFrame; as in a table that is read back, an empty cell is NaN."""
+        import pandas
+
+        rows = [[math.nan if cell is None else cell for cell in row.values()] for row in self.rounded()]
+        found = pandas.DataFrame(rows, columns=list(self.columns))
+        # A column of empty cells alone is one of numbers, too.
+        return found.astype({name: "float64" for name, spec in self.columns.items() if spec.endswith("f")})
+
+
+def _rounded(cell: Cell, spec: str) -> Cell:
+    if cell is None or spec == "d":
+        return cell
+    return round(float(cell), int(spec[1:-1])) if spec else str(cell).encode(errors="backslashreplace").decode()
+
+
+def clip_rows(found: Findings) -> Iterator[Row]:
+    """Yield one row a labelled clip and track; times in seconds, boxes as fractions of the frame."""
+    for record, data in found.said(ClipLabelled):
+        for face in data.faces:
+            yield {
+                **{"source": record.subject, "clip_id": record.id, "label": face.label, "reason": face.reason},
+                **{"probability": face.probability, "det_score": face.det_score, "model": data.model.name},
+                **{"frames_sampled": data.clip.frames_sampled, "frames_real": data.clip.frames_real},
+                **_span(data.clip),
+                **_face(face),
+                **{f"p_{name}": value for name, value in face.emotions.items()},
+                **{f"{name}_mean": value for name, value in (face.action_units or {}).items()},
+                **{f"{name}_peak": value for name, value in (face.action_units_peak or {}).items()},
+            }
+
+
+def frame_rows(found: Findings) -> Iterator[Row]:
+    """Yield one row a face of an analysed frame; a frame without a face has one row with empty cells."""
+    for frame in found.frames:
+        head: dict[str, Any] = {
+            "source": frame.source_id,
+            "epoch": frame.epoch,
+            "frame": frame.index,
+            "seconds": frame.seconds,
+        }
+        head |= {"faces": len(frame.faces), "media_seconds": frame.media_seconds}
+        for face in frame.faces:
+            units = {f"{name}_r": value for name, value in (face.action_units or {}).items()}
+            yield {**head, **_face(face), "det_score": face.score, **units}
+        if not frame.faces:
+            yield head
+
+
+def caption_rows(found: Findings) -> Iterator[Row]:
+    """Yield one row a described clip; ``clip_id`` is that of the clip table, keyframes stand with blanks."""
+    for record, data in found.said(ClipCaptioned):
+        clip, (numerator, denominator) = data.clip, data.clip.time_base
+        # Keyframes are counted from the epoch's zero, as the clip's own pts are, whose time is known.
+        moments = [clip.start_time + (pts - clip.start_pts) * numerator / denominator for pts in data.keyframes_pts]
+        yield {
+            **{"source": record.subject, "clip_id": data.clip_id, "track_id": data.track_id, "track": data.track},
+            **{"caption": data.text, "keyframes_s": " ".join(f"{moment:.3f}" for moment in moments)},
+            **{"model": data.model.name, **_span(clip)},
         }
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """What a clip may be called: nothing where emotions are withheld."""
-        return () if self.classes == () else (*(self.classes or ()), UNSURE)
 
-    def _names(self, pattern: str) -> tuple[str, ...]:
-        return self.units if "<unit>" in pattern else self.classes or ()
-
-    def read(self, found: Mapping[str, float] | None) -> Row:
-        """Return a cell for each unit that has a column: empty for a face that was not encoded."""
-        return [found[name] if found else None for name in self.units]
+def _span(clip: ClipSpan) -> dict[str, Any]:
+    media = {"media_start_s": clip.media_start_time, "media_end_s": clip.media_end_time}
+    return {"start_s": clip.start_time, "end_s": clip.end_time, "epoch": clip.epoch, **media}
 
 
-class ClipTable:
-    """One row a labelled clip and track; times in seconds, boxes as fractions of the frame.
-
-    The columns are the same for every source of a run, those without a clip included.
-    """
-
-    def __init__(self) -> None:
-        self._model = ModelColumns()
-
-    def columns(self) -> Mapping[str, str]:
-        return {**CLIP_COLUMNS, **self._model.columns("p_<class>", "<unit>_mean", "<unit>_peak"), **MEDIA_SPAN}
-
-    def rows(self, event: Event) -> Iterator[Row]:
-        """Yield a row for each face of a labelled clip."""
-        self._model.opened(event)
-        if not (isinstance(event, Record) and isinstance(event.data, ClipLabelled)):
-            return
-        clip, model = event.data.clip, event.data.model
-        for face in event.data.faces:
-            self._model.note(face.emotions, face.action_units or ())
-            yield [
-                *(event.subject, event.id, face.track_id, face.track, clip.start_time, clip.end_time),
-                *(face.label, face.probability, face.reason, clip.frames_sampled, clip.frames_real),
-                *(*face.box, face.det_score, face.quality, model.name, clip.epoch),
-                *face.emotions.values(),
-                *self._model.read(face.action_units),
-                *self._model.read(face.action_units_peak),
-                *(clip.media_start_time, clip.media_end_time),
-            ]
-
-
-class FrameTable:
-    """One row a face of an analysed frame; a frame without a face has one row with empty cells."""
-
-    def __init__(self) -> None:
-        self._model = ModelColumns()
-
-    def columns(self) -> Mapping[str, str]:
-        return {**FRAME_COLUMNS, **self._model.columns("<unit>_r"), **MEDIA_MOMENT}
-
-    def rows(self, event: Event) -> Iterator[Row]:
-        self._model.opened(event)
-        if not isinstance(event, FrameFaces):
-            return
-        self._model.note((), ())
-        head: Row = [event.source_id, event.epoch, event.index, event.seconds, len(event.faces)]
-        for face in event.faces:
-            seen = (face.track_id, face.track, *face.box, face.score, face.quality)
-            yield [*head, *seen, *self._model.read(face.action_units), event.media_seconds]
-        if not event.faces:
-            yield [*head, *[None] * (len(self.columns()) - len(head) - 1), event.media_seconds]
-
-
-class CaptionTable:
-    """One row a described clip; ``clip_id`` is that of the clip table, times in seconds, keyframes with blanks."""
-
-    def columns(self) -> Mapping[str, str]:
-        return {**CAPTION_COLUMNS, **MEDIA_SPAN}
-
-    def rows(self, event: Event) -> Iterator[Row]:
-        if not (isinstance(event, Record) and isinstance(event.data, ClipCaptioned)):
-            return
-        data, clip = event.data, event.data.clip
-        # Keyframes are counted from the epoch's zero, as the clip's own pts are, whose time is known.
-        numerator, denominator = clip.time_base
-        moments = [clip.start_time + (pts - clip.start_pts) * numerator / denominator for pts in data.keyframes_pts]
-        yield [
-            *(event.subject, data.clip_id, data.track_id, data.track, clip.start_time, clip.end_time, data.text),
-            *(" ".join(f"{moment:.3f}" for moment in moments), data.model.name, clip.epoch),
-            *(clip.media_start_time, clip.media_end_time),
-        ]
-
-
-_SUMMARY = ("p_<class>", "<unit>_mean", "share_<class>", "<unit>_peak", "<unit>_present")
+def _face(face: FaceReading | FaceRow) -> dict[str, Any]:
+    place = zip(("x", "y", "width", "height"), face.box, strict=True)
+    return {"track_id": face.track_id, "track": face.track, "quality": face.quality, **dict(place)}
 
 
 @dataclass(slots=True)
@@ -174,9 +129,9 @@ class _Person:
     media_end: float | None = None
     frames: int = 0
     labels: Counter[str] = field(default_factory=Counter)
-    #: By the model's order: sums of classes, sums of units, clips in which a unit is present; highest of each unit.
-    sums: array[float] = field(default_factory=lambda: array("d"))
-    peaks: array[float] = field(default_factory=lambda: array("d"))
+    #: by the names of their columns
+    sums: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    peaks: dict[str, float] = field(default_factory=dict)
 
     def seen(self, frame: FrameFaces) -> None:
         self.start = min(self.start, frame.seconds) if self.frames else frame.seconds
@@ -187,122 +142,61 @@ class _Person:
             self.media_end = frame.media_seconds
         self.frames += 1
 
-    def add(self, face: FaceReading, model: ModelColumns) -> None:
-        means, peaks = face.action_units or {}, face.action_units_peak or {}
+    def add(self, face: FaceReading, thresholds: Mapping[str, float]) -> None:
         self.labels[face.label] += 1
-        cells = [face.emotions.get(name, 0.0) for name in model.classes or ()]
-        cells += [means.get(name, 0.0) for name in model.units]
-        cells += [means.get(name, -inf) >= model.thresholds.get(name, UNIT_PRESENT) for name in model.units]
-        self.sums = array("d", map(sum, zip(self.sums or [0.0] * len(cells), cells, strict=True)))
-        highest = [peaks.get(name, -inf) for name in model.units]
-        self.peaks = array("d", map(max, zip(self.peaks or highest, highest, strict=True)))
+        self.sums[f"share_{face.label}"] += 1
+        for name, value in face.emotions.items():
+            self.sums[f"p_{name}"] += value
+        for name, mean in (face.action_units or {}).items():
+            self.sums[f"{name}_mean"] += mean
+            self.sums[f"{name}_present"] += mean >= thresholds.get(name, UNIT_PRESENT)
+        for name, peak in (face.action_units_peak or {}).items():
+            self.peaks[f"{name}_peak"] = max(peak, self.peaks.get(f"{name}_peak", peak))
 
-    def summary(self, model: ModelColumns) -> Row:
-        """Return number of clips, most frequent label with its share, and a cell for each of ``_SUMMARY``."""
-        clips = self.labels.total()
-        label, count = next(iter(self.labels.most_common(1)), (None, 0))
-        classes, units = model.classes or (), len(model.units)
-        if not clips:
-            empty = [None] * (2 + len(classes) + len(model.labels) + 3 * units)
-            return [0, *empty, self.media_start, self.media_end]
-        means = [total / clips for total in self.sums]
-        present = len(means) - units
-        shares = [self.labels[name] / clips for name in model.labels]
-        highest = [None if peak == -inf else peak for peak in self.peaks]
-        return [
-            *(clips, label, count / clips, *means[:present], *shares, *highest, *means[present:]),
-            *(self.media_start, self.media_end),
-        ]
+    def summary(self, columns: Iterable[str]) -> dict[str, Any]:
+        """Return number of clips and, where there are any, the most frequent label, its share, and means over them."""
+        row: dict[str, Any] = {"media_start_s": self.media_start, "media_end_s": self.media_end}
+        if not (clips := self.labels.total()):
+            return {**row, "clips": 0}
+        ((label, count),) = self.labels.most_common(1)
+        means = {name: self.sums[name] / clips for name in columns if _MEAN.match(name)}
+        return {**row, "clips": clips, "label": label, "share": count / clips, **self.peaks, **means}
 
 
-class TrackTable:
-    """One row a track: when it was in the picture, its most frequent label and that label's share of its clips.
-
-    Behind these stands the summary over its clips, empty for a track that was never labelled.
-    """
-
-    def __init__(self) -> None:
-        self._model = ModelColumns()
-        self._people: dict[tuple[int, int], _Person] = {}
-
-    def columns(self) -> Mapping[str, str]:
-        return {**TRACK_COLUMNS, **self._model.columns(*_SUMMARY), **MEDIA_SPAN}
-
-    def rows(self, event: Event) -> Iterator[Row]:
-        """Take note of faces and clips; yield the rows when the source ends."""
-        self._model.opened(event)
-        if isinstance(event, FrameFaces):
-            for face in event.faces:
-                self._people.setdefault((event.epoch, face.track), _Person(face.track_id)).seen(event)
-        elif isinstance(event, SourceDone):
-            for (epoch, track), person in sorted(self._people.items()):
-                span = (person.start, person.end, person.frames)
-                yield [event.source_id, person.track_id, track, epoch, *span, *person.summary(self._model)]
-        elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
-            for reading in event.data.faces:
-                self._model.note(reading.emotions, reading.action_units or ())
-                place = event.data.clip.epoch, reading.track
-                person = self._people.setdefault(place, _Person(reading.track_id))
-                person.add(reading, self._model)
+def track_rows(found: Findings) -> Iterator[Row]:
+    """Yield one row a track: when it was in the picture, and the summary over its clips."""
+    columns = columns_of("tracks", found.classes, tuple(found.thresholds))
+    people: dict[tuple[int, int], _Person] = {}
+    for frame in found.frames:
+        for seen in frame.faces:
+            people.setdefault((frame.epoch, seen.track), _Person(seen.track_id)).seen(frame)
+    for data, face in found.readings():
+        people.setdefault((data.clip.epoch, face.track), _Person(face.track_id)).add(face, found.thresholds)
+    for (epoch, track), person in sorted(people.items()):
+        who: dict[str, Any] = {
+            "source": found.done.source_id,
+            "track_id": person.track_id,
+            "track": track,
+            "epoch": epoch,
+        }
+        times = {"start_s": person.start, "end_s": person.end, "frames": person.frames}
+        yield {**who, **times, **person.summary(columns)}
 
 
-def damage(event: Event) -> Gap | None:
-    """Return the stretch of damaged pictures that an event tells of."""
-    data = event.data if isinstance(event, Record) else None
-    return data if isinstance(data, Gap) and data.cause == "decode_error" else None
-
-
-class FileTable:
-    """The one row of a file: what it is, what it came to, and the summary over all its people's clips."""
-
-    def __init__(self) -> None:
-        self._model = ModelColumns()
-        self._everybody = _Person()
-        self._digest: str | None = None
-        self._with_faces = 0
-        self._damaged = 0.0
-
-    def columns(self) -> Mapping[str, str]:
-        return {**FILE_COLUMNS, **self._model.columns(*_SUMMARY), **MEDIA_SPAN, "damaged_s": TIME}
-
-    def rows(self, event: Event) -> Iterator[Row]:
-        """Take note of frames and clips; yield the row when the source ends."""
-        self._model.opened(event)
-        if isinstance(event, SourceOpened):
-            self._digest = self._digest or event.info.epoch_key
-        elif isinstance(event, FrameFaces):
-            self._everybody.seen(event)
-            self._with_faces += bool(event.faces)
-        elif isinstance(event, SourceDone):
-            stats = event.stats
-            status = "partial" if event.cut_off else "done"
-            yield [
-                *(event.source_id, status, event.note or None, self._digest, stats.seconds),
-                *(stats.frames_decoded, self._everybody.frames, self._with_faces, stats.tracks),
-                *self._everybody.summary(self._model),
-                self._damaged,
-            ]
-        elif (gap := damage(event)) is not None:
-            self._damaged += gap.end_time - gap.start_time
-        elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
-            for reading in event.data.faces:
-                self._model.note(reading.emotions, reading.action_units or ())
-                self._everybody.add(reading, self._model)
-
-
-def printed(row: Sequence[Cell], columns: Mapping[str, str]) -> list[str]:
-    """Return the cells of a row as a CSV file holds them."""
-    return ["" if cell is None else format(cell, spec) for cell, spec in zip(row, columns.values(), strict=True)]
-
-
-def data_frame(table: Table, events: Iterable[Event]) -> pandas.DataFrame:
-    """Return what a table's file holds as a DataFrame: the same columns, numbers rounded to the same digits."""
-    import pandas
-
-    # As in a table that is read back, an empty cell is NaN whatever its column holds.
-    rows = [[math.nan if cell is None else cell for cell in row] for event in events for row in table.rows(event)]
-    columns = table.columns()
-    digits = {name: int(spec[1:-1]) for name, spec in columns.items() if spec.endswith("f")}
-    found = pandas.DataFrame(rows, columns=list(columns))
-    # A column of empty cells alone is one of numbers, too.
-    return found.astype(dict.fromkeys(digits, "float64")).round(digits)
+def file_rows(found: Findings) -> Iterator[Row]:
+    """Yield the one row of a file: what it is, what it came to, and the summary over all its people's clips."""
+    everybody, with_faces = _Person(), 0
+    for frame in found.frames:
+        everybody.seen(frame)
+        with_faces += bool(frame.faces)
+    for _, face in found.readings():
+        everybody.add(face, found.thresholds)
+    done = found.done
+    yield {
+        **{"source": done.source_id, "status": "partial" if done.cut_off else "done", "note": done.note or None},
+        **{"sha256": found.info.epoch_key if found.info else None, "duration_s": done.stats.seconds},
+        **{"frames_decoded": done.stats.frames_decoded, "frames_analysed": everybody.frames},
+        **{"frames_with_faces": with_faces, "tracks": done.stats.tracks},
+        **everybody.summary(columns_of("files", found.classes, tuple(found.thresholds))),
+        "damaged_s": sum(gap.end_time - gap.start_time for gap in found.damage()),
+    }

@@ -6,18 +6,23 @@ stays. Clips that are no further apart than two analysed frames touch.
 
 from __future__ import annotations
 
+import os
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 
-from streamfer.export.columns import SEGMENT_COLUMNS
-from streamfer.export.rows import UNIT_PRESENT, Row, damage
-from streamfer.pipeline.events import Event, SourceDone, SourceOpened
-from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, FaceReading, Record
+from streamfer.export.findings import Findings
+from streamfer.export.job import Job
+from streamfer.export.rows import Row
+from streamfer.records import ClipCaptioned, ClipSpan
 
 EMOTION, CAPTION, DAMAGED = "emotion", "caption", "damaged"
 _TOUCHING_FRAMES = 2.0
+#: Begin, end, the file's own lead, and the step between analysed frames.
+_Span = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,80 +66,57 @@ class _Reading:
 
 @dataclass(slots=True)
 class _Person:
-    """What a person's clips say, a number each where objects would take hundreds of bytes: files last for hours."""
+    """What a person's clips say; units are numbers side by side where objects would take hundreds of bytes."""
 
     track_id: str
-    spans: array[float] = field(default_factory=lambda: array("d"))
-    labels: list[str | None] = field(default_factory=list)
-    weights: array[float] = field(default_factory=lambda: array("d"))
-    units: array[float] = field(default_factory=lambda: array("d"))
+    clips: list[tuple[_Span, str | None, float, array[float]]] = field(default_factory=list)
     captions: list[_Reading] = field(default_factory=list)
 
-    def add(self, clip: ClipSpan, face: FaceReading, units: Iterable[str]) -> None:
-        found = face.action_units or {}
-        self.spans.extend(_span(clip))
-        self.labels.append(face.label if face.emotions else None)
-        self.weights.append(face.probability)
-        self.units.extend(found.get(name, 0.0) for name in units)
-
     def tiers(self, thresholds: Mapping[str, float]) -> Iterator[tuple[str, list[_Reading]]]:
-        begins, ends, leads, steps = (self.spans[place::4] for place in range(4))
-        spans = list(zip(begins, ends, leads, steps, strict=True))
-        said = zip(spans, self.labels, self.weights, strict=True)
-        yield EMOTION, [_Reading(*span, label, weight) for span, label, weight in said]
+        yield EMOTION, [_Reading(*span, label, weight) for span, label, weight, _ in self.clips]
         for place, (unit, least) in enumerate(thresholds.items()):
-            means = zip(spans, self.units[place :: len(thresholds)], strict=True)
+            means = ((span, units[place]) for span, _, _, units in self.clips)
             yield unit, [_Reading(*span, unit if mean >= least else None, mean) for span, mean in means]
         yield CAPTION, self.captions
 
 
-class Segmenter:
-    """Collects the clips of one source; a few numbers each."""
-
-    def __init__(self) -> None:
-        #: for each action unit of the model, the intensity from which it counts as present
-        self.thresholds: dict[str, float] = {}
-        self.classes: tuple[str, ...] = ()
-        self._people: dict[tuple[int, int], _Person] = {}
-        self._damaged: list[Segment] = []
-
-    def add(self, event: Event) -> None:
-        """Take the next event; those of other kinds are ignored."""
-        if isinstance(event, SourceOpened):
-            self.classes = event.classes
-            known = dict(zip(event.action_units, event.action_thresholds, strict=False))
-            self.thresholds = {name: known.get(name, UNIT_PRESENT) for name in event.action_units}
-        elif isinstance(event, Record) and isinstance(event.data, ClipLabelled):
-            for face in event.data.faces:
-                if not self._people:
-                    # Where no source was opened, the first face says what the model reads.
-                    self.thresholds = dict.fromkeys(face.action_units or (), UNIT_PRESENT) | self.thresholds
-                self._person(event.data.clip, face.track, face.track_id).add(event.data.clip, face, self.thresholds)
-        elif (gap := damage(event)) is not None:
-            begin, end = round(gap.start_time, 3), round(gap.end_time, 3)
-            lead = 0.0 if gap.media_start_time is None else gap.media_start_time - gap.start_time
+def segments_of(found: Findings) -> Iterator[Segment]:
+    """Yield the file's and all people's segments, tier by tier, in order of time; none is empty."""
+    for gap in found.damage():
+        begin, end = round(gap.start_time, 3), round(gap.end_time, 3)
+        lead = 0.0 if gap.media_start_time is None else gap.media_start_time - gap.start_time
+        if end > begin:
             times = (begin, end, round(begin + lead, 3), round(end + lead, 3))
-            self._damaged.append(Segment(DAMAGED, "", 0, gap.epoch, *times, DAMAGED, None))
-        elif isinstance(event, Record) and isinstance(event.data, ClipCaptioned):
-            data = event.data
-            reading = _Reading(*_span(data.clip), data.text, None)
-            self._person(data.clip, data.track, data.track_id).captions.append(reading)
-
-    def segments(self) -> Iterator[Segment]:
-        """Yield the file's and all people's segments, tier by tier, in order of time; none is empty."""
-        yield from (one for one in self._damaged if one.end > one.begin)
-        for epoch, track in sorted(self._people):
-            person = self._people[epoch, track]
-            for tier, readings in person.tiers(self.thresholds):
-                for begin, end, media, value, weight in _merged(readings):
-                    times = (begin, end, round(begin + media, 3), round(end + media, 3))
-                    yield Segment(tier, person.track_id, track, epoch, *times, value, weight)
-
-    def _person(self, clip: ClipSpan, track: int, track_id: str) -> _Person:
-        return self._people.setdefault((clip.epoch, track), _Person(track_id))
+            yield Segment(DAMAGED, "", 0, gap.epoch, *times, DAMAGED, None)
+    people: dict[tuple[int, int], _Person] = {}
+    for data, face in found.readings():
+        units = array("d", ((face.action_units or {}).get(name, 0.0) for name in found.thresholds))
+        label = face.label if face.emotions else None
+        person = people.setdefault((data.clip.epoch, face.track), _Person(face.track_id))
+        person.clips.append((_span(data.clip), label, face.probability, units))
+    for _, told in found.said(ClipCaptioned):
+        person = people.setdefault((told.clip.epoch, told.track), _Person(told.track_id))
+        person.captions.append(_Reading(*_span(told.clip), told.text, None))
+    for epoch, track in sorted(people):
+        person = people[epoch, track]
+        for tier, readings in person.tiers(found.thresholds):
+            for begin, end, media, value, weight in _merged(readings):
+                times = (begin, end, round(begin + media, 3), round(end + media, 3))
+                yield Segment(tier, person.track_id, track, epoch, *times, value, weight)
 
 
-def _span(clip: ClipSpan) -> tuple[float, float, float, float]:
+def segment_rows(found: Findings) -> Iterator[Row]:
+    """Yield one row a segment."""
+    for one in segments_of(found):
+        yield {
+            **{"source": found.done.source_id, "tier": one.tier, "epoch": one.epoch, "value": one.value},
+            **{"track_id": one.track_id or None, "track": one.track or None, "probability": one.probability},
+            **{"begin_s": one.begin, "end_s": one.end},
+            **{"media_begin_s": one.media_begin, "media_end_s": one.media_end},
+        }
+
+
+def _span(clip: ClipSpan) -> _Span:
     """Return begin, end, the file's own lead, and the step between analysed frames."""
     lead = 0.0 if clip.media_start_time is None else clip.media_start_time - clip.start_time
     return clip.start_time, clip.end_time, lead, (clip.end_time - clip.start_time) / max(1, clip.frames_sampled - 1)
@@ -175,20 +157,25 @@ def _closed(parts: Sequence[tuple[float, float, _Reading]]) -> Iterator[tuple[fl
     yield begin, end, parts[0][2].media, value, mean
 
 
-class SegmentTable:
-    """One row a segment; rows come when the source ends."""
+class Film:
+    """A source as the writers of its files see it: what was found, what is to be made of it, and its segments."""
 
-    def __init__(self) -> None:
-        self._segmenter = Segmenter()
+    def __init__(self, found: Findings, job: Job) -> None:
+        self.found, self.job = found, job
 
-    def columns(self) -> Mapping[str, str]:
-        return SEGMENT_COLUMNS
+    @cached_property
+    def segments(self) -> list[Segment]:
+        """All segments in the order of :func:`segments_of`, times from the file's zero on.
 
-    def rows(self, event: Event) -> Iterator[Row]:
-        """Take note of clips; yield the rows when the source ends."""
-        self._segmenter.add(event)
-        if isinstance(event, SourceDone):
-            for one in self._segmenter.segments():
-                times = (one.begin, one.end, one.media_begin, one.media_end)
-                person = (one.track_id or None, one.track or None, one.epoch)
-                yield [event.source_id, one.tier, *person, *times, one.value, one.probability]
+        Players and annotation tools know no time before it.
+        """
+        found = (one for one in segments_of(self.found) if one.media_end > 0)
+        return [replace(one, media_begin=max(0.0, one.media_begin)) for one in found]
+
+    @property
+    def media(self) -> Path:
+        """The video, as an absolute path."""
+        spec = self.job.spec
+        if spec and spec.place:
+            return Path("/", Path(spec.place).name)
+        return Path(os.path.abspath(spec.url if spec else self.job.base))

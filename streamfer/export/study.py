@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.errors import OutputError
-from streamfer.export.columns import FILE_COLUMNS, FORMAT, SCORE, SHARE, TEXT, WHOLE
+from streamfer.export.columns import FORMAT, SCORE, SHARE, TEXT, WHOLE
 from streamfer.export.folder import MANIFEST
-from streamfer.export.rows import Cell
-from streamfer.export.tables import FORMULAS, Book, CsvRows, ParquetRows, Rows
+from streamfer.export.rows import Cell, Table
+from streamfer.export.tables import FORMULAS, write_csv, write_parquet, write_xlsx
 from streamfer.files import Spill, WholeFile
 
 _TABLES = ("clips", "tracks", "segments", "captions")
@@ -39,8 +39,7 @@ def write_study(output: Path, formats: Sequence[str], dialect: str, failed: Mapp
     tables = {name: _Gathered() for name in (*_TABLES, "files")}
     try:
         for row in _files(manifests, failed):
-            names = list(dict.fromkeys([*FILE_COLUMNS, *row]))
-            tables["files"].add(names, [[row.get(name) for name in names]])
+            tables["files"].add(row, [[*row.values()]])
         if len(tables["files"].rows) < _FEWEST:
             return []
         for path in manifests:
@@ -48,8 +47,8 @@ def write_study(output: Path, formats: Sequence[str], dialect: str, failed: Mapp
                 tables[name].add(next(lines, ()), lines)
     except OSError as error:
         raise OutputError(f"{output}: the tables of all files cannot be made ({error}); check the disk") from error
-    tables = {name: table for name, table in tables.items() if table.columns}
-    return [path for kind in kinds for path in _write(output, kind, dialect, tables)]
+    found = {name: table.table() for name, table in tables.items() if table.columns}
+    return [path for kind in kinds for path in _write(output, kind, dialect, found)]
 
 
 class _Gathered:
@@ -60,7 +59,7 @@ class _Gathered:
         self.rows: Spill[tuple[int, list[Cell]]] = Spill(tuple)
         self.headers: list[tuple[str, ...]] = []
 
-    def add(self, names: Sequence[Any], lines: Iterable[Sequence[Cell]]) -> None:
+    def add(self, names: Iterable[Any], lines: Iterable[Sequence[Cell]]) -> None:
         """Take a file's rows, with the names of their columns."""
         header = tuple(map(str, names))
         self.columns |= {name: _format(name) for name in header}
@@ -70,31 +69,24 @@ class _Gathered:
         for line in lines:
             self.rows.append((which, list(line)))
 
-    def __iter__(self) -> Iterator[list[Cell]]:
-        for which, line in self.rows:
-            row = dict(zip(self.headers[which], line, strict=False))
-            yield [row.get(name) for name in self.columns]
+    def table(self) -> Table:
+        """Return it as the table that is written; cells that a file lacks are empty."""
+        return Table(self.columns, lambda: (dict(zip(self.headers[w], line, strict=False)) for w, line in self.rows))
 
 
-def _write(output: Path, kind: str, dialect: str, tables: Mapping[str, _Gathered]) -> list[Path]:
+def _write(output: Path, kind: str, dialect: str, tables: Mapping[str, Table]) -> list[Path]:
     """Write the tables in one format, all of them or none, and return their paths."""
     paths = [output / "study.xlsx"] if kind == "xlsx" else [output / f"study.{name}.{kind}" for name in tables]
     opened = [WholeFile(path, path.suffix) for path in paths]
     try:
-        with opened[0].writing():
-            parts = [one.part for one in opened]
-            sinks: list[Rows]
-            if kind == "xlsx":
-                book = Book(parts[0])
-                sinks = [book.sheet(name) for name in tables]
-            else:
-                sinks = [CsvRows(part, dialect) if kind == "csv" else ParquetRows(part) for part in parts]
-            for rows, table in zip(sinks, tables.values(), strict=True):
-                rows.write(table.columns, [])
-                for row in table:
-                    rows.write(table.columns, [row])
-            for rows in sinks:
-                rows.close()
+        for one, table in zip(opened, tables.values(), strict=False):
+            with one.writing():
+                if kind == "xlsx":
+                    write_xlsx(one.part, tables)
+                elif kind == "csv":
+                    write_csv(one.part, table, dialect)
+                else:
+                    write_parquet(one.part, table)
         for one in opened:
             one.commit()
     finally:

@@ -9,6 +9,7 @@ from typing import Any
 
 from record_examples import examples, labelled, span
 
+from streamfer.export.findings import Findings
 from streamfer.export.folder import SourceFolder
 from streamfer.export.job import Settings
 from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened, SourceStats
@@ -65,6 +66,13 @@ EVENTS: tuple[Event, ...] = (
     captioned(clip(2.0, "happiness"), CAPTION),
 )
 DONE = SourceDone("film.mp4", stats=SourceStats(clips=5, tracks=2))
+
+
+def findings(*events: Event) -> Findings:
+    found = Findings()
+    for event in events:
+        found.add(event)
+    return found
 
 
 def saved(folder: Path, *formats: str, events: Sequence[Event] = EVENTS, **changes: Any) -> Callable[[str], Path]:

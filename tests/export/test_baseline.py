@@ -8,17 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pandas
 import pytest
-from film_events import DONE, OPENED, frame
+from film_events import DONE, OPENED, findings, frame
 
 from streamfer.config import ClipConfig
 from streamfer.errors import ConfigError
-from streamfer.export.baseline import Baseline, Standardised
-from streamfer.export.rows import FrameTable, data_frame
+from streamfer.export.baseline import Baseline, standardised
+from streamfer.export.tables import table_of
 from streamfer.pipeline.events import Event, FrameFaces, SourceStats
 
 
 def scored(baseline: Baseline, *events: Event) -> pandas.DataFrame:
-    return data_frame(Standardised(FrameTable(), "frames", baseline), [OPENED, *events, DONE])
+    return standardised(table_of("frames", findings(OPENED, *events, DONE)), "frames", baseline).data_frame()
 
 
 def read(number: int, value: float, track: int = 1) -> FrameFaces:

@@ -78,8 +78,8 @@ def test_a_full_disk_leaves_none_of_the_files(tmp_path: Path, monkeypatch: pytes
 def test_a_disk_that_fills_while_rows_are_written(tmp_path: Path) -> None:
     source = begun(tmp_path)
     full = os.open("/dev/full", os.O_WRONLY)
-    writers: Any = source._writers
-    os.dup2(full, writers[1].tables[0][1].file.fileno())
+    found: Any = source._found
+    os.dup2(full, found.frames._file.fileno())
     os.close(full)
 
     def write_on() -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pysubs2
 import pytest
 import webvtt
-from film_events import CAPTION, DONE, EVENTS, LEAD, OPENED, SETTINGS, clip, saved
+from film_events import CAPTION, DONE, EVENTS, LEAD, OPENED, SETTINGS, clip, findings, saved
 from hypothesis import given
 from hypothesis import strategies as st
 from pympi.Elan import Eaf
@@ -27,19 +27,15 @@ from pympi.Praat import TextGrid
 from streamfer.export.columns import to_markdown
 from streamfer.export.folder import SourceFolder
 from streamfer.export.job import Job
-from streamfer.export.rows import FileTable, TrackTable, data_frame
-from streamfer.export.segments import Segment, Segmenter, SegmentTable
-from streamfer.export.tiers import Elan
+from streamfer.export.segments import Film, Segment, segments_of
+from streamfer.export.tables import table_of, write
 from streamfer.pipeline.events import Event, SourceOpened
 from streamfer.records import ClipLabelled, Record
 from streamfer.video.locate import SourceSpec
 
 
 def segments(*events: Event) -> list[tuple[str, float, float, str]]:
-    segmenter = Segmenter()
-    for event in [OPENED, *events]:
-        segmenter.add(event)
-    return [(one.tier, one.begin, one.end, one.value) for one in segmenter.segments()]
+    return [(one.tier, one.begin, one.end, one.value) for one in segments_of(findings(OPENED, *events))]
 
 
 def test_the_clip_whose_centre_is_nearest_speaks() -> None:
@@ -77,13 +73,13 @@ def test_an_intensity_at_the_threshold_is_present() -> None:
 
 
 def test_people_and_the_file_have_both_times() -> None:
-    for table in (TrackTable(), FileTable()):
-        row = data_frame(table, [*EVENTS, DONE]).iloc[0]
+    for name in ("tracks", "files"):
+        row = table_of(name, findings(*EVENTS, DONE)).data_frame().iloc[0]
         assert (row.media_start_s, row.media_end_s) == (LEAD, 39 / 8 + LEAD)
 
 
 def test_the_table_of_segments_has_both_times_and_the_mean_over_time() -> None:
-    table = data_frame(SegmentTable(), [*EVENTS, DONE])
+    table = table_of("segments", findings(*EVENTS, DONE)).data_frame()
     row = table[(table.tier == "emotion") & (table.track == 1)].iloc[0]
     assert (row.begin_s, row.end_s, row.media_begin_s, row.media_end_s) == (0.0, 2.438, 2.0, 4.438)
     assert row.probability == pytest.approx((0.5 * 1.4375 + 0.75 * 1.0) / 2.4375, abs=1e-3)
@@ -106,11 +102,8 @@ def test_elan_reads_its_file(tmp_path: Path) -> None:
 
 def test_a_name_that_xml_cannot_hold_is_still_a_link(tmp_path: Path) -> None:
     spec = SourceSpec(str(tmp_path / "a\x01\udce9 b.mp4"), "film.mp4", "file")
-    writer = Elan(tmp_path / "film.eaf", Job(tmp_path / "film", SETTINGS, spec=spec))
-    for event in EVENTS:
-        writer.add(event)
-    writer.commit()
-    (media,) = Eaf(writer.path).get_linked_files()
+    write(".eaf", tmp_path / "film.eaf", Film(findings(*EVENTS), Job(tmp_path / "film", SETTINGS, spec=spec)))
+    (media,) = Eaf(tmp_path / "film.eaf").get_linked_files()
     assert (media["RELATIVE_MEDIA_URL"], Path(media["MEDIA_URL"]).name) == ("./a%01%E9 b.mp4", "a%01%E9%20b.mp4")
 
 

@@ -17,9 +17,10 @@ from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
 
 from streamfer.errors import OutputError
 from streamfer.export.batch import Batch, BatchPlan
+from streamfer.export.folder import SourceFolder
 from streamfer.export.job import Blur, Settings
 from streamfer.export.lettering import Layout, Tag, chip, subtitle, wrapped
-from streamfer.export.overlay import _COLOURS, OverlayNotes, OverlayWriter, _draw, write_overlay
+from streamfer.export.overlay import _COLOURS, OverlayNotes, _draw, write_overlay
 from streamfer.faces.coverage import Cover
 from streamfer.pipeline.events import FaceRow, FrameFaces, SourceDone, SourceOpened
 from streamfer.records import ClipCaptioned, Record
@@ -384,12 +385,13 @@ def test_a_label_stays_on_its_side_while_it_can() -> None:
 
 def test_an_overlay_that_finds_no_room_is_named(film: Path, tmp_path: Path) -> None:
     (spec,) = find_sources([str(film)])
-    writer = OverlayWriter(tmp_path / "film.overlay.mp4", open_source(spec), blur="off")
+    source = SourceFolder(tmp_path, "film", Settings("c", "m", "d", ("overlay",)), spec=spec)
+    source.open()
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
         with pytest.raises(OutputError) as caught:
-            writer.prepare()
+            source.commit("d", SourceDone("film"))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert str(caught.value).startswith(

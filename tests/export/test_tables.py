@@ -10,41 +10,39 @@ from typing import Any
 
 import pandas
 import pytest
+from film_events import findings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from record_examples import examples, labelled, labelled_with_units, span
 
 from streamfer.errors import ConfigError
 from streamfer.export import check_formats
-from streamfer.export.columns import CLIP_COLUMNS, FRAME_COLUMNS, MEDIA_MOMENT, MEDIA_SPAN, TRACK_COLUMNS
+from streamfer.export.columns import columns_of
 from streamfer.export.job import Job, Settings
-from streamfer.export.rows import (
-    ClipTable,
-    FrameTable,
-    TrackTable,
-    data_frame,
-)
-from streamfer.export.tables import RecordJsonl, writer_of
+from streamfer.export.segments import Film
+from streamfer.export.tables import table_of, write
 from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened
 from streamfer.records import Record
 from streamfer.video.frames import VideoInfo
 
 SETTINGS = Settings("c0ffee", "ab" * 32, "lbp", ("csv",))
+MEDIA_SPAN, MEDIA_MOMENT = ("media_start_s", "media_end_s"), ("media_seconds",)
+CLIP_COLUMNS, FRAME_COLUMNS, TRACK_COLUMNS = (
+    [name for name in columns_of(table) if not name.startswith("media_")] for table in ("clips", "frames", "tracks")
+)
 
 
-def maker(suffix: str, **changes: Any) -> Any:
-    return lambda path: writer_of(suffix, path, Job(path, replace(SETTINGS, **changes)))
+def maker(end: str) -> Any:
+    return lambda path: (end, path)
 
 
 ClipCsv, FrameCsv, TrackCsv = (maker(f".{name}.csv") for name in ("clips", "frames", "tracks"))
 
 
-def written(writer: Any, *events: Any) -> Path:
-    for event in events:
-        writer.add(event)
-    writer.prepare()
-    writer.commit()
-    return Path(writer.path)
+def written(writer: tuple[str, Path], *events: Any) -> Path:
+    end, path = writer
+    write(end, path, Film(findings(*events), Job(path, SETTINGS)))
+    return path
 
 
 def table(path: Path) -> list[dict[str, str]]:
@@ -80,7 +78,7 @@ def test_a_face_that_cannot_be_read_says_why(tmp_path: Path) -> None:
         ("unsure", "turned", "0.700000"),
         ("happiness", "", "0.700000"),
     ]
-    frame_ = data_frame(ClipTable(), [unsure, clip()])
+    frame_ = table_of("clips", findings(unsure, clip())).data_frame()
     assert frame_["reason"].isna().tolist() == [False, True]
     assert frame_["reason"][0] == "turned"
 
@@ -155,18 +153,17 @@ def test_a_track_is_a_row_with_its_times_and_the_means_of_its_clips(tmp_path: Pa
     assert [(row["label"], row["share"], row["p_neutral"]) for row in unlabelled] == [("", "", "")]
 
 
-@pytest.mark.parametrize("make", [ClipTable, FrameTable, TrackTable])
-def test_a_data_frame_holds_what_the_file_holds(tmp_path: Path, make: Any) -> None:
+@pytest.mark.parametrize("name", ["clips", "frames", "tracks"])
+def test_a_data_frame_holds_what_the_file_holds(tmp_path: Path, name: str) -> None:
     events: list[Event] = [OPENED, frame(), frame(faces=0), labelled_with_units(), SourceDone("hall")]
-    name = {ClipTable: "clips", FrameTable: "frames", TrackTable: "tracks"}[make]
     path = written(maker(f".{name}.csv")(tmp_path / "a.csv"), *events)
     read = pandas.read_csv(path, dtype={"track_id": str, "clip_id": str})
-    pandas.testing.assert_frame_equal(data_frame(make(), events), read, check_dtype=False)
+    pandas.testing.assert_frame_equal(table_of(name, findings(*events)).data_frame(), read, check_dtype=False)
 
 
 def test_every_record_is_a_line_whatever_it_is(tmp_path: Path) -> None:
     records = list(examples().values())
-    path = written(RecordJsonl(tmp_path / "a.jsonl"), *records, frame())
+    path = written((".records.jsonl", tmp_path / "a.jsonl"), *records, frame())
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines == [record.to_json() for record in records]
     assert [json.loads(line)["type"] for line in lines] == [record.type for record in records]
