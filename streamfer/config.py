@@ -87,7 +87,9 @@ class ModelConfig(Section):
         description="attention of the encoder and the temporal transformer; auto takes what is known to be faster",
     )
     batch_size: int = Field(32, ge=1, le=4096, description="most crops encoded at once, across all sources")
-    batch_wait: float = Field(0.02, ge=0, le=5, description="seconds a crop may wait for company (live only)")
+    batch_wait: float = Field(
+        0.02, ge=0, le=5, description="seconds a crop may wait for company (live; longer where the model is busy)"
+    )
 
 
 class CaptionsConfig(Section):

@@ -90,19 +90,19 @@ def crop_transforms(
 def warp(image: NDArray[np.uint8], matrix: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
     """Return the uint8 (size, size, 3) crop of a uint8 RGB picture, free of aliasing, edge pixels repeated."""
     height, width = image.shape[:2]
+    # Plain numbers, since arrays of two take ten times as long.
+    (a, b, c), (d, e, f) = matrix.tolist()
     x1, y1, x2, y2 = _source_window(matrix, size, width, height)
     window: NDArray[np.integer | np.floating] = image[y1:y2, x1:x2]
-    scale = np.hypot(matrix[0, :2], matrix[1, :2])
-    shrink = np.where(scale < SHRINK_BELOW, scale / SHRINK_BELOW, 1.0)
-    full = np.array([window.shape[1], window.shape[0]])
-    small = np.maximum(1, np.round(full * shrink)).astype(int)
-    step = full / small
-    if (small < full).any():
-        window = cv2.resize(window, (int(small[0]), int(small[1])), interpolation=cv2.INTER_AREA)
+    full = x2 - x1, y2 - y1
+    scales = math.hypot(a, d), math.hypot(b, e)
+    small = [max(1, round(side * min(1.0, scale / SHRINK_BELOW))) for side, scale in zip(full, scales, strict=True)]
+    if tuple(small) != full:
+        window = cv2.resize(window, small, interpolation=cv2.INTER_AREA)
     # Crop from shrunken window: index u of the window is frame index (u + 0.5) * step - 0.5 + corner.
-    local = matrix.copy()
-    local[:, 2] += matrix[:, :2] @ (0.5 * step - 0.5 + np.array([x1, y1]))
-    local[:, :2] = matrix[:, :2] * step
+    across, down = full[0] / small[0], full[1] / small[1]
+    x, y = 0.5 * across - 0.5 + x1, 0.5 * down - 0.5 + y1
+    local = np.array([(a * across, b * down, c + (a * x + b * y)), (d * across, e * down, f + (d * x + e * y))])
     crop = cv2.warpAffine(window, local, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(crop, np.uint8)
 
@@ -131,12 +131,13 @@ def crop_faces(
 
 def _source_window(matrix: NDArray[np.float64], size: int, width: int, height: int) -> tuple[int, int, int, int]:
     """Return the part of the frame (x1 y1 x2 y2) that a crop reads: at least one pixel, some to spare."""
-    corners = np.array([(-1, -1), (size, -1), (-1, size), (size, size)], np.float64)
-    seen = (corners - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T
-    spare = 2 + 2 / max(1e-6, float(np.hypot(matrix[0, 0], matrix[1, 0])))
-    (x1, y1), (x2, y2) = seen.min(axis=0) - spare, seen.max(axis=0) + spare
-    left = min(max(0, math.floor(x1)), width - 1)
-    top = min(max(0, math.floor(y1)), height - 1)
-    right = max(left + 1, min(width, math.ceil(x2) + 1))
-    bottom = max(top + 1, min(height, math.ceil(y2) + 1))
+    (a, b, c), (d, e, f) = matrix.tolist()
+    corners = [(x - c, y - f) for x in (-1, size) for y in (-1, size)]
+    whole = a * e - b * d
+    xs, ys = [(e * x - b * y) / whole for x, y in corners], [(a * y - d * x) / whole for x, y in corners]
+    spare = 2 + 2 / max(1e-6, math.hypot(a, d))
+    left = min(max(0, math.floor(min(xs) - spare)), width - 1)
+    top = min(max(0, math.floor(min(ys) - spare)), height - 1)
+    right = max(left + 1, min(width, math.ceil(max(xs) + spare) + 1))
+    bottom = max(top + 1, min(height, math.ceil(max(ys) + spare) + 1))
     return left, top, right, bottom

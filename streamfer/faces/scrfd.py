@@ -71,7 +71,10 @@ class ScrfdDetector(Finder):
 
     def _find(self, picture: NDArray[np.uint8]) -> Found:
         height, width = self._fixed or (math.ceil(side / STRIDE) * STRIDE for side in picture.shape[:2])
-        scores, boxes, points = self._run((planes(picture, height, width) - np.float32(127.5)) / np.float32(128))
+        blob = planes(picture, height, width)
+        blob -= np.float32(127.5)
+        blob *= np.float32(1 / 128)
+        scores, boxes, points = self._run(blob)
         # Boxes count with their last pixel, as the authors' overlaps do.
         spans = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1])
         kept = np.asarray(cv2.dnn.NMSBoxes(spans.tolist(), scores.tolist(), 0.0, NMS_IOU), np.int64).reshape(-1)
@@ -88,6 +91,8 @@ class ScrfdDetector(Finder):
             stride = FINEST << level
             scores, *distances = outputs[level::levels]
             chosen = np.flatnonzero(scores >= self.threshold)
+            if level and not len(chosen):
+                continue
             rows, columns = np.divmod(chosen // anchors, blob.shape[3] // stride)
             centres = (np.stack([columns, rows], axis=1) * stride).astype(np.float32)
             sides, *offsets = (one.reshape(scores.size, -1)[chosen] * stride for one in distances)

@@ -16,13 +16,13 @@ class Batcher:
 
     Args:
         max_crops: most crops of a batch, which may change; one frame with more faces makes a larger batch.
-        max_wait: seconds the first item of a batch may wait for others.
+        max_wait: seconds the first item of a batch may wait for others, likewise.
     """
 
     def __init__(self, items: queue.Queue[Item], *, max_crops: int, max_wait: float) -> None:
         self._items = items
         self.max_crops = max_crops
-        self._max_wait = max_wait
+        self.max_wait = max_wait
         self._held: Item | None = None
 
     def next(self, seconds: float | None = None) -> list[Item]:
@@ -33,7 +33,7 @@ class Batcher:
             return []
         self._held = None
         crops = _crops(batch[0])
-        deadline = time.monotonic() + self._max_wait
+        deadline = time.monotonic() + self.max_wait
         while crops < self.max_crops and not isinstance(batch[-1], Ended):
             try:
                 item = self._items.get(timeout=max(0.0, deadline - time.monotonic()))

@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 
+from streamfer.config import Config
 from streamfer.errors import InternalError
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalysis
@@ -32,6 +33,9 @@ _ITEMS = 64
 _LIVE_ITEMS = 4
 #: Of ``live.staleness``: how long a batch may take.
 _BATCH_SHARE = 0.25
+#: Share of the time that the encoder is busy from which on live crops wait longer, in proportion: of 32 together each
+#: costs two thirds of what it does among 8, and where many come, that is worth more than the wait.
+_BUSY = 1 / 8
 _EVENTS = 256
 _POLL_SECONDS = 0.2
 #: Seconds that the crops of files wait for company.
@@ -109,8 +113,7 @@ class Pipeline:
         batching = self._plan.config.model
         # Nobody waits for the labels of a file, so that the model may read full batches.
         patient = self._max_open is not None
-        wait = _PATIENCE if patient else batching.batch_wait
-        batcher = Batcher(self._items, max_crops=batching.batch_size, max_wait=wait)
+        batcher = Batcher(self._items, max_crops=batching.batch_size, max_wait=batching.batch_wait)
         plan = self._plan.observed
         observer: ClipObserver | None = None
         try:
@@ -121,9 +124,12 @@ class Pipeline:
             labeller = Labeller(
                 self._model, self._grid, self._records, self.clock, batching.batch_size, window, chooser, naps.through
             )
+            began = time.perf_counter()
             self._open_more(sources)
             while self._open or (self.stays and not self._stop.is_set()):
                 batcher.max_crops = self._most_crops()
+                busy = self.clock.seconds.get("encode", 0.0) / (time.perf_counter() - began)
+                batcher.max_wait = _PATIENCE if patient else longest_wait(self._plan.config, busy)
                 items = batcher.next(_POLL_SECONDS)
                 for entry in [*labeller.process(items), *labeller.missing(time.time())]:
                     self._deliver(entry, observer)
@@ -202,3 +208,9 @@ class Pipeline:
                 waiting.get_nowait()
             except queue.Empty:
                 return
+
+
+def longest_wait(config: Config, busy: float) -> float:
+    """Return the seconds that a live crop may wait for company while the encoder is busy for this share of the time."""
+    wait = config.model.batch_wait
+    return max(wait, min(wait * busy / _BUSY, _BATCH_SHARE * config.live.staleness))

@@ -6,10 +6,13 @@ import queue
 import time
 
 import numpy as np
+import pytest
 from scenes import facts_at
 
+from streamfer.config import Config, configure
 from streamfer.pipeline.batcher import Batcher
 from streamfer.pipeline.items import AnalysedFrame, Ended, Item
+from streamfer.pipeline.loop import longest_wait
 
 END = Ended("a", None, False, 0, 0)
 
@@ -41,3 +44,9 @@ def test_the_end_of_a_source_closes_a_batch_at_once() -> None:
     began = time.monotonic()
     assert batches([frame(0, 1), END, frame(0, 1), END], max_crops=16, max_wait=60) == [[1, -1], [1, -1]]
     assert time.monotonic() - began < 30
+
+
+def test_the_busier_the_encoder_the_longer_crops_wait_but_never_long() -> None:
+    waits = [longest_wait(Config(), busy) for busy in (0.0, 0.1, 0.375, 1.0)]
+    assert waits == pytest.approx([0.02, 0.02, 0.06, 0.16])
+    assert longest_wait(configure(Config(), model__batch_wait=0.1), 1.0) == 0.25
