@@ -18,6 +18,8 @@ from streamfer.errors import ConfigError
 from streamfer.redaction import redact_url, sounds_secret
 
 _HTTP = ("http", "https")
+#: What comes to a port of this machine; a host is a group that is joined, or which of its own addresses.
+_RECEIVED = ("udp", "rtp")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _WORDS = re.compile(r"(?=.{1,64}$)\w{1,14}([-_. ]+\w{1,14})*\.[A-Za-z]\w{1,4}")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -35,7 +37,7 @@ class Address:
 
     Attributes:
         scheme: in lower case.
-        host: as written, without brackets.
+        host: as written, without brackets; empty where anything that comes to a port is meant.
         port: None where none is written.
     """
 
@@ -46,14 +48,14 @@ class Address:
     @property
     def label(self) -> str:
         """The host as a part of names."""
-        return _UNSAFE.sub("-", self.host).strip("-")
+        return _UNSAFE.sub("-", self.host or f"{self.scheme}-{self.port}").strip("-")
 
 
 def read_address(url: str) -> Address:
-    """Read ``SCHEME://[USER[:PASSWORD]@]HOST[:PORT][/...]``.
+    """Read ``SCHEME://[USER[:PASSWORD]@]HOST[:PORT][/...]``, and ``udp://@[HOST]:PORT``.
 
     Raises:
-        AddressError: it names no host, its port is none, or a character makes it ambiguous.
+        AddressError: it names no host (what is received: no port), its port is none, or a character makes it ambiguous.
     """
     scheme, separator, rest = url.partition("://")
     if not separator:
@@ -66,8 +68,10 @@ def read_address(url: str) -> Address:
     cut_off = "@" in behind and (scheme.lower() not in _HTTP or not (port is None or port.isdecimal()))
     if cut_off or set("[]") & set(user) or _PERCENT.search(user) or any(map(str.isspace, url)):
         raise AddressError(_ESCAPES)
-    if not host:
+    if not host and scheme.lower() not in _RECEIVED:
         raise AddressError("the URL names no host")
+    if not port and scheme.lower() in _RECEIVED:
+        raise AddressError("the URL names no port: udp://@239.1.1.1:1234 joins a group, udp://@:1234 takes what comes")
     if port is not None and not (port.isdecimal() and int(port) <= 65535):
         # What stands there may be the rest of a password.
         hint = "" if at or port.isdecimal() else f"; {_ESCAPES}"

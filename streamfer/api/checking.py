@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from streamfer.config import Config, Transport
 from streamfer.errors import SourceDeniedError, SourceError
 from streamfer.video.frames import Frame, Source, VideoInfo
-from streamfer.video.locate import SourceSpec, configured_sources, find_sources
+from streamfer.video.locate import RTSP_SCHEMES, SourceSpec, configured_sources, find_sources
 from streamfer.video.sources import open_source
 
 _SLOW_FPS = 1.0
@@ -43,7 +43,7 @@ def check_source(place: str | None, config: Config, seconds: float = 3.0) -> Ite
     known = configured_sources(config) if config.sources else []
     chosen = [spec for spec in known if place in (None, spec.source_id)]
     for spec in chosen or find_sources([] if place is None else [place]):
-        transports: Sequence[Transport | None] = ("tcp", "udp") if spec.scheme in ("rtsp", "rtsps") else (None,)
+        transports: Sequence[Transport | None] = ("tcp", "udp") if spec.scheme in RTSP_SCHEMES else (None,)
         worked: list[Transport | None] = []
         for transport in transports:
             found = _read(spec, config, transport, seconds)

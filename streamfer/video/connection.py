@@ -20,12 +20,15 @@ from streamfer.errors import SourceError
 from streamfer.video.clock import steady_now
 from streamfer.video.container import classified, classify, ends, frame_rate, media_zero, open_container, video_stream
 from streamfer.video.locate import SourceSpec
+from streamfer.video.playlist import Playlist
 
 _QUEUE_PICTURES = 4
 _HANDOVER_SECONDS = 0.1
 # Their demuxers number the frames at an assumed 25 a second: only the time of arrival is true.
 _UNTIMED_FORMATS = frozenset({"mpjpeg", "mjpeg", "image2"})
 _UNTIMED_START = 5
+# Of RTP alone it is sure that pictures have the times at which they were taken.
+_RTP_FORMATS = frozenset({"rtsp", "rtp", "sdp"})
 # Of so many the median is the usual time between two pictures, whatever rate is declared.
 _USUAL_STEPS = 16
 # A longer hole is a clock that was set, or an outage.
@@ -106,6 +109,7 @@ class Connection:
         within: seconds that connecting and probing may take each.
         transport: RTSP transport, ``tcp`` or ``udp``.
         lost: counts of the source's lost pictures, which go on from one connection to the next.
+        playlist: the same of what it gave, should it be a live playlist.
     """
 
     def __init__(
@@ -117,8 +121,10 @@ class Connection:
         within: float,
         transport: str,
         lost: Counter[str],
+        playlist: Playlist,
     ) -> None:
         self._spec = spec
+        self._playlist = playlist
         self._lost = lost
         self._decode_threads = decode_threads
         self._timeout, self._within = timeout, within
@@ -165,12 +171,16 @@ class Connection:
         facts = (rate, duration, time_base, ends(container, self._spec), media_zero(container))
         self._hand_over(Opened(track.codec_context.name, *facts))
         by_arrival = container.format.name in _UNTIMED_FORMATS
+        playlist = self._playlist if container.format.name == "hls" and not facts[3] else None
+        if playlist is not None:
+            playlist.begin()
         untimed = 0
-        # Of RTP alone it is sure that pictures have the times at which they were taken.
-        losses = _Losses(self._lost, counts_missing=container.format.name == "rtsp")
+        losses = _Losses(self._lost, counts_missing=container.format.name in _RTP_FORMATS)
         for packet in container.demux(track):
             if self._abandoned.is_set():
                 return
+            if playlist is not None and packet.pts is not None:
+                playlist.packet(packet.pts, packet.size)
             try:
                 pictures = packet.decode()
             except av.error.EOFError:
@@ -179,6 +189,10 @@ class Connection:
                 losses.damaged()
                 continue  # the next key frame mends the picture
             for picture in pictures:
+                if playlist is not None and picture.pts is not None:
+                    if playlist.came_already(picture.pts):
+                        continue
+                    self._abandoned.wait(playlist.early(float(picture.pts * time_base)))
                 arrived = time.time()
                 if picture.pts is None and not by_arrival:
                     # Probing decodes the first picture without its time; the true times follow at once.
@@ -200,9 +214,6 @@ class Connection:
 
 
 def _captured(container: InputContainer, pts: int, time_base: Fraction) -> float | None:
-    """Unix time of ``pts`` by the sender's clock: FFmpeg relates RTCP's NTP time to the stream's start."""
+    """Unix time of ``pts`` by the sender's clock: FFmpeg relates RTCP's NTP time to the zero of the stream's times."""
     origin = container.start_time_realtime
-    if origin is None:
-        return None
-    start = (container.start_time or 0) / av.time_base
-    return origin / 1e6 + float(pts * time_base) - start
+    return None if origin is None else origin / 1e6 + float(pts * time_base)

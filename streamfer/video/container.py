@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import select
 from collections.abc import Iterator
@@ -23,7 +25,7 @@ from streamfer.errors import (
     SourceUnreadableError,
 )
 from streamfer.redaction import redact_text
-from streamfer.video.locate import HTTP_SCHEMES, LIVE_SCHEMES, RAW_SUFFIXES, SourceSpec
+from streamfer.video.locate import HTTP_SCHEMES, LIVE_SCHEMES, RAW_SUFFIXES, RTSP_SCHEMES, SourceSpec
 from streamfer.video.structure import is_cut_off
 
 # Demuxers that read one file and nothing else. Playlists (hls, dash, concat), which open what they name, are
@@ -35,6 +37,16 @@ _FILE_FORMATS = (
     "dhav,rm,wtv,amv,gxf,wav,mp3,aac,flac,caf,aiff,au"
 )
 _HTTP_PROTOCOLS = "http,https,httpproxy,tls,tcp,crypto"
+_RTP_PROTOCOLS = "rtp,srtp,udp"
+#: What a stream may open, by its scheme; the empty one is that of a file which describes streams of RTP.
+_LIVE_PROTOCOLS = {
+    **dict.fromkeys(RTSP_SCHEMES, f"rtsp,rtsps,{_RTP_PROTOCOLS},tcp,tls,http,https,crypto"),
+    **dict.fromkeys(("rtmp", "rtmps"), f"rtmp,rtmps,{_HTTP_PROTOCOLS}"),
+    "udp": "udp",
+    "tcp": "tcp",
+    "rtp": _RTP_PROTOCOLS,
+    "": f"file,{_RTP_PROTOCOLS}",
+}
 _LIVE_FORMATS = f"{_FILE_FORMATS},rtsp,hls,mpjpeg,rtp,sdp"
 _MOST_FPS = 1000
 _RECONNECT_SECONDS = "3"
@@ -97,9 +109,9 @@ def _pipe(spec: SourceSpec, timeout: float) -> Iterator[int | None]:
 def ends(container: InputContainer, spec: SourceSpec) -> bool:
     """Whether what was opened has an end, a stated length or a number of bytes, and waits until it is asked for more.
 
-    Servers that keep the pace themselves (RTSP, RTMP, SRT) are live whatever length they state.
+    What keeps the pace itself (RTSP, RTMP, whatever is received) is live whatever length it states.
     """
-    if spec.scheme in LIVE_SCHEMES:
+    if spec.scheme in LIVE_SCHEMES or spec.session:
         return False
     # The bytes of a playlist are not those of its video.
     return bool(container.duration) or (container.format.name != "hls" and container.size > 0)
@@ -156,17 +168,24 @@ def video_stream(container: InputContainer, spec: SourceSpec, decode_threads: in
 def _open_arguments(spec: SourceSpec, timeout: float, transport: str) -> tuple[str, str | None, dict[str, str]]:
     if spec.kind == "webcam":
         return spec.url, _WEBCAM_FORMAT, {}
-    if not spec.remote:
+    if not spec.remote and not spec.session:
         return _file_arguments(spec)
     microseconds = str(round(timeout * 1e6))
-    if spec.scheme in {"rtsp", "rtsps"}:
-        protocols = "rtsp,rtsps,rtp,srtp,udp,tcp,tls,http,https,crypto"
-        allowed = {"protocol_whitelist": protocols, "format_whitelist": _LIVE_FORMATS}
-        return spec.url, None, {"rtsp_transport": transport, "timeout": microseconds, **allowed}
-    protocols = f"rtmp,rtmps,{_HTTP_PROTOCOLS}" if spec.scheme in LIVE_SCHEMES else _HTTP_PROTOCOLS
+    protocols = _LIVE_PROTOCOLS.get(spec.scheme, _HTTP_PROTOCOLS)
     formats = _LIVE_FORMATS if spec.live or not spec.downloadable else _FILE_FORMATS
-    options = {"rw_timeout": microseconds, "protocol_whitelist": protocols, "format_whitelist": formats}
-    if spec.scheme in HTTP_SCHEMES and not spec.live:
+    options = {"protocol_whitelist": protocols, "format_whitelist": formats}
+    if spec.scheme in RTSP_SCHEMES:
+        return spec.url, None, options | {"rtsp_transport": transport, "timeout": microseconds}
+    if spec.scheme == "rtp" or spec.session:
+        target = spec.url if spec.remote else f"file:{os.path.abspath(spec.url)}"
+        return target, None, options | {"listen_timeout": f"{timeout:g}"}
+    # Packets that come faster than they are decoded are lost; else FFmpeg ends the stream.
+    options |= {"timeout": microseconds, "overrun_nonfatal": "1"} if spec.scheme == "udp" else {}
+    options |= {"rw_timeout": microseconds}
+    if spec.scheme in HTTP_SCHEMES and spec.live:
+        # A playlist that no longer grows is read again each half of a segment (at least a second long): not for ever.
+        options["max_reload"] = str(math.ceil(2 * timeout))
+    elif spec.scheme in HTTP_SCHEMES:
         # A download that breaks goes on where it was; not for ever.
         options |= {"reconnect": "1", "reconnect_on_network_error": "1", "reconnect_delay_max": _RECONNECT_SECONDS}
     return spec.url, None, options
@@ -214,12 +233,27 @@ _REMOTE_MEANINGS: tuple[_Meaning, ...] = (
     (_NO_VIDEO, NothingDecodesError, "answers, but not with a video that can be decoded", "check the URL"),
     (Exception, SourceUnreachableError, "gives no video", "check that it is switched on and reachable"),
 )
+_OF_THIS_MACHINE = {
+    errno.EADDRINUSE: ("something else on this machine receives from this port", "end that, or use another port"),
+    errno.EMFILE: ("this process may open no more files", "raise its limit (ulimit -n), or read fewer sources"),
+    errno.ENFILE: ("this machine can open no more files", "raise fs.file-max, or end what holds them"),
+}
+_NOT_RECEIVED = "check its addresses, and that nothing else receives from its ports"
+_RTP_MEANINGS: tuple[_Meaning, ...] = (
+    (_NO_VIDEO, NothingDecodesError, "RTP that does not say what it holds", "give the path of its SDP file instead"),
+    *_REMOTE_MEANINGS,
+)
 _BROKEN = "it may be cut off, still being written, or something else"
 _LOCAL_MEANINGS: tuple[_Meaning, ...] = (
     (FileNotFoundError, SourceNotFoundError, "does not exist", "check the path"),
     (PermissionError, SourceDeniedError, "not allowed to read it", "check its permissions"),
     (IsADirectoryError, SourceUnreadableError, "is a folder", "name a file in it"),
     (Exception, SourceUnreadableError, "not a video that can be decoded", _BROKEN),
+)
+_SESSION_MEANINGS: tuple[_Meaning, ...] = (
+    *_LOCAL_MEANINGS[:2],
+    (_NO_VIDEO, NothingDecodesError, "nothing that it describes can be received", _NOT_RECEIVED),
+    *_REMOTE_MEANINGS,
 )
 _WEBCAM_MEANINGS: tuple[_Meaning, ...] = (
     *_LOCAL_MEANINGS[:2],
@@ -229,8 +263,16 @@ _WEBCAM_MEANINGS: tuple[_Meaning, ...] = (
 
 def classify(spec: SourceSpec, error: Exception) -> SourceError:
     """Say in one line, without credentials, what an FFmpeg error means for the user."""
-    reached = _REMOTE_MEANINGS if spec.remote else _LOCAL_MEANINGS
-    table = _WEBCAM_MEANINGS if spec.kind == "webcam" else reached
+    if spec.kind == "webcam":
+        table = _WEBCAM_MEANINGS
+    elif spec.session:
+        table = _SESSION_MEANINGS
+    elif spec.scheme == "rtp":
+        table = _RTP_MEANINGS
+    else:
+        table = _REMOTE_MEANINGS if spec.remote else _LOCAL_MEANINGS
     meant, words, way_out = next(row[1:] for row in table if isinstance(error, row[0]))
+    if (number := getattr(error, "errno", None)) in _OF_THIS_MACHINE:
+        meant, (words, way_out) = SourceUnreachableError, _OF_THIS_MACHINE[number]
     said = redact_text(str(getattr(error, "strerror", None) or error)).replace("\n", " ")
     return meant(f"{spec.location}: {words} ({said}); {way_out}")

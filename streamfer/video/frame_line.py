@@ -25,9 +25,9 @@ _NONE_YET = PictureForm(0, 0, UPRIGHT, "", 0)
 class FrameLine:
     """The frames of one connection: their clock, their wall time, and ``online`` where an epoch begins.
 
-    The wall time is the sender's (RTCP) where it is known and within five minutes of ours, else the arrival's; for
-    video on demand it is the time in the video, as for a file. A connection without a picture for ``stall`` seconds is
-    given up.
+    The wall time is the sender's (RTCP) where it is known and within five minutes of ours, else the arrival's; also
+    behind a jump of its clock, for the reports were of the clock that was. For video on demand it is the time in the
+    video, as for a file. A connection without a picture for ``stall`` seconds is given up.
     """
 
     def __init__(self, spec: SourceSpec, opened: Opened, epoch: int, stall: float = 0.0) -> None:
@@ -40,6 +40,7 @@ class FrameLine:
         self.late = 0.0  #: seconds by which the latest picture came later than the promptest of the last half minute
         self._lost, self._damaged = 0, 0.0
         self._other: float | None = None
+        self._reported = True
         self._offset: float | None = None
 
     @property
@@ -60,10 +61,12 @@ class FrameLine:
             return
         self._form = form
         clock_set = self._clock_set(arrival)
-        tick = self._clock.tick(arrival.pts, picture.duration, form.change_from(before) or clock_set)
+        change = form.change_from(before) or clock_set
+        tick = self._clock.tick(arrival.pts, picture.duration, change)
         seconds = float(tick.pts * self.opened.time_base)
         if tick.reason:
             self._arrivals = ArrivalClock()
+            self._reported &= bool(change)
         wall_time, origin = self._wall_time(arrival, tick, seconds)
         if tick.reason or before is None:
             info = self._info(form, wall_time)
@@ -106,7 +109,7 @@ class FrameLine:
             return tick.elapsed, "file"
         by_arrival = self._arrivals.wall_time(seconds, arrival.arrived)
         self.late = arrival.arrived - by_arrival
-        captured = arrival.captured
+        captured = arrival.captured if self._reported else None
         if captured is not None and abs(captured - arrival.arrived) < _BELIEVABLE_SECONDS:
             return captured, "rtcp"
         return by_arrival, "wallclock"

@@ -1,4 +1,4 @@
-"""Sources that never end by themselves: RTSP, RTMP, HTTP streams and webcams, reopened for ever."""
+"""Sources that never end by themselves: cameras, servers, what is sent to a port; reopened for ever."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from streamfer.video.connection import Arrival, Connection, Lost, Opened
 from streamfer.video.frame_line import FrameLine
 from streamfer.video.frames import Frame, FrameFilter, StateChange
 from streamfer.video.locate import SourceSpec
+from streamfer.video.playlist import Playlist
 
 _POLL_SECONDS = 0.1
 _STALL_PERIODS = 5
@@ -69,6 +70,7 @@ class LiveSource:
         self._transport = "tcp" if self.settings.transport == "auto" else self.settings.transport
         self._stuck: list[Connection] = []
         self._totals: Counter[str] = Counter()
+        self._playlist = Playlist()
 
     @property
     def source_id(self) -> str:
@@ -126,13 +128,16 @@ class LiveSource:
         if len(self._stuck) >= _MOST_STUCK:
             reason = f"{self.spec.location}: {len(self._stuck)} attempts are stuck in FFmpeg; waiting for one to end"
             return _Outcome(epoch, SourceUnreachableError(reason), None)
+        # Who receives holds a port, which the next connection needs.
+        patience = 0.0 if self.spec.received else self.settings.open_timeout / 2
         connection = Connection(
             self.spec,
             decode_threads=self.decode_threads,
-            timeout=max(self.settings.open_timeout / 2, self.settings.stall_timeout),
+            timeout=max(patience, self.settings.stall_timeout),
             within=self.settings.open_timeout + _END_SLACK_SECONDS / 4,
             transport=self._transport,
             lost=self._totals,
+            playlist=self._playlist,
         )
         outcome: _Outcome | None = None
         try:
@@ -193,7 +198,8 @@ class LiveSource:
         self, line: FrameLine | None, epoch: int, online_since: float, why: str = ""
     ) -> Generator[StateChange, None, _Outcome]:
         limit = self._stall_limit(line.opened) if line else self.settings.open_timeout
-        why = why or f"no picture for {limit:g} s; check that it still sends"
+        told = "check that it still sends" if line else "check that it is switched on and reachable"
+        why = why or f"no picture for {limit:g} s; {told}"
         error = SourceUnreachableError(f"{self.spec.location}: {why}")
         if line is None:
             return _Outcome(epoch, error, None)

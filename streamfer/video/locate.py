@@ -40,7 +40,8 @@ VIDEO_SUFFIXES = frozenset({
 _SOUND_SUFFIXES = frozenset({".m4a", ".m4b", ".mka", ".ogg", ".oga", ".opus", ".weba", ".wma", ".aax"})
 MEDIA_SUFFIXES = VIDEO_SUFFIXES | STILL_SUFFIXES | RAW_SUFFIXES
 
-LIVE_SCHEMES = frozenset({"rtsp", "rtsps", "rtmp", "rtmps"})
+RTSP_SCHEMES = frozenset({"rtsp", "rtsps"})
+LIVE_SCHEMES = RTSP_SCHEMES | {"rtmp", "rtmps", "udp", "rtp", "tcp"}
 HTTP_SCHEMES = frozenset({"http", "https"})
 ALLOWED_SCHEMES = LIVE_SCHEMES | HTTP_SCHEMES | {"file", "webcam"}
 
@@ -49,8 +50,9 @@ _GLOB = re.compile(r"[*?\[]")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _NOT_UNICODE = re.compile("[\ud800-\udfff]")
 _LONGEST_SHOWN = 200
-# MJPEG over HTTP is a camera, not a download, although ".mjpg" is also a file suffix.
-_HTTP_LIVE_SUFFIXES = frozenset({".mjpg", ".mjpeg"})
+# Over HTTP these are cameras and encoders more often than downloads; whether they end is seen once they are open.
+_HTTP_LIVE_SUFFIXES = frozenset({".mjpg", ".mjpeg", ".ts", ".flv"})
+_SESSION_SUFFIX = ".sdp"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,16 @@ class SourceSpec:
         return self.kind != "file"
 
     @property
+    def session(self) -> bool:
+        """Whether it is a file that says which streams of RTP to receive (SDP)."""
+        return self.live and not self.remote and Path(self.url).suffix.lower() == _SESSION_SUFFIX
+
+    @property
+    def received(self) -> bool:
+        """Whether it comes to a port of this machine, asked for or not."""
+        return self.session or self.scheme in ("udp", "rtp")
+
+    @property
     def downloadable(self) -> bool:
         """Whether its address ends like a media file's."""
         return PurePosixPath(urlsplit(self.url).path).suffix.lower() in MEDIA_SUFFIXES - _HTTP_LIVE_SUFFIXES
@@ -108,7 +120,7 @@ class SourceSpec:
         Raises:
             ConfigError: a webcam, which has none.
         """
-        if self.kind == "webcam":
+        if self.kind == "webcam" or self.session:
             raise ConfigError(f"{self.location}: a live source, which does not end; watch it with run or stream")
         return replace(self, kind="file")
 
@@ -128,7 +140,7 @@ def find_sources(arguments: Sequence[str]) -> list[SourceSpec]:
     """Describe every source that ``arguments`` name, in a deterministic order, each one once.
 
     An argument is a file of any name, a folder (media files in it, by suffix or content, sorted, hidden ones left
-    out; stills count, links are followed), a pattern, ``http(s)``, ``rtsp(s)``, ``rtmp(s)`` or ``file:`` URL,
+    out; stills count, links are followed), a pattern, a URL of one of :data:`ALLOWED_SCHEMES`, an SDP file (``.sdp``),
     ``webcam:N`` or ``/dev/videoN``. An http URL is a file when its path ends in a media suffix (``.mp4``), else live.
 
     Raises:
@@ -284,7 +296,8 @@ def _from_url(url: str, scheme: str) -> SourceSpec:
 def _from_file(path: Path, source_id: str) -> SourceSpec:
     # Records are Unicode; names of files need not be. Their odd bytes are written as in URLs.
     plain = _NOT_UNICODE.sub(lambda match: f"%{ord(match[0]) & 0xFF:02X}", source_id)
-    spec = SourceSpec(url=str(path), source_id=plain, kind="file")
+    kind: SourceKind = "live" if path.suffix.lower() == _SESSION_SUFFIX else "file"
+    spec = SourceSpec(url=str(path), source_id=plain, kind=kind)
     return _with_raw_layout(spec) if path.suffix.lower() in RAW_SUFFIXES else spec
 
 

@@ -81,3 +81,7 @@ def test_wall_time_follows_the_sender_where_it_can_be_believed(
     assert (frame.time_origin, frame.wall_time, frame.epoch) == (origin, wall_time, 3)
     assert online.info is not None
     assert online.info.epoch_key == str(round(wall_time * 1000))
+    # Behind a jump, what the sender reported is of another clock.
+    _, frame = line.advance(Arrival(picture, -900_000, 5000.04, 0.04, captured), None)
+    assert isinstance(frame, Frame)
+    assert (frame.time_origin, frame.wall_time, frame.epoch) == ("wallclock", 5000.04, 4)
