@@ -126,7 +126,10 @@ def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS, asynchrono
         plain, options["credential_provider"] = with_credentials(plain, None, None), secrets
     try:
         if not kind:
-            return cast("redis.Redis", package.Redis.from_url(plain, **options))
+            client = cast("redis.Redis", package.Redis.from_url(plain, **options))
+            # Connects to nothing, and finds what the query holds that is no setting.
+            client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
+            return client
         found: dict[str, Any] = parse_url(plain)  # type: ignore[no-untyped-call]
         found = {name: value for name, value in found.items() if name not in ("host", "port")}
         if found.pop("connection_class", None):
@@ -143,7 +146,7 @@ def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS, asynchrono
         secure = {name: value for name, value in found.items() if name.startswith("ssl")}
         sentinel = package.sentinel.Sentinel(hosts, sentinel_kwargs={**waits, **secure, **theirs})
         return cast("redis.Redis", sentinel.master_for(service, **{**options, **found}))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, faults.RedisError) as error:
         # Its words repeat the URL, or parts of it.
         kind = type(error).__name__
         raise PublishError(f"the Redis URL cannot be read ({kind}): write redis://USER:PASSWORD@HOST:PORT/0") from None
@@ -168,7 +171,7 @@ _FINAL = (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermis
 # Out of a script the server says it in the middle of a sentence, and in its own words.
 _DENIED = r"NOPERM|no permissions|can't run this command|can't access at least one"
 _UNKNOWN = r"unknown (redis )?(sub)?command"
-_FINAL_WORDS = re.compile(rf"(^|: -?)(NOAUTH|WRONGPASS|WRONGTYPE)|{_DENIED}|{_UNKNOWN}|protocol error", re.IGNORECASE)
+_FINAL_WORDS = re.compile(rf"(^|: -?)(NOAUTH|WRONGPASS|WRONGTYPE|DB index)|{_DENIED}|{_UNKNOWN}|protocol error", re.I)
 
 
 def can_pass(error: Exception) -> bool:
@@ -204,6 +207,9 @@ def _read(url: str) -> tuple[str, list[tuple[str, int]], str, str]:
         if not service or any(more):
             raise PublishError("the Redis URL names no primary: write redis+sentinel://HOST:26379,HOST:26379/NAME/0")
         behind = f"/{database}{question}{query}"
+    if not re.fullmatch(r"/?\d*", re.split("[?#]", behind, maxsplit=1)[0]):
+        # redis-py would take any other for 0.
+        raise PublishError("the Redis URL's database is no number: write redis://HOST:PORT/0")
     return kind, hosts, unquote(service), f"{plain}://{user}{at}{places.split(',')[0] if kind else places}{behind}"
 
 
@@ -239,6 +245,8 @@ _EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], str, str, str], ...] = (
         "has a certificate that nothing here vouches for",
         "name the file of its authority: rediss://HOST/0?ssl_ca_certs=FILE",
     ),
+    ((), r"No master found", "is not known", "are the Sentinels up, and is this the primary's name?"),
+    ((), r"mode is not enabled", "is no node of a Cluster", "write redis:// in the place of redis+cluster://"),
     ((), r"WRONG_VERSION_NUMBER|RECORD_LAYER", "does not speak TLS", "write redis:// in the place of rediss://"),
     (
         (),

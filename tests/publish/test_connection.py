@@ -67,6 +67,9 @@ def service(answer: bytes | None) -> Iterator[int]:
         (f"user:{SECRET}@localhost", ("no scheme",)),
         (f"redis://:{SECRET}@localhost:99999999", ("cannot be read",)),
         (f"redis://:{SECRET}@[::1", ("cannot be read",)),
+        (f"redis://:{SECRET}@localhost/{SECRET}", ("database is no number",)),
+        (f"redis://localhost/0?colour={SECRET}", ("cannot be read",)),
+        (f"rediss://localhost/0?ssl_cert_reqs={SECRET}", ("cannot be read",)),
     ],
 )
 def test_wrong_urls(url: str, words: tuple[str, ...]) -> None:
