@@ -1,6 +1,6 @@
 """Sliding windows of a ViT-B/32: the ring of features against the published computation, in one process.
 
-    python benchmarks/windows.py [--precision bf16] [--threads 2] [--batch 8]
+    python benchmarks/windows.py [--precision bf16] [--threads 2] [--batch 32]
 
 Published (DFER-CLIP, as its authors run it): every window of 16 frames goes through the encoder, all tokens of every
 block, fp32, then through the temporal transformer, all tokens. Ours: each frame is encoded once, in the precision asked
@@ -67,7 +67,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--batch", type=int, default=8, help="frames, and windows, read at once")
+    parser.add_argument("--batch", type=int, default=32, help="frames, and windows, read at once: model.batch_size")
     parser.add_argument("--repeats", type=int, default=5)
     wanted = parser.parse_args()
     torch.set_num_threads(wanted.threads)

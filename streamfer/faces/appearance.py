@@ -6,7 +6,8 @@ people of one scene apart for seconds; it is no face recognition, and it never l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -21,7 +22,7 @@ PATCH = 32
 BINS_L, BINS_AB, TINTS = 8, 16, (96, 176)
 DIMENSIONS = BINS_L + BINS_AB**2
 #: Parts in units of the face box (x1, y1, x2, y2 from its corner): face, hair and forehead, collar and chest.
-PARTS = np.array([(0.15, 0.2, 0.85, 0.95), (0.0, -0.35, 1.0, 0.15), (-0.2, 1.15, 1.2, 1.9)], np.float64)
+PARTS = ((0.15, 0.2, 0.85, 0.95), (0.0, -0.35, 1.0, 0.15), (-0.2, 1.15, 1.2, 1.9))
 #: Weight of each part, and of the gradients, in the similarity.
 WEIGHTS = np.array([0.3, 0.2, 0.3, 0.2], np.float32)
 #: Less of a part than this inside the frame says nothing.
@@ -72,14 +73,17 @@ def blend(old: NDArray[np.float32], new: NDArray[np.float32], rate: float) -> ND
     return np.asarray(mixed / np.maximum(length, 1e-9), np.float32)
 
 
-def _colours(image: NDArray[np.uint8], box: NDArray[np.float64], region: NDArray[np.float64]) -> NDArray[np.float32]:
+def _colours(image: NDArray[np.uint8], box: NDArray[np.float64], region: Sequence[float]) -> NDArray[np.float32]:
     """Return the colour histogram of one part, length 1, zero where it is not seen."""
     height, width = image.shape[:2]
-    size = np.tile(box[2:] - box[:2], 2)
-    whole = np.tile(box[:2], 2) + region * size
-    x1, y1 = np.maximum(np.floor(whole[:2]), 0).astype(int)
-    x2, y2 = np.minimum(np.ceil(whole[2:]), (width, height)).astype(int)
-    area = max(float((whole[2] - whole[0]) * (whole[3] - whole[1])), 1e-6)
+    # Plain numbers, since arrays of four take ten times as long.
+    x, y, across, down = *box[:2].tolist(), *(box[2:] - box[:2]).tolist()
+    left, top, right, bottom = (
+        corner + share * side for corner, share, side in zip((x, y) * 2, region, (across, down) * 2, strict=True)
+    )
+    x1, y1 = max(0, math.floor(left)), max(0, math.floor(top))
+    x2, y2 = min(width, math.ceil(right)), min(height, math.ceil(bottom))
+    area = max((right - left) * (bottom - top), 1e-6)
     if x2 - x1 < 2 or y2 - y1 < 2 or (x2 - x1) * (y2 - y1) < SEEN * area:
         return np.zeros(DIMENSIONS, np.float32)
     patch = cv2.resize(image[y1:y2, x1:x2], (PATCH, PATCH), interpolation=cv2.INTER_AREA)
