@@ -42,20 +42,23 @@ class Spill(Sequence[_Value]):
         self, read: Callable[[Any], _Value], plain: Callable[[Any], Any] | None = None, folder: Path | None = None
     ) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (open as long as the list is there)
-        self._places = array("Q")
+        self._ends = array("Q", [0])
         self._make, self._plain = read, plain
 
     def append(self, value: Any) -> None:
         """Put a value, or its plain data, behind all others."""
-        self._places.append(self._file.seek(0, os.SEEK_END))
-        self._file.write(marshal.dumps(self._plain(value) if self._plain else value))
+        self._file.seek(0, os.SEEK_END)
+        size = self._file.write(marshal.dumps(self._plain(value) if self._plain else value))
+        self._ends.append(self._ends[-1] + size)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._ends) - 1
 
     def __getitem__(self, number: int) -> _Value:  # type: ignore[override]
-        self._file.seek(self._places[number])
-        return self._make(marshal.load(self._file))  # noqa: S302 (our own file, which has no name)
+        place = range(len(self))[number]
+        begin = self._file.seek(self._ends[place])
+        # Our own file, which has no name; from a file marshal reads number by number.
+        return self._make(marshal.loads(self._file.read(self._ends[place + 1] - begin)))  # noqa: S302
 
 
 class WholeFile:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from streamfer.errors import ConfigError
 from streamfer.export.columns import FORMAT
-from streamfer.export.rows import Cell, Row, Table
+from streamfer.export.findings import Cell, Row
+from streamfer.export.rows import Table
 from streamfer.pipeline.events import SourceStats
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from math import inf
 from operator import itemgetter
 
 from streamfer.export.columns import SCORE, SHARE, TEXT, TIME, WHOLE
-from streamfer.export.findings import UNIT_PRESENT, Findings
-from streamfer.export.rows import Row, Table
+from streamfer.export.findings import UNIT_PRESENT, Findings, Row
+from streamfer.export.rows import Table
 
 #: Units of OpenFace 2.2, in its order; AU28 has presence alone.
 _OPENFACE = [f"AU{number:02}" for number in (1, 2, 4, 5, 6, 7, 9, 10, 12, 14, 15, 17, 20, 23, 25, 26, 45)]
@@ -60,11 +60,11 @@ def pyfeat_table(found: Findings) -> Table:
 
     def rows() -> Iterator[Row]:
         sizes = {event.epoch: (event.info.width, event.info.height) for event in found.opened}
-        clips: dict[tuple[int, int], list[tuple[float, Mapping[str, float]]]] = {}
-        for data, face in found.readings():
-            numerator, denominator = data.clip.time_base
-            centre = (data.clip.start_pts + data.clip.end_pts) / 2 * numerator / denominator
-            clips.setdefault((data.clip.epoch, face.track), []).append((centre, face.emotions))
+        clips: dict[tuple[int, int], list[tuple[float, Mapping[str, float | None]]]] = {}
+        for row in found.clips:
+            centre = row["epoch_s"] + (row["end_s"] - row["start_s"]) / 2
+            read = {name: row.get(f"p_{name}") for name in _FEX_EMOTIONS}
+            clips.setdefault((row["epoch"], row["track"]), []).append((centre, read))
         for frame in found.frames:
             width, height = sizes.get(frame.epoch, (1, 1))
             head = {"frame": frame.index, "input": found.info.location if found.info else ""}

@@ -9,23 +9,20 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from streamfer.export.columns import columns_of
-from streamfer.export.findings import UNIT_PRESENT, Findings
-from streamfer.pipeline.events import FaceRow, FrameFaces
-from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, FaceReading
+from streamfer.export.findings import Cell, Findings, Row, face_cells
+from streamfer.pipeline.events import FrameFaces
 
 if TYPE_CHECKING:
     import pandas
 
-Cell = str | int | float | None
-Row = Mapping[str, Cell]
 
 #: Columns of a summary that are means over the clips.
-_MEAN = re.compile(r"p_|share_|.*_(mean|present)$")
+_MEAN = re.compile(r"p_|.*_(mean|present)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +59,6 @@ def _rounded(cell: Cell, spec: str) -> Cell:
     return round(float(cell), int(spec[1:-1])) if spec else str(cell).encode(errors="backslashreplace").decode()
 
 
-def clip_rows(found: Findings) -> Iterator[Row]:
-    """Yield one row a labelled clip and track; times in seconds, boxes as fractions of the frame."""
-    for record, data in found.said(ClipLabelled):
-        for face in data.faces:
-            yield {
-                **{"source": record.subject, "clip_id": record.id, "label": face.label, "reason": face.reason},
-                **{"probability": face.probability, "det_score": face.det_score, "model": data.model.name},
-                **{"frames_sampled": data.clip.frames_sampled, "frames_real": data.clip.frames_real},
-                **_span(data.clip),
-                **_face(face),
-                **{f"p_{name}": value for name, value in face.emotions.items()},
-                **{f"{name}_mean": value for name, value in (face.action_units or {}).items()},
-                **{f"{name}_peak": value for name, value in (face.action_units_peak or {}).items()},
-            }
-
-
 def frame_rows(found: Findings) -> Iterator[Row]:
     """Yield one row a face of an analysed frame; a frame without a face has one row with empty cells."""
     for frame in found.frames:
@@ -90,32 +71,9 @@ def frame_rows(found: Findings) -> Iterator[Row]:
         head |= {"faces": len(frame.faces), "media_seconds": frame.media_seconds}
         for face in frame.faces:
             units = {f"{name}_r": value for name, value in (face.action_units or {}).items()}
-            yield {**head, **_face(face), "det_score": face.score, **units}
+            yield {**head, **face_cells(face), "det_score": face.score, **units}
         if not frame.faces:
             yield head
-
-
-def caption_rows(found: Findings) -> Iterator[Row]:
-    """Yield one row a described clip; ``clip_id`` is that of the clip table, keyframes stand with blanks."""
-    for record, data in found.said(ClipCaptioned):
-        clip, (numerator, denominator) = data.clip, data.clip.time_base
-        # Keyframes are counted from the epoch's zero, as the clip's own pts are, whose time is known.
-        moments = [clip.start_time + (pts - clip.start_pts) * numerator / denominator for pts in data.keyframes_pts]
-        yield {
-            **{"source": record.subject, "clip_id": data.clip_id, "track_id": data.track_id, "track": data.track},
-            **{"caption": data.text, "keyframes_s": " ".join(f"{moment:.3f}" for moment in moments)},
-            **{"model": data.model.name, **_span(clip)},
-        }
-
-
-def _span(clip: ClipSpan) -> dict[str, Any]:
-    media = {"media_start_s": clip.media_start_time, "media_end_s": clip.media_end_time}
-    return {"start_s": clip.start_time, "end_s": clip.end_time, "epoch": clip.epoch, **media}
-
-
-def _face(face: FaceReading | FaceRow) -> dict[str, Any]:
-    place = zip(("x", "y", "width", "height"), face.box, strict=True)
-    return {"track_id": face.track_id, "track": face.track, "quality": face.quality, **dict(place)}
 
 
 @dataclass(slots=True)
@@ -142,16 +100,18 @@ class _Person:
             self.media_end = frame.media_seconds
         self.frames += 1
 
-    def add(self, face: FaceReading, thresholds: Mapping[str, float]) -> None:
-        self.labels[face.label] += 1
-        self.sums[f"share_{face.label}"] += 1
-        for name, value in face.emotions.items():
-            self.sums[f"p_{name}"] += value
-        for name, mean in (face.action_units or {}).items():
-            self.sums[f"{name}_mean"] += mean
-            self.sums[f"{name}_present"] += mean >= thresholds.get(name, UNIT_PRESENT)
-        for name, peak in (face.action_units_peak or {}).items():
-            self.peaks[f"{name}_peak"] = max(peak, self.peaks.get(f"{name}_peak", peak))
+    def add(self, clip: Row, summary: Sequence[str], thresholds: Mapping[str, float]) -> None:
+        """Take in the row of a clip; ``summary`` names the columns that the sums and peaks are for."""
+        self.labels[clip["label"]] += 1
+        for name in summary:
+            if (value := clip.get(name)) is None:
+                continue
+            if name.endswith("_peak"):
+                self.peaks[name] = max(value, self.peaks.get(name, value))
+            else:
+                self.sums[name] += value
+        for unit, least in thresholds.items():
+            self.sums[f"{unit}_present"] += (clip.get(f"{unit}_mean") or 0.0) >= least
 
     def summary(self, columns: Iterable[str]) -> dict[str, Any]:
         """Return number of clips and, where there are any, the most frequent label, its share, and means over them."""
@@ -160,18 +120,26 @@ class _Person:
             return {**row, "clips": 0}
         ((label, count),) = self.labels.most_common(1)
         means = {name: self.sums[name] / clips for name in columns if _MEAN.match(name)}
-        return {**row, "clips": clips, "label": label, "share": count / clips, **self.peaks, **means}
+        shares = {name: self.labels[name[6:]] / clips for name in columns if name.startswith("share_")}
+        return {**row, "clips": clips, "label": label, "share": count / clips, **self.peaks, **means, **shares}
+
+
+def _of_clips(columns: Iterable[str]) -> list[str]:
+    """Return the columns of a summary that clips have, too."""
+    return [name for name in columns if name.startswith("p_") or name.endswith(("_mean", "_peak"))]
 
 
 def track_rows(found: Findings) -> Iterator[Row]:
     """Yield one row a track: when it was in the picture, and the summary over its clips."""
     columns = columns_of("tracks", found.classes, tuple(found.thresholds))
+    named = _of_clips(columns)
     people: dict[tuple[int, int], _Person] = {}
     for frame in found.frames:
         for seen in frame.faces:
             people.setdefault((frame.epoch, seen.track), _Person(seen.track_id)).seen(frame)
-    for data, face in found.readings():
-        people.setdefault((data.clip.epoch, face.track), _Person(face.track_id)).add(face, found.thresholds)
+    for clip in found.clips:
+        person = people.setdefault((clip["epoch"], clip["track"]), _Person(clip["track_id"]))
+        person.add(clip, named, found.thresholds)
     for (epoch, track), person in sorted(people.items()):
         who: dict[str, Any] = {
             "source": found.done.source_id,
@@ -185,18 +153,19 @@ def track_rows(found: Findings) -> Iterator[Row]:
 
 def file_rows(found: Findings) -> Iterator[Row]:
     """Yield the one row of a file: what it is, what it came to, and the summary over all its people's clips."""
-    everybody, with_faces = _Person(), 0
+    columns = columns_of("files", found.classes, tuple(found.thresholds))
+    everybody, with_faces, named = _Person(), 0, _of_clips(columns)
     for frame in found.frames:
         everybody.seen(frame)
         with_faces += bool(frame.faces)
-    for _, face in found.readings():
-        everybody.add(face, found.thresholds)
+    for clip in found.clips:
+        everybody.add(clip, named, found.thresholds)
     done = found.done
     yield {
         **{"source": done.source_id, "status": "partial" if done.cut_off else "done", "note": done.note or None},
         **{"sha256": found.info.epoch_key if found.info else None, "duration_s": done.stats.seconds},
         **{"frames_decoded": done.stats.frames_decoded, "frames_analysed": everybody.frames},
         **{"frames_with_faces": with_faces, "tracks": done.stats.tracks},
-        **everybody.summary(columns_of("files", found.classes, tuple(found.thresholds))),
-        "damaged_s": sum(gap.end_time - gap.start_time for gap in found.damage()),
+        **everybody.summary(columns),
+        "damaged_s": sum(gap.end_time - gap.start_time for gap in found.damage),
     }

@@ -6,18 +6,17 @@ stays. Clips that are no further apart than two analysed frames touch.
 
 from __future__ import annotations
 
+import math
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
-from streamfer.export.findings import Findings
+from streamfer.export.findings import Findings, Row
 from streamfer.export.job import Job
-from streamfer.export.rows import Row
-from streamfer.records import ClipCaptioned, ClipSpan
 
 EMOTION, CAPTION, DAMAGED = "emotion", "caption", "damaged"
 _TOUCHING_FRAMES = 2.0
@@ -69,6 +68,7 @@ class _Person:
     """What a person's clips say; units are numbers side by side where objects would take hundreds of bytes."""
 
     track_id: str
+    last: float  #: when it was seen last, seconds
     clips: list[tuple[_Span, str | None, float, array[float]]] = field(default_factory=list)
     captions: list[_Reading] = field(default_factory=list)
 
@@ -82,25 +82,30 @@ class _Person:
 
 def segments_of(found: Findings) -> Iterator[Segment]:
     """Yield the file's and all people's segments, tier by tier, in order of time; none is empty."""
-    for gap in found.damage():
+    for gap in found.damage:
         begin, end = round(gap.start_time, 3), round(gap.end_time, 3)
         lead = 0.0 if gap.media_start_time is None else gap.media_start_time - gap.start_time
         if end > begin:
             times = (begin, end, round(begin + lead, 3), round(end + lead, 3))
             yield Segment(DAMAGED, "", 0, gap.epoch, *times, DAMAGED, None)
+    lasts = {(frame.epoch, face.track): frame.seconds for frame in found.frames for face in frame.faces}
     people: dict[tuple[int, int], _Person] = {}
-    for data, face in found.readings():
-        units = array("d", ((face.action_units or {}).get(name, 0.0) for name in found.thresholds))
-        label = face.label if face.emotions else None
-        person = people.setdefault((data.clip.epoch, face.track), _Person(face.track_id))
-        person.clips.append((_span(data.clip), label, face.probability, units))
-    for _, told in found.said(ClipCaptioned):
-        person = people.setdefault((told.clip.epoch, told.track), _Person(told.track_id))
-        person.captions.append(_Reading(*_span(told.clip), told.text, None))
+    for row in chain(found.clips, found.captions):
+        who, lead = (row["epoch"], row["track"]), row["start_s"] - row["epoch_s"]
+        # A clip may end after its person was seen last.
+        person = people.setdefault(who, _Person(row["track_id"], round(lasts.get(who, math.inf) + lead, 3)))
+        if "caption" in row:
+            person.captions.append(_Reading(*_span(row), row["caption"], None))
+        else:
+            units = array("d", (row.get(f"{name}_mean", 0.0) for name in found.thresholds))
+            label = row["label"] if found.classes else None
+            person.clips.append((_span(row), label, row["probability"], units))
     for epoch, track in sorted(people):
         person = people[epoch, track]
         for tier, readings in person.tiers(found.thresholds):
-            for begin, end, media, value, weight in _merged(readings):
+            for begin, until, media, value, weight in _merged(readings):
+                if (end := min(until, person.last)) <= begin:
+                    continue
                 times = (begin, end, round(begin + media, 3), round(end + media, 3))
                 yield Segment(tier, person.track_id, track, epoch, *times, value, weight)
 
@@ -116,10 +121,9 @@ def segment_rows(found: Findings) -> Iterator[Row]:
         }
 
 
-def _span(clip: ClipSpan) -> _Span:
-    """Return begin, end, the file's own lead, and the step between analysed frames."""
-    lead = 0.0 if clip.media_start_time is None else clip.media_start_time - clip.start_time
-    return clip.start_time, clip.end_time, lead, (clip.end_time - clip.start_time) / max(1, clip.frames_sampled - 1)
+def _span(row: Row) -> _Span:
+    begin, end, media = row["start_s"], row["end_s"], row["media_start_s"]
+    return begin, end, 0.0 if media is None else media - begin, (end - begin) / max(1, row["frames_sampled"] - 1)
 
 
 def _merged(readings: Sequence[_Reading]) -> Iterator[tuple[float, float, float, str, float | None]]:

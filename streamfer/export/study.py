@@ -11,8 +11,9 @@ from typing import Any
 
 from streamfer.errors import OutputError
 from streamfer.export.columns import FORMAT, SCORE, SHARE, TEXT, WHOLE
+from streamfer.export.findings import Cell
 from streamfer.export.folder import MANIFEST
-from streamfer.export.rows import Cell, Table
+from streamfer.export.rows import Table
 from streamfer.export.tables import FORMULAS, write_csv, write_parquet, write_xlsx
 from streamfer.files import Spill, WholeFile
 

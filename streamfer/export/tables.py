@@ -7,14 +7,15 @@ import errno
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from streamfer.errors import InternalError, SourceUnreadableError
 from streamfer.export.columns import TEXT, WHOLE, columns_of, dictionary
-from streamfer.export.findings import Findings
+from streamfer.export.findings import Findings, Row
 from streamfer.export.job import Job
-from streamfer.export.rows import Row, Table, caption_rows, clip_rows, file_rows, frame_rows, track_rows
+from streamfer.export.rows import Table, file_rows, frame_rows, track_rows
 from streamfer.export.segments import Film, segment_rows
 from streamfer.files import open_text
 
@@ -25,11 +26,11 @@ _ROWS_AT_ONCE = 4096
 _SHEET_ROWS = 1_048_576
 
 _ROWS: Mapping[str, Callable[[Findings], Any]] = {
-    "clips": clip_rows,
+    "clips": attrgetter("clips"),
     "frames": frame_rows,
     "tracks": track_rows,
     "segments": segment_rows,
-    "captions": caption_rows,
+    "captions": attrgetter("captions"),
     "files": file_rows,
 }
 
@@ -140,9 +141,8 @@ def write(end: str, path: Path, film: Film) -> int:
         SourceError: pictures are wanted, and the source cannot be read any more.
     """
     if end == ".records.jsonl":
-        # Exactly what subscribers of Redis receive, in CloudEvents' JSON format.
         with open_text(path) as file:
-            file.writelines(record.to_json() + "\n" for record in film.found.records)
+            file.writelines(f"{line}\n" for line in film.found.lines())
         return 0
     if end == ".xlsx":
         write_xlsx(path, tables_of(film))

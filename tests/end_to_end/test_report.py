@@ -20,6 +20,7 @@ from PIL import Image
 from pympi.Elan import Eaf
 
 import streamfer
+from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.config import load_config
 from streamfer.export.plot import draw
 from streamfer.pipeline.events import FrameFaces
@@ -53,6 +54,12 @@ def test_the_report_holds_what_was_found(annotation: streamfer.Annotation, tmp_p
     assert data["people"][0]["faces"]
     assert data["people"][0]["captions"]
     assert data["manifest"]["source_sha256"] == annotation.info.epoch_key
+
+
+def test_action_units_have_their_names(annotation: streamfer.Annotation, tmp_path: Path) -> None:
+    path, _ = page(annotation, tmp_path)
+    named = dict(re.findall(r'(AU\d\d): "([^"]+)"', path.read_text(encoding="utf-8").partition("const named = {")[2]))
+    assert named == {f"AU{number:02}": unit.name for number, unit in ACTION_UNITS.items()}
 
 
 def test_keyframes_are_blurred_or_left_out(annotation: streamfer.Annotation, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pysubs2
 import pytest
 import webvtt
-from film_events import CAPTION, DONE, EVENTS, LEAD, OPENED, SETTINGS, clip, findings, saved
+from film_events import CAPTION, DONE, EVENTS, LEAD, OPENED, SETTINGS, clip, findings, frame, saved
 from hypothesis import given
 from hypothesis import strategies as st
 from pympi.Elan import Eaf
@@ -48,6 +48,13 @@ def test_clips_that_follow_without_overlap_touch_and_distant_ones_do_not() -> No
     one, next_, later = clip(0.0, "neutral"), clip(2.0, "neutral"), clip(6.0, "neutral")
     assert segments(one, next_) == [("emotion", 0.0, 3.875, "neutral")]
     assert segments(one, later) == [("emotion", 0.0, 1.875, "neutral"), ("emotion", 6.0, 7.875, "neutral")]
+
+
+def test_no_segment_goes_on_after_its_person_was_seen_last() -> None:
+    # Clips end at 2.875 and 3.875, the last frame is at 3.5.
+    seen = [frame(number) for number in range(29)]
+    assert segments(*seen, clip(1.0, "neutral"), clip(2.0, "neutral")) == [("emotion", 1.0, 3.5, "neutral")]
+    assert segments(*seen, clip(1.0, "neutral"), clip(4.0, "neutral")) == [("emotion", 1.0, 2.875, "neutral")]
 
 
 def test_a_unit_has_a_segment_only_while_it_is_present() -> None:
