@@ -15,8 +15,9 @@ import threading
 import gi
 
 gi.require_version("Gst", "1.0")
+gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402  (the versions must be chosen first)
+from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402  (the versions must be chosen first)
 
 ROLE = "viewer"
 ELEMENTS = ("videotestsrc", "x264enc", "rtph264pay", "qtdemux", "h264parse")
@@ -38,12 +39,16 @@ def launch_line(options: argparse.Namespace) -> str:
 
 
 def protect(
-    server: GstRtspServer.RTSPServer, factory: GstRtspServer.RTSPMediaFactory, user: str, password: str
+    server: GstRtspServer.RTSPServer, factory: GstRtspServer.RTSPMediaFactory, user: str, password: str, digest: bool
 ) -> None:
     auth = GstRtspServer.RTSPAuth()
     token = GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", ROLE)
-    auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
+    if digest:
+        auth.set_supported_methods(GstRtsp.RTSPAuthMethod.DIGEST)
+        auth.add_digest(user, password, token)
+    else:
+        auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
     server.set_auth(auth)
     permissions = GstRtspServer.RTSPPermissions()
     permissions.add_permission_for_role(ROLE, "media.factory.access", True)
@@ -61,6 +66,7 @@ def main() -> None:
     parser.add_argument("--file", default="")
     parser.add_argument("--user", default="")
     parser.add_argument("--password", default="")
+    parser.add_argument("--digest", action="store_true", help="the password is proven, not sent")
     parser.add_argument("--check", action="store_true", help="only say which GStreamer elements are missing")
     options = parser.parse_args()
 
@@ -76,7 +82,7 @@ def main() -> None:
     factory.set_launch(launch_line(options))
     factory.set_shared(not options.file and options.frames < 0)
     if options.user:
-        protect(server, factory, options.user, options.password)
+        protect(server, factory, options.user, options.password, options.digest)
     server.get_mount_points().add_factory("/live", factory)
     if server.attach(None) == 0:
         sys.exit(f"port {options.port} is taken")

@@ -49,6 +49,7 @@ _LIVE_PROTOCOLS = {
 }
 _LIVE_FORMATS = f"{_FILE_FORMATS},rtsp,hls,mpjpeg,rtp,sdp"
 _MOST_FPS = 1000
+_PROBED_PICTURES = "3"
 _RECONNECT_SECONDS = "3"
 _ZERO_BASED = frozenset({"mov", "mp4", "matroska", "webm"})
 _SILENT = frozenset({"mpeg1video", "mpeg2video"})
@@ -174,6 +175,8 @@ def _open_arguments(spec: SourceSpec, timeout: float, transport: str) -> tuple[s
     protocols = _LIVE_PROTOCOLS.get(spec.scheme, _HTTP_PROTOCOLS)
     formats = _LIVE_FORMATS if spec.live or not spec.downloadable else _FILE_FORMATS
     options = {"protocol_whitelist": protocols, "format_whitelist": formats}
+    # FFmpeg waits for twenty pictures to learn the rate: seconds in which a camera that is back gives none.
+    options |= {"fpsprobesize": _PROBED_PICTURES} if spec.live else {}
     if spec.scheme in RTSP_SCHEMES:
         return spec.url, None, options | {"rtsp_transport": transport, "timeout": microseconds}
     if spec.scheme == "rtp" or spec.session:

@@ -213,9 +213,10 @@ def test_a_wrong_address_ends_at_once_in_one_line_without_the_password(
     assert not any(secret in said for secret in ("hunter2", "p%40ss", "p@ss"))
 
 
-def test_the_right_password_opens(rtsp_server: StartServer) -> None:
-    server = rtsp_server("--user", "viewer", "--password", "p@ss/w")
-    states, frames = until_frames(live(server.url(credentials="viewer:p%40ss%2Fw")).stream(), 1)
+def test_the_right_password_opens_whatever_it_holds(rtsp_server: StartServer) -> None:
+    server = rtsp_server("--digest", "--user", "us er@x", "--password", 'p@ss/#:%[]? "\\ü')
+    written = "us%20er%40x:p%40ss%2F%23%3A%25%5B%5D%3F%20%22%5C%C3%BC"
+    states, frames = until_frames(live(server.url(credentials=written)).stream(), 1)
     assert len(frames) == 1
     assert not any("p%40ss" in f"{state!r}" for state in states)
 
