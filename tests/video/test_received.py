@@ -83,7 +83,7 @@ def test_what_is_sent_to_a_port_is_a_camera(how: str, tmp_path: Path) -> None:
             assert (frame.epoch, frame.image.shape) == (epoch, (48, 64, 3))
         stalled = next(item for item in items if not isinstance(item, Frame) and item.state == "stalled")
         assert "no picture for 1 s" in stalled.reason
-    items.close()
+    source.close()
 
 
 def test_a_session_description_is_no_film_and_what_cannot_be_received_is_said(tmp_path: Path) -> None:
