@@ -166,48 +166,21 @@ def write_predictions(path: Path, evaluation: Evaluation) -> None:
 
 def to_markdown(document: dict[str, Any], around: dict[str, Interval]) -> str:
     """Return the report as a page that shows the pictures beside it."""
-    data, model, scores = document["data"], document["model"], document["scores"]
-    named = [around["uar"].percent(), around["war"].percent(), around["ece"].plain(), around["aurc"].plain()]
-    totals = map(sum, scores["confusion"])
-    lines = [
-        f"# {document['title']}",
-        "",
-        f"{data['clips']:,} clips of `{data['list']}`, read by {model['origin']} `{model['name']}` "
-        f"({model['digest'][:12]}; {model['frames']} frames of {model['pixels']} pixels; {model['precision']} on "
-        f"{model['device']}; {document['clips_per_second']:g} clips a second). "
-        f"{document['made'][:10]}, streamfer {document['streamfer']}.",
-        "",
-        *markdown_table(
-            ("UAR", "WAR", "ECE", "AURC", "NLL", "Brier"), [[*named, f"{scores['nll']:.3f}", f"{scores['brier']:.3f}"]]
-        ),
-        "",
-        "In brackets: 95 % bootstrap intervals.",
-        *([""] + [f"- {remark}" for remark in document["remarks"]] if document["remarks"] else []),
-        "",
-        *markdown_table(
-            ("class", "clips", "recall"),
-            [
-                [name, f"{total:,}", "–" if recall is None else f"{recall:.1%}"]
-                for total, (name, recall) in zip(totals, scores["recalls"].items(), strict=True)
-            ],
-        ),
-        "",
-        "![Confusion matrix](confusion.png)",
-        "",
-        "## Confidence",
-        "",
-        _calibration_sentence(document["calibration"]["further_temperature"]),
-        "",
-        _risk_sentence(document["risk_at_coverage"]),
-        "",
-        "![Reliability](reliability.png) ![Risk and coverage](risk_coverage.png)",
-        "",
-        *_action_units(document.get("actions")),
-        *_published(data["dataset"]),
-    ]
+    rows = zip(map(sum, document["scores"]["confusion"]), document["scores"]["recalls"].items(), strict=True)
+    more = [*_action_units(document.get("actions")), *_published(document["data"]["dataset"])]
     if document["warnings"]:
-        lines += ["## About the data", "", *(f"- {warning}" for warning in document["warnings"]), ""]
-    return "\n".join(lines)
+        more += ["## About the data", "", *(f"- {warning}" for warning in document["warnings"]), ""]
+    own = {
+        **{name: around[name].percent() for name in ("uar", "war")},
+        **{name: around[name].plain() for name in ("ece", "aurc")},
+        "remarks": "".join(f"\n- {remark}" for remark in document["remarks"]) + "\n" * bool(document["remarks"]),
+        "classes": "\n".join(f"| {name} | {n:,} | {'–' if r is None else f'{r:.1%}'} |" for n, (name, r) in rows),
+        "calibration": _calibration_sentence(document["calibration"]["further_temperature"]),
+        "risk": _risk_sentence(document["risk_at_coverage"]),
+        "more": "".join(f"\n{line}" for line in more),
+    }
+    page = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    return page.removesuffix("\n").format(**document, own=own)
 
 
 def _calibration_sentence(factor: float) -> str:
