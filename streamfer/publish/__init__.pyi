@@ -5,8 +5,8 @@ from .embedded import EmbeddedRedis as EmbeddedRedis
 from .keys import STREAM_NAMES as STREAM_NAMES
 from .keys import Keys as Keys
 from .keys import StreamName as StreamName
+from .order import Lost as Lost
 from .publisher import Publisher as Publisher
-from .reading import Lost as Lost
 from .spool import Spool as Spool
 from .subscription import AsyncSubscription as AsyncSubscription
 from .subscription import Subscription as Subscription

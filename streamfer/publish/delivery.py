@@ -15,7 +15,7 @@ import platformdirs
 from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.publish.append import Fields
+from streamfer.publish.append import Fields, ForgottenError
 from streamfer.publish.connection import TROUBLE, Told, explain
 from streamfer.publish.embedded import default_folder
 from streamfer.publish.publisher import Numbering, Publisher
@@ -53,7 +53,9 @@ class Delivery(Closing):
         self._window = window
         self._numbering = Numbering(publisher.keys)
         self._recent: deque[tuple[float, Fields]] = deque()
-        self._run: str | None = None
+        self._runs: dict[int, str] = {}
+        self._forgotten = False
+        self._next_look = 0.0
         self._seen = time.monotonic()
         self.trouble = ""  #: why nothing is published now; empty where all is well
         self._told = Told()
@@ -137,10 +139,7 @@ class Delivery(Closing):
 
     def _step(self) -> None:
         batch = self._spool.next(_BATCH, _LOOK_SECONDS if self._end is None else 0.0)
-        if batch or self._recent or self.trouble:
-            self._look_at_server()
-        if batch:
-            self.publisher.append([record for _, record in batch])
+        self._append([record for _, record in batch])
         if self._said:
             log.warning("publish.back", extra={"waiting": self.waiting})
         self.trouble = self._said = ""
@@ -153,34 +152,48 @@ class Delivery(Closing):
         while len(self._recent) > _MOST_RECENT:
             self._recent.popleft()
 
-    def _look_at_server(self) -> None:
-        """Send again what another run of the server may have forgotten, ahead of what is new."""
-        run = self.publisher.server_run()
-        # A server that does not say is taken for another after every trouble.
-        if self._run != run or (run is None and self.trouble):
-            again = [record for _, record in self._recent]
-            for start in range(0, len(again), _BATCH):
-                self.publisher.append(again[start : start + _BATCH])
-            self._recent = deque((time.monotonic(), record) for record in again)
-            if again:
-                self.sent_again += len(again)
-                log.info("publish.sent_again", extra={"records": len(again)})
-            self._run = run
-        # What was acknowledged long before the server was last seen well is on its disk.
+    def _append(self, records: list[Fields]) -> None:
+        """Append, ahead of what is new that which another run of a server may have forgotten."""
+        asked: set[int] = set()
+        if not records or time.monotonic() >= self._next_look:
+            # Servers that get nothing new may have forgotten something, too.
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+            asked = {self.publisher.keys.partition(record["ce_subject"]) for _, record in self._recent}
+        while True:
+            if self._forgotten:
+                self._send_again()
+            try:
+                self.publisher.append(records, self._runs, asked)
+            except ForgottenError:
+                self._forgotten = True
+            else:
+                break
+        # What was acknowledged long before the server was last seen alive is on its disk.
         while self._recent and self._recent[0][0] < self._seen - self._window:
             self._recent.popleft()
-        if not self.trouble:
-            self._seen = time.monotonic()
-        if run is not None and time.monotonic() >= self._next_room:
+        self._seen = time.monotonic()
+        if (records or asked) and "" not in self._runs.values() and time.monotonic() >= self._next_room:
             self._next_room = time.monotonic() + _ROOM_SECONDS
             if evicted := self.publisher.evicted():
                 self._tell("publish.evicted", evicted)
+
+    def _send_again(self) -> None:
+        again = [record for _, record in self._recent]
+        for start in range(0, len(again), _BATCH):
+            self.publisher.append(again[start : start + _BATCH])
+        self._recent = deque((time.monotonic(), record) for record in again)
+        if again:
+            self.sent_again += len(again)
+            log.info("publish.sent_again", extra={"records": len(again)})
+        self._forgotten = False
 
     def _say(self, error: Exception) -> None:
         if self._end is not None and time.monotonic() >= self._end:
             # The connections were broken from this side.
             return
         self.errors += 1
+        # A server that does not say who it is is taken for another after every trouble.
+        self._forgotten |= "" in self._runs.values()
         self.trouble = explain(self.publisher.url, error) if isinstance(error, TROUBLE) else redact_text(repr(error))
         if self._tell("publish.waits", self.trouble):
             self._said = self.trouble

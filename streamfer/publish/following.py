@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from streamfer.errors import ConfigError, PublishError
 from streamfer.publish.connection import TROUBLE, Told, can_pass, explain, is_cluster, is_watched
 from streamfer.publish.group import MAX_DELIVERIES, GroupMember
 from streamfer.publish.keys import USUAL_STREAMS, Keys, StreamName
-from streamfer.publish.order import Order, lost_before
-from streamfer.publish.reading import Entry, Follower, Lost, Reader, Start, Steps
+from streamfer.publish.order import Lost
+from streamfer.publish.reading import Entry, Follower, Reader, Start, Steps
 from streamfer.records import Record
 
 # Above the time a read blocks, so that a quiet stream is not taken for a dead server.
@@ -26,7 +25,6 @@ _LONGEST_PAUSE_SECONDS = 0.5
 _LOOK_SECONDS = 0.02
 #: Between questions who is the primary now.
 _SENTINEL_SECONDS = 1.0
-_RECORDS_REMEMBERED = 4096
 
 T = TypeVar("T")
 _Handed = tuple["_Lane", Entry, str]
@@ -90,13 +88,12 @@ class Following:
         self._sources = None if sources is None else frozenset([sources] if isinstance(sources, str) else sources)
         self.idle_s = idle_s
         self._block_s, self._reconnect_s, self._on_lost = block_s, reconnect_s, on_lost
-        self._order = Order()
-        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._manual = manual_commit
         # By stream and id what was handed out; then what is to be acknowledged, or rejected where there is a reason.
         self._held: dict[tuple[str, str], _Handed] = {}
         self._done: list[_Handed] = []
         self._next_look = 0.0
+        self._primary: Any = None
         start = Start(since)
         keys = Keys(prefix, partitions).streams(streams, self._sources)
         # The braces of the keys: what lies in one slot of a Cluster.
@@ -172,7 +169,10 @@ class Following:
             self._done = [one for one in self._done if (one[1].stream, one[2]) != (first.stream, reason)]
 
     def _leave(self) -> Steps[None]:
-        """Say that no more entries will be asked for."""
+        """Say that no more entries will be asked for; first what is in doubt."""
+        for lane in self._lanes:
+            lane.reader.losses += lane.reader.order.settle(now=True)
+            self._tell(lane)
         for lane in self._lanes:
             yield from lane.reader.leave()
 
@@ -181,7 +181,7 @@ class Following:
         several = len(self._lanes) > 1
         if is_watched(self._url) and time.monotonic() >= self._next_look:
             # A primary that was replaced answers for some seconds more, and has nothing new.
-            yield from self._guarded(self._lanes[0], _ask_sentinels())
+            yield from self._guarded(self._lanes[0], self._ask_sentinels())
             self._next_look = time.monotonic() + _SENTINEL_SECONDS
         awake = [lane for lane in self._lanes if not lane.rest()]
         for lane in awake:
@@ -190,6 +190,12 @@ class Following:
             self._tell(lane)
         if not any(lane.reader.buffer for lane in self._lanes) and (several or not awake):
             yield min(seconds, max(_LOOK_SECONDS, min(lane.rest() for lane in self._lanes)))
+
+    def _ask_sentinels(self) -> Steps[None]:
+        before, self._primary = self._primary, (yield lambda client: client.connection_pool.get_master_address())
+        if before not in (None, self._primary):
+            for lane in self._lanes:
+                lane.reader.interrupted()
 
     def _guarded(self, lane: _Lane, steps: Steps[T]) -> Steps[T | None]:
         """Go these steps; a trouble gives the lane a rest and ends them with None."""
@@ -247,30 +253,17 @@ class Following:
             log.warning("subscribe.skipped", extra={"stream": entry.stream, "entry": entry.id, "reason": fault})
             yield from reader.reject(entry, fault)
             return None
+        new = False
         if self._sources is not None and record.subject not in self._sources:
             yield from reader.done(entry)
-            return None
-        if reader.alone and not self._is_new(lane, entry, record):
+        else:
+            new = yield from reader.read(entry, record)
+            self._tell(lane)
+        if not new:
             return None
         self._held[entry.stream, entry.id] = (lane, entry, "")
         self.places[entry.stream] = entry.id
         return record
-
-    def _is_new(self, lane: _Lane, entry: Entry, record: Record) -> bool:
-        """Whether a follower has not had this record: what a server forgot and got again comes a second time."""
-        key = (entry.stream, record.id)
-        before = key in self._seen
-        self._seen[key] = None
-        if len(self._seen) > _RECORDS_REMEMBERED:
-            self._seen.popitem(last=False)
-        if before:
-            return False
-        missing = self._order.missing(entry.stream, record)
-        if missing > 0:
-            lane.reader.missing[entry.stream] += missing
-            lane.reader.losses.append(lost_before(entry.stream, record, missing))
-            self._tell(lane)
-        return not (missing < 0 and entry.stream in lane.reader.rewound)
 
     def _tell(self, lane: _Lane) -> None:
         losses, lane.reader.losses = lane.reader.losses, []
@@ -281,7 +274,3 @@ class Following:
                 self._on_lost(lost)
             else:
                 log.warning("subscribe.lost", extra=told)
-
-
-def _ask_sentinels() -> Steps[None]:
-    yield lambda client: client.connection_pool.get_master_address()

@@ -13,8 +13,9 @@ from redis import exceptions as faults
 
 from streamfer.errors import ConfigError
 from streamfer.publish.keys import Keys
-from streamfer.publish.order import Order
-from streamfer.publish.reading import Entry, Lost, Reader, Start, Steps, text
+from streamfer.publish.order import Lost
+from streamfer.publish.reading import ABSENT, TRIMMED, Entry, Reader, Start, Steps, text
+from streamfer.records import Record
 
 _PREFETCH = 16
 _CLAIM_BATCH = 100
@@ -50,6 +51,7 @@ redis.call('EXPIRE', KEYS[2], ARGV[2])
 return reply
 """
 _PROGRESS_SECONDS = 30 * 86_400
+_LOOKED_BACK = 1000
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +81,9 @@ class GroupMember(Reader):
         claim_idle: float = 60.0,
         claim_every: float = 15.0,
     ) -> None:
-        super().__init__()
+        super().__init__(streams)
         if not group:
             raise ConfigError("consumer group: the name is empty")
-        self._streams = list(streams)
         self._group = group
         self._consumer = consumer or f"{socket.gethostname()}-{os.getpid()}"
         self._transient = consumer is None
@@ -103,22 +104,26 @@ class GroupMember(Reader):
             place = yield from self._start.place(stream)
             yield from self._create(stream, place)
         self._next_claim = time.monotonic() + min(self._claim_every, self._claim_idle)
-        self.interrupted()
+        self._forget()
+        yield from self.look()
 
     def take(self) -> Entry | None:
         if self.buffer and time.monotonic() - self._fetched > self._claim_idle / 2:
             # So slow a consumer may be about to lose these to another: ask which are still its own.
-            self.interrupted()
+            self._forget()
         return super().take()
 
     def fetch(self, block_ms: int | None) -> Steps[None]:
         try:
+            if time.monotonic() >= self._next_look:
+                yield from self.look()
             yield from self._fetch(block_ms)
         except faults.ResponseError as error:
             if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
                 raise
             # The server came back empty, or somebody removed the stream: all that is there now is new to us.
             log.warning("subscribe.group_lost", extra={"group": self._group, "reason": str(error)})
+            yield from self.look()
             for stream in self._streams:
                 yield from self._create(stream, "0")
 
@@ -145,6 +150,10 @@ class GroupMember(Reader):
         yield bury
 
     def interrupted(self) -> None:
+        super().interrupted()
+        self._forget()
+
+    def _forget(self) -> None:
         """Forget what was fetched: the server remembers it as unfinished, and more whose reply was lost."""
         self.buffer.clear()
         self._unfinished = dict.fromkeys(self._streams, "0")
@@ -180,27 +189,46 @@ class GroupMember(Reader):
         for stream, items in reply or []:
             entries = [Entry.of(stream, number, fields) for number, fields in items]
             self.buffer.extend(entries)
-            yield from self._compare(entries)
+            yield from self._progress(entries)
+            for entry in entries:
+                self._advance(entry)
 
-    def _compare(self, entries: Sequence[Entry]) -> Steps[None]:
-        """Note what was trimmed before any member of the group read it."""
-        records = [entry.record for entry in entries if entry.record and entry.record.sequence is not None]
-        if not records:
+    def _progress(self, entries: Sequence[Entry]) -> Steps[None]:
+        """Tell the others how far this member has read, and note what was lost before any of the group read it."""
+        numbered = [(entry, entry.record) for entry in entries if entry.record and entry.record.sequence is not None]
+        if not numbered:
             return
         stream = entries[0].stream
-        latest = {record.subject: record for record in records}
+        latest = {record.subject: record for _, record in numbered}
         words = [part for key, record in latest.items() for part in (key, str(record.sequence), record.run_id)]
         reply = yield lambda client: client.eval(
             _PROGRESS_LUA, 2, stream, f"{stream}:read:{self._group}", entries[0].id, str(_PROGRESS_SECONDS), *words
         )
-        order = Order()
-        if reply[0]:
-            # Where older entries are left, what is missing is with another member.
-            for subject, known in zip(latest, map(text, reply[1:]), strict=True):
-                if known:
-                    number, _, run = known.partition(" ")
-                    order.know(stream, subject, run, int(number))
-        self.losses += order.losses(stream, records)
+        for subject, known in zip(latest, map(text, reply[1:]), strict=True):
+            if known:
+                number, _, run = known.partition(" ")
+                self.order.know(stream, subject, run, int(number), entries[0].place)
+        # Where older entries are left, what is missing is with another member, unless the stream went back.
+        others = set() if reply[0] else set(latest)
+        for entry, record in numbered:
+            wanted = self.order.expected(stream, record)[0]
+            missing, why = yield from self.missing_before(entry, record)
+            if wanted is None or missing <= 0:
+                pass
+            elif why in (TRIMMED, ABSENT):
+                if record.subject not in others:
+                    self.losses.append(Lost(stream, record.subject, missing, why))
+            elif (yield from self._lacks(entry, record, wanted)):
+                # Nobody knows what other members read of it before.
+                self.losses.append(Lost(stream, record.subject, 0, why))
+            others.discard(record.subject)
+
+    def _lacks(self, entry: Entry, record: Record, wanted: int) -> Steps[bool]:
+        """Whether some of a source's records from one number to this entry are not in the stream."""
+        before: Any = yield lambda client: client.xrange(entry.stream, "-", entry.id, count=_LOOKED_BACK)
+        found = [Entry.of(entry.stream, number, fields).record for number, fields in before]
+        held = {one.sequence for one in found if one and (one.subject, one.run_id) == (record.subject, record.run_id)}
+        return not held.issuperset(range(wanted, record.sequence or 0))
 
     def _resume(self) -> Steps[bool]:
         """Fetch one unfinished entry; False when a stream has no more.

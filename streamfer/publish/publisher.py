@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import redis
-from redis import exceptions as faults
 from redis.cluster import RedisCluster
 
 from streamfer.closing import Closing
@@ -123,31 +122,20 @@ class Publisher(Closing):
                 outcomes += self._persist(numbered[start : start + _BATCH], deadline)
         return outcomes
 
-    def append(self, records: Sequence[Fields]) -> list[Outcome]:
-        """Append numbered records, in one attempt.
+    def append(
+        self, records: Sequence[Fields], runs: dict[int, str] | None = None, asked: Iterable[int] = ()
+    ) -> list[Outcome]:
+        """Append numbered records, in one attempt; arguments as of :func:`streamfer.publish.append.append`.
 
         Raises:
+            ForgottenError: the server is another than in ``runs``.
             redis.RedisError, OSError: it failed; appending all of them again is safe.
         """
-        return append(self._client, self.keys, self._config, records)
-
-    def server_run(self) -> str | None:
-        """Return what tells one run of the server from the next; None where it may not be asked.
-
-        Raises:
-            redis.RedisError, OSError: the server does not answer.
-        """
-        if is_watched(self.url) and time.monotonic() >= self._next_look:
+        if runs is not None and is_watched(self.url) and time.monotonic() >= self._next_look:
             # A primary that was replaced takes records for some seconds more, and forgets them.
             self._client.connection_pool.get_master_address()  # type: ignore[attr-defined]
             self._next_look = time.monotonic() + _LOOK_SECONDS
-        try:
-            runs = self._information("server")
-        except faults.ResponseError as error:
-            if can_pass(error):
-                raise
-            return None
-        return " ".join(sorted(str(run.get("run_id")) for run in runs))
+        return append(self._client, self.keys, self._config, records, runs, asked)
 
     def evicted(self) -> str:
         """Return one line where the server, full, has removed keys since the last call; else nothing.

@@ -11,7 +11,7 @@ import logging
 import re
 import time
 from abc import ABC, abstractmethod
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +21,8 @@ from redis import exceptions as faults
 
 from streamfer.errors import ConfigError, RecordError
 from streamfer.publish.append import entry_number
+from streamfer.publish.connection import can_pass
+from streamfer.publish.order import Lost, Order
 from streamfer.records import Record
 
 _ENTRY_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
@@ -29,6 +31,7 @@ _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _BATCH = 64
 #: Between looks at streams that never come to rest.
 _LOOK_SECONDS = 2.0
+_RECORDS_REMEMBERED = 4096
 
 #: What a client, blocking or asyncio's, is asked.
 Command = Callable[[Any], Any]
@@ -39,17 +42,11 @@ Steps = Generator[Command | float, Any, T]
 #: How the place of a moment ends: no entry has that number.
 _MOMENT = f"-{2**64 - 1}"
 
+#: Why records are lost where no server is to blame.
+TRIMMED = "trimmed before they were read"
+ABSENT = "deleted, or never in the stream"
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Lost:
-    """Records that a source published and a subscriber will not see."""
-
-    stream: str  #: and subject: where they were; the subject is empty where nobody knows whose they were
-    subject: str
-    count: int  #: how many; 0 where nobody can count
-    why: str  #: one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +59,11 @@ class Entry:
     deliveries: int = 1  #: how often a consumer group has handed it out
     record: Record | None = None
     fault: str = ""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Its id, as entries are sorted."""
+        return entry_number(self.id)
 
     @classmethod
     def of(cls, stream: Any, number: Any, fields: Mapping[Any, Any] | None, deliveries: int = 1) -> Entry:
@@ -79,12 +81,19 @@ class Reader(ABC):
 
     alone = True  #: it reads every entry of its streams
 
-    def __init__(self) -> None:
+    def __init__(self, streams: Sequence[str]) -> None:
+        self._streams = list(streams)
         self.buffer: deque[Entry] = deque()  #: entries that were fetched and not handed out
         self.losses: list[Lost] = []  #: what was found missing and not told
+        self.order = Order()  #: what was read of each source
         self.missing: Counter[str] = Counter()  #: by stream, what the numbers of sources showed to be missing
-        #: streams that came back with lower ids than were read: what was read may come again
-        self.rewound: set[str] = set()
+        # By stream: the id up to which it was read, and how many had been added by then, as far as is known.
+        self._places: dict[str, str] = {}
+        self._had: dict[str, int] = {}
+        self._server: Mapping[str, Any] = {}
+        # Whether another server than before may answer, and what was found out on it.
+        self._unsure, self._why = True, ""
+        self._next_look = 0.0
 
     def prepare(self) -> Steps[None]:
         """Find the place to begin, before the first entry is asked for."""
@@ -98,6 +107,11 @@ class Reader(ABC):
         """Return the next of the buffer; None where there is none that may be handed out."""
         return self.buffer.popleft() if self.buffer else None
 
+    def read(self, entry: Entry, record: Record) -> Steps[bool]:  # noqa: ARG002 - groups did when they fetched it
+        """Note what is missing before a record; return whether it is new."""
+        yield from ()
+        return True
+
     def done(self, *entries: Entry) -> Steps[None]:  # noqa: ARG002 - only groups answer
         """The effect of these entries of one stream is done."""
         yield from ()
@@ -106,8 +120,97 @@ class Reader(ABC):
         """The entry cannot be used."""
         yield from ()
 
-    def interrupted(self) -> None:  # noqa: B027 - only groups remember
+    def interrupted(self) -> None:
         """The connection was lost; what the server did meanwhile is not known."""
+        self._unsure = True
+        self._next_look = 0.0
+
+    def look(self) -> Steps[None]:
+        """Hold what the server says of all streams against what was read of them."""
+        self._next_look = time.monotonic() + _LOOK_SECONDS
+        if self._unsure:
+            self._why = self._why or (yield from self.recognise())
+        for stream in self._streams:
+            self._balance(stream, (yield from self.compare(stream, self._why)))
+        self._unsure, self._why = False, ""
+        self.losses += self.order.settle()
+
+    def recognise(self) -> Steps[str]:
+        """Ask which server answers, end all eras where it is another, and return how a stream could have gone back."""
+        before = self._server
+        self._server = now = yield from _server_facts(self._streams[0])
+        if not before or not now:
+            return "the stream was restored from an older state, or another server's has its place"
+        if before["run_id"] == now["run_id"]:
+            return "the stream was emptied, or restored from an older state"
+        why = "the server was started again, from an older state"
+        if now.get("master_replid2") == before.get("master_replid"):
+            why = "another server took over (failover), with an older state"
+        for stream in self._streams:
+            self.order.end_era(stream, why)
+        return why
+
+    def compare(self, stream: str, why: str = "") -> Steps[Mapping[str, Any]]:
+        """Return what the server says of a stream; where that is less than was read, what followed may be lost.
+
+        ``why`` is how, where that was just asked. What is lost is told when the sources are heard again, or are not.
+        """
+        place = self._places.get(stream, "0-0")
+        at = entry_number(place)
+        # A moment was no entry's place: what stands before it was not asked for.
+        read = at > (0, 0) and not place.endswith(_MOMENT)
+        # Before the first entry is asked for, which is trimmed meanwhile.
+        absent = bool(why) and read and not (yield lambda client: client.xrange(stream, place, place))
+        facts = yield from stream_facts(stream)
+        first, last = first_entry(facts), last_entry(facts)
+        # Servers before 7 do not say how many were added.
+        added = facts.get("entries-added") if facts else 0
+        went_back = (added is not None and added < self._had.get(stream, 0)) or (read and last < at)
+        if absent and not went_back and first <= at > entry_number(facts.get("max-deleted-entry-id", "0-0")):
+            # What goes, goes from the front: an entry that is missing behind it is one that this server never had.
+            went_back, last = True, (at[0], at[1] - 1)
+            for known in self.order.places(stream):
+                number = "{}-{}".format(*known)
+                if (yield lambda client, number=number: client.xrange(stream, number, number)):  # type: ignore[misc]
+                    break
+                last = (known[0], known[1] - 1)
+        if went_back:
+            why = why or (yield from self.recognise())
+            log.warning("subscribe.rewound", extra={"stream": stream, "place": place, "reason": why})
+            self.order.end_era(stream, why)
+            self.losses += self.order.doubt(stream, first, last)
+            self._had.pop(stream, None)
+            if last_entry(facts) < at:
+                self._places[stream] = "0-0"
+        return facts
+
+    def _balance(self, stream: str, facts: Mapping[str, Any]) -> None:
+        """Note what was added and gone unread, beside what the numbers of its sources show (from Redis 7 on)."""
+        added = facts.get("entries-added") if facts else 0
+        ahead = {text(facts.get("last-generated-id", "0-0")): 0, "0-0": facts.get("length", 0)}.get(
+            self._places.get(stream, "0-0")
+        )
+        if added is None or ahead is None:
+            return
+        had = added - ahead
+        lost = had - self._had.get(stream, had) - self.missing.pop(stream, 0)
+        if self.alone and lost > 0:
+            self.losses.append(Lost(stream, "", lost, "gone before they were read, of sources not read before"))
+        self._had[stream] = had
+
+    def _advance(self, entry: Entry) -> None:
+        """Take note that a stream was read up to an entry."""
+        self._places[entry.stream] = entry.id
+        if entry.stream in self._had:
+            self._had[entry.stream] += 1
+
+    def missing_before(self, entry: Entry, record: Record) -> Steps[tuple[int, str]]:
+        """Take note of a record; return how many are missing before it, and why."""
+        wanted, place, why = self.order.expected(entry.stream, record)
+        if wanted is not None and (record.sequence or 0) > wanted:
+            facts = yield from self.compare(entry.stream, (yield from self.recognise()))
+            why = self.order.expected(entry.stream, record)[2] or (TRIMMED if first_entry(facts) > place else ABSENT)
+        return self.order.missing(entry.stream, record, entry.place), why
 
     def leave(self) -> Steps[None]:
         """No more entries will be asked for."""
@@ -166,77 +269,46 @@ class Follower(Reader):
     """Reads by XREAD from a place of its own; the streams lie in one slot where the server is a Cluster."""
 
     def __init__(self, streams: Sequence[str], start: Start) -> None:
-        super().__init__()
-        self._streams = list(streams)
+        super().__init__(streams)
         self._start = start
-        self._places: dict[str, str] = {}
-        # By stream: entries added to it when the reader last had them all, and read since then.
-        self._had: dict[str, int] = {}
-        self._read: Counter[str] = Counter()
-        self._next_look = 0.0
+        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def prepare(self) -> Steps[None]:
         for stream in self._streams:
             if stream not in self._places:
-                place = yield from self._start.place(stream)
-                if self._start.known:
-                    yield from self._compare(stream, place)
-                self._places[stream] = place
-        yield from self._look_back()
+                self._places[stream] = place = yield from self._start.place(stream)
+                facts = yield from stream_facts(stream)
+                if self._start.known and min(first_entry(facts), last_entry(facts)) > entry_number(place):
+                    why = f"{place}, the last known entry, is gone, and perhaps what followed it"
+                    self.losses.append(Lost(stream, "", 0, why))
+        yield from self.look()
 
     def fetch(self, block_ms: int | None) -> Steps[None]:
         """See :class:`Reader`; entries of several streams come in the order of their ids."""
         if time.monotonic() >= self._next_look:
-            yield from self._look_back()
+            yield from self.look()
         places = dict(self._places)
         reply = yield lambda client: client.xread(places, count=_BATCH, block=block_ms)
         self._fill(reply or [])
-        if not reply:
-            yield from self._look_back()
+        if not reply and block_ms is not None:
+            yield from self.look()
 
-    def _compare(self, stream: str, place: str) -> Steps[None]:
-        """Note that what stood behind the last known entry is gone; how many there were is not known."""
-        facts = yield from stream_facts(stream)
-        first = facts.get("first-entry")
-        behind = entry_number(first[0]) if first else entry_number(facts.get("last-generated-id", "0-0"))
-        if behind <= entry_number(place):
-            return
-        # What goes, goes from the front: the known entry itself being there proves that nothing behind it was trimmed.
-        still: Any = yield lambda client: client.xrange(stream, place, place)
-        deleted = facts.get("max-deleted-entry-id", "0-0")
-        if not still or entry_number(deleted) > entry_number(place):
-            self.losses.append(
-                Lost(stream, "", 0, f"{place}, the last known entry, is gone, and perhaps what followed it")
-            )
-
-    def _look_back(self) -> Steps[None]:
-        """Begin a stream again that was restored, or emptied and begun anew: its entries would never come up."""
-        self._next_look = time.monotonic() + _LOOK_SECONDS
-        for stream, place in list(self._places.items()):
-            facts = yield from stream_facts(stream)
-            last = text(facts.get("last-generated-id", "0-0"))
-            # A moment after the last entry was no entry's place: what stands before it was not asked for.
-            if entry_number(last) < entry_number(place) and not place.endswith(_MOMENT):
-                log.warning("subscribe.rewound", extra={"stream": stream, "place": place, "last": last})
-                self._places[stream] = "0-0"
-                self._had.pop(stream, None)
-                self.rewound.add(stream)
-            else:
-                self._balance(stream, facts)
-
-    def _balance(self, stream: str, facts: Mapping[str, Any]) -> None:
-        """Note what was added and gone unread, beside what the numbers of its sources show (from Redis 7 on)."""
-        added = facts.get("entries-added") if facts else 0
-        ahead = {text(facts.get("last-generated-id", "0-0")): 0, "0-0": facts.get("length", 0)}.get(
-            self._places[stream]
-        )
-        if added is None or ahead is None:
-            return
-        had = added - ahead
-        lost = had - self._had.get(stream, had) - self._read.pop(stream, 0) - self.missing.pop(stream, 0)
-        if lost > 0:
-            self.losses.append(Lost(stream, "", lost, "gone before they were read, of sources not read before"))
-        self._had[stream] = had
+    def read(self, entry: Entry, record: Record) -> Steps[bool]:
+        try:
+            missing, why = yield from self.missing_before(entry, record)
+        except BaseException:
+            self.buffer.appendleft(entry)
+            raise
+        if missing > 0:
+            # What another server's state lacks was not added to this one.
+            self.missing[entry.stream] += missing * (why == TRIMMED)
+            self.losses.append(Lost(entry.stream, record.subject, missing, why))
+        # What a server forgot and got again comes a second time.
+        known = (entry.stream, record.id) in self._seen or (missing < 0 and self.order.ended(entry.stream))
+        self._seen[entry.stream, record.id] = None
+        if len(self._seen) > _RECORDS_REMEMBERED:
+            self._seen.popitem(last=False)
+        return not known
 
     def _fill(self, reply: Any) -> None:
         batch: list[Entry] = []
@@ -251,8 +323,7 @@ class Follower(Reader):
         usable = [entry for entry in batch if horizon is None or entry_number(entry.id) <= horizon]
         usable.sort(key=lambda entry: entry_number(entry.id))
         for entry in usable:
-            self._places[entry.stream] = entry.id
-            self._read[entry.stream] += 1
+            self._advance(entry)
         self.buffer.extend(usable)
 
 
@@ -264,6 +335,33 @@ def stream_facts(stream: str) -> Steps[Mapping[str, Any]]:
         if "no such key" in str(error):
             return {}
         raise
+    return found
+
+
+def first_entry(facts: Mapping[str, Any]) -> tuple[int, int]:
+    """The id of a stream's first entry; where it has none, one above all that it had."""
+    milliseconds, counter = last_entry(facts)
+    return entry_number(facts["first-entry"][0]) if facts.get("first-entry") else (milliseconds, counter + 1)
+
+
+def last_entry(facts: Mapping[str, Any]) -> tuple[int, int]:
+    """The id of the last entry that a stream ever had."""
+    return entry_number(facts.get("last-generated-id", "0-0"))
+
+
+def _server_facts(stream: str) -> Steps[Mapping[str, Any]]:
+    """What the server that has a stream says of itself; nothing where it may not be asked."""
+
+    def ask(client: Any) -> Any:
+        find = getattr(client, "get_node_from_key", None)
+        return client.info(target_nodes=find(stream)) if find else client.info()
+
+    try:
+        found: Mapping[str, Any] = yield ask
+    except faults.ResponseError as error:
+        if can_pass(error):
+            raise
+        return {}
     return found
 
 

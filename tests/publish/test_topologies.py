@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from servers import Certificate, Cluster, Node, Watched, secure_server, wait_for
 
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
-from streamfer.publish import Delivery, Keys, Publisher, Subscription, subscribe, subscribe_async
+from streamfer.publish import Delivery, Keys, Lost, Publisher, Subscription, subscribe, subscribe_async
 from streamfer.records import Record
 
+FAILOVER = "another server took over (failover), with an older state"
 PARTITIONS = 6
 SOURCES = [f"hall-{number}" for number in range(12)]
 
@@ -67,8 +69,35 @@ class Listener:
             self.got.extend(self._subscription)
 
 
-def deliver(url: str, tmp_path: Path, **settings: Any) -> Delivery:
-    return Delivery.open(PublishConfig(redis=url, spool=tmp_path / "spool", partitions=PARTITIONS, **settings))
+class Yard:
+    """A source of the first partition that nobody sends again, and who reads it when told: one alone and a group."""
+
+    def __init__(self, url: str) -> None:
+        settings: dict[str, Any] = {"prefix": "yard", "partitions": PARTITIONS}
+        self._records = iter(clips(0, 9, ["yard-4"]))
+        self._publisher = Publisher.open(PublishConfig(redis=url, **settings))
+        self.told: list[tuple[int, str]] = []
+        settings |= {"since": "start", "block_s": 0.2, "on_lost": lambda lost: self.told.append((lost.count, lost.why))}
+        self._subscriptions = [subscribe(url, group=group, **settings) for group in (None, "late")]
+
+    def publish(self, count: int) -> list[Record]:
+        records = [next(self._records) for _ in range(count)]
+        self._publisher.publish_many(records)
+        return records
+
+    def publish_and_read(self) -> None:
+        (record,) = self.publish(1)
+        assert [next(subscription).id for subscription in self._subscriptions] == [record.id] * 2
+
+    def close(self) -> None:
+        for one in (*self._subscriptions, self._publisher):
+            one.close()
+
+
+def deliver(url: str, tmp_path: Path) -> Delivery:
+    # What is kept to be sent again is kept for longer than a busy machine takes to kill a server.
+    words: dict[str, Any] = {"spool": tmp_path / "spool", "partitions": PARTITIONS, "resend_seconds": 60}
+    return Delivery.open(PublishConfig(redis=url, **words))
 
 
 @pytest.fixture(scope="module")
@@ -145,21 +174,26 @@ class TestCluster:
             subscribe(f"redis://127.0.0.1:{other.port}")
 
     def test_a_primary_that_is_killed(self, tmp_path: Path) -> None:
-        """Its replica takes over; what it had not got is sent again."""
+        """Its replica takes over; what it had not got is sent again, or else told to be lost."""
         cluster = Cluster(tmp_path / "nodes", replicas=True)
         try:
             first, last = clips(0, 30), clips(30, 60)
-            with deliver(cluster.url, tmp_path) as delivery:
+            with deliver(cluster.url, tmp_path) as delivery, closing(Yard(cluster.url)) as yard:
                 listener = Listener(cluster.url, partitions=PARTITIONS)
                 feed(delivery, first)
+                yard.publish_and_read()
                 wait_for(lambda: not delivery.waiting, "published")
                 victim = cluster.owner(Keys(partitions=PARTITIONS).stream("clips", 0))
                 cut_replicas(victim)
                 lost = clips(100, 103)
                 feed(delivery, lost)
+                yard.publish(2)
                 wait_for(lambda: not delivery.waiting, "acknowledged, by one server alone")
                 victim.kill()
                 feed(delivery, last)
+                yard.publish_and_read()
+                # What other members of a group had read is not known.
+                assert yard.told == [(2, FAILOVER), (0, FAILOVER)]
                 wait_for(lambda: not delivery.waiting, "all published")
                 assert delivery.sent_again
                 listener.expect([*first, *lost, *last])
@@ -204,18 +238,28 @@ class TestSentinel:
             assert by_source(list(subscription)) == by_source(records)
 
     def test_in_asyncio(self, watched: Watched) -> None:
-        first, last = clips(0, 2), clips(2, 4)
+        """What the replica had not got, and nobody sends again, is told."""
+        first, lost, last = clips(0, 2), clips(2, 4), clips(4, 6)
+        told: list[Lost] = []
 
-        async def follow() -> list[Record]:
-            async with subscribe_async(watched.url, since="start", idle_s=30, block_s=0.2) as subscription:
+        def fail_over(publisher: Publisher) -> None:
+            cut_replicas(watched.primary)
+            publisher.publish_many(lost)
+            watched.primary.kill()
+            publisher.publish_many(last)
+
+        async def follow(publisher: Publisher) -> list[Record]:
+            words: dict[str, Any] = {"since": "start", "idle_s": 30, "block_s": 0.2, "on_lost": told.append}
+            async with subscribe_async(watched.url, **words) as subscription:
                 got = [await anext(subscription) for _ in first]
-                watched.primary.kill()
-                await asyncio.to_thread(publish, watched.url, last)
+                await asyncio.to_thread(fail_over, publisher)
                 return got + [await anext(subscription) for _ in last]
 
-        publish(watched.url, first)
-        wait_for(lambda: watched.replica.client.xlen("streamfer:{0}:clips") == len(first), "it replicates")
-        assert by_source(asyncio.run(follow())) == by_source([*first, *last])
+        with Publisher.open(PublishConfig(redis=watched.url)) as publisher:
+            publisher.publish_many(first)
+            wait_for(lambda: watched.replica.client.xlen("streamfer:{0}:clips") == len(first), "it replicates")
+            assert by_source(asyncio.run(follow(publisher))) == by_source([*first, *last])
+        assert sorted((one.subject, one.count, one.why) for one in told) == sorted((s, 2, FAILOVER) for s in SOURCES)
 
     def test_wrong_words(self, watched: Watched) -> None:
         url = watched.url
