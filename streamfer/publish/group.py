@@ -7,6 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from redis import exceptions as faults
@@ -22,34 +23,10 @@ _CLAIM_BATCH = 100
 _DEAD_ENTRIES = 10_000
 MAX_DELIVERIES = 5
 
-# A consumer that is removed takes its pending entries with it, so both are looked at in one step.
-_LEAVE_LUA = """
-for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
-  if consumer[2] == ARGV[2] and consumer[4] == 0 then
-    return redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], ARGV[2])
-  end
-end
-return 0
-"""
-
+_LEAVE_LUA = Path(__file__).with_name("leave.lua").read_text(encoding="utf-8")
 _CLAIM_LUA = "return redis.call('XAUTOCLAIM', KEYS[1], unpack(ARGV))"
 
-# How far a group has read each source, by the numbers of its records: members write the highest, in any order. Answers
-# whether nothing older than the entry ARGV[1] is left in the stream, and what was known of each source before.
-_PROGRESS_LUA = """
-local older = redis.call('XRANGE', KEYS[1], '-', ARGV[1], 'COUNT', 1)
-local reply = {(not older[1] or older[1][1] == ARGV[1]) and 1 or 0}
-for at = 3, #ARGV, 3 do
-  local known = redis.call('HGET', KEYS[2], ARGV[at])
-  reply[#reply + 1] = known or ''
-  local number = known and tonumber(string.match(known, '^%d+')) or -1
-  if tonumber(ARGV[at + 1]) > number then
-    redis.call('HSET', KEYS[2], ARGV[at], ARGV[at + 1] .. ' ' .. ARGV[at + 2])
-  end
-end
-redis.call('EXPIRE', KEYS[2], ARGV[2])
-return reply
-"""
+_PROGRESS_LUA = Path(__file__).with_name("progress.lua").read_text(encoding="utf-8")
 _PROGRESS_SECONDS = 30 * 86_400
 _LOOKED_BACK = 1000
 
