@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 import redis
-from redis import exceptions as faults
 
+from streamfer.publish.connection import node_of
 from streamfer.publish.keys import Keys
 
 if TYPE_CHECKING:
@@ -54,12 +54,8 @@ def append(
     """Append ``records``, those of a partition in one step, and say what became of each.
 
     A record whose first reply was lost counts as a duplicate when it is sent again. Streams are trimmed approximately:
-    whole nodes go at a time.
-
-    Args:
-        runs: by partition, which run of its server took the records before; brought up to date. It is empty where the
-            server may not be asked.
-        asked: partitions whose server is asked for its run though there may be nothing to append.
+    whole nodes go at a time. ``runs`` has by partition which run of its server took the records before, and is brought
+    up to date; ``asked`` are partitions whose server is to say its run though there may be nothing to append.
 
     Raises:
         ForgottenError: it is another run now, and nothing was appended in its partitions.
@@ -85,7 +81,7 @@ def append(
             # EVAL rather than EVALSHA: a server that restarted has forgotten the script, and its text is
             # small beside the records. By hand: the pipeline of a Cluster's client has no method for it.
             words = ("EVAL", _APPEND_LUA, len(names), *names, *words)
-            pipeline.execute_command(*words, **_place(client, names[0]))  # type: ignore[no-untyped-call]
+            pipeline.execute_command(*words, **node_of(client, names[0]))  # type: ignore[no-untyped-call]
         # redis-py's own raising would put the whole command, with the records in it, into the message.
         replies: list[Any] = pipeline.execute(raise_on_error=False)
     outcomes: dict[int, Outcome] = {}
@@ -97,21 +93,10 @@ def append(
         run = reply[0].decode() if isinstance(reply[0], bytes) else reply[0]
         forgotten |= runs.get(partition, "") not in ("", run)
         runs[partition] = run
-        done = zip(members, reply[1:], strict=False)
-        outcomes |= {place: Outcome.NEW if new else Outcome.DUPLICATE for place, new in done}
+        outcomes |= zip(members, (Outcome.NEW if new else Outcome.DUPLICATE for new in reply[1:]), strict=False)
     if forgotten:
         raise ForgottenError
     return [outcomes[place] for place in range(len(records))]
-
-
-def _place(client: Any, key: str) -> dict[str, Any]:
-    """Which node of a Cluster has a key; redis-py would ask any for it, with all records in the question."""
-    find = getattr(client, "get_node_from_key", None)
-    try:
-        return {"target_nodes": find(key)} if find else {}
-    except faults.SlotNotCoveredError:
-        client.nodes_manager.initialize()
-        raise
 
 
 def entry_number(entry_id: bytes | str) -> tuple[int, int]:

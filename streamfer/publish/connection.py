@@ -95,6 +95,17 @@ def is_cluster(url: str | None) -> bool:
     return url is not None and url.partition("://")[0].endswith("+cluster")
 
 
+def node_of(client: Any, key: str) -> dict[str, Any]:
+    """Have a command go to the node of a Cluster that has a key; redis-py would ask any for it, with all its words."""
+    find = getattr(client, "get_node_from_key", None)
+    try:
+        return {"target_nodes": find(key)} if find else {}
+    except faults.SlotNotCoveredError:
+        if isinstance(client, _LateCluster):
+            client.nodes_manager.initialize()
+        raise
+
+
 def is_watched(url: str | None) -> bool:
     """Whether ``url`` names Sentinels, whose primary may change."""
     return url is not None and url.partition("://")[0].endswith("+sentinel")

@@ -161,7 +161,13 @@ class Delivery(Closing):
             asked = {self.publisher.keys.partition(record["ce_subject"]) for _, record in self._recent}
         while True:
             if self._forgotten:
-                self._send_again()
+                again = [record for _, record in self._recent]
+                for start in range(0, len(again), _BATCH):
+                    self.publisher.append(again[start : start + _BATCH])
+                self._recent = deque((time.monotonic(), record) for record in again)
+                self.sent_again += len(again)
+                log.info("publish.sent_again", extra={"records": len(again)})
+                self._forgotten = False
             try:
                 self.publisher.append(records, self._runs, asked)
             except ForgottenError:
@@ -176,16 +182,6 @@ class Delivery(Closing):
             self._next_room = time.monotonic() + _ROOM_SECONDS
             if evicted := self.publisher.evicted():
                 self._tell("publish.evicted", evicted)
-
-    def _send_again(self) -> None:
-        again = [record for _, record in self._recent]
-        for start in range(0, len(again), _BATCH):
-            self.publisher.append(again[start : start + _BATCH])
-        self._recent = deque((time.monotonic(), record) for record in again)
-        if again:
-            self.sent_again += len(again)
-            log.info("publish.sent_again", extra={"records": len(again)})
-        self._forgotten = False
 
     def _say(self, error: Exception) -> None:
         if self._end is not None and time.monotonic() >= self._end:

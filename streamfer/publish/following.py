@@ -253,10 +253,10 @@ class Following:
             log.warning("subscribe.skipped", extra={"stream": entry.stream, "entry": entry.id, "reason": fault})
             yield from reader.reject(entry, fault)
             return None
-        new = False
-        if self._sources is not None and record.subject not in self._sources:
+        new = self._sources is None or record.subject in self._sources
+        if not new:
             yield from reader.done(entry)
-        else:
+        elif isinstance(reader, Follower):
             new = yield from reader.read(entry, record)
             self._tell(lane)
         if not new:

@@ -13,6 +13,7 @@ from typing import Any
 from redis import exceptions as faults
 
 from streamfer.errors import ConfigError
+from streamfer.publish.append import entry_number
 from streamfer.publish.keys import Keys
 from streamfer.publish.order import Lost
 from streamfer.publish.reading import ABSENT, TRIMMED, Entry, Reader, Start, Steps, text
@@ -25,7 +26,6 @@ MAX_DELIVERIES = 5
 
 _LEAVE_LUA = Path(__file__).with_name("leave.lua").read_text(encoding="utf-8")
 _CLAIM_LUA = "return redis.call('XAUTOCLAIM', KEYS[1], unpack(ARGV))"
-
 _PROGRESS_LUA = Path(__file__).with_name("progress.lua").read_text(encoding="utf-8")
 _PROGRESS_SECONDS = 30 * 86_400
 _LOOKED_BACK = 1000
@@ -81,13 +81,13 @@ class GroupMember(Reader):
             place = yield from self._start.place(stream)
             yield from self._create(stream, place)
         self._next_claim = time.monotonic() + min(self._claim_every, self._claim_idle)
-        self._forget()
+        self.interrupted()
         yield from self.look()
 
     def take(self) -> Entry | None:
         if self.buffer and time.monotonic() - self._fetched > self._claim_idle / 2:
             # So slow a consumer may be about to lose these to another: ask which are still its own.
-            self._forget()
+            self.interrupted()
         return super().take()
 
     def fetch(self, block_ms: int | None) -> Steps[None]:
@@ -127,11 +127,8 @@ class GroupMember(Reader):
         yield bury
 
     def interrupted(self) -> None:
-        super().interrupted()
-        self._forget()
-
-    def _forget(self) -> None:
         """Forget what was fetched: the server remembers it as unfinished, and more whose reply was lost."""
+        super().interrupted()
         self.buffer.clear()
         self._unfinished = dict.fromkeys(self._streams, "0")
 
@@ -184,7 +181,7 @@ class GroupMember(Reader):
         for subject, known in zip(latest, map(text, reply[1:]), strict=True):
             if known:
                 number, _, run = known.partition(" ")
-                self.order.know(stream, subject, run, int(number), entries[0].place)
+                self.order.know(stream, subject, run, int(number), entry_number(entries[0].id))
         # Where older entries are left, what is missing is with another member, unless the stream went back.
         others = set() if reply[0] else set(latest)
         for entry, record in numbered:

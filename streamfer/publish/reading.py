@@ -21,7 +21,7 @@ from redis import exceptions as faults
 
 from streamfer.errors import ConfigError, RecordError
 from streamfer.publish.append import entry_number
-from streamfer.publish.connection import can_pass
+from streamfer.publish.connection import can_pass, node_of
 from streamfer.publish.order import Lost, Order
 from streamfer.records import Record
 
@@ -59,11 +59,6 @@ class Entry:
     deliveries: int = 1  #: how often a consumer group has handed it out
     record: Record | None = None
     fault: str = ""
-
-    @property
-    def place(self) -> tuple[int, int]:
-        """Its id, as entries are sorted."""
-        return entry_number(self.id)
 
     @classmethod
     def of(cls, stream: Any, number: Any, fields: Mapping[Any, Any] | None, deliveries: int = 1) -> Entry:
@@ -106,11 +101,6 @@ class Reader(ABC):
     def take(self) -> Entry | None:
         """Return the next of the buffer; None where there is none that may be handed out."""
         return self.buffer.popleft() if self.buffer else None
-
-    def read(self, entry: Entry, record: Record) -> Steps[bool]:  # noqa: ARG002 - groups did when they fetched it
-        """Note what is missing before a record; return whether it is new."""
-        yield from ()
-        return True
 
     def done(self, *entries: Entry) -> Steps[None]:  # noqa: ARG002 - only groups answer
         """The effect of these entries of one stream is done."""
@@ -210,7 +200,7 @@ class Reader(ABC):
         if wanted is not None and (record.sequence or 0) > wanted:
             facts = yield from self.compare(entry.stream, (yield from self.recognise()))
             why = self.order.expected(entry.stream, record)[2] or (TRIMMED if first_entry(facts) > place else ABSENT)
-        return self.order.missing(entry.stream, record, entry.place), why
+        return self.order.missing(entry.stream, record, entry_number(entry.id)), why
 
     def leave(self) -> Steps[None]:
         """No more entries will be asked for."""
@@ -260,8 +250,7 @@ class Start:
             seconds, _ = yield lambda client: client.time()
             return _before(seconds - self._ago)
         if self._word == "new":
-            information = yield from stream_facts(stream)
-            return text(information.get("last-generated-id", "0-0"))
+            return "{}-{}".format(*last_entry((yield from stream_facts(stream))))
         return "0-0" if self._word == "start" else self._word
 
 
@@ -294,6 +283,7 @@ class Follower(Reader):
             yield from self.look()
 
     def read(self, entry: Entry, record: Record) -> Steps[bool]:
+        """Note what is missing before a record; return whether it is new."""
         try:
             missing, why = yield from self.missing_before(entry, record)
         except BaseException:
@@ -352,12 +342,8 @@ def last_entry(facts: Mapping[str, Any]) -> tuple[int, int]:
 def _server_facts(stream: str) -> Steps[Mapping[str, Any]]:
     """What the server that has a stream says of itself; nothing where it may not be asked."""
 
-    def ask(client: Any) -> Any:
-        find = getattr(client, "get_node_from_key", None)
-        return client.info(target_nodes=find(stream)) if find else client.info()
-
     try:
-        found: Mapping[str, Any] = yield ask
+        found: Mapping[str, Any] = yield lambda client: client.info(**node_of(client, stream))
     except faults.ResponseError as error:
         if can_pass(error):
             raise
