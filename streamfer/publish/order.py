@@ -46,12 +46,8 @@ class Order:
     def __init__(self) -> None:
         self._last: OrderedDict[tuple[str, str], _Last] = OrderedDict()
         # By stream: how many eras have ended, and why the last one did; then until when which sources must be heard.
-        self._eras: dict[str, tuple[int, str]] = {}
+        self.eras: dict[str, tuple[int, str]] = {}
         self._doubts: dict[str, tuple[float, set[str]]] = {}
-
-    def ended(self, stream: str) -> bool:
-        """Whether an era of this stream has ended: what was read may come again."""
-        return stream in self._eras
 
     def places(self, stream: str) -> list[Place]:
         """Where the last records of all sources in a stream stand, the newest first."""
@@ -59,14 +55,14 @@ class Order:
 
     def end_era(self, stream: str, why: str) -> None:
         """The server may have lost some of a stream."""
-        self._eras[stream] = (self._era(stream) + 1, why)
+        self.eras[stream] = (self._era(stream) + 1, why)
 
     def doubt(self, stream: str, first: Place, last: Place) -> list[Lost]:
         """The server did lose some, of which it now has what lies between two places; return what is lost for sure."""
         mine = {subject: known.place for (of, subject), known in self._last.items() if of == stream}
         gone = {subject for subject, place in mine.items() if not first <= place <= last} or set(mine)
         if not gone:
-            return [Lost(stream, "", 0, self._eras[stream][1])]
+            return [Lost(stream, "", 0, self.eras[stream][1])]
         before = self._doubts.get(stream, (0.0, set[str]()))[1]
         self._doubts[stream] = (time.monotonic() + _SETTLE_SECONDS, gone | before)
         return []
@@ -75,7 +71,7 @@ class Order:
         """Return where a source was not heard again for so long that it may have lost something; or, ``now``, yet."""
         over = [stream for stream, (until, _) in self._doubts.items() if now or time.monotonic() >= until]
         unheard = {stream: self._doubts.pop(stream)[1] for stream in over}
-        return [Lost(stream, "", 0, self._eras[stream][1]) for stream, subjects in unheard.items() if subjects]
+        return [Lost(stream, "", 0, self.eras[stream][1]) for stream, subjects in unheard.items() if subjects]
 
     def expected(self, stream: str, record: Record) -> tuple[int | None, Place, str]:
         """Return which number a source's next record has, where its last one stands, and why one between may be lost.
@@ -85,7 +81,7 @@ class Order:
         known = self._last.get((stream, record.subject))
         if known is None or known.run != record.run_id:
             return None, (0, 0), ""
-        return known.number + 1, known.place, self._eras[stream][1] if known.era < self._era(stream) else ""
+        return known.number + 1, known.place, self.eras[stream][1] if known.era < self._era(stream) else ""
 
     def know(self, stream: str, subject: str, run: str, number: int, place: Place) -> None:
         """Take note that all of a source was read up to a number, by somebody."""
@@ -118,4 +114,4 @@ class Order:
             self._last.popitem(last=False)
 
     def _era(self, stream: str) -> int:
-        return self._eras.get(stream, (0, ""))[0]
+        return self.eras.get(stream, (0, ""))[0]

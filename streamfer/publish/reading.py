@@ -294,7 +294,7 @@ class Follower(Reader):
             self.missing[entry.stream] += missing * (why == TRIMMED)
             self.losses.append(Lost(entry.stream, record.subject, missing, why))
         # What a server forgot and got again comes a second time.
-        known = (entry.stream, record.id) in self._seen or (missing < 0 and self.order.ended(entry.stream))
+        known = (entry.stream, record.id) in self._seen or (missing < 0 and entry.stream in self.order.eras)
         self._seen[entry.stream, record.id] = None
         if len(self._seen) > _RECORDS_REMEMBERED:
             self._seen.popitem(last=False)
