@@ -32,7 +32,8 @@ class _Commands(TyperGroup):
         """Find the command; from here on SIGTERM is an order that ``run`` obeys, also while it gets ready."""
         found = super().resolve_command(ctx, args)
         if found[0] == "run":
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+            # There is nothing to clean up yet, and what is raised in a module's body may be lost there.
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         return found
 
     def invoke(self, ctx: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ class Stop:
 
     number: int | None = None
     terminated: int = TERMINATED
+    early: bool = False  #: it came while nothing ran
 
     def code(self) -> int:
         """Return the exit code: 0 where nothing was interrupted, ``terminated`` after SIGTERM."""
@@ -51,7 +54,10 @@ def stopping(session: Session, *, terminated: int = TERMINATED) -> Iterator[Stop
         for either in (signal.SIGINT, signal.SIGTERM):
             signal.signal(either, signal.SIG_DFL)
         if not session.stop():
-            # Nothing runs yet, or any more: there is nothing to end in order.
+            # Nothing runs yet, or any more: there is nothing to end in order. What is raised where modules are read or
+            # objects die may be lost there, or come out as another error; then the run that begins is ended.
+            told.early = True
+            _thread.start_new_thread(_insist, (session,))
             raise SystemExit(told.code()) if number == signal.SIGTERM else KeyboardInterrupt
 
     def hang_up(number: int, frame: FrameType | None) -> None:
@@ -65,6 +71,10 @@ def stopping(session: Session, *, terminated: int = TERMINATED) -> Iterator[Stop
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield told
+    except Exception:
+        if not told.early:
+            raise
+        raise SystemExit(told.code()) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -85,6 +95,11 @@ def first_of(*numbers: int) -> threading.Event:
     for number in numbers:
         signal.signal(number, tell)
     return told
+
+
+def _insist(session: Session) -> None:
+    while not session.stop():
+        time.sleep(0.1)
 
 
 def _reload(session: Session) -> None:

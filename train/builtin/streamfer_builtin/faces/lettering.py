@@ -1,7 +1,7 @@
 """What people lay over pictures: titles, subtitles, a camera's clock, marks and buttons. None of it is a face.
 
-Round things with an outline and light inside, such as the dot of a drawn letter, look like small faces to a detector
-that has only seen photographs.
+Round things of a warm colour with a dark rim, such as the dot of a drawn letter, look like faces in their hair to a
+detector that has only seen photographs. Very small ones are not drawn in such colours: there a face shows no more.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ _FONTS = (
 )
 _LETTERS = np.array(list("aabcdeeefghiiijjklmnooopqrsttuvwxyzABCDEGOPQRS0123456890!?&@:;.-%"))
 _TRIES = 6
+_WARM = 18.0
+"""Least height in pixels of a disc in the colours of faces."""
 
 
 def letter(picture: Picture, labels: Labels, rng: np.random.Generator) -> None:
-    """Write or draw one to three things over ``picture``, in place, beside its faces."""
-    for _ in range(int(rng.integers(1, 4))):
-        mask, edge = _badge(picture, rng) if rng.random() < 0.4 else _line(picture, rng)
+    """Write or draw one to four things over ``picture``, in place, beside its faces."""
+    for _ in range(int(rng.integers(1, 5))):
+        mask, edge = _badge(picture, rng) if rng.random() < 0.5 else _line(picture, rng)
+        colours = _warm(rng) if rng.random() < 0.6 and mask.shape[0] >= _WARM else _any(rng)
         for _ in range(_TRIES):
             left = int(rng.integers(-mask.shape[1] // 4, max(1, picture.shape[1] - mask.shape[1] // 2)))
             top = int(rng.integers(-mask.shape[0] // 4, max(1, picture.shape[0] - mask.shape[0] // 2)))
             if not _meets(labels.boxes, left, top, mask.shape):
-                _lay(picture, mask, edge, left, top, rng)
+                _lay(picture, mask, edge, (left, top), colours, rng)
                 break
 
 
@@ -77,11 +80,12 @@ def _lay(
     picture: Picture,
     inner: NDArray[np.uint8],
     outer: NDArray[np.uint8],
-    left: int,
-    top: int,
+    at: tuple[int, int],
+    colours: FloatArray,
     rng: np.random.Generator,
 ) -> None:
     """Blend the outline in one colour and the inside in a gradient, or two tones, over the picture."""
+    left, top = at
     x1, y1 = max(0, left), max(0, top)
     x2, y2 = min(picture.shape[1], left + inner.shape[1]), min(picture.shape[0], top + inner.shape[0])
     if x2 <= x1 or y2 <= y1:
@@ -89,9 +93,7 @@ def _lay(
     part = picture[y1:y2, x1:x2].astype(np.float32)
     within = np.s_[y1 - top : y2 - top, x1 - left : x2 - left]
     share = rng.uniform(0.75, 1.0) / 255
-    upper, lower, rim = rng.uniform(0, 255, size=(3, 3)).astype(np.float32)
-    if rng.random() < 0.5:
-        lower = np.clip(upper + rng.normal(scale=40), 0, 255).astype(np.float32)
+    upper, lower, rim = colours
     down = np.linspace(0, 1, inner.shape[0], dtype=np.float32)[:, None]
     if rng.random() < 0.5:
         down = (down > rng.uniform(0.3, 0.7)).astype(np.float32)
@@ -100,6 +102,22 @@ def _lay(
         part += (rim - part) * (outer[within] * share)[..., None]
     part += (fill - part) * (inner[within] * share)[..., None]
     picture[y1:y2, x1:x2] = part.round().astype(np.uint8)
+
+
+def _any(rng: np.random.Generator) -> FloatArray:
+    """Upper part, lower part and rim (RGB) in any colours; the parts often in shades of one."""
+    colours = rng.uniform(0, 255, size=(3, 3))
+    if rng.random() < 0.5:
+        colours[1] = np.clip(colours[0] + rng.normal(scale=40), 0, 255)
+    return colours.astype(np.float32)
+
+
+def _warm(rng: np.random.Generator) -> FloatArray:
+    """The same in the colours of skin, wood and brass, with a dark rim."""
+    light = rng.uniform(80, 255)
+    upper = light * np.array([1.0, rng.uniform(0.5, 0.9), rng.uniform(0.2, 0.8)])
+    lower = np.clip(upper * rng.uniform(0.6, 1.2), 0, 255)
+    return np.stack([upper, lower, upper * rng.uniform(0.05, 0.6)]).astype(np.float32)
 
 
 def _meets(boxes: FloatArray, left: int, top: int, shape: tuple[int, ...]) -> bool:

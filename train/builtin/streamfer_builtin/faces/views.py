@@ -27,7 +27,7 @@ SMALLEST = 8.0
 """Faces below this many pixels in a view (square root of the area) are neither right nor wrong."""
 _AIM = (10.0, 220.0)
 _MOST_ENLARGED = 2.5
-_LETTERED = 0.25
+_LETTERED = 0.5
 """Share of the views that something is written over."""
 _LEAST_SHOWN = 0.4
 """The longer side of a picture takes at least this share of the view: portraits do not become thumbnails."""
