@@ -235,7 +235,7 @@ _EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], str, str, str], ...] = (
     ),
     (
         (faults.AuthenticationError, faults.AuthorizationError),
-        r"NOAUTH|WRONGPASS",
+        r"NOAUTH|WRONGPASS|AuthenticationError",
         "denies access",
         "put user and password into the URL (redis://USER:PASSWORD@HOST)",
     ),
@@ -280,6 +280,8 @@ def explain(url: str, error: Exception) -> str:
     """One line on ``error``: the server's address, what was wrong, and the way out."""
     # What it does not know it repeats, up to a whole script.
     said = str(error).partition(", with args beginning with")[0]
+    # Of each Sentinel that was asked redis-py shows the whole object.
+    said = re.sub(r"<redis\..*?> - ", "", said)
     line = redact_text(" ".join(said.split())) or type(error).__name__
     for kinds, words, what, way_out in _EXPLANATIONS:
         if isinstance(error, kinds) or re.search(words, line, re.IGNORECASE):
