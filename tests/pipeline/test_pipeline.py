@@ -73,6 +73,7 @@ def test_a_sliding_window_equals_encoding_its_frames_afresh() -> None:
 
 
 UNITS = ("AU06", "AU12", "AU25")
+AT_ONCE = {"live__queue_frames": 200, "live__staleness": 60}  # so a live film that comes all at once loses no frame
 
 
 class CountingReader(FakeExpressionModel):
@@ -246,11 +247,7 @@ def test_frame_rows_are_complete_and_in_order() -> None:
 
 
 def test_a_restarted_clock_begins_a_new_epoch_with_new_ids() -> None:
-    events = run(
-        [FakeSource(one_face, count=120, fps=25, live=True, script={60: [Jump()]})],
-        live__queue_frames=200,
-        live__staleness=60,
-    )
+    events = run([FakeSource(one_face, count=120, fps=25, live=True, script={60: [Jump()]})], **AT_ONCE)
     spans = {(clip.clip.epoch, clip.clip.start_pts) for clip in clips(events)}
     assert {epoch for epoch, _ in spans} == {0, 1}
     ids = [event.id for event in events if isinstance(event, Record)]
@@ -260,9 +257,7 @@ def test_a_restarted_clock_begins_a_new_epoch_with_new_ids() -> None:
 def test_an_interruption_is_a_state_record_and_a_gap() -> None:
     lost = StateChange("backoff", 0, 1000.0, reason="rtsp://user:secret@10.0.0.1/ went away", attempt=1, delay=0.5)
     source = FakeSource(one_face, count=120, fps=25, live=True, script={60: [lost, Jump()]})
-    documents = [
-        event.data for event in run([source], live__queue_frames=200, live__staleness=60) if isinstance(event, Record)
-    ]
+    documents = [event.data for event in run([source], **AT_ONCE) if isinstance(event, Record)]
     states = [document for document in documents if isinstance(document, SourceStateChanged)]
     assert [state.state for state in states] == ["online", "backoff", "online", "ended"]
     assert "secret" not in states[1].reason
@@ -285,9 +280,7 @@ class _ClockSet(FakeSource):
 
 def test_an_hour_that_was_none_is_no_gap_of_an_hour() -> None:
     source = _ClockSet(one_face, count=120, fps=25, live=True, script={60: [Jump()]})
-    gaps = [
-        event.data for event in run([source], live__queue_frames=200, live__staleness=60) if isinstance(event, Record)
-    ]
+    gaps = [event.data for event in run([source], **AT_ONCE) if isinstance(event, Record)]
     (gap,) = [document for document in gaps if isinstance(document, Gap)]
     assert (gap.cause, gap.reason, gap.end_time - gap.start_time) == ("clock_jump", "set ahead", 0)
 

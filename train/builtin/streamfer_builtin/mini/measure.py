@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -162,7 +162,7 @@ def by_agreement(logits: Tensor, pictures: Pictures) -> dict[str, Any]:
     """Accuracy where one class has more than a share of all votes."""
     seen, most = truth(pictures), pictures.votes.amax(1)  # nobody's votes are NaN, which compares false
     bands = {f"more than {share:.0%} of the votes": most > share for share in _AGREED}
-    return {name: _brief(logits[rows], seen[rows]) for name, rows in bands.items() if bool(rows.any())}
+    return _banded(logits, seen, bands)
 
 
 def by_pose(logits: Tensor, pictures: Pictures) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def by_pose(logits: Tensor, pictures: Pictures) -> dict[str, Any]:
         for low, high in itertools.pairwise(edges):
             bands[f"{name} {_band(low, high)}"] = (value >= low) & (value < high)
     seen = truth(pictures)
-    return {name: _brief(logits[rows], seen[rows]) for name, rows in bands.items() if bool(rows.any())}
+    return _banded(logits, seen, bands)
 
 
 def by_quality(network: Network, pictures: Pictures) -> dict[str, Any]:
@@ -384,6 +384,11 @@ def _band(low: float, high: float) -> str:
 def _scores(scores: Report) -> dict[str, Any]:
     recalls = {name: None if np.isnan(value) else round(value, 4) for name, value in scores.recalls.items()}
     return {"count": scores.count, "accuracy": round(scores.war, 4), "uar": round(scores.uar, 4), "recalls": recalls}
+
+
+def _banded(logits: Tensor, labels: Tensor, bands: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the scores of each band that has a picture."""
+    return {name: _brief(logits[rows], labels[rows]) for name, rows in bands.items() if bool(rows.any())}
 
 
 def _brief(logits: Tensor, labels: Tensor) -> dict[str, Any]:
