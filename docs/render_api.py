@@ -1,4 +1,4 @@
-"""Writes docs/api.md from the docstrings of what ``streamfer`` exports, and docs/configuration.md from its settings."""
+"""Writes docs/api.md from the docstrings of what ``streamfer`` exports, docs/configuration.md and docs/tables.md."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import streamfer
+from streamfer.export import columns
+from streamfer.files import table_beside
 
 FOLDER = Path(__file__).parent
 HEAD = """# Python
@@ -122,8 +124,18 @@ def vars_of(limit: Any) -> dict[str, Any]:
     return {name: getattr(limit, name) for name in ("gt", "ge", "lt", "le") if hasattr(limit, name)}
 
 
+def tables_page() -> str:
+    """Return the data dictionary: the columns of every table."""
+    lines = ["# Columns", "", "Written by `python docs/render_api.py`; a test compares."]
+    for name, table in table_beside(columns.__file__)["tables"].items():
+        lines += ["", f"## {name}", "", f"A row: {table['row']}.", "", "| column | type | meaning |", "|---|---|---|"]
+        told = (row[1:] for row in columns.dictionary() if row[0] == name)
+        lines += [f"| `{column}` | {kind} | {meaning} |" for column, kind, meaning in told]
+    return "\n".join(lines) + "\n"
+
+
 #: What this program writes.
-PAGES = {"api.md": page, "configuration.md": settings_page}
+PAGES = {"api.md": page, "configuration.md": settings_page, "tables.md": tables_page}
 
 
 if __name__ == "__main__":

@@ -37,19 +37,6 @@ def dictionary() -> Iterator[tuple[str, str, str, str]]:
             yield table, name, _KINDS.get(FORMAT[name], f"number, {FORMAT[name][1:-1]} digits"), MEANING[name]
 
 
-def to_markdown() -> str:
-    """Return the dictionary as the page that ``docs/tables.md`` holds (``python -m streamfer.export.columns``)."""
-    lines = ["# Columns", "", "Written by `python -m streamfer.export.columns > docs/tables.md`; a test compares."]
-    for name, table in _DATA["tables"].items():
-        lines += ["", f"## {name}", "", f"A row: {table['row']}.", "", "| column | type | meaning |", "|---|---|---|"]
-        lines += [f"| `{column}` | {kind} | {text} |" for where, column, kind, text in dictionary() if where == name]
-    return "\n".join(lines)
-
-
 def _patterns(table: str) -> list[str]:
     columns: str = _DATA["tables"][table]["columns"]
     return columns.split()
-
-
-if __name__ == "__main__":
-    print(to_markdown())

@@ -24,7 +24,6 @@ from hypothesis import strategies as st
 from pympi.Elan import Eaf
 from pympi.Praat import TextGrid
 
-from streamfer.export.columns import to_markdown
 from streamfer.export.folder import SourceFolder
 from streamfer.export.job import Job
 from streamfer.export.segments import Film, Segment, segments_of
@@ -275,11 +274,6 @@ def test_where_emotions_are_withheld_no_file_speaks_of_them(tmp_path: Path, prof
                 text = text.partition('id="data">')[2].partition("</script>")[0]
             found = re.findall(r"anger|disgust|fear|happi|neutral|sad|surpris|unsure|emotion\b(?!s)", text)
             assert not set(found) - {"emotion" if path.suffix == ".html" else ""}, (path.name, found)
-
-
-def test_the_page_of_columns_is_current() -> None:
-    page = Path(__file__).resolve().parents[2] / "docs" / "tables.md"
-    assert page.read_text(encoding="utf-8").rstrip() == to_markdown().rstrip()
 
 
 def test_a_person_of_a_later_epoch_is_somebody_else() -> None:
