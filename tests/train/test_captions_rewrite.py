@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-from streamfer.captions.chat import KEY_VARIABLE, ChatError, Reply
+from streamfer.captions.chat import KEY_VARIABLE, ChatClient, ChatError, Reply, key_for
 from streamfer.captions.checks import faults
 from streamfer.captions.protocol import Message
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer_train.captions import __main__ as command
+from streamfer_train.captions import writers
 from streamfer_train.captions.cache import ReplyCache, content_key
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.prompts import fuse_messages, rewrite_messages
 from streamfer_train.captions.questions import global_question, region_question, unit_question
 from streamfer_train.captions.rewrite import Policy, Rewriter, labels_of_texts
-from streamfer_train.captions.writers import Endpoint, LocalModel
+from streamfer_train.captions.writers import Writer, named_writer
 
 SMILE = FaceLabels.of([6, 12], "happiness")
 GOOD = "The cheeks are raised and the corners of the mouth are pulled up."
@@ -91,8 +92,9 @@ def cache(tmp_path: Path) -> Iterator[ReplyCache]:
         yield kept
 
 
-def endpoint(server: Server, **more: Any) -> Endpoint:
-    return Endpoint(server.url, "writer-1", **{"timeout": 60.0, "longest_wait": 0.05, **more})
+def endpoint(server: Server, **more: Any) -> Writer:
+    options = {"key": key_for(server.url), "timeout": 60.0, "longest_wait": 0.05, **more}
+    return writers.endpoint(ChatClient(server.url, "writer-1", **options))
 
 
 def drip(handler: BaseHTTPRequestHandler) -> None:
@@ -188,7 +190,7 @@ def test_a_busy_server_is_asked_again(server: Server, cache: ReplyCache) -> None
 
 
 def test_a_dead_server_is_given_up(cache: ReplyCache) -> None:
-    writer = Endpoint("http://127.0.0.1:9/v1", "m", timeout=1, attempts=1)
+    writer = writers.endpoint(ChatClient("http://127.0.0.1:9/v1", "m", timeout=1, attempts=1))
     rewriter = Rewriter(writer, cache, Policy(concurrency=1, give_up_after=2))
     written = list(rewriter.rewrite([FaceLabels.of([unit]) for unit in (1, 2, 4, 5, 6)]))
     assert [one.reason for one in written] == ["unreachable"] * 2 + ["writer given up"] * 3
@@ -268,16 +270,13 @@ def test_questions_are_put_into_other_words_that_mean_the_same(server: Server, c
     said = {whole.question: "What does this person's face tell?", region.question: "What does the mouth do here?",
             unit.question: "Are the lips parted?"}  # fmt: skip
 
-    class Told:
-        name = "told"
+    def write(messages: Sequence[Message]) -> Reply:
+        asked = messages[-1]["content"] if len(messages) == 2 else ""
+        if asked in said:
+            return Reply(said[asked], 1, 1)
+        return Reply(FUSED if "Emotion:" in asked else "The corners of the mouth are pulled up.", 1, 1)
 
-        def write(self, messages: Sequence[Message]) -> Reply:
-            asked = messages[-1]["content"] if len(messages) == 2 else ""
-            if asked in said:
-                return Reply(said[asked], 1, 1)
-            return Reply(FUSED if "Emotion:" in asked else "The corners of the mouth are pulled up.", 1, 1)
-
-    rewriter = Rewriter(Told(), cache, Policy(tries=1))
+    rewriter = Rewriter(Writer("told", write), cache, Policy(tries=1))
     found = list(rewriter.ask([(SMILE, whole), (SMILE, region), (SMILE, unit)]))
     assert [one.question for one, _ in found] == [said[whole.question], said[region.question], unit.question]
     assert [written.text for _, written in found] == [FUSED, "The corners of the mouth are pulled up.", "yes"]
@@ -323,7 +322,7 @@ def test_a_cache_outlives_its_process_and_refuses_other_files(tmp_path: Path) ->
 @pytest.mark.parametrize("url", ["ftp://host/v1", "host/v1", "https://user:pw@host/v1"])
 def test_addresses_that_cannot_be(url: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        Endpoint(url, "m")
+        named_writer(url, "m")
     assert "pw" not in str(raised.value)
 
 
@@ -346,21 +345,21 @@ def local_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_local_model_writes_and_its_nonsense_is_replaced(local_model: Path, cache: ReplyCache) -> None:
-    writer = LocalModel(local_model, max_tokens=12)
+    writer = writers.local_model(local_model, max_tokens=12)
     rewriter = Rewriter(writer, cache, Policy(tries=1))
     (written,) = rewriter.rewrite([SMILE])
     assert written.origin == "grammar"
     assert rewriter.tally.captions == {"grammar": 1}
     with pytest.raises(ChatError, match="does not fit"):
-        LocalModel(local_model, max_tokens=4000).write(rewrite_messages(SMILE))
+        writers.local_model(local_model, max_tokens=4000).write(rewrite_messages(SMILE))
 
 
 def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no transformers model there"):
-        LocalModel(tmp_path)
+        named_writer(None, str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "opt"}')
     with pytest.raises(CheckpointError, match="cannot be loaded as a causal language model"):
-        LocalModel(tmp_path)
+        named_writer(None, str(tmp_path))
 
 
 def test_the_command_writes_and_says_what_it_cost(

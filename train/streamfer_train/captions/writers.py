@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from streamfer.captions.chat import ChatClient, ChatError, Reply, endpoint_url, key_for
 from streamfer.captions.protocol import Message
@@ -15,89 +17,60 @@ _MAX_TOKENS = 300
 _TEMPERATURE = 0.7
 
 
-class Writer(Protocol):
-    """Anything that answers messages with a text. ``name`` identifies model and settings, for the cache."""
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """A language model; ``write`` answers messages from any thread, or says by a ChatError why it does not."""
 
-    @property
-    def name(self) -> str: ...
-
-    def write(self, messages: Sequence[Message]) -> Reply:
-        """Return a text, from any thread.
-
-        Raises:
-            ChatError: there is none.
-        """
+    name: str  #: identifies model and settings, for the cache
+    write: Callable[[Sequence[Message]], Reply]
 
 
-def named_writer(url: str | None, model: str, **more: Any) -> Endpoint | LocalModel:
+def named_writer(url: str | None, model: str, **more: Any) -> Writer:
     """Return the language model that is named, an endpoint's once it has answered that it is there.
 
     Args:
         model: name of the endpoint's model, or a folder of transformers where there is no ``url``.
-        more: as :class:`Endpoint` takes it.
+        more: as :class:`~streamfer.captions.chat.ChatClient` takes it; the key comes from the environment.
 
     Raises:
-        ConfigError: the endpoint refuses or lacks the model, or the folder holds none.
+        ConfigError: the endpoint's address cannot be used, it refuses or lacks the model (those that it has are
+            listed), or the folder holds none.
+        CheckpointError: what the folder holds is no such model.
     """
     if not url:
-        return LocalModel(Path(model))
-    writer = Endpoint(url, model, **more)
-    writer.check()
+        return local_model(Path(model))
+    url = endpoint_url(url)
+    client = ChatClient(url, model, key=key_for(url), **more)
+    writer = endpoint(client)
+    try:
+        client.find()
+    except ChatError as error:
+        raise ConfigError(f"{error}; name a server that answers, or no model: the grammar writes") from error
     return writer
 
 
-class Endpoint:
-    """A model behind an OpenAI-compatible endpoint; the key comes from the environment.
-
-    Raises:
-        ConfigError: the address is no HTTP address, or carries credentials.
-    """
-
-    def __init__(self, url: str, model: str, **more: Any) -> None:
-        """Take the address and the name of the model there, and what else :class:`ChatClient` takes (``timeout``)."""
-        url = endpoint_url(url)
-        self._client = ChatClient(url, model, key=key_for(url), **more)
-        # Another address of the same model gives the same answers.
-        self.name = f"{model} temperature={_TEMPERATURE:g} max_tokens={_MAX_TOKENS}"
-
-    def check(self) -> None:
-        """Make sure, before anything is paid for, that the endpoint answers and has the model.
-
-        Raises:
-            ConfigError: it does not, or has others, which are listed.
-        """
-        try:
-            self._client.find()
-        except ChatError as error:
-            raise ConfigError(f"{error}; name a server that answers, or no model: the grammar writes") from error
-
-    def write(self, messages: Sequence[Message]) -> Reply:
-        """Ask the endpoint.
-
-        Raises:
-            ChatError: it refused, took too long, or answered something else than a text.
-        """
-        return self._client.write(messages, max_tokens=_MAX_TOKENS, temperature=_TEMPERATURE)
+def endpoint(client: ChatClient) -> Writer:
+    """Return a model behind an endpoint; another address of the same model gives the same answers."""
+    name = f"{client.model} temperature={_TEMPERATURE:g} max_tokens={_MAX_TOKENS}"
+    return Writer(name, partial(client.write, max_tokens=_MAX_TOKENS, temperature=_TEMPERATURE))
 
 
-class LocalModel:
-    """A causal language model in a transformers folder; decoding is greedy, one call at a time.
+def local_model(folder: Path, *, max_tokens: int = _MAX_TOKENS) -> Writer:
+    """Return the causal language model of a transformers folder; decoding is greedy, one call at a time.
 
     Raises:
         ConfigError: nothing is there.
         CheckpointError: the folder holds no such model.
     """
+    model = TextModel(folder, max_tokens=max_tokens, device="cpu")
 
-    def __init__(self, folder: Path, *, max_tokens: int = _MAX_TOKENS) -> None:
-        self._model = TextModel(folder, max_tokens=max_tokens, device="cpu")
-        self.name = f"local:{folder.name} max_tokens={max_tokens}"
-
-    def write(self, messages: Sequence[Message]) -> Reply:
-        """Continue the conversation; a ChatError where the prompt does not fit, or nothing was written."""
+    def write(messages: Sequence[Message]) -> Reply:
         try:
-            reply = self._model.reply(messages)
+            reply = model.reply(messages)
         except ConfigError as error:
             raise ChatError("nonsense", str(error)) from error
         if not reply.text:
             raise ChatError("nonsense", "the model wrote nothing")
         return reply
+
+    return Writer(f"local:{folder.name} max_tokens={max_tokens}", write)
