@@ -127,38 +127,6 @@ def open_text(path: Path) -> IO[str]:
     return path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
 
 
-class WholeText(WholeFile):
-    """A text file that appears whole; what is written goes to :attr:`file`.
-
-    Raises:
-        OutputError: the folder cannot be made or written.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        try:
-            self.file = open_text(self.part)
-        except OSError as error:
-            raise _unwritable(path, error) from error
-
-    def prepare(self) -> None:
-        """Bring everything written to the disk; nothing is written afterwards.
-
-        Raises:
-            OutputError: the disk is full, or the folder has gone; nothing is left behind.
-        """
-        with self.writing():
-            self.file.close()
-        super().prepare()
-
-    def discard(self) -> None:
-        """Remove what was written; the file of that name stays as it was."""
-        # Closing writes what is still in memory, which fails once more on a full disk.
-        with contextlib.suppress(OSError):
-            self.file.close()
-        super().discard()
-
-
 @contextlib.contextmanager
 def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
     """Yield the hidden name under which to write; the file takes the name ``path`` at the end, or vanishes.
@@ -168,12 +136,9 @@ def replacing(path: Path, suffix: str = "") -> Iterator[Path]:
     """
     target = WholeFile(path, suffix)
     try:
-        yield target.part
+        with target.writing():
+            yield target.part
         target.commit()
-    except OutputError:
-        raise
-    except OSError as error:
-        raise _unwritable(path, error) from error
     finally:
         target.discard()
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from streamfer.errors import OutputError
-from streamfer.files import WholeText, replacing, write_whole
+from streamfer.files import WholeFile, open_text, replacing, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -25,8 +25,8 @@ def disk_full(*_: Any) -> None:
 
 
 def test_a_file_appears_only_when_committed(tmp_path: Path) -> None:
-    target = WholeText(tmp_path / "deep" / "er" / "a.csv")
-    target.file.write("one\n")
+    target = WholeFile(tmp_path / "deep" / "er" / "a.csv")
+    target.part.write_text("one\n")
     assert names(tmp_path / "deep" / "er") != ["a.csv"]
     target.commit()
     assert names(tmp_path / "deep" / "er") == ["a.csv"]
@@ -36,8 +36,8 @@ def test_a_file_appears_only_when_committed(tmp_path: Path) -> None:
 def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("old")
-    target = WholeText(path)
-    target.file.write("new")
+    target = WholeFile(path)
+    target.part.write_text("new")
     target.prepare()
     assert path.read_text() == "old"
     target.commit()
@@ -47,8 +47,8 @@ def test_the_old_file_stays_until_the_new_one_is_complete(tmp_path: Path) -> Non
 def test_discarding_leaves_no_trace(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("old")
-    target = WholeText(path)
-    target.file.write("new")
+    target = WholeFile(path)
+    target.part.write_text("new")
     target.discard()
     target.discard()
     assert names(tmp_path) == ["a.csv"]
@@ -56,8 +56,8 @@ def test_discarding_leaves_no_trace(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_at_the_end_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = WholeText(tmp_path / "a.csv")
-    target.file.write("new")
+    target = WholeFile(tmp_path / "a.csv")
+    target.part.write_text("new")
     monkeypatch.setattr(os, "fsync", disk_full)
     with pytest.raises(OutputError, match=r"a\.csv: cannot be written \(No space left on device\)"):
         target.commit()
@@ -66,20 +66,22 @@ def test_a_full_disk_at_the_end_leaves_no_trace(tmp_path: Path, monkeypatch: pyt
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full: Linux only")
 def test_a_full_disk_while_what_is_in_memory_is_written(tmp_path: Path) -> None:
-    target = WholeText(tmp_path / "a.csv")
-    # The kernel's own full disk in place of the file: every write that leaves the memory fails.
-    full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, target.file.fileno())
-    os.close(full)
-    target.file.write("new")
+    def write() -> None:
+        with replacing(tmp_path / "a.csv") as part, open_text(part) as file:
+            # The kernel's own full disk in place of the file: every write that leaves the memory fails.
+            full = os.open("/dev/full", os.O_WRONLY)
+            os.dup2(full, file.fileno())
+            os.close(full)
+            file.write("new")
+
     with pytest.raises(OutputError, match="No space left on device"):
-        target.commit()
+        write()
     assert names(tmp_path) == []
 
 
 def test_a_folder_that_has_gone(tmp_path: Path) -> None:
-    target = WholeText(tmp_path / "out" / "a.csv")
-    target.file.write("new")
+    target = WholeFile(tmp_path / "out" / "a.csv")
+    target.part.write_text("new")
     target.prepare()
     for path in (tmp_path / "out").iterdir():
         path.unlink()
@@ -91,14 +93,13 @@ def test_a_folder_that_has_gone(tmp_path: Path) -> None:
 def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("I am a file")
     with pytest.raises(OutputError, match=r"out/a\.csv: cannot be written .*; choose another folder$"):
-        WholeText(tmp_path / "out" / "a.csv")
+        WholeFile(tmp_path / "out" / "a.csv")
     assert (tmp_path / "out").read_text() == "I am a file"
 
 
 def test_names_that_are_no_utf8_are_escaped(tmp_path: Path) -> None:
-    target = WholeText(tmp_path / "a.jsonl")
-    target.file.write(os.fsdecode(b"caf\xe9.mp4"))
-    target.commit()
+    with replacing(tmp_path / "a.jsonl") as part, open_text(part) as file:
+        file.write(os.fsdecode(b"caf\xe9.mp4"))
     assert (tmp_path / "a.jsonl").read_text() == "caf\\udce9.mp4"
 
 
@@ -124,9 +125,9 @@ def test_what_fails_half_way_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 def test_two_writers_of_one_place_do_not_meet(tmp_path: Path) -> None:
-    first, second = WholeText(tmp_path / "a.csv"), WholeText(tmp_path / "a.csv")
-    first.file.write("first")
-    second.file.write("second")
+    first, second = WholeFile(tmp_path / "a.csv"), WholeFile(tmp_path / "a.csv")
+    first.part.write_text("first")
+    second.part.write_text("second")
     first.commit()
     second.commit()
     assert (tmp_path / "a.csv").read_text() == "second"
@@ -140,8 +141,8 @@ def test_what_a_killed_process_left_is_swept(tmp_path: Path) -> None:
     foreign = tmp_path / ".t.csv.notes.part"
     for leftover in (dead, living, foreign):
         leftover.write_text("half")
-    target = WholeText(tmp_path / "t.csv")
-    target.file.write("whole")
+    target = WholeFile(tmp_path / "t.csv")
+    target.part.write_text("whole")
     target.commit()
     assert not dead.exists()
     assert living.exists()

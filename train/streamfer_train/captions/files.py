@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.errors import ConfigError, RecordError
-from streamfer.files import WholeText
+from streamfer.files import open_text, replacing
 from streamfer_train.captions.labels import FaceLabels
 
 _BLANKS = re.compile(r"[ \t\r\n]*")
@@ -142,16 +142,11 @@ def write_entries(path: Path, entries: Iterable[Mapping[str, Any]]) -> int:
         OutputError: the file cannot be written.
     """
     lines = path.suffix.lower() == ".jsonl"
-    output = WholeText(path)
     count = 0
-    try:
+    with replacing(path) as part, open_text(part) as file:
         for count, entry in enumerate(entries, start=1):
             text = json.dumps(entry, ensure_ascii=False)
-            output.file.write(text + "\n" if lines else f"{',' if count > 1 else '['}\n{text}")
+            file.write(text + "\n" if lines else f"{',' if count > 1 else '['}\n{text}")
         if not lines:
-            output.file.write("\n]\n" if count else "[]\n")
-        output.commit()
-    except BaseException:
-        output.discard()
-        raise
+            file.write("\n]\n" if count else "[]\n")
     return count
