@@ -200,8 +200,9 @@ def search_table(wanted: argparse.Namespace) -> None:
     for title, scenes_of in sets.items():
         whole = [follow(images, fps, detector, "full") for images, _ in scenes_of]
         near = [follow(images, fps, detector, "follow") for images, _ in scenes_of]
+        hurried = [follow(images, fps, detector, "follow", hurried=True) for images, _ in scenes_of]
         truths = [known or all_whole.frames for (_, known), all_whole in zip(scenes_of, whole, strict=True)]
-        for mode, runs in (("full", whole), ("follow", near)):
+        for mode, runs in (("full", whole), ("follow", near), ("follow, hurried", hurried)):
             print(f"| {title} | {mode} | {_search_row(truths, runs, fps)} |", flush=True)
 
 
@@ -219,7 +220,7 @@ def _search_row(truths: Sequence[Sequence[Frame]], runs: Sequence[Followed], fps
     recall = clear["CLR_TP"] / max(1, clear["CLR_TP"] + clear["CLR_FN"])
     people = sum(len({int(key) for ids, _ in run.frames for key in ids}) for run in runs)
     whole, near = sum(run.whole for run in runs), sum(run.near for run in runs)
-    spent = sum(run.seconds for run in runs) / (whole + near) * 1000
+    spent = sum(run.seconds for run in runs) / sum(len(run.frames) for run in runs) * 1000
     return (
         f"{recall:.4f} | {int(clear['IDSW'])} | {int(clear['CLR_FP'])} | {people} | {np.mean(delays):.2f} "
         f"| {whole / (whole + near):.0%} | {spent:.1f}"

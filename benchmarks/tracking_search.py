@@ -29,14 +29,16 @@ class Followed:
     seconds: float = 0.0
 
 
-def follow(images: Sequence[NDArray[np.uint8]], fps: float, detector: Detector, mode: SearchMode) -> Followed:
-    """Track one scene with real detections."""
+def follow(
+    images: Sequence[NDArray[np.uint8]], fps: float, detector: Detector, mode: SearchMode, *, hurried: bool = False
+) -> Followed:
+    """Track one scene with real detections; ``hurried``, as on a machine that cannot keep up with its cameras."""
     tracker = FaceTracker(fps)
     search = FaceSearch(mode, tracker)
     result, answers = Followed(), []
     for image in images:
         began = time.perf_counter()
-        detections = search.detect(detector, image)
+        detections = search.detect(detector, image, hurried=hurried)
         result.seconds += time.perf_counter() - began
         answers.append(tracker.update(image, detections))
     for faces in settle(answers):

@@ -68,6 +68,10 @@ class Finder(ABC):
     def _find(self, picture: NDArray[np.uint8]) -> Found:
         """Search a picture (uint8 RGB, (H, W, 3), neither side 0) as it is."""
 
+    def _find_expected(self, picture: NDArray[np.uint8]) -> Found:
+        """Search places to which tracks lead, laid out on a picture; a detector may believe more there."""
+        return self._find(picture)
+
     def _shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         """Return a frame at the size that is searched, and the factors (x, y) that lead there."""
         return self._size.resize(image)
@@ -102,7 +106,7 @@ class Finder(ABC):
 
     def _near(self, image: NDArray[np.uint8], squares: NDArray[np.float32]) -> Faces:
         """Return the faces whose centres lie in squares (N, 3) of a frame, without those that a side cuts off."""
-        boxes, scores, points = _as_arrays(self._find(lay_out(image, squares, self.tile)))
+        boxes, scores, points = _as_arrays(self._find_expected(lay_out(image, squares, self.tile)))
         columns, _ = grid_of(len(squares))
         # A face belongs to the place that holds its centre.
         middle = (boxes[:, :2] + boxes[:, 2:]) / 2

@@ -23,6 +23,9 @@ FINEST, STRIDE = 8, 32
 NMS_IOU = 0.4
 #: Score from which a box counts, for networks that state none (insightface's own default).
 USUAL_THRESHOLD = 0.5
+#: Where a track leads, so much less is enough, unless a threshold was asked for: at the scale of places some faces
+#: score lower than in their frame (docs/results/tracking.md, "A lower score at places").
+LENIENCY = 0.1
 
 
 class ScrfdDetector(Finder):
@@ -53,6 +56,7 @@ class ScrfdDetector(Finder):
         super().__init__(name, runs, licence, settings.size, settings.max_faces)
         usual = self._stated("threshold", USUAL_THRESHOLD)
         self.threshold = settings.least_score(usual, self._stated("tracking_threshold", usual))
+        self._leniency = LENIENCY if settings.threshold is None else 0.0
         smallest, least = self._stated("smallest_face", SMALLEST_SEEN), int(self._stated("least_side", 0))
         self._size = settings.size.reading(smallest, least)
 
@@ -70,18 +74,24 @@ class ScrfdDetector(Finder):
         return None if self._fixed else super().detect_near(image, expected, parts)
 
     def _find(self, picture: NDArray[np.uint8]) -> Found:
+        return self._above(picture, self.threshold)
+
+    def _find_expected(self, picture: NDArray[np.uint8]) -> Found:
+        return self._above(picture, self.threshold - self._leniency)
+
+    def _above(self, picture: NDArray[np.uint8], least: float) -> Found:
         height, width = self._fixed or (math.ceil(side / STRIDE) * STRIDE for side in picture.shape[:2])
         blob = planes(picture, height, width)
         blob -= np.float32(127.5)
         blob *= np.float32(1 / 128)
-        scores, boxes, points = self._run(blob)
+        scores, boxes, points = self._run(blob, least)
         # Boxes count with their last pixel, as the authors' overlaps do.
         spans = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1])
         kept = np.asarray(cv2.dnn.NMSBoxes(spans.tolist(), scores.tolist(), 0.0, NMS_IOU), np.int64).reshape(-1)
         return boxes[kept], scores[kept], None if points is None else points[kept]
 
     def _run(
-        self, blob: NDArray[np.float32]
+        self, blob: NDArray[np.float32], least: float
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
         """Return scores (N,), corners (N, 4) and landmarks (N, 5, 2), in pixels of the canvas, of what counts."""
         outputs = self._session.run(None, {self._input: blob})
@@ -90,7 +100,7 @@ class ScrfdDetector(Finder):
         for level in range(levels):
             stride = FINEST << level
             scores, *distances = outputs[level::levels]
-            chosen = np.flatnonzero(scores >= self.threshold)
+            chosen = np.flatnonzero(scores >= least)
             if level and not len(chosen):
                 continue
             rows, columns = np.divmod(chosen // anchors, blob.shape[3] // stride)

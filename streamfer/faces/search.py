@@ -54,17 +54,26 @@ class FaceSearch:
         self._patience = SETTLED
         #: Frames that were searched whole so far, frames that were not, and changed parts that were searched.
         self.whole = self.near = self.parts = 0
+        self._left = False
 
-    def detect(self, detector: Detector, image: NDArray[np.uint8]) -> Detections:
-        """Find the faces of the next sampled frame (uint8 RGB (H, W, 3))."""
+    def detect(self, detector: Detector, image: NDArray[np.uint8], *, hurried: bool = False) -> Detections | None:
+        """Find the faces of the next sampled frame (uint8 RGB (H, W, 3)).
+
+        Where that is ``hurried`` because more frames wait, every second one is left to the tracker's prediction, with
+        None, as long as everybody is where they were expected.
+        """
         if self._mode == "full":
             return self._search(detector, image)
         image = as_rgb(image)
         expected = self._tracker.expect(image)
         if expected.cut or len(expected.boxes):
             self._alone = np.inf
+        unsure = self._unsure(expected)
+        self._left = hurried and not (self._left or unsure) and bool(expected.seen.all())
+        if self._left:
+            return None
         late = expected.time - self._last_whole >= self._patience - 1e-6
-        found = None if late or self._unsure(expected) else self._near(detector, image, expected)
+        found = None if late or unsure else self._near(detector, image, expected)
         if found is None:
             self._last = self._last_whole = expected.time
             self._scene = expected.thumbnail

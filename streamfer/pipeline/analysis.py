@@ -36,6 +36,9 @@ from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
 if TYPE_CHECKING:
     from streamfer.faces.tracking import FaceTracker
 
+#: Share of ``live.staleness`` after which a frame is late, and searched only if it has to be.
+_HURRY = 0.25
+
 #: Sees an analysed picture of a source, uint8 RGB (H, W, 3), with all that was found in it and all that is followed.
 Onlooker = Callable[[str, NDArray[np.uint8], Detections | None, Sequence[TrackedFace]], object]
 
@@ -189,8 +192,8 @@ class SourceAnalysis:
             self._waiting.remove(frame)
         self._dropped.update(too_old=len(late), queue_full=len(full))
 
-    def _late(self, frame: _Chosen) -> bool:
-        return time.perf_counter() - frame.arrived > self.plan.config.live.staleness
+    def _late(self, frame: _Chosen, share: float = 1.0) -> bool:
+        return time.perf_counter() - frame.arrived > share * self.plan.config.live.staleness
 
     def _done(self) -> bool:
         return self.stop.is_set() or self._finished
@@ -243,7 +246,8 @@ class SourceAnalysis:
         detections: Detections | None = None
         if search is not None:
             with self.detectors.borrow() as detector, self.clock.measure("detect"):
-                detections = search.detect(detector, frame.image)
+                hurried = self.source.live and self._late(chosen, _HURRY)
+                detections = search.detect(detector, frame.image, hurried=hurried)
         with self.clock.measure("track"):
             tracked = tracker.update(frame.image, detections)
         detect_s = time.perf_counter() - began

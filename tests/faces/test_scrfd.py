@@ -190,6 +190,19 @@ def test_threshold_comes_from_the_metadata_unless_asked(tmp_path: Path) -> None:
     assert [len(found) for found in load_detector(str(path), threshold=0.3).detect([dim])] == [1]
 
 
+def test_where_a_track_leads_a_lower_score_is_enough_unless_one_was_asked_for(tmp_path: Path) -> None:
+    path = write_scrfd(tmp_path / "own.onnx", metadata={"threshold": "0.9"})
+    dim = np.zeros((640, 640, 3), np.uint8)
+    dim[64:82, 64:82] = 236
+    expected = np.array([(60, 60, 100, 100)], np.float32)
+    found = load_detector(str(path)).detect_near(dim, expected)
+    assert found is not None
+    assert 0.8 <= found.scores[0] < 0.9
+    asked = load_detector(str(path), threshold=0.9).detect_near(dim, expected)
+    assert asked is not None
+    assert len(asked) == 0
+
+
 def test_a_threshold_that_is_no_number_is_refused(tmp_path: Path) -> None:
     path = write_scrfd(tmp_path / "bad.onnx", metadata={"threshold": "high"})
     with pytest.raises(CheckpointError, match="no number"):

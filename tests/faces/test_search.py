@@ -112,12 +112,14 @@ def scene(count: int, where: Callable[[int], list[tuple[int, int, int, int]]]) -
     return [frame(*where(index)) for index in range(count)]
 
 
-def run(images: list[Image], mode: str = "follow") -> tuple[FaceSearch, list[list[int]], BrightFinder]:
+def run(
+    images: list[Image], mode: str = "follow", *, hurried: bool = False
+) -> tuple[FaceSearch, list[list[int]], BrightFinder]:
     tracker, finder = FaceTracker(FPS), BrightFinder()
     search = FaceSearch(mode, tracker)  # type: ignore[arg-type]
     seen = []
     for image in images:
-        tracked = tracker.update(image, search.detect(finder, image))
+        tracked = tracker.update(image, search.detect(finder, image, hurried=hurried))
         seen.append([face.track for face in tracked.faces if face.confirmed])
     return search, seen, finder
 
@@ -138,6 +140,20 @@ def test_a_face_is_followed_and_the_whole_frame_searched_every_two_seconds() -> 
     assert all(height <= 160 and width <= 120 for height, width, _ in behind)
     assert seen == run(images, "full")[1]
     assert run(images, "full")[0].near == 0
+
+
+def test_in_a_hurry_every_second_frame_is_the_trackers() -> None:
+    def where(index: int) -> list[tuple[int, int, int, int]]:
+        return [moving(index), *([(100, 250, 140, 300)] if index >= 12 else [])]
+
+    search, seen, _ = run(scene(24, where), hurried=True)
+    assert seen[2:12] == [[1]] * 10
+    assert seen[-1] == [1, 2]
+    # Three frames until it is a person, then one of two; the newcomer's are searched until it is one as well.
+    assert search.whole + search.near <= 3 + 21 // 2 + 3
+    _, seen, _ = run(scene(12, lambda index: [moving(index)] if index < 8 else []), hurried=True)
+    assert seen[7:] == [[1], [1], [], [], []] or seen[7:] == [[1], [], [], [], []]  # at most one frame late
+    assert run(scene(24, where), "full", hurried=True)[0].whole == 24
 
 
 @pytest.mark.parametrize("starts", range(8, 13))

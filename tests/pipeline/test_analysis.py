@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from streamfer.config import configure
 from streamfer.errors import InternalError
 from streamfer.faces.alignment import crop_faces
 from streamfer.faces.detections import Detections, TrackedFrame
+from streamfer.faces.search import FaceSearch
+from streamfer.faces.tracking import FaceTracker
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalysis
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.items import AnalysedFrame, Item
@@ -46,6 +49,28 @@ def test_faces_too_small_to_be_read_are_neither_measured_nor_cut() -> None:
         assert [face.track for face in frame.too_small] == [2]
         assert math.isnan(frame.too_small[0].quality)
         assert frame.crops.shape == (1, crop.size, crop.size, 3)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_frames_that_waited_long_are_searched_in_a_hurry_where_they_may_be_lost(
+    monkeypatch: pytest.MonkeyPatch, live: bool
+) -> None:
+    hurry = []
+
+    def detect(self: FaceSearch, detector: object, image: NDArray[np.uint8], *, hurried: bool = False) -> Detections:
+        time.sleep(0.05)
+        hurry.append(hurried)
+        return Detections.empty()
+
+    monkeypatch.setattr(FaceSearch, "detect", detect)
+    source, out = FakeSource(one_face, count=6, fps=25, live=live), list[Item]()
+    config = configure(CONFIG, live__staleness=0.4, live__queue_frames=64)
+    plan = AnalysisPlan(
+        config, FakeExpressionModel().info.crop, lambda _: TimeSelector(25), lambda _: FaceTracker(25)
+    )  # fmt: skip
+    SourceAnalysis(source, plan, DetectorPool([FakeDetector()]), out.append, threading.Event(), StageClock()).run()
+    assert not hurry[0]
+    assert any(hurry) == live
 
 
 def test_a_fault_ends_its_source_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
