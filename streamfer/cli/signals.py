@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 #: What a shell reports of a process that Ctrl-C ended.
 INTERRUPTED = 128 + signal.SIGINT
 TERMINATED = 128 + signal.SIGTERM
+_REPEATED_SECONDS = 0.05
 
 
 @dataclass(slots=True)
@@ -51,8 +52,7 @@ def stopping(session: Session, *, terminated: int = TERMINATED) -> Iterator[Stop
     def stop(number: int, frame: FrameType | None) -> None:
         del frame
         told.number = number
-        for either in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(either, signal.SIG_DFL)
+        _let_another_end(signal.SIGINT, signal.SIGTERM)
         if not session.stop():
             # Nothing runs yet, or any more: there is nothing to end in order. What is raised where modules are read or
             # objects die may be lost there, or come out as another error; then the run that begins is ended.
@@ -88,13 +88,20 @@ def first_of(*numbers: int) -> threading.Event:
     told = threading.Event()
 
     def tell(_number: int, _frame: FrameType | None) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_DFL)
+        _let_another_end(*numbers)
         told.set()
 
     for number in numbers:
         signal.signal(number, tell)
     return told
+
+
+def _let_another_end(*numbers: int) -> None:
+    """Have another signal of these end the process at once; not the same one, which ``timeout`` sends twice."""
+    for action in (signal.SIG_IGN, signal.SIG_DFL):
+        for number in numbers:
+            signal.signal(number, action)
+        time.sleep(_REPEATED_SECONDS if action is signal.SIG_IGN else 0.0)
 
 
 def _insist(session: Session) -> None:

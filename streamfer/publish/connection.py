@@ -178,16 +178,22 @@ def connect(url: str, *, socket_timeout: float = _ANSWER_SECONDS) -> redis.Redis
     return client
 
 
-_FINAL = (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermissionError, faults.InvalidResponse)
+_REFUSED = (faults.AuthenticationError, faults.AuthorizationError, faults.NoPermissionError, faults.InvalidResponse)
 # Out of a script the server says it in the middle of a sentence, and in its own words.
 _DENIED = r"NOPERM|no permissions|can't run this command|can't access at least one"
 _UNKNOWN = r"unknown (redis )?(sub)?command"
-_FINAL_WORDS = re.compile(rf"(^|: -?)(NOAUTH|WRONGPASS|WRONGTYPE|DB index)|{_DENIED}|{_UNKNOWN}|protocol error", re.I)
+_REFUSED_WORDS = re.compile(rf"(^|: -?)(NOAUTH|WRONGPASS)|{_DENIED}|protocol error", re.I)
+_FINAL_WORDS = re.compile(rf"(^|: -?)(WRONGTYPE|DB index)|{_UNKNOWN}", re.I)
 
 
-def can_pass(error: Exception) -> bool:
-    """Whether waiting may end a trouble of Redis: always, unless somebody must change rights, data or the address."""
-    return not (isinstance(error, (*_FINAL, faults.DataError)) or _FINAL_WORDS.search(str(error)))
+def can_pass(error: Exception, *, served: bool = False) -> bool:
+    """Whether waiting may end a trouble of Redis: always, unless somebody must change rights, data or the address.
+
+    Where rights and address ``served`` before, they may again.
+    """
+    refused = isinstance(error, _REFUSED) or _REFUSED_WORDS.search(str(error))
+    final = isinstance(error, faults.DataError) or _FINAL_WORDS.search(str(error))
+    return not (final or (refused and not served))
 
 
 def _read(url: str) -> tuple[str, list[tuple[str, int]], str, str]:
@@ -266,6 +272,7 @@ _EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], str, str, str], ...] = (
         "it has to be Redis 6.2 or later, or as good, and no Sentinel",
     ),
     ((faults.OutOfMemoryError,), r"OOM command", "is full", "raise its maxmemory, or keep fewer entries"),
+    ((faults.ReadOnlyError,), r"READONLY", "is a replica", "write its primary's address, or that of its Sentinels"),
     (
         (faults.ConnectionError, OSError),
         r"^$",
@@ -280,9 +287,9 @@ def explain(url: str, error: Exception) -> str:
     """One line on ``error``: the server's address, what was wrong, and the way out."""
     # What it does not know it repeats, up to a whole script.
     said = str(error).partition(", with args beginning with")[0]
-    # Of each Sentinel that was asked redis-py shows the whole object.
-    said = re.sub(r"<redis\..*?> - ", "", said)
-    line = redact_text(" ".join(said.split())) or type(error).__name__
+    # Of each Sentinel that was asked redis-py shows the whole object, and a server where in a script it was.
+    said = re.sub(r"<redis\..*?> - | script: \w+, on @user_script:\d+", "", said)
+    line = redact_text(" ".join(said.split())).rstrip(".") or type(error).__name__
     for kinds, words, what, way_out in _EXPLANATIONS:
         if isinstance(error, kinds) or re.search(words, line, re.IGNORECASE):
             return f"Redis at {redact_url(url)} {what}: {line}; {way_out}"

@@ -83,7 +83,7 @@ class Following:
         self.places: dict[str, str] = {}
         self.skipped = 0
         self.lost = 0
-        self._closed = False
+        self._closed = self._served = False
         self._told = Told()
         self._sources = None if sources is None else frozenset([sources] if isinstance(sources, str) else sources)
         self.idle_s = idle_s
@@ -118,6 +118,7 @@ class Following:
         for lane in self._lanes:
             yield from lane.reader.prepare()
             self._tell(lane)
+        self._served = True
 
     def _next(self) -> Steps[Record | None]:
         """The next record; None when this was closed, or none came for ``idle_s``."""
@@ -218,13 +219,16 @@ class Following:
     def _rest(self, lane: _Lane, error: Exception) -> None:
         """Rest after a trouble, longer each time; raise where it cannot pass, or has lasted too long."""
         now = time.monotonic()
+        if self._closed:
+            # By another thread, under a read that waits.
+            return
         if lane.trouble_since is None:
             lane.trouble_since, lane.pause = now, _PAUSE_SECONDS
             reason = explain(str(self._url), error)
             lane.told = self._told.is_new(reason)
             if lane.told:
                 log.warning("subscribe.disconnected", extra={"reason": reason})
-        if not can_pass(error) or now - lane.trouble_since >= self._reconnect_s:
+        if not can_pass(error, served=self._served) or now - lane.trouble_since >= self._reconnect_s:
             raise PublishError(explain(str(self._url), error)) from error
         lane.rests_until = now + lane.pause
         lane.pause = min(2 * lane.pause, _LONGEST_PAUSE_SECONDS)
@@ -254,8 +258,9 @@ class Following:
             yield from reader.reject(entry, fault)
             return None
         new = self._sources is None or record.subject in self._sources
-        if not new:
+        if not new or (isinstance(reader, GroupMember) and reader.has_seen(entry)):
             yield from reader.done(entry)
+            new = False
         elif isinstance(reader, Follower):
             new = yield from reader.read(entry, record)
             self._tell(lane)

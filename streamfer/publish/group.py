@@ -96,16 +96,19 @@ class GroupMember(Reader):
                 yield from self.look()
             yield from self._fetch(block_ms)
         except faults.ResponseError as error:
-            if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
+            if not str(error).startswith(("NOGROUP", "UNBLOCKED the stream")):
                 raise
             # The server came back empty, or somebody removed the stream: all that is there now is new to us.
-            log.warning("subscribe.group_lost", extra={"group": self._group, "reason": str(error)})
+            if self._told.is_new(str(error)):
+                log.warning("subscribe.group_lost", extra={"group": self._group, "reason": str(error)})
             yield from self.look()
             for stream in self._streams:
                 yield from self._create(stream, "0")
 
     def done(self, *entries: Entry) -> Steps[None]:
         yield lambda client: client.xack(entries[0].stream, self._group, *(entry.id for entry in entries))
+        for entry in entries:
+            self._see(entry)
 
     def reject(self, entry: Entry, reason: str) -> Steps[None]:
         """Move the entry to the dead-letter stream of its slot, with the reason beside its fields."""

@@ -21,7 +21,7 @@ from redis import exceptions as faults
 
 from streamfer.errors import ConfigError, RecordError
 from streamfer.publish.append import entry_number
-from streamfer.publish.connection import can_pass, node_of
+from streamfer.publish.connection import Told, can_pass, node_of
 from streamfer.publish.order import Lost, Order
 from streamfer.records import Record
 
@@ -86,6 +86,9 @@ class Reader(ABC):
         self._places: dict[str, str] = {}
         self._had: dict[str, int] = {}
         self._server: Mapping[str, Any] = {}
+        self._told = Told()
+        # By stream: records that were handed out, or, in a group, are done with.
+        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
         # Whether another server than before may answer, and what was found out on it.
         self._unsure, self._why = True, ""
         self._next_look = 0.0
@@ -166,7 +169,8 @@ class Reader(ABC):
                 last = (known[0], known[1] - 1)
         if went_back:
             why = why or (yield from self.recognise())
-            log.warning("subscribe.rewound", extra={"stream": stream, "place": place, "reason": why})
+            if self._told.is_new(why):
+                log.warning("subscribe.rewound", extra={"stream": stream, "place": place, "reason": why})
             self.order.end_era(stream, why)
             self.losses += self.order.doubt(stream, first, last)
             self._had.pop(stream, None)
@@ -205,6 +209,16 @@ class Reader(ABC):
     def leave(self) -> Steps[None]:
         """No more entries will be asked for."""
         yield from ()
+
+    def has_seen(self, entry: Entry) -> bool:
+        """Whether an entry's record was there lately, perhaps in another one: what a server forgot it gets again."""
+        return entry.record is not None and (entry.stream, entry.record.id) in self._seen
+
+    def _see(self, entry: Entry) -> None:
+        if entry.record is not None:
+            self._seen[entry.stream, entry.record.id] = None
+        if len(self._seen) > _RECORDS_REMEMBERED:
+            self._seen.popitem(last=False)
 
 
 class Start:
@@ -260,7 +274,6 @@ class Follower(Reader):
     def __init__(self, streams: Sequence[str], start: Start) -> None:
         super().__init__(streams)
         self._start = start
-        self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def prepare(self) -> Steps[None]:
         for stream in self._streams:
@@ -294,10 +307,8 @@ class Follower(Reader):
             self.missing[entry.stream] += missing * (why == TRIMMED)
             self.losses.append(Lost(entry.stream, record.subject, missing, why))
         # What a server forgot and got again comes a second time.
-        known = (entry.stream, record.id) in self._seen or (missing < 0 and entry.stream in self.order.eras)
-        self._seen[entry.stream, record.id] = None
-        if len(self._seen) > _RECORDS_REMEMBERED:
-            self._seen.popitem(last=False)
+        known = self.has_seen(entry) or (missing < 0 and entry.stream in self.order.eras)
+        self._see(entry)
         return not known
 
     def _fill(self, reply: Any) -> None:

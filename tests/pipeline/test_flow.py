@@ -48,12 +48,17 @@ def test_a_failing_model_ends_the_run_with_its_error() -> None:
 
 
 def test_nothing_of_a_source_follows_its_end() -> None:
-    events = run([FakeSource(one_face, count=100, fps=25, source_id=name) for name in "abc"])
-    for name in "abc":
+    """And a record tells it, also of a camera that has been away."""
+    away = FakeSource(
+        one_face, count=100, fps=25, source_id="d", live=True, script={100: [StateChange("backoff", 0, time.time())]}
+    )
+    events = run([*(FakeSource(one_face, count=100, fps=25, source_id=name) for name in "abc"), away])
+    for name in "abcd":
         mine = [
             e for e in events if (e.subject if isinstance(e, Record) else e.source_id) == name
         ]  # fmt: skip
         assert isinstance(mine[-1], SourceDone)
+        assert "state='ended'" in repr(getattr(mine[-2], "data", None))
         assert sum(isinstance(e, SourceDone) for e in mine) == 1
 
 
@@ -78,6 +83,8 @@ def test_stopping_labels_complete_windows_and_ends_every_source() -> None:
             running.stop()
     ends = done(events)
     assert set(ends) == {"a", "b"}
+    told = [event.subject for event in events if isinstance(event, Record) and "ended" in repr(event.data)]
+    assert sorted(told) == ["a", "b"], "each by a record"
     assert all(end.stopped and end.error is None for end in ends.values())
     assert all(clip.clip.frames_sampled == 16 for clip in clips(events))
     assert not [thread for thread in threading.enumerate() if "analyse" in thread.name or "read " in thread.name]

@@ -6,9 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,14 +177,25 @@ def test_what_a_server_forgot_is_sent_again(server: Server, tmp_path: Path) -> N
 
 
 def test_a_quiet_publisher_notices_too(server: Server, tmp_path: Path) -> None:
+    """As long as it is to remember: another one forgets at once."""
     server.start()
-    with Delivery.open(config(server, tmp_path)) as delivery:
-        delivery.put(clips(0, 1)[0])
-        wait_for(lambda: not delivery.waiting, "acknowledged")
+    first, second, third = clips(0, 3)
+    with (
+        Delivery.open(config(server, tmp_path, resend_seconds=60)) as delivery,
+        Delivery.open(config(server, tmp_path, resend_seconds=0)) as forgetful,
+    ):
+        delivery.put(first)
+        forgetful.put(second)
+        with closing(connect(server.url)) as admin:
+            calls = partial(admin.info, "commandstats")
+            wait_for(lambda: calls().get("cmdstat_eval", {}).get("calls", 0) >= 6, "both have looked again")
         for _ in range(2):
             server.kill()
             server.start()
-            wait_for(lambda: len(stored(server.url)) == 1, "sent again without a new record, each time")
+            wait_for(lambda: ids(stored(server.url)) == ids([first]), "sent again without a new record, each time")
+        forgetful.put(third)
+        wait_for(lambda: len(stored(server.url)) > 1, "published")
+        assert ids(stored(server.url)) == ids([first, third])
 
 
 def test_the_end_waits_for_a_frozen_server_as_long_as_it_may(server: Server, tmp_path: Path) -> None:
@@ -199,6 +212,21 @@ def test_the_end_waits_for_a_frozen_server_as_long_as_it_may(server: Server, tmp
     with Delivery.open(config(server, tmp_path)) as delivery:
         wait_for(lambda: not delivery.waiting, "published by the next run")
     assert ids(stored(server.url)) == ids(clips(0, 5)), "once each, though the frozen server took them too"
+    server.kill()
+    for seconds, records in ((60.0, clips(0, 1000)), (0.0, clips(1000, 4000))):
+        delivery = Delivery.open(config(server, tmp_path))
+        for record in records:
+            delivery.put(record)
+        comes = threading.Timer(0.3, server.start)
+        comes.start()
+        delivery.close(seconds)
+        comes.join()
+        assert bool(delivery.left) == (seconds == 0), "what it may take is taken"
+        if not seconds:
+            with Delivery.open(config(server, tmp_path)) as delivery:
+                wait_for(lambda: not delivery.waiting, "published by the next run")  # noqa: B023
+        assert ids(stored(server.url)) == ids(records)
+        server.kill()
 
 
 def test_too_much_makes_room_and_says_so(server: Server, tmp_path: Path) -> None:

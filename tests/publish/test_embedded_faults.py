@@ -15,7 +15,7 @@ from published import ids, stored
 from published import unnumbered as clips
 
 from streamfer.config import PublishConfig
-from streamfer.publish import Delivery, EmbeddedRedis
+from streamfer.publish import Delivery, EmbeddedRedis, subscribe
 
 
 class TestEmbedded:
@@ -51,6 +51,15 @@ class TestEmbedded:
             wait_for(lambda: not delivery.waiting, "published")
             with EmbeddedRedis.start(folder) as server:
                 assert ids(stored(server.url)) == ids(records)
+
+    def test_a_reader_alone_brings_it_back(self, tmp_path: Path) -> None:
+        folder = tmp_path / "redis"
+        with subscribe(idle_s=0.3) as reader:
+            facts = discover(folder)
+            assert facts is not None
+            for victim in ("guard", "server"):
+                os.kill(int(facts[victim]), signal.SIGKILL)
+            wait_for(lambda: not list(reader) and discover(folder), "it runs again")
 
 
 SHIM = """

@@ -206,14 +206,23 @@ class TestGroup:
             assert [record.subject for record in one] == ["door"]
         assert pending(client) == 0
 
-    def test_a_server_that_came_back_empty(self, redis_url: str, client: redis.Redis) -> None:
+    def test_a_server_that_came_back_empty(
+        self, redis_url: str, client: redis.Redis, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Full at that, too: told once; and what was done with, and is sent again, is not handed out again."""
         records = clips(2)
         Publisher(client).publish(records[0])
-        with member(redis_url, idle_s=2) as one:
+        with member(redis_url, idle_s=1) as one:
             assert next(one) == records[0]
             client.flushall()
-            Publisher(client).publish(records[1])
-            assert next(one) == records[1]
+            client.config_set("maxmemory", 1)
+            try:
+                assert list(one) == []
+            finally:
+                client.config_set("maxmemory", 0)
+            Publisher(client).publish_many(records)
+            assert list(one) == [records[1]]
+        assert caplog.text.count("group_lost") == 1
 
     def test_a_nameless_member_leaves_no_trace(self, redis_url: str, client: redis.Redis) -> None:
         Publisher(client).publish_many(clips(2))

@@ -6,6 +6,7 @@ import threading
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -230,6 +231,20 @@ class TestAlone:
     def test_wrong_arguments(self, redis_url: str, wrong: dict[str, Any]) -> None:
         with pytest.raises(ConfigError):
             subscribe(redis_url, **wrong)
+
+    def test_who_was_served_waits_for_rights_and_others_do_not(self, redis_url: str, client: redis.Redis) -> None:
+        rights = partial(client.execute_command, "ACL SETUSER default")
+        with subscribe(redis_url, idle_s=IDLE) as one:
+            rights("-@read")
+            try:
+                assert list(one) == []
+                with pytest.raises(PublishError, match="denies a command"):
+                    subscribe(redis_url)
+            finally:
+                rights("+@all")
+            (record,) = clips(1)
+            Publisher(client).publish(record)
+            assert next(one) == record
 
     def test_unreachable(self) -> None:
         with pytest.raises(PublishError, match="cannot be reached"):
