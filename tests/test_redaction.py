@@ -71,7 +71,8 @@ def test_no_secret_query_value_survives(secret: str, name: str) -> None:
     assert secret not in redact_url(f"https://host/clip.mp4?a=1;{name}={secret};{secret}")
 
 
-def test_a_password_in_the_path_is_masked() -> None:
+def test_a_password_in_the_path_is_masked_and_a_fragment_left_out() -> None:
+    assert redact_url("rtsp://10.0.0.5/live?fps=5#tlJwpbo6") == "rtsp://10.0.0.5/live?fps=5"
     shown = redact_url("rtsp://10.0.0.5:554/user=admin_password=tlJwpbo6_channel=1_stream=0.sdp?real_stream")
     assert shown == "rtsp://10.0.0.5:554/user=admin_password=***?real_stream"
 

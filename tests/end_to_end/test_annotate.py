@@ -17,6 +17,7 @@ import av
 import numpy as np
 import pytest
 from command_line import Finished, streamfer
+from tiny_models import INVERTED, tiny_weights
 
 from streamfer.cli.progress import Progress
 from streamfer.export.batch import BatchReport
@@ -136,8 +137,10 @@ def test_records_are_published_as_they_are_written(
 def test_every_frame_is_published_on_request(
     face_film: Path, words: tuple[str, ...], tmp_path: Path, redis_url: str
 ) -> None:
-    """One record a second: the same faces in the same frames as in the table, with their landmarks."""
+    """One record a second: the same faces in the same frames as in the table, with landmarks and action units."""
     more = (
+        "--model",
+        tiny_weights(tmp_path / "units.safetensors", vision=INVERTED, actions=("AU06", "AU12")),
         "--redis",
         redis_url,
         "--set",
@@ -157,18 +160,28 @@ def test_every_frame_is_published_on_request(
     assert len({document.producer.run_id for document in seconds if isinstance(document, FramesAnalysed)}) == 1
     assert all(isinstance(document, FramesAnalysed) and document.producer.purpose == "art" for document in seconds)
     table = rows(tmp_path / "out" / "astronaut.mp4.frames.csv")
-    faces = []
+    faces: list[tuple[str, str, list[float]]] = []
+    indices: list[str] = []
     for document in seconds:
         assert isinstance(document, FramesAnalysed)
         assert len({int(frame.seconds) for frame in document.frames}) == 1
         for frame in document.frames:
-            faces += [(str(frame.index), face.track_id, f"{face.box[0]:.6f}") for face in frame.faces]
+            indices.append(str(frame.index))
+            faces += [
+                (str(frame.index), face.track_id, [*face.box, *(face.action_units or {}).values()])
+                for face in frame.faces
+            ]
             for face in frame.faces:
                 assert face.landmarks is not None
                 (left, top, width, height), (x, y) = face.box, face.landmarks[2]
                 assert left < x < left + width
                 assert top < y < top + height, "the nose is in the face"
-    assert faces == [(row["frame"], row["track_id"], row["x"]) for row in table if row["track_id"]]
+    assert indices == list(dict.fromkeys(row["frame"] for row in table)), "every one, also without a face"
+    expected = [row for row in table if row["track_id"]]
+    assert [face[:2] for face in faces] == [(row["frame"], row["track_id"]) for row in expected]
+    columns = ("x", "y", "width", "height", "AU06_r", "AU12_r")
+    for (_, _, numbers), row in zip(faces, expected, strict=True):
+        assert numbers == pytest.approx([float(row[column]) for column in columns], abs=1e-3)
     assert annotate(face_film, *words, *more, "--overwrite").code == 0
     with subscribe(redis_url, since="start", idle_s=0.3) as subscription:
         assert {record.data.kind for record in subscription} == {"clip.labelled.v1", "source.state.v1"}

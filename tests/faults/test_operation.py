@@ -142,7 +142,7 @@ def test_who_has_no_token_changes_nothing(tiny_model: Path, server: EmbeddedRedi
 
     def try_all() -> None:
         wait_for(lambda: "backoff" in states(server.url, "lobby"), "it runs", START_SECONDS)
-        for stranger in (Operator(port, None), Operator(port, "secret-enougH"), Operator(port, "x")):
+        for stranger in (Operator(port, None), Operator(port, "secret-enougH"), Operator(port, "secret-enoug")):
             for method, path in (
                 ("GET", ""),
                 ("POST", ""),
