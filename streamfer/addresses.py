@@ -22,6 +22,7 @@ _HTTP = ("http", "https")
 _RECEIVED = ("udp", "rtp")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 _WORDS = re.compile(r"(?=.{1,64}$)\w{1,14}([-_. ]+\w{1,14})*\.[A-Za-z]\w{1,4}")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 _PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _PLACEHOLDER = re.compile(r"\$\{([^}]*)\}")
 _ESCAPES = "in names and passwords write % as %25, / as %2F, ? as %3F, # as %23, [ as %5B, ] as %5D, @ as %40"
@@ -58,7 +59,7 @@ def read_address(url: str) -> Address:
         AddressError: it names no host (what is received: no port), its port is none, or a character makes it ambiguous.
     """
     scheme, separator, rest = url.partition("://")
-    if not separator:
+    if not separator or not _SCHEME.fullmatch(scheme):
         raise AddressError("it has no scheme")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     behind = rest[len(authority) :]

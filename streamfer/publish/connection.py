@@ -199,7 +199,8 @@ def can_pass(error: Exception, *, served: bool = False) -> bool:
 def _read(url: str) -> tuple[str, list[tuple[str, int]], str, str]:
     """Return ``sentinel``, ``cluster`` or nothing, the hosts, the primary's name, and a URL of the first host."""
     scheme, separator, rest = url.partition("://")
-    if not separator:
+    if not separator or not scheme.replace("+", "").isalnum():
+        # What stands there may be a part of a password.
         raise PublishError("the Redis URL has no scheme: write redis://HOST:PORT/0")
     if scheme not in SCHEMES:
         choices = ", ".join(f"{name}://" for name in SCHEMES)

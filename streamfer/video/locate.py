@@ -238,12 +238,14 @@ def configured_sources(config: Config) -> list[SourceSpec]:
 def _expand(argument: str) -> Iterable[SourceSpec]:
     if not argument:
         raise SourceNotFoundError("an empty path; name a file, a folder (this one is .), or a URL")
-    if webcam := _webcam(argument):
+    written = fill(argument) if argument.startswith("${") else argument
+    if webcam := _webcam(written):
         return [webcam]
-    scheme = _SCHEME.match(fill(argument) if argument.startswith("${") else argument)
-    if scheme and not os.path.exists(argument):
+    scheme = _SCHEME.match(written)
+    # What stands before an "@" is a user, not a scheme.
+    if scheme and "@" not in written.partition("://")[0] and not os.path.exists(argument):
         name = scheme.group(1).lower()
-        if name in ALLOWED_SCHEMES - {"file"} and "://" not in argument:
+        if name in ALLOWED_SCHEMES - {"file"} and "://" not in written:
             example = "webcam:0" if name == "webcam" else f"{name}://10.0.0.5/live"
             raise SourceDeniedError(
                 f"{name}: is followed by no {'number' if name == 'webcam' else '//HOST'}; write {example}"
@@ -269,9 +271,10 @@ def _expand(argument: str) -> Iterable[SourceSpec]:
         return [_from_file(path, path.name)]
     if _GLOB.search(argument):
         return _from_pattern(str(path))
-    if "@" in argument:
+    if "@" in argument or "://" in argument:
         # An address without its scheme, perhaps with a password.
-        raise SourceNotFoundError(f"***@{argument.rpartition('@')[2]}: no such file; a URL begins with its scheme")
+        shown = f"@{argument.rpartition('@')[2]}" if "://" not in argument else ""
+        raise SourceNotFoundError(f"***{shown}: no such file; a URL begins with its scheme")
     raise SourceNotFoundError(f"{argument}: no such file or folder; check the path (relative to {Path.cwd()})")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 from collections.abc import Mapping
@@ -54,10 +55,11 @@ class FailingPublisher:
 
     def heartbeat(self, statuses: Mapping[str, object]) -> None:
         self.calls.append(set(statuses))
-        raise PublishError("Redis at redis://h is away")
+        raise PublishError("Redis at redis://me:hunter2@h is away")
 
 
-def test_a_heartbeat_that_fails_ends_nothing() -> None:
+def test_a_heartbeat_that_fails_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "streamfer.publish.heartbeat")
     publisher = FailingPublisher()
     beats = Heartbeats(publisher.heartbeat)
     beats.note("a", state="online", epoch=0)
@@ -69,6 +71,7 @@ def test_a_heartbeat_that_fails_ends_nothing() -> None:
     beats.note("a", state="ended")
     beats.close()
     assert set(beats.status()) == {"b"}, "what has ended is told once"
+    assert {vars(line)["reason"] for line in caplog.records} == {"Redis at redis://***@h is away"}
 
 
 @pytest.mark.parametrize("record", examples().values(), ids=examples().keys())

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -146,6 +147,7 @@ def test_a_traceback_shows_none(kind: str, capsys: pytest.CaptureFixture[str]) -
     spec = configured_sources(Config(sources=(SourceConfig(url=READABLE[kind]),)))[0]
     with pytest.raises(StreamferError) as caught:
         list(LiveSource(spec, LiveConfig(wait=False)).stream())
+    assert SECRET not in "".join(traceback.format_exception(caught.value)), "nor to who calls it from Python"
     crash(caught.type, caught.value, caught.tb)
     with pytest.raises(av.error.FFmpegError) as raw:
         av.open(READABLE[kind], timeout=5)

@@ -65,6 +65,7 @@ def service(answer: bytes | None) -> Iterator[int]:
         (f"http://user:{SECRET}@host/", ("scheme 'http'", "redis://", "rediss://", "unix://")),
         ("localhost:6379", ("no scheme", "redis://HOST:PORT/0")),
         (f"user:{SECRET}@localhost", ("no scheme",)),
+        (f"user:{SECRET}@redis://localhost", ("no scheme",)),
         (f"redis://:{SECRET}@localhost:99999999", ("cannot be read",)),
         (f"redis://:{SECRET}@[::1", ("cannot be read",)),
         (f"redis://:{SECRET}@localhost/{SECRET}", ("database is no number",)),
@@ -87,6 +88,7 @@ def test_wrong_urls(url: str, words: tuple[str, ...]) -> None:
         (b"-ERR max number of clients reached\r\n", "raise its maxclients"),
         (b"-ERR unknown command 'AUTH', with args beginning with: 'hunter2'\r\n", "does not know a command"),
         (b"-NOPERM this user has no permissions to run the 'ping' command\r\n", "as in docs/records.md"),
+        (b"-ERR odd, as redis://me:hunter2@h/0 says\r\n", "refuses: odd, as redis://***@h/0 says"),
         (b"-LOADING Redis is loading the dataset in memory\r\n", "try again in a moment"),
     ],
 )

@@ -201,12 +201,14 @@ def test_a_quiet_publisher_notices_too(server: Server, tmp_path: Path) -> None:
 def test_the_end_waits_for_a_frozen_server_as_long_as_it_may(server: Server, tmp_path: Path) -> None:
     server.start()
     delivery = Delivery.open(config(server, tmp_path))
+    delivery.publisher.url = "redis://me:hunter2@redis.example/0"
     server.signal(signal.SIGSTOP)
     for record in clips(0, 5):
         delivery.put(record)
     began = time.monotonic()
     delivery.close(1.0)
     assert time.monotonic() - began < 30, "a frozen server answers nobody, ever"
+    assert "Redis at redis://***@redis.example/0 " in delivery.left
     assert "5 records wait in " in delivery.left
     server.signal(signal.SIGCONT)
     with Delivery.open(config(server, tmp_path)) as delivery:

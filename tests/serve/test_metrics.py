@@ -89,7 +89,7 @@ def test_every_number_has_its_name_and_value(session: Session) -> None:
     found = {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
     buckets = {name: found.pop(name) for name in list(found) if "_bucket" in name}
     assert [name.split('"')[1] for name, count in buckets.items() if not count] == []
-    assert list(buckets)[0] == 'streamfer_clip_latency_seconds_bucket{le="0.1",source="hall"}'
+    assert next(iter(buckets)) == 'streamfer_clip_latency_seconds_bucket{le="0.1",source="hall"}'
     assert list(buckets)[-1] == 'streamfer_clip_latency_seconds_bucket{le="+Inf",source="hall"}'
     assert found == {
         'streamfer_source_up{source="hall"}': 0,

@@ -104,6 +104,7 @@ def test_ids_and_descriptions_of_urls_hold_no_credentials() -> None:
         "ftp://u:hunter2@example.org/a.mp4",
         "gopher://example.org",
         "srt://encoder.local:9000",
+        "rtsp:/hunter2",
         "udp://239.1.1.1",
         "udp://@:99999",
         "lavfi:testsrc",
@@ -117,6 +118,26 @@ def test_other_schemes_are_refused(argument: str) -> None:
         find_sources([argument])
     assert "hunter2" not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["admin:hunter2@cam/live", "hunter2:x@cam", "hunter2@cam", " rtsp://cam/hunter2", "a:hunter2@rtsp://cam"],
+)
+def test_an_address_without_its_scheme_is_not_repeated(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAMERA", argument)
+    for written in (argument, "${CAMERA}"):
+        with pytest.raises(SourceNotFoundError, match=r"no such file") as refused:
+            find_sources([written])
+        assert "hunter2" not in str(refused.value)
+
+
+def test_a_whole_address_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for address, kind in (("rtsp://me:hunter2@cam/live", "live"), ("webcam:3", "webcam")):
+        monkeypatch.setenv("CAMERA", address)
+        (spec,) = find_sources(["${CAMERA}"])
+        assert (spec.url, spec.kind) == (address if kind == "live" else "/dev/video3", kind)
+        assert "hunter2" not in spec.source_id
 
 
 @pytest.mark.parametrize("name", ["missing.mp4", "*.avi", "empty"])
