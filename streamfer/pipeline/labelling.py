@@ -167,7 +167,9 @@ class Labeller:
             events = self._end_session(item.source_id, flush=True)
             model = self.model.info
             name = partial(self.records.track_id, item.source_id, item.epoch)
-            self._sessions[item.source_id] = EpochSession(item, self.grid, model.action_units, name)
+            # Whoever waits for a camera has its first label as soon as a window has what it needs.
+            grid = self.grid.early() if item.info.live else self.grid
+            self._sessions[item.source_id] = EpochSession(item, grid, model.action_units, name)
             opened = SourceOpened(
                 item.source_id,
                 item.epoch,

@@ -162,7 +162,7 @@ class EpochSession:
 
     def _close(self, complete: int, before: int) -> list[ClipJob]:
         """Close windows; those that begin after the tick ``before`` hold nothing, but for the last."""
-        begun = min(complete, before // self.grid.stride + 1) if self.grid.stride else complete
+        begun = min(complete, self.grid.begun_by(before))
         jobs: list[ClipJob] = []
         for number in (*range(self._closed, begun), *range(max(self._closed, begun, complete - 1), complete)):
             for track, ring in self._people():

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import inf
 from typing import Literal
 
 from streamfer.config import ClipConfig, SamplingConfig
@@ -28,6 +29,7 @@ class WindowGrid:
     frames: int  #: features the model reads (16 in DFER-CLIP)
     max_gap: int  #: most consecutive missing ticks that a neighbouring feature may stand in for
     min_real: float  #: least share, of the features a window could have, that the track must really have
+    lead: int = 0  #: ticks by which the first window begins before there are frames
 
     @classmethod
     def of(cls, clip: ClipConfig, sampling: SamplingConfig, frames: int) -> WindowGrid:
@@ -42,9 +44,13 @@ class WindowGrid:
             min_real=clip.min_real,
         )
 
+    def early(self) -> WindowGrid:
+        """Return the grid with windows before its first that hold as many of the first frames as one needs at least."""
+        return replace(self, lead=int((1 - self.min_real) * self.length // (self.stride or inf)) * self.stride)
+
     def start(self, number: int) -> int:
-        """Return the first tick of window ``number``."""
-        return number * self.stride
+        """Return the first tick of window ``number``, negative where it begins before there are frames."""
+        return number * self.stride - self.lead
 
     def end(self, number: int) -> int:
         """Return the tick after the last of window ``number``."""
@@ -52,9 +58,14 @@ class WindowGrid:
 
     def complete_through(self, tick: int) -> int:
         """Return how many windows, counted from 0, are complete once ``tick`` has been analysed."""
-        if tick + 1 < self.length:
+        beyond = tick + 1 - self.end(0)
+        if beyond < 0:
             return 0
-        return 1 if self.stride == 0 else (tick + 1 - self.length) // self.stride + 1
+        return 1 if self.stride == 0 else beyond // self.stride + 1
+
+    def begun_by(self, tick: int) -> int:
+        """Return how many windows, counted from 0, begin at ``tick`` at the latest; one where there is one alone."""
+        return (tick + self.lead) // self.stride + 1 if self.stride else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +102,7 @@ def fill_window(
             sampled like a shorter clip.
         lenient: accept any number of real features and any hole (the only window of a short track).
     """
-    start = grid.start(number)
+    start = max(0, grid.start(number))
     stop = grid.end(number) if stop is None else min(grid.end(number), stop)
     have = sorted(tick for tick in present if start <= tick < stop)
     if not have:

@@ -246,6 +246,19 @@ def test_frame_rows_are_complete_and_in_order() -> None:
     assert all(len(row.faces) == 2 for row in found)
 
 
+def test_a_camera_is_labelled_from_half_a_window_on_and_a_film_from_a_whole_one() -> None:
+    def seconds(live: bool) -> list[tuple[float, float]]:
+        events = run([FakeSource(one_face, count=90, fps=25, live=live)], **AT_ONCE)
+        spans = [clip.clip for clip in clips(events)]
+        ids = [event.id for event in events if isinstance(event, Record)]
+        assert len(set(ids)) == len(ids)
+        return [(span.start_pts * float(Fraction(*span.time_base)), span.end_time - span.start_time) for span in spans]
+
+    whole = [(0, pytest.approx(1.9, abs=0.1)), (1, pytest.approx(1.9, abs=0.1))]
+    assert seconds(live=False)[:2] == whole
+    assert seconds(live=True)[:3] == [(0, pytest.approx(0.9, abs=0.1)), *whole]
+
+
 def test_a_restarted_clock_begins_a_new_epoch_with_new_ids() -> None:
     events = run([FakeSource(one_face, count=120, fps=25, live=True, script={60: [Jump()]})], **AT_ONCE)
     spans = {(clip.clip.epoch, clip.clip.start_pts) for clip in clips(events)}

@@ -130,3 +130,27 @@ def test_complete_windows_are_those_that_end_by_the_tick(stride: int, length: in
     complete = grid.complete_through(tick)
     assert complete == 0 or grid.end(complete - 1) <= tick + 1
     assert grid.end(complete) > tick + 1
+
+
+@given(
+    length=st.integers(1, 40),
+    stride=st.integers(0, 40),
+    needed=st.floats(0.01, 1),
+    number=st.integers(0, 60),
+)
+def test_early_windows_hold_what_a_window_needs_and_lead_to_the_usual_ones(
+    length: int, stride: int, needed: float, number: int
+) -> None:
+    usual = WindowGrid(length=length, stride=stride, frames=16, max_gap=8, min_real=needed)
+    early = usual.early()
+    assert early.end(0) >= needed * length - 1e-9
+    if stride:
+        before = early.lead // stride
+        assert early.end(0) - stride < needed * length + 1e-9
+        assert (early.start(number + before), early.end(number + before)) == (usual.start(number), usual.end(number))
+        assert early.begun_by(early.start(number)) == number + 1
+    last = early.end(number) - 1
+    assert early.complete_through(last) == (number + 1 if stride else 1)
+    filling = fill_window(early, number, range(last + 1), range(last + 1))
+    assert filling.reason == "ok"
+    assert 0 <= filling.ticks[0] <= filling.ticks[-1] <= last
