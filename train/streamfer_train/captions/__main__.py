@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from streamfer.captions.chat import KEY_VARIABLE
 from streamfer.captions.checks import faults
 from streamfer.errors import ConfigError
 from streamfer_train.captions.files import Entry, read_entries, write_entries
@@ -19,7 +18,7 @@ from streamfer_train.captions.grammar import captions
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.questions import questions
 from streamfer_train.captions.rules import rule_caption
-from streamfer_train.recipes.command import positive, reported
+from streamfer_train.recipes.command import COMMANDS, add_options, parser_of, reported
 
 if TYPE_CHECKING:
     from streamfer_train.captions.rewrite import Rewriter
@@ -34,43 +33,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m streamfer_train.captions", description=__doc__)
+    parser = parser_of("python -m streamfer_train.captions")
     commands = parser.add_subparsers(required=True)
-    parts: dict[str, argparse.ArgumentParser] = {}
-    for name, command, text in (
-        ("rules", _rules, "one fixed sentence a label set, in the form of the released captions"),
-        ("grammar", _grammar, "varied captions without a language model"),
-        ("rewrite", partial(_by_model, fuse=False), "action captions by a language model, checked against the labels"),
-        ("fuse", partial(_by_model, fuse=True), "captions that join actions and emotion, by a language model"),
-        ("questions", _questions, "questions and answers about the whole face, regions and single actions"),
-        ("check", _check, "say which captions of a file may not stand for its labels"),
+    for name, command in (
+        ("rules", _rules),
+        ("grammar", _grammar),
+        ("rewrite", partial(_by_model, fuse=False)),
+        ("fuse", partial(_by_model, fuse=True)),
+        ("questions", _questions),
+        ("check", _check),
     ):
-        parts[name] = sub = commands.add_parser(name, help=text, description=text)
+        told = COMMANDS[name]
+        sub = commands.add_parser(name, help=told["description"], description=told["description"])
         sub.set_defaults(command=command)
-        sub.add_argument("--labels", type=Path, required=True, metavar="FILE", help="JSON list or JSON lines")
-        if name != "check":
-            sub.add_argument("--out", type=Path, required=True, metavar="FILE", help=".json or .jsonl")
-            sub.add_argument("--seed", type=int, default=0)
-    parts["grammar"].add_argument("--per-image", type=positive, default=1, help="captions for each image")
-    parts["questions"].add_argument("--regions", type=int, default=1, help="region questions for each image")
-    parts["questions"].add_argument("--units", type=int, default=2, help="yes/no questions for each image")
-    parts["check"].add_argument("--captions", type=Path, metavar="FILE", help="captions by image; default: the labels")
-    for name in ("rewrite", "fuse", "questions"):
-        _add_model_options(parts[name], needed=name != "questions")
+        add_options(sub, name, told)
     return parser
-
-
-def _add_model_options(parser: argparse.ArgumentParser, *, needed: bool) -> None:
-    parser.add_argument("--url", help=f"OpenAI-compatible endpoint, as https://host/v1; key in {KEY_VARIABLE}")
-    parser.add_argument("--model", required=needed, help="model of the endpoint, or folder of a transformers model")
-    parser.add_argument("--cache", type=Path, default=Path("captions.sqlite"), help="answers already paid for")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds for one answer")
-    parser.add_argument("--concurrency", type=positive, default=4, help="questions under way at a time")
-    parser.add_argument("--tries", type=positive, default=2, help="texts asked before the grammar speaks")
-    parser.add_argument("--variants", type=positive, default=1, help="different texts for equal labels")
-    parser.add_argument("--price", type=float, nargs=2, default=(0.0, 0.0), metavar=("PROMPT", "ANSWER"),
-                        help="price of a million tokens")  # fmt: skip
-    parser.add_argument("--budget", type=float, help="stop asking when this much is spent")
 
 
 def _entries(path: Path) -> list[tuple[Entry, FaceLabels]]:

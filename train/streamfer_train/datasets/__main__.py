@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from streamfer.errors import ConfigError
 from streamfer_train.captions.files import write_entries
 from streamfer_train.datasets.catalogue import DATASETS, dataset
 from streamfer_train.datasets.coded_video import cut_disfa
-from streamfer_train.recipes.command import reported
+from streamfer_train.recipes.command import parser_of, reported
 from streamfer_train.recipes.journal import counted
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write one side of a data set; a user error is one line and exit code 2."""
-    parser = argparse.ArgumentParser(
-        prog="python -m streamfer_train.datasets",
-        description=__doc__,
-        epilog="\n".join(f"{known.name}: {known.expects}" for known in DATASETS.values()),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("name", help=", ".join(DATASETS))
-    parser.add_argument("root", type=Path, help="where the data set lies")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".json or .jsonl")
-    parser.add_argument("--split", choices=["train", "test"], default="train")
-    parser.add_argument("--seed", type=int, default=0, help="of the split")
-    parser.add_argument("--cut-films", action="store_true", help="disfa: first cut the left camera's films into frames")
+    expected = "\n".join(f"{known.name}: {known.expects}" for known in DATASETS.values())
+    parser = parser_of("python -m streamfer_train.datasets", names=", ".join(DATASETS), epilog=expected)
     options = parser.parse_args(arguments)
     return reported(lambda: _write(options))
 

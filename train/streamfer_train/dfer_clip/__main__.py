@@ -7,44 +7,21 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from streamfer.errors import ConfigError
-from streamfer_train.recipes.command import run_recipe, train_parser
+from streamfer_train.recipes.command import run_recipe
 
 if TYPE_CHECKING:
     from streamfer_train.dfer_clip.config import RunConfig
 
-_TRAIN = """\
-Train DFER-CLIP on frame folders or videos: the authors' recipe, and what goes beyond it as configuration.
-
-  streamfer train dfer-clip -c configs/train/dfer_clip/dfew.yaml --set data.root=DFEW/DFEW_Frame_Face --out runs/dfew
-  streamfer train dfer-clip -c configs/train/dfer_clip/csv.yaml --check
-  streamfer train dfer-clip -c ... --resume              go on where it stopped, to the same result
-  streamfer train dfer-clip -c ... --fold 3              one fold; the others into the same --out, when they like
-  torchrun --nproc-per-node 4 -m streamfer_train.dfer_clip train -c ...
-"""
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run ``train`` or ``evaluate``; a user error is one line on standard error and its exit code."""
-    return run_recipe(arguments, _parser, _settings, _train, _evaluate)
+    return run_recipe(arguments, "dfer-clip", _settings, _train, _evaluate)
 
 
 def _evaluate(words: list[str]) -> int:
     from streamfer_train.dfer_clip.evaluate import main
 
     return main(words)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = train_parser(
-        "dfer-clip",
-        _TRAIN,
-        configs="configs/train/dfer_clip has the datasets'",
-        example="optimiser.epochs=10",
-        checks="data and configuration",
-    )
-    parser.add_argument("--fold", type=int, action="append", help="only this fold (repeatable)")
-    parser.add_argument("--cut-faces", action="store_true", help="with --check: cut the faces now (data.faces: detect)")
-    return parser
 
 
 def _settings() -> Any:

@@ -16,58 +16,19 @@ from streamfer_train.dfer_clip.config import load_config
 from streamfer_train.dfer_clip.data_config import DataConfig, FacesConfig
 from streamfer_train.dfer_clip.evaluation_report import Evaluation, write_report
 from streamfer_train.dfer_clip.predictions import Predictions
-from streamfer_train.dfer_clip.protocols import SELECTIONS, Selection
+from streamfer_train.dfer_clip.protocols import Selection
 from streamfer_train.dfer_clip.reports import weights_of
 from streamfer_train.dfer_clip.run_scores import read_runs, write_runs
 from streamfer_train.dfer_clip.scoring import clips_of, match_classes, predict, shared_units
 from streamfer_train.dfer_clip.subjects import Subject, read_subject
-from streamfer_train.recipes.command import add_set, positive, reported
+from streamfer_train.recipes.command import parser_of, reported
 from streamfer_train.recipes.journal import counted, new_bar
-
-_EXAMPLES = """examples:
-  streamfer evaluate dfer-clip -c configs/train/dfer_clip/dfew.yaml --weights DFEW-set1-model.pth --fold 1
-  streamfer evaluate dfer-clip -c configs/train/dfer_clip/dfew.yaml --weights 'DFEW-set{fold}-model.pth' --folds
-  streamfer evaluate dfer-clip -c configs/train/dfer_clip/dfew.yaml --protocol held_out
-  streamfer evaluate dfer-clip --list my_videos.csv --weights mini --faces detect
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; a user error is one line on standard error and exit code 2."""
-    options = _parser().parse_args(arguments)
+    options = parser_of("streamfer evaluate dfer-clip").parse_args(arguments)
     return reported(lambda: run(options))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="streamfer evaluate dfer-clip",
-        description="Measure one model on one list of clips, or combine the folds and seeds of a run.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    what = parser.add_argument_group("what is measured")
-    what.add_argument("-c", "--config", type=Path, help="recipe whose test list is used")
-    what.add_argument("--list", type=Path, help="CSV of your own clips (video,label), instead of a recipe's test list")
-    what.add_argument(
-        "--weights", help="installed model, weights file, folder or checkpoint of a run, or the authors' .pt or .pth"
-    )
-    what.add_argument(
-        "--protocol",
-        choices=list(SELECTIONS),
-        help="which epoch of a run; without --weights: all folds and seeds of the recipe's run, combined",
-    )
-    what.add_argument("--fold", type=int, help="fold of the recipe (default: the checkpoint's own, or the only one)")
-    what.add_argument("--folds", action="store_true", help="each fold's own checkpoint ({fold} in --weights), averaged")
-    what.add_argument("--subset", action="store_true", help="score shared classes alone where model and data differ")
-    what.add_argument("--faces", choices=["as_is", "detect"], help="take pictures as faces, or find the faces first")
-    add_set(what, "data.root=DFEW")
-    how = parser.add_argument_group("how")
-    how.add_argument("--out", type=Path, help="folder of the report (default: runs/evaluate/MODEL)")
-    how.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    how.add_argument("--precision", default="auto", help="of the image encoder: auto, fp32, bf16 or fp16")
-    how.add_argument("--batch", type=positive, default=8, help="clips a batch (default 8)")
-    how.add_argument("--workers", type=int, default=None, help="processes that read clips (default: one a core)")
-    return parser
 
 
 def run(options: argparse.Namespace) -> None:

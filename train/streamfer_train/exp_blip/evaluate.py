@@ -16,23 +16,12 @@ from streamfer_train.captions.grammar import describe
 from streamfer_train.exp_blip.captioned import LabelledPicture, caption_all, read_labelled, references_for
 from streamfer_train.metrics.agreement import evaluate, most_frequent_caption
 from streamfer_train.metrics.published import beside
-from streamfer_train.recipes.command import positive, reported
-
-_EPILOG = """\
-  streamfer evaluate exp-blip --captioner runs/exp/expression/captioner --labels test.json --images faces --out scores
-  streamfer evaluate exp-blip --captioner exp-blip --labels test.json --images faces --probe-train train.json
-
-The list is JSON or JSON lines, as 'python -m streamfer_train.datasets' writes it: {"image": "a.png",
-"action_units": [1, "12C"], "emotions": ["joy"], "coded": [1, 2, 12]}. Captions are kept in OUT/captions.jsonl:
-an interrupted measurement goes on behind the last.
-"""
+from streamfer_train.recipes.command import parser_of, reported
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Caption, score, print and store; a user error is one line on standard error and its exit code."""
-    parser = evaluation_parser("exp-blip", __doc__, _EPILOG)
-    parser.add_argument("--labels", type=Path, required=True, metavar="FILE", help="list of pictures with labels")
-    return reported(lambda: _run(parser.parse_args(arguments)))
+    return reported(lambda: _run(parser_of("streamfer evaluate exp-blip").parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -63,41 +52,8 @@ def probes(
     return {"probes": probe(options, learned_from, pictures)} if learned_from else {}
 
 
-def evaluation_parser(name: str, description: str | None, epilog: str) -> argparse.ArgumentParser:
-    """Return the parser of ``streamfer evaluate NAME`` with what the evaluation of every captioner takes."""
-    parser = argparse.ArgumentParser(
-        prog=f"streamfer evaluate {name}",
-        description=description,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--captioner", required=True, help="name, folder, or image-text model of transformers")
-    parser.add_argument("--images", type=Path, default=Path(), help="folder that the list's pictures are relative to")
-    parser.add_argument("--out", type=Path, default=Path("caption_scores"), help="folder of captions and report")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--batch", type=positive, default=16)
-    parser.add_argument("--num-beams", type=positive, help="instead of the captioner's own")
-    parser.add_argument("--max-new-tokens", type=positive, help="instead of the captioner's own")
-    parser.add_argument("--references", type=Path, help="captions by image; else written from the labels")
-    parser.add_argument("--variants", type=positive, default=4, help="of the grammar's references, for each picture")
-    parser.add_argument(
-        "--encoder", help="for similarity of embeddings: folder of a text encoder, or model of the endpoint"
-    )
-    parser.add_argument("--encoder-url", help="OpenAI-compatible endpoint of --encoder, as for text-embedding-ada-002")
-    parser.add_argument(
-        "--beside", choices=["raf-au", "gft", "bp4d", "affectnet"], help="published values of this data set"
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--probe-train", type=Path, help="labelled list that linear probes are trained on")
-    parser.add_argument("--probe-images", type=Path, help="folder of its pictures; --images if unset")
-    parser.add_argument("--probe-epochs", type=positive, default=100)
-    parser.add_argument("--pooling", choices=["mean", "concat"], default="mean", help="of the Q-Former's queries")
-    return parser
-
-
 def captioner_of(options: argparse.Namespace) -> Captioner:
-    """Return the captioner that :func:`evaluation_parser` asked for.
+    """Return the captioner that the options ask for.
 
     Raises:
         ModelError: it cannot be loaded.

@@ -18,22 +18,14 @@ from streamfer_train.datasets.authors import Pair, read_answers
 from streamfer_train.exp_blip import evaluate as captioning
 from streamfer_train.exp_blip.captioned import LabelledPicture, face_of, read_labelled
 from streamfer_train.exp_vqa.yes_no import Answered, score
-from streamfer_train.recipes.command import reported
+from streamfer_train.recipes.command import parser_of, reported
 
 log = logging.getLogger(__name__)
-
-_EPILOG = """\
-  streamfer evaluate exp-vqa --captioner runs/vqa/captioner --labels test.json --images faces --out scores
-  streamfer evaluate exp-vqa --captioner exp-vqa --questions q3.json --images faces
-
-With --labels every coded unit of every face is asked about (Q3), and each face is described (Q1). With --questions a
-list of the authors' is answered: those with yes or no by likelihood, the others in words against the given answer.
-"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Ask, score, print and store; a user error is one line on standard error and its exit code."""
-    return reported(lambda: _run(_parser().parse_args(arguments)))
+    return reported(lambda: _run(parser_of("streamfer evaluate exp-vqa").parse_args(arguments)))
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -51,27 +43,21 @@ def _run(options: argparse.Namespace) -> None:
     captioning.finish(options, report, "".join(f"{line}\n" for line in lines))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = captioning.evaluation_parser("exp-vqa", __doc__, _EPILOG)
-    parser.add_argument("--labels", type=Path, metavar="FILE", help="list of pictures with labels")
-    parser.add_argument("--questions", type=Path, metavar="FILE", help="list of questions with answers")
-    parser.add_argument("--units", type=_units, help="only these action units, as in 1,2,12")
-    parser.add_argument("--skip-descriptions", action="store_true", help="ask yes or no only (--labels)")
-    return parser
-
-
-def _units(text: str) -> frozenset[int]:
+def _units(text: str | None) -> frozenset[int] | None:
+    if text is None:
+        return None
     parts = text.split(",")
     if not all(part.strip().isdecimal() and int(part) in ACTION_UNITS for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r}: write numbers of described action units, as in 1,2,12")
+        raise ConfigError(f"--units {text!r}: write numbers of described action units, as in 1,2,12")
     return frozenset(int(part) for part in parts)
 
 
 def _from_labels(options: argparse.Namespace) -> dict[str, Any]:
+    units = _units(options.units)
     pictures, learned_from = read_labelled(options.labels, options.images), captioning.read_learned_from(options)
     report = {} if options.skip_descriptions else captioning.measure(options, pictures)
     model = captioning.captioner_of(options)
-    answers = list(ask_units(model, pictures, options.units, batch=options.batch, seed=options.seed))
+    answers = list(ask_units(model, pictures, units, batch=options.batch, seed=options.seed))
     return {**report, "yes_no": score(answers), **captioning.probes(options, learned_from, pictures)}
 
 

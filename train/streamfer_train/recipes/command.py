@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from streamfer.errors import ConfigError, StreamferError
+from streamfer.files import table_beside
 from streamfer.settings import Section, describe_settings
+
+#: What a command says of itself and takes, by its name; sets of options that several take.
+COMMANDS: dict[str, dict[str, Any]] = table_beside(__file__)
 
 
 def reported(body: Callable[[], int | None]) -> int:
@@ -24,7 +28,7 @@ def reported(body: Callable[[], int | None]) -> int:
 
 def run_recipe(
     arguments: list[str] | None,
-    parser: Callable[[], argparse.ArgumentParser],
+    name: str,
     settings: Callable[[], tuple[type[Section], Callable[[Path, list[str]], Any], str]],
     train: Callable[[argparse.Namespace, Any], None],
     evaluate: Callable[[list[str]], int],
@@ -38,9 +42,10 @@ def run_recipe(
     words = sys.argv[1:] if arguments is None else arguments
     if words[:1] == ["evaluate"]:
         return evaluate(words[1:])
+    parser = parser_of(f"streamfer train {name}")
     if words[:1] != ["train"]:
-        parser().error("the first word is train or evaluate")
-    options = parser().parse_args(words[1:])
+        parser.error("the first word is train or evaluate")
+    options = parser.parse_args(words[1:])
 
     def run() -> None:
         kind, load, example = settings()
@@ -63,34 +68,44 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def add_set(parser: argparse._ActionsContainer, example: str) -> None:
-    """Add ``--set``, whose pairs :func:`~streamfer.settings.load_settings` takes as they are."""
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help=f"override a setting, as in {example}"
+def parser_of(name: str, **words: str) -> argparse.ArgumentParser:
+    """Return the parser of a command that ``command.toml`` describes; ``words`` are further words of the command."""
+    told = {**COMMANDS[name], **words}
+    parser = argparse.ArgumentParser(
+        prog=name,
+        description=told["description"],
+        epilog=told.get("epilog"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_options(parser, name, told)
+    return parser
+
+
+def add_options(parser: argparse._ActionsContainer, name: str, told: Mapping[str, Any]) -> None:
+    """Add the options that ``command.toml`` lists under a name, those of the sets that it takes first.
+
+    Args:
+        told: words of the command, which stand for names in braces in what the options say of themselves.
+    """
+    kinds = {"path": Path, "int": int, "float": float, "positive": positive}
+    for taken in COMMANDS[name].get("takes", ()):
+        title = COMMANDS[taken].get("title")
+        add_options(parser.add_argument_group(title) if title else parser, taken, told)
+    for flags, option in COMMANDS[name].get("options", {}).items():
+        more: dict[str, Any] = {**option, "help": option.get("help", "").format(**told) or None}
+        if "type" in option:
+            more["type"] = kinds[option["type"]]
+        if isinstance(option.get("metavar"), list):
+            more["metavar"] = tuple(option["metavar"])
+        if flags in told.get("needs", ()):
+            more["required"] = True
+        parser.add_argument(*flags.split(), **more)
 
 
 def add_recipe_options(parser: argparse.ArgumentParser, config: Path, example: str) -> None:
-    """Add what the recipes of built-in models take: a configuration, overrides, threads."""
-    parser.add_argument("-c", "--config", type=Path, default=config)
-    add_set(parser, example)
-    parser.add_argument("--threads", type=positive, default=1, help="CPU threads (default 1)")
-
-
-def train_parser(name: str, description: str, *, configs: str, example: str, checks: str) -> argparse.ArgumentParser:
-    """Return the parser of ``streamfer train NAME``, with what recipes with a folder of runs take."""
-    parser = argparse.ArgumentParser(
-        prog=f"streamfer train {name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("-c", "--config", type=Path, help=f"YAML file; {configs}")
-    add_set(parser, example)
-    parser.add_argument("--out", type=Path, help="folder of the run; instead of run.out")
-    parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    parser.add_argument("--check", action="store_true", help=f"check {checks}; train nothing")
-    parser.add_argument("--settings", action="store_true", help="print every setting with its default, and stop")
-    return parser
+    """Add what the recipes of built-in models take: a configuration (``config`` if not given), overrides, threads."""
+    add_options(parser, "a recipe", {"example": example})
+    parser.set_defaults(config=config)
 
 
 def overrides_of(options: argparse.Namespace, example: str) -> list[str]:
