@@ -247,7 +247,7 @@ def test_frame_rows_are_complete_and_in_order() -> None:
 
 
 def test_a_camera_is_labelled_from_half_a_window_on_and_a_film_from_a_whole_one() -> None:
-    def seconds(live: bool) -> list[tuple[float, float]]:
+    def seconds(live: bool) -> list[tuple[object, object]]:
         events = run([FakeSource(one_face, count=90, fps=25, live=live)], **AT_ONCE)
         spans = [clip.clip for clip in clips(events)]
         ids = [event.id for event in events if isinstance(event, Record)]
