@@ -126,12 +126,11 @@ def _seen(view: View, pictures: Sequence[Picture], size: int) -> Tensor:
 def _cut(view: View, pictures: Sequence[Picture], box: Box) -> NDArray[np.uint8]:
     """Return the box of every picture, uint8 (T, h, w, 3), turned and brightened."""
     if view.angle is not None:
-        cut = _rotated(pictures, view.angle, box)
-    else:
-        cut = np.zeros((len(pictures), box.height, box.width, 3), np.uint8)
-        for place, picture in zip(cut, pictures, strict=True):
-            part = picture[box.y : box.y + box.height, box.x : box.x + box.width]
-            place[: part.shape[0], : part.shape[1]] = part
+        pictures = [np.asarray(Image.fromarray(picture).rotate(view.angle)) for picture in pictures]
+    cut = np.zeros((len(pictures), box.height, box.width, 3), np.uint8)
+    for place, picture in zip(cut, pictures, strict=True):
+        part = picture[box.y : box.y + box.height, box.x : box.x + box.width]
+        place[: part.shape[0], : part.shape[1]] = part
     if view.brightness is not None:
         cut = np.asarray(cv2.LUT(cut.reshape(len(pictures), -1), brightness_table(view.brightness)), np.uint8)
     return cut.reshape(len(pictures), box.height, box.width, 3)
@@ -141,30 +140,6 @@ def brightness_table(factor: float) -> NDArray[np.uint8]:
     """Return what each of the 256 values becomes: PIL's ``ImageEnhance.Brightness``, which cuts fractions off."""
     products: NDArray[np.float32] = np.float32(factor) * np.arange(256, dtype=np.float32)
     return products.clip(0, 255).astype(np.uint8)
-
-
-def _rotated(pictures: Sequence[Picture], angle: float, box: Box) -> NDArray[np.uint8]:
-    """Return the box of the turned pictures, uint8 (T, h, w, 3); black where the turned picture has nothing.
-
-    PIL turns one picture of coordinates; every frame then fetches its pixels from there. That is PIL's nearest
-    neighbour to the bit, at a fraction of the time of turning each frame.
-    """
-    height, width = pictures[0].shape[:2]
-    numbers = np.arange(1, width * height + 1, dtype=np.int32).reshape(height, width)
-    turned = np.asarray(Image.fromarray(numbers).rotate(angle))
-    places = np.zeros((box.height, box.width), np.int32)
-    part = turned[box.y : box.y + box.height, box.x : box.x + box.width]
-    places[: part.shape[0], : part.shape[1]] = part
-    rows, columns = np.divmod(places - 1, width)
-    rows[places == 0] = columns[places == 0] = -1
-    where, _ = cv2.convertMaps(columns.astype(np.float32), rows.astype(np.float32), cv2.CV_16SC2, nninterpolation=True)
-    empty = np.empty((0, 0), np.uint16)
-    return np.stack(
-        [
-            cv2.remap(picture, where, empty, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-            for picture in pictures
-        ]
-    )
 
 
 def _resize(cut_THWC: NDArray[np.uint8], width: int, height: int) -> Tensor:
