@@ -19,7 +19,8 @@ from streamfer.errors import ConfigError, RecordError
 from streamfer.files import open_text, replacing
 from streamfer_train.captions.labels import FaceLabels
 
-_BLANKS = re.compile(r"[ \t\r\n]*")
+#: What stands between two elements of a list.
+_GAP = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,47 +93,31 @@ def read_entries(path: Path) -> list[Entry]:
 
 
 def _json_lines(path: Path, text: str) -> list[Entry]:
-    entries = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                entries.append(Entry(json.loads(line), f"{path}, line {number}"))
-            except json.JSONDecodeError as error:
-                raise RecordError(f"{path}, line {number}: is no JSON ({error.msg}); correct it") from error
-    return entries
+    lines = enumerate(text.split("\n"))
+    return [Entry(_parsed(path, line, above), f"{path}, line {above + 1}") for above, line in lines if line.strip()]
 
 
 def _json_list(path: Path, text: str) -> list[Entry]:
-    """Read element by element, because the line of an entry is wanted in messages."""
-    decoder = json.JSONDecoder()
-    entries: list[Entry] = []
-    place, line, counted = text.index("[") + 1, 1, 0
-    while True:
-        place = _past_blanks(text, place)
-        if text[place : place + 1] == "]" and not entries:
-            break
-        line += text.count("\n", counted, place)
-        counted = place
-        try:
-            value, place = decoder.raw_decode(text, place)
-        except json.JSONDecodeError as error:
-            raise RecordError(f"{path}, line {error.lineno}: is no JSON ({error.msg}); correct it") from error
-        entries.append(Entry(value, f"{path}, entry {len(entries) + 1} (line {line})"))
-        place = _past_blanks(text, place)
-        if text[place : place + 1] == "]":
-            break
-        if text[place : place + 1] != ",":
-            line += text.count("\n", counted, place)
-            raise RecordError(f"{path}, line {line}: is no JSON (a comma or ] is missing); correct it")
-        place += 1
-    if text[_past_blanks(text, place + 1) :]:
-        raise RecordError(f"{path}: goes on behind the closing ]; one list a file")
+    """Read a list, and then its elements once more, because the line of an entry is wanted in messages."""
+    decoder, entries, place = json.JSONDecoder(), list[Entry](), text.index("[") + 1
+    line = 1 + text[:place].count("\n")
+    for number, value in enumerate(_parsed(path, text), start=1):
+        gap = _GAP.match(text, place)
+        begin = gap.end() if gap else place
+        _, end = decoder.raw_decode(text, begin)
+        line += text.count("\n", place, begin)
+        entries.append(Entry(value, f"{path}, entry {number} (line {line})"))
+        line += text.count("\n", begin, end)
+        place = end
     return entries
 
 
-def _past_blanks(text: str, place: int) -> int:
-    found = _BLANKS.match(text, place)
-    return place if found is None else found.end()
+def _parsed(path: Path, text: str, above: int = 0) -> Any:
+    """Return what a text that begins below so many lines of a file says."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecordError(f"{path}, line {above + error.lineno}: is no JSON ({error.msg}); correct it") from error
 
 
 def write_entries(path: Path, entries: Iterable[Mapping[str, Any]]) -> int:
