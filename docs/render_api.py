@@ -1,9 +1,11 @@
-"""Writes docs/api.md from the docstrings of what ``streamfer`` exports, docs/configuration.md and docs/tables.md."""
+"""Writes pages of what the code says: docs/api.md, docs/configuration.md and docs/tables.md, and the JSON Schemas."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +15,9 @@ from pydantic.fields import FieldInfo
 import streamfer
 from streamfer.export import columns
 from streamfer.files import table_beside
+from streamfer.records import DOCUMENTS
+from streamfer.records.documents import Document
+from streamfer.records.envelope import SCHEMA_URN
 
 FOLDER = Path(__file__).parent
 HEAD = """# Python
@@ -134,8 +139,16 @@ def tables_page() -> str:
     return "\n".join(lines) + "\n"
 
 
+def schema(document: type[Document]) -> str:
+    """Return the JSON Schema (2020-12) of a document; unknown members are allowed, as for readers of ``v1``."""
+    found = document.model_json_schema(mode="validation")
+    about = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_URN + document.kind}
+    return json.dumps({**about, **found}, indent=2, sort_keys=True) + "\n"
+
+
 #: What this program writes.
 PAGES = {"api.md": page, "configuration.md": settings_page, "tables.md": tables_page}
+PAGES |= {f"../streamfer/schemas/{document.kind}.json": partial(schema, document) for document in DOCUMENTS}
 
 
 if __name__ == "__main__":

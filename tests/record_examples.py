@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import streamfer
 from streamfer.records import (
     AnyDocument,
     ClipCaptioned,
@@ -24,6 +27,8 @@ from streamfer.records import (
     VideoFacts,
 )
 
+#: The checked-in JSON Schemas.
+SCHEMAS = Path(streamfer.__file__).parent / "schemas"
 RECORDED = datetime(2026, 3, 4, 5, 6, 7, 890123, tzinfo=UTC)
 MODEL = ModelFacts(name="mini", digest="ab" * 32, head_version="1", precision="fp32", detector="lbp")
 PRODUCER = Producer(version="0.1.0", host="camera-room", run_id="r1")
@@ -152,3 +157,9 @@ def examples() -> dict[str, Record]:
     )
     others = [Record.of(data, source_id="hall", recordedtime=RECORDED).numbered(8) for data in documents]
     return {record.data.kind: record for record in (clip, *others)}
+
+
+def load_schema(kind: str) -> dict[str, Any]:
+    """Read the schema of a kind, such as ``clip.labelled.v1``."""
+    schema: dict[str, Any] = json.loads((SCHEMAS / f"{kind}.json").read_text(encoding="utf-8"))
+    return schema

@@ -13,13 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from record_examples import examples, labelled, labelled_with_units, span
+from record_examples import SCHEMAS, examples, labelled, labelled_with_units, load_schema, span
 
 from streamfer.errors import RecordError
-from streamfer.records import DOCUMENTS, UNSURE, AnyDocument, RawDocument, Record
+from streamfer.records import DOCUMENTS, UNSURE, RawDocument, Record
 from streamfer.records.documents import read_document
 from streamfer.records.envelope import line_to_fields
-from streamfer.records.schema import SCHEMA_FOLDER, generate_schema, load_schema
 
 GOLDEN = Path(__file__).parent / "records_golden"
 
@@ -73,13 +72,8 @@ def test_boxes_are_fractions(box: tuple[float, ...]) -> None:
     assert labelled(box=(-0.2, 0.9, 0.5, 0.3)).faces[0].box == (-0.2, 0.9, 0.5, 0.3), "the border cuts it"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.kind)
-def test_checked_in_schema_is_current(document: type[AnyDocument]) -> None:
-    assert load_schema(document.kind) == generate_schema(document), "run python -m streamfer.records.schema"
-
-
 def test_no_stale_schema_files() -> None:
-    assert {path.stem for path in SCHEMA_FOLDER.glob("*.json")} == {document.kind for document in DOCUMENTS}
+    assert {path.stem for path in SCHEMAS.glob("*.json")} == {document.kind for document in DOCUMENTS}
 
 
 @pytest.mark.parametrize("kind", sorted(examples()))
@@ -241,7 +235,7 @@ def test_what_is_of_a_later_version_stays_as_it_is() -> None:
         ({"ce_specversion": "0.3"}, "CloudEvents"),
         ({"ce_id": ""}, "no attribute id"),
         ({"ce_recordedtime": "yesterday"}, "recordedtime"),
-        ({"ce_recordedtime": "2026-01-01T00:00:00"}, "time zone"),
+        ({"ce_recordedtime": "2026-01-01T00:00:00"}, "recordedtime needs to be a time with its zone"),
         ({"ce_sequence": "-1"}, "sequence"),
         ({"content-type": "application/msgpack"}, "content-type"),
         ({"data": "{"}, "malformed"),

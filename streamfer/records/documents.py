@@ -274,7 +274,7 @@ def read_document(kind: str, text: str) -> AnyDocument | RawDocument:
             raise RecordError(f"malformed {kind} record: not JSON: {error}") from error
         return RawDocument(kind, text)
     try:
-        return model.model_validate_json(text, context={"reading": True})
+        return model.model_validate_json(text, extra="ignore")
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(map(str, first["loc"])) or "document"

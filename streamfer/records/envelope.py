@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamfer.errors import RecordError
-from streamfer.records.documents import AnyDocument, RawDocument, read_document
+from streamfer.records.documents import AnyDocument, Document, RawDocument, read_document
 
 SPEC_VERSION = "1.0"
 TYPE_PREFIX = "streamfer."
@@ -57,16 +57,18 @@ class Record:
     def __post_init__(self) -> None:
         for name in ("id", "source", "subject"):
             value = getattr(self, name)
-            if not value:
+            if not isinstance(value, str) or not value:
                 raise RecordError(f"record without {name}")
             if any("\ud800" <= character <= "\udfff" for character in value):
                 raise RecordError(f"record's {name} {value!r} is not valid Unicode: give the source a plain id")
         for name in ("time", "recordedtime"):
             moment = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
-                raise RecordError(f"record's {name} needs a time zone")
-        if self.sequence is not None and not 0 <= self.sequence < 10**SEQUENCE_DIGITS:
-            raise RecordError(f"record's sequence {self.sequence} does not fit {SEQUENCE_DIGITS} digits")
+            if moment is not None and getattr(moment, "tzinfo", None) is None:
+                raise RecordError(f"record's {name} needs to be a time with its zone")
+        if not isinstance(self.data, Document | RawDocument):
+            raise RecordError(f"record's data: a {type(self.data).__name__}; expected a document of streamfer.records")
+        if not isinstance(self.sequence, int | None) or not 0 <= (self.sequence or 0) < 10**SEQUENCE_DIGITS:
+            raise RecordError(f"record's sequence does not fit {SEQUENCE_DIGITS} digits")
 
     @classmethod
     def of(
@@ -75,8 +77,10 @@ class Record:
         """Wrap ``data``, deriving id and time from it.
 
         Raises:
-            RecordError: ``source_id`` is empty or not valid Unicode.
+            RecordError: ``source_id`` is empty or not valid Unicode, or ``data`` is no document.
         """
+        if not isinstance(data, Document):
+            raise RecordError(f"record's data: a {type(data).__name__}; expected a document of streamfer.records")
         source, made = f"/streamfer/{site}", recordedtime or _now()
         return cls(data.identity(source_id), source, source_id, data, data.captured, made)
 
@@ -138,8 +142,8 @@ class Record:
         """
         try:
             texts = {_text(name): _text(value) for name, value in fields.items()}
-        except UnicodeDecodeError as error:
-            raise RecordError("malformed record: a field is not UTF-8") from error
+        except (UnicodeDecodeError, AttributeError) as error:
+            raise RecordError("malformed record: no mapping of fields in UTF-8") from error
         content_type = texts.get("content-type", CONTENT_TYPE)
         if content_type.partition(";")[0].strip() != CONTENT_TYPE:
             raise RecordError(f"record's content-type is {content_type!r}, not {CONTENT_TYPE}")
@@ -157,7 +161,7 @@ class Record:
         """
         try:
             event = json.loads(line)
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise RecordError(f"malformed record: not JSON: {error}") from error
         if not isinstance(event, dict) or "data" not in event:
             raise RecordError("malformed record: no object with a 'data' member")

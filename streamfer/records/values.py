@@ -19,7 +19,6 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
-from pydantic_core.core_schema import ValidationInfo
 
 TimeOrigin = Literal["rtcp", "wallclock", "file", "pts_only"]
 SourceState = Literal["connecting", "online", "stalled", "backoff", "auth_failed", "ended"]
@@ -65,19 +64,17 @@ UnsureReason = Literal["small", "turned", "blurred", "uncertain", "withheld"]
 UNSURE = "unsure"
 
 
+def _open(schema: dict[str, Any]) -> None:
+    # Readers of a version take what a later one adds.
+    del schema["additionalProperties"]
+
+
 class Value(BaseModel):
     """Base of everything inside a document: frozen, finite numbers, strict about names while writing."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_unknown_fields(cls, value: Any, info: ValidationInfo) -> Any:
-        if isinstance(value, dict) and not (info.context or {}).get("reading"):
-            unknown = sorted(value.keys() - cls.model_fields.keys())
-            if unknown:
-                raise ValueError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}")
-        return value
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=(), json_schema_extra=_open
+    )
 
 
 class ClipSpan(Value):

@@ -12,9 +12,9 @@ from typing import Any
 import jsonschema
 import pytest
 from command_line import Finished, streamfer
+from record_examples import load_schema
 
 from streamfer.records.envelope import TYPE_PREFIX
-from streamfer.records.schema import load_schema
 
 VIDEOS = (
     "WolfgangLanger_Pexels.mp4",
