@@ -17,7 +17,7 @@ from sys import intern
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from streamfer.errors import InternalError, OutputError
 from streamfer.export.findings import UNIT_PRESENT
@@ -308,14 +308,8 @@ def _draw(frame: Frame, image: NDArray[np.uint8], notes: OverlayNotes, layout: L
 
 def _fitted(image: NDArray[np.uint8], canvas: tuple[int, int]) -> NDArray[np.uint8]:
     """Return a picture as a video of ``canvas`` (width, height) holds it: scaled to fit, between black bars."""
-    height, width = image.shape[:2]
-    if (width, height) != canvas:
-        scale = min(canvas[0] / width, canvas[1] / height)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        left, top = (canvas[0] - size[0]) // 2, (canvas[1] - size[1]) // 2
-        fitted = np.zeros((canvas[1], canvas[0], 3), np.uint8)
-        fitted[top : top + size[1], left : left + size[0]] = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        image = fitted
+    if image.shape[1::-1] != canvas:
+        image = np.asarray(ImageOps.pad(Image.fromarray(image), canvas, Image.Resampling.BOX), np.uint8)
     if canvas[0] % 2 or canvas[1] % 2:
         # Encoders of 4:2:0 video need even sides.
         image = np.pad(image, ((0, canvas[1] % 2), (0, canvas[0] % 2), (0, 0)), "edge")

@@ -10,10 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import json
 import threading
 import time
-import zipfile
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from streamfer.files import write_whole
 
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two checkpoints.
 EVERY = 60.0
-#: Parts that are kept in memory: files side by side go through them at a pace of their own.
-_PARTS_READ = 8
 #: What a part that cannot be read raises; it costs the time that it would have saved.
-_UNREADABLE = (OSError, ValueError, KeyError, zipfile.BadZipFile)
+_UNREADABLE = (OSError, ValueError, SafetensorError)
 _FOLDER = ".streamfer-progress"
 
 
@@ -47,14 +46,12 @@ class Progress:
     """
 
     def __init__(self, output: Path, identity: str, alone: str | None = None) -> None:
-        self._folders = [output / _FOLDER]
-        if alone is not None:
-            self._folders.insert(0, self._folders[0] / hashlib.sha256(alone.encode()).hexdigest()[:16])
+        self._folder = output / _FOLDER
+        self._name = "all" if alone is None else hashlib.sha256(alone.encode()).hexdigest()[:16]
         self._alone = alone
         self._identity = identity
-        #: Part and row by key; of the parts, those that were read last are in memory.
-        self._known: dict[bytes, tuple[Path, int]] = {}
-        self._read: OrderedDict[Path, list[NDArray[np.float32]]] = OrderedDict()
+        #: Values by key: which part of the disk, which the system keeps in memory as long as there is room.
+        self._known: dict[bytes, tuple[Any, int, int]] = {}
         self._fresh: dict[bytes, NDArray[np.float32]] = {}
         self._lock = threading.Lock()
         self._parts: dict[Path, set[str]] = {}
@@ -65,20 +62,24 @@ class Progress:
         """Return loaded models that remember; what an earlier run left is read first."""
         self.find()
         for path in self._parts:
-            with contextlib.suppress(*_UNREADABLE), np.load(path, allow_pickle=False) as part:
-                self._known |= {key.tobytes(): (path, row) for row, key in enumerate(part["keys"])}
+            with contextlib.suppress(*_UNREADABLE):
+                part: Any = safe_open(path, "np")
+                keys, ends = part.get_tensor("keys"), part.get_tensor("ends").tolist()
+                values = part.get_slice("values")
+                self._known |= {key.tobytes(): (values, *ends[at : at + 2]) for at, key in enumerate(keys)}
         detectors = tuple(_Detector(detector, self, f"faces {self._identity}") for detector in models.detectors)
         features = _Model(models.expression, self, f"features {self._identity}")
         return replace(models, expression=features, detectors=detectors)
 
     def find(self) -> None:
         """See what earlier runs left, and of which sources."""
-        pattern = "*.npz" if self._alone is not None else "**/*.npz"
-        for path in sorted(path for folder in self._folders for path in folder.glob(pattern)):
-            with contextlib.suppress(*_UNREADABLE), np.load(path, allow_pickle=False) as part:
-                sources = set(part["sources"].tolist())
-                if self._alone is None or self._alone in sources:
-                    self._parts[path] = sources
+        for name in ("*",) if self._alone is None else ("all", self._name):
+            for path in sorted(self._folder.glob(f"{name}-*.safetensors")):
+                with contextlib.suppress(*_UNREADABLE):
+                    part: Any = safe_open(path, "np")
+                    sources = set(json.loads(part.metadata()["sources"]))
+                    if self._alone is None or self._alone in sources:
+                        self._parts[path] = sources
 
     def checkpoint(self, unfinished: Iterable[str]) -> None:
         """Write what is new, once a minute has passed; ``unfinished`` are the sources that it may belong to.
@@ -98,15 +99,14 @@ class Progress:
             fresh, self._fresh = self._fresh, {}
         if not fresh:
             return
-        path = self._folders[0] / f"{next(self._numbers)}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{self._name}-{next(self._numbers)}.safetensors"
         content = {
-            "sources": np.array(sorted(sources)),
             "keys": np.frombuffer(b"".join(fresh), np.uint8).reshape(len(fresh), -1),
-            "lengths": np.array([len(value) for value in fresh.values()]),
+            "ends": np.cumsum([0, *map(len, fresh.values())]),
             "values": np.concatenate(list(fresh.values())),
         }
-        write_whole(path, lambda stream: np.savez(stream, **content))  # type: ignore[arg-type]
+        part = save(content, {"sources": json.dumps(sorted(sources))})
+        write_whole(path, lambda stream: stream.write(part))
         self._parts[path] = sources
 
     def finished(self, source_id: str) -> None:
@@ -115,33 +115,21 @@ class Progress:
             sources.discard(source_id)
             if not sources:
                 del self._parts[path]
-                path.unlink(missing_ok=True)
-                self._remove(path.parent)
-        for folder in self._folders:
-            self._remove(folder)
-
-    @staticmethod
-    def _remove(folder: Path) -> None:
-        """Remove a folder if nothing is in it."""
+                # Windows removes no file that is being read.
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        # As long as something is in it, it stays.
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            self._folder.rmdir()
 
     def get(self, key: bytes) -> NDArray[np.float32] | None:
         """Return what is known under a key."""
-        path, row = self._known.get(key, (None, 0))
-        if path is None:
+        if (place := self._known.get(key)) is None:
             return None
+        values, begin, end = place
         with self._lock:
-            if path not in self._read:
-                # A part that is damaged, or gone since, counts as empty.
-                self._read[path] = []
-                with contextlib.suppress(*_UNREADABLE), np.load(path, allow_pickle=False) as part:
-                    self._read[path] = np.split(part["values"], np.cumsum(part["lengths"])[:-1])
-                if len(self._read) > _PARTS_READ:
-                    self._read.popitem(last=False)
-            self._read.move_to_end(path)
-            values = self._read[path]
-        return values[row] if row < len(values) else None
+            found: NDArray[np.float32] = values[begin:end]
+        return found
 
     def put(self, key: bytes, value: NDArray[np.float32]) -> None:
         """Remember a result until the next checkpoint."""

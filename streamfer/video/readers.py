@@ -176,14 +176,6 @@ class PyAvReader(Closing):
             self._container, self._track = self._open()
         self._running = _decoded(self._container, self._track)
 
-    def first_picture(self) -> av.VideoFrame | None:
-        """Return FFmpeg's first picture, or None where not one decodes."""
-        with classified(self._spec):
-            self._restart(0 if not self._times else self._times[0])
-            picture = next(self._running, None)
-        self._here = None
-        return picture
-
 
 class DecordReader(PyAvReader):
     """Random access through decord on the CPU, for comparison and for training sets known to suit it.
@@ -196,7 +188,9 @@ class DecordReader(PyAvReader):
             import decord
         # decord stops with a cryptic error, or worse, at whatever is no video: PyAV says it better.
         super().__init__(spec)
-        first = self.first_picture()
+        with classified(spec):
+            self._restart(self._times[0] if self._times else 0)
+            first = next(self._running, None)
         super().close()
         if first is None:
             raise SourceUnreadableError(f"{spec.location}: not one frame decodes; the file may be damaged")

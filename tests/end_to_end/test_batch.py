@@ -268,7 +268,7 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_in_the_same_bytes(
     with pytest.raises(Killed):
         run(tmp_path / "out", killed=True)
     assert tables(tmp_path / "out") == {}
-    assert list((tmp_path / "out" / ".streamfer-progress").glob("*.npz"))
+    assert list((tmp_path / "out" / ".streamfer-progress").glob("*.safetensors"))
     rest = run(tmp_path / "out")
     assert rest[0] < whole[0]
     assert rest[1] < whole[1]
