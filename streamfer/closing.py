@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
+
+from streamfer.errors import ConfigError
 
 
 class Closing(ABC):
@@ -13,6 +15,11 @@ class Closing(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of what is held; may be called twice."""
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise ConfigError(
+            f"a {type(self).__name__} can be neither copied nor sent elsewhere: make one where it is used"
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -9,12 +9,13 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from streamfer.arguments import Section, check_settings, refusal
 from streamfer.errors import ConfigError
-from streamfer.settings import Section, check_settings, put, read_settings, read_value
+from streamfer.settings import put, read_settings, read_value
 
 ENVIRONMENT_PREFIX = "STREAMFER_"
 EXAMPLE = "configs/run.yaml"
@@ -265,7 +266,7 @@ class SourceConfig(Section):
 
 
 class Config(Section):
-    """Everything that can be set."""
+    """Everything that can be set; ConfigError where a setting is unknown or out of range."""
 
     sources: tuple[SourceConfig, ...] = ()
     sampling: SamplingConfig = Field(default_factory=SamplingConfig)
@@ -283,6 +284,14 @@ class Config(Section):
     purpose: str | None = Field(
         None, min_length=1, max_length=200, description="what the analysis is for; stands in every record and manifest"
     )
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, **settings: Any) -> None:
+            try:
+                super().__init__(**settings)
+            except ValidationError as error:
+                raise refusal(type(self), error) from None
 
     @model_validator(mode="after")
     def _windows_advance(self) -> Config:
@@ -302,7 +311,7 @@ class Config(Section):
 
 
 def load_config(
-    path: str | Path | None = None,
+    path: str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Config:
@@ -323,10 +332,10 @@ def load_config(
     for dotted, value in (overrides or {}).items():
         if value is not None:
             put(tree, dotted, value)
-    return check_settings(Config, tree, str(path) if path else "")
+    return check_settings(Config, tree, os.fspath(path) if path else "")
 
 
-def configure(config: Config | str | Path | None = None, **settings: Any) -> Config:
+def configure(config: Config | str | os.PathLike[str] | None = None, **settings: Any) -> Config:
     """Return a configuration with some settings changed, each by its name.
 
     Args:
@@ -346,11 +355,11 @@ def configure(config: Config | str | Path | None = None, **settings: Any) -> Con
         if value is not None
     }
     given: Any = config
-    if not isinstance(given, Config | str | Path | None):
+    if not isinstance(given, Config | str | os.PathLike | None):
         known = "expected a Config or a YAML file; settings go by their names, as clip__stride=0.5"
         raise ConfigError(f"config: a {type(given).__name__}; {known}")
-    if isinstance(given, str) and not (Path(given).suffix or Path(given).exists()):
-        raise ConfigError(f"{given}: no such configuration file; settings go by their names, as model={given!r}")
+    if isinstance(given, str) and not (given and (Path(given).suffix or Path(given).exists())):
+        raise ConfigError(f"config {given!r}: no such file; settings go by their names, as model={given!r}")
     if not isinstance(config, Config):
         return load_config(config, changes)
     # What was never set stays unset, so that a captioner that is named now turns captions on.

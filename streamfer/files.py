@@ -81,7 +81,8 @@ class WholeFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _sweep(path)
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            # A name that no file can have is a ValueError.
             raise _unwritable(path, error) from error
 
     @contextlib.contextmanager
@@ -195,6 +196,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _unwritable(path: Path, error: OSError) -> OutputError:
-    kept = "; the file that was there before is untouched" if path.is_file() else "; choose another folder"
-    return OutputError(f"{path}: cannot be written ({error.strerror or error}){kept}")
+def _unwritable(path: Path, error: OSError | ValueError) -> OutputError:
+    why = getattr(error, "strerror", None) or error
+    kept = "; the file that was there before is untouched" if os.path.isfile(path) else "; choose another folder"
+    return OutputError(f"{path}: cannot be written ({why}){kept}")

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel
 
+from streamfer.arguments import check_settings
 from streamfer.errors import ConfigError
-from streamfer.redaction import redact_text, sounds_secret
+from streamfer.redaction import sounds_secret
 
 #: PyYAML lets out what dates such as 2024-13-45 and tags such as !!bool x end in.
 _NO_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError)
 _Settings = TypeVar("_Settings", bound=BaseModel)
-
-
-class Section(BaseModel):
-    """A section of settings: unknown names are refused, values do not change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class _Once(yaml.SafeLoader):
@@ -117,60 +109,6 @@ def put(tree: dict[str, Any], name: str, value: Any) -> None:
             raise ConfigError(f"{name}: {'.'.join(sections[:place])} holds a value, not settings; correct the name")
         tree = inner
     tree[last] = value
-
-
-def check_settings(kind: type[_Settings], tree: Mapping[str, Any], where: str = "", listing: str = "") -> _Settings:
-    """Return plain settings as what they must be.
-
-    Args:
-        kind: what they must be.
-        tree: the settings.
-        where: the file they are from, for messages.
-        listing: where settings are listed, for messages, as in "'... --settings' lists them all".
-
-    Raises:
-        ConfigError: a setting is unknown, missing or out of range; the message names the first.
-    """
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        first, more = error.errors()[0], error.error_count() - 1
-        name = ".".join(str(part) for part in first["loc"])
-        message, own = first["msg"], first["msg"].removeprefix("Value error, ")
-        shown = isinstance(first["input"], str | int | float | bool) and not sounds_secret(name)
-        notes = [f"got {first['input']!r}"] if shown else []
-        if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-            message, notes = f"unknown setting; {_nearest(kind, first['loc'])}", []
-        elif first["type"] in ("tuple_type", "list_type"):
-            message = f"{message}, as [one, two]"
-        elif first["type"] == "string_pattern_mismatch":
-            body = first["ctx"]["pattern"]
-            odd = "".join(dict.fromkeys(one for one in first["input"] if not re.search(body, f"aa{one}")))
-            message = f"may not hold {odd!r}" if odd else "may not begin so, or has not the length that it must have"
-        elif own != message:
-            # What a section's own checks say is an answer in itself.
-            message, listing = own, ""
-        notes += [f"{more} more"] if more else []
-        parts = (where, name or ("" if where else "configuration"), message)
-        text = ": ".join(filter(None, parts)) + (f" ({'; '.join(notes)})" if notes else "")
-        raise ConfigError(redact_text(f"{text}; {listing}" if listing else text)) from None
-
-
-def _nearest(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    """Return which known setting an unknown one may mean."""
-    known = _known(kind, location[:-1])
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-
-
-def _known(kind: Any, section: Sequence[int | str]) -> list[str]:
-    """Return the names in a section; of a list of sections those of its entries."""
-    for name in section:
-        if isinstance(name, str) and name in kind.model_fields:
-            annotation = kind.model_fields[name].annotation
-            inner = [one for one in (annotation, *get_args(annotation)) if isinstance(one, type)]
-            kind = next((one for one in inner if issubclass(one, BaseModel) or is_dataclass(one)), kind)
-    return [field.name for field in fields(kind)] if is_dataclass(kind) else list(kind.model_fields)
 
 
 def load_settings(

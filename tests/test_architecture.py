@@ -18,8 +18,8 @@ PACKAGES = {
 }
 #: Rooms from the ground floor up: a room imports itself and the floors below, never its neighbours.
 FLOORS = (
-    {"closing", "errors", "redaction", "threads"},
-    {"files"},
+    {"errors", "redaction", "threads"},
+    {"arguments", "closing", "files"},
     {"extras", "records", "geometry", "schemas", "settings", "weights"},
     {"addresses"},
     {"config"},

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+import streamfer
 from streamfer.config import Config, configure, load_config
 from streamfer.errors import ConfigError
 
@@ -127,7 +128,7 @@ def test_the_file_is_named(tmp_path: Path) -> None:
         ("clip: {stride: 1\nx", "not valid YAML at line"),
         ("- a\n- b\n", "holds a list; expected sections of settings, as in configs/run.yaml"),
         ("just words", "holds a str"),
-        ("1: 2\n", "1: Keys should be strings"),
+        ("1: 2\n", "1: unknown setting; known here: sources"),
         ("a: !!python/object/apply:os.system ['true']\n", "not valid YAML at line 1"),
     ],
 )
@@ -174,3 +175,29 @@ def test_accepted_windows_advance_and_hold_frames(fps: float, seconds: float, st
 def test_a_backoff_that_makes_no_sense() -> None:
     with pytest.raises(ConfigError, match="lower the first or raise the cap"):
         configure(live__backoff_first=2, live__backoff_cap=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"modle": "mini"}, "modle: unknown setting; did you mean 'model'"),
+        ({"clip_stride": 0.5}, "clip_stride: unknown setting; did you mean 'clip__stride'"),
+        ({"clip__strid": 0.5}, "clip__strid: unknown setting; did you mean 'clip__stride'"),
+        ({"fps": 0}, "sampling.fps: Input should be greater than 0"),
+        ({"captions": "sometimes"}, "captions.when: Input should be 'off', 'changes' or 'all'"),
+    ],
+)
+def test_a_setting_that_does_not_exist_names_the_nearest(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        streamfer.Session(**settings)
+    with pytest.raises(ConfigError, match=message):
+        streamfer.annotate("film.mp4", **settings)
+
+
+def test_settings_are_given_by_name(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("clip: {stride: 0.25}\n")
+    assert streamfer.Session(Config(), model="dfew", clip__stride=0.5).config.model.name == "dfew"
+    assert streamfer.Session(tmp_path / "run.yaml", clip_seconds=3).config.clip.stride == 0.25
+    assert streamfer.Session(Config(), captioner="mini-caption").config.captions.when == "changes"
+    assert streamfer.Session(Config(), captions="all").config.captions.model == "auto"
+    assert streamfer.Session(Config()).config.captions.when == "off"

@@ -10,8 +10,9 @@ import yaml
 from hypothesis import given, strategies
 from pydantic import Field, model_validator
 
+from streamfer.arguments import Section, check_settings
 from streamfer.errors import ConfigError
-from streamfer.settings import Section, check_settings, describe_settings, load_settings, put, read_pairs
+from streamfer.settings import describe_settings, load_settings, put, read_pairs
 
 EXAMPLE = "configs/train/toy.yaml"
 

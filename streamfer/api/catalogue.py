@@ -7,8 +7,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from streamfer.arguments import checked
 from streamfer.errors import ConfigError, UnknownModelError
 from streamfer.files import sha256_of
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["expression models", "captioners", "face detectors"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-_CAPTIONERS = ("exp-blip", "exp-vqa")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +97,14 @@ def captioner_folder(name: str) -> Path | None:
     return folder.find_captioner(name) if name in folder.list_captioners() else None
 
 
+@checked
 def import_model(
     checkpoint: str | os.PathLike[str],
     name: str,
     *,
-    kind: str = "auto",
+    kind: Literal["auto", "dfer-clip", "exp-blip", "exp-vqa"] = "auto",
     classes: Sequence[str] | None = None,
-    position: str = "end",
+    position: Literal["end", "middle", "front"] = "end",
     language_model: str | os.PathLike[str] | None = None,
     question_tokenizer: str | os.PathLike[str] | None = None,
     licence: str | None = None,
@@ -127,19 +128,14 @@ def import_model(
     from streamfer.captions.lavis import looks_like_lavis
     from streamfer.models.checkpoints import read_state_dict
     from streamfer.models.import_official import LICENCE, import_checkpoint
-    from streamfer.models.prompts import POSITIONS
 
     path = Path(checkpoint)
-    if kind not in ("auto", "dfer-clip", *_CAPTIONERS):
-        raise ConfigError(f"--kind {kind}: choose from auto, dfer-clip, exp-blip, exp-vqa")
-    if position not in POSITIONS:
-        raise ConfigError(f"--position {position}: choose from {', '.join(POSITIONS)}")
-    if kind not in _CAPTIONERS and not (kind == "auto" and looks_like_lavis(read_state_dict(path))):
+    if kind == "dfer-clip" or (kind == "auto" and not looks_like_lavis(read_state_dict(path))):
         return import_checkpoint(
             path,
             name=name,
             classes=tuple(classes) if classes else None,
-            position=cast("Any", position),
+            position=position,
             licence=licence or LICENCE,
         )
     if language_model is None:
@@ -154,7 +150,7 @@ def import_model(
         name,
         language_model=os.fspath(language_model),
         question_tokenizer=None if question_tokenizer is None else os.fspath(question_tokenizer),
-        kind=cast("Any", kind),
+        kind=kind,
         licence=licence,
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -13,22 +12,25 @@ from typing import TYPE_CHECKING, Any
 from streamfer.api.licences import licences
 from streamfer.api.publishing import publishing, source_ended
 from streamfer.api.running import Run
+from streamfer.arguments import Count, Rate, Seconds, checked
 from streamfer.closing import Closing
 from streamfer.config import Config, configure
 from streamfer.errors import ClosedError, ConfigError, PublishError, SourceError, StreamferError, UserError
-from streamfer.video.locate import Place, SourceSpec, configured_sources, find_each, find_file, listed
+from streamfer.video.locate import configured_sources, find_each, find_file, listed
 
 if TYPE_CHECKING:
     from streamfer.build import LoadedModels
     from streamfer.captions.asking import Answer
     from streamfer.export.annotation import Annotation
-    from streamfer.export.batch import Batch, BatchReport, Watch
+    from streamfer.export.batch import Batch, BatchReport
+    from streamfer.export.job import FormatNames
     from streamfer.pipeline.analysis import Onlooker
     from streamfer.pipeline.events import Event, SourceDone
     from streamfer.pipeline.loop import Pipeline
     from streamfer.records import Record
     from streamfer.video.frames import Source
     from streamfer.video.given import GivenFrames
+    from streamfer.video.locate import Place, SourceSpec
 
 
 class Session(Closing):
@@ -50,7 +52,7 @@ class Session(Closing):
         # One that is empty, as by a variable that is not set, would be everybody's.
         if salt is not None and not (isinstance(salt, str) and salt):
             raise ConfigError(f"salt: {salt!r}; expected a word, or none for a random one")
-        self.config = configure(os.fspath(config) if isinstance(config, os.PathLike) else config, **settings)
+        self.config = configure(config, **settings)
         self._salt = salt
         self._lock = threading.Lock()
         self._models: LoadedModels | None = None
@@ -74,7 +76,8 @@ class Session(Closing):
         """The licence of each model that is in memory, by its name."""
         return licences(self._models)
 
-    def models(self, sources: int = 1) -> LoadedModels:
+    @checked
+    def models(self, sources: Count = 1) -> LoadedModels:
         """Load the models now, or return them.
 
         Args:
@@ -119,12 +122,13 @@ class Session(Closing):
             raise ConfigError(f"{path}: no frame was analysed; check the sampling settings")
         return Annotation(spec, info, tuple(events), done, settings_of(self.config, self._salt), self.licences())
 
+    @checked
     def annotate_folder(
         self,
         paths: Place | Sequence[Place],
         output: Place = "annotations",
         *,
-        formats: str | Iterable[str] = ("csv", "jsonl"),
+        formats: FormatNames = ("csv", "jsonl"),
         overlay: bool = False,
         blur_faces: bool | str = False,
         profile: str = "streamfer",
@@ -132,11 +136,11 @@ class Session(Closing):
         baseline: Place | None = None,
         overwrite: bool = False,
         redis: str | None = None,
-        raw_size: tuple[int, int] | None = None,
-        raw_fps: float | None = None,
-        workers: int | None = None,
+        raw_size: tuple[Count, Count] | None = None,
+        raw_fps: Rate | None = None,
+        workers: Count | None = None,
         ray: bool | str = False,
-        watch: Watch | None = None,
+        watch: Callable[[Any], None] | None = None,
     ) -> BatchReport:
         """Label files and folders, and write tables for each; files that are done already are skipped.
 
@@ -164,11 +168,10 @@ class Session(Closing):
             PublishError: Redis refuses or is away.
         """
         self._check_open()
-        from streamfer.api.settings import baseline_of, check_secrecy, find_files, numbers_of, output_of, settings_of
+        from streamfer.api.settings import baseline_of, check_secrecy, find_files, output_of, settings_of
         from streamfer.export.batch import Batch, BatchPlan, Failed
         from streamfer.export.job import choose
 
-        workers, raw_size, raw_fps = numbers_of(workers=workers, raw_size=raw_size, raw_fps=raw_fps)
         words: dict[str, Any] = {"profile": profile, "csv_dialect": csv_dialect, "blur_faces": blur_faces}
         settings = choose(settings_of(self.config, self._salt, raw_size, raw_fps), formats, overlay=overlay, **words)
         check_secrecy(self.config, settings)
@@ -248,6 +251,7 @@ class Session(Closing):
             return self._stream(configured_sources(self.config), {})
         return self._stream(*find_each(listed(sources)))
 
+    @checked
     def publish(
         self, sources: Place | Sequence[Place] | None = None, *, watch: Callable[[Event], None] | None = None
     ) -> list[SourceDone]:
@@ -270,8 +274,9 @@ class Session(Closing):
         finally:
             self.run = None
 
+    @checked
     def ask(
-        self, path: Place, question: str, *, track: int | None = None, at: float | None = None, in_words: bool = False
+        self, path: Place, question: str, *, track: int | None = None, at: Seconds | None = None, in_words: bool = False
     ) -> Answer:
         """Ask about a face of a video or picture; measurements answer unless the captioner is a model.
 
@@ -287,13 +292,10 @@ class Session(Closing):
             SourceError: the file is absent, cannot be decoded, or shows no face.
         """
         self._check_open()
-        from streamfer.api.settings import asked_of
         from streamfer.captions.protocol import check_questions
 
         if not self.config.model.emotions:
             raise ConfigError("model.emotions: answers are about expressions; ask with emotions named, or annotate")
-        # What is wrong with words and names is said before the seconds that the models take to load.
-        question, track, at = asked_of(question=question, track=track, at=at)
         check_questions([question], 1)
         spec = find_file(path)
         answerer = self._answerer

@@ -6,20 +6,17 @@ import hashlib
 import json
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from pydantic import Field, FiniteFloat, PositiveInt
 
 from streamfer.config import ClipConfig, Config
 from streamfer.errors import ConfigError, SourceError
 from streamfer.export.job import Settings
 from streamfer.files import sha256_of
 from streamfer.redaction import redact_url
-from streamfer.settings import Section, check_settings
 from streamfer.video.locate import ALLOWED_SCHEMES, Place, SourceSpec, find_each, placed, with_unique_ids
 
 if TYPE_CHECKING:
@@ -112,37 +109,11 @@ def output_of(output: Place, *, buckets: bool) -> tuple[Path, str]:
         ConfigError: a bucket, where none is served, or an empty path.
     """
     place = placed(output, "output")
-    if not place:
-        raise ConfigError("output: an empty path; name a folder (this one is .)")
     if not is_bucket(place):
         return Path(place), ""
     if not buckets:
         raise ConfigError(f"{redact_url(place)}: no folder; results go to buckets from a cluster (--ray)")
     return Path(tempfile.gettempdir(), f"streamfer-{uuid.uuid4().hex}"), place
-
-
-class _Numbers(Section):
-    workers: int | None = Field(ge=1)
-    raw_size: tuple[PositiveInt, PositiveInt] | None
-    raw_fps: float | None = Field(gt=0, le=1000)
-
-
-class _Asked(Section):
-    question: str
-    track: int | None
-    at: FiniteFloat | None = Field(ge=0)
-
-
-def numbers_of(**given: Any) -> Iterable[Any]:
-    """Return workers, size and rate of ``annotate_folder`` as what they must be."""
-    found = check_settings(_Numbers, given)
-    return found.workers, found.raw_size, found.raw_fps
-
-
-def asked_of(**given: Any) -> Iterable[Any]:
-    """Return question, track and time of ``ask`` as what they must be."""
-    found = check_settings(_Asked, given)
-    return found.question, found.track, found.at
 
 
 def check_secrecy(config: Config, settings: Settings) -> None:

@@ -24,9 +24,26 @@ from streamfer.cli.terminal import configure_logging, crash, fail
 from streamfer.errors import StreamferError
 from streamfer.redaction import redact_text
 
+#: Whatever was typed that no command takes; typer names its kinds alone.
+_Usage: Any = typer.BadParameter.__base__
+
 
 class _Commands(TyperGroup):
     """Commands in which Ctrl-C, a reader that has gone and a full disk are what they are, wherever they come."""
+
+    def main(self, *words: Any, **more: Any) -> Any:
+        """Run the command line; what was typed wrongly is one line, as every error is."""
+        try:
+            code = super().main(*words, **{**more, "standalone_mode": False})
+        except _Usage as error:
+            said = error.format_message()
+            if not said or "\n" in said:
+                # Nothing was typed: the help says what could be.
+                error.show()
+                raise SystemExit(2) from None
+            path = error.ctx.command_path if error.ctx else "streamfer"
+            fail(f"{said.rstrip('.').replace('Value error, ', '')}; see: {path} --help", 2)
+        raise SystemExit(code or 0)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command; from here on SIGTERM is an order that ``run`` obeys, also while it gets ready."""

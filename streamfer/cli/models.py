@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -55,13 +55,15 @@ def import_model(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", hidden=True)],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name to load it by.")],
     kind: Annotated[
-        str, typer.Option("--kind", metavar="KIND", help="dfer-clip, exp-blip, exp-vqa, or auto.")
+        Literal["auto", "dfer-clip", "exp-blip", "exp-vqa"],
+        typer.Option("--kind", show_default=False, help="As the tensors' names say (auto)."),
     ] = "auto",
     classes: Annotated[
         str | None, typer.Option("--classes", metavar="LIST", help="Names in order, with commas (from the prompts).")
     ] = None,
     position: Annotated[
-        str, typer.Option("--position", metavar="PLACE", help="Of the description in a prompt: end, middle, front.")
+        Literal["end", "middle", "front"],
+        typer.Option("--position", show_default=False, help="Of the description in a prompt (end)."),
     ] = "end",
     language_model: Annotated[
         Path | None,

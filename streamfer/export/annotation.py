@@ -106,6 +106,7 @@ class Annotation:
             units: how many action units of each person.
 
         Raises:
+            ConfigError: ``axes`` are none, or ``units`` is no count.
             MissingExtraError: matplotlib is not installed.
         """
         from streamfer.export.plot import draw

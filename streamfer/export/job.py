@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 from streamfer.errors import ConfigError
 
 if TYPE_CHECKING:
+    FormatNames = str | Iterable[str]
     from streamfer.export.baseline import Baseline
     from streamfer.video.locate import SourceSpec
 
@@ -80,7 +81,7 @@ class Job:
         return {end: self.base.with_name(f"{bids if end.startswith('_') else name}{end}") for end in ends}
 
 
-def check_formats(names: str | Iterable[str]) -> tuple[str, ...]:
+def check_formats(names: FormatNames) -> tuple[str, ...]:
     """Return the formats of a list, or of one text with commas.
 
     Raises:
@@ -100,7 +101,7 @@ def check_formats(names: str | Iterable[str]) -> tuple[str, ...]:
 
 def choose(
     settings: Settings,
-    formats: str | Iterable[str],
+    formats: FormatNames,
     *,
     overlay: bool = False,
     blur_faces: bool | str = False,

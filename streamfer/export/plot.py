@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pydantic import NonNegativeInt
+
+from streamfer.arguments import checked
+from streamfer.errors import ConfigError
 from streamfer.export.segments import CAPTION, EMOTION
 from streamfer.extras import needs
 from streamfer.records import UNSURE
 
 if TYPE_CHECKING:
-    import pandas
     from matplotlib.axes import Axes
+    from pandas import DataFrame
 
 #: Okabe and Ito's colours, as in reports and overlays; grey for what is unsure.
 _PALETTE = ("#E69F00", "#56B4E9", "#B8B8B0", "#D55E00", "#F0E442", "#009E73", "#CC79A7", "#8F9BD8")
 _UNSURE, _UNIT = "#9a9a94", "#0072B2"
 
 
-def draw(segments: pandas.DataFrame, classes: tuple[str, ...], axes: Axes | None = None, units: int = 4) -> Axes:
+@checked
+def draw(segments: DataFrame, classes: tuple[str, ...], axes: Axes | None = None, units: NonNegativeInt = 4) -> Axes:
     """Draw a row a person for expressions, and one for each of their longest action units.
 
     Args:
@@ -25,11 +30,15 @@ def draw(segments: pandas.DataFrame, classes: tuple[str, ...], axes: Axes | None
         classes: labels in the model's order, which gives them their colours.
 
     Raises:
+        ConfigError: ``axes`` are none, or ``units`` is no count.
         MissingExtraError: matplotlib is not installed.
     """
     with needs("plot", "plot"):
         from matplotlib import pyplot
+        from matplotlib.axes import Axes
         from matplotlib.patches import Patch
+    if not isinstance(axes, Axes | None):
+        raise ConfigError(f"axes: a {type(axes).__name__}; expected axes of matplotlib, as pyplot.subplots() gives")
     rows: list[tuple[str, Any, str]] = []
     for (_, track), own in segments.groupby(["epoch", "track"], sort=True):
         lengths = (own.media_end_s - own.media_begin_s).groupby(own.tier).sum().sort_values(ascending=False)

@@ -7,6 +7,7 @@ action units.
 from __future__ import annotations
 
 import logging
+import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from streamfer.arguments import checked
 from streamfer.errors import ConfigError, InternalError
 from streamfer.files import sha256_of
 from streamfer.models.attention import AttentionChoice, choose_attention, use_attention
@@ -217,8 +219,9 @@ class DferClipModel:
         return (self.logits(windows_BTD) / self.card.calibration_temperature).softmax(dim=-1)
 
 
+@checked
 def load_model(
-    name_or_path: str = DEFAULT_MODEL,
+    name_or_path: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     device: str = "auto",
     precision: str = "auto",
@@ -240,7 +243,7 @@ def load_model(
         DeviceError: the device is absent, or cannot run the attention asked for.
         ConfigError: device, precision or attention is not a value they can have.
     """
-    path = find_model(str(name_or_path))
+    path = find_model(os.fspath(name_or_path))
     where = choose_device(device)
     exact = choose_precision(precision, where.device)
     choice = choose_attention(attention, where.device)

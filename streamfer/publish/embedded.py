@@ -257,7 +257,7 @@ def _wait_for(folder: Path, socket: Path, process: subprocess.Popen[bytes] | Non
         ended = process is not None and process.poll() is not None
         if ended and not guarded(folder):
             break
-        time.sleep(0.05)
+        time.sleep(0.01)
     raise PublishError(
         f"embedded Redis did not start in {folder}: {_last_words(folder / guard.LOG)}; "
         f"set {FOLDER_VARIABLE} to another folder, or give a redis:// URL"

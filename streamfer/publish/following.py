@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence, Set
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
+from pydantic import Field, Strict
+
+from streamfer.arguments import checked
 from streamfer.errors import ConfigError, PublishError
 from streamfer.publish.connection import TROUBLE, Told, can_pass, explain, is_cluster, is_watched
 from streamfer.publish.group import MAX_DELIVERIES, GroupMember
@@ -27,6 +30,8 @@ _LOOK_SECONDS = 0.02
 _SENTINEL_SECONDS = 1.0
 
 T = TypeVar("T")
+_Seconds = Annotated[float, Field(ge=0)]
+_Some = Annotated[str, Field(min_length=1)]
 _Handed = tuple["_Lane", Entry, str]
 
 log = logging.getLogger(__name__)
@@ -53,29 +58,28 @@ class Following:
     Arguments and attributes are those of :class:`streamfer.publish.subscription.Subscription`.
     """
 
+    @checked
     def __init__(
         self,
         url: str | None = None,
         *,
-        streams: str | Sequence[StreamName] = USUAL_STREAMS,
-        since: str | datetime = "new",
-        group: str | None = None,
-        consumer: str | None = None,
+        streams: str | Sequence[str] = USUAL_STREAMS,
+        since: str | Annotated[datetime, Strict()] = "new",
+        group: _Some | None = None,
+        consumer: _Some | None = None,
         manual_commit: bool = False,
-        sources: Iterable[str] | None = None,
+        sources: str | Sequence[str] | Set[str] | None = None,
         prefix: str = "streamfer",
-        partitions: int = 1,
-        block_s: float = 2.0,
-        idle_s: float | None = None,
-        reconnect_s: float = 300.0,
-        claim_idle_s: float = 60.0,
-        claim_every_s: float = 15.0,
+        partitions: Annotated[int, Field(ge=1, le=1024)] = 1,
+        block_s: Annotated[float, Field(ge=0, le=3600)] = 2.0,
+        idle_s: _Seconds | None = None,
+        reconnect_s: _Seconds = 300.0,
+        claim_idle_s: Annotated[float, Field(ge=0, le=1e9)] = 60.0,
+        claim_every_s: Annotated[float, Field(ge=0, le=1e9)] = 15.0,
         on_lost: Callable[[Lost], object] | None = None,
     ) -> None:
-        if not isinstance(url, str | None):
-            raise ConfigError(f"url: a {type(url).__name__}; expected redis://HOST:PORT/0, or None, the embedded one")
         if isinstance(streams, str):
-            streams = cast("list[StreamName]", [name.strip() for name in streams.split(",")])
+            streams = [name.strip() for name in streams.split(",")]
         if manual_commit and group is None:
             raise ConfigError("manual_commit: what is not committed comes again in a group alone; name one")
         self._url = url
@@ -95,7 +99,7 @@ class Following:
         self._next_look = 0.0
         self._primary: Any = None
         start = Start(since)
-        keys = Keys(prefix, partitions).streams(streams, self._sources)
+        keys = Keys(prefix, partitions).streams(cast("Sequence[StreamName]", streams), self._sources)
         # The braces of the keys: what lies in one slot of a Cluster.
         slots = sorted({key.partition("}")[0] for key in keys}) if is_cluster(url) else [""]
         self._lanes: list[_Lane] = []

@@ -250,11 +250,11 @@ class Start:
                 moment = datetime.fromisoformat(since)
             except ValueError:
                 raise ConfigError(
-                    f"start of reading {since!r}: use 'new', 'start', an entry id such as 1772600765000-0, a time such "
+                    f"since {since!r}: use 'new', 'start', an entry id such as 1772600765000-0, a time such "
                     "as 2026-11-27T08:00Z, or how long ago, such as 10m"
                 ) from None
         if moment is None or moment.tzinfo is None:
-            raise ConfigError(f"start of reading {since}: a time needs its zone, such as 2026-11-27T08:00+01:00")
+            raise ConfigError(f"since {since}: a time needs its zone, such as 2026-11-27T08:00+01:00")
         self._word = _before(moment.timestamp())
 
     def place(self, stream: str) -> Steps[str]:

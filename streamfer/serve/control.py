@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from streamfer.arguments import check_settings
 from streamfer.config import SourceConfig
 from streamfer.errors import ConfigError, SourceNotFoundError, UserError
 from streamfer.redaction import redact_text
 from streamfer.serve.board import Board
 from streamfer.serve.server import read_token
-from streamfer.settings import check_settings
 
 if TYPE_CHECKING:
     from streamfer.api import Session

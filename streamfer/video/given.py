@@ -38,7 +38,7 @@ class GivenSource:
     def __init__(self, frames: GivenFrames, *, fps: float | None = None, source_id: str = "frames") -> None:
         given: Any = frames
         if not isinstance(source_id, str) or not source_id:
-            raise ConfigError(f"name: {source_id!r}; expected a word for the records of these frames")
+            raise ConfigError("name: expected a word for the records of these frames")
         array = np.asarray(given) if hasattr(given, "__array__") else None
         if array is None and (isinstance(given, str | bytes) or not isinstance(given, Iterable)):
             raise ConfigError(
@@ -46,7 +46,7 @@ class GivenSource:
                 "pairs of (seconds, frame)"
             )
         if (array is not None or fps is not None) and not _positive(fps):
-            raise ConfigError(f"frame_rate is {fps}: how many frames of the array make a second?")
+            raise ConfigError("frame_rate: expected a number: how many frames of the array make a second?")
         if array is not None:
             if array.ndim != 4:
                 hint = (
@@ -136,7 +136,7 @@ class _Timed:
 
 
 def _positive(rate: Any) -> bool:
-    return isinstance(rate, Real) and 0 < float(rate) < math.inf
+    return rate is not True and isinstance(rate, Real) and 0 < float(rate) < math.inf
 
 
 def _pair(pair: Any, number: int) -> tuple[float, NDArray[np.uint8]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import os
@@ -162,7 +163,11 @@ def placed(place: Place, what: str) -> str:
     """Return a path as a text."""
     if not isinstance(place, str | os.PathLike):
         raise ConfigError(f"{what}: a {type(place).__name__}; expected a path")
-    return os.fsdecode(place)
+    path = os.fsdecode(place)
+    with contextlib.suppress(UnicodeEncodeError):
+        if path and b"\0" not in os.fsencode(path):
+            return path
+    raise ConfigError(f"{what}: {path!r} can be no path; name one (this folder is .)")
 
 
 def listed(places: Place | Sequence[Place]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,8 +86,9 @@ def test_no_command_is_help_and_exit_2() -> None:
 def test_wrong_usage_exits_with_2_on_standard_error(words: tuple[str, ...]) -> None:
     done = streamfer(*words)
     assert (done.code, done.out) == (2, "")
-    assert "Usage: streamfer" in done.err
-    assert "Error: " in done.err
+    assert done.err.startswith("streamfer: ")
+    assert re.search(r"; see: streamfer[a-z ]* --help\n$", done.err)
+    assert done.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,13 @@ def test_action_units_and_their_thresholds_are_shown(tmp_path: Path) -> None:
 
 def test_an_unknown_position_is_refused(checkpoint: Path) -> None:
     done = streamfer("models", "import", checkpoint, "--name", "mine", "--position", "side")
-    assert (done.code, done.complaints) == (2, ["--position side: choose from end, middle, front"])
+    assert (done.code, done.complaints) == (
+        2,
+        [
+            "Invalid value for '--position': 'side' is not one of 'end', 'middle', 'front'; "
+            "see: streamfer models import --help"
+        ],
+    )
 
 
 def test_detectors_are_listed_with_their_licence() -> None:
@@ -190,7 +196,7 @@ def test_a_captioner_is_imported_listed_and_shown(tmp_path: Path) -> None:
     assert "licence: ask me" in lines[place + 1]
     # Without one tensor, and as a kind that it is not.
     write_lavis_checkpoint(base / "broken.pth", {name: one for name, one in state.items() if name != "ln_vision.bias"})
-    for kind, words in (("auto", "'ln_vision.bias' is missing"), ("exp-vqa", "is missing"), ("clip", "choose from")):
+    for kind, words in (("auto", "'ln_vision.bias' is missing"), ("exp-vqa", "is missing"), ("clip", "is not one of")):
         done = streamfer(
             "models", "import", base / "broken.pth", "--name", "x", "--kind", kind,
             "--language-model", base / "language", "--question-tokenizer", base / "language",

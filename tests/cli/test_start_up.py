@@ -40,7 +40,7 @@ def test_help_loads_no_library() -> None:
 
 
 def test_tail_loads_no_model(redis_url: str) -> None:
-    assert loaded(f"{HEAVY} numpy", "tail", redis_url, "--idle", "0.1") == []
+    assert loaded(f"{HEAVY} numpy opentelemetry streamfer.config", "tail", redis_url, "--idle", "0.1") == []
 
 
 def test_listing_models_loads_none(tmp_path: Path) -> None:

@@ -120,8 +120,8 @@ def test_new_records_are_waited_for(redis_url: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--streams", "clip"), "--streams clip: choose from clips, captions, sources"),
-        (("--streams", ","), "--streams ,: choose from clips, captions, sources"),
+        (("--streams", "clip"), "no stream 'clip': choose from clips, captions, sources"),
+        (("--streams", ","), "no stream '': choose from clips, captions, sources"),
         (("--from", "yesterday"), "yesterday"),
         (("--prefix", "a b"), "prefix"),
     ],

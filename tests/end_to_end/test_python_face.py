@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,13 @@ def test_an_annotation_shows_itself(annotation: streamfer.Annotation) -> None:
     assert f"{annotation.stats.clips} clips; " in shown
     assert len(shown) < 120
     assert "<table" in annotation._repr_html_()
+
+
+def test_a_plot_refuses_what_it_cannot_draw(annotation: streamfer.Annotation) -> None:
+    with pytest.raises(ConfigError, match="units: Input should be a valid integer"):
+        annotation.plot(units=cast("Any", "x"))
+    with pytest.raises(ConfigError, match="axes: a int; expected axes of matplotlib"):
+        annotation.plot(cast("Any", 3))
 
 
 def test_tables_are_data_frames(annotation: streamfer.Annotation) -> None:
@@ -154,32 +162,6 @@ def test_annotate_refuses_with_our_exceptions(session: streamfer.Session, tmp_pa
         session.annotate("webcam:0")
     with pytest.raises(UnknownModelError, match="nothing"):
         streamfer.annotate(face_film, model="nothing")
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"modle": "mini"}, "modle: unknown setting; did you mean 'model'"),
-        ({"clip_stride": 0.5}, "clip_stride: unknown setting; did you mean 'clip__stride'"),
-        ({"clip__strid": 0.5}, "clip__strid: unknown setting; did you mean 'clip__stride'"),
-        ({"fps": 0}, "sampling.fps: Input should be greater than 0"),
-        ({"captions": "sometimes"}, "captions.when: Input should be 'off', 'changes' or 'all'"),
-    ],
-)
-def test_a_setting_that_does_not_exist_names_the_nearest(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        streamfer.Session(**settings)
-    with pytest.raises(ConfigError, match=message):
-        streamfer.annotate("film.mp4", **settings)
-
-
-def test_settings_are_given_by_name(tmp_path: Path) -> None:
-    (tmp_path / "run.yaml").write_text("clip: {stride: 0.25}\n")
-    assert streamfer.Session(Config(), model="dfew", clip__stride=0.5).config.model.name == "dfew"
-    assert streamfer.Session(tmp_path / "run.yaml", clip_seconds=3).config.clip.stride == 0.25
-    assert streamfer.Session(Config(), captioner="mini-caption").config.captions.when == "changes"
-    assert streamfer.Session(Config(), captions="all").config.captions.model == "auto"
-    assert streamfer.Session(Config()).config.captions.when == "off"
 
 
 def test_a_closed_session_says_so(config: Config, face_film: Path, tmp_path: Path) -> None:
@@ -321,7 +303,7 @@ def test_what_the_callers_own_code_raises_is_told_with_its_cause(
         (lambda session: streamfer.Session(cast("Any", {"clip": {}})), "config: a dict; expected a Config or a YAML"),
         (lambda session: streamfer.Session(salt=cast("Any", 5)), "salt: 5; expected a word"),
         (lambda session: streamfer.Session(salt=""), "salt: ''; expected a word, or none for a random one"),
-        (lambda session: session.annotate_folder("a.mp4", ""), "output: an empty path; name a folder"),
+        (lambda session: session.annotate_folder("a.mp4", ""), "output: '' can be no path; name one"),
         (lambda session: session.annotate([]), "0 places; expected one path or URL"),
         (lambda session: session.annotate(["a.mp4", "b.mp4"]), "2 places; expected one path or URL"),
         (lambda session: session.annotate(""), "an empty path; name a file"),
@@ -330,7 +312,7 @@ def test_what_the_callers_own_code_raises_is_told_with_its_cause(
         (lambda session: session.annotate_folder("a.mp4", raw_size="320x200"), "raw_size: Input should be a valid tup"),
         (lambda session: session.annotate_folder("a.mp4", raw_size=(0, 5)), "raw_size.0: Input should be greater than"),
         (lambda session: session.annotate_folder("a.mp4", raw_fps=float("nan")), "raw_fps: Input should be "),
-        (lambda session: list(session.stream(frames=[], name="")), "name: ''; expected a word"),
+        (lambda session: list(session.stream(frames=[], name="")), "name: expected a word"),
         (lambda _: streamfer.Session(model__emotions=False).ask("a.mp4", "who?"), "answers are about expressions; ask"),
         (
             lambda _: streamfer.annotate_folder("a", "b", captioner="openai:seer", overlay=True, blur_faces=True),
@@ -343,7 +325,19 @@ def test_what_the_callers_own_code_raises_is_told_with_its_cause(
         (lambda session: session.ask("a.mp4", "is she happy?", at="x"), "at: Input should be a valid number"),
         (lambda session: session.annotate("a" * 5000), "cannot be looked at"),
         (lambda session: streamfer.Session("mini"), "settings go by their names, as model='mini'"),
-        (lambda session: streamfer.subscribe(cast("Any", 3)), "url: a int; expected redis://"),
+        (lambda _session: streamfer.subscribe(idle_s=cast("Any", "x")), "idle_s: Input should be a valid number"),
+        (lambda _session: streamfer.subscribe(sources=cast("Any", [3])), "sources: Input should be a valid string"),
+        (
+            lambda _session: streamfer.Config(clip=cast("Any", {"strid": 1})),
+            "clip.strid: unknown setting",
+        ),
+        (lambda _session: streamfer.load_model(device=cast("Any", None)), "device: Input should be a valid string"),
+        (lambda _session: streamfer.Record.from_json(cast("Any", 3)), "malformed record: not JSON"),
+        (lambda session: session.publish(watch=3), "watch: Input should be callable"),
+        (lambda _session: streamfer.Session(fps=True), r"sampling.fps: Input should be a number \(got True\)"),
+        (copy.deepcopy, "a Session can be neither copied nor sent elsewhere"),
+        (lambda session: session.annotate_folder("a.mp4", "a\0b"), "can be no path"),
+        (lambda session: streamfer.subscribe(cast("Any", 3)), r"url: Input should be a valid string \(got 3\)"),
     ],
 )
 def test_what_cannot_be_meant_is_one_line(session: streamfer.Session, call: Any, message: str) -> None:

@@ -98,7 +98,7 @@ def test_what_is_wrong_with_a_label_file_is_one_line(
     assert command.main(["grammar", "--labels", str(path), "--out", str(tmp_path / "o.json")]) == 2
     said = capsys.readouterr().err
     assert message in said
-    assert said.startswith(f"error: {path}")
+    assert said.startswith(f"streamfer: {path}")
     assert said.count("\n") == 1
     assert not (tmp_path / "o.json").exists()
 

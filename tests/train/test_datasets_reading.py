@@ -222,7 +222,7 @@ def test_the_command_writes_a_label_file(tmp_path: Path, capsys: pytest.CaptureF
     labels = [entry.labels() for entry in read_entries(out)]
     assert [sorted(label.action_units or ()) for label in labels] == [[], [], [12], [12]]
     assert command.main(["bp4d", str(tmp_path / "none"), "--out", str(out)]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    assert capsys.readouterr().err.startswith("streamfer: ")
 
 
 def test_disfas_films_are_cut_into_the_frames_that_the_reader_wants(

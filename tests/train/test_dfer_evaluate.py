@@ -125,7 +125,7 @@ def test_classes_that_differ_are_refused_or_cut_to_the_shared_ones(
     weights, out = folder / "three.safetensors", tmp_path / "out"
     assert evaluated("--list", folder / "clips.csv", "--weights", weights, "--out", out) == 2
     message = capsys.readouterr().err
-    assert message.startswith("error: classes differ: the model does not know sadness, neutral, surprise, disgust")
+    assert message.startswith("streamfer: classes differ: the model does not know sadness, neutral, surprise, disgust")
     assert message.count("\n") == 1
     assert "--subset" in message
     assert not out.exists()

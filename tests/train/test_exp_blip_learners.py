@@ -11,8 +11,8 @@ from lavis_checkpoint import Sizes, make_state, question_tokenizer
 from tiny_faces import settings
 from torch.nn import functional as F
 
+from streamfer.arguments import check_settings
 from streamfer.errors import CheckpointError, ConfigError
-from streamfer.settings import check_settings
 from streamfer_train.exp_blip import build, layout, stages
 from streamfer_train.exp_blip.config import ExpBlipConfig
 from streamfer_train.exp_blip.query_learner import QueryLearner

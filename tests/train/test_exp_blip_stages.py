@@ -16,11 +16,11 @@ from fakes.captioners import FakeCaptioner
 from tiny_faces import settings, write_config
 from typer.testing import CliRunner
 
+from streamfer.arguments import check_settings
 from streamfer.captions import load_captioner
 from streamfer.captions.folder import read_card
 from streamfer.cli import app
 from streamfer.errors import ConfigError
-from streamfer.settings import check_settings
 from streamfer_train.captions.files import read_entries
 from streamfer_train.exp_blip import pseudo, stages
 from streamfer_train.exp_blip.__main__ import main

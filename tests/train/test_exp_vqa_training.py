@@ -13,11 +13,11 @@ from fakes.captioners import FakeCaptioner
 from tiny_faces import settings, write_config
 from typer.testing import CliRunner
 
+from streamfer.arguments import check_settings
 from streamfer.captions import load_captioner
 from streamfer.captions.folder import read_card
 from streamfer.cli import app
 from streamfer.errors import ConfigError
-from streamfer.settings import check_settings
 from streamfer_train.datasets.authors import Pair
 from streamfer_train.exp_blip.captioned import face_of, read_labelled
 from streamfer_train.exp_blip.data import AnswerCollate

@@ -22,7 +22,7 @@ def test_an_error_is_one_line_and_its_exit_code(capsys: pytest.CaptureFixture[st
     assert reported(lambda: 3) == 3
     assert reported(lambda: fail(ConfigError("x: is wrong; correct it"))) == 2
     assert reported(lambda: fail(InternalError("a defect"))) == 1
-    assert capsys.readouterr().err == "error: x: is wrong; correct it\nerror: a defect\n"
+    assert capsys.readouterr().err == "streamfer: x: is wrong; correct it\nstreamfer: a defect\n"
     with pytest.raises(ZeroDivisionError):
         reported(lambda: 1 // 0)
 

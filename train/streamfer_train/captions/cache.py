@@ -9,6 +9,8 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+import platformdirs
+
 from streamfer.captions.chat import Reply
 from streamfer.captions.protocol import Message
 from streamfer.closing import Closing
@@ -28,11 +30,16 @@ def content_key(writer: str, messages: Sequence[Message], number: int = 0) -> st
 class ReplyCache(Closing):
     """An SQLite file of replies; threads and processes may share it, and a killed one leaves it whole.
 
+    Without a ``path`` it lies in the user's cache folder; one that lies in this folder from before is used on.
+
     Raises:
         ConfigError: the file cannot be made, or is something else.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None = None) -> None:
+        if path is None:
+            here = Path("captions.sqlite")
+            path = here if here.is_file() else platformdirs.user_cache_path("streamfer") / here
         self.path = path
         self._lock = threading.Lock()
         try:

@@ -12,7 +12,8 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from streamfer.settings import Section, check_settings, load_settings
+from streamfer.arguments import Section, check_settings
+from streamfer.settings import load_settings
 from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.descriptors import TextType, prompts, read_descriptors, text_digest
 from streamfer_train.dfer_clip.protocols import Selection

@@ -7,8 +7,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from streamfer.arguments import Section
 from streamfer.models.vocabulary import canonical
-from streamfer.settings import Section
 from streamfer_train.dfer_clip.classes import SCHEMES, VOCABULARIES, DatasetName, LabelScheme
 
 AugmentationName = Literal["dfew", "ferv39k", "mafw", "none"]

@@ -12,8 +12,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from streamfer.arguments import Section
 from streamfer.captions.architecture import QuerySizes
-from streamfer.settings import Section, load_settings
+from streamfer.settings import load_settings
 from streamfer_train.recipes import sections
 from streamfer_train.recipes.sections import LogConfig, StepsConfig
 
@@ -159,7 +160,7 @@ class PseudoConfig(Section):
     batch: int = Field(16, ge=1)
     url: str | None = None
     model: str | None = None
-    cache: Path = Path("captions.sqlite")
+    cache: Path | None = Field(None, description="file of answers already paid for; the user's own if unset")
     budget: float | None = Field(None, ge=0)
     price: tuple[float, float] = Field((0.0, 0.0), description="of a million tokens: prompt, answer")
 

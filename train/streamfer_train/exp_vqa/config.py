@@ -10,7 +10,8 @@ from pathlib import Path
 
 from pydantic import Field
 
-from streamfer.settings import Section, load_settings
+from streamfer.arguments import Section
+from streamfer.settings import load_settings
 from streamfer_train.exp_blip.config import CaptionerConfig, CaptionFile, TextConfig, Tuning, WritingConfig
 from streamfer_train.recipes import sections
 

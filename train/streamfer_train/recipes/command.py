@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from streamfer.arguments import Section
 from streamfer.errors import ConfigError, StreamferError
 from streamfer.files import table_beside
-from streamfer.settings import Section, describe_settings
+from streamfer.redaction import redact_text
+from streamfer.settings import describe_settings
 
 #: What a command says of itself and takes, by its name; sets of options that several take.
 COMMANDS: dict[str, dict[str, Any]] = table_beside(__file__)
@@ -22,7 +24,9 @@ def reported(body: Callable[[], int | None]) -> int:
     try:
         return body() or 0
     except StreamferError as error:
-        print(f"error: {error}", file=sys.stderr)
+        from streamfer.cli.terminal import complain
+
+        complain(redact_text(str(error)))
         return error.exit_code
 
 

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from streamfer.settings import Section
+from streamfer.arguments import Section
 
 
 class RunSection(Section):

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from streamfer.settings import Section, load_settings
+from streamfer.arguments import Section
+from streamfer.settings import load_settings
 
 EXAMPLE = "train/builtin/configs/faces.yaml"
 

@@ -8,8 +8,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from streamfer.arguments import Section
 from streamfer.models.efficient import DEPTHS, WIDTH
-from streamfer.settings import Section, load_settings
+from streamfer.settings import load_settings
 
 EXAMPLE = "train/builtin/configs/mini.yaml"
 
