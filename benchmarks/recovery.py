@@ -2,9 +2,9 @@
 
     python benchmarks/recovery.py [--times 10]
 
-A real RTSP server (gst-rtsp-server: tests/rtsp_server.py says what it needs) plays the demo's film; it is killed while it is
-watched and started again two seconds later. Seconds are printed from the moment when it listens again: until the first
-picture is decoded (the key picture that the film begins with is sent at once), and until the first label is handed out.
+A real RTSP server (gst-rtsp-server: tests/rtsp_server.py says what it needs) plays the demo's film; it is killed while
+it is watched and started again two seconds later. Seconds are printed from the moment when it listens again: until the
+first picture is decoded (the film begins with a key picture), and until the first label is handed out.
 """
 
 from __future__ import annotations
