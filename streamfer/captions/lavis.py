@@ -104,7 +104,7 @@ def sources(name: str, kind: Kind) -> tuple[str, ...]:
     found = name.replace("language_projection.", f"{SYSTEMS[kind].stem}_proj.")
     for ours, theirs in _NAMES.items():
         found = found.replace(ours, theirs)
-    if found == name != "query_tokens":
+    if found == name and not name.startswith(("query_tokens", "itm_head.")):
         raise KeyError(name)
     if found.endswith("attn.qkv.bias"):
         return found.replace("qkv.bias", "q_bias"), found.replace("qkv.bias", "v_bias")

@@ -21,7 +21,7 @@ from streamfer.export.overlay import blur_detector
 from streamfer.export.rows import track_rows
 from streamfer.export.segments import CAPTION, EMOTION, Film, Segment
 from streamfer.faces.privacy import blur_faces
-from streamfer.files import open_text
+from streamfer.files import open_text, table_beside
 from streamfer.models.registry import find_model
 from streamfer.video import open_source
 from streamfer.video.frames import Frame
@@ -30,17 +30,8 @@ from streamfer.video.frames import Frame
 _PEOPLE, _KEYFRAMES, _SIDE, _UNITS, _CAPTIONS = 24, 4, 176, 8, 60
 #: A keyframe shows so much around the face, as a share of its size on each side.
 _AROUND = 0.35
-_CAVEATS = (
-    "Labels name what a face shows, as people labelled pictures; they do not measure what a person feels. Action units "
-    "describe movements. Both are the model's estimates: compare a person with themselves rather than with others.",
-    "“unsure” is an answer: the face was too small, turned away, blurred, or no class was probable enough.",
-    "In the European Union, inferring emotions at work or in education is prohibited except for medical or safety "
-    "reasons (Regulation 2024/1689, Article 5), and people must be told (Article 50). Captions are machine-made.",
-)
-_WITHHELD = (
-    "Action units describe movements, as the model estimates them: compare a person with themselves rather than with "
-    "others. What the movements may express was withheld (--no-emotions). Captions are machine-made.",
-)
+#: How a report is to be read: one that names expressions, and one from which they were withheld.
+_CAVEATS: dict[str, list[str]] = table_beside(__file__)
 _Box = tuple[float, float, float, float]
 _Place = tuple[int, int]
 
@@ -72,7 +63,7 @@ def write_report(path: Path, film: Film) -> None:
         # What a file declares of its length may be a lie.
         "end": max((last, *(end for _, end in spans))),
         "notes": [note for note in (found.done.note, found.done.stats.unread) if note],
-        "caveats": _CAVEATS if found.classes else _WITHHELD,
+        "caveats": _CAVEATS["named" if found.classes else "withheld"],
         **{"people": people, "card": _card(film), "manifest": _manifest(film)},
     }
     page = Path(__file__).with_name("report.html").read_text(encoding="utf-8")

@@ -1,7 +1,8 @@
 """What the text tower reads about each class: names, names in a sentence, or descriptions of the face.
 
-The descriptions here are in our own words: they name the same visible cues as the publication's (its section 3.2), but
-other tokens. The authors' own words are read from their file, models/Text.py, as literals; nothing in it runs.
+The descriptions, in ``descriptors.toml``, are in our own words: they name the same visible cues as the publication's
+(its section 3.2), but other tokens. The authors' own words are read from their file, models/Text.py, as literals;
+nothing in it runs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from streamfer.errors import ConfigError
+from streamfer.files import table_beside
 from streamfer.models.vocabulary import canonical
 
 TextType = Literal["class_names", "class_names_with_context", "class_descriptor"]
@@ -26,19 +28,7 @@ _READERS: dict[str, Callable[[str], Any]] = {".py": ast.parse, ".json": json.loa
 _NAMES = {"neutral": "a neutral face"}
 
 #: What can be seen in a face, for each class of the authors' datasets.
-DESCRIPTORS: dict[str, str] = {
-    "happiness": "a smiling mouth with raised cheeks, wrinkles beside the eyes and arched eyebrows.",
-    "sadness": "tears, mouth corners turned down, drooping upper eyelids and a wrinkled forehead.",
-    "neutral": "relaxed facial muscles, a straight mouth, a smooth forehead and unremarkable eyebrows.",
-    "anger": "furrowed eyebrows, narrowed eyes, lips pressed tight and flared nostrils.",
-    "surprise": "widened eyes, an open mouth, raised eyebrows and a frozen look.",
-    "disgust": "a wrinkled nose, lowered eyebrows, a tightened mouth and narrow eyes.",
-    "fear": "raised eyebrows, parted lips, a furrowed brow and a retracted chin.",
-    "contempt": "one side of the mouth raised, one eyebrow higher than the other, narrowed eyes and a raised chin.",
-    "anxiety": "a tense forehead, tightly pressed lips, dilated pupils and strain in the whole face.",
-    "helplessness": "drooping eyebrows, a gaze turned down, sagging mouth corners and a lack of expression.",
-    "disappointment": "mouth corners turned down, lowered eyebrows, narrowed eyes and a sighing face.",
-}
+DESCRIPTORS: dict[str, str] = table_beside(__file__)
 
 
 def prompts(classes: Sequence[str], kind: TextType, overrides: Mapping[str, str] | None = None) -> tuple[str, ...]:

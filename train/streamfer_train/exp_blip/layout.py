@@ -21,17 +21,6 @@ from streamfer.models.checkpoints import read_state_dict
 
 log = logging.getLogger(__name__)
 
-#: Names of the first step beside those of encoder, queries and Q-Former: ours, LAVIS's.
-_RULES: tuple[tuple[str, str], ...] = (
-    (r"embeddings\.(.+)", r"Qformer.bert.embeddings.\1"),
-    (r"vision_projection\.(.+)", r"vision_proj.\1"),
-    (r"text_projection\.(.+)", r"text_proj.\1"),
-    (r"itm_head\.(.+)", r"itm_head.\1"),
-    (r"word_head\.dense\.(.+)", r"Qformer.cls.predictions.transform.dense.\1"),
-    (r"word_head\.norm\.(.+)", r"Qformer.cls.predictions.transform.LayerNorm.\1"),
-    (r"word_head\.bias", r"Qformer.cls.predictions.bias"),
-    (r"temperature", r"temp"),
-)
 _HEADS = ("vision_projection.", "text_projection.", "itm_head.", "word_head.", "temperature")
 
 
@@ -39,12 +28,9 @@ def lavis_names(name: str) -> tuple[str, ...]:
     """Return LAVIS's tensor, or the two of a bias, behind a weight of the first step's model.
 
     Raises:
-        KeyError: no rule for the name.
+        KeyError: nothing is known of the name.
     """
-    for pattern, replacement in _RULES:
-        if match := re.fullmatch(pattern, name):
-            return (match.expand(replacement),)
-    return sources(name, "exp-blip")
+    return sources(f"qformer.{name}" if name.startswith("embeddings.") else name, "exp-blip")
 
 
 def to_lavis(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
