@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from streamfer.errors import ConfigError
@@ -83,24 +85,6 @@ class Baseline:
         return cls(reference=found, source=source, people=int((people.clips > 0).sum()))
 
 
-@dataclass(slots=True)
-class _Sums:
-    """Welford's running mean and sum of squares of some numbers."""
-
-    count: int = 0
-    mean: float = 0.0
-    squares: float = 0.0
-
-    def add(self, value: float) -> None:
-        self.count += 1
-        before = value - self.mean
-        self.mean += before / self.count
-        self.squares += before * (value - self.mean)
-
-    def moments(self) -> tuple[float, float]:
-        return self.mean, math.sqrt(self.squares / (self.count - 1))
-
-
 def standardised(table: Table, name: str, baseline: Baseline) -> Table:
     """Return a table with a column of z-scores for each probability and intensity, empty where there is no baseline."""
     scored = [column for column in table.columns if _is_scored(column)]
@@ -123,19 +107,17 @@ def standardised(table: Table, name: str, baseline: Baseline) -> Table:
 def _first_moments(table: Table, scored: Iterable[str], seconds: float) -> dict[tuple[Cell, Cell], Moments]:
     """Return mean and deviation of each column in the first seconds of each person."""
     begins: dict[tuple[Cell, Cell], float] = {}
-    sums: dict[tuple[Cell, Cell], dict[str, _Sums]] = {}
+    values: defaultdict[tuple[Cell, Cell], defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in table.rows():
         who, moment = (row["epoch"], row.get("track")), row.get("seconds")
         begin, end = (float(row.get(time, moment) or 0.0) for time in ("start_s", "end_s"))
         if who[1] is not None and end <= begins.setdefault(who, begin) + seconds:
             for column in scored:
                 if isinstance(cell := row.get(column), float):
-                    sums.setdefault(who, {}).setdefault(column, _Sums()).add(cell)
+                    values[who][column].append(cell)
     return {
-        who: {
-            column: (one.mean, math.sqrt(one.squares / (one.count - 1))) for column, one in of.items() if one.count > 1
-        }
-        for who, of in sums.items()
+        who: {column: (fmean(cells), stdev(cells)) for column, cells in of.items() if len(cells) > 1}
+        for who, of in values.items()
     }
 
 

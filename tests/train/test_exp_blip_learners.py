@@ -167,7 +167,8 @@ def test_an_encoder_alone_and_another_picture_size_can_start(folder: Path, tmp_p
     wanted = learner.vision_model.encoder.layers[1].mlp.fc1.weight
     torch.testing.assert_close(fresh.vision_model.encoder.layers[1].mlp.fc1.weight, wanted, atol=1e-3, rtol=1e-2)
     positions = torch.arange(17.0)[None, :, None].expand(1, 17, 2).clone()
-    larger = layout.resized_positions(positions, 65)
+    name = "vision_model.embeddings.position_embedding"
+    larger = layout._fitted(name, [positions], torch.empty(1, 65, 2), "visual_encoder.pos_embed", "start")
     assert larger.shape == (1, 65, 2)
     assert float(larger[0, 0, 0]) == 0
     assert float(larger[0, 1:, 0].mean()) == pytest.approx(float(positions[0, 1:, 0].mean()), abs=0.1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import socket
 import urllib.request
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from urllib.parse import urlsplit
 
 import torch
 from pydantic import TypeAdapter
-from torch.nn import functional as F
+from timm.layers.pos_embed import resample_abs_pos_embed
 
 from streamfer.errors import ConfigError, UnknownModelError
 from streamfer.geometry import CropProfile, squashed_crop
@@ -274,15 +273,8 @@ def _resized(tensors: dict[str, torch.Tensor], sizes: Sizes) -> dict[str, torch.
     name = "image_encoder.positional_embedding"
     if sizes.vision.is_resnet or name not in tensors:
         return tensors
-    wanted = sizes.vision.image_size // sizes.vision.patch_size
-    own, grid_PW = tensors[name][:1], tensors[name][1:]
-    side = math.isqrt(len(grid_PW))
-    if side == wanted:
-        return tensors
-    square_1WSS = grid_PW.T.reshape(1, -1, side, side)
-    resized_1WSS = F.interpolate(square_1WSS, size=(wanted, wanted), mode="bicubic", antialias=True)
-    log.info("dfer_clip.positions_interpolated", extra={"before": side, "after": wanted})
-    return {**tensors, name: torch.cat([own, resized_1WSS.flatten(2)[0].T])}
+    side = sizes.vision.image_size // sizes.vision.patch_size
+    return {**tensors, name: resample_abs_pos_embed(tensors[name][None], [side, side])[0]}
 
 
 def random_table(width: int, seed: int) -> torch.Tensor:

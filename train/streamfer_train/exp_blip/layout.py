@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from streamfer.captions.lavis import sources
 from streamfer.errors import CheckpointError
@@ -124,7 +124,8 @@ def _fitted(name: str, parts: list[Tensor], wanted: Tensor, source: str, where: 
     if len(parts) == 2:
         tensor = torch.cat([tensor, torch.zeros_like(tensor), parts[1]])
     if name.endswith("position_embedding") and "vision" in name and tensor.shape != wanted.shape:
-        tensor = resized_positions(tensor, wanted.shape[1])
+        side = math.isqrt(wanted.shape[1] - 1)
+        tensor = resample_abs_pos_embed(tensor, [side, side], antialias=False)
     if name.startswith("language_projection.") and tensor.shape != wanted.shape:
         log.warning("exp_blip.projection_anew", extra={"reason": "another language model", "source": source})
         return wanted
@@ -135,12 +136,3 @@ def _fitted(name: str, parts: list[Tensor], wanted: Tensor, source: str, where: 
             f"{where}: tensor {source!r} has shape {tuple(tensor.shape)}; model.sizes ask for {tuple(wanted.shape)}"
         )
     return tensor.to(wanted.dtype)
-
-
-def resized_positions(positions_1PW: Tensor, count: int) -> Tensor:
-    """Return position embeddings for another number of patches, bicubic over the grid; the first stays."""
-    old, new = (math.isqrt(number - 1) for number in (positions_1PW.shape[1], count))
-    first, grid = positions_1PW[:, :1], positions_1PW[:, 1:]
-    grid = grid.reshape(1, old, old, -1).permute(0, 3, 1, 2).float()
-    grid = F.interpolate(grid, (new, new), mode="bicubic", align_corners=False)
-    return torch.cat([first.float(), grid.permute(0, 2, 3, 1).flatten(1, 2)], dim=1).to(positions_1PW.dtype)
