@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -47,15 +46,12 @@ class Table:
         """Drop rows whose key is beyond ``last``: a continued run writes them again."""
         if not self.path.exists():
             return
-        with self.path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.DictReader(stream)
-            self.columns = list(reader.fieldnames or [])
-            kept = [row for row in reader if (row.get(self.key) or "").isdecimal() and int(row[self.key]) <= last]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(kept)
-        write_text(self.path, text.getvalue())
+        import pandas
+
+        table = pandas.read_csv(self.path, dtype=str, keep_default_na=False)
+        self.columns = list(table)
+        kept = table[pandas.to_numeric(table[self.key], errors="coerce") <= last]
+        write_text(self.path, kept.to_csv(index=False, lineterminator="\n"))
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a row; it is in the file when this returns.
