@@ -19,6 +19,7 @@ from streamfer_train.dfer_clip.entries import Clip
 from streamfer_train.dfer_clip.folds import Fold
 from streamfer_train.dfer_clip.loader import ClipDataset, build_loaders, each_once
 from streamfer_train.recipes.loading import Draw, TrainSampler
+from streamfer_train.recipes.processes import ProcessGroup
 
 FRAMES, SIZE = 4, 32
 
@@ -201,7 +202,7 @@ def test_the_test_loader_is_whole_and_in_order(clips: tuple[Clip, ...]) -> None:
 
 def test_lists_that_fill_no_batch_are_refused(clips: tuple[Clip, ...]) -> None:
     with pytest.raises(ConfigError, match="8 training clips are less than one batch of 10"):
-        build_loaders(config(), fold(clips), batch_size=5, world_size=2)
+        build_loaders(config(), fold(clips), batch_size=5, world=ProcessGroup(0, 2, torch.device("cpu")))
     with pytest.raises(ConfigError, match="the test list has no clip"):
         build_loaders(config(), Fold(1, config().class_names, clips, (), ()), batch_size=2)
 

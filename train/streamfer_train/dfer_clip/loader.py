@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from streamfer_train.dfer_clip.entries import Clip
 from streamfer_train.dfer_clip.folds import Fold
 from streamfer_train.dfer_clip.frames import read_clip
 from streamfer_train.recipes.loading import Draw, Loader, TrainSampler, worker_count
+from streamfer_train.recipes.processes import ALONE, ProcessGroup
 
 
 class Sample(TypedDict):
@@ -86,62 +87,46 @@ class Loaders:
     """The loaders of one fold; ``held_out`` is None where nothing is held out."""
 
     train: Loader[Sample]
-    train_sampler: TrainSampler
     held_out: Loader[Sample] | None
     test: Loader[Sample]
 
+    @property
+    def train_sampler(self) -> TrainSampler:
+        """The order of training; choose its epoch before each iteration."""
+        return cast(TrainSampler, self.train.sampler)
+
 
 def build_loaders(
-    config: DataConfig,
-    fold: Fold,
-    *,
-    batch_size: int,
-    seed: int = 1,
-    rank: int = 0,
-    world_size: int = 1,
-    pin_memory: bool = False,
+    config: DataConfig, fold: Fold, *, batch_size: int, seed: int = 1, world: ProcessGroup = ALONE
 ) -> Loaders:
     """Build the loaders of one process.
-
-    Call ``train_sampler.set_epoch(epoch, batches_done)`` before each epoch.
 
     Raises:
         ConfigError: the training list is shorter than one batch, or the test list is empty.
     """
     train = ClipDataset(fold.train, config, training=True, seed=seed)
-    sampler = TrainSampler(
-        train.labels, batch_size=batch_size, seed=seed, rank=rank, world_size=world_size, oversample=config.oversample
-    )
-    if sampler.batches == 0:
+    order = TrainSampler(
+        train.labels, batch_size=batch_size, seed=seed, rank=world.rank, world_size=world.size,
+        oversample=config.oversample,
+    )  # fmt: skip
+    if order.batches == 0:
         raise ConfigError(
             f"fold {fold.number}: {len(fold.train)} training clips are less than one batch of "
-            f"{batch_size * world_size}; lower the batch size"
+            f"{batch_size * world.size}; lower the batch size"
         )
     if not fold.test:
         raise ConfigError(f"fold {fold.number}: the test list has no clip that can be used")
-
-    def loader(dataset: ClipDataset, order: TrainSampler | list[Draw]) -> Loader[Sample]:
-        return Loader(
-            dataset,
-            batch_size=batch_size,
-            sampler=order,
-            workers=workers,
-            seed=seed,
-            prefetch_factor=config.prefetch if workers else None,
-            # Those of evaluation end with it, so that they take no memory from training.
-            persistent_workers=workers > 0 and dataset.training,
-            pin_memory=pin_memory,
-        )
-
-    workers = worker_count(config.workers, world_size)
+    workers = worker_count(config.workers, world.size)
+    more: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "seed": seed}
+    more |= {"prefetch_factor": config.prefetch if workers else None, "pin_memory": world.device.type == "cuda"}
 
     def evaluation(clips: Sequence[Clip]) -> Loader[Sample]:
-        order = each_once(len(clips), rank=rank, world_size=world_size)
-        return loader(ClipDataset(clips, config, training=False, seed=seed), order)
+        # Its workers end with it, so that they take no memory from training.
+        once = each_once(len(clips), rank=world.rank, world_size=world.size)
+        return Loader(ClipDataset(clips, config, training=False, seed=seed), sampler=once, **more)
 
     return Loaders(
-        train=loader(train, sampler),
-        train_sampler=sampler,
-        held_out=evaluation(fold.held_out) if fold.held_out else None,
-        test=evaluation(fold.test),
+        Loader(train, sampler=order, persistent_workers=workers > 0, **more),
+        evaluation(fold.held_out) if fold.held_out else None,
+        evaluation(fold.test),
     )

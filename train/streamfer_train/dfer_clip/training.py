@@ -34,9 +34,7 @@ class DferTask:
             fold,
             batch_size=micro_batch(asked.batch, asked.accumulate, world),
             seed=seed,
-            rank=world.rank,
-            world_size=world.size,
-            pin_memory=world.device.type == "cuda",
+            world=world,
         )
         self.steps = self.loaders.train_sampler.batches // asked.accumulate
         if not self.steps:

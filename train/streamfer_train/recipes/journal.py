@@ -49,7 +49,7 @@ class Table:
         import pandas
 
         table = pandas.read_csv(self.path, dtype=str, keep_default_na=False)
-        self.columns = list(table)
+        self.columns = [str(name) for name in table]
         kept = table[pandas.to_numeric(table[self.key], errors="coerce") <= last]
         write_text(self.path, kept.to_csv(index=False, lineterminator="\n"))
 
