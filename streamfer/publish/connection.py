@@ -84,8 +84,9 @@ class Told:
         self._when: dict[str, float] = {}
 
     def is_new(self, line: str) -> bool:
-        """Take note that a line is told now, unless it was told lately."""
+        """Take note that a line is told now, unless it was told lately, perhaps with another word of the system's."""
         now = time.monotonic()
+        line = line if " refuses: " in line else line.partition(": ")[0]
         self._when = {told: when for told, when in self._when.items() if now - when < _AGAIN_SECONDS}
         return self._when.setdefault(line, now) == now
 

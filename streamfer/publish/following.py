@@ -227,13 +227,13 @@ class Following:
             # By another thread, under a read that waits.
             return
         if lane.trouble_since is None:
-            lane.trouble_since, lane.pause = now, _PAUSE_SECONDS
-            reason = explain(str(self._url), error)
-            lane.told = self._told.is_new(reason)
-            if lane.told:
-                log.warning("subscribe.disconnected", extra={"reason": reason})
+            lane.trouble_since, lane.pause, lane.told = now, _PAUSE_SECONDS, False
+        reason = explain(str(self._url), error)
         if not can_pass(error, served=self._served) or now - lane.trouble_since >= self._reconnect_s:
-            raise PublishError(explain(str(self._url), error)) from error
+            raise PublishError(reason) from error
+        if self._told.is_new(reason):
+            lane.told = True
+            log.warning("subscribe.disconnected", extra={"reason": reason})
         lane.rests_until = now + lane.pause
         lane.pause = min(2 * lane.pause, _LONGEST_PAUSE_SECONDS)
 
