@@ -10,6 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from record_examples import examples
 from test_run_faults import QUICK, START_SECONDS, configured, states
 
 from streamfer.api.tracing import Tracer
-from streamfer.publish import EmbeddedRedis
+from streamfer.publish import EmbeddedRedis, connect
 from streamfer.records import ClipLabelled, SourceStateChanged
 
 TOKEN = "a token of a test"
@@ -112,6 +114,11 @@ def test_sources_come_and_go_and_the_numbers_tell(
         assert "127.0.0.1" not in str(numbers), "series are named by ids"
         assert operator.ask("PATCH", "/v1/sources/hall", paused=True)[0] == 200
         wait_for(lambda: states(server.url, "hall")[-1:] == ["ended"], "paused, a subscriber sees its end")
+        with closing(connect(server.url)) as client:
+            lag = partial(client.hget, "streamfer:status:hall", "lag")
+            wait_for(lambda: float(lag() or -1) >= 0, "its status says how late it was")  # type: ignore[arg-type]
+        read = [record.data.latency_ms for record in everything(server.url) if isinstance(record.data, ClipLabelled)]
+        assert min(-1.0 if one.lag is None else one.lag for one in read) >= 0, "and so does each record"
         assert operator.sources()["hall"]["paused"] is True
         assert "ended" not in states(server.url, "dark")
         assert operator.ask("PATCH", "/v1/sources/hall", paused=False)[0] == 200
