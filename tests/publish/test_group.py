@@ -126,7 +126,7 @@ class TestGroup:
         Publisher(client).publish_many(records)
         with member(redis_url, "gone") as gone:
             next(gone)
-        with member(redis_url, "two", claim_idle_s=30) as two:
+        with member(redis_url, "two", claim_idle_s=30, claim_every_s=0.05) as two:
             assert list(two) == [], "they may still be at work on them"
         with member(redis_url, "two", claim_idle_s=0.05, claim_every_s=0.05, idle_s=1) as two:
             assert next(two) == records[0]

@@ -166,8 +166,13 @@ class TestAlone:
         assert [(lost.subject, lost.count) for lost in told] == [("hall", 30)]
         assert subscription.lost == 30
 
-    def test_what_no_number_shows_is_counted_by_a_newer_server(self, newer_url: str) -> None:
-        """Of a source that was never read; what its numbers show of another is not told twice."""
+    def test_what_no_number_shows_is_counted_by_a_newer_server(
+        self, newer_url: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Of a source that was never read; what its numbers show of another is not told twice.
+
+        An entry that was deleted after it was read is no older state of the stream.
+        """
         told: list[Lost] = []
         settings: dict[str, Any] = {"idle_s": 1, "block_s": 0.1, "on_lost": told.append}
         with closing(connect(newer_url)) as client, subscribe(newer_url, **settings) as subscription:
@@ -183,7 +188,13 @@ class TestAlone:
             assert len(list(subscription)) == 1
             with subscribe(newer_url, since="start", **settings) as late:
                 assert len(list(late)) == 3
+            client.xdel(CLIPS, subscription.places[CLIPS])
+            client.client_kill_filter(_type="normal", skipme=True)
+            publisher.publish_many(clips(46)[45:])
+            subscription.idle_s = 60
+            assert next(subscription).sequence == 45
         assert [lost.count for lost in told] == [2, 10]
+        assert "rewound" not in caplog.text
 
     def test_a_stream_that_was_restored_is_followed_and_nothing_comes_twice(
         self, redis_url: str, client: redis.Redis
