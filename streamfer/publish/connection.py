@@ -274,7 +274,12 @@ _EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], str, str, str], ...] = (
         "it has to be Redis 6.2 or later, or as good, and no Sentinel",
     ),
     ((faults.OutOfMemoryError,), r"OOM command", "is full", "raise its maxmemory, or keep fewer entries"),
-    ((faults.ReadOnlyError,), r"READONLY", "is a replica", "write its primary's address, or that of its Sentinels"),
+    (
+        (faults.ReadOnlyError,),
+        r"read only replica",
+        "is a replica",
+        "give its primary's address, or its Sentinels'",
+    ),
     (
         (faults.ConnectionError, OSError),
         r"^$",

@@ -123,8 +123,8 @@ class EmbeddedRedis(Closing):
             left, self._users = self._users, _take_share(self.folder)
             os.close(left)
         if not guarded(self.folder):
-            log.warning("embedded_redis.revived", extra={"folder": str(self.folder)})
             self._guard = _ensure(server_executable(), self.folder, self.socket, seconds) or self._guard
+            log.warning("embedded_redis.revived", extra={"folder": str(self.folder)})
 
     def close(self) -> None:
         """Give the share back; the last user waits until the server has stopped. May be called twice."""

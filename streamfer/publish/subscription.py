@@ -227,6 +227,12 @@ class AsyncSubscription(_Connected, AsyncIterator[Record]):
         finally:
             await self._let_go()
 
+    def _revive(self) -> None:
+        super()._revive()
+        if self._troubled and str(self._url).startswith(("rediss:", "rediss+sentinel:")):
+            # A connection that was made knows the authorities that there were then.
+            self._client.connection_pool.reset()
+
     async def _let_go(self) -> None:
         await self._client.aclose()
         if self._embedded:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,8 @@ from streamfer.video.locate import SourceSpec
 
 #: Largest download that is kept in a temporary file, bytes.
 MOST_BYTES = 4 << 30
+#: Longest that one takes, seconds: what has no end would be fetched for ever.
+MOST_SECONDS = 900.0
 
 
 @contextmanager
@@ -24,7 +27,7 @@ def fetched(spec: SourceSpec, timeout: float) -> Iterator[SourceSpec]:
 
     Raises:
         SourceUnreachableError: the connection breaks or is refused.
-        SourceUnreadableError: it is larger than :data:`MOST_BYTES`.
+        SourceUnreadableError: it is larger than :data:`MOST_BYTES`, or takes longer than :data:`MOST_SECONDS`.
     """
     with tempfile.TemporaryDirectory(prefix="streamfer-") as folder:
         path = Path(folder) / "download"
@@ -38,14 +41,15 @@ def fetched(spec: SourceSpec, timeout: float) -> Iterator[SourceSpec]:
 
 
 def _fetch(spec: SourceSpec, path: Path, timeout: float) -> None:
-    count = 0
+    count, until = 0, time.monotonic() + MOST_SECONDS
     with httpx2.stream("GET", spec.url, timeout=timeout, follow_redirects=True) as answer, path.open("wb") as copy:
         answer.raise_for_status()
         for piece in answer.iter_bytes():
             count += len(piece)
-            if count > MOST_BYTES:
+            if count > MOST_BYTES or time.monotonic() > until:
                 raise SourceUnreadableError(
                     f"{spec.location}: its index comes last, its server cannot begin in the middle, and it is larger "
-                    f"than {MOST_BYTES >> 30} GB; download it and give the file"
+                    f"than {MOST_BYTES >> 30} GB, takes longer than {MOST_SECONDS / 60:.0f} minutes, or has no end; "
+                    "download it and give the file"
                 )
             copy.write(piece)

@@ -30,7 +30,7 @@ from streamfer.video.container import (
     video_stream,
 )
 from streamfer.video.damage import Health, Judged
-from streamfer.video.download import fetched
+from streamfer.video.download import MOST_SECONDS, fetched
 from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoInfo
 from streamfer.video.locate import HTTP_SCHEMES, SourceSpec
 from streamfer.video.pixels import PictureForm, RgbConverter
@@ -109,10 +109,12 @@ class FileSource:
     def _read(self, spec: SourceSpec, wanted: FrameFilter | None) -> Iterator[Frame | StateChange]:
         """Read the source itself, or a copy of it."""
         epoch_key = _identity(self.spec)
-        with open_container(spec, timeout=self.timeout) as container:
+        # Where the index comes last, all before it is read: of what has no end, for ever.
+        with open_container(spec, timeout=self.timeout, within=MOST_SECONDS) as container:
             if spec.remote and not ends(container, spec):
+                other = ", at an address that does not end like a file's" if spec.downloadable else ""
                 raise SourceUnreadableError(
-                    f"{self.spec.location}: a live source, which does not end; watch it with run or stream"
+                    f"{self.spec.location}: a live source, which does not end; watch it with run or stream{other}"
                 )
             track = video_stream(container, spec, self.decode_threads)
             zero = media_zero(container)

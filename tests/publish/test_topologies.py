@@ -295,6 +295,26 @@ class TestTls:
         finally:
             node.kill()
 
+    def test_an_authority_that_is_another_now(self, certificate: Certificate, tmp_path: Path) -> None:
+        node, other = Node(tmp_path, "--save", "", tls=certificate), Certificate(tmp_path / "other")
+        known = tmp_path / "authority.pem"
+        known.write_bytes(certificate.path.read_bytes())
+        (record,) = clips(0, 1, ["hall"])
+
+        async def follow() -> str:
+            url = f"rediss://127.0.0.1:{node.port}/0?ssl_ca_certs={known}"
+            async with subscribe_async(url, idle_s=60) as one:
+                node.say("CONFIG", "SET", *(word.removeprefix("--") for word in other.words[:6]))
+                known.write_bytes(other.path.read_bytes())
+                node.client.client_kill_filter(_type="normal", skipme=True)
+                Publisher(node.client).publish(record)
+                return (await anext(one)).id
+
+        try:
+            assert asyncio.run(follow()) == record.id
+        finally:
+            node.kill()
+
     def test_a_cluster(self, certificate: Certificate, tmp_path: Path) -> None:
         cluster = Cluster(tmp_path / "nodes", tls=certificate)
         try:

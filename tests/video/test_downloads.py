@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,8 @@ from streamfer.errors import (
 )
 from streamfer.video import (
     Frame,
+    download,
+    files,
     find_sources,
     open_source,
     write_video,
@@ -32,6 +36,14 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/secret.mp4":
             self.send_error(401)
+        elif self.path == "/endless.mp4":
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"\0\0\0\x10ftypisom\0\0\2\0\0\0\0\0mdat")
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(bytes(1000))
+                    time.sleep(0.02)
         else:
             super().do_GET()
 
@@ -103,7 +115,12 @@ def test_video_on_demand_is_no_live_source(web: str, tmp_path: Path, make: Calla
     ]
 
 
-def test_what_does_not_end_is_not_read_as_a_whole(tmp_path: Path, web: str) -> None:
+def test_what_does_not_end_is_not_read_as_a_whole(tmp_path: Path, web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor opened for ever: its index, which might come last, never comes."""
+    for module in (files, download):
+        monkeypatch.setattr(module, "MOST_SECONDS", 0.5)
+    with pytest.raises(SourceUnreadableError, match=r"its index comes last.*or has no end"):
+        read(f"http://{web}/endless.mp4")
     index = tmp_path / on_demand(tmp_path)
     index.write_text(index.read_text().replace("#EXT-X-ENDLIST\n", ""))
     with pytest.raises(SourceUnreadableError, match="a live source, which does not end; watch it with run or stream"):
