@@ -176,21 +176,19 @@ class SourceAnalysis:
     def _hand_over(self, item: _Chosen | StateChange) -> None:
         with self._changed:
             if self.source.live:
-                self._drop_stale()
+                self._make_room()
             else:
                 while len(self._waiting) >= self.plan.config.live.queue_frames and not self._done():
                     self._changed.wait(0.2)
             self._waiting.append(item)
             self._changed.notify_all()
 
-    def _drop_stale(self) -> None:
-        """Make room for a frame: those that have waited too long go, and the oldest where too many wait."""
+    def _make_room(self) -> None:
+        """Drop the oldest frame where too many wait; what waits for too long goes when it is taken."""
         waiting = [item for item in self._waiting if isinstance(item, _Chosen)]
-        late = [frame for frame in waiting if self._late(frame)]
-        full = [] if late or len(waiting) < self.plan.config.live.queue_frames else waiting[:1]
-        for frame in (*late, *full):
-            self._waiting.remove(frame)
-        self._dropped.update(too_old=len(late), queue_full=len(full))
+        if len(waiting) >= self.plan.config.live.queue_frames:
+            self._waiting.remove(waiting[0])
+            self._dropped["too_old" if self._late(waiting[0]) else "queue_full"] += 1
 
     def _late(self, frame: _Chosen, share: float = 1.0) -> bool:
         return time.perf_counter() - frame.arrived > share * self.plan.config.live.staleness

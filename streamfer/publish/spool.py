@@ -324,9 +324,6 @@ def _sealed(record: Fields) -> str:
 
 def _unsealed(body: str) -> str:
     mark, line = body[:8], body[8:]
-    if body.startswith("{"):
-        # Of versions that marked nothing.
-        return body
     if mark != f"{crc32(line.encode()):08x}":
         raise RecordError("its bytes were changed on the disk")
     return line
