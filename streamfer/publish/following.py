@@ -87,7 +87,7 @@ class Following:
         self.places: dict[str, str] = {}
         self.skipped = 0
         self.lost = 0
-        self._closed = self._served = False
+        self._closed = False
         self._told = Told()
         self._sources = None if sources is None else frozenset([sources] if isinstance(sources, str) else sources)
         self.idle_s = idle_s
@@ -122,7 +122,6 @@ class Following:
         for lane in self._lanes:
             yield from lane.reader.prepare()
             self._tell(lane)
-        self._served = True
 
     def _next(self) -> Steps[Record | None]:
         """The next record; None when this was closed, or none came for ``idle_s``."""
@@ -229,7 +228,7 @@ class Following:
         if lane.trouble_since is None:
             lane.trouble_since, lane.pause, lane.told = now, _PAUSE_SECONDS, False
         reason = explain(str(self._url), error)
-        if not can_pass(error, served=self._served) or now - lane.trouble_since >= self._reconnect_s:
+        if not can_pass(error, served=True) or now - lane.trouble_since >= self._reconnect_s:
             raise PublishError(reason) from error
         if self._told.is_new(reason):
             lane.told = True

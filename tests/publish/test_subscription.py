@@ -175,6 +175,11 @@ class TestAlone:
         """
         told: list[Lost] = []
         settings: dict[str, Any] = {"idle_s": 1, "block_s": 0.1, "on_lost": told.append}
+
+        def cut() -> None:
+            client.client_kill_filter(_type="normal", skipme=True)
+            publisher.publish(clips(46)[45])
+
         with closing(connect(newer_url)) as client, subscribe(newer_url, **settings) as subscription:
             publisher = Publisher(client)
             publisher.publish_many(clips(40))
@@ -189,9 +194,8 @@ class TestAlone:
             with subscribe(newer_url, since="start", **settings) as late:
                 assert len(list(late)) == 3
             client.xdel(CLIPS, subscription.places[CLIPS])
-            client.client_kill_filter(_type="normal", skipme=True)
-            publisher.publish_many(clips(46)[45:])
             subscription.idle_s = 60
+            threading.Timer(0.3, cut).start()
             assert next(subscription).sequence == 45
         assert [lost.count for lost in told] == [2, 10]
         assert "rewound" not in caplog.text
