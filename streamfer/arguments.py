@@ -8,7 +8,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Annotated, Any, ParamSpec, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, ParamSpec, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, create_model, field_validator
 
@@ -119,8 +119,9 @@ def checked(function: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
 
     @functools.cache
     def kinds() -> type[Section]:
-        hints = get_type_hints(function, None, _Names(function.__globals__), include_extras=True)
-        known: dict[str, Any] = {name: (hints[name], ...) for name in signature.parameters if name in hints}
+        names, annotated = _Names(function.__globals__), function.__annotations__.items()
+        # They are our own texts (PEP 563).
+        known: dict[str, Any] = {name: (eval(kind, {}, names), ...) for name, kind in annotated if name != "return"}  # noqa: S307
         return create_model("Arguments", __base__=Section, **known)
 
     @functools.wraps(function)
