@@ -8,7 +8,7 @@ import torch
 from streamfer.errors import ConfigError
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.exp_blip.probing import unit_targets
-from streamfer_train.metrics.probes import UNKNOWN, probe_emotions, probe_units
+from streamfer_train.metrics.probes import UNKNOWN, Probe
 
 UNITS = (4, 12)
 
@@ -24,23 +24,23 @@ def test_units_that_are_linear_are_read() -> None:
     (train, targets), (test, wanted) = _faces(400, 0), _faces(200, 1)
     with torch.inference_mode():
         frozen = train * 1.0
-    result = probe_units(frozen, targets, test, wanted, UNITS)
+    result = Probe().units(frozen, targets, test, wanted, UNITS)
     assert result.keys() == {4, 12}
     assert min(result.values()) > 0.95
-    assert result == probe_units(frozen, targets, test, wanted, UNITS)
+    assert result == Probe().units(frozen, targets, test, wanted, UNITS)
 
 
 def test_noise_is_worth_little() -> None:
     (train, _), (test, wanted) = _faces(400, 0), _faces(200, 1)
     shuffled = (torch.rand(400, 2, generator=torch.Generator().manual_seed(3)) > 0.5).float()
-    assert sum(probe_units(train, shuffled, test, wanted, UNITS).values()) / 2 < 0.8
+    assert sum(Probe().units(train, shuffled, test, wanted, UNITS).values()) / 2 < 0.8
 
 
 def test_unknown_labels_count_nowhere() -> None:
     (train, targets), (test, wanted) = _faces(400, 0), _faces(200, 1)
     targets[::2, 0] = UNKNOWN
     wanted[:, 1] = UNKNOWN
-    result = probe_units(train, targets, test, wanted, UNITS)
+    result = Probe().units(train, targets, test, wanted, UNITS)
     assert result.keys() == {4}
     assert min(result.values()) > 0.95
 
@@ -54,7 +54,7 @@ def test_emotions_are_told_apart() -> None:
     draw = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 3, (300,), generator=draw)
     features = torch.randn(300, 6, generator=draw) + 4 * torch.nn.functional.one_hot(labels, 6)
-    accuracy, mean_recall = probe_emotions(features[:200], labels[:200], features[200:], labels[200:], epochs=50)
+    accuracy, mean_recall = Probe(epochs=50).emotions(features[:200], labels[:200], features[200:], labels[200:])
     assert accuracy > 0.95
     assert mean_recall > 0.95
 
@@ -62,4 +62,4 @@ def test_emotions_are_told_apart() -> None:
 def test_features_that_are_no_numbers_are_named() -> None:
     features, targets = _faces(10, 0)
     with pytest.raises(ConfigError, match="a feature is not finite"):
-        probe_units(features * torch.nan, targets, features, targets, UNITS)
+        Probe().units(features * torch.nan, targets, features, targets, UNITS)

@@ -19,7 +19,7 @@ from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.exp_blip.augment import squashed
 from streamfer_train.exp_blip.captioned import LabelledPicture
 from streamfer_train.exp_blip.data import read_picture
-from streamfer_train.metrics.probes import UNKNOWN, probe_emotions, probe_units
+from streamfer_train.metrics.probes import UNKNOWN, Probe
 
 #: How the Q-Former's query outputs become one vector, which the paper does not say.
 Pooling = Literal["mean", "concat"]
@@ -67,9 +67,8 @@ def probe(
         features(options.captioner, side, device=options.device, batch=options.batch, pooling=options.pooling)
         for side in (train, test)
     )
-    ways: dict[str, dict[str, Any]] = {
-        name: {"epochs": options.probe_epochs, "seed": options.seed, "published": name == "as_published"}
-        for name in ("ours", "as_published")
+    ways = {
+        name: Probe(options.probe_epochs, options.seed, name == "as_published") for name in ("ours", "as_published")
     }
     report: dict[str, Any] = {"train": len(train), "test": len(test), "pooling": options.pooling}
     for name, ours in left.items():
@@ -85,14 +84,14 @@ def probe(
 
 
 def _units(
-    ours: Tensor, theirs: Tensor, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture], how: dict[str, Any]
+    ours: Tensor, theirs: Tensor, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture], how: Probe
 ) -> dict[str, Any]:
     left, right = ({unit for one in side for unit in one.labels.action_units or ()} for side in (train, test))
     units = sorted(left & right)
     if not units:
         return {}
     targets = [unit_targets([one.labels for one in side], units) for side in (train, test)]
-    found = probe_units(ours, targets[0], theirs, targets[1], units, **how)
+    found = how.units(ours, targets[0], theirs, targets[1], units)
     mean = sum(found.values()) / len(found) if found else 0.0
     return {"unit_f1": {str(unit): round(f1, 4) for unit, f1 in found.items()}, "mean_f1": round(mean, 4)}
 
@@ -107,7 +106,7 @@ def unit_targets(faces: Sequence[FaceLabels], units: Sequence[int]) -> Tensor:
 
 
 def _emotions(
-    ours: Tensor, theirs: Tensor, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture], how: dict[str, Any]
+    ours: Tensor, theirs: Tensor, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture], how: Probe
 ) -> dict[str, Any]:
     """Score faces with one emotion each; emotions that training lacks cannot be found and are left out."""
     known = sorted({emotion for one in train if (emotion := _only(one.labels))})
@@ -118,7 +117,7 @@ def _emotions(
     if len(known) < 2 or not rows[1]:
         return {}
     places, labels = ([torch.tensor([pair[k] for pair in side]) for side in rows] for k in (0, 1))
-    accuracy, recall = probe_emotions(ours[places[0]], labels[0], theirs[places[1]], labels[1], **how)
+    accuracy, recall = how.emotions(ours[places[0]], labels[0], theirs[places[1]], labels[1])
     return {"emotion_accuracy": round(accuracy, 4), "emotion_mean_recall": round(recall, 4)}
 
 
