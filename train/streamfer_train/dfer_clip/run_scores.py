@@ -66,20 +66,15 @@ def write_runs(folder: Path, dataset: str, selection: Selection, runs: Mapping[t
         "recalls": plain(recalls),
         "pooled": pooled.report().to_dict(),
     }
-    lines = [
-        f"# {title}",
-        "",
-        f"{meaning(dataset, selection, len(result.folds))}. Means over {len(result.folds)} fold(s) and "
-        f"{len(result.seeds)} seed(s); in brackets 95 % t intervals over the folds (over the seeds for one fold).",
-        "",
-        results_table(dataset, [result]),
-        *markdown_table(("class", "recall"), [[name, interval.percent()] for name, interval in recalls.items()]),
-        "",
-        "![Confusion matrix](confusion.png)",
-        "",
-        "![Reliability](reliability.png) ![Risk and coverage](risk_coverage.png)",
-        "",
-    ]
-    page = "\n".join(lines)
+    page = Path(__file__).with_suffix(".md").read_text(encoding="utf-8")
+    rows = [[name, interval.percent()] for name, interval in recalls.items()]
+    page = page.format(
+        title=title,
+        meaning=meaning(dataset, selection, len(result.folds)),
+        folds=len(result.folds),
+        seeds=len(result.seeds),
+        results=results_table(dataset, [result]),
+        recalls="\n".join(markdown_table(("class", "recall"), rows)),
+    )
     write_pages(folder, document, page, title, pooled)
     return page
