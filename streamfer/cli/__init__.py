@@ -113,14 +113,20 @@ def _root(
     configure_logging(verbose=verbose)
 
 
+def _end_quickly() -> None:
+    """Have Python not collect once more what torch left: that takes most of a program's end."""
+    # What Triton leaves it would call leaks, in many lines.
+    if "triton" not in sys.modules:
+        gc.freeze()
+
+
 def main() -> None:
     """Run the command line; every error that streamfer raises on purpose ends in one line and its exit code."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that knows no bars and dashes shows question marks.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    # What torch left is not collected once more when all is over: that took most of a program's end.
-    atexit.register(gc.freeze)
+    atexit.register(_end_quickly)
     sys.excepthook = crash
     threading.excepthook = lambda args: crash(args.exc_type, args.exc_value, args.exc_traceback)
     try:
