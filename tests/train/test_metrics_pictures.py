@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from streamfer.errors import ConfigError, OutputError
+from streamfer.errors import OutputError
 from streamfer_train.metrics import classification, pictures
 
 CLASSES = ("happiness", "sadness", "neutral")
@@ -56,8 +56,6 @@ def test_a_single_clip_and_a_perfect_model_can_be_drawn(tmp_path: Path) -> None:
 
 
 def test_bad_places_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"\.png or \.svg"):
-        pictures.confusion_picture(scored([0, 1], [0, 1]), tmp_path / "picture.gif")
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OutputError, match="cannot be written"):
         pictures.confusion_picture(scored([0, 1], [0, 1]), tmp_path / "file" / "picture.png")

@@ -107,10 +107,8 @@ def bootstrap(
             alike and the interval over clips alone would be too narrow.
 
     Raises:
-        ConfigError: no clips, no resamples, or groups of another length.
+        ConfigError: groups of another length.
     """
-    if count < 1 or samples < 1:
-        raise ConfigError(f"bootstrap of {count} clip(s) with {samples} resample(s); expected one or more of each")
     members = _members(groups, count)
     random = np.random.default_rng(seed)
     whole = statistics(np.arange(count))

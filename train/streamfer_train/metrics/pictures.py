@@ -1,8 +1,8 @@
 """Pictures of a report: confusion matrix, reliability diagram, risk over coverage; PNG or SVG by the file's suffix.
 
 matplotlib and scikit-learn's displays are imported when a picture is drawn; figures are made without pyplot's state, so
-nothing global changes and no display is needed. Every function raises ConfigError for another suffix or without
-matplotlib, and OutputError where the file cannot be written.
+nothing global changes and no display is needed. Every function raises MissingExtraError without matplotlib, and
+OutputError where the file cannot be written.
 """
 
 from __future__ import annotations
@@ -12,13 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from streamfer.errors import ConfigError
 from streamfer.extras import needs
 from streamfer.files import write_whole
 from streamfer_train.metrics.arrays import BoolArray, FloatArray
 from streamfer_train.metrics.classification import Report, RiskCoverage, calibration_bins, calibration_error
-
-_SUFFIXES = (".png", ".svg")
 
 
 def confusion_picture(report: Report, path: Path, title: str = "Confusion") -> Path:
@@ -93,9 +90,5 @@ def _headline(axes: Any, title: str, numbers: str) -> None:
 
 
 def _save(figure: Any, path: Path) -> Path:
-    if path.suffix.lower() not in _SUFFIXES:
-        raise ConfigError(f"{path}: pictures are written as {' or '.join(_SUFFIXES)}")
-    kind = path.suffix.lower()[1:]
-    metadata = {"Date": None} if kind == "svg" else {}
-    write_whole(path, lambda stream: figure.savefig(stream, dpi=160, format=kind, metadata=metadata))
+    write_whole(path, lambda stream: figure.savefig(stream, dpi=160, format=path.suffix[1:]))
     return path
