@@ -113,11 +113,14 @@ class Delivery(Closing):
         if self._thread.is_alive():
             self.publisher.disconnect()
             self._thread.join(_END_SECONDS)
-        left = self._spool.close()
+        left, folder = self._spool.close(), self._spool.folder
         self.publisher.close()
-        if left:
+        told = [f"{left} records wait in {folder}, the next run publishes them"] if left else []
+        if lost := self._spool.waiting - left:
+            told.append(f"{lost} records are lost, for {folder} takes no more")
+        if told:
             why = self.trouble or f"Redis at {redact_url(self.publisher.url)} takes too long"
-            self.left = f"{why}; {left} records wait in {self._spool.folder}, the next run publishes them"
+            self.left = "; ".join([why, *told])
 
     def _work(self) -> None:
         pause = _FIRST_PAUSE_SECONDS

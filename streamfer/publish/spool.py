@@ -23,6 +23,7 @@ from zlib import crc32
 
 from streamfer.errors import OutputError, RecordError
 from streamfer.publish.append import Fields
+from streamfer.publish.connection import Told
 from streamfer.records import AnyDocument, ClipCaptioned, ClipLabelled, Gap, RawDocument, Record
 from streamfer.records.envelope import fields_to_line, line_to_fields
 
@@ -71,6 +72,7 @@ class Spool:
         self._in_flight = self._taken = 0
         self._on_disk = self.bytes_on_disk = 0  #: records there, and bytes of JSON
         self._disk_rests = 0.0
+        self._told = Told()
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._path, self._database = _claim(folder, name)
@@ -128,12 +130,12 @@ class Spool:
             self._changed.notify_all()
 
     def close(self) -> int:
-        """Bring the rest to the disk; return how many records wait there."""
+        """Bring the rest to the disk; return how many records wait there: what else waits is lost with the process."""
         with self._changed:
+            self._disk_rests = 0.0
             self._settle()
-            left = self.waiting
             self._database.close()
-            return left
+            return self._on_disk
 
     def _settle(self) -> None:
         if time.monotonic() < self._disk_rests:
@@ -144,7 +146,8 @@ class Spool:
             self._memory.clear()
             self._bound_disk()
         except sqlite3.Error as error:
-            log.error("publish.spool_failed", extra={"folder": str(self.folder), "reason": str(error)})  # noqa: TRY400
+            if self._told.is_new(str(error)):
+                log.error("publish.spool_failed", extra={"folder": str(self.folder), "reason": str(error)})  # noqa: TRY400
             self._disk_rests = time.monotonic() + _REST_SECONDS
             self._bound_memory()
 

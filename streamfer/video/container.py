@@ -50,6 +50,9 @@ _LIVE_PROTOCOLS = {
 _LIVE_FORMATS = f"{_FILE_FORMATS},rtsp,hls,mpjpeg,rtp,sdp"
 _MOST_FPS = 1000
 _PROBED_PICTURES = "3"
+# FFmpeg reads FLV without sound for 90 s, for some may come; RTMP begins with what its decoder needs.
+_PROBED = {"analyzeduration": "5000000"}
+_PROBED_OF_RTMP = {"analyzeduration": "1000000", "probesize": "65536"}
 _RECONNECT_SECONDS = "3"
 _ZERO_BASED = frozenset({"mov", "mp4", "matroska", "webm"})
 _SILENT = frozenset({"mpeg1video", "mpeg2video"})
@@ -134,7 +137,7 @@ def frame_rate(track: VideoStream) -> float | None:
     Where FFmpeg knows a single frame (DV tapes), its average is the reciprocal of the time base.
     """
     rates = (track.average_rate, track.guessed_rate, track.base_rate)
-    return next((float(rate) for rate in rates if rate and rate <= _MOST_FPS), None)
+    return next((float(rate) for rate in rates if rate and rate < _MOST_FPS), None)
 
 
 def video_stream(container: InputContainer, spec: SourceSpec, decode_threads: int) -> VideoStream:
@@ -176,7 +179,8 @@ def _open_arguments(spec: SourceSpec, timeout: float, transport: str) -> tuple[s
     formats = _LIVE_FORMATS if spec.live or not spec.downloadable else _FILE_FORMATS
     options = {"protocol_whitelist": protocols, "format_whitelist": formats}
     # FFmpeg waits for twenty pictures to learn the rate: seconds in which a camera that is back gives none.
-    options |= {"fpsprobesize": _PROBED_PICTURES} if spec.live else {}
+    probed = _PROBED_OF_RTMP if spec.scheme.startswith("rtmp") else _PROBED
+    options |= {"fpsprobesize": _PROBED_PICTURES, **probed} if spec.live else {}
     if spec.scheme in RTSP_SCHEMES:
         return spec.url, None, options | {"rtsp_transport": transport, "timeout": microseconds}
     if spec.scheme == "rtp" or spec.session:

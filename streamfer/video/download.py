@@ -34,8 +34,10 @@ def fetched(spec: SourceSpec, timeout: float) -> Iterator[SourceSpec]:
         try:
             _fetch(spec, path, timeout)
         except httpx2.HTTPError as error:
+            untrusted = "CERTIFICATE_VERIFY_FAILED" in str(error)
+            way_out = "name the file of its authority in SSL_CERT_FILE" if untrusted else "try again"
             raise SourceUnreachableError(
-                f"{spec.location}: the connection broke ({redact_text(str(error))}); try again"
+                f"{spec.location}: the connection broke ({redact_text(str(error))}); {way_out}"
             ) from None
         yield replace(spec, url=str(path), place=spec.location)
 

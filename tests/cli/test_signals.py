@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streamfer.cli.signals import INTERRUPTED, stopping
+from streamfer import Session
+from streamfer.api.running import Run
+from streamfer.cli.signals import INTERRUPTED, _reload, stopping
 
 
 class Getting:
@@ -36,6 +39,17 @@ def test_an_order_that_is_lost_ends_the_run_that_begins(number: int, code: int) 
         session.runs.set()
         assert session.stopped.wait(60)
     assert told.code() == code
+
+
+def test_without_a_file_nothing_is_read_again(capsys: pytest.CaptureFixture[str], face_film: Path) -> None:
+    session = Session()
+    _reload(session)
+    assert "there is no --config file to read again" in capsys.readouterr().err
+    run = session.run = Run(session, [str(face_film)])
+    session.reread = lambda: session.config
+    _reload(session)
+    assert "stays: nothing to reload: this run's sources stand on the command line" in capsys.readouterr().err
+    assert run.specs.keys() == {face_film.name}
 
 
 def test_an_order_that_comes_out_as_another_error_is_an_order() -> None:

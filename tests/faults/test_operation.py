@@ -54,6 +54,10 @@ class Operator:
         answer = self._client.request(method, path, json=body or None)
         return answer.status_code, answer.json()
 
+    def send(self, content: bytes, **headers: str) -> tuple[int, str]:
+        answer = self._client.post("/v1/sources", content=content, headers=headers)
+        return answer.status_code, answer.text
+
     def code(self, path: str) -> int:
         try:
             return self._client.get(path).status_code
@@ -159,7 +163,13 @@ def test_who_has_no_token_changes_nothing(tiny_model: Path, server: EmbeddedRedi
             ):
                 code, answer = stranger.ask(method, f"/v1/sources{path}", url=DARK)
                 assert code == 401, answer
+        assert operator.send(b"{}", authorization="Basic secret-enough")[0] == 401
         assert operator.sources().keys() == {"lobby"}
+        for content in (b'{"url": ', b"\xff", b"[1]", b""):
+            code, text = operator.send(content)
+            assert (code, "no JSON object" in text) == (422, True)
+        code, text = operator.send(b'{"url": "rtsp://h/x", "rtsp://me:hunter2@h/x": 1}')
+        assert (code, "unknown setting" in text, "hunter2" in text) == (422, True, False)
         for body in ({"url": "rtsp://h/${HOME}"}, {"url": "gopher://x"}, {"url": DARK, "colour": "red"}, {"id": "x"}):
             code, answer = operator.ask("POST", "/v1/sources", **body)
             assert (code, list(answer)) == (422, ["error"])

@@ -131,17 +131,25 @@ def test_hanging_up_reloads_and_a_broken_file_changes_nothing(
         file.write_text("sources: [{url: 'rtsp://127.0.0.1:9/x', color: red}]")
         os.kill(os.getpid(), signal.SIGHUP)
         wait_for(lambda: "sources.0.color" in err.getvalue(), "the broken file is read")
-        configured(file, source.format("two"), source.format("three"), more=more)
+        configured(file, source.format("x"), source.format("x"), more=f"{more}\nsampling: {{fps: 7}}")
+        os.kill(os.getpid(), signal.SIGHUP)
+        wait_for(lambda: "the id 'x' is used twice" in err.getvalue(), "that one is read and refused, too")
+        again = f"{more}\ncaptions: {{when: all}}"
+        configured(file, source.format("two"), source.format("three"), more=again)
         os.kill(os.getpid(), signal.SIGHUP)
         wait_for(lambda: states(server.url, "one")[-1:] == ["ended"], "one has left")
         wait_for(lambda: "backoff" in states(server.url, "three"), "three has joined")
         assert "ended" not in states(server.url, "two")
+        configured(file, source.format("two"), source.format("three"), more=again.replace("cap: 1", "cap: 2"))
+        os.kill(os.getpid(), signal.SIGHUP)
+        wait_for(lambda: "ended" in states(server.url, "two"), "other waits begin anew")
 
     done = streamfer_while(change, "run", "-q", "-c", file, "--model", tiny_model, *QUICK, err=err)
     assert done.code == 0
-    assert "the old configuration stays: " in done.err
+    assert done.err.count("the old configuration stays: ") == 2
     assert "sources.0.color" in done.err
     assert "reloaded; sources changed: one, three" in done.err
+    assert done.err.count("SIGHUP: captions changed in the file, which a restart alone takes over") == 2
     assert states(server.url, "three")[-1] == states(server.url, "two")[-1] == "ended"
 
 

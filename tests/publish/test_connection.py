@@ -94,7 +94,9 @@ def test_wrong_urls(url: str, words: tuple[str, ...]) -> None:
 )
 def test_what_answers_is_of_no_use(answer: bytes, words: str) -> None:
     with service(answer) as port:
-        assert words in failure(f"redis://:{SECRET}@127.0.0.1:{port}/0")
+        message = failure(f"redis://:{SECRET}@127.0.0.1:{port}/0")
+    assert words in message
+    assert message.startswith(f"Redis at redis://***@127.0.0.1:{port}/0 ")
 
 
 def test_what_a_script_says_is_understood() -> None:

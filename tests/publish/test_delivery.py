@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -258,7 +259,9 @@ def assert_gap_stands_for_the_missing(found: list[Record], records: list[Record]
     assert (at - before, after - at) == (gap.count, 1)
 
 
-def test_a_disk_that_takes_nothing(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_takes_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("streamfer.publish.spool._MOST_WITHOUT_DISK", 600)
     monkeypatch.setattr("streamfer.publish.spool._MEMORY_SECONDS", 0.0)
     with Delivery.open(config(server, tmp_path)) as delivery:
@@ -272,6 +275,17 @@ def test_a_disk_that_takes_nothing(server: Server, tmp_path: Path, monkeypatch: 
         server.start()
         wait_for(lambda: not delivery.waiting, "all published")
     assert_gap_stands_for_the_missing(stored(server.url), records)
+    assert delivery.left == ""
+    delivery = Delivery.open(config(server, tmp_path / "other").model_copy(update={"redis": "redis://127.0.0.1:1"}))
+    delivery.put(records[0])
+    delivery._spool.settle()
+    delivery._spool._database.execute("PRAGMA query_only=ON")
+    for record in records[1:4]:
+        delivery.put(record)
+    delivery.close(0.0)
+    assert re.search(r"; 1 records wait in .*; 3 records are lost, for .*spool takes no more$", delivery.left)
+    failed = [line for line in caplog.records if line.message == "publish.spool_failed"]
+    assert {vars(line)["folder"] for line in failed} == {str(tmp_path / "spool"), str(tmp_path / "other" / "spool")}
 
 
 def test_a_spool_that_cannot_be_written_is_said_at_once(server: Server, tmp_path: Path) -> None:

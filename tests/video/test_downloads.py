@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+import httpx2
 import pytest
 from whole_reads import corners, read
 
@@ -30,6 +31,7 @@ from streamfer.video import (
     open_source,
     write_video,
 )
+from streamfer.video.download import fetched
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -127,6 +129,21 @@ def test_what_does_not_end_is_not_read_as_a_whole(tmp_path: Path, web: str, monk
         list(open_source(find_sources([f"http://{web}/index.m3u8"])[0].whole()).stream())
     with pytest.raises(ConfigError, match="/dev/video0: a live source"):
         find_sources(["webcam:0"])[0].whole()
+
+
+@pytest.mark.parametrize(
+    ("said", "way_out"), [("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed", "SSL_CERT_FILE"), ("reset", "try again")]
+)
+def test_a_connection_that_breaks_says_the_way_out(
+    said: str, way_out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise httpx2.ConnectError(said)
+
+    monkeypatch.setattr("streamfer.video.download._fetch", broken)
+    (spec,) = find_sources(["https://h/clip.mp4"])
+    with pytest.raises(SourceUnreachableError, match=rf"the connection broke \(.*; .*{way_out}$"), fetched(spec, 1.0):
+        pass
 
 
 def test_a_server_that_is_not_there() -> None:

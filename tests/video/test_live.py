@@ -263,7 +263,9 @@ def test_a_transport_that_gives_nothing_is_changed(silent_port: int) -> None:
     assert used == ["tcp", "udp", "tcp"]
 
 
-def test_attempts_that_never_come_back_are_bounded(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attempts_that_never_come_back_are_bounded(
+    silent_port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """What no limit ends, such as asking for a name, must not pile up."""
     over = threading.Event()
 
@@ -277,6 +279,8 @@ def test_attempts_that_never_come_back_are_bounded(silent_port: int, monkeypatch
     reasons = [state.reason for state in islice(until_states(source.stream(), "never"), 24)]
     assert threading.active_count() - before <= 5
     assert any("4 attempts are stuck in FFmpeg" in reason for reason in reasons)
+    told = [(vars(line)["source"], vars(line)["attempts"]) for line in caplog.records]
+    assert told == [(source.source_id, number) for number in (1, 2, 3, 4)]
     source.close()
     over.set()
 

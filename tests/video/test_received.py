@@ -11,11 +11,13 @@ from contextlib import contextmanager
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 from free_ports import free_port
+from rtmp_server import Player
 
 from streamfer.config import LiveConfig
 from streamfer.errors import ConfigError, SourceUnreachableError
@@ -26,7 +28,7 @@ FPS = 25
 QUICK = {"backoff_first": 0.1, "backoff_cap": 0.1}
 
 
-def write(target: str, kind: str, frames: Iterator[int], **options: str) -> None:
+def write(target: Any, kind: str, frames: Iterator[int], **options: str) -> None:
     """Encode a brightness a frame, H.264 64x48 with a key picture every fifth of a second, as fast as frames come."""
     with av.open(target, "w", format=kind, options=options) as container:
         track = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast", "tune": "zerolatency"})
@@ -84,6 +86,39 @@ def test_what_is_sent_to_a_port_is_a_camera(how: str, tmp_path: Path) -> None:
         stalled = next(item for item in items if not isinstance(item, Frame) and item.state == "stalled")
         assert "no picture for 1 s" in stalled.reason
     source.close()
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "rtmp"])
+def test_a_server_that_sends_is_a_camera(scheme: str) -> None:
+    """Also when it ends the connection, and takes the next one."""
+    asked: list[str] = []
+    seen = [threading.Event(), threading.Event()]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            for event in seen:
+                peer, _ = listener.accept()
+                with peer, peer.makefile("rwb") as plain:
+                    player = Player(plain) if scheme == "rtmp" else None
+                    asked.append(player.asked if player else "")
+                    write(player or plain, "flv" if player else "mpegts", iter(range(2 * FPS)))
+                    plain.flush()
+                    # Nothing more comes, and no sound either: what has come is enough.
+                    event.wait(60)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        (spec,) = find_sources([f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/app/hunter2"])
+        source = open_source(spec, LiveConfig.model_validate(QUICK))
+        items = source.stream()
+        for epoch in range(2):
+            frame = next(item for item in items if isinstance(item, Frame) and item.epoch == epoch)
+            assert frame.image.shape == (48, 64, 3)
+            seen[epoch].set()
+        source.close()
+        thread.join()
+    assert asked == ["hunter2" if scheme == "rtmp" else ""] * 2
+    assert "hunter2" not in spec.source_id + spec.location
 
 
 def test_a_session_description_is_no_film_and_what_cannot_be_received_is_said(tmp_path: Path) -> None:
