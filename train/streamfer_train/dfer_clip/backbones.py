@@ -18,7 +18,6 @@ from urllib.parse import urlsplit
 
 import torch
 from pydantic import TypeAdapter
-from timm.layers.pos_embed import resample_abs_pos_embed
 
 from streamfer.errors import ConfigError, UnknownModelError
 from streamfer.geometry import CropProfile, squashed_crop
@@ -273,6 +272,8 @@ def _resized(tensors: dict[str, torch.Tensor], sizes: Sizes) -> dict[str, torch.
     name = "image_encoder.positional_embedding"
     if sizes.vision.is_resnet or name not in tensors:
         return tensors
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
     side = sizes.vision.image_size // sizes.vision.patch_size
     return {**tensors, name: resample_abs_pos_embed(tensors[name][None], [side, side])[0]}
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from streamfer.captions.lavis import sources
@@ -124,6 +123,8 @@ def _fitted(name: str, parts: list[Tensor], wanted: Tensor, source: str, where: 
     if len(parts) == 2:
         tensor = torch.cat([tensor, torch.zeros_like(tensor), parts[1]])
     if name.endswith("position_embedding") and "vision" in name and tensor.shape != wanted.shape:
+        from timm.layers.pos_embed import resample_abs_pos_embed
+
         side = math.isqrt(wanted.shape[1] - 1)
         tensor = resample_abs_pos_embed(tensor, [side, side], antialias=False)
     if name.startswith("language_projection.") and tensor.shape != wanted.shape:
