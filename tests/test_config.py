@@ -46,6 +46,7 @@ def test_the_defaults_are_those_of_the_plan() -> None:
     assert config == Config()
     assert (config.sampling.fps, config.clip.seconds, config.clip.stride) == (8, 2, 1)
     assert (config.model.name, config.faces.detector, config.publish.redis) == ("mini", "auto", None)
+    assert (config.publish.frames, config.health.address, config.health.token) == (0, None, None)
 
 
 def test_the_example_file_is_valid_and_complete() -> None:

@@ -41,7 +41,8 @@ def check(
 def _say(checked: Checked) -> None:
     over = f" over {checked.transport}" if checked.transport else ""
     if checked.error is not None or checked.info is None:
-        complain(f"{checked.source_id}{over}: {checked.error or 'no picture'}")
+        said = str(checked.error or "no picture").removeprefix(f"{checked.source_id}: ")
+        complain(f"{checked.source_id}{over}: {said}")
         return
     info = checked.info
     rate = f"{checked.fps:.1f} fps" if checked.fps else "one picture"

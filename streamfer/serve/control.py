@@ -102,7 +102,7 @@ async def _object(request: Request) -> dict[str, Any]:
 
 
 async def _source(request: Request, **more: str) -> SourceConfig:
-    found = await _object(request) | more
+    found = more | await _object(request)
     # Else who has the token could have any file and variable of this machine sent wherever they like.
     if "${" in json.dumps(found):
         raise ConfigError("${...} is read from the configuration's file alone; send user and password themselves")

@@ -174,6 +174,7 @@ def test_who_has_no_token_changes_nothing(tiny_model: Path, server: EmbeddedRedi
             code, answer = operator.ask("POST", "/v1/sources", **body)
             assert (code, list(answer)) == (422, ["error"])
         assert operator.ask("PATCH", "/v1/sources/lobby", paused="yes")[0] == 422
+        assert operator.ask("PUT", "/v1/sources/lobby", url=DARK, id="hall")[0] == 422
         # Nothing moves, and it is known why: a restart would not help.
         assert operator.code("/livez") == 200
 

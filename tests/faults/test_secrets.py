@@ -225,5 +225,6 @@ def test_the_program_that_reads_a_password_from_the_environment_hides_it_from_ps
         over.set()
         watcher.join()
     assert done.code == 2
+    assert all(line.count("127.0.0.1-") == 1 for line in done.complaints)
     assert SECRET not in done.out + done.err + "".join(found)
     assert any("CAMERA_PASSWORD" in line for line in found)
