@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.server
+import re
 import socket
 import subprocess
 import sys
@@ -189,6 +190,24 @@ def test_who_has_no_token_changes_nothing(tiny_model: Path, server: EmbeddedRedi
         assert (code, "health.token" in answer["error"]) == (403, True)
 
     assert streamfer_while(try_without, *words).code == 0
+
+
+def test_a_check_says_what_each_source_is_and_how_it_can_be_read(
+    tmp_path: Path, rtsp_server: Callable[..., Any], face_film: Path
+) -> None:
+    camera = rtsp_server("--user", "me", "--password", "hunter2")
+    hall = camera.url(credentials="me:hunter2")
+    config = configured(tmp_path / "run.yaml", f"{{url: '{face_film}', id: film}}", f"{{url: '{hall}', id: hall}}")
+    done = streamfer("check", "-c", config, "--seconds", "0.5")
+    film, over_tcp, over_udp = done.out.splitlines()
+    assert film.startswith("film: mpeg4 240x240, 10.0 fps (states 10), 3.0 s long, clock file; first picture after ")
+    for line, transport in ((over_tcp, "tcp"), (over_udp, "udp")):
+        assert re.match(rf"hall over {transport}: h264 160x120, .*, live, clock \w+; first picture ", line)
+    assert (done.code, done.err) == (0, "")
+    refused = streamfer("check", hall.replace("hunter2", "hunter3"))
+    assert (refused.code, refused.out, len(refused.complaints)) == (2, "", 1), "not asked a second time"
+    assert "refused the credentials" in refused.complaints[0]
+    assert "hunter" not in done.out + refused.err
 
 
 @pytest.mark.parametrize(
