@@ -121,7 +121,7 @@ def test_sources_come_and_go_and_the_numbers_tell(
         wait_for(lambda: states(server.url, "hall")[-1:] == ["ended"], "paused, a subscriber sees its end")
         with closing(connect(server.url)) as client:
             lag = partial(client.hget, "streamfer:status:hall", "lag")
-            wait_for(lambda: float(lag() or -1) >= 0, "its status says how late it was")  # type: ignore[arg-type]
+            wait_for(lambda: float(lag() or -1) >= 0, "its status says how late it was")
         read = [record.data.latency_ms for record in everything(server.url) if isinstance(record.data, ClipLabelled)]
         assert min(-1.0 if one.lag is None else one.lag for one in read) >= 0, "and so does each record"
         assert operator.sources()["hall"]["paused"] is True
