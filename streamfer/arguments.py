@@ -62,11 +62,13 @@ def check_settings(kind: type[_Settings], tree: Mapping[str, Any], where: str = 
 
 def refusal(kind: type[BaseModel], error: ValidationError, where: str = "", listing: str = "") -> ConfigError:
     """Return what :func:`check_settings` raises for what pydantic found."""
-    first, more = error.errors()[0], error.error_count() - 1
+    first, *others = error.errors()
     inner = first.get("ctx", {}).get("error")
     if isinstance(inner, ConfigError):
         return ConfigError(f"{where}: {inner}" if where else str(inner))
-    name = ".".join(str(part) for part in first["loc"] if part not in _ALTERNATIVES and "[" not in str(part))
+    name = _named(first)
+    # The kinds that the same one might have been are no others.
+    more = sum(not other.startswith(name) for other in {*map(_named, others)})
     message, own = first["msg"], first["msg"].removeprefix("Value error, ")
     shown = isinstance(first["input"], str | int | float | bool) and not sounds_secret(name)
     notes = [f"got {first['input']!r}"] if shown else []
@@ -85,6 +87,11 @@ def refusal(kind: type[BaseModel], error: ValidationError, where: str = "", list
     parts = (where, name or ("" if where else "configuration"), message)
     text = ": ".join(filter(None, parts)) + (f" ({'; '.join(notes)})" if notes else "")
     return ConfigError(redact_text(f"{text}; {listing}" if listing else text))
+
+
+def _named(one: Any) -> str:
+    """Return the dotted name of what pydantic found, without the kinds that it may be of."""
+    return ".".join(str(part) for part in one["loc"] if part not in _ALTERNATIVES and "[" not in str(part))
 
 
 def _nearest(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
