@@ -164,8 +164,8 @@ def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS, asynchrono
         raise PublishError(f"the Redis URL cannot be read ({kind}): write redis://USER:PASSWORD@HOST:PORT/0") from None
 
 
-def connect(url: str, *, socket_timeout: float = _ANSWER_SECONDS) -> redis.Redis:
-    """Return a client of ``url`` at which a Redis server has just answered; arguments as of :func:`make_client`.
+def connect(url: str, *, waits: bool = False, socket_timeout: float = _ANSWER_SECONDS) -> redis.Redis:
+    """Return a client of ``url`` at which a Redis server has just answered, or ``waits`` for what may pass.
 
     Raises:
         PublishError: the URL is wrong, nothing answers, the server refuses, or it is no Redis.
@@ -174,8 +174,9 @@ def connect(url: str, *, socket_timeout: float = _ANSWER_SECONDS) -> redis.Redis
     try:
         client.ping()
     except (*TROUBLE, UnicodeError) as error:
-        client.close()
-        raise PublishError(explain(url, error)) from error
+        if not (waits and isinstance(error, TROUBLE) and can_pass(error)):
+            client.close()
+            raise PublishError(explain(url, error)) from error
     return client
 
 

@@ -43,7 +43,6 @@ class _Lane:
     def __init__(self, reader: Reader) -> None:
         self.reader = reader
         self.trouble_since: float | None = None
-        self.told = False
         self.pause = _PAUSE_SECONDS
         self.rests_until = 0.0
 
@@ -215,8 +214,7 @@ class Following:
             raise
         if lane.trouble_since is not None:
             lane.trouble_since = None
-            if lane.told:
-                log.info("subscribe.reconnected")
+            log.info("subscribe.reconnected")
         return reply
 
     def _rest(self, lane: _Lane, error: Exception) -> None:
@@ -226,12 +224,11 @@ class Following:
             # By another thread, under a read that waits.
             return
         if lane.trouble_since is None:
-            lane.trouble_since, lane.pause, lane.told = now, _PAUSE_SECONDS, False
+            lane.trouble_since, lane.pause = now, _PAUSE_SECONDS
         reason = explain(str(self._url), error)
         if not can_pass(error, served=True) or now - lane.trouble_since >= self._reconnect_s:
             raise PublishError(reason) from error
         if self._told.is_new(reason):
-            lane.told = True
             log.warning("subscribe.disconnected", extra={"reason": reason})
         lane.rests_until = now + lane.pause
         lane.pause = min(2 * lane.pause, _LONGEST_PAUSE_SECONDS)

@@ -15,7 +15,7 @@ from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
 from streamfer.publish.append import Fields, Outcome, append
-from streamfer.publish.connection import TROUBLE, can_pass, explain, is_cluster, is_watched, make_client
+from streamfer.publish.connection import TROUBLE, can_pass, connect, explain, is_cluster, is_watched
 from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.keys import Keys
 from streamfer.records import Record
@@ -93,13 +93,8 @@ class Publisher(Closing):
         with contextlib.ExitStack() as owned:
             embedded = owned.enter_context(EmbeddedRedis.start()) if config.redis is None else None
             url = embedded.url if embedded else str(config.redis)
-            client = owned.enter_context(contextlib.closing(make_client(url)))
+            client = owned.enter_context(contextlib.closing(connect(url, waits=waits)))
             publisher = cls(client, config, url=url)
-            try:
-                client.ping()
-            except (*TROUBLE, UnicodeError) as error:
-                if not (waits and isinstance(error, TROUBLE) and can_pass(error)):
-                    raise PublishError(explain(url, error)) from error
             publisher._embedded, publisher._owned = embedded, owned.pop_all()
         return publisher
 
