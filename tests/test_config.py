@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
@@ -202,3 +203,4 @@ def test_settings_are_given_by_name(tmp_path: Path) -> None:
     assert streamfer.Session(Config(), captioner="mini-caption").config.captions.when == "changes"
     assert streamfer.Session(Config(), captions="all").config.captions.model == "auto"
     assert streamfer.Session(Config()).config.captions.when == "off"
+    assert streamfer.Session(Config(), fps=np.float32(4), clip__stride=np.int64(1)).config.sampling.fps == 4
