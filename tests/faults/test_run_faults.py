@@ -125,6 +125,7 @@ def test_hanging_up_reloads_and_a_broken_file_changes_nothing(
     source = "{{url: 'rtsp://127.0.0.1:9/{0}', id: {0}}}"
     configured(file, source.format("one"), source.format("two"), more=more)
     err = io.StringIO()
+    stays = "SIGHUP: captions changed in the file, which a restart alone takes over"
 
     def change() -> None:
         wait_for(lambda: "backoff" in states(server.url, "two"), "it runs", START_SECONDS)
@@ -143,13 +144,14 @@ def test_hanging_up_reloads_and_a_broken_file_changes_nothing(
         configured(file, source.format("two"), source.format("three"), more=again.replace("cap: 1", "cap: 2"))
         os.kill(os.getpid(), signal.SIGHUP)
         wait_for(lambda: "ended" in states(server.url, "two"), "other waits begin anew")
+        wait_for(lambda: err.getvalue().count(stays) == 2, "and what stays is said each time")
 
     done = streamfer_while(change, "run", "-q", "-c", file, "--model", tiny_model, *QUICK, err=err)
     assert done.code == 0
     assert done.err.count("the old configuration stays: ") == 2
     assert "sources.0.color" in done.err
     assert "reloaded; sources changed: one, three" in done.err
-    assert done.err.count("SIGHUP: captions changed in the file, which a restart alone takes over") == 2
+    assert done.err.count(stays) == 2
     assert states(server.url, "three")[-1] == states(server.url, "two")[-1] == "ended"
 
 
