@@ -106,10 +106,10 @@ def test_a_server_that_sends_is_a_camera(scheme: str) -> None:
                     # Nothing more comes, and no sound either: what has come is enough.
                     event.wait(60)
 
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         (spec,) = find_sources([f"{scheme}://127.0.0.1:{listener.getsockname()[1]}/app/hunter2"])
-        source = open_source(spec, LiveConfig.model_validate(QUICK))
+        source = open_source(spec, LiveConfig.model_validate({**QUICK, "wait": False}))
         items = source.stream()
         for epoch in range(2):
             frame = next(item for item in items if isinstance(item, Frame) and item.epoch == epoch)
