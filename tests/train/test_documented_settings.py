@@ -31,7 +31,9 @@ TRAINING = (REPOSITORY / "docs" / "training.md").read_text(encoding="utf-8")
 CAPTIONS = (REPOSITORY / "docs" / "captions.md").read_text(encoding="utf-8").partition("## Captions from labels")[2]
 SETTING = re.compile(r"[a-z_][a-z_0-9]*(?:\.[a-z_0-9]+)+")
 #: Spans of the same form that are files and modules.
-NO_SETTINGS = re.compile(r"\.(yaml|md|json|jsonl|csv|py|pt|pth|txt|parquet|safetensors|sqlite)$|^(benchmarks|torch|nltk)\b")
+NO_SETTINGS = re.compile(
+    r"\.(yaml|md|json|jsonl|csv|py|pt|pth|txt|parquet|safetensors|sqlite)$|^(benchmarks|torch|nltk)\b"
+)
 
 
 def spans(text: str) -> list[str]:
