@@ -23,6 +23,8 @@ from streamfer.records import ClipLabelled, SourceStateChanged
 from streamfer.video import write_video
 from streamfer.video.demo_film import FPS, film
 
+#: Seconds for which it is watched before it is killed: what goes sooner is tried again at growing intervals.
+WATCHED = 12.0
 SERVER = Path(__file__).resolve().parent.parent / "tests" / "rtsp_server.py"
 
 
@@ -54,6 +56,7 @@ def main() -> None:
 
         def restart() -> None:
             nonlocal process, listening
+            time.sleep(WATCHED)
             process.kill()
             process.communicate()
             time.sleep(2)

@@ -36,8 +36,11 @@ from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
 if TYPE_CHECKING:
     from streamfer.faces.tracking import FaceTracker
 
-#: Share of ``live.staleness`` after which a frame is late, and searched only if it has to be.
-_HURRY = 0.25
+#: Shares of ``live.staleness``: what a frame may take to the model, which may let its crops wait for the rest, and from
+#: when on it is searched only if it has to be.
+_READY, _HURRY = 0.7, 0.15
+#: How much the last frame says of how long the next will take.
+_RECENT = 0.2
 
 #: Sees an analysed picture of a source, uint8 RGB (H, W, 3), with all that was found in it and all that is followed.
 Onlooker = Callable[[str, NDArray[np.uint8], Detections | None, Sequence[TrackedFace]], object]
@@ -123,6 +126,7 @@ class SourceAnalysis:
     _finished: bool = False
     _error: StreamferError | None = None
     _dropped: Counter[str] = field(default_factory=Counter)
+    _takes: float = 0.0  #: seconds that a frame takes from here to the model, of late
 
     def run(self) -> None:
         """Analyse the source to its end; always puts an :class:`Ended` last."""
@@ -190,8 +194,10 @@ class SourceAnalysis:
             self._waiting.remove(waiting[0])
             self._dropped["too_old" if self._late(waiting[0]) else "queue_full"] += 1
 
-    def _late(self, frame: _Chosen, share: float = 1.0) -> bool:
-        return time.perf_counter() - frame.arrived > share * self.plan.config.live.staleness
+    def _late(self, frame: _Chosen, share: float = _READY) -> bool:
+        """Tell whether a frame would come to the model after that share of ``live.staleness``, as things go."""
+        waited = time.perf_counter() - frame.arrived
+        return waited + self._takes > share * self.plan.config.live.staleness
 
     def _done(self) -> bool:
         return self.stop.is_set() or self._finished
@@ -236,7 +242,9 @@ class SourceAnalysis:
                 self.out(EpochOpened(self.source.source_id, epoch, info, frame.time_base, frame.time_origin))
             detect = analysed % plan.config.faces.detect_every == 0
             analysed += 1
+            began = time.perf_counter()
             self.out(self._analyse_frame(item, tracker, search if detect else None))
+            self._takes += _RECENT * (time.perf_counter() - began - self._takes)
 
     def _analyse_frame(self, chosen: _Chosen, tracker: FaceTracker, search: FaceSearch | None) -> AnalysedFrame:
         frame, tick = chosen.frame, chosen.pick.tick
