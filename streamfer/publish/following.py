@@ -127,6 +127,7 @@ class Following:
         deadline = None if self.idle_s is None else time.monotonic() + self.idle_s
         if not self._manual:
             self._settle()
+        asked = False
         while not self._closed:
             if self._done:
                 yield from self._guarded(self._done[0][0], self._finish())
@@ -135,11 +136,13 @@ class Following:
                     record = yield from self._guarded(lane, self._accept(lane, entry))
                     if record is not None:
                         return record
-            if deadline is not None and time.monotonic() >= deadline:
+            # Settling may take as long as the wait may: what lies there has to be asked for once.
+            if deadline is not None and time.monotonic() >= deadline and (asked or self._done):
                 break
             left = self._block_s if deadline is None else min(self._block_s, max(0.001, deadline - time.monotonic()))
             if not self._done:
                 yield from self._fetch(left)
+                asked = True
             else:
                 yield min(left, self._done[0][0].rest())
         return None

@@ -33,6 +33,7 @@ _POLL_SECONDS = 0.1
 _LISTENS_SECONDS = 5.0
 _FORCE_SECONDS = 1.0
 _STOP_SECONDS = 10.0
+_LOCK_SECONDS = 1.0
 # A server that cannot live (damaged file, full disk) must not be started for ever.
 _MOST_RESTARTS = 5
 _CALM_SECONDS = 60.0
@@ -107,8 +108,11 @@ class Guard:
     def run(self) -> int:
         """Guard until nobody uses the server or a signal asks to stop; returns the exit status."""
         self._lock = lock_file(self._folder / GUARD_LOCK)
-        if not try_lock(self._lock):
-            return 0
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while not try_lock(self._lock):  # another guard's, or for a moment that of who asks whether there is one
+            if time.monotonic() > deadline:
+                return 0
+            time.sleep(0.01)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._stop)
         users = lock_file(self._folder / USERS_LOCK)

@@ -34,7 +34,8 @@ def test_what_a_broker_gets(program: Start, broker: Start, watch: Start, publish
     label = clip(3)
     publish(label, captioned(label, "Die Lippen öffnen sich."), *examples().values())
     with program("mqtt", there.url) as running:
-        wait_for(lambda: "streamfer/hall/gap" in watcher.topics(), "the gap")
+        told = {"streamfer/hall/gap", "streamfer/hall/state", "streamfer/lobby/people/3/caption"}
+        wait_for(lambda: told <= set(watcher.topics()), "a gap, a state and a caption")
         wait_for(lambda: pending(client) == pending(client, CAPTIONS) == 0, "all is acknowledged")
         said = watcher.last("streamfer/lobby/label")
         assert said["label"] == "happiness"

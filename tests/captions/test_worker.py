@@ -241,7 +241,7 @@ def test_labels_come_while_the_captioner_is_stuck_and_old_clips_are_dropped() ->
     gate = Gate()
     labels: list[Event] = []
     events: list[Event] = []
-    made = captioned_pipeline(gate, patient=False, queue=3, batch_size=1, max_age=1.0)
+    made = captioned_pipeline(gate, patient=False, queue=3, batch_size=1, max_age=3.0)
     for event in made.events([gate.film(10)]):
         events.append(event)
         if isinstance(event, Record) and isinstance(event.data, ClipLabelled):
@@ -249,7 +249,7 @@ def test_labels_come_while_the_captioner_is_stuck_and_old_clips_are_dropped() ->
         if len(labels) == 9 and not gate.opened.is_set():
             # Every label is here and not one caption: nothing waited for words.
             assert captions(events) == []
-            time.sleep(1.2)
+            time.sleep(3.2)
             gate.opened.set()
     end = done(events)["fake"].stats
     assert end.clips == len(labels)

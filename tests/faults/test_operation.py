@@ -106,8 +106,9 @@ def test_sources_come_and_go_and_the_numbers_tell(
         assert (code, "used already" in refused["error"]) == (422, True)
         analysed = 'streamfer_frames_total{source="hall",stage="analysed"}'
         wait_for(lambda: operator.metrics().get(analysed, 0) > 4, "frames", START_SECONDS)
+        labelled = 'streamfer_clip_latency_seconds_count{source="hall"}'
+        wait_for(lambda: operator.metrics().get(labelled, 0) > 0, "a label", START_SECONDS)
         numbers = operator.metrics()
-        assert numbers['streamfer_clip_latency_seconds_count{source="hall"}'] > 0
         assert numbers['streamfer_source_up{source="hall"}'] == 1
         assert numbers['streamfer_source_up{source="dark"}'] == 0
         assert 0 <= numbers['streamfer_source_lag_seconds{source="hall"}'] < 30

@@ -192,8 +192,8 @@ def test_a_suspended_run_says_so_and_goes_on(
         program.signal(signal.SIGSTOP)
         stopped = time.time()
         time.sleep(9)
-        program.signal(signal.SIGCONT)
         woke = time.time()
+        program.signal(signal.SIGCONT)
         wait_for(lambda: bool(clips(woke)), "labels go on")
         took = time.time() - woke
         program.signal(signal.SIGTERM)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -18,7 +19,7 @@ from streamfer.publish.connection import can_pass
 SECRET = "hunter2"
 
 
-def failure(url: str, **settings: float) -> str:
+def failure(url: str, **settings: Any) -> str:
     with pytest.raises(PublishError) as caught:
         connect(url, **settings)
     message = str(caught.value)
