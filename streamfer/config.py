@@ -159,7 +159,7 @@ class LiveConfig(Section):
     backoff_cap: float = Field(30.0, gt=0, le=3600, description="most seconds between retries")
     queue_frames: int = Field(8, ge=1, le=256, description="frames kept for a slow consumer; the oldest is dropped")
     staleness: float = Field(
-        1.0, gt=0, le=60, description="seconds a frame may wait for its analysis; then it is dropped"
+        1.0, gt=0, le=60, description="age that labels shall keep, seconds; frames that would be too late are dropped"
     )
 
     @model_validator(mode="after")

@@ -98,10 +98,11 @@ def first_of(*numbers: int) -> threading.Event:
 
 def _let_another_end(*numbers: int) -> None:
     """Have another signal of these end the process at once; not the same one, which ``timeout`` sends twice."""
-    for action in (signal.SIG_IGN, signal.SIG_DFL):
-        for number in numbers:
-            signal.signal(number, action)
-        time.sleep(_REPEATED_SECONDS if action is signal.SIG_IGN else 0.0)
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+    time.sleep(_REPEATED_SECONDS)
+    for number in numbers:
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _insist(session: Session) -> None:

@@ -59,7 +59,7 @@ class FaceSearch:
     def detect(self, detector: Detector, image: NDArray[np.uint8], *, hurried: bool = False) -> Detections | None:
         """Find the faces of the next sampled frame (uint8 RGB (H, W, 3)).
 
-        Where that is ``hurried`` because more frames wait, every second one is left to the tracker's prediction, with
+        Where that is ``hurried``, because the frame is late, every second one is left to the tracker's prediction, with
         None, as long as everybody is where they were expected.
         """
         if self._mode == "full":

@@ -2,8 +2,8 @@
 
 A source has two threads. The *reader* decodes and chooses frames; the *analyser* detects, tracks and cuts
 crops. For files the reader waits when the analyser is busy; for live sources the oldest waiting frame is
-dropped and counted, and what has waited longer than ``live.staleness``, so that a slow machine falls behind in rate and
-never in time.
+dropped and counted, and what would come to the model too late for ``live.staleness``, so that a slow machine falls
+behind in rate and never in time.
 """
 
 from __future__ import annotations
