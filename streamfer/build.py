@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamfer.config import Config
 from streamfer.errors import ConfigError
@@ -22,11 +22,9 @@ from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.selection import Selector, TimeSelector, WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.threads import ThreadBudget, apply_libraries, plan_threads
-from streamfer.video import SourceSpec, open_source
 from streamfer.video.frames import Source, VideoInfo
 
 if TYPE_CHECKING:
-    from streamfer.captions.asking import Answer
     from streamfer.captions.protocol import Writer
 
 #: Crops and windows that the model reads at once where results must be exact.
@@ -185,31 +183,6 @@ def caption_plan(config: Config, models: LoadedModels, *, live: bool) -> Observe
         return CaptionWorker(writer, captions, run, patient=not live)
 
     return ObserverPlan(writer.info.crop, worker, captions)
-
-
-def ask_about(
-    spec: SourceSpec,
-    question: str,
-    config: Config,
-    models: LoadedModels,
-    answerer: Any | None = None,
-    *,
-    track: int | None = None,
-    at: float | None = None,
-    in_words: bool = False,
-) -> Answer:
-    """Ask about a face of a video or picture; see :class:`streamfer.captions.asking.Inquiry` for the arguments.
-
-    Raises:
-        ConfigError: the question is empty or too long, the model takes none, or there is no such track.
-        SourceError: the file cannot be decoded, or shows no face.
-    """
-    from streamfer.captions.asking import Inquiry
-
-    inquiry = Inquiry(spec.location, question, config, answerer, track=track, at=at, in_words=in_words)
-    pipeline = build_pipeline(config, models, live=False, observed=inquiry.plan)
-    sources = [open_source(spec, config.live, decode_threads=models.budget.decode)]
-    return inquiry.read(pipeline, sources)
 
 
 def _plan(

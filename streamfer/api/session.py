@@ -292,18 +292,18 @@ class Session(Closing):
             SourceError: the file is absent, cannot be decoded, or shows no face.
         """
         self._check_open()
+        from streamfer.build import build_pipeline
+        from streamfer.captions.asking import Inquiry
         from streamfer.captions.protocol import check_questions
 
         if not self.config.model.emotions:
             raise ConfigError("model.emotions: answers are about expressions; ask with emotions named, or annotate")
-        check_questions([question], 1)
-        spec = find_file(path)
-        answerer = self._answerer
-        from streamfer.build import ask_about
-        from streamfer.captions.asking import check_question
-
-        check_question(question, None if answerer is None else answerer.info)
-        return ask_about(spec, question, self.config, self.models(), answerer, track=track, at=at, in_words=in_words)
+        # What is wrong with a question is said before the seconds that models take to load.
+        (question,) = check_questions([question], 1)
+        spec, config = find_file(path), self.config
+        inquiry = Inquiry(spec.location, question, config, self._answerer, track=track, at=at, in_words=in_words)
+        pipeline = build_pipeline(config, self.models(), live=False, observed=inquiry.plan)
+        return inquiry.read(pipeline, [self._source(spec)])
 
     def stop(self) -> bool:
         """End the run that is going on soon, its complete clips labelled; return whether there was one.

@@ -15,7 +15,7 @@ from streamfer.captions.answers import Said, answer
 from streamfer.captions.checks import faults
 from streamfer.captions.measurements import Measurements, measure_clip
 from streamfer.captions.prompts import facts
-from streamfer.captions.protocol import CaptionerInfo, CaptionError, check_questions, wants_yes_or_no
+from streamfer.captions.protocol import CaptionerInfo, CaptionError, wants_yes_or_no
 from streamfer.captions.questions import Query, understand
 from streamfer.captions.timeline import Face, Timeline
 from streamfer.captions.writers import MeasuredWriter
@@ -46,26 +46,18 @@ class Answer:
     replaced: str = ""  #: why a model's own answer was replaced by one from measurements; empty where it stands
 
 
-def check_question(question: str, model: CaptionerInfo | None) -> str:
-    """Return a question stripped of blanks, as far as it can be checked (ConfigError) before anything is computed.
-
-    Raises:
-        ConfigError: it is empty, has more words than the model reads tokens, or the model takes no questions.
-    """
-    (asked,) = check_questions([question], 1)
-    if model is None:
-        return asked
+def _check(question: str, model: CaptionerInfo) -> None:
+    """Look whether a model takes this question (ConfigError) before anything is computed."""
     if not model.answers:
         raise ConfigError(
             f"model {model.name!r} describes faces and was not trained to answer; choose one that answers questions "
             "with --captioner ('streamfer models list' shows them), or leave it out: measurements answer"
         )
-    if (words := len(asked.split())) > model.max_question_tokens:
+    if (words := len(question.split())) > model.max_question_tokens:
         raise ConfigError(
             f"the question has {words} words and the model reads {model.max_question_tokens} tokens at most; "
-            f"shorten it: {asked[:40]!r}..."
+            f"shorten it: {question[:40]!r}..."
         )
-    return asked
 
 
 class Inquiry:
@@ -73,14 +65,14 @@ class Inquiry:
 
     Args:
         path: the file, for messages.
-        question: one beginning with "is", "does" and the like wants yes or no.
+        question: without blanks around it; one beginning with "is", "does" and the like wants yes or no.
         answerer: from :func:`streamfer.captions.choosing.load_model`.
         track: number of the face; the one that is longest in the picture if None.
         at: look around this time, seconds; everything, or the most expressive clip, if None.
         in_words: a model answers in words whatever the question begins with.
 
     Raises:
-        ConfigError: the question is empty or too long, or the model takes none.
+        ConfigError: the question is too long, or the model takes none.
     """
 
     def __init__(
@@ -97,7 +89,8 @@ class Inquiry:
         self._path, self._track, self._at, self._in_words = path, track, at, in_words
         self._answerer: Any = answerer
         self._info = answerer.info if answerer is not None else MeasuredWriter().info
-        self._asked = check_question(question, self._info)
+        _check(question, self._info)
+        self._asked = question
         self._reach = 1 / config.sampling.fps
         self._timeline = Timeline()
         self._clips: dict[int, ObservedClip] = {}
