@@ -14,11 +14,9 @@ from typing import Any, cast
 from urllib.parse import unquote
 
 import redis
-import redis.asyncio
 import redis.cluster
 import redis.sentinel
 from redis import exceptions as faults
-from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.credentials import CredentialProvider
@@ -73,9 +71,6 @@ class _Secrets(CredentialProvider):
         user, password = found.get("username"), found.get("password", "")
         return (user, password) if user else (password,)
 
-    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        return self.get_credentials()
-
 
 class Told:
     """What was told within the last minute: a trouble that comes and goes is not told each time."""
@@ -112,33 +107,32 @@ def is_watched(url: str | None) -> bool:
     return url is not None and url.partition("://")[0].endswith("+sentinel")
 
 
-def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS, asynchronous: bool = False) -> redis.Redis:
+def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS) -> redis.Redis:
     """Return a client of ``url`` that has not connected yet and never tries anything twice: its owner does.
 
     Args:
         url: a URL of :data:`SCHEMES`.
         socket_timeout: seconds to wait for an answer; blocking reads must ask for less.
-        asynchronous: a client whose commands are awaited.
 
     Raises:
         PublishError: the URL cannot be read, or its scheme is none of these.
     """
     kind, hosts, service, plain = _read(fill(url))
-    package: Any = redis.asyncio if asynchronous else redis
+    package: Any = redis  # of which not all has types
     waits: dict[str, Any] = {
         "protocol": 2,
         "socket_timeout": socket_timeout,
         "socket_connect_timeout": _CONNECT_SECONDS,
         # A connection that died unnoticed (NAT, suspended host) is found before it is used again.
         "health_check_interval": 15,
-        "retry": (AsyncRetry if asynchronous else Retry)(NoBackoff(), 0),
+        "retry": Retry(NoBackoff(), 0),
     }
     options = {**waits, "client_name": "streamfer"}
     if "${" in url and any((secrets := _Secrets(url)).get_credentials()):
         plain, options["credential_provider"] = with_credentials(plain, None, None), secrets
     try:
         if not kind:
-            client = cast("redis.Redis", package.Redis.from_url(plain, **options))
+            client = redis.Redis.from_url(plain, **options)
             # Connects to nothing, and finds what the query holds that is no setting.
             client.connection_pool.connection_class(**client.connection_pool.connection_kwargs)
             return client
@@ -151,8 +145,6 @@ def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS, asynchrono
                 raise PublishError("the Redis URL cannot be read: a Cluster has the database 0 alone")
             nodes = [package.cluster.ClusterNode(*host) for host in hosts]
             settings = {**options, **found, "startup_nodes": nodes, "require_full_coverage": False}
-            if asynchronous:
-                return cast("redis.Redis", redis.asyncio.RedisCluster(**settings))
             return cast("redis.Redis", _LateCluster(lambda: redis.cluster.RedisCluster(**settings)))
         theirs = {name: found.pop(f"sentinel_{name}") for name in _CREDENTIALS if f"sentinel_{name}" in found}
         secure = {name: value for name, value in found.items() if name.startswith("ssl")}

@@ -1,22 +1,26 @@
-"""What following records means, free of any connection: one core that blocking and asyncio subscriptions drive."""
+"""What following records means: one core, which a subscription of asyncio has work in a thread."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterator, Sequence, Set
 from datetime import datetime
-from typing import Annotated, Any, TypeVar, cast
+from functools import partial
+from typing import Annotated, Any, cast
 
 from pydantic import Field, Strict
 
 from streamfer.arguments import checked
 from streamfer.errors import ConfigError, PublishError
-from streamfer.publish.connection import TROUBLE, Told, can_pass, explain, is_cluster, is_watched
+from streamfer.publish.connection import TROUBLE, Told, can_pass, explain, is_cluster, is_watched, make_client
+from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.group import MAX_DELIVERIES, GroupMember
 from streamfer.publish.keys import USUAL_STREAMS, Keys, StreamName
 from streamfer.publish.order import Lost
-from streamfer.publish.reading import Entry, Follower, Reader, Start, Steps
+from streamfer.publish.reading import Entry, Follower, Reader, Start
 from streamfer.records import Record
 
 # Above the time a read blocks, so that a quiet stream is not taken for a dead server.
@@ -29,7 +33,6 @@ _LOOK_SECONDS = 0.02
 #: Between questions who is the primary now.
 _SENTINEL_SECONDS = 1.0
 
-T = TypeVar("T")
 _Seconds = Annotated[float, Field(ge=0)]
 _Some = Annotated[str, Field(min_length=1)]
 _Handed = tuple["_Lane", Entry, str]
@@ -52,10 +55,10 @@ class _Lane:
 
 
 class Following:
-    """Follows records through generators of commands (:data:`streamfer.publish.reading.Steps`).
+    """Follows records; arguments and attributes are those of :class:`streamfer.publish.subscription.Subscription`."""
 
-    Arguments and attributes are those of :class:`streamfer.publish.subscription.Subscription`.
-    """
+    _client: Any = None
+    _embedded: EmbeddedRedis | None = None
 
     @checked
     def __init__(
@@ -86,7 +89,9 @@ class Following:
         self.places: dict[str, str] = {}
         self.skipped = 0
         self.lost = 0
-        self._closed = False
+        self._closed = self._broken_off = False
+        # Ends a wait between two tries.
+        self._stopped = threading.Event()
         self._told = Told()
         self._sources = None if sources is None else frozenset([sources] if isinstance(sources, str) else sources)
         self.idle_s = idle_s
@@ -101,51 +106,66 @@ class Following:
         keys = Keys(prefix, partitions).streams(cast("Sequence[StreamName]", streams), self._sources)
         # The braces of the keys: what lies in one slot of a Cluster.
         slots = sorted({key.partition("}")[0] for key in keys}) if is_cluster(url) else [""]
+        self._slots = [[key for key in keys if key.startswith(slot)] for slot in slots]
         self._lanes: list[_Lane] = []
-        for slot in slots:
-            reader: Reader
-            mine = [key for key in keys if key.startswith(slot)]
-            if group is None:
-                reader = Follower(mine, start)
-            else:
-                reader = GroupMember(mine, group, consumer, start, claim_idle=claim_idle_s, claim_every=claim_every_s)
-            self._lanes.append(_Lane(reader))
+        self._reader: Callable[..., Reader] = partial(Follower, start=start)
+        if group is not None:
+            member = partial(GroupMember, group=group, consumer=consumer, start=start)
+            self._reader = partial(member, claim_idle=claim_idle_s, claim_every=claim_every_s)
         self._begin()
 
     def _begin(self) -> None:
         """Whatever else a beginning takes."""
 
-    def _prepare(self) -> Steps[None]:
-        """See that the server answers, and find the place to begin."""
-        yield lambda client: client.ping()
-        for lane in self._lanes:
-            yield from lane.reader.prepare()
-            self._tell(lane)
+    def _connect(self) -> None:
+        """See that the server answers, and find the place to begin (PublishError)."""
+        if self._url is None:
+            self._embedded = EmbeddedRedis.start()
+            self._url = self._embedded.url
+        self._client = make_client(self._url, socket_timeout=self._answer_s)
+        self._lanes = [_Lane(self._reader(self._client, keys)) for keys in self._slots]
+        try:
+            self._client.ping()
+            for lane in self._lanes:
+                lane.reader.prepare()
+                self._tell(lane)
+        except BaseException as error:
+            self._let_go()
+            if isinstance(error, (*TROUBLE, UnicodeError)):
+                raise PublishError(explain(self._url, error)) from error
+            raise
 
-    def _next(self) -> Steps[Record | None]:
-        """The next record; None when this was closed, or none came for ``idle_s``."""
+    def _next(self) -> tuple[_Lane, Entry] | None:
+        """What is to be handed out next; None when this was closed or broken off, or nothing came for ``idle_s``."""
         deadline = None if self.idle_s is None else time.monotonic() + self.idle_s
         if not self._manual:
             self._settle()
         asked = False
-        while not self._closed:
+        while not (self._closed or self._broken_off):
             if self._done:
-                yield from self._guarded(self._done[0][0], self._finish())
+                with self._guarded(self._done[0][0]):
+                    self._finish()
             for lane in self._lanes if not self._done else ():
                 while (entry := lane.reader.take()) is not None:
-                    record = yield from self._guarded(lane, self._accept(lane, entry))
-                    if record is not None:
-                        return record
+                    with self._guarded(lane):
+                        if self._accept(lane, entry):
+                            return lane, entry
             # Settling may take as long as the wait may: what lies there has to be asked for once.
             if deadline is not None and time.monotonic() >= deadline and (asked or self._done):
                 break
             left = self._block_s if deadline is None else min(self._block_s, max(0.001, deadline - time.monotonic()))
             if not self._done:
-                yield from self._fetch(left)
+                self._fetch(left)
                 asked = True
             else:
-                yield min(left, self._done[0][0].rest())
+                self._wait(min(left, self._done[0][0].rest()))
         return None
+
+    def _hand_out(self, lane: _Lane, entry: Entry) -> Record:
+        """Note what is handed out now."""
+        self._held[entry.stream, entry.id] = (lane, entry, "")
+        self.places[entry.stream] = entry.id
+        return cast("Record", entry.record)
 
     def reject(self, record: Record, reason: str) -> None:
         """Have the next commit put a record into the dead-letter stream: its effect cannot be had.
@@ -163,62 +183,89 @@ class Following:
         self._done += self._held.values()
         self._held = {}
 
-    def _finish(self) -> Steps[None]:
+    def _commit(self) -> None:
+        """Acknowledge what was handed out (PublishError)."""
+        self._settle()
+        try:
+            self._finish()
+        except TROUBLE as error:
+            raise PublishError(explain(str(self._url), error)) from error
+
+    def _finish(self) -> None:
         """Acknowledge what is done."""
         while self._done:
             lane, first, reason = self._done[0]
             alike = [entry for _, entry, why in self._done if (entry.stream, why) == (first.stream, reason)]
             for entry in alike if reason else ():
-                yield from lane.reader.reject(entry, reason)
+                lane.reader.reject(entry, reason)
             if not reason:
-                yield from lane.reader.done(*alike)
+                lane.reader.done(*alike)
             self._done = [one for one in self._done if (one[1].stream, one[2]) != (first.stream, reason)]
 
-    def _leave(self) -> Steps[None]:
-        """Say that no more entries will be asked for; first what is in doubt."""
-        for lane in self._lanes:
-            lane.reader.losses += lane.reader.order.settle(now=True)
-            self._tell(lane)
-        for lane in self._lanes:
-            yield from lane.reader.leave()
+    def _leave(self) -> None:
+        """Say what is in doubt and that no more entries will be asked for, and let go of the server."""
+        try:
+            for lane in self._lanes:
+                lane.reader.losses += lane.reader.order.settle(now=True)
+                self._tell(lane)
+            for lane in self._lanes:
+                lane.reader.leave()
+        except TROUBLE as error:
+            log.info("subscribe.left_silently", extra={"reason": explain(str(self._url), error)})
+        finally:
+            self._let_go()
 
-    def _fetch(self, seconds: float) -> Steps[None]:
+    def _let_go(self) -> None:
+        for one in (self._client, self._embedded):
+            if one is not None:
+                one.close()
+
+    def _fetch(self, seconds: float) -> None:
         """Fill the buffers; with one lane a read waits, several are looked at in turn."""
         several = len(self._lanes) > 1
         if is_watched(self._url) and time.monotonic() >= self._next_look:
             # A primary that was replaced answers for some seconds more, and has nothing new.
-            yield from self._guarded(self._lanes[0], self._ask_sentinels())
+            with self._guarded(self._lanes[0]):
+                self._ask_sentinels()
             self._next_look = time.monotonic() + _SENTINEL_SECONDS
         awake = [lane for lane in self._lanes if not lane.rest()]
         for lane in awake:
-            # Zero would block for ever.
-            yield from self._guarded(lane, lane.reader.fetch(None if several else max(1, int(seconds * 1000))))
+            with self._guarded(lane):
+                # Zero would block for ever.
+                lane.reader.fetch(None if several else max(1, int(seconds * 1000)))
             self._tell(lane)
         if not any(lane.reader.buffer for lane in self._lanes) and (several or not awake):
-            yield min(seconds, max(_LOOK_SECONDS, min(lane.rest() for lane in self._lanes)))
+            self._wait(min(seconds, max(_LOOK_SECONDS, min(lane.rest() for lane in self._lanes))))
 
-    def _ask_sentinels(self) -> Steps[None]:
-        before, self._primary = self._primary, (yield lambda client: client.connection_pool.get_master_address())
+    def _wait(self, seconds: float) -> None:
+        """Wait, and see that the embedded server runs, where it was away."""
+        self._stopped.wait(seconds)
+        if self._embedded and any(lane.trouble_since is not None for lane in self._lanes):
+            with contextlib.suppress(PublishError):
+                self._embedded.ensure()
+
+    def _ask_sentinels(self) -> None:
+        before, self._primary = self._primary, self._client.connection_pool.get_master_address()
         if before not in (None, self._primary):
             for lane in self._lanes:
                 lane.reader.interrupted()
 
-    def _guarded(self, lane: _Lane, steps: Steps[T]) -> Steps[T | None]:
-        """Go these steps; a trouble gives the lane a rest and ends them with None."""
+    @contextlib.contextmanager
+    def _guarded(self, lane: _Lane) -> Iterator[None]:
+        """Ask the server; a trouble gives the lane a rest, and goes no further."""
         try:
-            reply = yield from steps
+            yield
         except TROUBLE as error:
             lane.reader.interrupted()
             self._rest(lane, error)
-            return None
         except BaseException:
-            # Whoever drives was stopped within a command; what its reply held is with the server alone.
+            # Stopped within a command; what its reply held is with the server alone.
             lane.reader.interrupted()
             raise
-        if lane.trouble_since is not None:
-            lane.trouble_since = None
-            log.info("subscribe.reconnected")
-        return reply
+        else:
+            if lane.trouble_since is not None:
+                lane.trouble_since = None
+                log.info("subscribe.reconnected")
 
     def _rest(self, lane: _Lane, error: Exception) -> None:
         """Rest after a trouble, longer each time; raise where it cannot pass, or has lasted too long."""
@@ -236,21 +283,17 @@ class Following:
         lane.rests_until = now + lane.pause
         lane.pause = min(2 * lane.pause, _LONGEST_PAUSE_SECONDS)
 
-    @property
-    def _troubled(self) -> bool:
-        """Whether the server was away when it was last asked."""
-        return any(lane.trouble_since is not None for lane in self._lanes)
-
-    def _accept(self, lane: _Lane, entry: Entry) -> Steps[Record | None]:
+    def _accept(self, lane: _Lane, entry: Entry) -> bool:
+        """Whether an entry is to be handed out; others are done with."""
         reader = lane.reader
         if (entry.stream, entry.id) in self._held:
             # A trouble had all that is unfinished read again.
-            return None
+            return False
         if entry.fields is None:
             reader.losses.append(Lost(entry.stream, "", 1, "trimmed while it was with a member of the group"))
             self._tell(lane)
-            yield from reader.done(entry)
-            return None
+            reader.done(entry)
+            return False
         record = entry.record
         fault = entry.fault
         if entry.deliveries > MAX_DELIVERIES and not self._manual:
@@ -258,20 +301,16 @@ class Following:
         if record is None or fault:
             self.skipped += 1
             log.warning("subscribe.skipped", extra={"stream": entry.stream, "entry": entry.id, "reason": fault})
-            yield from reader.reject(entry, fault)
-            return None
+            reader.reject(entry, fault)
+            return False
         new = self._sources is None or record.subject in self._sources
         if not new or (isinstance(reader, GroupMember) and reader.has_seen(entry)):
-            yield from reader.done(entry)
-            new = False
-        elif isinstance(reader, Follower):
-            new = yield from reader.read(entry, record)
+            reader.done(entry)
+            return False
+        if isinstance(reader, Follower):
+            new = reader.read(entry, record)
             self._tell(lane)
-        if not new:
-            return None
-        self._held[entry.stream, entry.id] = (lane, entry, "")
-        self.places[entry.stream] = entry.id
-        return record
+        return new
 
     def _tell(self, lane: _Lane) -> None:
         losses, lane.reader.losses = lane.reader.losses, []

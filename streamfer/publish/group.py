@@ -12,11 +12,10 @@ from typing import Any
 
 from redis import exceptions as faults
 
-from streamfer.errors import ConfigError
 from streamfer.publish.append import entry_number
 from streamfer.publish.keys import Keys
 from streamfer.publish.order import Lost
-from streamfer.publish.reading import ABSENT, TRIMMED, Entry, Reader, Start, Steps, text
+from streamfer.publish.reading import ABSENT, TRIMMED, Entry, Reader, Start, text
 from streamfer.records import Record
 
 _PREFETCH = 16
@@ -37,6 +36,7 @@ class GroupMember(Reader):
     """Reads by XREADGROUP: first what this consumer left unfinished, then what others left, then new entries.
 
     Args:
+        client: of the server that has the streams.
         streams: keys, of one slot where the server is a Cluster.
         group: name of the consumer group; created where it does not exist.
         consumer: name of this member. A stable name finds its unfinished entries at once after a restart; without
@@ -50,6 +50,7 @@ class GroupMember(Reader):
 
     def __init__(
         self,
+        client: Any,
         streams: Sequence[str],
         group: str,
         consumer: str | None,
@@ -58,9 +59,7 @@ class GroupMember(Reader):
         claim_idle: float = 60.0,
         claim_every: float = 15.0,
     ) -> None:
-        super().__init__(streams)
-        if not group:
-            raise ConfigError("consumer group: the name is empty")
+        super().__init__(client, streams)
         self._group = group
         self._consumer = consumer or f"{socket.gethostname()}-{os.getpid()}"
         self._transient = consumer is None
@@ -71,18 +70,17 @@ class GroupMember(Reader):
         # Streams of which this consumer may have unfinished entries, with the last one already handed out.
         self._unfinished: dict[str, str] = {}
 
-    def prepare(self) -> Steps[None]:
+    def prepare(self) -> None:
         """Create the group where it does not exist, and begin with what is unfinished.
 
         Abandoned entries are looked for from the first timer on: at once, a fleet that restarts together would
         take each other's entries away.
         """
         for stream in self._streams:
-            place = yield from self._start.place(stream)
-            yield from self._create(stream, place)
+            self._create(stream, self._start.place(self.client, stream))
         self._next_claim = time.monotonic() + min(self._claim_every, self._claim_idle)
         self.interrupted()
-        yield from self.look()
+        self.look()
 
     def take(self) -> Entry | None:
         if self.buffer and time.monotonic() - self._fetched > self._claim_idle / 2:
@@ -90,27 +88,27 @@ class GroupMember(Reader):
             self.interrupted()
         return super().take()
 
-    def fetch(self, block_ms: int | None) -> Steps[None]:
+    def fetch(self, block_ms: int | None) -> None:
         try:
             if time.monotonic() >= self._next_look:
-                yield from self.look()
-            yield from self._fetch(block_ms)
+                self.look()
+            self._fetch(block_ms)
         except faults.ResponseError as error:
             if not str(error).startswith(("NOGROUP", "UNBLOCKED the stream")):
                 raise
             # The server came back empty, or somebody removed the stream: all that is there now is new to us.
             if self._told.is_new(str(error)):
                 log.warning("subscribe.group_lost", extra={"group": self._group, "reason": str(error)})
-            yield from self.look()
+            self.look()
             for stream in self._streams:
-                yield from self._create(stream, "0")
+                self._create(stream, "0")
 
-    def done(self, *entries: Entry) -> Steps[None]:
-        yield lambda client: client.xack(entries[0].stream, self._group, *(entry.id for entry in entries))
+    def done(self, *entries: Entry) -> None:
+        self.client.xack(entries[0].stream, self._group, *(entry.id for entry in entries))
         for entry in entries:
             self._see(entry)
 
-    def reject(self, entry: Entry, reason: str) -> Steps[None]:
+    def reject(self, entry: Entry, reason: str) -> None:
         """Move the entry to the dead-letter stream of its slot, with the reason beside its fields."""
         fields: dict[Any, Any] = {
             **(entry.fields or {}),
@@ -121,13 +119,10 @@ class GroupMember(Reader):
             "dead_reason": reason,
         }
 
-        def bury(client: Any) -> Any:
-            pipeline = client.pipeline(transaction=True)
-            pipeline.xadd(Keys.dead(entry.stream), fields, maxlen=_DEAD_ENTRIES, approximate=True)
-            pipeline.xack(entry.stream, self._group, entry.id)
-            return pipeline.execute()
-
-        yield bury
+        pipeline = self.client.pipeline(transaction=True)
+        pipeline.xadd(Keys.dead(entry.stream), fields, maxlen=_DEAD_ENTRIES, approximate=True)
+        pipeline.xack(entry.stream, self._group, entry.id)
+        pipeline.execute()
 
     def interrupted(self) -> None:
         """Forget what was fetched: the server remembers it as unfinished, and more whose reply was lost."""
@@ -135,42 +130,40 @@ class GroupMember(Reader):
         self.buffer.clear()
         self._unfinished = dict.fromkeys(self._streams, "0")
 
-    def leave(self) -> Steps[None]:
+    def leave(self) -> None:
         """Remove a consumer whose name nobody will use again, unless it leaves unfinished entries to claim."""
         for stream in self._streams if self._transient else ():
-            yield lambda client, stream=stream: client.eval(_LEAVE_LUA, 1, stream, self._group, self._consumer)  # type: ignore[misc]
+            self.client.eval(_LEAVE_LUA, 1, stream, self._group, self._consumer)
 
-    def _create(self, stream: str, place: str) -> Steps[None]:
+    def _create(self, stream: str, place: str) -> None:
         try:
-            yield lambda client: client.xgroup_create(stream, self._group, id=place, mkstream=True)
+            self.client.xgroup_create(stream, self._group, id=place, mkstream=True)
         except faults.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):
                 raise
 
-    def _fetch(self, block_ms: int | None) -> Steps[None]:
+    def _fetch(self, block_ms: int | None) -> None:
         if time.monotonic() >= self._next_claim:
             self._next_claim = time.monotonic() + self._claim_every
             for stream in self._streams:
-                yield from self._claim(stream)
+                self._claim(stream)
         while self._unfinished:
-            if (yield from self._resume()):
+            if self._resume():
                 return
         new: dict[Any, Any] = dict.fromkeys(self._streams, ">")
         if block_ms is not None:
             # A quiet stream must not keep this member from looking for abandoned entries; zero would block for ever.
             block_ms = max(1, min(block_ms, int((self._next_claim - time.monotonic()) * 1000)))
-        reply = yield lambda client: client.xreadgroup(
-            self._group, self._consumer, new, count=_PREFETCH, block=block_ms
-        )
+        reply = self.client.xreadgroup(self._group, self._consumer, new, count=_PREFETCH, block=block_ms)
         self._fetched = time.monotonic()
         for stream, items in reply or []:
             entries = [Entry.of(stream, number, fields) for number, fields in items]
             self.buffer.extend(entries)
-            yield from self._progress(entries)
+            self._progress(entries)
             for entry in entries:
                 self._advance(entry)
 
-    def _progress(self, entries: Sequence[Entry]) -> Steps[None]:
+    def _progress(self, entries: Sequence[Entry]) -> None:
         """Tell the others how far this member has read, and note what was lost before any of the group read it."""
         numbered = [(entry, entry.record) for entry in entries if entry.record and entry.record.sequence is not None]
         if not numbered:
@@ -178,7 +171,7 @@ class GroupMember(Reader):
         stream = entries[0].stream
         latest = {record.subject: record for _, record in numbered}
         words = [part for key, record in latest.items() for part in (key, str(record.sequence), record.run_id)]
-        reply = yield lambda client: client.eval(
+        reply = self.client.eval(
             _PROGRESS_LUA, 2, stream, f"{stream}:read:{self._group}", entries[0].id, str(_PROGRESS_SECONDS), *words
         )
         for subject, known in zip(latest, map(text, reply[1:]), strict=True):
@@ -189,50 +182,50 @@ class GroupMember(Reader):
         others = set() if reply[0] else set(latest)
         for entry, record in numbered:
             wanted = self.order.expected(stream, record)[0]
-            missing, why = yield from self.missing_before(entry, record)
+            missing, why = self.missing_before(entry, record)
             if wanted is None or missing <= 0:
                 pass
             elif why in (TRIMMED, ABSENT):
                 if record.subject not in others:
                     self.losses.append(Lost(stream, record.subject, missing, why))
-            elif (yield from self._lacks(entry, record, wanted)):
+            elif self._lacks(entry, record, wanted):
                 # Nobody knows what other members read of it before.
                 self.losses.append(Lost(stream, record.subject, 0, why))
             others.discard(record.subject)
 
-    def _lacks(self, entry: Entry, record: Record, wanted: int) -> Steps[bool]:
+    def _lacks(self, entry: Entry, record: Record, wanted: int) -> bool:
         """Whether some of a source's records from one number to this entry are not in the stream."""
-        before: Any = yield lambda client: client.xrange(entry.stream, "-", entry.id, count=_LOOKED_BACK)
+        before: Any = self.client.xrange(entry.stream, "-", entry.id, count=_LOOKED_BACK)
         found = [Entry.of(entry.stream, number, fields).record for number, fields in before]
         held = {one.sequence for one in found if one and (one.subject, one.run_id) == (record.subject, record.run_id)}
         return not held.issuperset(range(wanted, record.sequence or 0))
 
-    def _resume(self) -> Steps[bool]:
+    def _resume(self) -> bool:
         """Fetch one unfinished entry; False when a stream has no more.
 
         One at a time: the server counts a delivery for every entry that it hands out, and an entry that kills
         its consumer must not bring those behind it to the dead-letter stream.
         """
         stream, place = next(iter(self._unfinished.items()))
-        reply = yield lambda client: client.xreadgroup(self._group, self._consumer, {stream: place}, count=1)
+        reply = self.client.xreadgroup(self._group, self._consumer, {stream: place}, count=1)
         items = reply[0][1] if reply else []
         if not items:
             del self._unfinished[stream]
             return False
         number, fields = text(items[0][0]), items[0][1]
-        pending = yield lambda client: client.xpending_range(stream, self._group, min=number, max=number, count=1)
+        pending = self.client.xpending_range(stream, self._group, min=number, max=number, count=1)
         self._unfinished[stream] = number
         deliveries = int(pending[0]["times_delivered"]) if pending else 1
         self._fetched = time.monotonic()
         self.buffer.append(Entry.of(stream, number, fields, deliveries))
         return True
 
-    def _claim(self, stream: str) -> Steps[None]:
+    def _claim(self, stream: str) -> None:
         """Make abandoned entries this consumer's unfinished ones; JUSTID leaves their delivery count alone."""
         idle = str(int(self._claim_idle * 1000))
         # In a script: redis-py drops the third part of the command's reply.
         words = (self._group, self._consumer, idle, "0-0", "COUNT", str(_CLAIM_BATCH), "JUSTID")
-        reply = yield lambda client: client.eval(_CLAIM_LUA, 1, stream, *words)
+        reply = self.client.eval(_CLAIM_LUA, 1, stream, *words)
         claimed = reply[1]
         # Redis 7 and later name here what was trimmed while pending; 6.2 hands it out without fields.
         lost = reply[2] if len(reply) > 2 else []

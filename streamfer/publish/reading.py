@@ -1,8 +1,6 @@
 """Reading streams as they grow, each reader with its own cursor: nobody else is affected.
 
-Nothing here talks to a server. A reader is a set of generators that yield *commands* and get their replies back (or
-redis-py's exceptions), so one reader serves blocking and asyncio clients; :mod:`streamfer.publish.following` puts
-readers together, and :mod:`streamfer.publish.subscription` drives them.
+A reader lets out what redis-py raises; :mod:`streamfer.publish.following` puts readers together and outlives that.
 """
 
 from __future__ import annotations
@@ -12,10 +10,10 @@ import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from redis import exceptions as faults
 
@@ -32,12 +30,6 @@ _BATCH = 64
 #: Between looks at streams that never come to rest.
 _LOOK_SECONDS = 2.0
 _RECORDS_REMEMBERED = 4096
-
-#: What a client, blocking or asyncio's, is asked.
-Command = Callable[[Any], Any]
-T = TypeVar("T")
-#: Commands whose replies come back, and numbers: seconds to wait.
-Steps = Generator[Command | float, Any, T]
 
 #: How the place of a moment ends: no entry has that number.
 _MOMENT = f"-{2**64 - 1}"
@@ -76,7 +68,8 @@ class Reader(ABC):
 
     alone = True  #: it reads every entry of its streams
 
-    def __init__(self, streams: Sequence[str]) -> None:
+    def __init__(self, client: Any, streams: Sequence[str]) -> None:
+        self.client = client
         self._streams = list(streams)
         self.buffer: deque[Entry] = deque()  #: entries that were fetched and not handed out
         self.losses: list[Lost] = []  #: what was found missing and not told
@@ -93,45 +86,43 @@ class Reader(ABC):
         self._unsure, self._why = True, ""
         self._next_look = 0.0
 
-    def prepare(self) -> Steps[None]:
+    @abstractmethod
+    def prepare(self) -> None:
         """Find the place to begin, before the first entry is asked for."""
-        yield from ()
 
     @abstractmethod
-    def fetch(self, block_ms: int | None) -> Steps[None]:
+    def fetch(self, block_ms: int | None) -> None:
         """Fill the buffer, waiting ``block_ms`` at most for something new; not at all where it is None."""
 
     def take(self) -> Entry | None:
         """Return the next of the buffer; None where there is none that may be handed out."""
         return self.buffer.popleft() if self.buffer else None
 
-    def done(self, *entries: Entry) -> Steps[None]:  # noqa: ARG002 - only groups answer
+    def done(self, *entries: Entry) -> None:  # noqa: B027 - only groups answer
         """The effect of these entries of one stream is done."""
-        yield from ()
 
-    def reject(self, entry: Entry, reason: str) -> Steps[None]:  # noqa: ARG002
+    def reject(self, entry: Entry, reason: str) -> None:  # noqa: B027
         """The entry cannot be used."""
-        yield from ()
 
     def interrupted(self) -> None:
         """The connection was lost; what the server did meanwhile is not known."""
         self._unsure = True
         self._next_look = 0.0
 
-    def look(self) -> Steps[None]:
+    def look(self) -> None:
         """Hold what the server says of all streams against what was read of them."""
         self._next_look = time.monotonic() + _LOOK_SECONDS
         if self._unsure:
-            self._why = self._why or (yield from self.recognise())
+            self._why = self._why or self.recognise()
         for stream in self._streams:
-            self._balance(stream, (yield from self.compare(stream, self._why)))
+            self._balance(stream, self.compare(stream, self._why))
         self._unsure, self._why = False, ""
         self.losses += self.order.settle()
 
-    def recognise(self) -> Steps[str]:
+    def recognise(self) -> str:
         """Ask which server answers, end all eras where it is another, and return how a stream could have gone back."""
         before = self._server
-        self._server = now = yield from _server_facts(self._streams[0])
+        self._server = now = _server_facts(self.client, self._streams[0])
         if not before or not now:
             return "the stream was restored from an older state, or another server's has its place"
         if before["run_id"] == now["run_id"]:
@@ -143,7 +134,7 @@ class Reader(ABC):
             self.order.end_era(stream, why)
         return why
 
-    def compare(self, stream: str, why: str = "") -> Steps[Mapping[str, Any]]:
+    def compare(self, stream: str, why: str = "") -> Mapping[str, Any]:
         """Return what the server says of a stream; where that is less than was read, what followed may be lost.
 
         ``why`` is how, where that was just asked. What is lost is told when the sources are heard again, or are not.
@@ -153,8 +144,8 @@ class Reader(ABC):
         # A moment was no entry's place: what stands before it was not asked for.
         read = at > (0, 0) and not place.endswith(_MOMENT)
         # Before the first entry is asked for, which is trimmed meanwhile.
-        absent = bool(why) and read and not (yield lambda client: client.xrange(stream, place, place))
-        facts = yield from stream_facts(stream)
+        absent = bool(why) and read and not self.client.xrange(stream, place, place)
+        facts = stream_facts(self.client, stream)
         first, last = first_entry(facts), last_entry(facts)
         # Servers before 7 do not say how many were added.
         added = facts.get("entries-added") if facts else 0
@@ -164,11 +155,11 @@ class Reader(ABC):
             went_back, last = True, (at[0], at[1] - 1)
             for known in self.order.places(stream):
                 number = "{}-{}".format(*known)
-                if (yield lambda client, number=number: client.xrange(stream, number, number)):  # type: ignore[misc]
+                if self.client.xrange(stream, number, number):
                     break
                 last = (known[0], known[1] - 1)
         if went_back:
-            why = why or (yield from self.recognise())
+            why = why or self.recognise()
             if self._told.is_new(why):
                 log.warning("subscribe.rewound", extra={"stream": stream, "place": place, "reason": why})
             self.order.end_era(stream, why)
@@ -198,17 +189,16 @@ class Reader(ABC):
         if entry.stream in self._had:
             self._had[entry.stream] += 1
 
-    def missing_before(self, entry: Entry, record: Record) -> Steps[tuple[int, str]]:
+    def missing_before(self, entry: Entry, record: Record) -> tuple[int, str]:
         """Take note of a record; return how many are missing before it, and why."""
         wanted, place, why = self.order.expected(entry.stream, record)
         if wanted is not None and (record.sequence or 0) > wanted:
-            facts = yield from self.compare(entry.stream, (yield from self.recognise()))
+            facts = self.compare(entry.stream, self.recognise())
             why = self.order.expected(entry.stream, record)[2] or (TRIMMED if first_entry(facts) > place else ABSENT)
         return self.order.missing(entry.stream, record, entry_number(entry.id)), why
 
-    def leave(self) -> Steps[None]:
+    def leave(self) -> None:  # noqa: B027
         """No more entries will be asked for."""
-        yield from ()
 
     def has_seen(self, entry: Entry) -> bool:
         """Whether an entry's record was there lately, perhaps in another one: what a server forgot it gets again."""
@@ -257,48 +247,47 @@ class Start:
             raise ConfigError(f"since {since}: a time needs its zone, such as 2026-11-27T08:00+01:00")
         self._word = _before(moment.timestamp())
 
-    def place(self, stream: str) -> Steps[str]:
+    def place(self, client: Any, stream: str) -> str:
         """Return the id after which to begin; ``new`` is the last id, as ``$`` would skip what comes meanwhile."""
         if self._ago:
             # The ids of entries are by the server's clock.
-            seconds, _ = yield lambda client: client.time()
+            seconds, _ = client.time()
             return _before(seconds - self._ago)
         if self._word == "new":
-            return "{}-{}".format(*last_entry((yield from stream_facts(stream))))
+            return "{}-{}".format(*last_entry(stream_facts(client, stream)))
         return "0-0" if self._word == "start" else self._word
 
 
 class Follower(Reader):
     """Reads by XREAD from a place of its own; the streams lie in one slot where the server is a Cluster."""
 
-    def __init__(self, streams: Sequence[str], start: Start) -> None:
-        super().__init__(streams)
+    def __init__(self, client: Any, streams: Sequence[str], start: Start) -> None:
+        super().__init__(client, streams)
         self._start = start
 
-    def prepare(self) -> Steps[None]:
+    def prepare(self) -> None:
         for stream in self._streams:
             if stream not in self._places:
-                self._places[stream] = place = yield from self._start.place(stream)
-                facts = yield from stream_facts(stream)
+                self._places[stream] = place = self._start.place(self.client, stream)
+                facts = stream_facts(self.client, stream)
                 if self._start.known and min(first_entry(facts), last_entry(facts)) > entry_number(place):
                     why = f"{place}, the last known entry, is gone, and perhaps what followed it"
                     self.losses.append(Lost(stream, "", 0, why))
-        yield from self.look()
+        self.look()
 
-    def fetch(self, block_ms: int | None) -> Steps[None]:
+    def fetch(self, block_ms: int | None) -> None:
         """See :class:`Reader`; entries of several streams come in the order of their ids."""
         if time.monotonic() >= self._next_look:
-            yield from self.look()
-        places = dict(self._places)
-        reply = yield lambda client: client.xread(places, count=_BATCH, block=block_ms)
+            self.look()
+        reply = self.client.xread(dict(self._places), count=_BATCH, block=block_ms)
         self._fill(reply or [])
         if not reply and block_ms is not None:
-            yield from self.look()
+            self.look()
 
-    def read(self, entry: Entry, record: Record) -> Steps[bool]:
+    def read(self, entry: Entry, record: Record) -> bool:
         """Note what is missing before a record; return whether it is new."""
         try:
-            missing, why = yield from self.missing_before(entry, record)
+            missing, why = self.missing_before(entry, record)
         except BaseException:
             self.buffer.appendleft(entry)
             raise
@@ -328,15 +317,14 @@ class Follower(Reader):
         self.buffer.extend(usable)
 
 
-def stream_facts(stream: str) -> Steps[Mapping[str, Any]]:
+def stream_facts(client: Any, stream: str) -> Mapping[str, Any]:
     """What the server says of a stream; nothing where there is none."""
     try:
-        found: Mapping[str, Any] = yield lambda client: client.xinfo_stream(stream)
+        return dict(client.xinfo_stream(stream))
     except faults.ResponseError as error:
         if "no such key" in str(error):
             return {}
         raise
-    return found
 
 
 def first_entry(facts: Mapping[str, Any]) -> tuple[int, int]:
@@ -350,16 +338,14 @@ def last_entry(facts: Mapping[str, Any]) -> tuple[int, int]:
     return entry_number(facts.get("last-generated-id", "0-0"))
 
 
-def _server_facts(stream: str) -> Steps[Mapping[str, Any]]:
+def _server_facts(client: Any, stream: str) -> Mapping[str, Any]:
     """What the server that has a stream says of itself; nothing where it may not be asked."""
-
     try:
-        found: Mapping[str, Any] = yield lambda client: client.info(**node_of(client, stream))
+        return dict(client.info(**node_of(client, stream)))
     except faults.ResponseError as error:
         if can_pass(error):
             raise
         return {}
-    return found
 
 
 def _before(seconds: float) -> str:

@@ -3,52 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Self
 
 from streamfer.closing import Closing
-from streamfer.errors import PublishError
-from streamfer.publish.connection import TROUBLE, explain, make_client
-from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.following import Following
-from streamfer.publish.reading import Steps
 from streamfer.records import Record
 
-T = TypeVar("T")
 
-log = logging.getLogger(__name__)
-
-
-class _Connected(Following):
-    """What follows, with its client and its share in the embedded server."""
-
-    _client: Any = None
-    _embedded: EmbeddedRedis | None = None
-
-    def _connect(self, *, asynchronous: bool) -> None:
-        if self._url is None:
-            self._embedded = EmbeddedRedis.start()
-            self._url = self._embedded.url
-        self._client = make_client(self._url, socket_timeout=self._answer_s, asynchronous=asynchronous)
-
-    def _revive(self) -> None:
-        """See that the embedded server runs, where it was away."""
-        if self._embedded and self._troubled:
-            with contextlib.suppress(PublishError):
-                self._embedded.ensure()
-
-    def _reported(self, error: Exception) -> PublishError:
-        return PublishError(explain(str(self._url), error))
-
-    def _left_silently(self, error: Exception) -> None:
-        log.info("subscribe.left_silently", extra={"reason": explain(str(self._url), error)})
-
-
-class Subscription(_Connected, Closing, Iterator[Record]):
+class Subscription(Following, Closing, Iterator[Record]):
     """Follows the records on ``url``: an iterator that survives restarts and failovers of the server.
 
     Connects and finds its place before it returns: what is published afterwards is delivered.
@@ -92,15 +56,7 @@ class Subscription(_Connected, Closing, Iterator[Record]):
     """
 
     def _begin(self) -> None:
-        self._stopped = threading.Event()
-        self._connect(asynchronous=False)
-        try:
-            self._drive(self._prepare())
-        except BaseException as error:
-            self._let_go()
-            if isinstance(error, (*TROUBLE, UnicodeError)):
-                raise self._reported(error) from error
-            raise
+        self._connect()
 
     def __iter__(self) -> Self:
         return self
@@ -112,10 +68,9 @@ class Subscription(_Connected, Closing, Iterator[Record]):
             StopIteration: the subscription was closed, or idle for ``idle_s``.
             PublishError: the server stayed away for ``reconnect_s``, or refuses.
         """
-        record = self._drive(self._next())
-        if record is None:
+        if (found := self._next()) is None:
             raise StopIteration
-        return record
+        return self._hand_out(*found)
 
     def commit(self) -> None:
         """Acknowledge what was handed out without asking for another record, for example before stopping.
@@ -124,68 +79,42 @@ class Subscription(_Connected, Closing, Iterator[Record]):
             PublishError: the server is away or refuses; asking for the next record tries it again, and so does a
                 restart, which delivers what is not acknowledged again.
         """
-        self._settle()
-        try:
-            self._drive(self._finish())
-        except TROUBLE as error:
-            raise self._reported(error) from error
+        self._commit()
 
     def close(self) -> None:
         """Leave; what was handed out and not committed stays unfinished. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
-        self._stopped.set()
-        try:
-            self._drive(self._leave())
-        except TROUBLE as error:
-            self._left_silently(error)
-        finally:
-            self._let_go()
-
-    def _let_go(self) -> None:
-        self._client.close()
-        if self._embedded:
-            self._embedded.close()
-
-    def _drive(self, steps: Steps[T]) -> T:
-        with contextlib.closing(steps):
-            advance: Callable[[], Any] = partial(next, steps)
-            while True:
-                try:
-                    step = advance()
-                except StopIteration as end:
-                    return end.value  # type: ignore[no-any-return]  # what the steps come to
-                try:
-                    if isinstance(step, float):
-                        self._stopped.wait(step)
-                        self._revive()
-                        advance = partial(next, steps)
-                    else:
-                        advance = partial(steps.send, step(self._client))
-                except TROUBLE as error:
-                    advance = partial(steps.throw, error)
+        if not self._closed:
+            self._closed = True
+            self._stopped.set()
+            self._leave()
 
 
-class AsyncSubscription(_Connected, AsyncIterator[Record]):
+class AsyncSubscription(Following, AsyncIterator[Record]):
     """The same for asyncio: ``async for record in streamfer.subscribe_async(...)``; arguments as of ``subscribe``.
 
-    Connects and finds its place when it is entered (``async with``), else when the first record is asked for.
+    Connects and finds its place when it is entered (``async with``), else when the first record is asked for. It reads
+    in a thread of its own; who asked and was cancelled gets the record when it asks again.
 
     Raises:
         ConfigError: an argument is wrong.
     """
 
+    def _begin(self) -> None:
+        self._thread = ThreadPoolExecutor(1, "streamfer subscribe")
+        self._reading: Future[Any] | None = None
+
     async def __aenter__(self) -> Self:
-        if self._client is None:
-            await asyncio.to_thread(self._connect, asynchronous=True)
+        if self._client is None and not self._closed:
+            if (tell := self._on_lost) is not None:
+                # Where the other tasks are, not in the thread.
+                loop = asyncio.get_running_loop()
+                self._on_lost = lambda lost: loop.call_soon_threadsafe(tell, lost)
             try:
-                await self._drive(self._prepare())
-            except BaseException as error:
+                await asyncio.wrap_future(self._thread.submit(self._connect))
+            except BaseException:
                 self._closed = True
-                await self._let_go()
-                if isinstance(error, (*TROUBLE, UnicodeError)):
-                    raise self._reported(error) from error
+                self._thread.submit(self._let_go)
+                self._thread.shutdown(wait=False)
                 raise
         return self
 
@@ -200,61 +129,36 @@ class AsyncSubscription(_Connected, AsyncIterator[Record]):
             PublishError: the server cannot be reached, stayed away for ``reconnect_s``, or refuses.
         """
         await self.__aenter__()
-        record = await self._drive(self._next())
-        if record is None:
+        if self._closed:
             raise StopAsyncIteration
-        return record
+        self._reading = self._reading or self._thread.submit(self._next)
+        reading = asyncio.wrap_future(self._reading)
+        await asyncio.wait([reading])
+        self._reading = None
+        if (found := reading.result()) is None:
+            raise StopAsyncIteration
+        return self._hand_out(*found)
 
     async def commit(self) -> None:
         """Acknowledge what was handed out; see :meth:`Subscription.commit`."""
-        self._settle()
-        try:
-            await self._drive(self._finish())
-        except TROUBLE as error:
-            raise self._reported(error) from error
+        if self._reading is not None:
+            # Its asker was cancelled.
+            self._broken_off = True
+            await asyncio.wait([asyncio.wrap_future(self._reading)])
+            self._broken_off = False
+            if self._reading.exception() is None and self._reading.result() is None:
+                self._reading = None
+        await asyncio.wrap_future(self._thread.submit(self._commit))
 
     async def close(self) -> None:
         """Leave; see :meth:`Subscription.close`."""
         if self._closed:
             return
         self._closed = True
-        if self._client is None:
-            return
-        try:
-            await self._drive(self._leave())
-        except TROUBLE as error:
-            self._left_silently(error)
-        finally:
-            await self._let_go()
-
-    def _revive(self) -> None:
-        super()._revive()
-        if self._troubled and str(self._url).startswith(("rediss:", "rediss+sentinel:")):
-            # A connection that was made knows the authorities that there were then.
-            self._client.connection_pool.reset()
-
-    async def _let_go(self) -> None:
-        await self._client.aclose()
-        if self._embedded:
-            await asyncio.to_thread(self._embedded.close)
-
-    async def _drive(self, steps: Steps[T]) -> T:
-        with contextlib.closing(steps):
-            advance: Callable[[], Any] = partial(next, steps)
-            while True:
-                try:
-                    step = advance()
-                except StopIteration as end:
-                    return end.value  # type: ignore[no-any-return]  # what the steps come to
-                try:
-                    if isinstance(step, float):
-                        await asyncio.sleep(step)
-                        await asyncio.to_thread(self._revive)
-                        advance = partial(next, steps)
-                    else:
-                        advance = partial(steps.send, await step(self._client))
-                except TROUBLE as error:
-                    advance = partial(steps.throw, error)
+        self._stopped.set()
+        self._thread.shutdown(wait=False)
+        if self._client is not None:
+            await asyncio.to_thread(self._leave)
 
 
 subscribe = Subscription

@@ -75,24 +75,32 @@ def test_without_entering_it(redis_url: str, client: redis.Redis) -> None:
 
 
 def test_a_group_whose_read_is_cancelled_loses_nothing(redis_url: str, client: redis.Redis) -> None:
-    """Cancelled when the server has handed the records out and before the reply is here."""
+    """Cancelled when the server has handed the records out and before the first of them is here."""
     records = clips(20)
     Publisher(client).publish_many(records)
 
     async def follow() -> list[Record]:
         async with subscribe_async(redis_url, group="g", consumer="one", since="start", idle_s=0.5) as subscription:
-            read = subscription._client.xreadgroup
+            read, came, goes_on = subscription._client.xreadgroup, threading.Event(), threading.Event()
 
-            async def cancelled(*words: Any, **more: Any) -> Any:
-                reply = await read(*words, **more)
+            def held_up(*words: Any, **more: Any) -> Any:
+                reply = read(*words, **more)
                 if words[2] == dict.fromkeys(words[2], ">"):
                     subscription._client.xreadgroup = read
-                    raise asyncio.CancelledError
+                    came.set()
+                    assert goes_on.wait(60)
                 return reply
 
-            subscription._client.xreadgroup = cancelled
+            subscription._client.xreadgroup = held_up
+            asked = asyncio.ensure_future(anext(subscription))
+            assert await asyncio.to_thread(came.wait, 60)
+            asked.cancel()
             with pytest.raises(asyncio.CancelledError):
-                await anext(subscription)
+                await asked
+            assert pending(client) == 16
+            goes_on.set()
+            # Nothing was handed out, so nothing is acknowledged.
+            await subscription.commit()
             assert pending(client) == 16
             return await collect(subscription)
 
