@@ -92,11 +92,7 @@ class ModelCard:
 
     @classmethod
     def from_json(cls, text: str) -> ModelCard:
-        """Read what :meth:`to_json` wrote; whatever is wrong with it is a CheckpointError.
-
-        Raises:
-            CheckpointError: not JSON, another format or architecture, a field missing or out of range.
-        """
+        """Read what :meth:`to_json` wrote; a CheckpointError: no JSON, another format, a field that is wrong."""
         try:
             document = json.loads(text)
         except ValueError as error:
@@ -160,11 +156,7 @@ def _thresholds(value: Any, units: tuple[str, ...]) -> list[Any]:
 
 
 def read_card(path: Path) -> ModelCard:
-    """Read only the card of a weights file.
-
-    Raises:
-        CheckpointError: not a weights file of streamfer, or damaged.
-    """
+    """Read only the card of a weights file; a CheckpointError where it is none of streamfer's, or damaged."""
     try:
         with safe_open(path, framework="numpy") as stream:
             metadata = stream.metadata() or {}

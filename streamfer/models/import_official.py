@@ -96,11 +96,7 @@ def _temporal(found: Tensors) -> TemporalConfig:
 
 
 def recover_tokens(embeddings_CLW: torch.Tensor, table_VW: torch.Tensor, where: str) -> torch.Tensor:
-    """Return the ids (C, L) whose rows of the embedding table equal the given embeddings exactly (CheckpointError).
-
-    Raises:
-        CheckpointError: an embedding is not a row of the table.
-    """
+    """Return ids (C, L) whose rows of the table equal the embeddings exactly; a CheckpointError where one has none."""
     wanted, inverse = torch.unique(embeddings_CLW.flatten(0, 1), dim=0, return_inverse=True)
     ids = torch.empty(len(wanted), dtype=torch.int64)
     for index, row in enumerate(wanted):

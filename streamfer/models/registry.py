@@ -75,11 +75,7 @@ def list_models() -> tuple[ModelEntry, ...]:
 
 
 def check_name(name: str) -> None:
-    """Refuse names that cannot be a file's or that a built-in model bears (ConfigError).
-
-    Raises:
-        ConfigError: choose another name.
-    """
+    """Refuse names that cannot be a file's or that a built-in model bears (ConfigError)."""
     if not name or name.startswith(".") or not all(part.isalnum() or part in "-_." for part in name):
         raise ConfigError(f"model name {name!r}: use letters, digits, '-', '_' and '.'")
     if (built_in_folder() / f"{name}{SUFFIX}").exists():

@@ -76,11 +76,7 @@ def cache_file() -> Path:
 
 
 def forget(path: Path | None = None) -> None:
-    """Forget all measurements; the next model that is loaded is measured again.
-
-    Raises:
-        OutputError: the file cannot be removed.
-    """
+    """Forget all measurements: the next model is measured again; an OutputError where the file cannot be removed."""
     path = path or cache_file()
     try:
         path.unlink(missing_ok=True)

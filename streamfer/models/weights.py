@@ -42,11 +42,7 @@ def unfilled() -> Iterator[None]:
 
 
 def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: str) -> None:
-    """Compare names and shapes; a CheckpointError names the first that is missing, different or none of the model's.
-
-    Raises:
-        CheckpointError: a tensor is missing, has another shape, or is not one of the architecture's.
-    """
+    """Compare names and shapes; a CheckpointError names the first that is missing, different or none of the model's."""
     for name, tensor in expected.items():
         if name not in found:
             missing = len(expected.keys() - found.keys())
@@ -60,11 +56,7 @@ def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torc
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
-    """Refuse numbers that are none: a CheckpointError names the first tensor that holds one.
-
-    Raises:
-        CheckpointError: the first tensor that holds one.
-    """
+    """Refuse numbers that are none: a CheckpointError names the first tensor that holds one."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise CheckpointError(f"{where}: tensor {name!r} holds values that are not finite")

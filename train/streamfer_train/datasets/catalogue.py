@@ -82,11 +82,7 @@ DATASETS = {
 
 
 def dataset(name: str) -> Dataset:
-    """Return a data set by name.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
+    """Return a data set by name; a ConfigError where there is none of that name."""
     if name not in DATASETS:
         raise ConfigError(f"data set {name!r}: unknown; choose one of {', '.join(DATASETS)}")
     return DATASETS[name]

@@ -34,11 +34,7 @@ class Sample:
 
 
 def with_pictures(listed: Sequence[Sample], root: Path, expects: str) -> list[Sample]:
-    """Return samples whose picture is there, and say how many have none.
-
-    Raises:
-        ConfigError: not one has a picture.
-    """
+    """Return samples whose picture is there, and say how many have none; a ConfigError where not one has a picture."""
     samples = [sample for sample in listed if (root / sample.image).is_file()]
     if not samples:
         raise ConfigError(f"{root}: no labelled picture is there; expected is {expects}")

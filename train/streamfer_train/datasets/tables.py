@@ -56,11 +56,7 @@ def occurrence(row: Entry, columns: Mapping[int, str], *uncoded: int) -> FaceLab
 
 
 def need_folder(path: Path, expects: str) -> Path:
-    """Return a folder that must be there.
-
-    Raises:
-        ConfigError: it is absent; ``expects`` says what the data set looks like on disk.
-    """
+    """Return a folder that must be there; a ConfigError says what the data set ``expects`` on disk."""
     if not path.is_dir():
         raise ConfigError(f"{path}: no such folder; expected is {expects}")
     return path

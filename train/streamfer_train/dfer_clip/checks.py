@@ -72,11 +72,7 @@ class CheckReport:
         return "\n".join(lines)
 
     def raise_for_errors(self, full_report: Path | None = None) -> None:
-        """Stop where there are errors.
-
-        Raises:
-            ClipListError: one line with the number of errors of each kind and the first of them.
-        """
+        """Stop where there are errors: a ClipListError of one line says how many of each kind, and the first."""
         if not self.errors:
             return
         kinds = ", ".join(f"{number:,} x {kind}" for kind, number in Counter(p.kind for p in self.errors).most_common())

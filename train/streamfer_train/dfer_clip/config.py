@@ -216,11 +216,7 @@ def described(config: RunConfig) -> dict[str, str]:
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML file and settings of the form ``a.b=value`` (values in YAML).
-
-    Raises:
-        ConfigError: the file is absent or no YAML, or a setting is unknown, missing or out of range.
-    """
+    """Read a YAML file and settings of the form ``a.b=value``, as :func:`~streamfer.settings.load_settings` does."""
     config = load_settings(RunConfig, path, overrides, example=EXAMPLE, listing=_LISTING)
     asked = config.text
     if not isinstance(asked.descriptors, Path):
@@ -232,9 +228,5 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def parse_config(settings: Mapping[str, Any], where: str) -> RunConfig:
-    """Check plain settings.
-
-    Raises:
-        ConfigError: a setting is unknown, missing or out of range; the message names the first.
-    """
+    """Check plain settings; a ConfigError names the first that is unknown, missing or out of range."""
     return check_settings(RunConfig, settings, where, listing=_LISTING)

@@ -72,11 +72,7 @@ class Evaluation:
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> str:
-    """Write predictions, report and pictures into a folder and return the report as a page.
-
-    Raises:
-        ConfigError: outputs are not finite, or matplotlib is not installed.
-    """
+    """Write predictions, report and pictures into a folder; return the page. A ConfigError: outputs are not finite."""
     around = intervals(evaluation.predictions, groups_of(evaluation.clips))
     document = to_document(evaluation, around)
     write_predictions(folder / PREDICTIONS, evaluation)
@@ -126,11 +122,7 @@ def to_document(evaluation: Evaluation, around: dict[str, Interval]) -> dict[str
 
 
 def write_pages(folder: Path, document: Any, page: str, title: str, predictions: Predictions) -> None:
-    """Write a report as JSON and as a page, and the three pictures that the page shows.
-
-    Raises:
-        ConfigError: matplotlib is not installed.
-    """
+    """Write a report as JSON and as a page, with its three pictures; a ConfigError without matplotlib."""
     confidence, hit = predictions.confidences()
     confusion, reliability, risk = (folder / name for name in PICTURES)
     pictures.confusion_picture(predictions.report(), confusion, title)

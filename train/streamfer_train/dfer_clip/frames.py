@@ -35,11 +35,7 @@ def is_picture(name: str) -> bool:
 
 
 def list_pictures(folder: str | Path) -> list[str]:
-    """Return the names of a folder's frames in the authors' order, which is by character.
-
-    Raises:
-        SourceUnreadableError: the folder cannot be listed.
-    """
+    """Return the names of a folder's frames as the authors order them, by character, or a SourceUnreadableError."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if is_picture(entry.name))
@@ -89,11 +85,7 @@ def read_picture(path: str) -> Picture:
 
 
 def opened(clip: Clip) -> PyAvReader:
-    """Open the film that a clip is a part of.
-
-    Raises:
-        SourceError: it cannot be opened.
-    """
+    """Open the film that a clip is a part of; a SourceError where it cannot be opened."""
     return PyAvReader(SourceSpec(url=clip.path, source_id=Path(clip.path).name, kind="file"))
 
 

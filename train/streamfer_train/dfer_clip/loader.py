@@ -99,11 +99,7 @@ class Loaders:
 def build_loaders(
     config: DataConfig, fold: Fold, *, batch_size: int, seed: int = 1, world: ProcessGroup = ALONE
 ) -> Loaders:
-    """Build the loaders of one process.
-
-    Raises:
-        ConfigError: the training list is shorter than one batch, or the test list is empty.
-    """
+    """Build the loaders of one process; a ConfigError where training has less than a batch, or nothing is tested on."""
     train = ClipDataset(fold.train, config, training=True, seed=seed)
     order = TrainSampler(
         train.labels, batch_size=batch_size, seed=seed, rank=world.rank, world_size=world.size,

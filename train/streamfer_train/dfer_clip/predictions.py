@@ -61,11 +61,7 @@ class Predictions:
         return {name: float(value) for name, value in numbers.items() if not math.isnan(value)}
 
     def write(self, path: Path) -> None:
-        """Write as safetensors: ``logits``, ``labels``, ``index`` and the further heads.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Write as safetensors ``logits``, ``labels``, ``index`` and further heads; an OutputError where that fails."""
         tensors = {"logits": self.logits_NC, "labels": self.labels_N, "index": self.index_N, **self.others}
         contents = to_bytes(
             {name: tensor.contiguous() for name, tensor in tensors.items()},

@@ -25,11 +25,7 @@ _PLACE = re.compile(r"seed(\d+)/fold(\d+)/predictions/")
 
 
 def read_runs(out: Path, selection: Selection, classes: Sequence[str]) -> dict[tuple[int, int], Predictions]:
-    """Read the test predictions of every finished (fold, seed) of a run's folder.
-
-    Raises:
-        ConfigError: no predictions of that protocol are there.
-    """
+    """Read the test predictions of every finished (fold, seed) of a run; a ConfigError where there are none."""
     found = {}
     for path in sorted(out.glob(f"seed*/fold*/predictions/{selection}_test.safetensors")):
         place = _PLACE.search(path.as_posix())

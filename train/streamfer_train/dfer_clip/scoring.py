@@ -136,12 +136,8 @@ def groups_of(clips: Sequence[Clip]) -> list[str] | None:
 def intervals(
     predictions: Predictions, groups: list[str] | None, samples: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Return ``uar``, ``war``, ``ece`` and ``aurc``, each with the interval that resampled clips (or groups) give.
-
-    Raises:
-        ConfigError: outputs that are not finite.
-    """
-    predictions.report()  # refuses them
+    """Return ``uar``, ``war``, ``ece`` and ``aurc``, each with the interval that resampled clips (or groups) give."""
+    predictions.report()  # a ConfigError where outputs are not finite
     confidence, hit = predictions.confidences()
     labels, size = predictions.labels_N.numpy(), len(predictions.classes)
     chosen = predictions.logits_NC.numpy().argmax(axis=1)

@@ -29,13 +29,8 @@ class DferTask:
     def __init__(self, config: RunConfig, fold: Fold, seed: int, world: ProcessGroup, backbone: Backbone) -> None:
         asked = config.optimiser
         self.config = config
-        self.loaders = build_loaders(
-            config.data,
-            fold,
-            batch_size=micro_batch(asked.batch, asked.accumulate, world),
-            seed=seed,
-            world=world,
-        )
+        micro = micro_batch(asked.batch, asked.accumulate, world)
+        self.loaders = build_loaders(config.data, fold, batch_size=micro, seed=seed, world=world)
         self.steps = self.loaders.train_sampler.batches // asked.accumulate
         if not self.steps:
             raise ConfigError(f"fold {fold.number}: {len(fold.train)} training clips are less than one batch")
@@ -113,11 +108,7 @@ class DferTask:
 def build_trainer(
     config: RunConfig, fold: Fold, seed: int, folder: Path, world: ProcessGroup, backbone: Backbone
 ) -> Trainer:
-    """Build everything at its random start.
-
-    Raises:
-        ConfigError: settings that contradict each other, the data, or the number of processes.
-    """
+    """Build everything at its random start; a ConfigError where settings contradict each other, data or processes."""
     torch.backends.cuda.matmul.allow_tf32 = config.runtime.tf32
     about: dict[str, Any] = {"fold": fold.number, "seed": seed, "sizes": backbone.sizes.to_dict()}
     job = job_of(config, f"fold {fold.number} seed {seed}", folder, about)
@@ -125,20 +116,6 @@ def build_trainer(
 
 
 def job_of(config: RunConfig, name: str, folder: Path, about: dict[str, Any]) -> Job:
-    return Job(
-        recipe=RECIPE,
-        name=name,
-        folder=folder,
-        config=config.model_dump(mode="json"),
-        may_change=MAY_CHANGE,
-        seed=int(about.get("seed", 1)),
-        epochs=config.optimiser.epochs,
-        run=config.run,
-        log=config.log,
-        accumulate=config.optimiser.accumulate,
-        clip=config.optimiser.clip,
-        average=config.optimiser.average,
-        fp16=config.runtime.precision == "fp16",
-        whole=True,
-        about=about,
-    )
+    seed, average = int(about.get("seed", 1)), config.optimiser.average
+    more: dict[str, Any] = {"may_change": MAY_CHANGE, "seed": seed, "average": average, "whole": True, "about": about}
+    return Job.of(config, config.optimiser, RECIPE, name, folder, **more)

@@ -16,8 +16,9 @@ from streamfer.captions.architecture import QuerySizes, build_model
 from streamfer.captions.card import Architecture, TextCard
 from streamfer.captions.loading import read_language_model, read_word_tokenizer
 from streamfer.captions.text import PromptText
-from streamfer.errors import CheckpointError, ConfigError
+from streamfer.errors import ConfigError
 from streamfer.models.precision import DTYPES
+from streamfer.models.weights import check_tensors
 from streamfer_train.exp_blip import layout
 from streamfer_train.exp_blip.caption_learner import CaptionLearner, check_room
 from streamfer_train.exp_blip.config import CaptionerConfig, ModelConfig, OptimiserConfig, RuntimeConfig, StepOneConfig
@@ -134,18 +135,10 @@ def _prepare(learner: nn.Module, vision: nn.Module, step: OptimiserConfig, runti
 
 
 def load_trained(learner: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Put what a step has learned into a learner that was built alike.
-
-    Raises:
-        CheckpointError: a weight is missing or has another shape.
-    """
-    own = dict(learner.named_parameters())
-    for name, weight in own.items():
-        if weight.requires_grad and (name not in tensors or tensors[name].shape != weight.shape):
-            raise CheckpointError(f"{where}: weight {name!r} is missing or has another shape; train again")
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            own[name].copy_(tensor)
+    """Put what a step has learned into a learner that was built alike, checked by :func:`check_tensors`."""
+    trained = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
+    check_tensors(trained, tensors, where)
+    learner.load_state_dict(tensors, strict=False)
 
 
 def describe(learner: nn.Module) -> str:

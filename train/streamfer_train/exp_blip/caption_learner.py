@@ -60,11 +60,7 @@ class CaptionLearner(nn.Module):
 
 
 def check_room(model: Any, text_tokens: int) -> None:
-    """Make sure that queries and the longest text fit into the language model.
-
-    Raises:
-        ConfigError: they do not.
-    """
+    """Make sure that queries and the longest text fit into the language model; a ConfigError where they do not."""
     limit = getattr(model.language_model.config, "max_position_embeddings", None)
     needed = model.query_tokens.shape[1] + text_tokens
     if limit is not None and needed > limit:

@@ -42,11 +42,7 @@ class LabelledPicture:
 
 
 def read_labelled(path: Path, images: Path) -> list[LabelledPicture]:
-    """Read a list with labels; every picture must be there.
-
-    Raises:
-        ConfigError: the list or a picture is missing.
-    """
+    """Read a list with labels; a ConfigError where the list or a picture is missing."""
     found = [LabelledPicture(entry.text("image"), images / entry.text("image"), entry.labels())
              for entry in _entries(path)]  # fmt: skip
     for one in found:

@@ -58,11 +58,7 @@ def read_questions(sources: Sequence[CaptionFile], text: TextConfig, what: str, 
 
 
 def read_picture(path: Path) -> Tensor:
-    """Return a picture as uint8 RGB (3, H, W).
-
-    Raises:
-        SourceUnreadableError: no picture can be decoded from it.
-    """
+    """Return a picture as uint8 RGB (3, H, W); a SourceUnreadableError where none can be decoded."""
     try:
         with Image.open(path) as picture:
             return as_tensor(picture.convert("RGB"))

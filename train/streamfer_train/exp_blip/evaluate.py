@@ -53,11 +53,7 @@ def probes(
 
 
 def captioner_of(options: argparse.Namespace) -> Captioner:
-    """Return the captioner that the options ask for.
-
-    Raises:
-        ModelError: it cannot be loaded.
-    """
+    """Return the captioner that the options ask for; a ModelError where it cannot be loaded."""
     from streamfer.captions import load_captioner
 
     return load_captioner(

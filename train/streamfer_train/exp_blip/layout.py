@@ -24,11 +24,7 @@ _HEADS = ("vision_projection.", "text_projection.", "itm_head.", "word_head.", "
 
 
 def lavis_names(name: str) -> tuple[str, ...]:
-    """Return LAVIS's tensor, or the two of a bias, behind a weight of the first step's model.
-
-    Raises:
-        KeyError: nothing is known of the name.
-    """
+    """Return LAVIS's tensor, or the two of a bias, behind a weight of the first step's model; a KeyError for others."""
     return sources(f"qformer.{name}" if name.startswith("embeddings.") else name, "exp-blip")
 
 
@@ -50,11 +46,7 @@ def to_lavis(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_start(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint in LAVIS's layout, of either step.
-
-    Raises:
-        CheckpointError: damaged, or of another layout.
-    """
+    """Return the tensors of a checkpoint in LAVIS's layout, of either step; a CheckpointError where it is another's."""
     tensors = read_state_dict(path)
     if "query_tokens" not in tensors:
         raise CheckpointError(f"{path}: tensor 'query_tokens' is missing; is it a checkpoint in LAVIS's layout?")

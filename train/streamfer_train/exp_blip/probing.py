@@ -58,11 +58,7 @@ def features(
 def probe(
     options: argparse.Namespace, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture]
 ) -> dict[str, Any]:
-    """Train linear probes on one list and score them on another; returns plain values by feature and task.
-
-    Raises:
-        ConfigError: neither units nor emotions are labelled on both sides.
-    """
+    """Train linear probes on one list, score them on another; a ConfigError where neither task is labelled on both."""
     left, right = (
         features(options.captioner, side, device=options.device, batch=options.batch, pooling=options.pooling)
         for side in (train, test)

@@ -73,11 +73,7 @@ def write(config: ExpBlipConfig) -> str:
 
 
 def check(config: ExpBlipConfig) -> str:
-    """Return what :func:`write` would have to write, without doing it.
-
-    Raises:
-        ConfigError: lists, pictures or captioners are missing.
-    """
+    """Return what :func:`write` would have to write, without doing it; it raises what that would."""
     action, emotion = _lists(config)
     with_action, with_emotion = {str(one.image) for one in action}, {str(one.image) for one in emotion}
     done = len(_read_halves(config.run.out / FOLDER / HALVES))

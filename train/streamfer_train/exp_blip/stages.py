@@ -91,11 +91,7 @@ def write_about(folder: Path, recipe: str, pairs: list[Pair], world: ProcessGrou
 
 
 def pairs_of(config: ExpBlipConfig, stage: Stage, variant: Variant) -> list[Pair]:
-    """Return the captions of a stage.
-
-    Raises:
-        ConfigError: no list, or the stage pseudo has not been run yet.
-    """
+    """Return the captions of a stage; a ConfigError where there is no list, or the stage pseudo has to be run first."""
     if stage != "expression":
         return read_pairs(getattr(config.data, stage), config.data.text, f"data.{stage}")
     chosen = config.data.expression
@@ -215,11 +211,7 @@ def train_writer(
 
 
 def export(folder: Path, writer: build.Writer, name: str, config: Any, extended: list[int]) -> CaptionCard:
-    """Write a trained captioner as the folder that ``load_captioner`` takes.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write a trained captioner as the folder that ``load_captioner`` takes; an OutputError where that fails."""
     architecture: Architecture = writer.learner.architecture
     answers = architecture == "instructblip"
     size = config.model.sizes.image

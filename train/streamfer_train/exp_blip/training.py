@@ -77,23 +77,8 @@ class ExpTask(Unmeasured):
 
 
 def trainer_of(config: Any, recipe: str, name: str, folder: Path, task: ExpTask) -> Trainer:
-    job = Job(
-        recipe=recipe,
-        name=name,
-        folder=folder,
-        config=config.model_dump(mode="json"),
-        may_change=MAY_CHANGE,
-        seed=config.seed,
-        epochs=task.asked.epochs,
-        run=config.run,
-        log=config.log,
-        accumulate=task.asked.accumulate,
-        clip=task.asked.clip,
-        fp16=config.runtime.precision == "fp16",
-        parallel=config.runtime.parallel,
-        idle=True,
-    )
-    return Trainer(job, task, task.world)
+    more = {"may_change": MAY_CHANGE, "seed": config.seed, "parallel": config.runtime.parallel, "idle": True}
+    return Trainer(Job.of(config, task.asked, recipe, name, folder, **more), task, task.world)
 
 
 def learning_rate(config: OptimiserConfig, step: int, steps_of_epoch: int) -> float:

@@ -34,11 +34,7 @@ def text_card(config: ExpVqaConfig) -> TextCard:
 
 
 def build_writer(config: ExpVqaConfig) -> build.Writer:
-    """Return the model that learns, with its text.
-
-    Raises:
-        UserError: weights, tokenizers or limits that do not fit.
-    """
+    """Return the model that learns, with its text; a UserError where weights, tokenizers or limits do not fit."""
     asked = config.training
     tensors, where = build.start_tensors(config.model)
     return build.build_writer(
@@ -74,11 +70,7 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
 
 
 def pairs_of(config: ExpVqaConfig) -> list[Pair]:
-    """Return the questions with their answers.
-
-    Raises:
-        ConfigError: a list or picture is missing.
-    """
+    """Return the questions with their answers; a ConfigError where a list or picture is missing."""
     data = config.data
     return read_questions(data.questions, data.text, "data.questions", clean=data.clean_questions)
 

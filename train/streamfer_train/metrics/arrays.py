@@ -27,11 +27,7 @@ def as_floats(values: Values) -> FloatArray:
 
 
 def as_scores(scores_NC: Values) -> FloatArray:
-    """Return logits or probabilities as float64 (N, C).
-
-    Raises:
-        ConfigError: no rows, not two dimensions, or values that are not finite.
-    """
+    """Return logits or probabilities as float64 (N, C); a ConfigError where N is 0, C below 2, or one is not finite."""
     checked = as_floats(scores_NC)
     if checked.ndim != 2 or not checked.shape[0] or checked.shape[1] < 2:
         raise ConfigError(
@@ -46,11 +42,7 @@ def as_scores(scores_NC: Values) -> FloatArray:
 
 
 def as_labels(labels_N: Values, count: int, classes: int) -> IntArray:
-    """Return class numbers as int64 (N,).
-
-    Raises:
-        ConfigError: another number of labels than ``count``, or a label outside 0..classes - 1.
-    """
+    """Return class numbers as int64 (N,); a ConfigError where they are not ``count``, or not in 0..classes - 1."""
     checked = np.asarray(labels_N.detach().cpu() if isinstance(labels_N, torch.Tensor) else labels_N)
     if checked.shape != (count,):
         raise ConfigError(f"labels have shape {checked.shape}; expected ({count},), one a clip")

@@ -60,11 +60,7 @@ def report(
 
 
 def checked(scores_NA: Values, targets_NA: Values, names: Sequence[str]) -> tuple[FloatArray, FloatArray]:
-    """Return both as float64 (N, A).
-
-    Raises:
-        ConfigError: shapes that do not fit, or scores that are not finite.
-    """
+    """Return both as float64 (N, A); a ConfigError where shapes do not fit, or scores are not finite."""
     scores, targets = as_floats(scores_NA), as_floats(targets_NA)
     if scores.ndim != 2 or scores.shape != targets.shape or scores.shape[1] != len(names):
         raise ConfigError(f"scores {scores.shape}, targets {targets.shape} and {len(names)} names do not fit together")

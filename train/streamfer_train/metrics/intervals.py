@@ -49,11 +49,7 @@ class Interval:
 
 
 def t_interval(values: Iterable[float]) -> Interval:
-    """Return the mean of folds' or seeds' numbers and its t interval; without ends for a single number.
-
-    Raises:
-        ConfigError: no numbers.
-    """
+    """Return the mean of folds' or seeds' numbers and its t interval, without ends for one; none are a ConfigError."""
     from scipy import stats
 
     numbers = np.asarray(list(values), dtype=np.float64)

@@ -20,6 +20,7 @@ from streamfer.files import write_whole
 
 LAST = "last.pt"
 """The state that ``--resume`` goes on from, in the folder of a run."""
+_TENSORS = ("model", "optimiser", "average", "scaler")
 
 
 @dataclass(slots=True)
@@ -50,35 +51,19 @@ class Checkpoint:
     scaler: dict[str, Any] | None = None
 
     def save(self, path: Path) -> None:
-        """Write it.
-
-        Raises:
-            OutputError: it cannot be written; an earlier checkpoint of that name is untouched.
-        """
-        contents = {
-            "kind": _kind(self.recipe),
-            "config": json.dumps(self.config),
-            "about": json.dumps(self.about),
-            "progress": json.dumps(asdict(self.progress)),
-            "model": self.model,
-            "optimiser": self.optimiser,
-            "average": self.average,
-            "scaler": self.scaler,
-        }
-        write_tensors(path, contents)
+        """Write it as :func:`write_tensors` does."""
+        plain = {"config": self.config, "about": self.about, "progress": asdict(self.progress)}
+        texts = {name: json.dumps(value) for name, value in plain.items()}
+        tensors = {name: getattr(self, name) for name in _TENSORS}
+        write_tensors(path, {"kind": _kind(self.recipe), **texts, **tensors})
 
     @classmethod
     def load(cls, path: Path, recipe: str) -> Checkpoint:
-        """Read the checkpoint of a recipe.
-
-        Raises:
-            CheckpointError: absent, cut short, or not of this recipe.
-        """
+        """Read the checkpoint of a recipe; a CheckpointError where it is absent, cut short or of another recipe."""
         contents = read_checkpoint(path, f"'streamfer train {recipe}'", _kind(recipe))
         with taking_apart(path):
-            plain = {name: json.loads(contents[name]) for name in ("config", "about", "progress")}
-            tensors = {name: contents[name] for name in ("model", "optimiser", "average", "scaler")}
-            return cls(recipe, plain["config"], plain["about"], Progress(**plain["progress"]), **tensors)
+            config, about, progress = (json.loads(contents[name]) for name in ("config", "about", "progress"))
+            return cls(recipe, config, about, Progress(**progress), *(contents[name] for name in _TENSORS))
 
 
 def finished(path: Path, recipe: str, epochs: int) -> bool:
@@ -87,11 +72,7 @@ def finished(path: Path, recipe: str, epochs: int) -> bool:
 
 
 def write_tensors(path: Path, contents: Mapping[str, Any]) -> None:
-    """Write what :func:`read_checkpoint` reads.
-
-    Raises:
-        OutputError: it cannot be written; an earlier file of that name is untouched.
-    """
+    """Write what :func:`read_checkpoint` reads; after an OutputError an earlier file of that name is untouched."""
 
     def write(stream: IO[bytes]) -> None:
         try:
@@ -134,11 +115,7 @@ def read_checkpoint(path: Path, of: str, kind: str | None = None, *, mapped: boo
 
 @contextlib.contextmanager
 def taking_apart(path: Path) -> Iterator[None]:
-    """Name the checkpoint whose parts are taken out of it, should one be missing or of another form.
-
-    Raises:
-        CheckpointError: the block raised KeyError, TypeError or ValueError.
-    """
+    """Name the checkpoint whose parts are taken out of it, by a CheckpointError, should one be missing or damaged."""
     try:
         yield
     except (KeyError, TypeError, ValueError) as error:

@@ -62,11 +62,7 @@ def run_recipe(
 
 
 def positive(text: str) -> int:
-    """Return a whole number above 0 (a type for argparse).
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
+    """Return a whole number above 0; anything else is an ArgumentTypeError, as argparse has it of a type."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
     return int(text)
@@ -113,11 +109,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, config: Path, example: s
 
 
 def overrides_of(options: argparse.Namespace, example: str) -> list[str]:
-    """Return the settings given on the command line, ``--out`` among them.
-
-    Raises:
-        ConfigError: no configuration was given; ``example`` is one.
-    """
+    """Return the settings given on the command line, ``--out`` among them; a ConfigError without a configuration."""
     if options.config is None:
         raise ConfigError(f"no configuration; give one with -c, for example {example}")
     out = [] if options.out is None else [f"run.out={json.dumps(str(options.out))}"]

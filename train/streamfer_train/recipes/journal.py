@@ -54,11 +54,7 @@ class Table:
         write_text(self.path, kept.to_csv(index=False, lineterminator="\n"))
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a row; it is in the file when this returns.
-
-        Raises:
-            OutputError: it cannot be written.
-        """
+        """Append a row; it is in the file when this returns, or an OutputError says why not."""
         fresh = not self.columns
         if fresh:
             self.columns = list(row)
@@ -86,11 +82,7 @@ class Journal:
 
     @contextmanager
     def open(self, step: int, epoch: int) -> Iterator[None]:
-        """Write from ``step`` steps and ``epoch`` epochs on; later rows of an interrupted run are dropped.
-
-        Raises:
-            ConfigError: TensorBoard is wanted and not installed.
-        """
+        """Write from ``step`` steps and ``epoch`` epochs on; later rows of an interrupted run are dropped."""
         if self.silent:
             yield
             return

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint import state_dict as states
 
-from streamfer.errors import CheckpointError
+from streamfer.models.weights import check_tensors
 from streamfer_train.recipes.processes import ProcessGroup
 
 Parallel = Literal["ddp", "fsdp"]
@@ -84,19 +84,9 @@ def restore(
     *,
     whole: bool,
 ) -> None:
-    """Load what :func:`model_state` and :func:`optimiser_state` returned.
-
-    Raises:
-        CheckpointError: other weights than the model's, or of other shapes; the first is named.
-    """
+    """Load what :func:`model_state` and :func:`optimiser_state` returned, checked by :func:`check_tensors`."""
     trained = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
     wanted: Mapping[str, torch.Tensor] = learner.state_dict() if whole else trained
-    for name in [*wanted, *model]:
-        if name not in model or name not in wanted:
-            raise CheckpointError(f"{where}: weight {name!r} is in only one of checkpoint and model")
-        if model[name].shape != wanted[name].shape:
-            raise CheckpointError(
-                f"{where}: weight {name!r} has shape {tuple(model[name].shape)}; expected {tuple(wanted[name].shape)}"
-            )
+    check_tensors(wanted, model, where)
     states.set_model_state_dict(learner, cast(dict[str, Any], dict(model)), options=_LOADING)
     states.set_optimizer_state_dict(learner, optimiser, state, options=_LOADING)

@@ -44,11 +44,7 @@ class ProcessGroup:
         return self.rank == 0
 
     def sums(self, values: list[float]) -> list[float]:
-        """Return the sums over all processes, the same in each.
-
-        Raises:
-            PeerError: another process has ended.
-        """
+        """Return the sums over all processes, the same in each; a PeerError where another process has ended."""
         if self.size == 1:
             return values
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -57,11 +53,7 @@ class ProcessGroup:
         return [float(value) for value in tensor.tolist()]
 
     def everyones(self, value: Any) -> list[Any]:
-        """Return what each process brings, in the order of ranks, the same in each.
-
-        Raises:
-            PeerError: another process has ended.
-        """
+        """Return what each process brings, by rank, the same in each; a PeerError where another process has ended."""
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size

@@ -10,6 +10,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +110,7 @@ def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any], free: 
 
 
 def check_same(where: Path, stored: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str]) -> None:
-    """Refuse to continue a run under other settings; arguments as those of :func:`first_difference`.
-
-    Raises:
-        CheckpointError: naming the first setting that differs.
-    """
+    """Refuse to continue a run under other settings (CheckpointError); arguments as :func:`first_difference` has."""
     difference = first_difference(stored, asked, free)
     if difference is not None:
         raise CheckpointError(f"{where}: of another configuration: {difference}; restore it, or choose another --out")
@@ -134,17 +131,11 @@ def origin(world: ProcessGroup, *libraries: str) -> dict[str, Any]:
 
 def code_version() -> str:
     """Return ``git describe`` of a checkout, or the installed version."""
-    version = importlib.metadata.version("streamfer")
+    version, here = importlib.metadata.version("streamfer"), Path(__file__).resolve()
+    git = partial(subprocess.run, cwd=here.parent, capture_output=True, text=True, timeout=20, check=True)
     try:
         # An environment inside another project's checkout would be described by that project's commits.
-        _git("ls-files", "--error-unmatch", Path(__file__).name)
-        return f"{version}+{_git('describe', '--always', '--dirty', '--tags')}"
+        git(["git", "ls-files", "--error-unmatch", here.name])
+        return f"{version}+{git(['git', 'describe', '--always', '--dirty', '--tags']).stdout.strip()}"
     except (OSError, subprocess.SubprocessError):
         return version
-
-
-def _git(*words: str) -> str:
-    here = Path(__file__).resolve().parent
-    return subprocess.run(
-        ["git", *words], cwd=here, capture_output=True, text=True, timeout=20, check=True
-    ).stdout.strip()

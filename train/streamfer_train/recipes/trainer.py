@@ -29,7 +29,7 @@ from streamfer_train.recipes.journal import Journal
 from streamfer_train.recipes.loading import in_steps
 from streamfer_train.recipes.processes import ProcessGroup
 from streamfer_train.recipes.run_folder import alone_in, check_same
-from streamfer_train.recipes.sections import LogConfig, RunSection
+from streamfer_train.recipes.sections import LogConfig, RunSection, StepsConfig
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,13 @@ class Job:
     whole: bool = False  #: checkpoints hold frozen weights too
     #: what a checkpoint says beside the configuration; another value is another run
     about: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, config: Any, steps: StepsConfig, recipe: str, name: str, folder: Path, **more: Any) -> Job:
+        """Return the training that a recipe's configuration and its section of steps describe."""
+        more |= {"accumulate": steps.accumulate, "clip": steps.clip, "fp16": config.runtime.precision == "fp16"}
+        more |= {"epochs": steps.epochs, "run": config.run, "log": config.log}
+        return cls(recipe, name, folder, config.model_dump(mode="json"), **more)
 
 
 class Task(Protocol):
@@ -111,11 +118,7 @@ class Unmeasured:
 
 
 def micro_batch(batch: int, accumulate: int, world: ProcessGroup) -> int:
-    """Return what one process sees at once of a batch that is shared by processes and micro-batches.
-
-    Raises:
-        ConfigError: it cannot be shared out evenly.
-    """
+    """Return what one process sees at once of a batch; a ConfigError where it cannot be shared out evenly."""
     shares = world.size * accumulate
     if batch % shares:
         raise ConfigError(
@@ -211,11 +214,7 @@ class Trainer:
         self.journal.say(f"{job.name}, epoch {progress.epoch}/{job.epochs}: {words}, {seconds:.1f} s")
 
     def step(self, micro: Sequence[Batch]) -> dict[str, float]:
-        """Take one optimiser step; returns the losses before it, averaged over processes.
-
-        Raises:
-            DivergedError: a loss or gradient is not finite.
-        """
+        """Take one optimiser step; returns the losses before it, averaged over processes, or raises DivergedError."""
         progress = self.progress
         # Dropout and drawn negatives must not depend on where a run was interrupted.
         torch.manual_seed((self.job.seed * 1_000_003 + progress.step) * 4096 + self.world.rank)
