@@ -337,11 +337,7 @@ class Session(Closing):
 
     @contextlib.contextmanager
     def at_work(self, run: Any) -> Iterator[None]:
-        """Make a run the one that :meth:`stop` stops.
-
-        Raises:
-            ConfigError: there is one already.
-        """
+        """Make a run the one that :meth:`stop` stops (ConfigError: there is one already)."""
         with self._lock:
             self._check_open()
             if self._running is not None:

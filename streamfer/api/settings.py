@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 def settings_of(
     config: Config, salt: str | None = None, raw_size: tuple[int, int] | None = None, raw_fps: float | None = None
 ) -> Settings:
-    """Return what results depend on; a secret among it cannot be read from it.
-
-    Raises:
-        UnknownModelError: there is no such expression model.
-    """
+    """Return what results depend on (UnknownModelError: no such model); a secret among it cannot be read from it."""
     from streamfer.models.registry import find_model
 
     relevant = config.model_dump_json(
@@ -117,11 +113,7 @@ def output_of(output: Place, *, buckets: bool) -> tuple[Path, str]:
 
 
 def check_secrecy(config: Config, settings: Settings) -> None:
-    """Refuse to blur faces here and to show them to a server.
-
-    Raises:
-        ConfigError: both were asked for.
-    """
+    """Refuse (ConfigError) to blur faces here and to show them to a server."""
     captions = config.captions
     sent = captions.when != "off" and captions.images != "none" and captions.model.startswith("openai:")
     if sent and settings.blurred != "off":

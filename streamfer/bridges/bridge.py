@@ -72,13 +72,7 @@ class Destination(ABC):
 
 
 class Bridge:
-    """Hands records on until it is stopped; after any end it goes on where it was.
-
-    Args:
-        config: where records are, and the section ``bridge``.
-        destination: where they go.
-        say: called with lines for people.
-    """
+    """Hands records on until it is stopped, and ``say``s so to people; after any end it goes on where it was."""
 
     def __init__(self, config: Config, destination: Destination, say: Callable[[str], None]) -> None:
         self._config, self._destination, self._say = config, destination, say
@@ -209,11 +203,7 @@ def untrusted(error: Exception) -> str:
 
 
 def trusting(ca: Path | None) -> ssl.SSLContext:
-    """Return what checks a destination's certificate: against one authority's, or the system's.
-
-    Raises:
-        ConfigError: the file holds none.
-    """
+    """Return what checks a destination's certificate: by the authorities of a file (ConfigError), or the system's."""
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError as error:

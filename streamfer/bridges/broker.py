@@ -58,11 +58,7 @@ _Link = tuple[_Client, "asyncio.Task[None]"]
 
 
 class Broker(Destination):
-    """Publishes records to a broker.
-
-    Args:
-        url: ``mqtt://`` or ``mqtts://``, with user and password where they are needed; may hold ``${NAME}``.
-        config: the section ``bridge``.
+    """Publishes records to the broker of an ``mqtt://`` or ``mqtts://`` URL, which may hold ``${NAME}``.
 
     Raises:
         ConfigError: the address or the authority's file cannot be used.

@@ -36,11 +36,7 @@ _DENIALS = {401, 402, 403, 404, 405, 407, 501}
 
 
 class Webhook(Destination):
-    """Posts records to one address.
-
-    Args:
-        url: ``http://`` or ``https://``; may hold ``${NAME}`` and the like, and user and password.
-        config: the section ``bridge``.
+    """Posts records to one http(s) URL, which may hold user and password, and ``${NAME}``.
 
     Raises:
         ConfigError: the address or the secret cannot be used.

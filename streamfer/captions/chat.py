@@ -85,9 +85,6 @@ def key_for(url: str, variable: str | None = None) -> str | None:
     """Return the key for an address, out of ``variable`` (which must hold one, ConfigError) or the usual ones.
 
     OpenAI's own goes to OpenAI alone, or where the environment points it.
-
-    Raises:
-        ConfigError: the variable named is empty.
     """
     if variable is not None:
         if not os.environ.get(variable):
@@ -165,11 +162,7 @@ class ChatClient:
         return {}
 
     def write(self, messages: Sequence[Message], **options: Any) -> Reply:
-        """Ask for the next turn of a conversation; ``options`` are further fields of the request, unless None.
-
-        Raises:
-            ChatError: no text came.
-        """
+        """Ask for the next turn of a conversation (ChatError: none came); ``options`` are more fields, unless None."""
         deadline = time.monotonic() + self._timeout
         wanted = {name: value for name, value in options.items() if value is not None}
         attempt = 0
@@ -185,11 +178,7 @@ class ChatClient:
             time.sleep(pause)
 
     def embed(self, texts: Sequence[str]) -> list[list[float]]:
-        """Return a vector of each text, as ``/embeddings`` gives them.
-
-        Raises:
-            ChatError: none came.
-        """
+        """Return a vector of each text, as ``/embeddings`` gives them (ChatError: none came)."""
         body = {"model": self.model, "input": list(texts)}
         try:
             rows = json.loads(self._send("POST", "embeddings", body, time.monotonic() + self._timeout))["data"]

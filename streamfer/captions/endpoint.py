@@ -169,11 +169,7 @@ class EndpointWriter(CheckedWriter):
         return Caption(text, checked=checked)
 
     def answer(self, question: str, told: str, keyframes: Keyframes) -> str:
-        """Answer a question about a face, in the question's language; a CaptionError says why none came.
-
-        Raises:
-            CaptionError: no answer came.
-        """
+        """Answer a question about a face, in the question's language; a CaptionError says why none came."""
         seen = self.info.crop is not None and len(keyframes) > 0
         return self._ask(answer_messages(question, told, pictures=seen), keyframes).text
 

@@ -45,11 +45,7 @@ def is_captioner(folder: Path) -> bool:
 
 
 def read_card(folder: Path) -> CaptionCard:
-    """Read the card of a captioner's folder; the weights are not touched.
-
-    Raises:
-        CheckpointError: the card is absent or cannot be read.
-    """
+    """Read the card of a captioner's folder (CheckpointError: absent or damaged); the weights are not touched."""
     path = folder / CARD_FILE
     try:
         return CaptionCard.model_validate_json(path.read_bytes())
@@ -60,11 +56,7 @@ def read_card(folder: Path) -> CaptionCard:
 
 
 def check_files(folder: Path, card: CaptionCard) -> None:
-    """Compare the weights files with the card: names and sizes, which a truncated copy betrays (CheckpointError).
-
-    Raises:
-        CheckpointError: a file is missing, has another size, or is not on the card.
-    """
+    """Compare names and sizes of the weights files with the card (CheckpointError): a truncated copy betrays itself."""
     found = {path.name: path.stat().st_size for path in folder.glob(_WEIGHTS)}
     for name, entry in card.files.items():
         if name not in found:

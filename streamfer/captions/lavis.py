@@ -68,11 +68,7 @@ _SHOWN, _NAMES = table_beside(__file__).values()
 
 
 def kind_of(names: Iterable[str], where: str) -> Kind:
-    """Tell Exp-BLIP's checkpoints from Exp-VQA's by their projection; of neither, what it looks like instead.
-
-    Raises:
-        CheckpointError: neither, with what it looks like instead.
-    """
+    """Tell Exp-BLIP's checkpoints from Exp-VQA's by their projection; a CheckpointError says what else it seems."""
     found = set(names)
     for kind, system in SYSTEMS.items():
         if f"{system.stem}_proj.weight" in found:
@@ -96,11 +92,7 @@ def looks_like_lavis(names: Iterable[str]) -> bool:
 
 
 def sources(name: str, kind: Kind) -> tuple[str, ...]:
-    """Return LAVIS's tensor, or the two of a bias, behind transformers' ``name``.
-
-    Raises:
-        KeyError: nothing is known of the name.
-    """
+    """Return LAVIS's tensor, or the two of a bias, behind transformers' ``name`` (KeyError: it has none)."""
     found = name.replace("language_projection.", f"{SYSTEMS[kind].stem}_proj.")
     for ours, theirs in _NAMES.items():
         found = found.replace(ours, theirs)

@@ -108,11 +108,7 @@ def _foreign(name_or_path: str) -> bool:
 
 
 def read_text(folder: Path, card: CaptionCard) -> PromptText:
-    """Return what puts questions to the model of a captioner's folder.
-
-    Raises:
-        CheckpointError: a tokenizer is missing or damaged.
-    """
+    """Return what puts questions to the model of a captioner's folder (CheckpointError: a tokenizer is missing)."""
     names = [TOKENIZER, QUESTION_TOKENIZER] if card.architecture == "instructblip" else [TOKENIZER]
     if missing := [name for name in names if not (folder / name).is_dir()]:
         raise CheckpointError(f"{folder / missing[0]}: no tokenizer; copy the folder again")
@@ -120,11 +116,7 @@ def read_text(folder: Path, card: CaptionCard) -> PromptText:
 
 
 def read_model(folder: Path, card: CaptionCard, attention: AttentionChoice, *, dtype: Any) -> Any:
-    """Return transformers' model of a captioner's folder on the CPU, every tensor accounted for (CheckpointError).
-
-    Raises:
-        CheckpointError: files that are damaged, or hold other tensors than the configuration asks for.
-    """
+    """Return transformers' model of a captioner's folder on the CPU, every tensor accounted for (CheckpointError)."""
     check_files(folder, card)
     # The language model decodes under causal masks, which the kernels leave to PyTorch anyway.
     name = transformers_attention(attention)
@@ -216,11 +208,7 @@ def read_language_model(folder: Path, own: Mapping[str, torch.Tensor], where: st
 
 
 def check_loaded(report: Mapping[str, Any], where: str, *, strangers: bool = True) -> None:
-    """Refuse a model of which transformers reports tensors that were missing or did not fit; the first is named.
-
-    Raises:
-        CheckpointError: the first is named.
-    """
+    """Refuse a model of which transformers reports tensors that were missing or did not fit (CheckpointError)."""
     for kind in ("missing_keys", "mismatched_keys", "unexpected_keys")[: 3 if strangers else 2]:
         if names := sorted(str(key) for key in report[kind]):
             raise CheckpointError(f"{where}: {kind.replace('_', ' ')}: {names[0]!r} ({len(names)} in all)")

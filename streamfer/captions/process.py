@@ -71,11 +71,7 @@ class ProcessCaptioner:
 
     @property
     def info(self) -> CaptionerInfo:
-        """Identity of the model; waits until it is loaded, or raises what became of it.
-
-        Raises:
-            StreamferError: it cannot be loaded.
-        """
+        """Identity of the model; waits until it is loaded, or raises the StreamferError that came of it."""
         if self._info is None:
             with self._lock:
                 self._load()

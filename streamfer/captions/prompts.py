@@ -130,11 +130,7 @@ def variables(request: CaptionRequest, settings: CaptionsConfig) -> dict[str, st
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """Put values into a prompt's ``{names}``, or raise a ConfigError; a brace that holds no name is left as it is.
-
-    Raises:
-        ConfigError: a name that stands for nothing.
-    """
+    """Put values into a prompt's ``{names}`` (ConfigError: one stands for nothing); other braces stay as they are."""
 
     def put(match: re.Match[str]) -> str:
         if match[1] not in values:
@@ -146,11 +142,7 @@ def fill(template: str, values: Mapping[str, str]) -> str:
 
 
 def check_prompts(settings: CaptionsConfig) -> None:
-    """Try the user's prompts before anything runs: a ConfigError where one names what does not exist.
-
-    Raises:
-        ConfigError: one names what does not exist.
-    """
+    """Try the user's prompts before anything runs: a ConfigError where one names what does not exist."""
     values = variables(CaptionRequest(_EXAMPLE, "example"), settings)
     for prompt in (settings.prompt, *settings.prompts.values()):
         fill(prompt or "", values)

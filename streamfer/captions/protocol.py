@@ -63,11 +63,7 @@ class CaptionerInfo:
 
     @property
     def picture(self) -> CropProfile:
-        """Geometry of the pictures that it looks at; a ConfigError where it looks at none.
-
-        Raises:
-            ConfigError: it looks at none.
-        """
+        """Geometry of the pictures that it looks at; a ConfigError where it looks at none."""
         if self.crop is None:
             raise ConfigError(f"model {self.name!r} looks at no pictures; name an image-text model")
         return self.crop
@@ -148,11 +144,7 @@ class Captioner(Protocol):
 
 
 def check_clips(clips: Sequence[Keyframes]) -> list[Keyframes]:
-    """Return every clip as uint8 (K, S, S, 3), or raise a ConfigError for what are no RGB squares, or none at all.
-
-    Raises:
-        ConfigError: not arrays of uint8 RGB squares, or no keyframe.
-    """
+    """Return every clip as uint8 (K, S, S, 3), or raise a ConfigError for what are no RGB squares, or none at all."""
     checked = []
     for clip in clips:
         frames = clip[None] if clip.ndim == 3 else clip
@@ -164,11 +156,7 @@ def check_clips(clips: Sequence[Keyframes]) -> list[Keyframes]:
 
 
 def check_questions(questions: Sequence[str], clips: int) -> list[str]:
-    """Return the questions without surrounding blanks; a ConfigError where one is empty, or not one a clip.
-
-    Raises:
-        ConfigError: another number than clips, or an empty question.
-    """
+    """Return the questions without surrounding blanks; a ConfigError where one is empty, or not one a clip."""
     if isinstance(questions, str) or len(questions) != clips:
         raise ConfigError(f"{clips} clips take {clips} questions, one each; got {questions!r}")
     stripped = [question.strip() for question in questions]

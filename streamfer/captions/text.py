@@ -80,11 +80,7 @@ class PromptText:
 
 
 def question_tokens(question: str, limit: int, tokenizer: Any, *others: Any) -> list[int]:
-    """Return the tokens of a question of at most ``limit``, which no tokenizer may read as a control token.
-
-    Raises:
-        ConfigError: it has more, or holds a control token, such as ``</s>``, which is named.
-    """
+    """Return a question's tokens; ConfigError where they exceed ``limit``, or one is a control token (``</s>``)."""
     for one in (tokenizer, *others):
         added = {str(token) for token in one.added_tokens_decoder.values() if token.special}
         for token in sorted(added | set(one.all_special_tokens)):
@@ -96,11 +92,7 @@ def question_tokens(question: str, limit: int, tokenizer: Any, *others: Any) -> 
 
 
 def check_length(length: int, limit: int, question: str) -> None:
-    """Refuse a question of more tokens than a model reads.
-
-    Raises:
-        ConfigError: it has more than ``limit``.
-    """
+    """Refuse (ConfigError) a question of more tokens than a model reads."""
     if length > limit:
         raise ConfigError(
             f"the question has {length} tokens and the model reads {limit} at most; shorten it: {question[:40]!r}..."

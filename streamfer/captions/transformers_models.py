@@ -229,11 +229,7 @@ class TextModel:
         return [self.reply(messages).text for messages in conversations]
 
     def reply(self, messages: Sequence[Message]) -> Reply:
-        """Return the next turn of one conversation; a prompt that does not fit is a ConfigError.
-
-        Raises:
-            ConfigError: the prompt does not fit.
-        """
+        """Return the next turn of one conversation; a prompt that does not fit is a ConfigError."""
         with self._lock, torch.inference_mode():
             if self.tokenizer.chat_template:
                 prompt = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)

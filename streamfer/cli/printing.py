@@ -21,8 +21,7 @@ _END_SECONDS = 1.0
 class Printer(Closing):
     """Prints lines in order from a thread of its own, as long as they can be written without waiting.
 
-    Args:
-        broken: called once when nobody reads standard output any more.
+    ``broken`` is called once when nobody reads standard output any more.
     """
 
     def __init__(self, broken: Callable[[], object]) -> None:

@@ -22,11 +22,7 @@ _LISTED_CLIPS = 60
 
 
 class Progress(Closing):
-    """Follows the events of a batch.
-
-    Args:
-        quiet: say nothing but errors.
-    """
+    """Follows the events of a batch; where it is ``quiet``, errors are all that it says."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet

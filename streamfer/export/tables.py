@@ -121,11 +121,7 @@ def write_xlsx(path: Path, tables: Mapping[str, Table]) -> None:
 
 
 def check(job: Job) -> None:
-    """Look at what can be known before a source is read.
-
-    Raises:
-        SourceUnreadableError: pictures are wanted of what can be read but once.
-    """
+    """Refuse pictures of what can be read but once (SourceUnreadableError), before it is read."""
     pictures = any(end.startswith((".html", ".overlay.")) for end in job.files())
     if pictures and job.spec is not None and Path(job.spec.url).is_fifo():
         raise SourceUnreadableError(

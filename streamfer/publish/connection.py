@@ -110,9 +110,7 @@ def is_watched(url: str | None) -> bool:
 def make_client(url: str, *, socket_timeout: float = _ANSWER_SECONDS) -> redis.Redis:
     """Return a client of ``url`` that has not connected yet and never tries anything twice: its owner does.
 
-    Args:
-        url: a URL of :data:`SCHEMES`.
-        socket_timeout: seconds to wait for an answer; blocking reads must ask for less.
+    An answer may take ``socket_timeout`` seconds; blocking reads must ask for less.
 
     Raises:
         PublishError: the URL cannot be read, or its scheme is none of these.

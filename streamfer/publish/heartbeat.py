@@ -16,11 +16,9 @@ Status = Mapping[str, str | int | float]
 
 
 class Heartbeats:
-    """Writes every source's status at once when its state changes, and every ten seconds while it is analysed.
+    """Has every source's status written at once when its state changes, and every ten seconds while it is analysed.
 
-    Args:
-        write: writes the hashes; it may be slow, or fail.
-        more: called ahead of each writing for what is known of a source beside its last status.
+    ``write`` may be slow, or fail; ``more`` is asked ahead of it for what is known of a source beside its last status.
     """
 
     def __init__(

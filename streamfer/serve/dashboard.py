@@ -78,16 +78,7 @@ def serving(config: Config) -> Iterator[str]:
 
 
 class Dashboard:
-    """The routes of the page.
-
-    Args:
-        config: the section ``serve``.
-        feed: what is shown.
-        control: hands changes of sources on.
-
-    Attributes:
-        routes, middleware: answer requests.
-        ended: when it is set, open pages are told no more.
+    """The page's ``routes`` and ``middleware``; when ``ended`` is set, open pages are told no more.
 
     Raises:
         ConfigError: the token is empty or not where it is said to be, or it is missing and other machines could look.

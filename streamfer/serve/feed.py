@@ -46,10 +46,7 @@ Message = Mapping[str, Any]
 class Feed(Closing):
     """Follows the records as any subscriber does, for as long as it is open, whatever Redis does meanwhile.
 
-    Args:
-        publish: where the records are.
-        url: the server's URL.
-        paused: asks which sources are paused; called from a thread of its own.
+    ``paused`` says which sources are; it is called from a thread of its own.
     """
 
     def __init__(self, publish: PublishConfig, url: str, paused: Callable[[], frozenset[str]] = frozenset) -> None:

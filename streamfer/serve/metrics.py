@@ -25,12 +25,7 @@ _COUNTED = {
 
 
 class Metrics(Collector):
-    """Reads a run's board and queues when it is asked.
-
-    Args:
-        session: runs, or will run.
-        board: knows the sources.
-    """
+    """Reads a run's board and queues when it is asked."""
 
     def __init__(self, session: Session, board: Board) -> None:
         self._session = session

@@ -92,16 +92,7 @@ class _Bounds:
 class Server(Closing):
     """Answers ``routes`` at ``[HOST:]PORT``, on this machine alone without a host, until it is closed.
 
-    Args:
-        address: where it listens.
-        routes, middleware: of the application.
-        setting: what named the address.
-
-    Attributes:
-        url: where it listens.
-
-    Raises:
-        ConfigError: the address is none, or taken.
+    A ConfigError names the ``setting`` whose address is none, or taken; ``url`` is where it listens.
     """
 
     def __init__(
@@ -144,11 +135,7 @@ class Server(Closing):
 
 
 def listening_url(address: str, setting: str) -> str:
-    """Return ``[HOST:]PORT`` as a URL, this machine's own without a host.
-
-    Raises:
-        ConfigError: it is none.
-    """
+    """Return ``[HOST:]PORT`` as a URL (ConfigError: it is none), this machine's own without a host."""
     text = address.strip()
     url = f"http://{f'127.0.0.1:{text}' if text.isdecimal() else text}"
     try:
