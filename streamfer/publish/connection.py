@@ -223,62 +223,31 @@ def _read(url: str) -> tuple[str, list[tuple[str, int]], str, str]:
     return kind, hosts, unquote(service), f"{plain}://{user}{at}{places.split(',')[0] if kind else places}{behind}"
 
 
-# The first row that fits wins, by what is raised or by its words: most of redis-py's exceptions inherit from
-# ConnectionError, and out of a script or a handshake all are one kind.
-_EXPLANATIONS: tuple[tuple[tuple[type[Exception], ...], str, str, str], ...] = (
-    (
-        (faults.NoPermissionError,),
-        _DENIED,
-        "denies a command",
-        "allow this user what a run and its readers need, as in docs/records.md",
-    ),
-    (
-        (faults.AuthenticationError, faults.AuthorizationError),
-        r"NOAUTH|WRONGPASS|AuthenticationError",
-        "denies access",
-        "put user and password into the URL (redis://USER:PASSWORD@HOST)",
-    ),
-    ((), r"protected mode", "takes its own machine alone", "give it a password, or set its protected-mode to no"),
-    ((), r"max number of clients", "has no room for another client", "raise its maxclients"),
-    ((faults.BusyLoadingError,), r"\bLOADING\b", "is still loading its data", "try again in a moment"),
-    ((faults.TimeoutError,), r"timed out", "does not answer", "is it running, and is this its port?"),
-    (
-        (faults.InvalidResponse,),
-        r"protocol error",
-        "does not speak Redis",
-        "is another service on this port, or does it want TLS (rediss://)?",
-    ),
-    ((), r"certificate has expired", "has a certificate whose time is over", "renew it"),
-    (
-        (),
-        r"CERTIFICATE_VERIFY_FAILED",
-        "has a certificate that nothing here vouches for",
-        "name the file of its authority: rediss://HOST/0?ssl_ca_certs=FILE",
-    ),
-    ((), r"No master found", "is not known", "are the Sentinels up, and is this the primary's name?"),
-    ((), r"mode is not enabled", "is no node of a Cluster", "write redis:// in the place of redis+cluster://"),
-    ((), r"WRONG_VERSION_NUMBER|RECORD_LAYER", "does not speak TLS", "write redis:// in the place of rediss://"),
-    (
-        (),
-        _UNKNOWN,
-        "does not know a command",
-        "it has to be Redis 6.2 or later, or as good, and no Sentinel",
-    ),
-    ((faults.OutOfMemoryError,), r"OOM command", "is full", "raise its maxmemory, or keep fewer entries"),
-    (
-        (faults.ReadOnlyError,),
-        r"read only replica",
-        "is a replica",
-        "give its primary's address, or its Sentinels'",
-    ),
-    (
-        (faults.ConnectionError, OSError),
-        r"^$",
-        "cannot be reached",
-        "start it, or leave the URL out to use the embedded server",
-    ),
-    ((faults.MovedError,), r"^$", "is one node of a Cluster", "write redis+cluster:// in the place of redis://"),
-)
+# What fits the names of an error's kinds, or its words; what the server is said to do; the way out. The first row that
+# fits wins: most of redis-py's exceptions are ConnectionErrors, too, and out of a script all are one kind.
+_EXPLANATIONS = (
+    (rf"NoPermissionError|{_DENIED}", "denies a command",
+     "allow this user what a run and its readers need, as in docs/records.md"),
+    (r"Auth(entication|orization)Error|NOAUTH|WRONGPASS", "denies access",
+     "put user and password into the URL (redis://USER:PASSWORD@HOST)"),
+    (r"protected mode", "takes its own machine alone", "give it a password, or set its protected-mode to no"),
+    (r"max number of clients", "has no room for another client", "raise its maxclients"),
+    (r"BusyLoadingError|\bLOADING\b", "is still loading its data", "try again in a moment"),
+    (r"^TimeoutError|timed out", "does not answer", "is it running, and is this its port?"),
+    (r"InvalidResponse|protocol error", "does not speak Redis",
+     "is another service on this port, or does it want TLS (rediss://)?"),
+    (r"certificate has expired", "has a certificate whose time is over", "renew it"),
+    (r"CERTIFICATE_VERIFY_FAILED", "has a certificate that nothing here vouches for",
+     "name the file of its authority: rediss://HOST/0?ssl_ca_certs=FILE"),
+    (r"No master found", "is not known", "are the Sentinels up, and is this the primary's name?"),
+    (r"mode is not enabled", "is no node of a Cluster", "write redis:// in the place of redis+cluster://"),
+    (r"WRONG_VERSION_NUMBER|RECORD_LAYER", "does not speak TLS", "write redis:// in the place of rediss://"),
+    (_UNKNOWN, "does not know a command", "it has to be Redis 6.2 or later, or as good, and no Sentinel"),
+    (r"OutOfMemoryError|OOM command", "is full", "raise its maxmemory, or keep fewer entries"),
+    (r"ReadOnlyError|read only replica", "is a replica", "give its primary's address, or its Sentinels'"),
+    (r"\bConnectionError|OSError", "cannot be reached", "start it, or leave the URL out to use the embedded server"),
+    (r"MovedError", "is one node of a Cluster", "write redis+cluster:// in the place of redis://"),
+)  # fmt: skip
 
 
 def explain(url: str, error: Exception) -> str:
@@ -288,7 +257,8 @@ def explain(url: str, error: Exception) -> str:
     # Of each Sentinel that was asked redis-py shows the whole object, and a server where in a script it was.
     said = re.sub(r"<redis\..*?> - | script: \w+, on @user_script:\d+", "", said)
     line = redact_text(" ".join(said.split())).rstrip(".") or type(error).__name__
-    for kinds, words, what, way_out in _EXPLANATIONS:
-        if isinstance(error, kinds) or re.search(words, line, re.IGNORECASE):
+    kinds = " ".join(kind.__name__ for kind in type(error).__mro__)
+    for words, what, way_out in _EXPLANATIONS:
+        if re.search(words, f"{kinds}: {line}", re.IGNORECASE):
             return f"Redis at {redact_url(url)} {what}: {line}; {way_out}"
     return f"Redis at {redact_url(url)} refuses: {line}"
