@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from streamfer.cli.options import ANALYSIS, opens_session, option
+from streamfer.cli.options import ANALYSIS, option, takes
 from streamfer.cli.terminal import say_licences
 from streamfer.errors import ConfigError, SourceNotFoundError
 from streamfer.export.job import FORMATS, PROFILES
@@ -60,7 +60,7 @@ _PASSED = {
 }
 
 
-@opens_session("clip__mode", "captions", "captioner", *ANALYSIS, "salt", "purpose", passed=_PASSED)
+@takes("clip__mode", "captions", "captioner", *ANALYSIS, "salt", "purpose", passed=_PASSED)
 def annotate(
     session: Session,
     paths: Annotated[list[str], typer.Argument(metavar="PATH", hidden=True)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,25 +16,27 @@ if TYPE_CHECKING:
     from streamfer.captions.asking import Answer
 
 
+#: Arguments of :meth:`streamfer.Session.ask`.
+_PASSED = {
+    "track": options.option(int, "--track", "N", "Number of the face (the one seen longest).", min=0),
+    "at": options.option(float, "--at", "S", "Look around this second (everything).", min=0),
+    "in_words": options.option(bool, "--words", None, "A model answers in words, not yes or no."),
+}
+
+
 # Nothing is described besides: who answers is loaded for the question.
-@options.opens_session(
+@options.takes(
     *("captioner", "model", "detector", "device", "captions__precision", "threads"),
     also={"captions__device": "device"},
+    passed=_PASSED,
     captions="off",
 )
 def ask(
     session: Session,
     path: Annotated[str, typer.Argument(metavar="PATH", hidden=True)],
     question: Annotated[str, typer.Argument(metavar="QUESTION", hidden=True)],
-    track: Annotated[
-        int | None, typer.Option("--track", min=0, metavar="N", help="Number of the face (the one seen longest).")
-    ] = None,
-    at: Annotated[
-        float | None,
-        typer.Option("--at", min=0, metavar="S", help="Look around this second (everything)."),
-    ] = None,
-    words: Annotated[bool, typer.Option("--words", help="A model answers in words, not yes or no.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
+    **passed: Any,
 ) -> None:
     """Ask about a face of a video or picture, for example: 'When is the smile strongest?'
 
@@ -42,7 +44,7 @@ def ask(
     order, how many people. --captioner names a model that answers questions instead.
     """
     with session:
-        answer = session.ask(path, question, track=track, at=at, in_words=words)
+        answer = session.ask(path, question, **passed)
     if as_json:
         typer.echo(json.dumps(asdict(answer)))
     else:

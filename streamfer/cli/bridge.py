@@ -5,31 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from streamfer.cli.options import Assignments, ConfigFile, RedisUrl, configure
+from streamfer.cli.options import takes
 from streamfer.cli.terminal import note
 from streamfer.extras import needs
 from streamfer.redaction import redact_text
 
+if TYPE_CHECKING:
+    from streamfer.config import Config
 
+
+@takes("bridge__topic", "bridge__secret", "bridge__since", "redis")
 def bridge(
+    config: Config,
     kind: Annotated[Literal["mqtt", "webhook"], typer.Argument(metavar="mqtt|webhook", hidden=True)],
     url: Annotated[str, typer.Argument(metavar="URL", hidden=True)],
-    topic: Annotated[
-        str | None, typer.Option("--topic", metavar="WORD", help="mqtt: what topics begin with (streamfer).")
-    ] = None,
-    secret: Annotated[
-        str | None, typer.Option("--secret", metavar="WHERE", help="webhook: '${NAME}' or '${file:PATH}' signs.")
-    ] = None,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="WHERE", help="Where a new bridge begins: new, start, 10m (new).")
-    ] = None,
-    redis: RedisUrl = None,
-    config_file: ConfigFile = None,
-    assignments: Assignments = None,
 ) -> None:
     """Hand records on, to an MQTT broker or a webhook; nothing is lost, whoever was away.
 
@@ -37,8 +30,6 @@ def bridge(
     record is acknowledged in Redis when the destination has acknowledged it, so that after any end, of either, it goes
     on where it was. Home Assistant discovers what is published; requests to webhooks are batches that --secret signs.
     """
-    flags = {"redis": redis, "bridge__topic": topic, "bridge__secret": secret, "bridge__since": since}
-    config = configure(config_file, flags, assignments)
 
     async def run() -> None:
         from streamfer.bridges.bridge import Bridge, Destination

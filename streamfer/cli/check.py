@@ -10,13 +10,13 @@ from streamfer.cli import options
 from streamfer.cli.terminal import complain
 
 if TYPE_CHECKING:
-    from streamfer.api import Session
     from streamfer.api.checking import Checked
+    from streamfer.config import Config
 
 
-@options.opens_session()
+@options.takes()
 def check(
-    session: Session,
+    config: Config,
     source: Annotated[str | None, typer.Argument(metavar="SOURCE", hidden=True)] = None,
     seconds: Annotated[float, typer.Option("--seconds", min=0.5, metavar="S", help="How long to watch.")] = 3.0,
 ) -> None:
@@ -27,10 +27,10 @@ def check(
     from streamfer.api.checking import check_source
     from streamfer.errors import ConfigError
 
-    if source is None and not session.config.sources:
+    if source is None and not config.sources:
         raise ConfigError("no source: name one (rtsp://...), or list them under 'sources:' in the configuration")
     found = []
-    for checked in check_source(source, session.config, seconds):
+    for checked in check_source(source, config, seconds):
         found.append(checked)
         _say(checked)
     ids = {checked.source_id for checked in found}

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 
 
 # The same people have the same ids in every run, so that what an earlier one left in Redis is of them, too.
-@options.opens_session(
-    "redis", "captions", "captioner", "model", "detector", "threads", captions="changes", salt="demo"
-)
+@options.takes("redis", "captions", "captioner", "model", "detector", "threads", captions="changes", salt="demo")
 def demo(
     session: Session,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="For film, overlay, report.")] = Path(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from streamfer.cli import options
 from streamfer.cli.terminal import console
+
+if TYPE_CHECKING:
+    from streamfer.config import Config
 
 #: What to do after it.
 NEXT = """
@@ -17,20 +20,18 @@ Next:
   streamfer run rtsp://CAMERA      follow a camera; streamfer serve shows it"""
 
 
+@options.takes("redis")
 def doctor(
-    config_file: options.ConfigFile = None,
-    redis: options.RedisUrl = None,
+    config: Config,
     retune: Annotated[
         bool, typer.Option("--retune", help="Measure the forms of the encoder on the GPU again, and remember them.")
     ] = False,
-    assignments: options.Assignments = None,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
 ) -> None:
     """Show versions, devices, threads, models, who writes captions, and Redis: what would be used, and why.
 
     Exits with 2 when something that the default settings need does not work.
     """
-    config = options.configure(config_file, {"publish.redis": redis}, assignments)
     from rich.table import Table
     from rich.text import Text
 

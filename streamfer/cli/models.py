@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
+from streamfer.cli.options import option, takes
 from streamfer.cli.terminal import console, note
 
 app = typer.Typer(help="List, show and import models and their licences.", no_args_is_help=True, rich_markup_mode=None)
@@ -50,31 +51,28 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)]) -> N
             note(f"model card: {card}")
 
 
+def _listed(words: str | None) -> list[str] | None:
+    return [word.strip() for word in words.split(",")] if words else None
+
+
+_KINDS, _POSITIONS = Literal["auto", "dfer-clip", "exp-blip", "exp-vqa"], Literal["end", "middle", "front"]
+#: Arguments of :func:`streamfer.api.catalogue.import_model`.
+_PASSED = {
+    "kind": option(_KINDS, "--kind", None, "As the tensors' names say (auto)."),
+    "classes": option(str, "--classes", "LIST", "Names in order, with commas (from the prompts).", callback=_listed),
+    "position": option(_POSITIONS, "--position", None, "Of the description in a prompt (end)."),
+    "language_model": option(Path, "--language-model", "FOLDER", "Captioners: their OPT or Vicuna."),
+    "question_tokenizer": option(Path, "--question-tokenizer", "FOLDER", "Exp-VQA: that of bert-base-uncased."),
+    "licence": option(str, "--licence", "WORDS", "Of the weights, in plain words."),
+}
+
+
 @app.command("import")
+@takes(passed=_PASSED)
 def import_model(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", hidden=True)],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name to load it by.")],
-    kind: Annotated[
-        Literal["auto", "dfer-clip", "exp-blip", "exp-vqa"],
-        typer.Option("--kind", show_default=False, help="As the tensors' names say (auto)."),
-    ] = "auto",
-    classes: Annotated[
-        str | None, typer.Option("--classes", metavar="LIST", help="Names in order, with commas (from the prompts).")
-    ] = None,
-    position: Annotated[
-        Literal["end", "middle", "front"],
-        typer.Option("--position", show_default=False, help="Of the description in a prompt (end)."),
-    ] = "end",
-    language_model: Annotated[
-        Path | None,
-        typer.Option("--language-model", metavar="FOLDER", help="Captioners: their OPT or Vicuna."),
-    ] = None,
-    question_tokenizer: Annotated[
-        Path | None, typer.Option("--question-tokenizer", metavar="FOLDER", help="Exp-VQA: that of bert-base-uncased.")
-    ] = None,
-    licence: Annotated[
-        str | None, typer.Option("--licence", metavar="WORDS", help="Of the weights, in plain words.")
-    ] = None,
+    **passed: Any,
 ) -> None:
     """Convert the authors' checkpoint of DFER-CLIP, Exp-BLIP or Exp-VQA to weights that streamfer loads by name.
 
@@ -83,16 +81,7 @@ def import_model(
     from streamfer.api.catalogue import import_model as convert
     from streamfer.models.registry import ModelEntry, user_folder
 
-    entry = convert(
-        checkpoint,
-        name,
-        kind=kind,
-        classes=[word.strip() for word in classes.split(",")] if classes else None,
-        position=position,
-        language_model=language_model,
-        question_tokenizer=question_tokenizer,
-        licence=licence,
-    )
+    entry = convert(checkpoint, name, **passed)
     if isinstance(entry, ModelEntry):
         path, does, option = entry.path, ", ".join(entry.classes), "--model"
     else:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become a session."""
+"""Options that several commands share, and how they become a configuration or a session."""
 
 from __future__ import annotations
 
@@ -60,51 +60,48 @@ OPTIONS: dict[str, Any] = {
     "threads": option(int, "--threads", "N", "Cores for everything together (all)."),
     "purpose": option(str, "--purpose", "WORDS", "What this is for; kept with every result."),
     "captions__precision": _PRECISION,
+    "bridge__topic": option(str, "--topic", "WORD", "mqtt: what topics begin with (streamfer)."),
+    "bridge__secret": option(str, "--secret", "WHERE", "webhook: '${NAME}' or '${file:PATH}' signs."),
+    "bridge__since": option(str, "--since", "WHERE", "Where a new bridge begins: new, start, 10m (new)."),
+    "serve__address": option(str, "--address", "[HOST:]PORT", "Where the page is; this machine alone (8080)."),
     "salt": option(str, "--track-salt", "WORD", "Makes track ids repeatable (random)."),
 }
 #: Those of whoever labels whole videos.
 ANALYSIS = ("model", "model__emotions", "detector", "device", "precision", "fps", "clip_seconds", "stride", "threads")
 
 
-def opens_session(
+def takes(
     *names: str, also: Mapping[str, str] | None = None, passed: Mapping[str, Any] | None = None, **defaults: str
 ) -> Callable[[Command], Command]:
-    """Give a command options for settings, behind its own, and in their place the session that they make.
+    """Give a command options behind its own.
 
-    ``--config`` and ``--set`` come with them. The command takes the session first; nothing of it is loaded yet.
+    One whose first parameter is ``config`` or ``session`` gets what its settings make in that place, and ``--config``
+    and ``--set`` besides; nothing is loaded yet.
 
     Args:
         names: of :data:`OPTIONS`.
         also: settings to the name of the option that they follow.
-        passed: options that the command hands on to a deed of the session, by the argument that each is; it gets those
-            that were given.
+        passed: options that the command hands on, by the argument that each is; it gets those that were given.
         defaults: settings of this command where no option says otherwise.
     """
-
     handed = passed or {}
 
     def decorate(command: Command) -> Command:
-        hints = get_type_hints(command, localns={"Session": object}, include_extras=True)
-        _, *own = inspect.signature(command).parameters.values()
-        own = [parameter for parameter in own if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
-        settings = {name: OPTIONS[name] for name in names}
-        shared = {**handed, **settings, "config_file": ConfigFile, "assignments": Assignments}
+        hints = get_type_hints(command, localns={"Session": object, "Config": object}, include_extras=True)
+        own = [one for one in inspect.signature(command).parameters.values() if one.kind is not one.VAR_KEYWORD]
+        made = own.pop(0).name if own[0].name in ("config", "session") else None
+        shared = {**handed, **{name: OPTIONS[name] for name in names}}
+        shared |= {"config_file": ConfigFile, "assignments": Assignments} if made else {}
 
         @functools.wraps(command)
-        def run(*, config_file: Path | None, assignments: list[str] | None, **values: Any) -> None:
+        def run(**values: Any) -> None:
             given = {name: value for name in names if (value := values.pop(name)) is not None}
             given |= {name: given[option] for name, option in (also or {}).items() if option in given}
-            wanted = {**defaults, **given}
-            salt = wanted.pop("salt", None)
-            reread = functools.partial(configure, config_file, wanted, assignments)
-            config = reread()
-            from streamfer.api import Session
-
-            session = Session(config, salt=salt)
-            session.reread = reread if config_file is not None else None
-            command(
-                session, **{name: value for name, value in values.items() if name not in handed or value is not None}
-            )
+            values = {name: value for name, value in values.items() if name not in handed or value is not None}
+            if made is not None:
+                wanted = {**defaults, **given}
+                values[made] = _made(made, values.pop("config_file"), wanted, values.pop("assignments"))
+            command(**values)
 
         parameters = [
             *(parameter.replace(annotation=hints[parameter.name]) for parameter in own),
@@ -118,6 +115,19 @@ def opens_session(
         return run
 
     return decorate
+
+
+def _made(kind: str, path: Path | None, wanted: dict[str, Any], assignments: list[str] | None) -> Any:
+    salt = wanted.pop("salt", None)
+    reread = functools.partial(configure, path, wanted, assignments)
+    config = reread()
+    if kind == "config":
+        return config
+    from streamfer.api import Session
+
+    session = Session(config, salt=salt)
+    session.reread = reread if path is not None else None
+    return session
 
 
 def configure(path: Path | None, flags: dict[str, Any], assignments: list[str] | None = None) -> Config:

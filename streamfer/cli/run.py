@@ -25,7 +25,7 @@ NOTICE = (
 )
 
 
-@options.opens_session("redis", "health", "live__wait", "captions", "captioner", *options.ANALYSIS, "purpose")
+@options.takes("redis", "health", "live__wait", "captions", "captioner", *options.ANALYSIS, "purpose")
 def run(
     session: Session,
     sources: Annotated[list[str] | None, typer.Argument(metavar="SOURCE", hidden=True)] = None,

@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import signal
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from streamfer.cli.options import Assignments, ConfigFile, RedisUrl, configure
+from streamfer.cli.options import takes
 from streamfer.cli.signals import first_of
 from streamfer.cli.terminal import note
 from streamfer.extras import needs
 
+if TYPE_CHECKING:
+    from streamfer.config import Config
 
-def serve(
-    redis: RedisUrl = None,
-    address: Annotated[
-        str | None,
-        typer.Option("--address", metavar="[HOST:]PORT", help="Where the page is; this machine alone (8080)."),
-    ] = None,
-    config_file: ConfigFile = None,
-    assignments: Assignments = None,
-) -> None:
+
+@takes("redis", "serve__address")
+def serve(config: Config) -> None:
     """Show a live page of the records in Redis: sources, people, expressions, action units, captions, history.
 
     It is a subscriber like any other and may run anywhere. Adding, pausing and removing sources needs serve.control
@@ -29,7 +23,6 @@ def serve(
     """
     with needs("serve", "streamfer serve"):
         from streamfer.serve.dashboard import serving
-    config = configure(config_file, {"redis": redis, "serve__address": address}, assignments)
     stopped = first_of(signal.SIGINT, signal.SIGTERM)
     with serving(config) as url:
         note(f"look at {url}")

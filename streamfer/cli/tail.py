@@ -8,10 +8,11 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from streamfer.cli.options import option, takes
 from streamfer.cli.signals import INTERRUPTED
 from streamfer.cli.terminal import note, record_line
 
@@ -20,40 +21,35 @@ if TYPE_CHECKING:
     from streamfer.records import Record
 
 
+#: Arguments of :func:`streamfer.subscribe`.
+_PASSED = {
+    "since": option(
+        str,
+        "--since --from",
+        "WHERE",
+        "new, start (all that is kept), an entry's id, a time, or how long ago, as 10m (new).",
+    ),
+    "streams": option(str, "--streams", "LIST", "Of clips, captions, sources, frames, with commas (the first three)."),
+    "sources": option(list[str], "--source -s", "NAME", "Only this source; repeatable."),
+    "group": option(str, "--group -g", "NAME", "Join a group: its members share the records."),
+    "consumer": option(str, "--consumer", "NAME", "Name within the group."),
+    "claim_idle_s": option(
+        float, "--claim-idle", "S", "Take a member's unfinished records after so long (60).", min=0.1
+    ),
+    "idle_s": option(float, "--idle", "S", "Stop when no record came for so long.", min=0.1),
+    "prefix": option(str, "--prefix", "WORD", "As the publisher has it (streamfer)."),
+    "partitions": option(int, "--partitions", "N", "As the publisher has it (1).", min=1),
+}
+
+
+@takes(passed=_PASSED)
 def tail(
     url: Annotated[str | None, typer.Argument(metavar="URL", hidden=True)] = None,
-    since: Annotated[
-        str,
-        typer.Option(
-            "--since",
-            "--from",
-            metavar="WHERE",
-            help="new, start (all that is kept), an entry's id, a time, or how long ago (90s, 10m, 2h, 1d).",
-        ),
-    ] = "new",
-    streams: Annotated[
-        str, typer.Option("--streams", metavar="LIST", help="clips, captions, sources, frames, with commas.")
-    ] = "clips,captions,sources",
-    source: Annotated[
-        list[str] | None, typer.Option("--source", "-s", metavar="NAME", help="Only this source; repeatable.")
-    ] = None,
-    group: Annotated[
-        str | None, typer.Option("--group", "-g", metavar="NAME", help="Join a group: its members share the records.")
-    ] = None,
-    consumer: Annotated[str | None, typer.Option("--consumer", metavar="NAME", help="Name within the group.")] = None,
-    claim_idle: Annotated[
-        float,
-        typer.Option("--claim-idle", min=0.1, metavar="S", help="Take a member's unfinished records after so long."),
-    ] = 60.0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document a line, with all fields.")] = False,
     count: Annotated[
         int | None, typer.Option("--count", "-n", min=1, metavar="N", help="Stop after so many records.")
     ] = None,
-    idle: Annotated[
-        float | None, typer.Option("--idle", min=0.1, metavar="S", help="Stop when no record came for so long.")
-    ] = None,
-    prefix: Annotated[str, typer.Option("--prefix", metavar="WORD", help="As the publisher has it.")] = "streamfer",
-    partitions: Annotated[int, typer.Option("--partitions", min=1, metavar="N", help="As the publisher has it.")] = 1,
+    **passed: Any,
 ) -> None:
     """Follow the records that streamfer publishes, and print one line for each.
 
@@ -69,19 +65,8 @@ def tail(
     gc.enable()
     if hidden:
         del sys.modules["opentelemetry"]
-    subscription = subscribe(
-        url,
-        streams=streams,
-        since=since,
-        group=group,
-        consumer=consumer,
-        claim_idle_s=claim_idle,
-        sources=source,
-        prefix=prefix,
-        partitions=partitions,
-        idle_s=idle,
-    )
-    if not as_json and since == "new":
+    subscription = subscribe(url, **passed)
+    if not as_json and passed.get("since", "new") == "new":
         note("waiting for new records; Ctrl-C ends")
     _print(subscription, count, (lambda record: record.to_json()) if as_json else record_line)
 

@@ -122,12 +122,12 @@ def test_flags_beat_set_and_set_beats_the_file(tmp_path: Path) -> None:
 
 def test_the_way_out_of_denied_access_survives_redaction(monkeypatch: pytest.MonkeyPatch) -> None:
     from streamfer.errors import PublishError
-    from streamfer.publish import subscription
+    from streamfer.publish import following
 
     def refuse(url: str, **_: object) -> None:
         raise PublishError(f"Redis at {url} denies access; put it into the URL (redis://USER:PASSWORD@HOST)")
 
-    monkeypatch.setattr(subscription, "make_client", refuse)
+    monkeypatch.setattr(following, "make_client", refuse)
     done = streamfer("tail", "redis://me:hunter2@h:1/0")
     assert done.err == (
         "streamfer: Redis at redis://***@h:1/0 denies access; put it into the URL (redis://USER:PASSWORD@HOST)\n"
