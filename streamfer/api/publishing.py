@@ -100,10 +100,7 @@ class Outlet:
 def publishing(config: Config, redis: str | None, *, waits: bool) -> Iterator[Outlet]:
     """Yield what takes the events of a run; at the end it has ``shutdown.seconds`` to publish what waits.
 
-    Args:
-        config: where records go, and how long the end may take.
-        redis: a URL, ``embedded``, or None: events are taken for nothing.
-        waits: the server may be away at the start, too.
+    They go to ``redis``, a URL or ``embedded``, which may be away at the start where it ``waits``; nowhere if None.
 
     Raises:
         PublishError: the URL is wrong, Redis refuses the credentials, it is no Redis, or it may not be away.

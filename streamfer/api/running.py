@@ -22,15 +22,11 @@ _TAKEN = ("sources", "live")
 class Run:
     """Publishes the records of sources that can be added, changed, paused and removed meanwhile, from any thread.
 
-    Args:
-        session: the :class:`streamfer.api.Session` that runs; its type's module imports this one.
-        sources: paths or URLs; None for those of the configuration, which may be none where they can come later.
-
-    Raises:
-        ConfigError: there is no source.
+    Without ``sources`` (paths or URLs) it has the configuration's; ConfigError where there are none, nor can be later.
     """
 
     def __init__(self, session: Any, sources: Sequence[str] | None) -> None:
+        # A Session, whose module imports this one.
         self._session = session
         self._configured = sources is None
         config = session.config

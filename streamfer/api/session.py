@@ -168,7 +168,8 @@ class Session(Closing):
             PublishError: Redis refuses or is away.
         """
         self._check_open()
-        from streamfer.api.settings import baseline_of, check_secrecy, find_files, output_of, settings_of
+        from streamfer.api.settings import check_secrecy, find_files, output_of, settings_of
+        from streamfer.export.baseline import held_against
         from streamfer.export.batch import Batch, BatchPlan, Failed
         from streamfer.export.job import choose
 
@@ -176,7 +177,7 @@ class Session(Closing):
         settings = choose(settings_of(self.config, self._salt, raw_size, raw_fps), formats, overlay=overlay, **words)
         check_secrecy(self.config, settings)
         specs, missing = find_files(listed(paths), raw_size, raw_fps, buckets=bool(ray))
-        against, settings = baseline_of(baseline, settings, self.config.clip, self.annotate)
+        against, settings = held_against(baseline, settings, self.annotate, self.config.clip)
         described = self.config.captions.when != "off"
         folder, bucket = output_of(output, buckets=bool(ray))
         plan = BatchPlan(folder, settings, described, overwrite, against, self.licences, bucket)

@@ -6,21 +6,18 @@ import hashlib
 import json
 import tempfile
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from streamfer.config import ClipConfig, Config
+from streamfer.config import Config
 from streamfer.errors import ConfigError, SourceError
 from streamfer.export.job import Settings
 from streamfer.files import sha256_of
 from streamfer.redaction import redact_url
 from streamfer.video.locate import ALLOWED_SCHEMES, Place, SourceSpec, find_each, placed, with_unique_ids
-
-if TYPE_CHECKING:
-    from streamfer.export.baseline import Baseline
 
 
 def settings_of(
@@ -54,23 +51,6 @@ def _detector(name: str) -> str:
 
     path = builtin_weights() if name in ("auto", "builtin") else Path(name).expanduser()
     return sha256_of(path) if path.is_file() else name
-
-
-def baseline_of(
-    baseline: Place | None, settings: Settings, clip: ClipConfig, annotate: Callable[[Place], Any]
-) -> tuple[Baseline | None, Settings]:
-    """Return what measurements are held against, and settings that say so; a file is annotated for it."""
-    if baseline is None:
-        return None, settings
-    from streamfer.export.baseline import Baseline
-
-    named = placed(baseline, "baseline")
-    first = Baseline.first(named, clip)
-    if first is not None:
-        return first, replace(settings, baseline=named)
-    one = annotate(baseline)
-    found = Baseline.of(one.source, one.tracks, {"clips": one.clips, "frames": one.frames})
-    return found, replace(settings, baseline=one.info.epoch_key)
 
 
 def find_files(

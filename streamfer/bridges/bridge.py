@@ -176,9 +176,7 @@ class Bridge:
 def read_destination(url: str, schemes: Mapping[str, int]) -> tuple[str, Address, str]:
     """Return a URL with its secrets filled in, its parts, and what it is called in messages.
 
-    Args:
-        url: what the user wrote.
-        schemes: those that can be used, with their usual ports.
+    ``schemes`` are those that can be used, with their usual ports.
 
     Raises:
         ConfigError: it is none of these, or a secret is not there.

@@ -24,7 +24,6 @@ from streamfer.errors import ConfigError, ModelError, SourceError
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone
 from streamfer.pipeline.loop import Pipeline
 from streamfer.pipeline.observer import ObservedClip, ObserverPlan, RunContext
-from streamfer.records import ClipSpan
 from streamfer.video.frames import Source
 
 
@@ -63,13 +62,8 @@ def _check(question: str, model: CaptionerInfo) -> None:
 class Inquiry:
     """One question about one face of a file; the :class:`~streamfer.pipeline.observer.ClipObserver` of its run.
 
-    Args:
-        path: the file, for messages.
-        question: without blanks around it; one beginning with "is", "does" and the like wants yes or no.
-        answerer: from :func:`streamfer.captions.choosing.load_model`.
-        track: number of the face; the one that is longest in the picture if None.
-        at: look around this time, seconds; everything, or the most expressive clip, if None.
-        in_words: a model answers in words whatever the question begins with.
+    Arguments are those of :meth:`streamfer.Session.ask`: ``path`` for messages alone, the question without blanks
+    around it. ``answerer`` comes from :func:`streamfer.captions.choosing.load_model`.
 
     Raises:
         ConfigError: the question is too long, or the model takes none.
@@ -144,7 +138,7 @@ class Inquiry:
     def _worth(self, clip: ObservedClip) -> float:
         if self._at is None:
             return clip.keyframes.strength
-        start, end = (_moment(clip.label.clip, pts) for pts in clip.keyframes.seen_pts)
+        start, end = map(clip.label.clip.moment, clip.keyframes.seen_pts)
         if not start - self._reach <= self._at <= end + self._reach:
             return -1.0
         # The clip in whose middle the moment lies.
@@ -208,15 +202,9 @@ class Inquiry:
         start, end, keyframes = face.start, face.end, tuple[float, ...]()
         if clip is not None:
             span = clip.label.clip
-            start, end, keyframes = span.start_time, span.end_time, tuple(_moment(span, p) for p in clip.keyframes.pts)
+            start, end, keyframes = span.start_time, span.end_time, tuple(map(span.moment, clip.keyframes.pts))
         tracks = tuple(sorted(number for number, one in self._timeline.faces.items() if one.labels))
         found = Answer(
             said.text, None, self._asked, face.track, face.track_id, start, end, keyframes, tracks, self._info
         )
         return replace(found, yes=said.yes, **more)
-
-
-def _moment(clip: ClipSpan, pts: int) -> float:
-    """Return the time of one of a clip's pictures, seconds as the clip's own."""
-    numerator, denominator = clip.time_base
-    return clip.start_time + (pts - clip.start_pts) * numerator / denominator

@@ -133,12 +133,8 @@ def _made(kind: str, path: Path | None, wanted: dict[str, Any], assignments: lis
 def configure(path: Path | None, flags: dict[str, Any], assignments: list[str] | None = None) -> Config:
     """Merge file, environment and flags, and hold every library to the thread budget.
 
-    Must run before torch and its like are imported: their pools read the environment when they load.
-
-    Args:
-        path: YAML file, or None.
-        flags: names of settings, as :func:`streamfer.config.full_name` reads them, to values; None where not given.
-        assignments: ``name=value`` words.
+    Must run before torch and its like are imported: their pools read the environment when they load. ``flags`` are
+    settings by the names that :func:`streamfer.config.full_name` reads, ``assignments`` words ``name=value``.
 
     Raises:
         ConfigError: a setting is unknown, malformed or out of range.
@@ -147,7 +143,7 @@ def configure(path: Path | None, flags: dict[str, Any], assignments: list[str] |
     from streamfer.settings import read_pairs
     from streamfer.threads import apply_environment, plan_threads
 
-    given = {full_name(name): value for name, value in flags.items() if value is not None}
+    given = {full_name(name): value for name, value in flags.items()}
     config = load_config(path, {**read_pairs(assignments or []), **given})
     apply_environment(plan_threads(config.threads))
     return config

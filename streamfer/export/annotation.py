@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from streamfer.errors import ConfigError
-from streamfer.export.baseline import Baseline
+from streamfer.export.baseline import held_against
 from streamfer.export.batch import BatchPlan
 from streamfer.export.findings import Findings
 from streamfer.export.job import Settings, choose
@@ -18,7 +18,7 @@ from streamfer.export.tables import table_of
 from streamfer.pipeline.events import Event, SourceOpened, SourceStats
 from streamfer.records import ClipCaptioned, ClipLabelled, Record
 from streamfer.video.frames import VideoInfo
-from streamfer.video.locate import SourceSpec, placed
+from streamfer.video.locate import Place, SourceSpec, placed
 
 if TYPE_CHECKING:
     import pandas
@@ -149,17 +149,7 @@ class Annotation:
             "profile": profile,
             "csv_dialect": csv_dialect,
         }
-        settings = choose(self.settings, formats, **looks)
-        if isinstance(baseline, Annotation):
-            tables = {"clips": baseline.clips, "frames": baseline.frames}
-            against: Baseline | None = Baseline.of(baseline.source, baseline.tracks, tables)
-            named = baseline.info.epoch_key
-        else:
-            named = placed(baseline, "baseline") if baseline else ""
-            against = Baseline.first(named) if named else None
-            if baseline and against is None:
-                raise ConfigError(f"baseline {baseline}: annotate the file, and give what comes of it")
-        settings = replace(settings, baseline=named)
+        against, settings = held_against(baseline, choose(self.settings, formats, **looks), _refuse)
         described = any(isinstance(event, Record) and isinstance(event.data, ClipCaptioned) for event in self.events)
         plan = BatchPlan(
             Path(placed(output, "output")), settings, described, baseline=against, licences=lambda: self.licences
@@ -197,3 +187,7 @@ class Annotation:
         for event in (*self.events, self.done):
             found.add(event)
         return table_of(name, found).data_frame()
+
+
+def _refuse(baseline: Place) -> NoReturn:
+    raise ConfigError(f"baseline {baseline}: annotate the file, and give what comes of it")

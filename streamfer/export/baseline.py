@@ -7,10 +7,11 @@ The baseline is a person's first seconds in the file, or another file of the sam
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
@@ -18,13 +19,14 @@ from typing import TYPE_CHECKING
 from streamfer.errors import ConfigError
 from streamfer.export.columns import FORMAT
 from streamfer.export.findings import Cell, Row
+from streamfer.export.job import Settings
 from streamfer.export.rows import Table
 from streamfer.pipeline.events import SourceStats
+from streamfer.video.locate import Place, placed
 
 if TYPE_CHECKING:
-    import pandas
-
     from streamfer.config import ClipConfig
+    from streamfer.export.annotation import Annotation
 
 Moments = Mapping[str, tuple[float, float]]
 
@@ -69,20 +71,37 @@ class Baseline:
         return held if stats.tracks else ""
 
     @classmethod
-    def of(cls, source: str, tracks: pandas.DataFrame, tables: Mapping[str, pandas.DataFrame]) -> Baseline:
-        """Return what the tables of a file, by name, say of the person who is seen most in it.
+    def of(cls, file: Annotation) -> Baseline:
+        """Return what the tables of a file say of the person who is seen most in it.
 
         Raises:
             ConfigError: nobody is labelled in it.
         """
-        people = tracks.sort_values("frames", ascending=False)
-        if not tracks.clips.sum():
-            raise ConfigError(f"baseline {source}: shows no face long enough for a clip")
+        people = file.tracks.sort_values("frames", ascending=False)
+        if not people.clips.sum():
+            raise ConfigError(f"baseline {file.source}: shows no face long enough for a clip")
         found: dict[str, dict[str, tuple[float, float]]] = {}
-        for name, table in tables.items():
+        for name, table in (("clips", file.clips), ("frames", file.frames)):
             own = table[(table.track == people.track.iloc[0]) & (table.epoch == people.epoch.iloc[0])]
             found[name] = {column: (own[column].mean(), own[column].std()) for column in own if _is_scored(column)}
-        return cls(reference=found, source=source, people=int((people.clips > 0).sum()))
+        return cls(reference=found, source=file.source, people=int((people.clips > 0).sum()))
+
+
+def held_against(
+    baseline: Place | Annotation | None,
+    settings: Settings,
+    annotate: Callable[[Place], Annotation],
+    clip: ClipConfig | None = None,
+) -> tuple[Baseline | None, Settings]:
+    """Return what measurements are held against, and settings that say so; a file is annotated for it."""
+    if not baseline:
+        return None, settings
+    if isinstance(baseline, str | os.PathLike):
+        named = placed(baseline, "baseline")
+        if (first := Baseline.first(named, clip)) is not None:
+            return first, replace(settings, baseline=named)
+        baseline = annotate(baseline)
+    return Baseline.of(baseline), replace(settings, baseline=baseline.info.epoch_key)
 
 
 def standardised(table: Table, name: str, baseline: Baseline) -> Table:

@@ -109,13 +109,10 @@ def _clip_row(record: Record, data: ClipLabelled, face: FaceReading) -> dict[str
 
 def _caption_row(record: Record, data: ClipCaptioned) -> dict[str, Cell]:
     """Return the row of a described clip; ``clip_id`` is that of the clip table, keyframes stand with blanks."""
-    clip, (numerator, denominator) = data.clip, data.clip.time_base
-    # Keyframes are counted from the epoch's zero, as the clip's own pts are, whose time is known.
-    moments = [clip.start_time + (pts - clip.start_pts) * numerator / denominator for pts in data.keyframes_pts]
     return {
         **{"source": record.subject, "clip_id": data.clip_id, "track_id": data.track_id, "track": data.track},
-        **{"caption": data.text, "keyframes_s": " ".join(f"{moment:.3f}" for moment in moments)},
-        **{"model": data.model.name, **span_cells(clip)},
+        **{"caption": data.text, "keyframes_s": " ".join(f"{data.clip.moment(pts):.3f}" for pts in data.keyframes_pts)},
+        **{"model": data.model.name, **span_cells(data.clip)},
     }
 
 

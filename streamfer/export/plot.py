@@ -23,15 +23,9 @@ _UNSURE, _UNIT = "#9a9a94", "#0072B2"
 
 @checked
 def draw(segments: DataFrame, classes: tuple[str, ...], axes: Axes | None = None, units: NonNegativeInt = 4) -> Axes:
-    """Draw a row a person for expressions, and one for each of their longest action units.
+    """Draw a row a person for expressions, and one for each of their longest action units, by the file's own clock.
 
-    Args:
-        segments: rows of the table of segments; times are the file's own.
-        classes: labels in the model's order, which gives them their colours.
-
-    Raises:
-        ConfigError: ``axes`` are none, or ``units`` is no count.
-        MissingExtraError: matplotlib is not installed.
+    See :meth:`streamfer.Annotation.plot`; the order of ``classes``, the model's, gives labels their colours.
     """
     with needs("plot", "plot"):
         from matplotlib import pyplot

@@ -40,9 +40,7 @@ _FOLDER = ".streamfer-progress"
 class Progress:
     """Remembers results by the bytes that they come from, in memory and, minute by minute, on the disk.
 
-    Args:
-        identity: what results depend on besides those bytes.
-        alone: the one source that this is about, where others work at others; None if it is about all.
+    ``identity`` is what else they depend on; where others work at other sources, it is about one ``alone``.
     """
 
     def __init__(self, output: Path, identity: str, alone: str | None = None) -> None:

@@ -39,12 +39,8 @@ class Delivery(Closing):
     """Takes records at once and brings them to Redis in order, in a thread of its own, however long that takes.
 
     Acknowledged is not durable: a server that is killed, or gives way to a replica, may forget what it has just taken.
-    So what was acknowledged within the last seconds is kept, and sent again when another run of the server answers.
-
-    Args:
-        publisher: brings the records to Redis; closed with the delivery.
-        spool: what waits; closed with the delivery.
-        window: seconds for which an acknowledged record is kept.
+    So what was acknowledged within the last seconds (``window``) is kept, and sent again when another run of the server
+    answers. Publisher and spool are closed with the delivery.
     """
 
     def __init__(self, publisher: Publisher, spool: Spool, window: float = 5.0) -> None:

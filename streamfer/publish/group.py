@@ -35,15 +35,8 @@ log = logging.getLogger(__name__)
 class GroupMember(Reader):
     """Reads by XREADGROUP: first what this consumer left unfinished, then what others left, then new entries.
 
-    Args:
-        client: of the server that has the streams.
-        streams: keys, of one slot where the server is a Cluster.
-        group: name of the consumer group; created where it does not exist.
-        consumer: name of this member. A stable name finds its unfinished entries at once after a restart; without
-            one the name is host and process, and what a dead process left is claimed after ``claim_idle`` seconds.
-        claim_idle: seconds after which another member's unfinished entry counts as abandoned; more than three
-            times what handling a batch of 16 takes.
-        claim_every: seconds between looks for abandoned entries.
+    Group, consumer and times are those of :class:`streamfer.publish.subscription.Subscription`; the streams lie in one
+    slot where the server is a Cluster.
     """
 
     alone = False

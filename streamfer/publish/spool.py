@@ -53,12 +53,8 @@ class Spool:
     """A bounded queue of records that outlives the process.
 
     A folder holds one file a process that publishes to the same place; whoever opens the folder takes over what
-    processes that have ended left behind. Where too much waits, the oldest makes room and a gap record takes its place.
-
-    Args:
-        folder: made where it is missing.
-        name: of the place that is published to; records of other names are left alone.
-        max_bytes: most that waits on disk, in bytes of JSON.
+    processes that have ended left behind for the place of this ``name``. Where more than ``max_bytes`` of JSON wait on
+    disk, the oldest makes room and a gap record takes its place.
 
     Raises:
         OutputError: the folder cannot be written.

@@ -111,6 +111,10 @@ class ClipSpan(Value):
     media_start_time: Seconds | None = None
     media_end_time: Seconds | None = None
 
+    def moment(self, pts: int) -> float:
+        """Time of one of its pictures, seconds as its own."""
+        return self.start_time + (pts - self.start_pts) * self.time_base[0] / self.time_base[1]
+
     @model_validator(mode="after")
     def _in_order(self) -> Self:
         if self.end_pts < self.start_pts or self.end_time < self.start_time:
