@@ -169,7 +169,7 @@ class Session(Closing):
         """
         self._check_open()
         from streamfer.api.settings import check_secrecy, find_files, output_of, settings_of
-        from streamfer.export.baseline import held_against
+        from streamfer.export.annotation import held_against
         from streamfer.export.batch import Batch, BatchPlan, Failed
         from streamfer.export.job import choose
 

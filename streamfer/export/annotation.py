@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import html
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from streamfer.errors import ConfigError
-from streamfer.export.baseline import held_against
+from streamfer.export.baseline import Baseline
 from streamfer.export.batch import BatchPlan
 from streamfer.export.findings import Findings
 from streamfer.export.job import Settings, choose
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pandas
     from matplotlib.axes import Axes
 
+    from streamfer.config import ClipConfig
     from streamfer.pipeline.events import SourceDone
 
 _ROWS_SHOWN = 10
@@ -187,6 +189,23 @@ class Annotation:
         for event in (*self.events, self.done):
             found.add(event)
         return table_of(name, found).data_frame()
+
+
+def held_against(
+    baseline: Place | Annotation | None,
+    settings: Settings,
+    annotate: Callable[[Place], Annotation],
+    clip: ClipConfig | None = None,
+) -> tuple[Baseline | None, Settings]:
+    """Return what measurements are held against, and settings that say so; a file is annotated for it."""
+    if not baseline:
+        return None, settings
+    if isinstance(baseline, str | os.PathLike):
+        named = placed(baseline, "baseline")
+        if (first := Baseline.first(named, clip)) is not None:
+            return first, replace(settings, baseline=named)
+        baseline = annotate(baseline)
+    return Baseline.of(baseline), replace(settings, baseline=baseline.info.epoch_key)
 
 
 def _refuse(baseline: Place) -> NoReturn:

@@ -7,26 +7,22 @@ The baseline is a person's first seconds in the file, or another file of the sam
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from streamfer.errors import ConfigError
 from streamfer.export.columns import FORMAT
 from streamfer.export.findings import Cell, Row
-from streamfer.export.job import Settings
 from streamfer.export.rows import Table
 from streamfer.pipeline.events import SourceStats
-from streamfer.video.locate import Place, placed
 
 if TYPE_CHECKING:
     from streamfer.config import ClipConfig
-    from streamfer.export.annotation import Annotation
 
 Moments = Mapping[str, tuple[float, float]]
 
@@ -71,8 +67,8 @@ class Baseline:
         return held if stats.tracks else ""
 
     @classmethod
-    def of(cls, file: Annotation) -> Baseline:
-        """Return what the tables of a file say of the person who is seen most in it.
+    def of(cls, file: Any) -> Baseline:
+        """Return what the tables of an annotated file say of the person who is seen most in it.
 
         Raises:
             ConfigError: nobody is labelled in it.
@@ -85,23 +81,6 @@ class Baseline:
             own = table[(table.track == people.track.iloc[0]) & (table.epoch == people.epoch.iloc[0])]
             found[name] = {column: (own[column].mean(), own[column].std()) for column in own if _is_scored(column)}
         return cls(reference=found, source=file.source, people=int((people.clips > 0).sum()))
-
-
-def held_against(
-    baseline: Place | Annotation | None,
-    settings: Settings,
-    annotate: Callable[[Place], Annotation],
-    clip: ClipConfig | None = None,
-) -> tuple[Baseline | None, Settings]:
-    """Return what measurements are held against, and settings that say so; a file is annotated for it."""
-    if not baseline:
-        return None, settings
-    if isinstance(baseline, str | os.PathLike):
-        named = placed(baseline, "baseline")
-        if (first := Baseline.first(named, clip)) is not None:
-            return first, replace(settings, baseline=named)
-        baseline = annotate(baseline)
-    return Baseline.of(baseline), replace(settings, baseline=baseline.info.epoch_key)
 
 
 def standardised(table: Table, name: str, baseline: Baseline) -> Table:
