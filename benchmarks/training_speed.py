@@ -54,8 +54,12 @@ from streamfer.video.sampling import segment_random  # noqa: E402
 from streamfer_train.dfer_clip.backbones import Backbone, _sizes  # noqa: E402
 from streamfer_train.dfer_clip.config import RunConfig, parse_config  # noqa: E402
 from streamfer_train.dfer_clip.model import build_learner  # noqa: E402
-from streamfer_train.dfer_clip.optimiser import choose_trained  # noqa: E402
-from streamfer_train.dfer_clip.training import DferTask, build_trainer, job_of  # noqa: E402
+from streamfer_train.dfer_clip.training import (  # noqa: E402
+    DferTask,
+    build_trainer,
+    choose_trained,
+    job_of,
+)
 from streamfer_train.recipes.processes import ProcessGroup, joined  # noqa: E402
 from streamfer_train.recipes.trainer import Trainer  # noqa: E402
 

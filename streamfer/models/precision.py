@@ -1,13 +1,4 @@
-"""Which device and which number format the image encoder runs in, and why.
-
-``OMP_NUM_THREADS=1 python benchmarks/image_encoder.py`` on an AMD EPYC of family 25 (AVX512-BF16, torch 2.15,
-November 2026, a busy machine) has bf16 ahead of fp32 at every batch size from 1 to 32: 1.1 to 2.5 times for a
-small CLIP ResNet (channels last), 2.1 to 3.2 times for ViTs of width 384, 1.9 to 2.4 times for ViT-B/32. The
-encoder is converted as a whole; autocast casts the weights again at each call and loses part of the gain. One
-shape is known to lose: a ViT of width 192 at batches of 2 to 8, where the bf16 matrix product has a fixed
-cost. Between batch sizes a feature moves by 1e-6 of the largest in fp32 and 4e-5 in bf16 (not at all in the
-ResNet in bf16).
-"""
+"""Which device and which number format the image encoder runs in, and why; measured in docs/performance.md."""
 
 from __future__ import annotations
 

@@ -12,8 +12,7 @@ from streamfer.captions.checks import contradictions, repeats
 from streamfer.captions.reading import read
 from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, JOINT, SINGLE, Wording, inflect
 from streamfer.errors import RecordError
-from streamfer_train.captions.feeling import reasons_for
-from streamfer_train.captions.grammar import captions, describe
+from streamfer_train.captions.grammar import captions, describe, reasons_for
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.rules import action_caption, emotion_caption, rule_caption
 

@@ -14,7 +14,7 @@ from streamfer.models.card import ModelCard
 from streamfer.models.weights import read_weights, write_weights
 from streamfer_train.dfer_clip.config import HeadsConfig, OptimiserConfig
 from streamfer_train.dfer_clip.model import actions_loss, losses
-from streamfer_train.dfer_clip.optimiser import (
+from streamfer_train.dfer_clip.training import (
     build_optimiser,
     choose_trained,
     factor,

@@ -26,7 +26,6 @@ from streamfer_train.exp_blip import pseudo, stages
 from streamfer_train.exp_blip.__main__ import main
 from streamfer_train.exp_blip.captioned import face_of
 from streamfer_train.exp_blip.config import ExpBlipConfig
-from streamfer_train.exp_blip.pseudo import Halves
 from streamfer_train.recipes.checkpoint import Checkpoint
 from streamfer_train.recipes.processes import ALONE
 from streamfer_train.recipes.trainer import Trainer
@@ -184,14 +183,14 @@ def test_missing_halves_are_written_once_and_joined(
     assert ("faces/00.png", "the face shows anger.") not in mix
     # A second time nothing is asked; a line that was cut short is written again.
     first = (folder / "fused.json").read_text()
-    halves = (folder / "halves.jsonl").read_text().splitlines(keepends=True)
-    assert len(halves) == 5
-    (folder / "halves.jsonl").write_text("".join(halves[:4]) + halves[4][:20])
+    assert len((folder / "emotion.jsonl").read_text().splitlines()) == 3
+    first_line, second_line = (folder / "au.jsonl").read_text().splitlines(keepends=True)
+    (folder / "au.jsonl").write_text(first_line + second_line[:20])
     asked.clear()
     pseudo.write(config)
     assert asked == [("au", 1)]
     assert (folder / "fused.json").read_text() == first
-    (folder / "halves.jsonl").write_text('{"image": 3}\n')
+    (folder / "au.jsonl").write_text('{"image": 3}\n')
     with pytest.raises(Exception, match="no line of this command"):
         pseudo.write(config)
 
@@ -316,8 +315,7 @@ def test_released_switches_reach_the_second_step(trained: Path) -> None:
 
 
 def test_a_half_that_cannot_be_read_is_counted(trained: Path) -> None:
-    halves = [Halves("a.png", "The brow does mmm.", "the face shows anger.", "action"),
-              Halves("b.png", "the face raises the inner brow.", "the face shows anger.", "")]  # fmt: skip
+    halves = [(action, "the face shows anger.") for action in ("The brow does mmm.", "the face raises the inner brow.")]
     texts, said = pseudo._fused(check_settings(ExpBlipConfig, settings(trained), "test"), halves)
     assert texts[0] == "The brow does mmm. the face shows anger."
     assert "anger" in texts[1]
@@ -328,7 +326,7 @@ def test_a_writer_that_refuses_is_said_before_anything_is_written(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = halved(trained, tmp_path, pseudo={"url": "http://127.0.0.1:9/v1", "model": "m"})
-    monkeypatch.setattr(pseudo, "_complete", lambda *_: [pseudo.Halves("a.png", "x", "y", "")])
+    monkeypatch.setattr(pseudo, "_written", lambda _config, _stage, images: dict.fromkeys(images, "x"))
     with pytest.raises(ConfigError, match="cannot be reached"):
         pseudo.write(config)
     assert not (tmp_path / "run" / "pseudo" / "fused.json").exists()

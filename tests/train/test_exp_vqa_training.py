@@ -25,7 +25,7 @@ from streamfer_train.exp_vqa import stage
 from streamfer_train.exp_vqa.__main__ import main
 from streamfer_train.exp_vqa.config import ExpVqaConfig
 from streamfer_train.exp_vqa.evaluate import ask_units
-from streamfer_train.exp_vqa.yes_no import Answered, score
+from streamfer_train.metrics.detection import Answered, score_answers
 from streamfer_train.recipes.checkpoint import Checkpoint
 
 
@@ -136,7 +136,7 @@ def test_a_question_that_is_too_long_is_refused(
 def test_scores_of_yes_and_no() -> None:
     answers = [Answered(0.9, True, 1), Answered(0.8, False, 1), Answered(0.2, True, 2), Answered(0.1, False, 2),
                Answered(0.7, True, 2)]  # fmt: skip
-    report = score(answers)
+    report = score_answers(answers)
     assert (report["precision"], report["recall"]) == (0.6667, 0.6667)
     assert report["f1"] == 0.6667
     assert report["accuracy"] == 0.6
@@ -144,9 +144,9 @@ def test_scores_of_yes_and_no() -> None:
     assert report["brier"] == pytest.approx((0.01 + 0.64 + 0.64 + 0.01 + 0.09) / 5, abs=1e-4)
     assert report["always_yes_f1"] == 0.75
     assert report["unit_f1"] == {"1": 0.6667, "2": 0.6667}
-    assert score([Answered(0.9, True)])["roc_auc"] is None
+    assert score_answers([Answered(0.9, True)])["roc_auc"] is None
     with pytest.raises(ConfigError, match="no yes-or-no question"):
-        score([])
+        score_answers([])
 
 
 def test_every_coded_unit_is_asked_and_a_face_looked_at_once(trained: Path) -> None:

@@ -13,7 +13,7 @@ import yaml
 from streamfer_train.dfer_clip.backbones import read_backbone
 from streamfer_train.dfer_clip.config import RunConfig, parse_config
 from streamfer_train.dfer_clip.model import Learner, build_learner
-from streamfer_train.dfer_clip.optimiser import choose_trained
+from streamfer_train.dfer_clip.training import choose_trained
 
 CLASSES = ("happiness", "sadness", "anger")
 #: Colour of each class's frames (BGR), so that a tiny model can learn them.

@@ -2,7 +2,8 @@
 
 A caption reads the face from brow to neck. Its units are cut into one to three sentences; each sentence has a frame
 ("the lips are parted", "the person parts the lips", "the face shows parted lips", or "with parted lips"), a way in and
-a place or moment at its end. Then comes the emotion, with the actions that speak for it.
+a place or moment at its end. Then comes the emotion: a face shows actions, a feeling is inferred, so its sentences say
+"consistent with" and the like, and give as reasons only actions that are present and belong to the emotion's prototype.
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from streamfer.captions.english import sentence
-from streamfer.captions.vocabulary import Wording, gerund, join, third_person, wordings
-from streamfer_train.captions.feeling import emotion_sentence
+from streamfer.captions.vocabulary import EMOTION_WORDS, PROTOTYPES, Wording, gerund, join, third_person, wordings
+from streamfer.files import table_beside
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.sentences import SENTENCES
 
+#: The words that synthesised captions and questions are made of.
+SENTENCES = table_beside(__file__)
+_WAYS: dict[str, list[str]] = SENTENCES["feeling"]
 _WORDS, _RESTING = SENTENCES["actions"], SENTENCES["resting"]
 #: One fixed text for label sets without action units.
 NEUTRAL_CAPTION: str = _RESTING["fixed"]
 _PERSONS, _FACES, _SHOWS, _SEEN = (_WORDS[name] for name in ("persons", "faces", "shows", "seen"))
+#: Rows that share a sentence, each with its adverb and a blank behind it, or with nothing.
+_Group = Sequence[tuple[Wording, str]]
 
 
 def describe(labels: FaceLabels, seed: int | str) -> str:
@@ -58,11 +63,11 @@ def action_sentences(labels: FaceLabels, draw: random.Random) -> Iterator[str]:
     frames = draw.sample(_FRAMES, len(_FRAMES))
     for number, group in enumerate(_cut(chosen, draw)):
         frame = frames[number % len(frames)]
-        adverbs = [_adverb(row, labels, draw) for row in group]
+        worded = [(row, _adverb(row, labels, draw)) for row in group]
         lead = ways_on[number % len(ways_on)] if number else draw.choice(_WORDS["ways_in"])
         # One adverbial a sentence is enough.
         end = "" if number or lead.endswith(", ") else draw.choice(_WORDS["ends"])
-        yield sentence(f"{lead}{frame(group, adverbs, draw)}{end}")
+        yield sentence(f"{lead}{frame(worded, draw)}{end}")
 
 
 def resting_sentence(draw: random.Random) -> str:
@@ -105,71 +110,117 @@ def _adverb(row: Wording, labels: FaceLabels, draw: random.Random) -> str:
     return f"{draw.choice(_WORDS['adverbs'][str(strength)])} " if strength and not strengths else ""
 
 
-def _states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+def _states(group: _Group, draw: random.Random) -> str:
     """``the brows are lowered, the nose is wrinkled and the lips are parted``."""
-    return join(
-        f"the {draw.choice(row.parts)} {row.be} {adverb}{draw.choice(row.states)}"
-        for row, adverb in zip(rows, adverbs, strict=True)
-    )
+    return join(f"the {draw.choice(row.parts)} {row.be} {adverb}{draw.choice(row.states)}" for row, adverb in group)
 
 
-def _moves(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+def _moves(group: _Group, draw: random.Random) -> str:
     """``the brows sink and the lips part``; a row that cannot move by itself is given as a state."""
     return join(
         f"the {draw.choice(row.parts)} {adverb}{draw.choice(row.moves)}"
         if row.moves
-        else _states([row], [adverb], draw)
-        for row, adverb in zip(rows, adverbs, strict=True)
+        else _states([(row, adverb)], draw)
+        for row, adverb in group
     )
 
 
-def _deeds(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+def _deeds(group: _Group, draw: random.Random) -> str:
     """``the person lowers the brows and parts the lips``."""
-    deeds = (_deed(row, adverb, draw, third_person) for row, adverb in zip(rows, adverbs, strict=True))
-    return f"{draw.choice(_WORDS['persons'])} {join(deeds)}"
+    return f"{draw.choice(_PERSONS)} {_acts(group, draw, third_person)}"
 
 
-def _deed(row: Wording, adverb: str, draw: random.Random, form: Callable[[str], str]) -> str:
-    deed = form(draw.choice(row.deeds)).format(f"the {draw.choice(row.parts)}")
-    return f"{adverb}{deed}"
+def _acts(group: _Group, draw: random.Random, form: Callable[[str], str]) -> str:
+    return join(adverb + form(draw.choice(row.deeds)).format(f"the {draw.choice(row.parts)}") for row, adverb in group)
 
 
-def _shapes(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+def _shapes(group: _Group, draw: random.Random) -> str:
     """``the face shows lowered brows and a wrinkled nose``."""
-    return f"{draw.choice(_WORDS['faces'])} {draw.choice(_WORDS['shows'])} {_shape_list(rows, adverbs, draw)}"
+    return f"{draw.choice(_FACES)} {draw.choice(_SHOWS)} {_shape_list(group, draw)}"
 
 
-def _with_shapes(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+def _with_shapes(group: _Group, draw: random.Random) -> str:
     """``the face is seen with lowered brows and a wrinkled nose``."""
-    return f"{draw.choice(_WORDS['faces'])} {draw.choice(_WORDS['seen'])} with {_shape_list(rows, adverbs, draw)}"
+    return f"{draw.choice(_FACES)} {draw.choice(_SEEN)} with {_shape_list(group, draw)}"
 
 
-def _with_states(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+def _with_states(group: _Group, draw: random.Random) -> str:
     """``the face appears with the brows lowered and the lips parted``."""
-    absolute = join(
-        f"the {draw.choice(row.parts)} {adverb}{draw.choice(row.states)}"
-        for row, adverb in zip(rows, adverbs, strict=True)
-    )
-    return f"{draw.choice(_WORDS['faces'])} {draw.choice(_WORDS['seen'])} with {absolute}"
+    absolute = join(f"the {draw.choice(row.parts)} {adverb}{draw.choice(row.states)}" for row, adverb in group)
+    return f"{draw.choice(_FACES)} {draw.choice(_SEEN)} with {absolute}"
 
 
-def _mixed(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
+def _mixed(group: _Group, draw: random.Random) -> str:
     """``the person lowers the brows, parting the lips``; a single row is a deed."""
-    if len(rows) < 2:
-        return _deeds(rows, adverbs, draw)
-    tail = join(_deed(row, a, draw, gerund) for row, a in zip(rows[1:], adverbs[1:], strict=True))
-    return f"{_deeds(rows[:1], adverbs[:1], draw)}, {tail}"
+    if len(group) < 2:
+        return _deeds(group, draw)
+    tail = _acts(group[1:], draw, gerund)
+    return f"{_deeds(group[:1], draw)}, {tail}"
 
 
-def _shape_list(rows: Sequence[Wording], adverbs: Sequence[str], draw: random.Random) -> str:
-    return join(_shape(row, adverb, draw) for row, adverb in zip(rows, adverbs, strict=True))
-
-
-def _shape(row: Wording, adverb: str, draw: random.Random) -> str:
-    """``a wrinkled nose``, ``lowered brows``."""
-    words = f"{adverb}{draw.choice(row.adjectives)} {draw.choice(row.short)}"
-    article = "" if row.plural else "an " if words[0] in "aeiou" else "a "
-    return f"{article}{words}"
+def _shape_list(group: _Group, draw: random.Random) -> str:
+    """``lowered brows and a wrinkled nose``."""
+    shapes = ((f"{adverb}{draw.choice(row.adjectives)} {draw.choice(row.short)}", row.plural) for row, adverb in group)
+    return join(words if plural else f"{'an' if words[0] in 'aeiou' else 'a'} {words}" for words, plural in shapes)
 
 
 _FRAMES = (_states, _moves, _deeds, _shapes, _with_shapes, _with_states, _mixed)
+
+
+def emotion_sentence(labels: FaceLabels, draw: random.Random) -> str:
+    """Return a sentence over all emotions of ``labels``, with reasons where actions that are present give any."""
+    known = [emotion for emotion in labels.emotions if emotion in EMOTION_WORDS and emotion != "neutral"]
+    parts = []
+    if known:
+        parts.append(_inferred(labels, known, draw))
+    elif "neutral" in labels.emotions:
+        parts.append(draw.choice(_WAYS["neutral"]))
+    foreign = [emotion for emotion in labels.emotions if emotion not in EMOTION_WORDS]
+    parts += [draw.choice(_WAYS["called"]).format('" and "'.join(foreign))] if foreign else []
+    return sentence("; ".join(parts))
+
+
+def reasons_for(labels: FaceLabels, emotion: str) -> frozenset[int]:
+    """Return units that are present and belong to the prototype of ``emotion``."""
+    return (labels.action_units or frozenset()) & frozenset(PROTOTYPES.get(emotion, ()))
+
+
+def _inferred(labels: FaceLabels, emotions: list[str], draw: random.Random) -> str:
+    if len(emotions) > 1:
+        text = join(_with_reasons(labels, emotions, draw))
+        if "{" not in text and any(reasons_for(labels, emotion) for emotion in emotions) and draw.random() < 0.7:
+            return f"{draw.choice(('this blends', 'the expression mixes', 'the face combines signs of'))} {text}"
+        return draw.choice(_WAYS["plain"]).format(f"a mix of {join(emotions)}")
+    (emotion,) = emotions
+    rows = _pick(reasons_for(labels, emotion), draw)
+    if not rows or draw.random() < 0.25:
+        return draw.choice(_WAYS["plain"]).format(emotion)
+    plural = len(rows) > 1 or rows[0].plural
+    return draw.choice(_WAYS["because"]).format(
+        reasons=_named(rows, draw),
+        emotion=emotion,
+        speak="speak" if plural else "speaks",
+        suggest="suggest" if plural else "suggests",
+        make="make" if plural else "makes",
+        be="are" if plural else "is",
+    )
+
+
+def _with_reasons(labels: FaceLabels, emotions: list[str], draw: random.Random) -> list[str]:
+    """``surprise (the lifted brows)`` for each; an action speaks for one emotion only, the first that names it."""
+    parts, named = [], frozenset[int]()
+    for emotion in emotions:
+        rows = _pick(reasons_for(labels, emotion) - named, draw)
+        named = named.union(*(row.units for row in rows))
+        parts.append(f"{emotion} ({_named(rows, draw)})" if rows else emotion)
+    return parts
+
+
+def _pick(units: frozenset[int], draw: random.Random) -> list[Wording]:
+    """One to three rows of the units that speak for an emotion, in reading order."""
+    single, _ = wordings(units)
+    return sorted(draw.sample(single, min(len(single), draw.randint(1, 3))), key=lambda row: row.order)
+
+
+def _named(rows: list[Wording], draw: random.Random) -> str:
+    return join(f"the {draw.choice(row.adjectives)} {draw.choice(row.short)}" for row in rows)

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamfer.captions.vocabulary import ACTION_UNITS, IMPLIES, in_order, wordings
-from streamfer_train.captions.grammar import describe
+from streamfer_train.captions.grammar import SENTENCES, describe
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.sentences import SENTENCES
 
 Kind = Literal["global", "region", "unit"]
 

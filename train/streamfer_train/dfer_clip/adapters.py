@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn
@@ -16,6 +16,8 @@ from torch.nn.utils import parametrize
 
 from streamfer.errors import ConfigError
 from streamfer_train.dfer_clip.config import AdapterConfig, LoraConfig
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 class TemporalAdapter(nn.Module):
@@ -114,9 +116,9 @@ def attach_lora(encoder: nn.Module, config: LoraConfig) -> None:
             parametrize.register_parametrization(layer, name, update)
 
 
-def merged(encoder: nn.Module) -> nn.Module:
-    """Return a copy of the encoder with the updates added to its weights: names and shapes as without them."""
-    copied = copy.deepcopy(encoder)
+def merged(model: _Model) -> _Model:
+    """Return a copy of a model with the updates added to its weights: names and shapes as without them."""
+    copied = copy.deepcopy(model)
     for module in list(copied.modules()):
         if parametrize.is_parametrized(module):
             for name in list(cast(Any, module).parametrizations):

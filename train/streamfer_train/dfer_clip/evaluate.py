@@ -14,11 +14,10 @@ from streamfer.errors import ConfigError
 from streamfer.threads import available_cores
 from streamfer_train.dfer_clip.config import load_config
 from streamfer_train.dfer_clip.data_config import DataConfig, FacesConfig
-from streamfer_train.dfer_clip.evaluation_report import Evaluation, write_report
+from streamfer_train.dfer_clip.evaluation_report import Evaluation, read_runs, write_report, write_runs
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.protocols import Selection
 from streamfer_train.dfer_clip.reports import weights_of
-from streamfer_train.dfer_clip.run_scores import read_runs, write_runs
 from streamfer_train.dfer_clip.scoring import clips_of, match_classes, predict, shared_units
 from streamfer_train.dfer_clip.subjects import Subject, read_subject
 from streamfer_train.recipes.command import parser_of, reported

@@ -102,17 +102,9 @@ class Learner(nn.Module):
                 "a model with temporal adapters encodes whole windows, not single frames, and cannot be exported for "
                 "streaming; evaluate its checkpoint with 'streamfer evaluate dfer-clip'"
             )
-        clip = self.clip
-        if not self.low_rank:
-            return clip.bake() if clip.text_features is None else clip
-        encoder = clip.image_encoder
-        state = {f"image_encoder.{name}": tensor for name, tensor in merged(encoder).state_dict().items()}
-        prefixes = ("temporal_net.", "class_bias", "action_head.", "text_features")
-        state |= {name: tensor for name, tensor in clip.state_dict().items() if name.startswith(prefixes)}
-        state["text_features"] = clip.class_features()
-        product = DferClip(clip.config)
-        product.load_state_dict(state)
-        return product.to(next(encoder.parameters()).device).eval()
+        if self.low_rank:
+            return merged(self.clip).bake()
+        return self.clip.bake() if self.clip.text_features is None else self.clip
 
 
 def actions_loss(logits_BA: torch.Tensor, target_BA: torch.Tensor) -> torch.Tensor:

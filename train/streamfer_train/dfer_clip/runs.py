@@ -19,10 +19,9 @@ from streamfer_train.dfer_clip.checks import CheckReport, check_clips
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, described
 from streamfer_train.dfer_clip.folds import Fold
 from streamfer_train.dfer_clip.model import RECIPE, drawn_at_random
-from streamfer_train.dfer_clip.optimiser import parameter_groups
 from streamfer_train.dfer_clip.protocols import ProtocolResult
 from streamfer_train.dfer_clip.reports import REPORT, write_report, write_summary
-from streamfer_train.dfer_clip.training import DferTask, build_trainer
+from streamfer_train.dfer_clip.training import DferTask, build_trainer, parameter_groups
 from streamfer_train.recipes.checkpoint import LAST
 from streamfer_train.recipes.journal import counted
 from streamfer_train.recipes.processes import ALONE, ProcessGroup, joined

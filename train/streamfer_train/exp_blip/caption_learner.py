@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from streamfer.captions.card import Architecture
 from streamfer.captions.query_captioner import query_states
 from streamfer.errors import ConfigError
-from streamfer_train.exp_blip.vision import encode, encoder_learns, without_dropout
+from streamfer_train.exp_blip.vision import encode, without_dropout
 
 
 class CaptionLearner(nn.Module):
@@ -29,13 +29,6 @@ class CaptionLearner(nn.Module):
         self.architecture = architecture
         if not dropout:
             without_dropout(model.language_model)
-
-    def train(self, mode: bool = True) -> CaptionLearner:
-        """Choose training or evaluation; an encoder that does not learn stays in evaluation."""
-        super().train(mode)
-        if mode and not encoder_learns(self.model.vision_model):
-            self.model.vision_model.eval()
-        return self
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return ``total``, the mean cross-entropy of the tokens to be written (queries, question and padding not).

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,6 @@ from streamfer_train.exp_blip.data import read_picture
 from streamfer_train.recipes.run_folder import alone_in, writing
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +83,6 @@ def references_for(
     return [known[picture.name] for picture in pictures], path.name
 
 
-def caption_pictures(model: Captioner, images: list[Path], questions: list[str] | None = None) -> list[str]:
-    """Return what a captioner says of pictures, whole and squashed to its square, one line each."""
-    clips = [face_of(image, model.info.picture.size) for image in images]
-    return [" ".join(text.split()) for text in model.caption(clips, questions)]
-
-
 def face_of(image: Path, size: int) -> NDArray[np.uint8]:
     """Return a picture as one keyframe, uint8 (S, S, 3)."""
     keyframe: NDArray[np.uint8] = squashed(read_picture(image), size).permute(1, 2, 0).numpy()
@@ -107,33 +99,32 @@ def caption_all(
         RecordError: the file is another command's.
         OutputError: it cannot be written.
     """
-    with alone_in(file.parent):
-        return _caption_all(model, pictures, file, batch, question)
-
-
-def _caption_all(
-    model: Captioner, pictures: Sequence[LabelledPicture], file: Path, batch: int, question: str | None
-) -> list[str]:
-    head = {"captioner": model.info.digest, "question": question}
-    before = read_kept(file, ("image", "caption", "by"))
-    if before and before[0]["by"] != head:
-        raise ConfigError(f"{file}: holds captions of another model or question; choose another --out, or delete it")
-    made = {row["image"]: row["caption"] for row in before}
+    head, made = {"captioner": model.info.digest, "question": question}, dict[str, str]()
 
     def rows() -> Iterator[dict[str, Any]]:
-        for window in windows([picture for picture in pictures if picture.name not in made], batch):
-            asked = None if question is None else [question] * len(window)
-            for picture, text in zip(window, caption_pictures(model, [one.path for one in window], asked), strict=True):
-                yield {"image": picture.name, "caption": text, "by": head}
+        lacking = [picture for picture in pictures if picture.name not in made]
+        for start in range(0, len(lacking), batch):
+            window = lacking[start : start + batch]
+            clips = [face_of(one.path, model.info.picture.size) for one in window]
+            texts = model.caption(clips, None if question is None else [question] * len(window))
+            for picture, text in zip(window, texts, strict=True):
+                yield {"image": picture.name, "caption": " ".join(text.split()), "by": head}
             log.info("exp.captioned", extra={"done": len(made), "of": len(pictures)})
 
-    for row in keep(file, rows(), batch):
-        made[row["image"]] = row["caption"]
+    with alone_in(file.parent):
+        before = read_kept(file)
+        if before and before[0]["by"] != head:
+            raise ConfigError(
+                f"{file}: holds captions of another model or question; choose another --out, or delete it"
+            )
+        made.update((row["image"], row["caption"]) for row in before)
+        for row in keep(file, rows(), batch):
+            made[row["image"]] = row["caption"]
     return [made[picture.name] for picture in pictures]
 
 
-def read_kept(path: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Return the lines of an earlier run; a last line that was cut short is dropped from the file.
+def read_kept(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of an earlier :func:`caption_all`; a last line that was cut short is dropped from the file.
 
     Raises:
         RecordError: a line has other fields.
@@ -147,7 +138,7 @@ def read_kept(path: Path, fields: tuple[str, ...]) -> list[dict[str, Any]]:
             stream.truncate(len(contents))
     entries = read_entries(path) if contents else []
     for entry in entries:
-        if set(fields) - entry.fields.keys():
+        if {"image", "caption", "by"} - entry.fields.keys():
             raise RecordError(f"{entry.place}: no line of this command; choose another --out, or delete the file")
     return [dict(entry.fields) for entry in entries]
 
@@ -170,9 +161,3 @@ def keep(path: Path, rows: Iterable[dict[str, Any]], every: int) -> Iterator[dic
     finally:
         with contextlib.suppress(OSError):  # a line that did not fit is tried once more
             stream.close()
-
-
-def windows(items: list[T], size: int) -> Iterator[list[T]]:
-    """Yield items in lists of ``size``."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from streamfer.captions.architecture import LAVIS_NORM_EPS, QuerySizes, tower_configs
 from streamfer_train.exp_blip import objectives
 from streamfer_train.exp_blip.config import StepOneConfig
-from streamfer_train.exp_blip.vision import encode, encoder_learns
+from streamfer_train.exp_blip.vision import encode
 
 
 class WordHead(nn.Module):
@@ -55,13 +55,6 @@ class QueryLearner(nn.Module):
         self.vision_model.post_layernorm.eps = LAVIS_NORM_EPS
         nn.init.normal_(self.query_tokens, std=0.02)
         self.sizes, self.config, self.dec_id = sizes, config, dec_id
-
-    def train(self, mode: bool = True) -> QueryLearner:
-        """Choose training or evaluation; an encoder that does not learn stays in evaluation."""
-        super().train(mode)
-        if mode and not encoder_learns(self.vision_model):
-            self.vision_model.eval()
-        return self
 
     def _read(self, features_BPW: Tensor, ids_BL: Tensor | None, mask: Tensor | None) -> Tensor:
         """Return the Q-Former's states (B, Q + L, E) of queries, and of words where there are any."""

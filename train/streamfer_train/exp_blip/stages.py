@@ -1,14 +1,6 @@
 """The stages that train a captioner: first and second step over one list of captions, and the folder that comes out.
 
-    OUT/config.yaml                   the configuration
-    OUT/au/step1/last.pt              what --resume goes on from, with steps.csv, epochs.csv, tensorboard
-    OUT/au/step1/weights.safetensors  the first step's result, in LAVIS's names
-    OUT/au/step2/...                  the same of the second step
-    OUT/au/captioner/                 what 'streamfer annotate --captions' and 'streamfer ask' load
-    OUT/emotion, OUT/expression, OUT/mix, OUT/cat   likewise
-    OUT/pseudo/                       see streamfer_train.exp_blip.pseudo
-
-Each stage may be a command of its own, into the same folder.
+Each stage may be a command of its own, into the same folder; docs/captions.md lists its files.
 """
 
 from __future__ import annotations

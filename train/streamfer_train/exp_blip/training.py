@@ -18,8 +18,7 @@ from streamfer_train.exp_blip.data import Batch, PairDataset
 from streamfer_train.recipes.checkpoint import Progress
 from streamfer_train.recipes.loading import Loader, TrainSampler, worker_count
 from streamfer_train.recipes.processes import ProcessGroup
-from streamfer_train.recipes.schedule import half_cosine
-from streamfer_train.recipes.trainer import Job, Trainer, Unmeasured, micro_batch
+from streamfer_train.recipes.trainer import Job, Trainer, Unmeasured, half_cosine, micro_batch
 
 _BLOCK = re.compile(r"vision_model\.encoder\.layers\.(\d+)\.")
 

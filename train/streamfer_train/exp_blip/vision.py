@@ -30,11 +30,6 @@ def encode(vision_model: Any, pixels_B3SS: Tensor) -> Tensor:
     return features_BPW
 
 
-def encoder_learns(vision_model: nn.Module) -> bool:
-    """Return whether anything below the last norm learns."""
-    return any(w.requires_grad for name, w in vision_model.named_parameters() if "post_layernorm" not in name)
-
-
 def keep_frozen_coarse(part: nn.Module, kind: torch.dtype) -> None:
     """Store weights that do not learn in a coarser type."""
     for weight in part.parameters():

@@ -17,7 +17,7 @@ from streamfer_train.captions.questions import unit_question
 from streamfer_train.datasets.authors import Pair, read_answers
 from streamfer_train.exp_blip import evaluate as captioning
 from streamfer_train.exp_blip.captioned import LabelledPicture, face_of, read_labelled
-from streamfer_train.exp_vqa.yes_no import Answered, score
+from streamfer_train.metrics.detection import Answered, score_answers
 from streamfer_train.recipes.command import parser_of, reported
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def _from_labels(options: argparse.Namespace) -> dict[str, Any]:
     report = {} if options.skip_descriptions else captioning.measure(options, pictures)
     model = captioning.captioner_of(options)
     answers = list(ask_units(model, pictures, units, batch=options.batch, seed=options.seed))
-    return {**report, "yes_no": score(answers), **captioning.probes(options, learned_from, pictures)}
+    return {**report, "yes_no": score_answers(answers), **captioning.probes(options, learned_from, pictures)}
 
 
 def ask_units(
@@ -107,7 +107,7 @@ def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
         lines += [_line(pair, {"text": text}) for pair, text in zip(window, written, strict=True)]
     if binary:
         truths = [bool(_truth(pair)) for pair in binary]
-        report["yes_no"] = score([Answered(one, truth) for one, truth in zip(chances, truths, strict=True)])
+        report["yes_no"] = score_answers([Answered(one, truth) for one, truth in zip(chances, truths, strict=True)])
     if worded:
         from streamfer_train.metrics.text import score as score_texts
 

@@ -1,9 +1,5 @@
 """The one stage of Exp-VQA: questions and answers in, a captioner's folder that answers out.
 
-    OUT/config.yaml      the configuration
-    OUT/training/...     last.pt (what --resume goes on from), steps.csv, epochs.csv, tensorboard
-    OUT/captioner/       what 'streamfer ask' loads
-
 Loop, checkpoints and data are those of :mod:`streamfer_train.exp_blip`.
 """
 

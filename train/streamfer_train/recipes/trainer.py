@@ -127,6 +127,11 @@ def micro_batch(batch: int, accumulate: int, world: ProcessGroup) -> int:
     return batch // shares
 
 
+def half_cosine(done: float, start: float = 1.0, end: float = 0.0) -> float:
+    """Return the learning rate after the share ``done`` of the way from ``start`` to ``end``, along half a cosine."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+
 class _StopSignal:
     """SIGINT and SIGTERM as a question that the loop asks: a step is finished and saved before the process ends."""
 
