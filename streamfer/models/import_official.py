@@ -151,13 +151,7 @@ def _prompts(found: Tensors, text: TextConfig, position: Position) -> tuple[Prom
 def read_official(
     path: Path, *, classes: Sequence[str] | None = None, position: Position = "end"
 ) -> OfficialCheckpoint:
-    """Read a checkpoint of the authors into a model with its prompts; see :func:`import_checkpoint`.
-
-    Raises:
-        SourceNotFoundError: no such file.
-        UnsafeCheckpointError: the file asks to run something.
-        CheckpointError: damaged, or not this architecture.
-    """
+    """Read a checkpoint of the authors into a model with its prompts; raises what :func:`import_checkpoint` does."""
     where = str(path)
     found = Tensors(read_state_dict(path), where, "checkpoint of DFER-CLIP")
     (vision, embed_dim), text, temporal = _vision(found), _text(found), _temporal(found)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamfer.errors import ConfigError, RecordError
+from streamfer_train.captions.files import read_answers, read_captions
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.datasets.authors import read_answers, read_captions
 from streamfer_train.datasets.samples import Sample, sequences, split_subjects, thin_out
 
 

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 
 from streamfer.errors import ConfigError
 from streamfer.models.vocabulary import canonical
-from streamfer_train.dfer_clip.classes import (
+from streamfer_train.dfer_clip.data_config import (
     DFEW_LABELS,
     MAFW_OWN_ORDER,
     SCHEMES,
     VOCABULARIES,
+    HeldOutConfig,
     class_of,
 )
-from streamfer_train.dfer_clip.data_config import HeldOutConfig
 from streamfer_train.dfer_clip.entries import Clip, clip_path, data_digest, read_list
 from streamfer_train.dfer_clip.folds import Fold, hold_out, shared_clips
 

@@ -18,9 +18,9 @@ from streamfer.captions import load_captioner
 from streamfer.captions.folder import read_card
 from streamfer.cli import app
 from streamfer.errors import ConfigError
-from streamfer_train.datasets.authors import Pair
+from streamfer_train.captions.files import Pair
 from streamfer_train.exp_blip.captioned import face_of, read_labelled
-from streamfer_train.exp_blip.data import AnswerCollate
+from streamfer_train.exp_blip.data import answer_batch
 from streamfer_train.exp_vqa import stage
 from streamfer_train.exp_vqa.__main__ import main
 from streamfer_train.exp_vqa.config import ExpVqaConfig
@@ -71,7 +71,7 @@ def test_training_and_answering_feed_the_same_rows(trained: Path) -> None:
     pixels = torch.from_numpy(face).permute(2, 0, 1)
     losses = []
     for word in ("yes", "no"):
-        rows = AnswerCollate(writer.text, 40)([(pixels, Pair(Path("a"), word, question))])
+        rows = answer_batch([(pixels, Pair(Path("a"), word, question))], writer.text, 40)
         assert int((rows["targets"] != -100).sum()) == len(writer.text.tokenizer(word)["input_ids"]) + 1
         # The end token is not part of the comparison.
         rows["targets"][rows["targets"] == writer.text.end_id] = -100
@@ -85,8 +85,8 @@ def test_the_question_reaches_the_queries(trained: Path) -> None:
     config = check_settings(ExpVqaConfig, settings(trained, "exp-vqa"), "test")
     writer = stage.build_writer(config)
     pixels = torch.zeros(3, 28, 28, dtype=torch.uint8)
-    collate = AnswerCollate(writer.text, 40)
-    batches = [collate([(pixels, Pair(Path("a"), "yes", asked))]) for asked in ("is the jaw dropped?", "yes or no?")]
+    batches = [answer_batch([(pixels, Pair(Path("a"), "yes", asked))], writer.text, 40)
+               for asked in ("is the jaw dropped?", "yes or no?")]  # fmt: skip
     learner = writer.learner.eval()
     losses = []
     for question in batches:

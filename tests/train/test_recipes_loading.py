@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from streamfer_train.recipes.checkpoint import Progress
-from streamfer_train.recipes.loading import in_steps
+from streamfer_train.recipes.loading import Batch, in_steps
 from streamfer_train.recipes.processes import ALONE
 from streamfer_train.recipes.sections import LogConfig, RunSection
-from streamfer_train.recipes.trainer import Batch, Job, Trainer, Unmeasured
+from streamfer_train.recipes.trainer import Job, Trainer, Unmeasured
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from streamfer_train.captions.rewrite import Rewriter
 
 Made = Iterator[dict[str, Any]]
+Entries = list[tuple[Entry, FaceLabels]]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; a user error is one line and exit code 2."""
     options = _parser().parse_args(arguments)
-    return reported(lambda: int(options.command(options)))
+    return reported(lambda: int(options.command(options, _entries(options.labels))))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _entries(path: Path) -> list[tuple[Entry, FaceLabels]]:
+def _entries(path: Path) -> Entries:
     """Read labels, and everything that is wrong with them, before anything is written or paid for."""
     entries = [(entry, entry.labels()) for entry in read_entries(path)]
     for entry, _ in entries:
@@ -70,35 +71,28 @@ def _write(options: argparse.Namespace, made: Made, note: Callable[[], str] = st
     return 0
 
 
-def _rules(options: argparse.Namespace) -> int:
-    entries = _entries(options.labels)
-    made = [(entry, number, rule_caption(labels)) for number, (entry, labels) in enumerate(entries)]
-    silent = sum(caption is None for *_, caption in made)
-    return _write(
-        options,
-        (_captioned(entry, number, caption) for entry, number, caption in made if caption),
-        lambda: f"; {silent} faces without labels to speak of have no rule caption" if silent else "",
-    )
+def _rules(options: argparse.Namespace, entries: Entries) -> int:
+    ruled = [(entry, number, rule_caption(labels)) for number, (entry, labels) in enumerate(entries)]
+    silent = sum(caption is None for *_, caption in ruled)
+    made = (_captioned(entry, number, caption) for entry, number, caption in ruled if caption)
+    said = f"; {silent} faces without labels to speak of have no rule caption" if silent else ""
+    return _write(options, made, lambda: said)
 
 
-def _grammar(options: argparse.Namespace) -> int:
-    entries = _entries(options.labels)
-    return _write(
-        options,
-        (
-            _captioned(entry, number, text)
-            for number, (entry, labels) in enumerate(entries)
-            for text in captions(labels, options.per_image, f"{options.seed}/{number}")
-        ),
+def _grammar(options: argparse.Namespace, entries: Entries) -> int:
+    made = (
+        _captioned(entry, number, text)
+        for number, (entry, labels) in enumerate(entries)
+        for text in captions(labels, options.per_image, f"{options.seed}/{number}")
     )
+    return _write(options, made)
 
 
 @contextmanager
 def _rewriter(options: argparse.Namespace) -> Iterator[Rewriter]:
     """Lend a rewriter over the endpoint or folder that the options name; an endpoint that refuses ends it here."""
-    from streamfer_train.captions.cache import ReplyCache
     from streamfer_train.captions.rewrite import Policy, Rewriter
-    from streamfer_train.captions.writers import named_writer
+    from streamfer_train.captions.writers import ReplyCache, named_writer
 
     asked = {name: getattr(options, name) for name in ("tries", "variants", "concurrency", "budget")}
     policy = Policy(price_prompt=options.price[0], price_answer=options.price[1], **asked)
@@ -109,8 +103,7 @@ def _rewriter(options: argparse.Namespace) -> Iterator[Rewriter]:
         yield Rewriter(writer, cache, policy)
 
 
-def _by_model(options: argparse.Namespace, *, fuse: bool) -> int:
-    entries = _entries(options.labels)
+def _by_model(options: argparse.Namespace, entries: Entries, *, fuse: bool) -> int:
     with _rewriter(options) as rewriter:
         faces = [labels for _, labels in entries]
         texts = rewriter.fuse(faces, options.seed) if fuse else rewriter.rewrite(faces, options.seed)
@@ -121,8 +114,7 @@ def _by_model(options: argparse.Namespace, *, fuse: bool) -> int:
         )
 
 
-def _questions(options: argparse.Namespace) -> int:
-    entries = _entries(options.labels)
+def _questions(options: argparse.Namespace, entries: Entries) -> int:
     faces = [labels for _, labels in entries]
     asked = list(questions(faces, seed=options.seed, regions=options.regions, units=options.units))
     kinds = Counter(question.kind for _, question in asked)
@@ -141,8 +133,7 @@ def _questions(options: argparse.Namespace) -> int:
         return _write(options, made, lambda: f"{said}; {rewriter.tally.summary(rewriter.policy)}")
 
 
-def _check(options: argparse.Namespace) -> int:
-    entries = _entries(options.labels)
+def _check(options: argparse.Namespace, entries: Entries) -> int:
     labels = {entry.text("image"): known for entry, known in entries}
     captioned = read_entries(options.captions) if options.captions else [entry for entry, _ in entries]
     failed = 0

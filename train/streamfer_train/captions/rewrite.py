@@ -19,13 +19,12 @@ from streamfer.captions.prompts import again
 from streamfer.captions.protocol import Message
 from streamfer.captions.reading import read
 from streamfer.captions.vocabulary import EMOTION_WORDS, canonical_emotion
-from streamfer_train.captions.cache import ReplyCache, content_key
 from streamfer_train.captions.grammar import NEUTRAL_CAPTION, describe
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.prompts import emotion_statement, fuse_messages, reword_messages, rewrite_messages
 from streamfer_train.captions.questions import Question, region_units
 from streamfer_train.captions.rules import action_caption
-from streamfer_train.captions.writers import Writer
+from streamfer_train.captions.writers import ReplyCache, Writer, content_key
 
 log = logging.getLogger(__name__)
 

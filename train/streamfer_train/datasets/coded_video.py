@@ -15,6 +15,7 @@ import cv2
 from streamfer.errors import ConfigError, RecordError
 from streamfer.video.locate import SourceSpec
 from streamfer.video.readers import PyAvReader
+from streamfer_train.captions.files import Entry
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.datasets.samples import Sample, with_pictures
 from streamfer_train.datasets.tables import need_folder, occurrence, read_lines, read_table
@@ -56,13 +57,12 @@ def read_disfa(root: Path) -> list[Sample]:
         strengths: dict[int, dict[int, int]] = {}
         for unit in DISFA_UNITS:
             for line, place in read_lines(folder / f"{subject}_au{unit}.txt", DISFA_EXPECTS):
-                number, comma, strength = line.partition(",")
-                if not comma:
-                    raise RecordError(f"{place}: field intensity is missing; write frame,intensity")
-                value = _number(strength, "intensity", place)
+                number, _, strength = line.partition(",")
+                entry = Entry({"frame": number.strip(), "intensity": strength.strip()}, place)
+                value = entry.integer("intensity")
                 if not 0 <= value <= 5:
                     raise RecordError(f"{place}: field intensity is {value}, not 0-5; correct it")
-                strengths.setdefault(_number(number, "frame", place), {})[unit] = value
+                strengths.setdefault(entry.integer("frame"), {})[unit] = value
         for frame, found in sorted(strengths.items()):
             present = {unit: value for unit, value in found.items() if value >= DISFA_PRESENT}
             labels = FaceLabels(frozenset(present), (), present, frozenset(found))
@@ -129,10 +129,3 @@ def _pictures(root: Path, folder: Path) -> defaultdict[int, Path]:
         if path.suffix.lower() in _PICTURES and digits:
             found[int(digits.group())] = folder / path.name
     return found
-
-
-def _number(text: str, field: str, place: str) -> int:
-    try:
-        return int(text.strip())
-    except ValueError as error:
-        raise RecordError(f"{place}: field {field} is {text.strip()!r}, not a whole number; correct it") from error

@@ -12,8 +12,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import Literal
 
 from streamfer.errors import ConfigError
-from streamfer_train.dfer_clip.classes import class_of
-from streamfer_train.dfer_clip.data_config import DataConfig
+from streamfer_train.dfer_clip.data_config import DataConfig, class_of
 
 ClipKind = Literal["frames", "video"]
 Severity = Literal["error", "warning"]

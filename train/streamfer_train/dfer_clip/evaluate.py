@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -31,13 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Evaluate and report.
-
-    Raises:
-        ConfigError: options that contradict each other, or data that cannot be used.
-        ModelError: the model cannot be loaded.
-        OutputError: the report cannot be written.
-    """
+    """Evaluate and report, or raise a UserError about options, data, the model or the report's folder."""
     console = Console(highlight=False)
     if options.weights is None or options.folds:
         _report_runs(options, console)
@@ -57,15 +52,8 @@ def _measured(options: argparse.Namespace, subject: Subject, data: DataConfig, f
     workers = _workers(options.workers, len(clips), options.batch)
     with new_bar() as bar:
         task, began = bar.add_task("clips", total=len(clips)), time.perf_counter()
-        predictions = predict(
-            subject,
-            clips,
-            data,
-            match,
-            batch=options.batch,
-            workers=workers,
-            advance=lambda done: bar.advance(task, done),
-        )
+        advance = partial(bar.advance, task)
+        predictions = predict(subject, clips, data, match, batch=options.batch, workers=workers, advance=advance)
         seconds = time.perf_counter() - began
     return Evaluation(
         subject=subject,

@@ -11,11 +11,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from streamfer.errors import ConfigError
@@ -24,27 +23,18 @@ from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.entries import Clip
 from streamfer_train.dfer_clip.folds import Fold
 from streamfer_train.dfer_clip.frames import read_clip
-from streamfer_train.recipes.loading import Draw, Loader, TrainSampler, worker_count
+from streamfer_train.recipes.loading import Batch, Draw, Loader, TrainSampler, worker_count
 from streamfer_train.recipes.processes import ALONE, ProcessGroup
 
 
-class Sample(TypedDict):
-    """What the dataset returns; a batch has the same keys and one dimension, B, more.
+class ClipDataset(Dataset[Batch]):
+    """Clips by :class:`~streamfer_train.recipes.loading.Draw`; without training at the test's positions and view.
 
+    What it returns; a batch has the same keys and one dimension, B, more.
     ``pixels``: uint8 (T, 3, S, S) RGB; divided by 255 they are what the authors' model reads (no mean, no std).
     ``label``: int64 (), place in ``Fold.classes``. ``index``: int64 (), place in the list of clips.
     ``actions``: float32 (A,), NaN where absent. ``votes``: float32 (C,), shares of votes, or nothing (0,).
     """
-
-    pixels: Tensor
-    label: Tensor
-    index: Tensor
-    actions: Tensor
-    votes: Tensor
-
-
-class ClipDataset(Dataset[Sample]):
-    """Clips by :class:`~streamfer_train.recipes.loading.Draw`; without training at the test's positions and view."""
 
     def __init__(self, clips: Sequence[Clip], config: DataConfig, *, training: bool, seed: int = 1) -> None:
         self.clips = tuple(clips)
@@ -57,24 +47,21 @@ class ClipDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, draw: Draw) -> Sample:
+    def __getitem__(self, draw: Draw) -> Batch:
         clip = self.clips[draw.index]
         rng = random.Random(f"{self.seed}.{draw.epoch}.{draw.index}.{draw.repeat}") if self.training else None
         pictures = read_clip(clip, self.config.frames, rng)
         height, width = pictures[0].shape[:2]
         size = self.config.size
-        view = (
-            whole_view(width, height)
-            if rng is None
-            else draw_view(self.config.augmentation_name, width, height, size, rng)
-        )
-        return Sample(
-            pixels=render(view, pictures, size),
-            label=torch.tensor(self.labels[draw.index]),
-            index=torch.tensor(draw.index),
-            actions=torch.tensor(clip.actions, dtype=torch.float32),
-            votes=torch.tensor(clip.votes, dtype=torch.float32),
-        )
+        name = self.config.augmentation_name
+        view = draw_view(name, width, height, size, rng) if rng else whole_view(width, height)
+        return {
+            "pixels": render(view, pictures, size),
+            "label": torch.tensor(self.labels[draw.index]),
+            "index": torch.tensor(draw.index),
+            "actions": torch.tensor(clip.actions, dtype=torch.float32),
+            "votes": torch.tensor(clip.votes, dtype=torch.float32),
+        }
 
 
 def each_once(length: int, *, rank: int = 0, world_size: int = 1) -> list[Draw]:
@@ -86,9 +73,9 @@ def each_once(length: int, *, rank: int = 0, world_size: int = 1) -> list[Draw]:
 class Loaders:
     """The loaders of one fold; ``held_out`` is None where nothing is held out."""
 
-    train: Loader[Sample]
-    held_out: Loader[Sample] | None
-    test: Loader[Sample]
+    train: Loader[Batch]
+    held_out: Loader[Batch] | None
+    test: Loader[Batch]
 
     @property
     def train_sampler(self) -> TrainSampler:
@@ -116,7 +103,7 @@ def build_loaders(
     more: dict[str, Any] = {"batch_size": batch_size, "workers": workers, "seed": seed}
     more |= {"prefetch_factor": config.prefetch if workers else None, "pin_memory": world.device.type == "cuda"}
 
-    def evaluation(clips: Sequence[Clip]) -> Loader[Sample]:
+    def evaluation(clips: Sequence[Clip]) -> Loader[Batch]:
         # Its workers end with it, so that they take no memory from training.
         once = each_once(len(clips), rank=world.rank, world_size=world.size)
         return Loader(ClipDataset(clips, config, training=False, seed=seed), sampler=once, **more)

@@ -39,9 +39,7 @@ def folder_of(out: Path, seed: int, fold: int) -> Path:
 def train(config: RunConfig, *, folds: Sequence[int] | None = None, resume: bool = False) -> list[ProtocolResult]:
     """Train every fold under every seed, report each, and combine those that are finished.
 
-    Raises:
-        UserError: see :class:`~streamfer_train.recipes.trainer.Trainer`, and: the data has errors, the folder
-            holds another run, or a fold was started already and ``resume`` was not asked for.
+    A UserError: the data has errors, the folder holds another run or one that was begun, or see ``Trainer.run``.
     """
     config, wanted = at_models_size(config), _wanted(config, folds)
     out = config.run.out
@@ -59,11 +57,7 @@ def train(config: RunConfig, *, folds: Sequence[int] | None = None, resume: bool
 
 
 def check(config: RunConfig, *, folds: Sequence[int] | None = None, cut_faces: bool = False) -> str:
-    """Check data and configuration without training; returns what would be trained. Nothing is written but crops.
-
-    Raises:
-        UserError: whatever would keep training from starting.
-    """
+    """Return what would be trained, after raising what keeps training from starting; nothing is written but crops."""
     config, wanted = at_models_size(config), _wanted(config, folds)
     report = check_clips(config.data, wanted)
     to_cut = config.data.faces == "detect" and not report.errors

@@ -17,13 +17,13 @@ from streamfer_train.dfer_clip.checks import CheckReport, check_clips
 from streamfer_train.dfer_clip.data_config import DataConfig, HeldOutConfig
 from streamfer_train.dfer_clip.entries import Clip
 from streamfer_train.dfer_clip.face_crops import Progress, with_face_crops
-from streamfer_train.dfer_clip.loader import ClipDataset, Sample, each_once
+from streamfer_train.dfer_clip.loader import ClipDataset, each_once
 from streamfer_train.dfer_clip.predictions import Predictions, collect
 from streamfer_train.dfer_clip.subjects import Subject
 from streamfer_train.metrics import classification
 from streamfer_train.metrics.arrays import IntArray
 from streamfer_train.metrics.intervals import Interval, bootstrap
-from streamfer_train.recipes.loading import Loader
+from streamfer_train.recipes.loading import Batch, Loader
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ def predict(
         raise ConfigError(f"no clip of {', '.join(match.classes)} is in the list; nothing can be scored")
     own = config.model_copy(update={"frames": subject.frames, "size": subject.size})
     dataset = ClipDataset(clips, own, training=False)
-    loader: Loader[Sample] = Loader(dataset, batch_size=batch, sampler=each_once(len(clips)), workers=workers)
+    loader: Loader[Batch] = Loader(dataset, batch_size=batch, sampler=each_once(len(clips)), workers=workers)
     found = collect(subject.predict, loader, subject.classes, advance)
     return Predictions(
         match.classes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,9 @@ from streamfer_train.dfer_clip.model import RECIPE, Learner, build_learner, loss
 from streamfer_train.dfer_clip.predictions import Predictions, predict
 from streamfer_train.dfer_clip.protocols import SELECTIONS, Selection, choose
 from streamfer_train.recipes.checkpoint import Progress
+from streamfer_train.recipes.loading import Batch
 from streamfer_train.recipes.processes import ProcessGroup
-from streamfer_train.recipes.trainer import Batch, Job, Trainer, half_cosine, micro_batch
+from streamfer_train.recipes.trainer import Job, Trainer, half_cosine, micro_batch
 
 #: In the authors' order, then what goes beyond them.
 GROUPS = ("temporal_net", "image_encoder", "prompt_learner", "heads", "adapters")
@@ -53,7 +54,7 @@ class DferTask:
 
     def batches(self, epoch: int, done: int) -> Iterable[Batch]:
         self.loaders.train_sampler.set_epoch(epoch, done)
-        return cast(Iterable[Batch], self.loaders.train)
+        return self.loaders.train
 
     def set_rates(self, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
         asked = self.config.optimiser

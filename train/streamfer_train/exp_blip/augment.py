@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import random
 
-import torch
 from torch import Tensor
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as V
@@ -81,9 +80,3 @@ def apply(view_3SS: Tensor, name: str, level: int, sign: int = 1, *, corner: boo
             center=[0.5, 0.5] if corner else None,
         )
     return changed
-
-
-def as_tensor(picture_HW3: object) -> Tensor:
-    """Return uint8 (3, H, W) of a PIL picture or an array (H, W, 3)."""
-    image: Tensor = V.pil_to_tensor(picture_HW3) if hasattr(picture_HW3, "mode") else torch.as_tensor(picture_HW3)
-    return image if image.shape[0] == 3 else image.permute(2, 0, 1)

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import pil_to_tensor
 
 from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError, SourceUnreadableError
-from streamfer_train.datasets.authors import Pair, read_answers, read_captions
-from streamfer_train.exp_blip.augment import as_tensor, augmented, squashed
+from streamfer_train.captions.files import Pair, read_answers, read_captions
+from streamfer_train.exp_blip.augment import augmented, squashed
 from streamfer_train.exp_blip.config import AugmentationConfig, CaptionFile, TextConfig
 from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
-from streamfer_train.recipes.loading import Draw
+from streamfer_train.recipes.loading import Batch, Draw
 
-Batch = dict[str, Tensor]
+#: Pixels uint8 (3, S, S), with the pair.
+Items = Sequence[tuple[Tensor, Pair]]
 
 
 def read_pairs(
@@ -61,7 +63,7 @@ def read_picture(path: Path) -> Tensor:
     """Return a picture as uint8 RGB (3, H, W); a SourceUnreadableError where none can be decoded."""
     try:
         with Image.open(path) as picture:
-            return as_tensor(picture.convert("RGB"))
+            return pil_to_tensor(picture.convert("RGB"))  # type: ignore[no-any-return]
     except (OSError, UnidentifiedImageError, ValueError) as error:
         raise SourceUnreadableError(f"{path}: no picture that can be read; leave it out of the list") from error
 
@@ -85,32 +87,20 @@ class PairDataset(Dataset[tuple[Tensor, Pair]]):
         return augmented(picture, self.size, self.augmentation, rng), pair
 
 
-@dataclass(frozen=True, slots=True)
-class CaptionCollate:
-    """Batches of the first step: ``pixels``, ``ids``, ``mask`` of the Q-Former's words, ``key`` of the text."""
-
-    words: WordReader
-
-    def __call__(self, items: Sequence[tuple[Tensor, Pair]]) -> Batch:
-        ids_BL, mask_BL = self.words([pair.text for _, pair in items])
-        keys = torch.tensor([text_key(pair.text) for _, pair in items])
-        return {"pixels": torch.stack([pixels for pixels, _ in items]), "ids": ids_BL, "mask": mask_BL, "key": keys}
+def caption_batch(items: Items, words: WordReader) -> Batch:
+    """Return a batch of the first step: ``pixels``, ``ids``, ``mask`` of the Q-Former's words, ``key`` of the text."""
+    ids_BL, mask_BL = words([pair.text for _, pair in items])
+    keys = torch.tensor([text_key(pair.text) for _, pair in items])
+    return {"pixels": torch.stack([pixels for pixels, _ in items]), "ids": ids_BL, "mask": mask_BL, "key": keys}
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerCollate:
-    """Batches for the language model: ``pixels``, rows ``ids``, ``mask``, ``targets``, and the question's words."""
-
-    text: PromptText
-    limit: int
-    learn_start: bool = False
-
-    def __call__(self, items: Sequence[tuple[Tensor, Pair]]) -> Batch:
-        rows = [written_row(self.text, pair.question, pair.text, self.limit)[0] for _, pair in items]
-        ids_BL, mask_BL, targets_BL = padded(rows, self.text.pad_id, learn_start=self.learn_start)
-        batch = {"pixels": torch.stack([pixels for pixels, _ in items])}
-        batch |= {"ids": ids_BL, "mask": mask_BL, "targets": targets_BL}
-        if self.text.question_tokenizer is not None:
-            asked, seen = self.text.question_ids([pair.question for _, pair in items])
-            batch |= {"question_ids": asked, "question_mask": seen}
-        return batch
+def answer_batch(items: Items, text: PromptText, limit: int, learn_start: bool = False) -> Batch:
+    """Return one for the language model: ``pixels``, rows ``ids``, ``mask``, ``targets``, and the question's words."""
+    rows = [written_row(text, pair.question, pair.text, limit)[0] for _, pair in items]
+    ids_BL, mask_BL, targets_BL = padded(rows, text.pad_id, learn_start=learn_start)
+    batch = {"pixels": torch.stack([pixels for pixels, _ in items])}
+    batch |= {"ids": ids_BL, "mask": mask_BL, "targets": targets_BL}
+    if text.question_tokenizer is not None:
+        asked, seen = text.question_ids([pair.question for _, pair in items])
+        batch |= {"question_ids": asked, "question_mask": seen}
+    return batch

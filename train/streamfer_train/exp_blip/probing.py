@@ -23,6 +23,8 @@ from streamfer_train.metrics.probes import UNKNOWN, Probe
 
 #: How the Q-Former's query outputs become one vector, which the paper does not say.
 Pooling = Literal["mean", "concat"]
+#: What is learned from, and what is scored.
+_Sides = tuple[Sequence[LabelledPicture], Sequence[LabelledPicture]]
 
 
 @torch.inference_mode()
@@ -59,34 +61,29 @@ def probe(
     options: argparse.Namespace, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture]
 ) -> dict[str, Any]:
     """Train linear probes on one list, score them on another; a ConfigError where neither task is labelled on both."""
+    sides = (train, test)
     left, right = (
         features(options.captioner, side, device=options.device, batch=options.batch, pooling=options.pooling)
-        for side in (train, test)
+        for side in sides
     )
-    ways = {
-        name: Probe(options.probe_epochs, options.seed, name == "as_published") for name in ("ours", "as_published")
-    }
     report: dict[str, Any] = {"train": len(train), "test": len(test), "pooling": options.pooling}
     for name, ours in left.items():
-        theirs = right[name]
-        scores = {
-            way: {**_units(ours, theirs, train, test, how), **_emotions(ours, theirs, train, test, how)}
-            for way, how in ways.items()
-        }
+        theirs, scores = right[name], {}
+        for way in ("ours", "as_published"):
+            how = Probe(options.probe_epochs, options.seed, way == "as_published")
+            scores[way] = {**_units(how, sides, ours, theirs), **_emotions(how, sides, ours, theirs)}
         if not scores["ours"]:
             raise ConfigError("no action unit and no single emotion is labelled on both sides; label the lists")
         report[name] = {**scores.pop("ours"), **scores}
     return report
 
 
-def _units(
-    ours: Tensor, theirs: Tensor, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture], how: Probe
-) -> dict[str, Any]:
-    left, right = ({unit for one in side for unit in one.labels.action_units or ()} for side in (train, test))
+def _units(how: Probe, sides: _Sides, ours: Tensor, theirs: Tensor) -> dict[str, Any]:
+    left, right = ({unit for one in side for unit in one.labels.action_units or ()} for side in sides)
     units = sorted(left & right)
     if not units:
         return {}
-    targets = [unit_targets([one.labels for one in side], units) for side in (train, test)]
+    targets = [unit_targets([one.labels for one in side], units) for side in sides]
     found = how.units(ours, targets[0], theirs, targets[1], units)
     mean = sum(found.values()) / len(found) if found else 0.0
     return {"unit_f1": {str(unit): round(f1, 4) for unit, f1 in found.items()}, "mean_f1": round(mean, 4)}
@@ -101,14 +98,12 @@ def unit_targets(faces: Sequence[FaceLabels], units: Sequence[int]) -> Tensor:
     return torch.tensor(rows).reshape(len(rows), len(units))
 
 
-def _emotions(
-    ours: Tensor, theirs: Tensor, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture], how: Probe
-) -> dict[str, Any]:
+def _emotions(how: Probe, sides: _Sides, ours: Tensor, theirs: Tensor) -> dict[str, Any]:
     """Score faces with one emotion each; emotions that training lacks cannot be found and are left out."""
-    known = sorted({emotion for one in train if (emotion := _only(one.labels))})
+    known = sorted({emotion for one in sides[0] if (emotion := _only(one.labels))})
     rows = [
         [(place, known.index(emotion)) for place, one in enumerate(side) if (emotion := _only(one.labels)) in known]
-        for side in (train, test)
+        for side in sides
     ]
     if len(known) < 2 or not rows[1]:
         return {}

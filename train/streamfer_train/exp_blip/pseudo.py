@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from streamfer.captions.folder import is_captioner
-from streamfer_train.captions.files import write_entries
+from streamfer_train.captions.files import Pair, write_entries
 from streamfer_train.captions.grammar import describe
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.rewrite import UNREAD, Policy, Rewriter, labels_of_texts
-from streamfer_train.captions.writers import named_writer
-from streamfer_train.datasets.authors import Pair
+from streamfer_train.captions.writers import ReplyCache, named_writer
 from streamfer_train.exp_blip.build import existing
 from streamfer_train.exp_blip.captioned import LabelledPicture, caption_all, read_kept
 from streamfer_train.exp_blip.config import ExpBlipConfig
@@ -59,9 +58,8 @@ def check(config: ExpBlipConfig) -> str:
     with_action, with_emotion = ({str(one.image) for one in pairs} for pairs in _lists(config))
     done = sum(len(read_kept(config.run.out / FOLDER / f"{half}.jsonl")) for half in ("au", "emotion"))
     lines = [f"{len(with_action | with_emotion)} pictures, {done} of them done"]
-    for stage, lacking in (("emotion", with_action - with_emotion), ("au", with_emotion - with_action)):
-        if lacking:
-            lines.append(f"{len(lacking)} halves by {_captioner(config, stage)}")
+    lacking: dict[Stage, set[str]] = {"emotion": with_action - with_emotion, "au": with_emotion - with_action}
+    lines += [f"{len(images)} halves by {_captioner(config, stage)}" for stage, images in lacking.items() if images]
     if config.pseudo.model is not None:
         lines.append(f"joined by {named_writer(config.pseudo.url, config.pseudo.model).name}")
     return "\n".join(lines)
@@ -104,8 +102,6 @@ def _fused(config: ExpBlipConfig, pairs: list[tuple[str, str]]) -> tuple[list[st
             unread += labels is None
             texts.append(f"{action} {emotion}" if labels is None else describe(labels, f"{config.seed}/{place}"))
         return texts, "joined by the grammar" + (f"; of {unread} {UNREAD}" if unread else "")
-    from streamfer_train.captions.cache import ReplyCache
-
     writer = named_writer(asked.url, asked.model)
     policy = Policy(price_prompt=asked.price[0], price_answer=asked.price[1], budget=asked.budget)
     with ReplyCache(asked.cache) as cache:

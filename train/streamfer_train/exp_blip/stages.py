@@ -9,6 +9,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,10 +18,10 @@ from safetensors.torch import save as save_tensors
 from streamfer.captions.card import EXP_BLIP_TEXT, Architecture, CaptionCard, TextCard, clip_pixels, face_crop
 from streamfer.captions.folder import is_captioner, write_folder
 from streamfer.files import write_text, write_whole
-from streamfer_train.datasets.authors import Pair
+from streamfer_train.captions.files import Pair
 from streamfer_train.exp_blip import build, layout
 from streamfer_train.exp_blip.config import MAY_CHANGE, CaptionFile, ExpBlipConfig, WritingConfig
-from streamfer_train.exp_blip.data import AnswerCollate, CaptionCollate, PairDataset, read_pairs
+from streamfer_train.exp_blip.data import PairDataset, answer_batch, caption_batch, read_pairs
 from streamfer_train.exp_blip.text import WordReader, written_row
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint, finished
@@ -47,9 +48,7 @@ def folder_of(out: Path, stage: Stage, variant: Variant = "exp") -> Path:
 def train_stage(config: ExpBlipConfig, stage: Stage, variant: Variant = "exp", *, resume: bool = False) -> Path | None:
     """Train one captioner through both steps; returns its folder, in the leading process.
 
-    Raises:
-        UserError: lists, weights or settings that cannot be used; the folder holds another run; see also
-            :meth:`~streamfer_train.recipes.trainer.Trainer.run`.
+    A UserError: lists, weights, settings or the folder cannot be used, or the training ends (``Trainer.run``).
     """
     folder = folder_of(config.run.out, stage, variant)
     with joined(config.run.device, config.run.backend) as world:
@@ -112,14 +111,15 @@ def _first_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: P
 def _first_task(config: ExpBlipConfig, pairs: list[Pair], world: ProcessGroup) -> tuple[ExpTask, WordReader]:
     learner, words = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
     dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
-    return ExpTask(config, config.step1, learner, dataset, CaptionCollate(words), world), words
+    return ExpTask(config, config.step1, learner, dataset, partial(caption_batch, words=words), world), words
 
 
 def writing_task(
     config: Any, asked: WritingConfig, pairs: list[Pair], writer: build.Writer, limit: int, world: ProcessGroup
 ) -> ExpTask:
     """Return the step in which the language model is to write the pairs' texts, cut at ``limit`` tokens."""
-    collate = AnswerCollate(writer.text, limit, getattr(asked, "learn_start", False))
+    learn_start = getattr(asked, "learn_start", False)
+    collate = partial(answer_batch, text=writer.text, limit=limit, learn_start=learn_start)
     dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
     return ExpTask(config, asked, writer.learner, dataset, collate, world)
 
@@ -249,11 +249,7 @@ def _say_cut(cut: int, of: int, limit: int, world: ProcessGroup) -> None:
 
 
 def check(config: ExpBlipConfig, stage: Stage, variant: Variant) -> str:
-    """Check lists, weights and settings of both steps without training or writing anything; returns what would be.
-
-    Raises:
-        UserError: what either step would raise before it trains, the language model's included.
-    """
+    """Return what both steps would train, after raising what either would before it trains; nothing is written."""
     pairs = pairs_of(config, stage, variant)
     task, words = _first_task(config, pairs, ALONE)
     lines = [f"{len(pairs):,} pairs, {len(_texts(pairs)):,} different captions"]

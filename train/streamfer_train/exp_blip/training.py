@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from streamfer.errors import ConfigError
 from streamfer.models.precision import DTYPES
 from streamfer_train.exp_blip.config import MAY_CHANGE, OptimiserConfig
-from streamfer_train.exp_blip.data import Batch, PairDataset
+from streamfer_train.exp_blip.data import PairDataset
 from streamfer_train.recipes.checkpoint import Progress
-from streamfer_train.recipes.loading import Loader, TrainSampler, worker_count
+from streamfer_train.recipes.loading import Batch, Loader, TrainSampler, worker_count
 from streamfer_train.recipes.processes import ProcessGroup
 from streamfer_train.recipes.trainer import Job, Trainer, Unmeasured, half_cosine, micro_batch
 

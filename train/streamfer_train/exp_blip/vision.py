@@ -9,21 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as V
 
 from streamfer.captions.card import CLIP_MEAN, CLIP_STD
-
-
-def normalised(pixels_B3SS: Tensor) -> Tensor:
-    """Return float32 pixels as CLIP takes them from uint8 RGB (B, 3, S, S)."""
-    mean = torch.tensor(CLIP_MEAN, device=pixels_B3SS.device)[:, None, None]
-    std = torch.tensor(CLIP_STD, device=pixels_B3SS.device)[:, None, None]
-    return (pixels_B3SS.float() / 255 - mean) / std
 
 
 def encode(vision_model: Any, pixels_B3SS: Tensor) -> Tensor:
     """Return features (B, P, W) of uint8 pixels; the last norm runs in its own type, which may be finer."""
     kind = vision_model.embeddings.patch_embedding.weight.dtype
-    hidden_BPW = vision_model.embeddings(normalised(pixels_B3SS).to(kind))
+    seen_B3SS = V.normalize(pixels_B3SS.float() / 255, list(CLIP_MEAN), list(CLIP_STD))
+    hidden_BPW = vision_model.embeddings(seen_B3SS.to(kind))
     hidden_BPW = vision_model.encoder(inputs_embeds=hidden_BPW).last_hidden_state
     norm = vision_model.post_layernorm
     features_BPW: Tensor = norm(hidden_BPW.to(norm.weight.dtype))

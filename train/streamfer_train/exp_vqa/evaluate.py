@@ -13,8 +13,8 @@ from streamfer.captions.protocol import Captioner
 from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.errors import ConfigError
 from streamfer.files import write_text
+from streamfer_train.captions.files import Pair, read_answers
 from streamfer_train.captions.questions import unit_question
-from streamfer_train.datasets.authors import Pair, read_answers
 from streamfer_train.exp_blip import evaluate as captioning
 from streamfer_train.exp_blip.captioned import LabelledPicture, face_of, read_labelled
 from streamfer_train.metrics.detection import Answered, score_answers
@@ -94,17 +94,10 @@ def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
     binary = [pair for pair in asked if _truth(pair) is not None]
     worded = [pair for pair in asked if _truth(pair) is None]
     report: dict[str, Any] = {"captioner": model.info.name, "digest": model.info.digest, "questions": len(asked)}
-    lines: list[dict[str, Any]] = []
-    chances: list[float] = []
-    for clips, questions, window in _batches(model, binary, options):
-        found = model.answer_yes_no(clips, questions)
-        chances += found
-        lines += [_line(pair, {"yes": round(one, 5)}) for pair, one in zip(window, found, strict=True)]
-    texts: list[str] = []
-    for clips, questions, window in _batches(model, worded, options):
-        written = [" ".join(text.split()) for text in model.caption(clips, questions)]
-        texts += written
-        lines += [_line(pair, {"text": text}) for pair, text in zip(window, written, strict=True)]
+    chances = [one for batch in _batches(model, binary, options) for one in model.answer_yes_no(*batch)]
+    lines = [_line(pair, {"yes": round(one, 5)}) for pair, one in zip(binary, chances, strict=True)]
+    texts = [" ".join(one.split()) for batch in _batches(model, worded, options) for one in model.caption(*batch)]
+    lines += [_line(pair, {"text": text}) for pair, text in zip(worded, texts, strict=True)]
     if binary:
         truths = [bool(_truth(pair)) for pair in binary]
         report["yes_no"] = score_answers([Answered(one, truth) for one, truth in zip(chances, truths, strict=True)])
@@ -119,11 +112,12 @@ def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
 
 def _batches(
     model: Captioner, pairs: Sequence[Pair], options: argparse.Namespace
-) -> Iterator[tuple[list[Any], list[str], Sequence[Pair]]]:
+) -> Iterator[tuple[list[Any], list[str]]]:
+    """Yield faces, one array where several questions are about one, and the questions about them."""
     for start in range(0, len(pairs), options.batch):
         window = pairs[start : start + options.batch]
         faces = {pair.image: face_of(options.images / pair.image, model.info.picture.size) for pair in window}
-        yield [faces[pair.image] for pair in window], [pair.question for pair in window], window
+        yield [faces[pair.image] for pair in window], [pair.question for pair in window]
 
 
 def _truth(pair: Pair) -> bool | None:

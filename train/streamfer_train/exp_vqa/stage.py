@@ -9,7 +9,7 @@ from pathlib import Path
 
 from streamfer.captions.card import EXP_VQA_TEXT, TextCard
 from streamfer.captions.folder import is_captioner
-from streamfer_train.datasets.authors import Pair
+from streamfer_train.captions.files import Pair
 from streamfer_train.exp_blip import build
 from streamfer_train.exp_blip.data import read_questions
 from streamfer_train.exp_blip.stages import CAPTIONER, begin, rows_cut, train_writer, write_about, writing_task
@@ -47,9 +47,7 @@ def build_writer(config: ExpVqaConfig) -> build.Writer:
 def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
     """Train, or go on; returns the folder of the model, in the leading process.
 
-    Raises:
-        UserError: lists, weights or settings that cannot be used; the folder holds another run; see also
-            :meth:`~streamfer_train.recipes.trainer.Trainer.run`.
+    A UserError: lists, weights, settings or the folder cannot be used, or the training ends (``Trainer.run``).
     """
     folder, captioner = config.run.out / FOLDER, config.run.out / CAPTIONER
     with joined(config.run.device, config.run.backend) as world:

@@ -181,12 +181,9 @@ def fit_temperature(logits_NC: Values, labels_N: Values) -> float:
     """Return the divisor of the logits with the least negative log-likelihood, within ``TEMPERATURES``.
 
     The likelihood is concave in the inverse temperature, so the root of its derivative is found by bisection.
-    Fit on clips that no number is reported on: a validation split.
+    Fit on clips that no number is reported on: a validation split. Refused is what :func:`report` refuses.
 
     Source: Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
-
-    Raises:
-        ConfigError: no clips, shapes that do not fit, a label out of range, or logits that are not finite.
     """
     logits = as_scores(logits_NC)
     labels = as_labels(labels_N, *logits.shape)

@@ -20,6 +20,7 @@ from streamfer.threads import available_cores
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Batch = dict[str, torch.Tensor]
 Batch_co = TypeVar("Batch_co", covariant=True)
 
 

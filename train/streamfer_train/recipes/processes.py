@@ -86,11 +86,7 @@ class ProcessGroup:
         return shared
 
     def first(self, work: Callable[[], T]) -> T:
-        """Let every process do the same, the leading one before the others: a download then happens once.
-
-        Raises:
-            PeerError: in the others, where the leading process failed; there the error itself is raised.
-        """
+        """Let every process do the same, the leading one first, so a download happens once; raises as :meth:`share`."""
         done: list[T] = []
         self.share(lambda: done.append(work()))
         return done[0] if done else work()

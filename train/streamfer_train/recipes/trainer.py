@@ -26,14 +26,12 @@ from streamfer_train.recipes import parallel
 from streamfer_train.recipes.average import Average
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint, Progress
 from streamfer_train.recipes.journal import Journal
-from streamfer_train.recipes.loading import in_steps
+from streamfer_train.recipes.loading import Batch, in_steps
 from streamfer_train.recipes.processes import ProcessGroup
 from streamfer_train.recipes.run_folder import alone_in, check_same
 from streamfer_train.recipes.sections import LogConfig, RunSection, StepsConfig
 
 log = logging.getLogger(__name__)
-
-Batch = dict[str, Tensor]
 
 
 class DivergedError(UserError, ArithmeticError):

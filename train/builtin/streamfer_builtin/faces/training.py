@@ -20,9 +20,10 @@ from streamfer_builtin.faces.network import FaceNetwork, decoded
 from streamfer_builtin.faces.start import take_weights
 from streamfer_builtin.faces.views import Views, normalised
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint, Progress
+from streamfer_train.recipes.loading import Batch
 from streamfer_train.recipes.processes import joined
 from streamfer_train.recipes.sections import LogConfig, RunSection
-from streamfer_train.recipes.trainer import Batch, Job, Trainer, Unmeasured, half_cosine
+from streamfer_train.recipes.trainer import Job, Trainer, Unmeasured, half_cosine
 
 RECIPE = "faces"
 """Name of the recipe, in its checkpoints."""
