@@ -14,23 +14,8 @@ from streamfer.errors import ConfigError, RecordError, UserError
 from streamfer_train.captions.files import read_entries
 from streamfer_train.datasets import __main__ as command
 from streamfer_train.datasets.catalogue import DATASETS, dataset
-from streamfer_train.datasets.coded_video import (
-    BP4D_UNITS,
-    DISFA_UNITS,
-    GFT_UNITS,
-    cut_disfa,
-    read_bp4d,
-    read_disfa,
-    read_gft,
-)
-from streamfer_train.datasets.stills import (
-    parse_units,
-    read_affectnet,
-    read_emotionet,
-    read_faceme,
-    read_raf_au,
-    read_raf_db,
-)
+from streamfer_train.datasets.coded_video import BP4D_UNITS, DISFA_UNITS, GFT_UNITS, cut_disfa
+from streamfer_train.datasets.stills import parse_units
 
 
 def put(root: Path, name: str, content: str | bytes = b"") -> Path:
@@ -54,7 +39,7 @@ def bp4d(root: Path, subjects: int = 14, frames: int = 25) -> Path:
 
 
 def test_bp4d(tmp_path: Path) -> None:
-    samples = read_bp4d(bp4d(tmp_path, subjects=2))
+    samples = DATASETS["bp4d"].everything(bp4d(tmp_path, subjects=2))
     assert len(samples) == 50
     first, last = samples[0], samples[24]
     assert (first.image.as_posix(), first.subject, first.sequence, first.frame) == (
@@ -83,16 +68,16 @@ def test_disfa(tmp_path: Path) -> None:
         put(tmp_path, f"ActionUnit_Labels/SN001/SN001_au{unit}.txt", f"1,0\n2,{1 if unit == 4 else 3 * (unit == 12)}\n")
     put(tmp_path, "frames/SN001/1.png")
     put(tmp_path, "frames/SN001/2.png")
-    neutral, smile = read_disfa(tmp_path)
+    neutral, smile = DATASETS["disfa"].everything(tmp_path)
     assert neutral.labels.action_units == frozenset()
     assert smile.labels.action_units == frozenset({12})  # intensity 1 of unit 4 is below the threshold
     assert smile.labels.intensities == {12: 3}
     put(tmp_path, "ActionUnit_Labels/SN001/SN001_au4.txt", "1,0\n2,7\n")
     with pytest.raises(RecordError, match=r"SN001_au4\.txt, line 2: field intensity is 7, not 0-5"):
-        read_disfa(tmp_path)
+        DATASETS["disfa"].everything(tmp_path)
     (tmp_path / "ActionUnit_Labels/SN001/SN001_au4.txt").unlink()
     with pytest.raises(ConfigError, match=r"SN001_au4\.txt: cannot be read .* expected is ActionUnit_Labels"):
-        read_disfa(tmp_path)
+        DATASETS["disfa"].everything(tmp_path)
 
 
 def test_gft(tmp_path: Path) -> None:
@@ -100,12 +85,12 @@ def test_gft(tmp_path: Path) -> None:
     codes = ["1"] + ["0"] * (len(GFT_UNITS) - 2) + ["-999"]
     put(tmp_path, "labels/001A.csv", f"{header}\n7,{','.join(codes)}\n8,{','.join(codes)}\n")
     put(tmp_path, "images/001A/00007.jpg")
-    (sample,) = read_gft(tmp_path)  # frame 8 has no picture
+    (sample,) = DATASETS["gft"].everything(tmp_path)  # frame 8 has no picture
     assert (sample.frame, sample.subject, sample.labels.action_units) == (7, "001A", frozenset({1}))
     assert sample.labels.coded == frozenset(GFT_UNITS) - {24}
     put(tmp_path, "labels/001A.csv", f"{header.replace('AU6', 'AU66')}\n")
     with pytest.raises(RecordError, match=r"001A\.csv, line 1: column AU6 is missing"):
-        read_gft(tmp_path)
+        DATASETS["gft"].everything(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -120,15 +105,15 @@ def test_raf_au(tmp_path: Path) -> None:
     put(tmp_path, "RAFAU_label.txt", "0001.jpg 17+B22+T24+34\n0002.jpg null\n0003.jpg 12\n")
     put(tmp_path, "aligned/0001_aligned.jpg")
     put(tmp_path, "aligned/0002_aligned.jpg")
-    chin, rest = read_raf_au(tmp_path)
+    chin, rest = DATASETS["raf-au"].everything(tmp_path)
     assert chin.labels.action_units == frozenset({17, 22, 24})  # 34 is none of the 27
     assert rest.labels.action_units == frozenset()
     put(tmp_path, "RAFAU_label.txt", "0001.jpg 17\n0002.jpg 17+x\n")
     with pytest.raises(RecordError, match=r"RAFAU_label\.txt, line 2: field action units: 'x' is no unit"):
-        read_raf_au(tmp_path)
+        DATASETS["raf-au"].everything(tmp_path)
     put(tmp_path, "RAFAU_label.txt", "0001.jpg\n")
     with pytest.raises(RecordError, match="line 1: field action units is missing"):
-        read_raf_au(tmp_path)
+        DATASETS["raf-au"].everything(tmp_path)
 
 
 def test_random_splits_are_disjoint_and_complete(tmp_path: Path) -> None:
@@ -147,12 +132,12 @@ def test_emotionet(tmp_path: Path) -> None:
                                 "http://x.org/gone.jpg,1,1,1\n")  # fmt: skip
     put(tmp_path, "images/a.jpg")
     put(tmp_path, "images/b.jpg")
-    first, second = read_emotionet(tmp_path)
+    first, second = DATASETS["emotionet"].everything(tmp_path)
     assert (first.labels.action_units, first.labels.coded) == (frozenset({1}), frozenset({1, 12}))
     assert (second.labels.action_units, second.labels.coded) == (frozenset({12}), frozenset({12}))
     put(tmp_path, "labels.csv", "URL,AU 1\nhttp://x.org/a.jpg,2\n")
     with pytest.raises(RecordError, match=r"labels\.csv, line 2: field AU 1 is 2, not 0, 1 or 999"):
-        read_emotionet(tmp_path)
+        DATASETS["emotionet"].everything(tmp_path)
 
 
 def _npy(value: object) -> bytes:
@@ -165,14 +150,14 @@ def test_affectnet(tmp_path: Path) -> None:
     for side, number, label in (("train_set", 3, "1"), ("train_set", 4, "9"), ("val_set", 0, 7)):
         put(tmp_path, f"{side}/images/{number}.jpg")
         put(tmp_path, f"{side}/annotations/{number}_exp.npy", _npy(label))
-    samples = {sample.image.as_posix(): sample for sample in read_affectnet(tmp_path)}
+    samples = {sample.image.as_posix(): sample for sample in DATASETS["affectnet"].everything(tmp_path)}
     assert samples.keys() == {"train_set/images/3.jpg", "val_set/images/0.jpg"}
     assert samples["train_set/images/3.jpg"].labels.emotions == ("happiness",)
     assert samples["train_set/images/3.jpg"].labels.action_units is None
     assert [s.labels.emotions for s in dataset("affectnet").load(tmp_path, "test")] == [("contempt",)]
     put(tmp_path, "val_set/annotations/0_exp.npy", b"junk")
     with pytest.raises(RecordError, match=r"0_exp\.npy: holds no class number"):
-        read_affectnet(tmp_path)
+        DATASETS["affectnet"].everything(tmp_path)
 
 
 def test_raf_db_compound(tmp_path: Path) -> None:
@@ -184,7 +169,7 @@ def test_raf_db_compound(tmp_path: Path) -> None:
     assert (train.labels.emotions, test.labels.emotions) == (("happiness", "surprise"), ("fear", "surprise"))
     put(tmp_path, "EmoLabel/list_patition_label.txt", "train_0001.jpg 12\n")
     with pytest.raises(RecordError, match="line 1: field label is '12', not 1-11"):
-        read_raf_db(tmp_path)
+        DATASETS["raf-db-compound"].everything(tmp_path)
 
 
 def test_faceme_keeps_what_two_of_three_saw(tmp_path: Path) -> None:
@@ -194,11 +179,11 @@ def test_faceme_keeps_what_two_of_three_saw(tmp_path: Path) -> None:
     put(tmp_path, "votes.csv", "\n".join(lines))
     put(tmp_path, "images/a.jpg")
     put(tmp_path, "images/b.jpg")
-    (sample,) = read_faceme(tmp_path)  # nobody agrees on b; one annotator counts once
+    (sample,) = DATASETS["faceme"].everything(tmp_path)  # nobody agrees on b; one annotator counts once
     assert (sample.image.name, sample.labels.emotions) == ("a.jpg", ("happiness",))
     put(tmp_path, "votes.csv", "image,annotator,label\na.jpg,1,\n")
     with pytest.raises(RecordError, match=r"votes\.csv, line 2: field label is missing"):
-        read_faceme(tmp_path)
+        DATASETS["faceme"].everything(tmp_path)
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -248,6 +233,6 @@ def test_disfas_films_are_cut_into_the_frames_that_the_reader_wants(
     assert names == [f"{number:05d}.jpg" for number in range(1, 7)]
     shades = [int(np.asarray(Image.open(tmp_path / "frames" / "SN001" / name)).mean()) for name in names]
     assert all(abs(shade - 40 * number) < 8 for number, shade in enumerate(shades))
-    assert len(read_disfa(tmp_path)) == 6
+    assert len(DATASETS["disfa"].everything(tmp_path)) == 6
     assert command.main(["bp4d", *words[1:], "--cut-films"]) == 2
     assert "are handed out as pictures" in capsys.readouterr().err

@@ -31,11 +31,7 @@ class Entry:
     place: str
 
     def text(self, name: str) -> str:
-        """Return a field that must be a text with something in it.
-
-        Raises:
-            RecordError: it is missing, empty or no text; file, line, entry and field are named.
-        """
+        """Return a field that must be a text with something in it; a RecordError names file, line, entry and field."""
         value = self.fields.get(name, "")
         if value == "":
             raise RecordError(f"{self.place}: field {name} is missing; every entry needs it")
@@ -121,11 +117,7 @@ def _parsed(path: Path, text: str, above: int = 0) -> Any:
 
 
 def write_entries(path: Path, entries: Iterable[Mapping[str, Any]]) -> int:
-    """Write a JSON list, or JSON lines where the name ends in ``.jsonl``; whole or not at all. Return the count.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
+    """Write a JSON list, or JSON lines for ``.jsonl``, whole or (OutputError) not at all; returns the count."""
     lines = path.suffix.lower() == ".jsonl"
     count = 0
     with replacing(path) as part, open_text(part) as file:

@@ -6,7 +6,8 @@ the authors' own lists of people were not published, so ours are drawn by seed, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from streamfer.errors import ConfigError
 from streamfer_train.datasets import coded_video, stills
 from streamfer_train.datasets.samples import Sample, Split, sequences, split_randomly, split_subjects, thin_out
 from streamfer_train.datasets.tables import read_lines
+
+log = logging.getLogger(__name__)
 
 #: One name a line: people who are for testing, instead of those drawn by seed.
 SUBJECT_LIST = "test_subjects.txt"
@@ -25,7 +28,7 @@ class Dataset:
 
     name: str
     expects: str
-    read: Callable[[Path], list[Sample]]
+    read: Callable[[Path], Iterator[Sample]]
     held_out: int = 0  #: people who are for testing
     test_share: float = 0.0  #: of the pictures, drawn at random
     thinned: frozenset[Split] = frozenset()  #: sides that keep every tenth frame and every change
@@ -39,7 +42,7 @@ class Dataset:
         """
         if not root.is_dir():
             raise ConfigError(f"{root}: no such folder; {self.name} expects {self.expects}")
-        samples = self.read(root)
+        samples = self.everything(root)
         if self.held_out:
             held = self._held_out(root, samples, seed)
             samples = [sample for sample in samples if (sample.subject in held) == (split == "test")]
@@ -51,6 +54,17 @@ class Dataset:
             samples = [sample for frames in sequences(samples) for sample in thin_out(frames)]
         if not samples:
             raise ConfigError(f"{root}: {self.name} has nothing on its {split} side; take the other, or get the rest")
+        return samples
+
+    def everything(self, root: Path) -> list[Sample]:
+        """Return samples whose picture is there, and say how many have none; a ConfigError where not one is there."""
+        listed = list(self.read(root))
+        samples = [sample for sample in listed if (root / sample.image).is_file()]
+        if not samples:
+            raise ConfigError(f"{root}: no labelled picture is there; expected is {self.expects}")
+        if missing := len(listed) - len(samples):
+            facts = {"root": str(root), "missing": missing, "found": len(samples)}
+            log.warning("dataset.pictures_missing", extra=facts)
         return samples
 
     def _held_out(self, root: Path, samples: list[Sample], seed: int) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """BP4D, DISFA and GFT: videos whose frames carry codes of action units.
 
-Every reader raises ConfigError where a folder or all pictures are missing, RecordError where a code file is malformed.
+Every reader raises ConfigError where a folder is missing, RecordError where a code file is malformed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from streamfer.video.locate import SourceSpec
 from streamfer.video.readers import PyAvReader
 from streamfer_train.captions.files import Entry
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.datasets.samples import Sample, with_pictures
+from streamfer_train.datasets.samples import Sample
 from streamfer_train.datasets.tables import need_folder, occurrence, read_lines, read_table
 from streamfer_train.recipes.run_folder import writing
 
@@ -33,22 +33,19 @@ _CHUNK = 16
 _PICTURES = {".jpg", ".jpeg", ".png"}
 
 
-def read_bp4d(root: Path) -> list[Sample]:
+def read_bp4d(root: Path) -> Iterator[Sample]:
     """Read BP4D's occurrence codes: 1 present, 0 absent, 9 not coded."""
-    samples: list[Sample] = []
     for path in _code_files(need_folder(root / "AUCoding" / "AU_OCC", BP4D_EXPECTS), BP4D_EXPECTS):
         subject, _, task = path.stem.partition("_")
         pictures = _pictures(root, Path("Sequences") / subject / task)
         for row in read_table(path, BP4D_EXPECTS, tuple(map(str, BP4D_UNITS))):
             frame = row.integer(next(iter(row.fields)))
             labels = occurrence(row, {unit: str(unit) for unit in BP4D_UNITS}, 9)
-            samples.append(Sample(pictures[frame], subject, labels, task, frame))
-    return with_pictures(samples, root, BP4D_EXPECTS)
+            yield Sample(pictures[frame], subject, labels, task, frame)
 
 
-def read_disfa(root: Path) -> list[Sample]:
+def read_disfa(root: Path) -> Iterator[Sample]:
     """Read DISFA's intensities 0-5; a unit is present from intensity 2 on."""
-    samples: list[Sample] = []
     for folder in sorted(need_folder(root / "ActionUnit_Labels", DISFA_EXPECTS).iterdir()):
         if not folder.is_dir():
             continue
@@ -66,8 +63,7 @@ def read_disfa(root: Path) -> list[Sample]:
         for frame, found in sorted(strengths.items()):
             present = {unit: value for unit, value in found.items() if value >= DISFA_PRESENT}
             labels = FaceLabels(frozenset(present), (), present, frozenset(found))
-            samples.append(Sample(pictures[frame], subject, labels, "", frame))
-    return with_pictures(samples, root, DISFA_EXPECTS)
+            yield Sample(pictures[frame], subject, labels, "", frame)
 
 
 def cut_disfa(root: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> int:
@@ -102,16 +98,14 @@ def cut_disfa(root: Path, progress: Callable[[int, int], None] = lambda _done, _
     return len(films)
 
 
-def read_gft(root: Path) -> list[Sample]:
+def read_gft(root: Path) -> Iterator[Sample]:
     """Read GFT's occurrence codes: 1 present, 0 absent, -999 or 9 not coded."""
-    samples: list[Sample] = []
     columns = {unit: f"AU{unit}" for unit in GFT_UNITS}
     for path in _code_files(need_folder(root / "labels", GFT_EXPECTS), GFT_EXPECTS):
         pictures = _pictures(root, Path("images") / path.stem)
         for row in read_table(path, GFT_EXPECTS, ("Frame", *columns.values())):
             frame = row.integer("Frame")
-            samples.append(Sample(pictures[frame], path.stem, occurrence(row, columns, 9, -999), "", frame))
-    return with_pictures(samples, root, GFT_EXPECTS)
+            yield Sample(pictures[frame], path.stem, occurrence(row, columns, 9, -999), "", frame)
 
 
 def _code_files(folder: Path, expects: str) -> Iterator[Path]:

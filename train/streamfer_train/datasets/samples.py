@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,6 @@ from typing import Any, Literal
 
 from streamfer.errors import ConfigError
 from streamfer_train.captions.labels import FaceLabels
-
-log = logging.getLogger(__name__)
 
 Split = Literal["train", "test"]
 
@@ -31,16 +28,6 @@ class Sample:
     def to_json(self) -> dict[str, Any]:
         """Return an entry of a label file, as ``python -m streamfer_train.captions`` reads it."""
         return {"image": self.image.as_posix(), "image_id": self.image.as_posix(), **self.labels.to_json()}
-
-
-def with_pictures(listed: Sequence[Sample], root: Path, expects: str) -> list[Sample]:
-    """Return samples whose picture is there, and say how many have none; a ConfigError where not one has a picture."""
-    samples = [sample for sample in listed if (root / sample.image).is_file()]
-    if not samples:
-        raise ConfigError(f"{root}: no labelled picture is there; expected is {expects}")
-    if missing := len(listed) - len(samples):
-        log.warning("dataset.pictures_missing", extra={"root": str(root), "missing": missing, "found": len(samples)})
-    return samples
 
 
 def thin_out(frames: Sequence[Sample], step: int = 10) -> list[Sample]:
@@ -72,11 +59,7 @@ def sequences(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
 
 
 def split_subjects(subjects: Iterable[str], held_out: int, seed: int = 0) -> frozenset[str]:
-    """Choose ``held_out`` people for testing, at random but always the same for a seed and a set of people.
-
-    Raises:
-        ConfigError: nobody would be left to train on.
-    """
+    """Choose people for testing, the same for a seed and a set of people; a ConfigError where none would be left."""
     everyone = sorted(set(subjects))
     if not 0 < held_out < len(everyone):
         raise ConfigError(f"{len(everyone)} people, {held_out} of them for testing: leaves none on one side; get all")

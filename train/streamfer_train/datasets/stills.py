@@ -1,12 +1,13 @@
 """RAF-AU, EmotioNet, AffectNet, RAF-DB compound and FaceME: single pictures with units or emotions.
 
-Every reader raises ConfigError where the label file or all pictures are missing, RecordError where a line is malformed.
+Every reader raises ConfigError where the label file is missing, RecordError where a line is malformed.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ import numpy as np
 from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.errors import RecordError
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.datasets.samples import Sample, Split, with_pictures
+from streamfer_train.datasets.samples import Sample, Split
 from streamfer_train.datasets.tables import need_folder, occurrence, read_lines, read_table
 
 RAF_AU_EXPECTS = "RAFAU_label.txt (lines as in: 0001.jpg 17+B22+T24) and aligned/0001_aligned.jpg ..."
@@ -36,15 +37,13 @@ EMOTIONET_UNCODED = 999
 FACEME_VOTES = 2
 
 
-def read_raf_au(root: Path) -> list[Sample]:
+def read_raf_au(root: Path) -> Iterator[Sample]:
     """Read RAF-AU; letters for side and lip are dropped ("17+B22+T24" is 17, 22, 24), other units than the 27 too."""
-    samples: list[Sample] = []
     for line, place in read_lines(root / "RAFAU_label.txt", RAF_AU_EXPECTS):
         name, _, codes = line.partition(" ")
         image = Path("aligned") / f"{Path(name).stem}_aligned.jpg"
         units = parse_units(codes, place)
-        samples.append(Sample(image, Path(name).stem, FaceLabels.of(units)))
-    return with_pictures(samples, root, RAF_AU_EXPECTS)
+        yield Sample(image, Path(name).stem, FaceLabels.of(units))
 
 
 def parse_units(codes: str, place: str) -> list[int]:
@@ -67,9 +66,8 @@ def parse_units(codes: str, place: str) -> list[int]:
     return units
 
 
-def read_emotionet(root: Path) -> list[Sample]:
+def read_emotionet(root: Path) -> Iterator[Sample]:
     """Read EmotioNet's manual codes; pictures that are no longer in the web are left out and counted."""
-    samples: list[Sample] = []
     for row in read_table(root / "labels.csv", EMOTIONET_EXPECTS, ("URL",)):
         columns = {int(m.group(1)): name for name in row.fields if (m := re.fullmatch(r"AU\s*(\d+)", name))}
         if not columns:
@@ -78,13 +76,11 @@ def read_emotionet(root: Path) -> list[Sample]:
         known = {unit: name for unit, name in columns.items() if unit in ACTION_UNITS}
         labels = occurrence(row, known, EMOTIONET_UNCODED)
         if labels.coded:
-            samples.append(Sample(image, image.stem, labels))
-    return with_pictures(samples, root, EMOTIONET_EXPECTS)
+            yield Sample(image, image.stem, labels)
 
 
-def read_affectnet(root: Path) -> list[Sample]:
+def read_affectnet(root: Path) -> Iterator[Sample]:
     """Read AffectNet's eight classes; its validation set is for testing."""
-    samples: list[Sample] = []
     sides: tuple[tuple[str, Split], ...] = (("train_set", "train"), ("val_set", "test"))
     for side, split in sides:
         for path in sorted(need_folder(root / side / "annotations", AFFECTNET_EXPECTS).glob("*_exp.npy")):
@@ -93,8 +89,7 @@ def read_affectnet(root: Path) -> list[Sample]:
             label = _affectnet_class(path)
             if label < len(AFFECTNET_CLASSES):
                 labels = FaceLabels.of(None, AFFECTNET_CLASSES[label])
-                samples.append(Sample(image, f"{side}/{number}", labels, split=split))
-    return with_pictures(samples, root, AFFECTNET_EXPECTS)
+                yield Sample(image, f"{side}/{number}", labels, split=split)
 
 
 def _affectnet_class(path: Path) -> int:
@@ -107,9 +102,8 @@ def _affectnet_class(path: Path) -> int:
     return label
 
 
-def read_raf_db(root: Path) -> list[Sample]:
+def read_raf_db(root: Path) -> Iterator[Sample]:
     """Read RAF-DB's compound part: two emotions a picture; names say what is for training."""
-    samples: list[Sample] = []
     for line, place in read_lines(root / "EmoLabel" / "list_patition_label.txt", RAF_DB_EXPECTS):
         name, _, label = line.partition(" ")
         number = int(label) if label.strip().isdecimal() else 0
@@ -120,11 +114,10 @@ def read_raf_db(root: Path) -> list[Sample]:
             raise RecordError(f"{place}: field name is {name!r}; it should begin with train or test")
         image = Path("Image") / "aligned" / f"{Path(name).stem}_aligned.jpg"
         labels = FaceLabels.of(None, *RAF_DB_CLASSES[number - 1])
-        samples.append(Sample(image, Path(name).stem, labels, split=split))
-    return with_pictures(samples, root, RAF_DB_EXPECTS)
+        yield Sample(image, Path(name).stem, labels, split=split)
 
 
-def read_faceme(root: Path) -> list[Sample]:
+def read_faceme(root: Path) -> Iterator[Sample]:
     """Read FaceME's votes; a label stays where at least two annotators gave it, a picture where a label stays."""
     votes: dict[str, Counter[str]] = {}
     seen: set[tuple[str, str, str]] = set()
@@ -134,10 +127,8 @@ def read_faceme(root: Path) -> list[Sample]:
         if vote not in seen:  # the same annotator counts once
             counter[vote[2]] += 1
         seen.add(vote)
-    samples: list[Sample] = []
     for name, counter in votes.items():
         agreed = sorted(label for label, count in counter.items() if count >= FACEME_VOTES)
         image = Path("images") / name
         if agreed:
-            samples.append(Sample(image, image.stem, FaceLabels.of(None, *agreed), split="train"))
-    return with_pictures(samples, root, FACEME_EXPECTS)
+            yield Sample(image, image.stem, FaceLabels.of(None, *agreed), split="train")

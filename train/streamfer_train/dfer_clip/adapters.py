@@ -93,11 +93,7 @@ class LowRank(nn.Module):
 
 
 def attach_lora(encoder: nn.Module, config: LoraConfig) -> None:
-    """Put low-rank updates into the encoder's layers, in place.
-
-    Raises:
-        ConfigError: a target names no layer of the encoder.
-    """
+    """Put low-rank updates into the encoder's layers, in place; a ConfigError where a target names none of them."""
     for target in config.targets:
         found = [module for name, module in encoder.named_modules() if name.rpartition(".")[2] == target]
         layers: list[tuple[nn.Module, str]] = [

@@ -187,12 +187,7 @@ class DataConfig(Section):
 
 
 def class_of(label: str, scheme: LabelScheme, classes: Sequence[str]) -> str:
-    """Return the class that one label of a list means, spelled as in ``classes``.
-
-    Raises:
-        ConfigError: the label is no number of the scheme, or names none of the classes. The message says what is
-            known; the caller adds where the label stands.
-    """
+    """Return the class that a label means, as ``classes`` spell it; a ConfigError says what is known, not where."""
     spelled = {canonical(name): name for name in classes} | {name.lower(): name for name in classes}
     if scheme == "names":
         for name in (label.strip().lower(), canonical(label)):

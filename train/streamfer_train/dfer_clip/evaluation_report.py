@@ -145,11 +145,7 @@ def write_pages(folder: Path, document: Any, page: str, title: str, predictions:
 
 
 def write_predictions(path: Path, evaluation: Evaluation) -> None:
-    """Write one row a clip: where it is listed, its label, the predicted class, and a probability for each class.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
+    """Write one row a clip: where it is listed, its label, the predicted class, and a probability for each class."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -92,11 +92,7 @@ class Learner(nn.Module):
 
     @torch.no_grad()
     def product(self) -> DferClip:
-        """Return the model as streamfer runs it: low-rank updates added to the weights, prompts computed once.
-
-        Raises:
-            CheckpointError: temporal adapters cannot be added to the weights.
-        """
+        """Return the model as streamfer runs it, updates and prompts merged; a CheckpointError if it has adapters."""
         if not self.exportable:
             raise CheckpointError(
                 "a model with temporal adapters encodes whole windows, not single frames, and cannot be exported for "
@@ -168,11 +164,7 @@ def build_learner(config: RunConfig, backbone: Backbone, seed: int) -> Learner:
 
 
 def load_learner(path: Path) -> tuple[Learner, RunConfig, Checkpoint]:
-    """Read a trained model from a checkpoint, averaged weights where the run kept them; CPU, evaluation mode.
-
-    Raises:
-        CheckpointError: absent, damaged or foreign; the first tensor that does not fit is named.
-    """
+    """Read a trained model, averaged where its run kept that; CPU, evaluation mode; a CheckpointError if it is none."""
     found = Checkpoint.load(path, RECIPE)
     config = parse_config(found.config, str(path))
     with taking_apart(path):

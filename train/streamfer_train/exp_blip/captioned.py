@@ -144,11 +144,7 @@ def read_kept(path: Path) -> list[dict[str, Any]]:
 
 
 def keep(path: Path, rows: Iterable[dict[str, Any]], every: int) -> Iterator[dict[str, Any]]:
-    """Append rows as they come, on the disk after ``every`` of them, and hand them on.
-
-    Raises:
-        OutputError: the disk is full; what came before stands.
-    """
+    """Append rows as they come, on the disk after ``every`` of them, and hand them on, or raise an OutputError."""
     with writing(path):
         stream = path.open("a", encoding="utf-8", buffering=1)  # a line is in the file when it is handed on
     try:

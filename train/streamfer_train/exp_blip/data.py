@@ -34,11 +34,7 @@ def read_pairs(
     what: str,
     read: Callable[[Path, Path], list[Pair]] = read_captions,
 ) -> list[Pair]:
-    """Read lists of captions (or of questions, by ``read``) and clean them; every picture must be there.
-
-    Raises:
-        ConfigError: no list, or a list or picture is missing.
-    """
+    """Read and clean lists of captions (of questions, by ``read``); a ConfigError: no list, or a picture is missing."""
     if not sources:
         raise ConfigError(f"{what} names no list; add one with file and images")
     pairs = [

@@ -72,11 +72,7 @@ class FoldsAndSeeds:
 
 
 def combine(numbers: Mapping[tuple[int, int], float]) -> FoldsAndSeeds:
-    """Combine numbers by (fold, seed); every seed must have every fold.
-
-    Raises:
-        ConfigError: no numbers, or a (fold, seed) pair is missing, which would weigh folds unevenly.
-    """
+    """Combine numbers by (fold, seed); a ConfigError where a seed lacks a fold, which would weigh folds unevenly."""
     folds, seeds = sorted({fold for fold, _ in numbers}), sorted({seed for _, seed in numbers})
     if missing := [(fold, seed) for fold in folds for seed in seeds if (fold, seed) not in numbers]:
         raise ConfigError(f"fold {missing[0][0]} has no run with seed {missing[0][1]}; run it, or leave that seed out")

@@ -124,11 +124,7 @@ def embedding_similarity(captions: Sequence[str], references: Sequence[Sequence[
 
 
 def folder_encoder(folder: Path) -> Encoder:
-    """Return the text encoder of a transformers folder; an embedding is the mean over its last states.
-
-    Raises:
-        ConfigError: the folder holds no such model.
-    """
+    """Return the encoder of a transformers folder, the mean over its last states; a ConfigError where it holds none."""
     from transformers import AutoModel, AutoTokenizer
 
     if not (folder / "config.json").is_file():
