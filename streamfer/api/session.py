@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from streamfer.api.licences import licences
 from streamfer.api.publishing import publishing, source_ended
 from streamfer.api.running import Run
 from streamfer.arguments import Count, Rate, Seconds, checked
@@ -74,7 +73,10 @@ class Session(Closing):
 
     def licences(self) -> dict[str, str]:
         """The licence of each model that is in memory, by its name."""
-        return licences(self._models)
+        if (models := self._models) is None:
+            return {}
+        known = (models.expression.info, models.detector, *([models.writer.info] if models.writer else ()))
+        return {one.name: one.licence for one in known}
 
     @checked
     def models(self, sources: Count = 1) -> LoadedModels:

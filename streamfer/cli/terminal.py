@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import os
 import re
@@ -13,6 +15,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 
 import typer
 
+from streamfer.errors import OutputError
 from streamfer.redaction import hide_urls
 
 if TYPE_CHECKING:
@@ -64,9 +67,18 @@ def _tell(line: str) -> None:
 
 def say_licences(session: Session) -> None:
     """Say under which licences the loaded models came, as far as this user was not told; on a terminal only."""
-    from streamfer.api.licences import told_now
+    from streamfer.files import write_text
+    from streamfer.models.registry import user_folder
 
-    if session.loaded and sys.stderr.isatty() and (new := told_now(session.models())):
+    if not sys.stderr.isatty():
+        return
+    path, told = user_folder().parent / "licences.json", dict[str, str]()
+    with contextlib.suppress(OSError, ValueError):
+        told = json.loads(path.read_text(encoding="utf-8"))
+    if new := {name: licence for name, licence in session.licences().items() if told.get(name) != licence}:
+        # Where nothing can be kept, it is told again.
+        with contextlib.suppress(OutputError):
+            write_text(path, json.dumps({**told, **new}, indent=2))
         note(f"licences of the weights, said once: {'; '.join(f'{name}: {licence}' for name, licence in new.items())}")
 
 

@@ -90,7 +90,7 @@ def append(
         raise refusals[0]
     forgotten = False
     for (partition, members), reply in zip(places.items(), replies, strict=True):
-        run = reply[0].decode() if isinstance(reply[0], bytes) else reply[0]
+        run = text(reply[0])
         forgotten |= runs.get(partition, "") not in ("", run)
         runs[partition] = run
         outcomes |= zip(members, (Outcome.NEW if new else Outcome.DUPLICATE for new in reply[1:]), strict=False)
@@ -99,8 +99,12 @@ def append(
     return [outcomes[place] for place in range(len(records))]
 
 
+def text(value: bytes | str) -> str:
+    """What the server said, as text."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
 def entry_number(entry_id: bytes | str) -> tuple[int, int]:
     """A stream entry id as numbers that sort as the server sorts them."""
-    text = entry_id.decode() if isinstance(entry_id, bytes) else entry_id
-    milliseconds, _, counter = text.partition("-")
+    milliseconds, _, counter = text(entry_id).partition("-")
     return int(milliseconds), int(counter or 0)

@@ -12,10 +12,10 @@ from typing import Any
 
 from redis import exceptions as faults
 
-from streamfer.publish.append import entry_number
+from streamfer.publish.append import entry_number, text
 from streamfer.publish.keys import Keys
 from streamfer.publish.order import Lost
-from streamfer.publish.reading import ABSENT, TRIMMED, Entry, Reader, Start, text
+from streamfer.publish.reading import ABSENT, TRIMMED, Entry, Reader, Start
 from streamfer.records import Record
 
 _PREFETCH = 16

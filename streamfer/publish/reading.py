@@ -18,7 +18,7 @@ from typing import Any
 from redis import exceptions as faults
 
 from streamfer.errors import ConfigError, RecordError
-from streamfer.publish.append import entry_number
+from streamfer.publish.append import entry_number, text
 from streamfer.publish.connection import Told, can_pass, node_of
 from streamfer.publish.order import Lost, Order
 from streamfer.records import Record
@@ -350,8 +350,3 @@ def _server_facts(client: Any, stream: str) -> Mapping[str, Any]:
 
 def _before(seconds: float) -> str:
     return f"{max(0, int(seconds * 1000) - 1)}{_MOMENT}"
-
-
-def text(value: bytes | str) -> str:
-    """What the server said, as text."""
-    return value.decode() if isinstance(value, bytes) else value

@@ -16,6 +16,7 @@ from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError, RecordError
 from streamfer.publish import Lost, Subscription, subscribe
+from streamfer.publish.append import text
 from streamfer.publish.connection import TROUBLE, explain, make_client
 from streamfer.publish.keys import Keys
 from streamfer.publish.reading import Entry
@@ -228,8 +229,8 @@ class Feed(Closing):
         start = f"{self._publish.prefix}:status:"
         for key in self._client.scan_iter(match=f"{start}*", count=500, _type="HASH"):
             known: Any = self._client.hgetall(key)
-            facts = {_text(field): _text(value) for field, value in known.items()}
-            yield _text(key).removeprefix(start), {field: facts[field] for field in _SHOWN if facts.get(field)}
+            facts = {text(field): text(value) for field, value in known.items()}
+            yield text(key).removeprefix(start), {field: facts[field] for field in _SHOWN if facts.get(field)}
 
 
 def said_of(record: Record) -> list[Message]:
@@ -259,7 +260,3 @@ def said_of(record: Record) -> list[Message]:
 
 def _array(texts: Sequence[str]) -> str:
     return f"[{','.join(texts)}]"
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
