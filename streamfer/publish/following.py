@@ -20,12 +20,11 @@ from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.group import MAX_DELIVERIES, GroupMember
 from streamfer.publish.keys import USUAL_STREAMS, Keys, StreamName
 from streamfer.publish.order import Lost
-from streamfer.publish.reading import Entry, Follower, Reader, Start
+from streamfer.publish.reading import PAUSE_SECONDS, Entry, Follower, Reader, Start
 from streamfer.records import Record
 
 # Above the time a read blocks, so that a quiet stream is not taken for a dead server.
 _ANSWER_SECONDS = 5.0
-_PAUSE_SECONDS = 0.1
 # Records are handed out within a second of a trouble's end.
 _LONGEST_PAUSE_SECONDS = 0.5
 #: Between looks at the partitions of a Cluster, which no single command can wait for.
@@ -35,23 +34,9 @@ _SENTINEL_SECONDS = 1.0
 
 _Seconds = Annotated[float, Field(ge=0)]
 _Some = Annotated[str, Field(min_length=1)]
-_Handed = tuple["_Lane", Entry, str]
+_Handed = tuple[Reader, Entry, str]
 
 log = logging.getLogger(__name__)
-
-
-class _Lane:
-    """What is read by one command, with the trouble it has."""
-
-    def __init__(self, reader: Reader) -> None:
-        self.reader = reader
-        self.trouble_since: float | None = None
-        self.pause = _PAUSE_SECONDS
-        self.rests_until = 0.0
-
-    def rest(self) -> float:
-        """Seconds until it may be asked again."""
-        return max(0.0, self.rests_until - time.monotonic())
 
 
 class Following:
@@ -107,7 +92,7 @@ class Following:
         # The braces of the keys: what lies in one slot of a Cluster.
         slots = sorted({key.partition("}")[0] for key in keys}) if is_cluster(url) else [""]
         self._slots = [[key for key in keys if key.startswith(slot)] for slot in slots]
-        self._lanes: list[_Lane] = []
+        self._readers: list[Reader] = []
         self._reader: Callable[..., Reader] = partial(Follower, start=start)
         if group is not None:
             member = partial(GroupMember, group=group, consumer=consumer, start=start)
@@ -123,19 +108,19 @@ class Following:
             self._embedded = EmbeddedRedis.start()
             self._url = self._embedded.url
         self._client = make_client(self._url, socket_timeout=self._answer_s)
-        self._lanes = [_Lane(self._reader(self._client, keys)) for keys in self._slots]
+        self._readers = [self._reader(self._client, keys) for keys in self._slots]
         try:
             self._client.ping()
-            for lane in self._lanes:
-                lane.reader.prepare()
-                self._tell(lane)
+            for reader in self._readers:
+                reader.prepare()
+                self._tell(reader)
         except BaseException as error:
             self._let_go()
             if isinstance(error, (*TROUBLE, UnicodeError)):
                 raise PublishError(explain(self._url, error)) from error
             raise
 
-    def _next(self) -> tuple[_Lane, Entry] | None:
+    def _next(self) -> tuple[Reader, Entry] | None:
         """What is to be handed out next; None when this was closed or broken off, or nothing came for ``idle_s``."""
         deadline = None if self.idle_s is None else time.monotonic() + self.idle_s
         if not self._manual:
@@ -145,11 +130,11 @@ class Following:
             if self._done:
                 with self._guarded(self._done[0][0]):
                     self._finish()
-            for lane in self._lanes if not self._done else ():
-                while (entry := lane.reader.take()) is not None:
-                    with self._guarded(lane):
-                        if self._accept(lane, entry):
-                            return lane, entry
+            for reader in self._readers if not self._done else ():
+                while (entry := reader.take()) is not None:
+                    with self._guarded(reader):
+                        if self._accept(reader, entry):
+                            return reader, entry
             # Settling may take as long as the wait may: what lies there has to be asked for once.
             if deadline is not None and time.monotonic() >= deadline and (asked or self._done):
                 break
@@ -161,9 +146,9 @@ class Following:
                 self._wait(min(left, self._done[0][0].rest()))
         return None
 
-    def _hand_out(self, lane: _Lane, entry: Entry) -> Record:
+    def _hand_out(self, reader: Reader, entry: Entry) -> Record:
         """Note what is handed out now."""
-        self._held[entry.stream, entry.id] = (lane, entry, "")
+        self._held[entry.stream, entry.id] = (reader, entry, "")
         self.places[entry.stream] = entry.id
         return cast("Record", entry.record)
 
@@ -176,7 +161,7 @@ class Following:
         mine = {key: handed for key, handed in self._held.items() if handed[1].record is record}
         if not mine:
             raise ConfigError(f"record {record.id}: it was not handed out here, or is committed; reject it before")
-        self._held |= {key: (lane, entry, reason) for key, (lane, entry, _) in mine.items()}
+        self._held |= {key: (reader, entry, reason) for key, (reader, entry, _) in mine.items()}
 
     def _settle(self) -> None:
         """The effect of all that was handed out is done."""
@@ -194,22 +179,22 @@ class Following:
     def _finish(self) -> None:
         """Acknowledge what is done."""
         while self._done:
-            lane, first, reason = self._done[0]
+            reader, first, reason = self._done[0]
             alike = [entry for _, entry, why in self._done if (entry.stream, why) == (first.stream, reason)]
             for entry in alike if reason else ():
-                lane.reader.reject(entry, reason)
+                reader.reject(entry, reason)
             if not reason:
-                lane.reader.done(*alike)
+                reader.done(*alike)
             self._done = [one for one in self._done if (one[1].stream, one[2]) != (first.stream, reason)]
 
     def _leave(self) -> None:
         """Say what is in doubt and that no more entries will be asked for, and let go of the server."""
         try:
-            for lane in self._lanes:
-                lane.reader.losses += lane.reader.order.settle(now=True)
-                self._tell(lane)
-            for lane in self._lanes:
-                lane.reader.leave()
+            for reader in self._readers:
+                reader.losses += reader.order.settle(now=True)
+                self._tell(reader)
+            for reader in self._readers:
+                reader.leave()
         except TROUBLE as error:
             log.info("subscribe.left_silently", extra={"reason": explain(str(self._url), error)})
         finally:
@@ -221,77 +206,76 @@ class Following:
                 one.close()
 
     def _fetch(self, seconds: float) -> None:
-        """Fill the buffers; with one lane a read waits, several are looked at in turn."""
-        several = len(self._lanes) > 1
+        """Fill the buffers; with one reader a read waits, several are looked at in turn."""
+        several = len(self._readers) > 1
         if is_watched(self._url) and time.monotonic() >= self._next_look:
             # A primary that was replaced answers for some seconds more, and has nothing new.
-            with self._guarded(self._lanes[0]):
+            with self._guarded(self._readers[0]):
                 self._ask_sentinels()
             self._next_look = time.monotonic() + _SENTINEL_SECONDS
-        awake = [lane for lane in self._lanes if not lane.rest()]
-        for lane in awake:
-            with self._guarded(lane):
+        awake = [reader for reader in self._readers if not reader.rest()]
+        for reader in awake:
+            with self._guarded(reader):
                 # Zero would block for ever.
-                lane.reader.fetch(None if several else max(1, int(seconds * 1000)))
-            self._tell(lane)
-        if not any(lane.reader.buffer for lane in self._lanes) and (several or not awake):
-            self._wait(min(seconds, max(_LOOK_SECONDS, min(lane.rest() for lane in self._lanes))))
+                reader.fetch(None if several else max(1, int(seconds * 1000)))
+            self._tell(reader)
+        if not any(reader.buffer for reader in self._readers) and (several or not awake):
+            self._wait(min(seconds, max(_LOOK_SECONDS, min(reader.rest() for reader in self._readers))))
 
     def _wait(self, seconds: float) -> None:
         """Wait, and see that the embedded server runs, where it was away."""
         self._stopped.wait(seconds)
-        if self._embedded and any(lane.trouble_since is not None for lane in self._lanes):
+        if self._embedded and any(reader.trouble_since is not None for reader in self._readers):
             with contextlib.suppress(PublishError):
                 self._embedded.ensure()
 
     def _ask_sentinels(self) -> None:
         before, self._primary = self._primary, self._client.connection_pool.get_master_address()
         if before not in (None, self._primary):
-            for lane in self._lanes:
-                lane.reader.interrupted()
+            for reader in self._readers:
+                reader.interrupted()
 
     @contextlib.contextmanager
-    def _guarded(self, lane: _Lane) -> Iterator[None]:
-        """Ask the server; a trouble gives the lane a rest, and goes no further."""
+    def _guarded(self, reader: Reader) -> Iterator[None]:
+        """Ask the server; a trouble gives the reader a rest, and goes no further."""
         try:
             yield
         except TROUBLE as error:
-            lane.reader.interrupted()
-            self._rest(lane, error)
+            reader.interrupted()
+            self._rest(reader, error)
         except BaseException:
             # Stopped within a command; what its reply held is with the server alone.
-            lane.reader.interrupted()
+            reader.interrupted()
             raise
         else:
-            if lane.trouble_since is not None:
-                lane.trouble_since = None
+            if reader.trouble_since is not None:
+                reader.trouble_since = None
                 log.info("subscribe.reconnected")
 
-    def _rest(self, lane: _Lane, error: Exception) -> None:
+    def _rest(self, reader: Reader, error: Exception) -> None:
         """Rest after a trouble, longer each time; raise where it cannot pass, or has lasted too long."""
         now = time.monotonic()
         if self._closed:
             # By another thread, under a read that waits.
             return
-        if lane.trouble_since is None:
-            lane.trouble_since, lane.pause = now, _PAUSE_SECONDS
+        if reader.trouble_since is None:
+            reader.trouble_since, reader.pause = now, PAUSE_SECONDS
         reason = explain(str(self._url), error)
-        if not can_pass(error, served=True) or now - lane.trouble_since >= self._reconnect_s:
+        if not can_pass(error, served=True) or now - reader.trouble_since >= self._reconnect_s:
             raise PublishError(reason) from error
         if self._told.is_new(reason):
             log.warning("subscribe.disconnected", extra={"reason": reason})
-        lane.rests_until = now + lane.pause
-        lane.pause = min(2 * lane.pause, _LONGEST_PAUSE_SECONDS)
+        reader.rests_until = now + reader.pause
+        reader.pause = min(2 * reader.pause, _LONGEST_PAUSE_SECONDS)
 
-    def _accept(self, lane: _Lane, entry: Entry) -> bool:
+    def _accept(self, reader: Reader, entry: Entry) -> bool:
         """Whether an entry is to be handed out; others are done with."""
-        reader = lane.reader
         if (entry.stream, entry.id) in self._held:
             # A trouble had all that is unfinished read again.
             return False
         if entry.fields is None:
             reader.losses.append(Lost(entry.stream, "", 1, "trimmed while it was with a member of the group"))
-            self._tell(lane)
+            self._tell(reader)
             reader.done(entry)
             return False
         record = entry.record
@@ -309,11 +293,11 @@ class Following:
             return False
         if isinstance(reader, Follower):
             new = reader.read(entry, record)
-            self._tell(lane)
+            self._tell(reader)
         return new
 
-    def _tell(self, lane: _Lane) -> None:
-        losses, lane.reader.losses = lane.reader.losses, []
+    def _tell(self, reader: Reader) -> None:
+        losses, reader.losses = reader.losses, []
         for lost in losses:
             self.lost += lost.count
             told = {"stream": lost.stream, "source": lost.subject, "entries": lost.count, "reason": lost.why}

@@ -27,6 +27,8 @@ _ENTRY_ID = re.compile(r"\d{1,20}(-\d{1,20})?")
 _AGO = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _BATCH = 64
+#: Between tries, at first.
+PAUSE_SECONDS = 0.1
 #: Between looks at streams that never come to rest.
 _LOOK_SECONDS = 2.0
 _RECORDS_REMEMBERED = 4096
@@ -82,9 +84,16 @@ class Reader(ABC):
         self._told = Told()
         # By stream: records that were handed out, or, in a group, are done with.
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self.trouble_since: float | None = None  #: when the server was first away that still is; None where it is not
+        self.pause = PAUSE_SECONDS  #: between two tries
+        self.rests_until = 0.0
         # Whether another server than before may answer, and what was found out on it.
         self._unsure, self._why = True, ""
         self._next_look = 0.0
+
+    def rest(self) -> float:
+        """Seconds until it may be asked again after a trouble."""
+        return max(0.0, self.rests_until - time.monotonic())
 
     @abstractmethod
     def prepare(self) -> None:
