@@ -34,17 +34,11 @@ class AddressError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The parts of a URL that name a place.
+    """The parts of a URL that name a place."""
 
-    Attributes:
-        scheme: in lower case.
-        host: as written, without brackets; empty where anything that comes to a port is meant.
-        port: None where none is written.
-    """
-
-    scheme: str
-    host: str
-    port: int | None
+    scheme: str  #: in lower case
+    host: str  #: as written, without brackets; empty where anything that comes to a port is meant
+    port: int | None  #: None where none is written
 
     @property
     def label(self) -> str:

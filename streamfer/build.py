@@ -35,21 +35,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedModels:
-    """Models and threads of a run; several pipelines may use them one after another.
-
-    Attributes:
-        expression: the expression model.
-        detectors: at least one; at most as many detections run at once.
-        budget: threads they were loaded for.
-        appearance: what tells people apart in tracking; boxes alone if None.
-        writer: describes clips, where it was asked for.
-    """
+    """Models and threads of a run; several pipelines may use them one after another."""
 
     expression: ExpressionModel
-    detectors: tuple[Detector, ...]
-    budget: ThreadBudget
-    appearance: Appearance | None = colours_and_gradients
-    writer: Writer | None = None
+    detectors: tuple[Detector, ...]  #: at least one; at most as many detections run at once
+    budget: ThreadBudget  #: threads they were loaded for
+    appearance: Appearance | None = colours_and_gradients  #: what tells people apart in tracking; boxes alone if None
+    writer: Writer | None = None  #: describes clips, where it was asked for
 
     @property
     def detector(self) -> Detector:
@@ -58,11 +50,7 @@ class LoadedModels:
 
 
 def load_all(config: Config, sources: int = 1) -> LoadedModels:
-    """Load all that ``config`` asks for, within one thread budget: detectors, expression model, captioner.
-
-    Args:
-        config: the configuration.
-        sources: sources that will be analysed side by side.
+    """Load all that ``config`` asks for, within one thread budget, for so many sources side by side.
 
     Raises:
         ModelError: weights are missing, damaged or unknown.
@@ -127,8 +115,6 @@ def build_pipeline(
     """Assemble a pipeline.
 
     Args:
-        config: the configuration.
-        models: from :func:`load_all`.
         live: all sources are opened at once; files are taken a few at a time.
         salt: makes the public names of tracks repeatable; random if None.
         observed: which clips are shown to whom; to the captioner, as ``config`` and ``models`` say, if None.

@@ -44,18 +44,12 @@ class RefusedError(Exception):
 
 
 class Destination(ABC):
-    """Where records go.
+    """Where records go."""
 
-    Attributes:
-        name: its address without anything secret.
-        identity: makes the name of its consumer group.
-        batch, seconds: most records that go together, and how long one waits for company.
-    """
-
-    name: str
-    identity: str
-    batch: int
-    seconds: float
+    name: str  #: its address without anything secret
+    identity: str  #: makes the name of its consumer group
+    batch: int  #: most records that go together
+    seconds: float  #: how long one waits for company
 
     @abstractmethod
     async def deliver(self, records: Sequence[Record], lost: Sequence[Lost]) -> None:

@@ -233,15 +233,10 @@ class FramesAnalysed(Document):
 
 @dataclass(frozen=True, slots=True)
 class RawDocument:
-    """A document of a kind, or of a version, that this streamfer does not know, as it came.
+    """A document of a kind, or of a version, that this streamfer does not know, as it came."""
 
-    Attributes:
-        kind: as in the record's type, such as ``clip.labelled.v2``.
-        text: its JSON.
-    """
-
-    kind: str
-    text: str
+    kind: str  #: as in the record's type, such as ``clip.labelled.v2``
+    text: str  #: its JSON
 
     @property
     def fields(self) -> Any:
