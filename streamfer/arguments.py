@@ -17,18 +17,24 @@ from streamfer.redaction import redact_text, sounds_secret
 
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0, le=1000)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0)]
 _Settings = TypeVar("_Settings", bound=BaseModel)
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
 #: What pydantic puts behind a name for each kind that it may be of.
 _ALTERNATIVES = ("str", "int", "float", "bool", "datetime")
+#: Kinds of faults that pydantic names in words of its own.
+_PLAINLY = {
+    "missing": "is missing",
+    "path_type": "should be a path",
+    **dict.fromkeys(("model_type", "model_attributes_type", "dataclass_type"), "should be settings by their names"),
+}
 
 
 class Section(BaseModel):
     """A section of settings: unknown names are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -69,7 +75,8 @@ def refusal(kind: type[BaseModel], error: ValidationError, where: str = "", list
     name = _named(first)
     # The kinds that the same one might have been are no others.
     more = sum(not other.startswith(name) for other in {*map(_named, others)})
-    message, own = first["msg"], first["msg"].removeprefix("Value error, ")
+    message = _PLAINLY.get(first["type"], first["msg"])
+    own = message.removeprefix("Value error, ")
     shown = isinstance(first["input"], str | int | float | bool) and not sounds_secret(name)
     notes = [f"got {first['input']!r}"] if shown else []
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):

@@ -13,8 +13,8 @@ from streamfer.arguments import check_settings
 from streamfer.errors import ConfigError
 from streamfer.redaction import sounds_secret
 
-#: PyYAML lets out what dates such as 2024-13-45 and tags such as !!bool x end in.
-_NO_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError)
+#: PyYAML lets out what dates such as 2024-13-45, tags such as !!bool x and a thousand brackets end in.
+_NO_YAML = (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError)
 _Settings = TypeVar("_Settings", bound=BaseModel)
 
 

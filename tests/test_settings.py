@@ -51,7 +51,7 @@ def test_overrides_win_and_the_last_of_them_most(tmp_path: Path) -> None:
         ("a: [\n", [], f"toy.yaml: not valid YAML at line 2; compare it with {EXAMPLE}"),
         ("data: a\ninner: {}\ninner:\n  epochs: 2\n", [], "toy.yaml: 'inner' stands there twice at line 3; leave one"),
         ("data: 2024-13-45\n", [], f"toy.yaml: not valid YAML; compare it with {EXAMPLE}"),
-        ("inner: {}\n", [], f": data: Field required; see {EXAMPLE}"),
+        ("inner: {}\n", [], f": data: is missing; see {EXAMPLE}"),
         ("data: a\n", ["inner.epoch=1"], f": inner.epoch: unknown setting; did you mean 'epochs'?; see {EXAMPLE}"),
         (
             "data: a\n",

@@ -41,11 +41,6 @@ def indexable(tensor_BHNE: torch.Tensor) -> torch.Tensor:
     return tensor_BHNE if fits else tensor_BHNE.contiguous()
 
 
-def _precision(dtype: torch.dtype) -> str:
-    """Triton's interpreter keeps bf16 as integers and multiplies those; widened to fp32 the products are exact."""
-    return "widened" if dtype == torch.bfloat16 and interpreting() else "ieee"
-
-
 def _constants(like: torch.Tensor, tiles: Tiles, align: int) -> dict[str, Any]:
     first, rest = head_parts(like.shape[-1])
     return {
@@ -53,7 +48,8 @@ def _constants(like: torch.Tensor, tiles: Tiles, align: int) -> dict[str, Any]:
         "HEAD_A": first,
         "HEAD_B": rest,
         "ROWS": tiles.rows,
-        "PRECISION": _precision(like.dtype),
+        # Triton's interpreter keeps bf16 as integers and multiplies those; widened to fp32 the products are exact.
+        "PRECISION": "widened" if like.dtype == torch.bfloat16 and interpreting() else "ieee",
         "ALIGN": align,
         "num_warps": tiles.warps,
         "num_stages": tiles.stages,

@@ -39,11 +39,6 @@ def is_short(tokens: int, head: int, element_size: int) -> bool:
     return tokens <= (SHORT if element_size == 2 and head <= 96 else SHORT // 2)
 
 
-def tail_of(length: int, tile: int) -> int:
-    """Return the size of the tiles that follow the whole ones."""
-    return min(tile, max(16, power_of_two(length % tile)))
-
-
 def window_tiles(tokens: int, head: int, element_size: int) -> Tiles:
     """Tiles that hold as many whole windows of ``tokens`` rows as fit."""
     widest = SHORT if is_short(SHORT, head, element_size) else SHORT // 2
@@ -63,4 +58,5 @@ def long_tiles(queries: int, keys: int, head: int, element_size: int) -> Tiles:
         rows, columns, warps, stages = 64, 64, 4, 3
     else:
         rows, columns, warps, stages = 128, 64, 8, 3
-    return Tiles(rows, columns, tail_of(keys, columns), warps=warps, stages=stages)
+    tail = min(columns, max(16, power_of_two(keys % columns)))
+    return Tiles(rows, columns, tail, warps=warps, stages=stages)

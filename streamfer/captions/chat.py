@@ -254,7 +254,7 @@ def _message(answer: bytes) -> str:
     """Return what an error document says, one short line."""
     try:
         document = json.loads(answer)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     for name in ("error", "message", "detail"):
         if isinstance(document, dict) and name in document:
@@ -270,7 +270,7 @@ def read_reply(answer: bytes) -> Reply:
         message = choice["message"]
         text = message.get("content")
         usage = document.get("usage") or {}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ChatError("nonsense", "the answer is no chat completion") from error
     if isinstance(text, list):
         text = " ".join(str(part.get("text", "")) for part in text if isinstance(part, dict))

@@ -63,9 +63,10 @@ def load_captioner(
         DeviceError: the device is absent, or cannot run the attention asked for.
         ConfigError: a setting is not a value it can have.
     """
-    for setting, value in (("num_beams", num_beams), ("max_new_tokens", max_new_tokens), ("batch", batch)):
-        if value is not None and value < 1:
-            raise ConfigError(f"{setting} is {value}; expected at least 1")
+    limits = {"num_beams": (num_beams, 64), "max_new_tokens": (max_new_tokens, 65_536), "batch": (batch, 65_536)}
+    for setting, (value, most) in limits.items():
+        if value is not None and not 1 <= value <= most:
+            raise ConfigError(f"{setting} is {value}; expected at least 1, at most {most}")
     on = choose_device(device)
     numbers = choose_precision(precision, on.device)
     chosen = choose_attention(attention, on.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +28,8 @@ def clip_table(records: Iterable[Record]) -> Table:
         span = f"{document.clip.start_time:.1f}–{document.clip.end_time:.1f} s"
         # A bar beside "unsure" would say how sure that is; the reason stands there, and every class behind it.
         shown = face.reason or bar(face.probability)
-        behind = runners_up(face.emotions, after=0 if face.reason else 1)
+        likely = sorted(face.emotions.items(), key=lambda item: -item[1])[0 if face.reason else 1 :][:2]
+        behind = ", ".join(f"{name} {value:.0%}" for name, value in likely if value >= _WORTH_SHOWING)
         table.add_row(face.track_id, span, Text(face.label, style="bold"), shown, behind)
     return table
 
@@ -43,9 +44,3 @@ def caption_table(records: Iterable[Record]) -> Table:
     for one in sorted(found, key=lambda one: (one.clip.epoch, one.track, one.clip.start_time)):
         table.add_row(one.track_id, f"{one.clip.start_time:.1f}–{one.clip.end_time:.1f} s", Text(one.text))
     return table
-
-
-def runners_up(emotions: Mapping[str, float], *, after: int = 1) -> str:
-    """Return the two labels after the ``after`` most probable ones, where they have one per cent or more."""
-    items = sorted(emotions.items(), key=lambda item: -item[1])[after : after + 2]
-    return ", ".join(f"{name} {value:.0%}" for name, value in items if value >= _WORTH_SHOWING)

@@ -24,8 +24,7 @@ Words = Annotated[list[str] | None, typer.Argument(metavar="RECIPE [OPTION]", hi
 def train(context: typer.Context, words: Words = None) -> None:
     """Train a model with a recipe: dfer-clip (labels), exp-blip (captions) or exp-vqa (answers).
 
-    What follows the recipe's name goes to the recipe: streamfer train dfer-clip --help. Training resumes where it
-    stopped.
+    What follows the recipe's name goes to the recipe: streamfer train dfer-clip --help.
     """
     _hand_over(context, "train", words or [])
 
@@ -45,8 +44,8 @@ def _hand_over(context: typer.Context, task: str, words: list[str]) -> None:
     known = {one.name: one for one in entry_points(group="streamfer.recipes")}
     recipe = words[0]
     if recipe not in known:
-        model = f"; a model is named behind it: streamfer evaluate dfer-clip --weights {recipe} --list FILE"
-        hint = model if task == "evaluate" else ""
+        model = "MODEL" if recipe.startswith("-") else recipe
+        hint = f"; then the model: streamfer evaluate dfer-clip --weights {model} --list FILE" * (task == "evaluate")
         raise UnknownModelError(f"recipe {recipe!r}: unknown; choose from {', '.join(sorted(known))}{hint}")
     with needs("train", f"recipe {recipe}"):
         code = known[recipe].load()([task, *words[1:]])

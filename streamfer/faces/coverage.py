@@ -207,7 +207,8 @@ class _Sweep:
             boxes, scores = moment.faces()
             if before is None or moment.scene != before.scene:
                 self._end()
-            linked = _linked(self.faces, boxes)
+            # The middle of one lies in the other.
+            linked = _near(grown(self.faces, 0.1), boxes) & _alike(self.faces, boxes)
             if before is not None:
                 self._lose(linked, boxes, before.seconds, step)
             heirs = _heirs(self.faces, boxes, linked)
@@ -275,11 +276,6 @@ def overlap(boxes: Boxes, others: Boxes) -> NDArray[np.float32]:
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-12)
     return np.asarray(np.maximum(high - low, 0).prod(axis=2) / areas[:, None], np.float32)
-
-
-def _linked(before: Boxes, after: Boxes) -> NDArray[np.bool_]:
-    """Return which boxes (N, M) of two consecutive frames show one face: the middle of one lies in the other."""
-    return _near(grown(before, 0.1), after) & _alike(before, after)
 
 
 def _heirs(before: Boxes, after: Boxes, linked: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -95,7 +95,7 @@ class ModelCard:
         """Read what :meth:`to_json` wrote; a CheckpointError: no JSON, another format, a field that is wrong."""
         try:
             document = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CheckpointError(f"metadata: not JSON ({error})") from error
         if not isinstance(document, dict):
             raise CheckpointError(f"metadata: holds a {type(document).__name__}; expected fields and their values")

@@ -36,7 +36,7 @@ def _cuda_index(request: str) -> int:
         raise ConfigError(f"device {request!r} is not a device; expected auto, cpu, cuda, cuda:N or mps")
     if int(suffix) >= count:
         found = f"{count} CUDA device(s) found" if count else "no CUDA device found"
-        raise DeviceError(f"device {request!r} was asked for, but {found}; use --device auto or cpu")
+        raise DeviceError(f"device {request!r} was asked for, but {found}; ask for auto or cpu")
     return int(suffix)
 
 
@@ -54,7 +54,7 @@ def choose_device(request: str = "auto") -> DeviceChoice:
         return DeviceChoice(f"cuda:{index}", f"asked for: {torch.cuda.get_device_name(index)}")
     if request == "mps":
         if not torch.backends.mps.is_available():
-            raise DeviceError("device 'mps' was asked for, but this is no Apple GPU; use --device auto or cpu")
+            raise DeviceError("device 'mps' was asked for, but this is no Apple GPU; ask for auto or cpu")
         return DeviceChoice("mps", "asked for")
     if request != "auto":
         raise ConfigError(f"device {request!r} is not a device; expected auto, cpu, cuda, cuda:N or mps")

@@ -112,7 +112,8 @@ def fill_window(
     real = len(set(ticks))
     if lenient:
         return WindowFill(ticks, real, "ok")
-    if _longest_hole(have, start, stop) > max(grid.max_gap, 2 * _typical_spacing(analysed)):
+    hole = max(after - before - 1 for before, after in pairwise((start - 1, *have, stop)))
+    if hole > max(grid.max_gap, 2 * _typical_spacing(analysed)):
         return WindowFill((), real, "gap")
     offered = analysed[bisect_left(analysed, start) : bisect_left(analysed, stop)]
     if real < grid.min_real * len(set(_stand_ins(offered, slots))) or stop - start < grid.min_real * grid.length:
@@ -123,11 +124,6 @@ def fill_window(
 def _stand_ins(have: Sequence[int], slots: Sequence[int]) -> tuple[int, ...]:
     """Return, for each slot, the last tick of ``have`` not after it, else the first one."""
     return tuple(have[max(0, bisect_right(have, slot) - 1)] for slot in slots)
-
-
-def _longest_hole(have: Sequence[int], start: int, stop: int) -> int:
-    edges = [start - 1, *have, stop]
-    return max(after - before - 1 for before, after in pairwise(edges))
 
 
 def _typical_spacing(analysed: Sequence[int]) -> int:

@@ -265,7 +265,7 @@ def read_document(kind: str, text: str) -> AnyDocument | RawDocument:
     if model is None:
         try:
             json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RecordError(f"malformed {kind} record: not JSON: {error}") from error
         return RawDocument(kind, text)
     try:

@@ -66,7 +66,7 @@ class Record:
             if moment is not None and getattr(moment, "tzinfo", None) is None:
                 raise RecordError(f"record's {name} needs to be a time with its zone")
         if not isinstance(self.data, Document | RawDocument):
-            raise RecordError(f"record's data: a {type(self.data).__name__}; expected a document of streamfer.records")
+            raise _no_document(self.data)
         if not isinstance(self.sequence, int | None) or not 0 <= (self.sequence or 0) < 10**SEQUENCE_DIGITS:
             raise RecordError(f"record's sequence does not fit {SEQUENCE_DIGITS} digits")
 
@@ -80,7 +80,7 @@ class Record:
             RecordError: ``source_id`` is empty or not valid Unicode, or ``data`` is no document.
         """
         if not isinstance(data, Document):
-            raise RecordError(f"record's data: a {type(data).__name__}; expected a document of streamfer.records")
+            raise _no_document(data)
         source, made = f"/streamfer/{site}", recordedtime or _now()
         return cls(data.identity(source_id), source, source_id, data, data.captured, made)
 
@@ -161,7 +161,7 @@ class Record:
         """
         try:
             event = json.loads(line)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise RecordError(f"malformed record: not JSON: {error}") from error
         if not isinstance(event, dict) or "data" not in event:
             raise RecordError("malformed record: no object with a 'data' member")
@@ -209,11 +209,15 @@ def line_to_fields(line: str) -> dict[str, str]:
     try:
         attributes = json.loads(head + "}")
         fields = {f"ce_{name}": attributes[name] for name in attributes if name != "datacontenttype"}
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise RecordError(f"malformed record: not JSON: {error}") from error
     if not found or not fields.keys() >= {"ce_id", "ce_subject", "ce_type"}:
         raise RecordError("malformed record: an attribute or the data are missing")
     return {**fields, "content-type": CONTENT_TYPE, "data": data[:-1]}
+
+
+def _no_document(data: Any) -> RecordError:
+    return RecordError(f"record's data: a {type(data).__name__}; expected a document of streamfer.records")
 
 
 def _rfc3339(moment: datetime) -> str:

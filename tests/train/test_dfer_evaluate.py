@@ -21,6 +21,7 @@ from streamfer.models.dfer_clip import DferClip
 from streamfer.models.sizes import DferClipConfig
 from streamfer.models.weights import read_weights, write_weights
 from streamfer_train.dfer_clip import evaluate, protocols
+from streamfer_train.dfer_clip.__main__ import main
 from streamfer_train.dfer_clip.__main__ import main as train
 from streamfer_train.dfer_clip.predictions import Predictions
 from streamfer_train.dfer_clip.scoring import match_classes
@@ -68,7 +69,7 @@ def write_list(path: Path, rows: list[tuple[str, str, str]]) -> Path:
 
 
 def evaluated(*arguments: str | Path) -> int:
-    return evaluate.main([*map(str, arguments), "--device", "cpu", "--workers", "0"])
+    return main(["evaluate", *map(str, arguments), "--device", "cpu", "--workers", "0"])
 
 
 def recipe(path: Path, table: Path, classes: tuple[str, ...], **data: object) -> Path:
@@ -217,7 +218,7 @@ def test_folds_of_a_run_become_one_result(folder: Path, tmp_path: Path, capsys: 
         place = tmp_path / "run" / "seed1" / f"fold{fold}" / "predictions"
         Predictions(CLASSES, logits, labels, torch.arange(30)).write(place / "last_test.safetensors")
         wanted.append(report(logits, labels, CLASSES).war)
-    assert evaluate.main(["-c", str(config), "--protocol", "last"]) == 0
+    assert main(["evaluate", "-c", str(config), "--protocol", "last"]) == 0
     assert "last epoch" in capsys.readouterr().out
     document = json.loads((tmp_path / "run" / "evaluation_last" / "report.json").read_text(encoding="utf-8"))
     war = document["scores"]["war"]
@@ -225,7 +226,7 @@ def test_folds_of_a_run_become_one_result(folder: Path, tmp_path: Path, capsys: 
     assert war["over_folds"]["low"] < np.mean(wanted) < war["over_folds"]["high"]
     assert war["over_seeds"]["low"] is None
     assert document["pooled"]["count"] == 90
-    assert evaluate.main(["-c", str(config), "--protocol", "held_out"]) == 2
+    assert main(["evaluate", "-c", str(config), "--protocol", "held_out"]) == 2
     assert "holds no predictions of the protocol held_out" in capsys.readouterr().err
 
 

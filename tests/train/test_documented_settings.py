@@ -16,12 +16,11 @@ import open_clip
 import pytest
 from pydantic import BaseModel
 
+from streamfer.settings import load_settings
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig
 from streamfer_train.dfer_clip.config import load_config as load_dfer
 from streamfer_train.exp_blip.config import ExpBlipConfig
-from streamfer_train.exp_blip.config import load_config as load_blip
 from streamfer_train.exp_vqa.config import ExpVqaConfig
-from streamfer_train.exp_vqa.config import load_config as load_vqa
 from streamfer_train.metrics.published import published
 from streamfer_train.recipes.run_folder import flatten
 
@@ -123,10 +122,9 @@ def test_what_goes_beyond_the_paper_has_the_values_that_are_shown() -> None:
 
 
 def test_the_smaller_pair_is_the_paper_s_but_for_its_towers() -> None:
-    paper, small = (
-        dict(flatten(load_blip(CONFIGS / "exp_blip" / f"{name}.yaml").model_dump(mode="json")))
-        for name in ("paper", "vit_b_opt2.7b")
-    )
+    files = (CONFIGS / "exp_blip" / f"{name}.yaml" for name in ("paper", "vit_b_opt2.7b"))
+    configs = (load_settings(ExpBlipConfig, file, example="") for file in files)
+    paper, small = (dict(flatten(config.model_dump(mode="json"))) for config in configs)
     changed = {name: small[name] for name in small if small[name] != paper.get(name)}
     assert changed == {
         "model.language_model": "models/opt-2.7b", "model.start": None,
@@ -137,7 +135,7 @@ def test_the_smaller_pair_is_the_paper_s_but_for_its_towers() -> None:
 
 def test_the_table_of_switches_is_what_the_configurations_say() -> None:
     released, *others = (
-        load_blip(CONFIGS / "exp_blip" / f"{name}.yaml")
+        load_settings(ExpBlipConfig, CONFIGS / "exp_blip" / f"{name}.yaml", example="")
         for name in ("released", "paper", "supplement", "vit_b_opt2.7b")
     )
     for switch in ("language_dropout", "learn_start"):
@@ -151,7 +149,7 @@ def test_the_table_of_switches_is_what_the_configurations_say() -> None:
     assert {other.augmentation.operations for other in others} == {0}
     limits = {config.step2.max_text_tokens for config in (released, *others)}
     assert limits == {int(number) for number in re.findall(r"\| captions cut at \| (\d+) tokens", CAPTIONS)}
-    vqa = load_vqa(CONFIGS / "exp_vqa" / "released.yaml")
+    vqa = load_settings(ExpVqaConfig, CONFIGS / "exp_vqa" / "released.yaml", example="")
     assert f"{vqa.data.text.max_words} words" in CAPTIONS.partition("## Training Exp-VQA")[2]
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from streamfer.captions.card import TextCard
 from streamfer.captions.text import PromptText
 from streamfer.errors import ConfigError
-from streamfer.settings import describe_settings
+from streamfer.settings import describe_settings, load_settings
 from streamfer_train.exp_blip import augment, objectives
 from streamfer_train.exp_blip.augment import apply
 from streamfer_train.exp_blip.config import (
@@ -30,12 +30,11 @@ from streamfer_train.exp_blip.config import (
     ExpBlipConfig,
     OptimiserConfig,
     TextConfig,
-    load_config,
 )
 from streamfer_train.exp_blip.data import read_questions
 from streamfer_train.exp_blip.text import Row, WordReader, cleaned, padded, text_key, written_row
 from streamfer_train.exp_blip.training import depth_factor, learning_rate, learns
-from streamfer_train.exp_vqa.config import load_config as load_vqa_config
+from streamfer_train.exp_vqa.config import ExpVqaConfig
 from streamfer_train.recipes.loading import TrainSampler
 from streamfer_train.recipes.run_folder import first_difference
 
@@ -164,7 +163,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("name", EXPECTED)
 def test_paper_supplement_and_released_files_disagree_as_they_do(name: str) -> None:
-    config = load_config(CONFIGS / "exp_blip" / f"{name}.yaml")
+    config = load_settings(ExpBlipConfig, CONFIGS / "exp_blip" / f"{name}.yaml", example="")
     for step, expected in zip((config.step1, config.step2), EXPECTED[name], strict=True):
         assert {key: getattr(step, key) for key in expected} == expected
         assert (step.weight_decay, step.betas) == (0.05, (0.9, 0.999))
@@ -183,7 +182,7 @@ def test_paper_supplement_and_released_files_disagree_as_they_do(name: str) -> N
 
 @pytest.mark.parametrize(("name", "vit"), [("released", "trained"), ("frozen", "frozen")])
 def test_exp_vqa_has_the_released_numbers(name: str, vit: str) -> None:
-    config = load_vqa_config(CONFIGS / "exp_vqa" / f"{name}.yaml")
+    config = load_settings(ExpVqaConfig, CONFIGS / "exp_vqa" / f"{name}.yaml", example="")
     text, asked = config.data.text, config.training
     assert (text.lowercase, text.punctuation, text.max_words, config.data.clean_questions) == (True, False, 50, True)
     assert (asked.epochs, asked.batch, asked.lr, asked.min_lr, asked.warmup) == (6, 120, 1e-5, 0, 1000)
@@ -193,15 +192,15 @@ def test_exp_vqa_has_the_released_numbers(name: str, vit: str) -> None:
 
 def test_settings_are_checked_and_compared(tmp_path: Path) -> None:
     path = CONFIGS / "exp_blip" / "paper.yaml"
-    assert load_config(path, ["step1.lr=3e-4", "data.workers=0"]).step1.lr == 3e-4
+    assert load_settings(ExpBlipConfig, path, ["step1.lr=3e-4", "data.workers=0"], example="").step1.lr == 3e-4
     with pytest.raises(ConfigError, match=r"step1\.speed: unknown setting"):
-        load_config(path, ["step1.speed=3"])
+        load_settings(ExpBlipConfig, path, ["step1.speed=3"], example="")
     with pytest.raises(ConfigError, match="accumulate 3 does not divide batch 28"):
-        load_config(path, ["step1.accumulate=3"])
+        load_settings(ExpBlipConfig, path, ["step1.accumulate=3"], example="")
     with pytest.raises(ConfigError, match="no '='"):
-        load_config(path, ["step1.lr"])
+        load_settings(ExpBlipConfig, path, ["step1.lr"], example="")
     with pytest.raises(ConfigError, match="no such configuration file"):
-        load_config(tmp_path / "absent.yaml")
+        load_settings(ExpBlipConfig, tmp_path / "absent.yaml", example="")
     assert first_difference({"a": {"b": 1}, "run": {"c": 1}}, {"a": {"b": 2}, "run": {"c": 2}}, ["run"]) == (
         "a.b was 1 and is now 2"
     )

@@ -26,9 +26,12 @@ def test_a_folder_belongs_to_one_configuration(tmp_path: Path) -> None:
     claim(tmp_path, {"lr": 1, "log": {"every": 3}}, ["log"], [started])
     claim(tmp_path, {"lr": 1, "log": {"every": 9}}, ["log"], [started])
     assert "every: 9" in (tmp_path / CONFIG).read_text()
+    # A setting that kept the run from beginning may be mended.
+    claim(tmp_path, {"lr": 2}, ["log"], [started])
+    claim(tmp_path, {"lr": 1}, ["log"], [started])
+    write_text(started, "begun")
     with pytest.raises(CheckpointError, match=r"config\.yaml: of another configuration: lr was 1 and is now 2"):
         claim(tmp_path, {"lr": 2}, ["log"], [])
-    write_text(started, "begun")
     with pytest.raises(ConfigError, match="fold1 holds a run already; add --resume, or choose another --out"):
         claim(tmp_path, {"lr": 1}, ["log"], [started])
     claim(tmp_path, {"lr": 1}, ["log"], [])

@@ -56,8 +56,6 @@ def _entries(path: Path) -> Entries:
     entries = [(entry, entry.labels()) for entry in read_entries(path)]
     for entry, _ in entries:
         entry.text("image")
-    if not entries:
-        raise ConfigError(f"{path}: names no picture; give a list that does")
     return entries
 
 

@@ -75,22 +75,23 @@ def read_entries(path: Path) -> list[Entry]:
     """Read a JSON list of objects, or JSON lines (chosen by how the file begins).
 
     Raises:
-        ConfigError: the file cannot be read, or is empty.
+        ConfigError: the file cannot be read, or nothing is in it.
         RecordError: it is no JSON, no list, or an entry is no object; the line is named.
     """
     text = read_text(path, "name an existing file")
     if not text.strip():
         raise ConfigError(f"{path}: is empty; give a JSON list of entries, or JSON lines")
-    entries = _json_list(path, text) if text.lstrip().startswith("[") else _json_lines(path, text)
+    if text.lstrip().startswith("["):
+        entries = _json_list(path, text)
+    else:
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        entries = [Entry(_parsed(path, line, number - 1), f"{path}, line {number}") for number, line in lines]
+    if not entries:
+        raise ConfigError(f"{path}: names no picture; give a list that does")
     for entry in entries:
         if not isinstance(entry.fields, dict):
             raise RecordError(f'{entry.place}: is no object; write {{"image": ...}}')
     return entries
-
-
-def _json_lines(path: Path, text: str) -> list[Entry]:
-    lines = enumerate(text.split("\n"))
-    return [Entry(_parsed(path, line, above), f"{path}, line {above + 1}") for above, line in lines if line.strip()]
 
 
 def _json_list(path: Path, text: str) -> list[Entry]:
@@ -112,8 +113,9 @@ def _parsed(path: Path, text: str, above: int = 0) -> Any:
     """Return what a text that begins below so many lines of a file says."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RecordError(f"{path}, line {above + error.lineno}: is no JSON ({error.msg}); correct it") from error
+    except (json.JSONDecodeError, RecursionError) as error:
+        line, what = above + getattr(error, "lineno", 1), getattr(error, "msg", "brackets in brackets")
+        raise RecordError(f"{path}, line {line}: is no JSON ({what}); correct it") from error
 
 
 def write_entries(path: Path, entries: Iterable[Mapping[str, Any]]) -> int:

@@ -6,7 +6,6 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from streamfer.errors import ConfigError
 from streamfer_train.recipes.command import run_recipe
 
 if TYPE_CHECKING:
@@ -18,23 +17,23 @@ def main(arguments: list[str] | None = None) -> int:
     return run_recipe(arguments, "dfer-clip", _settings, _train, _evaluate)
 
 
-def _evaluate(words: list[str]) -> int:
-    from streamfer_train.dfer_clip.evaluate import main
+def _evaluate(options: argparse.Namespace) -> None:
+    from streamfer_train.dfer_clip.evaluate import run
 
-    return main(words)
+    run(options)
 
 
 def _settings() -> Any:
-    from streamfer_train.dfer_clip.config import RunConfig, load_config
+    from streamfer_train.dfer_clip.config import EXAMPLE, RunConfig
 
-    return RunConfig, load_config, "configs/train/dfer_clip/dfew.yaml"
+    return RunConfig, EXAMPLE
 
 
 def _train(options: argparse.Namespace, config: RunConfig) -> None:
     from streamfer_train.dfer_clip import runs
+    from streamfer_train.dfer_clip.config import with_texts
 
-    if options.cut_faces and not options.check:
-        raise ConfigError("--cut-faces goes with --check; training cuts faces anyway")
+    config = with_texts(config)
     if options.check:
         print(runs.check(config, folds=options.fold, cut_faces=options.cut_faces))
         return

@@ -18,7 +18,7 @@ from streamfer_train.dfer_clip.data_config import DataConfig
 from streamfer_train.dfer_clip.descriptors import TextType, prompts, read_descriptors, text_digest
 from streamfer_train.dfer_clip.protocols import Selection
 from streamfer_train.recipes import sections
-from streamfer_train.recipes.sections import LogConfig, StepsConfig
+from streamfer_train.recipes.sections import LogConfig, Seed, StepsConfig
 
 EXAMPLE = "configs/train/dfer_clip/csv.yaml"
 _LISTING = "'streamfer train dfer-clip --settings' lists them all"
@@ -36,7 +36,7 @@ class SizesConfig(Section):
     layers: int = Field(4, ge=1)
     width: int = Field(192, ge=8)
     head_width: int = Field(64, ge=4)
-    mlp_ratio: float = Field(4.0, gt=0)
+    mlp_ratio: float = Field(4.0, gt=0, le=64)
     patch: int = Field(16, ge=4)
     text_layers: int = Field(2, ge=1)
     text_width: int = Field(128, ge=8)
@@ -181,14 +181,14 @@ class RunConfig(Section):
     stop: StopConfig = StopConfig()
     run: RunSection = RunSection()
     log: LogConfig = LogConfig()
-    seeds: tuple[int, ...] = (1,)
+    seeds: tuple[Seed, ...] = (1,)
     export: Selection = Field("last", description="which epoch's weights become the exported model")
 
     @field_validator("seeds")
     @classmethod
     def _different_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-            raise ValueError("at least one seed, each named once, from 0")
+        if not seeds or len(set(seeds)) != len(seeds):
+            raise ValueError("at least one seed, each named once")
         return seeds
 
     @model_validator(mode="after")
@@ -217,7 +217,11 @@ def described(config: RunConfig) -> dict[str, str]:
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and settings of the form ``a.b=value``, as :func:`~streamfer.settings.load_settings` does."""
-    config = load_settings(RunConfig, path, overrides, example=EXAMPLE, listing=_LISTING)
+    return with_texts(load_settings(RunConfig, path, overrides, example=EXAMPLE, listing=_LISTING))
+
+
+def with_texts(config: RunConfig) -> RunConfig:
+    """Return a configuration that holds the texts of the file that it names."""
     asked = config.text
     if not isinstance(asked.descriptors, Path):
         return config

@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from streamfer.arguments import Section
 from streamfer.errors import ConfigError
 from streamfer.models.vocabulary import ELEVEN_CLASSES, SEVEN_CLASSES, canonical
+from streamfer_train.recipes.sections import Seed
 
 DatasetName = Literal["dfew", "ferv39k", "mafw", "csv"]
 LabelScheme = Literal["authors", "dfew", "mafw", "names"]
@@ -62,7 +63,7 @@ class HeldOutConfig(Section):
     fraction: float = Field(0.0, ge=0, lt=0.9, description="share of the training list that is held out")
     by: Literal["clip", "group"] = Field("clip", description="what is kept together")
     list: str | None = Field(None, description="an annotation list of held-out clips, instead of a fraction")
-    seed: int = Field(1, ge=0)
+    seed: Seed = 1
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -174,6 +175,12 @@ class DataConfig(Section):
     def kept_parts(self) -> int | None:
         """Trailing parts of a listed path that stay below ``root``; None keeps a relative path whole."""
         return _KEPT_PARTS[self.dataset]
+
+    def known_fold(self, asked: int) -> int:
+        """Return a fold that ``--fold`` asks for; ConfigError where it is none of them."""
+        if asked not in self.folds:
+            raise ConfigError(f"--fold {asked}: data.folds are {', '.join(map(str, self.folds))}; choose one of them")
+        return asked
 
     def train_list(self, fold: int) -> Path:
         return Path(self.train.replace("{fold}", str(fold)))

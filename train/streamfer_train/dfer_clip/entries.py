@@ -76,7 +76,8 @@ def read_list(path: Path, config: DataConfig) -> tuple[list[Clip], list[Problem]
         what = "no such annotation list; set data.train and data.test"
         return [], [Problem("error", "missing list", str(path), what)]
     except (OSError, UnicodeDecodeError) as error:
-        return [], [Problem("error", "missing list", str(path), f"cannot be read as UTF-8 text ({error})")]
+        reason = getattr(error, "strerror", None) or "no UTF-8 text"
+        return [], [Problem("error", "missing list", str(path), f"cannot be read ({reason})")]
     clips, problems = [], []
     first = next(iter(text.splitlines()), "").strip()
     table = path.suffix.lower() == ".csv" and not re.fullmatch(r"[^\s,;]+ +[^,;\t]+", first)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -21,20 +20,15 @@ from streamfer_train.dfer_clip.protocols import Selection
 from streamfer_train.dfer_clip.reports import weights_of
 from streamfer_train.dfer_clip.scoring import clips_of, match_classes, predict, shared_units
 from streamfer_train.dfer_clip.subjects import Subject, read_subject
-from streamfer_train.recipes.command import parser_of, reported
 from streamfer_train.recipes.journal import counted, new_bar
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; a user error is one line on standard error and exit code 2."""
-    options = parser_of("streamfer evaluate dfer-clip").parse_args(arguments)
-    return reported(lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> None:
     """Evaluate and report, or raise a UserError about options, data, the model or the report's folder."""
     console = Console(highlight=False)
-    if options.weights is None or options.folds:
+    if options.out is not None and options.out.is_file():
+        raise ConfigError(f"{options.out}: is no folder; choose another --out")
+    if not options.weights or options.folds:
         _report_runs(options, console)
         return
     data = _data(options)
@@ -49,10 +43,11 @@ def _measured(options: argparse.Namespace, subject: Subject, data: DataConfig, f
     with counted("faces", wanted=data.faces == "detect") as progress:
         found = clips_of(data.model_copy(update={"size": subject.size}), fold, progress)
     clips = [clip for clip in found.folds[0].test if clip.label in match.classes]
-    workers = _workers(options.workers, len(clips), options.batch)
+    # One process a core, none where starting them would take longer than reading.
+    workers = 0 if len(clips) <= 4 * options.batch else available_cores()
     with new_bar() as bar:
         task, began = bar.add_task("clips", total=len(clips)), time.perf_counter()
-        advance = partial(bar.advance, task)
+        advance, workers = partial(bar.advance, task), workers if options.workers is None else options.workers
         predictions = predict(subject, clips, data, match, batch=options.batch, workers=workers, advance=advance)
         seconds = time.perf_counter() - began
     return Evaluation(
@@ -147,7 +142,7 @@ def own_videos(table: Path) -> DataConfig:
 
 def _fold(asked: int | None, subject: Subject, data: DataConfig) -> int:
     if asked is not None:
-        return asked
+        return data.known_fold(asked)
     if subject.fold is not None and subject.fold in data.folds:
         return subject.fold
     if len(data.folds) > 1:
@@ -156,10 +151,3 @@ def _fold(asked: int | None, subject: Subject, data: DataConfig) -> int:
             "trained on; give --fold (on another fold's test list they were trained on its clips)"
         )
     return data.folds[0]
-
-
-def _workers(asked: int | None, clips: int, batch: int) -> int:
-    """Return the reading processes: one a core, none where starting them would take longer than reading."""
-    if asked is not None:
-        return max(0, asked)
-    return 0 if clips <= 4 * batch else available_cores()

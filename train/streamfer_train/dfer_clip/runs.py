@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from streamfer.errors import ConfigError
 from streamfer.files import write_text
 from streamfer_train.dfer_clip.backbones import Backbone, at_models_size, read_backbone
 from streamfer_train.dfer_clip.checks import CheckReport, check_clips
@@ -97,10 +96,7 @@ def _text(config: RunConfig) -> list[str]:
 
 
 def _wanted(config: RunConfig, folds: Sequence[int] | None) -> tuple[int, ...]:
-    unknown = [fold for fold in folds or () if fold not in config.data.folds]
-    if unknown:
-        raise ConfigError(f"--fold {unknown[0]}: data.folds are {', '.join(map(str, config.data.folds))}")
-    return tuple(dict.fromkeys(folds)) if folds else config.data.folds
+    return tuple(dict.fromkeys(map(config.data.known_fold, folds))) if folds else config.data.folds
 
 
 def _checked(config: RunConfig, folds: Sequence[int]) -> tuple[Fold, ...]:

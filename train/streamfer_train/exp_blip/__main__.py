@@ -18,16 +18,16 @@ def main(arguments: list[str] | None = None) -> int:
     return run_recipe(arguments, "exp-blip", _settings, _train, _evaluate)
 
 
-def _evaluate(words: list[str]) -> int:
-    from streamfer_train.exp_blip.evaluate import main
+def _evaluate(options: argparse.Namespace) -> None:
+    from streamfer_train.exp_blip.evaluate import run
 
-    return main(words)
+    run(options)
 
 
 def _settings() -> Any:
-    from streamfer_train.exp_blip.config import EXAMPLE, ExpBlipConfig, load_config
+    from streamfer_train.exp_blip.config import EXAMPLE, ExpBlipConfig
 
-    return ExpBlipConfig, load_config, EXAMPLE
+    return ExpBlipConfig, EXAMPLE
 
 
 def _train(options: argparse.Namespace, config: ExpBlipConfig) -> None:
@@ -35,6 +35,8 @@ def _train(options: argparse.Namespace, config: ExpBlipConfig) -> None:
 
     if options.stage is None:
         raise ConfigError("no stage; add --stage au, emotion, pseudo or expression")
+    if options.variant != "exp" and options.stage != "expression":
+        raise ConfigError(f"--variant {options.variant}: is of --stage expression; leave it out")
     if options.stage == "pseudo":
         print(pseudo.check(config) if options.check else pseudo.write(config))
     elif options.check:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from streamfer.captions.protocol import Captioner
 from streamfer.errors import ConfigError, RecordError
-from streamfer_train.captions.files import Entry, read_entries
+from streamfer_train.captions.files import read_entries
 from streamfer_train.captions.grammar import captions as grammar_captions
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.rules import rule_caption
@@ -42,18 +42,11 @@ class LabelledPicture:
 def read_labelled(path: Path, images: Path) -> list[LabelledPicture]:
     """Read a list with labels; a ConfigError where the list or a picture is missing."""
     found = [LabelledPicture(entry.text("image"), images / entry.text("image"), entry.labels())
-             for entry in _entries(path)]  # fmt: skip
+             for entry in read_entries(path)]  # fmt: skip
     for one in found:
         if not one.path.is_file():
             raise ConfigError(f"{path}: picture {one.path} is missing; check --images")
     return found
-
-
-def _entries(path: Path) -> list[Entry]:
-    entries = read_entries(path)
-    if not entries:
-        raise ConfigError(f"{path}: names no picture; give a list that does")
-    return entries
 
 
 def references_for(
@@ -75,7 +68,7 @@ def references_for(
             found.append([*([rule] if rule else []), *written])
         return found, f"rule and {variants} of the grammar from the labels"
     known: dict[str, list[str]] = {}
-    for entry in _entries(path):
+    for entry in read_entries(path):
         known.setdefault(entry.text("image"), []).append(entry.text("caption"))
     for picture in pictures:
         if picture.name not in known:

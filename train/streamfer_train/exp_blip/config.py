@@ -6,7 +6,6 @@ Source of the defaults: the released YAML files of Exp-BLIP, except where they c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -14,12 +13,10 @@ from pydantic import Field, model_validator
 
 from streamfer.arguments import Section
 from streamfer.captions.architecture import QuerySizes
-from streamfer.settings import load_settings
 from streamfer_train.recipes import sections
-from streamfer_train.recipes.sections import LogConfig, StepsConfig
+from streamfer_train.recipes.sections import LogConfig, Seed, StepsConfig
 
 EXAMPLE = "configs/train/exp_blip/released.yaml"
-_LISTING = "'streamfer train exp-blip --settings' lists them all"
 Tuning = Literal["trained", "frozen"]
 #: Sections and settings that may change between an interrupted run and its continuation.
 MAY_CHANGE = (
@@ -55,7 +52,7 @@ class ModelConfig(Section):
     start: Path | None = None
     vision: Path | None = Field(None, description="weights of the image encoder alone (eva_vit_g.pth), over start's")
     sizes: QuerySizes = Field(QuerySizes(), description="of everything but the language model; the published ones")
-    projection: int = Field(256, ge=1, description="width in which pictures and texts are compared")
+    projection: int = Field(256, ge=1, le=65_536, description="width in which pictures and texts are compared")
 
 
 class OptimiserConfig(StepsConfig):
@@ -178,7 +175,7 @@ class CaptionerConfig(Section):
     augmentation: AugmentationConfig = AugmentationConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     log: LogConfig = LogConfig()
-    seed: int = Field(42, ge=0)
+    seed: Seed = 42
     licence: str = Field("as the training data and the language model allow", min_length=1)
 
 
@@ -190,8 +187,3 @@ class ExpBlipConfig(CaptionerConfig):
     step2: StepTwoConfig = StepTwoConfig()
     pseudo: PseudoConfig = PseudoConfig()
     run: RunSection = RunSection()
-
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> ExpBlipConfig:
-    """Read a YAML file and settings of the form ``a.b=value``, as :func:`~streamfer.settings.load_settings` does."""
-    return load_settings(ExpBlipConfig, path, overrides, example=EXAMPLE, listing=_LISTING)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,10 @@ from streamfer_train.captions.grammar import describe
 from streamfer_train.exp_blip.captioned import LabelledPicture, caption_all, read_labelled, references_for
 from streamfer_train.metrics.agreement import evaluate, most_frequent_caption
 from streamfer_train.metrics.published import beside
-from streamfer_train.recipes.command import parser_of, reported
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Caption, score, print and store; a user error is one line on standard error and its exit code."""
-    return reported(lambda: _run(parser_of("streamfer evaluate exp-blip").parse_args(arguments)))
-
-
-def _run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Caption, score, print and store."""
     pictures, learned_from = read_labelled(options.labels, options.images), read_learned_from(options)
     report = measure(options, pictures) | probes(options, learned_from, pictures)
     finish(options, report, readable(report) + "\n" + published_beside(report, options.beside))
@@ -71,14 +65,14 @@ def measure(
 ) -> dict[str, Any]:
     """Return scores of a captioner's captions as plain values."""
     references, source = references_for(pictures, options.references, variants=options.variants, seed=options.seed)
-    model = captioner_of(options)
+    encode, model = encoder_of(options), captioner_of(options)
     captions = caption_all(model, pictures, options.out / "captions.jsonl", options.batch, question)
     return {
         "captioner": model.info.name,
         "digest": model.info.digest,
         "pictures": len(pictures),
         "references": source,
-        **scores(captions, references, pictures, encoder_of(options), options.encoder or ""),
+        **scores(captions, references, pictures, encode, options.encoder or ""),
     }
 
 

@@ -21,6 +21,9 @@ from streamfer.models.checkpoints import read_state_dict
 log = logging.getLogger(__name__)
 
 _HEADS = ("vision_projection.", "text_projection.", "itm_head.", "word_head.", "temperature")
+_MAY_LACK = re.compile(
+    r"qformer\.encoder\.layer\.\d+\.(intermediate|output)\..+|(qformer\.)?embeddings\.(word|position)_embeddings\.weight"
+)
 
 
 def lavis_names(name: str) -> tuple[str, ...]:
@@ -95,19 +98,13 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], where: str, *, optiona
         else:
             parts = lavis_names(name)
         if any(part not in tensors for part in parts):
-            if not _may_lack(name, optional):
+            if not (_MAY_LACK.fullmatch(name) or name.startswith((*_HEADS, "language_projection.", *optional))):
                 raise CheckpointError(f"{where}: tensor {parts[0]!r} is missing; is the checkpoint complete?")
             lacking.append(name)
             continue
         found[name] = _fitted(name, [tensors[part] for part in parts], wanted, parts[0], where)
     model.load_state_dict(found, strict=False)
     return lacking
-
-
-def _may_lack(name: str, optional: tuple[str, ...]) -> bool:
-    text = re.fullmatch(r"qformer\.encoder\.layer\.\d+\.(intermediate|output)\..+", name) is not None
-    words = re.fullmatch(r"(qformer\.)?embeddings\.(word|position)_embeddings\.weight", name) is not None
-    return text or words or name.startswith((*_HEADS, "language_projection.", *optional))
 
 
 def _fitted(name: str, parts: list[Tensor], wanted: Tensor, source: str, where: str) -> Tensor:

@@ -17,16 +17,16 @@ def main(arguments: list[str] | None = None) -> int:
     return run_recipe(arguments, "exp-vqa", _settings, _train, _evaluate)
 
 
-def _evaluate(words: list[str]) -> int:
-    from streamfer_train.exp_vqa.evaluate import main
+def _evaluate(options: argparse.Namespace) -> None:
+    from streamfer_train.exp_vqa.evaluate import run
 
-    return main(words)
+    run(options)
 
 
 def _settings() -> Any:
-    from streamfer_train.exp_vqa.config import EXAMPLE, ExpVqaConfig, load_config
+    from streamfer_train.exp_vqa.config import EXAMPLE, ExpVqaConfig
 
-    return ExpVqaConfig, load_config, EXAMPLE
+    return ExpVqaConfig, EXAMPLE
 
 
 def _train(options: argparse.Namespace, config: ExpVqaConfig) -> None:

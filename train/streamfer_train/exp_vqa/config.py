@@ -5,18 +5,15 @@ Source of the defaults: Exp-VQA's ``vqa_ft_vicuna7b_vqa.yaml``; batches there ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from streamfer.arguments import Section
-from streamfer.settings import load_settings
 from streamfer_train.exp_blip.config import CaptionerConfig, CaptionFile, TextConfig, Tuning, WritingConfig
 from streamfer_train.recipes import sections
 
 EXAMPLE = "configs/train/exp_vqa/released.yaml"
-_LISTING = "'streamfer train exp-vqa --settings' lists them all"
 
 
 class QuestionData(Section):
@@ -52,8 +49,3 @@ class ExpVqaConfig(CaptionerConfig):
     data: QuestionData
     training: TrainingConfig = TrainingConfig()
     run: RunSection = RunSection()
-
-
-def load_config(path: Path, overrides: Sequence[str] = ()) -> ExpVqaConfig:
-    """Read a YAML file and settings of the form ``a.b=value``, as :func:`~streamfer.settings.load_settings` does."""
-    return load_settings(ExpVqaConfig, path, overrides, example=EXAMPLE, listing=_LISTING)

@@ -18,17 +18,12 @@ from streamfer_train.captions.questions import unit_question
 from streamfer_train.exp_blip import evaluate as captioning
 from streamfer_train.exp_blip.captioned import LabelledPicture, face_of, read_labelled
 from streamfer_train.metrics.detection import Answered, score_answers
-from streamfer_train.recipes.command import parser_of, reported
 
 log = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask, score, print and store; a user error is one line on standard error and its exit code."""
-    return reported(lambda: _run(parser_of("streamfer evaluate exp-vqa").parse_args(arguments)))
-
-
-def _run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> None:
+    """Ask, score, print and store."""
     if (options.labels is None) == (options.questions is None):
         raise ConfigError("give either --labels or --questions")
     report = _from_labels(options) if options.labels is not None else _from_questions(options)
@@ -89,7 +84,7 @@ def ask_units(
 
 
 def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
-    asked = read_answers(options.questions, options.images)
+    asked, encode = read_answers(options.questions, options.images), captioning.encoder_of(options)
     model = captioning.captioner_of(options)
     binary = [pair for pair in asked if _truth(pair) is not None]
     worded = [pair for pair in asked if _truth(pair) is None]
@@ -104,7 +99,7 @@ def _from_questions(options: argparse.Namespace) -> dict[str, Any]:
     if worded:
         from streamfer_train.metrics.text import score as score_texts
 
-        encode, name = captioning.encoder_of(options), Path(options.encoder or "").name
+        name = Path(options.encoder or "").name
         report["text"] = score_texts(texts, [[pair.text] for pair in worded], encode, name)
     write_text(options.out / "answers.jsonl", "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in lines))
     return report

@@ -62,7 +62,8 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
+        why = error.strerror or error
+        raise OutputError(f"{path}: cannot be written ({why}); make room, or choose another folder") from error
 
 
 def claim(out: Path, config: dict[str, Any], free: Sequence[str], started: Sequence[Path]) -> None:
@@ -77,7 +78,8 @@ def claim(out: Path, config: dict[str, Any], free: Sequence[str], started: Seque
         ConfigError: a run has begun.
     """
     stored = out / CONFIG
-    if stored.exists():
+    # Before anything was trained the settings may still be mended.
+    if stored.exists() and any(next(out.rglob(name), None) for name in ("last.pt", "steps.csv")):
         try:
             before = yaml.safe_load(stored.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError) as error:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from streamfer.arguments import Section
+
+#: What begins the chances of a training; PyTorch's generators take no more, with a step's number in it.
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class RunSection(Section):

@@ -10,7 +10,7 @@ import cv2
 import torch
 
 from streamfer_builtin.faces.config import EXAMPLE, FacesConfig, load_config
-from streamfer_train.recipes.command import add_recipe_options, reported
+from streamfer_train.recipes.command import Parser, add_recipe_options, amount, path, reported
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,8 +26,8 @@ def _run(options: argparse.Namespace) -> None:
     options.command(config, options)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m streamfer_builtin.faces", description=__doc__)
+def _parser() -> Parser:
+    parser = Parser(prog="python -m streamfer_builtin.faces", description=__doc__)
     commands = parser.add_subparsers(required=True)
     for name, command, text in (
         ("all", _all, "train or resume, export with the threshold chosen on held-out pictures, and evaluate"),
@@ -39,13 +39,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=command)
         add_recipe_options(sub, Path(EXAMPLE), "train.steps=500")
         if name in ("all", "export"):
-            sub.add_argument("-o", "--output", type=Path, required=True)
+            sub.add_argument("-o", "--output", type=path, required=True)
         if name == "export":
-            sub.add_argument("--threshold", type=float, help="stored score threshold; chosen on pictures kept out")
+            sub.add_argument("--threshold", type=amount, help="stored score threshold; chosen on pictures kept out")
         if name == "evaluate":
-            sub.add_argument("--weights", type=Path, required=True)
+            sub.add_argument("--weights", type=path, required=True)
             sub.add_argument("--part", choices=("tune", "test"), default="tune", help="test is for the end, once")
-            sub.add_argument("--former", type=Path, help="an earlier export to compare with")
+            sub.add_argument("--former", type=path, help="an earlier export to compare with")
             sub.add_argument("--others", action="store_true", help="measure CenterFace and YuNet, too")
     return parser
 

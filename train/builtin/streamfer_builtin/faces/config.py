@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 
 from streamfer.arguments import Section
 from streamfer.settings import load_settings
+from streamfer_train.recipes.sections import Seed
 
 EXAMPLE = "train/builtin/configs/faces.yaml"
 
@@ -42,7 +43,7 @@ class TrainConfig(Section):
     start: Path | None = None
     """An exported network to begin with; without one the weights are drawn."""
     sides: tuple[int, ...] = (192, 256, 320, 384, 448)
-    seed: int = 1
+    seed: Seed = 1
     bfloat16: bool = True
     checkpoint_every: int = Field(200, ge=1)
     log_every: int = Field(20, ge=1)

@@ -13,17 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from streamfer_builtin.mini.recipe import EXAMPLE, Recipe, load_recipe
-from streamfer_train.recipes.command import add_recipe_options, reported
+from streamfer_train.recipes.command import Parser, add_recipe_options, path, reported
 
 STAGES = ("render", "teachers", "joint", "clips", "export")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one stage, or all; a user error is one line and exit code 2."""
-    parser = argparse.ArgumentParser(prog="python -m streamfer_builtin.mini", description=__doc__)
+    parser = Parser(prog="python -m streamfer_builtin.mini", description=__doc__)
     parser.add_argument("stage", choices=("all", *STAGES))
     add_recipe_options(parser, Path(EXAMPLE), "joint.epochs=2")
-    parser.add_argument("--to", type=Path, help="weights file that export writes (default: NAME.safetensors in work)")
+    parser.add_argument("--to", type=path, help="weights file that export writes (default: NAME.safetensors in work)")
     options = parser.parse_args(arguments)
     return reported(lambda: _run(options, load_recipe(options.config, options.set)))
 
@@ -32,6 +32,9 @@ def _run(options: argparse.Namespace, recipe: Recipe) -> None:
     # Heavy imports wait until the arguments are known to be good.
     import torch
 
+    from streamfer.models.precision import choose_device
+
+    recipe = recipe.model_copy(update={"device": choose_device(recipe.device).device})
     torch.set_num_threads(options.threads)
     for stage in STAGES if options.stage == "all" else (options.stage,):
         if stage == "render":

@@ -11,6 +11,7 @@ from pydantic import Field
 from streamfer.arguments import Section
 from streamfer.models.efficient import DEPTHS, WIDTH
 from streamfer.settings import load_settings
+from streamfer_train.recipes.sections import Seed
 
 EXAMPLE = "train/builtin/configs/mini.yaml"
 
@@ -57,7 +58,7 @@ class Schedule(Section):
     warm_up: float = Field(0.04, ge=0, lt=1)
     ema: float = Field(0.999, ge=0, lt=1)
     clip: float = Field(5.0, gt=0)
-    seed: int = 1
+    seed: Seed = 1
 
 
 class JointPart(Schedule):
@@ -113,7 +114,7 @@ class ClipsPart(Schedule):
     warm_up: float = Field(0.05, ge=0, lt=1)
     ema: float = Field(0.998, ge=0, lt=1)
     clip: float = Field(1.0, gt=0)
-    seed: int = 2
+    seed: Seed = 2
     steps: int = Field(300, ge=1)
     pictures: int = Field(20_000, ge=1)
     views: int = Field(3, ge=2)
