@@ -52,15 +52,10 @@ class RandomDecoder:
             "random", "0" * 64, "none: random numbers", EXP_BLIP_CROP, True, tokens, 128, "cpu", "fp32"
         )
 
-    loading = False
-
     @property
     def info(self) -> CaptionerInfo:
         """Identity of the model."""
         return self._info
-
-    def abort(self) -> None:
-        """It does not hang."""
 
     def close(self) -> None:
         """Nothing is held."""

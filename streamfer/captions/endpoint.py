@@ -16,7 +16,7 @@ import time
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,7 @@ _HOUR, _DAY = 3600.0, 86_400.0
 #: Requests that are kept in the debug folder; a run of days must not fill a disk.
 _MOST_DEBUGGED = 1000
 _TOKENS_A_WORD = 1.4
+_POLL_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class EndpointWriter(CheckedWriter):
             raise ConfigError("captions.model: openai: names no model; write it as in openai:qwen3-vl")
         check_prompts(settings)
         self._settings, self._clock = settings, clock
-        url, self.at_once = endpoint_url(settings.url), settings.concurrency
+        url = endpoint_url(settings.url)
         key = key_for(url, settings.key_env)
         self._client = ChatClient(
             url, model, key=key, timeout=settings.timeout, attempts=settings.attempts, connections=settings.concurrency
@@ -154,7 +155,14 @@ class EndpointWriter(CheckedWriter):
     def draft(
         self, requests: Sequence[CaptionRequest], refused: Sequence[Refused] | None = None
     ) -> list[Caption | CaptionError]:
-        return list(self._pool.map(self._draft, requests, refused or [None] * len(requests)))
+        wrong: Sequence[Refused | None] = refused or [None] * len(requests)
+        drafts = [self._pool.submit(self._draft, *work) for work in zip(requests, wrong, strict=True)]
+        if (patience := self.patience) is None:
+            return [one.result() for one in drafts]
+        # Each has a deadline of its own; a run that is stopped does not wait for it.
+        while wait(drafts, _POLL_SECONDS).not_done and not patience.over():
+            continue
+        return [patience.error() if one.cancel() or not one.done() else one.result() for one in drafts]
 
     def _draft(self, request: CaptionRequest, wrong: Refused | None) -> Caption | CaptionError:
         messages = describe_messages(request, self._settings, as_json=True)

@@ -26,13 +26,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from streamfer import errors
-from streamfer.captions.protocol import CaptionerInfo, Keyframes, Message
+from streamfer.captions.protocol import CaptionerInfo, Keyframes, Message, Patience
 from streamfer.errors import InternalError, StreamferError
 from streamfer.threads import POOL_VARIABLES
 
 LOADER = "streamfer.captions.loading:load_any"
 #: Added to the process's niceness: where cores are short, labels come first.
 NICENESS = 10
+#: A model that takes longer than this to load is taken for one that hangs.
+_LONGEST_LOADING = 900.0
+_POLL_SECONDS = 0.1
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +44,15 @@ class ProcessCaptioner:
     """A :class:`~streamfer.captions.protocol.Captioner` or text model that lives in another process.
 
     What makes it there is the ``loader``, as ``module:function``, with ``options``. The process starts at once and
-    loads in the background; :attr:`info` waits for it. After :meth:`abort`, or when it died, it is started again, and
-    the next call waits until it has loaded: :attr:`loading` tells that from hanging.
+    loads in the background; :attr:`info` waits for it. One that hangs beyond our :attr:`patience` is killed; then, or
+    when it died, the next call starts it again, and its time counts from when it has loaded.
     """
 
     def __init__(self, options: Mapping[str, Any], *, threads: int = 1, loader: str = LOADER) -> None:
         self._request, self._threads = (loader, dict(options)), threads
         self._lock = threading.Lock()
         self._info: CaptionerInfo | None = None
+        self.patience: Patience | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -77,11 +81,6 @@ class ProcessCaptioner:
                 self._load()
         return cast(CaptionerInfo, self._info)
 
-    @property
-    def loading(self) -> bool:
-        """Whether the process runs and has not loaded its model yet."""
-        return not self._ready and self._process.poll() is None
-
     def caption(self, clips: Sequence[Keyframes], questions: Sequence[str] | None = None) -> list[str]:
         return list(self._ask("caption", list(clips), questions))
 
@@ -91,16 +90,16 @@ class ProcessCaptioner:
     def answer_yes_no(self, clips: Sequence[Keyframes], questions: Sequence[str]) -> list[float]:
         return list(self._ask("answer_yes_no", list(clips), questions))
 
-    def abort(self) -> None:
+    def close(self) -> None:
         """Kill the process; the call in progress reads the end of the socket, the next one starts a new process."""
         self._process.kill()
         self._process.wait()
 
-    close = abort
-
     def _load(self) -> None:
         """Wait until the model is loaded; the lock is held."""
         if not self._ready:
+            if self.patience is not None:
+                self.patience.begin(_LONGEST_LOADING)
             self._info = self._receive()
             self._ready = True
 
@@ -112,6 +111,8 @@ class ProcessCaptioner:
                 self._end()
                 self._begin()
             self._load()
+            if self.patience is not None:
+                self.patience.begin()
             try:
                 self._pipe.send((method, arguments))
             except OSError as error:
@@ -120,6 +121,10 @@ class ProcessCaptioner:
 
     def _receive(self) -> Any:
         try:
+            while self.patience is not None and not self._pipe.poll(_POLL_SECONDS):
+                if self.patience.over():
+                    self.close()
+                    raise self.patience.error()
             outcome, *rest = self._pipe.recv()
         except (EOFError, OSError) as error:
             raise self._gone() from error

@@ -9,7 +9,10 @@ Shape suffixes: K keyframes of a clip, S image side.
 
 from __future__ import annotations
 
+import math
 import re
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -81,6 +84,29 @@ class CaptionRequest:
     keyframes: Keyframes = field(default_factory=lambda: np.zeros((0, 8, 8, 3), np.uint8), repr=False)
 
 
+class Patience:
+    """How long a call may last: so many ``seconds`` from its beginning; ``grace`` more once the run is stopped."""
+
+    def __init__(self, seconds: float, stop: threading.Event, grace: float) -> None:
+        self.seconds, self._stop, self._grace = seconds, stop, grace
+        self._until = self._stop_by = math.inf
+
+    def begin(self, seconds: float | None = None) -> None:
+        """Begin to count, ``seconds`` where it is something else that may take longer."""
+        self._until = time.monotonic() + (self.seconds if seconds is None else seconds)
+
+    def over(self) -> bool:
+        """Whether the call has to end."""
+        now = time.monotonic()
+        if self._stop.is_set():
+            self._stop_by = min(self._stop_by, now + self._grace)
+        return now >= min(self._until, self._stop_by)
+
+    def error(self) -> CaptionError:
+        """What became of a call that had to end."""
+        return CaptionError("captioner_timeout", f"no caption within {self.seconds:g} s")
+
+
 class CaptionError(Exception):
     """A clip got no caption; ``cause`` is the word for it that a gap carries."""
 
@@ -92,26 +118,16 @@ class CaptionError(Exception):
 class Writer(ABC):
     """Writes captions that hold nothing but what was measured."""
 
-    remote = False  #: a call may hang: it then runs in a thread of its own, under a time limit
-    #: Clips that it writes about at one time, each within the time limit; None for all it is given.
-    at_once: int | None = None
+    patience: Patience | None = None  #: of the calls to come; they wait for ever without
     _info: CaptionerInfo
 
     @property
     def info(self) -> CaptionerInfo:
         return self._info
 
-    @property
-    def loading(self) -> bool:
-        """Whether it is still being loaded, which is no hanging."""
-        return False
-
     @abstractmethod
     def write(self, requests: Sequence[CaptionRequest]) -> list[Caption | CaptionError]:
         """Describe clips; one that gets no caption has its error in the caption's place."""
-
-    def abort(self) -> None:  # noqa: B027 - not everybody can hang
-        """Make the call that is in progress fail soon; from any thread."""
 
     def close(self) -> None:  # noqa: B027 - not everybody holds something
         """Let go of what was loaded."""

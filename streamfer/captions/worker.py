@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from streamfer.captions.measurements import measure_clip
-from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Writer
+from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Patience, Writer
 from streamfer.captions.writers import MEASURED
 from streamfer.config import CaptionsConfig
 from streamfer.pipeline.events import SourceDone
@@ -30,8 +30,6 @@ _REPORT_SECONDS = 30.0
 #: A run that is stopped waits so long for the batch in hand.
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.1
-#: A model that takes longer than this to load is taken for one that hangs.
-_LONGEST_LOADING = 900.0
 
 #: What says that the captioner itself is broken; an endpoint rests by its own rules.
 _BROKEN = {"captioner_failed", "captioner_timeout"}
@@ -61,50 +59,6 @@ class _Waiting:
     again: bool
 
 
-class CaptionCall:
-    """Calls a writer; one that may hang, in a thread of its own, with ``grace`` seconds left once ``stop`` is set."""
-
-    def __init__(self, writer: Writer, stop: threading.Event, *, grace: float) -> None:
-        self._writer, self._stop, self._grace = writer, stop, grace
-        self._hanging: threading.Thread | None = None
-
-    def run(self, requests: Sequence[CaptionRequest], *, timeout: float) -> list[Caption | CaptionError]:
-        """Describe clips; ``timeout`` in seconds counts from when the writer has loaded, and ends in a CaptionError.
-
-        Raises:
-            CaptionError: the writer took too long, or is still busy with a call that did.
-        """
-        if not self._writer.remote:
-            return self._writer.write(requests)
-        if self._hanging is not None and self._hanging.is_alive():
-            raise CaptionError("captioner_timeout", "the captioner still hangs in an earlier batch")
-        found: list[list[Caption | CaptionError]] = []
-        thread = threading.Thread(
-            target=lambda: found.append(self._writer.write(requests)), name="streamfer caption batch", daemon=True
-        )
-        thread.start()
-        self._wait(thread, timeout)
-        if not found:
-            self._writer.abort()
-            thread.join(self._grace)
-            self._hanging = thread
-            raise CaptionError("captioner_timeout", f"no caption within {timeout:g} s")
-        return found[0]
-
-    def _wait(self, thread: threading.Thread, timeout: float) -> None:
-        began = time.monotonic()
-        deadline, stop_by = began + timeout, float("inf")
-        while thread.is_alive():
-            now = time.monotonic()
-            if self._stop.is_set():
-                stop_by = min(stop_by, now + self._grace)
-            if self._writer.loading and now - began < _LONGEST_LOADING:
-                deadline = now + timeout
-            if (left := min(deadline, stop_by) - now) <= 0:
-                return
-            thread.join(min(left, _POLL_SECONDS))
-
-
 class CaptionWorker:
     """Describes clips beside the labels; a :class:`~streamfer.pipeline.observer.ClipObserver`.
 
@@ -115,8 +69,7 @@ class CaptionWorker:
     def __init__(self, writer: Writer, settings: CaptionsConfig, run: RunContext, *, patient: bool = False) -> None:
         self._settings, self._patient = settings, patient
         self._emit, self._stop, self._clock = run.emit, run.stop, run.clock
-        self._info, self._at_once = writer.info, writer.at_once
-        self._call = CaptionCall(writer, run.stop, grace=_GRACE_SECONDS)
+        self._writer, self._info = writer, writer.info
         self._changed = threading.Condition()
         self._waiting: deque[_Waiting | SourceDone] = deque()
         self._closing = False
@@ -206,12 +159,8 @@ class CaptionWorker:
             CaptionRequest(measure_clip(clip), clip.record.id, clip.record.subject, clip.keyframes.portraits)
             for clip in batch
         ]
-        try:
-            # Refused texts are asked for a second time within the same call; not all may be written at one time.
-            rounds = 2 * -(-len(batch) // (self._at_once or len(batch)))
-            found = self._call.run(requests, timeout=rounds * self._settings.timeout)
-        except CaptionError as error:
-            found = [error] * len(batch)
+        self._writer.patience = Patience(self._settings.timeout, self._stop, _GRACE_SECONDS)
+        found = self._writer.write(requests)
         self._note_failure([one for one in found if isinstance(one, CaptionError)], len(batch))
         elapsed = time.perf_counter() - began
         self._clock.add("caption", elapsed, sum(isinstance(one, Caption) for one in found))

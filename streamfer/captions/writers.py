@@ -59,8 +59,6 @@ class CheckedWriter(Writer):
     ``written`` counts texts, ``replaced`` those that were replaced, by reason.
     """
 
-    remote = True
-
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._judged = False
@@ -154,14 +152,11 @@ class ModelWriter(CheckedWriter):
     def asks_again(self) -> bool:
         return self.info.crop is None
 
-    @property
-    def loading(self) -> bool:
-        return bool(self._model.loading)
-
     def draft(
         self, requests: Sequence[CaptionRequest], refused: Sequence[Refused] | None = None
     ) -> list[Caption | CaptionError]:
         """Write about clips; one without pictures has an error where pictures are needed."""
+        self._model.patience = self.patience
         if self.info.crop is None:
             talks = [describe_messages(request, self._settings) for request in requests]
             if refused is not None:
@@ -174,9 +169,6 @@ class ModelWriter(CheckedWriter):
         texts = iter(written)
         blind = CaptionError("no_picture", "the face was too small among the others to keep its pictures")
         return [Caption(next(texts)) if len(request.keyframes) else blind for request in requests]
-
-    def abort(self) -> None:
-        self._model.abort()
 
     def close(self) -> None:
         super().close()

@@ -15,8 +15,7 @@ from fakes.captioners import LOADING_SECONDS, FakeCaptioner
 from streamfer.captions.choosing import load_writer, resolve
 from streamfer.captions.measurements import Measurements
 from streamfer.captions.process import ProcessCaptioner
-from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest
-from streamfer.captions.worker import CaptionCall
+from streamfer.captions.protocol import Caption, CaptionError, CaptionRequest, Patience
 from streamfer.captions.writers import ModelWriter
 from streamfer.config import CaptionsConfig, Config
 from streamfer.errors import ConfigError, InternalError, UnknownModelError
@@ -24,6 +23,7 @@ from streamfer.errors import ConfigError, InternalError, UnknownModelError
 FAKE = "fakes.captioners:FakeCaptioner"
 TESTS = str(Path(__file__).resolve().parent.parent)
 CLIP = np.full((2, 32, 32, 3), 51, np.uint8)
+REQUEST = CaptionRequest(Measurements("happiness", 0.9, (), 0.0, 2.0), "1", keyframes=CLIP)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def test_a_call_is_what_it_would_be_here() -> None:
 
 
 def loads(far: ProcessCaptioner) -> bool:
-    return far.loading
+    return not far._ready and far._process.poll() is None
 
 
 def test_it_runs_behind_the_labels_and_survives_an_interrupt() -> None:
@@ -97,7 +97,7 @@ def test_a_batch_that_hangs_can_be_torn_away_and_the_next_call_waits_for_the_nex
     thread = threading.Thread(target=call)
     thread.start()
     assert asked.wait(90)
-    far.abort()
+    far.close()
     thread.join(90)
     assert not thread.is_alive()
     assert "signal 9" in str(failures[0])
@@ -115,16 +115,29 @@ def test_loading_again_is_neither_a_failure_nor_counted_against_the_time_limit(m
     far = ProcessCaptioner({"name": "far"}, loader="fakes.captioners:load_slowly")
     writer = ModelWriter(far, CaptionsConfig())
     assert writer.info.name == "far"
-    request = CaptionRequest(Measurements("happiness", 0.9, (), 0.0, 2.0), "1", keyframes=CLIP)
-    far.abort()
+    far.close()
     monkeypatch.setenv(LOADING_SECONDS, "4")
-    call = CaptionCall(writer, threading.Event(), grace=1.0)
+    writer.patience = Patience(3, threading.Event(), 1.0)
     # Loading takes longer than this limit, writing does not.
-    (caption,) = call.run([request], timeout=3)
+    (caption,) = writer.write([REQUEST])
     # What the fake wrote came in time; the checks put measured words in its place.
     assert isinstance(caption, Caption)
     assert caption.replaced
     far.close()
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["too long", "stopped"])
+def test_one_that_hangs_is_killed(stopped: bool) -> None:
+    far, stop = process(delay=600), threading.Event()
+    writer = ModelWriter(far, CaptionsConfig())
+    assert writer.info.name == "far"
+    if stopped:
+        stop.set()
+    writer.patience = Patience(600 if stopped else 0.5, stop, 0.2)
+    (found,) = writer.write([REQUEST])
+    assert isinstance(found, CaptionError)
+    assert found.cause == "captioner_timeout"
+    assert gone(far._process.pid)
 
 
 def test_errors_of_loading_come_back_as_they_are() -> None:
@@ -144,7 +157,7 @@ def test_a_captioner_is_chosen_before_anything_is_loaded(tmp_path: Path, monkeyp
     monkeypatch.setenv("STREAMFER_HOME", str(tmp_path))
     writer = load_writer(Config(captions=CaptionsConfig(model="auto")))
     assert writer is not None
-    assert (writer.info.name, writer.info.crop, writer.remote) == ("measured", None, False)
+    assert (writer.info.name, writer.info.crop) == ("measured", None)
     with pytest.raises(UnknownModelError, match="captioner 'nobody' is unknown"):
         resolve("nobody")
     with pytest.raises(UnknownModelError, match="did you mean 'measured'"):
@@ -161,6 +174,6 @@ def test_a_captioner_is_chosen_before_anything_is_loaded(tmp_path: Path, monkeyp
 
 def test_an_error_of_the_model_is_the_captions_alone() -> None:
     writer = ModelWriter(FakeCaptioner(error=ValueError("no such token")), CaptionsConfig())
-    (found,) = writer.write([CaptionRequest(Measurements("happiness", 0.9, (), 0.0, 2.0), "1", keyframes=CLIP)])
+    (found,) = writer.write([REQUEST])
     assert isinstance(found, CaptionError)
     assert (found.cause, str(found)) == ("captioner_failed", "ValueError: no such token")

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from streamfer.captions.protocol import CaptionerInfo, Keyframes, check_clips, check_questions
+from streamfer.captions.protocol import CaptionerInfo, Keyframes, Patience, check_clips, check_questions
 from streamfer.geometry import CropProfile, squashed_crop
 
 #: Variable of the environment.
@@ -61,10 +61,8 @@ class FakeCaptioner:
         """Identity of the model."""
         return self._info
 
-    loading = False
-
-    def abort(self) -> None:
-        """It does not hang for longer than its delay."""
+    #: Of the calls to come; they wait for ever without.
+    patience: Patience | None = None
 
     def close(self) -> None:
         """Nothing is held."""
