@@ -55,13 +55,14 @@ def demonstrate(
     """
     say = say or (lambda _line: None)
     path = Path(folder) / "demo.mp4"
+    # A model that is missing or damaged is told before there is a film.
+    models = session.models()
     with Publisher.open(session.config.publish) as publisher:
         say(f"making {path} from pictures that scikit-image and insightface carry")
         write_video(path, film(), FPS)
         say(f"analysing, publishing to Redis at {redact_url(publisher.url)}")
         annotation = session.annotate(path)
         published, known = _publish(annotation, publisher)
-        models = session.models()
         info = models.expression.info
         words = f", words by {models.writer.info.name}" if models.writer is not None else ""
         say(f"model {info.name} ({info.precision} on {info.device}), faces by {models.detector.name}{words}")

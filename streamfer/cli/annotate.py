@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +31,9 @@ class BareFlags(TyperCommand):
         """Give the bare flags their usual values."""
         words = ["--blur-faces=normal" if word == "--blur-faces" else word for word in args]
         for at, (word, behind) in enumerate(pairwise([*args, ""])):
-            if word == "--ray" and not _ADDRESS.match(behind):
+            # A word that is no option and leads nowhere was meant as an address: it is refused as one.
+            source = behind[:1] in ("", "-") or "://" in behind or glob.has_magic(behind) or os.path.lexists(behind)
+            if word == "--ray" and source and not _ADDRESS.match(behind):
                 words[at] = "--ray=auto"
         return super().parse_args(ctx, words)
 

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from streamfer.errors import ConfigError
@@ -103,19 +102,23 @@ def standardised(table: Table, name: str, baseline: Baseline) -> Table:
 
 
 def _first_moments(table: Table, scored: Iterable[str], seconds: float) -> dict[tuple[Cell, Cell], Moments]:
-    """Return mean and deviation of each column in the first seconds of each person."""
+    """Return mean and deviation of each column in the first seconds of each person (Welford 1962: no value is kept)."""
     begins: dict[tuple[Cell, Cell], float] = {}
-    values: defaultdict[tuple[Cell, Cell], defaultdict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    sums: defaultdict[tuple[Cell, Cell], dict[str, tuple[int, float, float]]] = defaultdict(dict)
     for row in table.rows():
         who, moment = (row["epoch"], row.get("track")), row.get("seconds")
         begin, end = (float(row.get(time, moment) or 0.0) for time in ("start_s", "end_s"))
         if who[1] is not None and end <= begins.setdefault(who, begin) + seconds:
             for column in scored:
                 if isinstance(cell := row.get(column), float):
-                    values[who][column].append(cell)
+                    count, mean, squares = sums[who].get(column, (0, 0.0, 0.0))
+                    moved = mean + (cell - mean) / (count + 1)
+                    sums[who][column] = (count + 1, moved, squares + (cell - mean) * (cell - moved))
     return {
-        who: {column: (fmean(cells), stdev(cells)) for column, cells in of.items() if len(cells) > 1}
-        for who, of in values.items()
+        who: {
+            name: (mean, math.sqrt(squares / (count - 1))) for name, (count, mean, squares) in of.items() if count > 1
+        }
+        for who, of in sums.items()
     }
 
 

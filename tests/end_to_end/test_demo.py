@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from command_line import Finished, Program, streamfer_while, wait_for
+from command_line import Finished, Program, streamfer, streamfer_while, wait_for
 from free_ports import free_port
 
 from streamfer.faces import TrackNames
@@ -46,6 +46,13 @@ def captions(done: Finished) -> list[str]:
     below = lines[lines.index("") + 1 :]
     assert below[0].split() == ["track", "time", "caption"]
     return [line for line in below[1 : below.index("")] if not line.startswith(" ")]
+
+
+def test_a_model_that_is_not_there_is_said_before_a_film_is_made(tmp_path: Path) -> None:
+    done = streamfer("demo", "--model", tmp_path / "none.safetensors", "-o", tmp_path / "out")
+    assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1)
+    assert "none.safetensors" in done.complaints[0]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_it_shows_clips_of_several_people(demo: tuple[Finished, Path]) -> None:

@@ -230,6 +230,18 @@ def test_an_address_where_nothing_answers_is_one_line_in_time(
     assert f"answers at {address}; give host:6379" in line
 
 
+def test_a_word_behind_ray_that_leads_nowhere_is_an_address_and_starts_nothing(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray", reason="the extra 'ray' is not installed")
+    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("a Ray was started"))
+    done = streamfer("annotate", films, "--ray", "nonsense", "-o", tmp_path / "out")
+    assert done.code == 2
+    [line] = done.complaints
+    assert "answers at nonsense; give host:6379" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_node_that_does_not_fit_says_so(films: Path, tiny_model: Path, tmp_path: Path) -> None:
     config = load_config(None, {"model.name": str(tiny_model), "faces.detector": "lbp"}, {})
     plan = BatchPlan(tmp_path, settings_of(config, None))
