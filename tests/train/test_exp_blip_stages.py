@@ -307,9 +307,9 @@ def test_released_switches_reach_the_second_step(trained: Path) -> None:
     for asked in (True, False):
         plain["step2"] |= {"learn_start": asked, "language_dropout": asked}
         config = check_settings(ExpBlipConfig, plain, "test")
-        writer = stages._writer(config, None)
-        pairs = stages.pairs_of(config, "au", "exp")
-        collate = stages.writing_task(config, config.step2, pairs, writer, 40, ALONE).loader.collate_fn
+        step, pairs = stages.second_step(config, trained, None), stages.pairs_of(config, "au", "exp")
+        writer = step.make()
+        collate = step.task(pairs, writer, ALONE).loader.collate_fn
         assert collate([(torch.zeros(3, 28, 28), pairs[0])])["targets"][0, 0].ge(0) == asked
         assert (writer.learner.model.language_model.model.decoder.dropout > 0) == asked
 

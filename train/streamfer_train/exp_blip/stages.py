@@ -9,13 +9,14 @@ import json
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from safetensors.torch import save as save_tensors
 
-from streamfer.captions.card import EXP_BLIP_TEXT, Architecture, CaptionCard, TextCard, clip_pixels, face_crop
+from streamfer.captions.card import EXP_BLIP_TEXT, CaptionCard, TextCard, clip_pixels, face_crop
 from streamfer.captions.folder import is_captioner, write_folder
 from streamfer.files import write_text, write_whole
 from streamfer_train.captions.files import Pair
@@ -59,15 +60,10 @@ def train_stage(config: ExpBlipConfig, stage: Stage, variant: Variant = "exp", *
         weights = folder / "step1" / WEIGHTS
         if not (resume and weights.exists()):
             _first_step(config, pairs, folder / "step1", world, resume=resume)
-        captioner = folder / CAPTIONER
-        done = resume and is_captioner(captioner) and finished(folder / "step2" / LAST, RECIPE, config.step2.epochs)
-        if not done:
-            names, limit = (RECIPE, f"{folder.name}.step2", f"{folder.name}-blip"), config.step2.max_text_tokens
-            train_writer(
-                config, config.step2, pairs, lambda: _writer(config, weights), limit, folder / "step2", names, world,
-                resume=resume,
-            )  # fmt: skip
-        return captioner if world.leads else None
+        second = second_step(config, folder, weights)
+        if not (resume and second.done()):
+            second.train(pairs, world, resume=resume)
+        return second.captioner if world.leads else None
 
 
 def begin(config: Any, started: Sequence[Path], world: ProcessGroup) -> None:
@@ -114,16 +110,6 @@ def _first_task(config: ExpBlipConfig, pairs: list[Pair], world: ProcessGroup) -
     return ExpTask(config, config.step1, learner, dataset, partial(caption_batch, words=words), world), words
 
 
-def writing_task(
-    config: Any, asked: WritingConfig, pairs: list[Pair], writer: build.Writer, limit: int, world: ProcessGroup
-) -> ExpTask:
-    """Return the step in which the language model is to write the pairs' texts, cut at ``limit`` tokens."""
-    learn_start = getattr(asked, "learn_start", False)
-    collate = partial(answer_batch, text=writer.text, limit=limit, learn_start=learn_start)
-    dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
-    return ExpTask(config, asked, writer.learner, dataset, collate, world)
-
-
 def negatives(config: ExpBlipConfig, processes: int) -> str:
     """Return how many pairs the contrast of the first step sees at once: micro-batches do not see each other."""
     step = config.step1
@@ -168,63 +154,79 @@ def _writer(config: ExpBlipConfig, weights: Path | None) -> build.Writer:
     )
 
 
-def train_writer(
-    config: Any,
-    asked: WritingConfig,
-    pairs: list[Pair],
-    make: Callable[[], build.Writer],
-    limit: int,
-    folder: Path,
-    names: tuple[str, str, str],
-    world: ProcessGroup,
-    *,
-    resume: bool,
-) -> None:
-    """Train what :func:`writing_task` describes, and export it.
-
-    Args:
-        make: builds the model at its start.
-        names: of the recipe, of the step in messages, of the captioner.
-    """
-    recipe, step, name = names
-    writer = make()
-    _say_cut(rows_cut(pairs, writer, limit), len(pairs), limit, world)
-    trainer_of(config, recipe, step, folder, writing_task(config, asked, pairs, writer, limit, world)).run(
-        resume=resume
-    )
-
-    def export_trained() -> None:
-        plain, where = make(), folder / LAST
-        found = Checkpoint.load(where, recipe)
-        build.load_trained(plain.learner, found.model, str(where))
-        export(folder.parent / CAPTIONER, plain, name, config, found.progress.extended)
-
-    world.share(export_trained)
+def second_step(config: ExpBlipConfig, folder: Path, weights: Path | None) -> WritingStep:
+    """Return the second step of the stage in a folder, as :func:`_writer` takes ``weights``."""
+    asked, name = config.step2, folder.name
+    return WritingStep(
+        config, asked, asked.max_text_tokens, lambda: _writer(config, weights), folder / "step2", RECIPE,
+        f"{name}.step2", f"{name}-blip",
+    )  # fmt: skip
 
 
-def export(folder: Path, writer: build.Writer, name: str, config: Any, extended: list[int]) -> CaptionCard:
-    """Write a trained captioner as the folder that ``load_captioner`` takes; an OutputError where that fails."""
-    architecture: Architecture = writer.learner.architecture
-    answers = architecture == "instructblip"
-    size = config.model.sizes.image
-    card = CaptionCard(
-        name=name,
-        architecture=architecture,
-        pixels=clip_pixels(size),
-        crop=face_crop(size),
-        text=writer.text.card,
-        answers=answers,
-        licence=config.licence,
-        train={
-            "kind": "exp-vqa" if answers else "exp-blip",
-            "language_model": config.model.language_model.name,
-            "epochs_extended_from": extended,
-            "configuration": config.model_dump(mode="json", exclude={"run", "log"}),
-        },
-    )
-    written = write_folder(folder, writer.learner.model, card, writer.text.tokenizer, writer.text.question_tokenizer)
-    log.info("exp.captioner_written", extra={"path": str(folder), "digest": written.digest[:12]})
-    return written
+@dataclass(frozen=True, slots=True)
+class WritingStep:
+    """The step in which a language model learns to write: of Exp-BLIP the second, of Exp-VQA the only one."""
+
+    config: Any
+    asked: WritingConfig
+    limit: int  #: tokens of a text; more are cut, counted and said
+    make: Callable[[], build.Writer]  #: builds the model at its start
+    folder: Path
+    recipe: str
+    name: str  #: in messages
+    model: str  #: name of the captioner that comes out
+
+    @property
+    def captioner(self) -> Path:
+        """The folder that ``load_captioner`` takes."""
+        return self.folder.parent / CAPTIONER
+
+    def done(self) -> bool:
+        """Whether it has been trained and exported."""
+        return is_captioner(self.captioner) and finished(self.folder / LAST, self.recipe, self.asked.epochs)
+
+    def task(self, pairs: list[Pair], writer: build.Writer, world: ProcessGroup) -> ExpTask:
+        learn_start = getattr(self.asked, "learn_start", False)
+        collate = partial(answer_batch, text=writer.text, limit=self.limit, learn_start=learn_start)
+        dataset = PairDataset(pairs, self.config.model.sizes.image, self.config.augmentation, self.config.seed)
+        return ExpTask(self.config, self.asked, writer.learner, dataset, collate, world)
+
+    def train(self, pairs: list[Pair], world: ProcessGroup, *, resume: bool) -> None:
+        """Train on the pairs' texts and export the captioner."""
+        writer = self.make()
+        _say_cut(rows_cut(pairs, writer, self.limit), len(pairs), self.limit, world)
+        task = self.task(pairs, writer, world)
+        trainer_of(self.config, self.recipe, self.name, self.folder, task).run(resume=resume)
+        world.share(self._export)
+
+    def check(self, pairs: list[Pair], what: str) -> list[str]:
+        """Return how many texts, called ``what``, are cut and which weights learn, as far as it could begin."""
+        writer = self.make()
+        self.task(pairs, writer, ALONE)
+        return [f"{what} ({self.limit}): {rows_cut(pairs, writer, self.limit)}", build.describe(writer.learner)]
+
+    def _export(self) -> None:
+        writer, config, where = self.make(), self.config, self.folder / LAST
+        found = Checkpoint.load(where, self.recipe)
+        build.load_trained(writer.learner, found.model, str(where))
+        size, text = config.model.sizes.image, writer.text
+        card = CaptionCard(
+            name=self.model,
+            architecture=writer.learner.architecture,
+            pixels=clip_pixels(size),
+            crop=face_crop(size),
+            text=text.card,
+            answers=writer.learner.architecture == "instructblip",
+            licence=config.licence,
+            train={
+                "kind": self.recipe,
+                "language_model": config.model.language_model.name,
+                "epochs_extended_from": found.progress.extended,
+                "configuration": config.model_dump(mode="json", exclude={"run", "log"}),
+            },
+        )
+        written = write_folder(self.captioner, writer.learner.model, card, text.tokenizer, text.question_tokenizer)
+        log.info("exp.captioner_written", extra={"path": str(self.captioner), "digest": written.digest[:12]})
 
 
 def words_cut(pairs: list[Pair], words: WordReader) -> int:
@@ -260,8 +262,5 @@ def check(config: ExpBlipConfig, stage: Stage, variant: Variant) -> str:
     lines.append(f"captions longer than step1.max_text_tokens ({words.limit}): {words_cut(pairs, words)}")
     lines.append(build.describe(task.learner))
     del task
-    writer, limit = _writer(config, None), config.step2.max_text_tokens
-    lines.append(f"captions longer than step2.max_text_tokens ({limit}): {rows_cut(pairs, writer, limit)}")
-    writing_task(config, config.step2, pairs, writer, limit, ALONE)
-    lines.append(build.describe(writer.learner))
-    return "\n".join(lines)
+    second = second_step(config, folder_of(config.run.out, stage, variant), None)
+    return "\n".join([*lines, *second.check(pairs, "captions longer than step2.max_text_tokens")])

@@ -8,14 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from streamfer.captions.card import EXP_VQA_TEXT, TextCard
-from streamfer.captions.folder import is_captioner
 from streamfer_train.captions.files import Pair
 from streamfer_train.exp_blip import build
 from streamfer_train.exp_blip.data import read_questions
-from streamfer_train.exp_blip.stages import CAPTIONER, begin, rows_cut, train_writer, write_about, writing_task
+from streamfer_train.exp_blip.stages import WritingStep, begin, write_about
 from streamfer_train.exp_vqa.config import ExpVqaConfig
-from streamfer_train.recipes.checkpoint import LAST, finished
-from streamfer_train.recipes.processes import ALONE, joined
+from streamfer_train.recipes.checkpoint import LAST
+from streamfer_train.recipes.processes import joined
 
 RECIPE = "exp-vqa"
 """Name of the recipe, in its checkpoints."""
@@ -49,18 +48,20 @@ def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:
 
     A UserError: lists, weights, settings or the folder cannot be used, or the training ends (``Trainer.run``).
     """
-    folder, captioner = config.run.out / FOLDER, config.run.out / CAPTIONER
+    step = the_step(config)
     with joined(config.run.device, config.run.backend) as world:
-        begin(config, () if resume else (folder / LAST,), world)
-        if not (resume and is_captioner(captioner) and finished(folder / LAST, RECIPE, config.training.epochs)):
-            pairs, asked = pairs_of(config), config.training
+        begin(config, () if resume else (step.folder / LAST,), world)
+        if not (resume and step.done()):
+            pairs = pairs_of(config)
             write_about(config.run.out, RECIPE, pairs, world)
-            names = (RECIPE, RECIPE, RECIPE if asked.vit == "trained" else "exp-vqa-fz")
-            train_writer(
-                config, asked, pairs, lambda: build_writer(config), asked.max_answer_tokens, folder, names, world,
-                resume=resume,
-            )  # fmt: skip
-        return captioner if world.leads else None
+            step.train(pairs, world, resume=resume)
+        return step.captioner if world.leads else None
+
+
+def the_step(config: ExpVqaConfig) -> WritingStep:
+    asked, name = config.training, RECIPE if config.training.vit == "trained" else "exp-vqa-fz"
+    folder, limit = config.run.out / FOLDER, asked.max_answer_tokens
+    return WritingStep(config, asked, limit, lambda: build_writer(config), folder, RECIPE, RECIPE, name)
 
 
 def pairs_of(config: ExpVqaConfig) -> list[Pair]:
@@ -71,14 +72,9 @@ def pairs_of(config: ExpVqaConfig) -> list[Pair]:
 
 def check(config: ExpVqaConfig) -> str:
     """Check lists, weights and settings without training or writing anything; returns what would be trained."""
-    pairs, writer, asked = pairs_of(config), build_writer(config), config.training
-    writing_task(config, asked, pairs, writer, asked.max_answer_tokens, ALONE)
-    return "\n".join(
-        [
-            f"{len(pairs):,} questions about {len({pair.image for pair in pairs}):,} pictures",
-            f"{len(pairs) // asked.batch:,} steps an epoch, {asked.epochs} epochs",
-            f"answers longer than training.max_answer_tokens ({asked.max_answer_tokens}): "
-            f"{rows_cut(pairs, writer, asked.max_answer_tokens)}",
-            build.describe(writer.learner),
-        ]
-    )
+    pairs, asked = pairs_of(config), config.training
+    lines = [
+        f"{len(pairs):,} questions about {len({pair.image for pair in pairs}):,} pictures",
+        f"{len(pairs) // asked.batch:,} steps an epoch, {asked.epochs} epochs",
+    ]
+    return "\n".join([*lines, *the_step(config).check(pairs, "answers longer than training.max_answer_tokens")])
