@@ -12,9 +12,15 @@ from streamfer.captions.checks import contradictions, repeats
 from streamfer.captions.reading import read
 from streamfer.captions.vocabulary import ACTION_UNITS, EMOTION_WORDS, JOINT, SINGLE, Wording, inflect
 from streamfer.errors import RecordError
-from streamfer_train.captions.grammar import captions, describe, reasons_for
+from streamfer_train.captions.grammar import (
+    action_caption,
+    captions,
+    describe,
+    emotion_caption,
+    reasons_for,
+    rule_caption,
+)
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.rules import action_caption, emotion_caption, rule_caption
 
 UNITS = st.frozensets(st.sampled_from(sorted(ACTION_UNITS)), max_size=9)
 EMOTIONS = st.lists(st.sampled_from(sorted(EMOTION_WORDS)), max_size=2, unique=True)

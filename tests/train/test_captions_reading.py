@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from streamfer.captions.checks import faults
 from streamfer.captions.reading import read
 from streamfer.captions.vocabulary import ACTION_UNITS
-from streamfer_train.captions.grammar import NEUTRAL_CAPTION
+from streamfer_train.captions.grammar import NEUTRAL_CAPTION, rule_caption
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.rules import rule_caption
 
 
 @pytest.mark.parametrize("unit", ACTION_UNITS)

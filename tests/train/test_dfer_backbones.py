@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import urllib.request
+from dataclasses import asdict
 from pathlib import Path
 
 import open_clip
 import pytest
 import torch
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from tiny_clips import built, clips, recipe, settings
 from tiny_models import tiny_weights
@@ -172,7 +174,7 @@ def test_published_sizes_come_from_open_clip(
         embed,
         patch,
     )
-    assert Sizes.from_dict(sizes.to_dict()) == sizes
+    assert TypeAdapter(Sizes).validate_python(asdict(sizes)) == sizes
 
 
 def test_positions_are_interpolated_for_larger_pictures(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -155,8 +156,8 @@ def test_a_checkpoint_of_the_authors_is_read_as_it_is(tmp_path: Path) -> None:
     state = make_state(sizes)
     write_checkpoint(path, state)
     subject = read_subject(str(path), device="cpu", precision="fp32")
-    assert subject.classes == SEVEN
-    assert (subject.name, subject.frames, subject.size) == ("DFEW-set1-model", sizes.frames, sizes.image)
+    assert subject.info.classes == SEVEN
+    assert (subject.info.name, subject.info.frames, subject.size) == ("DFEW-set1-model", sizes.frames, sizes.image)
     pixels = torch.randint(0, 256, (2, sizes.frames, 3, sizes.image, sizes.image), dtype=torch.uint8)
     wanted = reference_logits(state, sizes, pixels.float() / 255)
     assert torch.allclose(subject.predict(pixels)["logits"], wanted, atol=1e-3)
@@ -176,12 +177,12 @@ def test_a_run_is_evaluated_by_its_folder_and_protocol(folder: Path, tmp_path: P
     config = load_config(path)
     learner = build_learner(config, read_backbone(config), seed=3).eval()
     run = tmp_path / "run" / "seed1" / "fold2"
-    about = {"fold": 2, "seed": 1, "sizes": learner.sizes.to_dict()}
+    about = {"fold": 2, "seed": 1, "sizes": asdict(learner.sizes)}
     stored = Checkpoint("dfer-clip", config.model_dump(mode="json"), about, Progress(), learner.state_dict())
     stored.save(run / "best_on_test.pt")
 
     subject = read_subject(str(run / "best_on_test.pt"), device="cpu")
-    assert (subject.classes, subject.fold, subject.frames, subject.size) == (CLASSES, 2, 4, 32)
+    assert (subject.info.classes, subject.fold, subject.info.frames, subject.size) == (CLASSES, 2, 4, 32)
     pixels = torch.randint(0, 256, (2, 4, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
         assert torch.allclose(subject.predict(pixels)["logits"], learner(pixels)["logits"], atol=1e-4)

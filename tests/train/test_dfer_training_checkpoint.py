@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import TypeAdapter
 from tiny_clips import settings
 
 from streamfer.errors import CheckpointError, OutputError
@@ -25,7 +27,7 @@ def made(folder: Path) -> tuple[RunConfig, Checkpoint]:
     learner = build_learner(config, read_backbone(config), seed=1)
     progress = Progress(epoch=2, step=7, sums={"total": 1.5}, history=[{"epoch": 1, "test": {"war": 0.5}}])
     average = {"clip.temporal_net.cls_token": torch.ones(1, 1, 16)}
-    about = {"fold": 1, "seed": 1, "sizes": learner.sizes.to_dict()}
+    about = {"fold": 1, "seed": 1, "sizes": asdict(learner.sizes)}
     plain = config.model_dump(mode="json")
     return config, Checkpoint(RECIPE, plain, about, progress, learner.state_dict(), average=average)
 
@@ -37,7 +39,8 @@ def test_what_is_saved_comes_back_and_needs_no_trust(tmp_path: Path) -> None:
     assert {type(value).__name__ for value in plain.values()} <= {"str", "dict", "OrderedDict", "NoneType"}
     found = Checkpoint.load(tmp_path / "a.pt", RECIPE)
     assert found.progress == checkpoint.progress
-    assert Sizes.from_dict(found.about["sizes"]) == Sizes.from_dict(checkpoint.about["sizes"])
+    sizes = TypeAdapter(Sizes).validate_python
+    assert sizes(found.about["sizes"]) == sizes(checkpoint.about["sizes"])
     check_same(tmp_path / "a.pt", found.config, config.model_dump(mode="json"), MAY_CHANGE)
     learner, read, again = load_learner(tmp_path / "a.pt")
     assert read == config
@@ -53,7 +56,7 @@ def test_another_configuration_is_named_by_its_first_difference(tmp_path: Path) 
     other = parse_config(settings(tmp_path, temporal={"layers": 2}, optimiser={"momentum": 0.1}), "test")
     with pytest.raises(CheckpointError, match=r"temporal\.layers was 1 and is now 2"):
         check_same(tmp_path / "a.pt", checkpoint.config, other.model_dump(mode="json"), MAY_CHANGE)
-    about = {**checkpoint.about, "sizes": read_backbone(other).sizes.to_dict()}
+    about = {**checkpoint.about, "sizes": asdict(read_backbone(other).sizes)}
     plain = other.model_dump(mode="json")
     Checkpoint(RECIPE, plain, about, checkpoint.progress, checkpoint.model).save(tmp_path / "b.pt")
     with pytest.raises(CheckpointError, match=r"temporal_transformer\.layers\.1"):

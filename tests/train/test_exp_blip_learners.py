@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from streamfer.arguments import check_settings
 from streamfer.errors import CheckpointError, ConfigError
 from streamfer_train.exp_blip import build, layout, stages
+from streamfer_train.exp_blip.caption_learner import encode
 from streamfer_train.exp_blip.config import ExpBlipConfig
 from streamfer_train.exp_blip.query_learner import QueryLearner
 from streamfer_train.exp_blip.training import build_optimiser
-from streamfer_train.exp_blip.vision import encode
 
 
 @pytest.fixture(scope="module")

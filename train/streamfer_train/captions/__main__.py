@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from streamfer.captions.checks import faults
 from streamfer.errors import ConfigError
 from streamfer_train.captions.files import Entry, read_entries, write_entries
-from streamfer_train.captions.grammar import captions
+from streamfer_train.captions.grammar import captions, rule_caption
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.questions import questions
-from streamfer_train.captions.rules import rule_caption
 from streamfer_train.recipes.command import COMMANDS, add_options, parser_of, reported
 
 if TYPE_CHECKING:

@@ -1,5 +1,8 @@
 """A grammar of captions: thousands of sentences for one set of labels, drawn by seed, without any language model.
 
+And captions by rule, one fixed sentence a label set: the first of Exp-BLIP's three kinds of text (BMVC 2023, section
+3.1), in the wording of its released files to the letter, so that captions and scores stay comparable.
+
 A caption reads the face from brow to neck. Its units are cut into one to three sentences; each sentence has a frame
 ("the lips are parted", "the person parts the lips", "the face shows parted lips", or "with parted lips"), a way in and
 a place or moment at its end. Then comes the emotion: a face shows actions, a feeling is inferred, so its sentences say
@@ -12,7 +15,16 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 
 from streamfer.captions.english import sentence
-from streamfer.captions.vocabulary import EMOTION_WORDS, PROTOTYPES, Wording, gerund, join, third_person, wordings
+from streamfer.captions.vocabulary import (
+    ACTION_UNITS,
+    EMOTION_WORDS,
+    PROTOTYPES,
+    Wording,
+    gerund,
+    join,
+    third_person,
+    wordings,
+)  # fmt: skip
 from streamfer.files import table_beside
 from streamfer_train.captions.labels import FaceLabels
 
@@ -23,6 +35,8 @@ _WORDS, _RESTING = SENTENCES["actions"], SENTENCES["resting"]
 #: One fixed text for label sets without action units.
 NEUTRAL_CAPTION: str = _RESTING["fixed"]
 _PERSONS, _FACES, _SHOWS, _SEEN = (_WORDS[name] for name in ("persons", "faces", "shows", "seen"))
+#: How the released captions begin.
+_OPENING = "It is a people who"
 #: Rows that share a sentence, each with its adverb and a blank behind it, or with nothing.
 _Group = Sequence[tuple[Wording, str]]
 
@@ -224,3 +238,29 @@ def _pick(units: frozenset[int], draw: random.Random) -> list[Wording]:
 
 def _named(rows: list[Wording], draw: random.Random) -> str:
     return join(f"the {draw.choice(row.adjectives)} {draw.choice(row.short)}" for row in rows)
+
+
+def action_caption(labels: FaceLabels, opening: str = _OPENING) -> str | None:
+    """Return the sentence over the action units present in ascending order, or None without any.
+
+    >>> action_caption(FaceLabels.of([24, 10, 14, 17]))
+    'It is a people who raises upper lip, tightens lip corner, raises chin and presses lips.'
+    """
+    if not labels.action_units:
+        return None
+    return f"{opening} {join(ACTION_UNITS[unit].third_person for unit in sorted(labels.action_units))}."
+
+
+def emotion_caption(labels: FaceLabels) -> str | None:
+    """Return the sentence over the emotions, or None without any.
+
+    >>> emotion_caption(FaceLabels.of(None, "happily", "surprised"))
+    'The face shows happiness and surprise.'
+    """
+    return f"The face shows {join(labels.emotions)}." if labels.emotions else None
+
+
+def rule_caption(labels: FaceLabels) -> str | None:
+    """Return both sentences, as far as there are labels for them: what Cat-BLIP is trained on."""
+    sentences = [sentence for sentence in (action_caption(labels), emotion_caption(labels)) if sentence]
+    return " ".join(sentences) or None

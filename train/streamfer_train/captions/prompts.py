@@ -6,8 +6,8 @@ from streamfer.captions.english import movement
 from streamfer.captions.protocol import Message
 from streamfer.captions.vocabulary import ACTION_UNITS, in_order
 from streamfer.files import table_beside
+from streamfer_train.captions.grammar import emotion_caption
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.rules import emotion_caption
 
 #: Raise when wording changes, so that cached answers to the old prompts are not taken for answers to the new ones.
 PROMPT_VERSION = 1

@@ -19,11 +19,10 @@ from streamfer.captions.prompts import again
 from streamfer.captions.protocol import Message
 from streamfer.captions.reading import read
 from streamfer.captions.vocabulary import EMOTION_WORDS, canonical_emotion
-from streamfer_train.captions.grammar import NEUTRAL_CAPTION, describe
+from streamfer_train.captions.grammar import NEUTRAL_CAPTION, action_caption, describe
 from streamfer_train.captions.labels import FaceLabels
 from streamfer_train.captions.prompts import emotion_statement, fuse_messages, reword_messages, rewrite_messages
 from streamfer_train.captions.questions import Question, region_units
-from streamfer_train.captions.rules import action_caption
 from streamfer_train.captions.writers import ReplyCache, Writer, content_key
 
 log = logging.getLogger(__name__)
@@ -37,6 +36,9 @@ _RESTS = re.compile(
     r"\b(?:rests?|resting|relaxed|neutral|calm|still|quiet|natural(?:ly)?|smooth|no \w+ (?:action|movement)s?)\b",
     re.IGNORECASE,
 )
+#: Returns what is wrong with a text.
+_Check = Callable[[str], tuple[str, ...]]
+_Text = Callable[[], str]
 UNREAD = "a half could not be read and both stand as they are"
 
 
@@ -201,18 +203,10 @@ class Rewriter:
         return self._write(fuse_messages(action, emotion), labels, seed, emotion_allowed=True)
 
     def _write(self, messages: list[Message], labels: FaceLabels, seed: str, *, emotion_allowed: bool) -> Written:
-        def wrong(text: str) -> tuple[str, ...]:
-            return faults(text, labels, emotion_allowed=emotion_allowed)
+        wrong = partial(faults, labels=labels, emotion_allowed=emotion_allowed)
+        return self._checked(messages, seed, wrong, partial(describe, labels, seed))
 
-        return self._checked(messages, seed, wrong, lambda: describe(labels, seed))
-
-    def _checked(
-        self,
-        messages: list[Message],
-        seed: str,
-        wrong_with: Callable[[str], tuple[str, ...]],
-        otherwise: Callable[[], str],
-    ) -> Written:
+    def _checked(self, messages: list[Message], seed: str, wrong_with: _Check, otherwise: _Text) -> Written:
         reason = ""
         first = zlib.crc32(seed.encode()) % self.policy.variants * self.policy.tries
         try:

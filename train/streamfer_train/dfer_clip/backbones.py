@@ -11,13 +11,12 @@ import logging
 import socket
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import torch
-from pydantic import TypeAdapter
 
 from streamfer.errors import ConfigError, UnknownModelError
 from streamfer.geometry import CropProfile, squashed_crop
@@ -53,14 +52,6 @@ class Sizes:
     quick_gelu: bool
     pixels: PixelProfile
     crop: CropProfile
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain JSON values, as a checkpoint stores them."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Sizes:
-        return TypeAdapter(cls).validate_python(values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,12 +34,12 @@ def run(options: argparse.Namespace) -> None:
     data = _data(options)
     subject = read_subject(_weights(options), device=options.device, precision=options.precision)
     evaluation = _measured(options, subject, data, _fold(options.fold, subject, data))
-    folder = options.out or Path("runs/evaluate") / subject.name.replace("/", "_")
+    folder = options.out or Path("runs/evaluate") / subject.info.name.replace("/", "_")
     _show(console, write_report(folder, evaluation), folder)
 
 
 def _measured(options: argparse.Namespace, subject: Subject, data: DataConfig, fold: int) -> Evaluation:
-    match = match_classes(subject.classes, data.class_names, subset=options.subset)
+    match = match_classes(subject.info.classes, data.class_names, subset=options.subset)
     with counted("faces", wanted=data.faces == "detect") as progress:
         found = clips_of(data.model_copy(update={"size": subject.size}), fold, progress)
     clips = [clip for clip in found.folds[0].test if clip.label in match.classes]

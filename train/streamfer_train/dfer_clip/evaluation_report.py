@@ -57,7 +57,7 @@ class Evaluation:
     def title(self) -> str:
         """Model, data and fold in a few words."""
         place = f"{self.dataset} fold {self.fold}" if self.dataset != "csv" else Path(self.table).name
-        return f"{self.subject.name} on {place}"
+        return f"{self.subject.info.name} on {place}"
 
     def remarks(self) -> list[str]:
         """Return what a reader of the numbers has to know before comparing them."""
@@ -102,9 +102,10 @@ def to_document(evaluation: Evaluation, around: dict[str, Interval]) -> dict[str
         "made": datetime.now(tz=UTC).isoformat(timespec="seconds"),
         "streamfer": version("streamfer"),
         "model": {
-            **{name: getattr(subject, name) for name in ("name", "origin", "digest", "frames")},
-            **{name: getattr(subject, name) for name in ("licence", "device", "precision")},
-            "classes": list(subject.classes),
+            "name": subject.info.name,
+            "origin": subject.origin,
+            **{name: getattr(subject.info, name) for name in ("digest", "frames", "licence", "device", "precision")},
+            "classes": list(subject.info.classes),
             "pixels": subject.size,
             "calibration_temperature": subject.temperature,
         },

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 from torch.nn import functional as F
 
@@ -168,7 +169,7 @@ def load_learner(path: Path) -> tuple[Learner, RunConfig, Checkpoint]:
     found = Checkpoint.load(path, RECIPE)
     config = parse_config(found.config, str(path))
     with taking_apart(path):
-        sizes = Sizes.from_dict(found.about["sizes"])
+        sizes = TypeAdapter(Sizes).validate_python(found.about["sizes"])
     learner = build_learner(config, Backbone(sizes, {}, (), path.name), seed=0)
     check_tensors(learner.state_dict(), found.model, str(path))
     learner.load_state_dict(found.model)

@@ -81,9 +81,7 @@ class Predictions:
 
 
 @torch.no_grad()
-def predict(
-    learner: Learner, loader: Iterable[Any], world: ProcessGroup, journal: Journal | None = None
-) -> Predictions:
+def predict(learner: Learner, loader: Iterable[Any], world: ProcessGroup, journal: Journal) -> Predictions:
     """Run a model over a list; each process over its part, and every process returns the whole."""
     training = learner.training
     learner.eval()
@@ -93,11 +91,7 @@ def predict(
         found: dict[str, torch.Tensor] = learner(pixels.to(world.device, non_blocking=True), class_features)
         return found
 
-    def advance(_done: int) -> None:
-        if journal is not None:
-            journal.advance()
-
-    found = collect(outputs, loader, learner.classes, advance, world.everyones)
+    found = collect(outputs, loader, learner.classes, lambda _done: journal.advance(), world.everyones)
     learner.train(training)
     return found
 

@@ -73,9 +73,8 @@ def check(config: RunConfig, *, folds: Sequence[int] | None = None, cut_faces: b
         count = sum(weight.numel() for weight in group["params"])
         lines.append(f"  {group['name']}: {count:,} weights learn at {group['lr']:g}")
     for fold in report.folds:
-        parts = {"train": fold.train, "held out": fold.held_out, "test": fold.test}
         steps = len(fold.train) // config.optimiser.batch
-        clips = ", ".join(f"{len(clips):,} {name}" for name, clips in parts.items())
+        clips = ", ".join(f"{len(clips):,} {name.replace('_', ' ')}" for name, clips in fold.parts.items())
         lines.append(f"fold {fold.number}: {clips} clips; {steps:,} steps an epoch, {config.optimiser.epochs} epochs")
     if to_cut and not cut_faces:
         lines.append("faces were not looked for: training cuts them first, or --check --cut-faces does now")

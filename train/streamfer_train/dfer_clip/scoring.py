@@ -93,10 +93,10 @@ def predict(
     """
     if not clips:
         raise ConfigError(f"no clip of {', '.join(match.classes)} is in the list; nothing can be scored")
-    own = config.model_copy(update={"frames": subject.frames, "size": subject.size})
+    own = config.model_copy(update={"frames": subject.info.frames, "size": subject.size})
     dataset = ClipDataset(clips, own, training=False)
     loader: Loader[Batch] = Loader(dataset, batch_size=batch, sampler=each_once(len(clips)), workers=workers)
-    found = collect(subject.predict, loader, subject.classes, advance)
+    found = collect(subject.predict, loader, subject.info.classes, advance)
     return Predictions(
         match.classes,
         found.logits_NC.double()[:, list(match.columns)] / subject.temperature,
@@ -111,14 +111,14 @@ def _shared_heads(others: Mapping[str, torch.Tensor], subject: Subject, config: 
     units = shared_units(subject, config)
     if "actions" not in others or not units:
         return {}
-    own = [subject.action_units.index(unit) for unit in units.values()]
+    own = [subject.info.action_units.index(unit) for unit in units.values()]
     theirs = [config.actions.index(column) for column in units]
     return {"actions": others["actions"][:, own], "actions_target": others["actions_target"][:, theirs]}
 
 
 def shared_units(subject: Subject, config: DataConfig) -> dict[str, str]:
     """Return the data's columns of action units that the model has, each with the model's name (AU6 is AU06)."""
-    own = {unit.upper().replace("AU0", "AU"): unit for unit in subject.action_units}
+    own = {unit.upper().replace("AU0", "AU"): unit for unit in subject.info.action_units}
     columns = {column: column.upper().partition("_")[0].replace("AU0", "AU") for column in config.actions}
     return {column: own[plain] for column, plain in columns.items() if plain in own}
 

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ import torch
 from streamfer.errors import UnknownModelError
 from streamfer.files import sha256_of
 from streamfer.models.card import SUFFIX
+from streamfer.models.expression import ModelInfo
 from streamfer.models.import_official import import_checkpoint
 from streamfer.models.inference import DferClipModel, load_model
 from streamfer.models.precision import choose_device
@@ -36,18 +36,11 @@ Predict = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 class Subject:
     """A loaded model and what the report says of it."""
 
-    name: str
+    info: ModelInfo
     origin: str
-    digest: str
-    classes: tuple[str, ...]
-    frames: int
-    size: int
+    size: int  #: side of the pictures that it reads, pixels
     temperature: float  #: logits are divided by it before the softmax
-    action_units: tuple[str, ...]
     fold: int | None  #: fold whose training list it has learned from, where the file says so
-    licence: str
-    device: str
-    precision: str
     predict: Predict
 
 
@@ -77,18 +70,9 @@ def read_subject(weights: str, *, device: str = "auto", precision: str = "auto")
 
 def _from_weights(path: Path, device: str, precision: str, origin: str, name: str | None = None) -> Subject:
     model = load_model(str(path), device=device, precision=precision)
-    fold = model.card.train.get("fold")
-    same = ("digest", "classes", "frames", "action_units", "licence", "device", "precision")
-    told: dict[str, Any] = {field: getattr(model.info, field) for field in same}
-    return Subject(
-        name=name or model.info.name,
-        origin=origin,
-        size=model.card.pixels.size,
-        temperature=model.card.calibration_temperature,
-        fold=fold if isinstance(fold, int) else None,
-        predict=_product(model),
-        **told,
-    )
+    fold, size, temperature = model.card.train.get("fold"), model.card.pixels.size, model.card.calibration_temperature
+    info = replace(model.info, name=name or model.info.name)
+    return Subject(info, origin, size, temperature, fold if isinstance(fold, int) else None, _product(model))
 
 
 def _from_authors(path: Path, device: str, precision: str) -> Subject:
@@ -97,7 +81,7 @@ def _from_authors(path: Path, device: str, precision: str) -> Subject:
         import_checkpoint(path, "official", output=converted)
         subject = _from_weights(converted, device, precision, "checkpoint of DFER-CLIP's authors", path.stem)
     # The digest of the converted file would mean nothing to a reader.
-    return replace(subject, digest=sha256_of(path))
+    return replace(subject, info=replace(subject.info, digest=sha256_of(path)))
 
 
 def _product(model: DferClipModel) -> Predict:
@@ -132,18 +116,17 @@ def _from_run(path: Path, device: str) -> Subject:
     log.info(
         "dfer_clip.checkpoint_loaded", extra={"path": str(path), "fold": fold, "seed": seed, "device": chosen.device}
     )
-    return Subject(
+    info = ModelInfo(
         name=f"{path.parent.name}/{path.stem}",
-        origin="checkpoint of streamfer train dfer-clip",
         digest=sha256_of(path),
         classes=learner.classes,
         frames=config.data.frames,
-        size=learner.sizes.pixels.size,
-        temperature=1.0,
-        action_units=learner.clip.config.action_units,
-        fold=fold,
-        licence="your own training",
-        device=chosen.device,
+        feature_dim=learner.sizes.embed_dim,
+        crop=learner.sizes.crop,
         precision=learner.precision,
-        predict=predict,
+        device=chosen.device,
+        licence="your own training",
+        action_units=learner.clip.config.action_units,
     )
+    origin, size = "checkpoint of streamfer train dfer-clip", learner.sizes.pixels.size
+    return Subject(info, origin, size, 1.0, fold, predict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,7 @@ def build_trainer(
 ) -> Trainer:
     """Build everything at its random start; a ConfigError where settings contradict each other, data or processes."""
     torch.backends.cuda.matmul.allow_tf32 = config.runtime.tf32
-    about: dict[str, Any] = {"fold": fold.number, "seed": seed, "sizes": backbone.sizes.to_dict()}
+    about: dict[str, Any] = {"fold": fold.number, "seed": seed, "sizes": asdict(backbone.sizes)}
     job = job_of(config, f"fold {fold.number} seed {seed}", folder, about)
     return Trainer(job, DferTask(config, fold, seed, world, backbone), world)
 

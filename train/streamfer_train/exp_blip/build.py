@@ -25,7 +25,6 @@ from streamfer_train.exp_blip.config import CaptionerConfig, ModelConfig, Optimi
 from streamfer_train.exp_blip.query_learner import QueryLearner
 from streamfer_train.exp_blip.text import WordReader
 from streamfer_train.exp_blip.training import choose_trained
-from streamfer_train.exp_blip.vision import keep_frozen_coarse, recompute
 
 log = logging.getLogger(__name__)
 
@@ -158,3 +157,17 @@ def existing(path: Path, what: str) -> Path:
     if not path.exists():
         raise ConfigError(f"{path}: not there; {what}")
     return path
+
+
+def keep_frozen_coarse(part: nn.Module, kind: torch.dtype) -> None:
+    """Store weights that do not learn in a coarser type."""
+    for weight in part.parameters():
+        if not weight.requires_grad and weight.is_floating_point():
+            weight.data = weight.data.to(kind)
+
+
+def recompute(part: Any) -> None:
+    """Let a model of transformers recompute its activations in the backward pass."""
+    # Renamed within transformers 5; the older name warns in the newer releases.
+    newer = getattr(part, "activation_checkpointing_enable", None)
+    (newer or part.gradient_checkpointing_enable)()

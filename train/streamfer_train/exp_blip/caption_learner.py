@@ -1,7 +1,7 @@
 """The second step's model, and Exp-VQA's: transformers' BLIP-2 or InstructBLIP, with the loss on what is written.
 
-Shape suffixes: B pairs, P and W of picture features, Q queries, E width of the Q-Former, H width of the language
-model, L tokens of text, V its vocabulary.
+Shape suffixes: B pairs, S image side, P and W of picture features, Q queries, E width of the Q-Former, H width of the
+language model, L tokens of text, V its vocabulary.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as V
 
-from streamfer.captions.card import Architecture
+from streamfer.captions.card import CLIP_MEAN, CLIP_STD, Architecture
 from streamfer.captions.query_captioner import query_states
 from streamfer.errors import ConfigError
-from streamfer_train.exp_blip.vision import encode, without_dropout
 
 
 class CaptionLearner(nn.Module):
@@ -58,3 +58,27 @@ def check_room(model: Any, text_tokens: int) -> None:
     needed = model.query_tokens.shape[1] + text_tokens
     if limit is not None and needed > limit:
         raise ConfigError(f"queries and text take {needed} tokens and the language model has {limit}; lower the limits")
+
+
+def encode(vision_model: Any, pixels_B3SS: Tensor) -> Tensor:
+    """Return features (B, P, W) of uint8 pixels; the last norm runs in its own type, which may be finer."""
+    kind = vision_model.embeddings.patch_embedding.weight.dtype
+    seen_B3SS = V.normalize(pixels_B3SS.float() / 255, list(CLIP_MEAN), list(CLIP_STD))
+    hidden_BPW = vision_model.embeddings(seen_B3SS.to(kind))
+    hidden_BPW = vision_model.encoder(inputs_embeds=hidden_BPW).last_hidden_state
+    norm = vision_model.post_layernorm
+    features_BPW: Tensor = norm(hidden_BPW.to(norm.weight.dtype))
+    return features_BPW
+
+
+def without_dropout(part: nn.Module) -> None:
+    """Switch dropout off for good, whether it is a module or a number in a layer.
+
+    A frozen language model has nothing to regularise; in training mode it may still recompute its activations.
+    """
+    for module in part.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("dropout", "attention_dropout", "activation_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)

@@ -21,8 +21,8 @@ from streamfer.captions.protocol import Captioner
 from streamfer.errors import ConfigError, RecordError
 from streamfer_train.captions.files import read_entries
 from streamfer_train.captions.grammar import captions as grammar_captions
+from streamfer_train.captions.grammar import rule_caption
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.rules import rule_caption
 from streamfer_train.exp_blip.augment import squashed
 from streamfer_train.exp_blip.data import read_picture
 from streamfer_train.recipes.run_folder import alone_in, writing

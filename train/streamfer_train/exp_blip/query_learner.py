@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from streamfer.captions.architecture import LAVIS_NORM_EPS, QuerySizes, tower_configs
 from streamfer_train.exp_blip import objectives
+from streamfer_train.exp_blip.caption_learner import encode
 from streamfer_train.exp_blip.config import StepOneConfig
-from streamfer_train.exp_blip.vision import encode
 
 
 class WordHead(nn.Module):

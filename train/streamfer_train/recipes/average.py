@@ -27,17 +27,11 @@ class Average:
     def in_place_of(self, learner: nn.Module) -> Iterator[None]:
         """Lend the averaged weights to ``learner`` for a while."""
         own = {name: tensor.detach().clone() for name, tensor in _moving(learner).items()}
-        _copy(self.tensors, learner)
+        learner.load_state_dict(self.tensors, strict=False)
         try:
             yield
         finally:
-            _copy(own, learner)
-
-
-@torch.no_grad()
-def _copy(tensors: dict[str, Tensor], learner: nn.Module) -> None:
-    for name, tensor in _moving(learner).items():
-        tensor.copy_(tensors[name])
+            learner.load_state_dict(own, strict=False)
 
 
 def _moving(learner: nn.Module) -> dict[str, Tensor]:
