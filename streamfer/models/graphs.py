@@ -25,14 +25,6 @@ Run = Callable[[], torch.Tensor]
 
 
 @dataclass(slots=True)
-class _Stage:
-    """A page-locked host buffer, and when its last copy was done."""
-
-    rows: torch.Tensor
-    done: torch.cuda.Event
-
-
-@dataclass(slots=True)
 class Graphs:
     """Recorded batch sizes of one function, whose input has rows of ``shape`` on a CUDA device."""
 
@@ -41,7 +33,8 @@ class Graphs:
     device: torch.device
     _runs: dict[int, Run] = field(default_factory=dict)
     _input: torch.Tensor | None = None
-    _stages: list[_Stage] = field(default_factory=list)
+    #: Page-locked host buffers, and when the last copy of each was done.
+    _stages: list[tuple[torch.Tensor, torch.cuda.Event]] = field(default_factory=list)
     _turn: int = 0
     _pool: Any = None
 
@@ -129,10 +122,10 @@ class Graphs:
             return
         if not self._stages:
             host = [torch.empty((max(BUCKETS), *self.shape), dtype=self.dtype, pin_memory=True) for _ in range(_STAGES)]
-            self._stages = [_Stage(rows, torch.cuda.Event()) for rows in host]
-        stage = self._stages[self._turn]
+            self._stages = [(rows, torch.cuda.Event()) for rows in host]
+        rows, done = self._stages[self._turn]
         self._turn = (self._turn + 1) % _STAGES
-        stage.done.synchronize()
-        stage.rows[: len(part)].copy_(part)
-        target.copy_(stage.rows[: len(part)], non_blocking=True)
-        stage.done.record(torch.cuda.current_stream(self.device))
+        done.synchronize()
+        rows[: len(part)].copy_(part)
+        target.copy_(rows[: len(part)], non_blocking=True)
+        done.record(torch.cuda.current_stream(self.device))

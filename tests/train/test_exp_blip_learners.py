@@ -180,7 +180,7 @@ def test_the_second_step_loses_on_the_caption_alone(folder: Path) -> None:
     tensors = layout.to_lavis(first(folder).state_dict())
     writer = build.build_writer(
         "blip-2", config, config.step2, stages.text_card(config),
-        tensors=tensors, where="first step", text_tokens=41,
+        (tensors, "first step"), 41,
     )  # fmt: skip
     learner = writer.learner.eval()
     assert torch.equal(learner.model.qformer.layernorm.weight, tensors["Qformer.bert.embeddings.LayerNorm.weight"])
@@ -210,7 +210,7 @@ def test_recomputed_activations_give_the_same_gradient(folder: Path) -> None:
         config = configured(folder, runtime={"checkpointing": wanted})
         writer = build.build_writer(
             "blip-2", config, config.step2, stages.text_card(config),
-            tensors={}, where="", text_tokens=41,
+            ({}, ""), 41,
         )  # fmt: skip
         given = batch() | {"targets": batch()["ids"]}
         torch.manual_seed(3)
@@ -226,7 +226,7 @@ def test_bf16_keeps_frozen_weights_coarse_and_trains(folder: Path) -> None:
     config = configured(folder, runtime={"precision": "bf16"}, step2={"vit": "frozen"})
     writer = build.build_writer(
         "blip-2", config, config.step2, stages.text_card(config),
-        tensors={}, where="", text_tokens=41,
+        ({}, ""), 41,
     )  # fmt: skip
     kinds = {weight.dtype for weight in writer.learner.parameters() if not weight.requires_grad}
     assert kinds == {torch.bfloat16}
@@ -245,7 +245,7 @@ def test_limits_that_do_not_fit_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match="the language model has 256"):
         build.build_writer(
             "blip-2", config, config.step2, stages.text_card(config),
-            tensors={}, where="", text_tokens=300,
+            ({}, ""), 300,
         )  # fmt: skip
 
 
@@ -255,7 +255,7 @@ def test_the_frozen_language_model_drops_out_where_it_is_asked_for(folder: Path)
     for dropout in (False, True):
         learner = build.build_writer(
             "blip-2", config, config.step2, stages.text_card(config),
-            tensors={}, where="", text_tokens=41, dropout=dropout,
+            ({}, ""), 41, dropout=dropout,
         ).learner  # fmt: skip
         rates.append(max(layer.dropout for layer in learner.model.language_model.modules() if hasattr(layer, "dropout")
                          and isinstance(layer.dropout, float)))  # fmt: skip

@@ -129,15 +129,8 @@ def _data(options: argparse.Namespace) -> DataConfig:
 
 def own_videos(table: Path) -> DataConfig:
     """Return the data section for a plain CSV of one's own clips; relative paths in it start at its folder."""
-    listed = str(table)
-    return DataConfig(
-        dataset="csv",
-        train=listed,
-        test=listed,
-        root=table.parent,
-        labels="names",
-        face_crops=FacesConfig(cache=table.parent / ".face_crops"),
-    )
+    listed, faces = str(table), FacesConfig(cache=table.parent / ".face_crops")
+    return DataConfig(dataset="csv", train=listed, test=listed, root=table.parent, labels="names", face_crops=faces)
 
 
 def _fold(asked: int | None, subject: Subject, data: DataConfig) -> int:

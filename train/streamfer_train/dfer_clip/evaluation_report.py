@@ -250,12 +250,8 @@ def write_runs(folder: Path, dataset: str, selection: Selection, runs: Mapping[t
         if known:
             recalls[name] = t_interval(known)
     title = f"{dataset}, {selection}: all folds and seeds"
-    document = {
-        "dataset": dataset,
-        **result.to_dict(),
-        "recalls": plain(recalls),
-        "pooled": pooled.report().to_dict(),
-    }
+    document = {"dataset": dataset, **result.to_dict(), "recalls": plain(recalls)}
+    document["pooled"] = pooled.report().to_dict()
     page = Path(__file__).with_name("run_scores.md").read_text(encoding="utf-8")
     rows = [[name, interval.percent()] for name, interval in recalls.items()]
     page = page.format(

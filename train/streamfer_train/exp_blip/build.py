@@ -54,8 +54,7 @@ def build_query_learner(
     learner = QueryLearner(
         sizes, step, projection=model.projection, pad_id=tokenizer.pad_token_id, dec_id=tokenizer.bos_token_id
     )
-    tensors, where = start_tensors(model)
-    _fill(learner, tensors, where)
+    _fill(learner, *start_tensors(model))
     _prepare(learner, learner.vision_model, step, runtime)
     if runtime.checkpointing:
         recompute(learner.qformer)
@@ -67,13 +66,14 @@ def build_writer(
     config: CaptionerConfig,
     step: OptimiserConfig,
     card: TextCard,
-    *,
-    tensors: Mapping[str, Tensor],
-    where: str,
+    start: tuple[Mapping[str, Tensor], str],
     text_tokens: int,
+    *,
     dropout: bool = False,
 ) -> Writer:
-    """Return a captioner that learns to write, frozen and stored as configured; ``tensors`` are in LAVIS's names.
+    """Return a captioner that learns to write, frozen and stored as configured.
+
+    Its first weights are ``start``, as :func:`start_tensors` returns them; rows have ``text_tokens`` at most.
 
     Raises:
         ConfigError: texts that are too long for the language model.
@@ -85,7 +85,7 @@ def build_writer(
     torch.manual_seed(config.seed)
     network = _around(architecture, sizes, language)
     check_room(network, text_tokens)
-    _fill(network, tensors, where)
+    _fill(network, *start)
     network.language_model.to(DTYPES[runtime.precision])
     learner = CaptionLearner(network, architecture, dropout=dropout)
     _prepare(learner, network.vision_model, step, runtime)

@@ -26,13 +26,11 @@ from streamfer_train.recipes.loading import Batch, Draw
 
 #: Pixels uint8 (3, S, S), with the pair.
 Items = Sequence[tuple[Tensor, Pair]]
+_Reader = Callable[[Path, Path], list[Pair]]
 
 
 def read_pairs(
-    sources: Sequence[CaptionFile],
-    text: TextConfig,
-    what: str,
-    read: Callable[[Path, Path], list[Pair]] = read_captions,
+    sources: Sequence[CaptionFile], text: TextConfig, what: str, read: _Reader = read_captions
 ) -> list[Pair]:
     """Read and clean lists of captions (of questions, by ``read``); a ConfigError: no list, or a picture is missing."""
     if not sources:
@@ -42,9 +40,8 @@ def read_pairs(
         for source in sources
         for pair in read(source.file, source.images)
     ]
-    empty = sum(not pair.text for pair in pairs)
-    if empty or not pairs:
-        raise ConfigError(f"{what}: {empty or 'no'} captions{' are empty once cleaned' if empty else ''}; correct them")
+    if empty := sum(not pair.text for pair in pairs):
+        raise ConfigError(f"{what}: {empty} captions are empty once cleaned; correct them")
     return pairs
 
 

@@ -50,14 +50,8 @@ def captioner_of(options: argparse.Namespace) -> Captioner:
     """Return the captioner that the options ask for; a ModelError where it cannot be loaded."""
     from streamfer.captions import load_captioner
 
-    return load_captioner(
-        options.captioner,
-        device=options.device,
-        precision=options.precision,
-        num_beams=options.num_beams,
-        max_new_tokens=options.max_new_tokens,
-        batch=options.batch,
-    )
+    asked = ("device", "precision", "num_beams", "max_new_tokens", "batch")
+    return load_captioner(options.captioner, **{name: getattr(options, name) for name in asked})
 
 
 def measure(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,29 +21,22 @@ from streamfer_train.exp_blip.captioned import LabelledPicture
 from streamfer_train.exp_blip.data import read_picture
 from streamfer_train.metrics.probes import UNKNOWN, Probe
 
-#: How the Q-Former's query outputs become one vector, which the paper does not say.
-Pooling = Literal["mean", "concat"]
 #: What is learned from, and what is scored.
 _Sides = tuple[Sequence[LabelledPicture], Sequence[LabelledPicture]]
 
 
 @torch.inference_mode()
-def features(
-    captioner: str,
-    pictures: Sequence[LabelledPicture],
-    *,
-    device: str = "auto",
-    batch: int = 16,
-    pooling: Pooling = "mean",
-) -> dict[str, Tensor]:
+def features(options: argparse.Namespace, pictures: Sequence[LabelledPicture]) -> dict[str, Tensor]:
     """Encode pictures with a captioner's image encoder and Q-Former; float32 on the CPU.
 
-    ``vision`` (N, W) is the mean over positions, ``qformer`` (N, E) or (N, Q * E), pooled.
+    ``vision`` (N, W) is the mean over positions, ``qformer`` (N, E) or (N, Q * E), pooled: how its query outputs become
+    one vector, which the paper does not say.
 
     Raises:
         UnknownModelError: no such captioner in a folder (a stand-in of transformers has no Q-Former to probe).
     """
-    model = load_captioner(captioner, device=device, precision="fp32", attention="torch", batch=batch)
+    captioner, batch = options.captioner, options.batch
+    model = load_captioner(captioner, device=options.device, precision="fp32", attention="torch", batch=batch)
     if not isinstance(model, QueryCaptioner):
         raise UnknownModelError(f"captioner {captioner!r} has no Q-Former to probe; name an exp-blip or exp-vqa one")
     question, size = model.card.text.description_prompt, model.card.pixels.size
@@ -53,7 +46,8 @@ def features(
         seen_BPW = model.look(torch.stack(views).permute(0, 2, 3, 1).numpy())
         states_BQE = model.states(seen_BPW, [question] * len(views))
         vision.append(seen_BPW.mean(1).float().cpu())
-        queries.append(states_BQE.mean(1).float().cpu() if pooling == "mean" else states_BQE.flatten(1).float().cpu())
+        pooled = states_BQE.mean(1) if options.pooling == "mean" else states_BQE.flatten(1)
+        queries.append(pooled.float().cpu())
     return {"vision": torch.cat(vision), "qformer": torch.cat(queries)}
 
 
@@ -62,10 +56,7 @@ def probe(
 ) -> dict[str, Any]:
     """Train linear probes on one list, score them on another; a ConfigError where neither task is labelled on both."""
     sides = (train, test)
-    left, right = (
-        features(options.captioner, side, device=options.device, batch=options.batch, pooling=options.pooling)
-        for side in sides
-    )
+    left, right = (features(options, side) for side in sides)
     report: dict[str, Any] = {"train": len(train), "test": len(test), "pooling": options.pooling}
     for name, ours in left.items():
         theirs, scores = right[name], {}

@@ -22,7 +22,7 @@ from streamfer.files import write_text, write_whole
 from streamfer_train.captions.files import Pair
 from streamfer_train.exp_blip import build, layout
 from streamfer_train.exp_blip.config import MAY_CHANGE, CaptionFile, ExpBlipConfig, WritingConfig
-from streamfer_train.exp_blip.data import PairDataset, answer_batch, caption_batch, read_pairs
+from streamfer_train.exp_blip.data import answer_batch, caption_batch, read_pairs
 from streamfer_train.exp_blip.text import WordReader, written_row
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint, finished
@@ -106,8 +106,7 @@ def _first_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: P
 
 def _first_task(config: ExpBlipConfig, pairs: list[Pair], world: ProcessGroup) -> tuple[ExpTask, WordReader]:
     learner, words = build.build_query_learner(config.model, config.step1, config.runtime, config.seed)
-    dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
-    return ExpTask(config, config.step1, learner, dataset, partial(caption_batch, words=words), world), words
+    return ExpTask(config, config.step1, learner, pairs, partial(caption_batch, words=words), world), words
 
 
 def negatives(config: ExpBlipConfig, processes: int) -> str:
@@ -141,17 +140,9 @@ def _writer(config: ExpBlipConfig, weights: Path | None) -> build.Writer:
         # A start of the second step knows the projection, which the first step has not.
         projection = {name: one for name, one in layout.read_start(config.model.start).items() if "opt_proj" in name}
         tensors = {**projection, **tensors}
-    limit = config.step2.max_text_tokens
-    return build.build_writer(
-        "blip-2",
-        config,
-        config.step2,
-        text_card(config),
-        tensors=tensors,
-        where=str(weights),
-        text_tokens=limit + 1,
-        dropout=config.step2.language_dropout,
-    )
+    asked, start = config.step2, (tensors, str(weights))
+    tokens, dropout = asked.max_text_tokens + 1, asked.language_dropout
+    return build.build_writer("blip-2", config, asked, text_card(config), start, tokens, dropout=dropout)
 
 
 def second_step(config: ExpBlipConfig, folder: Path, weights: Path | None) -> WritingStep:
@@ -188,8 +179,7 @@ class WritingStep:
     def task(self, pairs: list[Pair], writer: build.Writer, world: ProcessGroup) -> ExpTask:
         learn_start = getattr(self.asked, "learn_start", False)
         collate = partial(answer_batch, text=writer.text, limit=self.limit, learn_start=learn_start)
-        dataset = PairDataset(pairs, self.config.model.sizes.image, self.config.augmentation, self.config.seed)
-        return ExpTask(self.config, self.asked, writer.learner, dataset, collate, world)
+        return ExpTask(self.config, self.asked, writer.learner, pairs, collate, world)
 
     def train(self, pairs: list[Pair], world: ProcessGroup, *, resume: bool) -> None:
         """Train on the pairs' texts and export the captioner."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from streamfer.errors import ConfigError
 from streamfer.models.precision import DTYPES
+from streamfer_train.captions.files import Pair
 from streamfer_train.exp_blip.config import MAY_CHANGE, OptimiserConfig
 from streamfer_train.exp_blip.data import PairDataset
 from streamfer_train.recipes.checkpoint import Progress
@@ -31,11 +32,12 @@ class ExpTask(Unmeasured):
         config: Any,
         asked: OptimiserConfig,
         learner: nn.Module,
-        dataset: PairDataset,
+        pairs: Sequence[Pair],
         collate: Callable[..., Batch],
         world: ProcessGroup,
     ) -> None:
         micro = micro_batch(asked.batch, asked.accumulate, world)
+        dataset = PairDataset(pairs, config.model.sizes.image, config.augmentation, config.seed)
         self.asked, self.learner, self.world = asked, learner, world
         self.layers, self.kind = config.model.sizes.vision_layers, DTYPES[config.runtime.precision]
         self.sampler = TrainSampler(

@@ -30,17 +30,9 @@ def text_card(config: ExpVqaConfig) -> TextCard:
 
 def build_writer(config: ExpVqaConfig) -> build.Writer:
     """Return the model that learns, with its text; a UserError where weights, tokenizers or limits do not fit."""
-    asked = config.training
-    tensors, where = build.start_tensors(config.model)
-    return build.build_writer(
-        "instructblip",
-        config,
-        asked,
-        text_card(config),
-        tensors=tensors,
-        where=where,
-        text_tokens=asked.max_question_tokens + asked.max_answer_tokens + 1,
-    )
+    asked, start = config.training, build.start_tensors(config.model)
+    tokens = asked.max_question_tokens + asked.max_answer_tokens + 1
+    return build.build_writer("instructblip", config, asked, text_card(config), start, tokens)
 
 
 def train(config: ExpVqaConfig, *, resume: bool = False) -> Path | None:

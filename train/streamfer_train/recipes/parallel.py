@@ -14,7 +14,9 @@ import torch
 from torch import nn
 from torch.distributed.checkpoint import state_dict as states
 
+from streamfer.errors import CheckpointError
 from streamfer.models.weights import check_tensors
+from streamfer_train.recipes.checkpoint import Checkpoint
 from streamfer_train.recipes.processes import ProcessGroup
 
 Parallel = Literal["ddp", "fsdp"]
@@ -76,17 +78,13 @@ def optimiser_state(learner: nn.Module, optimiser: torch.optim.Optimizer) -> dic
 
 
 def restore(
-    learner: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    model: Mapping[str, torch.Tensor],
-    state: dict[str, Any],
-    where: str,
-    *,
-    whole: bool,
+    learner: nn.Module, optimiser: torch.optim.Optimizer, found: Checkpoint, where: str, *, whole: bool
 ) -> None:
     """Load what :func:`model_state` and :func:`optimiser_state` returned, checked by :func:`check_tensors`."""
+    if found.optimiser is None or found.scaler is None:
+        raise CheckpointError(f"{where}: holds weights only, and training needs its optimiser's state too")
     trained = {name: weight for name, weight in learner.named_parameters() if weight.requires_grad}
     wanted: Mapping[str, torch.Tensor] = learner.state_dict() if whole else trained
-    check_tensors(wanted, model, where)
-    states.set_model_state_dict(learner, cast(dict[str, Any], dict(model)), options=_LOADING)
-    states.set_optimizer_state_dict(learner, optimiser, state, options=_LOADING)
+    check_tensors(wanted, found.model, where)
+    states.set_model_state_dict(learner, cast(dict[str, Any], found.model), options=_LOADING)
+    states.set_optimizer_state_dict(learner, optimiser, found.optimiser, options=_LOADING)

@@ -306,11 +306,8 @@ class Trainer:
         for name in about:
             if found.about.get(name) != about[name]:
                 raise CheckpointError(f"{self.last}: is of {name} {found.about.get(name)}, not {about[name]}")
-        if found.optimiser is None or found.scaler is None:
-            raise CheckpointError(f"{self.last}: holds weights only, and training needs its optimiser's state too")
-        where, whole = str(self.last), self.job.whole
-        parallel.restore(self.learner, self.optimiser, found.model, found.optimiser, where, whole=whole)
-        self.scaler.load_state_dict(found.scaler)
+        parallel.restore(self.learner, self.optimiser, found, str(self.last), whole=self.job.whole)
+        self.scaler.load_state_dict(found.scaler or {})
         if self.average is not None and found.average is not None:
             self.average.tensors = {name: tensor.to(self.world.device) for name, tensor in found.average.items()}
         for name in Progress.__slots__:
