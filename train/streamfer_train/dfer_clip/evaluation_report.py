@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -59,28 +59,26 @@ class Evaluation:
         place = f"{self.dataset} fold {self.fold}" if self.dataset != "csv" else Path(self.table).name
         return f"{self.subject.info.name} on {place}"
 
-    def remarks(self) -> list[str]:
-        """Return what a reader of the numbers has to know before comparing them."""
-        found = []
+    def remarks(self) -> Iterator[str]:
+        """Yield what a reader of the numbers has to know before comparing them."""
         subject, match = self.subject, self.match
         if subject.fold is not None and self.dataset != "csv" and subject.fold != self.fold:
-            found.append(
+            yield (
                 f"The model was trained on fold {subject.fold}: its training list holds clips of this test list, "
                 "and the numbers flatter."
             )
         if match.left_out:
-            found.append(f"Left out, because the model does not know them: {', '.join(match.left_out)}.")
+            yield f"Left out, because the model does not know them: {', '.join(match.left_out)}."
         if match.unused:
-            found.append(f"Not read, because the data has none of them: {', '.join(match.unused)}.")
+            yield f"Not read, because the data has none of them: {', '.join(match.unused)}."
         labels = {clip.label for clip in self.clips}
         if absent := [name for name in match.classes if name not in labels]:
-            found.append(f"No clip is labelled {', '.join(absent)}; UAR is the mean over the others.")
+            yield f"No clip is labelled {', '.join(absent)}; UAR is the mean over the others."
         if groups_of(self.clips) is None:
-            found.append(
+            yield (
                 "Intervals resample clips as if they were independent; with a column 'group' (film, person) "
                 "they would resample whole groups."
             )
-        return found
 
 
 def write_report(folder: Path, evaluation: Evaluation) -> str:
@@ -126,7 +124,7 @@ def to_document(evaluation: Evaluation, around: dict[str, Interval]) -> dict[str
         "risk_at_coverage": {f"{share:g}": plain(curve.risk_at(share)) for share in _COVERAGES},
         "seconds": round(evaluation.seconds, 2),
         "clips_per_second": round(len(clips) / max(evaluation.seconds, 1e-9), 2),
-        "remarks": evaluation.remarks(),
+        "remarks": list(evaluation.remarks()),
         "warnings": list(evaluation.warnings),
     }
     if "actions" in others:

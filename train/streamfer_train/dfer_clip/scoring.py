@@ -37,7 +37,11 @@ class Match:
 
 
 def match_classes(model: Sequence[str], data: Sequence[str], *, subset: bool = False) -> Match:
-    """Match classes by name, ``Happy`` as ``happiness``; a ConfigError if they differ without ``subset``."""
+    """Match classes by name; their order does not matter, nor does ``Happy`` for ``happiness``.
+
+    Raises:
+        ConfigError: the two differ and ``subset`` was not asked for, or they share fewer than two classes.
+    """
     places = {canonical(name): place for place, name in enumerate(model)}
     known = {canonical(name) for name in data}
     shared = tuple(name for name in data if canonical(name) in places)

@@ -190,7 +190,7 @@ class WritingStep:
         world.share(self._export)
 
     def check(self, pairs: list[Pair], what: str) -> list[str]:
-        """Return how many texts, called ``what``, are cut and which weights learn, as far as it could begin."""
+        """Return how many texts (``what``) would be cut, and which weights learn; raises what training would."""
         writer = self.make()
         self.task(pairs, writer, ALONE)
         return [f"{what} ({self.limit}): {rows_cut(pairs, writer, self.limit)}", build.describe(writer.learner)]

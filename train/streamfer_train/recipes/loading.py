@@ -110,9 +110,8 @@ class Loader(DataLoader[Batch_co]):
             raise type(error)(last.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")) from None
 
 
-def _one_thread(worker: int) -> None:
+def _one_thread(_worker: int) -> None:
     """Keep a worker to its core: the workers are the parallelism."""
-    del worker
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
