@@ -29,11 +29,8 @@ _AUGMENTATIONS: dict[DatasetName, AugmentationName] = {
 
 #: The classes of each dataset in the order of the authors' lists, which is the order of their checkpoints' outputs.
 VOCABULARIES: dict[DatasetName, tuple[str, ...]] = {
-    "dfew": SEVEN_CLASSES,
-    "ferv39k": SEVEN_CLASSES,
-    "mafw": ELEVEN_CLASSES,
-    "csv": SEVEN_CLASSES,
-}
+    "dfew": SEVEN_CLASSES, "ferv39k": SEVEN_CLASSES, "mafw": ELEVEN_CLASSES, "csv": SEVEN_CLASSES
+}  # fmt: skip
 
 #: DFEW's annotation files number the same order from 1; the authors subtract one.
 DFEW_LABELS: dict[int, str] = dict(enumerate(SEVEN_CLASSES, start=1))
