@@ -94,7 +94,6 @@ class Broker(Destination):
         self._announced: set[str] = set()
 
     async def deliver(self, records: Sequence[Record], lost: Sequence[Lost]) -> None:
-        """Publish, and wait for the broker's word for every message; without records, see that it is there."""
         link = await self._connected()
         fresh = dict.fromkeys(record.subject for record in records if record.subject not in self._announced)
         if self._discovery is not None:
@@ -105,7 +104,6 @@ class Broker(Destination):
         await self._publish(link, [*messages, *(m for record in records for m in messages_of(record, self._prefix))])
 
     async def aclose(self) -> None:
-        """Take leave, so that who subscribes knows."""
         if self._link is None:
             return
         (client, broken), self._link = self._link, None

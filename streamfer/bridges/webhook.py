@@ -57,7 +57,6 @@ class Webhook(Destination):
         )
 
     async def deliver(self, records: Sequence[Record], lost: Sequence[Lost]) -> None:
-        """Post the records; any answer 2xx says that they are taken."""
         if not records:
             return
         body = f"[{','.join(record.to_json() for record in records)}]".encode()
@@ -80,7 +79,6 @@ class Webhook(Destination):
         judge(answer.status_code, answer.headers.get("Retry-After"))
 
     async def aclose(self) -> None:
-        """Close the connections."""
         await self._client.aclose()
 
     def _headers(self, what: str, body: bytes) -> dict[str, str]:

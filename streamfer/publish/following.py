@@ -32,7 +32,8 @@ _LOOK_SECONDS = 0.02
 #: Between questions who is the primary now.
 _SENTINEL_SECONDS = 1.0
 
-_Seconds = Annotated[float, Field(ge=0)]
+# For ever, too.
+_Seconds = Annotated[float, Field(ge=0, allow_inf_nan=True)]
 _Some = Annotated[str, Field(min_length=1)]
 _Handed = tuple[Reader, Entry, str]
 

@@ -235,13 +235,9 @@ class Spool:
             if other is None:
                 continue
             bodies = other.execute("SELECT body FROM waiting ORDER BY number").fetchall()
-            last = self._ask("SELECT MAX(number) FROM waiting")[0] or 0
-            if bodies:
-                with self._database:
-                    self._database.execute("BEGIN")
-                    rows = [(last + place, body) for place, (body,) in enumerate(bodies, 1)]
-                    self._database.executemany("INSERT INTO waiting VALUES (?, ?)", rows)
-                other.execute("DELETE FROM waiting")
+            last = self._count()
+            self._insert([(last + place, body) for place, (body,) in enumerate(bodies, 1)])
+            other.execute("DELETE FROM waiting")
             other.close()
 
 

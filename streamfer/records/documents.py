@@ -82,7 +82,6 @@ class ClipLabelled(Document):
         return identify("clip.labelled", source_id, *place, self.faces[0].track, self.model.digest)
 
     def end(self) -> tuple[TimeOrigin, float]:
-        """When the clip ends."""
         return self.clip.time_origin, self.clip.end_time
 
 
@@ -125,7 +124,6 @@ class ClipCaptioned(Document):
         return identify("clip.captioned", self.clip_id, self.model.digest, self.question)
 
     def end(self) -> tuple[TimeOrigin, float]:
-        """When the clip ends."""
         return self.clip.time_origin, self.clip.end_time
 
 
@@ -159,7 +157,6 @@ class SourceStateChanged(Document):
         return identify("source.state", source_id, self.epoch, self.state, self.attempt, moment)
 
     def end(self) -> tuple[TimeOrigin, float]:
-        """When it changed."""
         return "wallclock", self.wall_time
 
 
@@ -206,7 +203,6 @@ class Gap(Document):
         return identify("gap", source_id, self.epoch_key, self.epoch, self.cause, *stretch)
 
     def end(self) -> tuple[TimeOrigin, float]:
-        """When it ends."""
         return self.time_origin, self.end_time
 
 
