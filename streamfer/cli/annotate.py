@@ -74,11 +74,11 @@ def annotate(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No table and no progress bar.")] = False,
     **passed: Any,
 ) -> None:
-    """Label the expressions in video files, folders, patterns and http(s) URLs, and write tables for each.
+    """Label the expressions in video files, and write tables for each.
 
-    NAME.clips.csv, .frames.csv, .tracks.csv and .segments.csv have a row a clip, a face of a frame, a person, and a
-    stretch of one label; .records.jsonl is what Redis gets. A file that fails is named and leaves nothing;
-    files done before are skipped.
+    PATH is a file, a folder, a pattern or an http(s) URL. NAME.clips.csv, .frames.csv, .tracks.csv and .segments.csv
+    have a row a clip, a face of a frame, a person, and a stretch of one label; .records.jsonl is what Redis gets. A
+    file that fails is named and leaves nothing; files done before are skipped.
     """
     from streamfer.cli.progress import Progress
     from streamfer.cli.signals import stopping

@@ -38,10 +38,10 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
     **passed: Any,
 ) -> None:
-    """Ask about a face of a video or picture, for example: 'When is the smile strongest?'
+    """Ask about a face of a video or picture.
 
-    Answers come from what was measured, with times: which expression, what the face does, when, how strongly, in which
-    order, how many people. --captioner names a model that answers questions instead.
+    QUESTION may be: "When is the smile strongest?" Answers come from what was measured, with times: which expression,
+    what the face does, when, how strongly, in which order, how many people. --captioner names a model instead.
     """
     with session:
         answer = session.ask(path, question, **passed)

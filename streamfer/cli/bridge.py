@@ -24,7 +24,7 @@ def bridge(
     kind: Annotated[Literal["mqtt", "webhook"], typer.Argument(metavar="mqtt|webhook", hidden=True)],
     url: Annotated[str, typer.Argument(metavar="URL", hidden=True)],
 ) -> None:
-    """Hand records on, to an MQTT broker or a webhook; nothing is lost, whoever was away.
+    """Hand records on, to an MQTT broker or a webhook.
 
     URL is the broker's, mqtt:// or mqtts://, or the receiver's, http:// or https://; '${NAME}' in it is a secret. A
     record is acknowledged in Redis when the destination has acknowledged it, so that after any end, of either, it goes

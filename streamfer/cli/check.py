@@ -18,11 +18,14 @@ if TYPE_CHECKING:
 def check(
     config: Config,
     source: Annotated[str | None, typer.Argument(metavar="SOURCE", hidden=True)] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.5, metavar="S", help="How long to watch.")] = 3.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.5, metavar="S", show_default=False, help="How long to watch (3).")
+    ] = 3.0,
 ) -> None:
-    """Read a camera, stream or file for a few seconds; an RTSP camera over TCP and over UDP.
+    """Read a camera, stream or file for a few seconds.
 
-    SOURCE is a URL, a file, or the id of a source of --config; without one, all of --config are checked.
+    SOURCE is a URL, a file, or the id of a source of --config; without one, all of --config are checked. An RTSP
+    camera is read over TCP and over UDP.
     """
     from streamfer.api.checking import check_source
     from streamfer.errors import ConfigError

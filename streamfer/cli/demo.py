@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 @options.takes("redis", "captions", "captioner", "model", "detector", "threads", captions="changes", salt="demo")
 def demo(
     session: Session,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="For film, overlay, report.")] = Path(
-        "streamfer-demo"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FOLDER", show_default=False, help="For it all (streamfer-demo).")
+    ] = Path("streamfer-demo"),
     page: Annotated[bool, typer.Option("--serve", help="Then show the live page, where the demo plays on.")] = False,
 ) -> None:
-    """Make a short video with real faces from pictures that installed packages carry, and run everything on it.
+    """Make a short film with real faces, and run everything on it.
 
-    Decodes, detects, tracks, labels and describes the faces, publishes the records to a real Redis server (embedded
-    unless --redis names one), reads them back as a subscriber, and shows them.
+    Takes pictures that installed packages carry; labels and describes the faces, publishes the records to a real Redis
+    server (embedded unless --redis names one), reads them back as a subscriber, and shows them.
     """
     from streamfer.api.demo import demonstrate
     from streamfer.cli.publishing import follow_command, program

@@ -23,14 +23,13 @@ Next:
 @options.takes("redis")
 def doctor(
     config: Config,
-    retune: Annotated[
-        bool, typer.Option("--retune", help="Measure the forms of the encoder on the GPU again, and remember them.")
-    ] = False,
+    retune: Annotated[bool, typer.Option("--retune", help="Measure the forms of the encoder on the GPU anew.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As one JSON document.")] = False,
 ) -> None:
-    """Show versions, devices, threads, models, who writes captions, and Redis: what would be used, and why.
+    """Show what would be used, and why.
 
-    Exits with 2 when something that the default settings need does not work.
+    Versions, devices, threads, models, who writes captions, Redis. Exits with 2 when something that the default
+    settings need does not work.
     """
     from rich.table import Table
     from rich.text import Text

@@ -17,7 +17,7 @@ _OTHERS = "others: openai:MODEL (an endpoint), a folder of transformers, or stre
 
 @app.command("list")
 def list_models() -> None:
-    """List expression models, captioners and face detectors, with licence and size."""
+    """List expression models, captioners and face detectors."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -39,7 +39,7 @@ def list_models() -> None:
 
 @app.command("show")
 def show(name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)]) -> None:
-    """Show everything that a model says of itself: by its name, its weights file or its folder."""
+    """Show what a model says of itself: by its name, file or folder."""
     from streamfer.api.catalogue import captioner_folder, facts
 
     found = facts(name)
@@ -74,9 +74,9 @@ def import_model(
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name to load it by.")],
     **passed: Any,
 ) -> None:
-    """Convert the authors' checkpoint of DFER-CLIP, Exp-BLIP or Exp-VQA to weights that streamfer loads by name.
+    """Convert a checkpoint of the authors to what is loaded by name.
 
-    Every size is read from the tensors. The file is read without running any code in it.
+    CHECKPOINT is one of DFER-CLIP, Exp-BLIP or Exp-VQA. Every size is read from its tensors; no code in it is run.
     """
     from streamfer.api.catalogue import import_model as convert
     from streamfer.models.registry import ModelEntry, user_folder
@@ -93,7 +93,7 @@ def import_model(
 
 @app.command("pull")
 def pull(name: Annotated[str, typer.Argument(metavar="NAME", hidden=True)]) -> None:
-    """Download the weights of a detector from 'models list', checked by their digest, and show their licence."""
+    """Download the weights of a face detector, checked by their digest."""
     from streamfer.api.catalogue import pull as fetch
 
     detector = fetch(name)

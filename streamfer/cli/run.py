@@ -31,7 +31,7 @@ def run(
     sources: Annotated[list[str] | None, typer.Argument(metavar="SOURCE", hidden=True)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no clips, only errors.")] = False,
 ) -> None:
-    """Analyse live and file sources and publish a record for each clip and face to Redis.
+    """Analyse cameras and files, and publish what is found to Redis.
 
     A source is an RTSP or http(s) URL, webcam:0 or a file; without one, those of --config are analysed. Runs until
     every source has ended, or until Ctrl-C (exit code 130) or SIGTERM (0), which publish what is complete. A camera

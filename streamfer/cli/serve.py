@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @takes("redis", "serve__address")
 def serve(config: Config) -> None:
-    """Show a live page of the records in Redis: sources, people, expressions, action units, captions, history.
+    """Show a live page of the records in Redis.
 
-    It is a subscriber like any other and may run anywhere. Adding, pausing and removing sources needs serve.control
-    (the health address of a run) and serve.control_token. Other machines may look only with serve.token.
+    Sources, people, expressions, action units, captions, history. The page is a subscriber like any other and may run
+    anywhere. Adding, pausing and removing sources needs serve.control (the health address of a run) and
+    serve.control_token. Other machines may look only with serve.token.
     """
     with needs("serve", "streamfer serve"):
         from streamfer.serve.dashboard import serving

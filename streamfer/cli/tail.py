@@ -51,7 +51,7 @@ def tail(
     ] = None,
     **passed: Any,
 ) -> None:
-    """Follow the records that streamfer publishes, and print one line for each.
+    """Follow what streamfer publishes, a line a record.
 
     URL is a redis://, rediss://, unix://, redis+sentinel:// or redis+cluster:// one; without it, the embedded server's
     records are followed. As a member of a consumer --group, a record is acknowledged once it is printed, and the

@@ -15,24 +15,25 @@ from streamfer.errors import UnknownModelError
 from streamfer.extras import needs
 
 #: Everything after the recipe's name belongs to the recipe, its --help included.
-PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": ["--usage"]}
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 _HELP = ("--help", "-h")
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="RECIPE [OPTION]", hidden=True)]
 
 
 def train(context: typer.Context, words: Words = None) -> None:
-    """Train a model with a recipe: dfer-clip (labels), exp-blip (captions) or exp-vqa (answers).
+    """Train a model: dfer-clip, exp-blip or exp-vqa.
 
-    What follows the recipe's name goes to the recipe: streamfer train dfer-clip --help.
+    Of labels, captions or answers. What follows goes to the recipe: streamfer train dfer-clip --help.
     """
     _hand_over(context, "train", words or [])
 
 
 def evaluate(context: typer.Context, words: Words = None) -> None:
-    """Measure a model with the recipe of its kind: dfer-clip (labels), exp-blip (captions) or exp-vqa (answers).
+    """Measure a model: dfer-clip, exp-blip or exp-vqa.
 
-    What follows the recipe's name goes to the recipe: streamfer evaluate dfer-clip --list my.csv --weights mini.
+    By labels, captions or answers. What follows goes to the recipe: streamfer evaluate dfer-clip --list my.csv
+    --weights mini.
     """
     _hand_over(context, "evaluate", words or [])
 

@@ -18,6 +18,8 @@ from streamfer.files import table_beside
 from streamfer.redaction import redact_text
 from streamfer.settings import describe_settings, load_settings
 
+#: What stands for a value of a kind in the help; a number is N.
+_SHOWN = {None: "NAME", "path": "FILE"}
 #: What a command says of itself and takes, by its name; sets of options that several take.
 COMMANDS: dict[str, dict[str, Any]] = table_beside(__file__)
 
@@ -91,11 +93,25 @@ def path(text: str) -> Path:
     return Path(text)
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Lays options out as those of every command: ``-c, --config FILE``."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        return f"{', '.join(action.option_strings)} {self._format_args(action, action.dest)}"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line, as those of every command; an option is written in full."""
 
     def __init__(self, *words: Any, **more: Any) -> None:
-        super().__init__(*words, **{"allow_abbrev": False, **more})
+        super().__init__(*words, **{"allow_abbrev": False, "add_help": False, "formatter_class": _Help, **more})
+        self._optionals.title = "Options"
+        self.add_argument("-h", "--help", action="help", help="Show this message and exit.")
         self.beside: dict[str, str] = {}  #: option that means something beside another one alone
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -123,9 +139,9 @@ def parser_of(name: str, **words: str) -> Parser:
     told = {**COMMANDS[name], **words}
     parser = Parser(
         prog=name,
+        usage="%(prog)s [OPTIONS]" if name.startswith("streamfer ") else None,
         description=told["description"],
         epilog=told.get("epilog"),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser, name, told)
     return parser
@@ -149,10 +165,13 @@ def add_options(parser: Parser, name: str, told: Mapping[str, Any], group: Any =
             parser.beside[flags] = other
         if "type" in option:
             more["type"] = kinds[option["type"]]
-        if isinstance(option.get("metavar"), list):
-            more["metavar"] = tuple(option["metavar"])
+        if option.get("action") in (None, "append"):
+            shown = f"<{'|'.join(option['choices'])}>" if "choices" in option else _SHOWN.get(option.get("type"), "N")
+            more["metavar"] = tuple(option["metavar"]) if "nargs" in option else option.get("metavar", shown)
         if flags in told.get("needs", ()):
             more["required"] = True
+        if more.get("required"):
+            more["help"] += "  [required]"
         (group or parser).add_argument(*flags.split(), **more)
 
 

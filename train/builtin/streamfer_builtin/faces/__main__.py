@@ -27,26 +27,32 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m streamfer_builtin.faces", description=__doc__)
+    parser = Parser(
+        prog="python -m streamfer_builtin.faces", description="Train, export and evaluate the built-in face detector."
+    )
     commands = parser.add_subparsers(required=True)
     for name, command, text in (
-        ("all", _all, "train or resume, export with the threshold chosen on held-out pictures, and evaluate"),
-        ("train", _train, "train, or resume where the work folder has a checkpoint"),
-        ("export", _export, "write the averaged weights as ONNX"),
-        ("evaluate", _evaluate, "print recall, false faces, landmark error and time"),
+        ("all", _all, "Train or resume, export with the threshold chosen on held-out pictures, and evaluate."),
+        ("train", _train, "Train, or resume where the work folder has a checkpoint."),
+        ("export", _export, "Write the averaged weights as ONNX."),
+        ("evaluate", _evaluate, "Print recall, false faces, landmark error and time."),
     ):
-        sub = commands.add_parser(name, help=text)
+        sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(command=command)
         add_recipe_options(sub, Path(EXAMPLE), "train.steps=500")
         if name in ("all", "export"):
-            sub.add_argument("-o", "--output", type=path, required=True)
+            sub.add_argument("-o", "--output", type=path, required=True, metavar="FILE", help="The network.")
         if name == "export":
-            sub.add_argument("--threshold", type=amount, help="stored score threshold; chosen on pictures kept out")
+            sub.add_argument(
+                "--threshold", type=amount, metavar="N", help="Score of a face (chosen on pictures kept out)."
+            )
         if name == "evaluate":
-            sub.add_argument("--weights", type=path, required=True)
-            sub.add_argument("--part", choices=("tune", "test"), default="tune", help="test is for the end, once")
-            sub.add_argument("--former", type=path, help="an earlier export to compare with")
-            sub.add_argument("--others", action="store_true", help="measure CenterFace and YuNet, too")
+            sub.add_argument("--weights", type=path, required=True, metavar="FILE", help="The network.")
+            sub.add_argument(
+                "--part", choices=("tune", "test"), default="tune", help="test is for the end, once (tune)."
+            )
+            sub.add_argument("--former", type=path, metavar="FILE", help="An earlier export to compare with.")
+            sub.add_argument("--others", action="store_true", help="Measure CenterFace and YuNet, too.")
     return parser
 
 

@@ -23,7 +23,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = Parser(prog="python -m streamfer_builtin.mini", description=__doc__)
     parser.add_argument("stage", choices=("all", *STAGES))
     add_recipe_options(parser, Path(EXAMPLE), "joint.epochs=2")
-    parser.add_argument("--to", type=path, help="weights file that export writes (default: NAME.safetensors in work)")
+    parser.add_argument(
+        "--to", type=path, metavar="FILE", help="Weights that export writes (NAME.safetensors in work)."
+    )
     options = parser.parse_args(arguments)
     return reported(lambda: _run(options, load_recipe(options.config, options.set)))
 
