@@ -68,6 +68,7 @@ OPPOSED: frozenset[frozenset[int]] = frozenset(map(frozenset, _DATA["opposed"]))
 PROTOTYPES: dict[str, tuple[int, ...]] = {name: tuple(row["units"]) for name, row in _DATA["emotions"].items()}
 #: Words by which texts speak of an emotion; the first is the noun that our own sentences use.
 EMOTION_WORDS: dict[str, tuple[str, ...]] = {name: tuple(row["words"]) for name, row in _DATA["emotions"].items()}
+_DOUBLED = ("knit", "let", "drop")
 _CANONICAL = {word: name for name, words in EMOTION_WORDS.items() for word in words}
 _ROWS = [_wording(row) for row in _DATA["wordings"]]
 #: One row a unit.
@@ -135,16 +136,12 @@ def third_person(deed: str) -> str:
 
 def gerund(deed: str) -> str:
     """Turn every verb of a deed into its -ing form: ``knit {}`` becomes ``knitting {}``."""
-    return _with_verbs(deed, _ing)
+    return _with_verbs(
+        deed, lambda verb: f"{verb}{verb[-1]}ing" if verb in _DOUBLED else f"{verb.removesuffix('e')}ing"
+    )
 
 
 def _with_verbs(deed: str, form: Callable[[str], str]) -> str:
     words = deed.split(" ")
     verbs = {0, 2} if words[1:2] == ["and"] else {0}
     return " ".join(form(word) if place in verbs else word for place, word in enumerate(words))
-
-
-def _ing(verb: str) -> str:
-    if verb in ("knit", "let", "drop"):
-        return f"{verb}{verb[-1]}ing"
-    return f"{verb.removesuffix('e')}ing"

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,9 @@ class SourceFolder:
     """
 
     def __init__(self, folder: Path, source_id: str, settings: Settings, **more: Any) -> None:
-        self._base = folder / _safe(source_id)
+        # Inside the output folder whatever the source is called.
+        parts = [part for part in source_id.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        self._base = folder.joinpath(*(parts or ["source"]))
         self._settings = settings
         self._job = Job(self._base, settings, **more)
         self._files: dict[str, WholeFile] = {}
@@ -210,9 +212,3 @@ def place_of(spec: SourceSpec) -> str:
         if spec.remote or spec.place
         else os.path.realpath(spec.url).encode(errors="backslashreplace").decode()
     )
-
-
-def _safe(source_id: str) -> Path:
-    """Return a relative path that stays inside the output folder whatever the source is called."""
-    parts: Sequence[str] = [part for part in source_id.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    return Path(*parts) if parts else Path("source")

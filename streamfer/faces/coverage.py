@@ -211,7 +211,9 @@ class _Sweep:
             linked = _near(grown(self.faces, 0.1), boxes) & _alike(self.faces, boxes)
             if before is not None:
                 self._lose(linked, boxes, before.seconds, step)
-            heirs = _heirs(self.faces, boxes, linked)
+            # Of the links, the one from each box to the box that covers most of it.
+            shared = np.where(linked, overlap(self.faces, boxes), -1)
+            heirs = linked & (shared == shared.max(axis=1, keepdims=True, initial=-1))
             self.best = np.maximum(scores, np.where(heirs, self.best[:, None], 0).max(axis=0, initial=0))
             self.first = np.where(heirs, self.first[:, None], step).min(axis=0, initial=step)
             self.faces = boxes
@@ -276,12 +278,6 @@ def overlap(boxes: Boxes, others: Boxes) -> NDArray[np.float32]:
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-12)
     return np.asarray(np.maximum(high - low, 0).prod(axis=2) / areas[:, None], np.float32)
-
-
-def _heirs(before: Boxes, after: Boxes, linked: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return of the links (N, M) the one from each box to the box that covers most of it."""
-    shared = np.where(linked, overlap(before, after), -1)
-    return np.asarray(linked & (shared == shared.max(axis=1, keepdims=True, initial=-1)))
 
 
 def _near(boxes: Boxes, others: Boxes) -> NDArray[np.bool_]:

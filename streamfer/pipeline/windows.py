@@ -113,7 +113,9 @@ def fill_window(
     if lenient:
         return WindowFill(ticks, real, "ok")
     hole = max(after - before - 1 for before, after in pairwise((start - 1, *have, stop)))
-    if hole > max(grid.max_gap, 2 * _typical_spacing(analysed)):
+    # Ticks lie 1 apart unless the source is slower than they are: the median says.
+    steps = sorted(after - before for before, after in pairwise(analysed))
+    if hole > max(grid.max_gap, 2 * steps[len(steps) // 2] if steps else 2):
         return WindowFill((), real, "gap")
     offered = analysed[bisect_left(analysed, start) : bisect_left(analysed, stop)]
     if real < grid.min_real * len(set(_stand_ins(offered, slots))) or stop - start < grid.min_real * grid.length:
@@ -124,9 +126,3 @@ def fill_window(
 def _stand_ins(have: Sequence[int], slots: Sequence[int]) -> tuple[int, ...]:
     """Return, for each slot, the last tick of ``have`` not after it, else the first one."""
     return tuple(have[max(0, bisect_right(have, slot) - 1)] for slot in slots)
-
-
-def _typical_spacing(analysed: Sequence[int]) -> int:
-    """Return the median distance of analysed ticks: 1 unless the source is slower than the ticks."""
-    steps = sorted(after - before for before, after in pairwise(analysed))
-    return steps[len(steps) // 2] if steps else 1
