@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -83,10 +83,14 @@ def facts(name: str) -> dict[str, Any]:
     try:
         path = find_model(name)
     except UnknownModelError:
-        if name not in folder.list_captioners() and not folder.is_captioner(Path(name)):
-            raise
-        found = folder.find_captioner(name)
-        return {**folder.read_card(found).model_dump(mode="json"), "folder": str(found)}
+        if name in folder.list_captioners() or folder.is_captioner(Path(name)):
+            found = folder.find_captioner(name)
+            return {**folder.read_card(found).model_dump(mode="json"), "folder": str(found)}
+        # What has no card says what the list says of it.
+        for one in catalogue():
+            if one.name == name:
+                return asdict(one)
+        raise
     return {**json.loads(read_card(path).to_json()), "file": str(path), "sha256": sha256_of(path)}
 
 

@@ -154,8 +154,8 @@ class Session(Closing):
             formats: any of ``csv parquet xlsx jsonl srt vtt eaf textgrid boris bids html overlay``.
             overlay: also the videos with boxes, names and labels.
             blur_faces: make the faces in overlays and reports unrecognisable; ``strict``: the whole frame in doubt.
-            profile: in whose words the frame table speaks.
-            csv_dialect: for whom CSV files are written.
+            profile: columns of the frame table: ``streamfer``, ``openface`` or ``pyfeat``.
+            csv_dialect: ``plain``, or ``excel``: as Excel opens it.
             baseline: hold measurements against each person's first seconds (``10s``), or against another file.
             overwrite: do files again that are done.
             redis: also publish the records: a Redis URL, or ``embedded``.

@@ -134,8 +134,8 @@ class Annotation:
             formats: any of ``csv parquet xlsx jsonl srt vtt eaf textgrid boris bids html overlay``.
             overlay: also the video with boxes, names and labels; the file is decoded once more.
             blur_faces: make the faces in overlay and report unrecognisable; ``strict``: the whole frame in doubt.
-            profile: in whose words the frame table speaks.
-            csv_dialect: for whom CSV files are written.
+            profile: columns of the frame table: ``streamfer``, ``openface`` or ``pyfeat``.
+            csv_dialect: ``plain``, or ``excel``: as Excel opens it.
             baseline: hold measurements against each person's first seconds (``10s``), or another file's annotation.
 
         Returns:

@@ -90,10 +90,11 @@ class Subscription(Following, Closing, Iterator[Record]):
 
 
 class AsyncSubscription(Following, AsyncIterator[Record]):
-    """The same for asyncio: ``async for record in streamfer.subscribe_async(...)``; arguments as of ``subscribe``.
+    """Follows the records on ``url`` in asyncio: ``async for record in streamfer.subscribe_async(...)``.
 
-    Connects and finds its place when it is entered (``async with``), else when the first record is asked for. It reads
-    in a thread of its own; who asked and was cancelled gets the record when it asks again.
+    Arguments as of ``subscribe``. Connects and finds its place when it is entered (``async with``), else when the
+    first record is asked for. It reads in a thread of its own; who asked and was cancelled gets the record when it asks
+    again.
 
     Raises:
         ConfigError: an argument is wrong.

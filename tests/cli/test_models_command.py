@@ -59,6 +59,15 @@ def test_an_official_checkpoint_becomes_a_model_by_name(checkpoint: Path, tmp_pa
     assert "licence: ask me" in lines[place + 1]
 
 
+def test_every_name_of_the_list_can_be_shown() -> None:
+    lines = streamfer("models", "list").out.splitlines()
+    names = [line.split()[0] for line in lines if line.startswith("  ") and line[2:3].strip() and "others:" not in line]
+    assert {"mini", "measured", "builtin", "centerface"} <= set(names)
+    for name in names:
+        shown = streamfer("models", "show", name)
+        assert (shown.code, json.loads(shown.out)["name"]) == (0, name)
+
+
 def test_action_units_and_their_thresholds_are_shown(tmp_path: Path) -> None:
     path = tmp_path / "reader.safetensors"
     torch.manual_seed(0)
