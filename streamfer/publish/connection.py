@@ -102,6 +102,14 @@ def node_of(client: Any, key: str) -> dict[str, Any]:
         raise
 
 
+def disconnect(client: Any) -> None:
+    """Break a client's connections, so that who waits for the server waits no more."""
+    if isinstance(client, _LateCluster):
+        client.disconnect_connection_pools()
+    else:
+        client.connection_pool.disconnect()
+
+
 def is_watched(url: str | None) -> bool:
     """Whether ``url`` names Sentinels, whose primary may change."""
     return url is not None and url.partition("://")[0].endswith("+sentinel")

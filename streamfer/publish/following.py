@@ -256,7 +256,7 @@ class Following:
     def _rest(self, reader: Reader, error: Exception) -> None:
         """Rest after a trouble, longer each time; raise where it cannot pass, or has lasted too long."""
         now = time.monotonic()
-        if self._closed:
+        if self._closed or self._broken_off:
             # By another thread, under a read that waits.
             return
         if reader.trouble_since is None:

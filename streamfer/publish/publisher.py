@@ -15,7 +15,7 @@ from streamfer.closing import Closing
 from streamfer.config import PublishConfig
 from streamfer.errors import PublishError
 from streamfer.publish.append import Fields, Outcome, append
-from streamfer.publish.connection import TROUBLE, can_pass, connect, explain, is_cluster, is_watched
+from streamfer.publish.connection import TROUBLE, can_pass, connect, disconnect, explain, is_cluster, is_watched
 from streamfer.publish.embedded import EmbeddedRedis
 from streamfer.publish.keys import Keys
 from streamfer.records import Record
@@ -198,10 +198,7 @@ class Publisher(Closing):
 
     def disconnect(self) -> None:
         """Break the connections, so that who waits for the server waits no more."""
-        if is_cluster(self.url):
-            self._client.disconnect_connection_pools()  # type: ignore[attr-defined]
-        else:
-            self._client.connection_pool.disconnect()
+        disconnect(self._client)
 
     def close(self) -> None:
         """Close what :meth:`open` opened; may be called twice."""

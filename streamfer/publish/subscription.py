@@ -8,8 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 from streamfer.closing import Closing
+from streamfer.publish.connection import disconnect
 from streamfer.publish.following import Following
 from streamfer.records import Record
+
+_LOOK_SECONDS = 0.02
 
 
 class Subscription(Following, Closing, Iterator[Record]):
@@ -134,6 +137,8 @@ class AsyncSubscription(Following, AsyncIterator[Record]):
             raise StopAsyncIteration
         self._reading = self._reading or self._thread.submit(self._next)
         reading = asyncio.wrap_future(self._reading)
+        # Where nobody asks any more, nobody is told of an error.
+        reading.add_done_callback(lambda one: one.cancelled() or one.exception())
         await asyncio.wait([reading])
         self._reading = None
         if (found := reading.result()) is None:
@@ -142,13 +147,7 @@ class AsyncSubscription(Following, AsyncIterator[Record]):
 
     async def commit(self) -> None:
         """Acknowledge what was handed out; see :meth:`Subscription.commit`."""
-        if self._reading is not None:
-            # Its asker was cancelled.
-            self._broken_off = True
-            await asyncio.wait([asyncio.wrap_future(self._reading)])
-            self._broken_off = False
-            if self._reading.exception() is None and self._reading.result() is None:
-                self._reading = None
+        await self._break_off()
         await asyncio.wrap_future(self._thread.submit(self._commit))
 
     async def close(self) -> None:
@@ -157,9 +156,23 @@ class AsyncSubscription(Following, AsyncIterator[Record]):
             return
         self._closed = True
         self._stopped.set()
-        self._thread.shutdown(wait=False)
+        await self._break_off()
         if self._client is not None:
-            await asyncio.to_thread(self._leave)
+            await asyncio.wrap_future(self._thread.submit(self._leave))
+        self._thread.shutdown(wait=False)
+
+    async def _break_off(self) -> None:
+        """End a read whose asker was cancelled, if there is one; what it has found by then is kept."""
+        if self._reading is None:
+            return
+        self._broken_off = True
+        while not self._reading.done():
+            # Else it would take what comes later to a reader that is gone.
+            disconnect(self._client)
+            await asyncio.sleep(_LOOK_SECONDS)
+        self._broken_off = False
+        if self._reading.exception() or self._reading.result() is None:
+            self._reading = None
 
 
 subscribe = Subscription

@@ -108,6 +108,32 @@ def test_a_group_whose_read_is_cancelled_loses_nothing(redis_url: str, client: r
     assert pending(client) == 0
 
 
+@pytest.mark.parametrize("group", [None, "g"], ids=["alone", "group"])
+def test_who_is_closed_while_it_reads_reads_no_more(redis_url: str, client: redis.Redis, group: str | None) -> None:
+    records = clips(9)
+
+    async def follow() -> None:
+        async with subscribe_async(redis_url, group=group, block_s=3600) as subscription:
+            asked = asyncio.ensure_future(anext(subscription))
+            await asyncio.sleep(0.3)
+            asked.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asked
+            # What was broken off can be gone on with.
+            await subscription.commit()
+            Publisher(client).publish(records[0])
+            assert await anext(subscription) == records[0]
+            asked = asyncio.ensure_future(anext(subscription))
+            await asyncio.sleep(0.3)
+            asked.cancel()
+
+    asyncio.run(asyncio.wait_for(follow(), 60))
+    Publisher(client).publish_many(records[1:])
+    if group is not None:
+        # The one that was handed out is acknowledged, and nobody took the others.
+        assert pending(client) == 0
+
+
 def test_a_server_that_is_killed(tmp_path: Path) -> None:
     records = clips(6)
 
