@@ -19,10 +19,16 @@ from streamfer.errors import CheckpointError, ConfigError
 from streamfer_train.captions import __main__ as command
 from streamfer_train.captions import writers
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.prompts import fuse_messages, rewrite_messages
 from streamfer_train.captions.questions import global_question, region_question, unit_question
 from streamfer_train.captions.rewrite import Policy, Rewriter, labels_of_texts
-from streamfer_train.captions.writers import ReplyCache, Writer, content_key, named_writer
+from streamfer_train.captions.writers import (
+    ReplyCache,
+    Writer,
+    content_key,
+    fuse_messages,
+    named_writer,
+    rewrite_messages,
+)
 
 SMILE = FaceLabels.of([6, 12], "happiness")
 GOOD = "The cheeks are raised and the corners of the mouth are pulled up."

@@ -20,7 +20,7 @@ from streamfer_train.dfer_clip.training import (
     factor,
     parameter_groups,
 )
-from streamfer_train.recipes.average import Average
+from streamfer_train.recipes.trainer import Average
 
 
 @pytest.fixture(scope="module")

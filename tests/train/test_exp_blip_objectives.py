@@ -31,8 +31,7 @@ from streamfer_train.exp_blip.config import (
     OptimiserConfig,
     TextConfig,
 )
-from streamfer_train.exp_blip.data import read_questions
-from streamfer_train.exp_blip.text import Row, WordReader, cleaned, padded, text_key, written_row
+from streamfer_train.exp_blip.data import Row, WordReader, cleaned, padded, read_questions, text_key, written_row
 from streamfer_train.exp_blip.training import depth_factor, learning_rate, learns
 from streamfer_train.exp_vqa.config import ExpVqaConfig
 from streamfer_train.recipes.loading import TrainSampler

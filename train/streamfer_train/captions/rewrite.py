@@ -21,9 +21,16 @@ from streamfer.captions.reading import read
 from streamfer.captions.vocabulary import EMOTION_WORDS, canonical_emotion
 from streamfer_train.captions.grammar import NEUTRAL_CAPTION, action_caption, describe
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.captions.prompts import emotion_statement, fuse_messages, reword_messages, rewrite_messages
 from streamfer_train.captions.questions import Question, region_units
-from streamfer_train.captions.writers import ReplyCache, Writer, content_key
+from streamfer_train.captions.writers import (
+    ReplyCache,
+    Writer,
+    content_key,
+    emotion_statement,
+    fuse_messages,
+    reword_messages,
+    rewrite_messages,
+)
 
 log = logging.getLogger(__name__)
 

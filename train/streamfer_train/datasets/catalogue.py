@@ -13,8 +13,15 @@ from pathlib import Path
 
 from streamfer.errors import ConfigError
 from streamfer_train.datasets import coded_video, stills
-from streamfer_train.datasets.samples import Sample, Split, sequences, split_randomly, split_subjects, thin_out
-from streamfer_train.datasets.tables import read_lines
+from streamfer_train.datasets.samples import (
+    Sample,
+    Split,
+    read_lines,
+    sequences,
+    split_randomly,
+    split_subjects,
+    thin_out,
+)
 
 log = logging.getLogger(__name__)
 

@@ -17,8 +17,7 @@ from streamfer.video.locate import SourceSpec
 from streamfer.video.readers import PyAvReader
 from streamfer_train.captions.files import Entry
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.datasets.samples import Sample
-from streamfer_train.datasets.tables import need_folder, occurrence, read_lines, read_table
+from streamfer_train.datasets.samples import Sample, need_folder, occurrence, read_lines, read_table
 from streamfer_train.recipes.run_folder import writing
 
 BP4D_UNITS = (1, 2, 4, 6, 7, 10, 12, 14, 15, 17, 23, 24)

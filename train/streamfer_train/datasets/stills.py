@@ -16,8 +16,7 @@ import numpy as np
 from streamfer.captions.vocabulary import ACTION_UNITS
 from streamfer.errors import RecordError
 from streamfer_train.captions.labels import FaceLabels
-from streamfer_train.datasets.samples import Sample, Split
-from streamfer_train.datasets.tables import need_folder, occurrence, read_lines, read_table
+from streamfer_train.datasets.samples import Sample, Split, need_folder, occurrence, read_lines, read_table
 
 RAF_AU_EXPECTS = "RAFAU_label.txt (lines as in: 0001.jpg 17+B22+T24) and aligned/0001_aligned.jpg ..."
 EMOTIONET_EXPECTS = "labels.csv (columns URL, AU 1, AU 2 ...; 999 is not coded) and images/<last part of the URL>"

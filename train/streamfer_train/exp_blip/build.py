@@ -22,8 +22,8 @@ from streamfer.models.weights import check_tensors
 from streamfer_train.exp_blip import layout
 from streamfer_train.exp_blip.caption_learner import CaptionLearner, check_room
 from streamfer_train.exp_blip.config import CaptionerConfig, ModelConfig, OptimiserConfig, RuntimeConfig, StepOneConfig
+from streamfer_train.exp_blip.data import WordReader
 from streamfer_train.exp_blip.query_learner import QueryLearner
-from streamfer_train.exp_blip.text import WordReader
 from streamfer_train.exp_blip.training import choose_trained
 
 log = logging.getLogger(__name__)

@@ -1,18 +1,24 @@
 """Captioned and questioned pictures as batches: views are a pure function of (seed, epoch, index).
 
+Captions are cleaned, cut at a limit that is counted, and become rows of token ids.
+
 Shape suffixes: B pairs, S image side, L tokens.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
@@ -21,11 +27,11 @@ from streamfer.errors import ConfigError, SourceUnreadableError
 from streamfer_train.captions.files import Pair, read_answers, read_captions
 from streamfer_train.exp_blip.augment import augmented, squashed
 from streamfer_train.exp_blip.config import AugmentationConfig, CaptionFile, TextConfig
-from streamfer_train.exp_blip.text import WordReader, cleaned, padded, text_key, written_row
 from streamfer_train.recipes.loading import Batch, Draw
 
 #: Pixels uint8 (3, S, S), with the pair.
 Items = Sequence[tuple[Tensor, Pair]]
+_DROPPED = re.compile(r"[!\"()*#:;~]")
 _Reader = Callable[[Path, Path], list[Pair]]
 
 
@@ -97,3 +103,72 @@ def answer_batch(items: Items, text: PromptText, limit: int, learn_start: bool =
         asked, seen = text.question_ids([pair.question for _, pair in items])
         batch |= {"question_ids": asked, "question_mask": seen}
     return batch
+
+
+def cleaned(text: str, config: TextConfig) -> str:
+    """Return a caption as it is learned: one line, cleaned as configured.
+
+    >>> cleaned("The FACE\\n shows: joy!", TextConfig(punctuation=False))
+    'the face shows joy'
+    """
+    if config.lowercase:
+        text = text.lower()
+    if not config.punctuation:
+        text = _DROPPED.sub(" ", text)
+    words = text.split()
+    return " ".join(words[: config.max_words])
+
+
+def text_key(text: str) -> int:
+    """Return a number (63 bits) that is equal for equal texts, in every process."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) >> 1
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a language model learns from one pair: prompt, then what it has to write, its end token included."""
+
+    prompt: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+def written_row(text: PromptText, prompt: str, answer: str, limit: int) -> tuple[Row, bool]:
+    """Return the row of one pair, and whether the answer was cut; a cut answer has no end token.
+
+    Raises:
+        ConfigError: the prompt is longer than the model reads.
+    """
+    ids = list(text.tokenizer(answer, add_special_tokens=False)["input_ids"])
+    whole = [*ids, text.end_id]
+    return Row(tuple(text.prompt_ids(prompt)), tuple(whole[:limit])), len(whole) > limit
+
+
+def padded(rows: Sequence[Row], pad_id: int, *, learn_start: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, mask and targets (B, L) of rows, padded on the right; -100 where nothing is to be learned.
+
+    With ``learn_start`` a prompt of one token, which starts the text, is to be written too: so LAVIS trains OPT.
+    """
+    texts = [torch.tensor([*row.prompt, *row.answer]) for row in rows]
+    targets = [text.clone() for text in texts]
+    for row, target in zip(rows, targets, strict=True):
+        if not (learn_start and len(row.prompt) == 1):
+            target[: len(row.prompt)] = -100
+    mask_BL = pad_sequence([torch.ones_like(text) for text in texts], batch_first=True)
+    ids_BL = pad_sequence(texts, batch_first=True, padding_value=pad_id)
+    return ids_BL, mask_BL, pad_sequence(targets, batch_first=True, padding_value=-100)
+
+
+class WordReader:
+    """Captions as the Q-Former reads them: ``[CLS] words [SEP]``, padded on the right."""
+
+    def __init__(self, tokenizer: Any, limit: int) -> None:
+        self.tokenizer, self.limit = tokenizer, limit
+
+    def cut(self, text: str) -> bool:
+        """Return whether a text is longer than the limit."""
+        return len(self.tokenizer(text)["input_ids"]) > self.limit
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return ids and mask (B, L); texts beyond the limit lose words before ``[SEP]``."""
+        found = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self.limit, return_tensors="pt")
+        return found["input_ids"], found["attention_mask"]

@@ -22,8 +22,7 @@ from streamfer.files import write_text, write_whole
 from streamfer_train.captions.files import Pair
 from streamfer_train.exp_blip import build, layout
 from streamfer_train.exp_blip.config import MAY_CHANGE, CaptionFile, ExpBlipConfig, WritingConfig
-from streamfer_train.exp_blip.data import answer_batch, caption_batch, read_pairs
-from streamfer_train.exp_blip.text import WordReader, written_row
+from streamfer_train.exp_blip.data import WordReader, answer_batch, caption_batch, read_pairs, written_row
 from streamfer_train.exp_blip.training import ExpTask, trainer_of
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint, finished
 from streamfer_train.recipes.processes import ALONE, ProcessGroup, joined
