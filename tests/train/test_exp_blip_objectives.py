@@ -250,8 +250,7 @@ def test_the_first_step_keeps_the_end_of_a_cut_caption() -> None:
     assert ids.shape == (2, 5)
     assert ids[0, -1] == words.tokenizer.convert_tokens_to_ids("[SEP]")
     assert mask.sum(1).tolist() == [5, 3]
-    assert words.cut("the face raises the inner brow")
-    assert not words.cut("yes")
+    assert words.cuts(["the face raises the inner brow", "yes"]) == 1
 
 
 def test_views_are_crops_without_turns_and_the_same_for_the_same_draw() -> None:

@@ -58,8 +58,8 @@ def _entries(path: Path) -> Entries:
     return entries
 
 
-def _captioned(entry: Entry, number: int, caption: str) -> dict[str, Any]:
-    return {"image": entry.text("image"), "image_id": entry.fields.get("image_id", number), "caption": caption}
+def _row(entry: Entry, number: int, **texts: str) -> dict[str, Any]:
+    return {"image": entry.text("image"), "image_id": entry.fields.get("image_id", number), **texts}
 
 
 def _write(options: argparse.Namespace, made: Made, note: Callable[[], str] = str) -> int:
@@ -71,14 +71,14 @@ def _write(options: argparse.Namespace, made: Made, note: Callable[[], str] = st
 def _rules(options: argparse.Namespace, entries: Entries) -> int:
     ruled = [(entry, number, rule_caption(labels)) for number, (entry, labels) in enumerate(entries)]
     silent = sum(caption is None for *_, caption in ruled)
-    made = (_captioned(entry, number, caption) for entry, number, caption in ruled if caption)
+    made = (_row(entry, number, caption=caption) for entry, number, caption in ruled if caption)
     said = f"; {silent} faces without labels to speak of have no rule caption" if silent else ""
     return _write(options, made, lambda: said)
 
 
 def _grammar(options: argparse.Namespace, entries: Entries) -> int:
     made = (
-        _captioned(entry, number, text)
+        _row(entry, number, caption=text)
         for number, (entry, labels) in enumerate(entries)
         for text in captions(labels, options.per_image, f"{options.seed}/{number}")
     )
@@ -104,11 +104,9 @@ def _by_model(options: argparse.Namespace, entries: Entries, *, fuse: bool) -> i
     with _rewriter(options) as rewriter:
         faces = [labels for _, labels in entries]
         texts = rewriter.fuse(faces, options.seed) if fuse else rewriter.rewrite(faces, options.seed)
-        return _write(
-            options,
-            (_captioned(entry, n, made.text) for n, ((entry, _), made) in enumerate(zip(entries, texts, strict=True))),
-            lambda: f"; {rewriter.tally.summary(rewriter.policy)}",
-        )
+        pairs = enumerate(zip(entries, texts, strict=True))
+        made = (_row(entry, number, caption=text.text) for number, ((entry, _), text) in pairs)
+        return _write(options, made, lambda: f"; {rewriter.tally.summary(rewriter.policy)}")
 
 
 def _questions(options: argparse.Namespace, entries: Entries) -> int:
@@ -118,9 +116,7 @@ def _questions(options: argparse.Namespace, entries: Entries) -> int:
     said = f" ({', '.join(f'{count} {kind}' for kind, count in kinds.items())})"
 
     def row(index: int, question: str, answer: str) -> dict[str, Any]:
-        entry = entries[index][0]
-        known = {"image": entry.text("image"), "image_id": entry.fields.get("image_id", index)}
-        return {**known, "text_input": question, "text_output": answer}
+        return _row(entries[index][0], index, text_input=question, text_output=answer)
 
     if options.model is None:
         return _write(options, (row(n, one.question, one.answer) for n, one in asked), lambda: said)

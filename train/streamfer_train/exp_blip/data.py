@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -164,9 +164,9 @@ class WordReader:
     def __init__(self, tokenizer: Any, limit: int) -> None:
         self.tokenizer, self.limit = tokenizer, limit
 
-    def cut(self, text: str) -> bool:
-        """Return whether a text is longer than the limit."""
-        return len(self.tokenizer(text)["input_ids"]) > self.limit
+    def cuts(self, texts: Iterable[str]) -> int:
+        """Return how many texts are longer than the limit."""
+        return sum(len(self.tokenizer(text)["input_ids"]) > self.limit for text in texts)
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return ids and mask (B, L); texts beyond the limit lose words before ``[SEP]``."""

@@ -13,6 +13,7 @@ from streamfer.extras import needs
 from streamfer.files import write_text
 from streamfer_train.captions.grammar import describe
 from streamfer_train.exp_blip.captioned import LabelledPicture, caption_all, read_labelled, references_for
+from streamfer_train.exp_blip.probing import probes
 from streamfer_train.metrics.agreement import evaluate, most_frequent_caption
 from streamfer_train.metrics.published import beside
 
@@ -35,15 +36,6 @@ def read_learned_from(options: argparse.Namespace) -> list[LabelledPicture]:
     if options.probe_train is None:
         return []
     return read_labelled(options.probe_train, options.probe_images or options.images)
-
-
-def probes(
-    options: argparse.Namespace, learned_from: list[LabelledPicture], pictures: list[LabelledPicture]
-) -> dict[str, Any]:
-    """Return the entry ``probes`` of a report, where probes were asked for."""
-    from streamfer_train.exp_blip.probing import probe
-
-    return {"probes": probe(options, learned_from, pictures)} if learned_from else {}
 
 
 def captioner_of(options: argparse.Namespace) -> Captioner:

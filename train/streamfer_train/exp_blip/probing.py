@@ -51,10 +51,15 @@ def features(options: argparse.Namespace, pictures: Sequence[LabelledPicture]) -
     return {"vision": torch.cat(vision), "qformer": torch.cat(queries)}
 
 
-def probe(
+def probes(
     options: argparse.Namespace, train: Sequence[LabelledPicture], test: Sequence[LabelledPicture]
 ) -> dict[str, Any]:
-    """Train linear probes on one list, score them on another; a ConfigError where neither task is labelled on both."""
+    """Train linear probes on one list, if there is one, and score them on another: the entry ``probes`` of a report.
+
+    A ConfigError: neither action units nor emotions are labelled on both sides.
+    """
+    if not train:
+        return {}
     sides = (train, test)
     left, right = (features(options, side) for side in sides)
     report: dict[str, Any] = {"train": len(train), "test": len(test), "pooling": options.pooling}
@@ -66,7 +71,7 @@ def probe(
         if not scores["ours"]:
             raise ConfigError("no action unit and no single emotion is labelled on both sides; label the lists")
         report[name] = {**scores.pop("ours"), **scores}
-    return report
+    return {"probes": report}
 
 
 def _units(how: Probe, sides: _Sides, ours: Tensor, theirs: Tensor) -> dict[str, Any]:

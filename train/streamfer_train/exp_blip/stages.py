@@ -96,7 +96,7 @@ def image_root(config: ExpBlipConfig) -> Path:
 
 def _first_step(config: ExpBlipConfig, pairs: list[Pair], folder: Path, world: ProcessGroup, *, resume: bool) -> None:
     task, words = _first_task(config, pairs, world)
-    _say_cut(words_cut(pairs, words), len(pairs), config.step1.max_text_tokens, world)
+    _say_cut(words.cuts({pair.text for pair in pairs}), len(pairs), config.step1.max_text_tokens, world)
     if config.step1.accumulate > 1 and world.leads:
         log.warning("exp_blip.negatives", extra={"said": negatives(config, world.size)})
     trainer_of(config, RECIPE, f"{folder.parent.name}.step1", folder, task).run(resume=resume)
@@ -218,19 +218,10 @@ class WritingStep:
         log.info("exp.captioner_written", extra={"path": str(self.captioner), "digest": written.digest[:12]})
 
 
-def words_cut(pairs: list[Pair], words: WordReader) -> int:
-    """Return how many captions the first step cuts."""
-    return sum(words.cut(text) for text in _texts(pairs))
-
-
 def rows_cut(pairs: list[Pair], writer: build.Writer, limit: int) -> int:
     """Return how many different texts the language model's rows cut; questions that are too long are refused."""
     different = {(pair.question, pair.text) for pair in pairs}
     return sum(written_row(writer.text, question, text, limit)[1] for question, text in different)
-
-
-def _texts(pairs: list[Pair]) -> set[str]:
-    return {pair.text for pair in pairs}
 
 
 def _say_cut(cut: int, of: int, limit: int, world: ProcessGroup) -> None:
@@ -243,12 +234,13 @@ def check(config: ExpBlipConfig, stage: Stage, variant: Variant) -> str:
     """Return what both steps would train, after raising what either would before it trains; nothing is written."""
     pairs = pairs_of(config, stage, variant)
     task, words = _first_task(config, pairs, ALONE)
-    lines = [f"{len(pairs):,} pairs, {len(_texts(pairs)):,} different captions"]
+    texts = {pair.text for pair in pairs}
+    lines = [f"{len(pairs):,} pairs, {len(texts):,} different captions"]
     for name, asked in (("step1", config.step1), ("step2", config.step2)):
         lines.append(f"{name}: {len(pairs) // asked.batch:,} steps an epoch, {asked.epochs} epochs")
     if config.step1.accumulate > 1:
         lines.append(negatives(config, 1))
-    lines.append(f"captions longer than step1.max_text_tokens ({words.limit}): {words_cut(pairs, words)}")
+    lines.append(f"captions longer than step1.max_text_tokens ({words.limit}): {words.cuts(texts)}")
     lines.append(build.describe(task.learner))
     del task
     second = second_step(config, folder_of(config.run.out, stage, variant), None)

@@ -17,6 +17,7 @@ from streamfer_train.captions.files import Pair, read_answers
 from streamfer_train.captions.questions import unit_question
 from streamfer_train.exp_blip import evaluate as captioning
 from streamfer_train.exp_blip.captioned import LabelledPicture, face_of, read_labelled
+from streamfer_train.exp_blip.probing import probes
 from streamfer_train.metrics.detection import Answered, score_answers
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ def _from_labels(options: argparse.Namespace) -> dict[str, Any]:
     report = {} if options.skip_descriptions else captioning.measure(options, pictures)
     model = captioning.captioner_of(options)
     answers = list(ask_units(model, pictures, units, batch=options.batch, seed=options.seed))
-    return {**report, "yes_no": score_answers(answers), **captioning.probes(options, learned_from, pictures)}
+    return {**report, "yes_no": score_answers(answers), **probes(options, learned_from, pictures)}
 
 
 def ask_units(
