@@ -23,6 +23,8 @@ from streamfer.pipeline.selection import Selector, TimeSelector, WholeClipSelect
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.threads import ThreadBudget, apply_libraries, plan_threads
 from streamfer.video.frames import Source, VideoInfo
+from streamfer.video.locate import SourceSpec
+from streamfer.video.sources import open_source
 
 if TYPE_CHECKING:
     from streamfer.captions.protocol import Writer
@@ -169,6 +171,19 @@ def caption_plan(config: Config, models: LoadedModels, *, live: bool) -> Observe
         return CaptionWorker(writer, captions, run, patient=not live)
 
     return ObserverPlan(writer.info.crop, worker, captions)
+
+
+def source_of(spec: SourceSpec, config: Config, models: LoadedModels) -> Source:
+    """Return what reads ``spec``."""
+    gpu = _gpu_that_decodes(spec, config, models.expression.info.device)
+    return open_source(spec, config.live, decode_threads=models.budget.decode, gpu=gpu)
+
+
+def _gpu_that_decodes(spec: SourceSpec, config: Config, device: str) -> int | None:
+    """Return the number of the GPU that decodes a source, that of the model's ``device``; None: the CPU does."""
+    kind, _, number = device.partition(":")
+    wanted = config.model.decode == "gpu" or (config.model.decode == "auto" and spec.live)
+    return int(number or 0) if wanted and kind == "cuda" else None
 
 
 def _plan(

@@ -83,6 +83,9 @@ class ModelConfig(Section):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    decode: Literal["auto", "cpu", "gpu"] = Field(
+        "auto", description="what decodes H.264 and HEVC; auto: the model's GPU for live sources, the CPU for files"
+    )
     attention: Literal["auto", "torch", "triton"] = Field(
         "auto",
         description="attention of the encoder and the temporal transformer; auto takes what is known to be faster",

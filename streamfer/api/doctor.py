@@ -83,6 +83,7 @@ def _compute(config: Config) -> list[Finding]:
     from streamfer.models.attention import choose_attention
     from streamfer.models.precision import choose_device, choose_precision
     from streamfer.threads import available_cores, plan_threads
+    from streamfer.video.surfaces import nvdec
 
     budget = plan_threads(config.threads)
     shares = f"decode {budget.decode} a source, detect {budget.detect}, encode {budget.encode}"
@@ -96,8 +97,17 @@ def _compute(config: Config) -> list[Finding]:
         chosen = choose_precision(config.model.precision, device.device)
         return f"{chosen.precision} ({chosen.reason})"
 
+    def decoding() -> str:
+        kind, _, number = device.device.partition(":")
+        if kind != "cuda" or config.model.decode == "cpu":
+            return "on the CPU"
+        files = "" if config.model.decode == "gpu" else " of live sources"
+        used = nvdec(int(number or 0)) is not None
+        return f"H.264 and HEVC{files} on the GPU" if used else "on the CPU: FFmpeg cannot use this GPU"
+
     return [
         Finding("device", f"{device.device} ({device.reason})"),
+        _tried("decoding", decoding),
         _tried("precision", precision),
         threads,
         _tried("attention", lambda: choose_attention(config.model.attention, device.device).reason),

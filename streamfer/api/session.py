@@ -352,9 +352,9 @@ class Session(Closing):
             self._running = None
 
     def _source(self, spec: SourceSpec, beside: int = 1) -> Source:
-        from streamfer.video import open_source
+        from streamfer.build import source_of
 
-        return open_source(spec, self.config.live, decode_threads=self.models(beside).budget.decode)
+        return source_of(spec, self.config, self.models(beside))
 
     def _opened(self, specs: Sequence[SourceSpec]) -> tuple[Iterable[Source], bool, int]:
         """Return what to read side by side, whether any of it is live, and how many there are."""

@@ -108,6 +108,7 @@ class Connection:
         timeout: seconds that one network operation may take.
         within: seconds that connecting and probing may take each.
         transport: RTSP transport, ``tcp`` or ``udp``.
+        gpu: number of the GPU that decodes; None: the CPU does.
         lost: counts of the source's lost pictures, which go on from one connection to the next.
         playlist: the same of what it gave, should it be a live playlist.
     """
@@ -120,6 +121,7 @@ class Connection:
         timeout: float,
         within: float,
         transport: str,
+        gpu: int | None = None,
         lost: Counter[str],
         playlist: Playlist,
     ) -> None:
@@ -128,7 +130,7 @@ class Connection:
         self._lost = lost
         self._decode_threads = decode_threads
         self._timeout, self._within = timeout, within
-        self._transport = transport
+        self._transport, self._gpu = transport, gpu
         self._events: queue.Queue[Event] = queue.Queue(_QUEUE_PICTURES)
         self._abandoned = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"decode {spec.source_id}", daemon=True)
@@ -154,7 +156,7 @@ class Connection:
     def _run(self) -> None:
         try:
             limits = {"timeout": self._timeout, "within": self._within}
-            with open_container(self._spec, transport=self._transport, **limits) as container:
+            with open_container(self._spec, transport=self._transport, gpu=self._gpu, **limits) as container:
                 track = video_stream(container, self._spec, self._decode_threads)
                 with classified(self._spec):
                     self._decode(container, track)

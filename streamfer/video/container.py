@@ -27,6 +27,7 @@ from streamfer.errors import (
 from streamfer.redaction import redact_text
 from streamfer.video.locate import HTTP_SCHEMES, LIVE_SCHEMES, RAW_SUFFIXES, RTSP_SCHEMES, SourceSpec
 from streamfer.video.structure import is_cut_off
+from streamfer.video.surfaces import nvdec, suits
 
 # Demuxers that read one file and nothing else. Playlists (hls, dash, concat), which open what they name, are
 # absent; the audio formats are there so that the message can say "no video track".
@@ -69,7 +70,7 @@ _METADATA: dict[str, Any] = {} if int(av.__version__.split(".")[0]) >= 19 else {
 
 
 def open_container(
-    spec: SourceSpec, *, timeout: float, transport: str = "tcp", within: float | None = None
+    spec: SourceSpec, *, timeout: float, transport: str = "tcp", within: float | None = None, gpu: int | None = None
 ) -> InputContainer:
     """Open the source of ``spec`` with only the protocols and formats that its kind needs.
 
@@ -86,7 +87,13 @@ def open_container(
         try:
             # No limit for what follows: PyAV would take the interpreter's lock for each look at the clock.
             limits: dict[str, Any] = {**_METADATA, "timeout": within and (within, None)}
-            container: InputContainer = av.open(target, "r", format=container_format, options=options, **limits)
+            limits |= {"format": container_format, "options": options}
+            # What does not suit is opened again, which pipes, webcams and what is received do not allow.
+            hwaccel = nvdec(gpu) if pipe is None and spec.kind != "webcam" and not spec.received else None
+            container: InputContainer = av.open(target, "r", hwaccel=hwaccel, **limits)
+            if hwaccel and not suits(container.streams.best("video")):
+                container.close()
+                container = av.open(target, "r", **limits)
         except av.error.InvalidDataError:
             if not spec.remote and is_cut_off(Path(spec.url)):
                 raise SourceUnreadableError(f"{spec.location}: {_CUT_OFF}") from None
@@ -164,7 +171,7 @@ def video_stream(container: InputContainer, spec: SourceSpec, decode_threads: in
         )
     # Slices of MPEG-2 that decode side by side keep their damage to themselves.
     threads = 1 if stream.codec_context.name in _SILENT else decode_threads
-    stream.thread_type = "AUTO" if threads > 1 else "SLICE"
+    stream.thread_type = "AUTO" if threads > 1 and not stream.codec_context.is_hwaccel else "SLICE"
     stream.codec_context.thread_count = threads
     return stream
 

@@ -54,12 +54,16 @@ class FileSource:
     Args:
         spec: what to read, from :func:`streamfer.video.locate.find_sources`.
         timeout: seconds that one network operation may take.
+        gpu: number of the GPU that decodes, where damage within a picture goes unseen; None: the CPU does.
     """
 
     live = False
 
-    def __init__(self, spec: SourceSpec, *, decode_threads: int = 1, timeout: float = 20.0) -> None:
+    def __init__(
+        self, spec: SourceSpec, *, decode_threads: int = 1, timeout: float = 20.0, gpu: int | None = None
+    ) -> None:
         self.spec = spec
+        self.gpu = gpu
         self.decode_threads = decode_threads
         self.timeout = timeout
         self.frames_decoded = 0  #: since the last call of :meth:`stream`
@@ -101,6 +105,10 @@ class FileSource:
                 online = True
                 yield item
         except NothingDecodesError:
+            if not online and self.gpu is not None:
+                self.gpu = None
+                yield from self.stream(wanted)
+                return
             if online or self.spec.scheme not in HTTP_SCHEMES:
                 raise
             with fetched(self.spec, self.timeout) as copy:
@@ -110,7 +118,7 @@ class FileSource:
         """Read the source itself, or a copy of it."""
         epoch_key = _identity(self.spec)
         # Where the index comes last, all before it is read: of what has no end, for ever.
-        with open_container(spec, timeout=self.timeout, within=MOST_SECONDS) as container:
+        with open_container(spec, timeout=self.timeout, within=MOST_SECONDS, gpu=self.gpu) as container:
             if spec.remote and not ends(container, spec):
                 other = ", at an address that does not end like a file's" if spec.downloadable else ""
                 raise SourceUnreadableError(

@@ -47,6 +47,7 @@ class LiveSource:
     Args:
         spec: what to open, from :func:`streamfer.video.locate.find_sources`.
         settings: how long to wait and how to come back; the defaults if unset.
+        gpu: number of the GPU that decodes; None: the CPU does.
         sleep: replaces the wait between attempts (tests).
     """
 
@@ -56,12 +57,14 @@ class LiveSource:
         settings: LiveConfig | None = None,
         *,
         decode_threads: int = 1,
+        gpu: int | None = None,
         rng: random.Random | None = None,
         sleep: Callable[[float], object] | None = None,
     ) -> None:
         self.spec = spec
         self.settings = settings or LiveConfig()
         self.decode_threads = decode_threads
+        self.gpu, self._avoids_gpu = gpu, False
         self._rng = rng or random.Random()  # noqa: S311  (jitter, not a secret)
         self._stop = threading.Event()
         self._sleep = sleep
@@ -136,6 +139,7 @@ class LiveSource:
             timeout=max(patience, self.settings.stall_timeout),
             within=self.settings.open_timeout + _END_SLACK_SECONDS / 4,
             transport=self._transport,
+            gpu=None if self._avoids_gpu else self.gpu,
             lost=self._totals,
             playlist=self._playlist,
         )
@@ -167,11 +171,13 @@ class LiveSource:
                 return (yield from self._stalled(line, epoch, online_since, slept))
             if isinstance(event, Opened):
                 opened, self._ends = event, event.ends
+                self._avoids_gpu = not self._avoids_gpu  # where no picture follows, the other decoder is tried
             elif isinstance(event, Lost):
                 return self._lost(event, line, epoch, online_since)
             elif isinstance(event, Arrival) and opened is not None:
                 self.frames_decoded += 1
                 if line is None:
+                    self._avoids_gpu = not self._avoids_gpu
                     line = FrameLine(self.spec, opened, epoch, self._stall_limit(opened))
                     online_since = time.monotonic()
                 yield from line.advance(event, wanted)

@@ -11,6 +11,8 @@ from av.buffer import Buffer
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
+from streamfer.video.surfaces import fetched
+
 
 @dataclass(frozen=True, slots=True)
 class Orientation:
@@ -98,5 +100,7 @@ class RgbConverter:
 
         Colours follow the stream's matrix and range; one thread, because the pipeline owns the thread budget.
         """
+        if frame.format.name == "cuda" and (image := fetched(frame)) is not None:
+            return turn.apply(image)
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
         return turn.apply(rgb.to_ndarray().astype(np.uint8, copy=False))

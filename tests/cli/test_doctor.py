@@ -30,6 +30,7 @@ def test_json_names_versions_devices_models_and_redis(tmp_path: Path, tiny_model
     assert facts["compute"]["device"].startswith(("cpu", "cuda"))
     # What was chosen, and why in brackets.
     assert all("(" in facts["compute"][name] for name in ("device", "precision"))
+    assert facts["compute"]["decoding"] == "on the CPU"
     assert "available cores" in facts["compute"]["threads"]
     assert "joy, gloom, calm" in facts["models"]["expression"]
     assert "licence" in facts["models"]["faces"]

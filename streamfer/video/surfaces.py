@@ -1,0 +1,154 @@
+"""Pictures that NVDEC decodes: only those that are wanted become RGB, on the GPU, and are copied to the host once.
+
+FFmpeg copies each picture out of the decoder's few surfaces by itself, so none is kept from it. A stream that is cut at
+its left or top (rare) shows there what the CPU's decoder hides.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import av
+    import torch
+    from av.codec.hwaccel import HWAccel
+    from av.stream import Stream
+
+#: Shares of red and blue in luma by a matrix's number (ITU-T H.273); the others are read as BT.601, as FFmpeg does.
+_SHARES = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+_BT601 = (0.299, 0.114)
+_FULL = 2
+#: Forms of surfaces: 8 bits, and 10 to 16 in the upper bits of 16.
+_FORMS = frozenset({"nv12", "p010le", "p016le"})
+
+log = logging.getLogger(__name__)
+
+
+def nvdec(gpu: int | None) -> HWAccel | None:
+    """Return what has FFmpeg decode on a GPU, in the context of torch, whatever it can; None where there is none."""
+    if gpu is None or not _usable(gpu):
+        return None
+    return _accelerator(gpu)
+
+
+@functools.cache
+def _usable(gpu: int) -> bool:
+    """Whether FFmpeg accepts a GPU; says so once where not."""
+    from av import CodecContext
+
+    try:
+        CodecContext.create("h264", "r", hwaccel=_accelerator(gpu))
+    except Exception as error:  # whatever it is: the CPU decodes as well
+        log.warning("nvdec.absent", extra={"gpu": gpu, "reason": f"{type(error).__name__}: {error}"})
+        return False
+    log.info("nvdec.used", extra={"gpu": gpu})
+    return True
+
+
+def _accelerator(gpu: int) -> HWAccel:
+    import torch
+    from av.codec.hwaccel import HWAccel
+
+    # FFmpeg refuses a primary context that torch has made before it; it takes the thread's, which is the same one.
+    torch.cuda.set_device(gpu)
+    torch.empty(1, device="cuda")
+    context: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
+    return HWAccel("cuda", device=str(gpu), options=context, is_hw_owned=True)
+
+
+def suits(stream: Stream | None) -> bool:
+    """Whether what NVDEC gives of a stream can be relied on.
+
+    Of VP9, AV1 and others FFmpeg states the sizes of surfaces, not of pictures, which may be odd; H.264's and HEVC's in
+    4:2:0 are even.
+    """
+    context = stream.codec_context if isinstance(stream, VideoStream) else None
+    if context is None or context.name not in ("h264", "hevc"):
+        return False
+    return context.width % 2 == context.height % 2 == 0
+
+
+def on_device(frame: av.VideoFrame) -> torch.Tensor | None:
+    """Return a picture as uint8 RGB (H, W, 3) where it lies; None of forms and sizes that FFmpeg must convert.
+
+    Rounds as FFmpeg does on x86: equal to it in 8 bits, within a level on average beyond, where FFmpeg smooths colours.
+    """
+    from torch.utils.dlpack import from_dlpack
+
+    form = frame.sw_format or frame.format
+    if form.name not in _FORMS or frame.height % 2 or frame.width % 2:
+        return None
+    # Without a stream, which PyAV refuses: FFmpeg copies the picture on the one on which torch works.
+    luma, chroma = (from_dlpack(plane.__dlpack__()) for plane in frame.planes)
+    return _rgb(luma, chroma, frame.colorspace, full=frame.color_range == _FULL)
+
+
+def _rgb(luma: torch.Tensor, chroma: torch.Tensor, matrix: int, *, full: bool) -> torch.Tensor:
+    """Return RGB of luma (H, W) and chroma (H/2, W/2, 2), by the number of a matrix, and whether 0 is black."""
+    import torch
+
+    black, light, colour = (0.0, 1.0, 1.0) if full else (16.0, 255 / 219, 255 / 224)
+    y, c = _levels(luma, full=full), _levels(chroma, full=full)
+    # Whole levels, and both terms of green rounded by themselves. Few, large steps: each costs the CPU a launch.
+    terms = ((c - 128).mul_(colour)[..., None] * _terms(matrix, c.device)).floor_()
+    tint = torch.stack([terms[..., 1, 0], terms[..., 0, 0] + terms[..., 1, 1], terms[..., 0, 1]], dim=-1)
+    y = (y - black).mul_(light).floor_()
+    rows, columns = tint.shape[:2]
+    rgb = y.reshape(rows, 2, columns, 2, 1) + tint.reshape(rows, 1, columns, 1, 3)
+    return rgb.clamp_(0, 255).to(torch.uint8).reshape(2 * rows, 2 * columns, 3)
+
+
+@functools.cache
+def _terms(matrix: int, device: torch.device) -> torch.Tensor:
+    """Return what blue and red differences (rows) add: to green and blue, to red and green (columns)."""
+    import torch
+
+    red, blue = _SHARES.get(matrix, _BT601)
+    green = 1 - red - blue
+    shares = [[-2 * blue * (1 - blue) / green, 2 * (1 - blue)], [2 * (1 - red), -2 * red * (1 - red) / green]]
+    return torch.tensor(shares, device=device)
+
+
+def _levels(plane: torch.Tensor, *, full: bool) -> torch.Tensor:
+    """Return a plane in levels of 8 bits, float."""
+    levels = plane.float()
+    if plane.element_size() == 2:
+        levels.mul_(255 / 65472 if full else 1 / 256)
+        return levels.floor_() if levels.ndim == 2 else levels
+    return levels
+
+
+def fetched(frame: av.VideoFrame) -> NDArray[np.uint8] | None:
+    """Return a picture that NVDEC decoded as RGB (H, W, 3) on the host; None where FFmpeg must do it."""
+    import torch
+
+    try:
+        rgb = on_device(frame)
+        return None if rgb is None else _to_host(rgb)
+    except torch.cuda.OutOfMemoryError as error:
+        _fails(str(error).partition(".")[0])
+        return None
+
+
+@functools.cache
+def _fails(reason: str) -> None:
+    """Say a reason once."""
+    log.warning("nvdec.conversion", extra={"reason": reason})
+
+
+def _to_host(rgb: torch.Tensor) -> NDArray[np.uint8]:
+    import torch
+
+    # torch keeps pinned memory for the next picture, once nobody holds this one.
+    host = torch.empty(rgb.shape, dtype=torch.uint8, pin_memory=rgb.is_cuda)
+    host.copy_(rgb, non_blocking=True)
+    copied: Any = torch.cuda.Event(blocking=True)
+    copied.record(torch.cuda.current_stream(rgb.device))
+    copied.synchronize()
+    return host.numpy()

@@ -1,0 +1,245 @@
+"""Pictures decoded on a GPU: the same numbers as the CPU's, in memory of their own, and no end where it fails."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from av.video.stream import VideoStream
+from numpy.typing import NDArray
+
+from streamfer.build import _gpu_that_decodes
+from streamfer.config import Config, LiveConfig
+from streamfer.errors import SourceUnreachableError
+from streamfer.video import container, files, live, surfaces
+from streamfer.video.connection import Arrival, Lost, Opened
+from streamfer.video.container import NothingDecodesError
+from streamfer.video.files import FileSource
+from streamfer.video.frames import Frame
+from streamfer.video.locate import find_sources
+from streamfer.video.pixels import UPRIGHT, RgbConverter
+
+BT709, FULL = 1, 2
+GPU = pytest.mark.gpu
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="what happens where there is none")
+
+
+def scene(width: int, height: int, shift: int = 0) -> NDArray[np.uint8]:
+    """Soft colours that move, with a hard edge."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    planes = [127 + 120 * np.sin((x + shift) / 23 + phase) * np.cos(y / (17 + phase)) for phase in (0, 2, 4)]
+    image = np.stack(planes, axis=-1).astype(np.uint8)
+    image[height // 3 : height // 2, width // 4 : width // 2] = (250, 20, 40)
+    return image
+
+
+def decoded(width: int, height: int, form: str, colours: int = 2, span: int = 1) -> av.VideoFrame:
+    """A picture as a decoder of a CPU gives it."""
+    frame = av.VideoFrame.from_ndarray(scene(width, height), format="rgb24")
+    matrix, full = ("ITU709" if colours == BT709 else "ITU601"), "JPEG" if span == FULL else "MPEG"
+    frame = frame.reformat(format=form, dst_colorspace=matrix, dst_color_range=full)
+    frame.colorspace, frame.color_range = colours, span
+    return frame
+
+
+def as_nvdec(frame: av.VideoFrame) -> av.VideoFrame:
+    """The same picture in the form that NVDEC gives."""
+    form, span = "p010le" if "10" in frame.format.name else "nv12", frame.color_range
+    there = frame.reformat(format=form, src_color_range=span, dst_color_range=span)
+    there.colorspace, there.color_range = frame.colorspace, span
+    return there
+
+
+def differences(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int16]:
+    return np.subtract(one, other, dtype=np.int16)
+
+
+@pytest.mark.parametrize(
+    ("size", "colours", "span"),
+    [((640, 360), 2, 1), ((1920, 1080), BT709, 1), ((638, 362), 5, FULL), ((320, 240), 9, 0)],
+)
+def test_pictures_of_eight_bits_equal_those_of_the_cpu(size: tuple[int, int], colours: int, span: int) -> None:
+    frame = decoded(*size, "yuv420p", colours, span)
+    rgb = surfaces.on_device(as_nvdec(frame))
+    assert rgb is not None
+    np.testing.assert_array_equal(rgb.numpy(), RgbConverter().convert(frame, UPRIGHT))
+
+
+def test_those_of_ten_bits_are_near_them() -> None:
+    frame = decoded(640, 360, "yuv420p10le", BT709)
+    rgb = surfaces.on_device(as_nvdec(frame))
+    assert rgb is not None
+    # FFmpeg smooths their colours over neighbours: at the hard red edge, the two differ.
+    apart = differences(rgb.numpy(), RgbConverter().convert(frame, UPRIGHT))
+    assert np.abs(apart).mean() < 2.5
+    assert np.abs(apart.mean(axis=(0, 1))).max() < 1.2
+
+
+@pytest.mark.parametrize(("size", "form"), [((641, 359), "nv12"), ((640, 360), "yuv444p")])
+def test_pictures_of_odd_sizes_and_other_forms_are_left_to_ffmpeg(size: tuple[int, int], form: str) -> None:
+    assert surfaces.on_device(decoded(*size, form)) is None
+
+
+def film(path: Path, codec: str = "libx264", form: str = "yuv420p", size: tuple[int, int] = (320, 240)) -> Path:
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream(codec, rate=25)
+        assert isinstance(stream, VideoStream)
+        stream.width, stream.height, stream.pix_fmt = *size, form
+        for number in range(30):
+            frame = av.VideoFrame.from_ndarray(scene(*size, 3 * number), format="rgb24").reformat(format=form)
+            frame.pts = number
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def read(path: Path, gpu: int | None) -> list[Frame]:
+    source = FileSource(find_sources([str(path)])[0], gpu=gpu)
+    return [item for item in source.stream() if isinstance(item, Frame)]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "form", "size", "suited"),
+    [
+        ("a.mp4", "libx264", "yuv420p", (320, 240), True),
+        ("a.mp4", "libx265", "yuv420p10le", (320, 240), True),
+        ("a.mp4", "libx264", "yuv444p", (321, 239), False),
+        ("a.webm", "libvpx-vp9", "yuv420p", (320, 240), False),
+    ],
+)
+def test_only_streams_whose_surfaces_have_the_size_of_the_picture_suit(
+    tmp_path: Path, name: str, codec: str, form: str, size: tuple[int, int], suited: bool
+) -> None:
+    with av.open(str(film(tmp_path / name, codec, form, size))) as opened:
+        assert surfaces.suits(opened.streams.best("video")) is suited
+    assert not surfaces.suits(None)
+
+
+@pytest.mark.parametrize(
+    ("decode", "device", "of_file", "of_camera"),
+    [
+        ("auto", "cuda:1", None, 1),
+        ("gpu", "cuda", 0, 0),
+        ("gpu", "cpu", None, None),
+        ("cpu", "cuda:1", None, None),
+    ],
+)
+def test_where_a_source_is_decoded_follows_the_setting(
+    tmp_path: Path, decode: str, device: str, of_file: int | None, of_camera: int | None
+) -> None:
+    config = Config.model_validate({"model": {"decode": decode}})
+    file = find_sources([str(film(tmp_path / "a.mp4"))])[0]
+    camera = find_sources(["rtsp://camera/1"])[0]
+    assert _gpu_that_decodes(file, config, device) == of_file
+    assert _gpu_that_decodes(camera, config, device) == of_camera
+
+
+def test_a_camera_of_which_one_decoder_gives_nothing_is_given_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Arrival(decoded(64, 48, "yuv420p"), 0, 1.0, 1.0, None)
+    opened = Opened("h264", 25.0, None, Fraction(1, 25))
+    unreachable = SourceUnreachableError("away")
+    # Without a connection nothing is learnt; the GPU gives no picture, then the CPU one, and is kept.
+    script: list[list[Opened | Arrival | SourceUnreachableError | None]] = [
+        [unreachable],
+        [opened, None],
+        [opened, picture, unreachable],
+        [unreachable],
+        [opened, picture, None],
+    ]
+    used: list[int | None] = []
+
+    class Scripted:
+        alive = False
+
+        def __init__(self, *_: object, gpu: int | None, **__: object) -> None:
+            used.append(gpu)
+            self._events = iter(script.pop(0))
+
+        def next_event(self, _seconds: float) -> object:
+            event = next(self._events)
+            if not script and event is None:
+                source.close()
+            return event if isinstance(event, Opened | Arrival) else Lost(event)
+
+        def abandon(self) -> None: ...
+
+    monkeypatch.setattr(live, "Connection", Scripted)
+    spec = find_sources(["rtsp://camera/1"])[0]
+    source = live.LiveSource(spec, LiveConfig(wait=True), gpu=0, sleep=lambda _seconds: None)
+    frames = [item for item in source.stream() if isinstance(item, Frame)]
+    assert len(frames) == 2
+    assert used == [0, 0, None, None, None]
+
+
+@no_gpu
+def test_a_gpu_that_is_not_there_costs_a_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    surfaces._usable.cache_clear()
+    path = film(tmp_path / "a.mp4")
+    assert len(read(path, 0)) == len(read(path, 0)) == 30
+    assert [record.message for record in caplog.records if record.message.startswith("nvdec")] == ["nvdec.absent"]
+
+
+def test_a_file_of_which_the_gpu_gives_nothing_is_read_by_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(spec: object, *, gpu: int | None, **others: object) -> object:
+        if gpu is not None:
+            raise NothingDecodesError("a.mp4: nothing")
+        return really(spec, gpu=gpu, **others)  # type: ignore[arg-type]
+
+    really = container.open_container
+    monkeypatch.setattr(files, "open_container", opened)
+    assert len(read(film(tmp_path / "a.mp4"), 0)) == 30
+
+
+def test_a_gpu_without_room_leaves_a_picture_to_ffmpeg(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(_: object) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+
+    surfaces._fails.cache_clear()
+    monkeypatch.setattr(surfaces, "on_device", full)
+    frame = decoded(64, 48, "nv12")
+    assert surfaces.fetched(frame) is surfaces.fetched(frame) is None
+    assert [record.message for record in caplog.records] == ["nvdec.conversion"]
+
+
+@GPU
+@pytest.mark.parametrize(("codec", "form", "mean"), [("libx264", "yuv420p", 0.0), ("libx265", "yuv420p10le", 2.5)])
+def test_nvdec_gives_what_the_cpu_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, form: str, mean: float
+) -> None:
+    path = film(tmp_path / "a.mp4", codec, form)
+    fetched: list[av.VideoFrame] = []
+    really = surfaces.on_device
+
+    def counted(frame: av.VideoFrame) -> torch.Tensor | None:
+        fetched.append(frame)
+        return really(frame)
+
+    monkeypatch.setattr(surfaces, "on_device", counted)
+    there, here = read(path, 0), read(path, None)
+    assert len(fetched) == len(there) == 30
+    assert [frame.pts for frame in there] == [frame.pts for frame in here]
+    # All of them are still held: none lies in memory of the decoder.
+    for one, other in zip(there, here, strict=True):
+        assert np.abs(differences(one.image, other.image)).mean() <= mean
+
+
+@GPU
+@pytest.mark.parametrize(
+    ("name", "codec", "size"), [("a.mkv", "ffv1", (320, 240)), ("a.webm", "libvpx-vp9", (321, 239))]
+)
+def test_the_cpu_decodes_what_nvdec_does_not_know_or_gives_in_other_sizes(
+    tmp_path: Path, name: str, codec: str, size: tuple[int, int]
+) -> None:
+    path = film(tmp_path / name, codec, size=size)
+    there, here = read(path, 0), read(path, None)
+    assert len(there) == len(here) == 30
+    for one, other in zip(there, here, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
