@@ -95,6 +95,16 @@ def desk(tmp_path: Path, face_film: Path, redis_url: str, monkeypatch: pytest.Mo
     return tmp_path
 
 
+def test_programs_and_files_that_are_named_exist() -> None:
+    pages = [*DOCUMENTS, *(REPOSITORY / "docs" / "results").glob("*.md")]
+    named = re.compile(
+        r"(?<![\w/])(?:train|benchmarks|scripts|examples|deploy|configs)/[\w./-]*\w\.(?:py|sh|yaml|ipynb|service|json)\b"
+    )
+    found = {name for page in pages for name in named.findall(page.read_text(encoding="utf-8"))}
+    assert len(found) > 30
+    assert sorted(name for name in found if not (REPOSITORY / name).is_file()) == []
+
+
 def test_blocks_are_found() -> None:
     assert {"sh", "python"} <= {block.language for block in BLOCKS if block.document == "README.md"}
     assert any(block.reason for block in BLOCKS)
