@@ -20,6 +20,7 @@ from streamfer.records import ClipCaptioned, ClipLabelled, Record
 from streamfer.redaction import redact_url
 from streamfer.video import write_video
 from streamfer.video.demo_film import FPS, film
+from streamfer.video.locate import placed
 
 if TYPE_CHECKING:
     from streamfer.export.annotation import Annotation
@@ -54,7 +55,7 @@ def demonstrate(
         PublishError: Redis refuses or is away.
     """
     say = say or (lambda _line: None)
-    path = Path(folder) / "demo.mp4"
+    path = Path(placed(folder, "output")) / "demo.mp4"
     # A model that is missing or damaged is told before there is a film.
     models = session.models()
     with Publisher.open(session.config.publish) as publisher:
@@ -68,7 +69,7 @@ def demonstrate(
         say(f"model {info.name} ({info.precision} on {info.device}), faces by {models.detector.name}{words}")
         received = _read_back(session, publisher, published)
     say("drawing the overlay and the report")
-    made = {"".join(file.suffixes): file for file in annotation.save(Path(folder), formats=["html"], overlay=True)}
+    made = {"".join(file.suffixes): file for file in annotation.save(path.parent, formats=["html"], overlay=True)}
     clips = tuple(record for record in received if isinstance(record.data, ClipLabelled))
     captions = tuple(record for record in received if isinstance(record.data, ClipCaptioned))
     return Demonstration(path, made[".mp4.overlay.mp4"], made[".mp4.html"], clips, captions, known)

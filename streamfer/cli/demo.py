@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import webbrowser
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 def demo(
     session: Session,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FOLDER", show_default=False, help="For it all (streamfer-demo).")
-    ] = Path("streamfer-demo"),
+        str, typer.Option("--output", "-o", metavar="FOLDER", show_default=False, help="For it all (streamfer-demo).")
+    ] = "streamfer-demo",
     page: Annotated[bool, typer.Option("--serve", help="Then show the live page, where the demo plays on.")] = False,
 ) -> None:
     """Make a short film with real faces, and run everything on it.

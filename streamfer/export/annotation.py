@@ -198,7 +198,7 @@ def held_against(
     clip: ClipConfig | None = None,
 ) -> tuple[Baseline | None, Settings]:
     """Return what measurements are held against, and settings that say so; a file is annotated for it."""
-    if not baseline:
+    if baseline is None:
         return None, settings
     if isinstance(baseline, str | os.PathLike):
         named = placed(baseline, "baseline")

@@ -102,7 +102,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         CheckpointError: damaged, or not a checkpoint.
     """
     if not path.is_file():
-        raise SourceNotFoundError(f"{path}: no such checkpoint file")
+        raise SourceNotFoundError(f"{path}: no such checkpoint file; check the path")
     if _is_safetensors(path):
         try:
             return _unprefixed(load_file(path))

@@ -55,6 +55,16 @@ def test_a_model_that_is_not_there_is_said_before_a_film_is_made(tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_empty_path_is_not_the_folder_of_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.mp4").write_bytes(b"")
+    for words in (("demo", "-o", ""), ("annotate", "a.mp4", "-o", ""), ("annotate", "a.mp4", "--baseline", "")):
+        done = streamfer(*words)
+        assert (done.code, done.out, len(done.err.splitlines())) == (2, "", 1), words
+        assert "'' can be no path; name one" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
+
+
 def test_it_shows_clips_of_several_people(demo: tuple[Finished, Path]) -> None:
     done, folder = demo
     assert done.code == 0
