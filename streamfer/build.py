@@ -189,12 +189,12 @@ def _gpu_that_decodes(spec: SourceSpec, config: Config, device: str) -> int | No
 def _plan(
     config: Config, models: LoadedModels, observed: ObserverPlan | None, onlooker: Onlooker | None
 ) -> AnalysisPlan:
-    frames = models.expression.info.frames
+    reads = models.expression.info
     fps = config.sampling.fps
 
     def selector(source: Source) -> Selector:
         if config.clip.mode == "whole":
-            return WholeClipSelector(_count_frames(source), frames, fps)
+            return WholeClipSelector(_count_frames(source), reads.frames, fps)
         return TimeSelector(fps)
 
     def tracker(info: VideoInfo) -> FaceTracker:
@@ -205,11 +205,12 @@ def _plan(
 
     return AnalysisPlan(
         config=config,
-        crop=models.expression.info.crop,
+        crop=reads.crop,
         selector=selector,
         tracker=tracker,
         observed=observed,
         onlooker=onlooker,
+        crops_on=reads.device if reads.takes_tensors else None,
     )
 
 

@@ -83,7 +83,7 @@ def _compute(config: Config) -> list[Finding]:
     from streamfer.models.attention import choose_attention
     from streamfer.models.precision import choose_device, choose_precision
     from streamfer.threads import available_cores, plan_threads
-    from streamfer.video.surfaces import nvdec
+    from streamfer.video.surfaces import usable
 
     budget = plan_threads(config.threads)
     shares = f"decode {budget.decode} a source, detect {budget.detect}, encode {budget.encode}"
@@ -102,8 +102,8 @@ def _compute(config: Config) -> list[Finding]:
         if kind != "cuda" or config.model.decode == "cpu":
             return "on the CPU"
         files = "" if config.model.decode == "gpu" else " of live sources"
-        used = nvdec(int(number or 0)) is not None
-        return f"H.264 and HEVC{files} on the GPU" if used else "on the CPU: FFmpeg cannot use this GPU"
+        there = usable(int(number or 0))
+        return f"H.264 and HEVC{files} on the GPU" if there else "on the CPU: FFmpeg cannot use this GPU"
 
     return [
         Finding("device", f"{device.device} ({device.reason})"),

@@ -174,9 +174,10 @@ class _Detector(_Memory):
 
 
 class _Model(_Memory):
-    def encode(self, crops: NDArray[np.uint8]) -> torch.Tensor:
+    def encode(self, crops: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
         import torch
 
+        crops = crops.cpu().numpy() if isinstance(crops, torch.Tensor) else crops
         keys = [self._key(crop) for crop in crops]
         rows = [self._progress.get(key) for key in keys]
         missing = [at for at, row in enumerate(rows) if row is None]

@@ -47,6 +47,7 @@ class ModelInfo:
     action_units: tuple[str, ...] = ()  #: names, such as ``AU06``, in the order of the intensities
     action_thresholds: tuple[float, ...] = ()  #: of each the intensity from which it counts as present; may be empty
     abstention: Abstention = Abstention()  #: below these limits a record says ``unsure`` instead of an expression
+    takes_tensors: bool = False  #: whether crops may also come as a tensor on ``device``
 
 
 @runtime_checkable
@@ -58,7 +59,10 @@ class ExpressionModel(Protocol):
         """Identity of the model."""
 
     def encode(self, crops: NDArray[np.uint8]) -> torch.Tensor:
-        """Encode face crops, uint8 RGB (F, S, S, 3) on the host, to float32 (F, D) on the model's device."""
+        """Encode face crops, uint8 RGB (F, S, S, 3) on the host, to float32 (F, D) on the model's device.
+
+        Where ``info.takes_tensors``, they may also come as a tensor on that device.
+        """
 
     def actions(self, features: torch.Tensor) -> NDArray[np.float32]:
         """Read action units from features, float32 (F, D) on the model's device: intensities (F, A) on the host.
@@ -89,7 +93,7 @@ class FixedBlocks:
     def info(self) -> ModelInfo:
         return self._model.info
 
-    def encode(self, crops: NDArray[np.uint8]) -> torch.Tensor:
+    def encode(self, crops: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
         import torch
 
         return torch.cat(self._blocks(self._model.encode, crops))

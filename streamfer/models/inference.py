@@ -140,6 +140,7 @@ class DferClipModel:
             action_units=card.config.action_units,
             action_thresholds=card.action_thresholds,
             abstention=card.abstention,
+            takes_tensors=True,
         )
         #: On CUDA, which form of the encoder runs at each batch size, and the times behind it, for people.
         self.forms: list[str] = []
@@ -162,8 +163,8 @@ class DferClipModel:
         Tuner(self._reader, self._probabilities, self._model.temporal_net).tune(_PYTORCH, "", None)
 
     @torch.inference_mode()
-    def encode(self, crops: NDArray[np.uint8]) -> torch.Tensor:
-        """Encode face crops, uint8 RGB (F, S, S, 3), to float32 (F, D) on the model's device.
+    def encode(self, crops: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+        """Encode face crops, uint8 RGB (F, S, S, 3) on the host or the device, to float32 (F, D) on the device.
 
         A crop's feature does not depend on the others: between batch sizes it moves by less than 1e-5 of its size in
         fp32, and by bf16's rounding at most in bf16 (the matrix kernels choose their blocking by batch).
@@ -171,11 +172,12 @@ class DferClipModel:
         Raises:
             ConfigError: not an array of uint8 RGB squares.
         """
-        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[3] != 3 or crops.shape[1] != crops.shape[2]:
+        square = crops.ndim == 4 and crops.shape[3] == 3 and crops.shape[1] == crops.shape[2]
+        if crops.dtype not in (np.uint8, torch.uint8) or not square:
             raise ConfigError(f"crops are {crops.dtype} {crops.shape}; expected uint8 (F, S, S, 3)")
         if not len(crops):
             return torch.empty(0, self.info.feature_dim, device=self._device)
-        batch = torch.from_numpy(np.ascontiguousarray(crops))
+        batch = crops if isinstance(crops, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(crops))
         if self._encoder is not None and batch.shape[1:] == self._encoder.shape:
             return self._encoder(batch)
         return self._encode(batch.to(self._device))

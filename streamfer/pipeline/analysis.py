@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from streamfer.config import Config
 from streamfer.errors import InternalError, StreamferError
-from streamfer.faces.alignment import crop_faces
+from streamfer.faces.alignment import crop_faces, crop_surface
 from streamfer.faces.detections import Detections, Detector, TrackedFace
 from streamfer.faces.quality import measured
 from streamfer.faces.search import FaceSearch
@@ -32,8 +32,11 @@ from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened,
 from streamfer.pipeline.observer import ObserverPlan
 from streamfer.pipeline.selection import Pick, Selector
 from streamfer.video.frames import Frame, Source, StateChange, VideoInfo
+from streamfer.video.surfaces import if_it_fits
 
 if TYPE_CHECKING:
+    import torch
+
     from streamfer.faces.tracking import FaceTracker
 
 #: Shares of ``live.staleness``: what a frame may take to the model, which may let its crops wait for the rest, and from
@@ -77,6 +80,7 @@ class AnalysisPlan:
     #: which clips are shown to whom, and so whose crops are kept; None where nobody watches
     observed: ObserverPlan | None = None
     onlooker: Onlooker | None = None  #: is shown every analysed picture; must not wait
+    crops_on: str | None = None  #: torch's device on which the model takes tensors; None where it takes none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -276,7 +280,7 @@ class SourceAnalysis:
         with self.clock.measure("crop", len(tracked.faces)):
             large = measured(frame.image, [face for face in tracked.faces if self._readable(face)])
             faces = tuple(face for face in large if face.quality >= self.plan.config.faces.min_quality)
-            crops = _cut(frame.image, faces if tick is not None else (), self.plan.crop)
+            crops = self._crops(frame, faces if tick is not None else ())
             portraits = self._portraits(frame.image, faces, crops)
         return AnalysedFrame(
             source_id=self.source.source_id,
@@ -294,8 +298,17 @@ class SourceAnalysis:
     def _readable(self, face: TrackedFace) -> bool:
         return bool(min(face.box[2:] - face.box[:2]) >= self.plan.config.faces.min_size)
 
+    def _crops(self, frame: Frame, faces: Sequence[TrackedFace]) -> NDArray[np.uint8] | torch.Tensor:
+        """Cut what the model reads: on its GPU where that decoded the frame, and has room."""
+        surface = frame.surface
+        if surface is not None and faces and str(surface.device) == self.plan.crops_on:
+            crops = if_it_fits(lambda: crop_surface(surface, *_places(faces), self.plan.crop))
+            if crops is not None:
+                return crops
+        return _cut(frame.image, faces, self.plan.crop)
+
     def _portraits(
-        self, image: NDArray[np.uint8], faces: Sequence[TrackedFace], crops: NDArray[np.uint8]
+        self, image: NDArray[np.uint8], faces: Sequence[TrackedFace], crops: NDArray[np.uint8] | torch.Tensor
     ) -> tuple[NDArray[np.uint8] | None, ...]:
         """Return one portrait a crop: of the largest faces where somebody watches, of none otherwise."""
         portraits: list[NDArray[np.uint8] | None] = [None] * len(crops)
@@ -303,9 +316,11 @@ class SourceAnalysis:
         if observed is not None and observed.crop is not None and portraits:
             order = sorted(range(len(faces)), key=lambda place: -faces[place].side)
             largest = order[: observed.captions.max_faces]
-            # An observer that looks at the very crops of the expression model costs no second cut.
-            same = observed.crop == self.plan.crop
-            cut = crops[largest] if same else _cut(image, [faces[place] for place in largest], observed.crop)
+            # An observer that looks at the very crops of the expression model costs no second cut, on the host.
+            if isinstance(crops, np.ndarray) and observed.crop == self.plan.crop:
+                cut = crops[largest]
+            else:
+                cut = _cut(image, [faces[place] for place in largest], observed.crop)
             for place, portrait in zip(largest, cut, strict=True):
                 portraits[place] = portrait
         return tuple(portraits)
@@ -313,9 +328,13 @@ class SourceAnalysis:
 
 def _cut(image: NDArray[np.uint8], faces: Sequence[TrackedFace], profile: CropProfile) -> NDArray[np.uint8]:
     """Cut faces out of a frame: uint8 RGB (F, S, S, 3)."""
+    return crop_faces(image, *_places(faces), profile)
+
+
+def _places(faces: Sequence[TrackedFace]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the boxes (F, 4) and landmarks (F, 5, 2) of faces."""
     boxes = np.array([face.box for face in faces], np.float32).reshape(-1, 4)
-    landmarks = np.array([face.landmarks for face in faces], np.float32).reshape(-1, 5, 2)
-    return crop_faces(image, boxes, landmarks, profile)
+    return boxes, np.array([face.landmarks for face in faces], np.float32).reshape(-1, 5, 2)
 
 
 def _as_streamfer_error(source_id: str, error: Exception) -> StreamferError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from streamfer.errors import StreamferError
 from streamfer.faces.detections import TrackedFace
 from streamfer.records.values import TimeOrigin
 from streamfer.video.frames import Source, StateChange, VideoInfo
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,8 @@ class AnalysedFrame:
     faces: tuple[TrackedFace, ...]  #: those that are read, not all of them sure to be a person's
     too_small: tuple[TrackedFace, ...]  #: faces below the least size, which are followed and not read
     renamed: tuple[tuple[int, int], ...]  #: as in :class:`~streamfer.faces.detections.TrackedFrame`
-    #: uint8 RGB (F, S, S, 3), one for each of ``faces``; none where ``tick`` is None
-    crops: NDArray[np.uint8] = field(repr=False)
+    #: uint8 RGB (F, S, S, 3), one for each of ``faces``, a tensor if cut on the GPU; none where ``tick`` is None
+    crops: NDArray[np.uint8] | torch.Tensor = field(repr=False)
     #: one for each of ``crops``, uint8 RGB (P, P, 3) as an observer of clips wants it; None where it is not kept
     portraits: tuple[NDArray[np.uint8] | None, ...] = field(repr=False)
     left_out: int = 0  #: faces beyond the detector's cap

@@ -7,10 +7,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from streamfer.faces.alignment import sent
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened, SourceStats
@@ -131,10 +134,10 @@ class Labeller:
 
     def _encode(self, items: Sequence[Item]) -> tuple[torch.Tensor, list[tuple[float, ...]]]:
         """Return the features (F, D) of all crops and, once for each of them, the action units' intensities."""
-        arrays = [item.crops for item in items if isinstance(item, AnalysedFrame) and len(item.crops)]
-        if not arrays:
+        cut = [item.crops for item in items if isinstance(item, AnalysedFrame) and len(item.crops)]
+        if not cut:
             return torch.zeros((0, self.model.info.feature_dim)), []
-        crops = np.concatenate(arrays)
+        crops: Any = _together(cut)
         with self.clock.measure("encode", len(crops)):
             parts = [
                 self.model.encode(crops[start : start + self.batch_size])
@@ -263,3 +266,11 @@ class Labeller:
             with self.clock.measure("classify", len(part)):
                 rows += list(self.model.classify(torch.stack([job.features for job in part])))
         return rows
+
+
+def _together(parts: Sequence[NDArray[np.uint8] | torch.Tensor]) -> NDArray[np.uint8] | torch.Tensor:
+    """Join crops; where some lie on the GPU, the others are sent there."""
+    device = next((part.device for part in parts if isinstance(part, torch.Tensor)), None)
+    if device is None:
+        return np.concatenate(parts)
+    return torch.cat([part if isinstance(part, torch.Tensor) else sent(part, device) for part in parts])

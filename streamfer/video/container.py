@@ -89,8 +89,9 @@ def open_container(
             limits: dict[str, Any] = {**_METADATA, "timeout": within and (within, None)}
             limits |= {"format": container_format, "options": options}
             # What does not suit is opened again, which pipes, webcams and what is received do not allow.
-            hwaccel = nvdec(gpu) if pipe is None and spec.kind != "webcam" and not spec.received else None
-            container: InputContainer = av.open(target, "r", hwaccel=hwaccel, **limits)
+            again = pipe is None and spec.kind != "webcam" and not spec.received
+            with nvdec(gpu if again else None) as hwaccel:
+                container: InputContainer = av.open(target, "r", hwaccel=hwaccel, **limits)
             if hwaccel and not suits(container.streams.best("video")):
                 container.close()
                 container = av.open(target, "r", **limits)

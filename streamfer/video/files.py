@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import av.error
@@ -35,6 +36,9 @@ from streamfer.video.frames import Frame, FrameFilter, Leap, StateChange, VideoI
 from streamfer.video.locate import HTTP_SCHEMES, SourceSpec
 from streamfer.video.pixels import PictureForm, RgbConverter
 from streamfer.video.structure import is_cut_off, is_torn
+
+if TYPE_CHECKING:
+    import torch
 
 _ASSUMED_FPS = 25.0
 # A download that stops this much before its declared end is reported as cut off (edit lists shift ends a little).
@@ -147,7 +151,7 @@ class FileSource:
             def chosen(sure: Sequence[Judged]) -> Iterator[Frame]:
                 for one, turn, at in sure:
                     if wanted is None or wanted(at.epoch, float(at.pts * time_base), at.index):
-                        yield _frame(converter.convert(one, turn), at, time_base, zero)
+                        yield _frame(*converter.convert_both(one, turn), at, time_base, zero)
 
             picture: av.VideoFrame | None = first
             while picture is not None and not self._closing:
@@ -241,9 +245,12 @@ class FileSource:
         return f"cut off at {came}{of}" if cut_off else ""
 
 
-def _frame(image: NDArray[np.uint8], tick: Tick, time_base: Fraction, zero: float) -> Frame:
+def _frame(
+    image: NDArray[np.uint8], surface: torch.Tensor | None, tick: Tick, time_base: Fraction, zero: float
+) -> Frame:
     return Frame(
         image=image,
+        surface=surface,
         pts=tick.pts,
         time_base=time_base,
         epoch=tick.epoch,

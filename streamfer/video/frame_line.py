@@ -73,8 +73,9 @@ class FrameLine:
             leap = Leap(tick.leap, self.opened.time_base, wall_time, origin) if tick.leap or clock_set else None
             yield StateChange("online", tick.epoch, time.time(), tick.reason, info=info, leap=leap)
         if wanted is None or wanted(tick.epoch, seconds, tick.index):
+            image, surface = self._converter.convert_both(picture, form.turn)
             yield Frame(
-                image=self._converter.convert(picture, form.turn),
+                image=image,
                 pts=tick.pts,
                 time_base=self.opened.time_base,
                 epoch=tick.epoch,
@@ -85,6 +86,7 @@ class FrameLine:
                 if self.opened.ends
                 else None,
                 lost=arrival.lost,
+                surface=surface,
             )
 
     def _clock_set(self, arrival: Arrival) -> str:

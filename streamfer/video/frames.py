@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.records.values import SourceState, TimeOrigin
+
+if TYPE_CHECKING:
+    import torch
 
 FrameFilter = Callable[[int, float, int], bool]
 """Called once for each decoded frame, in order, with (epoch, seconds, index); False: the frame is not yielded.
@@ -54,6 +57,8 @@ class Frame:
     media_seconds: float | None = None
     #: pictures of a live source that never came whole before this one, by cause
     lost: Mapping[str, int] = field(default_factory=dict)
+    #: the same picture on the GPU that decoded it; None where the CPU did
+    surface: torch.Tensor | None = field(default=None, repr=False)
 
     @property
     def seconds(self) -> float:

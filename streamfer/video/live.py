@@ -64,7 +64,7 @@ class LiveSource:
         self.spec = spec
         self.settings = settings or LiveConfig()
         self.decode_threads = decode_threads
-        self.gpu, self._avoids_gpu = gpu, False
+        self.gpu, self._avoids_gpu = gpu, False  # the second: whether the next connection decodes on the CPU
         self._rng = rng or random.Random()  # noqa: S311  (jitter, not a secret)
         self._stop = threading.Event()
         self._sleep = sleep
@@ -107,7 +107,9 @@ class LiveSource:
             epoch = outcome.epoch
             if outcome.complete or self._stop.is_set():
                 break
-            if not (self.settings.wait or outcome.error is None or was_online or outcome.online_seconds is not None):
+            untried = self.gpu is not None and self._avoids_gpu  # the GPU made no picture of what came: the CPU may
+            hopeful = self.settings.wait or was_online or outcome.online_seconds is not None or untried
+            if outcome.error is not None and not hopeful:
                 raise outcome.error
             if outcome.online_seconds is not None:
                 was_online = True
@@ -171,13 +173,13 @@ class LiveSource:
                 return (yield from self._stalled(line, epoch, online_since, slept))
             if isinstance(event, Opened):
                 opened, self._ends = event, event.ends
-                self._avoids_gpu = not self._avoids_gpu  # where no picture follows, the other decoder is tried
+                self._avoids_gpu = not self._avoids_gpu  # where no picture follows, the other decoder is next
             elif isinstance(event, Lost):
                 return self._lost(event, line, epoch, online_since)
             elif isinstance(event, Arrival) and opened is not None:
                 self.frames_decoded += 1
                 if line is None:
-                    self._avoids_gpu = not self._avoids_gpu
+                    self._avoids_gpu = not self._avoids_gpu  # it was followed by one: this decoder stays
                     line = FrameLine(self.spec, opened, epoch, self._stall_limit(opened))
                     online_since = time.monotonic()
                 yield from line.advance(event, wanted)

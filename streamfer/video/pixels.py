@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
@@ -12,6 +12,9 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from streamfer.video.surfaces import fetched
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,12 @@ class Orientation:
         if self.rotation:
             image = np.rot90(image, -self.rotation // 90)
         return np.ascontiguousarray(image)
+
+    def apply_where_it_lies(self, image: torch.Tensor) -> torch.Tensor:
+        """Do what :meth:`apply` does on any device."""
+        if self.mirrored:
+            image = image.flip(1)
+        return image.rot90(-self.rotation // 90).contiguous() if self.rotation else image
 
 
 UPRIGHT = Orientation()
@@ -100,7 +109,11 @@ class RgbConverter:
 
         Colours follow the stream's matrix and range; one thread, because the pipeline owns the thread budget.
         """
-        if frame.format.name == "cuda" and (image := fetched(frame)) is not None:
-            return turn.apply(image)
+        return self.convert_both(frame, turn)[0]
+
+    def convert_both(self, frame: av.VideoFrame, turn: Orientation) -> tuple[NDArray[np.uint8], torch.Tensor | None]:
+        """Return what :meth:`convert` does and the same on the GPU that decoded it; None where the CPU did."""
+        if frame.format.name == "cuda" and (found := fetched(frame, turn.apply_where_it_lies)) is not None:
+            return found
         rgb = self._reformatter.reformat(frame, format="rgb24", threads=1)
-        return turn.apply(rgb.to_ndarray().astype(np.uint8, copy=False))
+        return turn.apply(rgb.to_ndarray().astype(np.uint8, copy=False)), None

@@ -1,5 +1,7 @@
 """Pictures that NVDEC decodes: only those that are wanted become RGB, on the GPU, and are copied to the host once.
 
+They stay on the GPU as well, for the crops of a model that runs there.
+
 FFmpeg copies each picture out of the decoder's few surfaces by itself, so none is kept from it. A stream that is cut at
 its left or top (rare) shows there what the CPU's decoder hides.
 """
@@ -8,7 +10,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from av.video.stream import VideoStream
@@ -20,6 +24,8 @@ if TYPE_CHECKING:
     from av.codec.hwaccel import HWAccel
     from av.stream import Stream
 
+T = TypeVar("T")
+
 #: Shares of red and blue in luma by a matrix's number (ITU-T H.273); the others are read as BT.601, as FFmpeg does.
 _SHARES = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 7: (0.212, 0.087), 9: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
 _BT601 = (0.299, 0.114)
@@ -30,20 +36,24 @@ _FORMS = frozenset({"nv12", "p010le", "p016le"})
 log = logging.getLogger(__name__)
 
 
-def nvdec(gpu: int | None) -> HWAccel | None:
-    """Return what has FFmpeg decode on a GPU, in the context of torch, whatever it can; None where there is none."""
-    if gpu is None or not _usable(gpu):
-        return None
-    return _accelerator(gpu)
+@contextmanager
+def nvdec(gpu: int | None) -> Iterator[HWAccel | None]:
+    """Give what a stream is opened with for FFmpeg to decode it on a GPU; None where none can be used."""
+    if gpu is None or not usable(gpu):
+        yield None
+        return
+    with _accelerator(gpu) as accelerator:
+        yield accelerator
 
 
 @functools.cache
-def _usable(gpu: int) -> bool:
+def usable(gpu: int) -> bool:
     """Whether FFmpeg accepts a GPU; says so once where not."""
     from av import CodecContext
 
     try:
-        CodecContext.create("h264", "r", hwaccel=_accelerator(gpu))
+        with _accelerator(gpu) as accelerator:
+            CodecContext.create("h264", "r", hwaccel=accelerator)
     except Exception as error:  # whatever it is: the CPU decodes as well
         log.warning("nvdec.absent", extra={"gpu": gpu, "reason": f"{type(error).__name__}: {error}"})
         return False
@@ -51,15 +61,22 @@ def _usable(gpu: int) -> bool:
     return True
 
 
-def _accelerator(gpu: int) -> HWAccel:
+@contextmanager
+def _accelerator(gpu: int) -> Iterator[HWAccel]:
+    """Make a GPU the thread's current one for as long as a stream is opened with what is given."""
     import torch
     from av.codec.hwaccel import HWAccel
 
-    # FFmpeg refuses a primary context that torch has made before it; it takes the thread's, which is the same one.
+    # FFmpeg refuses a primary context that torch has made before it; it takes the thread's, which is the same one, as
+    # it opens a stream, and keeps it.
+    before = torch.cuda.current_device()
     torch.cuda.set_device(gpu)
-    torch.empty(1, device="cuda")
-    context: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
-    return HWAccel("cuda", device=str(gpu), options=context, is_hw_owned=True)
+    try:
+        torch.empty(1, device="cuda")
+        context: dict[str, object] = {"primary_ctx": "0", "current_ctx": "1"}
+        yield HWAccel("cuda", device=str(gpu), options=context, is_hw_owned=True)
+    finally:
+        torch.cuda.set_device(before)
 
 
 def suits(stream: Stream | None) -> bool:
@@ -124,29 +141,49 @@ def _levels(plane: torch.Tensor, *, full: bool) -> torch.Tensor:
     return levels
 
 
-def fetched(frame: av.VideoFrame) -> NDArray[np.uint8] | None:
-    """Return a picture that NVDEC decoded as RGB (H, W, 3) on the host; None where FFmpeg must do it."""
+def fetched(
+    frame: av.VideoFrame, upright: Callable[[torch.Tensor], torch.Tensor]
+) -> tuple[NDArray[np.uint8], torch.Tensor] | None:
+    """Return a picture that NVDEC decoded as RGB (H, W, 3) turned ``upright``: on the host, and where it lies.
+
+    None where FFmpeg must convert it.
+    """
+
+    def both() -> tuple[NDArray[np.uint8], torch.Tensor] | None:
+        rgb = on_device(frame)
+        if rgb is None:
+            return None
+        rgb = upright(rgb)
+        return _to_host(rgb), rgb
+
+    return if_it_fits(both)
+
+
+def if_it_fits(work: Callable[[], T]) -> T | None:
+    """Return what ``work`` makes on a GPU; None where its memory does not suffice, which is said once."""
     import torch
 
     try:
-        rgb = on_device(frame)
-        return None if rgb is None else _to_host(rgb)
-    except torch.cuda.OutOfMemoryError as error:
-        _fails(str(error).partition(".")[0])
+        return work()
+    except RuntimeError as error:
+        # Where cuBLAS finds no room, that is an error like any other, by its text.
+        if not isinstance(error, torch.cuda.OutOfMemoryError) and "ALLOC_FAILED" not in str(error):
+            raise
+        _say_once(str(error).partition(".")[0])
         return None
 
 
 @functools.cache
-def _fails(reason: str) -> None:
-    """Say a reason once."""
-    log.warning("nvdec.conversion", extra={"reason": reason})
+def _say_once(reason: str) -> None:
+    log.warning("nvdec.memory", extra={"reason": reason})
 
 
 def _to_host(rgb: torch.Tensor) -> NDArray[np.uint8]:
+    """Return a copy in page-locked memory; waits for it, asleep, and for what was asked of the GPU before it."""
     import torch
 
     # torch keeps pinned memory for the next picture, once nobody holds this one.
-    host = torch.empty(rgb.shape, dtype=torch.uint8, pin_memory=rgb.is_cuda)
+    host = torch.empty(rgb.shape, dtype=torch.uint8, pin_memory=True)
     host.copy_(rgb, non_blocking=True)
     copied: Any = torch.cuda.Event(blocking=True)
     copied.record(torch.cuda.current_stream(rgb.device))

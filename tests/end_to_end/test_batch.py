@@ -234,6 +234,7 @@ def test_of_a_batch_known_in_part_only_the_rest_is_encoded(tmp_path: Path, monke
     model = progress.Progress(tmp_path, "settings").over(Loaded(Counting(Means(), counts))).expression
     assert torch.equal(model.encode(crops), Means().encode(crops))
     assert torch.equal(model.encode(crops[[3, 1]]), Means().encode(crops[[3, 1]]))
+    assert torch.equal(model.encode(torch.from_numpy(crops[[3, 1]])), Means().encode(crops[[3, 1]]))
     assert counts["encode"] == 3
 
 

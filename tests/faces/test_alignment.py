@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from streamfer.faces.alignment import (
     box_transforms,
     crop_faces,
+    crop_surface,
     crop_transforms,
     landmarks_within,
     similarity_transforms,
 )
-from streamfer.geometry import CropProfile, loose_crop
+from streamfer.geometry import CropProfile, loose_crop, squashed_crop
 
 TEMPLATE = np.array(loose_crop(128).landmarks)
 NO_LANDMARKS = np.full((1, 5, 2), np.nan, np.float32)
@@ -154,3 +156,55 @@ def test_no_faces_and_no_pixels() -> None:
         crop_faces(np.zeros((0, 10, 3), np.uint8), np.ones((1, 4)), NO_LANDMARKS, loose_crop(32))
     with pytest.raises(ValueError, match="not finite"):
         crop_faces(image, np.array([[0, 0, np.nan, 5]]), NO_LANDMARKS, loose_crop(32))
+
+
+def scene(width: int, height: int) -> NDArray[np.uint8]:
+    """Soft colours with a hard edge."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    planes = [127 + 120 * np.sin(x / 23 + phase) * np.cos(y / (17 + phase)) for phase in (0, 2, 4)]
+    image = np.stack(planes, axis=-1).astype(np.uint8)
+    image[height // 3 : height // 2, width // 4 : width // 2] = (250, 20, 40)
+    return image
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("profile", [loose_crop(224), loose_crop(64), squashed_crop(112, 0.1)])
+@pytest.mark.parametrize("size", [(1280, 720), (641, 359)])
+def test_crops_of_a_picture_on_a_device_are_those_of_the_host(
+    size: tuple[int, int], profile: CropProfile, device: str
+) -> None:
+    image = scene(*size)
+    width, height = size
+    boxes = np.array(
+        [
+            [width * 0.3, height * 0.1, width * 0.6, height * 0.8],
+            [width * 0.45, height * 0.3, width * 0.5, height * 0.4],
+            [-20, -10, 60, 80],
+            [width - 50, height - 60, width + 30, height + 20],
+            [width + 5, height + 5, width + 25, height + 30],
+        ],
+        np.float32,
+    )
+    points = np.full((5, 5, 2), np.nan, np.float32)
+    points[1] = np.array([(0.3, 0.5), (0.7, 0.3), (0.55, 0.55), (0.4, 0.8), (0.8, 0.7)]) * 90 + boxes[1, :2]
+    there = crop_surface(torch.from_numpy(image).to(device), boxes, points, profile)
+    assert there.dtype == torch.uint8
+    apart = np.abs(np.subtract(there.cpu().numpy(), crop_faces(image, boxes, points, profile), dtype=np.int16))
+    assert apart.max() <= 2
+    assert apart.mean() < 0.1
+
+
+def test_a_box_of_no_numbers_is_refused_on_a_device_too() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        crop_surface(torch.zeros(8, 8, 3, dtype=torch.uint8), np.full((1, 4), np.nan), NO_LANDMARKS, loose_crop(16))
+
+
+@pytest.mark.gpu
+def test_cutting_on_a_gpu_waits_for_nothing() -> None:
+    picture, box = torch.from_numpy(scene(640, 360)).cuda(), np.array([[100, 50, 300, 300]], np.float32)
+    crop_surface(picture, box, NO_LANDMARKS, loose_crop(112))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        crop_surface(picture, box, NO_LANDMARKS, loose_crop(112))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

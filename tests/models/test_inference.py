@@ -142,6 +142,15 @@ def test_a_model_without_action_units_reads_none() -> None:
     assert model.actions(model.encode(_crops(2, 32))).shape == (2, 0)
 
 
+@pytest.mark.parametrize("resnet", [False, True])
+def test_crops_in_a_tensor_are_those_of_the_array(resnet: bool) -> None:
+    model, crops = _loaded(resnet=resnet), _crops(3, 32)
+    assert model.info.takes_tensors
+    torch.testing.assert_close(model.encode(torch.from_numpy(crops)), model.encode(crops), rtol=0, atol=0)
+    with pytest.raises(ConfigError, match="expected uint8"):
+        model.encode(torch.zeros(1, 32, 32, 3))
+
+
 def test_nothing_in_nothing_out() -> None:
     model = _loaded()
     assert model.encode(_crops(0, 32)).shape == (0, 16)

@@ -87,7 +87,14 @@ def pipeline(
         return FaceTracker(FPS, still=info.still)
 
     return Pipeline(
-        plan=AnalysisPlan(configure(CONFIG, **settings), model.info.crop, selector, tracker, observed),
+        plan=AnalysisPlan(
+            configure(CONFIG, **settings),
+            model.info.crop,
+            selector,
+            tracker,
+            observed,
+            crops_on=model.info.device if model.info.takes_tensors else None,
+        ),
         detectors=DetectorPool([FakeDetector()]),
         model=model,
         grid=grid,

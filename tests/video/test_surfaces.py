@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from streamfer.build import _gpu_that_decodes
 from streamfer.config import Config, LiveConfig
-from streamfer.errors import SourceUnreachableError
+from streamfer.errors import SourceError, SourceUnreachableError
 from streamfer.video import container, files, live, surfaces
 from streamfer.video.connection import Arrival, Lost, Opened
 from streamfer.video.container import NothingDecodesError
 from streamfer.video.files import FileSource
 from streamfer.video.frames import Frame
 from streamfer.video.locate import find_sources
-from streamfer.video.pixels import UPRIGHT, RgbConverter
+from streamfer.video.pixels import UPRIGHT, Orientation, RgbConverter
 
 BT709, FULL = 1, 2
 GPU = pytest.mark.gpu
@@ -84,6 +84,45 @@ def test_pictures_of_odd_sizes_and_other_forms_are_left_to_ffmpeg(size: tuple[in
     assert surfaces.on_device(decoded(*size, form)) is None
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_pictures_are_turned_where_they_lie_as_on_the_host(
+    rotation: int, mirrored: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(surfaces, "_to_host", lambda rgb: rgb.numpy())
+    frame, turn = as_nvdec(decoded(64, 48, "yuv420p")), Orientation(rotation, mirrored)
+    found = surfaces.fetched(frame, turn.apply_where_it_lies)
+    assert found is not None
+    image, there = found
+    as_stored = surfaces.on_device(frame)
+    assert as_stored is not None
+    assert image.flags.c_contiguous
+    np.testing.assert_array_equal(image, turn.apply(as_stored.numpy()))
+    np.testing.assert_array_equal(there.numpy(), image)
+
+
+def test_a_gpu_is_the_threads_own_only_while_a_stream_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current, during = [0], []
+
+    def opened(*_: object, **others: object) -> object:
+        during.append((current[0], others["hwaccel"] is not None))
+        raise av.error.InvalidDataError(0, "no video")
+
+    monkeypatch.setattr(surfaces, "usable", lambda _gpu: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
+    monkeypatch.setattr(torch.cuda, "set_device", lambda gpu: current.__setitem__(0, gpu))
+    monkeypatch.setattr(torch, "empty", lambda *_args, **_others: None)
+    monkeypatch.setattr(av, "open", opened)
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"no video")
+    with pytest.raises(SourceError):
+        read(path, 1)
+    assert during == [(1, True)]
+    assert current == [0]
+
+
 def film(path: Path, codec: str = "libx264", form: str = "yuv420p", size: tuple[int, int] = (320, 240)) -> Path:
     with av.open(str(path), "w") as output:
         stream = output.add_stream(codec, rate=25)
@@ -138,46 +177,69 @@ def test_where_a_source_is_decoded_follows_the_setting(
     assert _gpu_that_decodes(camera, config, device) == of_camera
 
 
+PICTURE = Arrival(decoded(64, 48, "yuv420p"), 0, 1.0, 1.0, None)
+OPENED = Opened("h264", 25.0, None, Fraction(1, 25))
+AWAY = SourceUnreachableError("away")
+Happening = Opened | Arrival | SourceUnreachableError | None
+
+
+class Camera:
+    """A live source whose connections go by a script, and what decoded each of them."""
+
+    def __init__(self, script: list[list[Happening]], monkeypatch: pytest.MonkeyPatch, *, wait: bool) -> None:
+        camera, self.used = self, list[int | None]()
+
+        class Scripted:
+            alive = False
+
+            def __init__(self, *_: object, gpu: int | None, **__: object) -> None:
+                camera.used.append(gpu)
+                self._events = iter(script[len(camera.used) - 1])
+
+            def next_event(self, _seconds: float) -> object:
+                event = next(self._events)
+                if len(camera.used) == len(script) and isinstance(event, Arrival):
+                    camera.source.close()
+                return event if isinstance(event, Opened | Arrival) else Lost(event)
+
+            def abandon(self) -> None: ...
+
+        monkeypatch.setattr(live, "Connection", Scripted)
+        spec = find_sources(["rtsp://camera/1"])[0]
+        self.source = live.LiveSource(spec, LiveConfig(wait=wait), gpu=0, sleep=lambda _seconds: None)
+
+    def watch(self) -> int:
+        """Return the number of its frames."""
+        return len([item for item in self.source.stream() if isinstance(item, Frame)])
+
+
 def test_a_camera_of_which_one_decoder_gives_nothing_is_given_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = Arrival(decoded(64, 48, "yuv420p"), 0, 1.0, 1.0, None)
-    opened = Opened("h264", 25.0, None, Fraction(1, 25))
-    unreachable = SourceUnreachableError("away")
     # Without a connection nothing is learnt; the GPU gives no picture, then the CPU one, and is kept.
-    script: list[list[Opened | Arrival | SourceUnreachableError | None]] = [
-        [unreachable],
-        [opened, None],
-        [opened, picture, unreachable],
-        [unreachable],
-        [opened, picture, None],
-    ]
-    used: list[int | None] = []
+    script: list[list[Happening]] = [[AWAY], [OPENED, None], [OPENED, PICTURE, AWAY], [AWAY], [OPENED, PICTURE]]
+    camera = Camera(script, monkeypatch, wait=True)
+    assert camera.watch() == 2
+    assert camera.used == [0, 0, None, None, None]
 
-    class Scripted:
-        alive = False
 
-        def __init__(self, *_: object, gpu: int | None, **__: object) -> None:
-            used.append(gpu)
-            self._events = iter(script.pop(0))
+def test_the_other_decoder_is_tried_though_nobody_waits_for_the_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+    camera = Camera([[OPENED, None], [OPENED, PICTURE]], monkeypatch, wait=False)
+    assert camera.watch() == 1
+    assert camera.used == [0, None]
 
-        def next_event(self, _seconds: float) -> object:
-            event = next(self._events)
-            if not script and event is None:
-                source.close()
-            return event if isinstance(event, Opened | Arrival) else Lost(event)
 
-        def abandon(self) -> None: ...
-
-    monkeypatch.setattr(live, "Connection", Scripted)
-    spec = find_sources(["rtsp://camera/1"])[0]
-    source = live.LiveSource(spec, LiveConfig(wait=True), gpu=0, sleep=lambda _seconds: None)
-    frames = [item for item in source.stream() if isinstance(item, Frame)]
-    assert len(frames) == 2
-    assert used == [0, 0, None, None, None]
+@pytest.mark.parametrize(("script", "used"), [([[AWAY]], [0]), ([[OPENED, None], [OPENED, None]], [0, None])])
+def test_a_camera_that_gives_nothing_to_either_is_given_up(
+    script: list[list[Happening]], used: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = Camera(script, monkeypatch, wait=False)
+    with pytest.raises(SourceError):
+        camera.watch()
+    assert camera.used == used
 
 
 @no_gpu
 def test_a_gpu_that_is_not_there_costs_a_line_of_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    surfaces._usable.cache_clear()
+    surfaces.usable.cache_clear()
     path = film(tmp_path / "a.mp4")
     assert len(read(path, 0)) == len(read(path, 0)) == 30
     assert [record.message for record in caplog.records if record.message.startswith("nvdec")] == ["nvdec.absent"]
@@ -202,11 +264,11 @@ def test_a_gpu_without_room_leaves_a_picture_to_ffmpeg(
     def full(_: object) -> torch.Tensor:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
 
-    surfaces._fails.cache_clear()
+    surfaces._say_once.cache_clear()
     monkeypatch.setattr(surfaces, "on_device", full)
     frame = decoded(64, 48, "nv12")
-    assert surfaces.fetched(frame) is surfaces.fetched(frame) is None
-    assert [record.message for record in caplog.records] == ["nvdec.conversion"]
+    assert [surfaces.fetched(frame, UPRIGHT.apply_where_it_lies) for _ in range(2)] == [None, None]
+    assert [record.message for record in caplog.records] == ["nvdec.memory"]
 
 
 @GPU
@@ -229,6 +291,10 @@ def test_nvdec_gives_what_the_cpu_does(
     # All of them are still held: none lies in memory of the decoder.
     for one, other in zip(there, here, strict=True):
         assert np.abs(differences(one.image, other.image)).mean() <= mean
+        assert one.surface is not None
+        assert one.surface.is_cuda
+        np.testing.assert_array_equal(one.surface.cpu().numpy(), one.image)
+        assert other.surface is None
 
 
 @GPU
