@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import torch
 
 from streamfer_builtin.mini import augment
@@ -86,6 +87,37 @@ def test_pixels_stay_in_range_at_the_strongest_setting() -> None:
     assert images.dtype == torch.float32
     assert float(images.min()) >= 0
     assert float(images.max()) <= 1
+
+
+def test_compression_leaves_what_jpeg_leaves() -> None:
+    smooth = torch.nn.functional.interpolate(
+        torch.rand(400, 1, 12, 12, generator=_rng(4)), size=(48, 48), mode="bicubic"
+    )
+    crops = (smooth.clamp(0, 1) * 255).round() / 255
+    made = augment._compress(crops.clone(), 1.0, _rng(5))
+    quality = torch.randint(20, 70, (400,), generator=_after(400, 5))
+    for crop, own, each in zip(crops, made, quality.tolist(), strict=True):
+        jpeg = cv2.imencode(".jpg", (crop[0] * 255).byte().numpy(), [cv2.IMWRITE_JPEG_QUALITY, each])[1]
+        theirs = torch.from_numpy(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)).float()
+        assert float((own[0] * 255 - theirs).abs().mean()) < 1
+
+
+def _after(count: int, seed: int) -> torch.Generator:
+    """The generator of a seed after so many pictures were chosen."""
+    rng = _rng(seed)
+    torch.rand(count, generator=rng)
+    return rng
+
+
+def test_a_covered_part_is_one_rectangle_of_one_grey() -> None:
+    crops = torch.rand(64, 1, 48, 48, generator=_rng(6))
+    changed = augment._cut_out(crops, 1.0, _rng(7)) != crops
+    for hidden, made in zip(changed[:, 0], augment._cut_out(crops, 1.0, _rng(7))[:, 0], strict=True):
+        high, wide = hidden.any(1).nonzero(), hidden.any(0).nonzero()
+        assert bool(hidden[high[0, 0] : high[-1, 0] + 1, wide[0, 0] : wide[-1, 0] + 1].all())
+        assert made[hidden].unique().numel() == 1
+        assert len(high) <= 19
+    assert torch.equal(augment._cut_out(crops, 0.0, _rng(7)), crops)
 
 
 def test_a_group_shares_its_light() -> None:

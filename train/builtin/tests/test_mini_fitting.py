@@ -9,7 +9,6 @@ from typing import Any
 import mini_corpus
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from streamfer.errors import CheckpointError, OutputError
 from streamfer_builtin.mini import checkpoint, fitting, joint, networks
@@ -108,16 +107,3 @@ def test_the_average_moves_towards_the_model() -> None:
 @pytest.mark.parametrize(("progress", "expected"), [(0.02, 0.501), (0.04, 1.0), (0.52, 0.5), (1.0, 0.0)])
 def test_learning_rate_warms_up_and_falls_to_zero(progress: float, expected: float) -> None:
     assert fitting.rate(progress, 0.04) == pytest.approx(expected, abs=1e-6)
-
-
-def test_batches_are_the_same_whoever_draws_them(tiny: Recipe) -> None:
-    part = tiny.joint
-    corpus = mini_corpus.corpus()
-    photographs = tuple(joint._photographs(source, part) for source in corpus.train)
-    task = joint.JointTask(photographs, joint._rendered(mini_corpus.clips(15), part), corpus, part, 32)
-    own = list(DataLoader(fitting._Batches(task, 1, 2), batch_size=None))
-    drawn = list(DataLoader(fitting._Batches(task, 1, 2), batch_size=None, num_workers=2))
-    assert len(own) == len(drawn) == task.steps
-    assert all(
-        torch.equal(a.images, b.images) and torch.equal(a.targets, b.targets) for a, b in zip(own, drawn, strict=True)
-    )

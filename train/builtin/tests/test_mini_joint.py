@@ -14,9 +14,9 @@ import streamfer
 from streamfer.errors import CheckpointError, ConfigError, MissingExtraError
 from streamfer.files import sha256_of
 from streamfer.models.weights import read_weights
-from streamfer_builtin.mini import joint, networks, renders
+from streamfer_builtin.mini import augment, joint, networks, renders
 from streamfer_builtin.mini.data import CLASSES
-from streamfer_builtin.mini.recipe import JointPart, Sizes, Small
+from streamfer_builtin.mini.recipe import JointPart, Sizes
 from streamfer_builtin.mini.start import begin
 from streamfer_builtin.render.actions import ACTION_UNITS
 from streamfer_builtin.render.course import FRAMES
@@ -142,7 +142,7 @@ def test_a_student_learns_what_its_teachers_read(tmp_path: Path) -> None:
         joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
     taught = joint.train(recipe.of_teacher(0), mini_corpus.corpus(), mini_corpus.clips(15)).eval()
     part = recipe.joint.model_copy(update={"smoothing": 0.0, "action_weight": 0.0})
-    task = joint.JointTask((), joint._rendered(mini_corpus.clips(15), part), mini_corpus.corpus(), part, 32, (taught,))
+    task = joint.JointTask((joint._rendered(mini_corpus.clips(15), part),), mini_corpus.corpus(), part, 32, (taught,))
     images, known = torch.rand(4, 1, 32, 32), torch.ones(4)
     nothing = torch.full((4, len(ACTION_UNITS)), torch.nan)
     read = taught(images)[0].log_softmax(-1)
@@ -183,28 +183,39 @@ def test_a_tower_of_another_size_is_refused(tmp_path: Path) -> None:
         joint.read_joint(wider)
 
 
-def test_pictures_are_watched_at_the_size_that_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe, corpus = mini_corpus.recipe(tmp_path), mini_corpus.corpus()
-    part = recipe.joint.model_copy(update={"epochs": 4, "small": (Small(until=0.5, side=40),)})
-    photographs = tuple(joint._photographs(source, part) for source in corpus.train)
-    task = joint.JointTask(photographs, joint._rendered(mini_corpus.clips(15), part), corpus, part, 32)
-    model, seen = networks.JointModel(recipe.sizes), []
+def _task(part: JointPart) -> joint.JointTask:
+    corpus = mini_corpus.corpus()
+    lessons = (
+        *(joint._photographs(source, part) for source in corpus.train),
+        joint._rendered(mini_corpus.clips(15), part),
+    )
+    return joint.JointTask(lessons, corpus, part, 32)
 
-    def encode(images_B1HH: torch.Tensor) -> torch.Tensor:
-        seen.append(images_B1HH.shape[-1])
-        return torch.zeros(len(images_B1HH), recipe.sizes.embed_dim)
 
-    monkeypatch.setattr(model, "encode", encode)
-    for epoch in (1, 2):
-        assert task.batch(epoch, 0).images.shape[-1] == (40 if epoch == 1 else 32)
-        task.watch(model, epoch)
-    assert seen == [40, 40, 32, 32]
+def test_a_batch_is_decided_by_its_place_whatever_was_drawn_before() -> None:
+    part = JointPart(pictures=40 * 16, batch=16)
+    in_turn, alone = _task(part), _task(part)
+    drawn = [in_turn.batch(1, step) for step in range(in_turn.steps)]
+    for step in (38, 3):
+        assert torch.equal(alone.batch(1, step).images, drawn[step].images)
+    assert {batch.images.shape for batch in drawn} == {(16, 1, augment.CROP, augment.CROP)}
+    assert not torch.equal(drawn[0].images, alone.batch(2, 0).images)
+
+
+def test_an_epoch_has_the_shares_of_the_recipe_mixed_over_its_batches() -> None:
+    part = JointPart(pictures=1000, batch=32, render_share=0.25, faces_share=0.2, epochs=10)
+    lesson, row = _task(part)._drawn_rows(3)
+    assert len(row) == 32 * 32
+    shares = torch.bincount(lesson) / len(lesson)
+    assert shares.tolist() == pytest.approx([0.6, 0.15, 0.25], abs=0.02)
+    firsts = torch.bincount(lesson[:256], minlength=3) / 256
+    assert firsts.tolist() == pytest.approx(shares.tolist(), abs=0.1)
 
 
 def test_a_loss_counts_only_weighted_emotions(tmp_path: Path) -> None:
     sizes = mini_corpus.recipe(tmp_path).sizes
     part = JointPart(smoothing=0.0, action_weight=0.0)
-    task = joint.JointTask((), joint._rendered(mini_corpus.clips(15), part), mini_corpus.corpus(), part, 32)
+    task = joint.JointTask((joint._rendered(mini_corpus.clips(15), part),), mini_corpus.corpus(), part, 32)
     model = networks.JointModel(sizes)
     crops = torch.rand(2, 1, 32, 32)
     targets = torch.nn.functional.one_hot(torch.tensor([0, 5]), len(CLASSES)).float()

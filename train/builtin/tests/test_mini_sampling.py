@@ -1,4 +1,4 @@
-"""What an epoch of photographs is: rows drawn by class, pictures that grow, augmentation that relaxes."""
+"""What an epoch of photographs is: rows drawn by class, augmentation that relaxes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from streamfer_builtin.mini import augment, sampling
 from streamfer_builtin.mini.data import CLASSES, Pictures
-from streamfer_builtin.mini.recipe import JointPart, Small
+from streamfer_builtin.mini.recipe import JointPart
 
 
 def _targets(*counts: int) -> torch.Tensor:
@@ -69,12 +69,6 @@ def test_a_draw_favours_rare_classes() -> None:
     index, _ = sampling.draw((fer, fer), JointPart(faces_share=0.0, power=0.5), 0, 1000)
     assert len(index) == pytest.approx(1000, abs=40)
     assert float((labels[index] == 5).float().mean()) == pytest.approx(0.25, abs=0.03)
-
-
-def test_pictures_grow_as_the_recipe_says() -> None:
-    small = (Small(until=0.35, side=32), Small(until=0.68, side=40))
-    assert [sampling.side_at(p, small, 64) for p in (0.0, 0.34, 0.36, 0.67, 0.69, 1.0)] == [32, 32, 40, 40, 64, 64]
-    assert sampling.side_at(0.0, (), 80) == 80
 
 
 def test_augmentation_relaxes_towards_the_end_but_pictures_stay_bad() -> None:

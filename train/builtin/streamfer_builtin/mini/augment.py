@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,6 +24,20 @@ _FEW = (9.0, 36.0)
 _KERNEL = 9
 _BAD = ("tilt", "soften", "blur", "dark")
 _PADDING = ("border", "border", "reflection", "zeros")
+#: Pictures that are reduced to the same size, and blocks of a compressed picture.
+_ALIKE = 16
+_BLOCK = 8
+#: The quantisation of luma that JPEG suggests (ITU-T T.81, table K.1), at quality 50.
+_QUANTA = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +84,7 @@ def crop(pixels: Tensor, extent: float, theta: Tensor | None = None, padding: st
     """
     images = pixels[:, None].float().div_(255)
     if theta is None:
-        theta = torch.eye(2, 3).expand(len(images), 2, 3)
+        theta = torch.eye(2, 3, device=images.device).expand(len(images), 2, 3)
     # The grid is in units of the picture: a crop wider than the picture reads beyond its edge.
     grid = F.affine_grid(theta * (CROP / extent), [len(images), 1, CROP, CROP], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
@@ -93,10 +105,10 @@ def jitter(count: int, strength: Strength, rng: torch.Generator) -> tuple[Tensor
     low, high = strength.scale
     scale = torch.exp(_uniform(count, math.log(low), math.log(high), rng))
     aspect = torch.exp(_uniform(count, -strength.aspect, strength.aspect, rng))
-    reach = torch.where(torch.rand(count, generator=rng) < strength.tilt, _TILT, strength.rotation)
+    reach = torch.where(_rand(count, rng) < strength.tilt, _TILT, strength.rotation)
     angle = _uniform(count, -1.0, 1.0, rng) * reach * (math.pi / 180)
     shift = _uniform(2 * count, -strength.shift, strength.shift, rng).view(count, 2) * (2 / CROP)
-    mirrored = torch.rand(count, generator=rng) < 0.5
+    mirrored = _rand(count, rng) < 0.5
     return similarity(scale, angle, shift, mirrored, aspect), mirrored
 
 
@@ -112,7 +124,7 @@ def similarity(scale: Tensor, angle: Tensor, shift: Tensor, mirrored: Tensor, as
 
 def random_padding(rng: torch.Generator) -> str:
     """Draw what lies beyond a picture's edge, so that no single kind of margin is learnt."""
-    return _PADDING[int(torch.randint(len(_PADDING), (), generator=rng))]
+    return _PADDING[int(torch.randint(len(_PADDING), (), generator=rng, device=rng.device))]
 
 
 def photometric(images: Tensor, strength: Strength, rng: torch.Generator, group: int = 1) -> Tensor:
@@ -126,18 +138,22 @@ def photometric(images: Tensor, strength: Strength, rng: torch.Generator, group:
     images = _soften(images, strength.soften, rng)
     images = _darken(images, strength.dark, rng)
     images = _compress(images, strength.jpeg, rng)
-    noisy = (torch.rand(count, generator=rng) < strength.noise).view(-1, 1, 1, 1)
+    noisy = (_rand(count, rng) < strength.noise).view(-1, 1, 1, 1)
     sigma = _uniform(count, 0.0, 0.05, rng).view(-1, 1, 1, 1) * noisy
-    images = (images + sigma * torch.randn(images.shape, generator=rng)).clamp(0, 1)
+    images = (images + sigma * torch.randn(images.shape, generator=rng, device=rng.device)).clamp(0, 1)
     return _cut_out(images, strength.cutout, rng)
 
 
+def _rand(count: int, rng: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=rng, device=rng.device)
+
+
 def _uniform(count: int, low: float, high: float, rng: torch.Generator) -> Tensor:
-    return torch.rand(count, generator=rng) * (high - low) + low
+    return _rand(count, rng) * (high - low) + low
 
 
 def _chosen(count: int, share: float, rng: torch.Generator) -> Tensor:
-    return (torch.rand(count, generator=rng) < share).nonzero()[:, 0]
+    return (_rand(count, rng) < share).nonzero()[:, 0]
 
 
 def _light(images: Tensor, strength: Strength, rng: torch.Generator, group: int) -> Tensor:
@@ -152,13 +168,13 @@ def _light(images: Tensor, strength: Strength, rng: torch.Generator, group: int)
 
 
 def _soften(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    # Four sizes a batch, the smaller ones as likely as the larger ones.
     low, high = (math.log(side) for side in _FEW)
-    for chosen in _chosen(len(images), share, rng).tensor_split(4):
-        small = round(math.exp(low + (high - low) * float(torch.rand((), generator=rng))))
-        if len(chosen):
-            few = F.interpolate(images[chosen], size=(small, small), mode="bilinear", antialias=True)
-            images[chosen] = F.interpolate(few, size=(CROP, CROP), mode="bilinear").clamp(0, 1)
+    groups = _chosen(len(images), share, rng).split(_ALIKE)
+    for chosen, size in zip(groups, _uniform(len(groups), low, high, rng).exp().tolist(), strict=True):
+        if not len(chosen):
+            break
+        few = F.interpolate(images[chosen], size=(round(size),) * 2, mode="bilinear", antialias=True)
+        images[chosen] = F.interpolate(few, size=(CROP, CROP), mode="bilinear").clamp(0, 1)
     return images
 
 
@@ -170,7 +186,7 @@ def _blur(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
         return images
     long, short = _uniform(count, 0.6, 3.0, rng), _uniform(count, 0.3, 1.0, rng)
     angle = _uniform(count, 0.0, math.pi, rng)
-    reach = torch.arange(_KERNEL) - _KERNEL // 2
+    reach = torch.arange(_KERNEL, device=rng.device) - _KERNEL // 2
     down, right = torch.meshgrid(reach.float(), reach.float(), indexing="ij")
     cos, sin = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
     along, across = (
@@ -188,24 +204,38 @@ def _darken(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
     """Take most of the light of a share of the pictures, and leave the sensor's noise."""
     chosen = _chosen(len(images), share, rng)
     light = _uniform(len(chosen), 0.1, 0.6, rng).view(-1, 1, 1, 1)
-    noise = torch.randn(images[chosen].shape, generator=rng) * 0.015
+    noise = torch.randn(images[chosen].shape, generator=rng, device=rng.device) * 0.015
     images[chosen] = (images[chosen] * light + noise).clamp(0, 1)
     return images
 
 
 def _compress(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    for row in _chosen(len(images), share, rng).tolist():
-        quality = int(torch.randint(20, 70, (), generator=rng))
-        raw = (images[row, 0] * 255).round().to(torch.uint8).numpy()
-        _, jpeg = cv2.imencode(".jpg", raw, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        decoded = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)
-        images[row, 0] = torch.from_numpy(np.asarray(decoded, np.float32) / 255)
+    """Leave of a share of the pictures what JPEG of a quality from 20 to 69 would."""
+    chosen = _chosen(len(images), share, rng)
+    quality = torch.randint(20, 70, (len(chosen), 1, 1, 1, 1), generator=rng, device=rng.device)
+    scale = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality)
+    quanta = ((torch.tensor(_QUANTA, device=rng.device) * scale + 50) // 100).clamp(1, 255).float()
+    place = torch.arange(_BLOCK, device=rng.device)
+    waves = torch.cos((2 * place + 1) * place[:, None] * (math.pi / (2 * _BLOCK))) * math.sqrt(2 / _BLOCK)
+    waves[0] /= math.sqrt(2)
+    levels = (images[chosen] * 255).round() - 128
+    blocks = levels.view(-1, CROP // _BLOCK, _BLOCK, CROP // _BLOCK, _BLOCK).transpose(2, 3)
+    kept = (waves @ blocks @ waves.T / quanta).round() * quanta
+    blocks = (waves.T @ kept @ waves + 128).round().clamp(0, 255) / 255
+    images[chosen] = blocks.transpose(2, 3).reshape(-1, 1, CROP, CROP)
     return images
 
 
 def _cut_out(images: Tensor, share: float, rng: torch.Generator) -> Tensor:
-    for row in _chosen(len(images), share, rng).tolist():
-        height, width = torch.randint(6, 20, (2,), generator=rng).tolist()
-        top, left = torch.randint(0, CROP - 6, (2,), generator=rng).tolist()
-        images[row, 0, top : top + height, left : left + width] = float(torch.rand((), generator=rng))
-    return images
+    """Cover a rectangle of 6 to 19 pixels a side in a share of the pictures with one grey."""
+    count = len(images)
+
+    def within(side: Tensor, first: Tensor) -> Tensor:
+        place = torch.arange(CROP, device=rng.device)
+        return (place >= first[:, None]) & (place < (first + side)[:, None])
+
+    size = torch.randint(6, 20, (2, count), generator=rng, device=rng.device)
+    first = torch.randint(0, CROP - 6, (2, count), generator=rng, device=rng.device)
+    hidden = within(size[0], first[0])[:, :, None] & within(size[1], first[1])[:, None]
+    hidden &= (_rand(count, rng) < share).view(-1, 1, 1)
+    return torch.where(hidden[:, None], _rand(count, rng).view(-1, 1, 1, 1), images)

@@ -78,6 +78,11 @@ class Pictures:
         parts = (self.pixels, self.labels, self.units, self.pose, self.votes)
         return Pictures(self.source, self.extent, *(part[index] for part in parts))
 
+    def to(self, device: str) -> Pictures:
+        """Return the pictures on a device."""
+        parts = (self.pixels, self.labels, self.units, self.pose, self.votes)
+        return Pictures(self.source, self.extent, *(part.to(device) for part in parts))
+
     @property
     def clear(self) -> Tensor:
         """Return bool (N,): one class has more than half of all votes (FER+'s majority)."""

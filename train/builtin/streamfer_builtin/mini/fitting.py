@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -16,7 +16,6 @@ from typing import Any, Generic, Protocol, TypeVar
 import structlog
 import torch
 from torch import Tensor, distributed, nn
-from torch.utils.data import DataLoader, Dataset
 
 from streamfer.errors import UserError
 from streamfer_builtin.mini import checkpoint
@@ -53,24 +52,10 @@ class Task(Protocol[Net_contra, Batch]):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Where a stage runs: the device of its model, so many processes that draw batches, and who shares them."""
+    """Where a stage runs: the device of its model, and who shares its batches."""
 
     device: str = "cpu"
-    workers: int = 0
     world: ProcessGroup = ALONE
-
-
-class _Batches(Dataset[Any]):
-    """The batches of a stage from epoch `first` on, by their place."""
-
-    def __init__(self, task: Task[Any, Any], first: int, epochs: int) -> None:
-        self.task, self.first, self.epochs = task, first, epochs
-
-    def __len__(self) -> int:
-        return (self.epochs - self.first) * self.task.steps
-
-    def __getitem__(self, place: int) -> Any:
-        return self.task.batch(self.first + place // self.task.steps, place % self.task.steps)
 
 
 class Average(Generic[Net]):
@@ -86,11 +71,39 @@ class Average(Generic[Net]):
         """Move the average towards `model`; young averages move faster."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
-        for mine, theirs in zip(self.model.state_dict().values(), model.state_dict().values(), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs, 1 - decay)
-            else:
-                mine.copy_(theirs)
+        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
+        moving = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
+        torch._foreach_lerp_(*map(list, zip(*moving, strict=True)), 1 - decay)
+        if counted := [(mine, theirs) for mine, theirs in pairs if not mine.is_floating_point()]:
+            torch._foreach_copy_(*map(list, zip(*counted, strict=True)))
+
+
+class Recorded:
+    """A step on a GPU, recorded once as a graph and replayed: thousands of small launches become one.
+
+    The first batch is read three times before, at whatever rate is set.
+    """
+
+    def __init__(self, step: Callable[[Any], Tensor], batch: Any) -> None:
+        torch.backends.cudnn.benchmark = True
+        parts = {field.name: getattr(batch, field.name).clone() for field in fields(batch)}
+        self.batch = replace(batch, **parts)
+        beside = torch.cuda.Stream()
+        beside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(beside):
+            for _ in range(3):
+                step(self.batch)
+        torch.cuda.current_stream().wait_stream(beside)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.loss = step(self.batch)
+
+    def __call__(self, batch: Any) -> Tensor:
+        """Learn a batch of the same size; returns the loss, which the next call overwrites."""
+        for field in fields(batch):
+            getattr(self.batch, field.name).copy_(getattr(batch, field.name))
+        self.graph.replay()
+        return self.loss
 
 
 def fit(
@@ -118,15 +131,29 @@ def fit(
     average = Average(model, schedule.ema)
     optimizer = torch.optim.AdamW(_groups(model, schedule.weight_decay), lr=schedule.lr, fused=True)
     first = _resume(path, model, average, optimizer, schedule) if path.is_file() else 0
+    for group in optimizer.param_groups:
+        # A recorded step reads its rate from here; while it is recorded, nothing is learned.
+        group.update(lr=torch.zeros((), device=running.device), capturable=running.device != "cpu")
     epochs = schedule.epochs if schedule.stop is None else min(schedule.stop, schedule.epochs)
-    loader = DataLoader(_Batches(task, first, epochs), batch_size=None, num_workers=running.workers)
-    batches = iter(loader) if first < epochs else iter(())
+
+    def stepped(batch: Any) -> Tensor:
+        loss = task.loss(model, batch)
+        loss.backward()
+        _agree(model, world)
+        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    model.train()
+    recorded = running.device != "cpu" and world.size == 1 and first < epochs
+    step = Recorded(stepped, _mine(task.batch(first, 0), running)) if recorded else stepped
     for epoch in range(first, epochs):
         # Dropout draws from here: a resumed run draws what the first would have.
         torch.manual_seed(schedule.seed * 1000 + epoch)
         began = time.monotonic()
         model.train()
-        loss = _epoch(model, task, schedule, epoch, average, optimizer, batches, running)
+        loss = _epoch(model, task, schedule, epoch, average, optimizer, step, running)
         if not world.leads:
             continue
         seen = task.watch(average.model, epoch)
@@ -161,28 +188,22 @@ def _epoch(
     epoch: int,
     average: Average[Net],
     optimizer: torch.optim.Optimizer,
-    batches: Iterator[Any],
+    stepped: Callable[[Any], Tensor],
     running: Running,
 ) -> float:
     total, world = 0.0, running.world
     for step in range(task.steps):
+        done = (epoch * task.steps + step) / (schedule.epochs * task.steps)
         for group in optimizer.param_groups:
-            done = (epoch * task.steps + step) / (schedule.epochs * task.steps)
-            group["lr"] = schedule.lr * rate(done, schedule.warm_up)
-        batch = _mine(next(batches), running)
-        loss = task.loss(model, batch)
+            group["lr"].fill_(schedule.lr * rate(done, schedule.warm_up))
+        loss = stepped(_mine(task.batch(epoch, step), running))
+        average.update(model)
         value = world.sums([loss.item()])[0] / world.size
         if not math.isfinite(value):
             raise Diverged(
                 f"stage {task.name}: the loss is {value} in step {step} of epoch {epoch}; the checkpoint of the last "
                 f"whole epoch is kept: lower {task.name}.lr and run again"
             )
-        loss.backward()
-        _agree(model, world)
-        nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-        optimizer.step()
-        optimizer.zero_grad()
-        average.update(model)
         total += value
         if step % _LOG_EVERY == 0 and world.leads:
             log.info(f"mini.{task.name}.step", epoch=epoch, step=step, loss=round(value, 4))

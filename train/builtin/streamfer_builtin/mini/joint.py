@@ -31,14 +31,18 @@ log = structlog.get_logger(__name__)
 
 CHECKPOINT = "joint.pt"
 SETTLED = "settled.pt"
+#: Batches that are drawn together: a GPU is quick at many pictures at once.
+_TOGETHER = 16
+#: Pictures that have one kind of margin.
+_ALIKE = 256
 
 
 @dataclass(frozen=True, slots=True)
 class JointBatch:
-    """One batch.
+    """One batch, or several drawn together.
 
     Attributes:
-        images: float32 (B, 1, H, H).
+        images: float32 (B, 1, 48, 48), crops; the networks enlarge them.
         targets: float32 (B, C), probabilities of the emotions.
         weights: float32 (B,), what each picture's emotion counts.
         units: float32 (B, A), intensities 0-1, NaN where unknown.
@@ -49,6 +53,10 @@ class JointBatch:
     weights: Tensor
     units: Tensor
 
+    def rows(self, rows: Tensor | slice) -> JointBatch:
+        """Return the pictures at `rows`."""
+        return JointBatch(self.images[rows], self.targets[rows], self.weights[rows], self.units[rows])
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
@@ -58,85 +66,94 @@ class Lesson:
     targets: Tensor
     weights: Tensor
 
+    def to(self, device: str) -> Lesson:
+        """Return the lesson on a device."""
+        return Lesson(self.pictures.to(device), self.targets.to(device), self.weights.to(device))
+
 
 class JointTask:
-    """Batches, loss and validation of the stage."""
+    """Batches, loss and validation of the stage; pictures are drawn where the network computes."""
 
     name = "joint"
 
     def __init__(
         self,
-        photographs: tuple[Lesson, ...],
-        rendered: Lesson,
+        lessons: tuple[Lesson, ...],
         corpus: Corpus,
         part: JointPart,
         image: int,
         teachers: tuple[JointModel, ...] = (),
+        device: str = "cpu",
     ) -> None:
-        self.photographs = photographs
-        self.rendered = rendered
+        """Rendered frames are the last of the `lessons`."""
+        self.photographs = [lesson.pictures for lesson in lessons[:-1]]
+        self.lessons = [lesson.to(device) for lesson in lessons]
         self.corpus = corpus
         self.part = part
         self.image = image
         self.teachers = teachers
+        self.device = device
         self.steps = math.ceil(part.pictures / part.batch)
-        self._drawn: tuple[int, list[tuple[Lesson, tuple[Tensor, ...]]]] | None = None
+        self._rows: tuple[int, Tensor] | None = None
+        self._block: tuple[tuple[int, int], JointBatch] | None = None
 
     def batch(self, epoch: int, step: int) -> JointBatch:
-        """Return one batch of photographs and rendered frames in the recipe's shares."""
-        part = self.part
-        rng = torch.Generator().manual_seed((part.seed * 10_007 + epoch) * 100_003 + step)
-        strength = augment.Strength().relaxed(part.strength * sampling.relaxation(epoch / part.epochs))
-        rows = [(source, chunks[step]) for source, chunks in self._rows(epoch)]
-        batch = _batch(rows, strength, self._side(epoch, step), rng)
-        return mixed(batch, part.mixed, part.mix_reach, rng)
+        """Return one batch of photographs and rendered frames, in the recipe's shares on average."""
+        block, place = divmod(step, _TOGETHER)
+        if self._block is None or self._block[0] != (epoch, block):
+            self._block = (epoch, block), self._drawn(epoch, block)
+        return self._block[1].rows(slice(place * self.part.batch, (place + 1) * self.part.batch))
 
     def loss(self, model: JointModel, batch: JointBatch) -> Tensor:
         """Weighted cross-entropy with soft targets, plus that of the action units."""
-        logits, units = model(batch.images)
+        logits, units = model(augment.resized(batch.images, self.image))
         targets = self._taught(batch) if self.teachers else batch.targets
         entropy = F.cross_entropy(logits, targets, label_smoothing=self.part.smoothing, reduction="none")
         emotion = (entropy * batch.weights).sum() / batch.weights.sum().clamp(min=1e-6)
         return emotion + self.part.action_weight * unit_loss(units, batch.units)
 
-    def watch(self, average: JointModel, epoch: int) -> dict[str, float]:
-        """Return accuracy and UAR on pictures that are as large as those the epoch ended with.
+    def watch(self, average: JointModel, epoch: int) -> dict[str, float]:  # noqa: ARG002 - the same after every epoch
+        """Return accuracy and UAR on clear pictures of FER2013 val by their votes, on all by FER2013's labels.
 
-        Clear ones of FER2013 val by their votes, all by FER2013's labels, and aligned faces of people held out.
+        And accuracy on aligned faces of people held out.
         """
         val, faces = self.corpus.val, self.corpus.held_out
-        side = self._side(epoch, self.steps - 1)
-        logits = predict(average, val, side)
+        logits = predict(average, val, self.image)
         votes = report(logits[val.clear], val.votes[val.clear].argmax(1), CLASSES)
         labels = report(logits, val.labels, CLASSES)
-        held = report(predict(average, faces, side), faces.labels, CLASSES)
+        held = report(predict(average, faces, self.image), faces.labels, CLASSES)
         found = {"clear": votes.war, "clear_uar": votes.uar, "fer": labels.war, "fer_uar": labels.uar}
         found["faces"] = held.war
         return {name: round(value, 4) for name, value in found.items()}
 
     @torch.no_grad()
     def _taught(self, batch: JointBatch) -> Tensor:
-        read = [t(augment.resized(batch.images, t.image))[0].softmax(-1) for t in self.teachers]
+        with torch.autocast(batch.images.device.type, torch.bfloat16, enabled=self.part.bf16):
+            read = [t(augment.resized(batch.images, t.image))[0].float().softmax(-1) for t in self.teachers]
         return torch.lerp(batch.targets, torch.stack(read).mean(0), self.part.distil)
 
-    def _side(self, epoch: int, step: int) -> int:
-        return sampling.side_at((epoch + step / self.steps) / self.part.epochs, self.part.small, self.image)
+    def _drawn(self, epoch: int, block: int) -> JointBatch:
+        """Draw the pictures of several batches at once, each from any lesson."""
+        part = self.part
+        rng = torch.Generator(self.device).manual_seed((part.seed * 10_007 + epoch) * 100_003 + block)
+        strength = augment.Strength().relaxed(part.strength * sampling.relaxation(epoch / part.epochs))
+        if self._rows is None or self._rows[0] != epoch:
+            self._rows = epoch, self._drawn_rows(epoch)
+        size = part.batch * _TOGETHER
+        lesson, row = self._rows[1][:, block * size : (block + 1) * size]
+        taken = [(each, row[lesson == place].to(self.device)) for place, each in enumerate(self.lessons)]
+        made = mixed(_batch(taken, strength, rng), part.mixed, part.mix_reach, rng)
+        return made.rows(torch.randperm(len(made.weights), generator=rng, device=self.device))
 
-    def _rows(self, epoch: int) -> list[tuple[Lesson, tuple[Tensor, ...]]]:
-        if self._drawn is None or self._drawn[0] != epoch:
-            rng = torch.Generator().manual_seed(self.part.seed * 1000 + 700 + epoch)
-            self._drawn = epoch, [(s, index.tensor_split(self.steps)) for s, index in self._draw(epoch, rng)]
-        return self._drawn[1]
-
-    def _draw(self, epoch: int, rng: torch.Generator) -> list[tuple[Lesson, Tensor]]:
+    def _drawn_rows(self, epoch: int) -> Tensor:
+        """Return the lessons, and the rows in them, of an epoch's pictures: int64 (2, steps x batch)."""
+        rng = torch.Generator().manual_seed(self.part.seed * 1000 + 700 + epoch)
         rendered = round(self.part.pictures * self.part.render_share)
-        index = torch.randint(len(self.rendered.weights), (rendered,), generator=rng)
-        drawn = [(self.rendered, index)] if rendered else []
-        if self.photographs:
-            photographs = self.part.pictures - rendered
-            parts = sampling.draw([s.pictures for s in self.photographs], self.part, epoch, photographs)
-            drawn += list(zip(self.photographs, parts, strict=True))
-        return drawn
+        parts = sampling.draw(self.photographs, self.part, epoch, self.part.pictures - rendered)
+        parts.append(torch.randint(len(self.lessons[-1].weights), (rendered,), generator=rng))
+        rows = torch.cat([torch.stack([torch.full_like(p, place), p]) for place, p in enumerate(parts)], 1)
+        order = torch.randperm(rows.shape[1], generator=rng)
+        return rows[:, order[torch.arange(self.steps * self.part.batch) % len(order)]]
 
 
 def train(recipe: Recipe, corpus: Corpus, clips: RenderedClips, world: ProcessGroup = ALONE) -> JointModel:
@@ -186,10 +203,9 @@ def _fitted(
 ) -> JointModel:
     for teacher in teachers:
         teacher.to(recipe.device).requires_grad_(False)
-    photographs = tuple(_photographs(source, part) for source in corpus.train)
-    task = JointTask(photographs, _rendered(clips, part), corpus, part, recipe.sizes.image, teachers)
-    running = Running(recipe.device, recipe.workers, world)
-    return fit(model, task, part, path, extra, running).cpu()
+    lessons = (*(_photographs(source, part) for source in corpus.train), _rendered(clips, part))
+    task = JointTask(lessons, corpus, part, recipe.sizes.image, teachers, recipe.device)
+    return fit(model, task, part, path, extra, Running(recipe.device, world)).cpu()
 
 
 def read_joint(recipe: Recipe) -> tuple[JointModel, dict[str, Any]]:
@@ -212,8 +228,8 @@ def predict(model: JointModel, pictures: Pictures, side: int, batch: int = 256) 
     """Return float32 logits (N, C), on the CPU, of the plain crops at `side` pixels."""
     model.eval()
     device = next(model.parameters()).device
-    crops = (augment.crop(pixels, pictures.extent) for pixels in torch.split(pictures.pixels, batch))
-    return torch.cat([model(augment.resized(images, side).to(device))[0].cpu() for images in crops])
+    crops = (augment.crop(pixels.to(device), pictures.extent) for pixels in torch.split(pictures.pixels, batch))
+    return torch.cat([model(augment.resized(images, side))[0].cpu() for images in crops])
 
 
 def _checked(path: Path, stage: str, sizes: Sizes) -> dict[str, Any]:
@@ -222,17 +238,15 @@ def _checked(path: Path, stage: str, sizes: Sizes) -> dict[str, Any]:
     return state
 
 
-def _batch(
-    parts: list[tuple[Lesson, Tensor]], strength: augment.Strength, side: int, rng: torch.Generator
-) -> JointBatch:
+def _batch(parts: list[tuple[Lesson, Tensor]], strength: augment.Strength, rng: torch.Generator) -> JointBatch:
     crops = []
     for source, index in parts:
         theta, _ = augment.jitter(len(index), strength, rng)
-        padding = augment.random_padding(rng)
-        crops.append(augment.crop(source.pictures.pixels[index], source.pictures.extent, theta, padding))
-    lit = augment.photometric(torch.cat(crops), strength, rng)
+        for rows, moved in zip(index.split(_ALIKE), theta.split(_ALIKE), strict=True):
+            padding = augment.random_padding(rng)
+            crops.append(augment.crop(source.pictures.pixels[rows], source.pictures.extent, moved, padding))
     return JointBatch(
-        images=augment.resized(lit, side),
+        images=augment.photometric(torch.cat(crops), strength, rng),
         targets=torch.cat([source.targets[index] for source, index in parts]),
         weights=torch.cat([source.weights[index] for source, index in parts]),
         units=torch.cat([source.pictures.units[index] for source, index in parts]),
@@ -242,8 +256,9 @@ def _batch(
 def mixed(batch: JointBatch, share: float, reach: float, rng: torch.Generator) -> JointBatch:
     """Mix a share of the pictures, and what they teach, with another of the batch by up to `reach` (MixUp)."""
     count = len(batch.weights)
-    other = torch.randperm(count, generator=rng)
-    part = torch.rand(count, generator=rng) * reach * (torch.rand(count, generator=rng) < share)
+    other = torch.randperm(count, generator=rng, device=rng.device)
+    reached, chosen = torch.rand(2, count, generator=rng, device=rng.device)
+    part = reached * reach * (chosen < share)
 
     def both(values: Tensor) -> Tensor:
         weight = part.view(-1, *[1] * (values.ndim - 1))

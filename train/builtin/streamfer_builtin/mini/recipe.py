@@ -36,13 +36,6 @@ class Sizes(Section):
     contexts: int = Field(8, ge=1)
 
 
-class Small(Section):
-    """Until this share of a stage, the tower reads `side` pixels: less cost for a rough start."""
-
-    until: float = Field(gt=0, le=1)
-    side: int = Field(ge=32)
-
-
 class Schedule(Section):
     """What every stage has: length, batch and AdamW with warm-up, half a cosine, and a moving average of weights.
 
@@ -89,7 +82,6 @@ class JointPart(Schedule):
     dropout: float = Field(0.2, ge=0, lt=1)
     drop_path: float = Field(0.1, ge=0, lt=1)
     bf16: bool = False
-    small: tuple[Small, ...] = ()
 
 
 class Teacher(Section):
@@ -143,7 +135,6 @@ class Recipe(Section):
     work: Path
     start: Literal["pretrained", "random"] | Path = "pretrained"
     device: str = "cpu"
-    workers: int = Field(0, ge=0)
     rendered: int = Field(2_000, ge=1)
     rendered_val: int = Field(300, ge=1)
     sizes: Sizes = Sizes()

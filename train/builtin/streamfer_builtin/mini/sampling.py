@@ -1,4 +1,4 @@
-"""What an epoch of photographs is: rows drawn by class, pictures that grow, augmentation that relaxes."""
+"""What an epoch of photographs is: rows drawn by class, augmentation that relaxes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from streamfer_builtin.mini.data import Pictures
-from streamfer_builtin.mini.recipe import JointPart, Small
+from streamfer_builtin.mini.recipe import JointPart
 
 
 def draw(sources: Sequence[Pictures], part: JointPart, epoch: int, pictures: int) -> list[Tensor]:
@@ -37,11 +37,6 @@ def sampling_weights(targets: Tensor, *, power: float = 0.5, cap: int | None = N
     per_picture = size.clamp(min=1) ** (1 - power) / counts.clamp(min=1)
     weights = targets.double() @ per_picture
     return weights / weights.mean()
-
-
-def side_at(progress: float, small: Sequence[Small], image: int) -> int:
-    """Return the side of the tower's input at this share of a stage, pixels; `image` is that of the finished one."""
-    return next((s.side for s in small if progress < s.until), image)
 
 
 def relaxation(progress: float) -> float:

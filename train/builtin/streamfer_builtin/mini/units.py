@@ -64,7 +64,8 @@ def units_of(scores: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]
 
 def unit_loss(logits_NA: Tensor, intensities_NA: Tensor) -> Tensor:
     """Cross-entropy of sigmoids against intensities in 0-1, over those that are known (not NaN)."""
-    known = ~intensities_NA.isnan()
-    if not bool(known.any()):
-        return logits_NA.sum() * 0
-    return torch.nn.functional.binary_cross_entropy_with_logits(logits_NA[known], intensities_NA[known])
+    known_NA = ~intensities_NA.isnan()
+    losses_NA = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits_NA, intensities_NA.nan_to_num(), reduction="none"
+    )
+    return (losses_NA * known_NA).sum() / known_NA.sum().clamp(min=1)
