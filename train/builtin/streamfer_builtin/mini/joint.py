@@ -142,6 +142,7 @@ class JointTask:
         size = part.batch * _TOGETHER
         lesson, row = self._rows[1][:, block * size : (block + 1) * size]
         taken = [(each, row[lesson == place].to(self.device)) for place, each in enumerate(self.lessons)]
+        taken = [(each, rows) for each, rows in taken if len(rows)]
         made = mixed(_batch(taken, strength, rng), part.mixed, part.mix_reach, rng)
         return made.rows(torch.randperm(len(made.weights), generator=rng, device=self.device))
 
