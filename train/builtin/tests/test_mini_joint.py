@@ -152,17 +152,6 @@ def test_a_student_learns_what_its_teachers_read(tmp_path: Path) -> None:
     joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
 
 
-def test_what_was_trained_settles_and_says_what_came_before(tmp_path: Path) -> None:
-    recipe = mini_corpus.recipe(tmp_path, settle={"epochs": 1, "pictures": 32, "batch": 16})
-    first = joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
-    assert recipe.settle is not None
-    settled = joint.settle(recipe, recipe.settle, mini_corpus.corpus(), mini_corpus.clips(15))
-    read, made = joint.read_joint(recipe)
-    assert torch.equal(read.expression.weight, settled.expression.weight)
-    assert not torch.equal(settled.expression.weight, first.expression.weight)
-    assert (made["epochs_done"], made["before"]["epochs"], made["start"]) == (1, 2, "random")
-
-
 def test_a_resumed_stage_remembers_where_it_began(tmp_path: Path) -> None:
     recipe = mini_corpus.recipe(tmp_path)
     trained = joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))

@@ -68,8 +68,6 @@ def _train(recipe: Recipe, stage: str) -> None:
         with joined("cpu") as world:
             for part in parts:
                 joint.train(part, corpus, rendered, world)
-            if stage == "joint" and recipe.settle is not None:
-                joint.settle(recipe, recipe.settle, corpus, rendered, world)
     else:
         clips.train(recipe, corpus, rendered, renders.load(recipe.renders, "val", recipe.rendered_val))
 

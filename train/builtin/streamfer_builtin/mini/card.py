@@ -173,8 +173,6 @@ def _start(digest: str) -> str:
 def _epochs(recipe: Mapping[str, Mapping[str, Any]]) -> str:
     parts = {"joint": recipe["joint"], "clips": recipe["clips"]}
     said = [f"{name} {part['epochs_done']} of {part['epochs']}" for name, part in parts.items()]
-    if "before" in recipe["joint"]:
-        said[0] = f"joint {recipe['joint']['before']['epochs']} and then {said[0].removeprefix('joint ')} to settle"
     return ", ".join(said)
 
 

@@ -224,13 +224,12 @@ def read_clips(recipe: Recipe) -> tuple[ClipModel, dict[str, Any]]:
 def _check_joint(recipe: Recipe, state: dict[str, Any]) -> None:
     if state["joint"] != _digest(recipe):
         raise CheckpointError(
-            f"{recipe.work / CHECKPOINT}: was made from another {joint.finished(recipe).name}; "
-            "delete it and run stage clips again"
+            f"{recipe.work / CHECKPOINT}: was made from another {joint.CHECKPOINT}; delete it and run stage clips again"
         )
 
 
 def _digest(recipe: Recipe) -> str:
-    return sha256_of(joint.finished(recipe))[:16]
+    return sha256_of(recipe.work / joint.CHECKPOINT)[:16]
 
 
 def _features(

@@ -71,11 +71,11 @@ class Average(Generic[Net]):
         """Move the average towards `model`; young averages move faster."""
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
-        pairs = list(zip(self.model.state_dict().values(), model.state_dict().values(), strict=True))
-        moving = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
-        torch._foreach_lerp_(*map(list, zip(*moving, strict=True)), 1 - decay)
-        if counted := [(mine, theirs) for mine, theirs in pairs if not mine.is_floating_point()]:
-            torch._foreach_copy_(*map(list, zip(*counted, strict=True)))
+        ours, theirs = self.model.state_dict(), model.state_dict()
+        moving = [name for name, tensor in ours.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([ours[name] for name in moving], [theirs[name] for name in moving], 1 - decay)
+        for name in ours.keys() - set(moving):
+            ours[name].copy_(theirs[name])
 
 
 class Recorded:

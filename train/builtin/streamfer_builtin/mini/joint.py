@@ -30,7 +30,6 @@ from streamfer_train.recipes.processes import ALONE, ProcessGroup
 log = structlog.get_logger(__name__)
 
 CHECKPOINT = "joint.pt"
-SETTLED = "settled.pt"
 #: Batches that are drawn together: a GPU is quick at many pictures at once.
 _TOGETHER = 16
 #: Pictures that have one kind of margin.
@@ -170,22 +169,6 @@ def train(recipe: Recipe, corpus: Corpus, clips: RenderedClips, world: ProcessGr
     return _fitted(recipe, part, path, model, extra, corpus, clips, world, teachers)
 
 
-def settle(
-    recipe: Recipe, part: JointPart, corpus: Corpus, clips: RenderedClips, world: ProcessGroup = ALONE
-) -> JointModel:
-    """Train on what `train` made, or resume from `work`/settled.pt, and return the averaged model, on the CPU."""
-    first = _checked(recipe.work / CHECKPOINT, "joint", recipe.sizes)
-    model = _model(recipe, part)
-    model.load_state_dict(first["average"])
-    extra = {name: first[name] for name in ("sizes", "start")} | {"joint": first["recipe"]}
-    return _fitted(recipe, part, recipe.work / SETTLED, model, extra, corpus, clips, world)
-
-
-def finished(recipe: Recipe) -> Path:
-    """Return the checkpoint of the last part of the stage."""
-    return recipe.work / (CHECKPOINT if recipe.settle is None else SETTLED)
-
-
 def _model(recipe: Recipe, part: JointPart) -> JointModel:
     torch.manual_seed(part.seed)
     return JointModel(recipe.sizes, bf16=part.bf16, dropout=part.dropout, drop_path=part.drop_path)
@@ -215,13 +198,10 @@ def read_joint(recipe: Recipe) -> tuple[JointModel, dict[str, Any]]:
     Raises:
         ConfigError: the stage has not run.
     """
-    state = _checked(finished(recipe), "joint", recipe.sizes)
+    state = _checked(recipe.work / CHECKPOINT, "joint", recipe.sizes)
     model = JointModel(recipe.sizes)
     model.load_state_dict(state["average"])
-    made = {"epochs_done": state["epoch"], "start": state["start"]}
-    if "joint" in state:
-        made["before"] = state["joint"]
-    return model.eval(), {**state["recipe"], **made}
+    return model.eval(), {**state["recipe"], "epochs_done": state["epoch"], "start": state["start"]}
 
 
 @torch.no_grad()

@@ -244,15 +244,18 @@ def _worse(crops: Tensor) -> dict[str, Tensor]:
 
 
 def _floors(network: Network, pictures: Pictures) -> FloatArray:
-    """Return for each unit the intensity that `FALSE_SHARE` of plainly absent ones exceed, NaN where none is known."""
-    crops = _worse(augment.crop(pictures.pixels, pictures.extent))
-    rated = np.concatenate([network.model.action_intensities(network.encode(c)).numpy() for c in crops.values()])
-    units = np.concatenate([pictures.units.numpy()] * len(crops))
+    """Return the intensity that `FALSE_SHARE` of a unit's plainly absent ones exceed in the worst kind of pictures.
+
+    One for each unit, NaN where none is known.
+    """
+    units = pictures.units.numpy()
     found = np.full(len(ACTION_UNITS), np.nan)
-    for unit in range(len(ACTION_UNITS)):
-        absent = rated[units[:, unit] < ABSENT, unit]
-        if len(absent):
-            found[unit] = np.quantile(absent, 1 - FALSE_SHARE)
+    for crops in _worse(augment.crop(pictures.pixels, pictures.extent)).values():
+        rated = network.model.action_intensities(network.encode(crops)).numpy()
+        for unit in range(len(ACTION_UNITS)):
+            absent = rated[units[:, unit] < ABSENT, unit]
+            if len(absent):
+                found[unit] = np.fmax(found[unit], np.quantile(absent, 1 - FALSE_SHARE))
     return found
 
 

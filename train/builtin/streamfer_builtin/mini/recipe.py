@@ -140,7 +140,6 @@ class Recipe(Section):
     sizes: Sizes = Sizes()
     teachers: tuple[Teacher, ...] = ()
     joint: JointPart = JointPart()
-    settle: JointPart | None = None
     clips: ClipsPart = ClipsPart()
 
     def of_teacher(self, place: int) -> Recipe:
@@ -148,7 +147,7 @@ class Recipe(Section):
         teacher = self.teachers[place]
         sizes = self.sizes.model_copy(update={"image": teacher.image})
         work = self.work / f"teacher-{place + 1}"
-        own = {"work": work, "sizes": sizes, "joint": teacher.joint, "teachers": (), "settle": None}
+        own = {"work": work, "sizes": sizes, "joint": teacher.joint, "teachers": ()}
         return self.model_copy(update=own)
 
 
