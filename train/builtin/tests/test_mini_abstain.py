@@ -38,6 +38,13 @@ def test_a_limit_is_the_lowest_from_which_every_band_is_read(right: dict[float, 
     assert abstain._first_of_rest(bands, abstain.LEAST_RIGHT) == limit
 
 
+def test_few_pictures_do_not_show_that_a_band_is_read() -> None:
+    bands = {10.0: _answers(1.0, count=abstain.FEWEST - 1), 16.0: _answers(0.9)}
+    assert abstain._first_of_rest(bands, abstain.LEAST_RIGHT) == 16
+    bands[10.0] = _answers(1.0, count=abstain.FEWEST)
+    assert abstain._first_of_rest(bands, abstain.LEAST_RIGHT) == 10
+
+
 def test_a_frontal_face_has_the_full_pose_factor_and_a_turned_one_less() -> None:
     assert abstain.pose_of(0) == 1
     assert abstain.pose_of(50) == pytest.approx(0.31, abs=0.01)

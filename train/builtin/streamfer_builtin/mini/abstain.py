@@ -25,6 +25,8 @@ from streamfer_builtin.mini.measure import Network, blurred, reduced, truth
 
 #: A face that is read rightly less often than this is not read: the worst band that still is sets the limit.
 LEAST_RIGHT = 0.7
+#: Of fewer pictures a band says nothing, and is taken for one that is not read.
+FEWEST = 30
 #: An answer has to be right more often than wrong.
 MORE_RIGHT_THAN_WRONG = 0.5
 SIDES = (10, 12, 14, 16, 20, 24, 32)
@@ -132,11 +134,11 @@ def _limits(curves: _Curves) -> dict[str, float]:
 
 
 def _first_of_rest(bands: dict[float, Answers], least: float) -> float:
-    """Return the lowest key from which on every band is right often enough."""
+    """Return the lowest key from which on every band is right often enough; few pictures do not show that."""
     keys = sorted(bands)
     first = keys[-1]
     for key in reversed(keys):
-        if bands[key].right.mean() < least:
+        if len(bands[key].right) < FEWEST or bands[key].right.mean() < least:
             break
         first = key
     return first
