@@ -72,7 +72,7 @@ def test_the_expression_model_from_its_data_to_its_file(
     assert mini(arguments) == 0, capsys.readouterr().err
     made = straight / "work" / "mini.safetensors"
     model = load_model(str(made))
-    assert model.card.train["recipe"]["joint"]["before"]["distil"] == 0.7
+    assert model.card.train["recipe"]["joint"]["distil"] == 0.7
     assert model.card.train["metrics"]["rendered_clips"] == {"train": 20, "val": 16}
     probabilities = model.classify(model.encode(np.zeros((16, 48, 48, 3), np.uint8))[None])
     assert np.isfinite(np.asarray(probabilities)).all()
