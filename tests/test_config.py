@@ -108,7 +108,7 @@ def test_an_empty_file_and_empty_sections_are_defaults(tmp_path: Path) -> None:
         ("publish.prefix", "a b", ("publish.prefix",)),
         ("publish.partitions", 0, ("publish.partitions",)),
         ("sources", [{"url": "a.mp4", "id": "a b"}], ("sources.0.id",)),
-        ("sources", [{"id": "a"}], ("sources.0.url", "required")),
+        ("sources", [{"id": "a"}], ("sources.0.url: is missing",)),
         ("sources", [{"url": "a.mp4", "name": "a"}], ("sources.0.name: unknown setting; known here: url, id",)),
         ("", 1, ("unknown setting",)),
     ],
