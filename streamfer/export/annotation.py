@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -200,7 +199,7 @@ def held_against(
     """Return what measurements are held against, and settings that say so; a file is annotated for it."""
     if baseline is None:
         return None, settings
-    if isinstance(baseline, str | os.PathLike):
+    if not isinstance(baseline, Annotation):
         named = placed(baseline, "baseline")
         if (first := Baseline.first(named, clip)) is not None:
             return first, replace(settings, baseline=named)

@@ -15,7 +15,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 def test_the_shipped_recipe() -> None:
     mini = load_recipe(CONFIGS / "mini.yaml")
-    assert (mini.name, mini.joint.batch, mini.joint.bf16) == ("mini", 256, True)
+    assert (mini.name, mini.joint.batch, mini.joint.bf16) == ("mini", 128, True)
     # What a machine without an own idea of the recipe would train is what the file says.
     assert mini.sizes == Sizes()
 
