@@ -25,6 +25,7 @@ from streamfer.threads import ThreadBudget, apply_libraries, plan_threads
 from streamfer.video.frames import Source, VideoInfo
 from streamfer.video.locate import SourceSpec
 from streamfer.video.sources import open_source
+from streamfer.video.surfaces import gpu_of
 
 if TYPE_CHECKING:
     from streamfer.captions.protocol import Writer
@@ -181,9 +182,8 @@ def source_of(spec: SourceSpec, config: Config, models: LoadedModels) -> Source:
 
 def _gpu_that_decodes(spec: SourceSpec, config: Config, device: str) -> int | None:
     """Return the number of the GPU that decodes a source, that of the model's ``device``; None: the CPU does."""
-    kind, _, number = device.partition(":")
     wanted = config.model.decode == "gpu" or (config.model.decode == "auto" and spec.live)
-    return int(number or 0) if wanted and kind == "cuda" else None
+    return gpu_of(device) if wanted else None
 
 
 def _plan(

@@ -56,8 +56,8 @@ def demonstrate(
     """
     say = say or (lambda _line: None)
     path = Path(placed(folder, "output")) / "demo.mp4"
-    # A model that is missing or damaged is told before there is a film.
     with Publisher.open(session.config.publish) as publisher:
+        # A model that is missing or damaged is told before there is a film.
         models = session.models()
         say(f"making {path} from pictures that scikit-image and insightface carry")
         write_video(path, film(), FPS)

@@ -83,7 +83,7 @@ def _compute(config: Config) -> list[Finding]:
     from streamfer.models.attention import choose_attention
     from streamfer.models.precision import choose_device, choose_precision
     from streamfer.threads import available_cores, plan_threads
-    from streamfer.video.surfaces import usable
+    from streamfer.video.surfaces import gpu_of, usable
 
     budget = plan_threads(config.threads)
     shares = f"decode {budget.decode} a source, detect {budget.detect}, encode {budget.encode}"
@@ -98,12 +98,11 @@ def _compute(config: Config) -> list[Finding]:
         return f"{chosen.precision} ({chosen.reason})"
 
     def decoding() -> str:
-        kind, _, number = device.device.partition(":")
-        if kind != "cuda" or config.model.decode == "cpu":
+        gpu = gpu_of(device.device)
+        if gpu is None or config.model.decode == "cpu":
             return "on the CPU"
         files = "" if config.model.decode == "gpu" else " of live sources"
-        there = usable(int(number or 0))
-        return f"H.264 and HEVC{files} on the GPU" if there else "on the CPU: FFmpeg cannot use this GPU"
+        return f"H.264 and HEVC{files} on the GPU" if usable(gpu) else "on the CPU: FFmpeg cannot use this GPU"
 
     return [
         Finding("device", f"{device.device} ({device.reason})"),

@@ -36,6 +36,12 @@ _FORMS = frozenset({"nv12", "p010le", "p016le"})
 log = logging.getLogger(__name__)
 
 
+def gpu_of(device: str) -> int | None:
+    """Return the number of the NVIDIA GPU that a device of torch is, such as ``cuda:1``; None where it is none."""
+    kind, _, number = device.partition(":")
+    return int(number or 0) if kind == "cuda" else None
+
+
 @contextmanager
 def nvdec(gpu: int | None) -> Iterator[HWAccel | None]:
     """Give what a stream is opened with for FFmpeg to decode it on a GPU; None where none can be used."""

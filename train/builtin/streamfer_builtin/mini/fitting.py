@@ -134,7 +134,6 @@ def fit(
     for group in optimizer.param_groups:
         # A recorded step reads its rate from here; while it is recorded, nothing is learned.
         group.update(lr=torch.zeros((), device=running.device), capturable=running.device != "cpu")
-    epochs = schedule.epochs if schedule.stop is None else min(schedule.stop, schedule.epochs)
 
     def stepped(batch: Any) -> Tensor:
         loss = task.loss(model, batch)
@@ -146,9 +145,9 @@ def fit(
         return loss.detach()
 
     model.train()
-    recorded = running.device != "cpu" and world.size == 1 and first < epochs
+    recorded = running.device != "cpu" and world.size == 1 and first < schedule.epochs
     step = Recorded(stepped, _mine(task.batch(first, 0), running)) if recorded else stepped
-    for epoch in range(first, epochs):
+    for epoch in range(first, schedule.epochs):
         # Dropout draws from here: a resumed run draws what the first would have.
         torch.manual_seed(schedule.seed * 1000 + epoch)
         began = time.monotonic()

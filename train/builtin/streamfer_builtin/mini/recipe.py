@@ -37,14 +37,9 @@ class Sizes(Section):
 
 
 class Schedule(Section):
-    """What every stage has: length, batch and AdamW with warm-up, half a cosine, and a moving average of weights.
-
-    `epochs` is what the cosine is stretched over. A stage that `stop`s earlier hands its unfinished annealing to the
-    next one, which goes on at a low rate.
-    """
+    """What every stage has: length, batch and AdamW with warm-up, half a cosine, and a moving average of weights."""
 
     epochs: int = Field(ge=1)
-    stop: int | None = Field(None, ge=1)
     batch: int = Field(128, ge=2)
     lr: float = Field(gt=0)
     weight_decay: float = Field(0.05, ge=0)
