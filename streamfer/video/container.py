@@ -27,7 +27,7 @@ from streamfer.errors import (
 from streamfer.redaction import redact_text
 from streamfer.video.locate import HTTP_SCHEMES, LIVE_SCHEMES, RAW_SUFFIXES, RTSP_SCHEMES, SourceSpec
 from streamfer.video.structure import is_cut_off
-from streamfer.video.surfaces import nvdec, suits
+from streamfer.video.surfaces import opened, suits
 
 # Demuxers that read one file and nothing else. Playlists (hls, dash, concat), which open what they name, are
 # absent; the audio formats are there so that the message can say "no video track".
@@ -90,9 +90,11 @@ def open_container(
             limits |= {"format": container_format, "options": options}
             # What does not suit is opened again, which pipes, webcams and what is received do not allow.
             again = pipe is None and spec.kind != "webcam" and not spec.received
-            with nvdec(gpu if again else None) as hwaccel:
-                container: InputContainer = av.open(target, "r", hwaccel=hwaccel, **limits)
-            if hwaccel and not suits(container.streams.best("video")):
+            container: InputContainer
+            container, there = opened(
+                gpu if again else None, lambda hwaccel: av.open(target, "r", hwaccel=hwaccel, **limits)
+            )
+            if there and not suits(container.streams.best("video")):
                 container.close()
                 container = av.open(target, "r", **limits)
         except av.error.InvalidDataError:

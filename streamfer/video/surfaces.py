@@ -42,29 +42,45 @@ def gpu_of(device: str) -> int | None:
     return int(number or 0) if kind == "cuda" else None
 
 
-@contextmanager
-def nvdec(gpu: int | None) -> Iterator[HWAccel | None]:
-    """Give what a stream is opened with for FFmpeg to decode it on a GPU; None where none can be used."""
+def opened(gpu: int | None, opening: Callable[[HWAccel | None], T]) -> tuple[T, bool]:
+    """Return what ``opening`` makes for FFmpeg to decode on a GPU, or with None on the CPU, and whether on the GPU.
+
+    A GPU whose memory is full refuses for a while: the CPU decodes what is opened meanwhile.
+    """
     if gpu is None or not usable(gpu):
-        yield None
-        return
-    with _accelerator(gpu) as accelerator:
-        yield accelerator
+        return opening(None), False
+    try:
+        with _accelerator(gpu) as accelerator:
+            return opening(accelerator), True
+    except Exception:
+        reason = _refusal(gpu)
+        if reason is None:
+            raise
+    _say_once(reason)
+    return opening(None), False
 
 
 @functools.cache
 def usable(gpu: int) -> bool:
     """Whether FFmpeg accepts a GPU; says so once where not."""
+    reason = _refusal(gpu)
+    if reason:
+        log.warning("nvdec.absent", extra={"gpu": gpu, "reason": reason})
+        return False
+    log.info("nvdec.used", extra={"gpu": gpu})
+    return True
+
+
+def _refusal(gpu: int) -> str | None:
+    """Return why FFmpeg does not accept a GPU at this moment; None where it does."""
     from av import CodecContext
 
     try:
         with _accelerator(gpu) as accelerator:
             CodecContext.create("h264", "r", hwaccel=accelerator)
     except Exception as error:  # whatever it is: the CPU decodes as well
-        log.warning("nvdec.absent", extra={"gpu": gpu, "reason": f"{type(error).__name__}: {error}"})
-        return False
-    log.info("nvdec.used", extra={"gpu": gpu})
-    return True
+        return f"{type(error).__name__}: {error}".partition("\n")[0]
+    return None
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -111,6 +113,7 @@ def test_a_gpu_is_the_threads_own_only_while_a_stream_is_opened(
         raise av.error.InvalidDataError(0, "no video")
 
     monkeypatch.setattr(surfaces, "usable", lambda _gpu: True)
+    monkeypatch.setattr(surfaces, "_refusal", lambda _gpu: None)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: current[0])
     monkeypatch.setattr(torch.cuda, "set_device", lambda gpu: current.__setitem__(0, gpu))
     monkeypatch.setattr(torch, "empty", lambda *_args, **_others: None)
@@ -235,6 +238,44 @@ def test_a_camera_that_gives_nothing_to_either_is_given_up(
     with pytest.raises(SourceError):
         camera.watch()
     assert camera.used == used
+
+
+class Gpu:
+    """Stands in for a GPU that accepts what is opened as long as it has ``room``; what FFmpeg opens on it fails."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, room: bool) -> None:
+        self.room, really = room, av.open
+        surfaces.usable.cache_clear()
+
+        @contextlib.contextmanager
+        def accelerator(_gpu: int) -> Iterator[object]:
+            if not self.room:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried much.\nAnd more.")
+            yield self
+
+        def opens(*args: object, hwaccel: object = None, **others: object) -> object:
+            if hwaccel is self:
+                raise av.error.ExternalError(0, "not opened")
+            return really(*args, **others)  # type: ignore[call-overload]
+
+        monkeypatch.setattr(surfaces, "_accelerator", accelerator)
+        monkeypatch.setattr(av.CodecContext, "create", lambda *_, **__: None, raising=False)
+        monkeypatch.setattr(av, "open", opens)
+
+
+def test_a_gpu_that_is_full_leaves_what_is_opened_to_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    surfaces._say_once.cache_clear()
+    gpu, path = Gpu(monkeypatch, room=True), film(tmp_path / "a.mp4")
+    assert surfaces.usable(0)
+    gpu.room = False
+    assert len(read(path, 0)) == len(read(path, 0)) == 30
+    assert [record.message for record in caplog.records] == ["nvdec.memory"]
+    assert "\n" not in vars(caplog.records[0])["reason"]
+    gpu.room = True
+    with pytest.raises(SourceError):
+        read(path, 0)
 
 
 @no_gpu
