@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 
 import streamfer
-from streamfer.faces.pulling import centerface_file
+from streamfer.faces.registry import centerface_file
 from streamfer.faces.sessions import load_network
 
 SIZES = ((384, 640), (128, 128))

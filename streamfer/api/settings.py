@@ -47,9 +47,10 @@ def settings_of(
 
 def _detector(name: str) -> str:
     """Return what tells one detector from another: the digest of its file where there is one to see, else its name."""
-    from streamfer.faces.registry import builtin_weights
+    from streamfer.faces.registry import builtin_weights, centerface_file
 
-    path = builtin_weights() if name in ("auto", "builtin") else Path(name).expanduser()
+    ours, theirs = builtin_weights(), centerface_file()
+    path = {"auto": theirs or ours, "builtin": ours, "centerface": theirs}.get(name) or Path(name).expanduser()
     return sha256_of(path) if path.is_file() else name
 
 

@@ -17,8 +17,8 @@ from streamfer.errors import CheckpointError
 from streamfer.extras import needs
 from streamfer.faces.finder import DetectorSettings, Finder, Found
 from streamfer.faces.images import DetectionSize, planes
-from streamfer.faces.pulling import cascade_file, centerface_file
-from streamfer.faces.registry import DetectorEntry
+from streamfer.faces.pulling import cascade_file
+from streamfer.faces.registry import DetectorEntry, centerface_file
 from streamfer.faces.sessions import load_network, open_session
 
 #: The cascade gives no score. This one lets its faces start tracks, and ranks them below a sure network.

@@ -13,7 +13,7 @@ from streamfer.faces.adapters import CascadeDetector, CenterFaceDetector, YuNetD
 from streamfer.faces.detections import Detector
 from streamfer.faces.finder import DetectorSettings
 from streamfer.faces.images import DetectionSize
-from streamfer.faces.pulling import centerface_file, ensure_pack, fetch, pack_file, pack_folder
+from streamfer.faces.pulling import ensure_pack, fetch, pack_file, pack_folder
 from streamfer.faces.scrfd import ScrfdDetector
 from streamfer.faces.sessions import CPU, SHORT_NAMES, load_network
 
@@ -84,7 +84,7 @@ def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
     """Return the entry behind a name, and the weights file when it is known already."""
     if name == "auto":
         # docs/results/faces.md, "The default": CenterFace finds far more, and costs two and a half times as much.
-        name = "centerface" if centerface_file() is not None else "builtin"
+        name = "centerface" if registry.centerface_file() else "builtin"
     if (entry := registry.find(name)) is not None:
         return entry, registry.builtin_weights() if name == "builtin" else None
     path = Path(name).expanduser()

