@@ -47,10 +47,10 @@ def settings_of(
 
 def _detector(name: str) -> str:
     """Return what tells one detector from another: the digest of its file where there is one to see, else its name."""
-    from streamfer.faces.registry import builtin_weights, centerface_file
+    from streamfer.faces.registry import builtin_weights, centerface_file, own_name
 
-    ours, theirs = builtin_weights(), centerface_file()
-    path = {"auto": theirs or ours, "builtin": ours, "centerface": theirs}.get(name) or Path(name).expanduser()
+    packaged = {"builtin": builtin_weights(), "centerface": centerface_file()}
+    path = packaged.get(own_name(name)) or Path(name).expanduser()
     return sha256_of(path) if path.is_file() else name
 
 

@@ -59,7 +59,7 @@ def load_detector(
     settings = DetectorSettings(
         threshold, DetectionSize(det_size), max_faces, threads, whole_threads, provider, for_tracking
     )
-    entry, path = _resolve(name)
+    entry, path = _resolve(registry.own_name(name))
     elsewhere = provider != "auto" and SHORT_NAMES.get(provider.lower(), provider) != CPU
     if elsewhere and entry.kind in ("cascade", "yunet"):
         raise DeviceError(
@@ -82,9 +82,6 @@ def load_detector(
 
 def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
     """Return the entry behind a name, and the weights file when it is known already."""
-    if name == "auto":
-        # docs/results/faces.md, "The default": CenterFace finds far more, and costs two and a half times as much.
-        name = "centerface" if registry.centerface_file() else "builtin"
     if (entry := registry.find(name)) is not None:
         return entry, registry.builtin_weights() if name == "builtin" else None
     path = Path(name).expanduser()

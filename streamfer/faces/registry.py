@@ -41,6 +41,11 @@ def find(name: str) -> DetectorEntry | None:
     return next((entry for entry in ENTRIES if entry.name == name), None)
 
 
+def own_name(name: str) -> str:
+    """Return ``name``, or what ``auto`` is: CenterFace where it is installed (docs/results/faces.md, "The default")."""
+    return ("centerface" if centerface_file() else "builtin") if name == "auto" else name
+
+
 def builtin_weights() -> Path:
     """Return where the packaged detector lies."""
     return Path(__file__).resolve().parents[1] / "weights" / "faces.onnx"

@@ -91,9 +91,7 @@ def open_container(
             # What does not suit is opened again, which pipes, webcams and what is received do not allow.
             again = pipe is None and spec.kind != "webcam" and not spec.received
             container: InputContainer
-            container, there = opened(
-                gpu if again else None, lambda hwaccel: av.open(target, "r", hwaccel=hwaccel, **limits)
-            )
+            container, there = opened(gpu if again else None, lambda hw: av.open(target, "r", hwaccel=hw, **limits))
             if there and not suits(container.streams.best("video")):
                 container.close()
                 container = av.open(target, "r", **limits)
