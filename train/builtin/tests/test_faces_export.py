@@ -14,7 +14,7 @@ from insightface.model_zoo.scrfd import SCRFD
 
 from streamfer.faces import load_detector
 from streamfer_builtin.faces.export import INPUT_CONVENTION, build, export
-from streamfer_builtin.faces.network import FaceNetwork, Head, Shape, decoded
+from streamfer_builtin.faces.network import FaceNetwork, Head, Separable, Shape, decoded
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,14 @@ def test_onnx_equals_torch(network: FaceNetwork, weights: Path, height: int, wid
         landmarks.append(outputs[6 + level] * stride + np.tile(centres, 5))
     assert np.allclose(np.concatenate(boxes), wanted.boxes[0].numpy(), atol=1e-2)
     assert np.allclose(np.concatenate(landmarks), wanted.landmarks[0].numpy(), atol=1e-2)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_separable_unit_is_the_convolutions_that_it_holds(stride: int) -> None:
+    """Training computes every place and keeps some; the exported graph has the strided convolution itself."""
+    torch.manual_seed(2)
+    unit, features = Separable(6, 4, stride), torch.randn(2, 6, 9, 12)
+    torch.testing.assert_close(unit(features), unit[1](unit[0](features)))
 
 
 def test_insightface_runs_it_and_agrees_with_our_reading(weights: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from faces_data import write_sets
 
-from streamfer.errors import CheckpointError
+from streamfer.errors import CheckpointError, ConfigError
 from streamfer_builtin.faces import training
 from streamfer_builtin.faces.config import FacesConfig, OptimiserConfig, TrainConfig
 from streamfer_builtin.faces.export import export
@@ -27,6 +27,7 @@ from streamfer_builtin.faces.training import (
 )  # fmt: skip
 from streamfer_builtin.faces.views import Views
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint, Progress
+from streamfer_train.recipes.processes import ProcessGroup
 
 NARROW = Shape((8, 8, 16, 16, 16), 16)
 
@@ -60,7 +61,8 @@ def state(config: FacesConfig) -> Checkpoint:
 
 
 def test_the_loss_falls(config: FacesConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = _Steps(Views(config.data), config.train.model_copy(update={"batch": 6, "sides": (256,)}), 0)[0]
+    wide = config.train.model_copy(update={"sides": (256,)})
+    batch = _Steps(Views(config.data), wide, 0, rank=0, share=6)[0]
     monkeypatch.setattr(FacesTask, "batches", lambda *_: [batch] * config.train.steps)
     every_step = {"train": config.train.model_copy(update={"log_every": 1})}
     train(config.model_copy(update=every_step))
@@ -147,8 +149,17 @@ def test_a_file_of_another_network_is_no_beginning(tmp_path: Path) -> None:
 
 
 def test_larger_pictures_come_in_smaller_batches() -> None:
-    settings = TrainConfig(batch=32)
-    assert [batch_of_side(settings, side) for side in (192, 256, 320, 384)] == [57, 32, 20, 14]
+    assert [batch_of_side(32, side) for side in (192, 256, 320, 384)] == [57, 32, 20, 14]
+
+
+def test_processes_share_a_batch_and_see_other_pictures(config: FacesConfig) -> None:
+    wide = config.model_copy(update={"train": config.train.model_copy(update={"batch": 4})})
+    tasks = [FacesTask(wide, ProcessGroup(rank, 2, torch.device("cpu"))) for rank in (0, 1)]
+    first, second = (next(iter(task.batches(0, 0)))["pictures"] for task in tasks)
+    assert first.shape == second.shape == (batch_of_side(2, 96), 96, 96, 3)
+    assert not torch.equal(first, second)
+    with pytest.raises(ConfigError, match="not a multiple of 3"):
+        FacesTask(wide, ProcessGroup(0, 3, torch.device("cpu")))
 
 
 def test_learning_rate_rises_then_falls() -> None:

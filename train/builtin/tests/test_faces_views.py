@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from streamfer.errors import SourceNotFoundError, SourceUnreadableError
 from streamfer_builtin.faces import sets
+from streamfer_builtin.faces import views as module
 from streamfer_builtin.faces.degrade import Degrader
 from streamfer_builtin.faces.labels import Labels, similarity
 from streamfer_builtin.faces.lettering import letter
@@ -72,9 +73,9 @@ def test_absent_and_damaged_sets_are_named(tmp_path: Path) -> None:
         sets.crowds(tmp_path, "test")
 
 
-def test_batches_depend_on_seed_and_step_alone(root: Path) -> None:
+def test_batches_depend_on_the_numbers_drawn_alone(root: Path) -> None:
     views = Views(root)
-    first, again, other = views.batch(1, 5, 4, 96), Views(root).batch(1, 5, 4, 96), views.batch(1, 6, 4, 96)
+    first, again, other = (each.batch([1, step, 0], 4, 96) for each, step in ((views, 5), (Views(root), 5), (views, 6)))
     assert torch.equal(first.pictures, again.pictures)
     assert torch.equal(first.targets.boxes, again.targets.boxes)
     assert not torch.equal(first.pictures, other.pictures)
@@ -92,6 +93,19 @@ def test_faces_of_many_sizes_and_pictures_without_any_are_shown(root: Path) -> N
     assert min(sizes) < 16
     assert max(sizes) > 60
     assert empty >= 3
+
+
+@pytest.mark.parametrize(("share", "alike"), [(1.0, True), (0.0, False)])
+def test_some_views_show_faces_at_the_size_at_which_the_product_reads_them(
+    root: Path, monkeypatch: pytest.MonkeyPatch, share: float, alike: bool
+) -> None:
+    """A picture of 96 px would be enlarged to 640: as far as views go, which is 2.5 times, faces of 32 px to 80."""
+    monkeypatch.setattr(module, "_AS_READ", share)
+    views, rng, sizes = Views(root), np.random.default_rng(4), []
+    for _ in range(40):
+        _, labels = views.view(320, rng, strength=0.0)
+        sizes += labels.sizes()[~labels.ignored].tolist()
+    assert bool((np.abs(np.array(sizes) - 80) < 1).all()) is alike
 
 
 @settings(max_examples=40, deadline=None)

@@ -66,17 +66,15 @@ def assign(predictions: Predictions, targets: Targets, height: int, width: int) 
     device = predictions.logits.device
     face = torch.full((batch, anchors), -1, dtype=torch.long, device=device)
     weight = torch.ones(batch, anchors, device=device)
-    centres, priors, strides = anchor_grid(height, width, device)
-    sides = (targets.boxes[:, 2:] - targets.boxes[:, :2]).clamp(min=1)
-    middle = (targets.boxes[:, :2] + targets.boxes[:, 2:]) / 2
-    away = (centres[None] - middle[:, None]).abs()
-    left_out = (away <= torch.maximum(sides[:, None] / 2, strides[None, :, None] * 0.75)).all(dim=-1)
-    shown, place = torch.nonzero(left_out & targets.ignored[:, None], as_tuple=True)
-    weight[targets.picture[shown], place] = 0.0
-    near = (away <= torch.maximum(sides[:, None] * _CENTRE_REACH, strides[None, :, None] * 0.75)).all(dim=-1)
-    fitting = (torch.log2(sides.prod(dim=-1).sqrt())[:, None] - torch.log2(priors)[None]).abs() <= 1.0
+    grid = anchor_grid(height, width, device)
+    hidden, sure = (torch.nonzero(flag).squeeze(1) for flag in (targets.ignored, ~targets.ignored))
+    shown, place = torch.nonzero(_within(targets.boxes[hidden], grid, 0.5), as_tuple=True)
+    weight[targets.picture[hidden[shown]], place] = 0.0
+    sides = (targets.boxes[sure, 2:] - targets.boxes[sure, :2]).clamp(min=1)
+    fitting = (torch.log2(sides.prod(dim=-1).sqrt())[:, None] - torch.log2(grid[1])[None]).abs() <= 1.0
     # Few of the faces x anchors pairs are candidates: costs are computed for those alone.
-    owner, place = torch.nonzero(near & fitting & ~targets.ignored[:, None], as_tuple=True)
+    owner, place = torch.nonzero(_within(targets.boxes[sure], grid, _CENTRE_REACH) & fitting, as_tuple=True)
+    owner = sure[owner]
     if len(owner) == 0:
         return Assignment(face, weight)
     picture = targets.picture[owner]
@@ -95,6 +93,17 @@ def assign(predictions: Predictions, targets: Targets, height: int, width: int) 
     face.view(-1)[anchor[first]] = owner[kept[first]]
     weight[face >= 0] = 1.0
     return Assignment(face, weight)
+
+
+def _within(boxes: Tensor, grid: tuple[Tensor, Tensor, Tensor], reach: float) -> Tensor:
+    """Which anchors' centres lie within ``reach`` sides of the middle of which boxes, or nearly on it: N x A."""
+    centres, _, strides = grid
+    inside = torch.ones(len(boxes), len(centres), dtype=torch.bool, device=boxes.device)
+    for axis in range(2):
+        low, high = boxes[:, axis, None], boxes[:, axis + 2, None]
+        away = (centres[None, :, axis] - (low + high) / 2).abs()
+        inside &= (away <= (high - low).clamp(min=1) * reach) | (away <= strides * 0.75)
+    return inside
 
 
 def _best_overlaps(owner: Tensor, iou: Tensor, faces: int) -> Tensor:

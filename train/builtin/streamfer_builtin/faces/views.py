@@ -1,4 +1,4 @@
-"""Training pictures: random views of the decoded sets, as a function of (seed, step) alone.
+"""Training pictures: random views of the decoded sets, as a function of a few numbers alone.
 
 A view aims a face at a wanted size, so that small faces are as common as large ones; walls put several pictures side
 by side; one in seven shows no face. What a camera, a codec or an old film does to the picture comes on top.
@@ -6,6 +6,7 @@ by side; one in seven shows no face. What a camera, a codec or an old film does 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from streamfer.faces.images import DetectionSize
 from streamfer_builtin.faces import sets
 from streamfer_builtin.faces.degrade import Degrader
 from streamfer_builtin.faces.labels import FloatArray, Labels, Picture, similarity
@@ -23,9 +25,12 @@ from streamfer_builtin.faces.losses import Targets
 from streamfer_builtin.faces.occlude import occlude
 from streamfer_builtin.faces.sets import Sample
 
-SMALLEST = 8.0
+SMALLEST = 7.0
 """Faces below this many pixels in a view (square root of the area) are neither right nor wrong."""
 _AIM = (10.0, 220.0)
+_AS_READ = 0.4
+"""Share of the pictures of people that are shown at about the size at which the product reads them."""
+_READING = DetectionSize().reading(16, 640)
 _MOST_ENLARGED = 2.5
 _LETTERED = 0.5
 """Share of the views that something is written over."""
@@ -53,9 +58,9 @@ class Views:
         self._scenes = sets.scenes(root)
         self._degrader = Degrader()
 
-    def batch(self, seed: int, step: int, size: int, side: int, strength: float = 1.0) -> Batch:
-        """The ``size`` views of ``side`` x ``side`` pixels of training step ``step``; see :meth:`view`."""
-        rng = np.random.default_rng([seed, step])
+    def batch(self, drawn: Sequence[int], size: int, side: int, strength: float = 1.0) -> Batch:
+        """The ``size`` views of ``side`` x ``side`` pixels that the numbers ``drawn`` stand for; see :meth:`view`."""
+        rng = np.random.default_rng(drawn)
         return collated([self.view(side, rng, strength) for _ in range(size)])
 
     def view(self, side: int, rng: np.random.Generator, strength: float = 1.0) -> tuple[Picture, Labels]:
@@ -81,11 +86,13 @@ class Views:
         sure = np.flatnonzero(~sample.labels.ignored)
         face = int(rng.choice(sure))
         size = float(sample.labels.sizes()[face])
-        low, high = np.log(_AIM[0]), np.log(min(_AIM[1], 0.9 * side))
-        wanted = float(np.exp(rng.uniform(low, high)))
         height, width = sample.picture.shape[:2]
-        least = _LEAST_SHOWN * side / max(height, width)
-        scale = min(max(wanted / size, least), _MOST_ENLARGED)
+        if rng.random() < _AS_READ:
+            scale = _READING.scale(height, width) * float(np.exp(rng.normal() * 0.25))
+        else:
+            low, high = np.log(_AIM[0]), np.log(min(_AIM[1], 0.9 * side))
+            scale = float(np.exp(rng.uniform(low, high))) / size
+        scale = min(max(scale, _LEAST_SHOWN * side / max(height, width)), _MOST_ENLARGED)
         box = sample.labels.boxes[face]
         # Where the view looks: the face anywhere in it, but within the picture as far as that is large enough.
         room = max(0.0, side / scale - 1.2 * size) / 2
