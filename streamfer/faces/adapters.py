@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamfer.errors import CheckpointError
 from streamfer.extras import needs
-from streamfer.faces.finder import DetectorSettings, Finder, Found
+from streamfer.faces.finder import DetectorSettings, Finder, Found, merged
 from streamfer.faces.images import DetectionSize, planes
 from streamfer.faces.pulling import cascade_file
 from streamfer.faces.registry import DetectorEntry, centerface_file
@@ -144,11 +144,9 @@ class CenterFaceDetector(Finder):
         places = np.stack([columns, rows], axis=1) + offsets[0, :, rows, columns][:, ::-1] + 0.5
         corners = places * CELL - spans / 2
         scores = heat[0, 0, rows, columns]
-        merged = cv2.dnn.NMSBoxes(np.hstack([corners, spans]).tolist(), scores.tolist(), self.threshold, NMS_IOU)
-        kept = np.asarray(merged, np.int64).reshape(-1)
         shares = points[0, :, rows, columns].reshape(-1, 5, 2)[:, :, ::-1]
         landmarks = corners[:, None] + shares * spans[:, None]
-        return np.hstack([corners, corners + spans])[kept], scores[kept], landmarks[kept]
+        return merged(np.hstack([corners, corners + spans]), scores, landmarks, NMS_IOU)
 
 
 def _any_size(path: Path) -> bytes:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.faces.cuts import CutDetector
-from streamfer.faces.detections import Detector
+from streamfer.faces.detections import Detector, overlap
 from streamfer.faces.privacy import MARGIN
 from streamfer.files import Spill
 
@@ -270,14 +270,6 @@ class _Sweep:
         for one in list(self.lost):
             self._give_up(one)
         self.faces, self.best, self.first = self.faces[:0], self.best[:0], self.first[:0]
-
-
-def overlap(boxes: Boxes, others: Boxes) -> NDArray[np.float32]:
-    """Return which share of each of ``boxes`` (N, 4) lies in each of ``others`` (M, 4): (N, M)."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-12)
-    return np.asarray(np.maximum(high - low, 0).prod(axis=2) / areas[:, None], np.float32)
 
 
 def _near(boxes: Boxes, others: Boxes) -> NDArray[np.bool_]:

@@ -126,6 +126,14 @@ def settle(frames: Iterable[TrackedFrame]) -> list[tuple[TrackedFace, ...]]:
     return [tuple(face for face in faces if face.confirmed) for faces in settled]
 
 
+def overlap(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return which share of each of ``boxes`` (N, 4) lies in each of ``others`` (M, 4): (N, M)."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(axis=1), 1e-12)
+    return np.asarray(np.maximum(high - low, 0).prod(axis=2) / areas[:, None], np.float32)
+
+
 @runtime_checkable
 class Detector(Protocol):
     """A face detector."""

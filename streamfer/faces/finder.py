@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamfer.faces.detections import Detections
+from streamfer.faces.detections import Detections, overlap
 from streamfer.faces.images import DetectionSize, as_rgb, resize_by
 
 #: Boxes (N, 4) as x1 y1 x2 y2, scores (N,), landmarks (N, 5, 2) or None; pixels of the picture that was searched.
@@ -29,8 +29,10 @@ Part = tuple[int, int, int, int]
 REACH = 2.5
 #: Side of a place on the small picture, likewise, and of the black border on each of its sides; pixels.
 TILE, BORDER = 128, 4
-#: Boxes from two places that overlap by more than this are one face.
+#: Boxes that overlap by more than this are one face (SCRFD's authors' value).
 SAME_FACE = 0.4
+#: Boxes that lie in each other to this share say the same of a face: the mean of their landmarks scatters less.
+ALIKE = 0.75
 #: A face that reaches so near to the side of its place, in pixels of the small picture, is cut off there.
 CUT_OFF = 1.0
 #: Places are worth less than the whole frame beyond this share of its pixels.
@@ -98,11 +100,7 @@ class Finder(ABC):
         if not found:
             return Detections.empty()
         boxes, scores, points = (np.concatenate(values) for values in zip(*found, strict=True))
-        if (len(expected) > 1 or parts) and len(boxes) > 1:
-            sizes = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
-            kept = np.asarray(cv2.dnn.NMSBoxes(sizes.tolist(), scores.tolist(), 0.0, SAME_FACE), np.int64)
-            boxes, scores, points = boxes[kept], scores[kept], points[kept]
-        return Detections.ranked(boxes, scores, points, self._max_faces)
+        return Detections.ranked(*merged(boxes, scores, points), self._max_faces)
 
     def _near(self, image: NDArray[np.uint8], squares: NDArray[np.float32]) -> Faces:
         """Return the faces whose centres lie in squares (N, 3) of a frame, without those that a side cuts off."""
@@ -137,14 +135,27 @@ class Finder(ABC):
         if image.size == 0:
             return Detections.empty()
         small, factors = self._shrink(image)
-        boxes, scores, points = self._find(small)
+        boxes, scores, points = _as_arrays(self._find(small))
         by = np.array(factors, np.float32)
-        return Detections.ranked(
-            np.asarray(np.asarray(boxes, np.float32).reshape(-1, 4) / np.tile(by, 2), np.float32),
-            scores,
-            None if points is None else points / by,
-            self._max_faces,
-        )
+        return Detections.ranked(boxes / np.tile(by, 2), scores, points / by, self._max_faces)
+
+
+def merged(
+    boxes: NDArray[np.floating],
+    scores: NDArray[np.floating],
+    points: NDArray[np.floating] | None,
+    same: float = SAME_FACE,
+) -> Found:
+    """Return the best of boxes that overlap by more than ``same``, with the mean landmarks of all that are alike."""
+    spans = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+    kept = np.asarray(cv2.dnn.NMSBoxes(spans.tolist(), scores.tolist(), 0.0, same), np.int64).reshape(-1)
+    best = boxes[kept]
+    if points is None:
+        return best, scores[kept], None
+    weights = np.where(np.minimum(overlap(best, boxes), overlap(boxes, best).T) >= ALIKE, scores**2, 0)
+    weights[np.arange(len(kept)), kept] += 1e-6  # a box without an area is not even like itself
+    means = weights @ points.reshape(len(points), 10) / weights.sum(axis=1, keepdims=True)
+    return best, scores[kept], means.reshape(-1, 5, 2)
 
 
 def grid_of(count: int) -> tuple[int, int]:

@@ -6,21 +6,18 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.errors import CheckpointError
 from streamfer.faces.detections import Detections
-from streamfer.faces.finder import DetectorSettings, Finder, Found, Part
+from streamfer.faces.finder import DetectorSettings, Finder, Found, Part, merged
 from streamfer.faces.images import SMALLEST_SEEN, DetectionSize, planes
 from streamfer.faces.registry import DetectorEntry
 from streamfer.faces.sessions import open_session
 
 #: The finest stride, and the coarsest one of three levels: an input has to be a multiple of it.
 FINEST, STRIDE = 8, 32
-#: Boxes that overlap by more than this are one face (the authors' value).
-NMS_IOU = 0.4
 #: Score from which a box counts, for networks that state none (insightface's own default).
 USUAL_THRESHOLD = 0.5
 #: Where a track leads, so much less is enough, unless a threshold was asked for: at the scale of places some faces
@@ -84,16 +81,10 @@ class ScrfdDetector(Finder):
         blob = planes(picture, height, width)
         blob -= np.float32(127.5)
         blob *= np.float32(1 / 128)
-        scores, boxes, points = self._run(blob, least)
-        # Boxes count with their last pixel, as the authors' overlaps do.
-        spans = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1])
-        kept = np.asarray(cv2.dnn.NMSBoxes(spans.tolist(), scores.tolist(), 0.0, NMS_IOU), np.int64).reshape(-1)
-        return boxes[kept], scores[kept], None if points is None else points[kept]
+        return merged(*self._run(blob, least))
 
-    def _run(
-        self, blob: NDArray[np.float32], least: float
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]:
-        """Return scores (N,), corners (N, 4) and landmarks (N, 5, 2), in pixels of the canvas, of what counts."""
+    def _run(self, blob: NDArray[np.float32], least: float) -> Found:
+        """Return corners (N, 4), scores (N,) and landmarks (N, 5, 2), in pixels of the canvas, of what counts."""
         outputs = self._session.run(None, {self._input: blob})
         levels, anchors = (3, 2) if len(outputs) in (6, 9) else (5, 1)
         found: list[list[NDArray[np.float32]]] = [[], [], []]
@@ -106,8 +97,8 @@ class ScrfdDetector(Finder):
             rows, columns = np.divmod(chosen // anchors, blob.shape[3] // stride)
             centres = (np.stack([columns, rows], axis=1) * stride).astype(np.float32)
             sides, *offsets = (one.reshape(scores.size, -1)[chosen] * stride for one in distances)
-            found[0].append(scores.reshape(-1)[chosen])
-            found[1].append(np.hstack([centres - sides[:, :2], centres + sides[:, 2:]]))
+            found[0].append(np.hstack([centres - sides[:, :2], centres + sides[:, 2:]]))
+            found[1].append(scores.reshape(-1)[chosen])
             found[2] += [centres[:, None] + one.reshape(-1, 5, 2) for one in offsets]
         return np.concatenate(found[0]), np.concatenate(found[1]), np.concatenate(found[2]) if found[2] else None
 

@@ -74,9 +74,12 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.usefixtures("made")
 def test_box_and_landmarks_are_where_the_maps_say() -> None:
     (found,) = load_detector("centerface").detect([np.zeros((SIDE, SIDE, 3), np.uint8)])
-    # 16 x 24 px about (9 - 0.25 + 0.5, 5 + 0.25 + 0.5) cells; the neighbouring cell's box is the same face.
+    # 16 x 24 px about (9 - 0.25 + 0.5, 5 + 0.25 + 0.5) cells; the neighbouring cell's box is the same face, and its
+    # landmarks, a cell of 4 px to the right, count by its squared score.
     np.testing.assert_allclose(found.boxes, [[29, 11, 45, 35]], atol=1e-3)
-    np.testing.assert_allclose(found.landmarks[0], [[33, 17], [41, 17], [37, 23], [33, 29], [41, 29]], atol=1e-3)
+    aside = 4 * (SCORE - 0.2) ** 2 / (SCORE**2 + (SCORE - 0.2) ** 2)
+    points = [[x + aside, y] for x, y in ((33, 17), (41, 17), (37, 23), (33, 29), (41, 29))]
+    np.testing.assert_allclose(found.landmarks[0], points, atol=1e-3)
     assert found.scores.tolist() == pytest.approx([SCORE])
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from skimage import data
 
 from streamfer.faces import load_detector
-from streamfer.faces.coverage import COVERED_SCORE, LIKELY_SCORE, Cover, Moment, Watch, covers, overlap
+from streamfer.faces.coverage import COVERED_SCORE, LIKELY_SCORE, Cover, Moment, Watch, covers
+from streamfer.faces.detections import overlap
 
 FPS = 25
 FACE = (0.4, 0.3, 0.5, 0.45)

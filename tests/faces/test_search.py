@@ -7,11 +7,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from fakes.faces import bright_squares
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from streamfer.faces import FaceTracker
 from streamfer.faces.detections import Detections, Expectation
-from streamfer.faces.finder import TILE, Finder, Found, grid_of, lay_out, squares_around
+from streamfer.faces.finder import TILE, Finder, Found, grid_of, lay_out, merged, squares_around
 from streamfer.faces.images import DetectionSize
 from streamfer.faces.search import INTERVAL, SETTLED, FaceSearch, all_found, parts_of
 
@@ -318,3 +320,39 @@ def test_two_faces_need_two_findings() -> None:
     assert not all_found(expected, away)
     lost = Expectation(0.0, boxes, np.array([True, False]), False, False, None)
     assert all_found(lost, both.take(np.array([0])))
+
+
+@given(seed=st.integers(0, 2**32 - 1), answers=st.integers(1, 12), noise=st.floats(0, 1.5))
+@settings(deadline=None)
+def test_scattered_answers_about_one_face_are_one_face_with_their_mean_landmarks(
+    seed: int, answers: int, noise: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    scores = rng.uniform(0.5, 1, answers + 2).astype(np.float32)
+    boxes = np.tile(np.array([100, 100, 160, 180], np.float32), (answers, 1))
+    boxes += rng.uniform(-noise, noise, boxes.shape).astype(np.float32)
+    # One that overlaps enough to be the same face and too little to speak of its landmarks, and one elsewhere.
+    boxes = np.vstack([boxes, [[120, 100, 180, 180], [300, 100, 360, 180]]]).astype(np.float32)
+    scores[answers] = 0.1
+    points = rng.uniform(0, 400, (answers + 2, 5, 2)).astype(np.float32)
+    found, kept, means = merged(boxes, scores, points)
+    order = np.argsort(-kept)
+    assert len(found) == 2
+    assert means is not None
+    best = int(scores[:answers].argmax())
+    place = int(np.flatnonzero(np.isclose(kept[order], scores[best]) & (found[order][:, 0] < 200))[0])
+    np.testing.assert_array_equal(found[order][place], boxes[best])
+    wanted = np.average(points[:answers], axis=0, weights=scores[:answers].astype(np.float64) ** 2)
+    np.testing.assert_allclose(means[order][place], wanted, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(means[order][1 - place], points[-1], rtol=1e-5)
+
+
+def test_nothing_and_boxes_without_area_are_merged_as_they_are() -> None:
+    found, scores, points = merged(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 5, 2)))
+    assert (found.shape, scores.shape) == ((0, 4), (0,))
+    assert points is not None
+    flat = np.array([[5, 5, 5, 9]], np.float32)
+    _, _, points = merged(flat, np.ones(1, np.float32), np.full((1, 5, 2), 7.0))
+    assert points is not None
+    assert (points == 7).all()
+    assert merged(flat, np.ones(1, np.float32), None)[2] is None
