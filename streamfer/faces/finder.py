@@ -137,7 +137,7 @@ class Finder(ABC):
         small, factors = self._shrink(image)
         boxes, scores, points = _as_arrays(self._find(small))
         by = np.array(factors, np.float32)
-        return Detections.ranked(boxes / np.tile(by, 2), scores, points / by, self._max_faces)
+        return Detections.ranked(np.asarray(boxes / np.tile(by, 2), np.float32), scores, points / by, self._max_faces)
 
 
 def merged(
