@@ -12,6 +12,9 @@ from streamfer.settings import load_settings
 from streamfer_train.recipes.sections import Seed
 
 EXAMPLE = "train/builtin/configs/faces.yaml"
+SMALLEST_FACE, LEAST_SIDE = 16, 640
+"""The file asks to be read so: faces of so many pixels are found, and smaller frames are enlarged to this longer side
+(docs/results/faces.md, "At which size frames are read")."""
 
 
 class OptimiserConfig(Section):
@@ -35,7 +38,8 @@ class LossConfig(Section):
 class TrainConfig(Section):
     """Steps, the sides (pixels, multiples of 32) of which one is drawn each step, and the batch.
 
-    ``batch`` is meant at 256 pixels; larger pictures come in smaller batches, so that every step costs the same.
+    ``batch``, which processes share, is meant at 256 pixels; larger pictures come in smaller batches, so that every
+    step costs the same.
     """
 
     steps: int = Field(24000, ge=1)

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from streamfer.files import write_whole
-from streamfer_builtin.faces.config import FacesConfig
+from streamfer_builtin.faces.config import LEAST_SIDE, SMALLEST_FACE, FacesConfig
 from streamfer_builtin.faces.network import (
     ANCHORS,
     GROUPS,
@@ -107,9 +107,8 @@ def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float) -> N
         # A letter of a moving title that passes for a small face does so over many frames, and would be a person.
         "tracking_threshold": f"{threshold + TRACKING_MARGIN:.2f}",
         "nms_overlap": "0.40",
-        # docs/results/faces.md, "At which size frames are read".
-        "smallest_face": "16",
-        "least_side": "640",
+        "smallest_face": str(SMALLEST_FACE),
+        "least_side": str(LEAST_SIDE),
         "steps": str(Checkpoint.load(config.work / LAST, RECIPE).progress.step),
     }
     export(network, path, metadata)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.faces import Detections
+from streamfer.faces.detections import overlap
 from streamfer_builtin.faces.labels import FloatArray, Labels, overlaps
 
 OVERLAP = 0.5
@@ -88,7 +89,7 @@ def judge(
     counted = ~labels.ignored & (sides.min(axis=1, initial=np.inf) >= SMALLEST)
     score, error = np.zeros(len(labels)), np.full(len(labels), np.nan)
     match = overlaps(found.boxes, labels.boxes)
-    inside = _share_inside(found.boxes, labels.boxes)
+    inside = overlap(found.boxes, labels.boxes)
     doubtful = ((match >= _DOUBTFUL_OVERLAP) | (inside >= 0.5)) & ~counted
     outcome.pictures += 1
     for row, confidence in enumerate(found.scores.tolist()):
@@ -102,15 +103,6 @@ def judge(
     for index in np.flatnonzero(counted).tolist():
         size, light = float(sides[index].min()), _light(picture, labels.boxes[index])
         outcome.faces.append(Face(size, bool(profile[index]), grey, light, float(score[index]), float(error[index])))
-
-
-def _share_inside(boxes: FloatArray, others: FloatArray) -> NDArray[np.float64]:
-    """How much of each of ``boxes`` lies inside each of ``others``: N x M."""
-    upper = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    lower = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    common = np.prod(np.maximum(lower - upper, 0), axis=2)
-    area = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6), axis=1)
-    return np.asarray(common / area[:, None], np.float64)
 
 
 def _light(picture: NDArray[np.uint8], box: FloatArray) -> float:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from streamfer.faces.images import DetectionSize
 from streamfer_builtin.faces import sets
+from streamfer_builtin.faces.config import LEAST_SIDE, SMALLEST_FACE
 from streamfer_builtin.faces.degrade import Degrader
 from streamfer_builtin.faces.labels import FloatArray, Labels, Picture, similarity
 from streamfer_builtin.faces.lettering import letter
@@ -30,7 +31,7 @@ SMALLEST = 7.0
 _AIM = (10.0, 220.0)
 _AS_READ = 0.4
 """Share of the pictures of people that are shown at about the size at which the product reads them."""
-_READING = DetectionSize().reading(16, 640)
+_READING = DetectionSize().reading(SMALLEST_FACE, LEAST_SIDE)
 _MOST_ENLARGED = 2.5
 _LETTERED = 0.5
 """Share of the views that something is written over."""
