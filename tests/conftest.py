@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -57,6 +58,16 @@ sys.path += [str(REPOSITORY / "tests" / room) for room in ("models", "captions",
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the files that take longest."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(autouse=True)
+def _gradients_are_left_on() -> Iterator[None]:
+    """Fail the test that leaves autograd off for those after it, as a signal within a mode of torch's might."""
+    yield
+    torch: Any = sys.modules.get("torch")
+    if hasattr(torch, "is_grad_enabled") and not torch.is_grad_enabled():
+        torch.set_grad_enabled(True)
+        pytest.fail("gradients were left switched off")
 
 
 class RtspServer:
