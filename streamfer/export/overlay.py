@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from sys import intern
 
@@ -64,10 +65,9 @@ class _Path:
     corners: array[float] = field(default_factory=lambda: array("d"))
     units: list[str] = field(default_factory=list)
     smooth: dict[str, float] = field(default_factory=dict)
-    clip_starts: list[float] = field(default_factory=list)
-    clips: list[tuple[float, str, str]] = field(default_factory=list)
-    caption_starts: list[float] = field(default_factory=list)
-    captions: list[tuple[float, str]] = field(default_factory=list)
+    #: begin, end, label and how probable it is; begin, end and text
+    clips: list[tuple[float, float, str, str]] = field(default_factory=list)
+    captions: list[tuple[float, float, str]] = field(default_factory=list)
 
     def box(self, number: int) -> _Box:
         """Return the box of a sighting by its number."""
@@ -100,18 +100,17 @@ class _Path:
 
     def label_at(self, seconds: float) -> tuple[str, str] | None:
         """Return the label of the newest clip that covers a time, and how probable it is or why it is unsure."""
-        for number in range(bisect_right(self.clip_starts, seconds) - 1, -1, -1):
-            end, label, weight = self.clips[number]
+        for number in range(bisect_right(self.clips, seconds, key=itemgetter(0)) - 1, -1, -1):
+            _, end, label, weight = self.clips[number]
             if end >= seconds:
                 return label, weight
         return None
 
     def caption_at(self, seconds: float) -> tuple[float, str] | None:
         """Return start and text of the newest caption, while its clip lasts and until it can have been read."""
-        number = bisect_right(self.caption_starts, seconds) - 1
-        if number < 0 or self.captions[number][0] < seconds:
-            return None
-        return self.caption_starts[number], self.captions[number][1]
+        begun = bisect_right(self.captions, seconds, key=itemgetter(0))
+        begin, end, text = self.captions[begun - 1] if begun else (0.0, -math.inf, "")
+        return (begin, text) if end >= seconds else None
 
 
 class OverlayNotes:
@@ -139,14 +138,12 @@ class OverlayNotes:
                 path = self._paths.setdefault((event.data.clip.epoch, reading.track), _Path(reading.track_id))
                 if reading.reason == "withheld":
                     continue
-                path.clip_starts.append(start)
-                path.clips.append((end, reading.label, reading.reason or f"{reading.probability:.0%}"))
+                path.clips.append((start, end, reading.label, reading.reason or f"{reading.probability:.0%}"))
         elif isinstance(event, Record) and isinstance(event.data, ClipCaptioned):
             start, end = _span(event.data.clip)
             path = self._paths.setdefault((event.data.clip.epoch, event.data.track), _Path(event.data.track_id))
-            path.caption_starts.append(start)
             readable = start + _SECONDS_A_WORD * len(event.data.text.split())
-            path.captions.append((max(end, readable), event.data.text))
+            path.captions.append((start, max(end, readable), event.data.text))
 
     def _strongest(self, path: _Path, intensities: Mapping[str, float]) -> str:
         """Return the units that count as present, the strongest first; smoothed, so that a reader can follow."""
