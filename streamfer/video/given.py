@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Real
 from typing import Any
@@ -58,9 +57,7 @@ class GivenSource:
                     f"frames: shape {array.shape}; expected uint8 RGB of shape (frames, height, width, 3){hint}"
                 )
             _check(array[:1], "frames")
-        if fps is not None:
-            given = _Timed(given if array is None else array, fps)
-        self._pairs: Iterable[Any] = given
+        self._given: Iterable[Any] = given if array is None else array
         self._fps = fps
         self._duration = None if fps is None or array is None else len(array) / fps
         self.source_id = source_id
@@ -103,7 +100,8 @@ class GivenSource:
 
     def _numbered(self) -> Iterator[tuple[int, Any]]:
         try:
-            yield from enumerate(self._pairs)
+            for number, one in enumerate(self._given):
+                yield number, one if self._fps is None else (number / self._fps, one)
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # of the caller's own code, no defect of ours
             raise ConfigError(f"frames: what gives them failed ({type(error).__name__}: {error})") from error
 
@@ -121,18 +119,6 @@ class GivenSource:
             live=False,
             epoch_key=key,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Timed:
-    """Pictures as pairs, by how many of them make a second."""
-
-    pictures: Iterable[Any]
-    fps: float
-
-    def __iter__(self) -> Iterator[tuple[float, Any]]:
-        for number, picture in enumerate(self.pictures):
-            yield number / self.fps, picture
 
 
 def _positive(rate: Any) -> bool:
