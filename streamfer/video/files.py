@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +18,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from streamfer.errors import SourceUnreadableError
+from streamfer.files import sha256_of
 from streamfer.redaction import redact_text
 from streamfer.video.clock import PtsClock, Tick
 from streamfer.video.container import (
@@ -302,5 +302,5 @@ def _identity(spec: SourceSpec) -> str:
     """Sha256 of the file's bytes; of its address without secrets where they come but once."""
     if not spec.stored and (spec.remote or Path(spec.url).exists()):
         return spec.address_key
-    with classified(spec), Path(spec.url).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with classified(spec):
+        return sha256_of(Path(spec.url))
