@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 #: Packets that are remembered: at 60 a second, the last 80 seconds.
 _REMEMBERED = 5000
@@ -18,8 +17,7 @@ class Playlist:
     Packets are told apart by their time and size.
     """
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
-        self._now = now
+    def __init__(self) -> None:
         self._sizes: dict[int, int] = {}
         self._newest: tuple[int, int] | None = None
         self._again: set[int] = set()
@@ -57,5 +55,6 @@ class Playlist:
         step = _LONGEST_STEP if self._last is None else seconds - self._last
         self._last = seconds
         paced = 0 <= step < _LONGEST_STEP
-        self._due = max(self._now(), self._due + step) if paced else self._now()
-        return self._due - self._now()
+        now = time.monotonic()
+        self._due = max(now, self._due + step) if paced else now
+        return self._due - now
