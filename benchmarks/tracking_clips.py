@@ -55,11 +55,11 @@ def follow(
     chosen = sampled(times, fps)
     rate = fps or (len(times) - 1) / max(times[-1] - times[0], 1e-6) if len(times) > 1 else 1.0
     tracker = FaceTracker(rate, still=len(frames) == 1)
-    answers = []
+    answers, cuts = [], 0
     for count, index in enumerate(chosen):
+        cuts += tracker.expect(frames[index]).cut
         answers.append(tracker.update(frames[index], found[index] if count % every == 0 else None))
     faces = Counter(face.track for seen in settle(answers) for face in seen)
-    cuts = sum(answer.cut for answer in answers)
     return len(faces), sorted(faces.values(), reverse=True), sum(len(found[i]) for i in chosen), cuts
 
 

@@ -103,8 +103,6 @@ class TrackedFrame:
     #: is somebody known. Faces of the last ``HORIZON`` frames that bore the first number of a pair are the second's, so
     #: that nothing is lost of a track's start.
     renamed: tuple[tuple[int, int], ...] = ()
-    ended: tuple[int, ...] = ()  #: numbers of the confirmed tracks that are over and will not come back
-    cut: bool = False  #: this is the first frame of a new scene; ``ended`` then lists every open track
 
 
 def rename(faces: Sequence[TrackedFace], old: int, new: int) -> tuple[TrackedFace, ...]:

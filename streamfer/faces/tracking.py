@@ -91,16 +91,16 @@ class FaceTracker:
         self._detected_frames = 0
         self._serial = 0
         self._next_number = 1
-        self._finished = False
-        self._expected: tuple[bool, tuple[int, ...]] | None = None
+        #: whether a scene begins with the frame that was taken and waits for its faces
+        self._begins: bool | None = None
 
     def expect(self, image: NDArray[np.uint8]) -> Expectation:
         """Take the next sampled frame ahead of :meth:`update`, and say where its faces should be.
 
         Raises:
-            ValueError: the frame is not a picture, or the tracker is finished.
+            ValueError: the frame is not a picture.
         """
-        cut, _ = self._begin(as_rgb(image))
+        cut = self._begin(as_rgb(image))
         time = self._sample * self._period
         boxes = [track.last.box + np.tile(track.shift(time), 2) for track in self._tracks]
         seen = [self._detected_frames - track.last_detected < MISSED_CHANCES for track in self._tracks]
@@ -113,33 +113,30 @@ class FaceTracker:
             thumbnail=self._cuts.thumbnail,
         )
 
-    def _begin(self, image: NDArray[np.uint8]) -> tuple[bool, tuple[int, ...]]:
-        """Take the next frame, once; return whether a scene begins, and whose tracks ended with the old one."""
-        if self._finished:
-            raise ValueError("FaceTracker.update: finish() was called; start a new tracker for a new epoch")
-        if self._expected is None:
+    def _begin(self, image: NDArray[np.uint8]) -> bool:
+        """Take the next frame, once; return whether a scene begins, and all tracks ended with the old one."""
+        if self._begins is None:
             self._sample += 1
-            cut = self._cuts.step(image)
-            ended = self._end(self._tracks) if cut else ()
-            if cut:
+            self._begins = self._cuts.step(image)
+            if self._begins:
+                self._tracks = []
                 self._associator.reset()
-            self._expected = cut, ended
-        return self._expected
+        return self._begins
 
     def update(self, image: NDArray[np.uint8], detections: Detections | None) -> TrackedFrame:
         """Take the next sampled frame (uint8 RGB (H, W, 3)); without detections confirmed tracks are predicted.
 
         Raises:
-            ValueError: the frame is not a picture, or the tracker is finished.
+            ValueError: the frame is not a picture.
         """
         image = as_rgb(image)
-        cut, ended = self._begin(image)
-        self._expected = None
+        self._begin(image)
+        self._begins = None
         time = self._sample * self._period
         if detections is None:
-            ended += self._forget(time)
+            self._forget(time)
             # Nobody is seen in the dark, whatever their track says.
-            return TrackedFrame(() if self._cuts.black else self._predict(time), (), ended, cut)
+            return TrackedFrame(() if self._cuts.black else self._predict(time))
         self._detected_sample = self._sample
         self._detected_frames += 1
         rows = np.flatnonzero(detections.scores >= self._settings.least_score)
@@ -149,13 +146,8 @@ class FaceTracker:
             TrackedFace(track.name, int(row), track.last.box, track.last.score, track.last.landmarks)
             for track, row in zip(seen, rows, strict=True)
         ]
-        ended += self._forget(time)
-        return TrackedFrame(_in_order(faces), tuple(renamed), ended, cut)
-
-    def finish(self) -> tuple[int, ...]:
-        """Return the tracks still open; the tracker is spent afterwards."""
-        self._finished = True
-        return self._end(self._tracks)
+        self._forget(time)
+        return TrackedFrame(_in_order(faces), tuple(renamed))
 
     def _associate(
         self, image: NDArray[np.uint8], faces: Detections, time: float
@@ -259,22 +251,14 @@ class FaceTracker:
                 faces.append(TrackedFace(track.name, None, box + np.tile(shift, 2), score, points + shift))
         return _in_order(faces)
 
-    def _forget(self, time: float) -> tuple[int, ...]:
-        """End the tracks that were away too long; return the numbers of those that had one."""
-        away = []
-        for track in self._tracks:
-            long = self._settings.forget_seconds if track.number else self._settings.tentative_seconds
-            # At a low rate the seconds are over before the face had a chance to be seen again.
-            chances = self._detected_frames - track.last_detected
-            if time - track.last.time > long and chances >= MISSED_CHANCES:
-                away.append(track)
-        return self._end(away) if away else ()
+    def _forget(self, time: float) -> None:
+        """End the tracks that were away too long."""
+        self._tracks = [track for track in self._tracks if not self._is_over(track, time)]
 
-    def _end(self, tracks: list[Track]) -> tuple[int, ...]:
-        over = {id(track) for track in tracks}
-        numbers = sorted(track.number for track in tracks if track.number)
-        self._tracks = [track for track in self._tracks if id(track) not in over]
-        return tuple(numbers)
+    def _is_over(self, track: Track, time: float) -> bool:
+        long = self._settings.forget_seconds if track.number else self._settings.tentative_seconds
+        # At a low rate the seconds are over before the face had a chance to be seen again.
+        return time - track.last.time > long and self._detected_frames - track.last_detected >= MISSED_CHANCES
 
 
 def kinship(track: Track, box: NDArray[np.float32], look: NDArray[np.float32] | None, time: float) -> float:

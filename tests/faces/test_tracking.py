@@ -62,6 +62,11 @@ def confirmed(answer: TrackedFrame) -> list[int]:
     return [face.track for face in answer.faces if face.confirmed]
 
 
+def people(tracker: FaceTracker) -> list[int]:
+    """Return the numbers of the people who are followed or waited for."""
+    return sorted(track.number for track in tracker._tracks if track.number)
+
+
 def walk(count: int, **paths: tuple[float, float]) -> list[tuple[np.ndarray, Detections | None]]:
     """Return frames in which people walk from the first to the second x."""
     frames: list[tuple[np.ndarray, Detections | None]] = []
@@ -78,7 +83,7 @@ def test_no_frame_is_lost_at_the_start() -> None:
     assert [[face.track for face in answer.faces] for answer in answers] == [[-1], [-1], [1], [1], [1], [1]]
     assert [answer.renamed for answer in answers] == [(), (), ((-1, 1),), (), (), ()]
     np.testing.assert_allclose([frame[1] for frame in seen], np.linspace(100, 160, 6), atol=0.1)
-    assert tracker.finish() == (1,)
+    assert people(tracker) == [1]
 
 
 def test_fast_walkers_keep_their_number_at_eight_samples_a_second() -> None:
@@ -115,10 +120,9 @@ def test_one_or_two_false_detections_are_nobody() -> None:
     nothing = (image, Detections.empty())
     stray = (image, faces([(200, 100)], score=0.7))
     for pattern in ([stray], [stray, stray], [stray, nothing, nothing, stray], [stray, nothing, stray]):
-        answers, seen, tracker = follow([nothing, *pattern, *[nothing] * 8])
+        _, seen, tracker = follow([nothing, *pattern, *[nothing] * 8])
         assert not any(seen)
-        assert not any(answer.ended for answer in answers)
-        assert tracker.finish() == ()
+        assert not tracker._tracks
 
 
 def test_a_missed_detection_does_not_end_a_track() -> None:
@@ -132,10 +136,9 @@ def test_a_missed_detection_does_not_end_a_track() -> None:
 
 def test_who_comes_back_within_two_seconds_is_the_same() -> None:
     here, away = walk(6, red=(150, 170)), [(scene({}), Detections.empty())] * 16
-    answers, seen, _ = follow([*here, *away, *walk(6, red=(190, 210))])
+    _, seen, _ = follow([*here, *away, *walk(6, red=(190, 210))])
     assert set().union(*seen) == {1}
     assert [len(frame) for frame in seen[-6:]] == [1] * 6
-    assert not any(answer.ended for answer in answers)
 
 
 def test_a_stranger_at_the_same_place_is_somebody_else() -> None:
@@ -149,10 +152,12 @@ def test_a_stranger_at_the_same_place_is_somebody_else() -> None:
 
 
 def test_who_stays_away_is_over() -> None:
-    frames = [*walk(6, red=(150, 170)), *[(scene({}), Detections.empty())] * 30]
-    answers, _, tracker = follow(frames)
-    assert [index for index, answer in enumerate(answers) if answer.ended] == [5 + 21]
-    assert tracker.finish() == ()
+    tracker, known = FaceTracker(FPS), []
+    for image, found in [*walk(6, red=(150, 170)), *[(scene({}), Detections.empty())] * 30]:
+        tracker.update(image, found)
+        known.append(people(tracker))
+    assert known == [[]] * 2 + [[1]] * (3 + 21) + [[]] * 10
+    assert not tracker._tracks
 
 
 def test_a_cut_ends_every_track() -> None:
@@ -160,11 +165,10 @@ def test_a_cut_ends_every_track() -> None:
     rng = np.random.default_rng(0)
     other = cv2.resize(rng.integers(0, 255, (4, 7, 3), np.uint8), (420, 240))
     second = [(other, faces([(125, 100), (295, 100)]))] * 6
-    answers, seen, _ = follow([*first, *second])
-    assert [index for index, answer in enumerate(answers) if answer.cut] == [6]
-    assert answers[6].ended == (1, 2)
+    _, seen, tracker = follow([*first, *second])
     assert set(seen[5]) == {1, 2}
     assert set(seen[6]) == {3, 4}
+    assert people(tracker) == [3, 4]
 
 
 def test_skipped_detection_is_predicted() -> None:
@@ -187,7 +191,7 @@ def test_a_still_counts_at_once() -> None:
     image = scene({"red": (100, 100), "blue": (300, 100)})
     answers, _, tracker = follow([(image, faces([(100, 100), (300, 100)]))], still=True)
     assert [face.track for face in answers[0].faces] == [1, 2]
-    assert tracker.finish() == (1, 2)
+    assert people(tracker) == [1, 2]
 
 
 def test_a_file_that_is_longer_than_it_said_has_its_faces_confirmed() -> None:
@@ -244,24 +248,17 @@ def test_state_stays_bounded_over_many_people() -> None:
     tracker = FaceTracker(FPS, appearance=None)
     rng = np.random.default_rng(1)
     image = scene({})
-    largest = ended = 0
+    largest = latest = 0
     for index in range(4000):
         x = 30 + (index % 40) * 9
         found = [(float(x), 100.0)] if index % 40 < 30 else []
         if rng.random() < 0.2:
             found.append((float(rng.uniform(0, 400)), 200.0))
         answer = tracker.update(image, faces(found))
-        ended += len(answer.ended)
+        latest = max([latest, *confirmed(answer)])
         largest = max(largest, len(tracker._tracks), len(tracker._associator._engine.tracks))
-    assert ended >= 50
+    assert latest >= 50
     assert largest < 12
-
-
-def test_after_the_end_a_tracker_is_spent() -> None:
-    tracker = FaceTracker(FPS)
-    tracker.finish()
-    with pytest.raises(ValueError, match="start a new tracker"):
-        tracker.update(scene({}), Detections.empty())
 
 
 def test_frames_without_pixels_pass() -> None:
