@@ -36,8 +36,8 @@ class BatchPlan:
     bucket: str = ""  #: where the results go from there; nowhere if empty
 
     def folder_of(self, spec: SourceSpec) -> SourceFolder:
-        more = {"captions": self.captions, "spec": spec, "baseline": self.baseline, "licences": self.licences}
-        return SourceFolder(self.output, spec.source_id, self.settings, **more)
+        more = {"captions": self.captions, "baseline": self.baseline, "licences": self.licences}
+        return SourceFolder(self.output, spec, self.settings, **more)
 
 
 @dataclass(frozen=True, slots=True)

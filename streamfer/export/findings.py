@@ -23,7 +23,7 @@ UNIT_PRESENT = 0.5
 
 
 class Findings:
-    """Everything that was said of one source, each kind in order.
+    """Everything that was said of one source, each kind in order; an opening comes before all that files are made of.
 
     Args:
         folder: where it lies meanwhile, in files without names: sources last for hours; None keeps it in memory.
@@ -75,24 +75,19 @@ class Findings:
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
-        """Labels of the model: as it states when the source is opened, else as the first clip shows; none withheld."""
-        if self.opened:
-            return self.opened[0].classes
-        return tuple(name[2:] for name in next(iter(self.clips), {}) if name.startswith("p_"))
+        """Labels of the model; none withheld."""
+        return self.opened[0].classes
 
     @cached_property
     def thresholds(self) -> dict[str, float]:
         """Each action unit of the model with the intensity from which it counts as present."""
-        if not self.opened:
-            means = (name for name in next(iter(self.clips), {}) if name.endswith("_mean"))
-            return {name.removesuffix("_mean"): UNIT_PRESENT for name in means}
         known = dict(zip(self.opened[0].action_units, self.opened[0].action_thresholds, strict=False))
         return {name: known.get(name, UNIT_PRESENT) for name in self.opened[0].action_units}
 
     @property
-    def info(self) -> VideoInfo | None:
-        """What the file is; None before it is open."""
-        return self.opened[0].info if self.opened else None
+    def info(self) -> VideoInfo:
+        """What the file is."""
+        return self.opened[0].info
 
 
 def _clip_row(record: Record, data: ClipLabelled, face: FaceReading) -> dict[str, Cell]:

@@ -31,16 +31,16 @@ class SourceFolder:
     """Writes the files of one source into the output folder, all of them or none.
 
     Args:
-        source_id: names the files; a source id with folders in it keeps them.
+        spec: the source, whose id names the files; one with folders in it keeps them.
         settings: stored in the manifest, compared by :meth:`is_done`; its formats say which files there are.
     """
 
-    def __init__(self, folder: Path, source_id: str, settings: Settings, **more: Any) -> None:
+    def __init__(self, folder: Path, spec: SourceSpec, settings: Settings, **more: Any) -> None:
         # Inside the output folder whatever the source is called.
-        parts = [part for part in source_id.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        parts = [part for part in spec.source_id.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         self._base = folder.joinpath(*(parts or ["source"]))
         self._settings = settings
-        self._job = Job(self._base, settings, **more)
+        self._job = Job(self._base, settings, spec, **more)
         self._files: dict[str, WholeFile] = {}
         self._found: Findings | None = None
         #: frames of the overlay that may show a face although faces are blurred; known once it is drawn
@@ -123,8 +123,8 @@ class SourceFolder:
         """
         self.add(done)
         content: dict[str, Any] = {**self._identity(source_digest), "stats": asdict(done.stats), "note": done.note}
-        content["path"] = place_of(self._job.spec) if self._job.spec else ""
-        if self._job.spec and self._job.spec.version:
+        content["path"] = place_of(self._job.spec)
+        if self._job.spec.version:
             content["version"] = self._job.spec.version
         content["licences"] = dict(self._job.licences())
         with self._writing():

@@ -61,8 +61,8 @@ class Job:
 
     base: Path  #: path of the results without the ends of their names
     settings: Settings
+    spec: SourceSpec  #: the video itself
     captions: bool = False  #: clips are described
-    spec: SourceSpec | None = None  #: the video itself; None where nobody looks at it again
     baseline: Baseline | None = None
     #: tells the licence of each model by its name, once they are loaded
     licences: Callable[[], Mapping[str, str]] = dict
@@ -72,8 +72,7 @@ class Job:
         found = [suffix for name in self.settings.formats for suffix in FORMATS[name]]
         found += [f".captions.{name}" for name in ("csv", "parquet") if self.captions and name in self.settings.formats]
         renamed = f".{self.settings.profile}." if self.settings.profile != "streamfer" else ".frames."
-        still = self.spec is not None and self.spec.still
-        picture = "overlay.png" if still else "overlay.mp4"
+        picture = "overlay.png" if self.spec.still else "overlay.mp4"
         ends = [suffix.replace(".frames.", renamed).replace("overlay.mp4", picture) for suffix in found]
         name = self.base.name
         entities = _BIDS.match(name)

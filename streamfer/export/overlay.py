@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from streamfer.errors import InternalError, OutputError
+from streamfer.errors import OutputError
 from streamfer.export.findings import UNIT_PRESENT
 from streamfer.export.job import Blur
 from streamfer.export.lettering import Layout, Tag, chip, link, paste, subtitle
@@ -180,8 +180,6 @@ class OverlayNotes:
 
 def draw_overlay(path: Path, film: Film) -> int:
     """Write the overlay of a source as :func:`write_overlay` does, from all that was found in it."""
-    if film.job.spec is None:
-        raise InternalError(f"{path.name}: nobody looks at the video again")
     notes = OverlayNotes()
     for event in film.found.events():
         notes.add(event)

@@ -66,8 +66,8 @@ def pyfeat_table(found: Findings) -> Table:
             read = {name: row.get(f"p_{name}") for name in _FEX_EMOTIONS}
             clips.setdefault((row["epoch"], row["track"]), []).append((centre, read))
         for frame in found.frames:
-            width, height = sizes.get(frame.epoch, (1, 1))
-            head = {"frame": frame.index, "input": found.info.location if found.info else ""}
+            width, height = sizes[frame.epoch]
+            head = {"frame": frame.index, "input": found.info.location}
             head["approx_time"] = frame.seconds
             for seen in frame.faces:
                 own = clips.get((frame.epoch, seen.track), [])

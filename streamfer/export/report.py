@@ -100,8 +100,8 @@ def _add_keyframes(film: Film, people: list[dict[str, Any]], seen: Mapping[_Plac
 
     ``seen`` are the sightings of each: index of the frame, seconds by the file's clock and box, (N, 6).
     """
-    spec, blur = film.job.spec, film.job.settings.blurred
-    if spec is None or blur == "strict":
+    blur = film.job.settings.blurred
+    if blur == "strict":
         return
     wanted: defaultdict[_Place, list[tuple[dict[str, Any], str, float, _Box]]] = defaultdict(list)
     for person in people[:_PEOPLE]:
@@ -111,7 +111,7 @@ def _add_keyframes(film: Film, people: list[dict[str, Any]], seen: Mapping[_Plac
             wanted[person["place"][0], int(index)].append((person, label, seconds, tuple(box)))
     left = set(wanted)
     detector = blur_detector() if blur != "off" and wanted else None
-    frames = open_source(spec).stream(lambda epoch, _seconds, index: (epoch, index) in wanted)
+    frames = open_source(film.job.spec).stream(lambda epoch, _seconds, index: (epoch, index) in wanted)
     while left and (frame := next(frames, None)) is not None:
         if isinstance(frame, Frame):
             left.discard((frame.epoch, frame.index))
@@ -129,8 +129,6 @@ def _add_keyframes(film: Film, people: list[dict[str, Any]], seen: Mapping[_Plac
 
 def _facts(film: Film) -> list[tuple[str, str]]:
     stats, info = film.found.done.stats, film.found.info
-    if info is None:
-        return []
     return [
         *(("length", f"{stats.seconds:.1f} s"), ("people", str(stats.tracks)), ("clips", str(stats.clips))),
         *(("frames analysed", f"{stats.frames_analysed:,}"), ("picture", f"{info.width} × {info.height}")),
@@ -146,8 +144,8 @@ def _card(film: Film) -> str:
 
 
 def _manifest(film: Film) -> dict[str, Any]:
-    digest = film.found.info.epoch_key if film.found.info else ""
-    return {**asdict(film.job.settings), "source_sha256": digest, "stats": asdict(film.found.done.stats)}
+    facts = {"source_sha256": film.found.info.epoch_key, "stats": asdict(film.found.done.stats)}
+    return {**asdict(film.job.settings), **facts}
 
 
 def _longest(segments: Sequence[Any]) -> list[Any]:

@@ -163,7 +163,7 @@ def file_rows(found: Findings) -> Iterator[Row]:
     done = found.done
     yield {
         **{"source": done.source_id, "status": "partial" if done.cut_off else "done", "note": done.note or None},
-        **{"sha256": found.info.epoch_key if found.info else None, "duration_s": done.stats.seconds},
+        **{"sha256": found.info.epoch_key, "duration_s": done.stats.seconds},
         **{"frames_decoded": done.stats.frames_decoded, "frames_analysed": everybody.frames},
         **{"frames_with_faces": with_faces, "tracks": done.stats.tracks},
         **everybody.summary(columns),

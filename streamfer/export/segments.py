@@ -180,6 +180,4 @@ class Film:
     def media(self) -> Path:
         """The video, as an absolute path."""
         spec = self.job.spec
-        if spec and spec.place:
-            return Path("/", Path(spec.place).name)
-        return Path(os.path.abspath(spec.url if spec else self.job.base))
+        return Path("/", Path(spec.place).name) if spec.place else Path(os.path.abspath(spec.url))

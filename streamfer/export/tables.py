@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from streamfer.errors import InternalError, SourceUnreadableError
+from streamfer.errors import SourceUnreadableError
 from streamfer.export.columns import TEXT, WHOLE, columns_of, dictionary
 from streamfer.export.findings import Findings, Row
 from streamfer.export.job import Job
@@ -123,7 +123,7 @@ def write_xlsx(path: Path, tables: Mapping[str, Table]) -> None:
 def check(job: Job) -> None:
     """Refuse pictures of what can be read but once (SourceUnreadableError), before it is read."""
     pictures = any(end.startswith((".html", ".overlay.")) for end in job.files())
-    if pictures and job.spec is not None and Path(job.spec.url).is_fifo():
+    if pictures and Path(job.spec.url).is_fifo():
         raise SourceUnreadableError(
             f"{job.spec.location}: a pipe is read but once, and pictures of it need it twice; write it to a file first"
         )
@@ -175,6 +175,4 @@ def _maker(end: str) -> Callable[[Path, Film], None]:
         "_recording-faces_physio.tsv.gz": bids.write_recording,
         "_recording-faces_physio.json": bids.write_recording_json,
     }
-    if end not in makers:
-        raise InternalError(f"nobody writes {end}")
     return makers[end]

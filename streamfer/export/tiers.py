@@ -101,8 +101,8 @@ def write_textgrid(path: Path, film: Film) -> None:
     """Write Praat's TextGrid, from zero to the end of the file: an interval tier a person and channel."""
     from pympi.Praat import TextGrid
 
-    lasts, info = [one.media_end for one in film.segments], film.found.info
-    grid = TextGrid(xmax=max([info.duration if info and info.duration else 0.001, *lasts]))
+    lasts = [one.media_end for one in film.segments]
+    grid = TextGrid(xmax=max([film.found.info.duration or 0.001, *lasts]))
     for (person, tier), group in groupby(film.segments, lambda one: (one.person, one.tier)):
         intervals = grid.add_tier(f"{person} {tier}")
         for one in group:
@@ -126,7 +126,7 @@ def write_boris(path: Path, film: Film) -> None:
     events.sort(key=itemgetter(0))
     subjects = dict.fromkeys((one.person, one.track_id) for one in film.segments)
     media, info, name = str(film.media), film.found.info, film.job.base.name
-    facts = {"length": (info and info.duration) or 0.0, "fps": (info and info.declared_fps) or 0.0}
+    facts = {"length": info.duration or 0.0, "fps": info.declared_fps or 0.0}
     known = {fact: {media: value} for fact, value in {**facts, "hasVideo": True, "hasAudio": False}.items()}
     observation = {
         **_BORIS["observation"],

@@ -79,7 +79,7 @@ def saved(folder: Path, *formats: str, events: Sequence[Event] = EVENTS, **chang
     """Write files as a batch does; return the path of one by the end of its name."""
     settings = replace(SETTINGS, formats=formats, **changes)
     spec = SourceSpec(str(folder / "videos" / "film.mp4"), "film.mp4", "file")
-    source = SourceFolder(folder / "out", "film.mp4", settings, captions=True, spec=spec)
+    source = SourceFolder(folder / "out", spec, settings, captions=True)
     source.open()
     for event in events:
         source.add(event)

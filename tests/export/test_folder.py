@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from film_events import OPENED
 from hypothesis import given
 from hypothesis import strategies as st
 from record_examples import labelled
@@ -18,6 +19,7 @@ from streamfer.export import FORMATS, Settings, SourceFolder
 from streamfer.pipeline.events import FrameFaces, SourceDone, SourceStats
 from streamfer.records import Record
 from streamfer.video import find_sources
+from streamfer.video.locate import SourceSpec
 
 SETTINGS = Settings("c0ffee", "ab" * 32, "lbp", ("csv", "jsonl"))
 DONE = SourceDone("a.mp4", stats=SourceStats(clips=1))
@@ -31,9 +33,14 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.rglob("*") if path.is_file()}
 
 
+def named(folder: Path, source_id: str = "a.mp4", settings: Settings = SETTINGS) -> SourceFolder:
+    return SourceFolder(folder, SourceSpec(source_id, source_id, "file"), settings)
+
+
 def begun(folder: Path, source_id: str = "a.mp4") -> SourceFolder:
-    source = SourceFolder(folder, source_id, SETTINGS)
+    source = named(folder, source_id)
     source.open()
+    source.add(replace(OPENED, source_id=source_id))
     source.add(FrameFaces(source_id, 0, 0, 0.0, ()))
     source.add(Record.of(labelled(), source_id=source_id))
     return source
@@ -97,27 +104,27 @@ def unreadable() -> str:
 
 def test_a_later_run_knows_what_is_done(tmp_path: Path) -> None:
     begun(tmp_path).commit("d1", DONE)
-    again = SourceFolder(tmp_path, "a.mp4", SETTINGS)
+    again = named(tmp_path)
     assert again.is_done(lambda: "d1")
     assert not again.is_done(lambda: "d2"), "other bytes"
     assert not again.is_done(unreadable), "bytes that cannot be read"
     for change in ({"config": "x"}, {"model": "x"}, {"detector": "x"}, {"formats": ("csv",)}):
-        assert not SourceFolder(tmp_path, "a.mp4", replace(SETTINGS, **change)).is_done(lambda: "d1")
-    assert not SourceFolder(tmp_path, "b.mp4", SETTINGS).is_done(lambda: "d1")
+        assert not named(tmp_path, settings=replace(SETTINGS, **change)).is_done(lambda: "d1")
+    assert not named(tmp_path, "b.mp4").is_done(lambda: "d1")
 
 
 @pytest.mark.parametrize("missing", sorted(FILES))
 def test_a_missing_file_is_not_done(tmp_path: Path, missing: str) -> None:
     begun(tmp_path).commit("d1", DONE)
     (tmp_path / missing).unlink()
-    assert not SourceFolder(tmp_path, "a.mp4", SETTINGS).is_done(lambda: "d1")
+    assert not named(tmp_path).is_done(lambda: "d1")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "null", "{", '{"config": "c0ffee"}', "\x00\x01"])
 def test_a_damaged_manifest_is_not_done(tmp_path: Path, content: str) -> None:
     begun(tmp_path).commit("d1", DONE)
     (tmp_path / "a.mp4.streamfer.json").write_text(content)
-    assert not SourceFolder(tmp_path, "a.mp4", SETTINGS).is_done(lambda: "d1")
+    assert not named(tmp_path).is_done(lambda: "d1")
 
 
 def test_folders_in_a_source_id_are_kept(tmp_path: Path) -> None:
@@ -138,7 +145,7 @@ def test_no_source_id_leads_out_of_the_folder(tmp_path: Path, source_id: str) ->
 @given(st.text(alphabet="./\\ab", max_size=12))
 def test_paths_stay_inside_whatever_the_source_is_called(source_id: str) -> None:
     root = Path("/nowhere/out")
-    for path in SourceFolder(root, source_id, SETTINGS).paths:
+    for path in named(root, source_id).paths:
         assert path.resolve().is_relative_to(root)
         assert path.name.endswith(tuple(suffix for suffixes in FORMATS.values() for suffix in suffixes))
 
@@ -158,4 +165,4 @@ def test_of_a_pipe_there_is_no_second_look(tmp_path: Path) -> None:
     for name in ("html", "overlay"):
         settings = Settings("c0ffee", "ab" * 32, "lbp", (name,))
         with pytest.raises(SourceUnreadableError, match=r"film\.mkv: a pipe is read but once, .*; write it to a file"):
-            SourceFolder(tmp_path / "out", "film.mkv", settings, spec=spec).open()
+            SourceFolder(tmp_path / "out", spec, settings).open()

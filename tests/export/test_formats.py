@@ -182,7 +182,8 @@ def test_bids_has_events_and_a_recording(tmp_path: Path) -> None:
 
 
 def test_files_of_bids_keep_the_entities_of_the_video(tmp_path: Path) -> None:
-    source = SourceFolder(tmp_path, "sub-01/sub-01_task-talk_video.mp4", replace(SETTINGS, formats=("bids", "eaf")))
+    name = "sub-01/sub-01_task-talk_video.mp4"
+    source = SourceFolder(tmp_path, SourceSpec(name, name, "file"), replace(SETTINGS, formats=("bids", "eaf")))
     assert [path.name for path in source.paths][::4] == [
         "sub-01_task-talk_events.tsv",
         "sub-01_task-talk_video.mp4.eaf",

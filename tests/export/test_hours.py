@@ -23,7 +23,7 @@ ALL = ("csv", "jsonl", "srt", "eaf", "boris", "bids", "html", "overlay")
 @pytest.mark.parametrize(("formats", "profile"), [(("csv", "jsonl"), "streamfer"), (ALL, "pyfeat")])
 def test_a_minute_more_costs_little_memory(tmp_path: Path, formats: tuple[str, ...], profile: str) -> None:
     settings = replace(SETTINGS, formats=formats, profile=profile)
-    folder = SourceFolder(tmp_path, "film.mp4", settings, spec=SourceSpec("film.mp4", "film.mp4", "file"))
+    folder = SourceFolder(tmp_path, SourceSpec("film.mp4", "film.mp4", "file"), settings)
     folder.open()
     folder.add(OPENED)
     taken = []

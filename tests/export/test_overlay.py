@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from film_events import OPENED
 from made_videos import changing
 from PIL import Image
 from record_examples import LATENCY, MODEL, PRODUCER, labelled, span
@@ -318,8 +319,9 @@ def test_sides_that_are_odd_become_even(tmp_path: Path) -> None:
 
 def test_an_overlay_that_finds_no_room_is_named(film: Path, tmp_path: Path) -> None:
     (spec,) = find_sources([str(film)])
-    source = SourceFolder(tmp_path, "film", Settings("c", "m", "d", ("overlay",)), spec=spec)
+    source = SourceFolder(tmp_path, spec, Settings("c", "m", "d", ("overlay",)))
     source.open()
+    source.add(OPENED)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
@@ -328,7 +330,7 @@ def test_an_overlay_that_finds_no_room_is_named(film: Path, tmp_path: Path) -> N
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert str(caught.value).startswith(
-        f"{tmp_path}/film.overlay.mp4: cannot be written (File too large); check the disk"
+        f"{tmp_path}/{spec.source_id}.overlay.mp4: cannot be written (File too large); check the disk"
     )
     assert ".part" not in str(caught.value)
     assert isinstance(caught.value.__cause__, OSError)

@@ -24,7 +24,11 @@ from streamfer.export.tables import table_of, write
 from streamfer.pipeline.events import Event, FaceRow, FrameFaces, SourceDone, SourceOpened
 from streamfer.records import Record
 from streamfer.video.frames import VideoInfo
+from streamfer.video.locate import SourceSpec
 
+INFO = VideoInfo("hall", "hall.mp4", 64, 48, "mpeg4", 25.0, 2.0, 0, False, "key")
+PLAIN = SourceOpened("hall", 0, INFO, ("happiness", "neutral"))
+OPENED = replace(PLAIN, action_units=("AU06", "AU12"), action_thresholds=(0.5, 0.5))
 SETTINGS = Settings("c0ffee", "ab" * 32, "lbp", ("csv",))
 MEDIA_SPAN, MEDIA_MOMENT = ("media_start_s", "media_end_s"), ("media_seconds",)
 CLIP_COLUMNS, FRAME_COLUMNS, TRACK_COLUMNS = (
@@ -40,8 +44,11 @@ ClipCsv, FrameCsv, TrackCsv = (maker(f".{name}.csv") for name in ("clips", "fram
 
 
 def written(writer: tuple[str, Path], *events: Any) -> Path:
+    """Write one file; of a model without action units, unless the events say what was opened."""
     end, path = writer
-    write(end, path, Film(findings(*events), Job(path, SETTINGS)))
+    if not any(isinstance(event, SourceOpened) for event in events):
+        events = (PLAIN, *events)
+    write(end, path, Film(findings(*events), Job(path, SETTINGS, SourceSpec("hall.mp4", "hall", "file"))))
     return path
 
 
@@ -78,7 +85,7 @@ def test_a_face_that_cannot_be_read_says_why(tmp_path: Path) -> None:
         ("unsure", "turned", "0.700000"),
         ("happiness", "", "0.700000"),
     ]
-    frame_ = table_of("clips", findings(unsure, clip())).data_frame()
+    frame_ = table_of("clips", findings(PLAIN, unsure, clip())).data_frame()
     assert frame_["reason"].isna().tolist() == [False, True]
     assert frame_["reason"][0] == "turned"
 
@@ -88,17 +95,11 @@ def test_a_table_without_clips_has_its_header(tmp_path: Path) -> None:
     assert path.read_text().splitlines() == [",".join([*CLIP_COLUMNS, "p_joy", "p_calm", *MEDIA_SPAN])]
 
 
-INFO = VideoInfo("hall", "hall.mp4", 64, 48, "mpeg4", 25.0, 2.0, 0, False, "key")
-OPENED = SourceOpened("hall", 0, INFO, ("happiness", "neutral"), ("AU06", "AU12"), (0.5, 0.5))
-
-
 def test_action_units_of_a_clip_have_columns_after_the_probabilities(tmp_path: Path) -> None:
     (row,) = table(written(ClipCsv(tmp_path / "a.csv"), OPENED, labelled_with_units()))
     more = ["p_happiness", "p_neutral", "AU06_mean", "AU12_mean", "AU06_peak", "AU12_peak"]
     assert list(row) == [*CLIP_COLUMNS, *more, *MEDIA_SPAN]
     assert [row[name] for name in more[2:]] == ["0.456789", "0.500000", "0.875000", "1.000000"]
-    (unopened,) = table(written(ClipCsv(tmp_path / "b.csv"), labelled_with_units()))
-    assert unopened == row
     empty = written(ClipCsv(tmp_path / "c.csv"), OPENED)
     assert empty.read_text().splitlines() == [",".join([*CLIP_COLUMNS, *more, *MEDIA_SPAN])]
 
@@ -113,10 +114,9 @@ def test_action_units_of_a_frame_have_columns_after_the_others(tmp_path: Path) -
 
 
 def test_a_model_without_action_units_has_no_columns_for_them(tmp_path: Path) -> None:
-    opened = replace(OPENED, action_units=(), action_thresholds=())
     clips, frames = ClipCsv(tmp_path / "clips.csv"), FrameCsv(tmp_path / "frames.csv")
-    assert "AU" not in written(clips, opened, clip()).read_text()
-    assert "AU" not in written(frames, opened, frame(), frame(faces=0)).read_text()
+    assert "AU" not in written(clips, clip()).read_text()
+    assert "AU" not in written(frames, frame(), frame(faces=0)).read_text()
 
 
 def test_a_frame_table_of_nothing_has_its_header(tmp_path: Path) -> None:
