@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from streamfer.errors import OutputError, StreamferError
+from streamfer.errors import CheckpointError, OutputError, StreamferError
 
 _Value = TypeVar("_Value")
 #: Tells apart what one process writes at the same time, to the same place even.
@@ -163,6 +163,15 @@ def sha256_of(path: Path) -> str:
     """Return the digest of a file's bytes, hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def as_listed(path: Path) -> Path:
+    """Return a file; a CheckpointError where its digest is not the one that ``SHA256SUMS`` beside it has for it."""
+    sums = path.with_name("SHA256SUMS")
+    listed = sums.read_text(encoding="utf-8") if path.is_file() and sums.is_file() else ""
+    if f"  {path.name}\n" in listed and f"{sha256_of(path)}  {path.name}\n" not in listed:
+        raise CheckpointError(f"{path}: its digest is not the one in {sums.name}: damaged or changed; install it again")
+    return path
 
 
 def _sweep(path: Path) -> None:

@@ -37,11 +37,7 @@ class Baseline:
 
     @classmethod
     def first(cls, text: str, clip: ClipConfig | None = None) -> Baseline | None:
-        """Read ``10s``; None where the text names a file.
-
-        Raises:
-            ConfigError: it is neither, or no two clips end in it.
-        """
+        """Read ``10s``; None where the text names a file; a ConfigError: it is neither, or no two clips end in it."""
         match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*s", text)
         if match is None:
             if "://" in text or Path(text).is_file():

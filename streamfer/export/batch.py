@@ -193,11 +193,7 @@ class Batch:
         self._fail(Failed(source_id, InternalError(why)))
 
     def write_study(self) -> None:
-        """Write the tables of all files of the output folder.
-
-        Raises:
-            OutputError: they cannot be written.
-        """
+        """Write the tables of all files of the output folder; an OutputError where they cannot be written."""
         from streamfer.export.study import write_study
 
         settings = self.plan.settings

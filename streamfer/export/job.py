@@ -81,11 +81,7 @@ class Job:
 
 
 def check_formats(names: FormatNames) -> tuple[str, ...]:
-    """Return the formats of a list, or of one text with commas.
-
-    Raises:
-        ConfigError: a format is unknown.
-    """
+    """Return the formats of a list, or of one text with commas; a ConfigError where one is unknown."""
     given: Any = names.split(",") if isinstance(names, str) else names
     if not isinstance(given, Iterable):
         raise ConfigError(f"formats: a {type(names).__name__}; choose from {', '.join(FORMATS)}")

@@ -13,13 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from streamfer.errors import CheckpointError
 from streamfer.extras import needs
 from streamfer.faces.finder import DetectorSettings, Finder, Found, merged
 from streamfer.faces.images import DetectionSize, planes
 from streamfer.faces.pulling import cascade_file
 from streamfer.faces.registry import DetectorEntry, centerface_file
-from streamfer.faces.sessions import load_network, open_session
+from streamfer.faces.sessions import load_network, open_session, readable
 
 #: The cascade gives no score. This one lets its faces start tracks, and ranks them below a sure network.
 CASCADE_SCORE = 0.75
@@ -84,16 +83,10 @@ class YuNetDetector(Finder):
         super().__init__(entry.name, "OpenCV", entry.licence, settings.size, settings.max_faces)
         self._lock = threading.Lock()
         score = settings.least_score(YUNET_THRESHOLD, YUNET_THRESHOLD)
-        try:
-            with _quiet():
-                self._network = cv2.FaceDetectorYN.create(str(path), "", (64, 64), score, NMS_IOU, YUNET_CANDIDATES)
-                # A foreign network loads without complaint and fails on its first picture: fail here instead.
-                self._network.detect(np.zeros((64, 64, 3), np.uint8))
-        except cv2.error as error:
-            reason = " ".join(str(error).split())[:160]
-            raise CheckpointError(
-                f"{path}: not a YuNet network that OpenCV can run ({reason}); pull 'yunet' again or name another"
-            ) from error
+        with readable(path), _quiet():
+            self._network = cv2.FaceDetectorYN.create(str(path), "", (64, 64), score, NMS_IOU, YUNET_CANDIDATES)
+            # A foreign network loads without complaint and fails on its first picture: fail here instead.
+            self._network.detect(np.zeros((64, 64, 3), np.uint8))
 
     def _find(self, picture: NDArray[np.uint8]) -> Found:
         with self._lock:
@@ -134,6 +127,8 @@ class CenterFaceDetector(Finder):
         )
         self.threshold = settings.least_score(CENTERFACE_THRESHOLD, CENTERFACE_TRACKING_THRESHOLD)
         super().__init__(entry.name, runs, entry.licence, settings.size.reading(SMALLEST), settings.max_faces)
+        with readable(path):
+            self._find(np.zeros((COARSEST, COARSEST, 3), np.uint8))
 
     def _find(self, picture: NDArray[np.uint8]) -> Found:
         height, width = (math.ceil(side / COARSEST) * COARSEST for side in picture.shape[:2])

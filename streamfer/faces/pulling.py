@@ -38,11 +38,7 @@ def pack_folder(name: str) -> Path:
 
 
 def pack_file(folder: Path, task: Task) -> Path:
-    """Return the network of a pack that does ``task``; without one, or with a wrong manifest, a CheckpointError.
-
-    Raises:
-        CheckpointError: the pack has no such network, or its manifest is wrong.
-    """
+    """Return the network of a pack that does ``task``; without one, or with a wrong manifest, a CheckpointError."""
     if (folder / "manifest.json").is_file():
         return _manifest_file(folder, task)
     # Some archives unpack into a folder of their own name inside the pack's folder (antelopev2 does).

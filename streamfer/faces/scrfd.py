@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from streamfer.faces.detections import Detections
 from streamfer.faces.finder import DetectorSettings, Finder, Found, Part, merged
 from streamfer.faces.images import SMALLEST_SEEN, DetectionSize, planes
 from streamfer.faces.registry import DetectorEntry
-from streamfer.faces.sessions import open_session
+from streamfer.faces.sessions import open_session, readable
 
 #: The finest stride, and the coarsest one of three levels: an input has to be a multiple of it.
 FINEST, STRIDE = 8, 32
@@ -51,11 +53,22 @@ class ScrfdDetector(Finder):
         name = " ".join(filter(None, (entry.name, self.metadata.get("version"))))
         licence = self.metadata.get("licence") or self.metadata.get("license") or entry.licence
         super().__init__(name, runs, licence, settings.size, settings.max_faces)
-        usual = self._stated("threshold", USUAL_THRESHOLD)
-        self.threshold = settings.least_score(usual, self._stated("tracking_threshold", usual))
+        usual = self._stated("threshold", USUAL_THRESHOLD, 1)
+        self.threshold = settings.least_score(usual, self._stated("tracking_threshold", usual, 1))
         self._leniency = LENIENCY if settings.threshold is None else 0.0
         smallest, least = self._stated("smallest_face", SMALLEST_SEEN), int(self._stated("least_side", 0))
         self._size = settings.size.reading(smallest, least)
+        self._try(path)
+
+    def _try(self, path: Path) -> None:
+        """Refuse a foreign network, which loads and fails on its first picture, and one that answers no numbers."""
+        height, width = self._fixed or (2 * STRIDE, 2 * STRIDE)
+        blob = np.linspace(-1, 1, 3 * height * width, dtype=np.float32).reshape(1, 3, height, width)
+        with readable(path):
+            answers = self._session.run(None, {self._input: blob})
+            if not all(np.isfinite(answer).all() for answer in answers):
+                raise ValueError("its answers are not finite")
+            self._decoded(answers, width, -math.inf)
 
     def _shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         if self._fixed is None:
@@ -81,11 +94,10 @@ class ScrfdDetector(Finder):
         blob = planes(picture, height, width)
         blob -= np.float32(127.5)
         blob *= np.float32(1 / 128)
-        return merged(*self._run(blob, least))
+        return merged(*self._decoded(self._session.run(None, {self._input: blob}), width, least))
 
-    def _run(self, blob: NDArray[np.float32], least: float) -> Found:
+    def _decoded(self, outputs: list[Any], width: int, least: float) -> Found:
         """Return corners (N, 4), scores (N,) and landmarks (N, 5, 2), in pixels of the canvas, of what counts."""
-        outputs = self._session.run(None, {self._input: blob})
         levels, anchors = (3, 2) if len(outputs) in (6, 9) else (5, 1)
         found: list[list[NDArray[np.float32]]] = [[], [], []]
         for level in range(levels):
@@ -94,7 +106,7 @@ class ScrfdDetector(Finder):
             chosen = np.flatnonzero(scores >= least)
             if level and not len(chosen):
                 continue
-            rows, columns = np.divmod(chosen // anchors, blob.shape[3] // stride)
+            rows, columns = np.divmod(chosen // anchors, width // stride)
             centres = (np.stack([columns, rows], axis=1) * stride).astype(np.float32)
             sides, *offsets = (one.reshape(scores.size, -1)[chosen] * stride for one in distances)
             found[0].append(np.hstack([centres - sides[:, :2], centres + sides[:, 2:]]))
@@ -102,12 +114,12 @@ class ScrfdDetector(Finder):
             found[2] += [centres[:, None] + one.reshape(-1, 5, 2) for one in offsets]
         return np.concatenate(found[0]), np.concatenate(found[1]), np.concatenate(found[2]) if found[2] else None
 
-    def _stated(self, key: str, usual: float) -> float:
+    def _stated(self, key: str, usual: float, most: float = 10_000) -> float:
         """Return a number that the network may state in its metadata."""
         value = self.metadata.get(key, usual)
-        try:
-            return float(value)
-        except ValueError as error:
-            raise CheckpointError(
-                f"{self.name}: {key} {value!r} in the network's metadata is no number; export the network again"
-            ) from error
+        with contextlib.suppress(ValueError):
+            if 0 <= float(value) <= most:
+                return float(value)
+        raise CheckpointError(
+            f"{self.name}: {key} {value!r} in the network's metadata is no number from 0 to {most}; export it again"
+        )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnxruntime
 
 from streamfer.errors import CheckpointError, DeviceError
@@ -107,14 +109,12 @@ def _open(path: Path, network: bytes | None, threads: int, asked: list[str], *, 
         options.add_session_config_entry("session.dynamic_block_base", "4")
     # Patterns and arenas would hold the largest of each size for ever.
     options.enable_mem_pattern = False
-    options.log_severity_level = 3
+    options.log_severity_level = 4
     # By default a GPU's arena doubles with every new frame size.
     growth = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
     providers = [(name, growth) if name == "CUDAExecutionProvider" else name for name in asked]
-    try:
+    with readable(path):
         return Session(network or str(path), sess_options=options, providers=providers)
-    except Exception as error:  # ONNX Runtime raises its own classes, which share no base but Exception
-        raise unreadable(path, error) from error
 
 
 def load_network(path: Path) -> onnx.ModelProto:
@@ -128,21 +128,27 @@ def load_network(path: Path) -> onnx.ModelProto:
     """
     import onnx
 
-    try:
+    with readable(path):
         model = onnx.load(str(path))
-    except Exception as error:  # protobuf's DecodeError shares no base with OSError and ValueError
-        raise unreadable(path, error) from error
     weights = {weight.name for weight in model.graph.initializer}
+    for weight in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(weight)
+        if values.ndim and values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise CheckpointError(f"{path}: weight {weight.name!r} holds values that are not finite; export it again")
     inputs = [value for value in model.graph.input if value.name not in weights]
     del model.graph.input[:]
     model.graph.input.extend(inputs)
     return model
 
 
-def unreadable(path: Path, error: Exception) -> CheckpointError:
-    """Return the error for a file that ONNX Runtime refuses, on one line."""
-    reason = " ".join(str(error).split())[:160]
-    return CheckpointError(
-        f"{path}: not an ONNX network that can be loaded ({reason}); the file is damaged or no network: "
-        "delete it and pull it again"
-    )
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn whatever ONNX, ONNX Runtime or NumPy raise about a network into a CheckpointError of one line."""
+    try:
+        yield
+    except Exception as error:  # their own classes share no base but Exception
+        reason = " ".join(str(error).split())[:160]
+        raise CheckpointError(
+            f"{path}: not an ONNX network that can be loaded ({reason}); the file is damaged or no network: "
+            "delete it and pull it again"
+        ) from error

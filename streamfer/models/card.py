@@ -161,7 +161,7 @@ def read_card(path: Path) -> ModelCard:
         with safe_open(path, framework="numpy") as stream:
             metadata = stream.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error}); get it again") from error
     if METADATA_KEY not in metadata:
         raise CheckpointError(
             f"{path}: a safetensors file without streamfer's metadata; import it with "

@@ -107,7 +107,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         try:
             return _unprefixed(load_file(path))
         except SafetensorError as error:
-            raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
+            raise CheckpointError(f"{path}: damaged safetensors file ({error}); get it again") from error
     return _unprefixed(_state(path, read_torchscript(path) if is_torchscript(path) else _load(path)))
 
 

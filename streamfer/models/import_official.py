@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -225,9 +225,7 @@ def import_checkpoint(
             "imported_from": source.name,
             "imported_digest": sha256_of(source),
             "descriptions": list(official.descriptions),
-            "contexts": official.prompt.contexts,
-            "class_specific": official.prompt.class_specific,
-            "position": official.prompt.position,
+            **asdict(official.prompt),
         },
     )
     target = output or user_folder() / f"{name}{SUFFIX}"

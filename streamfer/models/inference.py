@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from streamfer.arguments import checked
 from streamfer.errors import ConfigError, InternalError
-from streamfer.files import sha256_of
+from streamfer.files import as_listed, sha256_of
 from streamfer.models.attention import AttentionChoice, choose_attention, use_attention
 from streamfer.models.card import ModelCard, PixelProfile
 from streamfer.models.dfer_clip import DferClip
@@ -245,7 +245,7 @@ def load_model(
         DeviceError: the device is absent, or cannot run the attention asked for.
         ConfigError: device, precision or attention is not a value they can have.
     """
-    path = find_model(os.fspath(name_or_path))
+    path = as_listed(find_model(os.fspath(name_or_path)))
     where = choose_device(device)
     exact = choose_precision(precision, where.device)
     choice = choose_attention(attention, where.device)

@@ -42,7 +42,7 @@ def unfilled() -> Iterator[None]:
 
 
 def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: str) -> None:
-    """Compare names and shapes; a CheckpointError names the first that is missing, different or none of the model's."""
+    """Compare names, shapes and kinds; a CheckpointError names the first that is missing, different or too many."""
     for name, tensor in expected.items():
         if name not in found:
             missing = len(expected.keys() - found.keys())
@@ -51,6 +51,8 @@ def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torc
             raise CheckpointError(
                 f"{where}: tensor {name!r} has shape {tuple(found[name].shape)}; expected {tuple(tensor.shape)}"
             )
+        if found[name].is_floating_point() != tensor.is_floating_point():
+            raise CheckpointError(f"{where}: tensor {name!r} is {found[name].dtype}; expected {tensor.dtype}")
     if extra := sorted(found.keys() - expected.keys()):
         raise CheckpointError(f"{where}: tensor {extra[0]!r} is not part of the model ({len(extra)} in all)")
 
@@ -59,7 +61,7 @@ def check_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
     """Refuse numbers that are none: a CheckpointError names the first tensor that holds one."""
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"{where}: tensor {name!r} holds values that are not finite")
+            raise CheckpointError(f"{where}: tensor {name!r} holds values that are not finite; get it again")
 
 
 def write_weights(path: Path, model: DferClip, card: ModelCard, *, half: bool = False) -> None:
@@ -93,14 +95,10 @@ def read_weights(path: Path) -> tuple[DferClip, ModelCard]:
         model = DferClip(card.config)
     try:
         with safe_open(path, framework="pt") as stream:
-            shapes = {
-                name: torch.empty(stream.get_slice(name).get_shape(), device="meta")
-                for name in stream.keys()  # noqa: SIM118 - a handle, not a dictionary
-            }
-            check_tensors(model.state_dict(), shapes, str(path))
-            tensors = {name: stream.get_tensor(name) for name in shapes}
+            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no dictionary
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged safetensors file ({error})") from error
+        raise CheckpointError(f"{path}: damaged safetensors file ({error}); get it again") from error
+    check_tensors(model.state_dict(), tensors, str(path))
     check_finite(tensors, str(path))
     model.load_state_dict(
         {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()},

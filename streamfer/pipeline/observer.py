@@ -68,11 +68,7 @@ class ObservedClip:
 
 
 def label_of(record: Record) -> ClipLabelled:
-    """Return the document of a label's record.
-
-    Raises:
-        InternalError: it is another record.
-    """
+    """Return the document of a label's record; an InternalError where it is another record."""
     if not isinstance(record.data, ClipLabelled):
         raise InternalError(f"a clip was to be observed by its label, and came with a {record.type} record")
     return record.data

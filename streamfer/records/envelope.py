@@ -154,11 +154,7 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str | bytes) -> Record:
-        """Read what :meth:`to_json` wrote.
-
-        Raises:
-            RecordError: the line is not JSON, or not a record.
-        """
+        """Read what :meth:`to_json` wrote; a RecordError where the line is not JSON, or not a record."""
         try:
             event = json.loads(line)
         except (ValueError, TypeError, RecursionError) as error:

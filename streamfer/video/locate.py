@@ -171,11 +171,7 @@ def placed(place: Place, what: str) -> str:
 
 
 def listed(places: Place | Sequence[Place]) -> list[str]:
-    """Return one place or several as texts.
-
-    Raises:
-        ConfigError: something is no path.
-    """
+    """Return one place or several as texts; a ConfigError where something is no path."""
     several: Any = [places] if isinstance(places, str | os.PathLike) else places
     if not isinstance(several, Iterable) or isinstance(several, bytes) or hasattr(several, "__array__"):
         raise ConfigError(f"sources: a {type(places).__name__}; expected a path, a URL, or a list of them")

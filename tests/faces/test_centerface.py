@@ -124,3 +124,13 @@ def test_it_finds_the_astronaut_with_eyes_above_the_mouth() -> None:
     assert left_eye[0] < nose[0] < right_eye[0]
     assert left_mouth[0] < right_mouth[0]
     assert max(left_eye[1], right_eye[1]) < nose[1] < min(left_mouth[1], right_mouth[1])
+
+
+def test_another_network_in_its_place_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_network(tmp_path / "centerface.onnx")
+    model = onnx.load(str(path))
+    model.graph.output.pop()
+    onnx.save(model, str(path))
+    monkeypatch.setattr(adapters, "centerface_file", lambda: path)
+    with pytest.raises(CheckpointError, match=r"centerface\.onnx: not an ONNX network that can be loaded"):
+        load_detector("centerface")

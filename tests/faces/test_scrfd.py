@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -203,10 +204,49 @@ def test_where_a_track_leads_a_lower_score_is_enough_unless_one_was_asked_for(tm
     assert len(asked) == 0
 
 
-def test_a_threshold_that_is_no_number_is_refused(tmp_path: Path) -> None:
-    path = write_scrfd(tmp_path / "bad.onnx", metadata={"threshold": "high"})
-    with pytest.raises(CheckpointError, match="no number"):
+@pytest.mark.parametrize("stated", ["high", "nan", "7", "-1"])
+def test_a_threshold_that_is_no_number_of_its_kind_is_refused(stated: str, tmp_path: Path) -> None:
+    path = write_scrfd(tmp_path / "bad.onnx", metadata={"threshold": stated})
+    with pytest.raises(CheckpointError, match=f"'{stated}' .* is no number from 0 to 1"):
         load_detector(str(path))
+
+
+def damaged(model: onnx.ModelProto, name: str, values: np.ndarray) -> None:
+    """Put other numbers in the place of a weight."""
+    weight = next(each for each in model.graph.initializer if each.name == name)
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, name))
+
+
+def swapped(model: onnx.ModelProto) -> None:
+    """Let the scores come where the distances should."""
+    first, last = model.graph.output[0], model.graph.output[3]
+    first.name, last.name = last.name, first.name
+
+
+def overflowing(model: onnx.ModelProto) -> None:
+    """Leave every weight a number, and no distance of a bright cell."""
+    for name in ("gain_bbox_8", "bias_bbox_8"):
+        damaged(model, name, np.full((1, 8), 3e38, np.float32))
+
+
+DAMAGE: dict[str, tuple[Callable[[onnx.ModelProto], None], str]] = {
+    "no numbers": (lambda model: damaged(model, "bias_bbox_8", np.full((1, 8), np.nan, np.float32)), "'bias_bbox_8'"),
+    "too large": (overflowing, "its answers are not finite"),
+    "another shape": (lambda model: damaged(model, "gain_bbox_8", np.zeros((1, 6), np.float32)), "can be loaded"),
+    "another order": (swapped, "can be loaded"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_network_that_fails_on_its_first_picture_is_refused_when_it_is_loaded(kind: str, tmp_path: Path) -> None:
+    path, (change, says) = write_scrfd(tmp_path / "bad.onnx"), DAMAGE[kind]
+    model = onnx.load(str(path))
+    change(model)
+    onnx.save(model, str(path))
+    with pytest.raises(CheckpointError, match=says) as caught:
+        load_detector(str(path))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("shape", [(0, 0, 3), (0, 100, 3), (100, 0, 3)])

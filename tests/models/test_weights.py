@@ -183,6 +183,9 @@ def test_wrong_tensors_are_named(tmp_path: Path) -> None:
     _rewrite(path, {**good, "text_features": good["text_features"] * float("nan")})
     with pytest.raises(CheckpointError, match="not finite"):
         read_weights(path)
+    _rewrite(path, {**good, "text_features": good["text_features"].int()})
+    with pytest.raises(CheckpointError, match=r"'text_features' is torch\.int32; expected torch\.float32"):
+        read_weights(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"a text file", b"\xff" * 64])
