@@ -35,7 +35,7 @@ FLOORS = (
 )
 #: The same for training, and for what made the built-in weights.
 TRAINING_FLOORS = ({"recipes"}, {"captions"}, {"metrics", "datasets"}, {"dfer_clip"}, {"exp_blip"}, {"exp_vqa"})
-BUILTIN_FLOORS = ({"faces"}, {"render"}, {"mini"})
+BUILTIN_FLOORS = ({"tables"}, {"faces"}, {"render"}, {"mini"})
 ALL_FLOORS = {"streamfer": FLOORS, "streamfer_train": TRAINING_FLOORS, "streamfer_builtin": BUILTIN_FLOORS}
 #: What each package may import of ours besides itself.
 NEIGHBOURS = {

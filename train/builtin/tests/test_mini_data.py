@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamfer.errors import ConfigError
+from streamfer.errors import SourceNotFoundError, SourceUnreadableError
 from streamfer_builtin.mini import data
 from streamfer_builtin.mini.units import BLENDSHAPES, PRESENT
 from streamfer_builtin.render.actions import ACTION_UNITS
@@ -29,7 +29,9 @@ def test_a_place_is_a_fraction_and_stable(name: str) -> None:
 
 
 def test_missing_data_is_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"blendshapes\.parquet: no such file; give the folder that holds fer2013/"):
+    with pytest.raises(
+        SourceNotFoundError, match=r"blendshapes\.parquet: no such file; give the folder that holds blend"
+    ):
         data.load(tmp_path)
 
 
@@ -40,10 +42,10 @@ def test_a_picture_that_is_none_is_named(shared_data: Path, tmp_path: Path) -> N
     rows[3]["image"] = b"no picture"
     pq.write_table(pa.Table.from_pylist(rows), path)
     name = re.escape(rows[3]["source_id"])
-    with pytest.raises(ConfigError, match=rf"^fer2013_train, {name}: the stored bytes are no picture"):
+    with pytest.raises(SourceUnreadableError, match=rf"^fer2013_train, {name}: the stored bytes are no picture"):
         data.load(tmp_path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ConfigError, match=r"train\.parquet: no whole parquet file; fetch the data again"):
+    with pytest.raises(SourceUnreadableError, match=r"train\.parquet: no whole parquet file; fetch the data again"):
         data.load(tmp_path)
 
 

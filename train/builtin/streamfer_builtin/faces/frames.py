@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -35,33 +36,41 @@ def known_videos(folder: Path) -> list[KnownVideo]:
 
     Raises:
         SourceNotFoundError: there is no such description.
+        SourceUnreadableError: it is damaged.
     """
     description = folder / "ground_truth.json"
     if not description.is_file():
         raise SourceNotFoundError(
             f"{description}: no such file; give the folder that holds videos/ with --set data=FOLDER"
         )
-    videos = json.loads(description.read_text(encoding="utf-8"))["videos"]
-    known = []
-    for name, facts in videos.items():
-        intervals = facts.get("face_intervals")
-        seen: tuple[tuple[int, int], ...] | None = None
-        if intervals is not None:
-            seen = tuple((each["first_frame"], each["last_frame"]) for each in intervals if each["faces"])
-        elif not any(facts["faces_per_second"]):
-            seen = ()
-        known.append(KnownVideo(folder / name, int(facts["distinct_people"]), seen))
-    return known
+    try:
+        videos = json.loads(description.read_text(encoding="utf-8"))["videos"]
+        return [_known(folder / name, facts) for name, facts in videos.items()]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceUnreadableError(f"{description}: does not say who is in which video; fetch it again") from error
+
+
+def _known(path: Path, facts: dict[str, Any]) -> KnownVideo:
+    intervals = facts.get("face_intervals")
+    seen: tuple[tuple[int, int], ...] | None = None
+    if intervals is not None:
+        seen = tuple((each["first_frame"], each["last_frame"]) for each in intervals if each["faces"])
+    elif not any(facts["faces_per_second"]):
+        seen = ()
+    return KnownVideo(path, int(facts["distinct_people"]), seen)
 
 
 def frames(path: Path) -> Iterator[Picture]:
     """Every frame of a video, animated picture or still as RGB uint8, in order.
 
     Raises:
+        SourceNotFoundError: there is no such file.
         SourceUnreadableError: the file cannot be decoded.
     """
     import av  # whoever trains needs no decoder
 
+    if not path.is_file():
+        raise SourceNotFoundError(f"{path}: no such file; fetch the data again")
     if path.suffix == ".yuv":
         yield from _raw_frames(path)
         return

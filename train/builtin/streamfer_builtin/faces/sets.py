@@ -15,12 +15,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from streamfer.errors import SourceNotFoundError, SourceUnreadableError
 from streamfer_builtin.faces.frames import known_videos
 from streamfer_builtin.faces.labels import BoolArray, Labels, Picture
+from streamfer_builtin.tables import as_stored, decoded, rows
 
 CROWDS, BACKGROUNDS, SCENES = "faces/crowds.parquet", "faces/backgrounds.parquet", "faces/scenes.parquet"
 TUNE_SHARE = 0.07
@@ -67,17 +65,20 @@ def part_of(source: str, split: str) -> str:
 
 def crowds(root: Path, part: str) -> list[Sample]:
     """The pictures of people of one part; boxes that one teacher alone saw are ``ignored``."""
-    return _samples(root / CROWDS, lambda row: part_of(row["source"], row["split"]) == part, _crowd)
+    columns = ("image", "source", "split", "boxes", "landmarks", "sure", "profile")
+    return _samples(root, CROWDS, columns, lambda row: part_of(row["source"], row["split"]) == part, _crowd)
 
 
 def backgrounds(root: Path, part: str) -> list[Sample]:
     """The pictures without a face of one part."""
-    return _samples(root / BACKGROUNDS, lambda row: part_of(row["source"], row["split"]) == part, _background)
+    columns = ("image", "source", "split")
+    return _samples(root, BACKGROUNDS, columns, lambda row: part_of(row["source"], row["split"]) == part, _background)
 
 
 def scenes(root: Path) -> list[Sample]:
     """Pictures of single people, most of them grey; 6 % of the people are left out, as for version 1."""
-    return _samples(root / SCENES, lambda row: draw(row["identity"]) >= PERSON_SHARE, _scene)
+    columns = ("image", "boxes", "landmarks", "source_id", "identity")
+    return _samples(root, SCENES, columns, lambda row: draw(row["identity"]) >= PERSON_SHARE, _scene)
 
 
 def test_videos(root: Path) -> tuple[str, ...]:
@@ -88,32 +89,29 @@ def test_videos(root: Path) -> tuple[str, ...]:
     return tuple(sorted(several, key=draw)[:TEST_VIDEOS])
 
 
-def _samples(path: Path, wanted: Callable[[dict[str, Any]], bool], read: Callable[..., Sample]) -> list[Sample]:
-    if not path.is_file():
-        raise SourceNotFoundError(
-            f"{path}: no such file; give the folder that holds faces/ and videos/ with --set data=FOLDER"
-        )
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise SourceUnreadableError(f"{path}: no whole parquet file; fetch the data again") from error
+def _samples(
+    root: Path,
+    name: str,
+    columns: tuple[str, ...],
+    wanted: Callable[[dict[str, Any]], bool],
+    read: Callable[[dict[str, Any], Picture], Sample],
+) -> list[Sample]:
     kept = []
-    for batch in file.iter_batches(batch_size=64):
-        for row in batch.to_pylist():
+    for row in rows(root, name, columns):
+        where = f"{root / name}, {row.get('source', row.get('source_id'))}"
+        with as_stored(where):
             if wanted(row):
-                kept.append(read(row, decoded(row["image"], str(row.get("source", path)))))
+                kept.append(read(row, shown(row["image"], where)))
     return kept
 
 
-def decoded(coded: bytes, name: str) -> Picture:
+def shown(coded: bytes, name: str) -> Picture:
     """A coded picture: RGB uint8 H x W x 3, or H x W when it has no colour.
 
     Raises:
         SourceUnreadableError: the bytes are no picture.
     """
-    picture = cv2.imdecode(np.frombuffer(coded, np.uint8), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise SourceUnreadableError(f"{name}: the stored bytes are no picture; fetch the data again")
+    picture = decoded(coded, name, cv2.IMREAD_COLOR)
     if np.abs(picture[..., 0].astype(np.int16) - picture[..., 2]).mean() < 1.5:
         return np.ascontiguousarray(picture[..., 1])
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), np.uint8)
@@ -122,8 +120,8 @@ def decoded(coded: bytes, name: str) -> Picture:
 def _crowd(row: dict[str, Any], picture: Picture) -> Sample:
     count = len(row["boxes"])
     labels = Labels(
-        np.array(row["boxes"], np.float32).reshape(-1, 4),
-        np.array(row["landmarks"], np.float32).reshape(-1, 5, 2),
+        np.array(row["boxes"], np.float32).reshape(count, 4),
+        np.array(row["landmarks"], np.float32).reshape(count, 5, 2),
         ~np.array(row["sure"], np.bool_).reshape(count),
         np.ones(count, np.bool_),
     )
@@ -137,8 +135,8 @@ def _background(row: dict[str, Any], picture: Picture) -> Sample:
 def _scene(row: dict[str, Any], picture: Picture) -> Sample:
     count = len(row["boxes"])
     labels = Labels(
-        np.array(row["boxes"], np.float32).reshape(-1, 4),
-        np.array(row["landmarks"], np.float32).reshape(-1, 5, 2),
+        np.array(row["boxes"], np.float32).reshape(count, 4),
+        np.array(row["landmarks"], np.float32).reshape(count, 5, 2),
         np.zeros(count, np.bool_),
         np.ones(count, np.bool_),
     )

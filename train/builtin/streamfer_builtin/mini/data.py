@@ -10,20 +10,18 @@ from typing import Any, TypeAlias
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from streamfer.errors import ConfigError
+from streamfer.errors import SourceUnreadableError
 from streamfer.files import sha256_of
 from streamfer_builtin.mini import augment
-from streamfer_builtin.mini.units import units_of
+from streamfer_builtin.mini.units import BLENDSHAPE_COLUMNS, units_of
+from streamfer_builtin.tables import as_stored, decoded, file_in, rows, table
 
 CLASSES: tuple[str, ...] = ("happiness", "sadness", "neutral", "anger", "surprise", "disgust", "fear")
 
-_WORDS = frozenset({"source", "source_id", "detected", "pass"})
 _FILES = (
     "fer2013/train.parquet",
     "fer2013/val.parquet",
@@ -124,18 +122,18 @@ class _Scores:
 
     def of(self, source: str, source_ids: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return action units and pose of the named pictures, NaN for a picture without."""
-        rows = np.array([self.rows.get((source, s), -1) for s in source_ids])
+        places = np.array([self.rows.get((source, s), -1) for s in source_ids])
         found = []
-        for table in (self.units, self.pose):
-            values = table[rows]
-            values[rows < 0] = np.nan
+        for known in (self.units, self.pose):
+            values = known[places]
+            values[places < 0] = np.nan
             found.append(torch.from_numpy(values))
         return found[0], found[1]
 
 
 def digests(data: Path) -> dict[str, str]:
     """Return the SHA-256 of every file that the recipe reads, by path relative to `data`."""
-    return {name: sha256_of(_file(data, name)) for name in _FILES}
+    return {name: sha256_of(file_in(data, name)) for name in _FILES}
 
 
 def place(name: str) -> float:
@@ -146,7 +144,9 @@ def place(name: str) -> float:
 def load(data: Path) -> Corpus:
     """Read and decode both sets; some 38,000 grey pictures, about 100 MB of memory.
 
-    Raises: ConfigError when a file is absent.
+    Raises:
+        SourceNotFoundError: a file is absent.
+        SourceUnreadableError: one is damaged, or holds something else.
     """
     scores = _read_scores(data)
     fer_train, _ = _read_fer(data, "train", scores)
@@ -164,40 +164,21 @@ def load(data: Path) -> Corpus:
     )
 
 
-def _file(data: Path, name: str) -> Path:
-    path = data / name
-    if not path.is_file():
-        raise ConfigError(
-            f"{path}: no such file; give the folder that holds fer2013/ and faces/ with --set data=FOLDER"
-        )
-    return path
-
-
-def _table(data: Path, name: str) -> pa.Table:
-    path = _file(data, name)
-    try:
-        return pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ConfigError(f"{path}: no whole parquet file; fetch the data again") from error
-
-
 def _read_scores(data: Path) -> _Scores:
-    table = _table(data, _FILES[3])
-    column = {n: table[n].to_numpy().astype(np.float32) for n in table.schema.names if n not in _WORDS}
-    keys = zip(table["source"].to_pylist(), table["source_id"].to_pylist(), strict=True)
+    read = table(data, _FILES[3], ("source", "source_id", "yaw", "pitch", *BLENDSHAPE_COLUMNS))
+    with as_stored(data / _FILES[3]):
+        column = {name: np.array(read[name], np.float32) for name in ("yaw", "pitch", *BLENDSHAPE_COLUMNS)}
     return _Scores(
-        rows={k: i for i, k in enumerate(keys)},
-        units=units_of(column),
+        rows={key: row for row, key in enumerate(zip(read["source"], read["source_id"], strict=True))},
+        units=units_of({name: column[name] for name in BLENDSHAPE_COLUMNS}),
         pose=np.stack([column["yaw"], column["pitch"]], 1),
     )
 
 
 def _grey(jpeg: bytes, size: int, name: str) -> Any:
-    image = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise ConfigError(f"{name}: the stored bytes are no picture; fetch the data again")
+    image = decoded(jpeg, name, cv2.IMREAD_GRAYSCALE)
     if image.shape != (size, size):
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+        return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     return image
 
 
@@ -214,31 +195,37 @@ def vote_shares(counts: FloatArray) -> FloatArray:
 
 
 def _read_votes(data: Path, split: str, names: Sequence[str]) -> Tensor:
-    table = _table(data, f"fer2013/ferplus_{split}.parquet")
-    counts = np.stack([table[name].to_numpy().astype(np.float32) for name in (*CLASSES, *_OTHER_VOTES)], 1)
-    row = dict(zip(table["source_id"].to_pylist(), vote_shares(counts), strict=True))
+    name, kinds = f"fer2013/ferplus_{split}.parquet", (*CLASSES, *_OTHER_VOTES)
+    read = table(data, name, ("source_id", *kinds))
+    with as_stored(data / name):
+        counts = np.stack([np.array(read[kind], np.float32) for kind in kinds], 1)
+    row = dict(zip(read["source_id"], vote_shares(counts), strict=True))
     nobody = np.full(len(CLASSES), np.nan, np.float32)
     return torch.from_numpy(np.stack([row.get(name, nobody) for name in names]))
 
 
 def _read_fer(data: Path, split: str, scores: _Scores) -> tuple[Pictures, list[str]]:
-    table = _table(data, f"fer2013/{split}.parquet")
-    source = f"fer2013_{split}"
-    names = table["source_id"].to_pylist()
-    images = zip(table["image"].to_pylist(), names, strict=True)
+    name, source = f"fer2013/{split}.parquet", f"fer2013_{split}"
+    read = table(data, name, ("image", "label", "source_id"))
+    names = read["source_id"]
+    images = zip(read["image"], names, strict=True)
     pixels = np.stack([_grey(image, 48, f"{source}, {name}") for image, name in images])
-    labels = torch.tensor([CLASSES.index(n) for n in table["label"].to_pylist()])
+    if strangers := [label for label in read["label"] if label not in CLASSES]:
+        raise SourceUnreadableError(f"{data / name}: label {strangers[0]!r}; expected one of {', '.join(CLASSES)}")
+    labels = torch.tensor([CLASSES.index(label) for label in read["label"]])
     votes = _read_votes(data, split, names)
     known = scores.of(source, names)
     return Pictures(source, augment.FER_EXTENT, torch.from_numpy(pixels), labels, *known, votes), names
 
 
 def _read_faces(data: Path, scores: _Scores) -> tuple[Pictures, list[str]]:
-    table = _table(data, _FILES[2])
-    rows = [r for r in table.to_pylist() if r["emotion"] in CLASSES]
-    pixels = np.stack([_grey(r["image"], 64, f"faces, {r['source_id']}") for r in rows])
-    labels = torch.tensor([CLASSES.index(r["emotion"]) for r in rows])
-    known = scores.of("faces", [r["source_id"] for r in rows])
-    nobody = torch.full((len(rows), len(CLASSES)), torch.nan)
+    read = rows(data, _FILES[2], ("image", "emotion", "source_id", "identity"))
+    found = [row for row in read if row["emotion"] in CLASSES]
+    if not found:
+        raise SourceUnreadableError(f"{data / _FILES[2]}: no picture shows one of {', '.join(CLASSES)}")
+    pixels = np.stack([_grey(row["image"], 64, f"faces, {row['source_id']}") for row in found])
+    labels = torch.tensor([CLASSES.index(row["emotion"]) for row in found])
+    known = scores.of("faces", [row["source_id"] for row in found])
+    nobody = torch.full((len(found), len(CLASSES)), torch.nan)
     pictures = Pictures("faces", augment.FACES_EXTENT, torch.from_numpy(pixels), labels, *known, nobody)
-    return pictures, [r["identity"] for r in rows]
+    return pictures, [row["identity"] for row in found]

@@ -43,6 +43,11 @@ BLENDSHAPES: dict[str, dict[str, float]] = {
     "AU28": {"mouthRollUpper": 0.40, "mouthRollLower": 0.55},
     "AU43": {"eyeBlink{}": 0.80},
 }
+_SIDES = ("Left", "Right")
+#: The scores that are read, by name.
+BLENDSHAPE_COLUMNS = tuple(
+    dict.fromkeys(shape.format(side) for shapes in BLENDSHAPES.values() for shape in shapes for side in _SIDES)
+)
 #: Units whose truth photographs cannot give.
 RENDERED_ONLY = tuple(unit for unit in ACTION_UNITS if unit not in BLENDSHAPES)
 #: An intensity of at least this is "present" where intensities have to be turned into yes and no.
@@ -56,7 +61,7 @@ def units_of(scores: Mapping[str, Any]) -> np.ndarray[Any, np.dtype[np.float32]]
     for unit, shapes in BLENDSHAPES.items():
         parts = []
         for shape, strong in shapes.items():
-            sides = [shape.format(side) for side in ("Left", "Right")]
+            sides = [shape.format(side) for side in _SIDES]
             parts.append((np.asarray(scores[sides[0]]) + np.asarray(scores[sides[1]])) / (2 * strong))
         out[:, ACTION_UNITS.index(unit)] = np.clip(np.max(parts, axis=0), 0, 1)
     return out
