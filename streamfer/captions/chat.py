@@ -62,6 +62,19 @@ class Reply:
     answer_tokens: int | None
 
 
+@dataclass(slots=True)
+class Spending:
+    """What a model was asked, and what that cost."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+    def cost(self, price: tuple[float, float]) -> float:
+        """Return what the tokens cost at prices for a million tokens of prompt and answer."""
+        return (self.prompt_tokens * price[0] + self.answer_tokens * price[1]) / 1e6
+
+
 def endpoint_url(url: str | None) -> str:
     """Return the address that ``/chat/completions`` is appended to; ``/v1`` is added to a bare host.
 

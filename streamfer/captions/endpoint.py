@@ -17,7 +17,6 @@ from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from PIL import Image
 
 from streamfer.addresses import is_loopback
 from streamfer.captions.card import face_crop
-from streamfer.captions.chat import ChatClient, ChatError, Reply, endpoint_url, key_for
+from streamfer.captions.chat import ChatClient, ChatError, Reply, Spending, endpoint_url, key_for
 from streamfer.captions.prompts import again, answer_messages, check_prompts, describe_messages
 from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Keyframes, Message
 from streamfer.captions.writers import ENDPOINT, CheckedWriter, Refused, SpentError
@@ -57,20 +56,6 @@ _POLL_SECONDS = 0.1
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Spending:
-    """What an endpoint was asked, and what that cost; ``unparsed`` answers were not in the form asked for."""
-
-    calls: int = 0
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    unparsed: int = 0
-
-    def cost(self, price: tuple[float, float]) -> float:
-        """Return what the tokens cost at prices for a million tokens of prompt and answer."""
-        return (self.prompt_tokens * price[0] + self.answer_tokens * price[1]) / 1e6
-
-
 class EndpointWriter(CheckedWriter):
     """A model behind an endpoint; deadlines of their own end its calls. ``clock`` is for rests and caps."""
 
@@ -93,6 +78,7 @@ class EndpointWriter(CheckedWriter):
         self._debugged = 0
         self._said: set[str] = set()
         self.spending = Spending()
+        self._unparsed = 0
         self._info = CaptionerInfo(
             f"{ENDPOINT}{model}",
             hashlib.sha256(f"{redact_url(url)} {model}".encode()).hexdigest(),
@@ -224,7 +210,7 @@ class EndpointWriter(CheckedWriter):
         found = read_fields(reply.text)
         if found is None:
             with self._lock:
-                self.spending.unparsed += 1
+                self._unparsed += 1
             found = {"caption": _undressed(reply.text)}
         text = found.get("caption") or found.get("text") or found.get("description") or found.get("english", "")
         return text, None if self._settings.language == "en" else found.get("english", "")
@@ -294,7 +280,7 @@ class EndpointWriter(CheckedWriter):
         if spent.calls:
             log.info(
                 "captioner %s: %d calls, %d + %d tokens%s; %d answers were not in the form asked for",
-                self.info.name, spent.calls, spent.prompt_tokens, spent.answer_tokens, cost, spent.unparsed,
+                self.info.name, spent.calls, spent.prompt_tokens, spent.answer_tokens, cost, self._unparsed,
             )  # fmt: skip
 
 

@@ -117,7 +117,7 @@ def drip(handler: BaseHTTPRequestHandler) -> None:
 
 def test_a_good_text_is_taken_and_kept(server: Server, cache: ReplyCache, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY_VARIABLE, "sk-secret")
-    policy = Policy(price_prompt=1.0, price_answer=10.0)
+    policy = Policy(price=(1.0, 10.0))
     rewriter = Rewriter(endpoint(server), cache, policy)
     written = list(rewriter.rewrite([SMILE, SMILE]))
     # Two threads: either may be the one that asks, and the other waits for its answer.
@@ -127,12 +127,12 @@ def test_a_good_text_is_taken_and_kept(server: Server, cache: ReplyCache, monkey
     assert server.keys == ["Bearer sk-secret"]
     assert "cheek raiser, lip corner puller" in request["messages"][-1]["content"]
     assert (rewriter.tally.prompt_tokens, rewriter.tally.answer_tokens) == (200, 20)
-    assert rewriter.tally.cost(policy) == pytest.approx(200e-6 + 200e-6)
-    assert "1 by the model, 1 by the cache" in rewriter.tally.summary(policy)
-    assert "cost 0.0004" in rewriter.tally.summary(policy)
+    assert rewriter.tally.cost(policy.price) == pytest.approx(200e-6 + 200e-6)
+    assert "1 by the model, 1 by the cache" in rewriter.tally.summary(policy.price)
+    assert "cost 0.0004" in rewriter.tally.summary(policy.price)
     again = Rewriter(endpoint(server), cache, policy)
     assert [one.origin for one in again.rewrite([SMILE])] == ["cache"]
-    assert (len(server.requests), again.tally.cost(policy)) == (1, 0.0)
+    assert (len(server.requests), again.tally.cost(policy.price)) == (1, 0.0)
 
 
 def test_a_text_that_fails_its_checks_is_asked_for_again(server: Server, cache: ReplyCache) -> None:
@@ -185,7 +185,7 @@ def test_the_grammar_speaks_where_the_model_fails(
     assert faults(written.text, SMILE, emotion_allowed=False) == ()
     assert len(server.requests) == calls
     assert rewriter.tally.reasons == {reason: 1}
-    assert reason in rewriter.tally.summary(Policy())
+    assert reason in rewriter.tally.summary(Policy().price)
 
 
 def test_a_busy_server_is_asked_again(server: Server, cache: ReplyCache) -> None:
@@ -204,7 +204,7 @@ def test_a_dead_server_is_given_up(cache: ReplyCache) -> None:
 
 
 def test_the_budget_ends_the_asking(server: Server, cache: ReplyCache) -> None:
-    policy = Policy(concurrency=1, tries=1, price_answer=1e6, budget=30.0)
+    policy = Policy(concurrency=1, tries=1, price=(0.0, 1e6), budget=30.0)
     server.answers = [chat("The inner brows are raised."), chat("The outer brows are raised."), chat(GOOD)]
     rewriter = Rewriter(endpoint(server), cache, policy)
     written = list(rewriter.rewrite([FaceLabels.of([1]), FaceLabels.of([2]), SMILE]))
@@ -264,7 +264,7 @@ def test_a_half_that_cannot_be_read_is_counted_and_stays(
     rewriter = Rewriter(endpoint(server), cache)
     (written,) = rewriter.fuse_texts([(action, emotion)])
     assert (written.text, written.origin) == (f"{action} {emotion}", "grammar")
-    assert "a half could not be read and both stand as they are: 1" in rewriter.tally.summary(rewriter.policy)
+    assert "a half could not be read and both stand as they are: 1" in rewriter.tally.summary(rewriter.policy.price)
     assert server.requests == []
 
 

@@ -92,7 +92,7 @@ def _rewriter(options: argparse.Namespace) -> Iterator[Rewriter]:
     from streamfer_train.captions.writers import ReplyCache, named_writer
 
     asked = {name: getattr(options, name) for name in ("tries", "variants", "concurrency", "budget")}
-    policy = Policy(price_prompt=options.price[0], price_answer=options.price[1], **asked)
+    policy = Policy(price=tuple(options.price), **asked)
     if not options.timeout > 0:
         raise ConfigError(f"--timeout {options.timeout:g}: must be above 0 seconds")
     writer = named_writer(options.url, options.model, timeout=options.timeout, connections=options.concurrency)
@@ -106,7 +106,7 @@ def _by_model(options: argparse.Namespace, entries: Entries, *, fuse: bool) -> i
         texts = rewriter.fuse(faces, options.seed) if fuse else rewriter.rewrite(faces, options.seed)
         pairs = enumerate(zip(entries, texts, strict=True))
         made = (_row(entry, number, caption=text.text) for number, ((entry, _), text) in pairs)
-        return _write(options, made, lambda: f"; {rewriter.tally.summary(rewriter.policy)}")
+        return _write(options, made, lambda: f"; {rewriter.tally.summary(rewriter.policy.price)}")
 
 
 def _questions(options: argparse.Namespace, entries: Entries) -> int:
@@ -123,7 +123,7 @@ def _questions(options: argparse.Namespace, entries: Entries) -> int:
     with _rewriter(options) as rewriter:
         written = rewriter.ask(((faces[n], one) for n, one in asked), options.seed)
         made = (row(n, one.question, text.text) for (n, _), (one, text) in zip(asked, written, strict=True))
-        return _write(options, made, lambda: f"{said}; {rewriter.tally.summary(rewriter.policy)}")
+        return _write(options, made, lambda: f"{said}; {rewriter.tally.summary(rewriter.policy.price)}")
 
 
 def _check(options: argparse.Namespace, entries: Entries) -> int:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
-from streamfer.captions.chat import ChatError, Reply
+from streamfer.captions.chat import ChatError, Reply, Spending
 from streamfer.captions.checks import faults, shape_faults
 from streamfer.captions.prompts import again
 from streamfer.captions.protocol import Message
@@ -57,8 +57,7 @@ class Policy:
     variants: int = 1  #: different texts asked for faces with the same labels
     concurrency: int = 4  #: questions under way at a time
     give_up_after: int = 8  #: faults of the writer in a row after which it is not asked again
-    price_prompt: float = 0.0  #: of a million tokens
-    price_answer: float = 0.0  #: likewise
+    price: tuple[float, float] = (0.0, 0.0)  #: of a million tokens of prompt and answer
     budget: float | None = None  #: the asking ends when that much is spent
 
 
@@ -72,23 +71,16 @@ class Written:
 
 
 @dataclass(slots=True)
-class Tally:
+class Tally(Spending):
     """What a run cost and where its captions came from."""
 
     captions: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     refused_texts: int = 0
-    calls: int = 0
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
     uncounted_calls: int = 0
 
-    def cost(self, policy: Policy) -> float:
-        """Return what the counted tokens cost by the prices of ``policy``."""
-        return (self.prompt_tokens * policy.price_prompt + self.answer_tokens * policy.price_answer) / 1e6
-
-    def summary(self, policy: Policy) -> str:
-        """Say it in one line."""
+    def summary(self, price: tuple[float, float]) -> str:
+        """Say it in one line, at prices for a million tokens of prompt and answer."""
         total = sum(self.captions.values())
         written = ", ".join(f"{self.captions[name]} by the {name}" for name in ("model", "cache", "grammar"))
         why = "; ".join(f"{reason}: {count}" for reason, count in self.reasons.most_common())
@@ -96,7 +88,7 @@ class Tally:
         return (
             f"{total} captions: {written}{f' ({why})' if why else ''}; {self.refused_texts} texts refused; "
             f"{self.calls} calls, {self.prompt_tokens} + {self.answer_tokens} tokens{unknown}, "
-            f"cost {self.cost(policy):.4f}"
+            f"cost {self.cost(price):.4f}"
         )
 
 
@@ -255,7 +247,7 @@ class Rewriter:
     def _may_ask(self) -> None:
         with self._lock:
             budget = self.policy.budget
-            if budget is not None and self.tally.cost(self.policy) >= budget and not self._stopped:
+            if budget is not None and self.tally.cost(self.policy.price) >= budget and not self._stopped:
                 self._stopped = "budget spent"
                 log.warning("captions.budget_spent", extra={"budget": budget})
             if self._stopped:

@@ -103,11 +103,11 @@ def _fused(config: ExpBlipConfig, pairs: list[tuple[str, str]]) -> tuple[list[st
             texts.append(f"{action} {emotion}" if labels is None else describe(labels, f"{config.seed}/{place}"))
         return texts, "joined by the grammar" + (f"; of {unread} {UNREAD}" if unread else "")
     writer = named_writer(asked.url, asked.model)
-    policy = Policy(price_prompt=asked.price[0], price_answer=asked.price[1], budget=asked.budget)
+    policy = Policy(price=asked.price, budget=asked.budget)
     with ReplyCache(asked.cache) as cache:
         rewriter = Rewriter(writer, cache, policy)
         texts = [one.text for one in rewriter.fuse_texts(pairs, config.seed)]
-        return texts, rewriter.tally.summary(policy)
+        return texts, rewriter.tally.summary(policy.price)
 
 
 def _entries(captions: Iterable[tuple[str, str]], root: Path) -> Iterator[dict[str, Any]]:
