@@ -53,8 +53,6 @@ class DetectorPool:
     """A few detectors shared by many sources: at most as many detections run at once as there are detectors."""
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
-        if not detectors:
-            raise InternalError("a detector pool needs at least one detector")
         self._idle: queue.SimpleQueue[Detector] = queue.SimpleQueue()
         for detector in detectors:
             self._idle.put(detector)

@@ -29,7 +29,7 @@ _ASSUMED_FPS = 25.0
 _SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
 
 
-def open_reader(path: str | Path | SourceSpec, prefer: ReaderName = "auto", *, decode_threads: int = 1) -> PyAvReader:
+def open_reader(path: str | Path | SourceSpec, prefer: ReaderName = "auto") -> PyAvReader:
     """Open ``path`` for random access.
 
     ``auto`` is PyAV: docs/results/readers.md shows why (decord is no faster where it is right, and wrong or
@@ -42,7 +42,7 @@ def open_reader(path: str | Path | SourceSpec, prefer: ReaderName = "auto", *, d
     spec = path if isinstance(path, SourceSpec) else find_sources([str(path)])[0]
     if prefer not in get_args(ReaderName):
         raise ConfigError(f"reader {prefer!r} is unknown; choose auto, pyav or decord")
-    return (DecordReader if prefer == "decord" else PyAvReader)(spec, decode_threads=decode_threads)
+    return (DecordReader if prefer == "decord" else PyAvReader)(spec)
 
 
 class PyAvReader(Closing):
@@ -54,9 +54,8 @@ class PyAvReader(Closing):
     containers lie about it (edit lists, variable rate). Other formats are decoded once for ``len``.
     """
 
-    def __init__(self, spec: SourceSpec, *, decode_threads: int = 1) -> None:
+    def __init__(self, spec: SourceSpec) -> None:
         self._spec = spec
-        self._decode_threads = decode_threads
         self._converter = RgbConverter()
         self._container, self._track = self._open()
         rate = self._track.average_rate or self._track.guessed_rate
@@ -74,7 +73,7 @@ class PyAvReader(Closing):
     def _open(self) -> tuple[InputContainer, VideoStream]:
         container = open_container(self._spec, timeout=20.0)
         try:
-            return container, video_stream(container, self._spec, self._decode_threads)
+            return container, video_stream(container, self._spec, decode_threads=1)
         except SourceUnreadableError:
             container.close()
             raise
@@ -183,7 +182,7 @@ class DecordReader(PyAvReader):
     It refuses raw streams, stills and turned videos; it counts packets that an edit list hides.
     """
 
-    def __init__(self, spec: SourceSpec, *, decode_threads: int = 1) -> None:
+    def __init__(self, spec: SourceSpec) -> None:
         with needs("decord", "reader 'decord'"):
             import decord
         # decord stops with a cryptic error, or worse, at whatever is no video: PyAV says it better.
@@ -197,7 +196,7 @@ class DecordReader(PyAvReader):
         if orientation(first) != UPRIGHT:
             raise SourceUnreadableError(f"{spec.location}: decord cannot turn pictures upright; use the pyav reader")
         try:
-            self._reader = decord.VideoReader(spec.url, ctx=decord.cpu(0), num_threads=decode_threads)
+            self._reader = decord.VideoReader(spec.url, ctx=decord.cpu(0), num_threads=1)
         except (decord.DECORDError, RuntimeError):
             # Its own words are a source line of its build machine.
             raise SourceUnreadableError(

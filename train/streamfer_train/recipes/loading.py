@@ -118,8 +118,6 @@ def _one_thread(_worker: int) -> None:
 
 def in_steps(batches: Iterable[T], size: int, steps: int) -> Iterator[list[T]]:
     """Yield the ``size`` micro-batches of each of ``steps`` steps, whole steps only, and read no batch beyond them."""
-    if steps < 1:
-        return
     source = iter(batches)
     for _ in range(steps):
         micro = list(islice(source, size))
