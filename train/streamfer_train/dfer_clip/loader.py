@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,29 +74,20 @@ class Loaders:
     """The loaders of one fold; ``held_out`` is None where nothing is held out."""
 
     train: Loader[Batch]
+    order: TrainSampler  #: of training, whose epoch is chosen before each iteration
     held_out: Loader[Batch] | None
     test: Loader[Batch]
-
-    @property
-    def train_sampler(self) -> TrainSampler:
-        """The order of training; choose its epoch before each iteration."""
-        return cast(TrainSampler, self.train.sampler)
 
 
 def build_loaders(
     config: DataConfig, fold: Fold, *, batch_size: int, seed: int = 1, world: ProcessGroup = ALONE
 ) -> Loaders:
-    """Build the loaders of one process; a ConfigError where training has less than a batch, or nothing is tested on."""
+    """Build the loaders of one process; a ConfigError where nothing is tested on."""
     train = ClipDataset(fold.train, config, training=True, seed=seed)
     order = TrainSampler(
         train.labels, batch_size=batch_size, seed=seed, rank=world.rank, world_size=world.size,
         oversample=config.oversample,
     )  # fmt: skip
-    if order.batches == 0:
-        raise ConfigError(
-            f"fold {fold.number}: {len(fold.train)} training clips are less than one batch of "
-            f"{batch_size * world.size}; lower the batch size"
-        )
     if not fold.test:
         raise ConfigError(f"fold {fold.number}: the test list has no clip that can be used")
     workers = worker_count(config.workers, world.size)
@@ -110,6 +101,7 @@ def build_loaders(
 
     return Loaders(
         Loader(train, sampler=order, persistent_workers=workers > 0, **more),
+        order,
         evaluation(fold.held_out) if fold.held_out else None,
         evaluation(fold.test),
     )

@@ -36,9 +36,12 @@ class DferTask:
         self.config = config
         micro = micro_batch(asked.batch, asked.accumulate, world)
         self.loaders = build_loaders(config.data, fold, batch_size=micro, seed=seed, world=world)
-        self.steps = self.loaders.train_sampler.batches // asked.accumulate
+        self.steps = self.loaders.order.batches // asked.accumulate
         if not self.steps:
-            raise ConfigError(f"fold {fold.number}: {len(fold.train)} training clips are less than one batch")
+            raise ConfigError(
+                f"fold {fold.number}: {len(fold.train)} training clips are less than one batch of {asked.batch}; "
+                "lower optimiser.batch"
+            )
         self.learner = build_learner(config, backbone, seed)
         choose_trained(self.learner, asked)
         if not any(weight.requires_grad for weight in self.learner.parameters()):
@@ -54,7 +57,7 @@ class DferTask:
         return build_optimiser(self.learner, self.config.optimiser)
 
     def batches(self, epoch: int, done: int) -> Iterable[Batch]:
-        self.loaders.train_sampler.set_epoch(epoch, done)
+        self.loaders.order.set_epoch(epoch, done)
         return self.loaders.train
 
     def set_rates(self, optimiser: torch.optim.Optimizer, progress: Progress) -> dict[str, float]:
