@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from streamfer.errors import UnknownModelError
 from streamfer.files import sha256_of
 from streamfer.models.card import SUFFIX
 from streamfer.models.expression import ModelInfo
@@ -58,11 +57,8 @@ def read_subject(weights: str, *, device: str = "auto", precision: str = "auto")
         UnsafeCheckpointError: the file asks to run something; nothing was run.
     """
     path = Path(weights)
-    if any(weights == entry.name for entry in list_models()) or path.suffix == SUFFIX:
+    if path.suffix == SUFFIX or not path.is_file() or any(weights == entry.name for entry in list_models()):
         return _from_weights(find_model(weights), device, precision, "streamfer weights")
-    if not path.is_file():
-        find_model(weights)
-        raise UnknownModelError(f"model {weights!r}: no such file")
     if is_checkpoint(path, RECIPE):
         return _from_run(path, device)
     return _from_authors(path, device, precision)
