@@ -38,11 +38,12 @@ def check_source(place: str | None, config: Config, seconds: float = 3.0) -> Ite
         seconds: how long to watch each.
 
     Raises:
+        ConfigError: none is named, and none is configured.
         SourceError: there is no such source.
     """
-    known = configured_sources(config) if config.sources else []
+    known = configured_sources(config) if config.sources or place is None else []
     chosen = [spec for spec in known if place in (None, spec.source_id)]
-    for spec in chosen or find_sources([] if place is None else [place]):
+    for spec in chosen or find_sources([str(place)]):
         transports: Sequence[Transport | None] = ("tcp", "udp") if spec.scheme in RTSP_SCHEMES else (None,)
         worked: list[Transport | None] = []
         for transport in transports:

@@ -28,10 +28,7 @@ def check(
     camera is read over TCP and over UDP.
     """
     from streamfer.api.checking import check_source
-    from streamfer.errors import ConfigError
 
-    if source is None and not config.sources:
-        raise ConfigError("no source: name one (rtsp://...), or list them under 'sources:' in the configuration")
     found = []
     for checked in check_source(source, config, seconds):
         found.append(checked)
