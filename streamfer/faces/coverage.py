@@ -21,7 +21,7 @@ from streamfer.files import Spill
 
 #: Score from which a box is covered, and from which it keeps a lost face covered and makes a frame doubtful; chosen on
 #: films of crowds, measured on others (docs/results/blur.md).
-COVERED_SCORE, LIKELY_SCORE = 0.15, 0.1
+COVERED_SCORE, LIKELY_SCORE = 0.15, 0.12
 #: A box that never scored as much counts, when it is lost, as a flicker and not as a lost face.
 _A_FACE = 0.7
 #: Seconds: a flicker stays covered; a lost face does whatever happens; it is gone when nothing moved or looked like
@@ -31,6 +31,8 @@ _FLICKER, _HELD, _QUIET, _SEARCHED, _BRIDGED = 0.25, 0.75, 1.0, 3.0, 0.5
 _REACH, _PERSON = 2.0, 0.25
 #: A box that lies to this share in a likelier one shows a part of the same face.
 _PART = 0.3
+#: A box that shrinks below this share of its area may show what is left of a face that something hides by and by.
+_WHOLE = 0.75
 #: A box that is covered to this share is.
 _HIDDEN = 0.5
 #: Cells of the map of what moved, and the change of their mean grey level that is motion.
@@ -198,6 +200,9 @@ class _Sweep:
     faces: Boxes = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     best: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
     first: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    #: Where they are as wholes, and when these were seen, seconds.
+    wholes: Boxes = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    seen: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def run(self, moments: Sequence[Moment], numbers: Sequence[int]) -> None:
         """Take frames by their numbers, in order."""
@@ -216,11 +221,25 @@ class _Sweep:
             heirs = linked & (shared == shared.max(axis=1, keepdims=True, initial=-1))
             self.best = np.maximum(scores, np.where(heirs, self.best[:, None], 0).max(axis=0, initial=0))
             self.first = np.where(heirs, self.first[:, None], step).min(axis=0, initial=step)
+            self._remember(np.where(heirs, shared, -1), boxes, moment.seconds)
+            self.covers[number].boxes += list(self.wholes[self.seen != moment.seconds])
             self.faces = boxes
             for one in list(self.lost):
                 self._seek(one, moment, number)
             before = moment
         self._end()
+
+    def _remember(self, shared: NDArray[np.float32], boxes: Boxes, now: float) -> None:
+        """Keep for a while the places of faces of which a frame's boxes show parts; they move so as to hold these."""
+        wholes, seen = boxes.copy(), np.full(len(boxes), now)
+        for place in np.flatnonzero(shared.max(axis=0, initial=-1) > 0):
+            former, box = shared[:, place].argmax(), boxes[place]
+            whole = self.wholes[former]
+            part = np.prod(box[2:] - box[:2]) < _WHOLE * np.prod(whole[2:] - whole[:2])
+            if part and abs(now - self.seen[former]) <= _HELD:
+                shift = np.maximum(box[2:] - whole[2:], 0) + np.minimum(box[:2] - whole[:2], 0)
+                wholes[place], seen[place] = whole + np.tile(shift, 2), self.seen[former]
+        self.wholes, self.seen = wholes, seen
 
     def _lose(self, linked: NDArray[np.bool_], boxes: Boxes, earlier: float, step: int) -> None:
         """Take those of the last frame's faces that this one does not show for lost."""
@@ -270,6 +289,7 @@ class _Sweep:
         for one in list(self.lost):
             self._give_up(one)
         self.faces, self.best, self.first = self.faces[:0], self.best[:0], self.first[:0]
+        self.wholes, self.seen = self.wholes[:0], self.seen[:0]
 
 
 def _near(boxes: Boxes, others: Boxes) -> NDArray[np.bool_]:
