@@ -13,7 +13,7 @@ from typing import Any
 
 from streamfer.captions.answers import Said, answer
 from streamfer.captions.checks import faults
-from streamfer.captions.measurements import Measurements, measure_clip
+from streamfer.captions.measurements import Measurements, measure
 from streamfer.captions.prompts import facts
 from streamfer.captions.protocol import CaptionerInfo, CaptionError, wants_yes_or_no
 from streamfer.captions.questions import Query, understand
@@ -169,7 +169,7 @@ class Inquiry:
                 f"{self._path}: the face is too small among the others; raise the number kept with "
                 "--set captions.max_faces=64"
             )
-        known, asked = measure_clip(clip), ([clip.keyframes.portraits], [self._asked])
+        known, asked = measure(clip.label, clip.units, clip.people), ([clip.keyframes.portraits], [self._asked])
         if hasattr(self._answerer, "answer"):
             text = self._from_endpoint(measured, query, clip, known)
         elif self._info.crop is None:

@@ -21,7 +21,7 @@ from streamfer.records import ClipLabelled, FaceReading
 from streamfer.records.values import is_wall_time
 
 if TYPE_CHECKING:
-    from streamfer.pipeline.observer import ObservedClip, UnitTrack
+    from streamfer.pipeline.observer import UnitTrack
 
 #: Where a model states no fitted threshold.
 DEFAULT_THRESHOLD = 0.5
@@ -103,14 +103,10 @@ def _plain(one: Any, *names: str) -> dict[str, Any]:
     return {name: round(value, 6) if isinstance(value, float) else value for name, value in values if value is not None}
 
 
-def measure_clip(clip: ObservedClip) -> Measurements:
-    return measure(clip.label, clip.units, people=clip.people)
+def measure(label: ClipLabelled, track: UnitTrack | None, people: int | None = None) -> Measurements:
+    """Return what was measured of the face of a labelled clip.
 
-
-def measure(label: ClipLabelled, track: UnitTrack | None = None, people: int | None = None) -> Measurements:
-    """Return what was measured of the first face of a labelled clip.
-
-    ``track`` holds its action units picture by picture; without it the record's means are used, and nothing has a time.
+    ``track`` holds its action units picture by picture; None where the model reads none.
     """
     face, clip = label.faces[0], label.clip
     emotion, confidence = emotion_of(face)
@@ -125,20 +121,13 @@ def measure(label: ClipLabelled, track: UnitTrack | None = None, people: int | N
         people=people,
         reason=None if emotion else face.reason or "uncertain",
     )
-    if face.action_units is None and track is None:
+    if track is None:
         return found
     if not found.readable:
         return replace(found, units=())
-    if track is not None and len(track.seconds):
-        units = list(units_of(track))
-    else:
-        means, peaks = face.action_units or {}, face.action_units_peak or {}
-        units = [Unit(number, peaks[name], DEFAULT_THRESHOLD) for name, number in numbered(means)
-                 if means[name] >= DEFAULT_THRESHOLD]  # fmt: skip
     order = list(ACTION_UNITS)
-    return replace(
-        found, units=tuple(sorted(_without_contradictions(units), key=lambda unit: order.index(unit.number)))
-    )
+    units = _without_contradictions(list(units_of(track)))
+    return replace(found, units=tuple(sorted(units, key=lambda unit: order.index(unit.number))))
 
 
 def emotion_of(face: FaceReading) -> tuple[str | None, float]:

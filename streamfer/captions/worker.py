@@ -14,7 +14,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from streamfer.captions.measurements import measure_clip
+from streamfer.captions.measurements import measure
 from streamfer.captions.protocol import Caption, CaptionerInfo, CaptionError, CaptionRequest, Patience, Writer
 from streamfer.captions.writers import MEASURED
 from streamfer.config import CaptionsConfig
@@ -155,9 +155,10 @@ class CaptionWorker:
             self._fail(batch, "captioner_resting", "the captioner failed several times in a row")
             return
         began = time.perf_counter()
+        measured = [measure(clip.label, clip.units, clip.people) for clip in batch]
         requests = [
-            CaptionRequest(measure_clip(clip), clip.record.id, clip.record.subject, clip.keyframes.portraits)
-            for clip in batch
+            CaptionRequest(known, clip.record.id, clip.record.subject, clip.keyframes.portraits)
+            for known, clip in zip(measured, batch, strict=True)
         ]
         self._writer.patience = Patience(self._settings.timeout, self._stop, _GRACE_SECONDS)
         found = self._writer.write(requests)
