@@ -48,6 +48,16 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, contents: bytes) -> None:
         read_checkpoint(path, OURS)
 
 
+def test_a_flipped_bit_is_told_where_all_of_a_checkpoint_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    write_tensors(path, {"kind": "toy 1", "weight": torch.ones(4096)})
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"a\.pt: not a readable checkpoint; delete it to start anew"):
+        read_checkpoint(path, OURS)
+
+
 class Foreign:
     """Something that only an unpickler that runs code can read."""
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import mini_corpus
 import pytest
 import torch
 
-from streamfer.errors import CheckpointError
-from streamfer_builtin.mini import augment, checkpoint, clips, fitting, windows
-from streamfer_builtin.mini.data import CLASSES, Pictures
+from streamfer.errors import CheckpointError, SourceNotFoundError
+from streamfer_builtin.mini import augment, checkpoint, clips, fitting, joint, renders, windows
+from streamfer_builtin.mini.data import CLASSES, Corpus, Pictures
 from streamfer_builtin.mini.networks import FRAMES
-from streamfer_builtin.mini.recipe import ClipsPart, Sizes
+from streamfer_builtin.mini.recipe import ClipsPart, Recipe, Sizes
+from streamfer_builtin.render.clips import RenderedClips, save_shard, shard_path
 from streamfer_builtin.render.course import DIRECTIONS
 
 DIM = 32
@@ -169,6 +171,52 @@ def test_a_stage_overtaken_by_the_one_before_is_refused(tmp_path: Path) -> None:
     recipe = mini_corpus.recipe(tmp_path)
     recipe.work.mkdir()
     (recipe.work / "joint.pt").write_bytes(b"newer")
-    checkpoint.save(recipe.work / "clips.pt", {"joint": "0123456789abcdef", "average": {}, "recipe": {}})
+    checkpoint.save(recipe.work / "clips.pt", {**dict.fromkeys(checkpoint.STATE, 0), "joint": "0123456789abcdef"})
     with pytest.raises(CheckpointError, match=r"clips\.pt: was made from another joint\.pt; delete it"):
         clips.read_clips(recipe)
+
+
+def _trained(recipe: Recipe) -> None:
+    joint.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15))
+    clips.train(recipe, mini_corpus.corpus(), mini_corpus.clips(15), mini_corpus.clips(8))
+
+
+def test_other_rendered_clips_do_not_go_on_from_a_checkpoint(tmp_path: Path) -> None:
+    recipe = mini_corpus.recipe(tmp_path, rendered=15, rendered_val=8)
+    _trained(recipe)
+    with pytest.raises(CheckpointError, match=r"clips\.pt: was made with rendered 15, the recipe says 14"):
+        clips.read_clips(recipe.model_copy(update={"rendered": 14}))
+    with pytest.raises(CheckpointError, match=r"clips\.pt: was made with rendered_val 8, the recipe says 9"):
+        clips.train(recipe.model_copy(update={"rendered_val": 9}), *_nothing())
+
+
+def _nothing() -> tuple[Corpus, RenderedClips, RenderedClips]:
+    return mini_corpus.corpus(), mini_corpus.clips(15), mini_corpus.clips(8)
+
+
+@pytest.mark.parametrize("name", ["clips.pt", "features.pt"])
+def test_parts_that_are_missing_or_do_not_fit_are_named(name: str, tmp_path: Path) -> None:
+    recipe = mini_corpus.recipe(tmp_path, rendered=15, rendered_val=8)
+    _trained(recipe)
+    path = recipe.work / name
+    whole = torch.load(path, weights_only=True)
+    wanted = {"clips.pt": (*checkpoint.STATE, "joint"), "features.pt": ("key", *clips.Features.__slots__)}[name]
+    for missing in wanted:
+        torch.save({part: value for part, value in whole.items() if part != missing}, path)
+        with pytest.raises(CheckpointError, match=rf"{name}: no checkpoint of this recipe \({missing} is missing\)"):
+            clips.train(recipe, *_nothing())
+    torch.save(whole | {part: {"another": torch.ones(2)} for part in ("average", "pictures")}, path)
+    with pytest.raises(CheckpointError, match=rf"{name}: damaged, or of another network \("):
+        clips.train(recipe, *_nothing())
+
+
+def test_rendered_clips_that_are_missing_are_counted(tmp_path: Path) -> None:
+    for first in (0, 200):
+        made = mini_corpus.clips(100)
+        moved = dataclasses.replace(made, index=made.index + first)
+        save_shard(moved, shard_path(tmp_path, "train", first), seed=0)
+    assert len(renders.load(tmp_path, "train", 100)) == 100
+    assert len(renders.load(tmp_path, "train")) == 200
+    for limit, have in ((101, 100), (200, 100), (400, 200)):
+        with pytest.raises(SourceNotFoundError, match=rf"has {have} of the {limit} rendered clips of split train; run"):
+            renders.load(tmp_path, "train", limit)

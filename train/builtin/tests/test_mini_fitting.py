@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +108,76 @@ def test_the_average_moves_towards_the_model() -> None:
 @pytest.mark.parametrize(("progress", "expected"), [(0.02, 0.501), (0.04, 1.0), (0.52, 0.5), (1.0, 0.0)])
 def test_learning_rate_warms_up_and_falls_to_zero(progress: float, expected: float) -> None:
     assert fitting.rate(progress, 0.04) == pytest.approx(expected, abs=1e-6)
+
+
+def _rewritten(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, path)
+
+
+def _narrower(state: dict[str, Any], kind: str) -> None:
+    name = "image_encoder.conv_head.weight"
+    state[kind][name] = state[kind][name][:-1]
+
+
+@pytest.mark.parametrize("missing", [*checkpoint.STATE, "start", "sizes"])
+def test_a_checkpoint_without_a_part_is_named(missing: str, tiny: Recipe, tmp_path: Path) -> None:
+    _train(tiny, tmp_path)
+    _rewritten(tmp_path / "joint.pt", lambda state: state.pop(missing))
+    with pytest.raises(CheckpointError, match=rf"joint\.pt: no checkpoint of this recipe \({missing} is missing\)"):
+        _train(tiny, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: _narrower(state, "model"),
+        lambda state: _narrower(state, "average"),
+        lambda state: state.update(optimizer={"state": {}}),
+        lambda state: state.update(epoch="two"),
+        lambda state: state.update(model=3),
+    ],
+)
+def test_a_checkpoint_whose_parts_do_not_fit_is_named(
+    change: Callable[[dict[str, Any]], object], tiny: Recipe, tmp_path: Path
+) -> None:
+    _train(tiny, tmp_path)
+    _rewritten(tmp_path / "joint.pt", change)
+    with pytest.raises(
+        CheckpointError, match=r"joint\.pt: damaged, or of another network \(.*choose another work"
+    ) as caught:
+        _train(tiny, tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_flipped_bits_within_a_checkpoint_are_told(tiny: Recipe, tmp_path: Path) -> None:
+    _train(tiny, tmp_path)
+    path = tmp_path / "joint.pt"
+    whole = path.read_bytes()
+    for place in (0.2, 0.5, 0.8):
+        content = bytearray(whole)
+        content[int(place * len(whole))] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"joint\.pt: not a readable checkpoint; delete it to start anew"):
+            _train(tiny, tmp_path)
+
+
+def test_what_a_run_is_made_of_does_not_change_while_it_runs(tiny: Recipe, tmp_path: Path) -> None:
+    """Settings are compared; so are the teachers, the rendered clips and the weights that it began with."""
+    _train(tiny, tmp_path)
+    with pytest.raises(CheckpointError, match=r"joint\.pt: was made with rendered 15, the recipe says 14"):
+        joint.train(tiny.model_copy(update={"work": tmp_path}), mini_corpus.corpus(), mini_corpus.clips(14))
+    teacher = mini_corpus.recipe(
+        tmp_path, teachers=[{"image": 32, "joint": {"epochs": 1, "pictures": 32, "batch": 16}}]
+    )
+    _train(teacher.model_copy(update={"work": tmp_path}).of_teacher(0), tmp_path / "teacher-1")
+    with pytest.raises(
+        CheckpointError, match=r"joint\.pt: was made with teachers \[\], the recipe says \['[0-9a-f]{16}"
+    ):
+        _train(teacher, tmp_path)
+    (tmp_path / "own.safetensors").write_bytes(b"some weights")
+    with pytest.raises(CheckpointError, match=r"joint\.pt: was made with start random, the recipe says [0-9a-f]{64};"):
+        _train(tiny.model_copy(update={"start": tmp_path / "own.safetensors"}), tmp_path)
+    # What it began with need not be there any more.
+    _train(tiny.model_copy(update={"start": tmp_path / "gone.safetensors"}), tmp_path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,6 +104,8 @@ def read_checkpoint(path: Path, of: str, kind: str | None = None, *, mapped: boo
         CheckpointError: absent, cut short, or another program's.
     """
     try:
+        if not mapped:
+            _check_records(path)
         contents = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint; train first") from error
@@ -111,6 +114,13 @@ def read_checkpoint(path: Path, of: str, kind: str | None = None, *, mapped: boo
     if not isinstance(contents, dict) or (kind is not None and contents.get("kind") != kind):
         raise CheckpointError(f"{path}: not a checkpoint of {of}; choose another file")
     return contents
+
+
+def _check_records(path: Path) -> None:
+    """Compare the checksums of an archive's records, which torch writes and does not read."""
+    with zipfile.ZipFile(path) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"record {damaged}")
 
 
 @contextlib.contextmanager

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from streamfer.errors import CheckpointError, ConfigError
+from streamfer.errors import CheckpointError, ConfigError, StreamferError
 from streamfer_train.recipes.checkpoint import read_checkpoint, write_tensors
 
 
@@ -20,7 +21,7 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
 
 
 #: What every stage writes, and no other program under these names.
-STATE = ("average", "recipe")
+STATE = ("average", "recipe", "epoch", "model", "average_steps", "optimizer")
 
 
 def load(path: Path, stage: str, parts: Sequence[str] = STATE) -> dict[str, Any]:
@@ -41,6 +42,20 @@ def load(path: Path, stage: str, parts: Sequence[str] = STATE) -> dict[str, Any]
                 f"{path}: no checkpoint of this recipe ({part} is missing); choose another work folder"
             )
     return contents
+
+
+@contextlib.contextmanager
+def restoring(path: Path) -> Iterator[None]:
+    """Name the checkpoint whose weights or state do not fit what they are loaded into, by a CheckpointError."""
+    try:
+        yield
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, StreamferError):
+            raise
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"{path}: damaged, or of another network ({reason[:160]}); choose another work folder"
+        ) from error
 
 
 def check_recipe(stored: Mapping[str, Any], current: Mapping[str, Any], path: Path) -> None:

@@ -187,12 +187,12 @@ def train(recipe: Recipe, corpus: Corpus, rendered: RenderedClips, rendered_val:
     path = recipe.work / CHECKPOINT
     first, _ = joint.read_joint(recipe)
     if path.is_file():
-        _check_joint(recipe, checkpoint.load(path, "clips"))
+        _checked(recipe)
     features = _features(recipe, first, corpus, rendered, rendered_val)
     torch.manual_seed(part.seed)
     model = ClipModel(recipe.sizes, part.temperature)
     task = ClipsTask(features, balanced(first.expression, features.pictures, part.balance), part)
-    return fit(model, task, part, path, {"joint": _digest(recipe)})
+    return fit(model, task, part, path, {"joint": _digest(recipe), **_rendered(recipe)})
 
 
 @torch.no_grad()
@@ -212,20 +212,27 @@ def read_clips(recipe: Recipe) -> tuple[ClipModel, dict[str, Any]]:
     """Read the averaged model of the stage, and the settings and epochs that made it.
 
     Raises:
-        ConfigError: the stage has not run, or `joint` has gone on since.
+        ConfigError: the stage has not run.
+        CheckpointError: `joint` has gone on since, other rendered clips are asked for, or the file is damaged.
     """
-    state = checkpoint.load(recipe.work / CHECKPOINT, "clips")
-    _check_joint(recipe, state)
+    state = _checked(recipe)
     model = ClipModel(recipe.sizes, recipe.clips.temperature)
-    model.load_state_dict(state["average"])
+    with checkpoint.restoring(recipe.work / CHECKPOINT):
+        model.load_state_dict(state["average"])
     return model.eval(), {**state["recipe"], "epochs_done": state["epoch"]}
 
 
-def _check_joint(recipe: Recipe, state: dict[str, Any]) -> None:
+def _checked(recipe: Recipe) -> dict[str, Any]:
+    path = recipe.work / CHECKPOINT
+    state = checkpoint.load(path, "clips", (*checkpoint.STATE, "joint"))
     if state["joint"] != _digest(recipe):
-        raise CheckpointError(
-            f"{recipe.work / CHECKPOINT}: was made from another {joint.CHECKPOINT}; delete it and run stage clips again"
-        )
+        raise CheckpointError(f"{path}: was made from another {joint.CHECKPOINT}; delete it and run stage clips again")
+    checkpoint.check_recipe(state, _rendered(recipe), path)
+    return state
+
+
+def _rendered(recipe: Recipe) -> dict[str, int]:
+    return {"rendered": recipe.rendered, "rendered_val": recipe.rendered_val}
 
 
 def _digest(recipe: Recipe) -> str:
@@ -238,8 +245,9 @@ def _features(
     """Encode, or take from `work`/features.pt what the same tower encoded."""
     path, part = recipe.work / FEATURES, recipe.clips
     key = [_digest(recipe), part.pictures, part.views, part.power, len(rendered), len(rendered_val)]
-    if path.is_file() and (kept := checkpoint.load(path, "clips", ("key",)))["key"] == key:
-        return _unpacked(kept)
+    if path.is_file() and (kept := checkpoint.load(path, "clips", ("key", *Features.__slots__)))["key"] == key:
+        with checkpoint.restoring(path):
+            return _unpacked(kept)
     rng = torch.Generator().manual_seed(part.seed)
     parts = []
     for source, share in zip(corpus.train, (0.85, 0.15), strict=True):

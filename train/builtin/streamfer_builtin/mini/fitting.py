@@ -239,9 +239,11 @@ def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
 def _resume(path: Path, model: Net, average: Average[Net], optimizer: torch.optim.Optimizer, schedule: Schedule) -> int:
     state = checkpoint.load(path, "")
     checkpoint.check_recipe(state["recipe"], schedule.model_dump(), path)
-    model.load_state_dict(state["model"])
-    average.model.load_state_dict(state["average"])
-    average.steps = state["average_steps"]
-    optimizer.load_state_dict(state["optimizer"])
-    log.info("mini.resumed", path=path.name, epoch=state["epoch"])
-    return int(state["epoch"])
+    with checkpoint.restoring(path):
+        model.load_state_dict(state["model"])
+        average.model.load_state_dict(state["average"])
+        average.steps = int(state["average_steps"])
+        optimizer.load_state_dict(state["optimizer"])
+        done = int(state["epoch"])
+    log.info("mini.resumed", path=path.name, epoch=done)
+    return done

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from streamfer.files import sha256_of
 from streamfer_builtin.mini import augment, checkpoint, renders, sampling
 from streamfer_builtin.mini.data import CLASSES, Corpus, Pictures
 from streamfer_builtin.mini.fitting import Running, fit
 from streamfer_builtin.mini.networks import JointModel
 from streamfer_builtin.mini.recipe import JointPart, Recipe, Sizes
-from streamfer_builtin.mini.start import begin
+from streamfer_builtin.mini.start import begin, digest_of
 from streamfer_builtin.mini.units import unit_loss
 from streamfer_builtin.render.clips import RenderedClips
 from streamfer_train.metrics.classification import report
@@ -160,12 +161,21 @@ def train(recipe: Recipe, corpus: Corpus, clips: RenderedClips, world: ProcessGr
     """Train, or resume from `work`/joint.pt, and return the averaged model, on the CPU."""
     part, path = recipe.joint, recipe.work / CHECKPOINT
     model = _model(recipe, part)
-    extra: dict[str, Any] = {"sizes": recipe.sizes.model_dump(), "start": "random"}
+    taught_by = [recipe.of_teacher(place) for place in range(len(recipe.teachers))]
+    teachers = tuple(read_joint(each)[0] for each in taught_by)
+    extra: dict[str, Any] = {
+        "sizes": recipe.sizes.model_dump(),
+        "teachers": [sha256_of(each.work / CHECKPOINT)[:16] for each in taught_by],
+        "rendered": len(clips),
+    }
     if path.is_file():
-        extra["start"] = _checked(path, "joint", recipe.sizes)["start"]
-    elif recipe.start != "random":
-        extra["start"] = begin(model, recipe.start)
-    teachers = tuple(read_joint(recipe.of_teacher(place))[0] for place in range(len(recipe.teachers)))
+        state = _checked(path, "joint", recipe.sizes)
+        # Where it begins may be gone by now; what is there must be what it began with.
+        asked = {"start": found} if (found := digest_of(recipe.start)) else {}
+        checkpoint.check_recipe(state, {**asked, "teachers": extra["teachers"], "rendered": extra["rendered"]}, path)
+        extra["start"] = state["start"]
+    else:
+        extra["start"] = "random" if recipe.start == "random" else begin(model, recipe.start)
     return _fitted(recipe, part, path, model, extra, corpus, clips, world, teachers)
 
 
@@ -200,7 +210,8 @@ def read_joint(recipe: Recipe) -> tuple[JointModel, dict[str, Any]]:
     """
     state = _checked(recipe.work / CHECKPOINT, "joint", recipe.sizes)
     model = JointModel(recipe.sizes)
-    model.load_state_dict(state["average"])
+    with checkpoint.restoring(recipe.work / CHECKPOINT):
+        model.load_state_dict(state["average"])
     return model.eval(), {**state["recipe"], "epochs_done": state["epoch"], "start": state["start"]}
 
 
@@ -214,8 +225,8 @@ def predict(model: JointModel, pictures: Pictures, side: int, batch: int = 256) 
 
 
 def _checked(path: Path, stage: str, sizes: Sizes) -> dict[str, Any]:
-    state = checkpoint.load(path, stage)
-    checkpoint.check_recipe(state.get("sizes", {}), sizes.model_dump(), path)
+    state = checkpoint.load(path, stage, (*checkpoint.STATE, "sizes", "start"))
+    checkpoint.check_recipe(state["sizes"], sizes.model_dump(), path)
     return state
 
 

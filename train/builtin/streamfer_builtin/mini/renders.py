@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from streamfer.errors import SourceNotFoundError
 from streamfer_builtin.mini import augment
 from streamfer_builtin.mini.data import CLASSES, Pictures
 from streamfer_builtin.render.clips import RenderedClips, load_shards
@@ -24,13 +25,23 @@ _SHOWN = 0.7
 
 
 def load(folder: Path, split: str, limit: int | None = None) -> RenderedClips:
-    """Read the finished shards of a split, at most `limit` clips.
+    """Read the first `limit` clips of a split, or all that are there.
 
     Raises:
-        SourceNotFoundError: there is none; the message has the command that renders them.
+        SourceNotFoundError: some are missing; the message has the command that renders them.
+        SourceUnreadableError: a shard is damaged.
     """
     clips = load_shards(folder, split)
-    return clips if limit is None or limit >= len(clips) else chosen(clips, slice(limit))
+    if limit is None:
+        return clips
+    found = chosen(clips, slice(limit))
+    if not np.array_equal(found.index, np.arange(limit)):
+        have = len(np.intersect1d(clips.index, np.arange(limit)))
+        raise SourceNotFoundError(
+            f"{folder}: has {have} of the {limit} rendered clips of split {split}; run "
+            "python -m streamfer_builtin.mini render with the same recipe"
+        )
+    return found
 
 
 def chosen(clips: RenderedClips, rows: NDArray[Any] | slice) -> RenderedClips:

