@@ -42,7 +42,7 @@ class SourceFolder:
         self._settings = settings
         self._job = Job(self._base, settings, spec, **more)
         self._files: dict[str, WholeFile] = {}
-        self._found: Findings | None = None
+        self._found: Findings
         #: frames of the overlay that may show a face although faces are blurred; known once it is drawn
         self.doubtful = 0
 
@@ -108,8 +108,7 @@ class SourceFolder:
     def add(self, event: Event) -> None:
         """Keep an event; an OutputError where the disk is full."""
         with self._writing():
-            if self._found is not None:
-                self._found.add(event)
+            self._found.add(event)
 
     def commit(self, source_digest: str | None, done: SourceDone) -> None:
         """Make all files appear, the manifest last.
@@ -135,15 +134,13 @@ class SourceFolder:
                 whole.commit()
             for path in () if done.cut_off else self.replaced:
                 path.unlink(missing_ok=True)
-        self._files, self._found = {}, None
+        self._files = {}
 
     def _write(self, content: dict[str, Any]) -> None:
         """Write everything under hidden names: the files, then the manifest."""
         from streamfer.export.segments import Film
         from streamfer.export.tables import table_of, write
 
-        if self._found is None:
-            return
         film = Film(self._found, self._job)
         (content["summary"],) = table_of("files", self._found).rounded()
         for end, whole in self._files.items():
@@ -174,7 +171,7 @@ class SourceFolder:
         """Leave nothing behind of what was not committed."""
         for whole in self._files.values():
             whole.discard()
-        self._files, self._found = {}, None
+        self._files = {}
 
     def _partial(self, path: Path) -> Path:
         """Return the name that a file has where its source was cut off."""
