@@ -18,7 +18,7 @@ from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.events import Event, FrameFaces, SourceDone, SourceOpened, SourceStats
 from streamfer.pipeline.items import AnalysedFrame, Changed, Ended, EpochOpened, Item, Replaced
-from streamfer.pipeline.ledger import Ledger, Loss, Slept, never
+from streamfer.pipeline.ledger import Ledger, Loss, Slept
 from streamfer.pipeline.observer import ClipChooser, ObservedClip
 from streamfer.pipeline.reports import RecordWriter
 from streamfer.pipeline.session import ClipJob, EpochSession
@@ -87,8 +87,8 @@ class Labeller:
     clock: StageClock
     batch_size: int
     window: float  #: seconds of a clip: what a live source may lose before it is a gap
-    chooser: ClipChooser | None = None
-    slept: Slept = never  #: whether this process did not run between two Unix times
+    chooser: ClipChooser | None
+    slept: Slept  #: whether this process did not run between two Unix times
     _sessions: dict[str, EpochSession] = field(default_factory=dict)
     _logs: dict[str, _SourceLog] = field(default_factory=dict)
 

@@ -29,11 +29,6 @@ _NAPS_REMEMBERED = 64
 Slept = Callable[[float, float], bool]
 
 
-def never(_start: float, _end: float) -> bool:
-    """Where nobody watched."""
-    return False
-
-
 class Naps:
     """When this process did not run: watched by a thread that does nothing else, until ``stop``."""
 
@@ -94,7 +89,7 @@ class Ledger:
     _since: float = 0.0
     _told: float = 0.0
 
-    def good(self, opened: EpochOpened, facts: FrameFacts, slept: Slept = never) -> list[Loss]:
+    def good(self, opened: EpochOpened, facts: FrameFacts, slept: Slept) -> list[Loss]:
         """Take a frame that was analysed, and return what was lost before it."""
         if opened.time_origin not in _WALL:
             return []

@@ -15,7 +15,6 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 
 from streamfer.config import Config
-from streamfer.errors import InternalError
 from streamfer.models.expression import ExpressionModel
 from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalysis
 from streamfer.pipeline.batcher import Batcher
@@ -174,8 +173,6 @@ class Pipeline:
             source = next(sources, None)
             if source is None:
                 return
-            if source.source_id in self._open:
-                raise InternalError(f"two sources share the id {source.source_id!r}")
             self._begin(source)
 
     def _replace(self, item: Replaced) -> None:

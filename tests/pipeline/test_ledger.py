@@ -32,9 +32,14 @@ INFO = VideoInfo("hall", "hall", 240, 160, "h264", 25.0, None, 0, live=True, epo
 OPENED = EpochOpened("hall", 0, INFO, Fraction(1, 90_000), "wallclock")
 
 
+def awake(_start: float, _end: float) -> bool:
+    """This process ran all the time."""
+    return False
+
+
 def told(ledger: Ledger, wall_time: float, **dropped: int) -> list[tuple[str, int, float, float]]:
     facts = replace(facts_at(0), wall_time=wall_time, dropped=dropped)
-    return [(loss.cause, loss.count, loss.start, loss.end) for loss in ledger.good(OPENED, facts)]
+    return [(loss.cause, loss.count, loss.start, loss.end) for loss in ledger.good(OPENED, facts, awake)]
 
 
 def test_a_pause_longer_than_a_window_is_told_with_its_true_times() -> None:
@@ -66,7 +71,7 @@ def test_a_few_drops_stand_in_the_clips_alone() -> None:
 def test_times_without_a_calendar_are_no_gaps() -> None:
     opened = replace(OPENED, time_origin="file")
     ledger = Ledger(2.0, 16)
-    assert [ledger.good(opened, replace(facts_at(0), wall_time=when)) for when in (0.0, 99.0)] == [[], []]
+    assert [ledger.good(opened, replace(facts_at(0), wall_time=when), awake) for when in (0.0, 99.0)] == [[], []]
 
 
 def test_what_was_slept_through_is_called_so_whatever_was_dropped() -> None:
