@@ -50,7 +50,7 @@ class Course:
 def keyframes_of(job: ClipJob, count: int) -> Keyframes:
     """Choose at most ``count`` pictures of a clip among those whose portraits were kept."""
     seen = (job.sightings[0].frame.pts, job.sightings[-1].frame.pts)
-    of_tick = dict(zip(job.filling.ticks, range(len(job.filling.ticks)), strict=True))
+    of_tick = dict(zip(job.ticks, range(len(job.ticks)), strict=True))
     has_units = all(sighting.actions for sighting in job.sightings)
     kept = [
         (sighting, sighting.portrait, sighting.frame.pts)

@@ -206,7 +206,7 @@ def _span(job: ClipJob) -> ClipSpan:
         end_time=max(job.first.wall_time, job.last.wall_time),
         time_origin=opened.time_origin,
         frames_sampled=job.frames_sampled,
-        frames_real=min(job.filling.real, job.frames_sampled),
+        frames_real=min(len(set(job.ticks)), job.frames_sampled),
         frames_decoded=job.last.index - job.first.index + 1,
         frames_dropped={cause: number for cause, number in dropped.items() if number},
         faces_too_small=job.faces_too_small or None,

@@ -12,7 +12,7 @@ from streamfer.faces.detections import HORIZON, TrackedFace, rename
 from streamfer.pipeline.events import FaceRow, FrameFaces
 from streamfer.pipeline.items import AnalysedFrame, EpochOpened, FrameFacts
 from streamfer.pipeline.ring import FeatureRing, Sighting
-from streamfer.pipeline.windows import WindowFill, WindowGrid, fill_window
+from streamfer.pipeline.windows import WindowGrid, fill_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class ClipJob:
     opened: EpochOpened
     track: int
     features: torch.Tensor = field(repr=False)  #: float32 (T, D) on the model's device
-    filling: WindowFill  #: which ticks stand in the slots, and how many are real
+    ticks: tuple[int, ...]  #: whose features these are; one that stands in for others is there several times
     first: FrameFacts  #: and last: facts of the first and last analysed frame of the window
     last: FrameFacts
     frames_sampled: int  #: analysed frames in the window
@@ -184,8 +184,8 @@ class EpochSession:
     ) -> list[ClipJob]:
         start, end = self.grid.start(number), self.grid.end(number)
         analysed = [tick for tick, _ in self._ticked]
-        filling = fill_window(self.grid, number, ring.ticks, analysed, stop=stop, lenient=lenient)
-        if filling.reason != "ok":
+        ticks = fill_window(self.grid, number, ring.ticks, analysed, stop=stop, lenient=lenient)
+        if ticks is None:
             return []
         inside = [held for tick, held in self._ticked if start <= tick < end]
         ring.mark_labelled(end)
@@ -193,8 +193,8 @@ class EpochSession:
             ClipJob(
                 opened=self.opened,
                 track=track,
-                features=ring.gather(filling.ticks),
-                filling=filling,
+                features=ring.gather(ticks),
+                ticks=ticks,
                 first=inside[0].facts,
                 last=inside[-1].facts,
                 frames_sampled=len(inside),

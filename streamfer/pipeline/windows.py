@@ -12,12 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import inf
-from typing import Literal
 
 from streamfer.config import ClipConfig, SamplingConfig
 from streamfer.video.sampling import segment_centres
-
-FillReason = Literal["ok", "absent", "gap", "sparse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +65,6 @@ class WindowGrid:
         return (tick + self.lead) // self.stride + 1 if self.stride else 1
 
 
-@dataclass(frozen=True, slots=True)
-class WindowFill:
-    """Which tick stands in each slot of a window, or why there is no window."""
-
-    ticks: tuple[int, ...]  #: absolute tick whose feature fills each of the model's slots; empty unless ``ok``
-    real: int  #: distinct features among them
-    #: ``ok``; ``absent`` (no feature at all); ``gap`` (a hole longer than ``max_gap``); ``sparse`` (less than
-    #: ``min_real`` of what the window could have held)
-    reason: FillReason
-
-
 def fill_window(
     grid: WindowGrid,
     number: int,
@@ -87,13 +73,14 @@ def fill_window(
     *,
     stop: int | None = None,
     lenient: bool = False,
-) -> WindowFill:
-    """Decide what a track contributes to a window.
+) -> tuple[int, ...] | None:
+    """Return the ticks whose features a track puts into the model's slots for a window; None where it is not labelled.
 
     A missing tick repeats the last present one before it (at the window's start, the first after it), as
-    DFER-CLIP pads clips that are too short. A hole of more than ``max_gap`` ticks ends the clip there: such a
-    window is not labelled. A source slower than the ticks has no frame at many of them; that is no gap of
-    the track, so what the track has is compared with what a face in every analysed frame would have given.
+    DFER-CLIP pads clips that are too short. A window with a hole of more than ``max_gap`` ticks is not labelled, nor
+    one with less than ``min_real`` of what it could have held. A source slower than the ticks has no frame at many of
+    them; that is no gap of the track, so what the track has is compared with what a face in every analysed frame would
+    have given.
 
     Args:
         present: ticks at which the track has a feature; others than the window's may be among them.
@@ -106,21 +93,21 @@ def fill_window(
     stop = grid.end(number) if stop is None else min(grid.end(number), stop)
     have = sorted(tick for tick in present if start <= tick < stop)
     if not have:
-        return WindowFill((), 0, "absent")
+        return None
     slots = [start + slot for slot in segment_centres(stop - start, grid.frames)]
     ticks = _stand_ins(have, slots)
-    real = len(set(ticks))
     if lenient:
-        return WindowFill(ticks, real, "ok")
+        return ticks
     hole = max(after - before - 1 for before, after in pairwise((start - 1, *have, stop)))
     # Ticks lie 1 apart unless the source is slower than they are: the median says.
     steps = sorted(after - before for before, after in pairwise(analysed))
     if hole > max(grid.max_gap, 2 * steps[len(steps) // 2] if steps else 2):
-        return WindowFill((), real, "gap")
+        return None
     offered = analysed[bisect_left(analysed, start) : bisect_left(analysed, stop)]
-    if real < grid.min_real * len(set(_stand_ins(offered, slots))) or stop - start < grid.min_real * grid.length:
-        return WindowFill((), real, "sparse")
-    return WindowFill(ticks, real, "ok")
+    least = grid.min_real * len(set(_stand_ins(offered, slots)))
+    if len(set(ticks)) < least or stop - start < grid.min_real * grid.length:
+        return None
+    return ticks
 
 
 def _stand_ins(have: Sequence[int], slots: Sequence[int]) -> tuple[int, ...]:
