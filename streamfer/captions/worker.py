@@ -55,8 +55,6 @@ class MissingCaptions:
 class _Waiting:
     job: ObservedClip
     since: float
-    #: Described before: new people and changes are worth more.
-    again: bool
 
 
 class CaptionWorker:
@@ -90,7 +88,7 @@ class CaptionWorker:
                 self._waiting.append(entry)
             else:
                 self._make_room()
-                self._waiting.append(_Waiting(entry, time.monotonic(), entry.reason == "again"))
+                self._waiting.append(_Waiting(entry, time.monotonic()))
             self._changed.notify_all()
 
     def close(self) -> None:
@@ -105,7 +103,8 @@ class CaptionWorker:
             if self._patient and self._thread.is_alive() and not self._stop.is_set():
                 self._changed.wait(_POLL_SECONDS)
                 continue
-            oldest = next((entry for entry in waiting if entry.again), waiting[0])
+            # New people and changes are worth more than what was described before.
+            oldest = next((entry for entry in waiting if entry.job.again), waiting[0])
             self._waiting.remove(oldest)
             self._lack(oldest.job, "queue_full", "clips came faster than the captioner writes")
 
@@ -134,7 +133,7 @@ class CaptionWorker:
                         return entry
                     break
                 before_end.append(entry)
-            first = sorted(before_end, key=lambda entry: entry.again)[: self._settings.batch_size]
+            first = sorted(before_end, key=lambda entry: entry.job.again)[: self._settings.batch_size]
             for entry in first:
                 self._waiting.remove(entry)
             self._changed.notify_all()

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +45,6 @@ class UnitTrack:
     intensities_TD: NDArray[np.float32] = field(repr=False)  #: float32 (T, D), 0 to 1
 
 
-#: Why a clip is shown: its track is new, its label changed, or nothing changed for long (or everything is shown).
-Reason = Literal["new", "changed", "again"]
-
-
 @dataclass(frozen=True, slots=True)
 class ObservedClip:
     """A labelled clip that is shown to the observer."""
@@ -57,7 +53,7 @@ class ObservedClip:
     #: its telling pictures; without a picture where none of the clip's was kept
     keyframes: Keyframes = field(repr=False)
     arrived: float  #: monotonic time at which the clip's last picture was decoded
-    reason: Reason = "new"  #: why it is shown
+    again: bool = False  #: its track was shown before, and its label has not changed since
     #: what the model read picture by picture; None where it reads no action units
     units: UnitTrack | None = field(default=None, repr=False)
     people: int = 1  #: tracks that show a face during the clip, this one included
@@ -113,11 +109,11 @@ class ClipChooser:
 
     def consider(self, clip: ClipJob, record: Record) -> ObservedClip | None:
         """Return what the observer is shown of a labelled clip, if anything."""
-        reason = self._reason(record.subject, label_of(record))
-        if reason is None:
+        again = self._again(record.subject, label_of(record))
+        if again is None:
             return None
         keyframes = keyframes_of(clip, self._captions.keyframes)
-        return ObservedClip(record, keyframes, clip.last.arrived, reason, self._units(clip), clip.people)
+        return ObservedClip(record, keyframes, clip.last.arrived, again, self._units(clip), clip.people)
 
     def _units(self, clip: ClipJob) -> UnitTrack | None:
         model = self._model
@@ -130,7 +126,8 @@ class ClipChooser:
         intensities_TD = np.array([sighting.actions for sighting in facing], np.float32)
         return UnitTrack(model.action_units, model.action_thresholds, seconds, intensities_TD)
 
-    def _reason(self, source_id: str, label: ClipLabelled) -> Reason | None:
+    def _again(self, source_id: str, label: ClipLabelled) -> bool | None:
+        """Return whether a clip is shown although nothing has changed for its track; None where it is not shown."""
         face, start = label.faces[0], label.clip.start_time
         key = (source_id, label.clip.epoch_key, label.clip.epoch, face.track)
         before = self._last.get(key)
@@ -143,4 +140,4 @@ class ClipChooser:
         self._last.move_to_end(key)
         if len(self._last) > _TRACKS_REMEMBERED:
             self._last.popitem(last=False)
-        return "again" if same else "new" if before is None else "changed"
+        return same
