@@ -60,17 +60,13 @@ class Naps:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """A stretch of which pictures were not analysed; cause, reason and count are those of a gap."""
+    """A stretch of which pictures were not analysed; cause (one of ``REASONS``) and count are those of a gap."""
 
     opened: EpochOpened  #: the epoch in which it ended
     cause: str
     count: int  #: 0 where nobody could count
     start: float  #: and end: Unix time of the good frames before and after it, seconds
     end: float
-
-    @property
-    def reason(self) -> str:
-        return REASONS[self.cause]
 
 
 @dataclass(slots=True)

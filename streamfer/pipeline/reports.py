@@ -141,9 +141,9 @@ class RecordWriter:
 
     def loss(self, source_id: str, loss: Loss) -> Record:
         """Return the record of pictures that were lost between two good frames."""
-        opened = loss.opened
-        span: _Span = (loss.start, loss.end, opened.time_origin)
-        return self._gap(source_id, loss.cause, (opened.epoch, opened.info.epoch_key), span, loss.reason, loss.count)
+        place = (loss.opened.epoch, loss.opened.info.epoch_key)
+        span: _Span = (loss.start, loss.end, loss.opened.time_origin)
+        return self._gap(source_id, loss.cause, place, span, REASONS[loss.cause], loss.count)
 
     def damage_gap(self, source_id: str, change: StateChange, damage: Damage) -> Record:
         """Return the record of a stretch of a file whose pictures are damaged."""
