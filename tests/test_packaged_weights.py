@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from streamfer.api.catalogue import catalogue
 from streamfer.errors import CheckpointError
-from streamfer.faces import load_detector, registry
+from streamfer.faces import load_detector, pulling, registry
 from streamfer.files import sha256_of
 from streamfer.models.inference import load_model
 from streamfer.models.registry import built_in_folder
@@ -46,3 +47,20 @@ def test_a_file_that_no_list_names_is_taken_as_it_is(tmp_path: Path) -> None:
     shutil.copy(built_in_folder() / "faces.onnx", tmp_path / "own.onnx")
     (tmp_path / SUMS).write_text(f"{'0' * 64}  other.onnx\n", encoding="utf-8")
     assert load_detector(str(tmp_path / "own.onnx")).name.startswith("own")
+
+
+def test_a_damaged_detector_is_listed_as_such_and_the_others_still_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("faces.onnx", SUMS):
+        shutil.copy(built_in_folder() / name, tmp_path)
+    (tmp_path / "faces.onnx").write_bytes((tmp_path / "faces.onnx").read_bytes()[:1000])
+    for module in (registry, pulling):
+        monkeypatch.setattr(module, "builtin_weights", lambda: tmp_path / "faces.onnx")
+    pack = tmp_path / "models" / "buffalo_l"
+    pack.mkdir(parents=True)
+    monkeypatch.setenv("INSIGHTFACE_ROOT", str(tmp_path))
+    about = {one.name: one.about for one in catalogue()}
+    assert "its digest is not the one in SHA256SUMS" in about["builtin"]
+    assert "network (det_*.onnx or scrfd_*.onnx) is missing" in about["buffalo_l"]
+    assert {"mini", "lbp", "yunet"} <= about.keys()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from streamfer.arguments import checked
-from streamfer.errors import ConfigError, UnknownModelError
+from streamfer.errors import CheckpointError, ConfigError, UnknownModelError
 from streamfer.files import sha256_of
 
 if TYPE_CHECKING:
@@ -60,11 +60,16 @@ def _detectors() -> list[Listed]:
 
     found = []
     for entry in ENTRIES:
-        path = present(entry)
+        licence, lacks = entry.licence, "not on this machine"
+        try:
+            path = present(entry)
+            if path is not None and entry.name == "builtin":
+                licence = load_detector("builtin").licence
+        except CheckpointError as error:
+            path, lacks = None, str(error)
         if path is None:
-            found.append(Listed("face detectors", entry.name, f"{entry.about}; not on this machine", entry.licence))
+            found.append(Listed("face detectors", entry.name, f"{entry.about}; {lacks}", licence))
             continue
-        licence = load_detector("builtin").licence if entry.name == "builtin" else entry.licence
         found.append(Listed("face detectors", entry.name, entry.about, licence, path.stat().st_size, sha256_of(path)))
     return found
 

@@ -87,7 +87,7 @@ def forget(path: Path | None = None) -> None:
 class _Cache(BaseModel):
     """The cache file: microseconds of each form, by machine and model and by batch size."""
 
-    format: Literal[1] = 1
+    format: Literal[1]
     measured: dict[str, dict[Bucket, Annotated[Times, Field(min_length=1)]]]
 
 
@@ -105,7 +105,7 @@ def remembered(path: Path) -> dict[str, dict[int, Times]]:
 def remember(path: Path, key: str, times: dict[int, Times]) -> None:
     """Add a measurement to the cache file; where that cannot be written, the next start measures again."""
     try:
-        write_text(path, _Cache(measured={**remembered(path), key: times}).model_dump_json(indent=1))
+        write_text(path, _Cache(format=1, measured={**remembered(path), key: times}).model_dump_json(indent=1))
     except OutputError as error:
         log.info("kernels.cache_unwritable", extra={"path": str(path), "error": str(error)})
 

@@ -129,6 +129,7 @@ def test_every_batch_size_has_its_own_form_and_the_next_start_measures_nothing(t
         "{not json",
         "[]",
         '{"format": 0, "measured": {}}',
+        '{"measured": {"a machine": {"8": {"torch graph": 1}}}}',
         '{"format": 1, "measured": {"a machine": {"3": {"torch graph": 1}}}}',
         '{"format": 1, "measured": {"a machine": {"8": {"torch graph": -1}}}}',
         '{"format": 1, "measured": {"a machine": {"8": {"cuda graph": 1}}}}',
