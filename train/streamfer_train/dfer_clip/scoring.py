@@ -133,9 +133,7 @@ def groups_of(clips: Sequence[Clip]) -> list[str] | None:
     return groups if len(groups) == len(clips) else None
 
 
-def intervals(
-    predictions: Predictions, groups: list[str] | None, samples: int = 1000, seed: int = 0
-) -> dict[str, Interval]:
+def intervals(predictions: Predictions, groups: list[str] | None) -> dict[str, Interval]:
     """Return ``uar``, ``war``, ``ece`` and ``aurc``, each with the interval that resampled clips (or groups) give."""
     predictions.report()  # a ConfigError where outputs are not finite
     confidence, hit = predictions.confidences()
@@ -151,7 +149,7 @@ def intervals(
             "aurc": classification.risk_coverage(confidence[rows], hit[rows]).area,
         }
 
-    found = bootstrap(statistics, len(labels), groups=groups, samples=samples, seed=seed)
+    found = bootstrap(statistics, len(labels), groups=groups)
     ece = found["ece"]
     # A resample repeats clips, which raises its calibration error; so that interval is mirrored at the value.
     # Source: Davison and Hinkley, Bootstrap Methods and Their Application, 1997, section 5.2 (basic intervals).

@@ -82,24 +82,23 @@ def face_of(image: Path, size: int) -> NDArray[np.uint8]:
     return keyframe
 
 
-def caption_all(
-    model: Captioner, pictures: Sequence[LabelledPicture], file: Path, batch: int = 16, question: str | None = None
-) -> list[str]:
+def caption_all(model: Captioner, pictures: Sequence[LabelledPicture], file: Path, batch: int) -> list[str]:
     """Return a caption of every picture, written to ``file`` as they come; those that it holds are not made again.
 
     Raises:
-        ConfigError: the file was written by another captioner, or with another question, or is being written.
+        ConfigError: the file was written by another captioner, or is being written.
         RecordError: the file is another command's.
         OutputError: it cannot be written.
     """
-    head, made = {"captioner": model.info.digest, "question": question}, dict[str, str]()
+    # Files of earlier versions say that no question was asked; so these do too, and are gone on with.
+    head, made = {"captioner": model.info.digest, "question": None}, dict[str, str]()
 
     def rows() -> Iterator[dict[str, Any]]:
         lacking = [picture for picture in pictures if picture.name not in made]
         for start in range(0, len(lacking), batch):
             window = lacking[start : start + batch]
             clips = [face_of(one.path, model.info.picture.size) for one in window]
-            texts = model.caption(clips, None if question is None else [question] * len(window))
+            texts = model.caption(clips)
             for picture, text in zip(window, texts, strict=True):
                 yield {"image": picture.name, "caption": " ".join(text.split()), "by": head}
             log.info("exp.captioned", extra={"done": len(made), "of": len(pictures)})
@@ -107,9 +106,7 @@ def caption_all(
     with alone_in(file.parent):
         before = read_kept(file)
         if before and before[0]["by"] != head:
-            raise ConfigError(
-                f"{file}: holds captions of another model or question; choose another --out, or delete it"
-            )
+            raise ConfigError(f"{file}: holds captions of another model; choose another --out, or delete it")
         made.update((row["image"], row["caption"]) for row in before)
         for row in keep(file, rows(), batch):
             made[row["image"]] = row["caption"]

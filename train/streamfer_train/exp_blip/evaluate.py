@@ -46,13 +46,11 @@ def captioner_of(options: argparse.Namespace) -> Captioner:
     return load_captioner(options.captioner, **{name: getattr(options, name) for name in asked})
 
 
-def measure(
-    options: argparse.Namespace, pictures: list[LabelledPicture], question: str | None = None
-) -> dict[str, Any]:
+def measure(options: argparse.Namespace, pictures: list[LabelledPicture]) -> dict[str, Any]:
     """Return scores of a captioner's captions as plain values."""
     references, source = references_for(pictures, options.references, variants=options.variants, seed=options.seed)
     encode, model = encoder_of(options), captioner_of(options)
-    captions = caption_all(model, pictures, options.out / "captions.jsonl", options.batch, question)
+    captions = caption_all(model, pictures, options.out / "captions.jsonl", options.batch)
     return {
         "captioner": model.info.name,
         "digest": model.info.digest,

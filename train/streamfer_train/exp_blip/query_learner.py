@@ -114,8 +114,7 @@ class QueryLearner(nn.Module):
         smoothing = self.config.label_smoothing
         itc = 0.5 * sum(objectives.contrastive(one, partners_BN, smoothing) for one in (to_texts_BN, to_images_BN))
         itm = self._matching(features_BPW, ids_BL, mask_BL, to_texts_BN, to_images_BN, partners_BN)
-        started_BL = torch.cat([torch.full_like(ids_BL[:, :1], self.dec_id), ids_BL[:, 1:]], dim=1)
-        itg = objectives.writing(logits_BLV, started_BL, mask_BL, smoothing)
+        itg = objectives.writing(logits_BLV, ids_BL, mask_BL, smoothing)
         total = itc + itm + itg
         return {"total": total, "itc": torch.as_tensor(itc), "itm": itm, "itg": itg}
 
