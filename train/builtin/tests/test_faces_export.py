@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -13,8 +14,11 @@ import torch
 from insightface.model_zoo.scrfd import SCRFD
 
 from streamfer.faces import load_detector
+from streamfer_builtin.faces.__main__ import main
 from streamfer_builtin.faces.export import INPUT_CONVENTION, build, export
 from streamfer_builtin.faces.network import FaceNetwork, Head, Separable, Shape, decoded
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "configs" / "faces.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +101,24 @@ def test_metadata_travels_with_the_weights(weights: Path) -> None:
 def test_input_height_and_width_are_free(network: FaceNetwork) -> None:
     sides = build(network).graph.input[0].type.tensor_type.shape.dim
     assert [side.dim_value for side in sides] == [1, 3, 0, 0]
+
+
+@pytest.mark.parametrize(("asked", "stated"), [("0", ("0.00", "0.04")), ("0.98", ("0.98", "1.00"))])
+def test_the_threshold_that_is_asked_for_is_stated(
+    asked: str, stated: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, Any] = {}
+    monkeypatch.setattr("streamfer_builtin.faces.export.averaged_network", lambda path: FaceNetwork(Shape((8,) * 5, 8)))
+    progress = SimpleNamespace(progress=SimpleNamespace(step=1))
+    monkeypatch.setattr("streamfer_builtin.faces.export.Checkpoint", SimpleNamespace(load=lambda *_: progress))
+    monkeypatch.setattr("streamfer_builtin.faces.export.export", lambda *given: made.update(given[2]))
+    words = ["-c", str(EXAMPLE), "-o", str(tmp_path / "a.onnx"), "--threshold", asked]
+    assert main(["export", *words]) == 0
+    assert (made["threshold"], made["tracking_threshold"]) == stated
+
+
+def test_a_threshold_that_is_no_score_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "-o", str(tmp_path / "a.onnx"), "--threshold", "7"])
+    assert ended.value.code == 2
+    assert "--threshold: '7' is no number from 0 to 1" in capsys.readouterr().err

@@ -143,7 +143,16 @@ def test_a_training_begins_with_exported_weights(tmp_path: Path) -> None:
 def test_a_file_of_another_network_is_no_beginning(tmp_path: Path) -> None:
     export(FaceNetwork(Shape((8, 8, 8, 8, 8), 8)).eval(), tmp_path / "other.onnx", {"name": "test"})
     (tmp_path / "broken.onnx").write_bytes(b"not a network")
-    for name, said in (("other", "other shapes"), ("broken", "cannot be read"), ("absent", "cannot be read")):
+    damaged = FaceNetwork(NARROW).eval()
+    with torch.no_grad():
+        next(damaged.parameters())[0] = torch.nan
+    export(damaged, tmp_path / "damaged.onnx", {"name": "test"})
+    for name, said in (
+        ("other", "other shapes"),
+        ("damaged", "not finite"),
+        ("broken", "cannot be read"),
+        ("absent", "cannot be read"),
+    ):
         with pytest.raises(CheckpointError, match=said):
             take_weights(FaceNetwork(NARROW), tmp_path / f"{name}.onnx")
 

@@ -16,6 +16,7 @@ from faces_data import write_sets
 
 from streamfer.errors import SourceNotFoundError, SourceUnreadableError, UserError
 from streamfer_builtin.faces import sets
+from streamfer_builtin.faces.evaluate import video_references
 from streamfer_builtin.faces.frames import frames, known_videos
 from streamfer_builtin.faces.views import Views
 from streamfer_builtin.mini import data
@@ -148,3 +149,10 @@ def test_videos_that_are_absent_or_not_described_are_named(tmp_path: Path) -> No
     for name in ("absent.yuv", "absent.mp4"):
         with pytest.raises(SourceNotFoundError, match=rf"{name}: no such file"):
             next(frames(tmp_path / name))
+
+
+def test_an_absent_teacher_is_named(tmp_path: Path) -> None:
+    with pytest.raises(
+        SourceNotFoundError, match=r"yunet_n_dynamic\.onnx: no such file; give the folder .* data=FOLDER"
+    ):
+        next(video_references(tmp_path, "tune"))

@@ -44,7 +44,7 @@ def _parser() -> Parser:
             sub.add_argument("-o", "--output", type=path, required=True, metavar="FILE", help="The network.")
         if name == "export":
             sub.add_argument(
-                "--threshold", type=amount, metavar="N", help="Score of a face (chosen on pictures kept out)."
+                "--threshold", type=_share, metavar="N", help="Score of a face, 0 to 1 (chosen on pictures kept out)."
             )
         if name == "evaluate":
             sub.add_argument("--weights", type=path, required=True, metavar="FILE", help="The network.")
@@ -54,6 +54,12 @@ def _parser() -> Parser:
             sub.add_argument("--former", type=path, metavar="FILE", help="An earlier export to compare with.")
             sub.add_argument("--others", action="store_true", help="Measure CenterFace and YuNet, too.")
     return parser
+
+
+def _share(text: str) -> float:
+    if amount(text) > 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return float(text)
 
 
 def _all(config: FacesConfig, options: argparse.Namespace) -> None:
@@ -75,8 +81,9 @@ def _export(config: FacesConfig, options: argparse.Namespace) -> None:
     from streamfer_builtin.faces.evaluate import threshold_of
     from streamfer_builtin.faces.export import export_checkpoint
 
-    export_checkpoint(config, options.output, threshold=options.threshold or 0.5)
-    if options.threshold is None:
+    asked: float | None = options.threshold
+    export_checkpoint(config, options.output, threshold=0.5 if asked is None else asked)
+    if asked is None:
         export_checkpoint(config, options.output, threshold=threshold_of(config.data, options.output))
 
 

@@ -21,10 +21,13 @@ from streamfer_builtin.faces import sets
 from streamfer_builtin.faces.frames import KnownVideo, frames, known_videos
 from streamfer_builtin.faces.labels import Labels
 from streamfer_builtin.faces.metrics import Face, Outcome, judge, landmark_error, recall
+from streamfer_builtin.tables import file_in
 
 ALLOWED = 0.05
 """False faces a picture that a threshold may cost."""
 LOWEST = 0.05
+YUNET = "weights/yunet_n_dynamic.onnx"
+"""The teacher on videos, beside the data sets."""
 _VIDEO_SMALLEST = 32.0
 _EVERY = 6
 """Every sixth frame of a video is judged: its neighbours show the same."""
@@ -76,7 +79,7 @@ def references(root: Path, part: str) -> Iterator[Reference]:
 
 def video_references(root: Path, part: str) -> Iterator[Reference]:
     """Frames of the development videos of a part with YuNet's faces."""
-    teacher = load_detector(str(root / "weights" / "yunet_n_dynamic.onnx"), threshold=0.3, det_size=640)
+    teacher = load_detector(str(file_in(root, YUNET)), threshold=0.3, det_size=640)
     for video in known_videos(root / "videos"):
         if (video.path.name in sets.test_videos(root)) != (part == "test"):
             continue
@@ -130,7 +133,7 @@ def chosen_threshold(sums: dict[str, Outcome]) -> float:
 
 def contenders(root: Path, weights: Path, former: Path | None, *, others: bool) -> list[Contender]:
     """The detectors of the comparison, at the sizes that matter; ``others`` are those that are not ours."""
-    yunet = str(root / "weights" / "yunet_n_dynamic.onnx")
+    yunet = str(file_in(root, YUNET))
     wanted: list[tuple[str, str, int | None]] = [
         ("built-in", str(weights), 1024),
         ("built-in, auto", str(weights), None),

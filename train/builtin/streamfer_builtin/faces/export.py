@@ -105,7 +105,7 @@ def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float) -> N
         "training_data": DATA,
         "threshold": f"{threshold:.2f}",
         # A letter of a moving title that passes for a small face does so over many frames, and would be a person.
-        "tracking_threshold": f"{threshold + TRACKING_MARGIN:.2f}",
+        "tracking_threshold": f"{min(1.0, threshold + TRACKING_MARGIN):.2f}",
         "nms_overlap": "0.40",
         "smallest_face": str(SMALLEST_FACE),
         "least_side": str(LEAST_SIDE),

@@ -41,6 +41,8 @@ def take_weights(network: FaceNetwork, path: Path) -> None:
     except Exception as error:  # protobuf's DecodeError shares no base with OSError
         raise CheckpointError(f"{path}: cannot be read as ONNX; name an exported face detector") from error
     stored = {each.name: numpy_helper.to_array(each).astype(np.float32) for each in graph.initializer}
+    if any(not np.isfinite(values).all() for values in stored.values()):
+        raise CheckpointError(f"{path}: holds weights that are not finite; name an exported face detector")
     cast_from = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
     pairs = [
         tuple(stored[cast_from.get(name, name)] for name in node.input[1:])
