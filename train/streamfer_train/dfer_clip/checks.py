@@ -26,14 +26,6 @@ _THREADS = 16
 _EXAMPLES = 5
 
 
-class ClipListError(ConfigError):
-    """The data has errors that keep training from starting; ``report`` lists them all."""
-
-    def __init__(self, message: str, report: CheckReport | None = None) -> None:
-        super().__init__(message)
-        self.report = report
-
-
 @dataclass(frozen=True, slots=True)
 class CheckReport:
     """What :func:`check_clips` found."""
@@ -72,7 +64,7 @@ class CheckReport:
         return "\n".join(lines)
 
     def raise_for_errors(self, full_report: Path | None = None) -> None:
-        """Stop where there are errors: a ClipListError of one line says how many of each kind, and the first."""
+        """Stop where there are errors: a ConfigError of one line says how many of each kind, and the first."""
         if not self.errors:
             return
         kinds = ", ".join(f"{number:,} x {kind}" for kind, number in Counter(p.kind for p in self.errors).most_common())
@@ -82,7 +74,7 @@ class CheckReport:
             message += "; not one clip is there: set data.root to their folder"
         if full_report is not None:
             message += f"; all of them: {full_report}"
-        raise ClipListError(message, self)
+        raise ConfigError(message)
 
 
 def check_clips(config: DataConfig, folds: Sequence[int] | None = None) -> CheckReport:

@@ -65,7 +65,7 @@ def clips_of(config: DataConfig, fold: int, progress: Progress | None = None) ->
     The training list is not looked at: evaluating needs the test clips alone.
 
     Raises:
-        ClipListError: the list has errors; they are all in its ``report``.
+        ConfigError: the list has errors; how many of each kind, and the first, are named.
     """
     alone = config.model_copy(update={"train": config.test, "folds": (fold,), "held_out": HeldOutConfig()})
     found = check_clips(alone)
