@@ -8,14 +8,14 @@ import pytest
 import yaml
 from tiny_clips import write_config
 
-from streamfer.errors import ConfigError
+from streamfer.errors import CheckpointError, ConfigError
 from streamfer.models.prompts import tokenize_prompts
 from streamfer.models.vocabulary import ELEVEN_CLASSES, name_classes
 from streamfer.settings import describe_settings
 from streamfer_train.dfer_clip.__main__ import main
 from streamfer_train.dfer_clip.config import MAY_CHANGE, RunConfig, described, load_config, parse_config
 from streamfer_train.dfer_clip.descriptors import DESCRIPTORS, prompts
-from streamfer_train.recipes.run_folder import first_difference, flatten
+from streamfer_train.recipes.run_folder import check_same, flatten
 
 RECIPES = Path(__file__).resolve().parents[2] / "configs" / "train" / "dfer_clip"
 
@@ -156,9 +156,10 @@ def test_the_first_difference_is_named_and_free_settings_are_not_differences(tmp
     path = write_config(tmp_path)
     before = load_config(path).model_dump(mode="json")
     moved = load_config(path, ["run.out=elsewhere", "log.every=3", "data.workers=2", "data.root=/x"])
-    assert first_difference(before, moved.model_dump(mode="json"), MAY_CHANGE) is None
+    check_same(tmp_path, before, moved.model_dump(mode="json"), MAY_CHANGE)
     other = load_config(path, ["optimiser.momentum=0.5", "heads.temperature=0.1"]).model_dump(mode="json")
-    assert first_difference(before, other, MAY_CHANGE) == "heads.temperature was 0.01 and is now 0.1"
+    with pytest.raises(CheckpointError, match=r"heads\.temperature was 0\.01 and is now 0\.1"):
+        check_same(tmp_path, before, other, MAY_CHANGE)
 
 
 def test_descriptors_cover_the_authors_classes_and_are_told_apart() -> None:

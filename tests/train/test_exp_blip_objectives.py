@@ -35,7 +35,6 @@ from streamfer_train.exp_blip.data import Row, WordReader, cleaned, padded, read
 from streamfer_train.exp_blip.training import depth_factor, learning_rate, learns
 from streamfer_train.exp_vqa.config import ExpVqaConfig
 from streamfer_train.recipes.loading import TrainSampler
-from streamfer_train.recipes.run_folder import first_difference
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "train"
 
@@ -200,10 +199,6 @@ def test_settings_are_checked_and_compared(tmp_path: Path) -> None:
         load_settings(ExpBlipConfig, path, ["step1.lr"], example="")
     with pytest.raises(ConfigError, match="no such configuration file"):
         load_settings(ExpBlipConfig, tmp_path / "absent.yaml", example="")
-    assert first_difference({"a": {"b": 1}, "run": {"c": 1}}, {"a": {"b": 2}, "run": {"c": 2}}, ["run"]) == (
-        "a.b was 1 and is now 2"
-    )
-    assert first_difference({"run": {"c": 1}}, {"run": {"c": 2}}, ["run"]) is None
     assert "temperature: 0.07" in describe_settings(ExpBlipConfig)
     assert "language_model: REQUIRED" in describe_settings(ExpBlipConfig)
 

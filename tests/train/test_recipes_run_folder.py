@@ -8,15 +8,17 @@ import pytest
 
 from streamfer.errors import CheckpointError, ConfigError, OutputError
 from streamfer.files import write_text
-from streamfer_train.recipes.run_folder import CONFIG, alone_in, check_same, claim, first_difference
+from streamfer_train.recipes.run_folder import CONFIG, alone_in, check_same, claim
 
 
 def test_only_settings_that_may_change_are_free(tmp_path: Path) -> None:
     before = {"data": "a", "inner": {"epochs": 3, "rates": [0.5]}}
     now = {"data": "b", "inner": {"epochs": 4, "rates": [0.5]}}
-    assert first_difference(before, now, ["data", "inner"]) is None
-    assert first_difference(before, now, ["data"]) == "inner.epochs was 3 and is now 4"
-    assert first_difference({"gone": 1}, {}, []) == "gone was 1 and is now None"
+    check_same(tmp_path, before, now, ["data", "inner"])
+    with pytest.raises(CheckpointError, match=r"inner\.epochs was 3 and is now 4"):
+        check_same(tmp_path, before, now, ["data"])
+    with pytest.raises(CheckpointError, match="gone was 1 and is now None"):
+        check_same(tmp_path, {"gone": 1}, {}, [])
     with pytest.raises(CheckpointError, match=r"last\.pt: of another configuration: data was 'a' and is now 'b'; rest"):
         check_same(tmp_path / "last.pt", before, now, ["inner.epochs"])
 

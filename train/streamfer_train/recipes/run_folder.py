@@ -100,22 +100,17 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{name}", value
 
 
-def first_difference(stored: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str]) -> str | None:
-    """Return a sentence about the first setting that differs and may not, or None."""
+def check_same(where: Path, stored: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str]) -> None:
+    """Refuse to continue a run under other settings: a CheckpointError names the first that differs and may not."""
     before, now = dict(flatten(stored)), dict(flatten(asked))
     for name in [*now, *(name for name in before if name not in now)]:
         if name in free or name.startswith(tuple(f"{one}." for one in free)):
             continue
         if before.get(name) != now.get(name):
-            return f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
-    return None
-
-
-def check_same(where: Path, stored: Mapping[str, Any], asked: Mapping[str, Any], free: Sequence[str]) -> None:
-    """Refuse to continue a run under other settings (CheckpointError); arguments as :func:`first_difference` has."""
-    difference = first_difference(stored, asked, free)
-    if difference is not None:
-        raise CheckpointError(f"{where}: of another configuration: {difference}; restore it, or choose another --out")
+            difference = f"{name} was {before.get(name)!r} and is now {now.get(name)!r}"
+            raise CheckpointError(
+                f"{where}: of another configuration: {difference}; restore it, or choose another --out"
+            )
 
 
 def origin(world: ProcessGroup, *libraries: str) -> dict[str, Any]:

@@ -309,8 +309,7 @@ class Trainer:
         self.scaler.load_state_dict(found.scaler or {})
         if self.average is not None and found.average is not None:
             self.average.tensors = {name: tensor.to(self.world.device) for name, tensor in found.average.items()}
-        for name in Progress.__slots__:
-            setattr(self.progress, name, getattr(found.progress, name))
+        self.progress = found.progress
         planned = self.progress.epochs or self.job.epochs
         if self.job.epochs < planned:
             raise CheckpointError(
