@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from asked import above_zero, asked, whole
 from numpy.typing import NDArray
 
 from streamfer.config import load_config
@@ -75,10 +76,10 @@ def main() -> None:
     parser.add_argument("video", nargs="?", help="a file; a film from packaged pictures when not given")
     parser.add_argument("--detector", default="auto")
     parser.add_argument("--model", default="mini")
-    parser.add_argument("--fps", type=float, help="frames a second that are analysed; usual if unset")
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--film-seconds", type=float, default=24.0)
+    parser.add_argument("--fps", type=above_zero, help="frames a second that are analysed; usual if unset")
+    parser.add_argument("--threads", type=whole)
+    parser.add_argument("--repeats", type=whole, default=3)
+    parser.add_argument("--film-seconds", type=above_zero, default=24.0)
     parser.add_argument("--picture", type=Path, help="where a chart of the stages' busy time goes")
     arguments = parser.parse_args()
     config = load_config(
@@ -260,4 +261,4 @@ def cpu_name() -> str:
 
 
 if __name__ == "__main__":
-    main()
+    asked(main)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from asked import above_zero, asked, numbers, whole
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
@@ -51,11 +52,11 @@ class Camera(FakeSource):
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cameras", default="1,2,4,6,8,12")
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--cameras", type=numbers, default="1,2,4,6,8,12")
+    parser.add_argument("--seconds", type=above_zero, default=20.0)
     parser.add_argument("--search", default="follow", choices=("follow", "full"))
     parser.add_argument("--detector", default="builtin")
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--threads", type=whole)
     parser.add_argument("--picture", type=Path, help="where a chart goes")
     wanted = parser.parse_args()
     settings = {"faces.detector": wanted.detector, "faces.search": wanted.search, "threads": wanted.threads}
@@ -64,7 +65,7 @@ def main() -> None:
     pictures = [np.asarray(cv2.resize(frame, (640, 360), interpolation=cv2.INTER_AREA), np.uint8) for frame in film()]
     rows = []
     print("| cameras | analysed a second | dropped | latency, median ms | 95 % | clips |\n|---|---|---|---|---|---|")
-    for count in map(int, wanted.cameras.split(",")):
+    for count in wanted.cameras:
         models = load_all(config, count)
         steps = len(pictures) // count
         cameras = [Camera(pictures, f"camera {one}", one * steps, wanted.seconds) for one in range(count)]
@@ -100,4 +101,4 @@ def draw(rows: list[tuple[int, float, float, float]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    asked(main)

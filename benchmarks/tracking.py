@@ -24,6 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 import supervision as sv
+from asked import above_zero, asked, whole
 from numpy.typing import NDArray
 from trackers import BoTSORTTracker, ByteTrackTracker, OCSORTTracker
 from trackers.eval import (
@@ -236,8 +237,8 @@ def _dense(ids: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
 def main() -> None:
     """Run what the flags ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--fps", type=float, nargs="+", default=[8.0])
-    parser.add_argument("--seeds", type=int, default=4, help="scenes of each kind")
+    parser.add_argument("--fps", type=above_zero, nargs="+", default=[8.0])
+    parser.add_argument("--seeds", type=whole, default=4, help="scenes of each kind")
     parser.add_argument("--first-seed", type=int, default=0, help="0 to 7 were looked at while tuning")
     parser.add_argument("--only", help="run the candidates whose name holds this")
     parser.add_argument("--crowds", type=Path, help="crowds.parquet: its pictures under moving cameras")
@@ -264,4 +265,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    asked(main)

@@ -11,9 +11,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from tracking_scenes import HEIGHT, WIDTH, Faults, Sample, detected
+
+from streamfer.errors import SourceUnreadableError
 
 #: Faces of a scene, and the height in pixels that their median gets.
 FEWEST, MOST, FACE_HEIGHT = 3, 12, 40.0
@@ -37,8 +40,12 @@ def crowd_scenes(path: Path, fps: float, seeds: int, first: int) -> dict[str, li
 
 def _pictures(path: Path) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     """Pictures of people with several faces of a size, enlarged or shrunk so that the median face has that height."""
-    chosen = []
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=64):
+    chosen: list[tuple[NDArray[np.uint8], NDArray[np.float32]]] = []
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise SourceUnreadableError(f"{path}: no whole crowds.parquet; fetch it again") from error
+    for batch in file.iter_batches(batch_size=64):
         for row in batch.to_pylist():
             boxes = np.array(row["boxes"], np.float32).reshape(-1, 4)[np.array(row["sure"], bool)]
             sides = (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=1e9)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from asked import asked, whole
 from open_clip.transformer import LayerNorm, QuickGELU, VisionTransformer
 
 from streamfer.geometry import squashed_crop
@@ -66,9 +67,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--batch", type=int, default=32, help="frames, and windows, read at once: model.batch_size")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=whole, default=torch.get_num_threads())
+    parser.add_argument("--batch", type=whole, default=32, help="frames, and windows, read at once: model.batch_size")
+    parser.add_argument("--repeats", type=whole, default=5)
     wanted = parser.parse_args()
     torch.set_num_threads(wanted.threads)
     torch.manual_seed(0)
@@ -98,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    asked(main)
