@@ -96,7 +96,6 @@ def shared_clips(fold: Fold) -> list[Problem]:
     files = {clip.path: clip for clip in learned.values()}
     groups = {clip.group: clip for clip in learned.values() if clip.group is not None}
     problems: list[Problem] = []
-    seen_groups: set[str] = set()
     for clip in fold.test:
         if (other := learned.get(clip.identity)) is not None:
             what = f"fold {fold.number} tests on {clip.path}, which it learns from ({other.where})"
@@ -104,8 +103,7 @@ def shared_clips(fold: Fold) -> list[Problem]:
         elif (other := files.get(clip.path)) is not None:
             what = f"fold {fold.number} learns from another part of {clip.path} ({other.where})"
             problems.append(Problem("warning", "one video in train and test", clip.where, what))
-        elif clip.group in groups and clip.group is not None and clip.group not in seen_groups:
-            seen_groups.add(clip.group)
-            what = f"fold {fold.number} learns from group {clip.group!r} too ({groups[clip.group].where})"
+        elif clip.group is not None and (other := groups.pop(clip.group, None)) is not None:  # said once a group
+            what = f"fold {fold.number} learns from group {clip.group!r} too ({other.where})"
             problems.append(Problem("warning", "one group in train and test", clip.where, what))
     return problems
