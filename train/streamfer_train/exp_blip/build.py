@@ -128,7 +128,9 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None
 def _prepare(learner: nn.Module, vision: nn.Module, step: OptimiserConfig, runtime: RuntimeConfig) -> None:
     choose_trained(learner, step)
     if runtime.precision != "fp32":
-        keep_frozen_coarse(learner, DTYPES[runtime.precision])
+        for weight in learner.parameters():  # those that do not learn are stored in the coarser type
+            if not weight.requires_grad and weight.is_floating_point():
+                weight.data = weight.data.to(DTYPES[runtime.precision])
     if runtime.checkpointing and step.vit == "trained":
         recompute(vision)
 
@@ -157,13 +159,6 @@ def existing(path: Path, what: str) -> Path:
     if not path.exists():
         raise ConfigError(f"{path}: not there; {what}")
     return path
-
-
-def keep_frozen_coarse(part: nn.Module, kind: torch.dtype) -> None:
-    """Store weights that do not learn in a coarser type."""
-    for weight in part.parameters():
-        if not weight.requires_grad and weight.is_floating_point():
-            weight.data = weight.data.to(kind)
 
 
 def recompute(part: Any) -> None:
