@@ -14,12 +14,26 @@ import time
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
+
 from streamfer.captions.choosing import load_writer
-from streamfer.captions.measurements import measure
+from streamfer.captions.measurements import DEFAULT_THRESHOLD, measure
 from streamfer.captions.protocol import Caption, CaptionRequest
 from streamfer.captions.writers import CheckedWriter
 from streamfer.config import CaptionsConfig, Config
+from streamfer.pipeline.observer import UnitTrack
 from streamfer.records import ClipLabelled, Record
+
+
+def track_of(label: ClipLabelled) -> UnitTrack | None:
+    """The units that a record says are there on average, as one picture of their peaks: records tell no times."""
+    face = label.faces[0]
+    if face.action_units is None:
+        return None
+    there = {name: (face.action_units_peak or {})[name] for name, mean in face.action_units.items()
+             if mean >= DEFAULT_THRESHOLD}  # fmt: skip
+    peaks_1D = np.array([list(there.values())], np.float32)
+    return UnitTrack(tuple(there), (DEFAULT_THRESHOLD,) * len(there), (label.clip.start_time,), peaks_1D)
 
 
 def main() -> None:
@@ -43,7 +57,9 @@ def main() -> None:
     for record in clips:
         if not isinstance(record.data, ClipLabelled):
             continue
-        (found,) = writer.write([CaptionRequest(measure(record.data), record.id, record.subject)])
+        (found,) = writer.write(
+            [CaptionRequest(measure(record.data, track_of(record.data)), record.id, record.subject)]
+        )
         written += isinstance(found, Caption)
         passed += isinstance(found, Caption) and not found.replaced
         missing += not isinstance(found, Caption)
