@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +15,15 @@ from streamfer.errors import OutputError, SourceNotFoundError, SourceUnreadableE
 from streamfer_builtin.render import production
 from streamfer_builtin.render.actions import ACTION_UNITS, UNIT
 from streamfer_builtin.render.appearance import crease_strengths, drawn_light
-from streamfer_builtin.render.clips import RenderedClips, load_shard, load_shards, save_shard, shard_path, shard_seed
+from streamfer_builtin.render.clips import (
+    SHARD,
+    RenderedClips,
+    load_shard,
+    load_shards,
+    save_shard,
+    shard_path,
+    shard_seed,
+)
 from streamfer_builtin.render.course import DIRECTIONS, FRAMES
 from streamfer_builtin.render.expressions import EMOTIONS
 from streamfer_builtin.render.model import identity_weights
@@ -221,3 +232,19 @@ def test_a_file_that_is_no_face_model_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"not a zip")
     with pytest.raises(SourceUnreadableError, match=r"ict_face\.npz: not the ICT face model"):
         ClipRenderer(path, "train", 0)
+
+
+def _second_is_killed(model: Path, folder: Path, split: str, seed: int, first: int, clips: int) -> None:
+    """Stand in for a shard's rendering: the second dies of a signal that nobody hears, the first takes a minute."""
+    if first:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def test_a_worker_that_is_killed_ends_the_rendering_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(production, "_produce_shard", _second_is_killed)
+    (tmp_path / "ict_face.npz").write_bytes(b"not read here")
+    began = time.monotonic()
+    with pytest.raises(OutputError, match=r"a process that rendered was killed, .*: run again, with fewer --threads"):
+        production.produce(tmp_path / "ict_face.npz", tmp_path / "out", "val", 4, 2 * SHARD, workers=2)
+    assert time.monotonic() - began < 40

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from functools import cache, partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import structlog
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from streamfer.errors import SourceNotFoundError, SourceUnreadableError
+from streamfer.errors import OutputError, SourceNotFoundError, SourceUnreadableError
 from streamfer_builtin.render.clips import SHARD, RenderedClips, load_shard, save_shard, shard_path, shard_seed
 from streamfer_builtin.render.studio import Clip, ClipRenderer
 
@@ -27,7 +28,7 @@ def produce(model: Path, folder: Path, split: str, seed: int, clips: int, *, wor
     Raises:
         SourceNotFoundError: the face model is absent.
         SourceUnreadableError: the face model cannot be read, or a shard on disk is of another seed.
-        OutputError: a shard cannot be written.
+        OutputError: a shard cannot be written, or a worker was killed.
     """
     cv2.setNumThreads(1)
     firsts = [first for first in range(0, clips, SHARD) if not _finished(folder, split, seed, first, clips)]
@@ -45,9 +46,17 @@ def produce(model: Path, folder: Path, split: str, seed: int, clips: int, *, wor
         spawned = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=spawned, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
             jobs = {pool.submit(_produce_shard, model, folder, split, seed, first, clips): first for first in firsts}
-            for job in as_completed(jobs):
-                job.result()
-                progress.advance(task, min(SHARD, clips - jobs[job]))
+            # A pool looks after the worker that it began last when something else wakes it: this does.
+            pool.submit(int)
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+                    progress.advance(task, min(SHARD, clips - jobs[job]))
+            except BrokenProcessPool as error:
+                raise OutputError(
+                    f"{folder}: a process that rendered was killed, perhaps for want of memory; whole shards are kept: "
+                    "run again, with fewer --threads"
+                ) from error
 
 
 def packed(clips: list[Clip], first: int) -> RenderedClips:
