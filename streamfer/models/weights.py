@@ -7,6 +7,8 @@ units, ``action_head.*``; fp16 on disk is welcome, in memory everything is fp32 
 from __future__ import annotations
 
 import contextlib
+import json
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,9 @@ from streamfer.errors import CheckpointError
 from streamfer.files import replacing
 from streamfer.models.card import METADATA_KEY, ModelCard, read_card
 from streamfer.models.dfer_clip import DferClip
+
+#: Under this name the card in a file has the checksum of the file's numbers; files written before have none.
+CHECKSUM_KEY = "crc32"
 
 
 class _Unfilled(TorchFunctionMode):
@@ -64,6 +69,14 @@ def check_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
             raise CheckpointError(f"{where}: tensor {name!r} holds values that are not finite; get it again")
 
 
+def checksum(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Return the CRC-32 of all numbers in the order of their tensors' names: safetensors keeps none."""
+    found = 0
+    for _, tensor in sorted(tensors.items()):
+        found = zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
+
+
 def write_weights(path: Path, model: DferClip, card: ModelCard, *, half: bool = False) -> None:
     """Write a weights file, whole or not at all; the model's prompts, if any, are baked into ``text_features``.
 
@@ -81,7 +94,10 @@ def write_weights(path: Path, model: DferClip, card: ModelCard, *, half: bool = 
         for name, tensor in baked.state_dict().items()
     }
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata={METADATA_KEY: card.to_json()})
+        # One entry: safetensors writes several in an order of chance.
+        document = json.loads(card.to_json()) | {CHECKSUM_KEY: checksum(tensors)}
+        text = json.dumps(document, ensure_ascii=False, sort_keys=True)
+        save_file(tensors, temporary, metadata={METADATA_KEY: text})
 
 
 def read_weights(path: Path) -> tuple[DferClip, ModelCard]:
@@ -96,10 +112,13 @@ def read_weights(path: Path) -> tuple[DferClip, ModelCard]:
     try:
         with safe_open(path, framework="pt") as stream:
             tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no dictionary
+            stated = json.loads(stream.metadata()[METADATA_KEY]).get(CHECKSUM_KEY)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged safetensors file ({error}); get it again") from error
     check_tensors(model.state_dict(), tensors, str(path))
     check_finite(tensors, str(path))
+    if stated is not None and stated != checksum(tensors):
+        raise CheckpointError(f"{path}: its numbers are not those that were written; copy, export or import it again")
     model.load_state_dict(
         {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()},
         assign=True,

@@ -204,6 +204,20 @@ def test_a_truncated_file(tmp_path: Path) -> None:
         read_weights(tmp_path / "m.safetensors")
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_flipped_bit_among_the_numbers_is_told(half: bool, tmp_path: Path) -> None:
+    model, path = tiny_model(), tmp_path / "m.safetensors"
+    write_weights(path, model, tiny_card(model), half=half)
+    read_weights(path)
+    whole = path.read_bytes()
+    for place in (0.5, 0.7, 0.999):
+        content = bytearray(whole)
+        content[int(place * len(whole))] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"m\.safetensors: its numbers are not those that were written"):
+            read_weights(path)
+
+
 def test_someone_elses_safetensors_points_to_import(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / "m.safetensors")
     with pytest.raises(CheckpointError, match="streamfer models import"):
