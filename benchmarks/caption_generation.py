@@ -21,7 +21,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -165,8 +164,7 @@ def asked() -> argparse.Namespace:
 def trained_sides(options: argparse.Namespace, random: np.random.Generator) -> tuple[Sides, bool, str]:
     """A trained captioner alone and in batches, whether both write the same, and what it is."""
     trained: Captioner = load_captioner(
-        Path(options.captioner) if "/" in options.captioner else options.captioner,
-        device=options.device, precision=options.precision, batch=options.batch,
+        options.captioner, device=options.device, precision=options.precision, batch=options.batch
     )  # fmt: skip
     side = trained.info.crop.size
     clips = [random.integers(0, 256, (2, side, side, 3), dtype=np.uint8) for _ in range(options.batch)]
@@ -189,7 +187,7 @@ def random_sides(options: argparse.Namespace, random: np.random.Generator) -> tu
         "generate, one picture at a time": lambda: alone(clips),
         f"streamfer, batches of {options.batch}": lambda: captioner.caption(clips),
     }
-    texts = [prompts.read(row).text for row in alone(clips)]
+    texts = [prompts.read(row) for row in alone(clips)]
     same = texts == captioner.caption(clips)
     count = sum(weight.numel() for weight in model.parameters()) / 1e6
     what = f"{options.system}, {count:.0f} M random weights, {options.tokens} tokens, {options.beams} beam(s)"

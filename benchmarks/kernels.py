@@ -92,9 +92,9 @@ def changed(found: Any, tokens: int, tiles: dict[str, int]) -> Any:
     """Other tiles; the tail of long ones follows."""
     new = replace(found, **tiles)
     if "columns" in tiles:
-        from streamfer_kernels.attention_shapes import tail_of
+        from streamfer_kernels.attention_shapes import power_of_two
 
-        new = replace(new, tail=tail_of(tokens, new.columns))
+        new = replace(new, tail=min(new.columns, max(16, power_of_two(tokens % new.columns))))
     return new
 
 

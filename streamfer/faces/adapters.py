@@ -79,6 +79,8 @@ class YuNetDetector(Finder):
     be shared by threads: calls take turns, because the wrapped object remembers its input size.
     """
 
+    large = 160.0
+
     def __init__(self, entry: DetectorEntry, path: Path, settings: DetectorSettings) -> None:
         super().__init__(entry.name, "OpenCV", entry.licence, settings.size, settings.max_faces)
         self._lock = threading.Lock()
@@ -115,6 +117,7 @@ class CenterFaceDetector(Finder):
 
     # It needs fewer pixels of a face than others (docs/results/tracking.md, "Where faces are looked for").
     tile, reach = 96, 2.2
+    large = 160.0
 
     def __init__(self, entry: DetectorEntry, settings: DetectorSettings) -> None:
         with needs("centerface", f"detector {entry.name!r}"):

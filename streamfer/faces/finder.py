@@ -35,6 +35,9 @@ SAME_FACE = 0.4
 ALIKE = 0.75
 #: A face that reaches so near to the side of its place, in pixels of the small picture, is cut off there.
 CUT_OFF = 1.0
+#: A picture is searched again, so many times smaller, for faces that fill more of it than a network has learnt; it has
+#: space for one where its sides are so many times as long as such a face's.
+COARSE, SPACE = 3, 1.5
 #: Places are worth less than the whole frame beyond this share of its pixels.
 WORTH = 0.6
 
@@ -61,6 +64,8 @@ class Finder(ABC):
     """A face detector, but for the search within one picture of its own size."""
 
     tile, reach = TILE, REACH
+    #: Shorter side of a face, in pixels of what is searched, from which it is found better at the coarse scale.
+    large = math.inf
 
     def __init__(self, name: str, provider: str, licence: str, size: DetectionSize, max_faces: int) -> None:
         self.name, self.provider, self.licence = name, provider, licence
@@ -124,7 +129,7 @@ class Finder(ABC):
         """Return the faces in a part of a frame, without those that one of its sides cuts off."""
         left, top, right, bottom = part
         small, factors = resize_by(image[top:bottom, left:right], scale)
-        boxes, scores, points = _as_arrays(self._find(np.ascontiguousarray(small)))
+        boxes, scores, points = self._at_scales(np.ascontiguousarray(small))
         by, corner = np.array(factors, np.float32), np.array([left, top], np.float32)
         boxes = np.asarray(boxes / np.tile(by, 2) + np.tile(corner, 2), np.float32)
         points = np.asarray(points / by + corner, np.float32)
@@ -135,9 +140,25 @@ class Finder(ABC):
         if image.size == 0:
             return Detections.empty()
         small, factors = self._shrink(image)
-        boxes, scores, points = _as_arrays(self._find(small))
+        boxes, scores, points = self._at_scales(small)
         by = np.array(factors, np.float32)
         return Detections.ranked(np.asarray(boxes / np.tile(by, 2), np.float32), scores, points / by, self._max_faces)
+
+    def _at_scales(self, picture: NDArray[np.uint8]) -> Faces:
+        """Search a picture as it is, and again at the coarse scale for what is large for the network."""
+        boxes, scores, points = _as_arrays(self._find(picture))
+        if min(picture.shape[:2]) < SPACE * self.large:
+            return boxes, scores, points
+        height, width = picture.shape[0] // COARSE, picture.shape[1] // COARSE
+        whole = picture[: COARSE * height, : COARSE * width]  # areas of whole pixels are quick
+        small = np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        more, their_scores, their_points = self._at_scales(small)
+        more, their_points = COARSE * more, COARSE * their_points
+        large = (more[:, 2:] - more[:, :2]).min(axis=1) >= self.large
+        if not large.any():
+            return boxes, scores, points
+        boxes, scores = np.concatenate([boxes, more[large]]), np.concatenate([scores, their_scores[large]])
+        return _as_arrays(merged(boxes, scores, np.concatenate([points, their_points[large]])))
 
 
 def merged(

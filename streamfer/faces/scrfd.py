@@ -32,7 +32,7 @@ class ScrfdDetector(Finder):
 
     Outputs are those of insightface's packs: at each stride scores, then distances of each cell's centre to the sides
     of its box, then offsets of five landmarks, in cells. The built-in detector's ONNX metadata state its version,
-    licence, thresholds, and the sizes of face and frame that it needs.
+    licence, thresholds, the sizes of face and frame that it needs, and from which a face is large for it.
     """
 
     def __init__(self, entry: DetectorEntry, path: Path, settings: DetectorSettings) -> None:
@@ -58,6 +58,7 @@ class ScrfdDetector(Finder):
         self._leniency = LENIENCY if settings.threshold is None else 0.0
         smallest, least = self._stated("smallest_face", SMALLEST_SEEN), int(self._stated("least_side", 0))
         self._size = settings.size.reading(smallest, least)
+        self.large = self._stated("large_face", 10_000)
         self._try(path)
 
     def _try(self, path: Path) -> None:

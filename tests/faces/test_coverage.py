@@ -112,7 +112,7 @@ def film() -> list[NDArray[np.uint8]]:
         frame = np.roll(picture, number, axis=1).copy()
         if 20 <= number < 32:
             left = 118 + number
-            frame[70:120, left : left + 92] = rng.integers(0, 255, (50, 92, 3))
+            frame[70:150, left : left + 92] = rng.integers(0, 255, (80, 92, 3))
         frames.append(frame)
     return frames
 

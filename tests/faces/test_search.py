@@ -34,6 +34,17 @@ class BrightFinder(Finder):
         return found.boxes, found.scores, found.landmarks
 
 
+class NarrowFinder(BrightFinder):
+    """Finds what is 12 to 100 pixels of its picture."""
+
+    large = 90.0
+
+    def _find(self, picture: Image) -> Found:
+        boxes, scores, landmarks = super()._find(picture)
+        seen = (boxes[:, 2] - boxes[:, 0] >= 12) & (boxes[:, 2] - boxes[:, 0] <= 100)
+        return boxes[seen], scores[seen], None if landmarks is None else landmarks[seen]
+
+
 def frame(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (360, 640)) -> Image:
     image = np.full((*size, 3), 40, np.uint8)
     for x1, y1, x2, y2 in boxes:
@@ -258,6 +269,33 @@ def test_a_face_on_the_side_of_a_part_is_not_one() -> None:
     assert cut is not None
     assert len(cut) == 1
     assert BrightFinder().detect_near(both, boxes, [(0, 0, 640, 300)]) is None
+
+
+@pytest.mark.parametrize(("size", "scales"), [((360, 640), 2), ((1080, 1920), 3)], ids=str)
+def test_faces_that_fill_the_picture_are_found_at_a_coarser_scale(size: tuple[int, int], scales: int) -> None:
+    height, width = size
+    finder = NarrowFinder(max(size))
+    large = (width // 2, height // 10, width // 2 + int(0.8 * height), height - height // 10)
+    middling = (30, 5, 30 + min(90, height - 10), min(95, height - 5))
+    (found,) = finder.detect([frame(large, middling, (4, 20, 18, 40), size=size)])
+    places = {tuple(box) for box in found.boxes.round().astype(int).tolist()}
+    assert [shape[1] for shape in finder.pictures] == [round(width / 3**scale) for scale in range(scales)]
+    assert len(places) == 3, "each once"
+    for box in (large, middling, (4, 20, 18, 40)):
+        assert min(np.abs(np.subtract(place, box)).max() for place in places) <= 0.02 * width
+
+
+def test_a_picture_without_space_for_a_large_face_is_searched_once() -> None:
+    finder = NarrowFinder()
+    assert len(finder.detect([frame((5, 5, 70, 80), size=(130, 200))])[0]) == 1
+    assert len(finder.pictures) == 1
+
+
+def test_what_is_large_for_a_part_is_found_there_too() -> None:
+    image, boxes = frame((10, 10, 40, 50), (300, 40, 560, 330), size=(360, 640)), np.array([(10, 10, 40, 50)])
+    found = NarrowFinder(640).detect_near(image, np.asarray(boxes, np.float32), [(280, 10, 600, 350)])
+    assert found is not None
+    assert np.abs(np.sort(found.boxes[:, 0]) - [10, 300]).max() <= 3
 
 
 def test_whoever_comes_in_from_the_side_is_found_at_once() -> None:

@@ -12,9 +12,10 @@ from streamfer.settings import load_settings
 from streamfer_train.recipes.sections import Seed
 
 EXAMPLE = "train/builtin/configs/faces.yaml"
-SMALLEST_FACE, LEAST_SIDE = 16, 640
-"""The file asks to be read so: faces of so many pixels are found, and smaller frames are enlarged to this longer side
-(docs/results/faces.md, "At which size frames are read")."""
+SMALLEST_FACE, LEAST_SIDE, LARGE_FACE = 16, 640, 96
+"""The file asks to be read so: faces of so many pixels are found, smaller frames are enlarged to this longer side, and
+faces from the last on are looked for at a coarse scale as well (docs/results/faces.md, "At which size frames are read",
+"Faces that fill the picture")."""
 
 
 class OptimiserConfig(Section):

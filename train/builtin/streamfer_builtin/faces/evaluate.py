@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from streamfer.faces import Detector, load_detector
 from streamfer_builtin.faces import sets
 from streamfer_builtin.faces.frames import KnownVideo, frames, known_videos
-from streamfer_builtin.faces.labels import Labels
-from streamfer_builtin.faces.metrics import Face, Outcome, judge, landmark_error, recall
+from streamfer_builtin.faces.labels import Labels, overlaps
+from streamfer_builtin.faces.metrics import OVERLAP, Face, Outcome, judge, landmark_error, recall
 from streamfer_builtin.tables import file_in
 
 ALLOWED = 0.05
@@ -31,6 +31,9 @@ YUNET = "weights/yunet_n_dynamic.onnx"
 _VIDEO_SMALLEST = 32.0
 _EVERY = 6
 """Every sixth frame of a video is judged: its neighbours show the same."""
+CLOSE_UPS = tuple((size, share) for size in ((640, 360), (1920, 1080)) for share in (0.35, 0.5, 0.65, 0.8, 0.95, 1.1))
+_CLOSE, _MOST_CLOSE = 48, 60
+"""Shorter side of faces that are enlarged, pixels of their picture, and about how many of them."""
 GROUPS: dict[str, Callable[[Face], bool]] = {
     "10-16 px": lambda face: face.size < 16,
     "16-32 px": lambda face: 16 <= face.size < 32,
@@ -154,15 +157,17 @@ def compare(root: Path, weights: Path, part: str, *, former: Path | None, others
     rows = contenders(root, weights, former, others=others)
     tune = list(references(root, "tune"))
     shown = tune if part == "tune" else list(references(root, part))
-    lines = []
-    results = []
+    close = close_ups(shown)
+    lines, results, filled = [], [], []
     for row in rows:
         chosen = outcomes(row.detector, tune)
         threshold = chosen_threshold(chosen)
         sums = chosen if part == "tune" else outcomes(row.detector, shown)
         results.append((row.title, threshold, sums, milliseconds(row.detector)))
+        filled.append((row.title, [found_close_up(row.detector, close, *one, threshold) for one in CLOSE_UPS]))
     lines += summary_table(results)
     lines += group_table(results)
+    lines += close_up_table(filled)
     lines += video_table(results)
     return "\n".join(lines)
 
@@ -200,6 +205,50 @@ def group_table(results: Results) -> list[str]:
             count = len(faces)
             cells.append(f"{recall(faces, threshold):.3f}")
         lines.append(f"| {name} | {count} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def close_ups(pictures: list[Reference]) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+    """Pictures with a face that is large enough to be enlarged, at most :data:`_MOST_CLOSE` spread over the set."""
+    found = [
+        (each.picture, box)
+        for each in pictures
+        for box, ignored in zip(each.labels.boxes, each.labels.ignored, strict=True)
+        if each.group == "crowds" and not ignored and (box[2:] - box[:2]).min() >= _CLOSE
+    ]
+    return found[:: max(1, len(found) // _MOST_CLOSE)]
+
+
+def found_close_up(
+    detector: Detector,
+    faces: list[tuple[NDArray[np.uint8], NDArray[np.float32]]],
+    size: tuple[int, int],
+    share: float,
+    threshold: float,
+) -> float:
+    """Share of faces found where each fills a ``share`` of the height of a frame of ``size`` (width, height)."""
+    hits = 0
+    for picture, box in faces:
+        scale = share * size[1] / (box[3] - box[1])
+        shift = np.array(size) / 2 - scale * (box[:2] + box[2:]) / 2
+        matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        view = cv2.warpAffine(picture, matrix, size, flags=method, borderValue=(110, 110, 110))
+        (found,) = detector.detect([np.asarray(view, np.uint8)])
+        edges = np.tile(size, 2)
+        wanted = np.clip(box * scale + np.tile(shift, 2), 0, edges)
+        boxes = np.clip(found.boxes[found.scores >= threshold], 0, edges)
+        hits += bool((overlaps(boxes, wanted[None].astype(np.float32)) >= OVERLAP).any())
+    return hits / max(1, len(faces))
+
+
+def close_up_table(filled: list[tuple[str, list[float]]]) -> list[str]:
+    """Recall by what a face fills of its frame, the faces of crowds enlarged."""
+    lines = ["| frame, face's share of its height | " + " | ".join(title for title, _ in filled) + " |"]
+    lines.append("|---" * (len(filled) + 1) + "|")
+    for row, ((width, height), share) in enumerate(CLOSE_UPS):
+        cells = " | ".join(f"{values[row]:.3f}" for _, values in filled)
+        lines.append(f"| {width}x{height}, {share:.0%} | {cells} |")
     return [*lines, ""]
 
 

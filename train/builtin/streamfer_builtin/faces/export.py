@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from streamfer.files import write_whole
-from streamfer_builtin.faces.config import LEAST_SIDE, SMALLEST_FACE, FacesConfig
+from streamfer_builtin.faces.config import LARGE_FACE, LEAST_SIDE, SMALLEST_FACE, FacesConfig
 from streamfer_builtin.faces.network import (
     ANCHORS,
     GROUPS,
@@ -35,7 +35,7 @@ from streamfer_builtin.faces.training import RECIPE, averaged_network
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint
 
 FORMAT_VERSION = "1"
-VERSION = "5"
+VERSION = "5.1"
 DATA = (
     "Pictures of people and of things from public repositories, listed in the card; boxes and landmarks are what "
     "YuNet n (Apache-2.0) and CenterFace (MIT) agree on; pictures of faces from muxspace/facial_expressions "
@@ -109,6 +109,7 @@ def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float) -> N
         "nms_overlap": "0.40",
         "smallest_face": str(SMALLEST_FACE),
         "least_side": str(LEAST_SIDE),
+        "large_face": str(LARGE_FACE),
         "steps": str(Checkpoint.load(config.work / LAST, RECIPE).progress.step),
     }
     export(network, path, metadata)
