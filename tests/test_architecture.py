@@ -47,7 +47,7 @@ NEIGHBOURS = {
 SHIPPED = ("streamfer", "streamfer_kernels", "streamfer_train")
 #: The plan says 33,000. What later issues asked for came in: spool, formats, privacy, following; then health, control
 #: and the page, Cluster and Sentinel, Ray. From here it only goes down.
-MOST_LINES_SHIPPED = 42_300
+MOST_LINES_SHIPPED = 42_220
 LONGEST_MODULE = 400
 LONGEST_FUNCTION = 50
 #: Absent on Windows, where streamfer must at least be importable and annotate.
