@@ -46,6 +46,8 @@ class Keys:
     def __post_init__(self) -> None:
         if not self.prefix or any(character in "{}: \t\n" for character in self.prefix):
             raise ConfigError(f"Redis key prefix {self.prefix!r}: use a word without braces, colons or blanks")
+        if self.partitions < 1:
+            raise ConfigError(f"Redis partitions {self.partitions}: must be 1 or more")
 
     def partition(self, source_id: str) -> int:
         """Partition of a source; CRC-32, since Python's own hash differs between processes."""

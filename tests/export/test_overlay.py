@@ -35,7 +35,7 @@ BOX = (0.25, 0.25, 0.25, 0.5)
 def picture(number: int) -> np.ndarray:
     """A striped frame, 160 x 120, that moves slowly; no detector finds a face in it at any threshold."""
     rows, columns = np.mgrid[:120, :160]
-    stripes = np.where((rows + columns) // 3 % 2, 200, 60).astype(np.uint8)
+    stripes = np.where((rows + 2 * columns) // 3 % 2, 200, 60).astype(np.uint8)
     return np.roll(np.repeat(stripes[:, :, None], 3, axis=2), number, axis=1)
 
 
