@@ -6,16 +6,14 @@ import argparse
 import math
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from streamfer.errors import StreamferError
+from streamfer_train.recipes.command import count
 
-
-def whole(text: str) -> int:
-    """Return a whole number from 1; a type for argparse, as the others."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
+#: A whole number from 1; a type for argparse, as the others.
+whole = partial(count, least=1)
 
 
 def numbers(text: str) -> list[int]:

@@ -165,13 +165,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def as_listed(path: Path) -> Path:
-    """Return a file; a CheckpointError where its digest is not the one that ``SHA256SUMS`` beside it has for it."""
-    sums = path.with_name("SHA256SUMS")
-    listed = sums.read_text(encoding="utf-8") if path.is_file() and sums.is_file() else ""
-    if f"  {path.name}\n" in listed and f"{sha256_of(path)}  {path.name}\n" not in listed:
+def as_listed(path: Path) -> tuple[Path, str]:
+    """Return a file and its SHA-256; a CheckpointError where ``SHA256SUMS`` beside it has another for it."""
+    sums, digest = path.with_name("SHA256SUMS"), sha256_of(path) if path.is_file() else ""
+    listed = sums.read_text(encoding="utf-8") if digest and sums.is_file() else ""
+    if f"  {path.name}\n" in listed and f"{digest}  {path.name}\n" not in listed:
         raise CheckpointError(f"{path}: its digest is not the one in {sums.name}: damaged or changed; install it again")
-    return path
+    return path, digest
 
 
 def _sweep(path: Path) -> None:

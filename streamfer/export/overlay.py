@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from streamfer.errors import OutputError
 from streamfer.export.findings import UNIT_PRESENT
 from streamfer.export.job import Blur
 from streamfer.export.lettering import Layout, Tag, chip, link, paste, subtitle
@@ -201,7 +202,9 @@ def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: Blur
     hidden = iter(_covers(source, notes) if blur != "off" else [])
     doubtful = 0
     stream = source.stream()
-    info = next(one.info for one in stream if isinstance(one, StateChange) and one.info)
+    info = next((one.info for one in stream if isinstance(one, StateChange) and one.info), None)
+    if info is None:
+        raise OutputError(f"{path}: the source was not online")
     layout = Layout()
 
     def drawn(frame: Frame) -> NDArray[np.uint8]:

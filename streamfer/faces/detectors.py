@@ -84,7 +84,7 @@ def load_detector(
 def _resolve(name: str) -> tuple[registry.DetectorEntry, Path | None]:
     """Return the entry behind a name, and the weights file when it is known already."""
     if (entry := registry.find(name)) is not None:
-        return entry, as_listed(registry.builtin_weights()) if name == "builtin" else None
+        return entry, as_listed(registry.builtin_weights())[0] if name == "builtin" else None
     path = Path(name).expanduser()
     if os.path.isfile(path):  # a name that is too long to be a file's is none
         kind = _kind_of(path)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from streamfer.arguments import checked
 from streamfer.errors import ConfigError, InternalError
-from streamfer.files import as_listed, sha256_of
+from streamfer.files import as_listed
 from streamfer.models.attention import AttentionChoice, choose_attention, use_attention
 from streamfer.models.card import ModelCard, PixelProfile
 from streamfer.models.dfer_clip import DferClip
@@ -245,13 +245,13 @@ def load_model(
         DeviceError: the device is absent, or cannot run the attention asked for.
         ConfigError: device, precision or attention is not a value they can have.
     """
-    path = as_listed(find_model(os.fspath(name_or_path)))
+    path, digest = as_listed(find_model(os.fspath(name_or_path)))
     where = choose_device(device)
     exact = choose_precision(precision, where.device)
     choice = choose_attention(attention, where.device)
     network, card = read_weights(path)
     runs: dict[str, Any] = {"device": where.device, "precision": exact.precision, "attention": choice}
-    model = DferClipModel(network, card, digest=sha256_of(path), **runs)
+    model = DferClipModel(network, card, digest=digest, **runs)
     reasons = {"device_reason": where.reason, "precision_reason": exact.reason, "attention_reason": choice.reason}
     told = {"model": card.name, "licence": card.licence, "digest": model.info.digest[:12], "forms": model.forms}
     log.info("model.loaded", extra={**told, **runs, "attention": choice.implementation, **reasons})

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from fakes.video import as_nvdec
 from numpy.typing import NDArray
 from skimage import data
 
@@ -68,10 +69,7 @@ def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> tuple[NDArray[np.uint8], torch.Tensor | None]:
         if not asked[0]:
             return convert(converter, frame, turn)
-        span = frame.color_range
-        there = frame.reformat(format="nv12", src_color_range=span, dst_color_range=span)
-        there.colorspace, there.color_range = frame.colorspace, span
-        found = surfaces.fetched(there, turn.apply_where_it_lies)
+        found = surfaces.fetched(as_nvdec(frame), turn.apply_where_it_lies)
         assert found is not None
         return found
 

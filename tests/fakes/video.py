@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +22,14 @@ class Jump:
     """The source's clock leaps: forwards by ``seconds`` (a gap), or, with None, back to zero in a new epoch."""
 
     seconds: float | None = None
+
+
+def as_nvdec(frame: av.VideoFrame) -> av.VideoFrame:
+    """The same picture in the form that NVDEC gives."""
+    form, span = "p010le" if "10" in frame.format.name else "nv12", frame.color_range
+    there = frame.reformat(format=form, src_color_range=span, dst_color_range=span)
+    there.colorspace, there.color_range = frame.colorspace, span
+    return there
 
 
 Happening = StateChange | Exception | Jump

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from av.video.stream import VideoStream
+from fakes.video import as_nvdec
 from numpy.typing import NDArray
 
 from streamfer.build import _gpu_that_decodes
@@ -46,14 +47,6 @@ def decoded(width: int, height: int, form: str, colours: int = 2, span: int = 1)
     frame = frame.reformat(format=form, dst_colorspace=matrix, dst_color_range=full)
     frame.colorspace, frame.color_range = colours, span
     return frame
-
-
-def as_nvdec(frame: av.VideoFrame) -> av.VideoFrame:
-    """The same picture in the form that NVDEC gives."""
-    form, span = "p010le" if "10" in frame.format.name else "nv12", frame.color_range
-    there = frame.reformat(format=form, src_color_range=span, dst_color_range=span)
-    there.colorspace, there.color_range = frame.colorspace, span
-    return there
 
 
 def differences(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int16]:

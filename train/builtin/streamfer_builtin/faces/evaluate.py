@@ -32,8 +32,8 @@ _VIDEO_SMALLEST = 32.0
 _EVERY = 6
 """Every sixth frame of a video is judged: its neighbours show the same."""
 CLOSE_UPS = tuple((size, share) for size in ((640, 360), (1920, 1080)) for share in (0.35, 0.5, 0.65, 0.8, 0.95, 1.1))
-_CLOSE, _MOST_CLOSE = 48, 60
-"""Shorter side of faces that are enlarged, pixels of their picture, and about how many of them."""
+_CLOSE, _FEWEST_CLOSE = 48, 60
+"""Shorter side of faces that are enlarged, pixels of their picture, and how many of them at least."""
 GROUPS: dict[str, Callable[[Face], bool]] = {
     "10-16 px": lambda face: face.size < 16,
     "16-32 px": lambda face: 16 <= face.size < 32,
@@ -209,14 +209,14 @@ def group_table(results: Results) -> list[str]:
 
 
 def close_ups(pictures: list[Reference]) -> list[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
-    """Pictures with a face that is large enough to be enlarged, at most :data:`_MOST_CLOSE` spread over the set."""
+    """Pictures with a face that is large enough to be enlarged: every n-th, at least :data:`_FEWEST_CLOSE` of many."""
     found = [
         (each.picture, box)
         for each in pictures
         for box, ignored in zip(each.labels.boxes, each.labels.ignored, strict=True)
         if each.group == "crowds" and not ignored and (box[2:] - box[:2]).min() >= _CLOSE
     ]
-    return found[:: max(1, len(found) // _MOST_CLOSE)]
+    return found[:: max(1, len(found) // _FEWEST_CLOSE)]
 
 
 def found_close_up(
@@ -232,7 +232,7 @@ def found_close_up(
         scale = share * size[1] / (box[3] - box[1])
         shift = np.array(size) / 2 - scale * (box[:2] + box[2:]) / 2
         matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        method = cv2.INTER_LINEAR if scale < 1 else cv2.INTER_CUBIC
         view = cv2.warpAffine(picture, matrix, size, flags=method, borderValue=(110, 110, 110))
         (found,) = detector.detect([np.asarray(view, np.uint8)])
         edges = np.tile(size, 2)
