@@ -199,7 +199,7 @@ def write_overlay(source: Source, notes: OverlayNotes, path: Path, *, blur: Blur
     Raises:
         SourceError: the file cannot be read any more.
     """
-    hidden = iter(_covers(source, notes) if blur != "off" else [])
+    hidden = iter(_covers(source, notes, still=path.suffix == ".png") if blur != "off" else [])
     doubtful = 0
     stream = source.stream()
     info = next((one.info for one in stream if isinstance(one, StateChange) and one.info), None)
@@ -253,9 +253,9 @@ def blur_detector() -> Detector:
     return load_detector("builtin", threshold=LIKELY_SCORE, max_faces=_MOST_FACES)
 
 
-def _covers(source: Source, notes: OverlayNotes) -> list[Cover]:
+def _covers(source: Source, notes: OverlayNotes, *, still: bool) -> list[Cover]:
     """Look at every frame for faces, and return what to blur in each."""
-    watch = Watch(blur_detector())
+    watch = Watch(blur_detector(), still=still)
     for item in source.stream():
         if isinstance(item, Frame):
             watch.look(item.image, item.epoch, item.seconds, notes.seen_at(item.epoch, item.seconds))

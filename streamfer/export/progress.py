@@ -146,23 +146,23 @@ class _Memory:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def _key(self, picture: NDArray[np.uint8]) -> bytes:
+    def _key(self, picture: NDArray[np.uint8], *how: bool) -> bytes:
         digest = hashlib.blake2b(self._identity, digest_size=16)
-        digest.update(repr(picture.shape).encode())
+        digest.update(repr((picture.shape, *how)).encode())
         digest.update(np.ascontiguousarray(picture).data)
         return digest.digest()
 
 
 class _Detector(_Memory):
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+    def detect(self, images: Sequence[NDArray[np.uint8]], *, still: bool = False) -> list[Detections]:
         from streamfer.faces.detections import Detections
 
         found: list[Detections] = []
         for image in images:
-            key = self._key(image)
+            key = self._key(image, still)
             known = self._progress.get(key)
             if known is None:
-                (faces,) = self._inner.detect([image])
+                (faces,) = self._inner.detect([image], still=still)
                 parts = (faces.boxes, faces.scores[:, None], faces.landmarks.reshape(-1, 10))
                 flat = np.concatenate([[faces.left_out], np.concatenate(parts, axis=1).ravel()])
                 self._progress.put(key, flat.astype(np.float32))

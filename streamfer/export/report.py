@@ -119,7 +119,7 @@ def _add_keyframes(film: Film, people: list[dict[str, Any]], seen: Mapping[_Plac
             if detector:
                 # All that may be faces: who was read, who was not, who passes.
                 own = [rows[rows[:, 0] == frame.index, 2:] for (epoch, _), rows in seen.items() if epoch == frame.epoch]
-                (others,) = detector.detect([image])
+                (others,) = detector.detect([image], still=film.found.info.still)
                 image = blur_faces(image, np.concatenate([_corners(np.concatenate(own), image), others.boxes]))
             for person, label, seconds, box in wanted[frame.epoch, frame.index]:
                 person["faces"].append({"seconds": seconds, "label": label, "image": _picture(image, box)})

@@ -103,8 +103,8 @@ class Cover:
 class Watch:
     """Looks at every frame of a file, in order, for what a blur has to cover, by a detector from LIKELY_SCORE on."""
 
-    def __init__(self, detector: Detector) -> None:
-        self._detector = detector
+    def __init__(self, detector: Detector, *, still: bool = False) -> None:
+        self._detector, self._still = detector, still
         self._moments: Spill[Moment] = Spill(_moment)
         self._cuts = CutDetector()
         self._epoch: int | None = None
@@ -120,7 +120,7 @@ class Watch:
             self._scene += 1
             self._before = grey
         self._epoch = epoch
-        (faces,) = self._detector.detect([image])
+        (faces,) = self._detector.detect([image], still=self._still)
         scale = np.tile(np.array(image.shape[1::-1], np.float32), 2)
         more = [(x, y, x + width, y + height) for x, y, width, height in known]
         boxes = np.concatenate([faces.boxes / scale, np.array(more, np.float32).reshape(-1, 4)])

@@ -140,8 +140,8 @@ class Detector(Protocol):
     provider: str  #: what runs it, e.g. ``CPUExecutionProvider`` or ``skimage``
     licence: str  #: of the weights, in plain words
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
+    def detect(self, images: Sequence[NDArray[np.uint8]], *, still: bool = False) -> list[Detections]:
+        """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes), of a still more closely; in order."""
 
     def detect_near(
         self, image: NDArray[np.uint8], expected: NDArray[np.float32], parts: Sequence[tuple[int, int, int, int]] = ()

@@ -79,13 +79,13 @@ class Finder(ABC):
         """Search places to which tracks lead, laid out on a picture; a detector may believe more there."""
         return self._find(picture)
 
-    def _shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    def _shrink(self, image: NDArray[np.uint8], *, still: bool) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         """Return a frame at the size that is searched, and the factors (x, y) that lead there."""
-        return self._size.resize(image)
+        return self._size.resize(image, still=still)
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
-        """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes); one result an image, in order."""
-        return [self._whole(as_rgb(image)) for image in images]
+    def detect(self, images: Sequence[NDArray[np.uint8]], *, still: bool = False) -> list[Detections]:
+        """Find the faces of each image (uint8 RGB, (H, W, 3), any sizes), of a still more closely; in order."""
+        return [self._whole(as_rgb(image), still=still) for image in images]
 
     def detect_near(
         self, image: NDArray[np.uint8], expected: NDArray[np.float32], parts: Sequence[Part] = ()
@@ -136,10 +136,10 @@ class Finder(ABC):
         kept = _not_cut(boxes, corner, np.array([right, bottom], np.float32), CUT_OFF / by, image)
         return _as_arrays((boxes[kept], scores[kept], points[kept]))
 
-    def _whole(self, image: NDArray[np.uint8]) -> Detections:
+    def _whole(self, image: NDArray[np.uint8], *, still: bool) -> Detections:
         if image.size == 0:
             return Detections.empty()
-        small, factors = self._shrink(image)
+        small, factors = self._shrink(image, still=still)
         boxes, scores, points = self._at_scales(small)
         by = np.array(factors, np.float32)
         return Detections.ranked(np.asarray(boxes / np.tile(by, 2), np.float32), scores, points / by, self._max_faces)

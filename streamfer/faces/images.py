@@ -14,8 +14,8 @@ from streamfer.errors import ConfigError
 FACE_TO_FIND = 32
 #: Below this many pixels of its input a detector loses recall quickly (docs/results/tracking.md, "Small faces").
 SMALLEST_SEEN = 16.0
-#: Longer side of the detector's input that the rule starts from, and where it stops.
-USUAL_SIDE, LARGEST_SIDE = 640, 1920
+#: Longer side of the detector's input that the rule starts from, for frames and for stills, and where it stops.
+USUAL_SIDE, STILL_SIDE, LARGEST_SIDE = 640, 1280, 1920
 #: Frames up to this longer side are read at 640: docs/results/faces.md has the recall on videos of that size, and
 #: a larger input takes two to three times as long.
 MODEST_SIDE = 960
@@ -49,7 +49,7 @@ class DetectionSize:
 
     #: Pixels of the longer side of the input, larger frames being shrunk to it. None: 640 for frames up to 960, for
     #: larger ones as much more as a face of 32 pixels needs to keep ``smallest``, up to 1920. So a detector that finds
-    #: faces of 16 pixels reads a 1080p frame at 960 x 540.
+    #: faces of 16 pixels reads a 1080p frame at 960 x 540. Stills: 1280 in place of 640, as nobody waits for the next.
     longer_side: int | None = None
     smallest: float = SMALLEST_SEEN  #: pixels of the input from which the detector finds faces reliably
     least_side: int = 0  #: without ``longer_side``, frames whose longer side is less are enlarged to it
@@ -62,19 +62,19 @@ class DetectionSize:
         """Return the same rule for a detector that needs ``smallest`` pixels, and frames of ``least_side``."""
         return replace(self, smallest=smallest, least_side=least_side)
 
-    def scale(self, height: int, width: int) -> float:
-        """Return the factor by which a frame of this size is resized; more than 1 enlarges it."""
+    def scale(self, height: int, width: int, *, still: bool = False) -> float:
+        """Return the factor by which a frame of this size, or a still, is resized; more than 1 enlarges it."""
         longer = max(height, width)
         if self.longer_side is not None:
             return min(1.0, self.longer_side / longer)
         if longer < self.least_side:
             return self.least_side / longer
-        side = USUAL_SIDE if longer <= MODEST_SIDE else max(USUAL_SIDE, longer * self.smallest / FACE_TO_FIND)
-        return min(1.0, min(side, LARGEST_SIDE) / longer)
+        needed = 0.0 if longer <= MODEST_SIDE else longer * self.smallest / FACE_TO_FIND
+        return min(1.0, min(max(STILL_SIDE if still else USUAL_SIDE, needed), LARGEST_SIDE) / longer)
 
-    def resize(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    def resize(self, image: NDArray[np.uint8], *, still: bool = False) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         """Return the picture at the detector's size and the factors (x, y) that lead to it."""
-        return resize_by(image, self.scale(*image.shape[:2]))
+        return resize_by(image, self.scale(*image.shape[:2], still=still))
 
 
 def resize_by(image: NDArray[np.uint8], scale: float) -> tuple[NDArray[np.uint8], tuple[float, float]]:

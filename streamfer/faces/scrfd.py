@@ -71,9 +71,9 @@ class ScrfdDetector(Finder):
                 raise ValueError("its answers are not finite")
             self._decoded(answers, width, -math.inf)
 
-    def _shrink(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[float, float]]:
+    def _shrink(self, image: NDArray[np.uint8], *, still: bool) -> tuple[NDArray[np.uint8], tuple[float, float]]:
         if self._fixed is None:
-            return super()._shrink(image)
+            return super()._shrink(image, still=still)
         fit = min(1.0, self._fixed[0] / image.shape[0], self._fixed[1] / image.shape[1])
         small, factors = DetectionSize(max(32, int(max(image.shape[:2]) * fit))).resize(image)
         return small[: self._fixed[0], : self._fixed[1]], factors

@@ -239,7 +239,7 @@ class SourceAnalysis:
                 raise InternalError("a frame came before its source was online")
             if tracker is None or item.frame.epoch != epoch:
                 tracker, epoch, analysed = plan.tracker(info), item.frame.epoch, 0
-                search = FaceSearch(plan.config.faces.search, tracker)
+                search = FaceSearch(plan.config.faces.search, tracker, still=info.still)
                 frame = item.frame
                 self.out(EpochOpened(self.source.source_id, epoch, info, frame.time_base, frame.time_origin))
             detect = analysed % plan.config.faces.detect_every == 0

@@ -223,9 +223,9 @@ class Counting:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def detect(self, images: Any) -> Any:
+    def detect(self, images: Any, **how: Any) -> Any:
         self.counts["detect"] += 1
-        return self.inner.detect(images)
+        return self.inner.detect(images, **how)
 
     def encode(self, crops: Any) -> Any:
         self.counts["encode"] += len(crops)

@@ -169,6 +169,16 @@ def test_the_size_rule_keeps_small_faces() -> None:
     assert DetectionSize(320).scale(640, 480) == 0.5
 
 
+def test_a_still_is_read_as_it_is_or_larger_than_a_frame() -> None:
+    rule = DetectionSize().reading(16.0, 640)
+    assert rule.scale(900, 1280, still=True) == 1.0
+    assert rule.scale(180, 320, still=True) == 2.0
+    assert rule.scale(1000, 2000, still=True) * 2000 == 1280
+    assert rule.scale(2000, 3000, still=True) == rule.scale(2000, 3000) == 0.5
+    assert max(rule.scale(4320, 7680, still=True) * np.array([4320, 7680])) <= 1920
+    assert DetectionSize(320).scale(640, 480, still=True) == 0.5, "a size that was asked for stays"
+
+
 def test_small_frames_are_enlarged_for_detectors_that_ask_for_it() -> None:
     rule = DetectionSize().reading(32.0, 640)
     assert rule.scale(180, 320) == 2.0

@@ -48,10 +48,13 @@ class FakeDetector:
         self._script = None if script is None else iter(script)
         self._rule = rule
         self.seen = 0
+        #: whether the pictures of the last call were stills
+        self.still: bool | None = None
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+    def detect(self, images: Sequence[NDArray[np.uint8]], *, still: bool = False) -> list[Detections]:
         """Return the next scripted detections, or what the rule finds; one result an image, in order."""
         self.seen += len(images)
+        self.still = still
         if self._script is not None:
             return [next(self._script, Detections.empty()) for _ in images]
         return [self._rule(as_rgb(image)) for image in images]

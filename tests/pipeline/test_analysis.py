@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from fakes.faces import FakeDetector
 from fakes.models import FakeExpressionModel
 from fakes.video import FakeSource
 from numpy.typing import NDArray
+from PIL import Image
 from scenes import CONFIG, clips, done, face_at, one_face, run
 
 from streamfer.config import configure
@@ -24,6 +26,7 @@ from streamfer.pipeline.analysis import AnalysisPlan, DetectorPool, SourceAnalys
 from streamfer.pipeline.clock import StageClock
 from streamfer.pipeline.items import AnalysedFrame, Item
 from streamfer.pipeline.selection import TimeSelector
+from streamfer.video import find_sources, open_source
 
 
 class Scripted:
@@ -70,6 +73,18 @@ def test_frames_that_waited_long_are_searched_in_a_hurry_where_they_may_be_lost(
     )  # fmt: skip
     SourceAnalysis(source, plan, DetectorPool([FakeDetector()]), out.append, threading.Event(), StageClock()).run()
     assert any(hurry) == hurries
+
+
+@pytest.mark.parametrize("search", ["full", "follow"])
+def test_a_still_is_searched_as_one(search: str, tmp_path: Path) -> None:
+    Image.fromarray(one_face(0)).save(tmp_path / "photograph.png")
+    (spec,) = find_sources([str(tmp_path / "photograph.png")])
+    config, crop = configure(CONFIG, faces__search=search), FakeExpressionModel().info.crop
+    plan = AnalysisPlan(config, crop, lambda _: TimeSelector(25), lambda _: FaceTracker(25))
+    for source, still in ((open_source(spec), True), (FakeSource(one_face, count=1, fps=25), False)):
+        detector, out = FakeDetector(), list[Item]()
+        SourceAnalysis(source, plan, DetectorPool([detector]), out.append, threading.Event(), StageClock()).run()
+        assert detector.still is still
 
 
 def test_a_fault_ends_its_source_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,9 +134,9 @@ def test_an_outage_before_the_first_frame_is_none() -> None:
 class Slow(FakeDetector):
     """A detector that keeps the analysis busy."""
 
-    def detect(self, images: Sequence[NDArray[np.uint8]]) -> list[Detections]:
+    def detect(self, images: Sequence[NDArray[np.uint8]], *, still: bool = False) -> list[Detections]:
         time.sleep(0.1)
-        return super().detect(images)
+        return super().detect(images, still=still)
 
 
 class Paced(FakeSource):

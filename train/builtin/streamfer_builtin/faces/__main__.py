@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -66,6 +67,8 @@ def _all(config: FacesConfig, options: argparse.Namespace) -> None:
     from streamfer_builtin.faces.evaluate import compare
 
     _train(config, options)
+    if os.environ.get("RANK", "0") != "0":  # of torchrun's processes the first one goes on
+        return
     options.threshold = None
     _export(config, options)
     print(compare(config.data, options.output, "test", former=None, others=False))
@@ -78,13 +81,9 @@ def _train(config: FacesConfig, _: argparse.Namespace) -> None:
 
 
 def _export(config: FacesConfig, options: argparse.Namespace) -> None:
-    from streamfer_builtin.faces.evaluate import threshold_of
     from streamfer_builtin.faces.export import export_checkpoint
 
-    asked: float | None = options.threshold
-    export_checkpoint(config, options.output, threshold=0.5 if asked is None else asked)
-    if asked is None:
-        export_checkpoint(config, options.output, threshold=threshold_of(config.data, options.output))
+    export_checkpoint(config, options.output, threshold=options.threshold)
 
 
 def _evaluate(config: FacesConfig, options: argparse.Namespace) -> None:

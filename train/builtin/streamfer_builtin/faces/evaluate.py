@@ -63,6 +63,7 @@ class Reference:
     picture: NDArray[np.uint8]
     labels: Labels
     profile: NDArray[np.bool_]
+    still: bool = True
 
 
 def references(root: Path, part: str) -> Iterator[Reference]:
@@ -89,7 +90,7 @@ def video_references(root: Path, part: str) -> Iterator[Reference]:
         for index, picture in enumerate(frames(video.path)):
             if index % _EVERY:
                 continue
-            yield Reference(video.path.name, picture, *_seen(teacher, video, index, picture))
+            yield Reference(video.path.name, picture, *_seen(teacher, video, index, picture), still=False)
 
 
 def _seen(
@@ -111,7 +112,7 @@ def outcomes(detector: Detector, pictures: list[Reference]) -> dict[str, Outcome
     """What ``detector``, made with a threshold of :data:`LOWEST`, does on every set."""
     sums: dict[str, Outcome] = {}
     for each in pictures:
-        (found,) = detector.detect([each.picture])
+        (found,) = detector.detect([each.picture], still=each.still)
         grey = each.group.endswith("without colour") or bool((each.picture[..., 0] == each.picture[..., 2]).all())
         judge(sums.setdefault(each.group, Outcome()), found, each.labels, each.profile, picture=each.picture, grey=grey)
     return sums
@@ -137,18 +138,12 @@ def chosen_threshold(sums: dict[str, Outcome]) -> float:
 def contenders(root: Path, weights: Path, former: Path | None, *, others: bool) -> list[Contender]:
     """The detectors of the comparison, at the sizes that matter; ``others`` are those that are not ours."""
     yunet = str(file_in(root, YUNET))
-    wanted: list[tuple[str, str, int | None]] = [
-        ("built-in", str(weights), 1024),
-        ("built-in, auto", str(weights), None),
-    ]
-    if former is not None:
-        wanted += [("former", str(former), 1024), ("former, auto", str(former), None)]
-    if others:
-        wanted += [(f"CenterFace {side}", "centerface", side) for side in (640, 960)]
-        wanted += [("YuNet n 640", yunet, 640), ("YuNet n", yunet, 1024)]
+    wanted = [("built-in", str(weights))] + ([("former", str(former))] if former is not None else [])
+    wanted += [("CenterFace", "centerface"), ("YuNet n", yunet)] if others else []
     return [
-        Contender(title, load_detector(name, threshold=LOWEST, max_faces=500, det_size=side))
-        for title, name, side in wanted
+        Contender(title + size, load_detector(name, threshold=LOWEST, max_faces=500, det_size=side))
+        for title, name in wanted
+        for size, side in (("", None), (" 640", 640))
     ]
 
 

@@ -19,7 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from streamfer.files import write_whole
+from streamfer_builtin.faces.calibrate import even_out
 from streamfer_builtin.faces.config import LARGE_FACE, LEAST_SIDE, SMALLEST_FACE, FacesConfig
+from streamfer_builtin.faces.evaluate import threshold_of
 from streamfer_builtin.faces.network import (
     ANCHORS,
     GROUPS,
@@ -94,9 +96,22 @@ def export(network: FaceNetwork, path: Path, metadata: dict[str, str]) -> None:
     write_whole(path, lambda stream: stream.write(model.SerializeToString()))
 
 
-def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float) -> None:
-    """Export the averaged weights of the work folder's checkpoint with the shipped metadata."""
+def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float | None) -> None:
+    """Export the averaged weights of the work folder's checkpoint, their scores evened out, with the shipped metadata.
+
+    Without a ``threshold`` it is chosen on the pictures kept out of training.
+
+    Raises:
+        UserError: the checkpoint, the data sets or the place of the file.
+    """
     network = averaged_network(config.work / LAST)
+    even_out(network, config.data)
+    _export(network, config, path, 0.5 if threshold is None else threshold)
+    if threshold is None:
+        _export(network, config, path, threshold_of(config.data, path))
+
+
+def _export(network: FaceNetwork, config: FacesConfig, path: Path, threshold: float) -> None:
     metadata = {
         "name": "streamfer-faces",
         "version": VERSION,
