@@ -102,7 +102,7 @@ def test_the_face_detector_from_its_data_to_its_file(
     few_data.write_pictures(shared_data, data)
     output = [tmp_path / f"{name}.onnx" for name in ("straight", "broken")]
     assert faces([*words("faces", straight, data, FACES), "-o", str(output[0])]) == 0, capsys.readouterr().err
-    assert "| built-in, auto |" in capsys.readouterr().out
+    assert "| built-in 640 |" in capsys.readouterr().out
     load_detector(str(output[0])).detect([np.zeros((96, 96, 3), np.uint8)])
 
     # Killed after any step and gone on: the same file.

@@ -109,12 +109,26 @@ def test_the_threshold_that_is_asked_for_is_stated(
 ) -> None:
     made: dict[str, Any] = {}
     monkeypatch.setattr("streamfer_builtin.faces.export.averaged_network", lambda path: FaceNetwork(Shape((8,) * 5, 8)))
+    monkeypatch.setattr("streamfer_builtin.faces.export.even_out", lambda *_: None)
     progress = SimpleNamespace(progress=SimpleNamespace(step=1))
     monkeypatch.setattr("streamfer_builtin.faces.export.Checkpoint", SimpleNamespace(load=lambda *_: progress))
     monkeypatch.setattr("streamfer_builtin.faces.export.export", lambda *given: made.update(given[2]))
     words = ["-c", str(EXAMPLE), "-o", str(tmp_path / "a.onnx"), "--threshold", asked]
     assert main(["export", *words]) == 0
     assert (made["threshold"], made["tracking_threshold"]) == stated
+
+
+@pytest.mark.parametrize(("rank", "exports"), [("0", 1), ("1", 0)])
+def test_of_processes_that_trained_together_one_exports(
+    rank: str, exports: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr("streamfer_builtin.faces.training.train", lambda config: config.work)
+    monkeypatch.setattr("streamfer_builtin.faces.export.export_checkpoint", lambda *_, threshold: made.append(threshold))
+    monkeypatch.setattr("streamfer_builtin.faces.evaluate.compare", lambda *_, **__: "")
+    assert main(["all", "-c", str(EXAMPLE), "-o", str(tmp_path / "a.onnx")]) == 0
+    assert made == [None] * exports
 
 
 def test_a_threshold_that_is_no_score_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ from streamfer_builtin.faces.training import RECIPE, averaged_network
 from streamfer_train.recipes.checkpoint import LAST, Checkpoint
 
 FORMAT_VERSION = "1"
-VERSION = "5.1"
+VERSION = "6"
 DATA = (
     "Pictures of people and of things from public repositories, listed in the card; boxes and landmarks are what "
     "YuNet n (Apache-2.0) and CenterFace (MIT) agree on; pictures of faces from muxspace/facial_expressions "
