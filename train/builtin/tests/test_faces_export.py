@@ -125,7 +125,9 @@ def test_of_processes_that_trained_together_one_exports(
     made: list[Any] = []
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setattr("streamfer_builtin.faces.training.train", lambda config: config.work)
-    monkeypatch.setattr("streamfer_builtin.faces.export.export_checkpoint", lambda *_, threshold: made.append(threshold))
+    monkeypatch.setattr(
+        "streamfer_builtin.faces.export.export_checkpoint", lambda *_, threshold: made.append(threshold)
+    )
     monkeypatch.setattr("streamfer_builtin.faces.evaluate.compare", lambda *_, **__: "")
     assert main(["all", "-c", str(EXAMPLE), "-o", str(tmp_path / "a.onnx")]) == 0
     assert made == [None] * exports
