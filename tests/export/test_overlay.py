@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from fakes.faces import FakeDetector
 from film_events import OPENED
 from made_videos import changing
 from PIL import Image
@@ -190,13 +191,20 @@ def test_frames_in_doubt_are_counted_and_hidden_whole_where_asked(
     assert json.loads((tmp_path / "out" / "film.mp4.streamfer.json").read_text())["frames_doubtful"] == 2
 
 
-def test_a_still_becomes_a_picture(tmp_path: Path) -> None:
+def test_a_still_becomes_a_picture(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "still.png"
     Image.fromarray(picture(0)).save(path)
     (spec,) = find_sources([str(path)])
     made = tmp_path / "over.png"
     write_overlay(open_source(spec), notes(0.0), made)
     assert np.asarray(Image.open(made)).shape == (120, 160, 3)
+    # Faces to blur are looked for in it as closely as those that are read.
+    detector = FakeDetector()
+    monkeypatch.setattr("streamfer.export.overlay.blur_detector", lambda: detector)
+    for file, still in ((path, True), (film, False)):
+        (spec,) = find_sources([str(file)])
+        write_overlay(open_source(spec), notes(0.0), tmp_path / f"over{'.png' if still else '.mp4'}", blur="normal")
+        assert detector.still is still
     # FFmpeg takes a film of one picture for a still; its name does not.
     Image.fromarray(picture(0)).save(tmp_path / "film.mjpeg", "JPEG")
     assert [image.shape for image in frames(overlay(tmp_path / "film.mjpeg", notes(0.0)))] == [(120, 160, 3)]
