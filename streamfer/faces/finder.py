@@ -72,8 +72,8 @@ class Finder(ABC):
         self._size, self._max_faces = size, max_faces
 
     @abstractmethod
-    def _find(self, picture: NDArray[np.uint8]) -> Found:
-        """Search a picture (uint8 RGB, (H, W, 3), neither side 0) as it is."""
+    def _find(self, picture: NDArray[np.uint8], *, still: bool = False) -> Found:
+        """Search a picture (uint8 RGB, (H, W, 3), neither side 0) as it is; a still is no frame that others follow."""
 
     def _find_expected(self, picture: NDArray[np.uint8]) -> Found:
         """Search places to which tracks lead, laid out on a picture; a detector may believe more there."""
@@ -129,7 +129,7 @@ class Finder(ABC):
         """Return the faces in a part of a frame, without those that one of its sides cuts off."""
         left, top, right, bottom = part
         small, factors = resize_by(image[top:bottom, left:right], scale)
-        boxes, scores, points = self._at_scales(np.ascontiguousarray(small))
+        boxes, scores, points = self._at_scales(np.ascontiguousarray(small), still=False)
         by, corner = np.array(factors, np.float32), np.array([left, top], np.float32)
         boxes = np.asarray(boxes / np.tile(by, 2) + np.tile(corner, 2), np.float32)
         points = np.asarray(points / by + corner, np.float32)
@@ -140,19 +140,19 @@ class Finder(ABC):
         if image.size == 0:
             return Detections.empty()
         small, factors = self._shrink(image, still=still)
-        boxes, scores, points = self._at_scales(small)
+        boxes, scores, points = self._at_scales(small, still=still)
         by = np.array(factors, np.float32)
         return Detections.ranked(np.asarray(boxes / np.tile(by, 2), np.float32), scores, points / by, self._max_faces)
 
-    def _at_scales(self, picture: NDArray[np.uint8]) -> Faces:
+    def _at_scales(self, picture: NDArray[np.uint8], *, still: bool) -> Faces:
         """Search a picture as it is, and again at the coarse scale for what is large for the network."""
-        boxes, scores, points = _as_arrays(self._find(picture))
+        boxes, scores, points = _as_arrays(self._find(picture, still=still))
         if min(picture.shape[:2]) < SPACE * self.large:
             return boxes, scores, points
         height, width = picture.shape[0] // COARSE, picture.shape[1] // COARSE
         whole = picture[: COARSE * height, : COARSE * width]  # areas of whole pixels are quick
         small = np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        more, their_scores, their_points = self._at_scales(small)
+        more, their_scores, their_points = self._at_scales(small, still=still)
         more, their_points = COARSE * more, COARSE * their_points
         large = (more[:, 2:] - more[:, :2]).min(axis=1) >= self.large
         if not large.any():

@@ -55,7 +55,7 @@ class ScrfdDetector(Finder):
         super().__init__(name, runs, licence, settings.size, settings.max_faces)
         usual = self._stated("threshold", USUAL_THRESHOLD, 1)
         self.threshold = settings.least_score(usual, self._stated("tracking_threshold", usual, 1))
-        self._leniency = LENIENCY if settings.threshold is None else 0.0
+        self._of_stills, self._leniency = (usual, LENIENCY) if settings.threshold is None else (settings.threshold, 0.0)
         smallest, least = self._stated("smallest_face", SMALLEST_SEEN), int(self._stated("least_side", 0))
         self._size = settings.size.reading(smallest, least)
         self.large = self._stated("large_face", 10_000)
@@ -84,8 +84,8 @@ class ScrfdDetector(Finder):
         """As every detector, but for a network of one size, which saves nothing on a small picture."""
         return None if self._fixed else super().detect_near(image, expected, parts)
 
-    def _find(self, picture: NDArray[np.uint8]) -> Found:
-        return self._above(picture, self.threshold)
+    def _find(self, picture: NDArray[np.uint8], *, still: bool = False) -> Found:
+        return self._above(picture, self._of_stills if still else self.threshold)
 
     def _find_expected(self, picture: NDArray[np.uint8]) -> Found:
         return self._above(picture, self.threshold - self._leniency)

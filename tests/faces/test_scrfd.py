@@ -103,6 +103,15 @@ def test_boxes_and_landmarks_are_decoded_where_they_are(network: Path) -> None:
     np.testing.assert_allclose(found.scores[0], 127.5 / 128, atol=1e-3)
 
 
+def test_a_photograph_has_the_threshold_of_photographs_and_a_frame_that_of_films(tmp_path: Path) -> None:
+    path = write_scrfd(tmp_path / "net.onnx", metadata={"threshold": "0.4", "tracking_threshold": "0.6"})
+    picture = frame(192, 256, (5, 3)) // 5 * 4  # a face of 0.59
+    detector = load_detector(str(path), for_tracking=True)
+    assert [len(detector.detect([picture], still=still)[0]) for still in (True, False)] == [1, 0]
+    asked = load_detector(str(path), for_tracking=True, threshold=0.7)
+    assert not len(asked.detect([picture], still=True)[0]), "one that was asked for is for both"
+
+
 def test_a_size_that_is_no_multiple_of_the_stride_is_padded(network: Path) -> None:
     (found,) = load_detector(str(network)).detect([frame(170, 250, (2, 7))])
     np.testing.assert_allclose(found.boxes[0][:2], [2 * 16 - 16, 7 * 16 - 32], atol=1e-3)

@@ -13,7 +13,7 @@ from streamfer.faces import Detections
 from streamfer_builtin.faces import sets
 from streamfer_builtin.faces.__main__ import main
 from streamfer_builtin.faces.config import load_config
-from streamfer_builtin.faces.evaluate import chosen_threshold, group_table, summary_table, video_table
+from streamfer_builtin.faces.evaluate import Thresholds, group_table, summary_table, video_table
 from streamfer_builtin.faces.frames import frames, known_videos
 from streamfer_builtin.faces.labels import Labels
 from streamfer_builtin.faces.metrics import Face, Outcome, judge, landmark_error, recall
@@ -85,15 +85,22 @@ def sums(false: list[float]) -> dict[str, Outcome]:
 
 
 def test_the_threshold_is_the_lowest_allowed_one() -> None:
-    assert chosen_threshold(sums([])) == 0.05
+    assert Thresholds.chosen(sums([])) == Thresholds(0.05, 0.05)
     # Five of a hundred pictures may show a false face: the sixth highest score decides.
-    assert chosen_threshold(sums([0.9, 0.8, 0.7, 0.6, 0.5, 0.405])) == 0.41
+    many = [0.9, 0.8, 0.7, 0.6, 0.5, 0.405]
+    assert Thresholds.chosen(sums(many)) == Thresholds(0.41, 0.41)
+    # A title that passes for a face is no reason to miss faces of photographs.
+    assert Thresholds.chosen(sums([]) | {"a.mp4": Outcome(100, [], many)}) == Thresholds(0.05, 0.41)
 
 
 def test_tables_have_a_row_a_detector_group_and_video() -> None:
-    results = [("ours", 0.6, sums([0.7]), 8.0), ("theirs", 0.8, sums([]), 70.0)]
+    results = [
+        ("ours", Thresholds(0.6, 0.65), sums([0.7]), 8.0),
+        ("theirs", Thresholds(0.8, 0.8), sums([]), 70.0),
+    ]
     summary = summary_table(results)
     assert summary[2].startswith("| ours | 0.60 | nan | 1.000 | nan | 0.010 | 0.000 |")
+    assert "| 0.65 | 1.000 | 0.000 | 8.0 |" in summary[2]
     assert summary[3].startswith("| theirs | 0.80 | nan | 0.000 |")
     assert "| 16-32 px | 1 | 1.000 | 0.000 |" in group_table(results)
     assert "| a.mp4 | 100 | 1 | 1.000, 0.000 | 0.000, 0.000 |" in video_table(results)

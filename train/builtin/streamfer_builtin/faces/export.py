@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from streamfer.files import write_whole
 from streamfer_builtin.faces.calibrate import even_out
 from streamfer_builtin.faces.config import LARGE_FACE, LEAST_SIDE, SMALLEST_FACE, FacesConfig
-from streamfer_builtin.faces.evaluate import threshold_of
+from streamfer_builtin.faces.evaluate import Thresholds, thresholds_of
 from streamfer_builtin.faces.network import (
     ANCHORS,
     GROUPS,
@@ -106,21 +106,22 @@ def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float | Non
     """
     network = averaged_network(config.work / LAST)
     even_out(network, config.data)
-    _export(network, config, path, 0.5 if threshold is None else threshold)
+    asked = 0.5 if threshold is None else threshold
+    _export(network, config, path, Thresholds(asked, asked))
     if threshold is None:
-        _export(network, config, path, threshold_of(config.data, path))
+        _export(network, config, path, thresholds_of(config.data, path))
 
 
-def _export(network: FaceNetwork, config: FacesConfig, path: Path, threshold: float) -> None:
+def _export(network: FaceNetwork, config: FacesConfig, path: Path, thresholds: Thresholds) -> None:
     metadata = {
         "name": "streamfer-faces",
         "version": VERSION,
         "date": date.today().isoformat(),
         "licence": LICENCE,
         "training_data": DATA,
-        "threshold": f"{threshold:.2f}",
+        "threshold": f"{thresholds.pictures:.2f}",
         # A letter of a moving title that passes for a small face does so over many frames, and would be a person.
-        "tracking_threshold": f"{min(1.0, threshold + TRACKING_MARGIN):.2f}",
+        "tracking_threshold": f"{min(1.0, thresholds.videos + TRACKING_MARGIN):.2f}",
         "nms_overlap": "0.40",
         "smallest_face": str(SMALLEST_FACE),
         "least_side": str(LEAST_SIDE),

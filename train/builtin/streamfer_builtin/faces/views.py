@@ -25,6 +25,7 @@ from streamfer_builtin.faces.lettering import letter
 from streamfer_builtin.faces.losses import Targets
 from streamfer_builtin.faces.occlude import occlude
 from streamfer_builtin.faces.sets import Sample
+from streamfer_builtin.faces.stones import stones
 
 SMALLEST = 7.0
 """Faces below this many pixels in a view (square root of the area) are neither right nor wrong."""
@@ -33,6 +34,8 @@ _AS_READ = 0.4
 """Share of the pictures of people that are shown at about the size at which the product reads them."""
 _READING = DetectionSize().reading(SMALLEST_FACE, LEAST_SIDE)
 _MOST_ENLARGED = 2.5
+_STONES = 0.2
+"""Share of the pictures without faces that are drawn."""
 _LETTERED = 0.5
 """Share of the views that something is written over."""
 _LEAST_SHOWN = 0.4
@@ -111,7 +114,9 @@ class Views:
         return flat(side, rng)
 
     def _without_faces(self, side: int, rng: np.random.Generator) -> Picture:
-        """A piece of a background picture."""
+        """A piece of a background picture, or stones."""
+        if rng.random() < _STONES:
+            return stones(side, rng)
         sample = self._backgrounds[int(rng.integers(len(self._backgrounds)))]
         height, width = sample.picture.shape[:2]
         scale = side / min(height, width) * float(np.exp(rng.uniform(np.log(0.45), np.log(2.2))))
