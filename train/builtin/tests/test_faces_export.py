@@ -109,7 +109,6 @@ def test_the_threshold_that_is_asked_for_is_stated(
 ) -> None:
     made: dict[str, Any] = {}
     monkeypatch.setattr("streamfer_builtin.faces.export.averaged_network", lambda path: FaceNetwork(Shape((8,) * 5, 8)))
-    monkeypatch.setattr("streamfer_builtin.faces.export.even_out", lambda *_: None)
     progress = SimpleNamespace(progress=SimpleNamespace(step=1))
     monkeypatch.setattr("streamfer_builtin.faces.export.Checkpoint", SimpleNamespace(load=lambda *_: progress))
     monkeypatch.setattr("streamfer_builtin.faces.export.export", lambda *given: made.update(given[2]))

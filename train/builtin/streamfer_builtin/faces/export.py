@@ -19,7 +19,6 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from streamfer.files import write_whole
-from streamfer_builtin.faces.calibrate import even_out
 from streamfer_builtin.faces.config import LARGE_FACE, LEAST_SIDE, SMALLEST_FACE, FacesConfig
 from streamfer_builtin.faces.evaluate import Thresholds, thresholds_of
 from streamfer_builtin.faces.network import (
@@ -97,7 +96,7 @@ def export(network: FaceNetwork, path: Path, metadata: dict[str, str]) -> None:
 
 
 def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float | None) -> None:
-    """Export the averaged weights of the work folder's checkpoint, their scores evened out, with the shipped metadata.
+    """Export the averaged weights of the work folder's checkpoint with the shipped metadata.
 
     Without a ``threshold`` it is chosen on the pictures kept out of training.
 
@@ -105,7 +104,6 @@ def export_checkpoint(config: FacesConfig, path: Path, *, threshold: float | Non
         UserError: the checkpoint, the data sets or the place of the file.
     """
     network = averaged_network(config.work / LAST)
-    even_out(network, config.data)
     asked = 0.5 if threshold is None else threshold
     _export(network, config, path, Thresholds(asked, asked))
     if threshold is None:

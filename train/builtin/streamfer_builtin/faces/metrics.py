@@ -16,8 +16,6 @@ from streamfer_builtin.faces.labels import FloatArray, Labels, overlaps
 
 OVERLAP = 0.5
 _DOUBTFUL_OVERLAP = 0.3
-FALSE, NEITHER = -1, -2
-"""What a detection is that found no face; those are numbered from 0."""
 SMALLEST = 10.0
 """Faces whose shorter side is less (pixels of the stored picture) are neither right nor wrong."""
 
@@ -73,29 +71,6 @@ def landmark_error(faces: list[Face], threshold: float) -> float:
     return float(np.median(errors)) if errors else float("nan")
 
 
-def counted(labels: Labels) -> NDArray[np.bool_]:
-    """Which faces have to be found."""
-    sides = (labels.boxes[:, 2:] - labels.boxes[:, :2]).min(axis=1, initial=np.inf)
-    return np.asarray(~labels.ignored & (sides >= SMALLEST))
-
-
-def matched(boxes: FloatArray, labels: Labels) -> NDArray[np.int64]:
-    """Which face each detection found, best first: a row of ``labels``, FALSE or NEITHER.
-
-    A detection is right when it overlaps a counted face by half and no better one took it; it is neither right nor
-    wrong when it overlaps an ignored or tiny one by 0.3 or lies half inside it; else it is false.
-    """
-    free = counted(labels)
-    match = overlaps(boxes, labels.boxes)
-    doubtful = (((match >= _DOUBTFUL_OVERLAP) | (overlap(boxes, labels.boxes) >= 0.5)) & ~free).any(axis=1)
-    result = np.where(doubtful, NEITHER, FALSE)
-    for row in range(len(boxes) if len(labels) else 0):
-        best = int((match[row] * free).argmax())
-        if free[best] and match[row, best] >= OVERLAP:
-            result[row], free[best] = best, False
-    return result
-
-
 def judge(
     outcome: Outcome,
     found: Detections,
@@ -105,17 +80,27 @@ def judge(
     picture: NDArray[np.uint8],
     grey: bool,
 ) -> None:
-    """Add one picture to ``outcome``, by what :func:`matched` says of each detection."""
+    """Add one picture to ``outcome``.
+
+    A detection is right when it overlaps a counted face by half and no better one took it; it is neither right nor
+    wrong when it overlaps an ignored or tiny one by 0.3 or lies half inside it; else it is false.
+    """
     sides = labels.boxes[:, 2:] - labels.boxes[:, :2]
+    counted = ~labels.ignored & (sides.min(axis=1, initial=np.inf) >= SMALLEST)
     score, error = np.zeros(len(labels)), np.full(len(labels), np.nan)
+    match = overlaps(found.boxes, labels.boxes)
+    inside = overlap(found.boxes, labels.boxes)
+    doubtful = ((match >= _DOUBTFUL_OVERLAP) | (inside >= 0.5)) & ~counted
     outcome.pictures += 1
-    for row, face in enumerate(matched(found.boxes, labels).tolist()):
-        if face >= 0:
-            score[face] = found.scores[row]
-            error[face] = _landmark_error(found.landmarks[row], labels.landmarks[face])
-        elif face == FALSE:
-            outcome.false.append(float(found.scores[row]))
-    for index in np.flatnonzero(counted(labels)).tolist():
+    for row, confidence in enumerate(found.scores.tolist()):
+        free = np.where(counted & (score == 0), match[row], 0)
+        best = int(free.argmax()) if len(free) else -1
+        if best >= 0 and free[best] >= OVERLAP:
+            score[best] = confidence
+            error[best] = _landmark_error(found.landmarks[row], labels.landmarks[best])
+        elif not doubtful[row].any():
+            outcome.false.append(confidence)
+    for index in np.flatnonzero(counted).tolist():
         size, light = float(sides[index].min()), _light(picture, labels.boxes[index])
         outcome.faces.append(Face(size, bool(profile[index]), grey, light, float(score[index]), float(error[index])))
 
