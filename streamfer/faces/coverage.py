@@ -21,7 +21,7 @@ from streamfer.files import Spill
 
 #: Score from which a box is covered, and from which it keeps a lost face covered and makes a frame doubtful; chosen on
 #: films of crowds, measured on others (docs/results/blur.md).
-COVERED_SCORE, LIKELY_SCORE = 0.15, 0.12
+COVERED_SCORE, LIKELY_SCORE = 0.11, 0.09
 #: A box that never scored as much counts, when it is lost, as a flicker and not as a lost face.
 _A_FACE = 0.7
 #: Seconds: a flicker stays covered; a lost face does whatever happens; it is gone when nothing moved or looked like

@@ -170,7 +170,7 @@ def test_frames_in_doubt_are_counted_and_hidden_whole_where_asked(
 ) -> None:
     # The film has a frame more than when it was looked at.
     covers = [Cover([], doubtful=number == 3) for number in range(29)]
-    monkeypatch.setattr("streamfer.export.overlay._covers", lambda *_: covers)
+    monkeypatch.setattr("streamfer.export.overlay._covers", lambda *_, **__: covers)
     (spec,) = find_sources([str(film)])
     modes: tuple[Blur, ...] = ("normal", "strict")
     for blur in modes:
