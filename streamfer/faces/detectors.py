@@ -42,8 +42,8 @@ def load_detector(
             ``centerface``, ``lbp``, ``yunet``, ``yunet_s``, an insightface pack (``buffalo_l``, ... or any folder
             under insightface's ``models``), a pack folder, or a path to a YuNet or SCRFD ``.onnx``.
         threshold: least score; the network's own if unset.
-        det_size: longer side of the detector's input in pixels; if unset 640 (stills 1280), more for large ones, so that faces of
-            32 pixels of a 1080p frame stay findable (:class:`~streamfer.faces.images.DetectionSize`).
+        det_size: longer side of the detector's input in pixels; if unset 640 (stills 1280), more for large ones, so
+            that faces of 32 pixels of a 1080p frame stay findable (:class:`~streamfer.faces.images.DetectionSize`).
         max_faces: cap a frame; :attr:`Detections.left_out` counts what it drops.
         for_tracking: without a threshold, take the lower one that the network states for tracked video, where
             several frames have to agree before anybody counts.
