@@ -117,13 +117,12 @@ def test_the_threshold_that_is_asked_for_is_stated(
     assert (made["threshold"], made["tracking_threshold"]) == stated
 
 
-@pytest.mark.parametrize(("rank", "exports"), [("0", 1), ("1", 0)])
+@pytest.mark.parametrize(("leads", "exports"), [(True, 1), (False, 0)])
 def test_of_processes_that_trained_together_one_exports(
-    rank: str, exports: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    leads: bool, exports: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[Any] = []
-    monkeypatch.setenv("RANK", rank)
-    monkeypatch.setattr("streamfer_builtin.faces.training.train", lambda config: config.work)
+    monkeypatch.setattr("streamfer_builtin.faces.training.train", lambda config: (config.work, leads))
     monkeypatch.setattr(
         "streamfer_builtin.faces.export.export_checkpoint", lambda *_, threshold: made.append(threshold)
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -66,18 +65,21 @@ def _share(text: str) -> float:
 def _all(config: FacesConfig, options: argparse.Namespace) -> None:
     from streamfer_builtin.faces.evaluate import compare
 
-    _train(config, options)
-    if os.environ.get("RANK", "0") != "0":  # of torchrun's processes the first one goes on
+    if not _train(config, options):
         return
     options.threshold = None
     _export(config, options)
     print(compare(config.data, options.output, "test", former=None, others=False))
 
 
-def _train(config: FacesConfig, _: argparse.Namespace) -> None:
+def _train(config: FacesConfig, _: argparse.Namespace) -> bool:
+    """Train; whether this is the process that goes on with what came of it."""
     from streamfer_builtin.faces.training import train
 
-    print(train(config))
+    checkpoint, leads = train(config)
+    if leads:
+        print(checkpoint)
+    return leads
 
 
 def _export(config: FacesConfig, options: argparse.Namespace) -> None:

@@ -134,8 +134,10 @@ class _Steps(Dataset[Batch]):
         return {"pictures": made.pictures, **{name: getattr(made.targets, name) for name in Targets.__slots__}}
 
 
-def train(config: FacesConfig) -> Path:
-    """Train to the last step, going on where the work folder has a checkpoint; returns the checkpoint.
+def train(config: FacesConfig) -> tuple[Path, bool]:
+    """Train to the last step, going on where the work folder has a checkpoint.
+
+    Returns the checkpoint, and whether this process is the first of those that trained together.
 
     Raises:
         UserError: as :meth:`~streamfer_train.recipes.trainer.Trainer.run`.
@@ -157,4 +159,4 @@ def train(config: FacesConfig) -> Path:
     )
     with joined(config.device) as world:
         Trainer(job, FacesTask(config, world), world).run(resume=True)
-    return config.work / LAST
+    return config.work / LAST, world.leads
