@@ -11,7 +11,6 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import inf
 
 from streamfer.config import ClipConfig, SamplingConfig
 from streamfer.video.sampling import segment_centres
@@ -43,7 +42,7 @@ class WindowGrid:
 
     def early(self) -> WindowGrid:
         """Return the grid with windows before its first that hold as many of the first frames as one needs at least."""
-        return replace(self, lead=int((1 - self.min_real) * self.length // (self.stride or inf)) * self.stride)
+        return replace(self, lead=self.stride and int((1 - self.min_real) * self.length // self.stride) * self.stride)
 
     def start(self, number: int) -> int:
         """Return the first tick of window ``number``, negative where it begins before there are frames."""
@@ -100,12 +99,13 @@ def fill_window(
         return ticks
     hole = max(after - before - 1 for before, after in pairwise((start - 1, *have, stop)))
     # Ticks lie 1 apart unless the source is slower than they are: the median says.
-    steps = sorted(after - before for before, after in pairwise(analysed))
-    if hole > max(grid.max_gap, 2 * steps[len(steps) // 2] if steps else 2):
-        return None
+    steps = sorted(after - before for before, after in pairwise(analysed)) or [1]
+    step = steps[len(steps) // 2]
     offered = analysed[bisect_left(analysed, start) : bisect_left(analysed, stop)]
+    # What is cut off may end with a picture whose predecessors had still to be sent: B frames follow what they precede.
+    covered = min(stop - start, step * len(offered)) if stop < grid.end(number) else stop - start
     least = grid.min_real * len(set(_stand_ins(offered, slots)))
-    if len(set(ticks)) < least or stop - start < grid.min_real * grid.length:
+    if hole > max(grid.max_gap, 2 * step) or len(set(ticks)) < least or covered < grid.min_real * grid.length:
         return None
     return ticks
 

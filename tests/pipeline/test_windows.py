@@ -86,6 +86,15 @@ def test_the_end_of_a_source_needs_half_a_window() -> None:
     assert fill_window(SIXTEEN, 1, range(16), range(16), stop=16)
 
 
+def test_a_stream_cut_off_within_a_group_of_pictures_ends_before_the_hole() -> None:
+    four = WindowGrid(length=4, stride=4, frames=16, max_gap=2, min_real=0.5)
+    # Killed behind the P frame of tick 9, whose B frames, that of tick 8 among them, had still to come.
+    assert fill_window(four, 2, [9], [9], stop=10) is None
+    assert fill_window(four, 2, [8, 9], [8, 9], stop=10)
+    # Of every other tick that a slower source can have, it has them all.
+    assert fill_window(four, 2, [8, 10], [8, 10], stop=11)
+
+
 def test_leniency_takes_a_single_picture() -> None:
     assert fill_window(SIXTEEN, 0, [0], [0], stop=1, lenient=True) == (0,) * 16
 
