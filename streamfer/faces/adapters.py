@@ -54,7 +54,7 @@ class CascadeDetector(Finder):
         size = DetectionSize(CASCADE_SIDE) if settings.size.longer_side is None else settings.size
         super().__init__(entry.name, "skimage", entry.licence, size, settings.max_faces)
 
-    def _find(self, picture: NDArray[np.uint8], *, still: bool = False) -> Found:  # noqa: ARG002 - it has no scores
+    def _find(self, picture: NDArray[np.uint8]) -> Found:
         side = min(picture.shape[:2])
         found = []
         if side >= CASCADE_WINDOW:
@@ -90,7 +90,7 @@ class YuNetDetector(Finder):
             # A foreign network loads without complaint and fails on its first picture: fail here instead.
             self._network.detect(np.zeros((64, 64, 3), np.uint8))
 
-    def _find(self, picture: NDArray[np.uint8], *, still: bool = False) -> Found:  # noqa: ARG002 - one threshold
+    def _find(self, picture: NDArray[np.uint8]) -> Found:
         with self._lock:
             self._network.setInputSize((picture.shape[1], picture.shape[0]))
             found: Any = self._network.detect(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1]
@@ -133,7 +133,7 @@ class CenterFaceDetector(Finder):
         with readable(path):
             self._find(np.zeros((COARSEST, COARSEST, 3), np.uint8))
 
-    def _find(self, picture: NDArray[np.uint8], *, still: bool = False) -> Found:  # noqa: ARG002 - trackers take 0.4
+    def _find(self, picture: NDArray[np.uint8]) -> Found:
         height, width = (math.ceil(side / COARSEST) * COARSEST for side in picture.shape[:2])
         heat, sizes, offsets, points = self._session.run(OUTPUTS, {"input.1": planes(picture, height, width)})
         rows, columns = np.nonzero(heat[0, 0] >= self.threshold)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -63,7 +63,7 @@ class DetectorSettings:
 class Finder(ABC):
     """A face detector, but for the search within one picture of its own size."""
 
-    tile, reach = TILE, REACH
+    tile, reach, worth = TILE, REACH, WORTH
     #: Shorter side of a face, in pixels of what is searched, from which it is found better at the coarse scale.
     large = math.inf
 
@@ -72,8 +72,12 @@ class Finder(ABC):
         self._size, self._max_faces = size, max_faces
 
     @abstractmethod
-    def _find(self, picture: NDArray[np.uint8], *, still: bool = False) -> Found:
-        """Search a picture (uint8 RGB, (H, W, 3), neither side 0) as it is; a still is no frame that others follow."""
+    def _find(self, picture: NDArray[np.uint8]) -> Found:
+        """Search a picture (uint8 RGB, (H, W, 3), neither side 0) as it is."""
+
+    def _find_still(self, picture: NDArray[np.uint8]) -> Found:
+        """Search a photograph; a detector may believe more there than in a frame that others follow."""
+        return self._find(picture)
 
     def _find_expected(self, picture: NDArray[np.uint8]) -> Found:
         """Search places to which tracks lead, laid out on a picture; a detector may believe more there."""
@@ -98,7 +102,7 @@ class Finder(ABC):
         columns, rows = grid_of(len(expected))
         scale = self._size.scale(*image.shape[:2]) if image.size else 0.0
         beside = sum((right - left) * (bottom - top) for left, top, right, bottom in parts)
-        if columns * rows * self.tile**2 + beside * scale**2 > WORTH * image.shape[0] * image.shape[1] * scale**2:
+        if columns * rows * self.tile**2 + beside * scale**2 > self.worth * image.shape[0] * image.shape[1] * scale**2:
             return None
         found = [self._near(image, squares_around(expected, self.reach))] if len(expected) else []
         found += [self._part(image, part, scale) for part in parts]
@@ -129,7 +133,7 @@ class Finder(ABC):
         """Return the faces in a part of a frame, without those that one of its sides cuts off."""
         left, top, right, bottom = part
         small, factors = resize_by(image[top:bottom, left:right], scale)
-        boxes, scores, points = self._at_scales(np.ascontiguousarray(small), still=False)
+        boxes, scores, points = self._at_scales(np.ascontiguousarray(small), self._find)
         by, corner = np.array(factors, np.float32), np.array([left, top], np.float32)
         boxes = np.asarray(boxes / np.tile(by, 2) + np.tile(corner, 2), np.float32)
         points = np.asarray(points / by + corner, np.float32)
@@ -140,19 +144,19 @@ class Finder(ABC):
         if image.size == 0:
             return Detections.empty()
         small, factors = self._shrink(image, still=still)
-        boxes, scores, points = self._at_scales(small, still=still)
+        boxes, scores, points = self._at_scales(small, self._find_still if still else self._find)
         by = np.array(factors, np.float32)
         return Detections.ranked(np.asarray(boxes / np.tile(by, 2), np.float32), scores, points / by, self._max_faces)
 
-    def _at_scales(self, picture: NDArray[np.uint8], *, still: bool) -> Faces:
+    def _at_scales(self, picture: NDArray[np.uint8], find: Callable[[NDArray[np.uint8]], Found]) -> Faces:
         """Search a picture as it is, and again at the coarse scale for what is large for the network."""
-        boxes, scores, points = _as_arrays(self._find(picture, still=still))
+        boxes, scores, points = _as_arrays(find(picture))
         if min(picture.shape[:2]) < SPACE * self.large:
             return boxes, scores, points
         height, width = picture.shape[0] // COARSE, picture.shape[1] // COARSE
         whole = picture[: COARSE * height, : COARSE * width]  # areas of whole pixels are quick
         small = np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        more, their_scores, their_points = self._at_scales(small, still=still)
+        more, their_scores, their_points = self._at_scales(small, find)
         more, their_points = COARSE * more, COARSE * their_points
         large = (more[:, 2:] - more[:, :2]).min(axis=1) >= self.large
         if not large.any():

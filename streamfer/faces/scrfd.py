@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamfer.errors import CheckpointError
-from streamfer.faces.detections import Detections
-from streamfer.faces.finder import DetectorSettings, Finder, Found, Part, merged
+from streamfer.faces.finder import WORTH, DetectorSettings, Finder, Found, merged
 from streamfer.faces.images import SMALLEST_SEEN, DetectionSize, planes
 from streamfer.faces.registry import DetectorEntry
 from streamfer.faces.sessions import open_session, readable
@@ -49,6 +47,7 @@ class ScrfdDetector(Finder):
         height, width = inputs[0].shape[2:]
         #: Height and width of a network that accepts one size only.
         self._fixed = (height, width) if isinstance(height, int) and isinstance(width, int) else None
+        self.worth = -1.0 if self._fixed else WORTH  # one of one size saves nothing on a small picture
         self._input = inputs[0].name
         name = " ".join(filter(None, (entry.name, self.metadata.get("version"))))
         licence = self.metadata.get("licence") or self.metadata.get("license") or entry.licence
@@ -78,14 +77,11 @@ class ScrfdDetector(Finder):
         small, factors = DetectionSize(max(32, int(max(image.shape[:2]) * fit))).resize(image)
         return small[: self._fixed[0], : self._fixed[1]], factors
 
-    def detect_near(
-        self, image: NDArray[np.uint8], expected: NDArray[np.float32], parts: Sequence[Part] = ()
-    ) -> Detections | None:
-        """As every detector, but for a network of one size, which saves nothing on a small picture."""
-        return None if self._fixed else super().detect_near(image, expected, parts)
+    def _find(self, picture: NDArray[np.uint8]) -> Found:
+        return self._above(picture, self.threshold)
 
-    def _find(self, picture: NDArray[np.uint8], *, still: bool = False) -> Found:
-        return self._above(picture, self._of_stills if still else self.threshold)
+    def _find_still(self, picture: NDArray[np.uint8]) -> Found:
+        return self._above(picture, self._of_stills)
 
     def _find_expected(self, picture: NDArray[np.uint8]) -> Found:
         return self._above(picture, self.threshold - self._leniency)

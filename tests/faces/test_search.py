@@ -28,7 +28,7 @@ class BrightFinder(Finder):
         super().__init__("bright", "python", "none", DetectionSize(size), 64)
         self.pictures: list[tuple[int, ...]] = []
 
-    def _find(self, picture: Image, *, still: bool = False) -> Found:
+    def _find(self, picture: Image) -> Found:
         self.pictures.append(picture.shape)
         found = bright_squares(picture)
         return found.boxes, found.scores, found.landmarks
@@ -39,8 +39,8 @@ class NarrowFinder(BrightFinder):
 
     large = 90.0
 
-    def _find(self, picture: Image, *, still: bool = False) -> Found:
-        boxes, scores, landmarks = super()._find(picture, still=still)
+    def _find(self, picture: Image) -> Found:
+        boxes, scores, landmarks = super()._find(picture)
         seen = (boxes[:, 2] - boxes[:, 0] >= 12) & (boxes[:, 2] - boxes[:, 0] <= 100)
         return boxes[seen], scores[seen], None if landmarks is None else landmarks[seen]
 
@@ -237,8 +237,8 @@ def test_what_never_changes_is_searched_with_the_whole_frame() -> None:
     class Blink(BrightFinder):
         """Does not see the second face of the first whole frames."""
 
-        def _find(self, picture: Image, *, still: bool = False) -> Found:
-            boxes, scores, points = super()._find(picture, still=still)
+        def _find(self, picture: Image) -> Found:
+            boxes, scores, points = super()._find(picture)
             shown = len(scores) if self.pictures.count((360, 640, 3)) > 3 else 1
             assert points is not None
             return boxes[:shown], scores[:shown], points[:shown]

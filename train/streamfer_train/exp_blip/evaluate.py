@@ -21,7 +21,7 @@ from streamfer_train.metrics.published import beside
 def run(options: argparse.Namespace) -> None:
     """Caption, score, print and store."""
     pictures, learned_from = read_labelled(options.labels, options.images), read_learned_from(options)
-    report = measure(options, pictures) | probes(options, learned_from, pictures)
+    report = measure(options, captioner_of(options), pictures) | probes(options, learned_from, pictures)
     finish(options, report, readable(report) + "\n" + published_beside(report, options.beside))
 
 
@@ -46,10 +46,10 @@ def captioner_of(options: argparse.Namespace) -> Captioner:
     return load_captioner(options.captioner, **{name: getattr(options, name) for name in asked})
 
 
-def measure(options: argparse.Namespace, pictures: list[LabelledPicture]) -> dict[str, Any]:
+def measure(options: argparse.Namespace, model: Captioner, pictures: list[LabelledPicture]) -> dict[str, Any]:
     """Return scores of a captioner's captions as plain values."""
     references, source = references_for(pictures, options.references, variants=options.variants, seed=options.seed)
-    encode, model = encoder_of(options), captioner_of(options)
+    encode = encoder_of(options)
     captions = caption_all(model, pictures, options.out / "captions.jsonl", options.batch)
     return {
         "captioner": model.info.name,
