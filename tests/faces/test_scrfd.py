@@ -132,6 +132,14 @@ def test_a_network_of_fixed_size_gets_that_size(tmp_path: Path) -> None:
     np.testing.assert_allclose(small.boxes[0][:2], [16 - 16, 32 - 32], atol=0.2)
 
 
+def test_a_network_of_fixed_size_searches_whole_frames_alone(tmp_path: Path, network: Path) -> None:
+    picture, expected = frame(320, 320, (3, 4), stride=32), np.array([[90, 90, 120, 120]], np.float32)
+    fixed = load_detector(str(write_scrfd(tmp_path / "fixed.onnx", size=(160, 160))))
+    assert load_detector(str(network)).detect_near(picture, expected) is not None
+    assert fixed.detect_near(picture, expected) is None
+    assert fixed.detect_near(picture, expected[:0], [(0, 0, 64, 64)]) is None
+
+
 def test_large_pictures_are_read_on_more_threads_and_show_the_same(network: Path) -> None:
     plain, wide = load_detector(str(network)), load_detector(str(network), whole_threads=2)
     assert isinstance(plain, ScrfdDetector)
