@@ -21,7 +21,7 @@ from streamfer_train.metrics.published import beside
 def run(options: argparse.Namespace) -> None:
     """Caption, score, print and store."""
     pictures, learned_from = read_labelled(options.labels, options.images), read_learned_from(options)
-    report = measure(options, captioner_of(options), pictures) | probes(options, learned_from, pictures)
+    report = measure(options, pictures)[0] | probes(options, learned_from, pictures)
     finish(options, report, readable(report) + "\n" + published_beside(report, options.beside))
 
 
@@ -46,18 +46,19 @@ def captioner_of(options: argparse.Namespace) -> Captioner:
     return load_captioner(options.captioner, **{name: getattr(options, name) for name in asked})
 
 
-def measure(options: argparse.Namespace, model: Captioner, pictures: list[LabelledPicture]) -> dict[str, Any]:
-    """Return scores of a captioner's captions as plain values."""
+def measure(options: argparse.Namespace, pictures: list[LabelledPicture]) -> tuple[dict[str, Any], Captioner]:
+    """Return scores of a captioner's captions as plain values, and the captioner."""
     references, source = references_for(pictures, options.references, variants=options.variants, seed=options.seed)
-    encode = encoder_of(options)
+    encode, model = encoder_of(options), captioner_of(options)
     captions = caption_all(model, pictures, options.out / "captions.jsonl", options.batch)
-    return {
+    report = {
         "captioner": model.info.name,
         "digest": model.info.digest,
         "pictures": len(pictures),
         "references": source,
         **scores(captions, references, pictures, encode, options.encoder or ""),
     }
+    return report, model
 
 
 def encoder_of(options: argparse.Namespace) -> Any:
@@ -96,8 +97,7 @@ def published_beside(report: dict[str, Any], dataset: str | None) -> str:
     found = {name.partition(" ")[0]: value for name, value in text.items()}
     similar = found.get("similarity")
     own = {"meteor": found["meteor"], "rouge_l": text["rouge_l"], "ada": None if similar is None else 100 * similar}
-    seen = probes.get("qformer", {})
-    value = seen.get("emotion_accuracy" if dataset == "affectnet" else "mean_f1")
+    value = probes.get("qformer", {}).get("emotion_accuracy" if dataset == "affectnet" else "mean_f1")
     tables = [
         ("captions", beside("captions", dataset, own)),
         ("linear probe", beside("probes", dataset, {"score": value and round(100 * value, 1)}) if probes else ""),

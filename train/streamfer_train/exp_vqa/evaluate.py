@@ -51,8 +51,8 @@ def _units(text: str | None) -> frozenset[int] | None:
 def _from_labels(options: argparse.Namespace) -> dict[str, Any]:
     units = _units(options.units)
     pictures, learned_from = read_labelled(options.labels, options.images), captioning.read_learned_from(options)
-    model = captioning.captioner_of(options)
-    report = {} if options.skip_descriptions else captioning.measure(options, model, pictures)
+    skip = options.skip_descriptions
+    report, model = ({}, captioning.captioner_of(options)) if skip else captioning.measure(options, pictures)
     answers = list(ask_units(model, pictures, units, batch=options.batch, seed=options.seed))
     return {**report, "yes_no": score_answers(answers), **probes(options, learned_from, pictures)}
 
