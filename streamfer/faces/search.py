@@ -47,7 +47,7 @@ class FaceSearch:
     """
 
     def __init__(self, mode: SearchMode, tracker: FaceTracker, *, still: bool = False) -> None:
-        self._mode, self._tracker, self.still = mode, tracker, still
+        self._mode, self._tracker, self._still = mode, tracker, still
         self._last = self._last_whole = -np.inf
         self._scene: NDArray[np.float32] | None = None
         self._alone = np.inf
@@ -85,7 +85,7 @@ class FaceSearch:
 
     def _search(self, detector: Detector, image: NDArray[np.uint8]) -> Detections:
         self.whole += 1
-        return detector.detect([image], still=self.still)[0]
+        return detector.detect([image], still=self._still)[0]
 
     def _unsure(self, expected: Expectation) -> bool:
         deserted = not len(expected.boxes) and expected.time - self._alone >= INTERVAL - 1e-6

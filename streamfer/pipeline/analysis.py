@@ -291,7 +291,6 @@ class SourceAnalysis:
             crops=crops,
             portraits=portraits,
             left_out=detections.left_out if detections else 0,
-            still=search is not None and search.still,
         )
 
     def _readable(self, face: TrackedFace) -> bool:

@@ -53,7 +53,6 @@ class AnalysedFrame:
     #: one for each of ``crops``, uint8 RGB (P, P, 3) as an observer of clips wants it; None where it is not kept
     portraits: tuple[NDArray[np.uint8] | None, ...] = field(repr=False)
     left_out: int = 0  #: faces beyond the detector's cap
-    still: bool = False  #: a photograph: its faces are read mirrored, too
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,29 +133,30 @@ class Labeller:
         return "suspended" if self.slept(since, until) else thought
 
     def _encode(self, items: Sequence[Item]) -> tuple[torch.Tensor, list[tuple[float, ...]]]:
-        """Return the features (F, D) of all crops, of stills the mean with the mirror image's, and the action units."""
-        frames = [item for item in items if isinstance(item, AnalysedFrame) and len(item.crops)]
-        if not frames:
+        """Return the features (F, D) of all crops and, once for each of them, the action units' intensities."""
+        cut = [item.crops for item in items if isinstance(item, AnalysedFrame) and len(item.crops)]
+        if not cut:
             return torch.zeros((0, self.model.info.feature_dim)), []
-        size = self.batch_size
-        mirrored = [_mirrored(frame.crops) for frame in frames if frame.still]
-        crops: Any = _together([*(frame.crops for frame in frames), *mirrored])
+        crops: Any = _together(cut)
         with self.clock.measure("encode", len(crops)):
-            parts = [self.model.encode(crops[at : at + size]) for at in range(0, len(crops), size)]
-            stills = [frame.still for frame in frames for _ in frame.crops]
-            features, others = torch.cat(parts).tensor_split([len(stills)])
-            units = self.model.actions(features).tolist() if self.model.info.action_units else [()] * len(features)
-        if mirrored:
-            rows = torch.tensor(stills)
-            features[rows] = (features[rows] + others) / 2
-        return features, [tuple(row) for row in units]
+            parts = [
+                self.model.encode(crops[start : start + self.batch_size])
+                for start in range(0, len(crops), self.batch_size)
+            ]
+            features = torch.cat(parts)
+            if not self.model.info.action_units:
+                return features, [()] * len(features)
+            return features, [tuple(row) for row in self.model.actions(features).tolist()]
 
     def _take_frame(
         self, frame: AnalysedFrame, features: torch.Tensor, actions: Sequence[tuple[float, ...]]
     ) -> list[Event | ClipJob]:
         log = self._logs[frame.source_id]
-        analysed, left_out = log.stats.frames_analysed + 1, log.stats.faces_left_out + frame.left_out
-        log.stats = replace(log.stats, frames_analysed=analysed, faces_left_out=left_out)
+        log.stats = replace(
+            log.stats,
+            frames_analysed=log.stats.frames_analysed + 1,
+            faces_left_out=log.stats.faces_left_out + frame.left_out,
+        )
         opened = log.opened
         losses = log.ledger.good(opened, frame.facts, self.slept) if opened and opened.info.live else []
         told = [self.records.loss(frame.source_id, loss) for loss in losses]
@@ -173,7 +174,12 @@ class Labeller:
             grid = self.grid.early() if item.info.live else self.grid
             self._sessions[item.source_id] = EpochSession(item, grid, model.action_units, name)
             opened = SourceOpened(
-                item.source_id, item.epoch, item.info, self.records.classes, model.action_units, model.action_thresholds
+                item.source_id,
+                item.epoch,
+                item.info,
+                self.records.classes,
+                model.action_units,
+                model.action_thresholds,
             )
             early, log.early = log.early, []
             return [*events, opened, *early]
@@ -260,10 +266,6 @@ class Labeller:
             with self.clock.measure("classify", len(part)):
                 rows += list(self.model.classify(torch.stack([job.features for job in part])))
         return rows
-
-
-def _mirrored(crops: NDArray[np.uint8] | torch.Tensor) -> NDArray[np.uint8] | torch.Tensor:
-    return crops.flip(2) if isinstance(crops, torch.Tensor) else crops[:, :, ::-1]
 
 
 def _together(parts: Sequence[NDArray[np.uint8] | torch.Tensor]) -> NDArray[np.uint8] | torch.Tensor:

@@ -85,7 +85,6 @@ def test_a_still_is_searched_as_one(search: str, tmp_path: Path) -> None:
         detector, out = FakeDetector(), list[Item]()
         SourceAnalysis(source, plan, DetectorPool([detector]), out.append, threading.Event(), StageClock()).run()
         assert detector.still is still
-        assert [item.still for item in out if isinstance(item, AnalysedFrame)] == [still]
 
 
 def test_a_fault_ends_its_source_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ import torch
 from fakes.models import FakeExpressionModel
 from fakes.video import FakeSource
 from made_videos import leaping
-from PIL import Image
 from scenes import GRID, clips, done, one_face, rows, run, squares, two_faces
 
 from streamfer.build import build_pipeline
@@ -25,7 +24,6 @@ from streamfer.pipeline.selection import WholeClipSelector
 from streamfer.pipeline.windows import WindowGrid
 from streamfer.records import ClipLabelled, Gap, Record
 from streamfer.video import find_sources, open_source
-from streamfer.video.frames import Source
 
 
 class RememberingModel(FakeExpressionModel):
@@ -113,35 +111,6 @@ def test_action_units_are_read_once_a_face_and_reach_rows_and_records() -> None:
         np.testing.assert_allclose(list(read.action_units.values()), seen.mean(axis=0), atol=1e-6)
         np.testing.assert_allclose(list(read.action_units_peak.values()), seen.max(axis=0), atol=1e-6)
         assert read.action_units["AU25"] < read.action_units_peak["AU25"]
-
-
-class OneSidedModel(CountingReader):
-    """Sees the left half of a crop alone."""
-
-    def encode(self, crops: np.ndarray) -> torch.Tensor:
-        return super().encode(crops[:, :, : crops.shape[2] // 2])
-
-
-def test_a_photograph_and_its_mirror_image_are_read_alike_and_frames_of_a_film_as_they_are(tmp_path: Path) -> None:
-    picture = squares((20, 50), (150, 60))
-    picture[50:98, 20:44] = picture[60:84, 150:198] = 205
-    sides = {"left": picture, "right": np.ascontiguousarray(picture[:, ::-1])}
-    for name, side in sides.items():
-        Image.fromarray(side).save(tmp_path / f"{name}.png")
-    model = OneSidedModel()
-    stills = [open_source(spec) for spec in find_sources([str(tmp_path / f"{name}.png") for name in sides])]
-    films = [FakeSource([side] * 25, source_id=name) for name, side in sides.items()]
-    events = run([*stills, *films], model=model)
-    # Four faces of photographs are encoded twice; movements are those of the crop.
-    assert model.encoded - model.read == 4
-
-    def said(source: Source) -> list[list[float]]:
-        faces = [face for clip in clips(events, source.source_id) for face in clip.faces]
-        return [list(face.emotions.values()) for face in sorted(faces, key=lambda face: face.box[0])]
-
-    assert np.allclose(said(stills[0]), said(stills[1])[::-1], atol=1e-3)
-    assert not np.allclose(said(films[0])[0], said(films[1])[1], atol=4e-3)
-    assert not np.allclose(said(films[0])[0], said(stills[0])[0], atol=2e-3)
 
 
 def test_where_no_emotions_are_named_the_movements_are_the_same() -> None:

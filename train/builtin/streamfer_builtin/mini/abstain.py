@@ -145,7 +145,7 @@ def _first_of_rest(bands: dict[float, Answers], least: float) -> float:
 
 
 def _answers(network: Network, pictures: Pictures, crops: Tensor, temperature: float) -> Answers:
-    probabilities = (network.still(network.encode_stills(crops)) / temperature).softmax(1)
+    probabilities = (network.still(network.encode(crops)) / temperature).softmax(1)
     top = probabilities.max(1)
     return Answers(top.values.numpy(), (top.indices == truth(pictures)).numpy())
 

@@ -62,12 +62,10 @@ class Network:
         """Encode grey crops float32 (N, 1, H, H) in [0, 1] to features (N, D), prepared as the weights file says."""
         side = self.model.config.vision.image_size
         pixels = ((augment.resized(part, side) - MIDDLE) / REACH for part in torch.split(crops, batch))
-        colour = (part.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last) for part in pixels)
-        return torch.cat([self.model.encode_frames(part) for part in colour])
-
-    def encode_stills(self, crops: Tensor) -> Tensor:
-        """Encode photographs like `encode`, as the pipeline does: the mean of a crop and its mirror image."""
-        return (self.encode(crops) + self.encode(crops.flip(-1))) / 2
+        colour = (part.expand(-1, 3, -1, -1) for part in pixels)
+        return torch.cat(
+            [self.model.encode_frames(part.contiguous(memory_format=torch.channels_last)) for part in colour]
+        )
 
     @torch.no_grad()
     def clip_features(self, windows_BTD: Tensor, batch: int = 512) -> Tensor:
@@ -91,7 +89,8 @@ def encode_plain(network: Network, pictures: Pictures) -> Tensor:
 
 def encode_views(network: Network, pictures: Pictures, views: int) -> Tensor:
     """Return windows (N, T, D) of drifting, trembling clips made from pictures; `views` divides 16."""
-    rng, parts = torch.Generator().manual_seed(11), []
+    rng = torch.Generator().manual_seed(11)
+    parts = []
     for rows in torch.split(torch.arange(len(pictures)), 32):
         crops = clip_views(pictures, rows, views, rng).flatten(0, 1)
         parts.append(network.encode(crops).view(len(rows), views, -1))
@@ -116,9 +115,9 @@ class Read:
 
 def read(network: Network, pictures: Pictures, views: int) -> Read:
     """Read a set in the three ways."""
-    stills = network.encode_stills(augment.crop(pictures.pixels, pictures.extent))
+    plain = encode_plain(network, pictures)
     clips = network.logits(encode_views(network, pictures, views))
-    return Read(network.still(stills), clips, network.head(stills))
+    return Read(network.still(plain), clips, network.head(plain))
 
 
 def truth(pictures: Pictures) -> Tensor:
@@ -186,8 +185,9 @@ def by_quality(network: Network, pictures: Pictures) -> dict[str, Any]:
         **{f"blur, sigma {sigma} px": lambda x, sigma=sigma: blurred(x, sigma) for sigma in (1.0, 2.0)},  # type: ignore[misc]
         "a quarter of the light, noise": _dark,
     }
-    read_as = {name: network.still(network.encode_stills(change(crops))) for name, change in changes.items()}
-    return {name: _brief(logits, truth(pictures)) for name, logits in read_as.items()}
+    return {
+        name: _brief(network.still(network.encode(change(crops))), truth(pictures)) for name, change in changes.items()
+    }
 
 
 def action_units(network: Network, corpus: Corpus, rendered: RenderedClips, windows: Tensor) -> dict[str, Any]:
