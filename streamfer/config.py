@@ -328,7 +328,7 @@ def load_config(
     Raises:
         ConfigError: no such file, not YAML, an unknown key, or a value out of range.
     """
-    tree = read_settings(Path(path), EXAMPLE) if path else {}
+    tree = read_settings(Path(path), EXAMPLE) if path is not None else {}
     for name, text in sorted((os.environ if environment is None else environment).items()):
         if name.startswith(ENVIRONMENT_PREFIX) and "__" in name:
             put(tree, name[len(ENVIRONMENT_PREFIX) :].lower().replace("__", "."), read_value(name, text))

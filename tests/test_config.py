@@ -204,3 +204,8 @@ def test_settings_are_given_by_name(tmp_path: Path) -> None:
     assert streamfer.Session(Config(), captions="all").config.captions.model == "auto"
     assert streamfer.Session(Config()).config.captions.when == "off"
     assert streamfer.Session(Config(), fps=np.float32(4), clip__stride=np.int64(1)).config.sampling.fps == 4
+
+
+def test_an_empty_path_is_no_file_and_not_the_defaults() -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config("")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from streamfer.cli.options import option, takes
+from streamfer.cli.options import option, path, takes
 from streamfer.cli.terminal import console, note
 
 app = typer.Typer(help="List, show and import models and their licences.", no_args_is_help=True, rich_markup_mode=None)
@@ -70,7 +70,7 @@ _PASSED = {
 @app.command("import")
 @takes(passed=_PASSED)
 def import_model(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", hidden=True)],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", parser=path, hidden=True)],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name to load it by.")],
     **passed: Any,
 ) -> None:
@@ -83,12 +83,12 @@ def import_model(
 
     entry = convert(checkpoint, name, **passed)
     if isinstance(entry, ModelEntry):
-        path, does, option = entry.path, ", ".join(entry.classes), "--model"
+        place, does, option = entry.path, ", ".join(entry.classes), "--model"
     else:
-        path, option = user_folder() / name, "--captioner"
+        place, option = user_folder() / name, "--captioner"
         does = "answers questions" if entry.answers else "describes faces"
     console().print(f"imported {entry.name}: {does}")
-    note(f"{path}; licence: {entry.licence}; use it with: streamfer annotate {option} {entry.name} PATH")
+    note(f"{place}; licence: {entry.licence}; use it with: streamfer annotate {option} {entry.name} PATH")
 
 
 @app.command("pull")

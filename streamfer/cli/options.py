@@ -19,8 +19,16 @@ if TYPE_CHECKING:
 
 _DETECTORS = ", ".join(entry.name for entry in ENTRIES if not entry.pack)
 
+
+def path(text: str) -> Path:
+    """Return a path that was typed; an empty one, as of a variable that is not set, would be the folder of now."""
+    if not text:
+        raise typer.BadParameter("is empty; name a file or folder")
+    return Path(text)
+
+
 ConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", metavar="FILE", help="YAML file, such as configs/run.yaml.")
+    Path | None, typer.Option("--config", "-c", parser=path, metavar="FILE", help="YAML file, like configs/run.yaml.")
 ]
 RedisUrl = Annotated[
     str | None, typer.Option("--redis", metavar="URL", help="redis://, rediss://, unix:// (embedded).")
@@ -37,7 +45,8 @@ def _mode(whole: bool | None) -> str | None:
 
 def option(kind: Any, flags: str, metavar: str | None, words: str, **more: Any) -> Any:
     """Return the annotation of a parameter that is None where the option is not given."""
-    return Annotated[kind | None, typer.Option(*flags.split(), metavar=metavar, help=words, **more)]
+    typed = {"parser": path, **more} if kind is Path else more
+    return Annotated[kind | None, typer.Option(*flags.split(), metavar=metavar, help=words, **typed)]
 
 
 _PRECISION = option(str, "--precision", "NAME", "fp32, bf16 or fp16 (auto).")

@@ -139,11 +139,8 @@ class Labeller:
             return torch.zeros((0, self.model.info.feature_dim)), []
         crops: Any = _together(cut)
         with self.clock.measure("encode", len(crops)):
-            parts = [
-                self.model.encode(crops[start : start + self.batch_size])
-                for start in range(0, len(crops), self.batch_size)
-            ]
-            features = torch.cat(parts)
+            starts = range(0, len(crops), self.batch_size)
+            features = torch.cat([self.model.encode(crops[at : at + self.batch_size]) for at in starts])
             if not self.model.info.action_units:
                 return features, [()] * len(features)
             return features, [tuple(row) for row in self.model.actions(features).tolist()]
@@ -152,11 +149,8 @@ class Labeller:
         self, frame: AnalysedFrame, features: torch.Tensor, actions: Sequence[tuple[float, ...]]
     ) -> list[Event | ClipJob]:
         log = self._logs[frame.source_id]
-        log.stats = replace(
-            log.stats,
-            frames_analysed=log.stats.frames_analysed + 1,
-            faces_left_out=log.stats.faces_left_out + frame.left_out,
-        )
+        analysed, left_out = log.stats.frames_analysed + 1, log.stats.faces_left_out + frame.left_out
+        log.stats = replace(log.stats, frames_analysed=analysed, faces_left_out=left_out)
         opened = log.opened
         losses = log.ledger.good(opened, frame.facts, self.slept) if opened and opened.info.live else []
         told = [self.records.loss(frame.source_id, loss) for loss in losses]
@@ -174,12 +168,7 @@ class Labeller:
             grid = self.grid.early() if item.info.live else self.grid
             self._sessions[item.source_id] = EpochSession(item, grid, model.action_units, name)
             opened = SourceOpened(
-                item.source_id,
-                item.epoch,
-                item.info,
-                self.records.classes,
-                model.action_units,
-                model.action_thresholds,
+                item.source_id, item.epoch, item.info, self.records.classes, model.action_units, model.action_thresholds
             )
             early, log.early = log.early, []
             return [*events, opened, *early]

@@ -80,6 +80,9 @@ def test_no_command_is_help_and_exit_2() -> None:
         ("tail", "--partitions", "0"),
         ("models", "show"),
         ("models", "import", "a.pth"),
+        ("annotate", "a.mp4", "-c", ""),
+        ("models", "import", "", "--name", "mine"),
+        ("models", "import", "a.pth", "--name", "mine", "--language-model", ""),
     ],
     ids=" ".join,
 )

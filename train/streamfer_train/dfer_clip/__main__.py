@@ -48,7 +48,4 @@ def _train(options: argparse.Namespace, config: RunConfig) -> None:
 
 
 if __name__ == "__main__":
-    from streamfer.cli.terminal import configure_logging
-
-    configure_logging(verbose=False)
     sys.exit(main())

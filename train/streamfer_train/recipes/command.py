@@ -49,7 +49,12 @@ def run_recipe(
         train: called with the options of ``train`` and the configuration.
         evaluate: called with the options of ``evaluate``.
     """
-    task, *words = (sys.argv[1:] if arguments is None else arguments) or [""]
+    if arguments is None:
+        from streamfer.cli.terminal import configure_logging
+
+        configure_logging(verbose=False)
+        arguments = sys.argv[1:]
+    task, *words = arguments or [""]
     parser = parser_of(f"streamfer {'evaluate' if task == 'evaluate' else 'train'} {name}")
     if task not in ("train", "evaluate"):
         parser.error("the first word is train or evaluate")
