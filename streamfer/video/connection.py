@@ -67,6 +67,7 @@ class Lost:
     """The connection is over: ``error`` says why, None when the other side ended the stream in good order."""
 
     error: SourceError | None
+    silent: bool = False  #: whether nothing came for the time that one network operation may take
 
 
 Event = Opened | Arrival | Lost
@@ -129,11 +130,10 @@ class Connection:
         self._playlist = playlist
         self._lost = lost
         self._decode_threads = decode_threads
-        self._timeout, self._within = timeout, within
-        self._transport, self._gpu = transport, gpu
         self._events: queue.Queue[Event] = queue.Queue(_QUEUE_PICTURES)
         self._abandoned = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"decode {spec.source_id}", daemon=True)
+        how = timeout, within, transport, gpu
+        self._thread = threading.Thread(target=self._run, args=how, name=f"decode {spec.source_id}", daemon=True)
         self._thread.start()
 
     def next_event(self, seconds: float) -> Event | None:
@@ -153,16 +153,15 @@ class Connection:
         self._abandoned.set()
         self._thread.join(seconds)
 
-    def _run(self) -> None:
+    def _run(self, timeout: float, within: float, transport: str, gpu: int | None) -> None:
         try:
-            limits = {"timeout": self._timeout, "within": self._within}
-            with open_container(self._spec, transport=self._transport, gpu=self._gpu, **limits) as container:
+            with open_container(self._spec, timeout=timeout, within=within, transport=transport, gpu=gpu) as container:
                 track = video_stream(container, self._spec, self._decode_threads)
                 with classified(self._spec):
                     self._decode(container, track)
             self._hand_over(Lost(None))
         except SourceError as error:
-            self._hand_over(Lost(error))
+            self._hand_over(Lost(error, isinstance(error.__context__, TimeoutError)))
         except Exception as error:  # a thread must never die silently: its owner would wait for ever
             self._hand_over(Lost(classify(self._spec, error)))
 

@@ -168,13 +168,14 @@ class LiveSource:
         while not self._stop.is_set():
             nap = Nap()
             event = connection.next_event(min(_POLL_SECONDS, max(0.0, deadline - time.monotonic())))
+            due = time.monotonic() >= deadline - _END_SLACK_SECONDS  # FFmpeg's patience ends with ours, or just before
             if line is not None and nap.seconds > self._stall_limit(line.opened) and not self._ends:
                 slept = f"this process did not run for {nap.seconds:.0f} s; what came meanwhile is given up"
                 return (yield from self._stalled(line, epoch, online_since, slept))
             if isinstance(event, Opened):
                 opened, self._ends = event, event.ends
                 self._avoids_gpu = not self._avoids_gpu  # where no picture follows, the other decoder is next
-            elif isinstance(event, Lost):
+            elif isinstance(event, Lost) and not (line and event.silent and due):
                 return self._lost(event, line, epoch, online_since)
             elif isinstance(event, Arrival) and opened is not None:
                 self.frames_decoded += 1
@@ -189,7 +190,7 @@ class LiveSource:
                     # The other side has the backlog: a new connection begins with what is new.
                     late = f"its pictures come {line.late:.0f} s late: the link is slower than the stream"
                     return (yield from self._stalled(line, epoch, online_since, late))
-            elif time.monotonic() >= deadline:
+            elif isinstance(event, Lost) or time.monotonic() >= deadline:
                 return (yield from self._stalled(line, epoch, online_since))
         return _Outcome(line.epoch if line else epoch, None, None)
 

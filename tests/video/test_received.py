@@ -22,6 +22,7 @@ from rtmp_server import Player
 from streamfer.config import LiveConfig
 from streamfer.errors import ConfigError, SourceUnreachableError
 from streamfer.video import Frame, LiveSource, find_sources, open_source
+from streamfer.video.connection import Connection
 from streamfer.video.playlist import Playlist
 
 FPS = 25
@@ -59,9 +60,7 @@ def sending(url: str, kind: str) -> Iterator[None]:
         thread.join()
 
 
-@pytest.mark.parametrize("how", ["udp", "rtp", "sdp"])
-def test_what_is_sent_to_a_port_is_a_camera(how: str, tmp_path: Path) -> None:
-    port = free_port(1)
+def place_of(how: str, port: int, tmp_path: Path) -> str:
     place = {"udp": f"udp://@:{port}", "rtp": f"rtp://127.0.0.1:{port}", "sdp": str(tmp_path / "hall.sdp")}[how]
     if how == "sdp":
         session = (
@@ -73,7 +72,13 @@ def test_what_is_sent_to_a_port_is_a_camera(how: str, tmp_path: Path) -> None:
             f"m=video {port} RTP/AVP 33",
         )
         Path(place).write_text("\r\n".join([*session, ""]))
-    (spec,) = find_sources([place])
+    return place
+
+
+@pytest.mark.parametrize("how", ["udp", "rtp", "sdp"])
+def test_what_is_sent_to_a_port_is_a_camera(how: str, tmp_path: Path) -> None:
+    port = free_port(1)
+    (spec,) = find_sources([place_of(how, port, tmp_path)])
     # Also when its sender comes back: who receives has given the port back.
     source = open_source(spec, LiveConfig.model_validate({**QUICK, "stall_timeout": 1.0}))
     assert isinstance(source, LiveSource)
@@ -86,6 +91,26 @@ def test_what_is_sent_to_a_port_is_a_camera(how: str, tmp_path: Path) -> None:
         stalled = next(item for item in items if not isinstance(item, Frame) and item.state == "stalled")
         assert "no picture for 1 s" in stalled.reason
     source.close()
+
+
+@pytest.mark.parametrize("how", ["udp", "rtp", "sdp"])
+def test_silence_that_ffmpeg_tells_first_is_a_stall_as_well(
+    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It has the patience that we have, so that either may come first.
+    monkeypatch.setattr(
+        "streamfer.video.live.Connection", lambda spec, **more: Connection(spec, **{**more, "timeout": 0.5})
+    )
+    port = free_port(1)
+    (spec,) = find_sources([place_of(how, port, tmp_path)])
+    source = open_source(spec, LiveConfig.model_validate({**QUICK, "stall_timeout": 1.0}))
+    items = source.stream()
+    kind, target = ("mpegts", "udp") if how == "udp" else ("rtp_mpegts", "rtp")
+    with sending(f"{target}://127.0.0.1:{port}", kind):
+        next(item for item in items if isinstance(item, Frame))
+    told = next(item for item in items if not isinstance(item, Frame))
+    source.close()
+    assert (told.state, "no picture for 1 s" in told.reason) == ("stalled", True)
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "rtmp"])
